@@ -1,0 +1,132 @@
+"""The command line: mounts the stages and turns errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from authface import __version__
+from authface.annotate.cli import app as annotate
+from authface.curate.cli import app as curate
+from authface.errors import AuthfaceError, one_line
+from authface.evaluate.cli import app as evaluate
+from authface.options import DEFAULT_SET, SetArgument, command_with_run, later
+from authface.options import Run as Run
+from authface.restore.cli import restore
+from authface.train.cli import app as train
+
+app = typer.Typer(
+    name="authface",
+    help="Build face datasets, train a face prior, restore faces: curate -> annotate -> train -> restore.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+models = typer.Typer(help="Models: list, pull, verify.", no_args_is_help=True)
+app.add_typer(curate, name="curate")
+app.add_typer(annotate, name="annotate")
+app.add_typer(train, name="train")
+app.command()(command_with_run(restore))
+app.add_typer(evaluate, name="evaluate")
+app.add_typer(models, name="models")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"authface {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Build face datasets, train a face prior, restore faces: curate -> annotate -> train -> restore."""
+
+
+@app.command()
+@command_with_run
+def demo(run: Run, out: Annotated[str, typer.Argument(help="Folder for the demo's files.")] = "authface-demo") -> None:
+    """The whole arrow on photos that ship with the dependencies: CPU, no network; ends in one HTML report."""
+    from pathlib import Path
+
+    from authface.demo import demo as run_demo
+
+    run_demo(Path(out), run)
+
+
+@app.command("app")
+def web_app() -> None:
+    """A local web page: restore and compare."""
+    later("app")
+
+
+@app.command()
+def doctor() -> None:
+    """Check this machine: devices, weights, licences, disk."""
+    later("doctor")
+
+
+@app.command()
+def status(set: SetArgument = DEFAULT_SET) -> None:
+    """What is done in a photo set, and what is left."""
+    later("status")
+
+
+@app.command()
+def why(set: SetArgument, id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """All that happened to one photo."""
+    later("why")
+
+
+@app.command()
+def estimate(what: Annotated[list[str], typer.Argument(metavar="COMMAND...")]) -> None:
+    """Memory, steps and hours of a training before it starts."""
+    later("estimate")
+
+
+@models.command("list")
+def models_list() -> None:
+    """Every model by name, with licence and size."""
+    later("models list")
+
+
+@models.command("pull")
+def models_pull(name: Annotated[str, typer.Argument()]) -> None:
+    """Download a model."""
+    later("models pull")
+
+
+@models.command("verify")
+def models_verify(name: Annotated[str, typer.Argument()] = "") -> None:
+    """Check a model's files against their sha256."""
+    later("models verify")
+
+
+def main() -> None:
+    """Run the command line: an AuthfaceError is one red line; no trace without ``--debug``."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except AuthfaceError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped; what was finished is kept, run the same command again to go on", 130)
+    except Exception as error:  # noqa: BLE001  the last stop before the user: a bug is one line too
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {one_line(error)}; run again with --debug for the trace", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    typer.secho(f"authface: {one_line(message, 2000)}", fg=typer.colors.RED, err=True)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""What a command says: progress and log lines on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from authface.errors import one_line
+
+PLAIN_SECONDS = 10.0
+"""Without a terminal a line of progress is printed this often."""
+
+
+class Tick(Protocol):
+    """Advance a progress bar by `done` items; `note` says the latest in a few words."""
+
+    def __call__(self, done: int = 1, note: str = "") -> None: ...
+
+
+class Console:
+    """Bars with rate and time left on a terminal, plain lines elsewhere; `--json` puts one object on stdout."""
+
+    def __init__(self, *, json_output: bool = False, debug: bool = False) -> None:
+        self.json_output = json_output
+        self.debug = debug
+        self._result: dict[str, Any] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.json_output and (self._result or error is None):
+            sys.stdout.write(json.dumps(self._result, default=str, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+
+    def log(self, text: str) -> None:
+        """One line for a person, on standard error."""
+        sys.stderr.write(one_line(text, 2000) + "\n")
+        sys.stderr.flush()
+
+    def result(self, text: str, **values: Any) -> None:
+        """What the command found out: `text` on standard output, or `values` in the JSON object."""
+        self._result.update(values)
+        if not self.json_output:
+            sys.stdout.write(text + "\n")
+            sys.stdout.flush()
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+        """A bar over `total` items (None: unknown) with rate and time left."""
+        if sys.stderr.isatty() and not self.json_output:
+            with self._bar(title, total, unit) as tick:
+                yield tick
+        else:
+            with self._lines(title, total, unit) as tick:
+                yield tick
+
+    @contextmanager
+    def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=RichConsole(stderr=True)) as bars:
+            task = bars.add_task(title, total=total, rate="", note="")
+            start = time.monotonic()
+            count = 0
+
+            def tick(done: int = 1, note: str = "") -> None:
+                nonlocal count
+                count += done
+                bars.update(task, advance=done, note=one_line(note, 60), rate=_rate(count, start, unit))
+
+            yield tick
+
+    @contextmanager
+    def _lines(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+        start = last = time.monotonic()
+        count = 0
+
+        def tick(done: int = 1, note: str = "") -> None:
+            nonlocal count, last
+            count += done
+            if (now := time.monotonic()) - last >= PLAIN_SECONDS:
+                last = now
+                self.log(_line(title, count, total, start, unit, note))
+
+        yield tick
+        if count:
+            self.log(_line(title, count, total, start, unit, "done"))
+
+
+def _rate(count: int, start: float, unit: str) -> str:
+    return f"{count / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
+
+
+def _line(title: str, count: int, total: int | None, start: float, unit: str, note: str) -> str:
+    of = f"/{total}" if total is not None else ""
+    line = f"{title}: {count}{of} {unit}, {_rate(count, start, unit)}"
+    if total and 0 < count < total:
+        left = (time.monotonic() - start) / count * (total - count)
+        line += f", {left:.0f} s left"
+    return f"{line}, {note}" if note else line

@@ -1,0 +1,34 @@
+"""What authface raises on purpose: one clear line, and the exit code of the command line."""
+
+
+class AuthfaceError(Exception):
+    """A failure a person can act on.
+
+    The message is one line that holds the value, the limit and the next step; the command line prints
+    it in red and ends with `exit_code` (1: nothing could be done or a run failed).
+    """
+
+    exit_code = 1
+
+
+class UsageError(AuthfaceError):
+    """The command, a setting or a file the user named is wrong (exit code 2)."""
+
+    exit_code = 2
+
+
+class ImageError(AuthfaceError):
+    """One image cannot be used; steps turn it into a `failed` row and go on.
+
+    `reason` is the short name that reports count, such as ``truncated`` or ``too_large``.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def one_line(text: object, limit: int = 300) -> str:
+    """`text` fit for a log line: control characters and newlines escaped, at most `limit` characters."""
+    clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    return clean if len(clean) <= limit else clean[: limit - 1] + "…"

@@ -1,0 +1,125 @@
+"""The flags that every command shares, and what a command is given of them."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+if TYPE_CHECKING:
+    from authface.console import Console
+    from authface.recipe import S
+
+SECTIONS = {
+    "curate.fetch": "authface.curate.settings:FetchSettings",
+    "curate.filter": "authface.curate.settings:FilterSettings",
+    "curate.align": "authface.curate.settings:AlignSettings",
+    "annotate.tags": "authface.annotate.settings:TagsSettings",
+    "annotate.export": "authface.annotate.settings:ExportSettings",
+    "train.autoencoder": "authface.train.settings:AutoencoderSettings",
+    "train.prior": "authface.train.settings:PriorSettings",
+    "train.controlnet": "authface.train.settings:ControlNetSettings",
+    "restore": "authface.restore.settings:RestoreSettings",
+}
+"""Every table a recipe may hold, and the model that owns it. Names only: nothing is imported for ``--help``."""
+
+SetArgument = Annotated[
+    Path, typer.Argument(metavar="[SET]", envvar="AUTHFACE_SET", help="The folder the dataset grows in.")
+]
+DEFAULT_SET = Path("photoset")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The common flags, resolved."""
+
+    recipe_name: str
+    overrides: tuple[str, ...]
+    device: str
+    workers: int
+    engine: str
+    seed: int
+    limit: int
+    dry_run: bool
+    console: Console
+
+    def settings(self, path: str, model: type[S]) -> S:
+        """The settings of one stage, such as ``curate.filter``, with all of the recipe checked."""
+        from authface.recipe import load
+
+        return load(self.recipe_name, list(self.overrides), SECTIONS).section(path, model)
+
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "recipe": (Annotated[str, typer.Option(help="Name of a built-in recipe, or a .toml file.")], "default"),
+    "override": (
+        Annotated[list[str], typer.Option("-O", metavar="PATH=VALUE", help="One setting, such as curate.align.size=1024.")],
+        [],
+    ),
+    "device": (Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")], "auto"),
+    "workers": (Annotated[int, typer.Option(min=0, help="Processes; 0 takes one a core.")], 0),
+    "engine": (Annotated[str, typer.Option(help="local, or ray for a cluster.")], "local"),
+    "seed": (Annotated[int, typer.Option(help="Seed of everything random.")], 0),
+    "limit": (Annotated[int, typer.Option(min=0, help="Stop after this many inputs; 0 takes all.")], 0),
+    "dry_run": (Annotated[bool, typer.Option("--dry-run", help="Show what would be done, do nothing.")], False),
+    "json_output": (Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")], False),
+    "debug": (Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")], False),
+}
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def command_with_run(function: F) -> F:
+    """Give a command's `run` parameter the common flags: the command itself declares only its own arguments."""
+    signature = inspect.signature(function, eval_str=True)
+    own = [p for name, p in signature.parameters.items() if name != "run"]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in _COMMON.items()
+    ]
+
+    @functools.wraps(function)
+    def wrapper(**arguments: Any) -> None:
+        from authface.console import Console
+
+        common = {name: arguments.pop(name) for name in _COMMON}
+        console = Console(json_output=common["json_output"], debug=common["debug"])
+        with console:
+            function(run=_run(common, console), **arguments)
+
+    own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    wrapper.__signature__ = signature.replace(parameters=own + common)  # type: ignore[attr-defined]  # read by typer
+    wrapper.__annotations__ = {p.name: p.annotation for p in own + common}
+    return wrapper  # type: ignore[return-value]  # the same command with more flags
+
+
+def _run(common: dict[str, Any], console: Console) -> Run:
+    import os
+
+    if common["engine"] not in {"local", "ray"}:
+        from authface.errors import UsageError, one_line
+
+        raise UsageError(f"--engine {one_line(common['engine'])}: there are local and ray")
+    return Run(
+        recipe_name=common["recipe"],
+        overrides=tuple(common["override"]),
+        device=common["device"],
+        workers=common["workers"] or os.cpu_count() or 1,
+        engine=common["engine"],
+        seed=common["seed"],
+        limit=common["limit"],
+        dry_run=common["dry_run"],
+        console=console,
+    )
+
+
+def later(what: str) -> None:
+    """Say in one line that a command is named but not built yet (exit code 2)."""
+    from authface.errors import UsageError
+
+    raise UsageError(f"authface {what} is not part of this version yet: CHANGELOG.md says what is")

@@ -1,0 +1,138 @@
+"""Every row that crosses a stage. Open this file first.
+
+Coordinates are pixels of the upright photo (after its EXIF turn): x to the right, y down, the centre of
+the first pixel at (0, 0). Colours are 8-bit sRGB. A row never vanishes: what is not `kept` says why.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Status = Literal["kept", "rejected", "failed"]
+"""`kept`: goes on. `rejected`: measured and refused (`reason`, `value`, `limit`). `failed`: could not be measured."""
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+"""x0, y0, x1, y1."""
+Points5 = tuple[float, ...]
+"""x, y of: the eye on the left of the picture, the eye on its right, nose tip, left and right mouth corner; 10 numbers."""
+Points68 = tuple[float, ...]
+"""x, y of the 68 iBUG points in dlib's order; 136 numbers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Photo:
+    """One photo of a source, in the table `photos`."""
+
+    id: str
+    """sha256 of the file's bytes in hex; empty where no byte could be read."""
+    source: str
+    """Name of the source: `folder`, `urls`, `unsplash`, `unsplash-lite`, `samples`."""
+    source_id: str
+    """The photo's name within its source: a relative path, a URL, an API id. Data only, never a path to write to."""
+    file: str
+    """Where the original lies inside the set, such as ``photos/ab/abcd….jpg``; empty if nothing was stored."""
+    photographer: str = ""
+    page_url: str = ""
+    licence: str = ""
+    terms: str = ""
+    """Version or date of the terms the photo was taken under."""
+    as_of: str = ""
+    """ISO 8601 time the source vouches for: the API's answer, or a file's last change."""
+    width: int = 0
+    height: int = 0
+    """Of the upright photo, pixels."""
+    bytes: int = 0
+    format: str = ""
+    """The decoder that read it, such as ``JPEG``: sniffed from the bytes, not taken from the name."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Face:
+    """One face of a photo, in the table `faces`; a photo without one has a single row with index -1."""
+
+    id: str
+    """``<photo id>-<index>``; the first face is the largest."""
+    photo_id: str
+    index: int
+    box: Box | None = None
+    score: float | None = None
+    """The detector's confidence, 0..1."""
+    points5: Points5 | None = None
+    size: float | None = None
+    """Longer side of the box, pixels."""
+    sharpness: float | None = None
+    """Energy of fine detail at the eyes over that of coarser detail; higher is sharper."""
+    noise: float | None = None
+    """Estimated standard deviation of the noise on the face, 0..255."""
+    piqe: float | None = None
+    """PIQE of the face region, 0..100; lower is better."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crop:
+    """One aligned face, in the table `crops`."""
+
+    id: str
+    """The face's id."""
+    photo_id: str
+    file: str
+    """Where the crop lies inside the set, such as ``crops/ab/abcd…-0.png``; empty if nothing was stored."""
+    size: int
+    """Side of the square crop, pixels."""
+    quad: tuple[float, ...] | None = None
+    """x, y of the crop's top-left, bottom-left, bottom-right, top-right corner in the photo; 8 numbers."""
+    landmarks: Points68 | None = None
+    """In photo coordinates."""
+    disagreement: float | None = None
+    """Mean distance of the eyes, nose and mouth corners by dlib and by RetinaFace, over the distance of the eyes."""
+    pad_fraction: float | None = None
+    """Share of the crop that lies outside the photo and was filled by reflection, 0..1."""
+    upscaled: bool = False
+    """The quad's side in the photo is smaller than `size`: the crop holds less detail than its pixels."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tag:
+    """One tag of a crop."""
+
+    name: str
+    """Lower case, such as ``soft side light``."""
+    group: str
+    """What the tag speaks of: `lighting`, `tone`, `lens`, `pose`, `expression`, `skin`, ..."""
+    confidence: float
+    """0..1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tags:
+    """What one annotator says of one crop, in the table `tags/<annotator>`."""
+
+    id: str
+    """The face's id."""
+    annotator: str
+    tags: tuple[Tag, ...] = ()
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+Row = Photo | Face | Crop | Tags
