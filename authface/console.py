@@ -33,7 +33,9 @@ class Console:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self.json_output and (self._result or error is None):
             sys.stdout.write(json.dumps(self._result, default=str, ensure_ascii=False) + "\n")
             sys.stdout.flush()

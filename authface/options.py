@@ -58,7 +58,9 @@ class Run:
 _COMMON: dict[str, tuple[Any, Any]] = {
     "recipe": (Annotated[str, typer.Option(help="Name of a built-in recipe, or a .toml file.")], "default"),
     "override": (
-        Annotated[list[str], typer.Option("-O", metavar="PATH=VALUE", help="One setting, such as curate.align.size=1024.")],
+        Annotated[
+            list[str], typer.Option("-O", metavar="PATH=VALUE", help="One setting, such as curate.align.size=1024.")
+        ],
         [],
     ),
     "device": (Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")], "auto"),

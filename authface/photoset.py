@@ -1,0 +1,285 @@
+"""The folder a dataset grows in: tables of parts, photos and crops named by content. The only writer.
+
+A table is a folder of Parquet parts. A part is written beside its place and renamed, so a part that is
+there is whole; its metadata holds how it was made (`PartMeta`), so a reader knows whether it is current.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tomllib
+import types
+import typing
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import TEMPORARY, replacing, write_errors, write_file
+from authface.records import Crop, Face, Photo, Row, Tags
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+PART_ROWS = 1000
+"""Photos a part: little is lost when a run is killed, and a million photos make a thousand files."""
+
+R = TypeVar("R", bound=Row)
+
+_META_KEY = b"authface"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a step makes rows: where two of these differ, the rows may differ."""
+
+    step: str
+    version: int
+    settings: dict[str, Any]
+    weights: dict[str, str]
+    """Name and sha256 of every model the step uses."""
+
+    def difference(self, new: Provenance) -> str:
+        """What changed from here to `new`, in a few words; empty if nothing did."""
+        if self.step != new.step:
+            return f"made by {self.step}"
+        changes = [
+            f"{key} {one_line(self.settings.get(key), 40)} -> {one_line(new.settings.get(key), 40)}"
+            for key in sorted(self.settings.keys() | new.settings.keys())
+            if self.settings.get(key) != new.settings.get(key)
+        ]
+        if self.version != new.version:
+            changes.append(f"version {self.version} -> {new.version} of the step")
+        changes += [f"other weights of {name}" for name in new.weights if self.weights.get(name) != new.weights[name]]
+        return ", ".join(changes)
+
+
+@dataclass(frozen=True)
+class PartMeta:
+    """What a part says of itself."""
+
+    provenance: Provenance
+    inputs: str
+    """Digest of the rows it was made from."""
+    digest: str
+    """Digest of its own rows."""
+    counts: dict[str, int]
+    """Rows by outcome: ``kept``, ``rejected: no_face``, ``failed: truncated``."""
+
+
+class Table(Generic[R]):
+    """The rows of one kind, in parts numbered from 0."""
+
+    def __init__(self, folder: Path, row_type: type[R]) -> None:
+        self.folder = folder
+        self.row_type = row_type
+
+    def parts(self) -> list[int]:
+        """Numbers of the parts that are done, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(path.stem) for path in self.folder.glob("*.parquet") if path.stem.isdecimal())
+
+    def rows(self, part: int) -> list[R]:
+        """The rows of one part."""
+        import pyarrow.parquet as pq
+
+        read = row_reader(self.row_type)
+        return [read(values) for values in pq.read_table(self._path(part)).to_pylist()]
+
+    def columns(self, part: int, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Some columns of one part, row by row."""
+        import pyarrow.parquet as pq
+
+        table = pq.read_table(self._path(part), columns=list(names))
+        return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+
+    def __iter__(self) -> Iterator[R]:
+        for part in self.parts():
+            yield from self.rows(part)
+
+    def meta(self, part: int) -> PartMeta | None:
+        """What the part says of itself; None where there is no such part or it is not one of ours."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            values = json.loads(pq.read_schema(self._path(part)).metadata[_META_KEY])
+            return PartMeta(Provenance(**values.pop("provenance")), **values)
+        except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
+            return None
+
+    def counts(self) -> Counter[str]:
+        """Rows of all parts by outcome."""
+        total: Counter[str] = Counter()
+        for part in self.parts():
+            if meta := self.meta(part):
+                total.update(meta.counts)
+        return total
+
+    def write(self, part: int, rows: Sequence[R], provenance: Provenance, inputs: str) -> None:
+        """Write one part, whole or not at all. Raises AuthfaceError where the disk refuses."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        plain = [asdict(row) for row in rows]
+        meta = PartMeta(provenance, inputs, digest(rows), dict(Counter(outcome(row) for row in rows)))
+        schema = arrow_schema(self.row_type).with_metadata({_META_KEY: json.dumps(asdict(meta))})
+        with replacing(self._path(part), durable=True) as temporary:
+            pq.write_table(pa.Table.from_pylist(plain, schema=schema), temporary, compression="zstd")
+
+    def remove(self, part: int) -> None:
+        """Forget one part."""
+        with write_errors(self._path(part)):
+            self._path(part).unlink(missing_ok=True)
+
+    def _path(self, part: int) -> Path:
+        return self.folder / f"{part:05d}.parquet"
+
+
+class PhotoSet:
+    """A photo set on disk; see `authface.records` for its rows."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        tables = root / "tables"
+        self.photos = Table(tables / "photos", Photo)
+        self.faces = Table(tables / "faces", Face)
+        self.crops = Table(tables / "crops", Crop)
+
+    def tags(self, annotator: str) -> Table[Tags]:
+        """The table of one annotator, whose name is lower-case letters, digits and dashes."""
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", annotator):
+            raise UsageError(f"annotator {one_line(annotator)!r}: use lower-case letters, digits and dashes")
+        return Table(self.root / "tables" / "tags" / annotator, Tags)
+
+    def annotators(self) -> list[str]:
+        """Names of the annotators that left tags."""
+        folder = self.root / "tables" / "tags"
+        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    @classmethod
+    def open(cls, root: Path) -> PhotoSet:
+        """The photo set at `root`. Raises UsageError if there is none."""
+        photoset = cls(root)
+        if not photoset.photos.parts():
+            raise UsageError(
+                f"no photo set at {one_line(root)}: begin with "
+                f"authface curate fetch {one_line(root)} --from folder PATH"
+            )
+        return photoset
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the set for writing; clears what a killed run left half written. Raises AuthfaceError if it is held."""
+        import filelock
+
+        with write_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.root / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except filelock.Timeout as error:
+                raise AuthfaceError(
+                    f"{one_line(self.root)} is in use by another authface: wait for it to end"
+                ) from error
+        try:
+            for left in (self.root / "tables").glob(f"**/{TEMPORARY}*"):
+                left.unlink(missing_ok=True)
+            yield
+        finally:
+            lock.release()
+
+    def photo_file(self, photo_id: str, ending: str) -> str:
+        """Where an original lies, relative to the set."""
+        return f"photos/{photo_id[:2]}/{photo_id}.{ending}"
+
+    def crop_file(self, face_id: str) -> str:
+        """Where an aligned face lies, relative to the set."""
+        return f"crops/{face_id[:2]}/{face_id}.png"
+
+    def save(self, relative: str, data: bytes) -> None:
+        """Write a photo or a crop, whole or not at all."""
+        write_file(self.root / relative, data)
+
+    def remember(self, section: str, settings: dict[str, Any]) -> None:
+        """Keep the resolved settings of a stage in the set's recipe.toml."""
+        import tomli_w
+
+        path = self.root / "recipe.toml"
+        try:
+            tables = tomllib.loads(path.read_text("utf-8"))
+        except (OSError, ValueError):
+            tables = {}
+        inner = tables
+        *above, last = section.split(".")
+        for key in above:
+            inner = inner.setdefault(key, {})
+        inner[last] = _without_none(settings)
+        write_file(path, tomli_w.dumps(tables).encode())
+
+
+def outcome(row: Row) -> str:
+    """The row's outcome as reports count it: ``kept`` or ``rejected: reason``."""
+    return f"{row.status}: {row.reason}" if row.reason else row.status
+
+
+def digest(rows: Sequence[Row]) -> str:
+    """sha256 of the rows in hex."""
+    text = json.dumps([asdict(row) for row in rows], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def arrow_schema(row_type: type[Any]) -> pa.Schema:
+    """The Parquet columns of a record type."""
+    import pyarrow as pa
+
+    hints = typing.get_type_hints(row_type)
+    return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in fields(row_type)])
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    import pyarrow as pa
+
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if hint in plain:
+        return plain[hint]
+    if get_origin(hint) is Literal:
+        return pa.string()
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        return _arrow_type(next(arm for arm in get_args(hint) if arm is not type(None)))
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    if is_dataclass(hint) and isinstance(hint, type):
+        return pa.struct(list(arrow_schema(hint)))
+    raise TypeError(f"no column type for {hint}")
+
+
+def row_reader(row_type: type[R]) -> Callable[[dict[str, Any]], R]:
+    """A function from a row of plain values, as Parquet gives it, to a record."""
+    return _reader(row_type)
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        inner = _reader(next(arm for arm in get_args(hint) if arm is not type(None)))
+        return lambda value: None if value is None else inner(value)
+    if get_origin(hint) is tuple:
+        item = _reader(get_args(hint)[0])
+        return lambda value: tuple(item(entry) for entry in value)
+    if is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        readers = {f.name: _reader(hints[f.name]) for f in fields(hint)}
+        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items()})
+    return lambda value: value
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
+    return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
