@@ -91,7 +91,10 @@ def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_
 
 
 def read_bytes(path: Path, *, max_bytes: int = 1 << 30) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`. Raises ImageError (`unreadable`, `not_a_file`, `too_large`)."""
+    """The bytes of a regular file of at most `max_bytes`.
+
+    Raises ImageError (`unreadable`, `not_a_file`, `too_large`).
+    """
     try:
         if not path.is_file():
             reason = "not_a_file" if path.exists() else "unreadable"
@@ -101,6 +104,31 @@ def read_bytes(path: Path, *, max_bytes: int = 1 << 30) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ImageError("unreadable", error.strerror or type(error).__name__) from error
+
+
+def preview(path: Path, side: int, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """The part of a photo inside `box` (x0, y0, x1, y1 of the upright photo; None: all), at most `side` px.
+
+    JPEGs are decoded at the smallest scale that will do, so a sheet of large photos costs little.
+    Raises ImageError.
+    """
+    import numpy as np
+    from PIL import Image
+
+    image = _open(read_bytes(path))
+    full = max(image.size)
+    seen = full if box is None else max(box[2] - box[0], box[3] - box[1], 1.0)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError("too_large", f"{image.width} x {image.height}: too large for a preview")
+    image.draft("RGB", tuple(max(1, int(length * side / seen)) for length in image.size))
+    rgb = _normalise(image, to_srgb=True).rgb
+    scale = max(rgb.shape[:2]) / full
+    if box is not None:
+        x0, y0, x1, y1 = (round(edge * scale) for edge in box)
+        rgb = rgb[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
+    small = Image.fromarray(np.ascontiguousarray(rgb))
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(small)
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
@@ -114,10 +142,22 @@ def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     return bytes(data)
 
 
-def encode(decoded: Decoded, rgb: NDArray[np.uint8], format: str) -> bytes:
-    """`rgb` in `format` (``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``) with the alpha, EXIF, profile and greyness of `decoded`.
+def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
+    """JPEG of a (h, w, 3) RGB or (h, w) grey array with full colour resolution (4:4:4), `quality` 1..100."""
+    import cv2
 
-    JPEG and WebP are written at quality 95; JPEG has no alpha, which is laid over white.
+    bgr = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])
+    if not done:
+        raise ImageError("unsupported_mode", f"cannot encode an array of shape {rgb.shape} as JPEG")
+    return bytes(data)
+
+
+def encode(decoded: Decoded, rgb: NDArray[np.uint8], format: str) -> bytes:
+    """`rgb` in `format` with the alpha, EXIF, profile and greyness of `decoded`.
+
+    `format` is ``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``. JPEG and WebP are written at quality 95; JPEG has no alpha, which is laid over white.
     """
     import numpy as np
     from PIL import Image
