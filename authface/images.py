@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ EXTENSIONS = {
 MAX_PIXELS = 200_000_000
 """Largest photo that is decoded, in pixels: 200 MP hold the largest medium-format frames and 0.6 GB of RGB."""
 
+
+_plugins = threading.Lock()
 
 _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -200,8 +204,16 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _formats() -> list[str]:
-    from PIL import features
+    """Names of the decoders to try; loads Pillow's plugins once, which two threads must not do at a time."""
+    with _plugins:
+        return _load_plugins()
 
+
+@functools.cache
+def _load_plugins() -> list[str]:
+    from PIL import Image, features
+
+    Image.init()
     try:
         import pillow_heif  # type: ignore[import-not-found]  # an extra
 

@@ -48,11 +48,15 @@ class Run:
     dry_run: bool
     console: Console
 
-    def settings(self, path: str, model: type[S]) -> S:
-        """The settings of one stage, such as ``curate.filter``, with all of the recipe checked."""
+    def settings(self, path: str, model: type[S], /, **given: Any) -> S:
+        """The settings of one stage, such as ``curate.filter``, with all of the recipe checked.
+
+        `given` are values from the command line's own flags, which win; None stands for a flag not used.
+        """
         from authface.recipe import load
 
-        return load(self.recipe_name, list(self.overrides), SECTIONS).section(path, model)
+        chosen = {name: value for name, value in given.items() if value is not None}
+        return load(self.recipe_name, list(self.overrides), SECTIONS).section(path, model, chosen)
 
 
 _COMMON: dict[str, tuple[Any, Any]] = {

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module, resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -41,13 +42,13 @@ class Recipe:
     name: str
     tables: dict[str, Any] = field(default_factory=dict)
 
-    def section(self, path: str, model: type[S]) -> S:
-        """The validated settings of `path`, such as ``curate.filter``. Raises UsageError."""
+    def section(self, path: str, model: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
+        """The validated settings of `path`, such as ``curate.filter``; `given` wins. Raises UsageError."""
         table: Any = self.tables
         for key in path.split("."):
             table = table.get(key, {}) if isinstance(table, dict) else {}
         try:
-            return model.model_validate(table)
+            return model.model_validate({**table, **given} if isinstance(table, dict) else table)
         except ValidationError as error:
             raise UsageError(_explain(path, model, error, self.name)) from error
 

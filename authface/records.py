@@ -60,7 +60,10 @@ class Face:
     id: str
     """``<photo id>-<index>``; the first face is the largest."""
     photo_id: str
+    photo_file: str
+    """Where the original lies inside the set."""
     index: int
+    """0 is the largest face of the photo; -1 where there is none."""
     box: Box | None = None
     score: float | None = None
     """The detector's confidence, 0..1."""

@@ -1,10 +1,189 @@
-"""`authface curate`."""
+"""`authface curate`: sources in, aligned and licensed faces out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-app = typer.Typer(no_args_is_help=True)
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, later
+
+if TYPE_CHECKING:
+    from authface.photoset import PhotoSet, Table
+    from authface.recipe import Settings
+    from authface.runner import Summary
+    from authface.workers import Work
+
+app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
+
+_WITH_PATH = {"folder", "urls", "unsplash-lite"}
+
+
+class FetchCommand(TyperCommand):
+    """Reads ``--from folder PATH`` as one option of two words, so that SET may be left out or stand anywhere."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Give the word after ``--from folder`` to the hidden option ``--path``."""
+        for index, word in enumerate(args):
+            following = args[index + 1 : index + 3]
+            if word == "--from" and len(following) == 2 and following[0] in _WITH_PATH and following[1][:1] != "-":
+                args = [*args[: index + 2], "--path", *args[index + 2 :]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@app.command(cls=FetchCommand)
+@command_with_run
+def fetch(
+    run: Run,
+    set: SetArgument = DEFAULT_SET,
+    source: Annotated[
+        str | None,
+        typer.Option("--from", metavar="SOURCE [PATH]", help="folder PATH, samples; unsplash and urls come later."),
+    ] = None,
+    path: Annotated[str | None, typer.Option("--path", hidden=True)] = None,
+) -> None:
+    """Bring photos into the set, byte for byte, each with its row. Run again, it takes only what is new."""
+    from authface.curate.fetch import fetch as run_fetch
+    from authface.curate.settings import FetchSettings
+    from authface.curate.sources import make_source
+    from authface.photoset import PhotoSet
+
+    settings = run.settings("curate.fetch", FetchSettings, source=source, path=path)
+    origin = make_source(settings)
+    photoset = PhotoSet(set)
+    if run.dry_run:
+        return _show(run, "curate.fetch", settings)
+    with photoset.lock():
+        photoset.remember("curate.fetch", settings.model_dump(mode="json"))
+        summary = run_fetch(photoset, origin, settings, run.console, workers=run.workers, limit=run.limit)
+        if origin.ignored:
+            endings = ", ".join(f"{count} {ending}" for ending, count in origin.ignored.most_common(5))
+            run.console.log(f"fetch: passed over {origin.ignored.total()} files that are no photos: {endings}")
+        if not summary.counts:
+            raise AuthfaceError(f"no photos in {one_line(settings.path or settings.source)}: nothing to fetch")
+        _conclude(run, photoset, summary, "curate filter")
+
+
+@app.command("filter")
+@command_with_run
+def filter_(run: Run, set: SetArgument = DEFAULT_SET) -> None:
+    """Find the faces, measure them, keep the good ones; every other keeps its reason, value and limit."""
+    from authface.curate.filter import Filter
+    from authface.curate.settings import FilterSettings
+    from authface.photoset import PhotoSet
+
+    settings = run.settings("curate.filter", FilterSettings)
+    photoset = PhotoSet.open(set)
+    _run_step(run, photoset, "curate.filter", settings, Filter(set, settings), photoset.photos, photoset.faces)
 
 
 @app.command()
-def placeholder() -> None:
-    """Replaced by the stage."""
+@command_with_run
+def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
+    """Turn every kept face into a square crop, FFHQ style, and check dlib's landmarks against RetinaFace's."""
+    from authface.curate.align import Align
+    from authface.curate.settings import AlignSettings
+    from authface.photoset import PhotoSet
+
+    settings = run.settings("curate.align", AlignSettings)
+    photoset = PhotoSet.open(set)
+    if not photoset.faces.parts():
+        raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
+    _run_step(run, photoset, "curate.align", settings, Align(set, settings), photoset.faces, photoset.crops)
+
+
+@app.command()
+@command_with_run
+def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
+    """Write the contact sheet again."""
+    from authface.curate.sheet import contact_sheet
+    from authface.photoset import PhotoSet
+
+    page = contact_sheet(PhotoSet.open(set))
+    run.console.result(f"contact sheet: {page}", report=str(page))
+
+
+@app.command()
+def review(set: SetArgument = DEFAULT_SET) -> None:
+    """Look at faces and decide, in a local page."""
+    later("curate review")
+
+
+@app.command()
+def split(set: SetArgument = DEFAULT_SET) -> None:
+    """Training, validation and test sets that share no person."""
+    later("curate split")
+
+
+@app.command("credits")
+def credits_(set: SetArgument = DEFAULT_SET) -> None:
+    """A page that names every photographer."""
+    later("curate credits")
+
+
+@app.command()
+def forget(set: SetArgument, id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Delete a photo and all that was made from it."""
+    later("curate forget")
+
+
+def _run_step(
+    run: Run,
+    photoset: PhotoSet,
+    section: str,
+    settings: Settings,
+    work: Work[Any, Any, Any, Any],
+    source: Table[Any],
+    target: Table[Any],
+) -> None:
+    """Run one step over a table, show its contact sheet and what it counted."""
+    from authface.runner import parts_of
+    from authface.runner import run as run_parts
+
+    if run.engine != "local":
+        later(f"--engine {run.engine}")
+    if run.dry_run:
+        return _show(run, section, settings)
+    with photoset.lock():
+        photoset.remember(section, settings.model_dump(mode="json"))
+        inputs = parts_of(source, run.limit)
+        summary = run_parts(work, inputs, target, run.console, workers=run.workers)
+        if not any(part.count for part in inputs):
+            raise AuthfaceError(f"{section}: no kept rows to work on; the report says why: authface curate report")
+        _conclude(run, photoset, summary, _NEXT[section])
+
+
+_NEXT = {"curate.filter": "curate align", "curate.align": "annotate tags"}
+
+
+def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) -> None:
+    """Say what was counted and where the sheet is; exit code 3 where some inputs failed."""
+    from authface.curate.sheet import contact_sheet
+
+    page = photoset.root / "reports" / "curate.html"
+    if summary.made or not page.exists():
+        page = contact_sheet(photoset)
+    rate = f", {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
+    counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
+    done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
+    run.console.result(
+        f"{done}, {summary.skipped} parts were done before\n{counts}\n"
+        f"contact sheet: {one_line(page)}\nnext: authface {following} {one_line(photoset.root)}",
+        made=summary.made,
+        skipped=summary.skipped,
+        seconds=round(summary.seconds, 3),
+        images=summary.rows,
+        counts=dict(summary.counts),
+        report=str(page),
+    )
+    if summary.failed:
+        run.console.log(f"{summary.failed} inputs failed: the contact sheet names them")
+        raise typer.Exit(3)
+
+
+def _show(run: Run, section: str, settings: Settings) -> None:
+    lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
+    run.console.result(f"[{section}]\n{lines}", section=section, settings=settings.model_dump(mode="json"))

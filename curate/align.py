@@ -1,0 +1,144 @@
+"""`curate align`: every kept face becomes a square crop in FFHQ's geometry, saved without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from authface import images
+from authface.curate.settings import AlignSettings
+from authface.errors import ImageError
+from authface.photoset import PhotoSet, Provenance
+from authface.records import Crop, Face
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.faces.geometry import Aligned
+    from authface.faces.landmarks import Dlib68
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Found:
+    """A face in its photo."""
+
+    face: Face
+    rgb: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What alignment says of a face: the row without file names, and the crop unless the face is refused."""
+
+    crop: Crop
+    aligned: Aligned | None
+
+
+class FaceAligner:
+    """The step: a face in its photo in, a crop out. Knows nothing of files."""
+
+    def __init__(self, settings: AlignSettings, landmarker: Dlib68) -> None:
+        self.settings = settings
+        self._landmarker = landmarker
+
+    def __call__(self, rgb: NDArray[np.uint8], face: Face) -> Placed:
+        """Landmarks, their check against RetinaFace's points, and the crop."""
+        from authface.faces.detector import Detection
+        from authface.faces.geometry import align, ffhq_quad
+        from authface.faces.landmarks import disagreement
+
+        limits = self.settings
+        if face.box is None or face.score is None or face.points5 is None:
+            raise ImageError("no_face", "the face has no box: run authface curate filter again")
+        points = self._landmarker.landmarks(rgb, Detection(face.box, face.score, face.points5))
+        crop = Crop(
+            id=face.id,
+            photo_id=face.photo_id,
+            file="",
+            size=limits.size,
+            landmarks=tuple(points.ravel().tolist()),
+            disagreement=disagreement(points, face.points5),
+        )
+        if crop.disagreement is not None and crop.disagreement > limits.max_disagreement:
+            return Placed(_rejected(crop, "landmarks_disagree", crop.disagreement, limits.max_disagreement), None)
+        quad = ffhq_quad(points)
+        aligned = align(rgb, quad, limits.size)
+        crop = replace(
+            crop,
+            quad=tuple(quad.ravel().tolist()),
+            pad_fraction=aligned.pad_fraction,
+            upscaled=aligned.upscaled,
+        )
+        if crop.pad_fraction is not None and crop.pad_fraction > limits.max_pad:
+            return Placed(_rejected(crop, "outside_photo", crop.pad_fraction, limits.max_pad), None)
+        return Placed(crop, aligned)
+
+
+@dataclass
+class Align:
+    """The step over a photo set's table `faces`."""
+
+    root: Path
+    settings: AlignSettings
+    batch_size: int = 4
+    _step: FaceAligner | None = field(default=None)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Settings and the predictor's weights."""
+        from authface.faces.landmarks import weights_sha256
+
+        return Provenance("align", VERSION, self.settings.model_dump(mode="json"), {"dlib-68": weights_sha256()})
+
+    def open(self) -> None:
+        """Load the predictor."""
+        from authface.faces.landmarks import Dlib68
+
+        self._step = FaceAligner(self.settings, Dlib68())
+
+    def load(self, face: Face) -> Found:
+        """The face's photo; a photo of several faces is decoded once. Raises ImageError."""
+        return Found(face, _decoded(self.root / face.photo_file))
+
+    def step(self, batch: Sequence[Found]) -> Sequence[Placed]:
+        """Each face in its own photo."""
+        assert self._step is not None
+        return [self._step(found.rgb, found.face) for found in batch]
+
+    def save(self, face: Face, placed: Placed) -> list[Crop]:
+        """Write the crop, if there is one."""
+        if placed.aligned is None:
+            return [placed.crop]
+        photoset = PhotoSet(self.root)
+        file = photoset.crop_file(face.id)
+        photoset.save(file, images.encode_png(placed.aligned.rgb))
+        return [replace(placed.crop, file=file)]
+
+    def failed(self, face: Face, reason: str, detail: str) -> list[Crop]:
+        """The row of a face that could not be aligned."""
+        return [
+            Crop(
+                id=face.id,
+                photo_id=face.photo_id,
+                file="",
+                size=self.settings.size,
+                status="failed",
+                reason=reason,
+                detail=detail,
+            )
+        ]
+
+
+@lru_cache(maxsize=2)
+def _decoded(path: Path) -> NDArray[np.uint8]:
+    return images.read(path).rgb
+
+
+def _rejected(crop: Crop, reason: str, value: float, limit: float) -> Crop:
+    return replace(crop, status="rejected", reason=reason, value=value, limit=limit)

@@ -1,0 +1,170 @@
+"""The contact sheet of a photo set: what was kept, and an even sample of what was not, with the reason."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from authface import images, report
+from authface.errors import ImageError, one_line
+from authface.photoset import PhotoSet, outcome
+from authface.records import Crop, Face, Photo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SAMPLE = 36
+"""Pictures an outcome: the eye sees a pattern in a few dozen, and a sheet stays a few megabytes."""
+THUMBNAIL = 160
+_MARGIN = 0.35
+"""Room around a face's box, of its size."""
+
+_WORDS = {
+    "no_face": "no face found",
+    "several_faces": "more than one face",
+    "not_largest": "not the largest face",
+    "unsure": "the detector is not sure",
+    "small_face": "face too small",
+    "blurred": "eyes not sharp",
+    "noisy": "noisy",
+    "low_quality": "low quality by PIQE",
+    "landmarks_disagree": "landmarks disagree",
+    "outside_photo": "reaches outside the photo",
+    "duplicate": "same file again",
+    "small_photo": "photo too small",
+}
+
+
+@dataclass
+class Sample:
+    """Counts rows by outcome and keeps an even sample of each: the rows whose ids hash lowest."""
+
+    size: int = SAMPLE
+    counts: dict[str, int] = field(default_factory=dict)
+    _heaps: dict[str, list[tuple[int, int, Photo | Face | Crop]]] = field(default_factory=dict)
+
+    def add(self, row: Photo | Face | Crop) -> None:
+        """See one more row."""
+        name = outcome(row)
+        self.counts[name] = self.counts.get(name, 0) + 1
+        key = row.id if not isinstance(row, Photo) or row.id else row.source_id
+        rank = -int.from_bytes(hashlib.sha256(key.encode("utf-8", "backslashreplace")).digest()[:8])
+        heap = self._heaps.setdefault(name, [])
+        push = heapq.heappush if len(heap) < self.size else heapq.heappushpop
+        push(heap, (rank, -self.counts[name], row))  # the count settles ties of rank, rows have no order
+
+    def rows(self, name: str) -> list[Photo | Face | Crop]:
+        """The sample of one outcome."""
+        return [row for _, _, row in sorted(self._heaps[name], key=lambda entry: entry[:2], reverse=True)]
+
+
+def contact_sheet(photoset: PhotoSet) -> Path:
+    """Write ``reports/curate.html`` and return its path: every outcome of photos, faces and crops."""
+    samples = {
+        "photo": _sampled(photoset.photos),
+        "face": _sampled(photoset.faces),
+        "crop": _sampled(photoset.crops),
+    }
+    path = photoset.root / "reports" / "curate.html"
+    report.contact_sheet(
+        path,
+        title=f"Curation of {one_line(photoset.root.resolve().name)}",
+        summary=[(f"{kind}s", _tally(sample)) for kind, sample in samples.items() if sample.counts],
+        groups=_groups(photoset, samples),
+        funnel=_funnel(samples),
+    )
+    return path
+
+
+def _sampled(rows: Iterable[Photo | Face | Crop]) -> Sample:
+    sample = Sample()
+    for row in rows:
+        sample.add(row)
+    return sample
+
+
+def _tally(sample: Sample) -> str:
+    kept = sample.counts.get("kept", 0)
+    total = sum(sample.counts.values())
+    return f"{kept:,} kept of {total:,}"
+
+
+def _funnel(samples: dict[str, Sample]) -> report.Funnel:
+    rows = [
+        report.FunnelRow(f"{kind}s: {_words(name)}", count)
+        for kind, sample in samples.items()
+        for name, count in sorted(sample.counts.items(), key=lambda entry: (entry[0] != "kept", -entry[1]))
+    ]
+    return report.Funnel(rows, total=max(sum(sample.counts.values()) for sample in samples.values()))
+
+
+def _words(name: str) -> str:
+    status, _, reason = name.partition(": ")
+    return f"{status}, {_WORDS.get(reason, reason.replace('_', ' '))}" if reason else status
+
+
+def _groups(photoset: PhotoSet, samples: dict[str, Sample]) -> Iterator[report.SheetGroup]:
+    """The kept of the last step first, then every reason, from the last step back to the first."""
+    kept_shown = False
+    for kind in ("crop", "face", "photo"):
+        sample = samples[kind]
+        for name in sorted(sample.counts, key=lambda name: (name != "kept", -sample.counts[name])):
+            if name == "kept" and kept_shown:
+                continue
+            kept_shown = kept_shown or name == "kept"
+            cells = [_cell(photoset, row) for row in sample.rows(name)]
+            yield report.SheetGroup(f"{kind}s {_words(name)}", _note(name), sample.counts[name], cells)
+
+
+def _note(name: str) -> str:
+    return {"kept": "what goes on to the next stage"}.get(name, "")
+
+
+def _cell(photoset: PhotoSet, row: Photo | Face | Crop) -> report.Cell:
+    """A picture of the row, its name and why it is there; a picture that cannot be read is left out."""
+    link = ""
+    image: NDArray[np.uint8] | None = None
+    try:
+        if isinstance(row, Crop):
+            link = row.file
+            image = images.preview(photoset.root / row.file, THUMBNAIL) if row.file else None
+        elif isinstance(row, Face):
+            link = row.photo_file
+            image = images.preview(photoset.root / row.photo_file, THUMBNAIL, _around(row))
+        elif row.file:
+            link = row.file
+            image = images.preview(photoset.root / row.file, THUMBNAIL)
+    except ImageError:
+        image = None
+    name = row.source_id if isinstance(row, Photo) else row.id
+    return report.Cell(image, _short(name), _why(row), link=f"../{link}" if link else "")
+
+
+def _around(face: Face) -> tuple[float, float, float, float] | None:
+    if face.box is None:
+        return None
+    x0, y0, x1, y1 = face.box
+    margin = _MARGIN * max(x1 - x0, y1 - y0)
+    return (x0 - margin, y0 - margin, x1 + margin, y1 + margin)
+
+
+def _short(name: str) -> str:
+    return name[:10] + name[64:] if len(name) > 64 and not name.strip("0123456789abcdef-") else name
+
+
+def _why(row: Photo | Face | Crop) -> str:
+    if row.value is not None and row.limit is not None:
+        return f"{row.value:.3g}, limit {row.limit:.3g}"
+    if row.detail:
+        return row.detail
+    if isinstance(row, Face) and row.sharpness is not None:
+        return f"{row.size:.0f} px, sharp {row.sharpness:.2f}, noise {row.noise:.1f}, PIQE {row.piqe:.0f}"
+    if isinstance(row, Crop) and row.disagreement is not None:
+        enlarged = ", enlarged" if row.upscaled else ""
+        return f"{row.size} px{enlarged}, pad {row.pad_fraction:.0%}, points {row.disagreement:.2f}"
+    return ""
