@@ -26,9 +26,6 @@ from authface.records import Crop, Face, Photo, Row, Tags
 if TYPE_CHECKING:
     import pyarrow as pa
 
-PART_ROWS = 1000
-"""Photos a part: little is lost when a run is killed, and a million photos make a thousand files."""
-
 R = TypeVar("R", bound=Row)
 
 _META_KEY = b"authface"

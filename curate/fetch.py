@@ -13,7 +13,7 @@ from authface.console import Console
 from authface.curate.settings import FetchSettings
 from authface.curate.sources import Item, Source
 from authface.errors import ImageError
-from authface.photoset import PART_ROWS, PhotoSet, Provenance
+from authface.photoset import PhotoSet, Provenance
 from authface.records import Photo
 from authface.runner import PartInput, Summary, run
 
@@ -91,9 +91,9 @@ def fetch(
     chosen = list(islice(new, limit) if limit else new)
     first = max(photoset.photos.parts(), default=-1) + 1
     inputs = [
-        PartInput(first + at // PART_ROWS, len(items), "", lambda items=items: items)  # type: ignore[misc]
-        for at in range(0, len(chosen), PART_ROWS)
-        for items in [chosen[at : at + PART_ROWS]]
+        PartInput(first + at // settings.part_rows, len(items), "", lambda items=items: items)  # type: ignore[misc]
+        for at in range(0, len(chosen), settings.part_rows)
+        for items in [chosen[at : at + settings.part_rows]]
     ]
     kept = _Kept(photoset)
     work = Fetch(photoset.root, settings)

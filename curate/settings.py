@@ -20,6 +20,8 @@ class FetchSettings(Settings):
     """A photo of more is refused before it is decoded."""
     max_megabytes: float = Field(500, gt=0)
     """A file of more is refused before it is read."""
+    part_rows: int = Field(1000, ge=1)
+    """Photos a part of the tables: what a kill can lose, and what a cluster's worker takes at a time."""
     photographer: str = ""
     """Who made the photos of a `folder` or of `urls`."""
     licence: str = "unknown"
