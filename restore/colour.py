@@ -91,4 +91,5 @@ def to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     import numpy as np
 
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return rounded

@@ -1,0 +1,126 @@
+"""What restores aligned faces: a model by name, or the identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from authface.models import BASE, BUILTIN, ModelSource, fetch, load, pick_device, resolve
+from authface.restore.settings import RestoreSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+PARTS = (*BASE, "controlnet")
+IDENTITY = "identity"
+PAPER_SIZE = 512
+"""Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
+
+
+class Restorer(Protocol):
+    """Restores aligned faces."""
+
+    @property
+    def size(self) -> int:
+        """Side of the crops it takes and gives, pixels."""
+        ...
+
+    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Restored (n, size, size, 3) uint8 RGB crops; each depends on its own crop and seed only."""
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Faces pass through unchanged: what comes out shows what finding, aligning and pasting alone do to a photo."""
+
+    size: int = PAPER_SIZE
+
+    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """The crops as they are."""
+        return crops
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model on disk, not yet loaded: where it is from, and a digest by which a later run knows it again."""
+
+    source: ModelSource
+    digest: str
+
+
+def builtin_is_missing(name: str) -> bool:
+    """Whether `name` is the built-in model and this version ships without its weights."""
+    return name == "tiny" and not (BUILTIN / "controlnet").is_dir()
+
+
+def find_weights(name: str) -> Weights:
+    """The files of the model `name`, downloaded if need be.
+
+    The digest is of the files' names, sizes and times: reading the bytes of a 19 GB family would take longer than
+    restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files cannot be had.
+    """
+    source = resolve(name)
+    folder = fetch(source, PARTS)
+    digest = hashlib.sha256()
+    for file in sorted(path for part in PARTS for path in (folder / part).glob("*") if path.is_file()):
+        facts = file.stat()
+        digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
+    return Weights(source, digest.hexdigest())
+
+
+def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str) -> Restorer:
+    """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit.
+
+    The text encoders say what the prompts mean once, on the CPU, and are freed: two thirds of a billion parameters.
+    """
+    import torch
+
+    from authface.restore.sampler import DiffusionRestorer, encode_prompt, sampling_of
+
+    device = pick_device(device_name)
+    text = load(weights.source, [part for part in BASE if part.startswith(("text", "token"))], "cpu", torch.float32)
+    tokenizers, encoders = (text.tokenizer, text.tokenizer_2), (text.text_encoder, text.text_encoder_2)
+    prompt, negative = (encode_prompt(t, tokenizers, encoders) for t in (settings.prompt, settings.negative_prompt))
+    del text, encoders
+    parts = load(weights.source, ("unet", "controlnet", "vae", "scheduler"), device, pick_dtype(settings.dtype, device))
+    factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+    size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
+    return DiffusionRestorer(parts, prompt, negative, sampling_of(settings), size)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype of `restore.dtype`: auto is float16, the release's, on CUDA and float32 elsewhere."""
+    import torch
+
+    if name == "auto":
+        name = "float16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def face_seed(content: str, index: int, seed: int) -> int:
+    """The seed, 0..2^63-1, of face `index` (0 is the largest) of the photo whose bytes hash to `content`.
+
+    It depends on nothing else: not on the file's name, the batch, the order, or which other faces are restored.
+    """
+    digest = hashlib.sha256(f"{content}-{index}-{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def content_hash(data: bytes) -> str:
+    """sha256 of a file's bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def same_file(a: Path, b: Path) -> bool:
+    """Whether two paths are one existing file, through links and on file systems that ignore case."""
+    try:
+        return a.samefile(b)
+    except OSError:
+        return False

@@ -1,0 +1,165 @@
+"""The sampling loop on a real, untrained family: the stock pipeline's results, face by face."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage import data
+
+from authface.errors import AuthfaceError, UsageError
+from authface.restore import restorer, sampler
+from authface.restore.settings import RestoreSettings
+
+SEEDS = [11, 2**62 + 5, 7]
+
+
+@pytest.fixture(scope="module")
+def crops() -> np.ndarray:
+    photo = data.astronaut()
+    return np.stack([photo[y : y + 64, 190:254] for y in (40, 90, 300)])
+
+
+@pytest.fixture
+def make(family: Path) -> Callable[..., restorer.Restorer]:
+    def make(folder: Path = family, **settings: object) -> restorer.Restorer:
+        chosen = RestoreSettings(**({"model": str(folder), "steps": 3} | settings))  # type: ignore[arg-type]
+        return restorer.load_restorer(restorer.find_weights(chosen.model), chosen, "cpu")
+
+    return make
+
+
+def levels_apart(a: np.ndarray, b: np.ndarray) -> int:
+    return int(np.abs(a.astype(int) - b).max())
+
+
+@pytest.mark.parametrize(("scheduler", "guidance"), [("ddpm", 8.0), ("dpm++", 1.0), ("euler", 1.0), ("ddim", 3.0)])
+def test_the_loop_gives_what_the_stock_pipeline_gives(
+    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray, scheduler: str, guidance: float
+) -> None:
+    from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
+
+    control = ControlNetModel.from_pretrained(family / "controlnet")
+    pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(family, controlnet=control, add_watermarker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = sampler.make_scheduler(scheduler, pipeline.scheduler.config)
+    expected = pipeline(
+        prompt=["a face"] * 3,
+        negative_prompt=["blur"] * 3,
+        image=torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255,
+        num_inference_steps=3,
+        guidance_scale=guidance,
+        controlnet_conditioning_scale=0.75,
+        generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        height=64,
+        width=64,
+        output_type="np",
+    ).images
+    given = make(
+        scheduler=scheduler, guidance=guidance, fidelity=0.25, prompt="a face", negative_prompt="blur"
+    ).restore(crops, SEEDS)
+    assert levels_apart(given, np.rint(expected * 255).astype(int)) <= 1
+
+
+def test_a_result_depends_on_its_own_crop_and_seed_only(
+    make: Callable[..., restorer.Restorer], crops: np.ndarray
+) -> None:
+    for scheduler in ("ddpm", "dpm++"):
+        together = make(scheduler=scheduler, batch=3).restore(crops, SEEDS)
+        single = make(scheduler=scheduler, batch=1)
+        alone = np.concatenate([single.restore(crops[i : i + 1], SEEDS[i : i + 1]) for i in (2, 0, 1)])[[1, 2, 0]]
+        # Not bit by bit: a matrix product of another shape sums in another order.
+        assert levels_apart(together, alone) <= 1
+        assert levels_apart(together[0], together[1]) > 8
+
+
+def test_seed_fidelity_and_input_each_change_the_result(
+    make: Callable[..., restorer.Restorer], crops: np.ndarray
+) -> None:
+    model = make()
+    base = model.restore(crops[:1], [1])
+    np.testing.assert_array_equal(base, model.restore(crops[:1], [1]))
+    assert levels_apart(base, model.restore(crops[:1], [2])) > 8
+    assert levels_apart(base, model.restore(crops[1:2], [1])) > 8
+    assert levels_apart(base, make(fidelity=1).restore(crops[:1], [1])) > 8
+
+
+def test_velocity_models_are_sampled_as_such(
+    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray, tmp_path: Path
+) -> None:
+    folder = tmp_path / "velocity"
+    shutil.copytree(family, folder)
+    config = folder / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "v_prediction"}))
+    for scheduler in ("ddpm", "dpm++"):
+        velocity = make(folder, scheduler=scheduler).restore(crops[:1], [1])
+        assert levels_apart(velocity, make(scheduler=scheduler).restore(crops[:1], [1])) > 8
+
+
+def test_few_step_samplers_start_at_the_last_timestep() -> None:
+    trained = {"num_train_timesteps": 1000, "timestep_spacing": "leading", "steps_offset": 1}
+    trained |= {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    first = {}
+    for name in ("dpm++", "ddim", "euler", "ddpm"):
+        scheduler = sampler.make_scheduler(name, trained)
+        scheduler.set_timesteps(50)
+        first[name] = int(scheduler.timesteps[0])
+    assert first == {"dpm++": 999, "ddim": 999, "euler": 999, "ddpm": 981}
+
+
+def test_half_precision_keeps_latents_and_vae_whole(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    half = make(dtype="bfloat16")
+    assert isinstance(half, sampler.DiffusionRestorer)
+    assert (half.unet.dtype, half.controlnet.dtype, half.vae.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
+    near = np.abs(half.restore(crops, SEEDS).astype(int) - make().restore(crops, SEEDS))
+    assert near.mean() < 4
+
+
+def test_values_that_overflow_are_an_error_and_no_picture(
+    make: Callable[..., restorer.Restorer], crops: np.ndarray
+) -> None:
+    model = make()
+    assert isinstance(model, sampler.DiffusionRestorer)
+    with torch.no_grad():
+        model.unet.conv_out.bias.fill_(float("nan"))
+    with pytest.raises(AuthfaceError, match="restore.dtype=float32"):
+        model.restore(crops, SEEDS)
+
+
+def test_size_is_the_model_s_or_the_one_asked_for(make: Callable[..., restorer.Restorer]) -> None:
+    assert make().size == 64
+    assert make(size=96).size == 96
+    with pytest.raises(UsageError, match="multiples of 32"):
+        make(size=72)
+
+
+def test_a_model_is_known_again_by_its_files(family: Path, tmp_path: Path) -> None:
+    first = restorer.find_weights(str(family))
+    assert first.digest == restorer.find_weights(str(family)).digest
+    copy = tmp_path / "copy"
+    shutil.copytree(family, copy)
+    weights = copy / "controlnet" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert restorer.find_weights(str(copy)).digest != first.digest
+    with pytest.raises(AuthfaceError, match="no model"):
+        restorer.find_weights("nothing-here")
+
+
+def test_a_family_without_controlnet_says_so(family: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "prior"
+    shutil.copytree(family, folder, ignore=shutil.ignore_patterns("controlnet"))
+    settings = RestoreSettings(model=str(folder))
+    with pytest.raises(AuthfaceError, match="has no controlnet"):
+        restorer.load_restorer(restorer.find_weights(settings.model), settings, "cpu")
+
+
+def test_face_seeds_follow_content_and_place() -> None:
+    seeds = {restorer.face_seed(content, i, seed) for content in ("ab", "cd") for i in range(3) for seed in (0, 1)}
+    assert len(seeds) == 12
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert restorer.face_seed("ab", 0, 0) == restorer.face_seed("ab", 0, 0)
