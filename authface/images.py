@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import threading
@@ -30,9 +31,8 @@ EXTENSIONS = {
 }
 """Formats that are read, by Pillow's name, with the file ending each is stored under."""
 
-MAX_PIXELS = 200_000_000
-"""Largest photo that is decoded, in pixels: 200 MP hold the largest medium-format frames and 0.6 GB of RGB."""
-
+MAX_PIXELS = 178_000_000
+"""Largest photo that is decoded, in pixels: Pillow refuses 179 MP and more; the largest single frames have 151 MP."""
 
 _plugins = threading.Lock()
 
@@ -42,6 +42,15 @@ _SAVE_OPTIONS: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 4},
     "TIFF": {"compression": "tiff_lzw"},
 }
+
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+"""Formats whose further frames are an animation; those of MPO and TIFF are depth maps, thumbnails, pages."""
+
+_JPEG_SEGMENT = 65533
+"""Longest EXIF block of a JPEG, bytes: a segment's length has 16 bits and counts itself."""
+
+_LAYOUT_TAGS = frozenset((*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339, 347))
+"""TIFF tags of size, compression, strips and tiles: true of the file that was read, not of the one written."""
 
 
 @dataclass(frozen=True)
@@ -64,29 +73,19 @@ class Decoded:
 def sniff(data: bytes) -> bool:
     """Whether `data` begins like an image of a format that is read."""
     try:
-        _open(data).close()
-    except ImageError:
-        return False
+        _open(data, MAX_PIXELS).close()
+    except ImageError as error:
+        return error.reason in {"too_large", "animated"}
     return True
 
 
 def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decode an encoded still image.
 
-    `to_srgb=False` leaves RGB and grey pixels in the file's own colour space, for a caller that writes the
-    profile back. Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`,
-    `unsupported_mode`).
+    `to_srgb=False` leaves RGB pixels in the file's own colour space, for a caller that writes the profile
+    back. Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`).
     """
-    image = _open(data)
-    if image.width * image.height > max_pixels:
-        raise ImageError(
-            "too_large",
-            f"{image.width} x {image.height} is {image.width * image.height / 1e6:.0f} megapixels, "
-            f"the limit is {max_pixels / 1e6:.0f}: make it smaller",
-        )
-    if image.format in {"GIF", "PNG", "WEBP"} and getattr(image, "n_frames", 1) > 1:
-        raise ImageError("animated", f"an animation of {getattr(image, 'n_frames', 0)} frames: save one as a still")
-    return _normalise(image, to_srgb)
+    return _normalise(_open(data, max_pixels), to_srgb)
 
 
 def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_bytes: int = 1 << 30) -> Decoded:
@@ -119,49 +118,56 @@ def preview(path: Path, side: int, box: tuple[float, float, float, float] | None
     import numpy as np
     from PIL import Image
 
-    image = _open(read_bytes(path))
+    image = _open(read_bytes(path), MAX_PIXELS)
     full = max(image.size)
     seen = full if box is None else max(box[2] - box[0], box[3] - box[1], 1.0)
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError("too_large", f"{image.width} x {image.height}: too large for a preview")
-    image.draft("RGB", tuple(max(1, int(length * side / seen)) for length in image.size))
+    image.draft("RGB", (max(1, int(image.width * side / seen)), max(1, int(image.height * side / seen))))
     rgb = _normalise(image, to_srgb=True).rgb
-    scale = max(rgb.shape[:2]) / full
     if box is not None:
-        x0, y0, x1, y1 = (round(edge * scale) for edge in box)
-        rgb = rgb[max(y0, 0) : max(y1, 1), max(x0, 0) : max(x1, 1)]
+        scale = max(rgb.shape[:2]) / full
+        x0, x1 = _inside(box[0] * scale, box[2] * scale, rgb.shape[1])
+        y0, y1 = _inside(box[1] * scale, box[3] * scale, rgb.shape[0])
+        rgb = rgb[y0:y1, x0:x1]
     small = Image.fromarray(np.ascontiguousarray(rgb))
     small.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(small)
+
+
+def _inside(start: float, end: float, length: int) -> tuple[int, int]:
+    first = min(max(round(start), 0), length - 1)
+    return first, min(max(round(end), first + 1), length)
 
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     """Lossless PNG of a (h, w, 3) RGB or (h, w) grey array, tuned for speed (zlib level 1, sub filter)."""
     import cv2
 
-    bgr = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    done, data = cv2.imencode(".png", bgr, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    if not done:
-        raise ImageError("unsupported_mode", f"cannot encode an array of shape {rgb.shape} as PNG")
-    return bytes(data)
+    return _encode_array(rgb, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
     """JPEG of a (h, w, 3) RGB or (h, w) grey array with full colour resolution (4:4:4), `quality` 1..100."""
     import cv2
 
-    bgr = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])
+    return _encode_array(rgb, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])
+
+
+def _encode_array(rgb: NDArray[np.uint8], extension: str, options: list[int]) -> bytes:
+    import cv2
+
+    done, data = cv2.imencode(extension, rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
     if not done:
-        raise ImageError("unsupported_mode", f"cannot encode an array of shape {rgb.shape} as JPEG")
+        raise ImageError("unsupported_mode", f"cannot encode an array of shape {rgb.shape} as {extension}")
     return bytes(data)
 
 
 def encode(decoded: Decoded, rgb: NDArray[np.uint8], format: str) -> bytes:
     """`rgb` in `format` with the alpha, EXIF, profile and greyness of `decoded`.
 
-    `format` is ``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``. JPEG and WebP are written at quality 95; JPEG has no alpha, which is laid over white.
+    `format` is ``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``; JPEG and WebP are written at quality 95. JPEG has no
+    alpha, which is laid over white, and no room for more than 64 kB of EXIF, which is then left out.
+    Raises ImageError (`unsupported_mode`) where the format cannot hold so large a picture.
     """
     import numpy as np
     from PIL import Image
@@ -177,93 +183,111 @@ def encode(decoded: Decoded, rgb: NDArray[np.uint8], format: str) -> bytes:
     elif decoded.grey and np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 1], rgb[..., 2]):
         image = Image.fromarray(rgb[..., 0])
     options: dict[str, Any] = dict(_SAVE_OPTIONS[format])
-    if decoded.exif:
+    if decoded.exif and not (format == "JPEG" and len(decoded.exif) > _JPEG_SEGMENT):
         options["exif"] = decoded.exif
     if decoded.icc:
         options["icc_profile"] = decoded.icc
     buffer = io.BytesIO()
-    image.save(buffer, format, **options)
+    try:
+        image.save(buffer, format, **options)
+    except (OSError, ValueError) as error:
+        raise ImageError("unsupported_mode", f"{format} cannot hold {image.width} x {image.height}: {error}") from error
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """The image, not decoded yet, a still within the limit."""
     from PIL import Image, UnidentifiedImageError
 
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limit replaces Pillow's warning, its error stays above it
-            return Image.open(io.BytesIO(data), formats=_formats())
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except UnidentifiedImageError as error:
         raise ImageError("not_an_image", "no photo in a format that is read here") from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too_large", one_line(error)) from error
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError) as error:
-        raise ImageError("not_an_image", one_line(error)) from error
+        raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
+    except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
+        raise ImageError("not_an_image", one_line(f"{type(error).__name__}: {error}")) from error
+    if (pixels := image.width * image.height) > max_pixels:
+        size = f"{image.width} x {image.height} is {pixels / 1e6:.0f} megapixels"
+        raise ImageError("too_large", f"{size}, the limit is {max_pixels / 1e6:.0f}: make it smaller")
+    if frames > 1:
+        raise ImageError("animated", f"an animation of {frames} frames: save one as a still")
+    return image
 
 
 def _formats() -> list[str]:
-    """Names of the decoders to try; loads Pillow's plugins once, which two threads must not do at a time."""
+    """Names of the decoders to try; Pillow's plugins load once, which two threads must not do at a time."""
     with _plugins:
         return _load_plugins()
 
 
 @functools.cache
 def _load_plugins() -> list[str]:
-    from PIL import Image, features
+    from PIL import Image
 
-    Image.init()
-    try:
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large or damaged files: a row or an ImageError says it
+    with contextlib.suppress(ImportError):
         import pillow_heif  # type: ignore[import-not-found]  # an extra
 
         pillow_heif.register_heif_opener()
-        heif = ["HEIF"]
-    except ImportError:
-        heif = []
-    avif = ["AVIF"] if features.check("avif") else []
-    return [name for name in EXTENSIONS if name not in {"HEIF", "AVIF"}] + heif + avif
+    Image.init()
+    return [name for name in EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG and has no opener of its own
 
 
 def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
     import numpy as np
-    from PIL import ImageOps
 
     source_format = image.format or ""
-    icc = image.info.get("icc_profile") or b""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            image.load()
-    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, IndexError) as error:
+        image.load()
+    except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
         raise ImageError("truncated", one_line(error)) from error
+    icc = image.info.get("icc_profile") or b""
+    exif = _upright(image)
+    grey = image.mode in {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
     try:
-        image = ImageOps.exif_transpose(image)
-        exif = image.getexif()
-        exif_bytes = exif.tobytes() if len(exif) else b""
-    except Exception:  # noqa: BLE001  broken EXIF comes as any error of the TIFF reader; the pixels are still good
-        exif_bytes = b""
-    grey = image.mode in {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
-    alpha = None
-    if image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        alpha = np.asarray(rgba.getchannel("A"))
-        image = rgba.convert("RGB")
-        if alpha.min() == 255:
-            alpha = None
-    if image.mode == "F":
-        raise ImageError("unsupported_mode", "floating-point pixels: save as 8 or 16 bit")
-    if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64)
-        narrow = np.clip((wide + 128) // 257 if wide.max(initial=0) > 255 else wide, 0, 255).astype(np.uint8)
-        rgb = np.repeat(narrow[..., None], 3, axis=2)
-        return Decoded(rgb, alpha, source_format, grey, exif_bytes, b"")
-    keep_profile = not to_srgb and image.mode in {"RGB", "L"}
-    try:
+        if image.mode == "F":
+            raise ValueError("floating-point pixels")
+        if image.mode.startswith("I"):
+            return Decoded(_from_16_bit(image), None, source_format, grey, exif, b"")
+        alpha = None
+        if image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            alpha = np.asarray(rgba.getchannel("A"))
+            alpha = alpha if alpha.min() < 255 else None
+            image = rgba.convert("RGB")
+        is_rgb = icc[16:20] == b"RGB "  # the colour space in a profile's header, ICC.1:2022, 7.2
+        keep_profile = not to_srgb and image.mode == "RGB" and is_rgb
         image = image.convert("RGB") if keep_profile or not icc else _to_srgb(image, icc)
     except (OSError, ValueError) as error:
-        raise ImageError("unsupported_mode", one_line(f"mode {image.mode}: {error}")) from error
-    return Decoded(np.asarray(image), alpha, source_format, grey, exif_bytes, icc if keep_profile else b"")
+        raise ImageError("unsupported_mode", one_line(f"mode {image.mode}: {error}: save as 8-bit RGB")) from error
+    return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"")
+
+
+def _upright(image: Image.Image) -> bytes:
+    """Turn the image as its EXIF says; its EXIF without the turn and without how the file lay on disk."""
+    from PIL import ImageOps
+
+    try:
+        ImageOps.exif_transpose(image, in_place=True)  # a copy would lose the tags of a TIFF
+        exif = image.getexif()
+        for tag in _LAYOUT_TAGS & set(exif):
+            del exif[tag]
+        return exif.tobytes() if len(exif) else b""
+    except Exception:  # noqa: BLE001  broken EXIF comes as any error of the TIFF reader; the pixels are still good
+        return b""
+
+
+def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:
+    import numpy as np
+
+    wide = np.asarray(image).astype(np.int64)
+    if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
+        raise ValueError(f"values {wide.min()}..{wide.max()} are no 16-bit grey")
+    return np.repeat(((wide + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -206,8 +207,8 @@ def _printable(value: object) -> object:
 
 def _tone(name: str) -> str:
     """The colour of an outcome: `kept`, `rejected`, `failed`, or `plain` for anything else."""
-    word = name.partition(":")[0].strip().lower()
-    return word if word in {"kept", "rejected", "failed"} else "plain"
+    found = re.search(r"\b(kept|rejected|failed)\b", name)
+    return found.group() if found else "plain"
 
 
 def _bar_width(count: int, whole: int) -> int:
