@@ -29,7 +29,7 @@ SECTIONS = {
 """Every table a recipe may hold, and the model that owns it. Names only: nothing is imported for ``--help``."""
 
 SetArgument = Annotated[
-    Path, typer.Argument(metavar="[SET]", envvar="AUTHFACE_SET", help="The folder the dataset grows in.")
+    Path, typer.Argument(metavar="SET", envvar="AUTHFACE_SET", help="The folder the dataset grows in.")
 ]
 DEFAULT_SET = Path("photoset")
 
