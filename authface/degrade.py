@@ -1,0 +1,163 @@
+"""Blind degradation of a clean face, seeded: blur, downsampling, noise, JPEG, and back to size.
+
+Order and ranges are those of GFP-GAN and BFRffusion, which AuthFace's training names; CodeFormer's ranges are
+the alternatives. Colour operations are off by default: the wavelet colour fix takes the low frequencies from the
+degraded input, so a network taught to undo colour shifts would be undone itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from authface.errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Range = tuple[float, float]
+
+REFERENCE = 512
+"""Side of the images that the published ranges are for, pixels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degradation:
+    """Ranges that are drawn from uniformly. `blur` is scaled with the image's side over `REFERENCE`."""
+
+    blur: Range = (0.1, 10.0)
+    """Sigma of the Gaussian, pixels of a 512 px image; both axes have their own in an anisotropic one."""
+    kernel: int = 41
+    """Side of the blur kernel at 512 px, odd."""
+    isotropic: float = 0.5
+    """Share of kernels that are round; the others have two sigmas and an angle in -pi..pi."""
+    downsample: Range = (0.8, 8.0)
+    """The degraded image is int(512 // r) pixels wide, whatever the size of the clean one."""
+    noise: Range = (0.0, 20.0)
+    """Sigma of Gaussian noise of each channel, 0..255."""
+    jpeg: Range = (60.0, 100.0)
+    """JPEG quality; the draw is cut to a whole number."""
+    shift: float = 0.0
+    """Chance of adding a constant of up to `shift_by` to each channel (GFP-GAN: 0.3)."""
+    shift_by: float = 20.0
+    grey: float = 0.0
+    """Chance of turning the image grey (GFP-GAN: 0.01)."""
+    jitter: float = 0.0
+    """Chance of colour jitter: brightness, contrast 0.5..1.5, saturation 0..1.5, hue +-0.1 (GFP-GAN: 0.3)."""
+
+
+_GFPGAN = Degradation()
+PRESETS: dict[str, Degradation] = {
+    "gfpgan": _GFPGAN,
+    "gfpgan_colour": replace(_GFPGAN, shift=0.3, grey=0.01, jitter=0.3),
+    "bfrffusion": _GFPGAN,
+    "codeformer_large": Degradation(blur=(1, 15), downsample=(4, 30), noise=(0, 20), jpeg=(30, 80)),
+    "codeformer_small": Degradation(blur=(0.1, 10), downsample=(1, 12), noise=(0, 15), jpeg=(60, 100)),
+    # Thirds of the way from nothing to codeformer_large, narrow enough to compare restorers at one strength.
+    "mild": Degradation(blur=(0.5, 2), downsample=(1.5, 3), noise=(2, 6), jpeg=(80, 95)),
+    "medium": Degradation(blur=(2, 5), downsample=(3, 6), noise=(6, 14), jpeg=(65, 80)),
+    "heavy": Degradation(blur=(5, 10), downsample=(6, 12), noise=(14, 20), jpeg=(40, 65)),
+}
+"""GFP-GAN v1 without and with its colour operations, BFRffusion (the same without), CodeFormer stages II and III."""
+
+
+def preset(name: str) -> Degradation:
+    """The degradation called `name`. Raises UsageError."""
+    if name not in PRESETS:
+        raise UsageError(f"no degradation {one_line(name)!r}: there are {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], degradation: Degradation) -> NDArray[np.uint8]:
+    """A degraded copy of `rgb` (side, side, 3), of the same shape: the same for the same seed, on every machine.
+
+    `seed` is one non-negative number or several, such as (run, epoch, sample). Raises UsageError for an image
+    that is not square RGB.
+    """
+    import cv2
+    import numpy as np
+
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[0] != rgb.shape[1] or rgb.shape[0] < 8:
+        raise UsageError(
+            f"an array of shape {rgb.shape} cannot be degraded: a square RGB face of 8 px or more is needed"
+        )
+    random = np.random.default_rng(np.random.SeedSequence(seed))
+    side = rgb.shape[0]
+    image = rgb.astype(np.float32) / 255
+    image = cv2.filter2D(image, -1, _kernel(random, degradation, side / REFERENCE))
+    low = max(1, int(REFERENCE // random.uniform(*degradation.downsample)))
+    image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
+    sigma = random.uniform(*degradation.noise) / 255
+    image = np.clip(image + random.standard_normal(image.shape, np.float32) * np.float32(sigma), 0, 1)
+    image = _jpeg(image, int(random.uniform(*degradation.jpeg)))
+    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    image = _colour(image, random, degradation)
+    return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+
+
+def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> NDArray[np.float32]:
+    """(size, size) Gaussian of unit sum whose main axes have the given sigmas (pixels), turned by `angle` (radians)."""
+    import numpy as np
+
+    steps = np.arange(size) - (size - 1) / 2
+    x, y = np.meshgrid(steps, steps)
+    along = x * np.cos(angle) + y * np.sin(angle)
+    across = y * np.cos(angle) - x * np.sin(angle)
+    weights = np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2))
+    return (weights / weights.sum()).astype(np.float32)
+
+
+def _kernel(random: np.random.Generator, degradation: Degradation, scale: float) -> NDArray[np.float32]:
+    import math
+
+    size = 2 * max(1, round(degradation.kernel // 2 * scale)) + 1
+    round_one = random.random() < degradation.isotropic
+    sigma_x, sigma_y = (random.uniform(*degradation.blur) * scale for _ in range(2))
+    angle = random.uniform(-math.pi, math.pi)
+    return gaussian_kernel(size, sigma_x, sigma_x, 0.0) if round_one else gaussian_kernel(size, sigma_x, sigma_y, angle)
+
+
+def _jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
+    import cv2
+    import numpy as np
+
+    pixels = np.rint(image[..., ::-1] * 255).astype(np.uint8)
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done  # an 8-bit BGR array is always encoded
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # just encoded
+    return decoded[..., ::-1].astype(np.float32) / 255
+
+
+def _colour(image: NDArray[np.float32], random: np.random.Generator, degradation: Degradation) -> NDArray[np.float32]:
+    import cv2
+    import numpy as np
+
+    if random.random() < degradation.shift:
+        by = degradation.shift_by / 255
+        image = np.clip(image + random.uniform(-by, by, 3).astype(np.float32), 0, 1)
+    if random.random() < degradation.grey:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    if random.random() < degradation.jitter:
+        image = _jitter(image, random)
+    return image
+
+
+def _jitter(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+    import torch
+    from torchvision.transforms import functional
+
+    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
+    changes = (
+        (functional.adjust_brightness, (0.5, 1.5)),
+        (functional.adjust_contrast, (0.5, 1.5)),
+        (functional.adjust_saturation, (0.0, 1.5)),
+        (functional.adjust_hue, (-0.1, 0.1)),
+    )
+    for place in random.permutation(len(changes)):
+        change, (low, high) = changes[place]
+        pixels = change(pixels, float(random.uniform(low, high)))
+    jittered: NDArray[np.float32] = pixels.clamp(0, 1).numpy().transpose(1, 2, 0)
+    return jittered

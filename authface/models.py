@@ -1,0 +1,233 @@
+"""Names -> weights: a model family is a folder in diffusers' layout, here or on the hub.
+
+``unet/ vae/ text_encoder/ text_encoder_2/ tokenizer/ tokenizer_2/ scheduler/`` and, once trained, ``controlnet/``.
+Only stock classes, only safetensors: a pickle can run code when it is read, so it is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.tiny import make_tiny as make_tiny
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+"""The parts of every family; `controlnet` is there after stage II."""
+
+BUILTIN = Path(__file__).parent / "builtin"
+
+_CLASSES = {
+    "unet": "diffusers:UNet2DConditionModel",
+    "controlnet": "diffusers:ControlNetModel",
+    "text_encoder": "transformers:CLIPTextModel",
+    "text_encoder_2": "transformers:CLIPTextModelWithProjection",
+    "tokenizer": "transformers:CLIPTokenizer",
+    "tokenizer_2": "transformers:CLIPTokenizer",
+    # Training needs the noising of DDPM whatever sampler the folder names; samplers are made from its config.
+    "scheduler": "diffusers:DDPMScheduler",
+}
+_VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+_WEIGHTED = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
+_HUB_FILES = ("*.json", "*.txt", "*.safetensors")
+_HUB_VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family known by name; `bytes` is the size of its files in the precision they are published in, rounded."""
+
+    name: str
+    location: str
+    licence: str
+    parameters: str
+    bytes: int
+
+
+FAMILIES = {
+    family.name: family
+    for family in (
+        Family("tiny", str(BUILTIN), "Apache-2.0", "15 M", 60_000_000),
+        # Sizes: U-Net 2,567 M, VAE 84 M, text encoders 123 M and 695 M, ControlNet 1,251 M parameters, 4 bytes each.
+        Family("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "CreativeML Open RAIL++-M", "3.5 B", 13_900_000_000),
+        Family("authface", "Ethanliang99/AuthFace", "non-commercial; SDXL's RAIL++-M", "4.7 B", 18_900_000_000),
+    )
+}
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a family's files are: `location` is a folder (`local`) or a repository of the hub."""
+
+    name: str
+    location: str
+    local: bool
+    licence: str = ""
+
+
+@dataclass
+class Parts:
+    """The modules of a family that were asked for; the others are None. Modules are in eval mode."""
+
+    folder: Path
+    """The files they came from."""
+    unet: UNet2DConditionModel = None
+    vae: AutoencoderKL | AutoencoderTiny = None
+    text_encoder: CLIPTextModel = None
+    text_encoder_2: CLIPTextModelWithProjection = None
+    tokenizer: CLIPTokenizer = None
+    tokenizer_2: CLIPTokenizer = None
+    scheduler: DDPMScheduler = None
+    controlnet: ControlNetModel = None
+
+
+def resolve(name: str) -> ModelSource:
+    """What `name` stands for: a known family, a folder in diffusers' layout, or ``owner/repository`` on the hub.
+
+    Raises AuthfaceError where the built-in weights are absent, UsageError for a name that is none of these
+    or a folder with missing parts.
+    """
+    if name == "tiny" and not BUILTIN.is_dir():
+        raise AuthfaceError(
+            "no built-in weights ship in this version: train them (authface train autoencoder, prior, controlnet) "
+            "or give --model FOLDER"
+        )
+    if name in FAMILIES:
+        family = FAMILIES[name]
+        return ModelSource(name, family.location, name == "tiny", family.licence)
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        missing = [part for part in BASE if not (folder / part).is_dir()]
+        if missing:
+            raise UsageError(f"{one_line(name)} is no model folder: it lacks {', '.join(missing)}")
+        return ModelSource(name, str(folder), True)
+    owner, slash, repository = name.partition("/")
+    if slash and owner and repository and "/" not in repository and owner not in {".", "..", "~"}:
+        return ModelSource(name, name, False)
+    raise UsageError(f"no model {one_line(name)!r}: give a folder, owner/repository, or one of {', '.join(FAMILIES)}")
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of ``--device``; `auto` takes CUDA, then MPS, then the CPU. Raises UsageError."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"--device {one_line(name)}: there are auto, cpu, cuda, cuda:1, mps") from error
+    found = torch.cuda.device_count() if device.type == "cuda" else int(torch.backends.mps.is_available())
+    if device.type in {"cuda", "mps"} and (device.index or 0) >= found:
+        raise UsageError(f"--device {one_line(name)}: torch finds {found} {device.type} devices here; use --device cpu")
+    return device
+
+
+def fetch(source: ModelSource, parts: Collection[str]) -> Path:
+    """The folder with the files of `parts`, downloaded if they are not in the hub's cache. Raises AuthfaceError."""
+    if source.local:
+        return Path(source.location)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+    wanted = [f"{part}/{pattern}" for part in parts for pattern in _HUB_FILES]
+    try:
+        found = snapshot_download(source.location, allow_patterns=wanted, ignore_patterns=list(_HUB_VARIANTS))
+    except GatedRepoError as error:
+        raise AuthfaceError(
+            f"{source.location} asks for consent: accept its terms on its page, set HF_TOKEN"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise AuthfaceError(
+            f"the hub has no {source.location}, or it is private: check the name, set HF_TOKEN"
+        ) from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise AuthfaceError(
+            f"cannot get {one_line(source.location)} ({one_line(error, 100)}): check the connection and HF_HUB_OFFLINE,"
+            " set HF_ENDPOINT to a mirror, or copy its files and give --model FOLDER"
+        ) from error
+    return Path(found)
+
+
+def load(source: ModelSource, parts: Collection[str], device: torch.device | str, dtype: torch.dtype) -> Parts:
+    """Load `parts` of a family in `dtype` onto `device`; the VAE stays in float32, where SDXL's does not overflow.
+
+    Raises AuthfaceError where files are missing, broken, pickled, of another class, or do not fit each other.
+    """
+    folder = fetch(source, parts)
+    loaded = Parts(folder)
+    for part in parts:
+        setattr(loaded, part, _load_part(folder, part, device, dtype))
+    check(loaded)
+    return loaded
+
+
+def check(parts: Parts) -> None:
+    """Refuse parts that do not fit each other. Raises AuthfaceError."""
+    where = one_line(parts.folder)
+    latents = {
+        name: int(count)
+        for name, part, key in (
+            ("vae", parts.vae, "latent_channels"),
+            ("unet", parts.unet, "in_channels"),
+            ("controlnet", parts.controlnet, "in_channels"),
+        )
+        if part is not None
+        for count in [part.config[key]]
+    }
+    if len(set(latents.values())) > 1:
+        raise AuthfaceError(f"{where}: latent channels differ ({latents}): the parts are of different families")
+    if parts.controlnet is not None:
+        shape = tuple(parts.controlnet.controlnet_cond_embedding.conv_in.weight.shape)
+        if shape[1] != 3:
+            raise AuthfaceError(
+                f"{where}/controlnet: its condition has {shape[1]} channels, 3 (RGB) are needed: it was trained on "
+                "another kind of condition"
+            )
+        if parts.unet is not None:
+            widths = parts.controlnet.config.cross_attention_dim, parts.unet.config.cross_attention_dim
+            if widths[0] != widths[1]:
+                raise AuthfaceError(f"{where}: text width of controlnet {widths[0]}, of unet {widths[1]}: not a pair")
+
+
+def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch.dtype) -> Any:
+    import torch
+    from safetensors import SafetensorError
+
+    where = folder / part
+    if not where.is_dir():
+        hint = "; train it with authface train controlnet" if part == "controlnet" else ""
+        raise AuthfaceError(f"{one_line(folder)} has no {part}{hint}")
+    if part in _WEIGHTED and not any(where.glob("*.safetensors")):
+        pickled = next((f.name for pattern in ("*.bin", "*.pt", "*.ckpt") for f in where.glob(pattern)), "")
+        found = f"only the pickle {one_line(pickled)}, which can run code" if pickled else "no weights"
+        raise AuthfaceError(f"{one_line(where)} holds {found}: convert them to safetensors")
+    arguments: dict[str, Any] = {"local_files_only": True}
+    if part in _WEIGHTED:
+        precision = torch.float32 if part == "vae" else dtype
+        arguments |= {"use_safetensors": True}
+        arguments["dtype" if part.startswith("text") else "torch_dtype"] = precision
+    try:
+        loaded = _class(where, part).from_pretrained(str(where), **arguments)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise AuthfaceError(f"cannot load {one_line(where)}: {one_line(error)}; get its files again") from error
+    return loaded.to(device).eval() if part in _WEIGHTED else loaded
+
+
+def _class(where: Path, part: str) -> Any:
+    if part == "vae":
+        named = json.loads((where / "config.json").read_text("utf-8")).get("_class_name", "AutoencoderKL")
+        if named not in _VAE_CLASSES:
+            raise AuthfaceError(f"{one_line(where)} is a {one_line(named)}; only {' and '.join(_VAE_CLASSES)} are run")
+        return getattr(import_module("diffusers"), named)
+    module, _, name = _CLASSES[part].partition(":")
+    return getattr(import_module(module), name)

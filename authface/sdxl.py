@@ -1,0 +1,114 @@
+"""SDXL's conventions, the same in training and in sampling: latents, prompts, time ids, the target of the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
+    from numpy.typing import NDArray
+
+    from authface.models import Parts
+
+
+@dataclass(frozen=True)
+class TextEmbedding:
+    """What the U-Net sees of n prompts.
+
+    `states` (n, 77, width) are the penultimate hidden states of both encoders side by side (SDXL: 768 + 1280),
+    `pooled` (n, width of the second encoder's projection) is the second's pooled output.
+    """
+
+    states: torch.Tensor
+    pooled: torch.Tensor
+
+
+def to_unit(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """(n, h, w, 3) uint8 -> (n, 3, h, w) float32 in 0..1: the range of the ControlNet's condition."""
+    import torch
+
+    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(255)
+
+
+def to_signed(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """(n, h, w, 3) uint8 -> (n, 3, h, w) float32 in -1..1: the range of the VAE."""
+    return to_unit(rgb).mul(2).sub(1)
+
+
+def to_rgb(signed: torch.Tensor) -> NDArray[np.uint8]:
+    """(n, 3, h, w) in -1..1 -> (n, h, w, 3) uint8, clipped and rounded."""
+    pixels = signed.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round()
+    array: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).byte().numpy()
+    return array
+
+
+def encode(vae: AutoencoderKL | AutoencoderTiny, signed: torch.Tensor) -> torch.Tensor:
+    """Images (n, 3, h, w) in -1..1 -> latents (n, 4, h/8, w/8) in the U-Net's scale, float32.
+
+    The posterior's mean: SDXL's posterior is so narrow that a sample of it differs in the noise only.
+    """
+    posterior = vae.encode(signed.to(vae.device, vae.dtype))
+    latents = posterior.latent_dist.mode() if hasattr(posterior, "latent_dist") else posterior.latents
+    mean, factor = _normalisation(vae, latents)
+    return (latents.float() - mean) * factor
+
+
+def decode(vae: AutoencoderKL | AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
+    """The inverse of `encode`: latents in the U-Net's scale -> images (n, 3, h, w), about -1..1, float32."""
+    mean, factor = _normalisation(vae, latents)
+    raw = latents.to(vae.device).float() / factor + mean
+    image: torch.Tensor = vae.decode(raw.to(vae.dtype)).sample
+    return image.float()
+
+
+def _normalisation(vae: AutoencoderKL | AutoencoderTiny, like: torch.Tensor) -> tuple[Any, Any]:
+    """Mean to take off and factor to multiply by, as stock pipelines do: shift_factor is no part of SDXL's."""
+    import torch
+
+    mean, std = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
+    if mean is None or std is None:
+        return 0.0, vae.config.scaling_factor
+    means = torch.tensor(mean, device=vae.device).view(1, -1, 1, 1)
+    return means, vae.config.scaling_factor / torch.tensor(std, device=vae.device).view(1, -1, 1, 1)
+
+
+def encode_prompts(parts: Parts, prompts: Sequence[str]) -> TextEmbedding:
+    """Both text encoders over `prompts`; longer ones are cut at 77 tokens, an empty one is encoded, not zeroed."""
+    import torch
+
+    states, pooled = [], None
+    for tokenizer, encoder in (
+        (parts.tokenizer, parts.text_encoder),
+        (parts.tokenizer_2, parts.text_encoder_2),
+    ):
+        tokens = tokenizer(
+            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
+        ).input_ids
+        with torch.no_grad():
+            output = encoder(tokens.to(encoder.device), output_hidden_states=True)
+        states.append(output.hidden_states[-2])
+        pooled = output[0]
+    assert pooled is not None  # the loop above ran
+    return TextEmbedding(torch.cat(states, dim=-1), pooled)
+
+
+def time_ids(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
+    """(count, 6): original height and width, crop top and left, target height and width of square images, pixels."""
+    import torch
+
+    ids = torch.tensor([size, size, 0, 0, size, size], device=like.device, dtype=like.dtype)
+    return ids.expand(count, 6)
+
+
+def loss_target(
+    scheduler: DDPMScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """What the U-Net is to predict: the noise (epsilon, SDXL), or the velocity where the scheduler's config says so."""
+    if scheduler.config.prediction_type == "v_prediction":
+        velocity: torch.Tensor = scheduler.get_velocity(latents, noise, timesteps)
+        return velocity
+    return noise

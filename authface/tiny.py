@@ -1,0 +1,156 @@
+"""The family `tiny` before training: SDXL's classes at a size a CPU can train, with random weights."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError
+from authface.files import write_file
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+TEXT_WIDTHS = (64, 64)
+"""Hidden sizes of the two text encoders; the U-Net attends to both side by side, as in SDXL (768 + 1280)."""
+CHANNELS = (48, 96, 192)
+VAE_CHANNELS = (16, 32, 64, 64)
+TIME_WIDTH = 32
+"""Sinusoid features for each of the six numbers of the time ids (SDXL: 256)."""
+PIPELINE = "StableDiffusionXLPipeline"
+
+_START, _END = "<|startoftext|>", "<|endoftext|>"
+_MERGES = 48_894
+"""49,408 tokens less 2 x 256 bytes and the two specials."""
+
+
+def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
+    """Write the tiny family with random weights to `folder`: all of `authface.models.BASE` and a model_index.json.
+
+    `image_size` is the side of the images it is meant for, pixels, a multiple of 64. Stock
+    ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
+    """
+    import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+
+    if image_size < 64 or image_size % 64:
+        raise AuthfaceError(f"image_size {image_size}: the tiny family needs a multiple of 64, such as 256")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        parts: dict[str, Any] = {
+            "unet": UNet2DConditionModel(**_unet(image_size)),
+            "vae": AutoencoderKL(**_vae(image_size)),
+            "text_encoder": _text_encoder(TEXT_WIDTHS[0], projected=False),
+            "text_encoder_2": _text_encoder(TEXT_WIDTHS[1], projected=True),
+        }
+    # SDXL's noise schedule: scheduler_config.json of stable-diffusion-xl-base-1.0.
+    parts["scheduler"] = DDPMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
+    )
+    parts["scheduler"].register_to_config(timestep_spacing="leading", prediction_type="epsilon")
+    parts["tokenizer"], parts["tokenizer_2"] = clip_tokenizer(_END), clip_tokenizer("!")
+    for name, part in parts.items():
+        part.save_pretrained(str(folder / name))
+    write_index(folder, {name: type(part) for name, part in parts.items()})
+
+
+def write_index(folder: Path, classes: dict[str, type]) -> None:
+    """Write model_index.json, by which stock pipelines find the parts; written last, it marks a whole folder."""
+    import diffusers
+
+    def library(cls: type) -> str:
+        return cls.__module__.partition(".")[0]
+
+    index: dict[str, Any] = {"_class_name": PIPELINE, "_diffusers_version": diffusers.__version__}
+    index |= {name: [library(cls), cls.__name__] for name, cls in sorted(classes.items())}
+    index |= {"feature_extractor": [None, None], "image_encoder": [None, None], "force_zeros_for_empty_prompt": False}
+    write_file(folder / "model_index.json", json.dumps(index, indent=2).encode())
+
+
+def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
+    """CLIP's tokenizer of 49,408 entries, built from the merges in openai-clip's vocabulary file.
+
+    SDXL pads with the end token in the first tokenizer and with ``!`` (id 0) in the second.
+    Raises AuthfaceError where openai-clip is not installed.
+    """
+    from transformers import CLIPTokenizer
+
+    lines = gzip.decompress(_vocabulary_file().read_bytes()).decode("utf-8").split("\n")
+    merges = lines[1 : _MERGES + 1]
+    letters = _byte_letters()
+    words = [*letters, *(letter + "</w>" for letter in letters), *("".join(m.split()) for m in merges), _START, _END]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    pairs = [tuple(merge.split()) for merge in merges]
+    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad_token, model_max_length=77)
+
+
+def _vocabulary_file() -> Path:
+    # Found without importing clip, which pulls in torchvision and pkg_resources.
+    found = importlib.util.find_spec("clip")
+    for folder in (found.submodule_search_locations or []) if found else []:
+        path = Path(folder) / "bpe_simple_vocab_16e6.txt.gz"
+        if path.is_file():
+            return path
+    raise AuthfaceError("CLIP's vocabulary is missing: pip install openai-clip")
+
+
+def _byte_letters() -> list[str]:
+    """One printable letter a byte, in the order of CLIP's vocabulary: printable Latin-1 first, the rest from U+0100."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = 256 - len(printable)
+    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(rest)]
+
+
+def _text_encoder(width: int, *, projected: bool) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=49_408,
+        hidden_size=width,
+        intermediate_size=4 * width,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        projection_dim=width,
+        bos_token_id=49_406,
+        eos_token_id=49_407,
+        pad_token_id=0 if projected else 49_407,
+    )
+    return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
+
+
+def _vae(image_size: int) -> dict[str, Any]:
+    return {
+        "sample_size": image_size,
+        "block_out_channels": VAE_CHANNELS,
+        "down_block_types": ("DownEncoderBlock2D",) * 4,
+        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "layers_per_block": 1,
+        "norm_num_groups": 8,
+        "latent_channels": 4,
+        # Without attention the model sees each place alone: it can be trained on small patches.
+        "mid_block_add_attention": False,
+        "force_upcast": False,
+    }
+
+
+def _unet(image_size: int) -> dict[str, Any]:
+    return {
+        "sample_size": image_size // 8,
+        "in_channels": 4,
+        "out_channels": 4,
+        "block_out_channels": CHANNELS,
+        "layers_per_block": 1,
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        "transformer_layers_per_block": 1,
+        "attention_head_dim": (2, 4, 8),  # number of heads, as in SDXL's config
+        "norm_num_groups": 16,
+        "use_linear_projection": True,
+        "cross_attention_dim": sum(TEXT_WIDTHS),
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": TIME_WIDTH,
+        "projection_class_embeddings_input_dim": 6 * TIME_WIDTH + TEXT_WIDTHS[1],
+    }
