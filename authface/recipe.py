@@ -12,6 +12,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import date, time
 from importlib import import_module, resources
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +26,12 @@ from authface.errors import UsageError, one_line
 class Settings(BaseModel):
     """Base of every stage's settings: immutable, and a name that is not a field is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,  # a folder called 2026 needs no quotes
+    )
 
     def fingerprint(self) -> str:
         """sha256 of the settings as JSON, in hex."""
@@ -80,12 +86,11 @@ def _read(name: str) -> dict[str, Any]:
     if name in builtin_recipes():
         text = resources.files("authface.recipes").joinpath(f"{name}.toml").read_text("utf-8")
     else:
-        path = Path(name)
-        if not path.is_file():
-            known = ", ".join(builtin_recipes())
-            raise UsageError(f"no recipe {one_line(name)!r}: give a .toml file or one of {known}")
         try:
-            text = path.read_text("utf-8")
+            if not Path(name).is_file():
+                known = ", ".join(builtin_recipes())
+                raise UsageError(f"no recipe {one_line(name)!r}: give a .toml file or one of {known}")
+            text = Path(name).read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read the recipe {one_line(name)!r}: {one_line(error)}") from error
     try:
@@ -108,11 +113,13 @@ def _override(tables: dict[str, Any], override: str) -> None:
 
 
 def _value(text: str) -> Any:
-    """A TOML value, or the text itself where it is none: ``lr=1e-5`` and ``size=512`` need no quotes."""
+    """A TOML value, or the text itself where it is none: ``lr=1e-5`` and ``folder=2026-01-31`` need no quotes."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        values = tomllib.loads(f"value = {text}")
+    except (tomllib.TOMLDecodeError, RecursionError):
         return text
+    value = values.pop("value")
+    return text if values or isinstance(value, date | time) else value
 
 
 def _refuse_unknown(tables: Mapping[str, Any], prefix: str, sections: Mapping[str, str], name: str) -> None:
@@ -132,8 +139,19 @@ def _explain(path: str, model: type[Settings], error: ValidationError, name: str
     first = error.errors()[0]
     where = ".".join([path, *(str(part) for part in first["loc"])])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), model.model_fields, n=1)
-        hint = f"did you mean {path}.{near[0]}?" if near else f"there are {', '.join(model.model_fields)}"
+        fields = _fields(model, first["loc"][:-1])
+        near = difflib.get_close_matches(str(first["loc"][-1]), fields, n=1)
+        hint = f"did you mean {where.rpartition('.')[0]}.{near[0]}?" if near else f"there are {', '.join(fields)}"
         return f"recipe {one_line(name)}: no setting {one_line(where)}; {hint}"
     given = one_line(json.dumps(first["input"], default=str), 80)
     return f"recipe {one_line(name)}: {one_line(where)} = {given}: {one_line(first['msg'])}"
+
+
+def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
+    """Names of the settings in the table at `location` below `model`."""
+    for key in location:
+        found = model.model_fields[key].annotation if key in model.model_fields else None
+        if not (isinstance(found, type) and issubclass(found, BaseModel)):
+            return []
+        model = found
+    return list(model.model_fields)
