@@ -156,10 +156,7 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
 def _encode_array(rgb: NDArray[np.uint8], extension: str, options: list[int]) -> bytes:
     import cv2
 
-    done, data = cv2.imencode(extension, rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)
-    if not done:
-        raise ImageError("unsupported_mode", f"cannot encode an array of shape {rgb.shape} as {extension}")
-    return bytes(data)
+    return bytes(cv2.imencode(extension, rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), options)[1])
 
 
 def encode(decoded: Decoded, rgb: NDArray[np.uint8], format: str) -> bytes:

@@ -89,14 +89,14 @@ def _read(name: str) -> dict[str, Any]:
         try:
             if not Path(name).is_file():
                 known = ", ".join(builtin_recipes())
-                raise UsageError(f"no recipe {one_line(name)!r}: give a .toml file or one of {known}")
+                raise UsageError(f"no recipe {one_line(name)}: give a .toml file or one of {known}")
             text = Path(name).read_text("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the recipe {one_line(name)!r}: {one_line(error)}") from error
+            raise UsageError(f"cannot read the recipe {one_line(name)}: {one_line(error)}") from error
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"the recipe {one_line(name)!r} is not TOML: {one_line(error)}") from error
+        raise UsageError(f"the recipe {one_line(name)} is not TOML: {one_line(error)}") from error
 
 
 def _override(tables: dict[str, Any], override: str) -> None:

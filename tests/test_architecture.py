@@ -1,0 +1,93 @@
+"""The rules of the house that a reader cannot see at a glance: who may import whom, and what start-up costs."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+STAGES = ("curate", "annotate", "train", "restore", "evaluate")
+KNOW_THE_STAGES = {"cli.py", "demo.py"}
+"""Shared modules that may import stages: the command line, and the demo, which runs all of them."""
+HEAVY = {
+    "torch", "torchvision", "diffusers", "transformers", "accelerate", "datasets", "cv2", "dlib", "pyiqa",
+    "onnxruntime", "numpy", "PIL", "skimage", "pyarrow", "pandas", "scipy", "matplotlib", "tensorboard", "jinja2", "ray",
+    "rich",
+}  # fmt: skip
+"""Not pydantic: typer itself turns words into values with it."""
+
+
+def sources() -> list[Path]:
+    return [path for folder in ("authface", *STAGES) for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Full names of all that a module imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+def offences(path: Path) -> list[str]:
+    """What a module imports and must not."""
+    own = path.relative_to(ROOT).parts[0]
+    allowed = set(STAGES) if own == "authface" and path.name in KNOW_THE_STAGES else {own}
+    stages = [name for name in imported(path) if name.startswith("authface.") and name.split(".")[1] in STAGES]
+    short = [name for name in imported(path) if name.split(".")[0] in STAGES]
+    return [name for name in stages if name.split(".")[1] not in allowed] + short
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_stage_imports_shared_modules_and_itself_only(path: Path) -> None:
+    assert offences(path) == []
+
+
+def test_the_rule_sees_an_offence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    (tmp_path / "restore").mkdir()
+    module = tmp_path / "restore" / "a.py"
+    module.write_text(
+        "def f():\n    from authface import train\n    from authface.curate.align import x\n    import curate\n"
+    )
+    assert offences(module) == ["authface.train", "authface.curate.align.x", "curate"]
+
+
+def loaded_after(code: str) -> set[str]:
+    """Top-level modules in memory after `code` ran in a fresh interpreter."""
+    report = f"{code}\nimport sys; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    run = subprocess.run([sys.executable, "-c", report], check=True, capture_output=True, text=True, cwd=ROOT.parent)
+    return set(run.stdout.splitlines()[-1].split())
+
+
+def test_the_command_line_imports_nothing_heavy() -> None:
+    loaded = loaded_after("import authface.cli")
+    assert loaded & HEAVY == set() and "typer" in loaded
+    assert loaded & set(STAGES) == set(), "a stage is in memory under its short name: a second copy of its modules"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    for words in (["--help"], ["curate", "--help"], ["curate", "filter", "--help"], ["restore", "--help"]):
+        code = f"import sys; sys.argv = ['authface', *{words}]\nfrom authface.cli import main\n"
+        loaded = loaded_after(f"{code}try: main()\nexcept SystemExit as end: assert not end.code")
+        assert loaded & HEAVY == set(), words
+
+
+def test_settings_import_nothing_heavy() -> None:
+    modules = "\n".join(
+        f"import authface.{stage}.settings" for stage in STAGES if (ROOT / stage / "settings.py").exists()
+    )
+    assert loaded_after(modules) & HEAVY == set()
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_and_functions_stay_small(path: Path) -> None:
+    text = path.read_text("utf-8")
+    functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
+    long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno and f.end_lineno - f.lineno >= 60}
+    assert long == {} and text.count("\n") <= 300
