@@ -35,15 +35,15 @@ class FilterSettings(Settings):
     """RetinaFace MobileNet-0.25, built in."""
     faces: Literal["all", "largest", "one"] = "all"
     """Judge every face, the largest only, or refuse photos that hold several."""
-    min_score: float = Field(0.97, ge=0, le=1)
+    min_score: float = Field(0.98, ge=0, le=1)
     """Least confidence of the detector; faces under 0.6 are not looked at."""
     min_size: float = Field(128, ge=0)
     """Least longer side of the face's box in pixels of the original photo."""
-    min_sharpness: float = Field(0.30, ge=0)
+    min_sharpness: float = Field(0.25, ge=0)
     """Least sharpness of the eyes; see `authface.curate.quality.sharpness`."""
-    max_noise: float = Field(8, ge=0)
+    max_noise: float = Field(6, ge=0)
     """Largest standard deviation of the noise on the face, 0..255."""
-    max_piqe: float = Field(60, ge=0, le=100)
+    max_piqe: float = Field(65, ge=0, le=100)
     """Largest PIQE of the face region, 0..100, lower is better."""
 
 
