@@ -14,8 +14,8 @@ KNOW_THE_STAGES = {"cli.py", "demo.py"}
 """Shared modules that may import stages: the command line, and the demo, which runs all of them."""
 HEAVY = {
     "torch", "torchvision", "diffusers", "transformers", "accelerate", "datasets", "cv2", "dlib", "pyiqa",
-    "onnxruntime", "numpy", "PIL", "skimage", "pyarrow", "pandas", "scipy", "matplotlib", "tensorboard", "jinja2", "ray",
-    "rich",
+    "onnxruntime", "numpy", "PIL", "skimage", "pyarrow", "pandas", "scipy", "matplotlib", "tensorboard", "jinja2",
+    "ray", "rich",
 }  # fmt: skip
 """Not pydantic: typer itself turns words into values with it."""
 
