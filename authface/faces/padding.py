@@ -1,0 +1,107 @@
+"""Beyond the photo's border: reflection, blurred and faded to the median, as `ffhq-dataset` pads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.faces.warp import warp
+
+BLUR_GRID = 256
+"""Side of the grid the blur is made on, pixels: its sigma is 5 of them whatever the crop's size."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of a photo a crop is made from, and by how much it is padded on each side (0: nowhere padded)."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def around(cls, low: NDArray[np.float64], high: NDArray[np.float64], side: float, width: int, height: int) -> Frame:
+        """The frame of a quad from `low` to `high`: 0.1 sides around it, 0.3 of padding if the photo lacks any."""
+        border = max(round(side * 0.1), 3)
+        low, high = np.floor(low).astype(int), np.ceil(high).astype(int)
+        x0, y0 = (int(v) for v in np.maximum(low - border, 0))
+        x1, y1 = (int(v) for v in np.minimum(high + border, [width, height]))
+        missing = [border - low[0], border - low[1], high[0] + border - width, high[1] + border - height]
+        if max(missing) <= border - 4:
+            return cls(x0, y0, x1, y1, 0, 0, 0, 0)
+        left, top, right, bottom = (max(int(m), round(side * 0.3)) for m in missing)
+        return cls(x0, y0, x1, y1, left, top, right, bottom)
+
+    @property
+    def padded(self) -> bool:
+        return self.left > 0
+
+    def depth(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float32]:
+        """How far points of the region lie beyond its border, in pads: 0 at it, negative inside.
+
+        `x` and `y` count from the region's first pixel and broadcast against each other.
+        """
+        across = np.maximum(-x / self.left, (x - (self.x1 - self.x0 - 1)) / self.right)
+        down = np.maximum(-y / self.top, (y - (self.y1 - self.y0 - 1)) / self.bottom)
+        return np.maximum(across, down).astype(np.float32)
+
+
+def blurred_share(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of a pixel at `depth` is blurred, 0..1: it begins a third of a pad inside the photo."""
+    return np.asarray(np.clip(depth * 3.0 + 1.0, 0.0, 1.0), dtype=np.float32)
+
+
+def fade(
+    crop: NDArray[np.uint8], region: NDArray[np.uint8], turn: NDArray[np.float64], frame: Frame
+) -> NDArray[np.uint8]:
+    """The crop with what was reflected blurred (sigma 0.02 sides) and faded to the region's median.
+
+    `turn` is (2, 3), crop to region. `ffhq-dataset` does this to the photo before it is warped; both steps are
+    smooth, so they commute with the warp to within rounding.
+    """
+    size = crop.shape[0]
+    grid = np.arange(size, dtype=np.float32)
+    x = np.float32(turn[0, 0]) * grid[None, :] + np.float32(turn[0, 1]) * grid[:, None] + np.float32(turn[0, 2])
+    y = np.float32(turn[1, 0]) * grid[None, :] + np.float32(turn[1, 1]) * grid[:, None] + np.float32(turn[1, 2])
+    depth = frame.depth(x, y)[..., None]
+    soft = _blurred(region, turn, size).astype(np.float32)
+    mixed = crop + (soft - crop) * blurred_share(depth)
+    mixed += (_median(region, frame) - mixed) * np.clip(depth, 0.0, 1.0)
+    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+
+
+def _blurred(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+    """(size, size, 3) the crop blurred by 0.02 sides, with what lies around it, made at `BLUR_GRID` pixels a side."""
+    step = size / BLUR_GRID
+    margin = BLUR_GRID // 8  # six sigmas
+    first = (0.5 - margin) * step - 0.5  # the grid's first pixel in crop coordinates, both ways
+    coarse = np.hstack([turn[:, :2] * step, (turn[:, :2] @ [first, first] + turn[:, 2])[:, None]])
+    seen = warp(region, coarse, BLUR_GRID + 2 * margin)
+    soft = cv2.GaussianBlur(seen, (0, 0), 0.02 * BLUR_GRID, borderType=cv2.BORDER_REFLECT_101)
+    inside = soft[margin:-margin, margin:-margin]
+    return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+def _median(region: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
+    """(3,) median of the padded region after its blur, taken at about `BLUR_GRID` pixels."""
+    height, width = region.shape[:2]
+    scale = min(1.0, BLUR_GRID / max(height, width))
+    small = cv2.resize(
+        region, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    pads = [max(1, round(p * scale)) for p in (frame.top, frame.bottom, frame.left, frame.right)]
+    padded = cv2.copyMakeBorder(small, pads[0], pads[1], pads[2], pads[3], cv2.BORDER_REFLECT_101).astype(np.float32)
+    sigma = 0.02 * min(frame.left, frame.top) / 0.3 * scale
+    y, x = np.ogrid[: padded.shape[0], : padded.shape[1]]
+    depth = frame.depth((x - pads[2] + 0.5) / scale - 0.5, (y - pads[0] + 0.5) / scale - 0.5)[..., None]
+    soft = cv2.GaussianBlur(padded, (0, 0), max(sigma, 0.1))
+    mixed = padded + (soft - padded) * blurred_share(depth)
+    return np.asarray(np.median(mixed, axis=(0, 1)), dtype=np.float32)
