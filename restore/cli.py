@@ -1,8 +1,94 @@
-"""`authface restore`."""
+"""`authface restore`: photos in, photos out."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from authface.errors import AuthfaceError, one_line
 from authface.options import Run, later
 
+if TYPE_CHECKING:
+    from authface.restore.inputs import Job
+    from authface.restore.session import Session, Summary
 
-def restore(run: Run) -> None:
-    """Restore the faces in photos."""
-    later("restore")
+
+def restore(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, folders, globs; quoted globs too.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--out", help="A folder, or a file for one image; else NAME.restored.EXT beside each."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
+    fidelity: Annotated[
+        float | None, typer.Option(help="0 trusts the face prior, 1 the input; 0.5 as trained.")
+    ] = None,
+    aligned: Annotated[bool, typer.Option("--aligned", help="Each image is one aligned face: look for none.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files that are in the way, but no input.")
+    ] = False,
+) -> None:
+    """Restore the faces in photos: find, align, restore, paste back. Run again, it does only what is missing."""
+    from authface.restore.run import jobs_of, restore_jobs
+    from authface.restore.session import Request, Session
+    from authface.restore.settings import RestoreSettings
+
+    if run.engine != "local":
+        later(f"restore --engine {run.engine}")
+    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity)
+    jobs = jobs_of(images, out, settings.format, run.limit)
+    if run.dry_run:
+        return _show(run, jobs)
+    session = Session(Request(settings, aligned, run.device, run.seed), run.console)
+    named = out is not None and len(jobs) == 1 and jobs[0].target == out
+    summary = restore_jobs(jobs, session, overwrite=overwrite or named)
+    _conclude(run, session, summary, jobs, out)
+
+
+def _show(run: Run, jobs: list[Job]) -> None:
+    lines = "\n".join(f"{one_line(job.source)} -> {one_line(job.target)}" for job in jobs)
+    run.console.result(lines, jobs=[{"source": str(job.source), "target": str(job.target)} for job in jobs])
+
+
+def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out: Path | None) -> None:
+    """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
+    from authface.restore.page import write_page
+
+    page = None
+    if session.settings.report and summary.jobs and summary.done_before < summary.photos:
+        page = write_page(session, summary, summary.jobs[0].home)
+    lines = [
+        f"{summary.faces} faces restored in {summary.restored} of {summary.photos} photos, {summary.seconds:.1f} s"
+        + (f"; {summary.done_before} photos were done before" if summary.done_before else "")
+    ]
+    if summary.no_face:
+        lines.append(f"no face to restore in {summary.no_face}: copied as they are")
+    lines.append(
+        f"results: {one_line(out if out is not None else jobs[0].target)}"
+        + (" ..." if out is None and jobs[1:] else "")
+    )
+    if page is not None:
+        lines.append(f"before and after: {one_line(page)}")
+    run.console.result(
+        "\n".join(lines),
+        photos=summary.photos,
+        restored=summary.restored,
+        faces=summary.faces,
+        no_face=summary.no_face,
+        done_before=summary.done_before,
+        failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
+        targets=[str(job.target) for job in summary.jobs],
+        model=session.settings.model,
+        seconds=round(summary.seconds, 3),
+        report=str(page) if page else None,
+    )
+    if summary.failed:
+        run.console.log(f"{len(summary.failed)} of {summary.photos} inputs failed")
+    if not summary.restored:
+        why = "no input could be used" if len(summary.failed) == summary.photos else "no face was found to restore"
+        raise AuthfaceError(f"nothing was restored: {why}")
+    if summary.failed:
+        raise typer.Exit(3)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from authface.models import BASE, BUILTIN, ModelSource, fetch, load, pick_device, resolve
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 PARTS = (*BASE, "controlnet")
+TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
 PAPER_SIZE = 512
 """Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
@@ -81,17 +81,17 @@ def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str)
     """
     import torch
 
-    from authface.restore.sampler import DiffusionRestorer, encode_prompt, sampling_of
+    from authface.restore.sampler import DiffusionRestorer, sampling_of
+    from authface.sdxl import encode_prompts
 
     device = pick_device(device_name)
-    text = load(weights.source, [part for part in BASE if part.startswith(("text", "token"))], "cpu", torch.float32)
-    tokenizers, encoders = (text.tokenizer, text.tokenizer_2), (text.text_encoder, text.text_encoder_2)
-    prompt, negative = (encode_prompt(t, tokenizers, encoders) for t in (settings.prompt, settings.negative_prompt))
-    del text, encoders
+    encoders = load(weights.source, TEXT_PARTS, "cpu", torch.float32)
+    text = encode_prompts(encoders, [settings.prompt, settings.negative_prompt])
+    del encoders
     parts = load(weights.source, ("unet", "controlnet", "vae", "scheduler"), device, pick_dtype(settings.dtype, device))
     factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
     size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
-    return DiffusionRestorer(parts, prompt, negative, sampling_of(settings), size)
+    return DiffusionRestorer(parts, text, sampling_of(settings), size)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -111,16 +111,3 @@ def face_seed(content: str, index: int, seed: int) -> int:
     """
     digest = hashlib.sha256(f"{content}-{index}-{seed}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def content_hash(data: bytes) -> str:
-    """sha256 of a file's bytes, in hex."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def same_file(a: Path, b: Path) -> bool:
-    """Whether two paths are one existing file, through links and on file systems that ignore case."""
-    try:
-        return a.samefile(b)
-    except OSError:
-        return False

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
     from authface.models import Parts
     from authface.restore.settings import RestoreSettings
+    from authface.sdxl import TextEmbedding
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One prompt, encoded by both text encoders: `tokens` (1, 77, c) and `pooled` (1, p)."""
+    """What leads the model in every step: n images of 0..1 and as many rows of text and time ids."""
 
-    tokens: torch.Tensor
+    image: torch.Tensor
+    states: torch.Tensor
     pooled: torch.Tensor
+    time_ids: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -70,36 +73,18 @@ def make_scheduler(name: str, trained: Any) -> Any:
     return kinds[name].from_config(trained, timestep_spacing="trailing")
 
 
-def encode_prompt(text: str, tokenizers: Sequence[Any], encoders: Sequence[Any]) -> Condition:
-    """SDXL's conditioning: the second-last hidden states of both encoders side by side, the second's pooled output."""
-    import torch
-
-    tokens, pooled = [], None
-    for tokenizer, encoder in zip(tokenizers, encoders, strict=True):
-        ids = tokenizer(
-            text, padding="max_length", max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt"
-        ).input_ids
-        with torch.inference_mode():
-            output = encoder(ids.to(encoder.device), output_hidden_states=True)
-        tokens.append(output.hidden_states[-2])
-        pooled = output[0]
-    if pooled is None or pooled.ndim != 2:
-        raise UsageError("the model's second text encoder gives no pooled output: it is of no SDXL family")
-    return Condition(torch.cat(tokens, dim=-1), pooled)
-
-
 class DiffusionRestorer:
     """An SDXL-shaped U-Net with a ControlNet over the pixels of the degraded crop.
 
-    `parts` holds `unet`, `controlnet`, `vae` and `scheduler`; the text encoders' say is in `prompt` and `negative`.
-    U-Net and ControlNet may be of half precision; the latents and the VAE, which overflows in float16, are float32.
-    Raises UsageError where `size` does not fit the latent grid.
+    `parts` holds `unet`, `controlnet`, `vae` and `scheduler`; `text` what the encoders say of the prompt and, in a
+    second row, of the negative prompt. U-Net and ControlNet may be of half precision; the latents and the VAE, which
+    overflows in float16, are of float32. Raises UsageError where `size` does not fit the latent grid.
     """
 
-    def __init__(self, parts: Parts, prompt: Condition, negative: Condition, sampling: Sampling, size: int) -> None:
+    def __init__(self, parts: Parts, text: TextEmbedding, sampling: Sampling, size: int) -> None:
         self.unet, self.controlnet, self.vae = parts.unet, parts.controlnet, parts.vae
         self.schedule = parts.scheduler.config
-        self.prompt, self.negative, self.sampling = prompt, negative, sampling
+        self.text, self.sampling = text, sampling
         self.factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         grid = self.factor * 2 ** (len(parts.unet.config.block_out_channels) - 1)
         if size % grid:
@@ -132,55 +117,53 @@ class DiffusionRestorer:
         import numpy as np
         import torch
 
-        dtype, device = self.unet.dtype, self.unet.device
-        image = torch.from_numpy(np.ascontiguousarray(crops)).permute(0, 3, 1, 2).to(device, dtype) / 255
+        from authface.sdxl import decode, to_rgb, to_unit
+
+        dtype = self.unet.dtype
+        image = to_unit(np.ascontiguousarray(crops)).to(self.unet.device, dtype)
         latents = self._denoise(image, [torch.Generator("cpu").manual_seed(seed) for seed in seeds])
-        pixels = torch.cat([self._decode(latent[None]) for latent in latents])
-        if not bool(torch.isfinite(pixels).all()):
+        if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {dtype}: -O restore.dtype=float32")
-        result: NDArray[np.uint8] = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return result
+        # One at a time: the decoder takes more memory than all the rest.
+        return np.concatenate([to_rgb(decode(self.vae, latent[None])) for latent in latents])
 
     def _denoise(self, image: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
         """Latents (n, c, h, w) float32 from pure noise, led by `image` (n, 3, size, size) of 0..1."""
         import torch
         from diffusers.utils.torch_utils import randn_tensor
 
-        sampling, dtype = self.sampling, self.unet.dtype
+        sampling = self.sampling
         scheduler = make_scheduler(sampling.scheduler, self.schedule)
         scheduler.set_timesteps(sampling.steps, device=image.device)
         side = self.size // self.factor
         shape = (len(image), self.unet.config.in_channels, side, side)
         latents = randn_tensor(shape, generators, image.device, torch.float32) * scheduler.init_noise_sigma
-        guided = sampling.guidance > 1
-        conditions = [self.negative, self.prompt] if guided else [self.prompt]
-        text = self._stack([condition.tokens for condition in conditions], len(image))
-        pooled = self._stack([condition.pooled for condition in conditions], len(image))
-        time_ids = torch.tensor([[self.size, self.size, 0, 0, self.size, self.size]], dtype=dtype, device=image.device)
-        added = {"text_embeds": pooled, "time_ids": time_ids.repeat(len(pooled), 1)}
-        image = image.repeat(len(conditions), 1, 1, 1)
+        rows = [0, 1] if sampling.guidance > 1 else [0]
+        condition = self._condition(image, rows)
         for t in scheduler.timesteps:
-            noisy = scheduler.scale_model_input(latents, t).to(dtype).repeat(len(conditions), 1, 1, 1)
-            predicted = self._predict(noisy, t, text, added, image).float()
-            if guided:
-                without, told = predicted.chunk(2)
-                predicted = without + sampling.guidance * (told - without)
-            latents = scheduler.step(predicted, t, latents, generator=generators, return_dict=False)[0]
-        return latents
+            noisy = scheduler.scale_model_input(latents, t).to(image.dtype).repeat(len(rows), 1, 1, 1)
+            predicted = self._predict(noisy, t, condition).float().chunk(len(rows))
+            guided = predicted[-1] + sampling.guidance * (predicted[0] - predicted[-1]) if rows[1:] else predicted[0]
+            latents = scheduler.step(guided, t, latents, generator=generators, return_dict=False)[0]
+        return torch.as_tensor(latents)
 
-    def _predict(
-        self,
-        noisy: torch.Tensor,
-        t: torch.Tensor,
-        text: torch.Tensor,
-        added: dict[str, torch.Tensor],
-        image: torch.Tensor,
-    ) -> torch.Tensor:
+    def _condition(self, image: torch.Tensor, rows: list[int]) -> Condition:
+        """What leads the model, for each of `rows` of the text in turn with all of the images."""
+        from authface.sdxl import time_ids
+
+        count = len(rows) * len(image)
+        states, pooled = (
+            part[rows].repeat_interleave(len(image), dim=0).to(image) for part in (self.text.states, self.text.pooled)
+        )
+        return Condition(image.repeat(len(rows), 1, 1, 1), states, pooled, time_ids(self.size, count, image))
+
+    def _predict(self, noisy: torch.Tensor, t: torch.Tensor, condition: Condition) -> torch.Tensor:
+        added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
         down, mid = self.controlnet(
             noisy,
             t,
-            encoder_hidden_states=text,
-            controlnet_cond=image,
+            encoder_hidden_states=condition.states,
+            controlnet_cond=condition.image,
             conditioning_scale=self.sampling.control_scale,
             added_cond_kwargs=added,
             return_dict=False,
@@ -188,21 +171,10 @@ class DiffusionRestorer:
         predicted: torch.Tensor = self.unet(
             noisy,
             t,
-            encoder_hidden_states=text,
+            encoder_hidden_states=condition.states,
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
             added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return predicted
-
-    def _decode(self, latent: torch.Tensor) -> torch.Tensor:
-        """Pixels 0..1 of (1, c, h, w) latents; one at a time, which bounds memory."""
-        pixels: torch.Tensor = self.vae.decode(latent / self.vae.config.scaling_factor, return_dict=False)[0]
-        return pixels / 2 + 0.5
-
-    def _stack(self, parts: list[torch.Tensor], n: int) -> torch.Tensor:
-        """Each (1, ...) part `n` times, as the U-Net takes it."""
-        import torch
-
-        return torch.cat([part.expand(n, *part.shape[1:]) for part in parts]).to(self.unet.device, self.unet.dtype)

@@ -19,7 +19,12 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tiny(folder, seed=1, image_size=64)
     controlnet = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(folder / "unet"))
     generator = torch.Generator().manual_seed(2)
-    torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=5, generator=generator)
+    # Without its biases, which outweigh what an untrained embedding says of the picture.
+    for layer in controlnet.controlnet_cond_embedding.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight, generator=generator)
+            torch.nn.init.zeros_(layer.bias)
+    torch.nn.init.normal_(controlnet.controlnet_cond_embedding.conv_out.weight, std=0.5, generator=generator)
     for end in [controlnet.controlnet_mid_block, *controlnet.controlnet_down_blocks]:
         torch.nn.init.normal_(end.weight, std=0.2, generator=generator)
     controlnet.save_pretrained(folder / "controlnet")
@@ -28,15 +33,16 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _stretch(folder: Path) -> None:
-    """Let the untrained decoder fill the range of colours: as it comes, every picture is near black."""
+    """Let the untrained decoder fill the range of colours: as it comes, every picture is of one tone."""
     import torch
-    from diffusers import AutoencoderTiny
+    from diffusers import AutoencoderKL
 
-    vae = AutoencoderTiny.from_pretrained(folder)
-    last = vae.decoder.layers[-1]
+    vae = AutoencoderKL.from_pretrained(folder)
+    last = vae.decoder.conv_out
     with torch.no_grad():
-        pixels = vae.decode(torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3))).sample / 2 + 0.5
-        gain = 0.2 / pixels.std((0, 2, 3))
+        noise = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+        pixels = vae.decode(noise / vae.config.scaling_factor).sample
+        gain = 0.4 / pixels.std((0, 2, 3))
         last.weight.mul_(gain[:, None, None, None])
-        last.bias.copy_(0.5 + (last.bias - pixels.mean((0, 2, 3))) * gain)
+        last.bias.copy_((last.bias - pixels.mean((0, 2, 3))) * gain)
     vae.save_pretrained(folder)

@@ -1,0 +1,175 @@
+"""From what was typed to jobs: which photos, and where each result goes. Nothing is opened here."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import TEMPORARY
+
+Format = Literal["same", "jpeg", "png", "webp", "tiff"]
+
+ENDINGS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+}
+"""File endings that are written, with Pillow's name of the format."""
+READ_ONLY = frozenset({".bmp", ".gif", ".heic", ".heif", ".avif", ".mpo"})
+"""Endings that are read besides; their results are PNG."""
+MARK = ".restored"
+LOG = "restore.jsonl"
+PAGE = "restore.html"
+_NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photo to restore. `target` is written in the format of its ending; `home` holds the log and the page."""
+
+    source: Path
+    target: Path
+    home: Path
+
+    @property
+    def format(self) -> str:
+        """Pillow's name of the format of the result."""
+        return ENDINGS[self.target.suffix.lower()]
+
+    @property
+    def name(self) -> str:
+        """The result's place under `home`, by which the log knows it."""
+        return self.target.relative_to(self.home).as_posix()
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file named or found; `inside` is its path within the folder that was named, or its name."""
+
+    path: Path
+    inside: Path
+
+
+def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
+    """The files that files, folders and globs stand for, each once, in the order named.
+
+    A name that exists is never read as a glob. Folders give their images, of all folders below and by ending, without
+    hidden ones and without those under `apart_from`, where results go. A name of nothing stays in the list, to be
+    reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder of no image.
+    """
+    inputs: dict[str, Input] = {}
+    for name in named:
+        for found in _expand(name, apart_from):
+            inputs.setdefault(os.path.realpath(found.path), found)
+    return list(inputs.values())
+
+
+def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
+    if name.is_dir():
+        results = (
+            None
+            if apart_from is None or os.path.realpath(apart_from) == os.path.realpath(name)
+            else os.path.realpath(apart_from)
+        )
+        found = [path for path in _images_below(name) if results not in map(os.path.realpath, path.parents)]
+        if not found:
+            raise AuthfaceError(f"no images in the folder {one_line(name)}: name another, or the files themselves")
+        yield from (Input(path, path.relative_to(name)) for path in found)
+    elif not os.path.lexists(name) and glob.has_magic(str(name)):
+        matches = [Path(match) for match in sorted(glob.glob(str(name.expanduser()), recursive=True))]  # noqa: PTH207  a whole path, absolute or not
+        files = [match for match in matches if match.is_file()]
+        if not files:
+            raise UsageError(f"no file matches {one_line(name)}")
+        yield from (Input(path, Path(path.name)) for path in files)
+    else:
+        yield Input(name, Path(name.name))
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for root, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            ending = Path(name).suffix.lower()
+            if not name.startswith((".", TEMPORARY)) and (ending in ENDINGS or ending in READ_ONLY):
+                yield Path(root) / name
+
+
+def is_single_file(named: Sequence[Path], out: Path) -> bool:
+    """Whether ``-o OUT`` names the one result rather than a folder: one input, and an image's ending or a file there.
+
+    Raises UsageError where several inputs would go into one file, or the ending is of no format that is written.
+    """
+    if out.is_dir() or str(out).endswith(("/", os.sep)):
+        return False
+    single = len(named) == 1 and not named[0].is_dir() and (named[0].exists() or not glob.has_magic(str(named[0])))
+    if out.is_file() and not single:
+        raise UsageError(f"-o {one_line(out)} is a file: several results need a folder")
+    if out.suffix.lower() in ENDINGS:
+        return single
+    if out.is_file() or out.suffix.lower() in READ_ONLY:
+        raise UsageError(f"-o {one_line(out)}: results are written as {', '.join(ENDINGS)}")
+    return False
+
+
+def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: Format) -> list[Job]:
+    """A job for each input. No two targets are one file, and none is an input.
+
+    Without `out` a result lies beside its input as NAME.restored.EXT; under a folder it keeps its name and its place
+    below the folder that was named. Where names collide, each gets eight digits of its source's path.
+    Raises UsageError where the one target is the input itself.
+    """
+    originals = {os.path.realpath(entry.path) for entry in inputs}
+    if single and out is not None:
+        if os.path.realpath(out) in originals:
+            raise UsageError(f"-o {one_line(out)} is the input itself: originals are not overwritten")
+        return [Job(inputs[0].path, out, out.parent)]
+    jobs = [_job(entry, out, format) for entry in inputs]
+    jobs = [_marked(job) if os.path.realpath(job.target) in originals else job for job in jobs]
+    count = Counter(_key(job.target) for job in jobs)
+    return [_told_apart(job) if count[_key(job.target)] > 1 else job for job in jobs]
+
+
+def _job(entry: Input, out: Path | None, format: Format) -> Job:
+    ending = entry.inside.suffix if entry.inside.suffix.lower() in ENDINGS else ".png"
+    ending = _NEW_ENDING.get(format, ending)
+    stem = entry.inside.stem if entry.inside.suffix.lower() in {*ENDINGS, *READ_ONLY} else entry.inside.name
+    if out is None:
+        return Job(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
+    return Job(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
+
+
+def _marked(job: Job) -> Job:
+    return replace(job, target=job.target.with_name(f"{job.target.stem}{MARK}{job.target.suffix}"))
+
+
+def _told_apart(job: Job) -> Job:
+    digits = hashlib.sha256(os.fsencode(os.path.realpath(job.source))).hexdigest()[:8]
+    return replace(job, target=job.target.with_name(f"{job.target.stem}-{digits}{job.target.suffix}"))
+
+
+def _key(path: Path) -> str:
+    """Equal for paths that are one file where case is ignored, as on Windows and macOS."""
+    return os.path.realpath(path).casefold()
+
+
+def without_results(inputs: Sequence[Input], made: Mapping[str, str]) -> list[Input]:
+    """The inputs that are no results of another input; `made` gives the source of each result, as real paths."""
+    originals = {os.path.realpath(entry.path) for entry in inputs}
+    return [entry for entry in inputs if made.get(os.path.realpath(entry.path)) not in originals]
+
+
+def homes_of(inputs: Sequence[Input]) -> set[Path]:
+    """The folders in which the log may lie of a run that made one of the inputs: up to the folder that was named."""
+    return {parent for entry in inputs for parent in list(entry.path.parents)[: len(entry.inside.parts)]}

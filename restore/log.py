@@ -1,0 +1,143 @@
+"""The log beside the results: one JSON line a face, and from it what need not be done again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from authface.errors import AuthfaceError, one_line
+from authface.files import write_errors, write_file
+
+Outcome = Literal["restored", "skipped", "no_face", "failed"]
+
+
+NOT_OURS = "target_exists"
+"""The reason of a failure: where the result should go there is a file that this command did not make."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One face, or a photo without one (`face` is None).
+
+    Coordinates are pixels of the upright photo, the centre of the first at (0, 0); times are UTC.
+    """
+
+    target: str
+    """The result, below the log's folder; photos are known by it."""
+    source: str
+    """Its absolute path."""
+    content: str
+    """sha256 of the source's bytes, hex; empty where it could not be read."""
+    fingerprint: str
+    """Of settings, weights and seed: the same content and fingerprint give the same result."""
+    made: str
+    """When the photo was done, ISO 8601; the same in all lines of one photo."""
+    status: Outcome
+    reason: str = ""
+    detail: str = ""
+    model: str = ""
+    width: int = 0
+    height: int = 0
+    face: int | None = None
+    """0 is the photo's largest."""
+    box: tuple[float, ...] | None = None
+    """x0, y0, x1, y1."""
+    score: float | None = None
+    seed: int | None = None
+    placed_by: str = ""
+    """Whose points placed the crop: `dlib68`, `retinaface5`; `whole` where the photo is the crop."""
+    upscaled: bool = False
+    """The crop holds fewer pixels in the photo than the model works on."""
+    quad: tuple[float, ...] | None = None
+    """x, y of the crop's top-left, bottom-left, bottom-right, top-right corner."""
+
+
+def now() -> str:
+    """The time, as `Line.made` holds it."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass
+class Log:
+    """The lines of one folder, by target; a photo done again replaces its lines."""
+
+    path: Path
+    photos: dict[str, list[Line]] = field(default_factory=dict)
+    _superseded: bool = False
+
+    @classmethod
+    def open(cls, path: Path) -> Log:
+        """The log at `path`, empty if there is none. Its folder is made, and proved to take files.
+
+        A line cut short by a kill is dropped. Raises AuthfaceError where the file cannot be used, or is no such log.
+        """
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            text = path.read_text("utf-8", "replace") if path.exists() else ""
+            with path.open("a", encoding="utf-8") as file:
+                if text and not text.endswith("\n"):
+                    file.write("\n")
+        log = cls(path)
+        for line in parse(text):
+            log._take(line)
+        if text.strip() and not log.photos:
+            raise AuthfaceError(f"{one_line(path)} is no log of authface restore: choose another folder with -o")
+        return log
+
+    def add(self, lines: Iterable[Line]) -> None:
+        """Append the lines of one photo. Raises AuthfaceError where the disk refuses."""
+        lines = list(lines)
+        text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(text)
+        for line in lines:
+            self._take(line)
+
+    def close(self) -> None:
+        """Rewrite the file without the lines of photos that were done again, whole or not at all."""
+        if self._superseded:
+            lines = (json.dumps(asdict(line)) + "\n" for photo in self.photos.values() for line in photo)
+            write_file(self.path, "".join(lines).encode())
+        elif not self.photos and self.path.exists() and self.path.stat().st_size == 0:
+            self.path.unlink()
+
+    def is_done(self, target: str, content: str, fingerprint: str) -> bool:
+        """Whether the result is there, of this content, made in this way."""
+        last = self.photos.get(target, [])
+        return (
+            bool(last)
+            and last[0].status != "failed"
+            and (last[0].content, last[0].fingerprint) == (content, fingerprint)
+            and (self.path.parent / target).is_file()
+        )
+
+    def made_here(self, target: str) -> bool:
+        """Whether a file of that name is a result of an earlier run, which a new one may replace."""
+        return any(line.reason != NOT_OURS for line in self.photos.get(target, []))
+
+    def _take(self, line: Line) -> None:
+        known = self.photos.setdefault(line.target, [])
+        if known and known[0].made != line.made:
+            self._superseded = True
+            known.clear()
+        known.append(line)
+
+
+_NAMES = frozenset(entry.name for entry in fields(Line))
+
+
+def parse(text: str) -> Iterator[Line]:
+    """The lines of a log; what is none is passed over."""
+    return filter(None, map(_parse, text.splitlines()))
+
+
+def _parse(text: str) -> Line | None:
+    try:
+        values: Any = json.loads(text)
+        return Line(**{name: value for name, value in values.items() if name in _NAMES})
+    except (ValueError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,206 @@
+"""Restore many photos: open, skip what is done, restore in batches, write, log. A bad file is a line, not the end."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from authface import images
+from authface.errors import ImageError, one_line
+from authface.files import write_file
+from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, without_results
+from authface.restore.log import NOT_OURS, Line, now, parse
+from authface.restore.photo import PhotoResult, Search, finish, restore_crops
+from authface.restore.session import Session, Summary
+
+GROUP_PIXELS = 50_000_000
+"""Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A photo in memory, with its faces cut out."""
+
+    job: Job
+    data: bytes
+    content: str
+    photo: images.Decoded
+    search: Search
+
+
+def jobs_of(named: Sequence[Path], out: Path | None, format: Format, limit: int = 0) -> list[Job]:
+    """The jobs of a command; a result of an earlier run is no input beside its source.
+
+    Raises UsageError and AuthfaceError as `expand`, `is_single_file` and `plan` do.
+    """
+    single = out is not None and is_single_file(named, out)
+    inputs = expand(named, None if single else out)
+    inputs = without_results(inputs, _made(homes_of(inputs)))
+    return plan(inputs[:limit] if limit else inputs, out, single=single, format=format)
+
+
+def _made(homes: Iterable[Path]) -> dict[str, str]:
+    """Source by result, as real paths, of the runs that left their log in one of these folders."""
+    made = {}
+    for home in homes:
+        try:
+            lines = parse((home / LOG).read_text("utf-8", "replace"))
+        except OSError:
+            continue  # no run was here
+        made |= {os.path.realpath(home / line.target): os.path.realpath(line.source) for line in lines}
+    return made
+
+
+def restore_jobs(jobs: Sequence[Job], session: Session, *, overwrite: bool = False) -> Summary:
+    """Restore each photo that is not done yet. `overwrite` takes a target that another program made, too.
+
+    A photo that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model does.
+    """
+    start = time.monotonic()
+    session.summary = Summary(photos=len(jobs))
+    group: list[Opened] = []
+    try:
+        with session.console.progress("restore", len(jobs), "photos") as tick:
+            for job in jobs:
+                opened = _open(job, session, overwrite)
+                if opened is not None:
+                    group.append(opened)
+                if _is_full(group, session.settings.batch):
+                    _restore_group(group, session)
+                    group = []
+                tick(note=job.source.name)
+            _restore_group(group, session)
+    finally:
+        session.close()
+    session.summary.seconds = time.monotonic() - start
+    return session.summary
+
+
+def _is_full(group: Sequence[Opened], batch: int) -> bool:
+    faces = sum(len(opened.search.found) for opened in group)
+    return faces >= batch or sum(opened.photo.rgb.size // 3 for opened in group) >= GROUP_PIXELS
+
+
+def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
+    """The photo with its faces cut out; None where it is done already or fails."""
+    log, content = session.log(job.home), ""
+    try:
+        data = images.read_bytes(job.source)
+        content = hashlib.sha256(data).hexdigest()
+        if log.is_done(job.name, content, session.fingerprint):
+            session.summary.count(job, log.photos[job.name])
+            session.summary.done_before += 1
+            return None
+        if job.target.exists() and not overwrite and not log.made_here(job.name):
+            raise ImageError(
+                NOT_OURS, f"{one_line(job.target)} is there and not from this command: move it, or choose -o"
+            )
+        photo = images.decode(data, to_srgb=False)
+        search = session.finder(photo.rgb, session.restorer.size, content, session.request.seed)
+    except ImageError as error:
+        _fail(job, content, error, session)
+        return None
+    return Opened(job, data, content, photo, search)
+
+
+def _restore_group(group: Sequence[Opened], session: Session) -> None:
+    """Restore the faces of some photos together, and write each photo."""
+    crops = (
+        restore_crops(session.restorer, [face for opened in group for face in opened.search.found]) if group else None
+    )
+    first = 0
+    for opened in group:
+        after = first + len(opened.search.found)
+        result = finish(opened.photo.rgb, opened.search, crops[first:after], session.settings)  # type: ignore[index]  # there is one
+        first = after
+        try:
+            _write(opened, result, session)
+        except ImageError as error:
+            _fail(opened.job, opened.content, error, session)
+
+
+def _write(opened: Opened, result: PhotoResult, session: Session) -> None:
+    """Write a result and its lines. Where no pixel changed, the result is the input, byte for byte."""
+    job, photo = opened.job, opened.photo
+    same_format = {"MPO": "JPEG"}.get(photo.format, photo.format) == job.format
+    if same_format and np.array_equal(result.rgb, photo.rgb):
+        data = opened.data
+    else:
+        data = images.encode(photo, result.rgb, job.format)
+        if is_deep(opened.data):
+            session.console.log(f"{one_line(job.source)}: has 16 bits a channel, the result has 8")
+    write_file(job.target, data)
+    lines = _lines(opened, result, session)
+    session.log(job.home).add(lines)
+    session.summary.count(job, lines)
+    if not result.restored:
+        why = ", ".join(sorted({face.reason for face in result.faces})) or "no face found"
+        session.console.log(f"{one_line(job.source)}: {why}; copied as it is")
+
+
+def is_deep(data: bytes) -> bool:
+    """Whether an encoded PNG or TIFF has more than 8 bits a channel."""
+    import io
+
+    from PIL import Image
+
+    if data.startswith(b"\x89PNG"):
+        return data[24] == 16  # the bit depth in IHDR, PNG 11.2.2
+    if not data.startswith((b"II", b"MM")):
+        return False
+    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
+        depths: tuple[int, ...] = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]  # BitsPerSample, of TIFF only
+        return max(depths) > 8
+
+
+def _lines(opened: Opened, result: PhotoResult, session: Session) -> list[Line]:
+    height, width = opened.photo.rgb.shape[:2]
+    photo = Line(
+        target=opened.job.name,
+        source=str(opened.job.source.absolute()),
+        content=opened.content,
+        fingerprint=session.fingerprint,
+        made=now(),
+        status="no_face",
+        model=session.settings.model,
+        width=width,
+        height=height,
+    )
+    return [
+        replace(
+            photo,
+            status=face.status,
+            reason=face.reason,
+            face=face.index,
+            box=tuple(round(value, 2) for value in face.box),
+            score=round(face.score, 4),
+            seed=face.seed,
+            placed_by=face.placed_by if face.status == "restored" else "",
+            upscaled=face.upscaled,
+            quad=None if face.quad is None else tuple(round(float(value), 3) for value in face.quad.ravel()),
+        )
+        for face in result.faces
+    ] or [photo]
+
+
+def _fail(job: Job, content: str, error: ImageError, session: Session) -> None:
+    session.summary.failed.append((job.source, f"{error.reason}: {error}"))
+    session.console.log(f"{one_line(job.source)}: failed ({error.reason}): {one_line(error)}")
+    line = Line(
+        target=job.name,
+        source=str(job.source.absolute()),
+        content=content,
+        fingerprint=session.fingerprint,
+        made=now(),
+        status="failed",
+        reason=error.reason,
+        detail=one_line(error),
+        model=session.settings.model,
+    )
+    session.log(job.home).add([line])

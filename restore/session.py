@@ -1,0 +1,127 @@
+"""What one run of `authface restore` holds: its request, model, face finder and logs, and what it counted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from authface.console import Console
+from authface.restore.inputs import LOG, Job
+from authface.restore.log import Line, Log
+from authface.restore.photo import FaceFinder, Finder, whole
+from authface.restore.restorer import (
+    IDENTITY,
+    PAPER_SIZE,
+    Identity,
+    Restorer,
+    Weights,
+    builtin_is_missing,
+    find_weights,
+    load_restorer,
+)
+from authface.restore.settings import RestoreSettings
+
+VERSION = 1
+"""Raised when the same settings and weights give other pixels: what was done before is then done again."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a run restores with."""
+
+    settings: RestoreSettings
+    aligned: bool = False
+    """The whole photo is the crop: no face is looked for."""
+    device: str = "auto"
+    seed: int = 0
+
+
+@dataclass
+class Summary:
+    """What a run did. `photos` counts all inputs; those `done_before` are counted in the others as well."""
+
+    photos: int = 0
+    done_before: int = 0
+    restored: int = 0
+    """Photos with a restored face."""
+    faces: int = 0
+    no_face: int = 0
+    """Photos without any face, or without one that was to be restored: copied as they are."""
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+    seconds: float = 0
+    jobs: list[Job] = field(default_factory=list)
+    """Those that gave a restored photo, now or before."""
+
+    def count(self, job: Job, lines: Sequence[Line]) -> None:
+        """Add a photo that is done, with the lines that the log has of it."""
+        faces = sum(line.status == "restored" for line in lines)
+        self.faces += faces
+        self.restored += bool(faces)
+        self.no_face += not faces
+        if faces:
+            self.jobs.append(job)
+
+
+class Session:
+    """Model, finder and logs of one run, each made when first needed: a run with nothing to do loads no model."""
+
+    def __init__(self, request: Request, console: Console) -> None:
+        self.console = console
+        self.request = request
+        self.summary = Summary()
+        self._logs: dict[Path, Log] = {}
+        if builtin_is_missing(request.settings.model):
+            console.log(
+                "the built-in model authface-tiny is not part of this version: faces pass through unchanged "
+                "(identity); --model FOLDER takes another"
+            )
+            self.request = replace(request, settings=request.settings.model_copy(update={"model": IDENTITY}))
+
+    @property
+    def settings(self) -> RestoreSettings:
+        """The settings, with the model that is really run."""
+        return self.request.settings
+
+    @cached_property
+    def weights(self) -> Weights | None:
+        """The model's files; None for the identity."""
+        return None if self.settings.model == IDENTITY else find_weights(self.settings.model)
+
+    @cached_property
+    def restorer(self) -> Restorer:
+        """The model, loaded."""
+        if self.weights is None:
+            return Identity(self.settings.size or PAPER_SIZE)
+        return load_restorer(self.weights, self.settings, self.request.device)
+
+    @cached_property
+    def finder(self) -> Finder:
+        """What finds the faces."""
+        return whole if self.request.aligned else FaceFinder(self.settings)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of all that the pixels of a result depend on, besides the photo."""
+        made_by = {
+            "version": VERSION,
+            "settings": self.settings.model_dump(mode="json", exclude={"batch", "report", "model"}),
+            "weights": self.weights.digest if self.weights else IDENTITY,
+            "aligned": self.request.aligned,
+            "seed": self.request.seed,
+        }
+        return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
+
+    def log(self, home: Path) -> Log:
+        """The log in the folder `home`."""
+        if home not in self._logs:
+            self._logs[home] = Log.open(home / LOG)
+        return self._logs[home]
+
+    def close(self) -> None:
+        """Tidy the logs."""
+        for log in self._logs.values():
+            log.close()

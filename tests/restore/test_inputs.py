@@ -1,0 +1,136 @@
+"""From names on the command line to jobs, on real folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from authface.errors import AuthfaceError, UsageError
+from authface.restore.inputs import ENDINGS, Input, Job, expand, homes_of, is_single_file, plan, without_results
+
+
+@pytest.fixture
+def touch(tmp_path: Path) -> Callable[..., list[Path]]:
+    def touch(*names: str) -> list[Path]:
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).touch()
+        return [tmp_path / name for name in names]
+
+    return touch
+
+
+def planned(named: list[Path], out: Path | None = None) -> list[Job]:
+    single = out is not None and is_single_file(named, out)
+    return plan(expand(named, out), out, single=single, format="same")
+
+
+def test_a_folder_gives_its_images_and_nothing_else(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    touch("b.PNG", "a.jpg", "notes.txt", ".hidden.jpg", ".cache/c.jpg", "sub/d.heic", "out/e.png")
+    found = [entry.inside.as_posix() for entry in expand([tmp_path], tmp_path / "out")]
+    assert found == ["a.jpg", "b.PNG", "sub/d.heic"]
+
+
+def test_a_quoted_glob_is_expanded_and_a_name_that_exists_is_not(
+    touch: Callable[..., list[Path]], tmp_path: Path
+) -> None:
+    touch("x1.png", "x2.png", "x[1].png", "sub/x3.png")
+    names = [entry.path.name for entry in expand([tmp_path / "x?.png"])]
+    assert names == ["x1.png", "x2.png"]
+    assert [entry.path.name for entry in expand([tmp_path / "x[1].png"])] == ["x[1].png"]
+    assert [entry.path.name for entry in expand([tmp_path / "**" / "x3.png"])] == ["x3.png"]
+    with pytest.raises(UsageError, match="no file matches"):
+        expand([tmp_path / "y*.png"])
+
+
+def test_a_photo_named_twice_is_one_job(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    (photo,) = touch("a.jpg")
+    assert len(expand([photo, tmp_path, tmp_path / "." / "a.jpg", tmp_path / "*.jpg"])) == 1
+
+
+def test_an_empty_folder_is_said_and_an_absent_file_is_left_to_the_reader(tmp_path: Path) -> None:
+    with pytest.raises(AuthfaceError, match="no images in the folder"):
+        expand([tmp_path])
+    assert expand([tmp_path / "gone.jpg"]) == [Input(tmp_path / "gone.jpg", Path("gone.jpg"))]
+
+
+def test_without_out_results_lie_beside(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    names = ["a b.jpg", "ä\n.PNG", "-x.webp", "no-ending", "c.heic", "d.tar.tif"]
+    targets = [job.target for job in planned(touch(*names))]
+    expected = ["a b.restored.jpg", "ä\n.restored.PNG", "-x.restored.webp", "no-ending.restored.png"]
+    assert targets == [tmp_path / name for name in [*expected, "c.restored.png", "d.tar.restored.tif"]]
+
+
+def test_a_folder_keeps_the_places_below_it(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    touch("in/a.jpg", "in/deep/a.jpg")
+    targets = [job.name for job in planned([tmp_path / "in"], tmp_path / "out")]
+    assert targets == ["a.jpg", "deep/a.jpg"]
+
+
+def test_names_that_collide_are_told_apart_whatever_the_order(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    photos = touch("one/a.jpg", "two/a.jpg", "two/A.JPG", "two/b.jpg", "three/c.png", "three/c.bmp")
+    one = {job.source: job.name for job in planned(photos, tmp_path / "out")}
+    other = {job.source: job.name for job in planned(photos[::-1], tmp_path / "out")}
+    assert one == other
+    assert len({name.casefold() for name in one.values()}) == 6
+    assert one[photos[3]] == "b.jpg"
+
+
+def test_an_original_is_never_a_target(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    photos = touch("a.jpg", "b.bmp", "b.png")
+    jobs = planned([tmp_path], tmp_path)
+    assert not {job.target for job in jobs} & set(photos)
+    with pytest.raises(UsageError, match="is the input itself"):
+        planned([photos[0]], tmp_path / "sub" / ".." / "a.jpg")
+
+
+def test_out_is_a_file_or_a_folder(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    a, b, text = touch("a.jpg", "b.jpg", "notes.txt")
+    assert [job.target for job in planned([a], tmp_path / "x.webp")] == [tmp_path / "x.webp"]
+    assert [job.target for job in planned([a], tmp_path / "x")] == [tmp_path / "x" / "a.jpg"]
+    assert [job.target for job in planned([a], tmp_path)] == [tmp_path / "a.restored.jpg"]
+    with pytest.raises(UsageError, match="several results need a folder"):
+        planned([a, b], text)
+    with pytest.raises(UsageError, match="results are written as"):
+        planned([a], text)
+    with pytest.raises(UsageError, match="results are written as"):
+        planned([a], tmp_path / "x.heic")
+
+
+def test_results_of_an_input_are_no_inputs(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    source, result, other = touch("a.jpg", "a.restored.jpg", "b.restored.jpg")
+    made = {os.path.realpath(result): os.path.realpath(source), os.path.realpath(other): "/gone/b.jpg"}
+    left = [entry.path for entry in without_results(expand([tmp_path]), made)]
+    assert left == [source, other]
+    assert [entry.path for entry in without_results(expand([result]), made)] == [result]  # asked for by name
+
+
+def test_logs_are_looked_for_up_to_the_folder_that_was_named(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    touch("in/deep/a.jpg", "b.jpg")
+    assert homes_of(expand([tmp_path / "in"])) == {tmp_path / "in" / "deep", tmp_path / "in"}
+    assert homes_of(expand([tmp_path / "b.jpg"])) == {tmp_path}
+
+
+NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(NAMES, st.sampled_from([*ENDINGS, ".bmp", ".HEIC", ""])), min_size=1, max_size=12), st.booleans()
+)
+def test_any_names_give_targets_of_their_own(names: list[tuple[str, str]], beside: bool) -> None:
+    paths = {
+        Path(f"/in/{i % 3}") / (stem + ending) for i, (stem, ending) in enumerate(names) if stem not in {".", ".."}
+    }
+    inputs = [Input(path, Path(path.name)) for path in sorted(paths)]
+    jobs = plan(inputs, None if beside else Path("/out"), single=False, format="same")
+    targets = [str(job.target).casefold() for job in jobs]
+    assert len(set(targets)) == len(targets) == len(paths)
+    assert not {str(path) for path in paths} & {str(job.target) for job in jobs}
+    assert all(job.format in {"JPEG", "PNG", "WEBP", "TIFF"} for job in jobs)
+    assert all((job.home / job.name) == job.target for job in jobs)
