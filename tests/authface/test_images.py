@@ -285,6 +285,9 @@ def test_profiles_of_another_kind_change_nothing() -> None:
     for profile in (b"not a profile", srgb, shifted_profile()[:200]):
         decoded = images.decode(saved(Image.fromarray(photo()), "PNG", icc_profile=profile))
         assert np.array_equal(decoded.rgb, photo())
+    of_grey = shifted_profile()[:16] + b"GRAY" + shifted_profile()[20:]
+    decoded = images.decode(saved(Image.fromarray(photo()), "TIFF", icc_profile=of_grey), to_srgb=False)
+    assert decoded.icc == b"" and np.array_equal(decoded.rgb, photo())
     grey = images.decode(saved(Image.fromarray(photo()[..., 0]), "PNG", icc_profile=shifted_profile()), to_srgb=False)
     assert grey.grey and grey.icc == b"", "an RGB profile on a grey photo is not written back"
 
