@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from authface.errors import UsageError, one_line
 
@@ -85,7 +85,7 @@ def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], degradation: Degr
         )
     random = np.random.default_rng(np.random.SeedSequence(seed))
     side = rgb.shape[0]
-    image = rgb.astype(np.float32) / 255
+    image: NDArray[Any] = rgb.astype(np.float32) / 255
     image = cv2.filter2D(image, -1, _kernel(random, degradation, side / REFERENCE))
     low = max(1, int(REFERENCE // random.uniform(*degradation.downsample)))
     image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
@@ -128,7 +128,8 @@ def _jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
     assert done  # an 8-bit BGR array is always encoded
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None  # just encoded
-    return decoded[..., ::-1].astype(np.float32) / 255
+    back: NDArray[np.float32] = decoded[..., ::-1].astype(np.float32) / 255
+    return back
 
 
 def _colour(image: NDArray[np.float32], random: np.random.Generator, degradation: Degradation) -> NDArray[np.float32]:

@@ -6,7 +6,6 @@ Only stock classes, only safetensors: a pickle can run code when it is read, so 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from importlib import import_module
@@ -14,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.layout import BASE as BASE
+from authface.layout import FILES, VARIANTS, class_name
 from authface.tiny import make_tiny as make_tiny
 
 if TYPE_CHECKING:
     import torch
     from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-"""The parts of every family; `controlnet` is there after stage II."""
 
 BUILTIN = Path(__file__).parent / "builtin"
 
@@ -38,8 +36,6 @@ _CLASSES = {
 }
 _VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
 _WEIGHTED = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
-_HUB_FILES = ("*.json", "*.txt", "*.safetensors")
-_HUB_VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*")
 
 
 @dataclass(frozen=True)
@@ -139,9 +135,9 @@ def fetch(source: ModelSource, parts: Collection[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-    wanted = [f"{part}/{pattern}" for part in parts for pattern in _HUB_FILES]
+    wanted = [f"{part}/{pattern}" for part in parts for pattern in FILES]
     try:
-        found = snapshot_download(source.location, allow_patterns=wanted, ignore_patterns=list(_HUB_VARIANTS))
+        found = snapshot_download(source.location, allow_patterns=wanted, ignore_patterns=list(VARIANTS))
     except GatedRepoError as error:
         raise AuthfaceError(
             f"{source.location} asks for consent: accept its terms on its page, set HF_TOKEN"
@@ -225,7 +221,7 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
 
 def _class(where: Path, part: str) -> Any:
     if part == "vae":
-        named = json.loads((where / "config.json").read_text("utf-8")).get("_class_name", "AutoencoderKL")
+        named = class_name(where.parent, part)
         if named not in _VAE_CLASSES:
             raise AuthfaceError(f"{one_line(where)} is a {one_line(named)}; only {' and '.join(_VAE_CLASSES)} are run")
         return getattr(import_module("diffusers"), named)

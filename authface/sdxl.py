@@ -54,7 +54,8 @@ def encode(vae: AutoencoderKL | AutoencoderTiny, signed: torch.Tensor) -> torch.
     posterior = vae.encode(signed.to(vae.device, vae.dtype))
     latents = posterior.latent_dist.mode() if hasattr(posterior, "latent_dist") else posterior.latents
     mean, factor = _normalisation(vae, latents)
-    return (latents.float() - mean) * factor
+    scaled: torch.Tensor = (latents.float() - mean) * factor
+    return scaled
 
 
 def decode(vae: AutoencoderKL | AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError
-from authface.files import write_file
+from authface.layout import write_index
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -20,7 +19,6 @@ CHANNELS = (48, 96, 192)
 VAE_CHANNELS = (16, 32, 64, 64)
 TIME_WIDTH = 32
 """Sinusoid features for each of the six numbers of the time ids (SDXL: 256)."""
-PIPELINE = "StableDiffusionXLPipeline"
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 _MERGES = 48_894
@@ -54,20 +52,7 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
     parts["tokenizer"], parts["tokenizer_2"] = clip_tokenizer(_END), clip_tokenizer("!")
     for name, part in parts.items():
         part.save_pretrained(str(folder / name))
-    write_index(folder, {name: type(part) for name, part in parts.items()})
-
-
-def write_index(folder: Path, classes: dict[str, type]) -> None:
-    """Write model_index.json, by which stock pipelines find the parts; written last, it marks a whole folder."""
-    import diffusers
-
-    def library(cls: type) -> str:
-        return cls.__module__.partition(".")[0]
-
-    index: dict[str, Any] = {"_class_name": PIPELINE, "_diffusers_version": diffusers.__version__}
-    index |= {name: [library(cls), cls.__name__] for name, cls in sorted(classes.items())}
-    index |= {"feature_extractor": [None, None], "image_encoder": [None, None], "force_zeros_for_empty_prompt": False}
-    write_file(folder / "model_index.json", json.dumps(index, indent=2).encode())
+    write_index(folder)
 
 
 def clip_tokenizer(pad_token: str) -> CLIPTokenizer:

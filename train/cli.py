@@ -1,10 +1,87 @@
-"""`authface train`."""
+"""`authface train`: autoencoder, prior (stage I), controlnet (stage II)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-app = typer.Typer(no_args_is_help=True)
+from authface.options import Run, command_with_run
+
+if TYPE_CHECKING:
+    from authface.train.loop import Outcome
+    from authface.train.settings import TrainSettings
+
+    S = TypeVar("S", bound=TrainSettings)
+
+app = typer.Typer(
+    help="Train a family: the face prior and its ControlNet. The same command again goes on.", no_args_is_help=True
+)
+
+DatasetArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="[DATASET]", help="A Hugging Face dataset folder; photoset/dataset if not given."),
+]
 
 
 @app.command()
-def placeholder() -> None:
-    """Replaced by the stage."""
+@command_with_run
+def autoencoder(run: Run, dataset: DatasetArgument = None) -> None:
+    """The VAE of a small family, in pixels: `tiny` begins here, SDXL does not need it."""
+    from authface.train.settings import AutoencoderSettings
+
+    settings = _settings(run, "train.autoencoder", AutoencoderSettings, dataset)
+    if not run.dry_run:
+        from authface.train.autoencoder import train_autoencoder
+
+        _report(run, train_autoencoder(settings, run.console, run.device, run.seed, run.limit))
+
+
+@app.command()
+@command_with_run
+def prior(run: Run, dataset: DatasetArgument = None) -> None:
+    """Stage I: the U-Net becomes a face prior, on captioned faces."""
+    from authface.train.settings import PriorSettings
+
+    settings = _settings(run, "train.prior", PriorSettings, dataset)
+    if not run.dry_run:
+        from authface.train.prior import train_prior
+
+        _report(run, train_prior(settings, run.console, run.device, run.seed, run.limit))
+
+
+@app.command()
+@command_with_run
+def controlnet(run: Run, dataset: DatasetArgument = None) -> None:
+    """Stage II: a ControlNet learns to restore over the frozen prior, on degraded faces."""
+    from authface.train.settings import ControlNetSettings
+
+    settings = _settings(run, "train.controlnet", ControlNetSettings, dataset)
+    if not run.dry_run:
+        from authface.train.controlnet import train_controlnet
+
+        _report(run, train_controlnet(settings, run.console, run.device, run.seed, run.limit))
+
+
+def _settings(run: Run, path: str, model: type[S], dataset: Path | None) -> S:
+    settings = run.settings(path, model)
+    if dataset is not None:
+        settings = settings.model_copy(update={"dataset": dataset})
+    if run.dry_run:
+        values = settings.model_dump(mode="json")
+        lines = [f"{path}.{name} = {value}" for name, value in values.items()]
+        run.console.result("\n".join(lines), settings=values)
+    return settings
+
+
+def _report(run: Run, outcome: Outcome) -> None:
+    said = f"trained: {outcome.out}" if outcome.finished else f"stopped and saved: {outcome.out}, run again to go on"
+    loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
+    run.console.result(
+        f"{said} (step {outcome.step}{loss})",
+        out=str(outcome.out),
+        step=outcome.step,
+        finished=outcome.finished,
+        loss=outcome.loss,
+    )

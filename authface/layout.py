@@ -1,0 +1,101 @@
+"""A family's folder on disk: which files belong to it, how a trained part takes its place, the pipeline index."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from authface.errors import AuthfaceError, one_line
+from authface.files import TEMPORARY, write_errors, write_file
+
+BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
+"""The parts of every family; `controlnet` is there after stage II."""
+
+FILES = ("*.json", "*.txt", "*.safetensors")
+VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*", "*flax*")
+"""Copies of the weights in other precisions and formats, which are never read."""
+
+_TRANSFORMERS = {
+    "text_encoder": "CLIPTextModel",
+    "text_encoder_2": "CLIPTextModelWithProjection",
+    "tokenizer": "CLIPTokenizer",
+    "tokenizer_2": "CLIPTokenizer",
+}
+
+
+def part_files(folder: Path, part: str) -> list[Path]:
+    """The files of one part that are read, sorted by name."""
+    found = (path for pattern in FILES for path in (folder / part).glob(pattern))
+    return sorted(path for path in found if not any(path.match(variant) for variant in VARIANTS))
+
+
+def digest(folder: Path, parts: tuple[str, ...]) -> str:
+    """sha256 of the files of `parts` with their names, in hex: caches made with them are keyed by it."""
+    total = hashlib.sha256()
+    for part in parts:
+        for path in part_files(folder, part):
+            with path.open("rb") as file:
+                total.update(f"{part}/{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def write_family(out: Path, base: Path, changed: Mapping[str, Any]) -> None:
+    """Make `out` a whole family: `changed` modules are saved as safetensors, the other parts copied from `base`.
+
+    Copied, not saved again: transformers 5 names the text encoders' weights otherwise than older readers expect.
+    Each part appears whole; model_index.json comes last. Raises AuthfaceError where the disk refuses.
+    """
+    for part in dict.fromkeys((*BASE, *changed)):
+        temporary = out / f"{TEMPORARY}{secrets.token_hex(6)}"
+        with write_errors(out / part):
+            try:
+                temporary.mkdir(parents=True)
+                if part in changed:
+                    changed[part].save_pretrained(str(temporary), safe_serialization=True)
+                elif base.resolve() != out.resolve():
+                    for path in part_files(base, part):
+                        shutil.copyfile(path, temporary / path.name)
+                else:
+                    continue
+                shutil.rmtree(out / part, ignore_errors=True)
+                temporary.rename(out / part)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+    write_index(out)
+
+
+def write_index(folder: Path) -> None:
+    """Write model_index.json, by which stock pipelines find the parts that `folder` holds."""
+    import diffusers
+
+    control = (folder / "controlnet").is_dir()
+    index: dict[str, Any] = {
+        "_class_name": "StableDiffusionXLControlNetPipeline" if control else "StableDiffusionXLPipeline",
+        "_diffusers_version": diffusers.__version__,
+        "feature_extractor": [None, None],
+        "image_encoder": [None, None],
+        # The prior is trained with the encoded empty prompt, not with zeros in its place.
+        "force_zeros_for_empty_prompt": False,
+    }
+    for part in (*BASE, *(["controlnet"] if control else [])):
+        if part in _TRANSFORMERS:
+            index[part] = ["transformers", _TRANSFORMERS[part]]
+        else:
+            index[part] = ["diffusers", class_name(folder, part)]
+    write_file(folder / "model_index.json", json.dumps(index, indent=2).encode())
+
+
+def class_name(folder: Path, part: str) -> str:
+    """The diffusers class that a part's config names. Raises AuthfaceError where there is no readable config."""
+    path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
+    try:
+        return str(json.loads(path.read_text("utf-8"))["_class_name"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AuthfaceError(
+            f"{one_line(path)} is missing or broken ({one_line(error, 80)}): get the files again"
+        ) from error

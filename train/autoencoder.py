@@ -1,0 +1,136 @@
+"""Training of a family's VAE in pixel space: `tiny` begins without one; SDXL's is taken as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from authface import sdxl
+from authface.layout import write_family
+from authface.models import ModelSource, load, make_tiny, pick_device, resolve
+from authface.train.data import Batch, Draw, Faces
+from authface.train.loop import Outcome, fit
+from authface.train.picture import grid
+from authface.train.settings import AutoencoderSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from authface.console import Console
+
+MEASURED = 256
+"""Faces that the scale of the latents is measured on."""
+
+
+@dataclass(frozen=True)
+class ImageBatch(Batch):
+    """`images` (n, 3, h, w) in -1..1."""
+
+    images: torch.Tensor
+
+
+class RoundTrip(torch.nn.Module):
+    """Encode and decode in one forward, which data parallelism needs."""
+
+    def __init__(self, vae: Any) -> None:
+        super().__init__()
+        self.vae = vae
+
+    def forward(self, images: torch.Tensor, noise: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Reconstruction and raw latents; `noise` of the latents' shape samples the posterior, None takes its mean."""
+        encoded = self.vae.encode(images)
+        if not hasattr(encoded, "latent_dist"):
+            latents = encoded.latents
+        else:
+            posterior = encoded.latent_dist
+            latents = posterior.mean if noise is None else posterior.mean + posterior.std * noise
+        return self.vae.decode(latents).sample, latents
+
+
+@dataclass
+class AutoencoderObjective:
+    """L1 + MSE of the reconstruction, and a light pull of the latents to zero mean and unit deviation.
+
+    The pull takes the place of a VAE's KL term: stock pipelines scale latents and do not shift them, so the
+    channels must be centred for the diffusion model that follows.
+    """
+
+    faces: Faces
+    base: Path
+    trained: RoundTrip
+    settings: AutoencoderSettings
+    device: torch.device
+    seed: int
+
+    @property
+    def count(self) -> int:
+        """Faces in the dataset."""
+        return len(self.faces)
+
+    def batch(self, draws: Sequence[Draw]) -> ImageBatch:
+        """Whole images, or one random patch of each."""
+        images = [self._patch(self.faces.rgb(draw.index, draw.flip), draw) for draw in draws]
+        return ImageBatch(tuple(self.faces.id(draw.index) for draw in draws), sdxl.to_signed(np.stack(images)))
+
+    def loss(self, model: torch.nn.Module, batch: ImageBatch, random: torch.Generator) -> torch.Tensor:
+        """Mean |x - y| + mean (x - y)^2 over pixels in -1..1 + moments x pull."""
+        n, _, height, width = batch.images.shape
+        shape = (n, int(self.trained.vae.config.latent_channels), height // 8, width // 8)
+        made, latents = model(batch.images, torch.randn(shape, generator=random).to(self.device))
+        error = made.float() - batch.images
+        means, deviations = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
+        pull = means.square().mean() + (deviations - 1).square().mean()
+        loss: torch.Tensor = error.abs().mean() + error.square().mean() + self.settings.moments * pull
+        return loss
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Rows of clean | reconstructed."""
+        clean = np.stack([self.faces.rgb(i) for i in range(min(self.settings.validate_count, self.count))])
+        made, _ = self.trained(sdxl.to_signed(clean).to(self.device), None)
+        return grid([clean, sdxl.to_rgb(made)])
+
+    def write(self, out: Path) -> None:
+        """Save the VAE with the scale its latents now have."""
+        self.trained.vae.register_to_config(scaling_factor=1 / self._latent_rms())
+        write_family(out, self.base, {"vae": self.trained.vae})
+
+    def _latent_rms(self) -> float:
+        """Root of the mean square of raw latents: about zero, since pipelines do not shift."""
+        squares = [
+            self.trained(sdxl.to_signed(self.faces.rgb(i)[None]).to(self.device), None)[1].float().square().mean()
+            for i in range(min(MEASURED, self.count))
+        ]
+        return float(torch.stack(squares).mean().sqrt())
+
+    def _patch(self, rgb: NDArray[np.uint8], draw: Draw) -> NDArray[np.uint8]:
+        side = self.settings.patch
+        if not side:
+            return rgb
+        random = np.random.default_rng(np.random.SeedSequence((self.seed, draw.epoch, draw.index)))
+        top, left = random.integers(0, rgb.shape[0] - side + 1, 2)
+        return rgb[top : top + side, left : left + side]
+
+
+def train_autoencoder(
+    settings: AutoencoderSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
+) -> Outcome:
+    """Train the VAE of `settings.model` (`new`: a tiny family made now) and write the family to `settings.out`."""
+    faces = Faces(settings.dataset, settings.size, limit)
+    where = pick_device(device)
+    if settings.model == "new":
+        begin = settings.out / "training" / "new"
+        if not (begin / "model_index.json").is_file():
+            make_tiny(begin, seed, settings.size)
+        source = ModelSource("new", str(begin), True)
+    else:
+        source = resolve(settings.model)
+    parts = load(source, ["vae"], where, torch.float32)
+    if settings.gradient_checkpointing:
+        parts.vae.enable_gradient_checkpointing()
+    objective = AutoencoderObjective(faces, parts.folder, RoundTrip(parts.vae), settings, where, seed)
+    return fit(objective, settings, console, where, seed, "autoencoder")

@@ -1,0 +1,150 @@
+"""Faces from a Hugging Face dataset folder, in an order that a step number alone determines."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+
+import numpy as np
+import torch
+
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.images import decode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One face of one batch: its row, the pass over the dataset it belongs to, and whether it is mirrored."""
+
+    index: int
+    epoch: int
+    flip: bool
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of n faces with their ids; what the tensors are, each objective's own batch says."""
+
+    ids: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch with its tensors on `device`."""
+        moved: dict[str, Any] = {
+            f.name: value.to(device, non_blocking=True)
+            for f in fields(self)
+            if isinstance(value := getattr(self, f.name), torch.Tensor)
+        }
+        return replace(self, **moved)
+
+
+B = TypeVar("B", bound=Batch)
+
+
+class Faces:
+    """The rows of a dataset folder as square RGB images.
+
+    Raises UsageError where `folder` holds no such dataset; a row that cannot be decoded raises AuthfaceError
+    with its id when it is read.
+    """
+
+    def __init__(self, folder: Path, size: int, limit: int = 0) -> None:
+        self.size = size
+        self._rows = _open(folder)
+        self._count = min(limit, len(self._rows)) if limit else len(self._rows)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def id(self, index: int) -> str:
+        """The id of a row; its number where the dataset has no such column."""
+        return str(self._rows[index]["id"]) if "id" in self._rows.column_names else str(index)
+
+    @functools.cached_property
+    def prompts(self) -> tuple[str, ...]:
+        """The prompt of every row; empty where the dataset has none."""
+        if "prompt" not in self._rows.column_names:
+            return ("",) * self._count
+        return tuple(prompt or "" for prompt in self._rows["prompt"][: self._count])
+
+    def data(self, index: int) -> bytes:
+        """The encoded image of a row."""
+        image = self._rows[index]["image"]
+        data: bytes | None = image["bytes"]
+        return data if data is not None else Path(image["path"]).read_bytes()
+
+    def rgb(self, index: int, flip: bool = False) -> NDArray[np.uint8]:
+        """(size, size, 3) uint8: the middle square of a row's image, resized, mirrored if `flip`."""
+        import cv2
+
+        try:
+            image = decode(self.data(index)).rgb
+        except (ImageError, OSError) as error:
+            raise AuthfaceError(f"image {one_line(self.id(index))} of the dataset: {one_line(error)}") from error
+        side = min(image.shape[:2])
+        top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
+        square = image[top : top + side, left : left + side]
+        if side != self.size:
+            how = cv2.INTER_AREA if side > self.size else cv2.INTER_CUBIC
+            square = cv2.resize(square, (self.size, self.size), interpolation=how)
+        return np.ascontiguousarray(square[:, ::-1] if flip else square).astype(np.uint8, copy=False)
+
+    def key(self, index: int) -> str:
+        """sha256 of the encoded image and the size, in hex: what latents of a row are cached under."""
+        return hashlib.sha256(f"{self.size}\n".encode() + self.data(index)).hexdigest()
+
+
+def draw(seed: int, count: int, position: int, flip: bool) -> Draw:
+    """The face at `position` of an endless stream: each pass over `count` faces in an order of its own.
+
+    A function of its arguments alone, so that a resumed run goes on where it stopped.
+    """
+    epoch, place = divmod(position, count)
+    coin = np.random.default_rng(np.random.SeedSequence((seed, epoch, place, 1))).random()
+    return Draw(int(_order(seed, count, epoch)[place]), epoch, flip and coin < 0.5)
+
+
+@functools.lru_cache(maxsize=2)
+def _order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng(np.random.SeedSequence((seed, epoch))).permutation(count)
+
+
+@dataclass(frozen=True)
+class Stream(Generic[B]):
+    """Batch `k` of one process: `batch` faces of the stream, `processes` sharing it. A torch map-style dataset."""
+
+    make: Callable[[Sequence[Draw]], B]
+    count: int
+    batch: int
+    seed: int
+    flip: bool
+    process: int = 0
+    processes: int = 1
+
+    def __getitem__(self, k: int) -> B:
+        start = (k * self.processes + self.process) * self.batch
+        return self.make([draw(self.seed, self.count, start + i, self.flip) for i in range(self.batch)])
+
+
+def _open(folder: Path) -> Any:
+    import datasets
+
+    if not folder.is_dir():
+        raise UsageError(
+            f"no dataset at {one_line(folder)}: make one with authface annotate export, or name its folder"
+        )
+    try:
+        found = datasets.load_dataset(str(folder), split="train")
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise UsageError(f"{one_line(folder)} is no dataset with a split train: {one_line(error, 160)}") from error
+    if "image" not in found.column_names or not len(found):
+        raise UsageError(
+            f"{one_line(folder)}: {len(found)} rows, columns {found.column_names}; a column image is needed"
+        )
+    return found.cast_column("image", datasets.Image(decode=False))

@@ -1,0 +1,146 @@
+"""What a training leaves on disk while it runs: its settings, checkpoints, metrics; and how a signal stops it."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import TEMPORARY, write_errors, write_file
+from authface.train.settings import TrainSettings
+
+FREE = {
+    "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
+    "cache", "dataset",
+}  # fmt: skip
+"""Settings that may differ when a run goes on. The dataset may have moved; its content is in the cache's keys."""
+
+
+class RunFolder:
+    """`out`/training: run.json, checkpoints/step-00000500/, metrics.jsonl, validation/."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.training = out / "training"
+        self.checkpoints = self.training / "checkpoints"
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder: a second run on it ends with one line. Raises AuthfaceError."""
+        import filelock
+
+        with write_errors(self.training):
+            self.training.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.training / ".lock", timeout=0):
+                yield
+        except filelock.Timeout as error:
+            raise AuthfaceError(f"another training is writing {one_line(self.out)}: wait for it or set out") from error
+
+    def claim(self, settings: TrainSettings, seed: int) -> None:
+        """Write down what this run is. Raises UsageError where the folder holds a run of other settings."""
+        path = self.training / "run.json"
+        new = {"seed": seed, "settings": json.loads(settings.model_dump_json())}
+        if path.is_file() and self.newest_checkpoint() is not None:
+            old = json.loads(path.read_text("utf-8"))
+            for name, value in {"seed": seed, **new["settings"]}.items():
+                before = old["seed"] if name == "seed" else old["settings"].get(name)
+                if name not in FREE and before != value:
+                    raise UsageError(
+                        f"{one_line(self.out)} was begun with {name} {one_line(before, 60)}, now {one_line(value, 60)}:"
+                        f" set another out, or delete {one_line(self.training)} to begin anew"
+                    )
+        write_file(path, json.dumps(new, indent=2).encode())
+
+    def newest_checkpoint(self) -> tuple[int, Path] | None:
+        """Step and folder of the last whole checkpoint."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def describe_newest(self) -> str:
+        """What to go back to, in a few words."""
+        found = self.newest_checkpoint()
+        return f"the last good checkpoint is of step {found[0]}" if found else "there is no checkpoint yet"
+
+    def save(self, step: int, accelerator: Any, keep: int) -> None:
+        """Save the full state (weights, optimizer, moving average, random states); older than `keep` are deleted."""
+        temporary = self.checkpoints / f"{TEMPORARY}{step}"
+        with write_errors(self.checkpoints):
+            if accelerator.is_main_process:
+                shutil.rmtree(temporary, ignore_errors=True)
+                self.checkpoints.mkdir(parents=True, exist_ok=True)
+            accelerator.wait_for_everyone()
+            accelerator.save_state(str(temporary))
+            accelerator.wait_for_everyone()
+            if not accelerator.is_main_process:
+                return
+            target = self.checkpoints / f"step-{step:08}"
+            if target.exists():
+                target.rename(self.checkpoints / f"{TEMPORARY}{secrets.token_hex(6)}")
+            temporary.rename(target)
+            for _, old in self._all()[:-keep]:
+                shutil.rmtree(old, ignore_errors=True)
+            for left in self.checkpoints.glob(f"{TEMPORARY}*"):
+                shutil.rmtree(left, ignore_errors=True)
+
+    def _all(self) -> list[tuple[int, Path]]:
+        if not self.checkpoints.is_dir():
+            return []
+        named = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in self.checkpoints.iterdir())
+        return sorted((int(match[1]), path) for match, path in named if match)
+
+
+class Metrics:
+    """A JSON line a step."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def write(self, **values: float) -> None:
+        """Append one line; infinite and missing numbers become null."""
+        line = json.dumps({k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()})
+        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    def cut(self, step: int) -> None:
+        """Drop the lines after `step`, which a run that was killed wrote after its last checkpoint."""
+        if self.path.is_file():
+            lines = self.path.read_text("utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+            write_file(self.path, "".join(kept).encode())
+
+
+class Stop:
+    """`asked` turns True at SIGINT or SIGTERM; a second signal acts as usual."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
