@@ -96,7 +96,7 @@ def align(rgb: NDArray[np.uint8], quad: ArrayLike, size: int) -> Aligned:
     frame = Frame.around(quad.min(axis=0), quad.max(axis=0), side, width, height)
     region = rgb[frame.y0 : frame.y1, frame.x0 : frame.x1]
     turn = crop_to_photo(quad - [frame.x0, frame.y0], size)
-    crop = warp(region, turn, size)
+    crop = warp(region, turn, size, size)
     if frame.padded:
         crop = fade(crop, region, turn, frame)
     return Aligned(crop, quad, pad_fraction, side < size)

@@ -84,7 +84,7 @@ def _blurred(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int) ->
     margin = BLUR_GRID // 8  # six sigmas
     first = (0.5 - margin) * step - 0.5  # the grid's first pixel in crop coordinates, both ways
     coarse = np.hstack([turn[:, :2] * step, (turn[:, :2] @ [first, first] + turn[:, 2])[:, None]])
-    seen = warp(region, coarse, BLUR_GRID + 2 * margin)
+    seen = warp(region, coarse, BLUR_GRID + 2 * margin, BLUR_GRID + 2 * margin)
     soft = cv2.GaussianBlur(seen, (0, 0), 0.02 * BLUR_GRID, borderType=cv2.BORDER_REFLECT_101)
     inside = soft[margin:-margin, margin:-margin]
     return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)

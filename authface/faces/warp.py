@@ -12,33 +12,32 @@ MAX_RATIO = 2.0
 """Photo pixels in a crop pixel beyond which whole photo pixels are averaged first."""
 
 
-def warp(rgb: NDArray[np.uint8], turn: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """Sample (h, w, 3) at `turn` of every pixel of a (size, size) crop, filtered to the crop's resolution.
+def warp(image: NDArray[np.uint8], turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
+    """Sample (h, w, 3) at `turn` of every pixel of a (height, width, 3) grid, filtered to the grid's resolution.
 
-    `turn` is (2, 3), crop to image. The image is reflected at its borders.
+    `turn` is (2, 3), grid to image, and keeps shapes. The image is reflected at its borders.
     """
     ratio = float(np.hypot(*turn[:, 0]))
     if ratio >= 2 * MAX_RATIO:
-        rgb, turn = _averaged(rgb, turn, int(ratio / MAX_RATIO))
+        image, turn = _averaged(image, turn, int(ratio / MAX_RATIO))
     if ratio < DETAIL_RATIO:
-        return _sample(rgb, turn, size)
-    # Two samples a crop pixel each way, then Lanczos-3: each of the four grids takes every second tap of its kernel.
+        return _sample(image, turn, width, height)
+    # Two samples a pixel each way, then Lanczos-3: each of the four grids takes every second tap of its kernel. The
+    # grids are three pixels wider on each side, so that the kernel finds at the borders what is there.
     total = None
     for row in (0, 1):
         for column in (0, 1):
             grid = turn.copy()
-            grid[:, 2] += turn[:, :2] @ [column / 2 - 0.25, row / 2 - 0.25]
-            taps_x, taps_y = _LANCZOS[1 - column :: 2], _LANCZOS[1 - row :: 2]
+            grid[:, 2] += turn[:, :2] @ [column / 2 - 0.25 - 3, row / 2 - 0.25 - 3]
             part = cv2.sepFilter2D(
-                _sample(rgb, grid, size),
+                _sample(image, grid, width + 6, height + 6),
                 cv2.CV_32F,
-                taps_x,
-                taps_y,
+                _LANCZOS[1 - column :: 2],
+                _LANCZOS[1 - row :: 2],
                 anchor=(2 + column, 2 + row),
-                borderType=cv2.BORDER_REPLICATE,
             )
             total = part if total is None else cv2.add(total, part, total)
-    return np.asarray(cv2.convertScaleAbs(cv2.max(total, 0.0)), dtype=np.uint8)
+    return np.asarray(cv2.convertScaleAbs(cv2.max(total, 0.0)[3:-3, 3:-3]), dtype=np.uint8)
 
 
 def _lanczos(factor: int, lobes: int = 3) -> NDArray[np.float32]:
@@ -51,18 +50,18 @@ def _lanczos(factor: int, lobes: int = 3) -> NDArray[np.float32]:
 _LANCZOS = _lanczos(2)
 
 
-def _sample(rgb: NDArray[np.uint8], turn: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
+def _sample(image: NDArray[np.uint8], turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(rgb, turn, (size, size), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
+    return np.asarray(cv2.warpAffine(image, turn, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
 
 
 def _averaged(
-    rgb: NDArray[np.uint8], turn: NDArray[np.float64], factor: int
+    image: NDArray[np.uint8], turn: NDArray[np.float64], factor: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """The image shrunk about `factor` times by averaging, and `turn` into it."""
-    height, width = rgb.shape[:2]
+    height, width = image.shape[:2]
     small = (max(1, round(width / factor)), max(1, round(height / factor)))
     scale = np.array([small[0] / width, small[1] / height])
     turn = turn * scale[:, None]
     turn[:, 2] += scale / 2 - 0.5
-    return np.asarray(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA)), turn
+    return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA)), turn

@@ -1,0 +1,179 @@
+"""Put restored crops back into their photo.
+
+The crop's change is added, not the crop: a model that changes nothing leaves every pixel of the photo as it was,
+whatever the crop's size and turn. Where the model did change the face, the photo's own noise is replaced as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.errors import AuthfaceError
+from authface.faces.geometry import Aligned, crop_to_photo, quad_side, scale_quad
+from authface.faces.padding import Frame, blurred_share
+from authface.faces.warp import warp
+
+FEATHER_INNER = 0.70
+FEATHER_OUTER = 0.94
+"""Half sides of the crop between which the mask falls from 1 to 0: outside of the face, inside of the crop."""
+CHANGE_LOW = 1.0
+CHANGE_HIGH = 6.0
+"""Mean local change, levels of 255, from which the photo's fine detail starts to go and is all replaced."""
+CHANGE_SIGMA = 1 / 64
+"""Of the window over which the change is averaged, in sides of the crop."""
+NEARNESS = 8.0
+"""How fast a crop's claim on a pixel falls with the squared distance from its centre, in half sides."""
+STRIP_ROWS = 256
+"""Rows of the photo that are worked on at once: what keeps a face of thousands of pixels out of memory."""
+
+Image = NDArray[np.uint8]
+Plane = NDArray[np.float32]
+
+
+def feathered_mask(size: int) -> Plane:
+    """(size, size) weight of a crop's pixels, 0..1: smooth, 1 over the face, 0 well before the border."""
+    along = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
+    return _feather(along[None, :], along[:, None])
+
+
+def paste(photo: Image, aligned: Aligned, restored: Image, *, strength: float = 1.0, upscale: int = 1) -> Image:
+    """`paste_all` for a single face."""
+    return paste_all(photo, [(aligned, restored)], strength=strength, upscale=upscale)
+
+
+def paste_all(
+    photo: Image, faces: Sequence[tuple[Aligned, Image]], *, strength: float = 1.0, upscale: int = 1
+) -> Image:
+    """The (h, w, 3) uint8 photo with restored crops in place of the aligned ones they were made from; a new array.
+
+    With W the warp from crop to photo, m the mask and g (0..1) how clearly the crop changed there:
+    ``photo + strength * m * ((1 - g) * (W(restored) - W(aligned)) + g * (W(restored) - photo))``.
+    Where crops overlap, each pixel goes to the crop whose centre it is nearest to. `upscale` says how many times
+    the photo is larger than the one the faces were aligned in. Raises AuthfaceError if a restored crop has another
+    shape than its aligned one, or `strength` lies outside 0..1.
+    """
+    if not 0.0 <= strength <= 1.0:
+        raise AuthfaceError(f"a paste strength of {strength}: it goes from 0 to 1")
+    height, width = photo.shape[:2]
+    places = [Place.of(aligned, upscale, width, height) for aligned, _ in faces]
+    out = photo.copy()
+    for place, (aligned, restored) in zip(places, faces, strict=True):
+        if restored.shape != aligned.rgb.shape or restored.dtype != np.uint8:
+            raise AuthfaceError(
+                f"a restored crop {restored.shape} {restored.dtype}: its face was aligned as {aligned.rgb.shape} uint8"
+            )
+        if strength == 0.0 or np.array_equal(aligned.rgb, restored):
+            continue
+        rivals = [other for other in places if other is not place and other.meets(place)]
+        changed = _changed(aligned.rgb, restored)
+        for x, y in place.strips():
+            weight = place.share(x, y, rivals) * np.float32(strength)
+            before, after = place.seen(aligned.rgb, x, y), place.seen(restored, x, y)
+            shares = cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
+            rows, columns = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
+            own = photo[rows, columns].astype(np.float32)
+            base = before + shares[..., None] * (own - before)
+            mixed = out[rows, columns] + weight[..., None] * (after - base)
+            out[rows, columns] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    return out
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a crop lies in the photo."""
+
+    size: int
+    turn: NDArray[np.float64]
+    """(2, 3) photo to crop coordinates."""
+    ratio: float
+    """Crop pixels in a photo pixel."""
+    frame: Frame
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the photo's pixels under the mask, the last ones excluded."""
+
+    @classmethod
+    def of(cls, aligned: Aligned, upscale: int, width: int, height: int) -> Place:
+        size = aligned.rgb.shape[0]
+        quad = scale_quad(aligned.quad, upscale)
+        masked = quad.mean(axis=0) + (quad - quad.mean(axis=0)) * FEATHER_OUTER
+        low = np.clip(np.floor(masked.min(axis=0)), 0, [width, height]).astype(int)
+        high = np.clip(np.ceil(masked.max(axis=0)) + 1, 0, [width, height]).astype(int)
+        return cls(
+            size,
+            np.asarray(cv2.invertAffineTransform(crop_to_photo(quad, size)), dtype=np.float64),
+            size / quad_side(quad),
+            Frame.around(quad.min(axis=0), quad.max(axis=0), quad_side(quad), width, height),
+            (int(low[0]), int(low[1]), int(high[0]), int(high[1])),
+        )
+
+    def meets(self, other: Place) -> bool:
+        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = self.box, other.box
+        return ax0 < bx1 and bx0 < ax1 and ay0 < by1 and by0 < ay1
+
+    def strips(self) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+        """Columns and rows of the box, so many rows at a time."""
+        x0, y0, x1, y1 = self.box
+        if x0 < x1:
+            for top in range(y0, y1, STRIP_ROWS):
+                yield np.arange(x0, x1), np.arange(top, min(top + STRIP_ROWS, y1))
+
+    def claim(self, x: NDArray[np.intp], y: NDArray[np.intp]) -> tuple[Plane, Plane]:
+        """Mask (0..1) at the photo's columns `x` and rows `y`, and how strongly this crop claims each pixel."""
+        turn = self.turn * 2 / self.size
+        u = turn[0, 0] * x[None, :] + turn[0, 1] * y[:, None] + (turn[0, 2] + 1 / self.size - 1)
+        v = turn[1, 0] * x[None, :] + turn[1, 1] * y[:, None] + (turn[1, 2] + 1 / self.size - 1)
+        mask = _feather(u.astype(np.float32), v.astype(np.float32))
+        if self.frame.padded:
+            left, top = np.float64(self.frame.x0), np.float64(self.frame.y0)
+            inside = np.float32(1.0) - blurred_share(self.frame.depth(x[None, :] - left, y[:, None] - top))
+            mask = np.asarray(mask * inside, dtype=np.float32)
+        return mask, mask * np.exp(-NEARNESS * (u * u + v * v)).astype(np.float32)
+
+    def share(self, x: NDArray[np.intp], y: NDArray[np.intp], rivals: Sequence[Place]) -> Plane:
+        """The mask, less what nearer crops claim."""
+        mask, claim = self.claim(x, y)
+        if not rivals:
+            return mask
+        every = claim + sum((rival.claim(x, y)[1] for rival in rivals), np.zeros_like(claim))
+        return np.asarray(mask * claim / np.maximum(every, np.float32(1e-12)), dtype=np.float32)
+
+    def turn_at(self, x: NDArray[np.intp], y: NDArray[np.intp]) -> NDArray[np.float64]:
+        """(2, 3) crop to the patch that begins at the first of `x` and `y`."""
+        turn = np.asarray(cv2.invertAffineTransform(self.turn), dtype=np.float64)
+        turn[:, 2] -= [x[0], y[0]]
+        return turn
+
+    def seen(self, crop: Image, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
+        """(rows, columns, 3) the crop as the photo's pixels see it, filtered where they are the coarser ones."""
+        if self.ratio >= 1.0:
+            turn = self.turn.copy()
+            turn[:, 2] += turn[:, :2] @ [x[0], y[0]]
+            return warp(crop, turn, len(x), len(y)).astype(np.float32)
+        flags, border = cv2.INTER_CUBIC, cv2.BORDER_REFLECT_101
+        patch = cv2.warpAffine(crop, self.turn_at(x, y), (len(x), len(y)), flags=flags, borderMode=border)
+        return np.asarray(patch, dtype=np.float32)
+
+
+def _feather(u: Plane, v: Plane) -> Plane:
+    """The mask at crop coordinates of -1..1 that broadcast against each other."""
+    span = np.float32(FEATHER_OUTER - FEATHER_INNER)
+    across, down = (_smooth((np.float32(FEATHER_OUTER) - np.abs(t)) / span) for t in (u, v))
+    return across * down
+
+
+def _changed(before: Image, after: Image) -> Plane:
+    """(size, size) how clearly the crop was changed around each pixel, 0..1; 0 where nothing was."""
+    change = cv2.absdiff(before, after).mean(axis=2, dtype=np.float32)
+    local = cv2.GaussianBlur(change, (0, 0), max(before.shape[0] * CHANGE_SIGMA, 0.5))
+    return _smooth((local - np.float32(CHANGE_LOW)) / np.float32(CHANGE_HIGH - CHANGE_LOW))
+
+
+def _smooth(x: Plane) -> Plane:
+    """Smoothstep: 0 below 0, 1 above 1, flat at both."""
+    t = np.clip(x, 0.0, 1.0)
+    return np.asarray(t * t * (3.0 - 2.0 * t), dtype=np.float32)
