@@ -106,7 +106,8 @@ def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> 
     along = x * np.cos(angle) + y * np.sin(angle)
     across = y * np.cos(angle) - x * np.sin(angle)
     weights = np.exp(-0.5 * ((along / sigma_x) ** 2 + (across / sigma_y) ** 2))
-    return (weights / weights.sum()).astype(np.float32)
+    kernel: NDArray[np.float32] = (weights / weights.sum()).astype(np.float32)
+    return kernel
 
 
 def _kernel(random: np.random.Generator, degradation: Degradation, scale: float) -> NDArray[np.float32]:
