@@ -78,12 +78,12 @@ def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]
 
 def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
     if name.is_dir():
-        results = (
-            None
-            if apart_from is None or os.path.realpath(apart_from) == os.path.realpath(name)
-            else os.path.realpath(apart_from)
-        )
-        found = [path for path in _images_below(name) if results not in map(os.path.realpath, path.parents)]
+        results = os.path.realpath(apart_from or name)
+        below = _images_below(name)
+        # Where results go into the folder itself, the log tells them from photos.
+        if results != os.path.realpath(name):
+            below = (path for path in below if results not in map(os.path.realpath, path.parents))
+        found = list(below)
         if not found:
             raise AuthfaceError(f"no images in the folder {one_line(name)}: name another, or the files themselves")
         yield from (Input(path, path.relative_to(name)) for path in found)

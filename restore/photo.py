@@ -11,7 +11,7 @@ import numpy as np
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, align, ffhq_quad
 from authface.faces.landmarks import Dlib68, disagreement
-from authface.faces.paste import paste
+from authface.faces.paste import paste_all
 from authface.records import Box
 from authface.restore.colour import FIXES, is_grey, to_grey
 from authface.restore.restorer import Restorer, face_seed
@@ -211,15 +211,16 @@ def restore_crops(restorer: Restorer, found: Sequence[Found]) -> NDArray[np.uint
 def finish(
     rgb: NDArray[np.uint8], search: Search, restored: NDArray[np.uint8], settings: RestoreSettings
 ) -> PhotoResult:
-    """Fix the colours of the restored crops and put them into their photo, the largest face last: it is in front."""
+    """Give the restored crops their colours and put them into the photo."""
     grey = is_grey(rgb)
-    out, faces = rgb, list(search.skipped)
-    for one, crop in reversed(list(zip(search.found, restored, strict=True))):
-        source = one.aligned.rgb
-        fixed = FIXES[settings.colour](crop, source)
+    pairs: list[tuple[Aligned, NDArray[np.uint8]]] = []
+    faces = list(search.skipped)
+    for one, crop in zip(search.found, restored, strict=True):
+        fixed = FIXES[settings.colour](crop, one.aligned.rgb)
         if grey:
             fixed = to_grey(fixed)
-        put_back = _replace if one.face.placed_by == "whole" else paste
-        out = put_back(out, one.aligned, fixed)
-        faces.append(replace(one.face, before=source, after=fixed))
+        pairs.append((one.aligned, fixed))
+        faces.append(replace(one.face, before=one.aligned.rgb, after=fixed))
+    is_whole = any(one.face.placed_by == "whole" for one in search.found)
+    out = _replace(rgb, *pairs[0]) if is_whole else paste_all(rgb, pairs)
     return PhotoResult(out, tuple(sorted(faces, key=lambda face: face.index)))

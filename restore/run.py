@@ -47,7 +47,7 @@ def jobs_of(named: Sequence[Path], out: Path | None, format: Format, limit: int 
 
 def _made(homes: Iterable[Path]) -> dict[str, str]:
     """Source by result, as real paths, of the runs that left their log in one of these folders."""
-    made = {}
+    made: dict[str, str] = {}
     for home in homes:
         try:
             lines = parse((home / LOG).read_text("utf-8", "replace"))

@@ -1,0 +1,189 @@
+"""Whole photos: nothing but faces changes, and what does not need to change does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import matplotlib.cbook
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from authface.faces.geometry import ffhq_quad
+from authface.restore.photo import FaceFinder, FaceResult, restore_photo, spread_points, whole
+from authface.restore.restorer import Identity, Restorer, find_weights, load_restorer
+from authface.restore.settings import RestoreSettings
+
+SETTINGS = RestoreSettings(min_face=8)
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Paints every face in one colour: a restoration that is seen wherever it goes."""
+
+    size: int = 64
+    colour: tuple[int, int, int] = (0, 255, 0)
+
+    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        return np.broadcast_to(np.array(self.colour, np.uint8), crops.shape).copy()
+
+
+def hopper() -> np.ndarray:
+    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+        return np.asarray(Image.open(file).convert("RGB"))
+
+
+def turned(photo: np.ndarray, degrees: float) -> np.ndarray:
+    height, width = photo.shape[:2]
+    matrix = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1)
+    return cv2.warpAffine(photo, matrix, (width, height), borderMode=cv2.BORDER_REFLECT)
+
+
+def group() -> np.ndarray:
+    """Six small faces on a photo without one."""
+    photo = np.ascontiguousarray(data.coffee()[:400, :600])
+    for i, face in enumerate((data.astronaut()[:260, 90:350], hopper()[20:320, 110:410]) * 3):
+        side = (80, 105, 140)[i // 2]
+        small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+        x, y = 20 + 190 * (i % 3), 30 + 190 * (i // 3)
+        photo[y : y + side, x : x + side] = small
+    return photo
+
+
+PHOTOS = {
+    "astronaut": (lambda: data.astronaut(), 1),
+    "hopper": (hopper, 1),
+    "turned": (lambda: turned(hopper(), 25), 1),
+    "cut by the border": (lambda: np.ascontiguousarray(data.astronaut()[50:, 200:]), 1),
+    "group": (group, 6),
+    "no face": (lambda: data.coffee(), 0),
+}
+
+
+@pytest.fixture(scope="module")
+def finder() -> FaceFinder:
+    return FaceFinder(SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def model(family: Path) -> Restorer:
+    chosen = RestoreSettings(model=str(family), steps=2)
+    return load_restorer(find_weights(chosen.model), chosen, "cpu")
+
+
+@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("size", [64, 512])
+def test_the_identity_changes_no_pixel(finder: FaceFinder, name: str, size: int) -> None:
+    make, faces = PHOTOS[name]
+    photo = make()
+    result = restore_photo(photo, finder, Identity(size), SETTINGS, "ab")
+    assert result.restored == faces
+    np.testing.assert_array_equal(result.rgb, photo)
+
+
+def inside(shape: tuple[int, ...], faces: Sequence[FaceResult], margin: float) -> np.ndarray:
+    mask = np.zeros(shape[:2], np.uint8)
+    for face in faces:
+        assert face.quad is not None
+        middle = face.quad.mean(axis=0)
+        cv2.fillConvexPoly(mask, np.rint(middle + (face.quad - middle) * margin).astype(np.int32), 1)
+    return mask.astype(bool)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "turned", "cut by the border", "group"])
+def test_a_model_changes_faces_and_nothing_else(finder: FaceFinder, model: Restorer, name: str) -> None:
+    photo = PHOTOS[name][0]()
+    result = restore_photo(photo, finder, model, SETTINGS, "ab")
+    changed = (result.rgb != photo).any(axis=2)
+    assert not (changed & ~inside(photo.shape, result.faces, 1.02)).any()
+    middles = inside(photo.shape, result.faces, 0.5)
+    assert changed[middles].mean() > 0.9
+
+
+def test_what_is_restored_is_what_is_seen(finder: FaceFinder) -> None:
+    photo = group()
+    result = restore_photo(photo, finder, Painter(), RestoreSettings(colour="none", min_face=8), "ab")
+    middles = inside(photo.shape, result.faces, 0.5)
+    assert np.abs(result.rgb[middles].astype(int) - (0, 255, 0)).max() <= 3
+    for face in result.faces:
+        assert face.before is not None and face.after is not None
+        assert face.before.shape == face.after.shape == (64, 64, 3)
+        assert (face.after == (0, 255, 0)).all()
+
+
+def test_a_grey_photo_stays_grey(finder: FaceFinder, model: Restorer) -> None:
+    grey = np.repeat(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    for colour in ("wavelet", "adain", "none"):
+        result = restore_photo(grey, finder, model, RestoreSettings(colour=colour), "ab")
+        assert (result.rgb != grey).any()
+        assert (result.rgb == result.rgb[..., :1]).all()
+
+
+def test_faces_left_alone_say_why_and_do_not_change_the_others(finder: FaceFinder) -> None:
+    photo = group()
+    every = restore_photo(photo, finder, Identity(64), SETTINGS, "ab").faces
+    assert [face.index for face in every] == list(range(6))
+    sizes = [max(face.box[2] - face.box[0], face.box[3] - face.box[1]) for face in every]
+    assert sizes[0] > 2 * sizes[-1]
+    chosen = RestoreSettings(max_faces=2, min_face=sum(sizes[3:5]) / 2)
+    some = restore_photo(photo, FaceFinder(chosen), Identity(64), chosen, "ab").faces
+    assert [face.reason for face in some] == ["", "", "beyond_max_faces", "beyond_max_faces", "too_small", "too_small"]
+    assert [face.seed for face in some[:2]] == [face.seed for face in every[:2]]
+    other = restore_photo(photo, finder, Identity(64), SETTINGS, "cd").faces
+    assert not {face.seed for face in other} & {face.seed for face in every}
+
+
+def test_where_dlib_is_lost_the_detector_s_points_place_the_crop(finder: FaceFinder) -> None:
+    photo = data.astronaut()
+    good = restore_photo(photo, finder, Identity(64), SETTINGS, "ab").faces[0]
+    strict = RestoreSettings(max_disagreement=1e-6)
+    other = restore_photo(photo, FaceFinder(strict), Identity(64), strict, "ab").faces[0]
+    assert (good.placed_by, other.placed_by) == ("dlib68", "retinaface5")
+    assert good.quad is not None and other.quad is not None
+    side = np.linalg.norm(good.quad[3] - good.quad[0])
+    assert 0 < np.abs(good.quad - other.quad).max() < 0.15 * side
+
+
+@given(st.lists(st.floats(-500, 500), min_size=10, max_size=10))
+def test_the_five_points_are_the_ones_the_quad_reads(values: list[float]) -> None:
+    points = spread_points(values)
+    left, right, nose, mouth_left, mouth_right = np.reshape(values, (5, 2))
+    np.testing.assert_allclose(points[36:42].mean(axis=0), left, atol=1e-9)
+    np.testing.assert_allclose(points[42:48].mean(axis=0), right, atol=1e-9)
+    np.testing.assert_array_equal([points[30], points[48], points[54]], [nose, mouth_left, mouth_right])
+
+
+def test_a_level_face_s_quad_is_level() -> None:
+    quad = ffhq_quad(spread_points([40, 50, 60, 50, 50, 60, 43, 70, 57, 70]))
+    # |E| = 20, |M| = 20: half side max(40, 36), centre 0.1 M below the eyes.
+    np.testing.assert_allclose(quad, [[10, 12], [10, 92], [90, 92], [90, 12]])
+
+
+SHAPES = st.tuples(st.integers(1, 90), st.integers(1, 90))
+
+
+@settings(max_examples=60, deadline=None)
+@given(SHAPES, st.sampled_from([64, 96]))
+def test_an_aligned_image_of_any_shape_is_the_crop(shape: tuple[int, int], size: int) -> None:
+    photo = np.random.default_rng(7).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    same = restore_photo(photo, whole, Identity(size), SETTINGS, "ab")
+    np.testing.assert_array_equal(same.rgb, photo)
+    painted = restore_photo(photo, whole, Painter(size), RestoreSettings(colour="none"), "ab")
+    assert painted.rgb.shape == photo.shape
+    assert (painted.rgb == (0, 255, 0)).all()
+
+
+def test_an_aligned_image_is_not_stretched() -> None:
+    tall = np.ascontiguousarray(data.astronaut()[:300, 100:300])
+    crop = whole(tall, 150, "ab", 0).found[0].aligned
+    expected = cv2.resize(tall, (100, 150), interpolation=cv2.INTER_AREA)
+    assert np.abs(crop.rgb[:, 25:125].astype(int) - expected).max() <= 1
+    assert crop.pad_fraction == pytest.approx(1 / 3)
+    assert not crop.upscaled

@@ -1,0 +1,343 @@
+"""The command on real files: what is kept of a file, what is said of a bad one, what a second run does."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+from skimage import data
+
+from authface import cli, images
+from authface.console import Console
+from authface.restore.run import is_deep, jobs_of, restore_jobs
+from authface.restore.session import Request, Session, Summary
+from authface.restore.settings import RestoreSettings
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def authface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``authface restore ...`` as typed: exit code, standard output, standard error."""
+
+    def authface(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["authface", "restore", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return authface
+
+
+@dataclass(frozen=True)
+class Brighter:
+    """Stands for a model: it changes every face, in no time."""
+
+    size: int = 64
+
+    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        return np.minimum(crops.astype(int) + 60, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def brighten(tmp_path: Path) -> Callable[..., tuple[Path, Summary]]:
+    """Restore one file with `Brighter` into the folder ``out``."""
+
+    def brighten(photo: Path, **settings: object) -> tuple[Path, Summary]:
+        chosen = RestoreSettings(**({"model": "identity", "colour": "none"} | settings))  # type: ignore[arg-type]
+        session = Session(Request(chosen), Console())
+        session.__dict__["restorer"] = Brighter()  # in the place where the model is kept once it is loaded
+        jobs = jobs_of([photo], tmp_path / "out", chosen.format)
+        summary = restore_jobs(jobs, session)
+        return jobs[0].target, summary
+
+    return brighten
+
+
+@pytest.fixture(scope="module")
+def portrait() -> Image.Image:
+    return Image.fromarray(data.astronaut()[:300, 60:400].copy())
+
+
+@pytest.fixture
+def photo(tmp_path: Path, portrait: Image.Image) -> Path:
+    portrait.save(tmp_path / "a face.png")
+    return tmp_path / "a face.png"
+
+
+def lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(text) for text in (folder / "restore.jsonl").read_text().splitlines()]
+
+
+def test_without_built_in_weights_it_says_so_and_works(
+    authface: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("authface.restore.restorer.BUILTIN", tmp_path / "absent")
+    code, out, err = authface(photo)
+    assert code == 0, err
+    said = [line for line in err.splitlines() if "authface-tiny is not part of this version" in line]
+    assert len(said) == 1 and "--model FOLDER" in said[0]
+    assert "1 faces restored in 1 of 1 photos" in out
+    result = tmp_path / "a face.restored.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(result)), np.asarray(Image.open(photo)))
+    assert [line["model"] for line in lines(tmp_path)] == ["identity"]
+    assert "a face.png" in (tmp_path / "restore.html").read_text()
+
+
+def test_a_line_a_face_holds_what_was_done(authface: Command, photo: Path, tmp_path: Path) -> None:
+    assert authface(photo, "--model", "identity", "-o", tmp_path / "out", "--seed", 3)[0] == 0
+    (line,) = lines(tmp_path / "out")
+    assert (line["status"], line["face"], line["target"]) == ("restored", 0, "a face.png")
+    assert line["source"] == str(photo)
+    assert (line["width"], line["height"]) == (340, 300)
+    x0, y0, x1, y1 = line["box"]  # type: ignore[misc]
+    assert 100 < x0 < x1 < 240 and 40 < y0 < y1 < 250  # the astronaut's face, by eye
+    assert len(line["quad"]) == 8  # type: ignore[arg-type]
+
+
+def test_the_model_of_a_folder_restores(authface: Command, photo: Path, tmp_path: Path, family: Path) -> None:
+    out = tmp_path / "x.png"
+    arguments = [photo, "--model", family, "-O", "restore.steps=2", "--device", "cpu", "-o", out]
+    code, said, err = authface(*arguments, "--json")
+    assert code == 0, err
+    told = json.loads(said)
+    assert (told["restored"], told["faces"], told["failed"]) == (1, 1, [])
+    assert told["targets"] == [str(out)] and Path(told["report"]).is_file()
+    first = np.asarray(Image.open(out))
+    assert (first != np.asarray(Image.open(photo))).any()
+    assert authface(*arguments, "-O", "restore.batch=1")[0] == 0  # done: batch is nothing a result depends on
+    assert np.asarray(Image.open(out)).tobytes() == first.tobytes()
+
+
+def test_an_exif_turn_is_made_once(
+    brighten: Callable[..., tuple[Path, Summary]], portrait: Image.Image, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "A camera"
+    portrait.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    target, summary = brighten(tmp_path / "turned.jpg")
+    assert summary.faces == 1
+    with Image.open(target) as result:
+        assert result.size == portrait.size
+        assert (result.getexif().get(0x0112, 1), result.getexif()[0x010F]) == (1, "A camera")
+        difference = np.asarray(result).astype(int) - np.asarray(portrait)
+    assert np.abs(difference[:, :30]).mean() < 4  # beside the face it is the upright photo
+    assert difference[110:170, 150:190].mean() > 30
+
+
+def test_alpha_profile_and_greyness_stay(
+    brighten: Callable[..., tuple[Path, Summary]], portrait: Image.Image, tmp_path: Path
+) -> None:
+    alpha = Image.linear_gradient("L").resize(portrait.size)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    with_alpha = portrait.copy()
+    with_alpha.putalpha(alpha)
+    with_alpha.save(tmp_path / "alpha.png", icc_profile=profile)
+    portrait.convert("L").save(tmp_path / "grey.png")
+    portrait.convert("L").save(tmp_path / "grey.jpg", quality=95)
+    with Image.open(brighten(tmp_path / "alpha.png")[0]) as result:
+        assert result.mode == "RGBA"
+        np.testing.assert_array_equal(np.asarray(result.getchannel("A")), np.asarray(alpha))
+        assert result.info["icc_profile"] == profile
+        assert (np.asarray(result.convert("RGB")) != np.asarray(portrait)).any()
+    for name in ("grey.png", "grey.jpg"):
+        target, summary = brighten(tmp_path / name)
+        assert summary.restored == 1
+        assert Image.open(target).mode == "L"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "target", "expected"),
+    [
+        ("cmyk.jpg", "CMYK", "cmyk.jpg", ("JPEG", "RGB")),
+        ("palette.png", "P", "palette.png", ("PNG", "RGB")),
+        ("bitmap.bmp", "RGB", "bitmap.png", ("PNG", "RGB")),
+        ("page.tif", "RGB", "page.tif", ("TIFF", "RGB")),
+        ("web.webp", "RGB", "web.webp", ("WEBP", "RGB")),
+    ],
+)
+def test_each_format_stays_what_it_can(
+    brighten: Callable[..., tuple[Path, Summary]],
+    portrait: Image.Image,
+    tmp_path: Path,
+    name: str,
+    mode: str,
+    target: str,
+    expected: tuple[str, str],
+) -> None:
+    portrait.convert(mode).save(tmp_path / name)
+    written, summary = brighten(tmp_path / name)
+    assert summary.restored == 1
+    assert written.name == target
+    with Image.open(written) as result:
+        assert (result.format, result.mode) == expected
+        before = images.read(tmp_path / name).rgb.astype(int)
+        assert (np.asarray(result).astype(int) - before)[110:170, 150:190].mean() > 30
+
+
+def test_16_bits_become_8_and_it_is_said(
+    brighten: Callable[..., tuple[Path, Summary]],
+    portrait: Image.Image,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wide = np.asarray(portrait.convert("L")).astype(np.uint16) * 257
+    Image.fromarray(wide).save(tmp_path / "deep.png")
+    Image.fromarray(wide).save(tmp_path / "deep.tif")
+    for name in ("deep.png", "deep.tif"):
+        target, summary = brighten(tmp_path / name)
+        assert summary.restored == 1
+        assert "deep" in (said := capsys.readouterr().err) and "16 bits a channel, the result has 8" in said
+        assert not is_deep(target.read_bytes())
+    flat = io.BytesIO()
+    portrait.save(flat, "TIFF")
+    assert not is_deep(flat.getvalue())
+
+
+def test_a_photo_without_a_face_is_copied_byte_for_byte(authface: Command, photo: Path, tmp_path: Path) -> None:
+    Image.fromarray(data.coffee()).save(tmp_path / "coffee.jpg", quality=60)
+    code, out, err = authface(tmp_path / "coffee.jpg", photo, "--model", "identity", "-o", tmp_path / "out")
+    assert code == 0
+    assert "coffee.jpg: no face found; copied as it is" in err
+    assert "no face to restore in 1: copied as they are" in out
+    assert (tmp_path / "out/coffee.jpg").read_bytes() == (tmp_path / "coffee.jpg").read_bytes()
+    code, out, err = authface(tmp_path / "coffee.jpg", "--model", "identity", "-o", tmp_path / "alone")
+    assert code == 1
+    assert "nothing was restored: no face was found to restore" in err
+
+
+def test_bad_files_are_a_line_each_and_the_run_goes_on(authface: Command, photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a photo")
+    (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:5000])
+    (tmp_path / "empty.png").touch()
+    bad = [tmp_path / name for name in ("text.jpg", "cut.png", "empty.png", "gone\n.jpg")]
+    code, out, err = authface(*bad, photo, "--model", "identity", "-o", tmp_path / "out", "--json")
+    assert code == 3
+    failed = [line for line in err.splitlines() if "failed (" in line]
+    assert [line.partition("failed ")[2].partition(":")[0] for line in failed] == [
+        "(not_an_image)",
+        "(truncated)",
+        "(empty)",
+        "(unreadable)",
+    ]
+    told = json.loads(out)
+    assert (told["photos"], told["restored"], len(told["failed"])) == (5, 1, 4)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a face.png", "restore.html", "restore.jsonl"]
+    code, out, err = authface(*bad, "-o", tmp_path / "none", "--model", "identity")
+    assert code == 1
+    assert "nothing was restored: no input could be used" in err
+
+
+def test_a_second_run_does_only_what_is_missing(authface: Command, photo: Path, tmp_path: Path) -> None:
+    def run(*more: object) -> int:
+        code, out, err = authface(tmp_path / "in", "-o", tmp_path / "out", "--model", "identity", "--json", *more)
+        assert code == 0, err
+        return int(json.loads(out)["done_before"])
+
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes(photo.read_bytes())
+    assert run() == 0
+    stamp = (tmp_path / "out/a.png").stat().st_mtime_ns
+    assert run() == 2
+    assert (tmp_path / "out/a.png").stat().st_mtime_ns == stamp
+    (tmp_path / "out/b.png").unlink()
+    assert run() == 1
+    assert run("--seed", 1) == 0
+    assert run("--seed", 1, "-O", "restore.batch=2") == 2
+    Image.open(photo).convert("L").save(tmp_path / "in/a.png")
+    assert run("--seed", 1) == 1
+    assert len(lines(tmp_path / "out")) == 2
+
+
+def test_beside_the_input_results_are_not_taken_for_inputs(authface: Command, photo: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        code, out, err = authface(tmp_path, "--model", "identity", "--json")
+        assert code == 0, err
+        assert json.loads(out)["photos"] == 1
+    assert sorted(path.name for path in tmp_path.glob("*.png")) == ["a face.png", "a face.restored.png"]
+
+
+def test_a_file_in_the_way_is_kept_unless_asked(authface: Command, photo: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / photo.name
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    for _ in range(2):
+        code, _, err = authface(photo, "-o", mine.parent, "--model", "identity")
+        assert code == 1 and "target_exists" in err
+        assert mine.read_text() == "mine"
+    assert authface(photo, "-o", mine.parent, "--model", "identity", "--overwrite")[0] == 0
+    assert Image.open(mine).size == (340, 300)
+
+
+def test_an_original_is_not_overwritten(authface: Command, photo: Path) -> None:
+    before = photo.read_bytes()
+    code, _, err = authface(photo, "-o", photo, "--model", "identity", "--overwrite")
+    assert code == 2 and "originals are not overwritten" in err
+    assert authface(photo, "-o", photo.parent, "--model", "identity", "--overwrite")[0] == 0
+    assert photo.read_bytes() == before
+
+
+def test_where_nothing_can_be_written_one_line_says_why(
+    authface: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    code, _, err = authface(photo, "-o", tmp_path / "file" / "out", "--model", "identity")
+    assert code == 1
+    assert [line for line in err.splitlines() if "cannot write" in line and "choose another folder" in line]
+
+    def full(self: Path, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    code, _, err = authface(photo, "-o", tmp_path / "full", "--model", "identity")
+    assert code == 1
+    assert err.splitlines()[-1].endswith("run the same command again; what was finished is kept")
+    assert not list((tmp_path / "full").glob("*.png"))
+    monkeypatch.undo()
+
+
+def test_names_that_need_care(authface: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-leading.png", "ä ö\nü.png", "[x].png", "\u202eevil.png"):
+        photo.rename(tmp_path / name)
+        photo = tmp_path / name
+        code, out, err = authface("--model", "identity", "-o", "out", "--", name)
+        assert code == 0, err
+        assert (tmp_path / "out" / name).is_file()
+        assert "\u202e" not in out + err
+    code, out, _ = authface("out/*", "--model", "identity", "--dry-run", "--json")
+    assert code == 0
+    assert len(json.loads(out)["jobs"]) == 6  # four photos, the log and the page: a glob is taken at its word
+
+
+@pytest.fixture
+def three(tmp_path: Path, portrait: Image.Image) -> Iterator[list[Path]]:
+    folder = tmp_path / "three"
+    folder.mkdir()
+    for i, side in enumerate((200, 260, 340)):
+        portrait.resize((side, side)).save(folder / f"{i}.png")
+    yield sorted(folder.iterdir())
+
+
+def test_results_do_not_depend_on_batch_or_company(
+    authface: Command, three: list[Path], family: Path, tmp_path: Path
+) -> None:
+    with_model = ["--model", family, "-O", "restore.steps=2", "--device", "cpu", "-O", "restore.report=false"]
+    assert authface(*three, *with_model, "-o", tmp_path / "all", "-O", "restore.batch=3")[0] == 0
+    for photo in reversed(three):
+        assert authface(photo, *with_model, "-o", tmp_path / "one", "-O", "restore.batch=1")[0] == 0
+        pair = [np.asarray(Image.open(tmp_path / place / photo.name)).astype(int) for place in ("all", "one")]
+        assert np.abs(pair[0] - pair[1]).max() <= 1
+        assert np.abs(pair[0] - np.asarray(Image.open(photo))).max() > 20
+    assert not (tmp_path / "all" / "restore.html").exists()
