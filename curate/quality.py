@@ -58,21 +58,22 @@ def face_region(rgb: NDArray[np.uint8], points5: Points5) -> FaceRegion:
 
 
 def sharpness(region: FaceRegion) -> float:
-    """How sharp the sharpest edges at the eyes are: about 0.15 (blurred) to 0.5 (crisp), higher is sharper.
+    """How crisp the eyes are: about 0.08 (blurred) to 0.3 (crisp), higher is sharper.
 
-    The 99th percentile of a band of detail around one pixel of the region over that of the next two octaves,
-    around both eyes. Over 400 faces it tells a face from one blurred by sigma 1.2 of 256 px in 97 % of pairs,
-    by sigma 2 with noise of 4 added in 97 %; root mean squares in place of percentiles fall to 88 % there.
+    fine / sqrt(coarse x brightness): the 99th percentiles of a band of detail around one pixel of the region
+    and of the next two octaves around both eyes, and the face's mean grey. The first quotient falls with the
+    width of edges, the second with their contrast; over 300 faces their mean tells a face from one blurred by
+    sigma 1.2 of 256 px in 96 % of pairs and from one blurred by 2 with noise of 4 added in 99 %.
     """
     import cv2
     import numpy as np
 
     grey = cv2.cvtColor(region.rgb, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    middle = int(REGION * _EYES_Y)
-    half_width, half_height = int(EYE_DISTANCE * 0.85), int(EYE_DISTANCE * 0.3)
-    window = np.s_[middle - half_height : middle + half_height, REGION // 2 - half_width : REGION // 2 + half_width]
-    fine, coarse = (float(np.percentile(np.abs(_band(grey, *band)[window]), 99)) for band in (_FINE, _COARSE))
-    return fine / max(coarse, 1.0)
+    middle, eyes = int(REGION * _EYES_Y), EYE_DISTANCE
+    around_eyes = _window(middle - 0.3 * eyes, middle + 0.3 * eyes, 0.85 * eyes)
+    fine, coarse = (float(np.percentile(np.abs(_band(grey, *band)[around_eyes]), 99)) for band in (_FINE, _COARSE))
+    brightness = float(grey[_window(middle - 0.6 * eyes, middle + 1.7 * eyes, 0.95 * eyes)].mean())
+    return fine / float(np.sqrt(max(coarse, 1.0) * max(brightness, 30.0)))
 
 
 def noise(region: FaceRegion) -> float:
@@ -90,6 +91,10 @@ def noise(region: FaceRegion) -> float:
     a, b = grey[0:height:2, 0:width:2], grey[0:height:2, 1:width:2]
     c, d = grey[1:height:2, 0:width:2], grey[1:height:2, 1:width:2]
     return float(np.median(np.abs(a - b - c + d)) / 2 / _MAD_TO_SIGMA)
+
+
+def _window(top: float, bottom: float, half_width: float) -> tuple[slice, slice]:
+    return slice(int(top), int(bottom)), slice(int(REGION / 2 - half_width), int(REGION / 2 + half_width))
 
 
 def _band(grey: NDArray[np.float32], inner: float, outer: float) -> NDArray[np.float32]:

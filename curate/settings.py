@@ -39,7 +39,7 @@ class FilterSettings(Settings):
     """Least confidence of the detector; faces under 0.6 are not looked at."""
     min_size: float = Field(128, ge=0)
     """Least longer side of the face's box in pixels of the original photo."""
-    min_sharpness: float = Field(0.25, ge=0)
+    min_sharpness: float = Field(0.15, ge=0)
     """Least sharpness of the eyes; see `authface.curate.quality.sharpness`."""
     max_noise: float = Field(6, ge=0)
     """Largest standard deviation of the noise on the face, 0..255."""
