@@ -49,16 +49,16 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
     parts["scheduler"].register_to_config(timestep_spacing="leading", prediction_type="epsilon")
-    parts["tokenizer"], parts["tokenizer_2"] = clip_tokenizer(_END), clip_tokenizer("!")
+    parts["tokenizer"], parts["tokenizer_2"] = clip_tokenizer(), clip_tokenizer()
     for name, part in parts.items():
         part.save_pretrained(str(folder / name))
     write_index(folder)
 
 
-def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
+def clip_tokenizer() -> CLIPTokenizer:
     """CLIP's tokenizer of 49,408 entries, built from the merges in openai-clip's vocabulary file.
 
-    SDXL pads with the end token in the first tokenizer and with ``!`` (id 0) in the second.
+    Both pad with the end token. SDXL's second pads with ``!``, which makes every ``!`` of a prompt another token.
     Raises AuthfaceError where openai-clip is not installed.
     """
     from transformers import CLIPTokenizer
@@ -69,7 +69,7 @@ def clip_tokenizer(pad_token: str) -> CLIPTokenizer:
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(m.split()) for m in merges), _START, _END]
     vocabulary = {word: number for number, word in enumerate(words)}
     pairs = [tuple(merge.split()) for merge in merges]
-    return CLIPTokenizer(vocab=vocabulary, merges=pairs, pad_token=pad_token, model_max_length=77)
+    return CLIPTokenizer(vocab=vocabulary, merges=pairs, model_max_length=77)
 
 
 def _vocabulary_file() -> Path:
@@ -101,7 +101,7 @@ def _text_encoder(width: int, *, projected: bool) -> Any:
         projection_dim=width,
         bos_token_id=49_406,
         eos_token_id=49_407,
-        pad_token_id=0 if projected else 49_407,
+        pad_token_id=49_407,
     )
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 
