@@ -1,0 +1,216 @@
+"""Tags computed from pixels and landmarks: no model, the same on every machine.
+
+Two steps that know nothing of each other: `measure` turns a crop into physical quantities, `tags` turns
+those into words, so thresholds can be set anew without reading a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from authface.annotate import vocabulary
+from authface.annotate.settings import MeasuredSettings
+from authface.records import Tag
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.annotate.detail import Detail
+    from authface.annotate.regions import Regions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What is measured of one crop; lengths are pixels of the crop brought to 256 px, L* a* b* are CIE's."""
+
+    light: float
+    """Light across the face in stops; > 0 where it comes from the picture's right."""
+    lightness: float
+    """Median L* of the crop, 0..100."""
+    skin_lightness: float
+    """Median L* of the skin, 0..100."""
+    contrast: float
+    """Distance of the 5th and the 95th percentile of L*, 0..100."""
+    chroma: float
+    """Mean chroma of the crop."""
+    colour_spread: float
+    """Chroma left when every tone is given one colour: 0 for grey and for toned pictures."""
+    warmth: float
+    """log2 of red over blue of the skin and of the whites of the eyes, against daylight portraits; > 0 is warm."""
+    lip_redness: float
+    """a* of the lips over that of the cheeks."""
+    yaw: float
+    """Degrees; > 0 turned to the picture's right."""
+    tilt: float
+    """Degrees; > 0 the head leans to the picture's right."""
+    mouth_open: float
+    """Gap of the inner lips over their width."""
+    smile: float
+    """Width of the mouth over the eyes' outer distance, plus twice the lift of its corners."""
+    face_height: float
+    """Brows to chin over the height of the crop."""
+    skin_texture: float
+    """Fine detail of the cheeks over that of eyes, brows and mouth."""
+    sharpness: float
+    """Fine detail of eyes, brows and mouth over their coarse detail."""
+    background_share: float
+    """Share of the crop that is background, 0..1."""
+    background_colour: tuple[float, float, float]
+    """Median L*, a*, b* of the background."""
+    background_spread: float
+    """85th percentile of the background's distance from its median colour, L* a* b*."""
+    background_detail: float
+    """Coarse detail of the background in L*: of most of it (85th percentile)."""
+    background_edges: float
+    """Coarse detail of the background in L*: of its strongest edges."""
+    background_sharpness: float
+    """Fine detail of the background over its coarse detail, against the same of the face; 1 is as sharp as the face."""
+
+
+def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float = 0.0) -> Measures:
+    """Measure a (s, s, 3) FFHQ-aligned sRGB crop with (68, 2) landmarks in its pixels.
+
+    Alignment turns the head upright: `tilt` is how far the crop's own x axis was turned in the photo, degrees
+    clockwise. Raises ValueError where the shapes are others.
+    """
+    import numpy as np
+
+    from authface.annotate import detail, geometry, light
+    from authface.annotate.regions import SIDE, find_regions
+
+    regions = find_regions(rgb, landmarks)
+    points = regions.points
+    lightness, skin_lightness = light.key(regions)
+    chroma, colour_spread = light.chroma(regions)
+    bands = detail.bands(regions)
+    cheeks = detail.measure(bands, regions.cheeks, detail.TYPICAL)
+    features = detail.measure(bands, regions.features, detail.EDGES)
+    behind = detail.measure(bands, regions.background, detail.EDGES)
+    colour, spread = _background(regions)
+    return Measures(
+        light=light.direction(regions),
+        lightness=lightness,
+        skin_lightness=skin_lightness,
+        contrast=light.contrast(regions),
+        chroma=chroma,
+        colour_spread=colour_spread,
+        warmth=light.warmth(regions),
+        lip_redness=light.lip_redness(regions),
+        yaw=regions.pose.yaw,
+        tilt=regions.pose.roll + tilt,
+        mouth_open=geometry.mouth_open(points),
+        smile=geometry.mouth_width(points) + 2 * geometry.corner_lift(points),
+        face_height=float(np.ptp(points[:27, 1])) / SIDE,
+        skin_texture=cheeks.fine / max(features.fine, 1e-3),
+        sharpness=features.middle / max(features.coarse, 1e-3),
+        background_share=float(regions.background.mean()),
+        background_colour=colour,
+        background_spread=spread,
+        background_detail=detail.measure(bands, regions.background, detail.MOST).coarse,
+        background_edges=behind.coarse,
+        background_sharpness=_fineness(behind) / max(_fineness(features), 1e-3),
+    )
+
+
+def _background(regions: Regions) -> tuple[tuple[float, float, float], float]:
+    import numpy as np
+
+    lab = regions.lab[regions.background]
+    if len(lab) == 0:
+        return (0.0, 0.0, 0.0), 0.0
+    middle = np.median(lab, axis=0)
+    spread = np.percentile(np.linalg.norm(lab - middle, axis=1), 85)  # the rest may be hair, or a logo
+    return (float(middle[0]), float(middle[1]), float(middle[2])), float(spread)
+
+
+def _fineness(part: Detail) -> float:
+    return part.fine / max(part.coarse, 1e-3)
+
+
+def tags(measures: Measures, limits: MeasuredSettings) -> tuple[Tag, ...]:
+    """The tags that `measures` earn, in the vocabulary's order.
+
+    A tag's confidence is 0.5 at its limit and grows to 1 with the distance from it (logistic, in units of
+    what the measure changes by when the crop is compressed and resized).
+    """
+    found = [*_of_face(measures, limits), *_of_light(measures, limits), *_of_background(measures, limits)]
+    return vocabulary.in_order(vocabulary.make_tag(name, sure) for name, sure in found if sure >= 0.5)
+
+
+Found = Iterator[tuple[str, float]]
+
+
+def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
+    yield "close-up portrait", _above(m.face_height, limits.close_up, 0.02)
+    yield "facing the camera", _above(-abs(m.yaw), -limits.facing, 1.5)
+    yield "head turned to the left", _above(-m.yaw, limits.turned, 1.5)
+    yield "head turned to the right", _above(m.yaw, limits.turned, 1.5)
+    yield "head tilted to the left", _above(-m.tilt, limits.tilted, 1.0)
+    yield "head tilted to the right", _above(m.tilt, limits.tilted, 1.0)
+    yield "smiling", _above(m.smile, limits.smile, 0.04)
+    yield "mouth open", _above(m.mouth_open, limits.mouth_open, 0.02)
+    yield "mouth closed", _above(-m.mouth_open, -limits.mouth_closed, 0.02)
+    yield "red lipstick", _above(m.lip_redness, limits.lipstick, 1.5)
+    if m.sharpness >= limits.sharp_face:
+        yield "detailed skin texture", _above(m.skin_texture, limits.skin_texture, 0.01)
+        yield "smooth skin", _above(-m.skin_texture, -limits.skin_smooth, 0.005)
+
+
+def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
+    yield "light from the left", _above(-m.light, limits.side_light, 0.1)
+    yield "light from the right", _above(m.light, limits.side_light, 0.1)
+    yield "even light", _above(-abs(m.light), -limits.even_light, 0.1)
+    yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
+    yield "high key", _above(m.lightness, limits.high_key, 1.5)
+    yield "high contrast", _above(m.contrast, limits.high_contrast, 1.5)
+    yield "low contrast", _above(-m.contrast, -limits.low_contrast, 1.5)
+    if m.colour_spread < limits.monochrome:
+        grey = m.chroma < limits.grey
+        yield "black and white" if grey else "toned monochrome", _above(-m.colour_spread, -limits.monochrome, 0.3)
+        return
+    yield "warm tones", _above(m.warmth, limits.warm, 0.1)
+    yield "cool tones", _above(-m.warmth, -limits.cool, 0.1)
+    yield "vivid colours", _above(m.chroma, limits.vivid, 1.0)
+    yield "muted colours", _above(-m.chroma, -limits.muted, 0.5)
+
+
+def _of_background(m: Measures, limits: MeasuredSettings) -> Found:
+    if m.background_share < limits.background_share:
+        return
+    plain = min(
+        _above(-m.background_spread, -limits.plain_spread, 0.7),
+        _above(-m.background_detail, -limits.plain_detail, 0.3),
+    )
+    yield "plain background", plain
+    if plain >= 0.5:
+        if colour := _backdrop(*m.background_colour):
+            yield colour, plain
+    elif m.background_edges >= limits.background_edges and m.sharpness >= limits.sharp_face:
+        yield "shallow depth of field", _above(-m.background_sharpness, -limits.shallow, 0.05)
+        yield "background in focus", _above(m.background_sharpness, limits.in_focus, 0.05)
+
+
+def _backdrop(lightness: float, a: float, b: float) -> str | None:
+    """The name of a backdrop's colour, where it has one that nobody would dispute."""
+    chroma, hue = math.hypot(a, b), math.degrees(math.atan2(b, a)) % 360
+    if chroma < 8:
+        if lightness > 90:
+            return "white background"
+        if lightness < 15:
+            return "black background"
+        return "grey background" if 25 < lightness < 80 else None
+    if chroma > 30:
+        # CIELAB hues of the sRGB primaries: red 40, green 136, blue 306; skies and blue backdrops reach down to 220.
+        for name, low, high in (("red", 5, 50), ("green", 115, 180), ("blue", 220, 310)):
+            if low <= hue <= high:
+                return f"{name} background"
+    return None
+
+
+def _above(value: float, limit: float, spread: float) -> float:
+    """Confidence that `value` lies above `limit`, 0..1."""
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, (value - limit) / spread))))
