@@ -56,12 +56,14 @@ def _show(run: Run, jobs: list[Job]) -> None:
 def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out: Path | None) -> None:
     """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
     from authface.restore.page import write_page
+    from authface.restore.restorer import IDENTITY
 
     page = None
     if session.settings.report and summary.jobs and summary.done_before < summary.photos:
         page = write_page(session, summary, summary.jobs[0].home)
+    done = "found and left as they are" if session.settings.model == IDENTITY else "restored"
     lines = [
-        f"{summary.faces} faces restored in {summary.restored} of {summary.photos} photos, {summary.seconds:.1f} s"
+        f"{summary.faces} faces {done} in {summary.restored} of {summary.photos} photos, {summary.seconds:.1f} s"
         + (f"; {summary.done_before} photos were done before" if summary.done_before else "")
     ]
     if summary.no_face:

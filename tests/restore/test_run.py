@@ -87,7 +87,7 @@ def test_without_built_in_weights_it_says_so_and_works(
     assert code == 0, err
     said = [line for line in err.splitlines() if "authface-tiny is not part of this version" in line]
     assert len(said) == 1 and "--model FOLDER" in said[0]
-    assert "1 faces restored in 1 of 1 photos" in out
+    assert "1 faces found and left as they are in 1 of 1 photos" in out
     result = tmp_path / "a face.restored.png"
     np.testing.assert_array_equal(np.asarray(Image.open(result)), np.asarray(Image.open(photo)))
     assert [line["model"] for line in lines(tmp_path)] == ["identity"]
@@ -341,3 +341,15 @@ def test_results_do_not_depend_on_batch_or_company(
         assert np.abs(pair[0] - pair[1]).max() <= 1
         assert np.abs(pair[0] - np.asarray(Image.open(photo))).max() > 20
     assert not (tmp_path / "all" / "restore.html").exists()
+
+
+def test_an_aligned_face_is_not_looked_for(authface: Command, family: Path, tmp_path: Path) -> None:
+    tall = Image.fromarray(data.coffee()).crop((0, 0, 89, 109))  # no face at all: the user says that it is one
+    tall.save(tmp_path / "crop.png")
+    arguments = [tmp_path / "crop.png", "--model", family, "-O", "restore.steps=1", "--device", "cpu", "--aligned"]
+    assert authface(*arguments, "-o", tmp_path / "out")[0] == 0
+    with Image.open(tmp_path / "out/crop.png") as result:
+        assert result.size == (89, 109)
+        assert (np.asarray(result) != np.asarray(tall)).any(axis=2).mean() > 0.9
+    (line,) = lines(tmp_path / "out")
+    assert (line["placed_by"], line["box"]) == ("whole", [0.0, 0.0, 88.0, 108.0])
