@@ -12,6 +12,8 @@ from authface.faces.warp import warp
 
 BLUR_GRID = 256
 """Side of the grid the blur is made on, pixels: its sigma is 5 of them whatever the crop's size."""
+MEDIAN_GRID = 400
+"""Longer side of the padded region when its median is taken, pixels: the rest of a large one adds nothing to it."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,9 @@ def _blurred(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int) ->
 
 
 def _median(region: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
-    """(3,) median of the padded region after its blur, taken at about `BLUR_GRID` pixels."""
+    """(3,) median of the padded region after its blur, taken at `MEDIAN_GRID` pixels."""
     height, width = region.shape[:2]
-    scale = min(1.0, BLUR_GRID / max(height, width))
+    scale = min(1.0, MEDIAN_GRID / max(height + frame.top + frame.bottom, width + frame.left + frame.right))
     small = cv2.resize(
         region, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
     )

@@ -67,8 +67,6 @@ def paste_all(
             raise AuthfaceError(
                 f"a restored crop {restored.shape} {restored.dtype}: its face was aligned as {aligned.rgb.shape} uint8"
             )
-        if strength == 0.0 or np.array_equal(aligned.rgb, restored):
-            continue
         rivals = [other for other in places if other is not place and other.meets(place)]
         changed = _changed(aligned.rgb, restored)
         for x, y in place.strips():

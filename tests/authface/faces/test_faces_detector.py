@@ -1,0 +1,140 @@
+"""RetinaFace: our decoding against the package's own, and the scales a photo is seen at."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+import retinaface
+import skimage.data
+from numpy.typing import NDArray
+from PIL import Image
+
+from authface.errors import ImageError
+from authface.faces.detector import FINE_SIDE, Candidates, RetinaFace, merge, priors, weights_sha256
+
+Pixels = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def detector() -> RetinaFace:
+    return RetinaFace()
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Pixels:
+    return np.asarray(skimage.data.astronaut())
+
+
+@pytest.fixture(scope="module")
+def hopper() -> Pixels:
+    from matplotlib import cbook
+
+    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=True)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def resized(rgb: Pixels, factor: float) -> Pixels:
+    way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=way), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", ["astronaut", "hopper"])
+def test_numbers_are_the_packages_up_to_its_truncation(
+    name: str, detector: RetinaFace, request: pytest.FixtureRequest
+) -> None:
+    rgb = request.getfixturevalue(name)
+    theirs = max(retinaface.detect_faces(rgb), key=lambda face: face.width * face.height)
+    ours = merge([detector.look(rgb, 1.0)])
+    x0, y0, x1, y1 = ours.boxes[0]
+    expected = [theirs.x, theirs.y, theirs.width, theirs.height, *(c for p in theirs.landmarks for c in (p.x, p.y))]
+    gap = np.array([x0, y0, x1 - x0, y1 - y0, *ours.points[0]]) - expected
+    assert (gap >= -1e-3).all() and (gap < 1.001).all()  # the package cuts positive numbers to whole ones
+    assert ours.scores[0] == pytest.approx(theirs.score, abs=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.0, 1.7, 4.0, 10.0])
+def test_one_face_at_every_size_in_the_same_place(factor: float, detector: RetinaFace, astronaut: Pixels) -> None:
+    (native,) = detector.detect(astronaut)
+    (found,) = detector.detect(resized(astronaut, factor))
+    eyes = np.hypot(native.points5[2] - native.points5[0], native.points5[3] - native.points5[1])
+    points = (np.array(found.points5) + 0.5) / factor - 0.5
+    assert np.abs(points - native.points5).mean() < 0.1 * eyes
+
+
+def test_a_face_that_fills_a_large_photo_is_found_once(detector: RetinaFace, astronaut: Pixels) -> None:
+    (native,) = detector.detect(astronaut)
+    x0, y0, x1, y1 = (round(v) for v in native.box)
+    close = resized(np.ascontiguousarray(astronaut[y0:y1, x0:x1]), 16)
+    assert max(close.shape) > 1500
+    found = detector.detect(close)
+    assert len(found) == 1
+    assert found[0].box[3] - found[0].box[1] > 0.8 * close.shape[0]
+
+
+def test_small_faces_of_a_wide_group_photo_are_all_found(
+    detector: RetinaFace, astronaut: Pixels, hopper: Pixels
+) -> None:
+    faces = [resized(astronaut[0:200, 120:320], 0.7), resized(hopper[0:400, 60:460], 0.35)]
+    group = np.full((900, 2600, 3), 90, dtype=np.uint8)
+    for i in range(12):
+        group[100 + 300 * (i % 2) : 240 + 300 * (i % 2), 60 + 205 * i : 200 + 205 * i] = faces[i % 2][:140, :140]
+    assert len(detector.detect(group)) == 12
+    assert FINE_SIDE < 2600
+
+
+def test_tiny_faces_of_a_small_photo_are_seen_at_twice_the_size(detector: RetinaFace, astronaut: Pixels) -> None:
+    tiny = resized(astronaut, 0.18)
+    assert len(merge([detector.look(tiny, 1.0)]).scores) == 0
+    assert len(detector.detect(tiny)) == 1
+
+
+def test_the_largest_comes_first_and_a_cut_face_is_found(
+    detector: RetinaFace, astronaut: Pixels, hopper: Pixels
+) -> None:
+    canvas = np.full((600, 900, 3), 120, dtype=np.uint8)
+    canvas[0:200, 650:850] = astronaut[0:200, 120:320]
+    (face,) = detector.detect(hopper)
+    left = round(face.box[0] + 0.25 * (face.box[2] - face.box[0]))
+    canvas[:, : min(500, hopper.shape[1] - left)] = hopper[:600, left : left + 500]
+    found = detector.detect(canvas)
+    assert len(found) == 2
+    assert found[0].box[0] < 300 and found[1].box[0] > 600
+
+
+def test_no_face_no_detection(detector: RetinaFace) -> None:
+    assert detector.detect(np.asarray(skimage.data.coffee())) == []
+    assert detector.detect(np.zeros((1, 1, 3), dtype=np.uint8)) == []
+    assert detector.detect(np.zeros((3, 2000, 3), dtype=np.uint8)) == []
+
+
+@pytest.mark.parametrize("bad", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8), np.zeros((8, 8, 3))])
+def test_another_shape_is_refused_by_name(bad: Pixels, detector: RetinaFace) -> None:
+    with pytest.raises(ImageError, match="uint8 RGB"):
+        detector.detect(bad)
+
+
+def test_priors_stand_in_the_middle_of_their_cells() -> None:
+    count = 2 * (13 * 7 + 7 * 4 + 4 * 2)
+    centres, sides = priors(np.arange(count), 100, 50)
+    assert centres[0].tolist() == [4.0, 4.0] and centres[2].tolist() == [12.0, 4.0]
+    assert centres[2 * 13 * 7].tolist() == [8.0, 8.0]
+    assert sides.ravel()[[0, 1, 2 * 13 * 7, count - 1]].tolist() == [16, 32, 64, 512]
+    assert centres[-1].tolist() == [112.0, 48.0]
+
+
+def test_of_two_looks_the_trusted_size_wins_and_parts_go() -> None:
+    def candidate(box: list[float], score: float, scale: float) -> Candidates:
+        points = np.zeros((1, 10))
+        return Candidates(np.array([box]), np.array([score]), points, np.array([scale]))
+
+    coarse = candidate([0, 0, 1000, 1000], 0.95, 0.25)
+    fine = candidate([20, 20, 1000, 1000], 0.99, 1.0)  # better scored, but 1000 pixels are too many for the network
+    eye = candidate([200, 300, 400, 450], 0.97, 1.0)
+    child = candidate([900, 900, 1200, 1200], 0.92, 1.0)
+    kept = merge([coarse, fine, eye, child])
+    assert kept.scores.tolist() == [0.95, 0.92]
+
+
+def test_the_weights_have_a_name_of_their_own() -> None:
+    assert len(weights_sha256()) == 64 and weights_sha256() == weights_sha256()
