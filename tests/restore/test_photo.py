@@ -130,6 +130,7 @@ def test_faces_left_alone_say_why_and_do_not_change_the_others(finder: FaceFinde
     photo = group()
     every = restore_photo(photo, finder, Identity(64), SETTINGS, "ab").faces
     assert [face.index for face in every] == list(range(6))
+    assert len({face.seed for face in every}) == 6
     sizes = [max(face.box[2] - face.box[0], face.box[3] - face.box[1]) for face in every]
     assert sizes[0] > 2 * sizes[-1]
     chosen = RestoreSettings(max_faces=2, min_face=sum(sizes[3:5]) / 2)
@@ -186,4 +187,5 @@ def test_an_aligned_image_is_not_stretched() -> None:
     expected = cv2.resize(tall, (100, 150), interpolation=cv2.INTER_AREA)
     assert np.abs(crop.rgb[:, 25:125].astype(int) - expected).max() <= 1
     assert crop.pad_fraction == pytest.approx(1 / 3)
+    np.testing.assert_allclose(crop.quad, [[-50.5, -0.5], [-50.5, 299.5], [249.5, 299.5], [249.5, -0.5]])
     assert not crop.upscaled
