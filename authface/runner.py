@@ -45,6 +45,16 @@ class Summary:
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
 
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "made": self.made,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 3),
+            "images": self.rows,
+            "counts": dict(self.counts),
+        }
+
     @property
     def failed(self) -> int:
         """Rows that could not be measured."""

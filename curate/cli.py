@@ -172,12 +172,8 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) ->
     run.console.result(
         f"{done}, {summary.skipped} parts were done before\n{counts}\n"
         f"contact sheet: {one_line(page)}\nnext: authface {following} {one_line(photoset.root)}",
-        made=summary.made,
-        skipped=summary.skipped,
-        seconds=round(summary.seconds, 3),
-        images=summary.rows,
-        counts=dict(summary.counts),
         report=str(page),
+        **summary.as_json(),
     )
     if summary.failed:
         run.console.log(f"{summary.failed} inputs failed: the contact sheet names them")
