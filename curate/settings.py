@@ -16,8 +16,8 @@ class FetchSettings(Settings):
     """The folder or file a source reads."""
     min_long_side: int = Field(0, ge=0)
     """Smallest longer side of a photo in pixels; the paper takes 8K photos (7680)."""
-    max_megapixels: float = Field(200, gt=0)
-    """A photo of more is refused before it is decoded."""
+    max_megapixels: float = Field(178, gt=0, le=178)
+    """A photo of more is refused before it is decoded; Pillow stops at 178."""
     max_megabytes: float = Field(500, gt=0)
     """A file of more is refused before it is read."""
     part_rows: int = Field(1000, ge=1)

@@ -118,7 +118,7 @@ def _groups(photoset: PhotoSet, samples: dict[str, Sample]) -> Iterator[report.S
                 continue
             kept_shown = kept_shown or name == "kept"
             cells = [_cell(photoset, row) for row in sample.rows(name)]
-            yield report.SheetGroup(f"{kind}s {_words(name)}", _note(name), sample.counts[name], cells)
+            yield report.SheetGroup(f"{kind}s: {_words(name)}", _note(name), sample.counts[name], cells)
 
 
 def _note(name: str) -> str:
