@@ -28,6 +28,15 @@ _TRANSFORMERS = {
 }
 
 
+def quiet() -> None:
+    """Switch off the libraries' own bars for loading and saving: the console has its own."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
 def part_files(folder: Path, part: str) -> list[Path]:
     """The files of one part that are read, sorted by name."""
     found = (path for pattern in FILES for path in (folder / part).glob(pattern))

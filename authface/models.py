@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.layout import BASE as BASE
-from authface.layout import FILES, VARIANTS, class_name
+from authface.layout import FILES, VARIANTS, class_name, quiet
 from authface.tiny import make_tiny as make_tiny
 
 if TYPE_CHECKING:
@@ -159,6 +159,7 @@ def load(source: ModelSource, parts: Collection[str], device: torch.device | str
 
     Raises AuthfaceError where files are missing, broken, pickled, of another class, or do not fit each other.
     """
+    quiet()
     folder = fetch(source, parts)
     loaded = Parts(folder)
     for part in parts:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError
-from authface.layout import write_index
+from authface.layout import quiet, write_index
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -36,6 +36,7 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
 
     if image_size < 64 or image_size % 64:
         raise AuthfaceError(f"image_size {image_size}: the tiny family needs a multiple of 64, such as 256")
+    quiet()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {

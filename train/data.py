@@ -139,6 +139,7 @@ def _open(folder: Path) -> Any:
         raise UsageError(
             f"no dataset at {one_line(folder)}: make one with authface annotate export, or name its folder"
         )
+    datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(str(folder), split="train")
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:

@@ -116,7 +116,7 @@ class Trainer(Generic[B]):
 
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        tracker = [] if settings.tracker == "none" else [settings.tracker]
+        tracker = None if settings.tracker == "none" else settings.tracker
         self.accelerator = Accelerator(cpu=device.type == "cpu", log_with=tracker, project_dir=str(folder.training))
         self.objective, self.settings, self.seed, self.folder = objective, settings, seed, folder
         self.parameters = [p for p in objective.trained.parameters() if p.requires_grad]

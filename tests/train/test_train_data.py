@@ -1,0 +1,128 @@
+"""The dataset and the order it is read in."""
+
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import datasets
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authface.errors import AuthfaceError, UsageError
+from authface.train.cache import Store
+from authface.train.data import Batch, Draw, Faces, Stream, draw
+
+
+def write_dataset(folder: Path, images: list[bytes], prompts: list[str | None]) -> Path:
+    """A Hugging Face dataset folder as the export makes it: id, image, prompt, landmarks."""
+    features = datasets.Features(
+        {
+            "id": datasets.Value("string"),
+            "image": datasets.Image(),
+            "prompt": datasets.Value("string"),
+            "landmarks": datasets.Array2D((68, 2), "float32"),
+        }
+    )
+    rows = [
+        {"id": f"face-{i}", "image": {"bytes": data, "path": None}, "prompt": prompt, "landmarks": [[0.0, 0.0]] * 68}
+        for i, (data, prompt) in enumerate(zip(images, prompts, strict=True))
+    ]
+    (folder / "data").mkdir(parents=True)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+def png(rgb: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    """Lossless."""
+    return cv2.imencode(".png", rgb[..., ::-1])[1].tobytes()
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """A square face, a wide one, and a broken file."""
+    astronaut = skimage.data.astronaut()
+    square, wide = astronaut[0:192, 128:320], astronaut[0:128, 64:384]
+    return write_dataset(tmp_path / "set", [png(square), png(wide), b"\x89PNG broken"], ["a, b", None, "c"])
+
+
+def test_rows(dataset: Path) -> None:
+    """The middle square at the asked size, mirrored when asked; prompts, ids, a limit."""
+    faces = Faces(dataset, 64)
+    assert len(faces) == 3 and len(Faces(dataset, 64, limit=2)) == 2
+    assert faces.prompts == ("a, b", "", "c") and faces.id(1) == "face-1"
+    rgb = faces.rgb(0)
+    assert rgb.shape == (64, 64, 3) and rgb.dtype == np.uint8
+    assert np.array_equal(faces.rgb(0, flip=True), rgb[:, ::-1])
+    middle = skimage.data.astronaut()[0:128, 160:288]
+    assert np.array_equal(faces.rgb(1), cv2.resize(middle, (64, 64), interpolation=cv2.INTER_AREA))
+    assert np.array_equal(Faces(dataset, 192).rgb(0), skimage.data.astronaut()[0:192, 128:320])
+    with pytest.raises(AuthfaceError, match="face-2"):
+        faces.rgb(2)
+
+
+def test_keys_follow_content_and_size(dataset: Path) -> None:
+    """Latents of other pixels or another size are other latents."""
+    faces = Faces(dataset, 64)
+    assert len({faces.key(0), faces.key(1), Faces(dataset, 128).key(0)}) == 3
+    assert faces.key(0) == Faces(dataset, 64).key(0)
+
+
+def test_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
+    """Absent, empty, of other columns."""
+    with pytest.raises(UsageError, match="authface annotate export"):
+        Faces(tmp_path / "absent", 64)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="no dataset"):
+        Faces(tmp_path / "empty", 64)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "train.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UsageError, match="column image"):
+        Faces(tmp_path / "other", 64)
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 40), passes=st.integers(1, 4))
+def test_each_pass_shows_every_face_once(seed: int, count: int, passes: int) -> None:
+    """An order of its own for each pass; the draws depend on nothing but their place."""
+    draws = [draw(seed, count, position, True) for position in range(count * passes)]
+    for epoch in range(passes):
+        shown = draws[epoch * count : (epoch + 1) * count]
+        assert sorted(d.index for d in shown) == list(range(count)) and {d.epoch for d in shown} == {epoch}
+    assert draw(seed, count, count * passes - 1, True) == draws[-1]
+
+
+def test_orders_and_flips_vary() -> None:
+    """Passes differ, about half is mirrored, none where it is off."""
+    draws = [draw(3, 100, position, True) for position in range(1000)]
+    orders = {tuple(d.index for d in draws[e * 100 : e * 100 + 100]) for e in range(10)}
+    assert len(orders) == 10
+    assert 430 < sum(d.flip for d in draws) < 570
+    assert not any(draw(3, 100, position, False).flip for position in range(100))
+
+
+def _ids(draws: list[Draw]) -> Batch:
+    return Batch(tuple(str(d.index) for d in draws))
+
+
+def test_processes_share_the_stream() -> None:
+    """Two processes of batch 3 show what one of batch 6 shows; batch k needs no batch before it."""
+    one = Stream(_ids, 30, 6, 7, True)  # type: ignore[arg-type]
+    two = [Stream(_ids, 30, 3, 7, True, process, 2) for process in range(2)]  # type: ignore[arg-type]
+    for k in (4, 0, 2):
+        assert one[k].ids == two[0][k].ids + two[1][k].ids
+    assert Counter(i for k in range(5) for i in one[k].ids) == Counter(str(i) for i in range(30))
+
+
+def test_the_store_is_whole_or_absent(tmp_path: Path) -> None:
+    """Half precision in, float32 out; a broken file is named."""
+    store = Store(tmp_path)
+    key = "ab" * 32
+    assert store.missing([key, key]) == [key]
+    store.write(key, {"x": torch.arange(4.0)})
+    assert store.missing([key]) == [] and torch.equal(store.read(key)["x"], torch.arange(4.0))
+    store.path(key).write_bytes(b"cut")
+    with pytest.raises(AuthfaceError, match="delete it"):
+        store.read(key)

@@ -1,0 +1,336 @@
+"""The three trainings on real faces with the tiny family: they learn, stop, go on, and write what stock code reads."""
+
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import cv2
+import datasets
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from authface import sdxl
+from authface.console import Console, Tick
+from authface.degrade import PRESETS
+from authface.errors import AuthfaceError, UsageError
+from authface.images import read
+from authface.models import load, make_tiny, resolve
+from authface.train.autoencoder import train_autoencoder
+from authface.train.cache import Store, cache_latents, cache_texts
+from authface.train.controlnet import ControlNetObjective, train_controlnet
+from authface.train.data import Draw, Faces
+from authface.train.loop import learning_rate
+from authface.train.prior import PriorObjective, train_prior
+from authface.train.settings import AutoencoderSettings, ControlNetSettings, PriorSettings, TrainSettings
+
+SIZE = 64
+CPU = torch.device("cpu")
+
+
+class Quiet(Console):
+    """Keeps its lines; sends this process a signal at a step if asked to."""
+
+    def __init__(self, kill_at: int = 0, number: int = signal.SIGTERM) -> None:
+        super().__init__()
+        self.kill_at, self.number, self.lines, self.steps = kill_at, number, list[str](), 0
+
+    def log(self, text: str) -> None:
+        """Keep the line."""
+        self.lines.append(text)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+        """Count steps."""
+
+        def tick(done: int = 1, note: str = "") -> None:
+            if unit == "steps":
+                self.steps += done
+                if self.steps == self.kill_at:
+                    os.kill(os.getpid(), self.number)
+
+        yield tick
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four crops of two real portraits, with prompts."""
+    import matplotlib.cbook
+
+    hopper = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))[..., ::-1]
+    astronaut = skimage.data.astronaut()
+    crops = [astronaut[0:240, 100:340], hopper[20:420, 60:460], astronaut[40:200, 150:310], hopper[60:340, 120:400]]
+    rows = [
+        {
+            "id": f"face-{i}",
+            "image": {"bytes": cv2.imencode(".png", crop[..., ::-1])[1].tobytes(), "path": None},
+            "prompt": ["soft light, smile", "uniform, cap"][i % 2],
+        }
+        for i, crop in enumerate(crops)
+    ]
+    features = datasets.Features(
+        {"id": datasets.Value("string"), "image": datasets.Image(), "prompt": datasets.Value("string")}
+    )
+    folder = tmp_path_factory.mktemp("photoset") / "dataset"
+    (folder / "data").mkdir(parents=True)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family with random weights."""
+    folder = tmp_path_factory.mktemp("family") / "tiny"
+    make_tiny(folder, seed=0, image_size=SIZE)
+    return folder
+
+
+def quick(model: Path, dataset: Path, out: Path, **more: Any) -> dict[str, Any]:
+    """Settings of a run of seconds."""
+    return {
+        "model": str(model), "dataset": dataset, "out": out, "size": SIZE, "steps": 4, "batch": 2, "warmup": 1,
+        "ema": 0.5, "validate_every": 0, "validate_count": 2, "tracker": "none", **more,
+    }  # fmt: skip
+
+
+def weights(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    """A part's tensors."""
+    from safetensors.torch import load_file
+
+    found: dict[str, torch.Tensor] = load_file(str(folder / part / "diffusion_pytorch_model.safetensors"))
+    return found
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (out / "training" / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_autoencoder_learns_faces(dataset: Path, tmp_path: Path) -> None:
+    """The loss falls by a third or more, latents get unit scale, and pictures of clean | reconstructed are drawn."""
+    out = tmp_path / "vae"
+    settings = AutoencoderSettings(
+        dataset=dataset,
+        out=out,
+        size=SIZE,
+        steps=60,
+        batch=4,
+        warmup=2,
+        ema=0.5,
+        validate_every=30,
+        validate_count=2,
+    )
+    done = train_autoencoder(settings, Quiet(), "cpu")
+    lines = metrics(out)
+    assert done.finished and [line["step"] for line in lines] == list(range(1, 61))
+    assert np.mean([line["loss"] for line in lines[-5:]]) < 0.67 * np.mean([line["loss"] for line in lines[:3]])
+    assert sorted(p.name for p in (out / "training" / "validation").iterdir()) == [
+        "step-00000030.png", "step-00000060.png",
+    ]  # fmt: skip
+    faces = Faces(dataset, SIZE)
+    picture = read(out / "training" / "validation" / "step-00000060.png").rgb
+    assert picture.shape == (2 * SIZE, 2 * SIZE, 3) and np.array_equal(picture[:SIZE, :SIZE], faces.rgb(0))
+    vae = load(resolve(str(out)), ["vae"], CPU, torch.float32).vae
+    with torch.no_grad():
+        latents = torch.cat([sdxl.encode(vae, sdxl.to_signed(faces.rgb(i)[None])) for i in range(4)])
+    assert float(latents.square().mean().sqrt()) == pytest.approx(1, rel=0.01)
+    assert list((out / "training" / "tracker").glob("events.*"))
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """SIGTERM saves and ends; the same call finishes; weights and metrics equal those of an unbroken run."""
+    whole = PriorSettings(**quick(tiny, dataset, tmp_path / "whole", save_every=3, accumulate=2))
+    assert train_prior(whole, Quiet(), "cpu", seed=3).finished
+    broken = PriorSettings(**quick(tiny, dataset, tmp_path / "broken", save_every=3, accumulate=2))
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = train_prior(broken, Quiet(kill_at=2), "cpu", seed=3)
+    assert (stopped.finished, stopped.step) == (False, 2) and not (broken.out / "unet").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    console = Quiet()
+    assert train_prior(broken, console, "cpu", seed=3).finished
+    assert console.steps == 2 and console.lines == ["prior: goes on from step 2 of 4"]
+    assert same(weights(whole.out, "unet"), weights(broken.out, "unet"))
+    assert metrics(whole.out) == metrics(broken.out)
+    again = Quiet()
+    assert train_prior(broken, again, "cpu", seed=3).finished and again.steps == 0
+
+
+def test_checkpoints_are_pruned_and_other_settings_refused(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """The last two stay; more steps go on, another rate or seed does not; a second run waits for its turn."""
+    from filelock import FileLock
+
+    values = quick(tiny, dataset, tmp_path / "out", save_every=1)
+    train_prior(PriorSettings(**values), Quiet(), "cpu")
+    folder = tmp_path / "out" / "training"
+    assert sorted(p.name for p in (folder / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    assert train_prior(PriorSettings(**values | {"steps": 5}), Quiet(), "cpu").step == 5
+    with pytest.raises(UsageError, match="begun with lr 0.0001, now 0.001"):
+        train_prior(PriorSettings(**values | {"lr": 1e-3}), Quiet(), "cpu")
+    with pytest.raises(UsageError, match="begun with seed 0, now 1"):
+        train_prior(PriorSettings(**values), Quiet(), "cpu", seed=1)
+    with FileLock(folder / ".lock"), pytest.raises(AuthfaceError, match="another training"):
+        train_prior(PriorSettings(**values), Quiet(), "cpu")
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_faces(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """An absurd rate: one line with the step, the ids, and what to go back to."""
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out", steps=50, save_every=1, lr=1e30, warmup=0))
+    with pytest.raises(AuthfaceError, match=r"the loss is (nan|inf) at step \d+ on face-\d") as caught:
+        train_prior(settings, Quiet(), "cpu")
+    assert "last good checkpoint" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_prior_then_controlnet(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Stage I changes the U-Net alone; stage II leaves it be, trains a ControlNet, and both draw their pictures."""
+    from diffusers import StableDiffusionXLControlNetPipeline
+
+    prior, out = tmp_path / "prior", tmp_path / "authface"
+    drawn: dict[str, Any] = {"validate_every": 4, "validate_steps": 2}
+    train_prior(PriorSettings(**quick(tiny, dataset, prior, **drawn)), Quiet(), "cpu")
+    assert not same(weights(tiny, "unet"), weights(prior, "unet")) and same(weights(tiny, "vae"), weights(prior, "vae"))
+    done = train_controlnet(ControlNetSettings(**quick(prior, dataset, out, **drawn)), Quiet(), "cpu")
+    assert done.finished and same(weights(prior, "unet"), weights(out, "unet"))
+    trained = weights(out, "controlnet")
+    assert float(trained["controlnet_mid_block.weight"].abs().max()) > 0  # the zero convolutions have moved
+    samples = read(prior / "training" / "validation" / "step-00000004.png").rgb
+    rows = read(out / "training" / "validation" / "step-00000004.png").rgb
+    assert samples.shape == (SIZE, 2 * SIZE, 3) and rows.shape == (2 * SIZE, 3 * SIZE, 3)
+    assert np.array_equal(rows[:SIZE, 2 * SIZE :], Faces(dataset, SIZE).rgb(0))
+    pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(str(out))
+    assert pipeline.controlnet.config.conditioning_channels == 3
+
+
+@pytest.fixture(scope="module")
+def stage_two(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> ControlNetObjective:
+    """Stage II's objective before its first step."""
+    from diffusers import ControlNetModel
+
+    settings = ControlNetSettings(**quick(tiny, dataset, tmp_path_factory.mktemp("stage-two")))
+    source, faces = resolve(str(tiny)), Faces(dataset, SIZE)
+    store = Store(settings.out / "cache")
+    parts = load(source, ["vae", "unet", "scheduler"], CPU, torch.float32)
+    parts.unet.requires_grad_(False)
+    parts.controlnet = ControlNetModel.from_unet(parts.unet)
+    null = cache_texts([], source, CPU, store, Quiet()).read([""])
+    latents = cache_latents(faces, source, parts.vae, store, 3, Quiet())
+    return ControlNetObjective(faces, parts, latents, null, PRESETS["gfpgan"], settings, seed=0)
+
+
+def test_equation_1(stage_two: ControlNetObjective) -> None:
+    """With its zero convolutions untrained the loss is the prior's own error, written out by hand."""
+    batch = stage_two.batch([Draw(0, 0, False), Draw(1, 0, True)])
+    loss = stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(4))
+    random = torch.Generator().manual_seed(4)
+    noise = torch.randn(batch.latents.shape, generator=random)
+    steps = torch.randint(1000, (2,), generator=random)
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    kept = torch.cumprod(1 - betas, 0)[steps].float().view(-1, 1, 1, 1)
+    with torch.no_grad():
+        guess = stage_two.parts.unet(
+            kept.sqrt() * batch.latents + (1 - kept).sqrt() * noise, steps,
+            encoder_hidden_states=stage_two.null.states.expand(2, -1, -1),
+            added_cond_kwargs={
+                "text_embeds": stage_two.null.pooled.expand(2, -1),
+                "time_ids": torch.tensor([[SIZE, SIZE, 0, 0, SIZE, SIZE]] * 2),
+            },
+        ).sample  # fmt: skip
+    assert float(loss.detach()) == pytest.approx(float((guess - noise).square().mean()), rel=1e-4)
+
+
+def test_only_the_controlnet_learns_and_the_down_path_keeps_nothing(stage_two: ControlNetObjective) -> None:
+    """Gradients reach the ControlNet; no output of the prior's down blocks carries a graph."""
+    graphs: list[bool] = []
+    hooks = [
+        block.register_forward_hook(lambda module, inputs, output: graphs.append(output[0].requires_grad))
+        for block in stage_two.parts.unet.down_blocks
+    ]
+    batch = stage_two.batch([Draw(2, 0, False)])
+    stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(0)).backward()  # type: ignore[no-untyped-call]
+    for hook in hooks:
+        hook.remove()
+    assert graphs == [False] * len(stage_two.parts.unet.down_blocks)
+    assert all(p.grad is None for p in stage_two.parts.unet.parameters())
+    assert float(stage_two.parts.controlnet.controlnet_mid_block.weight.grad.abs().max()) > 0
+
+
+def test_each_pass_degrades_anew_and_mirrors_together(stage_two: ControlNetObjective) -> None:
+    """Degraded and latents of a mirrored face are both mirrored; passes differ, a repeated one does not."""
+    first, second = (stage_two.batch([Draw(0, epoch, False)]) for epoch in (0, 1))
+    assert torch.equal(first.latents, second.latents) and not torch.equal(first.degraded, second.degraded)
+    assert torch.equal(first.degraded, stage_two.batch([Draw(0, 0, False)]).degraded)
+    assert float(first.degraded.min()) >= 0 and float(first.degraded.max()) <= 1
+    mirrored = stage_two.batch([Draw(0, 0, True)])
+    vae, rgb = stage_two.parts.vae, stage_two.faces.rgb(0, flip=True)
+    with torch.no_grad():
+        expected = sdxl.encode(vae, sdxl.to_signed(rgb[None]))
+    assert torch.allclose(mirrored.latents, expected, atol=2e-3 * float(expected.abs().max()))
+    blur = torch.nn.functional.avg_pool2d
+    distance = [float((blur(d, 16) - blur(sdxl.to_unit(rgb[None]), 16)).abs().mean())
+                for d in (mirrored.degraded, mirrored.degraded.flip(-1))]  # fmt: skip
+    assert distance[0] < 0.5 * distance[1]
+
+
+def test_dropped_prompts_do_not_matter(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """With a dropout of 1 the loss is the empty prompt's; with 0 it is the prompt's own."""
+    source, faces = resolve(str(tiny)), Faces(dataset, SIZE)
+    parts = load(source, ["vae", "unet", "scheduler"], CPU, torch.float32)
+    store = Store(tmp_path / "cache")
+    texts = cache_texts(faces.prompts, source, CPU, store, Quiet())
+    latents = cache_latents(faces, source, parts.vae, store, 2, Quiet())
+    draws = [Draw(0, 0, False), Draw(1, 0, False)]
+    loss: dict[tuple[float, str], float] = {}
+    for dropout in (0.0, 1.0):
+        values = quick(tiny, dataset, tmp_path / "out", prompt_dropout=dropout)
+        objective = PriorObjective(faces, parts, latents, texts, PriorSettings(**values))
+        batch = objective.batch(draws)
+        null = objective.texts.read(["", ""])
+        empty = type(batch)(batch.ids, batch.latents, null.states, null.pooled, batch.null_states, batch.null_pooled)
+        for name, one in (("prompt", batch), ("empty", empty)):
+            with torch.no_grad():
+                value = objective.loss(parts.unet, one, torch.Generator().manual_seed(0))
+            loss[dropout, name] = float(value)
+    assert loss[1.0, "prompt"] == loss[1.0, "empty"] == loss[0.0, "empty"] != loss[0.0, "prompt"]
+
+
+def test_the_cache_is_filled_once(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Another VAE means other files; the same one reads what is there."""
+    other = Path(shutil.copytree(tiny, tmp_path / "other"))
+    vae = load(resolve(str(tiny)), ["vae"], CPU, torch.float32).vae
+    faces, store = Faces(dataset, SIZE), Store(tmp_path / "cache")
+    first = cache_latents(faces, resolve(str(tiny)), vae, store, 2, Quiet())
+    written = {path: path.stat().st_mtime_ns for path in store.folder.rglob("*.safetensors")}
+    assert cache_latents(faces, resolve(str(tiny)), vae, store, 2, Quiet()) == first
+    assert {path: path.stat().st_mtime_ns for path in store.folder.rglob("*.safetensors")} == written
+    make_tiny(other, seed=9, image_size=SIZE)
+    vae = load(resolve(str(other)), ["vae"], CPU, torch.float32).vae
+    assert not set(cache_latents(faces, resolve(str(other)), vae, store, 2, Quiet()).keys) & set(first.keys)
+
+
+def test_the_rate_rises_and_falls() -> None:
+    """Linear over the warm-up, then half a cosine to zero or constant."""
+    falling = TrainSettings(steps=110, warmup=10, lr=1.0)
+    assert [learning_rate(s, falling) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
+    assert [learning_rate(s, falling) for s in (10, 60, 110)] == pytest.approx([1.0, 0.5, 0.0])
+    assert learning_rate(105, TrainSettings(steps=110, warmup=10, lr=1.0, schedule="constant")) == 1.0
+
+
+def test_what_is_missing_is_said_in_one_line(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No prior yet, no dataset, an unknown degradation."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="authface train prior first"):
+        train_controlnet(ControlNetSettings(), Quiet(), "cpu")
+    with pytest.raises(UsageError, match="annotate export"):
+        train_controlnet(ControlNetSettings(model=str(tiny)), Quiet(), "cpu")
+    with pytest.raises(UsageError, match="gfpgan"):
+        train_controlnet(ControlNetSettings(degradation="rain"), Quiet(), "cpu")
