@@ -1,38 +1,55 @@
-"""`annotate export`: a photo set's kept crops as a Hugging Face dataset folder, whole or not at all."""
+"""`annotate export`: the photo set's faces as a Hugging Face dataset that `datasets.load_dataset(folder)` opens."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import shutil
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from authface import images
-from authface.annotate.card import Composition, card
-from authface.annotate.rows import Sample, row, samples
+from authface.annotate import dataset
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
-from authface.files import TEMPORARY, write_errors
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import TEMPORARY, write_errors, write_file
 from authface.photoset import PhotoSet
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    from datasets import Features
-
 VERSION = 1
-GROUP_BYTES = 32 << 20
-"""Images held in memory before they are written as a row group; the hub's viewer reads one at a time."""
-_META_KEY = b"authface"
+STATE = "authface.json"
+"""In the dataset's folder: what it was made from, and what it counts."""
+GROUP_ROWS = 100
+"""Rows a Parquet row group, the unit that is held in memory and that readers fetch."""
+
+
+@dataclass
+class Counts:
+    """What the card says of the rows."""
+
+    rows: int = 0
+    upscaled: int = 0
+    licences: Counter[str] = field(default_factory=Counter)
+    photographers: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    tags: Counter[str] = field(default_factory=Counter)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count one row."""
+        self.rows += 1
+        self.upscaled += bool(row["quality"]["upscaled"])
+        self.licences[row["licence"] or "unknown"] += 1
+        self.photographers[row["photographer"] or "unknown"] += 1
+        self.sources[row["source"]] += 1
+        self.tags.update(f"{tag['group']}: {tag['name']}" for tag in row["tags"])
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The dataset as it lies there; `written` is False where it was up to date."""
+    """Where the dataset is, and whether this run made it."""
 
     folder: Path
     rows: int
@@ -41,191 +58,106 @@ class Exported:
     written: bool
 
 
-def features() -> Features:
-    """Columns of the dataset. Points and boxes are pixels of the crop, its first pixel's centre at (0, 0)."""
-    from datasets import Features, Image, List, Value
-
-    text, number = Value("string"), Value("float32")
-    box = List(number, length=3)
-    quality = dict.fromkeys(("size", "score", "sharpness", "noise", "piqe", "pad_fraction"), number)
-    return Features(
-        {
-            "image": Image(),
-            "prompt": text,
-            "tags": List({"name": text, "group": text, "confidence": number}),
-            "annotator": text,
-            "landmarks": List(List(number, length=2), length=68),
-            "roi": {"left_eye": box, "right_eye": box, "mouth": box},
-            "quality": {**quality, "upscaled": Value("bool")},
-            **dict.fromkeys(("photographer", "licence", "terms", "source", "page_url", "photo_id", "id"), text),
-        }
-    )
-
-
 def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, limit: int = 0) -> Exported:
-    """Write ``SET/dataset``; the caller holds the set's lock. Does nothing where its inputs have not changed.
+    """Write ``SET/dataset``, whole or not at all, with the first `limit` rows or all; the caller holds the set's lock.
 
-    Raises UsageError where crops or tags are missing, AuthfaceError where a crop cannot be read or the disk refuses.
+    Raises UsageError where tags are missing, AuthfaceError where tables are outdated or nothing is kept.
     """
-    annotators = _annotators(photoset, settings)
+    annotators = list(settings.annotators) or photoset.annotators()
+    here = one_line(photoset.root)
+    for name in annotators or ["measured"]:
+        if not photoset.tags(name).parts():
+            raise UsageError(f"{here} has no tags: run authface annotate tags {here} --with {one_line(name)} first")
+    dataset.check_current(photoset, annotators)
     folder = photoset.root / "dataset"
-    identity = _identity(photoset, annotators, settings, limit)
-    if (there := _current(folder, identity)) is not None:
-        return there
+    state = _state(photoset, annotators, settings, limit)
+    before = read_state(folder)
+    if before.get("made_from") == state:
+        return _exported(folder, before["rows"], written=False)
+    total = photoset.crops.counts()["kept"]
+    if not total:
+        raise AuthfaceError(
+            f"{here} has no kept crops: the contact sheet says why; loosen curate.filter and run it again"
+        )
+    beside = photoset.root / f"{TEMPORARY}dataset"
     with write_errors(folder):
-        for left in photoset.root.glob(f"{TEMPORARY}dataset-*"):
-            shutil.rmtree(left)
-    temporary = photoset.root / f"{TEMPORARY}dataset-{secrets.token_hex(6)}"
-    composition = Composition()
-    with write_errors(folder):
-        try:
-            (temporary / "data").mkdir(parents=True)
-            chosen = samples(photoset, annotators, settings)
-            shards = _write(temporary, photoset, chosen, composition, settings, identity, console, limit)
-            if not composition.faces:
-                raise AuthfaceError(f"no crop of {one_line(photoset.root)} has tags: {_advice(photoset)}")
-            (temporary / "README.md").write_text(card(photoset, settings, composition), "utf-8")
-            _swap(temporary, folder)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-    untagged = photoset.crops.counts()["kept"] - composition.faces
-    if untagged and not limit:
-        console.log(f"export: {untagged} kept crops have no tags and were left out: {_advice(photoset)}")
-    return Exported(folder, composition.faces, shards, _bytes(folder), True)
+        shutil.rmtree(beside, ignore_errors=True)
+        counts = Counts()
+        with console.progress("export", min(total, limit or total), "images") as tick:
+            rows = islice(dataset.rows(photoset, annotators, settings), limit or None)
+            for row in _written(beside, rows, settings):
+                counts.add(row)
+                tick()
+        from authface.annotate.card import card
+
+        write_file(beside / "README.md", card(photoset, annotators, settings, counts).encode())
+        write_file(beside / STATE, json.dumps({"made_from": state, "rows": counts.rows}, indent=1).encode())
+        _swap(beside, folder)
+    return _exported(folder, counts.rows, written=True)
 
 
-def _annotators(photoset: PhotoSet, settings: ExportSettings) -> tuple[str, ...]:
-    where, there = one_line(photoset.root), photoset.annotators()
-    if not photoset.crops.counts()["kept"]:
-        raise UsageError(f"{where} has no kept crops to export: run authface curate align {where}")
-    if not there:
-        raise UsageError(f"{where} has no tags: {_advice(photoset)} first")
-    if missing := [name for name in settings.annotators if name not in there]:
-        raise UsageError(f"{where} has no tags by {one_line(missing[0])}: there are {', '.join(there)}")
-    return settings.annotators or tuple(there)
+def _exported(folder: Path, rows: int, *, written: bool) -> Exported:
+    shards = list((folder / "data").glob("*.parquet"))
+    return Exported(folder, rows, len(shards), sum(shard.stat().st_size for shard in shards), written)
 
 
-def _advice(photoset: PhotoSet) -> str:
-    return f"run authface annotate tags {one_line(photoset.root)} --with measured"
+def read_state(folder: Path) -> dict[str, Any]:
+    """What a dataset folder says of itself; empty where there is none of ours."""
+    try:
+        found = json.loads((folder / STATE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _identity(photoset: PhotoSet, annotators: tuple[str, ...], settings: ExportSettings, limit: int) -> str:
-    """sha256 of all that the dataset is made from: every part's own digest, the settings, this code's version."""
-    tables: list[Any] = [photoset.photos, photoset.faces, photoset.crops, *map(photoset.tags, annotators)]
-    digests = [(number, meta.digest) for table in tables for number in table.parts() if (meta := table.meta(number))]
-    text = json.dumps([VERSION, settings.fingerprint(), annotators, digests, limit])
+def _state(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, limit: int) -> str:
+    tables = [photoset.photos, photoset.faces, photoset.crops, *(photoset.tags(name) for name in annotators)]
+    digests = [[meta.digest for part in table.parts() if (meta := table.meta(part))] for table in tables]
+    text = json.dumps([VERSION, annotators, settings.model_dump(mode="json"), limit, digests])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _current(folder: Path, identity: str) -> Exported | None:
-    """The dataset that is there, if it is whole and made of the same."""
+def _written(folder: Path, rows: Iterator[dict[str, Any]], settings: ExportSettings) -> Iterator[dict[str, Any]]:
+    """Write the rows to shards of at most `settings.shard_megabytes` below ``folder/data``, passing them on."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    files = sorted((folder / "data").glob("train-*-of-*.parquet"))
-    if not files or not (folder / "README.md").is_file():
-        return None
+    schema = dataset.features().arrow_schema
+    (folder / "data").mkdir(parents=True)
+    limit = settings.shard_megabytes * 1_000_000
+    writer, size, shards, group = None, 0, 0, list[dict[str, Any]]()
+
+    def flush() -> None:
+        nonlocal group
+        if writer is not None and group:
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
+        group = []
+
     try:
-        found = [pq.read_metadata(file) for file in files]
-    except (OSError, pa.ArrowInvalid):
-        return None
-    whole = files[-1].stem.endswith(f"-of-{len(files):05d}")
-    same = all((meta.metadata or {}).get(_META_KEY) == identity.encode() for meta in found)
-    if not (whole and same):
-        return None
-    return Exported(folder, sum(meta.num_rows for meta in found), len(files), _bytes(folder), False)
-
-
-def _write(
-    temporary: Path,
-    photoset: PhotoSet,
-    chosen: Iterator[Sample],
-    composition: Composition,
-    settings: ExportSettings,
-    identity: str,
-    console: Console,
-    limit: int,
-) -> int:
-    """Write the shards below `temporary` and count what is in them; returns their number."""
-    schema = features().arrow_schema
-    schema = schema.with_metadata({**(schema.metadata or {}), _META_KEY: identity.encode()})
-    shards = _Shards(temporary / "data", schema, settings.shard_megabytes * 1_000_000)
-    total = photoset.crops.counts()["kept"]
-    with console.progress("export", min(total, limit) if limit else total, "images") as tick:
-        for sample in chosen:
-            try:
-                image = images.read_bytes(photoset.root / sample.crop.file)
-            except ImageError as error:
-                where = one_line(photoset.root)
-                raise AuthfaceError(
-                    f"crop {one_line(sample.crop.file)}: {one_line(error)}; run authface curate align {where}"
-                ) from error
-            shards.add(row(sample, image), len(image))
-            composition.add(sample)
-            tick()
-            if composition.faces == limit:
-                break
-    return shards.close()
-
-
-class _Shards:
-    """Rows into Parquet files of at most `most` bytes of images, a row group in memory at a time."""
-
-    def __init__(self, folder: Path, schema: pa.Schema, most: int) -> None:
-        self._folder, self._schema, self._most = folder, schema, most
-        self._writer: Any = None
-        self._rows: list[dict[str, Any]] = []
-        self._held = self._written = self._count = 0
-
-    def add(self, values: dict[str, Any], size: int) -> None:
-        """Take one row whose image has `size` bytes."""
-        if self._written + self._held + size > self._most and self._written + self._held:
-            self._end()
-        self._rows.append(values)
-        self._held += size
-        if self._held >= GROUP_BYTES:
-            self._flush()
-
-    def close(self) -> int:
-        """Write what is held and give the files their final names; returns how many there are."""
-        self._end()
-        for number in range(self._count):
-            name = self._folder / f"train-{number:05d}-of-{self._count:05d}.parquet"
-            (self._folder / f"{number:05d}.parquet").rename(name)
-        return self._count
-
-    def _flush(self) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        if not self._rows:
-            return
-        if self._writer is None:
-            # PNG does not shrink twice; the other columns are small.
-            self._writer = pq.ParquetWriter(
-                self._folder / f"{self._count:05d}.parquet", self._schema, compression="none"
-            )
-        self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
-        self._written += self._held
-        self._rows, self._held = [], 0
-
-    def _end(self) -> None:
-        self._flush()
-        if self._writer is not None:
-            self._writer.close()
-            self._writer, self._written = None, 0
-            self._count += 1
+        for row in rows:
+            bytes_of_image = len(row["image"]["bytes"])
+            if writer is None or size + bytes_of_image > limit:
+                flush()
+                if writer is not None:
+                    writer.close()
+                writer = pq.ParquetWriter(folder / "data" / f"train-{shards:05d}.parquet", schema, compression="zstd")
+                size, shards = 0, shards + 1
+            group.append(row)
+            size += bytes_of_image
+            if len(group) == GROUP_ROWS:
+                flush()
+            yield row
+        flush()
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def _swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`: a kill leaves the old dataset, the new one or none, never a mixture."""
-    old = new.with_name(new.name + "-old")
+    """Put `new` in the place of `folder`; a kill between leaves one of them whole, and the next export mends it."""
+    old = folder.with_name(f"{TEMPORARY}dataset-old")
+    shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
