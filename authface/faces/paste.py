@@ -28,7 +28,7 @@ CHANGE_SIGMA = 1 / 64
 """Of the window over which the change is averaged, in sides of the crop."""
 NEARNESS = 8.0
 """How fast a crop's claim on a pixel falls with the squared distance from its centre, in half sides."""
-STRIP_ROWS = 256
+STRIP_ROWS = 128
 """Rows of the photo that are worked on at once: what keeps a face of thousands of pixels out of memory."""
 
 Image = NDArray[np.uint8]
