@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from authface.annotate.settings import ExportSettings
 from authface.annotate.vocabulary import in_order, prompt
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, ImageError, one_line
+from authface.images import read_bytes
 from authface.photoset import PhotoSet, Table
 from authface.records import Crop, Face, Photo, Tag
 
@@ -118,8 +119,13 @@ def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, chosen: Seque
 
     landmarks = crop_points(np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2)), crop.size)
     file = photoset.root / crop.file
+    try:
+        image = read_bytes(file)
+    except ImageError as error:
+        again = f"run authface curate align {one_line(photoset.root)} after deleting tables/crops"
+        raise AuthfaceError(f"crop {one_line(crop.file)}: {one_line(error)}; {again}") from error
     return {
-        "image": {"bytes": file.read_bytes(), "path": file.name},
+        "image": {"bytes": image, "path": file.name},
         "prompt": prompt(tag for _, tag in chosen),
         "tags": [
             {"name": tag.name, "group": tag.group, "confidence": tag.confidence, "annotator": annotator}

@@ -17,7 +17,7 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, write_errors, write_file
-from authface.photoset import PhotoSet
+from authface.photoset import PhotoSet, Table
 
 VERSION = 1
 STATE = "authface.json"
@@ -88,6 +88,11 @@ def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, li
             for row in _written(beside, rows, settings):
                 counts.add(row)
                 tick()
+        if not counts.rows:
+            shutil.rmtree(beside)
+            raise AuthfaceError(
+                f"{here}: no kept crop has kept tags, nothing to export; see authface annotate tags {here}"
+            )
         from authface.annotate.card import card
 
         write_file(beside / "README.md", card(photoset, annotators, settings, counts).encode())
@@ -111,7 +116,12 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def _state(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, limit: int) -> str:
-    tables = [photoset.photos, photoset.faces, photoset.crops, *(photoset.tags(name) for name in annotators)]
+    tables: list[Table[Any]] = [
+        photoset.photos,
+        photoset.faces,
+        photoset.crops,
+        *(photoset.tags(name) for name in annotators),
+    ]
     digests = [[meta.digest for part in table.parts() if (meta := table.meta(part))] for table in tables]
     text = json.dumps([VERSION, annotators, settings.model_dump(mode="json"), limit, digests])
     return hashlib.sha256(text.encode()).hexdigest()

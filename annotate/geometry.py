@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_RIGID = (36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35)
+RIGID = (36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35)
 """iBUG points that no expression moves much: corners of the eyes, ridge and base of the nose."""
 SHAPE = (
     (-0.500, -0.013, -0.042),
@@ -54,10 +54,10 @@ def find_pose(points: NDArray[np.float64]) -> Pose:
 
     shape = np.array(SHAPE)
     middle = shape.mean(0)
-    seen = points[list(_RIGID)]
+    seen = points[list(RIGID)]
     rows = np.linalg.lstsq(shape - middle, seen - seen.mean(0), rcond=None)[0].T
     u, sizes, v = np.linalg.svd(rows, full_matrices=False)
-    turn, scale = u @ v, float(sizes.mean())
+    turn, scale = u @ v, max(float(sizes.mean()), 1e-6)
     forward = np.cross(turn[0], turn[1])
     nose = np.array([turn[0, 2], turn[1, 2], forward[2]])  # where the face's z axis points, in the picture
     eyes, down = points[[36, 39, 42, 45]].mean(0), turn[:, 1] / max(float(np.hypot(*turn[:, 1])), 1e-6)

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.annotate.geometry import SHAPE, find_pose
+from authface.annotate.geometry import RIGID, SHAPE, find_pose
 from authface.annotate.measured import measure, tags
 from authface.annotate.regions import Regions, find_regions
 from authface.annotate.settings import MeasuredSettings
@@ -128,11 +128,12 @@ def before(backdrop: Callable[[np.random.Generator], Image]) -> Change:
 
 @functools.lru_cache(maxsize=1)
 def _scenes() -> list[Image]:
+    """Photos with sharp detail all over: a square of empty sky, or of a blurred part, would make a false truth."""
     from skimage import data
 
-    grey = (data.camera(), data.coins(), data.brick(), data.grass(), data.gravel())
+    grey = (data.coins(), data.brick(), data.grass(), data.gravel())
     motorcycle = data.stereo_motorcycle()[0]
-    return [data.coffee(), data.rocket(), data.chelsea(), motorcycle, *(np.stack([one] * 3, 2) for one in grey)]
+    return [data.coffee(), motorcycle, *(np.stack([one] * 3, 2) for one in grey)]
 
 
 def scene(blur: float) -> Callable[[np.random.Generator], Image]:
@@ -191,6 +192,7 @@ COLOURS = {"white": (252, 252, 252), "black": (14, 14, 15), "grey": (125, 125, 1
            "red": (190, 25, 30), "blue": (60, 130, 215), "green": (30, 150, 60)}  # fmt: skip
 _OTHER = {"white": "grey", "black": "white", "grey": "blue", "red": "green", "blue": "red", "green": "black"}
 
+# Grain of 3.5 L* gives sharp portraits the skin texture of unretouched ones, a measure of 0.15 to 0.25.
 TRIALS = [
     Trial("light from the left", (relit(-1.6),), (relit(1.6), relit(0))),
     Trial("light from the right", (relit(1.6),), (relit(-1.6), relit(0))),
@@ -212,8 +214,8 @@ TRIALS = [
         Trial(f"{name} background", (before(plain(rgb)),), (before(plain(COLOURS[_OTHER[name]])), before(scene(0))))
         for name, rgb in COLOURS.items()
     ),
-    Trial("detailed skin texture", (skin_of(2.5),), (skin_of(0),)),
-    Trial("smooth skin", (skin_of(0),), (skin_of(2.5),)),
+    Trial("detailed skin texture", (skin_of(3.5),), (skin_of(0),)),
+    Trial("smooth skin", (skin_of(0),), (skin_of(3.5),)),
     Trial("red lipstick", (lips_of(30),), (lips_of(8),)),
 ]
 """What each tag is tried on; the tags of pose and mouth are made of landmarks, see `turned` and the tests."""
