@@ -95,7 +95,7 @@ def resolve(name: str) -> ModelSource:
     if name == "tiny" and not BUILTIN.is_dir():
         raise AuthfaceError(
             "no built-in weights ship in this version: train them (authface train autoencoder, prior, controlnet) "
-            "or give --model FOLDER"
+            "or give a folder: --model FOLDER, in training -O train.prior.model=FOLDER"
         )
     if name in FAMILIES:
         family = FAMILIES[name]
