@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from authface.annotate.export import Counts
 
 
-def card(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, counts: Counts) -> str:
-    """The text of README.md, with the hub's metadata on top."""
+def card(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, counts: Counts, key: str) -> str:
+    """The text of README.md, with the hub's metadata on top; `key` is in the shards' names."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -31,6 +31,7 @@ def card(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, co
         size=next(iter(photoset.crops)).size,
         size_category=_size_category(counts.rows),
         counts=counts,
+        key=key,
         annotators=annotators,
         settings=settings,
         composition=[

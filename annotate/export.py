@@ -22,6 +22,9 @@ from authface.photoset import PhotoSet, Table
 VERSION = 1
 STATE = "authface.json"
 """In the dataset's folder: what it was made from, and what it counts."""
+SHARD_KEY = 16
+"""Digits of the content's digest in the shards' names and in the card's pattern of them. `datasets` keys its cache by
+the card's patterns alone: without it, any two folders called ``dataset`` would open as the one that came first."""
 GROUP_ROWS = 100
 """Rows a Parquet row group, the unit that is held in memory and that readers fetch."""
 
@@ -85,7 +88,7 @@ def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, li
         counts = Counts()
         with console.progress("export", min(total, limit or total), "images") as tick:
             rows = islice(dataset.rows(photoset, annotators, settings), limit or None)
-            for row in _written(beside, rows, settings):
+            for row in _written(beside, rows, settings, state[:SHARD_KEY]):
                 counts.add(row)
                 tick()
         if not counts.rows:
@@ -95,7 +98,7 @@ def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, li
             )
         from authface.annotate.card import card
 
-        write_file(beside / "README.md", card(photoset, annotators, settings, counts).encode())
+        write_file(beside / "README.md", card(photoset, annotators, settings, counts, state[:SHARD_KEY]).encode())
         write_file(beside / STATE, json.dumps({"made_from": state, "rows": counts.rows}, indent=1).encode())
         _swap(beside, folder)
     return _exported(folder, counts.rows, written=True)
@@ -127,7 +130,9 @@ def _state(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, 
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _written(folder: Path, rows: Iterator[dict[str, Any]], settings: ExportSettings) -> Iterator[dict[str, Any]]:
+def _written(
+    folder: Path, rows: Iterator[dict[str, Any]], settings: ExportSettings, key: str
+) -> Iterator[dict[str, Any]]:
     """Write the rows to shards of at most `settings.shard_megabytes` below ``folder/data``, passing them on."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -150,7 +155,8 @@ def _written(folder: Path, rows: Iterator[dict[str, Any]], settings: ExportSetti
                 flush()
                 if writer is not None:
                     writer.close()
-                writer = pq.ParquetWriter(folder / "data" / f"train-{shards:05d}.parquet", schema, compression="zstd")
+                shard = folder / "data" / f"train-{key}-{shards:05d}.parquet"
+                writer = pq.ParquetWriter(shard, schema, compression="zstd")
                 size, shards = 0, shards + 1
             group.append(row)
             size += bytes_of_image

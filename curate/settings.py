@@ -52,7 +52,7 @@ class AlignSettings(Settings):
 
     size: int = Field(512, ge=64, le=4096, multiple_of=8)
     """Side of the crops, pixels: 256, 512, 1024."""
-    max_disagreement: float = Field(0.12, gt=0)
+    max_disagreement: float = Field(0.15, gt=0)
     """Largest mean distance between dlib's and RetinaFace's eyes, nose and mouth corners, over the eyes' distance."""
     max_pad: float = Field(0.35, ge=0, le=1)
     """Largest share of a crop that may lie outside the photo and be filled by reflection."""
