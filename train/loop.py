@@ -93,7 +93,7 @@ def fit(
         folder.claim(settings, seed)
         trainer = Trainer(objective, settings, device, seed, folder)
         begun = trainer.resume()
-        if begun:
+        if 0 < begun < settings.steps:
             console.log(f"{title}: goes on from step {begun} of {settings.steps}")
         with console.progress(title, settings.steps - begun, "steps") as tick:
             for loss in trainer.steps():
