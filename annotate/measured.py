@@ -163,7 +163,6 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
 def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
     yield "light from the left", _above(-m.light, limits.side_light, 0.1)
     yield "light from the right", _above(m.light, limits.side_light, 0.1)
-    yield "even light", _above(-abs(m.light), -limits.even_light, 0.1)
     yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
     yield "high key", _above(m.lightness, limits.high_key, 1.5)
     yield "high contrast", _above(m.contrast, limits.high_contrast, 1.5)

@@ -34,8 +34,6 @@ class MeasuredSettings(Settings):
     """Largest such detail of smooth skin."""
     side_light: float = 0.8
     """Least difference of light across the face, stops."""
-    even_light: float = 0.4
-    """Largest such difference of even light."""
     low_key: float = 22
     """Largest median L* of a low key picture."""
     high_key: float = 78
@@ -44,7 +42,7 @@ class MeasuredSettings(Settings):
     """Least distance of the 5th and 95th percentile of L*."""
     low_contrast: float = 50
     """Largest such distance of low contrast."""
-    monochrome: float = 2
+    monochrome: float = 1.2
     """Largest chroma that is left in a monochrome picture when every tone is given one colour."""
     grey: float = 3
     """Largest mean chroma of a black and white picture; a toned one has more."""
@@ -54,7 +52,7 @@ class MeasuredSettings(Settings):
     """Largest such ratio of a cool picture."""
     vivid: float = 32
     """Least mean chroma of vivid colours."""
-    muted: float = 8
+    muted: float = 9
     """Largest mean chroma of muted colours."""
     background_share: float = 0.04
     """A background of a smaller share of the crop is not described."""
@@ -62,9 +60,9 @@ class MeasuredSettings(Settings):
     """Largest distance of a plain background's pixels from its median colour, L* a* b*."""
     plain_detail: float = 1.5
     """Largest coarse detail of a plain background, L*."""
-    background_edges: float = 2
+    background_edges: float = 1.5
     """Least coarse detail of a background whose sharpness is judged, L*."""
-    shallow: float = 0.55
+    shallow: float = 0.65
     """Largest sharpness of a background out of focus, against the face's."""
     in_focus: float = 0.95
     """Least sharpness of a background in focus, against the face's."""

@@ -196,7 +196,6 @@ _OTHER = {"white": "grey", "black": "white", "grey": "blue", "red": "green", "bl
 TRIALS = [
     Trial("light from the left", (relit(-1.6),), (relit(1.6), relit(0))),
     Trial("light from the right", (relit(1.6),), (relit(-1.6), relit(0))),
-    Trial("even light", (relit(0),), (relit(-1.2), relit(1.2))),
     Trial("low key", (tone(lightness=14),), (tone(lightness=40), tone(lightness=60))),
     Trial("high key", (tone(lightness=86),), (tone(lightness=60), tone(lightness=40))),
     Trial("low contrast", (tone(lightness=50, contrast=0.5),), (tone(lightness=50),)),
