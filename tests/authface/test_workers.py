@@ -10,7 +10,7 @@ import pytest
 from authface.errors import AuthfaceError
 from authface.workers import processes
 
-WORK = '''
+WORK = """
 import os, signal, time
 from dataclasses import dataclass
 from authface.errors import AuthfaceError
@@ -41,7 +41,7 @@ class Work:
 
     def failed(self, row, reason, detail):
         return [Photo(id=str(row), source="", source_id="", file="", status="failed", reason=reason, detail=detail)]
-'''
+"""
 
 
 @pytest.fixture
