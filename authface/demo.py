@@ -194,14 +194,14 @@ def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDAr
     write_file(degraded, images.encode_png(degrade(clean[:side, :side], run.seed, preset(DEGRADATION))))
     settings = run.settings("restore", RestoreSettings, model=str(model), report=False)
     session = Session(Request(settings, device=run.device, seed=run.seed), run.console)
-    restore_jobs(jobs_of([degraded], restored, session), session, overwrite=True)
+    restore_jobs(jobs_of([degraded], restored, settings.format), session, overwrite=True)
     return images.read(degraded).rgb, images.read(restored).rgb
 
 
 def _restored(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> report.Section:
     text = (
         f"The photo is degraded (preset {DEGRADATION}: blur, downsampling, noise, JPEG), its face found, aligned, "
-        "restored by the family trained above, and pasted back; nothing outside of the face's mask changes. What "
-        "the face looks like is what a few dozen steps can do."
+        "restored by the family trained above, and pasted back; nothing outside of the face's mask changes. After "
+        "so few steps the face itself is little more than noise: authface restore --model FOLDER takes a trained one."
     )
     return report.Section("Restore", text, pairs=[report.Comparison("degraded | restored", before, after)])

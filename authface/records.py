@@ -16,7 +16,7 @@ Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
 Points5 = tuple[float, ...]
-"""x, y of: the eye on the left of the picture, the eye on its right, nose tip, left and right mouth corner; 10 numbers."""
+"""x, y of: the eye on the picture's left, the eye on its right, nose tip, left and right mouth corner; 10 numbers."""
 Points68 = tuple[float, ...]
 """x, y of the 68 iBUG points in dlib's order; 136 numbers."""
 

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.annotate.geometry import RIGID, SHAPE, find_pose
+from authface.annotate.geometry import SHAPE, find_pose
 from authface.annotate.measured import measure, tags
 from authface.annotate.regions import Regions, find_regions
 from authface.annotate.settings import MeasuredSettings

@@ -213,14 +213,15 @@ def finish(
 ) -> PhotoResult:
     """Give the restored crops their colours and put them into the photo."""
     grey = is_grey(rgb)
-    pairs: list[tuple[Aligned, NDArray[np.uint8]]] = []
-    faces = list(search.skipped)
-    for one, crop in zip(search.found, restored, strict=True):
-        fixed = FIXES[settings.colour](crop, one.aligned.rgb)
+    faces, pasted, out = list(search.skipped), list[tuple[Aligned, NDArray[np.uint8]]](), rgb
+    for one, crop in reversed(list(zip(search.found, restored, strict=True))):
+        source = one.aligned.rgb
+        fixed = FIXES[settings.colour](crop, source)
         if grey:
             fixed = to_grey(fixed)
-        pairs.append((one.aligned, fixed))
-        faces.append(replace(one.face, before=one.aligned.rgb, after=fixed))
-    is_whole = any(one.face.placed_by == "whole" for one in search.found)
-    out = _replace(rgb, *pairs[0]) if is_whole else paste_all(rgb, pairs)
-    return PhotoResult(out, tuple(sorted(faces, key=lambda face: face.index)))
+        if one.face.placed_by == "whole":
+            out = _replace(out, one.aligned, fixed)
+        else:
+            pasted.append((one.aligned, fixed))
+        faces.append(replace(one.face, before=source, after=fixed))
+    return PhotoResult(paste_all(out, pasted), tuple(sorted(faces, key=lambda face: face.index)))
