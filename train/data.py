@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -46,6 +47,13 @@ class Batch:
 
 B = TypeVar("B", bound=Batch)
 
+_MIRRORED = {"left": "right", "right": "left"}
+
+
+def mirrored(prompt: str) -> str:
+    """The prompt of the mirrored picture: left and right change places, as words of their own."""
+    return re.sub(r"\b(left|right)\b", lambda found: _MIRRORED[found.group()], prompt)
+
 
 class Faces:
     """The rows of a dataset folder as square RGB images.
@@ -72,6 +80,10 @@ class Faces:
         if "prompt" not in self._rows.column_names:
             return ("",) * self._count
         return tuple(prompt or "" for prompt in self._rows["prompt"][: self._count])
+
+    def prompt(self, index: int, flip: bool) -> str:
+        """What a row shows, mirrored if `flip`."""
+        return mirrored(self.prompts[index]) if flip else self.prompts[index]
 
     def data(self, index: int) -> bytes:
         """The encoded image of a row."""

@@ -13,7 +13,7 @@ from authface import sdxl
 from authface.layout import write_family
 from authface.models import Parts, load, pick_device, resolve
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
-from authface.train.data import Batch, Draw, Faces
+from authface.train.data import Batch, Draw, Faces, mirrored
 from authface.train.loop import Outcome, fit
 from authface.train.picture import grid, sample
 from authface.train.settings import PriorSettings
@@ -60,7 +60,10 @@ class PriorObjective:
 
     def batch(self, draws: Sequence[Draw]) -> PriorBatch:
         """Cached latents and prompts."""
-        text, null = self.texts.read([self.faces.prompts[draw.index] for draw in draws]), self.texts.read([""])
+        text, null = (
+            self.texts.read([self.faces.prompt(draw.index, draw.flip) for draw in draws]),
+            self.texts.read([""]),
+        )
         latents = torch.stack([self.latents.read(draw.index, draw.flip) for draw in draws])
         ids = tuple(self.faces.id(draw.index) for draw in draws)
         return PriorBatch(ids, latents, text.states, text.pooled, null.states, null.pooled)
@@ -100,7 +103,8 @@ def train_prior(
     faces = Faces(settings.dataset, settings.size, limit)
     where = pick_device(device)
     store = Store(settings.cache or settings.out / "training" / "cache")
-    texts = cache_texts(faces.prompts, source, where, store, console)
+    prompts = [*faces.prompts, *(mirrored(prompt) for prompt in faces.prompts if settings.flip)]
+    texts = cache_texts(prompts, source, where, store, console)
     parts = load(source, ["vae", "unet", "scheduler"], where, torch.float32)
     parts.vae.requires_grad_(False)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)

@@ -78,6 +78,18 @@ def test_the_dataset_opens_typed_and_holds_what_the_tables_hold(photoset: PhotoS
     assert (rows.features["image"].dtype, rows.features["landmarks"].length) == ("PIL.Image.Image", 68)
 
 
+def test_one_cache_tells_two_exports_apart(photoset: PhotoSet, tmp_path: Path) -> None:
+    """`datasets` keys its cache by the card's file patterns, not by the folder or what is in it."""
+    tag(photoset)
+    whole = export(photoset, ExportSettings(), Console())
+    assert len(loaded(whole.folder, tmp_path)) == whole.rows
+    settings = ExportSettings(least_confidence=0.999)
+    sure = export(photoset, settings, Console())
+    assert sure.written
+    confidences = [entry["confidence"] for row in loaded(sure.folder, tmp_path) for entry in row["tags"]]
+    assert all(confidence >= 0.999 for confidence in confidences)
+
+
 def test_regions_lie_where_the_points_are() -> None:
     points = np.zeros((68, 2))
     points[36:42] = [[90, 120], [98, 114], [106, 114], [114, 120], [106, 124], [98, 124]]

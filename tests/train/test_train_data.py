@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
 from authface.train.cache import Store
-from authface.train.data import Batch, Draw, Faces, Stream, draw
+from authface.train.data import Batch, Draw, Faces, Stream, draw, mirrored
 
 
 def write_dataset(folder: Path, images: list[bytes], prompts: list[str | None]) -> Path:
@@ -126,3 +126,13 @@ def test_the_store_is_whole_or_absent(tmp_path: Path) -> None:
     store.path(key).write_bytes(b"cut")
     with pytest.raises(AuthfaceError, match="delete it"):
         store.read(key)
+
+
+@given(st.text("leftrigh, ", max_size=40))
+def test_mirroring_twice_is_the_prompt(prompt: str) -> None:
+    assert mirrored(mirrored(prompt)) == prompt
+
+
+def test_a_mirrored_face_has_a_mirrored_prompt() -> None:
+    assert mirrored("light from the left, head turned to the right") == "light from the right, head turned to the left"
+    assert mirrored("leftover, upright") == "leftover, upright"
