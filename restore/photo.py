@@ -213,7 +213,8 @@ def finish(
 ) -> PhotoResult:
     """Give the restored crops their colours and put them into the photo."""
     grey = is_grey(rgb)
-    faces, pasted, out = list(search.skipped), list[tuple[Aligned, NDArray[np.uint8]]](), rgb
+    out, faces = rgb, list(search.skipped)
+    pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
     for one, crop in reversed(list(zip(search.found, restored, strict=True))):
         source = one.aligned.rgb
         fixed = FIXES[settings.colour](crop, source)
