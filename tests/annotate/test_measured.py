@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface import images
-from authface.annotate.geometry import find_pose
+from authface.annotate.geometry import RIGID, find_pose
 from authface.annotate.measured import Measures, measure, tags
 from authface.annotate.regions import find_regions
 from authface.annotate.settings import MeasuredSettings
@@ -120,14 +120,14 @@ def test_grey_pictures_have_no_colour_tags(faces: dict[str, Face]) -> None:
 def test_a_turned_head_is_turned_to_its_side(seed: int, degrees: float, side: int) -> None:
     rng = np.random.default_rng(seed)
     points = np.full((68, 2), 128.0)
-    points[list(BENCHMARK.RIGID)] = BENCHMARK.turned(side * degrees, rng)
+    points[list(RIGID)] = BENCHMARK.turned(side * degrees, rng)
     assert find_pose(points).yaw * side > 8  # the limit of a head that faces the camera
 
 
 @given(st.floats(-60, 60), st.floats(0.2, 5), st.floats(-500, 500), st.floats(-500, 500))
 def test_pose_is_the_same_anywhere_at_any_size(roll: float, scale: float, x: float, y: float) -> None:
     points = np.full((68, 2), 128.0)
-    points[list(BENCHMARK.RIGID)] = BENCHMARK.turned(20, np.random.default_rng(3))
+    points[list(RIGID)] = BENCHMARK.turned(20, np.random.default_rng(3))
     turn = np.radians(roll)
     matrix = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     before, after = find_pose(points), find_pose(points @ matrix.T * scale + [x, y])
