@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.annotate.detail import Detail
+    from authface.annotate.eyes import Eye
     from authface.annotate.regions import Regions
 
 
@@ -47,6 +48,9 @@ class Measures:
     """Degrees; > 0 turned to the picture's right."""
     tilt: float
     """Degrees; > 0 the head leans to the picture's right."""
+    left_eye: Eye
+    """The eye on the picture's left."""
+    right_eye: Eye
     mouth_open: float
     """Gap of the inner lips over their width."""
     smile: float
@@ -79,7 +83,7 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
     """
     import numpy as np
 
-    from authface.annotate import detail, geometry, light
+    from authface.annotate import detail, eyes, geometry, light
     from authface.annotate.regions import SIDE, find_regions
 
     regions = find_regions(rgb, landmarks)
@@ -91,6 +95,7 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
     features = detail.measure(bands, regions.features, detail.EDGES)
     behind = detail.measure(bands, regions.background, detail.EDGES)
     colour, spread = _background(regions)
+    left_eye, right_eye = eyes.measure(regions)
     return Measures(
         light=light.direction(regions),
         lightness=lightness,
@@ -102,6 +107,8 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
         lip_redness=light.lip_redness(regions),
         yaw=regions.pose.yaw,
         tilt=regions.pose.roll + tilt,
+        left_eye=left_eye,
+        right_eye=right_eye,
         mouth_open=geometry.mouth_open(points),
         smile=geometry.mouth_width(points) + 2 * geometry.corner_lift(points),
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
@@ -154,10 +161,27 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
     yield "smiling", _above(m.smile, limits.smile, 0.04)
     yield "mouth open", _above(m.mouth_open, limits.mouth_open, 0.02)
     yield "mouth closed", _above(-m.mouth_open, -limits.mouth_closed, 0.02)
+    yield from _of_eyes(m.left_eye, m.right_eye, limits)
     yield "red lipstick", _above(m.lip_redness, limits.lipstick, 1.5)
     if m.sharpness >= limits.sharp_face:
         yield "detailed skin texture", _above(m.skin_texture, limits.skin_texture, 0.01)
         yield "smooth skin", _above(-m.skin_texture, -limits.skin_smooth, 0.005)
+
+
+def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
+    """Both eyes have to agree; what lies between open and closed, or between the camera and a side, has no word."""
+    shut = min(
+        _above(-max(left.opening, right.opening), -limits.eyes_shut, 0.01),
+        _above(min(left.bend, right.bend), limits.lashes_hang, 0.01),
+        _above(-max(left.disc, right.disc), -limits.no_iris, 0.03),
+    )
+    yield "eyes closed", shut
+    unseen = max(left.disc, right.disc) < limits.no_iris  # only one: in the corner of an eye it has no second flank
+    if unseen or min(left.opening, right.opening) < limits.eyes_open or min(left.iris, right.iris) < limits.iris:
+        return
+    yield "looking at the camera", _above(-max(abs(left.gaze), abs(right.gaze)), -limits.gaze_camera, 0.03)
+    yield "looking to the left", _above(-max(left.gaze, right.gaze), limits.gaze_aside, 0.05)
+    yield "looking to the right", _above(min(left.gaze, right.gaze), limits.gaze_aside, 0.05)
 
 
 def _of_light(m: Measures, limits: MeasuredSettings) -> Found:

@@ -24,6 +24,20 @@ class MeasuredSettings(Settings):
     """Least gap of the lips over their width."""
     mouth_closed: float = 0.05
     """Largest gap of the lips of a closed mouth."""
+    eyes_shut: float = 0.155
+    """Largest gap of the lids of closed eyes over their width."""
+    lashes_hang: float = 0.015
+    """Least contrast by which a hanging line of lashes outdoes an arched lid, over the skin's L*."""
+    no_iris: float = 0.24
+    """Largest contrast of a dark spot in closed eyes, over the skin's L*; the gaze needs more in one eye."""
+    eyes_open: float = 0.2
+    """Least gap of the lids over their width where the gaze is judged."""
+    iris: float = 0.15
+    """Least contrast of what is dark between the lids with the rest, over the skin's L*, where the gaze is judged."""
+    gaze_camera: float = 0.12
+    """Largest distance of both irises from where they would look at the camera, of half the eye's width."""
+    gaze_aside: float = 0.34
+    """Least such distance, both to one side, of a look aside."""
     lipstick: float = 20
     """Least difference of a* between lips and cheeks."""
     sharp_face: float = 0.35

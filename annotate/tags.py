@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ANNOTATOR = "measured"
 """Name of the annotator, and of its table."""
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,8 @@ VOCABULARY: Final[dict[str, tuple[str, ...]]] = {
         "mouth closed",
         "eyes closed",
         "looking at the camera",
+        "looking to the left",
+        "looking to the right",
     ),
     "hair": (
         "long hair",
