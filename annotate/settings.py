@@ -32,11 +32,11 @@ class MeasuredSettings(Settings):
     """Largest contrast of a dark spot in closed eyes, over the skin's L*; the gaze needs more in one eye."""
     eyes_open: float = 0.2
     """Least gap of the lids over their width where the gaze is judged."""
-    iris: float = 0.15
+    iris: float = 0.2
     """Least contrast of what is dark between the lids with the rest, over the skin's L*, where the gaze is judged."""
     gaze_camera: float = 0.12
     """Largest distance of both irises from where they would look at the camera, of half the eye's width."""
-    gaze_aside: float = 0.34
+    gaze_aside: float = 0.36
     """Least such distance, both to one side, of a look aside."""
     lipstick: float = 20
     """Least difference of a* between lips and cheeks."""

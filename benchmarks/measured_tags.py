@@ -4,7 +4,8 @@
 
 FOLDER_OF_CROPS holds FFHQ-aligned square crops, as `authface curate align` writes them (photoset/crops). Each
 is changed twice for every tag, so that the tag is true of one and false of the other: relit, tinted,
-desaturated, its background replaced, its skin smoothed, its lips painted.
+desaturated, its background replaced, its skin smoothed, its lips painted, its irises moved. Closed eyes have no
+such truth: `tests/annotate/test_eyes.py` paints a few.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 
 from authface.annotate.geometry import SHAPE, find_pose
 from authface.annotate.measured import measure, tags
-from authface.annotate.regions import Regions, find_regions
+from authface.annotate.regions import LEFT_EYE, RIGHT_EYE, Regions, find_regions
 from authface.annotate.settings import MeasuredSettings
 
 Image = NDArray[np.uint8]
@@ -188,6 +189,22 @@ def lips_of(redness: float) -> Change:
     return change
 
 
+def gazing(aside: float) -> Change:
+    """Both irises moved to the right by `aside` halves of the eye's width; the lids and what is around them stay."""
+
+    def change(regions: Regions, rng: np.random.Generator) -> Image:
+        y, x = np.mgrid[:256, :256].astype(np.float32)
+        move = np.zeros((256, 256), np.float32)
+        for eye in (LEFT_EYE, RIGHT_EYE):
+            lids = regions.points[eye]
+            half, middle = np.hypot(*(lids[3] - lids[0])) / 2, lids.mean(0)
+            across, down = (x - middle[0]) / half, (y - middle[1]) / (0.8 * half)
+            move += aside * half * np.clip(2 - 2 * across**2, 0, 1) * np.clip(2 - 2 * down**2, 0, 1)
+        return cv2.remap(regions.rgb, x - move.astype(np.float32), y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+
+    return change
+
+
 COLOURS = {"white": (252, 252, 252), "black": (14, 14, 15), "grey": (125, 125, 125),
            "red": (190, 25, 30), "blue": (60, 130, 215), "green": (30, 150, 60)}  # fmt: skip
 _OTHER = {"white": "grey", "black": "white", "grey": "blue", "red": "green", "blue": "red", "green": "black"}
@@ -218,6 +235,13 @@ TRIALS = [
     Trial("red lipstick", (lips_of(30),), (lips_of(8),)),
 ]
 """What each tag is tried on; the tags of pose and mouth are made of landmarks, see `turned` and the tests."""
+
+GAZE_TRIALS = [
+    Trial("looking to the left", (gazing(-0.6),), (gazing(0), gazing(0.6))),
+    Trial("looking to the right", (gazing(0.6),), (gazing(0), gazing(-0.6))),
+    Trial("looking at the camera", (gazing(0),), (gazing(-0.6), gazing(0.6))),
+]
+"""Apart, because their recall is low by intent, and because not every unchanged portrait looks at the camera."""
 
 
 def turned(yaw: float, rng: np.random.Generator) -> NDArray[np.float64]:
@@ -267,7 +291,7 @@ def main() -> None:
     rate = len(faces) / (time.perf_counter() - start)
     regions = [find_regions(rgb, points) for rgb, points in faces]
     print(f"{'tag':<26}precision  recall    crops")
-    for trial in TRIALS:
+    for trial in [*TRIALS, *GAZE_TRIALS]:
         precision, recall, count = score(trial, regions, MeasuredSettings())
         print(f"{trial.tag:<26}{precision:9.3f}{recall:8.3f}{count:9d}", flush=True)
     print(f"{rate:.0f} images/s on one thread, {faces[0][0].shape[0]} px, without decoding")
