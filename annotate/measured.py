@@ -30,6 +30,10 @@ class Measures:
 
     light: float
     """Light across the face in stops; > 0 where it comes from the picture's right."""
+    shadow_edges: float
+    """Narrow edges of shadows, percent of the lower face's skin."""
+    steepness: float
+    """Steepest shading of the skin, stops a pixel; 9 where the skin is burnt or black."""
     lightness: float
     """Median L* of the crop, 0..100."""
     skin_lightness: float
@@ -98,6 +102,8 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
     left_eye, right_eye = eyes.measure(regions)
     return Measures(
         light=light.direction(regions),
+        shadow_edges=light.shadow_edges(regions),
+        steepness=light.steepness(regions),
         lightness=lightness,
         skin_lightness=skin_lightness,
         contrast=light.contrast(regions),
@@ -187,6 +193,9 @@ def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
 def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
     yield "light from the left", _above(-m.light, limits.side_light, 0.1)
     yield "light from the right", _above(m.light, limits.side_light, 0.1)
+    if m.sharpness >= limits.sharp_face:
+        yield "hard light", _above(m.shadow_edges, limits.hard_light, 0.8)
+        yield "soft light", _above(-m.steepness, -limits.soft_light, 0.006) * (m.shadow_edges == 0)
     yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
     yield "high key", _above(m.lightness, limits.high_key, 1.5)
     yield "high contrast", _above(m.contrast, limits.high_contrast, 1.5)

@@ -41,13 +41,17 @@ class MeasuredSettings(Settings):
     lipstick: float = 20
     """Least difference of a* between lips and cheeks."""
     sharp_face: float = 0.35
-    """Faces less sharp than this (middle over coarse detail) say nothing of skin or depth of field."""
+    """Faces less sharp than this (middle over coarse detail) say nothing of skin, hardness or depth of field."""
     skin_texture: float = 0.15
     """Least fine detail of the cheeks over that of eyes, brows and mouth."""
     skin_smooth: float = 0.06
     """Largest such detail of smooth skin."""
     side_light: float = 0.8
     """Least difference of light across the face, stops."""
+    hard_light: float = 5
+    """Least share of narrow shadow edges on the lower face in hard light, percent of its skin."""
+    soft_light: float = 0.065
+    """Largest steepness of the skin's shading in soft light, stops a pixel of 256."""
     low_key: float = 22
     """Largest median L* of a low key picture."""
     high_key: float = 78

@@ -205,6 +205,29 @@ def gazing(aside: float) -> Change:
     return change
 
 
+def shadowed(blur: float) -> Change:
+    """The shadow of something round over a part of the face, 1.8 stops deep, its edge blurred by `blur` px."""
+
+    def change(regions: Regions, rng: np.random.Generator) -> Image:
+        y, x = np.mgrid[:256, :256]
+        (across, down), scale = regions.pose.centre, regions.pose.scale
+        angle, radius, reach = rng.uniform(0, 2 * np.pi), 1.2 * scale, rng.uniform(0.9, 1.4) * scale
+        shadow = np.hypot(x - across - reach * np.cos(angle), y - down - reach * np.sin(angle)) < radius
+        depth = cv2.GaussianBlur(shadow.astype(np.float32), (0, 0), blur)
+        return encoded(linear(regions.rgb) * 2 ** (-1.8 * depth)[..., None])
+
+    return change
+
+
+def filled(regions: Regions, rng: np.random.Generator) -> Image:
+    """The skin's light drawn towards its median, to a third of its distance in stops, as a large fill light does."""
+    light = linear(regions.rgb)
+    stops = np.log2(light.mean(2) + 1e-3)
+    middle = float(np.median(stops[regions.skin])) if regions.skin.any() else 0.0
+    mask = cv2.GaussianBlur(regions.skin.astype(np.float32), (0, 0), 4)
+    return encoded(light * 2 ** (mask * (middle - stops) * 2 / 3)[..., None])
+
+
 COLOURS = {"white": (252, 252, 252), "black": (14, 14, 15), "grey": (125, 125, 125),
            "red": (190, 25, 30), "blue": (60, 130, 215), "green": (30, 150, 60)}  # fmt: skip
 _OTHER = {"white": "grey", "black": "white", "grey": "blue", "red": "green", "blue": "red", "green": "black"}
@@ -240,6 +263,10 @@ GAZE_TRIALS = [
     Trial("looking to the left", (gazing(-0.6),), (gazing(0), gazing(0.6))),
     Trial("looking to the right", (gazing(0.6),), (gazing(0), gazing(-0.6))),
     Trial("looking at the camera", (gazing(0),), (gazing(-0.6), gazing(0.6))),
+]
+LIGHT_TRIALS = [
+    Trial("hard light", (shadowed(1.2),), (shadowed(14), filled)),
+    Trial("soft light", (filled,), (shadowed(1.2),)),
 ]
 """Apart, because their recall is low by intent, and because not every unchanged portrait looks at the camera."""
 
@@ -291,7 +318,7 @@ def main() -> None:
     rate = len(faces) / (time.perf_counter() - start)
     regions = [find_regions(rgb, points) for rgb, points in faces]
     print(f"{'tag':<26}precision  recall    crops")
-    for trial in [*TRIALS, *GAZE_TRIALS]:
+    for trial in [*TRIALS, *GAZE_TRIALS, *LIGHT_TRIALS]:
         precision, recall, count = score(trial, regions, MeasuredSettings())
         print(f"{trial.tag:<26}{precision:9.3f}{recall:8.3f}{count:9d}", flush=True)
     print(f"{rate:.0f} images/s on one thread, {faces[0][0].shape[0]} px, without decoding")

@@ -86,6 +86,26 @@ def test_a_tag_follows_what_was_done_to_the_picture(trial, face: str, faces: dic
 
 
 @pytest.mark.parametrize("face", ["astronaut", "hopper"])
+def test_hardness_is_that_of_the_shadow(face: str, faces: dict[str, Face]) -> None:
+    """The same shadows, sharp and blurred; then the face filled with light. The limit is half the usual one."""
+    limits = MeasuredSettings(hard_light=2.5)
+    regions = find_regions(*faces[face])
+    sharp, blurred = [], []
+    for seed in range(12):
+        for blur, found in ((1.2, sharp), (14.0, blurred)):
+            rgb = BENCHMARK.shadowed(blur)(regions, np.random.default_rng(seed))
+            found.append(measure(rgb, regions.points))
+    assert np.mean([m.shadow_edges for m in sharp]) > 1 + np.mean([m.shadow_edges for m in blurred])
+    said = [{tag.name for tag in tags(m, limits)} & {"hard light", "soft light"} for m in sharp + blurred]
+    assert {"hard light"} in said[:12]
+    assert "soft light" not in set().union(*said[:12])
+    assert "hard light" not in set().union(*said[12:])
+    filled = measure(BENCHMARK.filled(regions, np.random.default_rng(0)), regions.points)
+    assert filled.steepness < 0.6 * measure(*faces[face]).steepness
+    assert filled.shadow_edges < 0.2
+
+
+@pytest.mark.parametrize("face", ["astronaut", "hopper"])
 def test_a_mirrored_crop_swaps_left_and_right(face: str, faces: dict[str, Face]) -> None:
     rgb, points = faces[face]
     turned = points[MIRROR] * [-1, 1] + [rgb.shape[0] - 1, 0]
@@ -93,7 +113,7 @@ def test_a_mirrored_crop_swaps_left_and_right(face: str, faces: dict[str, Face])
     for name in ("light", "yaw", "tilt"):
         assert abs(getattr(here, name)) > 0.05
         assert getattr(there, name) == pytest.approx(-getattr(here, name), rel=0.1, abs=0.06)
-    for name in ("lightness", "contrast", "chroma", "smile", "mouth_open", "skin_texture", "warmth"):
+    for name in ("lightness", "contrast", "chroma", "smile", "mouth_open", "skin_texture", "warmth", "steepness"):
         assert getattr(there, name) == pytest.approx(getattr(here, name), rel=0.05, abs=0.02)
 
 
