@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, replacing, write_errors, write_file
-from authface.records import Crop, Face, Photo, Row, Tags
+from authface.images import read_bytes
+from authface.records import Crop, Face, Person, Photo, Row, Tags
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -148,6 +149,7 @@ class PhotoSet:
         self.photos = Table(tables / "photos", Photo)
         self.faces = Table(tables / "faces", Face)
         self.crops = Table(tables / "crops", Crop)
+        self.people = Table(tables / "people", Person)
 
     def tags(self, annotator: str) -> Table[Tags]:
         """The table of one annotator, whose name is lower-case letters, digits and dashes."""
@@ -203,6 +205,19 @@ class PhotoSet:
     def save(self, relative: str, data: bytes) -> None:
         """Write a photo or a crop, whole or not at all."""
         write_file(self.root / relative, data)
+
+    def read(self, relative: str) -> bytes:
+        """The bytes of a photo or a crop. Raises ImageError (`unreadable`, `not_a_file`, `too_large`)."""
+        return read_bytes(self.root / relative)
+
+    def exists(self, relative: str) -> bool:
+        """Whether the set holds the file."""
+        return (self.root / relative).is_file()
+
+    def delete(self, relative: str) -> None:
+        """Remove a file, if it is there. Raises AuthfaceError where the disk refuses."""
+        with write_errors(self.root / relative):
+            (self.root / relative).unlink(missing_ok=True)
 
     def remember(self, section: str, settings: dict[str, Any]) -> None:
         """Keep the resolved settings of a stage in the set's recipe.toml."""
@@ -272,7 +287,8 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     if is_dataclass(hint) and isinstance(hint, type):
         hints = typing.get_type_hints(hint)
         readers = {f.name: _reader(hints[f.name]) for f in fields(hint)}
-        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items()})
+        # A column that a table of an earlier version lacks takes the field's default.
+        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items() if name in value})
     return lambda value: value
 
 

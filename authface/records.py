@@ -22,6 +22,30 @@ Points68 = tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Camera:
+    """How a photo was taken, as far as is known."""
+
+    make: str = ""
+    model: str = ""
+    iso: float | None = None
+    aperture: float | None = None
+    """F-number."""
+    focal_length: float | None = None
+    """Millimetres, of the lens itself."""
+    exposure: float | None = None
+    """Seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What one image-quality metric says of a face."""
+
+    metric: str
+    """Its name in pyiqa, such as ``topiq_nr-face``."""
+    value: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Photo:
     """One photo of a source, in the table `photos`."""
 
@@ -70,12 +94,36 @@ class Face:
     points5: Points5 | None = None
     size: float | None = None
     """Longer side of the box, pixels."""
+    yaw: float | None = None
+    """Degrees, from the five points: positive where the face turns to the picture's right."""
+    pitch: float | None = None
+    """Degrees, positive where the face looks up."""
+    roll: float | None = None
+    """Degrees, positive where the head leans clockwise."""
     sharpness: float | None = None
     """Energy of fine detail at the eyes over that of coarser detail; higher is sharper."""
     noise: float | None = None
     """Estimated standard deviation of the noise on the face, 0..255."""
+    pepper: float | None = None
+    """Share of single pixels that stand out of their neighbours, 0..1."""
+    smoothing: float | None = None
+    """How far the skin lacks its fine texture (beauty filters, denoising), 0..1; higher is smoother."""
+    blockiness: float | None = None
+    """Steps at the borders of JPEG's 8 px blocks over those within; 1 is none."""
+    exposure: float | None = None
+    """Mean luma of the skin, 0..255."""
+    clipped: float | None = None
+    """Share of the face's pixels that are black or white beyond recovery, 0..1."""
+    resolution: float | None = None
+    """True detail over nominal, 0..1: about 0.5 for a photo that was enlarged twice."""
     piqe: float | None = None
     """PIQE of the face region, 0..100; lower is better."""
+    hash: str = ""
+    """Perceptual hash of the face region, 16 hex digits; near duplicates differ in few bits."""
+    duplicate_of: str = ""
+    """Id of the face this one nearly repeats, if it does."""
+    scores: tuple[Score, ...] = ()
+    """Further metrics by name, in the order they were taken."""
     status: Status = "kept"
     reason: str = ""
     value: float | None = None
@@ -138,4 +186,24 @@ class Tags:
     detail: str = ""
 
 
-Row = Photo | Face | Crop | Tags
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Who a crop shows, as far as faces tell, in the table `people`; made over all crops of a set at once."""
+
+    id: str
+    """The face's id."""
+    photo_id: str
+    embedding: tuple[float, ...] | None = None
+    """The identity network's answer, unit length; 128 numbers of dlib's."""
+    identity: str = ""
+    """Name of the group of faces that show the same person: the id of its first face."""
+    split: str = ""
+    """``train``, ``val`` or ``test``: no two splits share an identity, a near duplicate or a photo."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+Row = Photo | Face | Crop | Tags | Person
