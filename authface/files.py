@@ -1,15 +1,20 @@
-"""Write files so that a name is either absent or whole, and turn what the disk says into one line."""
+"""Write files so that a name is either absent or whole, and turn what the disk says into one line.
+
+A place is a local path or an address such as ``s3://bucket/folder`` (`place`), which has a path's methods.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 
 TEMPORARY = ".tmp-"
 """Files begun and not finished begin with this; whoever holds the folder's lock may delete them."""
@@ -23,6 +28,33 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
 }
+
+
+def place(text: str | Path) -> Path:
+    """The local path, or for an address like ``s3://bucket/folder`` an object with the same methods (`UPath`).
+
+    Raises UsageError for a store that is not known or whose package is missing.
+    """
+    if "://" not in str(text):
+        return Path(text)
+    from upath import UPath
+
+    store = str(text).partition("://")[0]
+    try:
+        found = UPath(text)
+        _ = found.fs
+    except ImportError as error:
+        raise UsageError(
+            f"{one_line(text)}: {one_line(error)}; for s3: pip install 'authface[s3]', else fsspec's for {store}"
+        ) from error
+    except ValueError as error:
+        raise UsageError(f"{one_line(text)}: no store called {one_line(store)}: {one_line(error)}") from error
+    return cast("Path", found)
+
+
+def is_local(path: Path) -> bool:
+    """Whether the place is a path of this machine."""
+    return isinstance(path, Path)
 
 
 @contextmanager
@@ -39,9 +71,15 @@ def write_errors(path: Path) -> Iterator[None]:
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and is deleted otherwise.
 
-    `durable` also flushes it to the disk first, so that a power cut leaves the old or the new file.
-    Raises AuthfaceError where the disk refuses.
+    `durable` also flushes it to the disk first, so that a power cut leaves the old or the new file. An object store
+    gets the whole file at the end, which it shows at once or not at all. Raises AuthfaceError where the disk refuses.
     """
+    if not is_local(path):
+        with write_errors(path), tempfile.TemporaryDirectory(prefix="authface-") as folder:
+            local = Path(folder) / path.name
+            yield local
+            path.write_bytes(local.read_bytes())
+        return
     temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(6)}"
     with write_errors(path):
         try:
@@ -59,6 +97,10 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 def write_file(path: Path, data: bytes) -> None:
     """Write `data` to `path`, whole or not at all. Raises AuthfaceError where the disk refuses."""
+    if not is_local(path):
+        with write_errors(path):
+            path.write_bytes(data)
+        return
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import ImageError, one_line
+from authface.files import is_local
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,12 +95,9 @@ def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_
 
 
 def read_bytes(path: Path, *, max_bytes: int = 1 << 30) -> bytes:
-    """The bytes of a regular file of at most `max_bytes`.
-
-    Raises ImageError (`unreadable`, `not_a_file`, `too_large`).
-    """
+    """A regular file of at most `max_bytes`. Raises ImageError (`unreadable`, `not_a_file`, `too_large`)."""
     try:
-        if not path.is_file():
+        if is_local(path) and not path.is_file():
             reason = "not_a_file" if path.exists() else "unreadable"
             raise ImageError(reason, "not a regular file" if path.exists() else "no such file")
         if (size := path.stat().st_size) > max_bytes:

@@ -28,8 +28,21 @@ SECTIONS = {
 }
 """Every table a recipe may hold, and the model that owns it. Names only: nothing is imported for ``--help``."""
 
+
+def _set(text: str) -> Path:
+    from authface.files import place
+
+    return place(text)
+
+
 SetArgument = Annotated[
-    Path, typer.Argument(metavar="SET", envvar="AUTHFACE_SET", help="The folder the dataset grows in.")
+    Path,
+    typer.Argument(
+        metavar="SET",
+        envvar="AUTHFACE_SET",
+        parser=_set,
+        help="The folder the dataset grows in, or its address, such as s3://bucket/faces.",
+    ),
 ]
 DEFAULT_SET = Path("photoset")
 

@@ -7,29 +7,30 @@ there is whole; its metadata holds how it was made (`PartMeta`), so a reader kno
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import tomllib
-import types
-import typing
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
-from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, replacing, write_errors, write_file
+from authface.columns import arrow_schema, row_reader
+from authface.errors import UsageError, one_line
+from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.images import read_bytes
+from authface.lease import held
 from authface.records import Crop, Face, Person, Photo, Row, Tags
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 R = TypeVar("R", bound=Row)
 
 _META_KEY = b"authface"
+_STORE_REQUESTS = 32
+"""Requests to an object store under way at once."""
 
 
 @dataclass(frozen=True)
@@ -88,13 +89,13 @@ class Table(Generic[R]):
         import pyarrow.parquet as pq
 
         read = row_reader(self.row_type)
-        return [read(values) for values in pq.read_table(self._path(part)).to_pylist()]
+        return [read(values) for values in pq.read_table(self._source(part)).to_pylist()]
 
     def columns(self, part: int, names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Some columns of one part, row by row."""
         import pyarrow.parquet as pq
 
-        table = pq.read_table(self._path(part), columns=list(names))
+        table = pq.read_table(self._source(part), columns=list(names))
         return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
     def __iter__(self) -> Iterator[R]:
@@ -107,16 +108,24 @@ class Table(Generic[R]):
         import pyarrow.parquet as pq
 
         try:
-            values = json.loads(pq.read_schema(self._path(part)).metadata[_META_KEY])
+            values = json.loads(pq.read_schema(self._source(part)).metadata[_META_KEY])
             return PartMeta(Provenance(**values.pop("provenance")), **values)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
             return None
 
+    def metas(self) -> dict[int, PartMeta | None]:
+        """What every part says of itself, by number."""
+        parts = self.parts()
+        if is_local(self.folder):
+            return {part: self.meta(part) for part in parts}
+        with ThreadPoolExecutor(_STORE_REQUESTS) as pool:
+            return dict(zip(parts, pool.map(self.meta, parts), strict=True))
+
     def counts(self) -> Counter[str]:
         """Rows of all parts by outcome."""
         total: Counter[str] = Counter()
-        for part in self.parts():
-            if meta := self.meta(part):
+        for meta in self.metas().values():
+            if meta:
                 total.update(meta.counts)
         return total
 
@@ -138,6 +147,11 @@ class Table(Generic[R]):
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:05d}.parquet"
+
+    def _source(self, part: int) -> Any:
+        """What pyarrow reads a part from: a local path, or the bytes of an object."""
+        path = self._path(part)
+        return path if is_local(path) else io.BytesIO(path.read_bytes())
 
 
 class PhotoSet:
@@ -176,23 +190,10 @@ class PhotoSet:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the set for writing; clears what a killed run left half written. Raises AuthfaceError if it is held."""
-        import filelock
-
-        with write_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.root / ".lock", timeout=0)
-            try:
-                lock.acquire()
-            except filelock.Timeout as error:
-                raise AuthfaceError(
-                    f"{one_line(self.root)} is in use by another authface: wait for it to end"
-                ) from error
-        try:
+        with held(self.root):
             for left in (self.root / "tables").glob(f"**/{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
             yield
-        finally:
-            lock.release()
 
     def photo_file(self, photo_id: str, ending: str) -> str:
         """Where an original lies, relative to the set."""
@@ -245,51 +246,6 @@ def digest(rows: Sequence[Row]) -> str:
     """sha256 of the rows in hex."""
     text = json.dumps([asdict(row) for row in rows], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def arrow_schema(row_type: type[Any]) -> pa.Schema:
-    """The Parquet columns of a record type."""
-    import pyarrow as pa
-
-    hints = typing.get_type_hints(row_type)
-    return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in fields(row_type)])
-
-
-def _arrow_type(hint: Any) -> pa.DataType:
-    import pyarrow as pa
-
-    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
-    if hint in plain:
-        return plain[hint]
-    if get_origin(hint) is Literal:
-        return pa.string()
-    if get_origin(hint) in {types.UnionType, typing.Union}:
-        return _arrow_type(next(arm for arm in get_args(hint) if arm is not type(None)))
-    if get_origin(hint) is tuple:
-        return pa.list_(_arrow_type(get_args(hint)[0]))
-    if is_dataclass(hint) and isinstance(hint, type):
-        return pa.struct(list(arrow_schema(hint)))
-    raise TypeError(f"no column type for {hint}")
-
-
-def row_reader(row_type: type[R]) -> Callable[[dict[str, Any]], R]:
-    """A function from a row of plain values, as Parquet gives it, to a record."""
-    return _reader(row_type)
-
-
-def _reader(hint: Any) -> Callable[[Any], Any]:
-    if get_origin(hint) in {types.UnionType, typing.Union}:
-        inner = _reader(next(arm for arm in get_args(hint) if arm is not type(None)))
-        return lambda value: None if value is None else inner(value)
-    if get_origin(hint) is tuple:
-        item = _reader(get_args(hint)[0])
-        return lambda value: tuple(item(entry) for entry in value)
-    if is_dataclass(hint) and isinstance(hint, type):
-        hints = typing.get_type_hints(hint)
-        readers = {f.name: _reader(hints[f.name]) for f in fields(hint)}
-        # A column that a table of an earlier version lacks takes the field's default.
-        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items() if name in value})
-    return lambda value: value
 
 
 def _without_none(value: Any) -> Any:

@@ -65,8 +65,7 @@ def parts_of(table: Table[R], limit: int = 0) -> list[PartInput[R]]:
     """The kept rows of a table, part by part, as inputs of the next step; `limit` > 0 stops after that many rows."""
     inputs: list[PartInput[R]] = []
     left = limit or sys.maxsize
-    for number in table.parts():
-        meta = table.meta(number)
+    for number, meta in table.metas().items():
         if meta is None:
             raise AuthfaceError(
                 f"{one_line(table.folder)}/{number:05d}.parquet is not a part of a photo set: move it away, run again"
@@ -123,8 +122,9 @@ def _outdated(
     provenance: Provenance, inputs: Sequence[PartInput[I]], target: Table[R], console: Console
 ) -> list[PartInput[I]]:
     todo, why = [], Counter[str]()
+    made = target.metas()
     for part in inputs:
-        meta = target.meta(part.number)
+        meta = made.get(part.number)
         if meta is None:
             todo.append(part)
         elif change := meta.provenance.difference(provenance):

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authface.columns import arrow_schema
 from authface.errors import AuthfaceError, UsageError
-from authface.photoset import PhotoSet, Provenance, Table, arrow_schema, digest
+from authface.photoset import PhotoSet, Provenance, Table, digest
 from authface.records import Crop, Face, Photo, Tag, Tags
 
 MADE = Provenance("test", 1, {"limit": 3, "nested": [1, 2]}, {"net": "abc"})

@@ -1,0 +1,59 @@
+"""Records as Parquet columns and back."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+
+def arrow_schema(row_type: type[Any]) -> pa.Schema:
+    """The Parquet columns of a record type."""
+    import pyarrow as pa
+
+    hints = typing.get_type_hints(row_type)
+    return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in fields(row_type)])
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    import pyarrow as pa
+
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if hint in plain:
+        return plain[hint]
+    if get_origin(hint) is Literal:
+        return pa.string()
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        return _arrow_type(next(arm for arm in get_args(hint) if arm is not type(None)))
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    if is_dataclass(hint) and isinstance(hint, type):
+        return pa.struct(list(arrow_schema(hint)))
+    raise TypeError(f"no column type for {hint}")
+
+
+def row_reader(row_type: type[T]) -> Callable[[dict[str, Any]], T]:
+    """A function from a row of plain values, as Parquet gives it, to a record."""
+    return _reader(row_type)
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        inner = _reader(next(arm for arm in get_args(hint) if arm is not type(None)))
+        return lambda value: None if value is None else inner(value)
+    if get_origin(hint) is tuple:
+        item = _reader(get_args(hint)[0])
+        return lambda value: tuple(item(entry) for entry in value)
+    if is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        readers = {f.name: _reader(hints[f.name]) for f in fields(hint)}
+        # A column that a table of an earlier version lacks takes the field's default.
+        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items() if name in value})
+    return lambda value: value
