@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from authface.columns import arrow_schema, row_reader
 from authface.errors import UsageError, one_line
@@ -25,6 +25,9 @@ from authface.files import TEMPORARY, is_local, replacing, write_errors, write_f
 from authface.images import read_bytes
 from authface.lease import held
 from authface.records import Crop, Face, Person, Photo, Row, Tags
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 R = TypeVar("R", bound=Row)
 
@@ -132,13 +135,25 @@ class Table(Generic[R]):
     def write(self, part: int, rows: Sequence[R], provenance: Provenance, inputs: str) -> None:
         """Write one part, whole or not at all. Raises AuthfaceError where the disk refuses."""
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         plain = [asdict(row) for row in rows]
         meta = PartMeta(provenance, inputs, digest(rows), dict(Counter(outcome(row) for row in rows)))
-        schema = arrow_schema(self.row_type).with_metadata({_META_KEY: json.dumps(asdict(meta))})
+        self.put(part, pa.Table.from_pylist(plain, schema=arrow_schema(self.row_type)), meta)
+
+    def arrow(self, part: int, names: Sequence[str] | None = None) -> pa.Table:
+        """Those columns of one part that it has, or all of them; nothing becomes a Python object."""
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(self._source(part)) as file:
+            return file.read([name for name in file.schema_arrow.names if names is None or name in names])
+
+    def put(self, part: int, rows: pa.Table, meta: PartMeta) -> None:
+        """Write one part as it is given, whole or not at all. Raises AuthfaceError where the disk refuses."""
+        import pyarrow.parquet as pq
+
+        marked = rows.replace_schema_metadata({_META_KEY: json.dumps(asdict(meta))})
         with replacing(self._path(part), durable=True) as temporary:
-            pq.write_table(pa.Table.from_pylist(plain, schema=schema), temporary, compression="zstd")
+            pq.write_table(marked, temporary, compression="zstd")
 
     def remove(self, part: int) -> None:
         """Forget one part."""
@@ -175,6 +190,15 @@ class PhotoSet:
         """Names of the annotators that left tags."""
         folder = self.root / "tables" / "tags"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+
+    def tables(self) -> dict[str, Table[Any]]:
+        """Every table that has parts, by its path below ``tables``: ``photos``, ``tags/measured``."""
+        top = self.root / "tables"
+        folders = {path.parent for path in top.glob("**/*.parquet") if path.stem.isdecimal()}
+        known = {table.folder: table for table in vars(self).values() if isinstance(table, Table)}
+        named = {folder.relative_to(top).as_posix(): folder for folder in folders}
+        # A folder that is no attribute holds tags, or rows of a later version, which are read as columns only.
+        return {name: known.get(folder) or Table(folder, Tags) for name, folder in sorted(named.items())}
 
     @classmethod
     def open(cls, root: Path) -> PhotoSet:
@@ -244,7 +268,12 @@ def outcome(row: Row) -> str:
 
 def digest(rows: Sequence[Row]) -> str:
     """sha256 of the rows in hex."""
-    text = json.dumps([asdict(row) for row in rows], sort_keys=True, ensure_ascii=True, separators=(",", ":"))
+    return digest_of([asdict(row) for row in rows])
+
+
+def digest_of(rows: Sequence[dict[str, Any]]) -> str:
+    """sha256 of rows as plain values, in hex."""
+    text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
