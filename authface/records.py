@@ -58,7 +58,13 @@ class Photo:
     file: str
     """Where the original lies inside the set, such as ``photos/ab/abcd….jpg``; empty if nothing was stored."""
     photographer: str = ""
+    photographer_url: str = ""
+    """The photographer's own page."""
     page_url: str = ""
+    file_url: str = ""
+    """Where the bytes came from, before any redirect."""
+    download_location: str = ""
+    """The address that Unsplash asks to be told of each download at, its ``ixid`` kept."""
     licence: str = ""
     terms: str = ""
     """Version or date of the terms the photo was taken under."""
@@ -70,6 +76,9 @@ class Photo:
     bytes: int = 0
     format: str = ""
     """The decoder that read it, such as ``JPEG``: sniffed from the bytes, not taken from the name."""
+    camera: Camera | None = None
+    extra: str = ""
+    """What else the source says of it, as a JSON object; empty if nothing."""
     status: Status = "kept"
     reason: str = ""
     value: float | None = None
