@@ -37,6 +37,7 @@ def card(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, co
         composition=[
             ("faces", counts.rows),
             *((f"from {_cell(name)}", count) for name, count in counts.sources.most_common()),
+            *([("retouched by hand", counts.retouched)] if counts.retouched else []),
             ("enlarged: less detail in the photo than pixels in the crop", counts.upscaled),
         ],
         process=[

@@ -28,9 +28,10 @@ def tags(
     from authface.annotate.settings import TagsSettings
     from authface.annotate.tags import ANNOTATOR, MeasuredTags
     from authface.photoset import PhotoSet
-    from authface.runner import parts_of
+    from authface.reviews import Honouring, ReviewSettings, reviewed_crops
     from authface.runner import run as run_parts
 
+    review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.tags", TagsSettings, annotator=annotator)
     photoset = PhotoSet.open(set)
     where = one_line(set)
@@ -47,10 +48,10 @@ def tags(
         return _show(run, "annotate.tags", settings)
     with photoset.lock():
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
-        inputs = parts_of(photoset.crops, run.limit)
+        inputs = reviewed_crops(photoset, review, run.limit)
         if not any(part.count for part in inputs):
             raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
-        work = MeasuredTags(set, settings.measured)
+        work = Honouring(MeasuredTags(set, settings.measured))
         summary = run_parts(work, inputs, photoset.tags(ANNOTATOR), run.console, workers=run.workers)
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
@@ -75,14 +76,16 @@ def export(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     from authface.annotate.export import export as run_export
     from authface.annotate.settings import ExportSettings
     from authface.photoset import PhotoSet
+    from authface.reviews import ReviewSettings
 
+    review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.export", ExportSettings)
     photoset = PhotoSet.open(set)
     if run.dry_run:
         return _show(run, "annotate.export", settings)
     with photoset.lock():
         photoset.remember("annotate.export", settings.model_dump(mode="json"))
-        done = run_export(photoset, settings, run.console, limit=run.limit)
+        done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
     what = "written" if done.written else "is up to date"
     folder = one_line(done.folder)
     run.console.result(

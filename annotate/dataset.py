@@ -11,6 +11,7 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.images import read_bytes
 from authface.photoset import PhotoSet, Table
 from authface.records import Crop, Face, Photo, Tag
+from authface.runner import PartInput
 
 if TYPE_CHECKING:
     import datasets
@@ -70,13 +71,16 @@ def region_boxes(landmarks: NDArray[np.float64], size: int) -> dict[str, list[fl
     return boxes
 
 
-def rows(photoset: PhotoSet, annotators: Sequence[str], settings: ExportSettings) -> Iterator[dict[str, Any]]:
+def rows(
+    photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str], settings: ExportSettings
+) -> Iterator[dict[str, Any]]:
     """The dataset's rows, one a kept crop whose tags are kept, part by part in constant memory."""
-    for part in photoset.crops.parts():
+    for judged in crops:
+        part = judged.number
         photos = {photo.id: photo for photo in photoset.photos.rows(part) if photo.status == "kept"}
         faces = {face.id: face for face in photoset.faces.rows(part)}
         said = [{row.id: row for row in photoset.tags(name).rows(part)} for name in annotators]
-        for crop in photoset.crops.rows(part):
+        for crop in judged.rows():
             if crop.status != "kept" or any(table[crop.id].status != "kept" for table in said):
                 continue
             found = [(name, table[crop.id].tags) for name, table in zip(annotators, said, strict=True)]
@@ -95,21 +99,27 @@ def choose(found: Sequence[tuple[str, Sequence[Tag]]], least: float) -> list[tup
     return chosen
 
 
-def check_current(photoset: PhotoSet, annotators: Sequence[str]) -> None:
+def check_current(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> None:
     """Raise AuthfaceError where a table was made from rows that have changed since, with the command to run."""
-    chain: list[tuple[Table[Any], Table[Any], str]] = [
-        (photoset.photos, photoset.faces, "curate filter"),
-        (photoset.faces, photoset.crops, "curate align"),
-        *((photoset.crops, photoset.tags(name), f"annotate tags --with {name}") for name in annotators),
+    judged = {part.number: part.digest for part in crops}
+    chain: list[tuple[dict[int, str], Table[Any], str]] = [
+        (_digests(photoset.photos), photoset.faces, "curate filter"),
+        (_digests(photoset.faces), photoset.crops, "curate align"),
+        *((judged, photoset.tags(name), f"annotate tags --with {name}") for name in annotators),
     ]
     for source, made, command in chain:
-        for part in source.parts():
-            before, after = source.meta(part), made.meta(part)
-            if before is None or after is None or after.inputs != before.digest:
+        for part, before in source.items():
+            after = made.meta(part)
+            if after is None or after.inputs != before:
                 raise AuthfaceError(
                     f"part {part} of {made.folder.name} is missing or older than the rows it is made from: "
                     f"run authface {command} with {one_line(photoset.root)} first"
                 )
+
+
+def _digests(table: Table[Any]) -> dict[int, str]:
+    """By part; empty, which no rows were made from, where a part is not one of ours."""
+    return {part: meta.digest if meta else "" for part, meta in table.metas().items()}
 
 
 def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, chosen: Sequence[tuple[str, Tag]]) -> dict[str, Any]:

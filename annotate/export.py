@@ -6,7 +6,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,9 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, write_errors, write_file
 from authface.photoset import PhotoSet, Table
+from authface.records import Crop
+from authface.reviews import ReviewSettings, is_retouched, reviewed_crops
+from authface.runner import PartInput
 
 VERSION = 1
 STATE = "authface.json"
@@ -35,6 +38,7 @@ class Counts:
 
     rows: int = 0
     upscaled: int = 0
+    retouched: int = 0
     licences: Counter[str] = field(default_factory=Counter)
     photographers: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
@@ -44,6 +48,7 @@ class Counts:
         """Count one row."""
         self.rows += 1
         self.upscaled += bool(row["quality"]["upscaled"])
+        self.retouched += is_retouched(row["image"]["path"])
         self.licences[row["licence"] or "unknown"] += 1
         self.photographers[row["photographer"] or "unknown"] += 1
         self.sources[row["source"]] += 1
@@ -61,7 +66,14 @@ class Exported:
     written: bool
 
 
-def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, limit: int = 0) -> Exported:
+def export(
+    photoset: PhotoSet,
+    settings: ExportSettings,
+    console: Console,
+    *,
+    review: ReviewSettings = ReviewSettings(),  # noqa: B008  immutable
+    limit: int = 0,
+) -> Exported:
     """Write ``SET/dataset``, whole or not at all, with the first `limit` rows or all; the caller holds the set's lock.
 
     Raises UsageError where tags are missing, AuthfaceError where tables are outdated or nothing is kept.
@@ -71,13 +83,14 @@ def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, li
     for name in annotators or ["measured"]:
         if not photoset.tags(name).parts():
             raise UsageError(f"{here} has no tags: run authface annotate tags {here} --with {one_line(name)} first")
-    dataset.check_current(photoset, annotators)
+    crops = reviewed_crops(photoset, review)
+    dataset.check_current(photoset, crops, annotators)
     folder = photoset.root / "dataset"
-    state = _state(photoset, annotators, settings, limit)
+    state = _state(photoset, crops, annotators, settings, limit)
     before = read_state(folder)
     if before.get("made_from") == state:
         return _exported(folder, before["rows"], written=False)
-    total = photoset.crops.counts()["kept"]
+    total = sum(part.count for part in crops)
     if not total:
         raise AuthfaceError(
             f"{here} has no kept crops: the contact sheet says why; loosen curate.filter and run it again"
@@ -87,7 +100,7 @@ def export(photoset: PhotoSet, settings: ExportSettings, console: Console, *, li
         shutil.rmtree(beside, ignore_errors=True)
         counts = Counts()
         with console.progress("export", min(total, limit or total), "images") as tick:
-            rows = islice(dataset.rows(photoset, annotators, settings), limit or None)
+            rows = islice(dataset.rows(photoset, crops, annotators, settings), limit or None)
             for row in _written(beside, rows, settings, state[:SHARD_KEY]):
                 counts.add(row)
                 tick()
@@ -118,15 +131,19 @@ def read_state(folder: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _state(photoset: PhotoSet, annotators: list[str], settings: ExportSettings, limit: int) -> str:
-    tables: list[Table[Any]] = [
-        photoset.photos,
-        photoset.faces,
-        photoset.crops,
-        *(photoset.tags(name) for name in annotators),
-    ]
-    digests = [[meta.digest for part in table.parts() if (meta := table.meta(part))] for table in tables]
-    text = json.dumps([VERSION, annotators, settings.model_dump(mode="json"), limit, digests])
+def _state(
+    photoset: PhotoSet,
+    crops: Sequence[PartInput[Crop]],
+    annotators: list[str],
+    settings: ExportSettings,
+    limit: int,
+) -> str:
+    def digests(table: Table[Any]) -> list[str]:
+        return [meta.digest for meta in table.metas().values() if meta]
+
+    tags = [digests(photoset.tags(name)) for name in annotators]
+    made_from = [digests(photoset.photos), digests(photoset.faces), [part.digest for part in crops], *tags]
+    text = json.dumps([VERSION, annotators, settings.model_dump(mode="json"), limit, made_from])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -121,11 +121,12 @@ def _annotate(photoset: PhotoSet, run: Run) -> Path:
     from authface.annotate.export import export
     from authface.annotate.settings import ExportSettings, TagsSettings
     from authface.annotate.tags import MeasuredTags
+    from authface.reviews import Honouring, ReviewSettings, reviewed_crops
 
-    settings = run.settings("annotate.tags", TagsSettings)
-    tagging = MeasuredTags(photoset.root, settings.measured)
-    run_parts(tagging, parts_of(photoset.crops), photoset.tags("measured"), run.console)
-    return export(photoset, run.settings("annotate.export", ExportSettings), run.console).folder
+    review, settings = run.settings("curate.review", ReviewSettings), run.settings("annotate.tags", TagsSettings)
+    tagging = Honouring(MeasuredTags(photoset.root, settings.measured))
+    run_parts(tagging, reviewed_crops(photoset, review), photoset.tags("measured"), run.console)
+    return export(photoset, run.settings("annotate.export", ExportSettings), run.console, review=review).folder
 
 
 def _annotated(photoset: PhotoSet, dataset: Path) -> report.Section:

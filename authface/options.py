@@ -19,6 +19,7 @@ SECTIONS = {
     "curate.fetch": "authface.curate.settings:FetchSettings",
     "curate.filter": "authface.curate.settings:FilterSettings",
     "curate.align": "authface.curate.settings:AlignSettings",
+    "curate.review": "authface.reviews:ReviewSettings",
     "annotate.tags": "authface.annotate.settings:TagsSettings",
     "annotate.export": "authface.annotate.settings:ExportSettings",
     "train.autoencoder": "authface.train.settings:AutoencoderSettings",

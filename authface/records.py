@@ -215,4 +215,49 @@ class Person:
     detail: str = ""
 
 
+Verdict = Literal["keep", "reject", "retouch"]
+"""What a person says of a crop; `retouch`: good once flaws are removed by hand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One line of ``review/<reviewer>.jsonl``; the file's name says who decided."""
+
+    id: str
+    """The face's id."""
+    verdict: Literal["keep", "reject", "retouch", "undo"]
+    """`undo` takes back the reviewer's latest decision on this crop that was not taken back before."""
+    reason: str = ""
+    """Of a `reject`, in the reviewer's words."""
+    at: str = ""
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retouch:
+    """One line of ``review/retouched/log.jsonl``: a crop that came back from retouching by hand."""
+
+    id: str
+    """The face's id."""
+    file: str
+    """Where it lies inside the set, beside the crop: ``crops/ab/abcd…-0.retouched-<8 digits of its sha256>.png``."""
+    size: int
+    quad: tuple[float, ...] | None
+    """Side and quad of the crop it was made from: it takes the place of that crop only."""
+    before: str
+    """sha256 in hex of the file that was given out."""
+    after: str
+    """sha256 in hex of `file`."""
+    asked_by: str
+    """The reviewers who asked for it, by comma."""
+    asked_at: str
+    """ISO 8601, UTC: the latest time they asked."""
+    at: str
+    """ISO 8601, UTC: when it came back."""
+    changed: float
+    """Share of the pixels that differ, above 0 to 1."""
+    mean_change: float
+    """Mean absolute difference of all pixels and channels, 0..255."""
+
+
 Row = Photo | Face | Crop | Tags | Person
