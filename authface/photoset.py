@@ -147,6 +147,12 @@ class Table(Generic[R]):
         with pq.ParquetFile(self._source(part)) as file:
             return file.read([name for name in file.schema_arrow.names if names is None or name in names])
 
+    def schema(self, part: int) -> pa.Schema:
+        """Names and types of the columns of one part."""
+        import pyarrow.parquet as pq
+
+        return pq.read_schema(self._source(part))
+
     def put(self, part: int, rows: pa.Table, meta: PartMeta) -> None:
         """Write one part as it is given, whole or not at all. Raises AuthfaceError where the disk refuses."""
         import pyarrow.parquet as pq

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from authface.charts import Histogram
+
 Facts = Sequence[tuple[str, str]]
 """Name and value, already formatted."""
 
@@ -107,16 +109,22 @@ class Section:
 
 
 def contact_sheet(
-    path: Path, title: str, summary: Facts, groups: Iterable[SheetGroup], funnel: Funnel | None = None
+    path: Path,
+    title: str,
+    summary: Facts,
+    groups: Iterable[SheetGroup],
+    funnel: Funnel | None = None,
+    charts: Sequence[Histogram] = (),
 ) -> None:
-    """Write a page of thumbnails by outcome, under a table of counts where there is a `funnel`.
+    """Write a page of thumbnails by outcome, under a table of counts where there is a `funnel` and its `charts`.
 
     `groups` is read once; only the thumbnails of a group stay in memory, so it may decode as it goes.
     Raises AuthfaceError where the disk refuses.
     """
     part = _environment().get_template("_parts.html.jinja").module
     shelves = [(group.name, group.total, part.shelf(group, _inline)) for group in groups]  # type: ignore[attr-defined]  # a macro
-    _write(path, "contact_sheet.html.jinja", title=title, summary=summary, funnel=funnel, shelves=shelves)
+    values = {"title": title, "summary": summary, "funnel": funnel, "shelves": shelves, "charts": charts}
+    write_page(path, "contact_sheet.html.jinja", **values)
 
 
 def before_after(
@@ -128,7 +136,7 @@ def before_after(
     beside the page, for runs of hundreds. Raises AuthfaceError where the disk refuses.
     """
     if embed:
-        _write(path, "before_after.html.jinja", title=title, summary=summary, pairs=pairs, place=_inline, side=1024)
+        write_page(path, "before_after.html.jinja", title=title, summary=summary, pairs=pairs, place=_inline, side=1024)
         return
     folder = path.with_name(path.name + ".files")
     placed: set[str] = set()
@@ -141,7 +149,7 @@ def before_after(
             write_file(folder / name, data)
         return f"{quote(os.fsencode(folder.name))}/{name}"
 
-    _write(path, "before_after.html.jinja", title=title, summary=summary, pairs=pairs, place=beside, side=2048)
+    write_page(path, "before_after.html.jinja", title=title, summary=summary, pairs=pairs, place=beside, side=2048)
     for old in folder.glob("*.jpg"):
         if old.name not in placed:
             old.unlink(missing_ok=True)
@@ -149,7 +157,7 @@ def before_after(
 
 def story(path: Path, title: str, sections: Sequence[Section], summary: Facts = ()) -> None:
     """Write one page that tells a run from the first stage to the last. Raises AuthfaceError where the disk refuses."""
-    _write(path, "story.html.jinja", title=title, summary=summary, sections=sections, place=_inline, side=1024)
+    write_page(path, "story.html.jinja", title=title, summary=summary, sections=sections, place=_inline, side=1024)
 
 
 def quantity(value: float | None) -> str:
@@ -173,7 +181,8 @@ def share(part: float, whole: float) -> str:
     return f"{percent:.0f} %" if 10 <= percent < 99.5 or percent in {0, 100} else f"{percent:.1f} %"
 
 
-def _write(path: Path, template: str, **values: Any) -> None:
+def write_page(path: Path, template: str, **values: Any) -> None:
+    """Fill a template of `authface.templates`, piece by piece. Raises AuthfaceError where the disk refuses."""
     page = _environment().get_template(template)
     with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(page.generate(**values, made=datetime.now(UTC)))

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import heapq
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from authface import images, report
+from authface.curate.histograms import histograms
+from authface.curate.sampling import Sample, sample
 from authface.errors import ImageError, one_line
-from authface.photoset import PhotoSet, outcome
+from authface.photoset import PhotoSet
 from authface.records import Crop, Face, Photo
 
 if TYPE_CHECKING:
@@ -23,6 +22,9 @@ SAMPLE = 36
 THUMBNAIL = 160
 _MARGIN = 0.35
 """Room around a face's box, of its size."""
+
+_SHOWN_ALREADY = {"photos", "measured", "faces", "crops", "embeddings"}
+"""Tables whose outcomes stand in the funnel already: `measured` becomes `faces`, `embeddings` becomes `people`."""
 
 _WORDS = {
     "no_face": "no face found",
@@ -37,38 +39,21 @@ _WORDS = {
     "outside_photo": "reaches outside the photo",
     "duplicate": "same file again",
     "small_photo": "photo too small",
+    "forgotten": "forgotten",
+    "over_represented": "more of this kind than asked for",
 }
 
 
-@dataclass
-class Sample:
-    """Counts rows by outcome and keeps an even sample of each: the rows whose ids hash lowest."""
-
-    size: int = SAMPLE
-    counts: dict[str, int] = field(default_factory=dict)
-    _heaps: dict[str, list[tuple[int, int, Photo | Face | Crop]]] = field(default_factory=dict)
-
-    def add(self, row: Photo | Face | Crop) -> None:
-        """See one more row."""
-        name = outcome(row)
-        self.counts[name] = self.counts.get(name, 0) + 1
-        key = row.id if not isinstance(row, Photo) or row.id else row.source_id
-        rank = -int.from_bytes(hashlib.sha256(key.encode("utf-8", "backslashreplace")).digest()[:8])
-        heap = self._heaps.setdefault(name, [])
-        push = heapq.heappush if len(heap) < self.size else heapq.heappushpop
-        push(heap, (rank, -self.counts[name], row))  # the count settles ties of rank, rows have no order
-
-    def rows(self, name: str) -> list[Photo | Face | Crop]:
-        """The sample of one outcome."""
-        return [row for _, _, row in sorted(self._heaps[name], key=lambda entry: entry[:2], reverse=True)]
+Samples = Mapping[str, Sample[Any]]
+"""Of photos, faces and crops, by `photo`, `face`, `crop`."""
 
 
 def contact_sheet(photoset: PhotoSet) -> Path:
-    """Write ``reports/curate.html`` and return its path: every outcome of photos, faces and crops."""
-    samples = {
-        "photo": _sampled(photoset.photos),
-        "face": _sampled(photoset.faces),
-        "crop": _sampled(photoset.crops),
+    """Write ``reports/curate.html`` and return its path: every outcome of all steps, and what was measured."""
+    samples: Samples = {
+        "photo": sample(photoset.photos, SAMPLE),
+        "face": sample(photoset.faces, SAMPLE),
+        "crop": sample(photoset.crops, SAMPLE),
     }
     path = photoset.root / "reports" / "curate.html"
     report.contact_sheet(
@@ -76,31 +61,28 @@ def contact_sheet(photoset: PhotoSet) -> Path:
         title=f"Curation of {one_line(photoset.root.resolve().name)}",
         summary=[(f"{kind}s", _tally(sample)) for kind, sample in samples.items() if sample.counts],
         groups=_groups(photoset, samples),
-        funnel=_funnel(samples),
+        funnel=_funnel(photoset, samples),
+        charts=histograms(photoset),
     )
     return path
 
 
-def _sampled(rows: Iterable[Photo | Face | Crop]) -> Sample:
-    sample = Sample()
-    for row in rows:
-        sample.add(row)
-    return sample
+def _tally(found: Sample[Any]) -> str:
+    return f"{found.counts.get('kept', 0):,} kept of {found.total:,}"
 
 
-def _tally(sample: Sample) -> str:
-    kept = sample.counts.get("kept", 0)
-    total = sum(sample.counts.values())
-    return f"{kept:,} kept of {total:,}"
-
-
-def _funnel(samples: dict[str, Sample]) -> report.Funnel:
+def _funnel(photoset: PhotoSet, samples: Samples) -> report.Funnel:
+    """Every outcome of every step, from the photos to the tags, the people and the choice."""
+    counts = {f"{kind}s": found.counts for kind, found in samples.items()}
+    for name, table in photoset.tables().items():
+        if name not in _SHOWN_ALREADY:
+            counts[name.replace("/", " ")] = dict(table.counts())
     rows = [
-        report.FunnelRow(f"{kind}s: {_words(name)}", count)
-        for kind, sample in samples.items()
-        for name, count in sorted(sample.counts.items(), key=lambda entry: (entry[0] != "kept", -entry[1]))
+        report.FunnelRow(f"{kind}: {_words(name)}", count)
+        for kind, found in counts.items()
+        for name, count in sorted(found.items(), key=lambda entry: (entry[0] != "kept", -entry[1]))
     ]
-    return report.Funnel(rows, total=max(sum(sample.counts.values()) for sample in samples.values()))
+    return report.Funnel(rows, total=max(found.total for found in samples.values()))
 
 
 def _words(name: str) -> str:
@@ -108,17 +90,17 @@ def _words(name: str) -> str:
     return f"{status}, {_WORDS.get(reason, reason.replace('_', ' '))}" if reason else status
 
 
-def _groups(photoset: PhotoSet, samples: dict[str, Sample]) -> Iterator[report.SheetGroup]:
+def _groups(photoset: PhotoSet, samples: Samples) -> Iterator[report.SheetGroup]:
     """The kept of the last step first, then every reason, from the last step back to the first."""
     kept_shown = False
     for kind in ("crop", "face", "photo"):
-        sample = samples[kind]
-        for name in sorted(sample.counts, key=lambda name: (name != "kept", -sample.counts[name])):
+        found = samples[kind]
+        for name in sorted(found.counts, key=lambda name: (name != "kept", -found.counts[name])):
             if name == "kept" and kept_shown:
                 continue
             kept_shown = kept_shown or name == "kept"
-            cells = [_cell(photoset, row) for row in sample.rows(name)]
-            yield report.SheetGroup(f"{kind}s: {_words(name)}", _note(name), sample.counts[name], cells)
+            cells = [_cell(photoset, row) for row in found.rows[name]]
+            yield report.SheetGroup(f"{kind}s: {_words(name)}", _note(name), found.counts[name], cells)
 
 
 def _note(name: str) -> str:
