@@ -28,6 +28,7 @@ CENTRE_DOWN = -0.289
 
 SEEN_SIDE = 300
 """Pixels of that box as the predictor sees it: it answers in whole ones, and from 200 to 800 nothing else changes."""
+_MEAN = np.full((1, 3), 1 / 3, np.float32)
 
 
 def weights_file() -> Path:
@@ -80,7 +81,8 @@ class Dlib68:
         scale = SEEN_SIDE / side
         seen_size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         filtered = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        seen = cv2.resize(rgb[y0:y1, x0:x1], seen_size, interpolation=filtered)
+        grey = cv2.transform(rgb[y0:y1, x0:x1], _MEAN)  # what dlib itself makes of colours
+        seen = cv2.resize(grey, seen_size, interpolation=filtered)
         ratio = np.array([seen_size[0] / (x1 - x0), seen_size[1] / (y1 - y0)])
         corners = (box.reshape(2, 2) - [x0, y0] + 0.5) * ratio - 0.5
         shape = self._predictor(seen, dlib.rectangle(*np.rint(corners).astype(int).ravel().tolist()))

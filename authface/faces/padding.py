@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from authface.faces.warp import warp
 
-BLUR_GRID = 256
-"""Side of the grid the blur is made on, pixels: its sigma is 5 of them whatever the crop's size."""
-MEDIAN_GRID = 400
+BLUR_GRID = 128
+"""Side of the grid the blur is made on, pixels: its sigma is 2.6 of them whatever the crop's size."""
+MEDIAN_GRID = 128
 """Longer side of the padded region when its median is taken, pixels: the rest of a large one adds nothing to it."""
 
 
@@ -70,26 +70,44 @@ def fade(
     smooth, so they commute with the warp to within rounding.
     """
     size = crop.shape[0]
-    grid = np.arange(size, dtype=np.float32)
-    x = np.float32(turn[0, 0]) * grid[None, :] + np.float32(turn[0, 1]) * grid[:, None] + np.float32(turn[0, 2])
-    y = np.float32(turn[1, 0]) * grid[None, :] + np.float32(turn[1, 1]) * grid[:, None] + np.float32(turn[1, 2])
-    depth = frame.depth(x, y)[..., None]
-    soft = _blurred(region, turn, size).astype(np.float32)
-    mixed = crop + (soft - crop) * blurred_share(depth)
-    mixed += (_median(region, frame) - mixed) * np.clip(depth, 0.0, 1.0)
-    return np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+    share = blurred_share(_depth_grid(frame, turn, size, size))
+    soft = _soft(region, turn, size, frame)
+    return np.asarray(cv2.blendLinear(crop, soft, np.float32(1.0) - share, share), dtype=np.uint8)
 
 
-def _blurred(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int) -> NDArray[np.uint8]:
-    """(size, size, 3) the crop blurred by 0.02 sides, with what lies around it, made at `BLUR_GRID` pixels a side."""
+def _depth_grid(frame: Frame, turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.float32]:
+    """(height, width) the depth at `turn` of every pixel of a grid."""
+    u, v = np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
+    deepest = None
+    for axis, low, high, last in (
+        (0, frame.left, frame.right, frame.x1 - frame.x0 - 1),
+        (1, frame.top, frame.bottom, frame.y1 - frame.y0 - 1),
+    ):
+        across, down, start = turn[axis]
+        for pad, sign, edge in ((low, -1.0, 0.0), (high, 1.0, last)):  # depth is affine on each side of the photo
+            scale = sign / pad
+            side = u * np.float32(across * scale) + (v * np.float32(down * scale) + np.float32((start - edge) * scale))
+            deepest = side if deepest is None else np.maximum(deepest, side, out=deepest)
+    assert deepest is not None
+    return deepest
+
+
+def _soft(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int, frame: Frame) -> NDArray[np.uint8]:
+    """(size, size, 3) the crop blurred by 0.02 sides and faded to the median, made at `BLUR_GRID` pixels a side."""
     step = size / BLUR_GRID
     margin = BLUR_GRID // 8  # six sigmas
+    side = BLUR_GRID + 2 * margin
     first = (0.5 - margin) * step - 0.5  # the grid's first pixel in crop coordinates, both ways
     coarse = np.hstack([turn[:, :2] * step, (turn[:, :2] @ [first, first] + turn[:, 2])[:, None]])
-    seen = warp(region, coarse, BLUR_GRID + 2 * margin, BLUR_GRID + 2 * margin)
+    seen = warp(region, coarse, side, side).astype(np.float32)
     soft = cv2.GaussianBlur(seen, (0, 0), 0.02 * BLUR_GRID, borderType=cv2.BORDER_REFLECT_101)
-    inside = soft[margin:-margin, margin:-margin]
-    return np.asarray(cv2.resize(inside, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    faded = np.clip(_depth_grid(frame, coarse, side, side), 0.0, 1.0)[..., None]
+    soft += (_median(region, frame) - soft) * faded
+    inside = np.rint(soft[margin:-margin, margin:-margin])
+    return np.asarray(
+        cv2.resize(np.clip(inside, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC),
+        dtype=np.uint8,
+    )
 
 
 def _median(region: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
