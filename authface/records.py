@@ -153,6 +153,10 @@ class Crop:
     """Side of the square crop, pixels."""
     quad: tuple[float, ...] | None = None
     """x, y of the crop's top-left, bottom-left, bottom-right, top-right corner in the photo; 8 numbers."""
+    to_photo: tuple[float, ...] | None = None
+    """Rows of the 2 x 3 matrix that takes crop coordinates (first pixel's centre at 0, 0) to the photo's."""
+    to_crop: tuple[float, ...] | None = None
+    """Rows of its inverse."""
     landmarks: Points68 | None = None
     """In photo coordinates."""
     disagreement: float | None = None
@@ -260,4 +264,52 @@ class Retouch:
     """Mean absolute difference of all pixels and channels, 0..255."""
 
 
-Row = Photo | Face | Crop | Tags | Person
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """Whether a crop is among those that balance the set, in the table `balance`."""
+
+    id: str
+    """The face's id."""
+    photo_id: str
+    status: Status = "kept"
+    """`rejected`, reason ``over_represented``: the set has more faces of this kind than were asked for."""
+    reason: str = ""
+    value: float | None = None
+    """Share of its kind (the same words in all margins that were asked for) among all faces, 0..1."""
+    limit: float | None = None
+    """Share of its kind among the chosen, 0..1."""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """One line of ``forgotten.jsonl``: what is left of a forgotten photo, so that it is never fetched again."""
+
+    photo: str
+    """sha256 of the photo's bytes in hex; empty where only its item or its photographer is known."""
+    item: str = ""
+    """sha256 of the source and the photo's name in it; see `authface.forgotten.item_hash`."""
+    photographer: str = ""
+    """sha256 of a photographer all of whose photos are to stay away; see `authface.forgotten.photographer_hash`."""
+    at: str = ""
+    """ISO 8601, UTC."""
+    reason: str = ""
+    done: bool = False
+    """Nothing of it is left in the set; until then `curate forget` goes on where it was stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One line of ``uses.jsonl``: where faces of the set went."""
+
+    kind: Literal["dataset", "training"]
+    path: str
+    """The folder, absolute."""
+    key: str
+    """The dataset's content key: `made_from` in its ``authface.json``."""
+    rows: int
+    at: str = ""
+    """ISO 8601, UTC."""
+
+
+Row = Photo | Face | Crop | Tags | Person | Choice

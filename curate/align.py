@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from authface.faces.geometry import Aligned
     from authface.faces.landmarks import Dlib68
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Placed:
     """What alignment says of a face: the row without file names, and the crop unless the face is refused."""
 
     crop: Crop
-    aligned: Aligned | None
+    rgb: NDArray[np.uint8] | None
 
 
 class FaceAligner:
@@ -49,8 +48,10 @@ class FaceAligner:
 
     def __call__(self, rgb: NDArray[np.uint8], face: Face) -> Placed:
         """Landmarks, their check against RetinaFace's points, and the crop."""
+        import cv2
+
         from authface.faces.detector import Detection
-        from authface.faces.geometry import align, ffhq_quad
+        from authface.faces.geometry import align, crop_to_photo, ffhq_quad, grow_quad, pad_fraction, quad_side
         from authface.faces.landmarks import disagreement
 
         limits = self.settings
@@ -67,17 +68,19 @@ class FaceAligner:
         )
         if crop.disagreement is not None and crop.disagreement > limits.max_disagreement:
             return Placed(_rejected(crop, "landmarks_disagree", crop.disagreement, limits.max_disagreement), None)
-        quad = ffhq_quad(points)
-        aligned = align(rgb, quad, limits.size)
+        quad = grow_quad(ffhq_quad(points), limits.scale)
+        turn = crop_to_photo(quad, limits.size)
         crop = replace(
             crop,
             quad=tuple(quad.ravel().tolist()),
-            pad_fraction=aligned.pad_fraction,
-            upscaled=aligned.upscaled,
+            to_photo=tuple(turn.ravel().tolist()),
+            to_crop=tuple(cv2.invertAffineTransform(turn).ravel().tolist()),
+            pad_fraction=pad_fraction(quad, rgb.shape[1], rgb.shape[0]),
+            upscaled=quad_side(quad) < limits.size,
         )
         if crop.pad_fraction is not None and crop.pad_fraction > limits.max_pad:
             return Placed(_rejected(crop, "outside_photo", crop.pad_fraction, limits.max_pad), None)
-        return Placed(crop, aligned)
+        return Placed(crop, align(rgb, quad, limits.size).rgb)
 
 
 @dataclass
@@ -113,11 +116,11 @@ class Align:
 
     def save(self, face: Face, placed: Placed) -> list[Crop]:
         """Write the crop, if there is one."""
-        if placed.aligned is None:
+        if placed.rgb is None:
             return [placed.crop]
         photoset = PhotoSet(self.root)
         file = photoset.crop_file(face.id)
-        photoset.save(file, images.encode_png(placed.aligned.rgb))
+        photoset.save(file, images.encode_png(placed.rgb))
         return [replace(placed.crop, file=file)]
 
     def failed(self, face: Face, reason: str, detail: str) -> list[Crop]:

@@ -63,6 +63,13 @@ def scale_quad(quad: ArrayLike, factor: float) -> NDArray[np.float64]:
     return (np.asarray(quad, dtype=np.float64).reshape(4, 2) + 0.5) * factor - 0.5
 
 
+def grow_quad(quad: ArrayLike, factor: float) -> NDArray[np.float64]:
+    """The quad `factor` times as large about its centre: above 1 it holds more hair and shoulders than FFHQ's."""
+    corners = np.asarray(quad, dtype=np.float64).reshape(4, 2)
+    centre = corners.mean(axis=0)
+    return np.asarray(centre + (corners - centre) * factor)
+
+
 def crop_to_photo(quad: ArrayLike, size: int) -> NDArray[np.float64]:
     """(2, 3) affine matrix that takes crop coordinates to photo coordinates."""
     top_left, bottom_left, _, top_right = np.asarray(quad, dtype=np.float64).reshape(4, 2)
@@ -91,7 +98,7 @@ def align(rgb: NDArray[np.uint8], quad: ArrayLike, size: int) -> Aligned:
     """
     quad = np.array(quad, dtype=np.float64).reshape(4, 2)
     height, width = rgb.shape[:2]
-    pad_fraction = _outside(quad, width, height)
+    padding = pad_fraction(quad, width, height)
     side = quad_side(quad)
     frame = Frame.around(quad.min(axis=0), quad.max(axis=0), side, width, height)
     region = rgb[frame.y0 : frame.y1, frame.x0 : frame.x1]
@@ -99,11 +106,14 @@ def align(rgb: NDArray[np.uint8], quad: ArrayLike, size: int) -> Aligned:
     crop = warp(region, turn, size, size)
     if frame.padded:
         crop = fade(crop, region, turn, frame)
-    return Aligned(crop, quad, pad_fraction, side < size)
+    return Aligned(crop, quad, padding, side < size)
 
 
-def _outside(quad: NDArray[np.float64], width: int, height: int) -> float:
-    """Share of the quad outside the photo, 0..1. Raises ImageError (`quad`)."""
+def pad_fraction(quad: NDArray[np.float64], width: int, height: int) -> float:
+    """Share of the quad outside a photo of `width` x `height` pixels, 0..1.
+
+    Raises ImageError (`quad`) if the quad is not finite, under a pixel wide or wholly outside.
+    """
     if not np.isfinite(quad).all() or quad_side(quad) < 1.0:
         raise ImageError("quad", f"a crop of {quad_side(quad):.2f} photo pixels a side: at least 1 is needed")
     photo = np.array([[0, 0], [width, 0], [width, height], [0, height]], dtype=np.float32) - np.float32(0.5)
