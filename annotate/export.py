@@ -21,6 +21,7 @@ from authface.photoset import PhotoSet, Table
 from authface.records import Crop
 from authface.reviews import ReviewSettings, is_retouched, reviewed_crops
 from authface.runner import PartInput
+from authface.uses import dataset_use, record_use
 
 VERSION = 1
 STATE = "authface.json"
@@ -114,6 +115,7 @@ def export(
         write_file(beside / "README.md", card(photoset, annotators, settings, counts, state[:SHARD_KEY]).encode())
         write_file(beside / STATE, json.dumps({"made_from": state, "rows": counts.rows}, indent=1).encode())
         _swap(beside, folder)
+        record_use(photoset, dataset_use(folder, state, counts.rows))
     return _exported(folder, counts.rows, written=True)
 
 

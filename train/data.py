@@ -63,6 +63,7 @@ class Faces:
     """
 
     def __init__(self, folder: Path, size: int, limit: int = 0) -> None:
+        self.folder = folder
         self.size = size
         self._rows = _open(folder)
         self._count = min(limit, len(self._rows)) if limit else len(self._rows)
@@ -73,6 +74,13 @@ class Faces:
     def id(self, index: int) -> str:
         """The id of a row; its number where the dataset has no such column."""
         return str(self._rows[index]["id"]) if "id" in self._rows.column_names else str(index)
+
+    def photo_ids(self) -> list[str]:
+        """The id of every row's photo; the rows' own ids where the dataset names no photos."""
+        for name in ("photo_id", "id"):
+            if name in self._rows.column_names:
+                return [str(found) for found in self._rows[name][: self._count]]
+        return []
 
     @functools.cached_property
     def prompts(self) -> tuple[str, ...]:

@@ -15,9 +15,10 @@ import torch
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
 from authface.images import encode_png
-from authface.train.data import Batch, Draw, Stream
+from authface.train.data import Batch, Draw, Faces, Stream
 from authface.train.settings import TrainSettings
 from authface.train.state import Metrics, RunFolder, Stop
+from authface.uses import record_training
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,11 @@ class Objective(Protocol[B]):
     @property
     def trained(self) -> torch.nn.Module:
         """The module whose weights move, in float32; its forward is called through `loss`'s `model`."""
+        ...
+
+    @property
+    def faces(self) -> Faces:
+        """The dataset."""
         ...
 
     @property
@@ -91,6 +97,7 @@ def fit(
     folder = RunFolder(settings.out)
     with folder.lock(), Stop() as stop:
         folder.claim(settings, seed)
+        record_training(folder.training, objective.faces.folder, objective.faces.photo_ids())
         trainer = Trainer(objective, settings, device, seed, folder)
         begun = trainer.resume()
         if 0 < begun < settings.steps:

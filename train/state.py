@@ -17,6 +17,7 @@ from typing import Any, Self
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, write_errors, write_file
 from authface.train.settings import TrainSettings
+from authface.uses import SOURCES
 
 FREE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
@@ -26,7 +27,7 @@ FREE = {
 
 
 class RunFolder:
-    """`out`/training: run.json, checkpoints/step-00000500/, metrics.jsonl, validation/."""
+    """`out`/training: run.json, sources.json, checkpoints/step-00000500/, metrics.jsonl, validation/."""
 
     def __init__(self, out: Path) -> None:
         self.out = out
@@ -83,6 +84,8 @@ class RunFolder:
             accelerator.wait_for_everyone()
             if not accelerator.is_main_process:
                 return
+            if (sources := self.training / SOURCES).is_file():
+                shutil.copyfile(sources, temporary / SOURCES)
             target = self.checkpoints / f"step-{step:08}"
             if target.exists():
                 target.rename(self.checkpoints / f"{TEMPORARY}{secrets.token_hex(6)}")
