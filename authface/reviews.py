@@ -35,21 +35,18 @@ class ReviewSettings(Settings):
 
     host: str = "127.0.0.1"
     """Address the page is served on; any but 127.0.0.1 lets other machines in that know the page's secret address."""
-    port: int = Field(0, ge=0, le=65535)
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the page; 0 takes a free one."""
-    reasons: tuple[Reason, ...] = Field(
-        (
-            "blurred",
-            "noise or artefacts",
-            "over-smoothed skin",
-            "face covered",
-            "bad light",
-            "bad crop",
-            "no real face",
-            "seen before",
-            "other",
-        ),
-        max_length=9,
+    reasons: Annotated[tuple[Reason, ...], Field(max_length=9)] = (
+        "blurred",
+        "noise or artefacts",
+        "over-smoothed skin",
+        "face covered",
+        "bad light",
+        "bad crop",
+        "no real face",
+        "seen before",
+        "other",
     )
     """Reasons to reject, on the keys 1 to 9."""
     policy: Literal["any_reject", "majority", "all_keep"] = "any_reject"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, later
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from authface.workers import Work
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
+app.add_typer(review.app)
 
 _WITH_PATH = {"folder", "urls", "unsplash-lite"}
 
@@ -104,12 +106,6 @@ def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
 
     page = contact_sheet(PhotoSet.open(set))
     run.console.result(f"contact sheet: {page}", report=str(page))
-
-
-@app.command()
-def review(set: SetArgument = DEFAULT_SET) -> None:
-    """Look at faces and decide, in a local page."""
-    later("curate review")
 
 
 @app.command()

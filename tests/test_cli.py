@@ -27,7 +27,7 @@ COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
 }  # fmt: skip
 RUN_COMMANDS = {
-    "demo", "restore", "curate fetch", "curate filter", "curate align", "annotate tags",
+    "demo", "restore", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
 }  # fmt: skip
 LATER = {

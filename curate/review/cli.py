@@ -1,0 +1,148 @@
+"""`authface curate review`: people look at the crops and decide, in a local page."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from authface.errors import UsageError, one_line
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+
+if TYPE_CHECKING:
+    from authface.curate.review.retouch import Outcome
+    from authface.photoset import PhotoSet
+    from authface.reviews import Reviewed, ReviewSettings
+
+app = typer.Typer()
+
+
+@app.command()
+@command_with_run
+def review(
+    run: Run,
+    set: SetArgument = DEFAULT_SET,
+    reviewer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who decides, of a-z, 0-9 and dashes; the system's user name.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="How far reviewers agree, and where they do not.")] = False,
+    export_retouch: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the crops marked retouch to a folder.")
+    ] = None,
+    import_retouch: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take the edited files of such a folder back.")
+    ] = None,
+) -> None:
+    """Look at faces and decide, in a local page: keep, reject, retouch. Every decision is on disk at once."""
+    from authface.photoset import PhotoSet
+    from authface.reviews import ReviewSettings, reviewed
+
+    settings = run.settings("curate.review", ReviewSettings)
+    photoset = PhotoSet.open(set)
+    if sum([compare, export_retouch is not None, import_retouch is not None]) > 1:
+        raise UsageError("--compare, --export-retouch and --import-retouch: one at a time")
+    if not photoset.crops.parts():
+        raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
+    if run.dry_run:
+        lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
+        return run.console.result(f"[curate.review]\n{lines}", settings=settings.model_dump(mode="json"))
+    people = reviewed(photoset, settings)
+    if people.torn:
+        run.console.log(f"review: {people.torn} lines of the logs are not whole and count for nothing")
+    if compare:
+        _compare(run, photoset, people)
+    elif export_retouch is not None:
+        _export(run, photoset, people, export_retouch)
+    elif import_retouch is not None:
+        _import(run, photoset, settings, import_retouch)
+    else:
+        _serve(run, photoset, people, settings, reviewer or _user())
+
+
+def _user() -> str:
+    """The system's name of the user, in the letters a reviewer's name may have."""
+    import getpass
+
+    try:
+        return re.sub(r"[^a-z0-9]+", "-", getpass.getuser().lower()).strip("-")[:40] or "reviewer"
+    except (OSError, KeyError):  # a user without a name
+        return "reviewer"
+
+
+def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSettings, reviewer: str) -> None:
+    from authface.reviews import decision_log
+
+    log = decision_log(photoset, reviewer)
+
+    from authface.curate.review import server
+    from authface.curate.review.desk import Desk
+    from authface.curate.review.faces import load
+    from authface.curate.review.pictures import Pictures
+
+    faces = load(photoset, run.limit)
+    page = server.Review(
+        faces, Pictures(photoset, people), Desk(log), reviewer, one_line(photoset.root.name, 80), settings.reasons
+    )
+    token = server.new_token()
+    with server.listen(settings.host, settings.port) as waiting:
+        app = server.make_app(page, token, settings.host)
+        url = server.address(settings.host, waiting.getsockname()[1], token)
+        run.console.log(f"review: {faces.crops:,} crops for {reviewer}; open {url} and end with Ctrl-C")
+        with suppress(KeyboardInterrupt):
+            server.serve(app, waiting)
+    counts = page.counts()
+    said = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in ("keep", "reject", "retouch"))
+    run.console.result(
+        f"{reviewer} decided on {sum(counts.values()) - faces.crops:,} of {faces.crops:,} crops: {said}\n"
+        f"next: authface annotate tags {one_line(photoset.root)}",
+        reviewer=reviewer,
+        log=str(log.path),
+        **counts,
+    )
+
+
+def _compare(run: Run, photoset: PhotoSet, people: Reviewed) -> None:
+    from authface.curate.review import compare
+
+    found = compare.agreements(people)
+    page = compare.write_page(photoset, people, found)
+    run.console.result(
+        f"{compare.as_text(found, people)}\nwhere they disagree: {one_line(page)}",
+        report=str(page),
+        **compare.as_json(found, people),
+    )
+
+
+def _export(run: Run, photoset: PhotoSet, people: Reviewed, folder: Path) -> None:
+    from authface.curate.review.retouch import MANIFEST, give_out
+
+    outcomes = list(give_out(photoset, people, folder))
+    _say(run, outcomes, f"next: edit the pictures in place, keep their names and {MANIFEST}, then --import-retouch")
+
+
+def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path) -> None:
+    from authface.curate.review.retouch import take_back
+    from authface.reviews import reviewed
+
+    with photoset.lock():
+        outcomes = list(take_back(photoset, reviewed(photoset, settings), folder))
+    _say(run, outcomes, f"next: authface annotate tags {one_line(photoset.root)}")
+
+
+def _say(run: Run, outcomes: list[Outcome], following: str) -> None:
+    """Every file on a line of its own; exit code 3 where one is wrong."""
+    from collections import Counter
+
+    counts = Counter(outcome.outcome for outcome in outcomes)
+    total = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+    run.console.result(
+        "\n".join([*(outcome.line for outcome in outcomes), total, following]),
+        files=[[outcome.name, outcome.outcome, outcome.detail] for outcome in outcomes],
+        counts=dict(counts),
+    )
+    if counts["wrong"]:
+        run.console.log(f"{counts['wrong']} files need another look: the lines above say why")
+        raise typer.Exit(3)
