@@ -73,15 +73,37 @@ def doctor() -> None:
 
 
 @app.command()
-def status(set: SetArgument = DEFAULT_SET) -> None:
-    """What is done in a photo set, and what is left."""
-    later("status")
+@command_with_run
+def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
+    """What is done in a photo set, what is outdated, what it takes on the disk, and the next command."""
+    from authface.photoset import PhotoSet
+    from authface.status import status as read_status
+    from authface.status import told
+
+    said = read_status(PhotoSet.open(set))
+    run.console.result(told(said), **said.as_json())
 
 
 @app.command()
-def why(set: SetArgument, id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """All that happened to one photo."""
-    later("why")
+@command_with_run
+def why(
+    run: Run,
+    set: SetArgument,
+    id: Annotated[str, typer.Argument(metavar="ID", help="Photo or face id, six digits of it, or a file's name.")],
+) -> None:
+    """All that happened to one photo: its source, faces, verdicts, tags, people's decisions, where it went."""
+    from authface import history
+    from authface.errors import UsageError
+    from authface.photoset import PhotoSet
+
+    photoset = PhotoSet.open(set)
+    try:
+        found = history.why(photoset, id)
+    except UsageError:
+        if not (at := history.forgotten_at(photoset, id)):
+            raise
+        return run.console.result(f"forgotten {at}: nothing of it is left", forgotten=at)
+    run.console.result(history.told(found), **found.as_json())
 
 
 @app.command()

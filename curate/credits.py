@@ -1,0 +1,263 @@
+"""`curate credits`: who made the photos and under which licence, as a page, Markdown, CSV or plain text."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from authface import report
+from authface.errors import one_line
+from authface.files import replacing
+from authface.photoset import PhotoSet
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Format = Literal["html", "md", "csv", "txt"]
+UNKNOWN = "unknown"
+UNSPLASH = "https://unsplash.com/?utm_source=authface&utm_medium=referral"
+"""Unsplash asks apps to link the photographer and Unsplash with their name as the source of the visit
+(help.unsplash.com, guideline on attribution)."""
+_COLUMNS = ("id", "source", "source_id", "photographer", "photographer_url", "page_url", "licence", "terms", "as_of")
+_HEADER = ("licence", "photographer", "photographer_url", "photo", "page_url", "source", "terms", "as_of", "id")
+
+
+@dataclass(frozen=True)
+class Credit:
+    """One photo and who made it; links are http or https or empty."""
+
+    id: str
+    source: str
+    source_id: str
+    photographer: str
+    profile: str
+    page: str
+    licence: str
+    terms: str
+    as_of: str
+
+    @property
+    def name(self) -> str:
+        """The photographer's name, or that nobody is known."""
+        return self.photographer or "unknown"
+
+    @property
+    def of_unsplash(self) -> bool:
+        """Whether the credit takes Unsplash's form: Photo by NAME on Unsplash."""
+        return self.source.startswith("unsplash")
+
+
+@dataclass(frozen=True)
+class Maker:
+    """A photographer's photos under one licence."""
+
+    credits: list[Credit]
+
+    @property
+    def first(self) -> Credit:
+        """What the name and the profile are taken from."""
+        return next((credit for credit in self.credits if credit.profile), self.credits[0])
+
+
+@dataclass(frozen=True)
+class LicenceGroup:
+    """All photographers of one licence."""
+
+    licence: str
+    photos: int
+    photographers: int
+    makers: Iterator[Maker]
+
+    @property
+    def unknown(self) -> bool:
+        """Whether nobody stated a licence: such photos may not be used."""
+        return self.licence == UNKNOWN
+
+
+def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
+    """The photos that any kept crop shows, or every kept photo; sorted by licence (unknown first) and photographer.
+
+    Held as columns, about 300 bytes a photo. A column that an older set lacks is empty.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+    parts = []
+    for part in photoset.photos.parts():
+        rows = photoset.photos.arrow(part, [*_COLUMNS, "status"])
+        rows = rows.filter(pc.equal(rows.column("status"), "kept"))
+        if not every:
+            rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
+        empty = pa.array([""] * rows.num_rows, pa.string())
+        columns = [pc.fill_null(rows.column(n), "") if n in rows.column_names else empty for n in _COLUMNS]
+        parts.append(pa.table(columns, schema=schema))
+    table = pa.concat_tables(parts) if parts else schema.empty_table()
+    licence = pc.if_else(pc.equal(table.column("licence"), ""), UNKNOWN, table.column("licence"))
+    table = table.set_column(table.column_names.index("licence"), "licence", licence)
+    order = [(name, "ascending") for name in ("stated", "licence", "photographer", "source", "source_id")]
+    stated = pc.not_equal(table.column("licence"), UNKNOWN)
+    return table.append_column("stated", stated).sort_by(order).drop_columns(["stated"])
+
+
+def write_credits(photoset: PhotoSet, format: Format, *, every: bool = False) -> tuple[Path, pa.Table]:
+    """Write ``reports/credits.<format>`` and give its path and the credits. Raises AuthfaceError (disk)."""
+    table = credits(photoset, every=every)
+    path = photoset.root / "reports" / f"credits.{format}"
+    if format == "html":
+        facts = [(name, f"{count:,}") for name, count in counts(table).items()]
+        title = f"Credits of {one_line(photoset.root.resolve().name)}"
+        report.write_page(path, "credits.html.jinja", title=title, summary=facts, groups=groups(table), home=UNSPLASH)
+        return path, table
+    lines = {"md": _markdown, "csv": _csv, "txt": _text}[format]
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(lines(table))
+    return path, table
+
+
+def counts(table: pa.Table) -> dict[str, int]:
+    """Photos, photographers, licences, and photos of unknown licence."""
+    import pyarrow.compute as pc
+
+    return {
+        "photos": table.num_rows,
+        "photographers": len(table.column("photographer").unique()),
+        "licences": len(table.column("licence").unique()),
+        "of unknown licence": pc.sum(pc.equal(table.column("licence"), UNKNOWN)).as_py() or 0,
+    }
+
+
+def groups(table: pa.Table) -> Iterator[LicenceGroup]:
+    """The sorted credits, licence by licence; the makers of a group are read once, in order."""
+    start = 0
+    for count in table.column("licence").value_counts().to_pylist():
+        rows = table.slice(start, count["counts"])
+        makers = len(rows.column("photographer").unique())
+        yield LicenceGroup(count["values"], rows.num_rows, makers, _makers(rows))
+        start += rows.num_rows
+
+
+def _makers(rows: pa.Table) -> Iterator[Maker]:
+    held: list[Credit] = []
+    for batch in rows.to_batches(max_chunksize=1000):
+        for row in batch.to_pylist():
+            credit = _credit(row)
+            if held and (held[0].photographer, held[0].source) != (credit.photographer, credit.source):
+                yield Maker(held)
+                held = []
+            held.append(credit)
+    if held:
+        yield Maker(held)
+
+
+def _credit(row: dict[str, Any]) -> Credit:
+    tag = referred if row["source"].startswith("unsplash") else web_link
+    return Credit(
+        id=row["id"],
+        source=row["source"],
+        source_id=row["source_id"],
+        photographer=row["photographer"],
+        profile=tag(row["photographer_url"]),
+        page=tag(row["page_url"]),
+        licence=row["licence"],
+        terms=row["terms"],
+        as_of=row["as_of"],
+    )
+
+
+def web_link(url: str) -> str:
+    """`url` if it leads to a host by http or https, else nothing: it must never become a script or a local file."""
+    if not url.isprintable() or " " in url or "\\" in url:
+        return ""
+    try:
+        parts = urlsplit(url)
+        return url if parts.scheme in {"http", "https"} and parts.hostname and "@" not in parts.netloc else ""
+    except ValueError:
+        return ""
+
+
+def referred(url: str) -> str:
+    """A web link that names authface as where the visit comes from, as Unsplash asks."""
+    if not (url := web_link(url)):
+        return ""
+    parts = urlsplit(url)
+    query = [(key, value) for key, value in parse_qsl(parts.query) if key not in {"utm_source", "utm_medium"}]
+    return urlunsplit(parts._replace(query=urlencode([*query, ("utm_source", "authface"), ("utm_medium", "referral")])))
+
+
+def _shown(photoset: PhotoSet, part: int) -> pa.Array:
+    """Ids of the photos of which a crop of this part is kept."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if part not in photoset.crops.parts():
+        return pa.array([], pa.string())
+    rows = photoset.crops.arrow(part, ["photo_id", "status"])
+    return rows.column("photo_id").filter(pc.equal(rows.column("status"), "kept")).combine_chunks()
+
+
+def _markdown(table: pa.Table) -> Iterator[str]:
+    yield "# Credits\n"
+    for group in groups(table):
+        yield f"\n## {_md(group.licence)} ({group.photos:,} photos, {group.photographers:,} photographers)\n\n"
+        if group.unknown:
+            yield "**Nobody stated a licence of these photos: ask before you use them.**\n\n"
+        for maker in group.makers:
+            first = maker.first
+            by = f"[{_md(first.name)}]({_md_url(first.profile)})" if first.profile else _md(first.name)
+            on = f" on [Unsplash]({_md_url(UNSPLASH)})" if first.of_unsplash else ""
+            photos = ", ".join(
+                f"[{_md(credit.source_id)}]({_md_url(credit.page)})" if credit.page else _md(credit.source_id)
+                for credit in maker.credits
+            )
+            yield f"- Photo{'s' * (len(maker.credits) > 1)} by {by}{on}: {photos}\n"
+
+
+def _md(text: str) -> str:
+    text = one_line(text, 200)
+    for sign in "\\|`*_[]<>#!&":
+        text = text.replace(sign, "\\" + sign)
+    return text
+
+
+def _md_url(url: str) -> str:
+    return url.replace("(", "%28").replace(")", "%29").replace("<", "%3C").replace(">", "%3E")
+
+
+def _csv(table: pa.Table) -> Iterator[str]:
+    yield _csv_line(_HEADER)
+    for group in groups(table):
+        for maker in group.makers:
+            for c in maker.credits:
+                row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id)
+                yield _csv_line(tuple(_cell(value) for value in row))
+
+
+def _csv_line(values: tuple[str, ...]) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer).writerow(values)
+    return buffer.getvalue()
+
+
+def _cell(value: str) -> str:
+    """A value that no spreadsheet takes for a formula."""
+    text = one_line(value, 2000)
+    return "'" + text if text[:1] in {"=", "+", "-", "@"} else text
+
+
+def _text(table: pa.Table) -> Iterator[str]:
+    for group in groups(table):
+        warning = ": nobody stated a licence, ask before you use them" if group.unknown else ""
+        yield f"{one_line(group.licence)} ({group.photos:,} photos{warning})\n"
+        for maker in group.makers:
+            first = maker.first
+            on = " on Unsplash" if first.of_unsplash else ""
+            yield f"  Photo by {one_line(first.name)}{on}{' <' + first.profile + '>' if first.profile else ''}\n"
+            for credit in maker.credits:
+                yield f"    {one_line(credit.source_id)}{' ' + credit.page if credit.page else ''}\n"
+        yield "\n"
