@@ -83,7 +83,7 @@ def _curate(photoset: PhotoSet, run: Run) -> None:
     from authface.curate.sources import make_source
 
     fetching = run.settings("curate.fetch", FetchSettings)
-    fetch(photoset, make_source(fetching), fetching, run.console, workers=1, limit=run.limit)
+    fetch(photoset, make_source(fetching, photoset), fetching, run.console, workers=1, limit=run.limit)
     filtering = Filter(photoset.root, run.settings("curate.filter", FilterSettings))
     run_parts(filtering, parts_of(photoset.photos), photoset.faces, run.console)
     aligning = Align(photoset.root, run.settings("curate.align", AlignSettings))

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any, Generic
 
 from authface.console import Console, Tick
@@ -116,6 +117,57 @@ def run(
     summary.counts = target.counts()
     summary.seconds = time.monotonic() - start
     return summary
+
+
+def append(
+    provenance: Provenance,
+    engine: Engine[I],
+    inputs: Iterator[I],
+    *,
+    target: Table[R],
+    console: Console,
+    part_rows: int,
+    total: int | None,
+    finish: Callable[[list[R]], list[R]] = list,
+    written: Callable[[list[R]], None] = lambda rows: None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Summary:
+    """Add parts made of inputs that come one by one, `total` of them as far as is known; else as `run`.
+
+    `written` is told the rows of each part, as `finish` saw them, once it is on the disk.
+    """
+    start = time.monotonic()
+    summary = Summary()
+    rows: list[R] = []
+    count = 0
+
+    def write() -> None:
+        if rows:
+            target.write(max(target.parts(), default=-1) + 1, finish(rows), provenance, "")
+            written(rows)
+            summary.made += 1
+            rows.clear()
+
+    with console.progress(provenance.step, total, "images") as tick:
+        for done, made in engine(_pieces(inputs, part_rows, chunk_rows)):
+            rows += made
+            count += done
+            tick(done)
+            if count % part_rows == 0:
+                write()
+        write()
+    summary.rows = count
+    summary.counts = target.counts()
+    summary.seconds = time.monotonic() - start
+    return summary
+
+
+def _pieces(inputs: Iterator[I], part_rows: int, chunk_rows: int) -> Iterator[list[I]]:
+    """The inputs in chunks that end where a part ends."""
+    left = part_rows
+    while piece := list(islice(inputs, min(chunk_rows, left))):
+        left = left - len(piece) or part_rows
+        yield piece
 
 
 def _outdated(

@@ -58,12 +58,12 @@ class Work(Protocol[I_contra, L, M, R]):
 
 
 def inline(work: Work[I, L, M, R], chunks: Iterator[list[I]]) -> Iterator[tuple[int, list[R]]]:
-    with _Worker(work) as worker:
+    with Worker(work) as worker:
         for chunk in chunks:
             yield len(chunk), worker(chunk)
 
 
-class _Worker(Generic[I, L, M, R]):
+class Worker(Generic[I, L, M, R]):
     """Takes chunks of rows through load, step and save, each ahead of the next by at most a batch or two."""
 
     def __init__(self, work: Work[I, L, M, R]) -> None:
@@ -72,7 +72,7 @@ class _Worker(Generic[I, L, M, R]):
         self._loaders = ThreadPoolExecutor(IO_THREADS, "load")
         self._savers = ThreadPoolExecutor(IO_THREADS, "save")
 
-    def __enter__(self) -> _Worker[I, L, M, R]:
+    def __enter__(self) -> Worker[I, L, M, R]:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -140,6 +140,25 @@ def _outcome(call: Callable[[], T]) -> T | _Failure:
         return _Failure("error", one_line(f"{type(error).__name__}: {error}"))
 
 
+def threads(work: Callable[[I], list[R]], chunks: Iterator[list[I]], *, count: int) -> Iterator[tuple[int, list[R]]]:
+    """Each row whole in one of `count` threads, for work that waits more than it computes; results in order."""
+    pool = ThreadPoolExecutor(count, "wait")
+    flying: deque[list[Future[list[R]]]] = deque()
+    try:
+        for chunk in chunks:
+            flying.append([pool.submit(work, row) for row in chunk])
+            while len(flying) > 4 * count or (flying and all(future.done() for future in flying[0])):
+                yield _gathered(flying.popleft())
+        while flying:
+            yield _gathered(flying.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _gathered(futures: list[Future[list[R]]]) -> tuple[int, list[R]]:
+    return len(futures), [row for future in futures for row in future.result()]
+
+
 def processes(work: Work[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
     """Chunks over worker processes, at most two a worker under way, results in order.
 
@@ -203,15 +222,20 @@ class _Pool(Generic[I, L, M, R]):
         self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-_worker: _Worker[Any, Any, Any, Any] | None = None
+_worker: Worker[Any, Any, Any, Any] | None = None
 _waiting_work: Work[Any, Any, Any, Any] | None = None
+
+
+def share_cores(threads: int) -> None:
+    """Let the libraries of this process use so many threads each; they read it as they load, which is in Work.open."""
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
 
 
 def _begin(work: Work[Any, Any, Any, Any], threads: int) -> None:
     """In a new worker process: share the cores, leave Ctrl-C to the parent, end when the parent does."""
     global _waiting_work
-    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)  # read when the libraries load, which is in Work.open
+    share_cores(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _waiting_work = work
     threading.Thread(target=_follow_parent, daemon=True).start()
@@ -230,5 +254,5 @@ def _work_on(rows: list[Any]) -> list[Any]:
     if _worker is None:
         if _waiting_work is None:
             raise RuntimeError("a worker began without its work")
-        _worker = _Worker(_waiting_work)
+        _worker = Worker(_waiting_work)
     return _worker(rows)

@@ -43,9 +43,15 @@ def fetch(
     set: SetArgument = DEFAULT_SET,
     source: Annotated[
         str | None,
-        typer.Option("--from", metavar="SOURCE [PATH]", help="folder PATH, samples; unsplash and urls come later."),
+        typer.Option(
+            "--from", metavar="SOURCE [PATH]", help="folder PATH, urls FILE, unsplash-lite PATH, unsplash, samples."
+        ),
     ] = None,
     path: Annotated[str | None, typer.Option("--path", hidden=True)] = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Stop where a quota is used up; run again later.")] = False,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="You may use the Unsplash API for this set; asked once.")
+    ] = False,
 ) -> None:
     """Bring photos into the set, byte for byte, each with its row. Run again, it takes only what is new."""
     from authface.curate.fetch import fetch as run_fetch
@@ -54,17 +60,24 @@ def fetch(
     from authface.photoset import PhotoSet
 
     settings = run.settings("curate.fetch", FetchSettings, source=source, path=path)
-    origin = make_source(settings)
     photoset = PhotoSet(set)
+    origin = make_source(settings, photoset, wait=not no_wait, say=run.console.log)
     if run.dry_run:
+        if forecast := origin.forecast(run.limit, ask=False):
+            run.console.log(forecast)
         return _show(run, "curate.fetch", settings)
-    with photoset.lock():
+    origin.ready(accept_terms=accept_terms)
+    with photoset.lock(), origin:
         photoset.remember("curate.fetch", settings.model_dump(mode="json"))
+        if forecast := origin.forecast(run.limit, ask=True):
+            run.console.log(forecast)
         summary = run_fetch(photoset, origin, settings, run.console, workers=run.workers, limit=run.limit)
         if origin.ignored:
-            endings = ", ".join(f"{count} {ending}" for ending, count in origin.ignored.most_common(5))
-            run.console.log(f"fetch: passed over {origin.ignored.total()} files that are no photos: {endings}")
-        if not summary.counts:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in origin.ignored.most_common(5))
+            run.console.log(f"fetch: passed over {origin.ignored.total():,} that are not asked for: {kinds}")
+        if origin.paused:
+            run.console.result(f"paused: {origin.paused}; then run the same command again", paused=str(origin.paused))
+        if not summary.counts and not origin.paused:
             raise AuthfaceError(f"no photos in {one_line(settings.path or settings.source)}: nothing to fetch")
         _conclude(run, photoset, summary, "curate filter")
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from authface import images
 from authface.console import Console
+from authface.curate.download import Download
+from authface.curate.ledger import Seen, Unwritten, key
+from authface.curate.originals import MEGA, described, store
+from authface.curate.pace import Paused
 from authface.curate.settings import FetchSettings
 from authface.curate.sources import Item, Source
-from authface.errors import ImageError
+from authface.forgotten import REASON, Forgotten, blank, bury, tombstone
 from authface.photoset import PhotoSet, Provenance
 from authface.records import Photo
-from authface.runner import PartInput, Summary, run
+from authface.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
+from authface.workers import inline, processes, threads
 
-VERSION = 1
-MEGA = 1_000_000
+VERSION = 2
+TRANSIENT = {"timeout", "unreachable", "http_error"}
+"""Reasons of failed rows that another day may better."""
 
 
 @dataclass(frozen=True)
@@ -31,115 +38,143 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Fetch:
-    """Read, decode and store one photo."""
+    """Read, decode and store one photo that lies on this machine."""
 
     root: Path
     settings: FetchSettings
+    forgotten: Forgotten = Forgotten()
     batch_size: int = 8
 
     @property
     def provenance(self) -> Provenance:
         """Photos are never fetched again for a changed setting: it speaks of the photos to come."""
-        return Provenance("fetch", VERSION, {}, {})
+        return PROVENANCE
 
     def open(self) -> None:
         """Nothing to load."""
 
     def load(self, item: Item) -> Fetched:
         """Read and decode. Raises ImageError."""
-        if item.problem:
-            raise ImageError("unreadable", item.problem)
+        if item.photo.status != "kept":
+            return Fetched(b"", item.photo)
         data = images.read_bytes(Path(item.path), max_bytes=int(self.settings.max_megabytes * MEGA))
-        decoded = images.decode(data, max_pixels=int(self.settings.max_megapixels * MEGA))
-        height, width = decoded.rgb.shape[:2]
-        photo_id = hashlib.sha256(data).hexdigest()
-        photo = replace(
-            _row(item),
-            id=photo_id,
-            file=PhotoSet(self.root).photo_file(photo_id, images.EXTENSIONS[decoded.format]),
-            width=width,
-            height=height,
-            bytes=len(data),
-            format=decoded.format,
-        )
-        return Fetched(data, photo)
+        return Fetched(data, described(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
 
     def step(self, batch: Sequence[Fetched]) -> Sequence[Fetched]:
         """No model looks at the photos yet."""
         return batch
 
     def save(self, item: Item, fetched: Fetched) -> list[Photo]:
-        """Store the bytes unless the photo is too small."""
-        photo = fetched.photo
-        long_side, least = max(photo.width, photo.height), self.settings.min_long_side
-        if long_side < least:
-            return [replace(photo, file="", status="rejected", reason="small_photo", value=long_side, limit=least)]
-        if not (self.root / photo.file).is_file():
-            PhotoSet(self.root).save(photo.file, fetched.data)
-        return [photo]
+        """Store the bytes of a kept photo."""
+        store(fetched.photo, fetched.data, PhotoSet(self.root))
+        return [fetched.photo]
 
     def failed(self, item: Item, reason: str, detail: str) -> list[Photo]:
         """The row of a photo that could not be read."""
-        return [replace(_row(item), status="failed", reason=reason, detail=detail)]
+        return [replace(item.photo, status="failed", reason=reason, detail=detail)]
+
+
+PROVENANCE = Provenance("fetch", VERSION, {}, {})
 
 
 def fetch(
     photoset: PhotoSet, source: Source, settings: FetchSettings, console: Console, *, workers: int, limit: int
 ) -> Summary:
-    """Add the source's photos that the set does not hold; the caller holds the set's lock."""
-    new = _new_items(photoset, source)
-    chosen = list(islice(new, limit) if limit else new)
-    first = max(photoset.photos.parts(), default=-1) + 1
-    inputs = [
-        PartInput(first + at // settings.part_rows, len(items), "", lambda items=items: items)  # type: ignore[misc]
-        for at in range(0, len(chosen), settings.part_rows)
-        for items in [chosen[at : at + settings.part_rows]]
-    ]
+    """Add the source's photos that the set does not hold; the caller holds the set's lock.
+
+    Photos of the web that a killed run had finished are not asked for again; see `Unwritten`.
+    """
+    forgotten = Forgotten.of(photoset)
     kept = _Kept(photoset)
-    work = Fetch(photoset.root, settings)
-    return run(work, inputs, photoset.photos, console, workers=workers, prune=False, finish=kept.mark_duplicates)
+    seen = Seen(_identities(photoset, settings))
+    unwritten = Unwritten(photoset, seen)
+    extend = partial(
+        append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
+        finish=kept.settle, written=unwritten.written,
+    )  # fmt: skip
+    new = (item for item in source.items() if _wanted(item.photo, source, forgotten) and seen.add(key(item.photo)))
+    chosen = islice(new, limit) if limit else new
+    if source.web is None:
+        head = list(islice(chosen, INLINE_ROWS))
+        many = workers > 1 and len(head) == INLINE_ROWS
+        work = Fetch(photoset.root, settings, forgotten)
+        engine: Engine[Item] = partial(processes, work, workers=workers) if many else partial(inline, work)
+        total = _expected(source, photoset, limit) if many else len(head)
+        return _with_leftovers(
+            extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS), unwritten, extend
+        )
+    download = Download(photoset, source, source.web, settings, unwritten, forgotten)
+    engine = partial(threads, download, count=settings.web.connections)
+    summary = extend(engine, _until_paused(chosen, source), total=limit or source.count(), chunk_rows=1)
+    return summary if limit or source.paused else _with_leftovers(summary, unwritten, extend)
 
 
-def _new_items(photoset: PhotoSet, source: Source) -> Iterator[Item]:
-    """Items without a row; a file that changed since is another item."""
-    seen = {
-        row
-        for part in photoset.photos.parts()
-        for row in photoset.photos.columns(part, ["source", "source_id", "as_of"])
-    }
-    return (item for item in source.items() if (item.source, item.source_id, item.as_of) not in seen)
+def _wanted(photo: Photo, source: Source, forgotten: Forgotten) -> bool:
+    """Whether a photo may come; one that was forgotten leaves no row, which would name it again."""
+    by = (photo.photographer, photo.photographer_url)
+    if not forgotten.holds(source=photo.source, source_id=photo.source_id, photographers=by):
+        return True
+    source.ignored["forgotten before"] += 1
+    return False
+
+
+def _until_paused(items: Iterator[Item], source: Source) -> Iterator[Item]:
+    """The items up to a wait that the user does not want, in the listing or for a photo."""
+    try:
+        for item in items:
+            yield item
+            if source.paused:
+                return
+    except Paused:
+        return
+
+
+def _with_leftovers(summary: Summary, unwritten: Unwritten, extend: Any) -> Summary:
+    """Rows of an earlier run that died, of photos that this run's source does not list, get their part too."""
+    if not (rows := unwritten.rows()):
+        return summary
+    more: Summary = extend(lambda chunks: ((1, chunk) for chunk in chunks), iter(rows), total=len(rows), chunk_rows=1)
+    return replace(summary, made=summary.made + more.made, rows=summary.rows + more.rows, counts=more.counts)
+
+
+def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[str, str, str]]:
+    """What tells the photos of the set apart; with `retry_failed`, without those that are worth another try."""
+    for part in photoset.photos.parts():
+        for *identity, reason in photoset.photos.columns(part, ["source", "source_id", "as_of", "reason"]):
+            if not (settings.retry_failed and reason in TRANSIENT):
+                yield identity[0], identity[1], identity[2]
+
+
+def _expected(source: Source, photoset: PhotoSet, limit: int) -> int | None:
+    """About how many photos are new, for the bar alone."""
+    listed = source.count()
+    if listed is None:
+        return limit or None
+    new = max(listed - sum(photoset.photos.counts().values()), INLINE_ROWS)
+    return min(new, limit) if limit else new
 
 
 class _Kept:
     """The photos the set holds, by id: the first of several equal files is kept."""
 
     def __init__(self, photoset: PhotoSet) -> None:
+        self._photoset = photoset
         self._ids: set[bytes] = set()
         for part in photoset.photos.parts():
             for photo_id, status in photoset.photos.columns(part, ["id", "status"]):
                 if status == "kept":
                     self._ids.add(bytes.fromhex(photo_id))
 
-    def mark_duplicates(self, rows: list[Photo]) -> list[Photo]:
-        """The rows with every kept photo that is already in the set turned into a rejected one."""
-        marked = []
-        for row in rows:
-            if row.status == "kept" and bytes.fromhex(row.id) in self._ids:
-                row = replace(row, status="rejected", reason="duplicate", detail="the same bytes are in the set")
-            elif row.status == "kept":
-                self._ids.add(bytes.fromhex(row.id))
-            marked.append(row)
-        return marked
+    def settle(self, rows: list[Photo]) -> list[Photo]:
+        """The rows of a part: a photo that the set has is rejected, of one that it forgot no name is left."""
+        bury(self._photoset, [tombstone(row, "the same bytes") for row in rows if row.reason == REASON])
+        return [blank(row.source) if row.reason == REASON else self._once(row) for row in rows]
 
-
-def _row(item: Item) -> Photo:
-    return Photo(
-        id="",
-        source=item.source,
-        source_id=item.source_id,
-        file="",
-        photographer=item.photographer,
-        page_url=item.page_url,
-        licence=item.licence,
-        as_of=item.as_of,
-    )
+    def _once(self, row: Photo) -> Photo:
+        if row.status != "kept":
+            return row
+        photo_id = bytes.fromhex(row.id)
+        if photo_id in self._ids:
+            return replace(row, status="rejected", reason="duplicate", detail="the same bytes are in the set")
+        self._ids.add(photo_id)
+        return row

@@ -7,6 +7,65 @@ from pydantic import Field
 from authface.recipe import Settings
 
 
+class WebSettings(Settings):
+    """How photos are asked for over HTTP."""
+
+    connections: int = Field(16, ge=1, le=256)
+    """Requests under way at once, over all hosts."""
+    host_rate: float = Field(20, gt=0)
+    """Requests a second that one host is asked at most; halved where it answers 429, and slowly raised again."""
+    attempts: int = Field(5, ge=1)
+    """Tries of one address before its row says that it failed."""
+    backoff_seconds: float = Field(1, ge=0)
+    """Longest wait before the second try; doubled before each further one, up to a minute, drawn at random below."""
+    timeout_seconds: float = Field(30, gt=0)
+    """Longest silence of a host."""
+    deadline_seconds: float = Field(600, gt=0)
+    """Longest time of one try, from the first word to the last byte, so that a host that drips ends."""
+    max_redirects: int = Field(5, ge=0)
+    window_seconds: float = Field(3600, gt=0)
+    """After how long a host's quota (``X-Ratelimit-Remaining``) is full again, where it does not say."""
+    opt_out: tuple[str, ...] = ("noai", "noimageai")
+    """Words of the header ``X-Robots-Tag`` that refuse a photo; empty heeds none."""
+    allow_private_hosts: bool = False
+    """Let addresses of this machine and of private networks be asked. Link-local ones never are."""
+
+
+class UnsplashSettings(Settings):
+    """What the Unsplash API is asked for. The key comes from the environment variable UNSPLASH_ACCESS_KEY alone."""
+
+    api_base: str = "https://api.unsplash.com"
+    queries: tuple[str, ...] = ("portrait",)
+    """Search words; a photo that several of them find is one row."""
+    orientation: Literal["", "landscape", "portrait", "squarish"] = ""
+    content_filter: Literal["low", "high"] = "low"
+    order_by: Literal["relevant", "latest"] = "relevant"
+    per_page: int = Field(30, ge=1, le=30)
+    pages: int = Field(0, ge=0)
+    """Pages listed of each query; 0 goes on to the last."""
+    edition: str = ""
+    """Listed pages are kept in the set and not asked for again; any other word here lists anew."""
+    file: Literal["raw", "full"] = "raw"
+    """``raw`` is the file as it was uploaded, ``full`` a JPEG that Unsplash makes of it at the same size."""
+    details: bool = False
+    """Ask for each photo's camera data: one more request of the hourly quota a photo."""
+
+
+class LiteSettings(Settings):
+    """What is chosen of the Unsplash Dataset, before anything is downloaded."""
+
+    keywords: tuple[str, ...] = ("portrait", "face", "man", "woman", "person")
+    """A photo needs one of them; empty takes all."""
+    min_confidence: float = Field(0, ge=0, le=100)
+    """Of either service that found the keyword; what a user suggested counts as 100."""
+    max_iso: float = Field(0, ge=0)
+    """Largest ISO; 0 asks nothing. What the data set does not know passes, here and below."""
+    min_aperture: float = Field(0, ge=0)
+    """Least f-number: smaller ones blur what is beside the plane of focus."""
+    max_aperture: float = Field(0, ge=0)
+    """Largest f-number; 0 asks nothing."""
+
+
 class FetchSettings(Settings):
     """Where photos come from, and what is stored of them."""
 
@@ -26,6 +85,16 @@ class FetchSettings(Settings):
     """Who made the photos of a `folder` or of `urls`."""
     licence: str = "unknown"
     """The licence of the photos of a `folder` or of `urls`: you answer for it."""
+    url_column: str = ""
+    """Column of a table of `urls` that holds the addresses; empty takes `url`, `image_url` or `photo_url`."""
+    prescreen_face: float = Field(0, ge=0)
+    """Least longer side of the largest face in pixels of the original, measured on a preview where the source has
+    one, so that only promising originals are downloaded; 0 downloads all."""
+    retry_failed: bool = False
+    """Ask again for photos whose rows say `timeout`, `unreachable` or `http_error`; each gets a further row."""
+    web: WebSettings = WebSettings()
+    unsplash: UnsplashSettings = UnsplashSettings()
+    lite: LiteSettings = LiteSettings()
 
 
 class FilterSettings(Settings):
@@ -52,6 +121,8 @@ class AlignSettings(Settings):
 
     size: int = Field(512, ge=64, le=4096, multiple_of=8)
     """Side of the crops, pixels: 256, 512, 1024."""
+    scale: float = Field(1, ge=0.5, le=3)
+    """Side of the crop in the photo over FFHQ's: above 1 it takes in more hair and shoulders."""
     max_disagreement: float = Field(0.15, gt=0)
     """Largest mean distance between dlib's and RetinaFace's eyes, nose and mouth corners, over the eyes' distance."""
     max_pad: float = Field(0.35, ge=0, le=1)

@@ -1,66 +1,46 @@
-"""Where photos come from. A source lists items; the fetch step reads, checks and stores them."""
+"""Photos that lie on this machine: a folder of them, and those that ship with the dependencies."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
 
-from authface.curate.settings import FetchSettings
+from authface.curate.sources.base import Item, Source
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.records import Photo
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
 PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"}
 """Files that a folder source takes; what they hold is decided by their bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
-    """One photo a source offers."""
-
-    source: str
-    source_id: str
-    """Its name within the source, printable."""
-    path: str
-    """Where its bytes are."""
-    as_of: str
-    photographer: str = ""
-    page_url: str = ""
-    licence: str = ""
-    problem: str = ""
-    """Why its bytes cannot be read, where the source knows that already."""
-
-
-class Source(Protocol):
-    """Lists photos in a stable order, so that a second run finds what the first left."""
-
-    def items(self) -> Iterator[Item]: ...
-
-    @property
-    def ignored(self) -> Counter[str]:
-        """Files passed over while listing, by ending."""
-
-
-class Folder:
+class Folder(Source):
     """Every photo below a folder, in the order of its path; hidden files and folders are passed over."""
 
     def __init__(self, root: Path, photographer: str, licence: str) -> None:
+        super().__init__()
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
             raise UsageError(f"--from folder {one_line(root)}: {what}; give a folder of photos")
         self.root = root.resolve()
         self._photographer = photographer
         self._licence = licence
-        self.ignored: Counter[str] = Counter()
 
     def items(self) -> Iterator[Item]:
         """The photos; a folder that cannot be listed is an item with a `problem`."""
         yield from self._below(self.root)
+
+    def count(self) -> int:
+        """Files with a photo's ending below the folder: names only, so that a bar knows its end."""
+        total = 0
+        for _, folders, names in os.walk(self.root):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            total += sum(not n.startswith(".") and Path(n).suffix.lower() in PHOTO_ENDINGS for n in names)
+        return total
 
     def _below(self, folder: Path) -> Iterator[Item]:
         try:
@@ -85,15 +65,19 @@ class Folder:
 
     def _item(self, path: Path, as_of: str, problem: str) -> Item:
         name = os.fsencode(path.relative_to(self.root)).decode("utf-8", "backslashreplace")
-        return Item(
+        photo = Photo(
+            id="",
             source="folder",
             source_id=name,
-            path=str(path),
+            file="",
             as_of=as_of,
             photographer=self._photographer,
             licence=self._licence,
-            problem=problem,
+            status="failed" if problem else "kept",
+            reason="unreadable" if problem else "",
+            detail=problem,
         )
+        return Item(photo, path=str(path))
 
 
 @dataclass(frozen=True)
@@ -121,11 +105,8 @@ _SAMPLES = (
 )
 
 
-class Samples:
+class Samples(Source):
     """Photos that ship with scikit-image and matplotlib: two portraits and four photos without a face."""
-
-    def __init__(self) -> None:
-        self.ignored: Counter[str] = Counter()
 
     def items(self) -> Iterator[Item]:
         """The photos whose package is installed and carries them."""
@@ -134,28 +115,16 @@ class Samples:
             for folder in (spec.submodule_search_locations or []) if spec else []:
                 path = Path(folder) / sample.file
                 if path.is_file():
-                    yield Item(
+                    photo = Photo(
+                        id="",
                         source="samples",
                         source_id=f"{sample.package}/{path.name}",
-                        path=str(path),
-                        as_of="",
+                        file="",
                         photographer=sample.photographer,
                         page_url=sample.page_url,
                         licence=sample.licence,
                     )
-
-
-def make_source(settings: FetchSettings) -> Source:
-    """The source by name. Raises UsageError where it needs more, or is not built yet."""
-    if settings.source == "folder":
-        if not settings.path:
-            raise UsageError("--from folder: give the folder, as in authface curate fetch SET --from folder PATH")
-        return Folder(Path(settings.path), settings.photographer, settings.licence)
-    if settings.source == "samples":
-        return Samples()
-    raise UsageError(
-        f"--from {settings.source} is not part of this version yet: use --from folder PATH, or --from samples"
-    )
+                    yield Item(photo, path=str(path))
 
 
 def _changed(path: Path) -> str:
