@@ -20,7 +20,6 @@ _AGAIN = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 """Answers that another try may better; 520 to 524 are Cloudflare's for a host that does not answer it."""
 _GONE = {404, 410, 451}
 _LONGEST_BACKOFF = 60.0
-_RECEIVE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ class _Body:
         announced = headers.get("content-length", "")
         if announced.isdigit() and len(announced) < 19:
             self._check(len(self.data) + int(announced))
-        for piece in response.iter_bytes(_RECEIVE):
+        for piece in response.iter_bytes():  # a size would hold back what came before a break
             self._check(len(self.data) + len(piece))
             self.data += piece
 
