@@ -1,0 +1,176 @@
+"""Near duplicates: a perceptual hash of a face, and the faces whose hashes nearly repeat another's.
+
+The hash is the sign of the low frequencies of the face (pHash, Zauner 2010) at a place that dlib's eyes fix:
+RetinaFace's eyes move by several percent when a photo is resized, and with them every bit.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.records import Face
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.faces.detector import Detection
+    from authface.faces.landmarks import Dlib68
+
+FREQUENCIES = 12
+"""Lowest frequencies of the hash, each way."""
+BITS = FREQUENCIES * FREQUENCIES
+RADIUS = 17
+"""Bits in which near duplicates differ at most."""
+SIDE = 32
+"""Pixels the face is seen at."""
+SIDE_IN_EYES, EYES_DOWN = 2.8, 0.286
+"""Side of what is seen of the face in distances of the eyes, and where the eyes lie in it, of its height."""
+
+_HASH = re.compile(f"[0-9a-f]{{{BITS // 4}}}")
+_CHUNK_BITS = 16
+"""Bits a bucket of the index: 1 million rows fill its 65,536 buckets with a few each."""
+_BLOCK = 512
+"""Rows searched at a time; among themselves they are compared pair by pair."""
+_SAME_PLACE = 0.1
+"""Shared area over joint area from which two boxes of one photo may hold the same face."""
+
+
+def face_hash(rgb: NDArray[np.uint8]) -> str:
+    """The hash of a (256, 256, 3) uint8 face region (`authface.curate.quality.face_region`) as 36 hex digits, 144 bits.
+
+    Bit k is the sign of frequency (k // 12, k % 12) of the discrete cosine transform of the face, grey, from the
+    brows to the chin, at 32 x 32 pixels; the first, the mean's, is always 1.
+    """
+    import cv2
+    import numpy as np
+
+    from authface.faces.warp import warp
+
+    points = _landmarker().landmarks(rgb, _usual_face())
+    left, right = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
+    x = (right - left) * SIDE_IN_EYES / SIDE
+    y = np.array([-x[1], x[0]])
+    first = (left + right) / 2 - x * (SIDE - 1) / 2 - y * (SIDE * EYES_DOWN - 0.5)
+    face = warp(rgb, np.stack([x, y, first], axis=1), SIDE, SIDE)
+    waves = cv2.dct(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY).astype(np.float32))
+    return np.packbits(waves[:FREQUENCIES, :FREQUENCIES] > 0).tobytes().hex()
+
+
+def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tuple[str, int]]:
+    """Id of each face that nearly repeats a better one -> that one's id, and the bits they differ in, 0..radius.
+
+    The largest face is the best, then the sharpest, then the one whose id sorts first. Each is compared with kept
+    faces only, so nothing is thrown away for the likeness of something thrown away; of several the nearest, then the
+    best counts. Two faces of one photo are no duplicates unless their boxes overlap. Faces without a hash are passed
+    over. The order of `faces` does not matter. Raises UsageError for a radius outside 0..144, AuthfaceError for a hash
+    that `face_hash` does not make.
+    """
+    if not 0 <= radius <= BITS:
+        raise UsageError(f"a radius of {radius} bits: the hash of a face has {BITS}")
+    ranked = sorted((face for face in faces if face.hash), key=_rank)
+    codes = hash_codes([face.hash for face in ranked])
+    index, rows_in_index = NearIndex(radius), list[int]()
+    found: dict[str, tuple[str, int]] = {}
+    for start in range(0, len(ranked), _BLOCK):
+        block = codes[start : start + _BLOCK]
+        among = _distances(block)
+        kept: list[int] = []
+        for at, near in enumerate(index.search(block)):
+            face = ranked[start + at]
+            candidates = [(distance, rows_in_index[number]) for distance, number in near]
+            candidates += [(int(among[at, other]), start + other) for other in kept if among[at, other] <= radius]
+            nearest = min(((d, row) for d, row in candidates if _may_repeat(face, ranked[row])), default=None)
+            if nearest:
+                found[face.id] = (ranked[nearest[1]].id, nearest[0])
+            else:
+                kept.append(at)
+        index.add(block[kept])
+        rows_in_index += [start + at for at in kept]
+    return found
+
+
+class NearIndex:
+    """Finds every hash within a radius without comparing all pairs: FAISS's multi-index hashing (Norouzi et al. 2012).
+
+    The 144 bits are cut in nine; of two hashes within the radius at least one of the nine pieces agrees to within
+    radius // 9 bits, so looking up every piece so far from the query's misses none.
+    """
+
+    def __init__(self, radius: int) -> None:
+        import faiss
+
+        pieces = BITS // _CHUNK_BITS
+        self.radius = radius
+        self._index: Any = faiss.IndexBinaryMultiHash(BITS, pieces, _CHUNK_BITS)
+        self._index.nflip = radius // pieces
+
+    def add(self, codes: NDArray[np.uint8]) -> None:
+        """Take in (n, 18) uint8 hashes; they are numbered from 0 in the order they come."""
+        if len(codes):
+            self._index.add(codes)
+
+    def search(self, codes: NDArray[np.uint8]) -> list[list[tuple[int, int]]]:
+        """For each of (n, 18) uint8 hashes the distance and number of all within the radius."""
+        if not self._index.ntotal:
+            return [[] for _ in codes]
+        ends, distances, numbers = self._index.range_search(codes, self.radius + 1)
+        pairs = list(zip(distances.astype(int).tolist(), numbers.tolist(), strict=True))
+        return [pairs[begin:end] for begin, end in itertools.pairwise(ends.astype(int).tolist())]
+
+
+def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
+    """(n, 18) uint8 of hashes in hex. Raises AuthfaceError for one that `face_hash` does not make."""
+    import numpy as np
+
+    for text in hashes:
+        if not _HASH.fullmatch(text):
+            raise AuthfaceError(
+                f"{one_line(text, 40)!r} is no hash of a face, which has {BITS // 4} hex digits: "
+                "run authface curate filter again"
+            )
+    return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, BITS // 8)
+
+
+def _rank(face: Face) -> tuple[float, float, str]:
+    return (-(face.size or 0.0), -(face.sharpness or 0.0), face.id)
+
+
+def _may_repeat(face: Face, other: Face) -> bool:
+    """Whether two faces may be the same picture: of two photos, or at one place of one photo."""
+    if face.photo_id != other.photo_id:
+        return True
+    if face.box is None or other.box is None:
+        return False
+    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = face.box, other.box
+    shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
+    joint = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
+    return shared > _SAME_PLACE * joint
+
+
+def _distances(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """(n, n) bits in which the hashes differ."""
+    import numpy as np
+
+    return np.asarray(np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2, dtype=np.int64))
+
+
+@functools.cache
+def _landmarker() -> Dlib68:
+    from authface.faces.landmarks import Dlib68
+
+    return Dlib68()
+
+
+@functools.cache
+def _usual_face() -> Detection:
+    """What RetinaFace says of a face in its region: medians over 10,235 portraits."""
+    from authface.faces.detector import Detection
+
+    points = (95.5, 107.0, 159.5, 107.0, 127.0, 145.2, 100.7, 173.1, 155.0, 173.1)
+    return Detection((47.8, 45.7, 209.4, 207.3), 1.0, points)
