@@ -110,17 +110,17 @@ class Face:
     roll: float | None = None
     """Degrees, positive where the head leans clockwise."""
     sharpness: float | None = None
-    """Energy of fine detail at the eyes over that of coarser detail; higher is sharper."""
+    """Fine detail at the eyes over coarser detail and brightness; about 0.08 (blurred) to 0.3 (crisp)."""
     noise: float | None = None
     """Estimated standard deviation of the noise on the face, 0..255."""
     pepper: float | None = None
-    """Share of single pixels that stand out of their neighbours, 0..1."""
+    """Share of single pixels that stand out of all their neighbours, 0..1."""
     smoothing: float | None = None
     """How far the skin lacks its fine texture (beauty filters, denoising), 0..1; higher is smoother."""
     blockiness: float | None = None
     """Steps at the borders of JPEG's 8 px blocks over those within; 1 is none."""
     exposure: float | None = None
-    """Mean luma of the skin, 0..255."""
+    """Mean luma of the face without its darkest and brightest quarter, 0..255."""
     clipped: float | None = None
     """Share of the face's pixels that are black or white beyond recovery, 0..1."""
     resolution: float | None = None
@@ -128,7 +128,7 @@ class Face:
     piqe: float | None = None
     """PIQE of the face region, 0..100; lower is better."""
     hash: str = ""
-    """Perceptual hash of the face region, 16 hex digits; near duplicates differ in few bits."""
+    """Perceptual hash of the face region, 36 hex digits; near duplicates differ in few of the 144 bits."""
     duplicate_of: str = ""
     """Id of the face this one nearly repeats, if it does."""
     scores: tuple[Score, ...] = ()
@@ -217,51 +217,6 @@ class Person:
     value: float | None = None
     limit: float | None = None
     detail: str = ""
-
-
-Verdict = Literal["keep", "reject", "retouch"]
-"""What a person says of a crop; `retouch`: good once flaws are removed by hand."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
-    """One line of ``review/<reviewer>.jsonl``; the file's name says who decided."""
-
-    id: str
-    """The face's id."""
-    verdict: Literal["keep", "reject", "retouch", "undo"]
-    """`undo` takes back the reviewer's latest decision on this crop that was not taken back before."""
-    reason: str = ""
-    """Of a `reject`, in the reviewer's words."""
-    at: str = ""
-    """ISO 8601, UTC."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retouch:
-    """One line of ``review/retouched/log.jsonl``: a crop that came back from retouching by hand."""
-
-    id: str
-    """The face's id."""
-    file: str
-    """Where it lies inside the set, beside the crop: ``crops/ab/abcd…-0.retouched-<8 digits of its sha256>.png``."""
-    size: int
-    quad: tuple[float, ...] | None
-    """Side and quad of the crop it was made from: it takes the place of that crop only."""
-    before: str
-    """sha256 in hex of the file that was given out."""
-    after: str
-    """sha256 in hex of `file`."""
-    asked_by: str
-    """The reviewers who asked for it, by comma."""
-    asked_at: str
-    """ISO 8601, UTC: the latest time they asked."""
-    at: str
-    """ISO 8601, UTC: when it came back."""
-    changed: float
-    """Share of the pixels that differ, above 0 to 1."""
-    mean_change: float
-    """Mean absolute difference of all pixels and channels, 0..255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

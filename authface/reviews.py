@@ -7,22 +7,22 @@ A log only grows; a line that a kill tore counts for nothing. Without a log ever
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal
 
 from pydantic import Field, StringConstraints
 
+from authface.decisions import Decision, Retouch, Verdict, final_verdict, standing, sure
 from authface.errors import ImageError, UsageError, one_line
 from authface.journal import Journal
 from authface.photoset import PhotoSet, Provenance, R, digest
 from authface.recipe import Settings
-from authface.records import Crop, Decision, Retouch, Verdict
+from authface.records import Crop
 from authface.runner import PartInput, parts_of
 from authface.workers import L, M, Work
 
-VERDICTS: tuple[Verdict, ...] = ("keep", "retouch", "reject")
 FOLDER = "review"
 _REVIEWER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _RETOUCHED = re.compile(r"crops/([0-9a-f]{2})/(\1[0-9a-f]*-[0-9]+)\.retouched-[0-9a-f]{8}\.png")
@@ -90,19 +90,6 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-def standing(lines: Iterable[Decision]) -> list[Decision]:
-    """The decisions that were not taken back, oldest first; the last on a crop is what holds."""
-    live: list[Decision] = []
-    for line in lines:
-        if line.verdict != "undo":
-            live.append(line)
-            continue
-        back = next((at for at in reversed(range(len(live))) if live[at].id == line.id), None)
-        if back is not None:
-            del live[back]
-    return live
-
-
 @dataclass(frozen=True)
 class Reviewed:
     """All that people said of a set's crops, and what follows from it."""
@@ -121,7 +108,7 @@ class Reviewed:
 
     def verdict(self, crop_id: str) -> Verdict | None:
         """What holds for a crop under the policy; None where it is left undecided."""
-        return final_verdict([_sure(found.verdict) for found in self.said(crop_id).values()], self.policy)
+        return final_verdict([sure(found.verdict) for found in self.said(crop_id).values()], self.policy)
 
     def retouch(self, crop: Crop) -> Retouch | None:
         """The latest retouching of this very crop: a crop aligned anew in another way is another one."""
@@ -158,25 +145,6 @@ class Reviewed:
         """The file to use for the crop: retouched by hand, or its own."""
         done = self.retouch(crop)
         return done.file if done else crop.file
-
-
-def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
-    """What several verdicts on one crop come to under a policy (`ReviewSettings.policy`); None where there are none.
-
-    Under `majority` half of the votes are enough to reject, and of the others half to ask for retouching.
-    """
-    if not verdicts:
-        return None
-    rejects, retouches = verdicts.count("reject"), verdicts.count("retouch")
-    if policy != "majority":
-        return "reject" if rejects else "retouch" if retouches else "keep"
-    if 2 * rejects >= len(verdicts):
-        return "reject"
-    return "retouch" if 2 * retouches >= len(verdicts) - rejects else "keep"
-
-
-def _sure(verdict: str) -> Verdict:
-    return next(known for known in VERDICTS if known == verdict)
 
 
 def reviewed(photoset: PhotoSet, settings: ReviewSettings) -> Reviewed:

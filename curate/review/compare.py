@@ -9,10 +9,11 @@ from itertools import combinations
 from pathlib import Path
 
 from authface import images, report
+from authface.decisions import VERDICTS, Verdict, sure
 from authface.errors import ImageError, UsageError, one_line
 from authface.photoset import PhotoSet
-from authface.records import Crop, Verdict
-from authface.reviews import VERDICTS, Reviewed
+from authface.records import Crop
+from authface.reviews import Reviewed
 
 SAMPLE = 300
 """Pictures of one kind of disagreement on the page, of about 10 KB each."""
@@ -63,17 +64,12 @@ def agreements(people: Reviewed) -> list[Agreement]:
             first,
             second,
             Counter(
-                (_verdict(people, first, crop_id), _verdict(people, second, crop_id))
+                (sure(people.decisions[first][crop_id].verdict), sure(people.decisions[second][crop_id].verdict))
                 for crop_id in people.decisions[first].keys() & people.decisions[second].keys()
             ),
         )
         for first, second in combinations(sorted(people.decisions), 2)
     ]
-
-
-def _verdict(people: Reviewed, who: str, crop_id: str) -> Verdict:
-    said = people.decisions[who][crop_id].verdict
-    return next(verdict for verdict in VERDICTS if verdict == said)
 
 
 def as_text(found: Sequence[Agreement], people: Reviewed) -> str:

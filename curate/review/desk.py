@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
+from authface.decisions import Decision, Verdict, standing
 from authface.journal import Journal
-from authface.records import Decision, Verdict
-from authface.reviews import now, standing
+from authface.reviews import now
 
 
 class Desk:

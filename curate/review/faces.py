@@ -9,8 +9,9 @@ from typing import Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
+from authface.decisions import Decision
 from authface.photoset import PhotoSet
-from authface.records import Crop, Decision, Face, Photo
+from authface.records import Crop, Face, Photo
 
 KEPT_VIEWS = 16
 """Views that are remembered; a page holds one, so that several tabs and a few steps back fit."""

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass as checked
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from authface import images
+from authface.decisions import Retouch
 from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.photoset import PhotoSet
-from authface.records import Crop, Retouch
+from authface.records import Crop
 from authface.reviews import Reviewed, now, retouch_log, retouched_file
 
 if TYPE_CHECKING:
@@ -26,9 +26,10 @@ MANIFEST = "retouch.json"
 """Beside the pictures: what was given out. It has to come back with them."""
 
 
-@checked(frozen=True)
-class Given:
+class Given(BaseModel):
     """One picture that was given out."""
+
+    model_config = ConfigDict(frozen=True)
 
     id: str = Field(pattern=r"^[0-9a-f]+-[0-9]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
@@ -144,7 +145,8 @@ def _take(photoset: PhotoSet, people: Reviewed, crop: Crop | None, given: Given,
 def _base(photoset: PhotoSet, people: Reviewed, crop: Crop, sha256: str) -> str | None:
     """The file of the set that was given out: the crop, or what came back of it before."""
     files = [crop.file, *(done.file for done in people.retouches.get(crop.id, ()))]
-    return next((file for file in files if hashlib.sha256(photoset.read(file)).hexdigest() == sha256), None)
+    there = (file for file in files if photoset.exists(file))
+    return next((file for file in there if hashlib.sha256(photoset.read(file)).hexdigest() == sha256), None)
 
 
 def _store(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,8 +24,8 @@ from authface.curate.review.desk import Desk
 from authface.curate.review.faces import Faces, Shown
 from authface.curate.review.faces import Query as Wanted
 from authface.curate.review.pictures import Pictures
+from authface.decisions import VERDICTS
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
-from authface.reviews import VERDICTS
 
 PAGE_ROWS = 200
 """Most rows of a view in one answer."""
@@ -33,7 +34,7 @@ _FILES = {"review.html": "text/html", "review.css": "text/css"} | dict.fromkeys(
 )
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
@@ -120,6 +121,11 @@ def make_app(review: Review, token: str, host: str) -> FastAPI:
         response.headers.update(_HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
+
+    @app.exception_handler(RequestValidationError)
+    async def not_understood(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        return JSONResponse({"detail": one_line(f"{first['loc'][-1]}: {first['msg']}")}, 422)
 
     @app.exception_handler(ImageError)
     async def no_picture(request: Request, error: ImageError) -> Response:
