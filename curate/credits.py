@@ -126,7 +126,7 @@ def counts(table: pa.Table) -> dict[str, int]:
 
     return {
         "photos": table.num_rows,
-        "photographers": len(table.column("photographer").unique()),
+        "photographers": len(set(table.column("photographer").unique().to_pylist()) - {""}),
         "licences": len(table.column("licence").unique()),
         "of unknown licence": pc.sum(pc.equal(table.column("licence"), UNKNOWN)).as_py() or 0,
     }

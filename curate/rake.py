@@ -1,0 +1,153 @@
+"""Choose a subset whose margins are as asked: raking (iterative proportional fitting) with no more than there is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from authface.errors import UsageError, one_line
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+UNIFORM = "uniform"
+_ROUNDS = 300
+_STILL = 1e-9
+"""Change of the counts, as a share of all, at which the fitting stands still."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The shares asked for of one margin: of each of its words, 0..1, adding up to 1."""
+
+    margin: str
+    shares: tuple[float, ...]
+    """In the order of the margin's words."""
+
+
+def parse(target: str) -> dict[str, dict[str, float] | None]:
+    """``pose=uniform, skin: light .3 tan .3`` to shares by margin and word; None stands for uniform.
+
+    Margins are parted by commas or semicolons. Raises UsageError with what is wrong.
+    """
+    wanted: dict[str, dict[str, float] | None] = {}
+    for piece in target.replace(";", ",").split(","):
+        name, sign, words = piece.replace("=", ":", 1).partition(":")
+        name, words = name.strip(), words.replace("=", " ").split()
+        shown = one_line(piece.strip(), 80)
+        if not sign or not name or not words:
+            raise UsageError(f"target {shown!r}: write pose=uniform, or pose: frontal .5 left .25 right .25")
+        if name in wanted:
+            raise UsageError(f"target: {one_line(name, 40)} is given twice")
+        wanted[name] = None if words == [UNIFORM] else _shares(words, shown)
+    return wanted
+
+
+def _shares(words: Sequence[str], shown: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for word, number in zip(words[::2], [*words[1::2], ""][: len(words[::2])], strict=True):
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1 or word in shares:
+            raise UsageError(f"target {shown!r}: after each word comes its share, 0 to 1, as in light .3 tan .2")
+        shares[word] = share
+    if sum(shares.values()) > 1 + 1e-6:
+        raise UsageError(f"target {shown!r}: the shares add up to {sum(shares.values()):.3g}, at most 1")
+    return shares
+
+
+def goal(
+    margin: str, words: Sequence[str], counts: Sequence[int], wanted: Mapping[str, float] | None, least: int
+) -> Goal:
+    """The share of every word of a margin. `wanted` None asks for equal shares of all words that `least` faces have;
+    the others, and `unknown`, keep theirs. What given shares leave goes to the other words as they are now.
+
+    Raises UsageError for a word that no face has.
+    """
+    total = sum(counts)
+    now = dict(zip(words, (count / total for count in counts), strict=True))
+    if wanted is None:
+        even = [word for word, count in zip(words, counts, strict=True) if count >= least and word != "unknown"]
+        if not even:
+            raise UsageError(f"target {margin}=uniform: no word has {least} faces; lower curate.balance.least")
+        left = sum(now[word] for word in even)
+        return Goal(margin, tuple(left / len(even) if word in even else now[word] for word in words))
+    for word, share in wanted.items():
+        if share > 0 and not now.get(word):
+            known = ", ".join(one_line(known, 40) for known in words)
+            raise UsageError(f"target {margin}: no face is {one_line(word, 40)}; there are {known}")
+    others = sum(share for word, share in now.items() if word not in wanted)
+    rest = 1 - sum(wanted.values())
+    if rest > 1e-6 and not others:
+        raise UsageError(f"target {margin}: the shares add up to {1 - rest:.3g} and name every word: make them 1")
+    return Goal(margin, tuple(wanted.get(word, now[word] * rest / (others or 1)) for word in words))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How many to take of every cell, and how far the margins are from what was asked for."""
+
+    take: NDArray[np.float64]
+    off: float
+    """Largest distance of a share from its goal, 0..1."""
+
+
+def fit(cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], keep: int) -> Fit:
+    """Counts of `keep` faces over the cells, near in proportion to what is there and with the goals' margins.
+
+    `cells` is (k, m): the word of each of m margins; `available` (k,) how many faces a cell has, which no count goes
+    beyond. Deming and Stephan 1940, with each count cut to what there is after every step.
+    """
+    import numpy as np
+
+    take = available * (keep / available.sum())
+    for _ in range(_ROUNDS):
+        before = take.copy()
+        for column, wanted in enumerate(goals):
+            sums = np.bincount(cells[:, column], take, len(wanted.shares))
+            factors = np.divide(keep * np.array(wanted.shares), sums, out=np.zeros_like(sums), where=sums > 0)
+            take = np.minimum(take * factors[cells[:, column]], available)
+        if np.abs(take - before).max() < _STILL * keep:
+            break
+    off = 0.0
+    for column, wanted in enumerate(goals):
+        shares = np.bincount(cells[:, column], take, len(wanted.shares)) / keep
+        off = max(off, float(np.abs(shares - wanted.shares).max()))
+    return Fit(take, off)
+
+
+def largest(
+    cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], tolerance: float
+) -> tuple[int, Fit]:
+    """The most faces that can be kept with every share within `tolerance` of its goal, and their fit."""
+    low, high = 1, int(available.sum())
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fit(cells, available, goals, middle).off <= tolerance:
+            low = middle
+        else:
+            high = middle - 1
+    return low, fit(cells, available, goals, low)
+
+
+def whole(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Whole counts with the same sum, to within rounding: by largest remainder, never more than there is."""
+    import numpy as np
+
+    counts = np.minimum(np.floor(take + 1e-9), available).astype(np.int64)
+    missing = min(round(float(take.sum())), int(available.sum())) - int(counts.sum())
+    order = np.argsort(-(take - counts), kind="stable")
+    room = order[counts[order] < available[order]]
+    counts[room[: max(0, missing)]] += 1
+    return counts
+
+
+def pick(ids: Sequence[str], count: int, seed: int) -> set[str]:
+    """`count` of some ids, the same ones on every machine, and nearly the same after ids were added."""
+    ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    return set(ranked[:count])
