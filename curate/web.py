@@ -41,7 +41,7 @@ class Web:
         self.paused: Paused | None = None
         self._wait, self._say = wait, say
         self._ended = threading.Event()
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[tuple[str, bool], Pace] = {}
         self._lock = threading.Lock()
         self._client = httpx.Client(
             transport=GuardedTransport(settings.connections, allow_private=settings.allow_private_hosts),
@@ -100,12 +100,13 @@ class Web:
         at = first = check_url(url)
         for _ in range(self.settings.max_redirects + 1):
             own = headers if (at.scheme, at.host, at.port) == (first.scheme, first.host, first.port) else {}
-            self._take(at.host)
+            pace = self._pace(at.host, keyed=bool(own))
+            self._take(pace)
             with (
                 deadline(self.settings.deadline_seconds),
                 self._client.stream("GET", at, headers={**own, **body.range_headers()}) as response,
             ):
-                if self._pace(at.host).heed(response.status_code, response.headers):
+                if pace.heed(response.status_code, response.headers):
                     return None
                 if word := opted_out(response.headers.get_list("x-robots-tag"), words):
                     raise WebError("opted_out", f"X-Robots-Tag: {word}", rejected=True)
@@ -122,18 +123,20 @@ class Web:
                     raise WebError("bad_address", f"a redirect to nowhere: {one_line(error)}") from error
         raise WebError("http_error", f"more than {self.settings.max_redirects} redirects")
 
-    def _take(self, host: str) -> None:
+    def _take(self, pace: Pace) -> None:
         try:
-            self._pace(host).take()
+            pace.take()
         except Paused as pause:
             self.paused = self.paused or pause
             raise
 
-    def _pace(self, host: str) -> Pace:
+    def _pace(self, host: str, *, keyed: bool) -> Pace:
+        """The pace of a host; what is asked for with a key has a quota of its own."""
         with self._lock:
-            if host not in self._paces:
-                self._paces[host] = Pace(host, self.settings, wait=self._wait, say=self._say, ended=self._ended)
-            return self._paces[host]
+            if (host, keyed) not in self._paces:
+                pace = Pace(host, self.settings, wait=self._wait, say=self._say, ended=self._ended)
+                self._paces[host, keyed] = pace
+            return self._paces[host, keyed]
 
 
 class _Body:

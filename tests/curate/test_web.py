@@ -12,13 +12,13 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.curate.conftest import Handler, Server
 
 from authface import __version__
 from authface.curate.hosts import WebError, check_url, refusal
 from authface.curate.pace import Pace, Paused, retry_after
 from authface.curate.settings import WebSettings
 from authface.curate.web import Web, opted_out
+from tests.curate.conftest import Handler, Server
 
 BODY = bytes(range(256)) * 500
 
