@@ -40,8 +40,6 @@ def tags(
             f"tags by {settings.annotator} come in a later version: "
             f"now run authface annotate tags {where} --with measured"
         )
-    if run.engine != "local":
-        later(f"--engine {run.engine}")
     if not photoset.crops.parts():
         raise UsageError(f"{where} has no crops yet: run authface curate align {where}")
     if run.dry_run:
@@ -52,7 +50,8 @@ def tags(
         if not any(part.count for part in inputs):
             raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
         work = Honouring(MeasuredTags(set, settings.measured))
-        summary = run_parts(work, inputs, photoset.tags(ANNOTATOR), run.console, workers=run.workers)
+        target = photoset.tags(ANNOTATOR)
+        summary = run_parts(work, inputs, target, run.console, workers=run.workers, cluster=run.cluster())
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
     run.console.result(

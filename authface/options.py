@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
+    from authface.cluster import Cluster
     from authface.console import Console
     from authface.recipe import S
 
@@ -61,6 +62,16 @@ class Run:
     limit: int
     dry_run: bool
     console: Console
+    most_workers: int = 0
+    """As it was given; 0: it was not."""
+
+    def cluster(self, *, gpu: bool = False) -> Cluster | None:
+        """Where a step runs under `--engine ray`, None for this machine; `gpu`: its models run on `--device`."""
+        if self.engine != "ray":
+            return None
+        from authface.cluster import Cluster
+
+        return Cluster(self.most_workers, gpu and self.device.partition(":")[0] == "cuda")
 
     def settings(self, path: str, model: type[S], /, **given: Any) -> S:
         """The settings of one stage, such as ``curate.filter``, with all of the recipe checked.
@@ -82,8 +93,8 @@ _COMMON: dict[str, tuple[Any, Any]] = {
         [],
     ),
     "device": (Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")], "auto"),
-    "workers": (Annotated[int, typer.Option(min=0, help="Processes; 0 takes one a core.")], 0),
-    "engine": (Annotated[str, typer.Option(help="local, or ray for a cluster.")], "local"),
+    "workers": (Annotated[int, typer.Option(min=0, help="Processes, or workers of a cluster; 0 takes one a core.")], 0),
+    "engine": (Annotated[str, typer.Option(help="local, or ray: the cluster at RAY_ADDRESS, else here.")], "local"),
     "seed": (Annotated[int, typer.Option(help="Seed of everything random.")], 0),
     "limit": (Annotated[int, typer.Option(min=0, help="Stop after this many inputs; 0 takes all.")], 0),
     "dry_run": (Annotated[bool, typer.Option("--dry-run", help="Show what would be done, do nothing.")], False),
@@ -135,6 +146,7 @@ def _run(common: dict[str, Any], console: Console) -> Run:
         limit=common["limit"],
         dry_run=common["dry_run"],
         console=console,
+        most_workers=common["workers"],
     )
 
 

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from authface.console import Console, Tick
 from authface.errors import AuthfaceError, one_line
 from authface.photoset import Provenance, R, Table, digest
 from authface.workers import I, L, M, Work, inline, processes
+
+if TYPE_CHECKING:
+    from authface.cluster import Cluster
 
 CHUNK_ROWS = 32
 """Rows sent to a worker at a time: enough to hide the hand-over, few enough to spread a small part."""
@@ -92,14 +95,16 @@ def run(
     console: Console,
     *,
     workers: int = 1,
+    cluster: Cluster | None = None,
     prune: bool = True,
     finish: Callable[[list[R]], list[R]] = list,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Summary:
     """Make the parts of `target` that are missing or outdated; the caller holds the set's lock.
 
-    `finish` sees the rows of each part in order before they are written; `prune` removes parts whose
-    input is gone. Raises AuthfaceError when the run cannot go on; finished parts stay.
+    `workers` processes of this machine do it, or the actors of `cluster`. `finish` sees the rows of each part in
+    order before they are written; `prune` removes parts whose input is gone. Raises AuthfaceError when the run
+    cannot go on; finished parts stay.
     """
     start = time.monotonic()
     step = work.provenance.step
@@ -111,7 +116,11 @@ def run(
     if todo:
         engine = inline if workers == 1 or summary.rows < INLINE_ROWS else partial(processes, workers=workers)
         with console.progress(step, summary.rows, "images") as tick:
-            for part, rows in _by_part(partial(engine, work), _opened(todo, target), tick, chunk_rows):
+            if cluster is None:
+                made = _by_part(partial(engine, work), _opened(todo, target), tick, chunk_rows)
+            else:
+                made = _on_cluster(work, todo, target, tick, cluster, chunk_rows, ordered=finish is not list)
+            for part, rows in made:
                 target.write(part.number, finish(rows), work.provenance, part.digest)
                 summary.made += 1
     summary.counts = target.counts()
@@ -194,6 +203,34 @@ def _opened(todo: Iterable[PartInput[I]], target: Table[R]) -> Iterator[tuple[Pa
     for part in todo:
         target.remove(part.number)  # its files are about to be overwritten: rows must not outlive them
         yield part, part.rows()
+
+
+def _on_cluster(
+    work: Work[I, L, M, R],
+    todo: Sequence[PartInput[I]],
+    target: Table[R],
+    tick: Tick,
+    cluster: Cluster,
+    chunk_rows: int,
+    *,
+    ordered: bool,
+) -> Iterator[tuple[PartInput[I], list[R]]]:
+    """Results of whole parts as they are finished, or in order: then a lost node holds up all that follows it."""
+    from authface.cluster import by_part
+
+    for part in todo:
+        target.remove(part.number)  # as in `_opened`
+    counts, readers = [part.count for part in todo], [part.rows for part in todo]
+    waiting: dict[int, list[R]] = {}
+    following = 0
+    for place, rows in by_part(work, counts, readers, tick, cluster=cluster, chunk_rows=chunk_rows):
+        if not ordered:
+            yield todo[place], rows
+            continue
+        waiting[place] = rows
+        while following in waiting:
+            yield todo[following], waiting.pop(following)
+            following += 1
 
 
 Engine = Callable[[Iterator[list[I]]], Iterator[tuple[int, list[Any]]]]

@@ -66,6 +66,8 @@ def fetch(
         if forecast := origin.forecast(run.limit, ask=False):
             run.console.log(forecast)
         return _show(run, "curate.fetch", settings)
+    if run.engine == "ray":
+        run.console.log("fetch runs on this machine: it waits for disks and servers, which a cluster has no more of")
     origin.ready(accept_terms=accept_terms)
     with photoset.lock(), origin:
         photoset.remember("curate.fetch", settings.model_dump(mode="json"))
@@ -152,14 +154,12 @@ def _run_step(
     from authface.runner import parts_of
     from authface.runner import run as run_parts
 
-    if run.engine != "local":
-        later(f"--engine {run.engine}")
     if run.dry_run:
         return _show(run, section, settings)
     with photoset.lock():
         photoset.remember(section, settings.model_dump(mode="json"))
         inputs = parts_of(source, run.limit)
-        summary = run_parts(work, inputs, target, run.console, workers=run.workers)
+        summary = run_parts(work, inputs, target, run.console, workers=run.workers, cluster=run.cluster())
         if not any(part.count for part in inputs):
             raise AuthfaceError(f"{section}: no kept rows to work on; the report says why: authface curate report")
         _conclude(run, photoset, summary, _NEXT[section])
