@@ -1,82 +1,129 @@
-"""SIGKILL at any moment loses at most the part under way: the tables end as those of an undisturbed run."""
+"""SIGKILL at any moment: the tables end as those of an undisturbed run, and what was fetched is not asked for again."""
 
 from __future__ import annotations
 
 import random
-import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from authface.photoset import PhotoSet
+from authface.curate.ledger import Finished
+from authface.journal import Journal
+from authface.photoset import PhotoSet, Table
+from tests.curate.conftest import Handler, Server
 
 PARTS = 12
-STEPS = (["fetch", "--from", "folder"], ["filter"], ["align"])
+FETCH_KILLS = 8
+LATER_KILLS = {"filter": 6, "align": 6}
+CONNECTIONS = 3
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """48 photos, a third with a face: turned, shifted and shrunk copies of the samples, one truncated, two equal."""
-    from PIL import Image
+@pytest.fixture
+def links(server: Server, photos: list[bytes], tmp_path: Path) -> Path:
+    """48 addresses in a list, answered slowly: two lead to the same photo, one to half of one, one to nothing."""
 
-    from authface.curate.sources import Samples
+    def slowly(request: Handler, body: bytes) -> None:
+        time.sleep(0.03)
+        request.reply(200, body)
 
-    folder = tmp_path_factory.mktemp("photos")
-    rng = random.Random(7)
-    for index, item in zip(range(46), list(Samples().items()) * 8, strict=False):
-        with Image.open(item.path) as image:
-            turned = image.convert("RGB").rotate(rng.uniform(-20, 20), translate=(rng.randint(-9, 9), 0))
-            turned.resize((360, 300)).save(folder / f"{index:02d}.jpg", quality=92)
-    shutil.copy(folder / "03.jpg", folder / "97.jpg")
-    (folder / "98.jpg").write_bytes((folder / "00.jpg").read_bytes()[:3000])
-    return folder
+    bodies = [*photos[:45], photos[3], photos[0][:3000]]
+    for number, body in enumerate(bodies):
+        server.routes[f"/{number}.jpg"] = lambda request, body=body: slowly(request, body)  # type: ignore[misc]
+    path = tmp_path / "links.txt"
+    path.write_text("\n".join(server.url(f"/{number}.jpg") for number in range(len(bodies) + 1)))
+    return path
 
 
-def command(photoset: Path, photos: Path, step: list[str]) -> list[str]:
-    source = [str(photos)] if "folder" in step else []
-    rows = 48 // PARTS
-    options = ["-O", f"curate.fetch.part_rows={rows}", "-O", "curate.align.size=128", "-O", "curate.filter.min_size=40"]
-    return [sys.executable, "-m", "authface.cli", "curate", step[0], str(photoset), *step[1:], *source, *options]
+def command(photoset: Path, links: Path, step: str) -> list[str]:
+    settings = [
+        f"curate.fetch.part_rows={48 // PARTS}", f"curate.fetch.web.connections={CONNECTIONS}",
+        "curate.fetch.web.allow_private_hosts=true", "curate.fetch.web.host_rate=500",
+        "curate.align.size=128", "curate.filter.min_size=40",
+    ]  # fmt: skip
+    source = ["--from", "urls", str(links)] if step == "fetch" else []
+    options = [word for setting in settings for word in ("-O", setting)]
+    return [sys.executable, "-m", "authface.cli", "curate", step, str(photoset), *source, *options]
 
 
-def finish(photoset: Path, photos: Path) -> float:
+def finish(photoset: Path, links: Path, step: str) -> float:
     start = time.monotonic()
-    for step in STEPS:
-        done = subprocess.run(command(photoset, photos, step), capture_output=True, text=True, check=False)
-        assert done.returncode in {0, 3}, done.stderr
+    done = subprocess.run(command(photoset, links, step), capture_output=True, text=True, check=False)
+    assert done.returncode in {0, 3}, done.stderr
     return time.monotonic() - start
 
 
-def test_ten_kills_leave_the_tables_of_an_undisturbed_run(photos: Path, tmp_path: Path) -> None:
+def killed_after(run: subprocess.Popen[bytes], seconds: float) -> bool:
+    """SIGKILL the run after so long; whether it was still at work."""
+    try:
+        run.wait(seconds)
+        return False
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        return True
+
+
+def start(photoset: Path, links: Path, step: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command(photoset, links, step), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def fetched(root: Path) -> set[str]:
+    """Addresses whose photos the set has a row of, in a part or waiting for one."""
+    waiting, _ = Journal(root / "sources" / "fetched.jsonl", Finished).read()
+    return {row.source_id for row in PhotoSet(root).photos} | {line.photo.source_id for line in waiting}
+
+
+def test_twenty_kills_leave_the_tables_of_an_undisturbed_run(server: Server, links: Path, tmp_path: Path) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    seconds = finish(calm, photos) / len(STEPS)
+    seconds = {step: finish(calm, links, step) for step in ("fetch", *LATER_KILLS)}
+    assert set(server.asked.values()) == {1} and len(server.asked) == 48
+    server.asked.clear()
     rng = random.Random(20)
+    asked_before: Counter[str] = Counter()
     hits = 0
-    for kill in range(10):
-        step = STEPS[kill * len(STEPS) // 10]
-        with subprocess.Popen(
-            command(killed, photos, step), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        ) as run:
-            try:
-                run.wait(rng.uniform(0.3, 1.0) * seconds)
-            except subprocess.TimeoutExpired:
-                hits += 1
-                run.send_signal(signal.SIGKILL)
-        if kill * len(STEPS) // 10 != (kill + 1) * len(STEPS) // 10:  # the next step reads whole tables
-            subprocess.run(command(killed, photos, step), capture_output=True, check=False)
-    finish(killed, photos)
-    assert hits >= 3
-    for table in ("photos", "faces", "crops"):
-        undisturbed, survived = (getattr(PhotoSet(root), table) for root in (calm, killed))
+    for _ in range(FETCH_KILLS):
+        before = server.asked.total()
+        with start(killed, links, "fetch") as run:
+            further = rng.randint(1, 9)
+            while run.poll() is None and server.asked.total() < before + further:
+                time.sleep(0.002)
+            hits += killed_after(run, rng.uniform(0, 0.05))
+        for address in fetched(killed):
+            path = address.removeprefix(server.url(""))
+            assert server.asked[path] == asked_before.setdefault(path, server.asked[path]), "asked for again"
+    finish(killed, links, "fetch")
+    assert all(server.asked[path] == count for path, count in asked_before.items())
+    assert server.asked.total() - 48 <= FETCH_KILLS * CONNECTIONS, "none but those in flight"
+    assert hits == FETCH_KILLS
+    for step, kills in LATER_KILLS.items():
+        for kill in range(kills):
+            with start(killed, links, step) as run:
+                if kill % 2:  # once a part is there; else at any time, while the models load too
+                    parts = len(table(killed, step).parts())
+                    while run.poll() is None and len(table(killed, step).parts()) == parts:
+                        time.sleep(0.002)
+                hits += killed_after(run, rng.uniform(0, 0.1) if kill % 2 else rng.uniform(0.2, 0.8) * seconds[step])
+        finish(killed, links, step)
+    assert hits >= FETCH_KILLS + 8
+    for step in ("fetch", *LATER_KILLS):
+        undisturbed, survived = table(calm, step), table(killed, step)
         assert len(undisturbed.parts()) == PARTS
         assert list(undisturbed) == list(survived)
         assert [undisturbed.meta(n) for n in range(PARTS)] == [survived.meta(n) for n in range(PARTS)]
     assert files(calm) == files(killed)
     assert sum(crop.status == "kept" for crop in PhotoSet(calm).crops) >= 8
+    assert (killed / "sources" / "fetched.jsonl").read_bytes() == b"", "nothing waits for a part"
+
+
+def table(root: Path, step: str) -> Table[Any]:
+    photoset = PhotoSet(root)
+    return {"fetch": photoset.photos, "filter": photoset.faces, "align": photoset.crops}[step]
 
 
 def files(root: Path) -> dict[str, bytes]:
