@@ -21,6 +21,7 @@ SECTIONS = {
     "curate.filter": "authface.curate.settings:FilterSettings",
     "curate.align": "authface.curate.settings:AlignSettings",
     "curate.review": "authface.reviews:ReviewSettings",
+    "curate.balance": "authface.curate.settings:BalanceSettings",
     "annotate.tags": "authface.annotate.settings:TagsSettings",
     "annotate.export": "authface.annotate.settings:ExportSettings",
     "train.autoencoder": "authface.train.settings:AutoencoderSettings",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from authface.curate import care
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, later
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
+app.add_typer(care.app)
 
 _WITH_PATH = {"folder", "urls", "unsplash-lite"}
 
@@ -113,32 +115,9 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
 
 
 @app.command()
-@command_with_run
-def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
-    """Write the contact sheet again."""
-    from authface.curate.sheet import contact_sheet
-    from authface.photoset import PhotoSet
-
-    page = contact_sheet(PhotoSet.open(set))
-    run.console.result(f"contact sheet: {page}", report=str(page))
-
-
-@app.command()
 def split(set: SetArgument = DEFAULT_SET) -> None:
     """Training, validation and test sets that share no person."""
     later("curate split")
-
-
-@app.command("credits")
-def credits_(set: SetArgument = DEFAULT_SET) -> None:
-    """A page that names every photographer."""
-    later("curate credits")
-
-
-@app.command()
-def forget(set: SetArgument, id: Annotated[str, typer.Argument(metavar="ID")]) -> None:
-    """Delete a photo and all that was made from it."""
-    later("curate forget")
 
 
 def _run_step(

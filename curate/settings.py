@@ -127,3 +127,17 @@ class AlignSettings(Settings):
     """Largest mean distance between dlib's and RetinaFace's eyes, nose and mouth corners, over the eyes' distance."""
     max_pad: float = Field(0.35, ge=0, le=1)
     """Largest share of a crop that may lie outside the photo and be filled by reflection."""
+
+
+class BalanceSettings(Settings):
+    """Which faces are chosen so that the set is even where it is asked to be."""
+
+    target: str = ""
+    """Margins and the shares their words are to have: `pose=uniform, skin: light .3 tan .3`. What given shares leave
+    goes to the other words as they are; empty only reports."""
+    keep: int | None = Field(None, ge=1)
+    """Faces to choose; None takes as many as keep every share within `tolerance` of what was asked for."""
+    tolerance: float = Field(0.02, ge=0.001, le=1)
+    """Largest distance of a share from its goal, 0..1, where `keep` is left open."""
+    least: int = Field(10, ge=1)
+    """Words of fewer faces keep their share under `uniform`: evening them out would leave a handful of faces."""
