@@ -43,9 +43,7 @@ def _chosen(table: Table[Choice], part: PartInput[Crop]) -> PartInput[Crop]:
     if not out:
         return part
     both = hashlib.sha256(f"{part.digest}\n{digest(list(out.values()))}".encode()).hexdigest()
-    return PartInput(
-        part.number, part.count, digest_pair(part.digest, made), lambda: [_left(crop, out) for crop in part.rows()]
-    )
+    return PartInput(part.number, part.count, both, lambda: [_left(crop, out) for crop in part.rows()])
 
 
 def _left(crop: Crop, out: Mapping[str, Choice]) -> Crop:
