@@ -117,7 +117,7 @@ def test_twenty_kills_leave_the_tables_of_an_undisturbed_run(server: Server, lin
         assert list(undisturbed) == list(survived)
         assert [undisturbed.meta(n) for n in range(PARTS)] == [survived.meta(n) for n in range(PARTS)]
     assert files(calm) == files(killed)
-    assert sum(crop.status == "kept" for crop in PhotoSet(calm).crops) >= 8
+    assert sum(crop.status == "kept" for crop in PhotoSet(calm).crops) >= 4
     assert (killed / "sources" / "fetched.jsonl").read_bytes() == b"", "nothing waits for a part"
 
 
