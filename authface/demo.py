@@ -78,14 +78,13 @@ def _curate(photoset: PhotoSet, run: Run) -> None:
     """fetch, filter, align."""
     from authface.curate.align import Align
     from authface.curate.fetch import fetch
-    from authface.curate.filter import Filter
+    from authface.curate.filter import filter_photos
     from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings
     from authface.curate.sources import make_source
 
     fetching = run.settings("curate.fetch", FetchSettings)
     fetch(photoset, make_source(fetching, photoset), fetching, run.console, workers=1, limit=run.limit)
-    filtering = Filter(photoset.root, run.settings("curate.filter", FilterSettings))
-    run_parts(filtering, parts_of(photoset.photos), photoset.faces, run.console)
+    filter_photos(photoset, run.settings("curate.filter", FilterSettings), run.console)
     aligning = Align(photoset.root, run.settings("curate.align", AlignSettings))
     run_parts(aligning, parts_of(photoset.faces), photoset.crops, run.console)
 

@@ -182,6 +182,7 @@ class PhotoSet:
         self.root = root
         tables = root / "tables"
         self.photos = Table(tables / "photos", Photo)
+        self.measured = Table(tables / "measured", Face)
         self.faces = Table(tables / "faces", Face)
         self.crops = Table(tables / "crops", Crop)
         self.people = Table(tables / "people", Person)

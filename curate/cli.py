@@ -88,15 +88,48 @@ def fetch(
 
 @app.command("filter")
 @command_with_run
-def filter_(run: Run, set: SetArgument = DEFAULT_SET) -> None:
+def filter_(
+    run: Run,
+    set: SetArgument = DEFAULT_SET,
+    sweep: Annotated[
+        bool, typer.Option("--sweep", help="Show how many faces each limit would leave; judge nothing.")
+    ] = False,
+) -> None:
     """Find the faces, measure them, keep the good ones; every other keeps its reason, value and limit."""
-    from authface.curate.filter import Filter
     from authface.curate.settings import FilterSettings
     from authface.photoset import PhotoSet
 
     settings = run.settings("curate.filter", FilterSettings)
     photoset = PhotoSet.open(set)
-    _run_step(run, photoset, "curate.filter", settings, Filter(set, settings), photoset.photos, photoset.faces)
+    if run.dry_run:
+        return _show(run, "curate.filter", settings)
+    if sweep:
+        return _sweep(run, photoset, settings)
+    from authface.curate.filter import filter_photos
+
+    with photoset.lock():
+        photoset.remember("curate.filter", settings.model_dump(mode="json"))
+        summary = filter_photos(
+            photoset,
+            settings,
+            run.console,
+            workers=run.workers,
+            cluster=run.cluster(),
+            limit=run.limit,
+            device=run.device,
+        )
+        if not summary.counts:
+            raise AuthfaceError("curate.filter: no kept photos to work on; the report says why: authface curate report")
+        _conclude(run, photoset, summary, _NEXT["curate.filter"])
+
+
+def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
+    from authface.curate.sweep import sweep, told
+
+    if not photoset.measured.parts():
+        raise UsageError(f"{one_line(photoset.root)} has no measures yet: authface curate filter takes them")
+    found = sweep(photoset, settings)
+    run.console.result(told(found), sweep=[one.as_json() for one in found])
 
 
 @app.command()

@@ -1,157 +1,224 @@
-"""`curate filter`: find the faces of every photo, measure them, and say which are kept and why not.
+"""`curate filter`: find and measure the faces of every photo, then say which are kept and why not.
 
-Cheap measures come first and dear ones see only what survived, so a rejected face may lack the later ones.
+Two passes. `authface.curate.measure` looks at the photos and knows no limit (table `measured`). Here the measures are
+judged, near duplicates are found over the whole set, and what is left meets the metrics of pyiqa that were asked for
+(table `faces`). A changed limit repeats the second pass only, and a score that was taken is not taken again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from authface import images
-from authface.curate import quality
+from authface.console import Console
+from authface.curate.judge import Neighbours, judge, judge_alone, judge_score
+from authface.curate.measure import Measure
+from authface.curate.metrics import in_order, lower_better, pyiqa_version
 from authface.curate.settings import FilterSettings
-from authface.photoset import Provenance
-from authface.records import Face, Photo
+from authface.photoset import PhotoSet, Provenance
+from authface.records import Face, Photo, Points5, Score
+from authface.runner import PartInput, Summary, parts_of, run
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from authface.faces.detector import Detection, Detector
+    from authface.cluster import Cluster
+    from authface.curate.metrics import Metric
 
-VERSION = 1
-LEAST_SCORE = 0.6
-"""Detections under this are background more often than faces; they get no row."""
+VERSION = 2
 
-Piqe = Callable[["NDArray[np.uint8]"], float]
+Duplicates = Mapping[str, tuple[str, int]]
+"""Face id -> id of the better face it nearly repeats, distance in bits."""
+Scores = Mapping[str, tuple[Points5, Mapping[str, float]]]
+"""Face id -> the points its region was cut by, and the scores it got."""
 
 
-class FaceFilter:
-    """The step: photos in, judged faces out. Knows nothing of files."""
+@dataclass(frozen=True)
+class Candidate:
+    """A measured face, what its verdict needs to know of others, and the scores it has from an earlier run."""
 
-    def __init__(self, settings: FilterSettings, detector: Detector, piqe: Piqe) -> None:
-        self.settings = settings
-        self._detector = detector
-        self._piqe = piqe
+    face: Face
+    near: Neighbours
+    known: Mapping[str, float]
 
-    def __call__(self, rgb: NDArray[np.uint8]) -> list[Face]:
-        """Faces of an upright (h, w, 3) uint8 photo, largest first, with empty ids; one with index -1 if none."""
-        found = self._detector.detect(rgb)
-        if not found:
-            return [
-                Face(id="", photo_id="", photo_file="", index=-1, status="rejected", reason="no_face", value=0, limit=1)
-            ]
-        faces = [_detected(index, detection) for index, detection in enumerate(found)]
-        return [self._judge(rgb, face, len(faces)) for face in faces]
 
-    def _judge(self, rgb: NDArray[np.uint8], face: Face, count: int) -> Face:
-        limits = self.settings
-        assert face.points5 is not None and face.score is not None and face.size is not None
-        if limits.faces == "one" and count > 1:
-            return _rejected(face, "several_faces", count, 1)
-        if limits.faces == "largest" and face.index > 0:
-            return _rejected(face, "not_largest", face.index + 1, 1)
-        if face.score < limits.min_score:
-            return _rejected(face, "unsure", face.score, limits.min_score)
-        if face.size < limits.min_size:
-            return _rejected(face, "small_face", face.size, limits.min_size)
-        region = quality.face_region(rgb, face.points5)
-        face = replace(face, sharpness=quality.sharpness(region), noise=quality.noise(region))
-        if face.sharpness is not None and face.sharpness < limits.min_sharpness:
-            return _rejected(face, "blurred", face.sharpness, limits.min_sharpness)
-        if face.noise is not None and face.noise > limits.max_noise:
-            return _rejected(face, "noisy", face.noise, limits.max_noise)
-        face = replace(face, piqe=self._piqe(region.rgb))
-        if face.piqe is not None and face.piqe > limits.max_piqe:
-            return _rejected(face, "low_quality", face.piqe, limits.max_piqe)
-        return face
+@dataclass(frozen=True)
+class Seen:
+    """A candidate with the verdict so far, and its region where a metric has to look at it."""
+
+    candidate: Candidate
+    face: Face
+    region: NDArray[np.uint8] | None
 
 
 @dataclass
-class Filter:
-    """The step over a photo set's table `photos`."""
+class Judge:
+    """The step from a photo set's table `measured` to `faces`."""
 
     root: Path
     settings: FilterSettings
-    batch_size: int = 4
-    _step: FaceFilter | None = None
+    device: str = "cpu"
+    batch_size: int = 16
+    _metrics: dict[str, Metric] = field(default_factory=dict)
 
     @property
     def provenance(self) -> Provenance:
-        """Settings and the detector's weights."""
-        from authface.faces.detector import weights_sha256
-
-        return Provenance(
-            "filter", VERSION, self.settings.model_dump(mode="json"), {self.settings.detector: weights_sha256()}
-        )
+        """The limits, and the release of pyiqa where a metric of it is asked for."""
+        settings = self.settings.model_dump(mode="json", exclude={"detector"})
+        return Provenance("filter", VERSION, settings, {"pyiqa": pyiqa_version()} if self.settings.metrics else {})
 
     def open(self) -> None:
-        """Load the detector and the metric."""
-        from authface.faces.detector import RetinaFace
+        """Nothing to load: a metric is loaded when a face meets it, or by `load_metrics`."""
 
-        self._step = FaceFilter(self.settings, RetinaFace(LEAST_SCORE), load_piqe())
+    def load_metrics(self) -> None:
+        """Load every metric. Raises AuthfaceError where one cannot be had, UsageError where there is none."""
+        for name in self.settings.metrics:
+            self._metric(name)
 
-    def load(self, photo: Photo) -> NDArray[np.uint8]:
-        """The photo's pixels. Raises ImageError."""
-        return images.read(self.root / photo.file).rgb
+    def load(self, candidate: Candidate) -> Seen:
+        """The verdict without metrics, and the region if one has to look at it. Raises ImageError."""
+        from authface.curate.quality import face_region
 
-    def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[list[Face]]:
-        """Faces of each photo: photos differ in size, so they are looked at one by one."""
-        assert self._step is not None
-        return [self._step(rgb) for rgb in batch]
+        face = judge(candidate.face, candidate.near, self.settings)
+        wanted = face.status == "kept" and set(self.settings.metrics) - set(candidate.known)
+        if not wanted or face.points5 is None:
+            return Seen(candidate, face, None)
+        rgb = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
+        return Seen(candidate, face, face_region(rgb, face.points5).rgb)
 
-    def save(self, photo: Photo, faces: list[Face]) -> list[Face]:
-        """The rows."""
-        return [
-            replace(face, id=f"{photo.id}-{face.index}", photo_id=photo.id, photo_file=photo.file) for face in faces
-        ]
+    def step(self, batch: Sequence[Seen]) -> Sequence[Face]:
+        """The verdicts: each metric over those of the batch that the ones before it left."""
+        faces = [seen.face for seen in batch]
+        for name in in_order(self.settings.metrics):
+            alive = [at for at, face in enumerate(faces) if face.status == "kept"]
+            scores = self._scores(name, {at: batch[at] for at in alive})
+            for at in alive:
+                scored = replace(faces[at], scores=(*faces[at].scores, Score(metric=name, value=scores[at])))
+                faces[at] = judge_score(scored, name, self.settings.metrics, lower_better=lower_better(name))
+        return faces
 
-    def failed(self, photo: Photo, reason: str, detail: str) -> list[Face]:
-        """The row of a photo whose pixels could not be read again."""
-        return [
-            Face(
-                id=f"{photo.id}--1",
-                photo_id=photo.id,
-                photo_file=photo.file,
-                index=-1,
-                status="failed",
-                reason=reason,
-                detail=detail,
-            )
-        ]
+    def save(self, candidate: Candidate, face: Face) -> list[Face]:
+        """The row."""
+        return [face]
+
+    def failed(self, candidate: Candidate, reason: str, detail: str) -> list[Face]:
+        """The row of a face whose photo could not be read again."""
+        return [replace(candidate.face, status="failed", reason=reason, detail=detail)]
+
+    def _scores(self, name: str, alive: Mapping[int, Seen]) -> dict[int, float]:
+        """What `name` says of each face: as it was said before, or anew."""
+        scores = {at: seen.candidate.known[name] for at, seen in alive.items() if name in seen.candidate.known}
+        regions = {at: seen.region for at, seen in alive.items() if at not in scores and seen.region is not None}
+        if regions:
+            scores |= dict(zip(regions, self._metric(name)(list(regions.values())), strict=True))
+        return scores
+
+    def _metric(self, name: str) -> Metric:
+        from authface.curate.metrics import Metric
+
+        if name not in self._metrics:
+            self._metrics[name] = Metric(name, self.device)
+        return self._metrics[name]
 
 
-def load_piqe() -> Piqe:
-    """pyiqa's PIQE (Venkatanath et al. 2015) of a (h, w, 3) uint8 image, 0..100, lower is better."""
-    import pyiqa
-    import torch
+def filter_photos(
+    photoset: PhotoSet,
+    settings: FilterSettings,
+    console: Console,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    limit: int = 0,
+    device: str = "cpu",
+) -> Summary:
+    """Measure the kept photos in `workers` processes or on `cluster`, judge their faces in this one.
 
-    metric = pyiqa.create_metric("piqe", device="cpu")
+    `device` is where metrics of pyiqa run. The caller holds the set's lock. Raises AuthfaceError when the run cannot
+    go on, before any photo is looked at where a metric cannot be loaded; finished parts stay.
+    """
+    measuring, judging = Measure(photoset.root, settings), Judge(photoset.root, settings, device)
+    photos = parts_of(photoset.photos, limit)
+    if settings.metrics and not _current(measuring, photos, photoset):
+        judging.load_metrics()
+    first = run(measuring, photos, photoset.measured, console, workers=workers, cluster=cluster)
+    second = run(judging, candidates(photoset, settings), photoset.faces, console)
+    work = first if first.made else second
+    return Summary(work.made, work.skipped, work.rows, first.seconds + second.seconds, second.counts)
 
-    def piqe(rgb: NDArray[np.uint8]) -> float:
-        with torch.inference_mode():
-            tensor = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255
-            return float(metric(tensor))
 
-    return piqe
+def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[Candidate]]:
+    """Every row of the table `measured`, part by part; a part's digest tells of duplicates as well."""
+    duplicates = near_duplicates(photoset, settings)
+    known = known_scores(photoset) if settings.metrics else {}
+    inputs = []
+    for number, meta in photoset.measured.metas().items():
+        if meta is None:
+            continue  # a part that was just written is ours
+        rows = partial(_candidates, photoset, number, duplicates, known)
+        named = photoset.measured.columns(number, ["id"]) if duplicates else []
+        repeats = {face_id: duplicates[face_id] for (face_id,) in named if face_id in duplicates}
+        # Begins with the digest of the part it was made from, as `authface status` expects.
+        digest = meta.digest + (hashlib.sha256(json.dumps(repeats).encode()).hexdigest() if repeats else "")
+        inputs.append(PartInput(number, sum(meta.counts.values()), digest, rows))
+    return inputs
 
 
-def _detected(index: int, detection: Detection) -> Face:
-    x0, y0, x1, y1 = detection.box
-    return Face(
-        id="",
-        photo_id="",
-        photo_file="",
-        index=index,
-        box=detection.box,
-        score=detection.score,
-        points5=detection.points5,
-        size=max(x1 - x0, y1 - y0),
+def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
+    """Among the faces that break no limit, over the whole set."""
+    from authface.curate.duplicates import find_duplicates
+
+    if settings.duplicate_radius < 0:
+        return {}
+    return find_duplicates(_good(photoset, settings), settings.duplicate_radius)
+
+
+def known_scores(photoset: PhotoSet) -> Scores:
+    """What metrics of the pyiqa installed here said of the faces in the table `faces`."""
+    found: dict[str, tuple[Points5, Mapping[str, float]]] = {}
+    for part, meta in photoset.faces.metas().items():
+        if meta and meta.provenance.weights.get("pyiqa") == pyiqa_version():
+            for face_id, points, scores in photoset.faces.columns(part, ["id", "points5", "scores"]):
+                if scores:
+                    found[face_id] = tuple(points), {score["metric"]: score["value"] for score in scores}
+    return found
+
+
+def _good(photoset: PhotoSet, settings: FilterSettings) -> Iterator[Face]:
+    for part in photoset.measured.parts():
+        rows = photoset.measured.rows(part)
+        in_photo = Counter(face.photo_id for face in rows)
+        for face in rows:
+            if judge_alone(face, in_photo[face.photo_id], settings).status == "kept":
+                yield face
+
+
+def _candidates(photoset: PhotoSet, number: int, duplicates: Duplicates, known: Scores) -> list[Candidate]:
+    rows = photoset.measured.rows(number)
+    in_photo = Counter(face.photo_id for face in rows)
+    return [
+        Candidate(face, Neighbours(in_photo[face.photo_id], *duplicates.get(face.id, ("", 0))), _known(face, known))
+        for face in rows
+    ]
+
+
+def _known(face: Face, known: Scores) -> Mapping[str, float]:
+    points, scores = known.get(face.id, ((), {}))
+    return scores if points == face.points5 else {}
+
+
+def _current(measuring: Measure, photos: Sequence[PartInput[Photo]], photoset: PhotoSet) -> bool:
+    """Whether every photo was measured as it would be now."""
+    metas = photoset.measured.metas()
+    made = [metas.get(part.number) for part in photos]
+    return all(
+        meta is not None and meta.inputs == part.digest and not meta.provenance.difference(measuring.provenance)
+        for meta, part in zip(made, photos, strict=True)
     )
-
-
-def _rejected(face: Face, reason: str, value: float, limit: float) -> Face:
-    return replace(face, status="rejected", reason=reason, value=value, limit=limit)

@@ -108,12 +108,37 @@ class FilterSettings(Settings):
     """Least confidence of the detector; faces under 0.6 are not looked at."""
     min_size: float = Field(128, ge=0)
     """Least longer side of the face's box in pixels of the original photo."""
+    max_yaw: float = Field(50, ge=0, le=180)
+    """Largest turn of the head to either side, degrees."""
+    max_pitch: float = Field(35, ge=0, le=180)
+    """Largest turn of the head up or down, degrees."""
+    max_roll: float = Field(40, ge=0, le=180)
+    """Largest lean of the head to either side, degrees; alignment turns it upright."""
+    min_exposure: float = Field(35, ge=0, le=255)
+    """Least mean luma of the face, 0..255: dark skin in good light lies well above."""
+    max_exposure: float = Field(240, ge=0, le=255)
+    """Largest mean luma of the face, 0..255."""
+    max_clipped: float = Field(0.2, ge=0, le=1)
+    """Largest share of the face that is black or white beyond recovery."""
     min_sharpness: float = Field(0.15, ge=0)
     """Least sharpness of the eyes; see `authface.curate.quality.sharpness`."""
     max_noise: float = Field(6, ge=0)
     """Largest standard deviation of the noise on the face, 0..255."""
+    max_pepper: float = Field(0.002, ge=0, le=1)
+    """Largest share of single pixels that stand out of their neighbours."""
+    max_blockiness: float = Field(1.8, ge=0)
+    """Largest ratio of the steps at JPEG's block borders to those within."""
+    min_resolution: float = Field(0.3, ge=0, le=1)
+    """Least true detail over nominal: about 0.5 for a sharp photo that was enlarged twice."""
+    max_smoothing: float = Field(0.75, ge=0, le=1)
+    """Largest lack of fine texture on the skin, as beauty filters leave it."""
     max_piqe: float = Field(65, ge=0, le=100)
     """Largest PIQE of the face region, 0..100, lower is better."""
+    duplicate_radius: int = Field(22, ge=-1, le=144)
+    """Of faces whose hashes (of 144 bits) differ in at most so many bits the best one is kept; -1 keeps all."""
+    metrics: dict[str, float] = {}
+    """Metrics of pyiqa with their limits, such as ``{"topiq_nr-face" = 0.5, "musiq" = 60}``: the least value, or the
+    largest where less is better. Each is taken on what the one before it left, the cheap ones first."""
 
 
 class AlignSettings(Settings):
