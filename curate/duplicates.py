@@ -75,23 +75,21 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
         raise UsageError(f"a radius of {radius} bits: the hash of a face has {BITS}")
     ranked = sorted((face for face in faces if face.hash), key=_rank)
     codes = hash_codes([face.hash for face in ranked])
-    index, rows_in_index = NearIndex(radius), list[int]()
+    index, numbered = NearIndex(radius), list[int]()
     found: dict[str, tuple[str, int]] = {}
     for start in range(0, len(ranked), _BLOCK):
         block = codes[start : start + _BLOCK]
-        among = _distances(block)
-        kept: list[int] = []
-        for at, near in enumerate(index.search(block)):
-            face = ranked[start + at]
-            candidates = [(distance, rows_in_index[number]) for distance, number in near]
-            candidates += [(int(among[at, other]), start + other) for other in kept if among[at, other] <= radius]
-            nearest = min(((d, row) for d, row in candidates if _may_repeat(face, ranked[row])), default=None)
+        rows = range(start, start + len(block))
+        for row, indexed, ahead in zip(rows, index.search(block), _near_ahead(block, radius), strict=True):
+            candidates = [(distance, numbered[number]) for distance, number in indexed]
+            candidates += [(distance, start + at) for distance, at in ahead if ranked[start + at].id not in found]
+            face = ranked[row]
+            nearest = min(((d, better) for d, better in candidates if _may_repeat(face, ranked[better])), default=None)
             if nearest:
                 found[face.id] = (ranked[nearest[1]].id, nearest[0])
-            else:
-                kept.append(at)
-        index.add(block[kept])
-        rows_in_index += [start + at for at in kept]
+        kept = [row for row in rows if ranked[row].id not in found]
+        index.add(codes[kept])
+        numbered += kept
     return found
 
 
@@ -153,11 +151,15 @@ def _may_repeat(face: Face, other: Face) -> bool:
     return shared > _SAME_PLACE * joint
 
 
-def _distances(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(n, n) bits in which the hashes differ."""
+def _near_ahead(codes: NDArray[np.uint8], radius: int) -> list[list[tuple[int, int]]]:
+    """For each of (n, 18) uint8 hashes the distance and number of those before it that are within the radius."""
     import numpy as np
 
-    return np.asarray(np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2, dtype=np.int64))
+    distances = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2, dtype=np.int64)
+    near: list[list[tuple[int, int]]] = [[] for _ in codes]
+    for row, ahead in np.argwhere(np.tril(distances <= radius, -1)).tolist():
+        near[row].append((int(distances[row, ahead]), ahead))
+    return near
 
 
 @functools.cache
