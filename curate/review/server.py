@@ -144,7 +144,11 @@ def _allowed(request: Request, host: str) -> bool:
     origin = request.headers.get("origin")
     if origin is not None and origin != f"http://{named}":
         return False
-    return _everywhere(host) or urlsplit(f"//{named}").hostname in _LOOPBACK | {host.lower()}
+    try:
+        name = urlsplit(f"//{named}").hostname
+    except ValueError:  # brackets that hold no address
+        return False
+    return _everywhere(host) or name in _LOOPBACK | {host.lower()}
 
 
 def _everywhere(host: str) -> bool:

@@ -178,6 +178,7 @@ def test_a_lost_server_is_said_and_nothing_is_believed(photoset: PhotoSet, serve
         page.wait_for_selector("#problem:visible")
         assert page.locator("#problem").inner_text().startswith("Not saved: the server does not answer")
         expect(page.locator(".cell.active")).to_have_id("cell-1")
+        expect(page.locator("#cell-1 b")).to_have_text("")
         page.unroute("**/api/decide")
         page.keyboard.press("t")
         wait_for(page, "2 of 6 decided")

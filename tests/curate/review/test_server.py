@@ -152,6 +152,7 @@ def test_without_the_token_or_from_elsewhere_nothing_is_answered(
         {"Host": "evil.example"},
         {"Host": "evil.example:8000"},
         {"Host": ""},
+        {"Host": "[::1"},
         {"Origin": "http://evil.example"},
         {"Origin": "null"},
         {"Origin": "http://127.0.0.1:9999"},
