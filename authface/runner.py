@@ -158,12 +158,16 @@ def append(
             rows.clear()
 
     with console.progress(provenance.step, total, "images") as tick:
-        for done, made in engine(_pieces(inputs, part_rows, chunk_rows)):
-            rows += made
-            count += done
-            tick(done)
-            if count % part_rows == 0:
-                write()
+        try:
+            for done, made in engine(_pieces(inputs, part_rows, chunk_rows)):
+                rows += made
+                count += done
+                tick(done)
+                if count % part_rows == 0:
+                    write()
+        except KeyboardInterrupt:  # no input is asked for twice: what came is worth a part of its own
+            write()
+            raise
         write()
     summary.rows = count
     summary.counts = target.counts()

@@ -81,7 +81,9 @@ def fetch(
             run.console.log(f"fetch: passed over {origin.ignored.total():,} that are not asked for: {kinds}")
         if origin.paused:
             run.console.result(f"paused: {origin.paused}; then run the same command again", paused=str(origin.paused))
-        if not summary.counts and not origin.paused:
+            if not summary.counts:
+                return
+        if not summary.counts:
             raise AuthfaceError(f"no photos in {one_line(settings.path or settings.source)}: nothing to fetch")
         _conclude(run, photoset, summary, "curate filter")
 

@@ -58,7 +58,7 @@ class Download:
 
     def _finished(self, item: Item) -> Photo:
         before = self._unwritten.get(item.photo)
-        if before and (before.photo.status != "kept" or self._photoset.exists(before.photo.file)):
+        if before:
             photo, owed = before.photo, before.owed
         else:
             photo, owed = self._fetched(item), True

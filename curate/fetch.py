@@ -105,7 +105,7 @@ def fetch(
         )
     download = Download(photoset, source, source.web, settings, unwritten, forgotten)
     engine = partial(threads, download, count=settings.web.connections)
-    summary = extend(engine, _until_paused(chosen, source), total=limit or source.count(), chunk_rows=1)
+    summary = extend(engine, _until_paused(chosen, source), total=_expected(source, photoset, limit), chunk_rows=1)
     return summary if limit or source.paused else _with_leftovers(summary, unwritten, extend)
 
 

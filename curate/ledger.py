@@ -82,7 +82,11 @@ class Unwritten:
         self._lock = threading.Lock()
         lines, _ = self._journal.read()
         found = {key(line.photo): line for line in lines}
-        self._rows = {names: line for names, line in found.items() if names not in seen}
+        self._rows = {
+            names: line
+            for names, line in found.items()
+            if names not in seen and (line.photo.status != "kept" or photoset.exists(line.photo.file))
+        }
         if len(self._rows) != len(lines):
             self._journal.rewrite(list(self._rows.values()))
 
@@ -108,6 +112,6 @@ class Unwritten:
                 self._journal.rewrite(list(self._rows.values()))
 
     def rows(self) -> list[Photo]:
-        """The rows that are in no part."""
+        """The rows that are in no part, less those that their source is still to be told of."""
         with self._lock:
-            return [line.photo for line in self._rows.values()]
+            return [line.photo for line in self._rows.values() if not (line.owed and line.photo.download_location)]

@@ -112,7 +112,7 @@ class Pace:
             if now - self._said < min(_TELL_SECONDS, seconds):
                 return
             self._said = now
-        self._say(f"{self._host}: its quota is used up; going on in {clock(seconds)}, at {_at(seconds)}")
+        self._say(f"{self._host} takes no more requests for now: going on in {clock(seconds)}, at {_at(seconds)}")
 
 
 def retry_after(text: str | None) -> float | None:
@@ -144,10 +144,10 @@ def _number(text: str | None) -> float | None:
 
 
 def clock(seconds: float) -> str:
-    """``59:30`` or ``1:59:30``."""
+    """``59:30 min`` or ``1:59:30 h``."""
     minutes, second = divmod(round(seconds), 60)
     hours, minute = divmod(minutes, 60)
-    return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d} min"
+    return f"{hours}:{minute:02d}:{second:02d} h" if hours else f"{minute}:{second:02d} min"
 
 
 def _at(seconds: float) -> str:

@@ -92,9 +92,9 @@ class FetchSettings(Settings):
     one, so that only promising originals are downloaded; 0 downloads all."""
     retry_failed: bool = False
     """Ask again for photos whose rows say `timeout`, `unreachable` or `http_error`; each gets a further row."""
-    web: WebSettings = WebSettings()
-    unsplash: UnsplashSettings = UnsplashSettings()
-    lite: LiteSettings = LiteSettings()
+    web: WebSettings = WebSettings.model_validate({})
+    unsplash: UnsplashSettings = UnsplashSettings.model_validate({})
+    lite: LiteSettings = LiteSettings.model_validate({})
 
 
 class FilterSettings(Settings):

@@ -75,6 +75,11 @@ class Source:
         return photo
 
 
+def link(text: str) -> str:
+    """The text if it is a web address, else nothing: pages that name a source link to it."""
+    return text if text.startswith(("https://", "http://")) else ""
+
+
 def premium(photo: Photo) -> Photo:
     """The row, rejected where its address is one of Unsplash's watermarked previews of paid photos."""
     try:

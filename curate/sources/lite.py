@@ -22,7 +22,7 @@ from typing import IO
 from authface.curate.ledger import Seen
 from authface.curate.originals import positive, small
 from authface.curate.settings import FetchSettings
-from authface.curate.sources.base import Item, Source, premium
+from authface.curate.sources.base import Item, Source, link, premium
 from authface.curate.web import Web
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Camera, Photo
@@ -94,7 +94,7 @@ class Lite(Source):
             source_id=one_line(record.get("photo_id", ""), 100),
             file="",
             file_url=url,
-            page_url=one_line(record.get("photo_url", ""), 2000),
+            page_url=link(one_line(record.get("photo_url", "").strip(), 2000)),
             photographer=one_line(" ".join(name.strip() for name in names if name.strip()) or user, 200),
             photographer_url=f"https://unsplash.com/@{user}" if re.fullmatch(r"[\w.-]+", user, re.ASCII) else "",
             licence=LICENCE,

@@ -21,7 +21,7 @@ from authface.curate.hosts import WebError
 from authface.curate.originals import positive
 from authface.curate.pace import Paused
 from authface.curate.settings import FetchSettings
-from authface.curate.sources.base import Item, Source, premium
+from authface.curate.sources.base import Item, Source, link, premium
 from authface.curate.web import Answer, Web
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.photoset import PhotoSet
@@ -271,7 +271,7 @@ def _whole(value: object) -> int:
 
 def _referred(url: str) -> str:
     """A link back with what Unsplash asks it to carry."""
-    return f"{url}{'&' if '?' in url else '?'}{_UTM}" if url else ""
+    return f"{url}{'&' if '?' in url else '?'}{_UTM}" if link(url) else ""
 
 
 def _origin(url: str) -> tuple[str, str]:

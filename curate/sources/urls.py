@@ -9,11 +9,12 @@ import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 from authface.curate.settings import FetchSettings
-from authface.curate.sources.base import Item, Source, premium
+from authface.curate.sources.base import Item, Source, link, premium
 from authface.curate.web import Web
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Photo
@@ -56,6 +57,21 @@ class Urls(Source):
         except (OSError, EOFError, UnicodeError) as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {one_line(error)}") from error
 
+    def count(self) -> int | None:
+        """Rows of a Parquet file, lines of any other that is not packed."""
+        if self._path.suffix.lower() == ".gz":
+            return None
+        with self._path.open("rb") as file:
+            if self._path.suffix.lower() != ".parquet":
+                return sum(piece.count(b"\n") for piece in iter(partial(file.read, 1 << 20), b""))
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+
+            try:
+                return int(pq.ParquetFile(file).metadata.num_rows)
+            except pa.ArrowInvalid:
+                return None  # reading it says what is wrong
+
     def _item(self, line: int, record: Record | str) -> Item:
         problem = record if isinstance(record, str) else ""
         values = {} if isinstance(record, str) else record
@@ -71,8 +87,8 @@ class Urls(Source):
             file="",
             file_url=url,
             photographer=given["photographer"] or self._settings.photographer,
-            photographer_url=given["photographer_url"],
-            page_url=given["page_url"],
+            photographer_url=link(given["photographer_url"]),
+            page_url=link(given["page_url"]),
             licence=given["licence"] or self._settings.licence,
             terms=given["terms"],
             extra=_json(rest),

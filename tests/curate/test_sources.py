@@ -19,11 +19,12 @@ from hypothesis import strategies as st
 
 from authface.console import Console
 from authface.curate.fetch import fetch
-from authface.curate.ledger import Seen
+from authface.curate.ledger import Finished, Seen
 from authface.curate.originals import camera, positive
 from authface.curate.settings import FetchSettings
 from authface.curate.sources import Folder, Item, Source, make_source
 from authface.errors import UsageError
+from authface.journal import Journal
 from authface.photoset import PhotoSet
 from authface.records import Camera, Photo
 from tests.curate.conftest import Server
@@ -78,6 +79,13 @@ def test_every_kind_of_table_says_the_same(ending: str, tmp_path: Path) -> None:
     assert (first.photographer, first.licence) == ("Ana", "CC0-1.0")
     assert json.loads(first.extra) == {"id": "7", "tags": 'x "y", z'}
     assert (second.photographer, second.licence, json.loads(second.extra)) == ("", "mine", {"tags": "line\nbreak"})
+
+
+def test_links_that_run_scripts_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "list.csv"
+    path.write_text("url,page_url,author_url\nhttp://a.test/1,javascript:alert(1),https://a.test/ana\n")
+    (item,) = source("urls", path).items()
+    assert (item.photo.page_url, item.photo.photographer_url) == ("", "https://a.test/ana")
 
 
 def test_a_plain_list_may_hold_notes(tmp_path: Path) -> None:
@@ -172,6 +180,33 @@ def test_failures_of_the_net_may_be_tried_again(server: Server, photos: list[byt
     assert server.asked == {"/a.jpg": 2}
     rows = bring(tmp_path / "set", wanted("urls", path, retry_failed=True))
     assert [row.reason for row in rows] == ["http_error", ""] and server.asked == {"/a.jpg": 3}
+
+
+def test_rows_that_a_killed_run_left_get_a_part_whatever_comes_next(
+    server: Server, photos: list[bytes], tmp_path: Path
+) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("\n".join(server.serve(f"/{n}.jpg", photos[n]) for n in range(4)))
+    rows = bring(tmp_path / "whole", wanted("urls", path))
+    left = Journal(tmp_path / "set" / "sources" / "fetched.jsonl", Finished)
+    for row in (rows[2], rows[0]):
+        left.append(Finished(photo=row))
+        PhotoSet(tmp_path / "set").save(row.file, (tmp_path / "whole" / row.file).read_bytes())
+    left.append(Finished(photo=rows[3]))  # its bytes were lost: it is asked for again
+    with left.path.open("ab") as file:
+        file.write(b'{"photo": {"id": "torn')
+    settings = wanted("urls", path)
+    photoset = PhotoSet(tmp_path / "set")
+    with make_source(settings, photoset) as origin:
+        fetch(photoset, origin, settings, Console(), workers=1, limit=1)
+    assert [row.source_id for row in photoset.photos] == [rows[0].source_id], "a limit counts them too"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    fetch(photoset, Folder(empty, "", ""), FetchSettings(source="folder"), Console(), workers=1, limit=0)
+    assert {row.source_id for row in photoset.photos} == {rows[n].source_id for n in (0, 2)}
+    server.asked.clear()
+    assert len(bring(tmp_path / "set", settings)) == 4
+    assert server.asked == {"/1.jpg": 1, "/3.jpg": 1}
 
 
 PHOTOS = [

@@ -214,7 +214,7 @@ def test_a_used_up_quota_is_waited_for(api: Api, tmp_path: Path) -> None:
 
     api.limited = limited  # type: ignore[method-assign]
     done = fetch(api, tmp_path, "--accept-terms", "-O", "curate.fetch.web.window_seconds=2")
-    assert done.returncode == 0 and "its quota is used up; going on in 0:0" in done.stderr
+    assert done.returncode == 0 and "takes no more requests for now: going on in 0:0" in done.stderr
     assert len(rows(tmp_path)) == 3
 
 
