@@ -112,13 +112,13 @@ def _table(name: str, table: Table[Any], source: Table[Any] | None) -> TableStat
         for part, above in source.metas().items():
             made = metas.get(part)
             missing += made is None
-            # A step may mix more into its inputs than its source, such as what people decided: then nothing is known.
             outdated += made is not None and above is not None and _older(made.inputs, above.digest, name)
     return TableStatus(name, len(metas), missing, outdated, dict(counts.most_common()))
 
 
 def _older(inputs: str, digest: str, name: str) -> bool:
-    return inputs != digest and not name.startswith("tags/")
+    """Whether a part is made from other rows; of tags and a balance nothing is known, for people's decisions count."""
+    return not inputs.startswith(digest) and not name.startswith(("tags/", "balance"))
 
 
 def _sizes(photoset: PhotoSet) -> dict[str, int]:

@@ -90,7 +90,8 @@ def _change(table: Table[Any], part: int, gone: Gone, digests: dict[str, str]) -
     meta = table.meta(part)
     if meta is None:
         return None
-    inputs = digests.get(meta.inputs, meta.inputs)
+    # A step may add to the digest of its source, such as what it knows of duplicates.
+    inputs = digests.get(meta.inputs[:64], meta.inputs[:64]) + meta.inputs[64:]
     if not _touched(table.arrow(part, _text_columns(table, part)), gone):
         return PartChange(table, part, 0, replace(meta, inputs=inputs)) if inputs != meta.inputs else None
     before = table.arrow(part).to_pylist()

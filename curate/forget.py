@@ -73,16 +73,17 @@ def forget(
 
 def _files(photoset: PhotoSet, gone: erase_rows.Gone, said: Forgot, dry_run: bool) -> None:
     """Originals, crops, thumbnails by their names; pages, which show pictures; the dataset where it holds them."""
-    doomed = [relative for photo_id in sorted(gone.photos) for relative in files_of(photoset, photo_id)]
+    named = {relative for photo_id in gone.photos for relative in files_of(photoset, photo_id)}
+    named.update(path for path in erase_texts.texts(photoset) if any(photo_id in path for photo_id in gone.photos))
+    doomed = sorted(named)
     said.files = len(doomed)
     doomed += _all_below(photoset, "reports")
     doomed += [name for top in photoset.root.glob(".tmp-*") for name in _all_below(photoset, top.name)]
-    folder = photoset.root / "dataset"
-    if folder.is_dir():
-        state = folder / "authface.json"
-        said.dataset = not state.is_file() or bool(gone.photos & uses.dataset_ids(folder))
+    if files := _all_below(photoset, "dataset"):
+        state = "dataset/authface.json"
+        said.dataset = state not in files or bool(gone.photos & uses.dataset_ids(photoset.root / "dataset"))
         if said.dataset:  # its state first: a dataset without one is none
-            doomed += ["dataset/authface.json", *_all_below(photoset, "dataset")]
+            doomed += [state, *files]
     if not dry_run:
         for relative in doomed:
             photoset.delete(relative)
@@ -108,16 +109,13 @@ def _all_below(photoset: PhotoSet, name: str) -> list[str]:
 
 
 def _texts(photoset: PhotoSet, names: erase_texts.Names, gone: erase_rows.Gone, said: Forgot, dry_run: bool) -> None:
-    """Decisions, journals, cached listings; files elsewhere that are named by a photo."""
+    """Decisions, journals, cached listings."""
     if not dry_run:
         said.entries += reviews.forget(photoset, set(_faces(photoset, gone)))
     names = erase_texts.Names(gone.photos, names.words)
     for relative in list(erase_texts.texts(photoset)):
         if any(photo_id in relative for photo_id in gone.photos):
-            said.files += 1
-            if not dry_run:
-                photoset.delete(relative)
-            continue
+            continue  # a file of its own, which goes as a whole
         count = erase_texts.clean(photoset, relative, names, write=not dry_run)
         if count is None:
             said.unread.append(relative)
