@@ -35,8 +35,8 @@ def parse(target: str) -> dict[str, dict[str, float] | None]:
     """
     wanted: dict[str, dict[str, float] | None] = {}
     for piece in target.replace(";", ",").split(","):
-        name, sign, words = piece.replace("=", ":", 1).partition(":")
-        name, words = name.strip(), words.replace("=", " ").split()
+        margin, sign, said = piece.replace("=", ":", 1).partition(":")
+        name, words = margin.strip(), said.replace("=", " ").split()
         shown = one_line(piece.strip(), 80)
         if not sign or not name or not words:
             raise UsageError(f"target {shown!r}: write pose=uniform, or pose: frontal .5 left .25 right .25")

@@ -18,6 +18,7 @@ from authface.cli import app
 COMMANDS = """
     demo app doctor status why estimate restore
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
+    curate balance
     annotate tags|annotate compare|annotate export|annotate push
     train autoencoder|train prior|train controlnet
     evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
@@ -29,9 +30,10 @@ COMMON_FLAGS = {
 RUN_COMMANDS = {
     "demo", "restore", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
+    "status", "why", "curate report", "curate credits", "curate forget", "curate balance",
 }  # fmt: skip
 LATER = {
-    "app": [], "doctor": [], "status": [], "why": ["photoset", "x"], "estimate": ["train"],
+    "app": [], "doctor": [], "estimate": ["train"],
     "models list": [], "models pull": ["sdxl"], "models verify": [],
     "evaluate restoration": [], "evaluate prior": [], "evaluate runtime": [], "evaluate table": ["1"],
     "evaluate ab": [],
