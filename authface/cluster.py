@@ -160,7 +160,7 @@ def _pass(
 
     DataContext.get_current().enable_progress_bars = False
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    begun = ray.remote(num_cpus=0, scheduling_strategy=here)(_Begun).remote()
+    begun = ray.remote(_Begun).options(num_cpus=0, scheduling_strategy=here).remote()
     most = min(cluster.workers or actors, len(pieces))
     pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, actors), max_tasks_in_flight_per_actor=2)
     items = [{"number": number, **asdict(piece)} for number, piece in enumerate(pieces)]
@@ -174,12 +174,11 @@ def _pass(
         num_gpus=1 if cluster.gpu else None,
     )
     try:
-        for table in made.iter_batches(batch_size=None, batch_format="pyarrow"):
-            for row in table.to_pylist():
-                outcome = pickle.loads(row["outcome"])  # from our own actors
-                if isinstance(outcome, AuthfaceError):
-                    raise outcome
-                yield pieces[row["number"]], outcome
+        for row in made.iter_rows():
+            outcome = pickle.loads(row["outcome"])  # from our own actors
+            if isinstance(outcome, AuthfaceError):
+                raise outcome
+            yield pieces[row["number"]], outcome
     except ray.exceptions.RayError as error:
         raise AuthfaceError(f"Ray gave up: {one_line(error)}; what was finished is kept, run again to go on") from error
 
