@@ -24,9 +24,9 @@ BLACK, WHITE = 5, 250
 """Luma at and beyond which a pixel holds no more detail."""
 TILE = 8
 """Side of the tiles in which the skin's texture is measured, pixels of the region."""
-SKIN_SHARE = 0.35
+SKIN_SHARE = 0.2
 """The flattest of the face's tiles up to this share stand for skin: brows, eyes, lips, hair and shadows are rougher."""
-TEXTURE_HALF = 1.0
+TEXTURE_HALF = 0.3
 """Levels of texture, in skin of middle luma, at which `smoothing` is 0.5."""
 SPECTRUM_SIDE = 256
 """Largest side of the patch whose spectrum is taken, pixels."""
@@ -56,7 +56,7 @@ def pepper(region: FaceRegion) -> float:
 def smoothing(region: FaceRegion) -> float:
     """How far the skin lacks its fine texture, 0..1: 0.5 is `TEXTURE_HALF`; beauty filters and denoising come near 1.
 
-    1 / (1 + t / TEXTURE_HALF), t the root mean square of detail of one to two pixels of the region in the face's
+    1 / (1 + t / TEXTURE_HALF), t the root mean square of detail around one pixel of the region in the face's
     flattest tiles, brought to middle luma.
     """
     import cv2
@@ -64,7 +64,7 @@ def smoothing(region: FaceRegion) -> float:
 
     face = region.luma[window(EYES_Y - 0.4 * EYE_DISTANCE, EYES_Y + 1.35 * EYE_DISTANCE, 0.75 * EYE_DISTANCE)]
     grey = face[: face.shape[0] // TILE * TILE, : face.shape[1] // TILE * TILE].astype(np.float32)
-    fine = cv2.GaussianBlur(grey, (0, 0), 0.5) - cv2.GaussianBlur(grey, (0, 0), 1.6)
+    fine = cv2.GaussianBlur(grey, (0, 0), 0.5) - cv2.GaussianBlur(grey, (0, 0), 1.0)
     rough = np.sort(np.sqrt(_tiles(fine * fine)), axis=None)
     texture = float(rough[: max(1, int(len(rough) * SKIN_SHARE))].mean()) * 128 / max(float(grey.mean()), 30.0)
     return 1 / (1 + texture / TEXTURE_HALF)

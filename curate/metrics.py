@@ -22,6 +22,10 @@ _CHEAP = ("musiq", "topiq_nr", "topiq_nr-face", "clipiqa", "clipiqa+")
 """Seconds a megapixel on a CPU by pyiqa's own table: 0.6 to 1.1; ..."""
 _DEAR = ("maniqa", "qalign", "qrealign")
 """... 13 and more. Every other metric is taken between them."""
+_OPTIONS = {name: {"align_crop_face": False} for name in ("topiq_nr-face", "topiq_nr_swin-face")}
+"""They would look for the face again: the region is aligned as they do it, to within a few percent of its side."""
+_ONE_BY_ONE = ("compare2score", "qalign")
+"""Metrics that take a single picture at a time."""
 DIGITS = 4
 """Decimals that are kept of a score: in the ones beyond, the other faces of a batch can show."""
 
@@ -70,7 +74,7 @@ class Metric:
             with contextlib.redirect_stdout(sys.stderr):  # pyiqa prints what it loads; --json owns the output
                 import pyiqa
 
-                self._score: Any = pyiqa.create_metric(name, device=self._device)
+                self._score: Any = pyiqa.create_metric(name, device=self._device, **_OPTIONS.get(name, {}))
         except Exception as error:  # whatever a metric's loader raises: network, disk, package
             place = torch.hub.get_dir()
             raise AuthfaceError(
@@ -83,7 +87,11 @@ class Metric:
         import numpy as np
         import torch
 
+        size = 1 if self.name.startswith(_ONE_BY_ONE) else len(regions)
+        scores: list[float] = []
         with torch.inference_mode():
-            batch = torch.from_numpy(np.stack(regions).transpose(0, 3, 1, 2).copy()).to(self._device)
-            scores = self._score(batch.float() / 255).reshape(len(regions), -1)[:, 0]
-        return [round(score, DIGITS) for score in scores.double().cpu().tolist()]
+            for at in range(0, len(regions), size):
+                batch = np.stack(regions[at : at + size]).transpose(0, 3, 1, 2)
+                seen = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).float() / 255
+                scores += self._score(seen).reshape(len(seen), -1)[:, 0].double().cpu().tolist()
+        return [round(score, DIGITS) for score in scores]

@@ -6,7 +6,7 @@ and how many are noisy. No model and no training data; the constants are the pap
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ def _normalised(luma: Plane) -> Plane:
     import cv2
     import numpy as np
 
-    around = {"ksize": (7, 7), "sigmaX": SIGMA, "borderType": cv2.BORDER_REPLICATE}
+    around: dict[str, Any] = {"ksize": (7, 7), "sigmaX": SIGMA, "borderType": cv2.BORDER_REPLICATE}
     centred = luma - np.float32(128)  # squares of small numbers keep their digits
     mean = cv2.GaussianBlur(centred, **around)
     deviation = cv2.sqrt(cv2.absdiff(cv2.GaussianBlur(centred * centred, **around), mean * mean))
@@ -106,7 +106,7 @@ def _impaired(normal: Plane, rows: int, columns: int) -> NDArray[np.bool_]:
     lying = [whole[at::BLOCK].reshape(rows, columns, BLOCK) for at in (0, BLOCK - 1)]
     standing = [whole[:, at::BLOCK].T.reshape(columns, rows, BLOCK).transpose(1, 0, 2) for at in (0, BLOCK - 1)]
     edges = np.stack(lying + standing, axis=2).reshape(-1, BLOCK)
-    window = {"ddepth": -1, "ksize": (SEGMENT, 1), "anchor": (0, 0), "borderType": cv2.BORDER_REPLICATE}
+    window: dict[str, Any] = {"ddepth": -1, "ksize": (SEGMENT, 1), "anchor": (0, 0), "borderType": cv2.BORDER_REPLICATE}
     mean = cv2.boxFilter(edges, **window)
     square = cv2.sqrBoxFilter(edges, **window)
     variance = (square - mean * mean)[:, : BLOCK - SEGMENT + 1] * np.float32(SEGMENT / (SEGMENT - 1))

@@ -114,7 +114,7 @@ class FilterSettings(Settings):
     """Largest turn of the head up or down, degrees."""
     max_roll: float = Field(40, ge=0, le=180)
     """Largest lean of the head to either side, degrees; alignment turns it upright."""
-    min_exposure: float = Field(35, ge=0, le=255)
+    min_exposure: float = Field(45, ge=0, le=255)
     """Least mean luma of the face, 0..255: dark skin in good light lies well above."""
     max_exposure: float = Field(240, ge=0, le=255)
     """Largest mean luma of the face, 0..255."""
@@ -126,11 +126,11 @@ class FilterSettings(Settings):
     """Largest standard deviation of the noise on the face, 0..255."""
     max_pepper: float = Field(0.002, ge=0, le=1)
     """Largest share of single pixels that stand out of their neighbours."""
-    max_blockiness: float = Field(1.8, ge=0)
+    max_blockiness: float = Field(1.75, ge=0)
     """Largest ratio of the steps at JPEG's block borders to those within."""
-    min_resolution: float = Field(0.3, ge=0, le=1)
+    min_resolution: float = Field(0.4, ge=0, le=1)
     """Least true detail over nominal: about 0.5 for a sharp photo that was enlarged twice."""
-    max_smoothing: float = Field(0.75, ge=0, le=1)
+    max_smoothing: float = Field(0.65, ge=0, le=1)
     """Largest lack of fine texture on the skin, as beauty filters leave it."""
     max_piqe: float = Field(65, ge=0, le=100)
     """Largest PIQE of the face region, 0..100, lower is better."""
