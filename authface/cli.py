@@ -34,6 +34,10 @@ app.add_typer(evaluate, name="evaluate")
 app.add_typer(models, name="models")
 
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
 def _version(asked: bool) -> None:
     if asked:
         typer.echo(f"authface {__version__}")
@@ -142,8 +146,10 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        _fail("stopped; what was finished is kept, run the same command again to go on", 130)
+    except (KeyboardInterrupt, SystemExit) as end:  # typer turns Ctrl-C into a silent exit code 130
+        if isinstance(end, SystemExit) and end.code != INTERRUPTED:
+            raise
+        _fail("stopped; what was finished is kept, run the same command again to go on", INTERRUPTED)
     except Exception as error:  # the last stop before the user: a bug is one line too
         if debug:
             raise

@@ -124,6 +124,18 @@ def test_a_bug_is_one_line_too(tmp_path: Path) -> None:
     assert done.stderr == "authface: unexpected RuntimeError: first\\nsecond; run again with --debug for the trace\n"
 
 
+def test_a_stopped_command_says_how_to_go_on(tmp_path: Path) -> None:
+    code = (
+        "import sys, authface.cli as c\n"
+        "@c.app.command()\n"
+        "def stopped() -> None:\n    raise KeyboardInterrupt\n"
+        "sys.argv = ['authface', 'stopped']\nc.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 130
+    assert done.stderr.count("\n") == 1 and "run the same command again" in done.stderr
+
+
 def test_errors_are_red_on_a_terminal(tmp_path: Path) -> None:
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "authface.cli", "doctor"]
