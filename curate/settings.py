@@ -98,10 +98,10 @@ class FetchSettings(Settings):
 
 
 class FilterSettings(Settings):
-    """Which faces are kept: cheap measures first, dear ones on the survivors only."""
+    """Which faces are kept. Every face is measured once; limits are held against the measures, cheap ones first."""
 
-    detector: Literal["retinaface"] = "retinaface"
-    """RetinaFace MobileNet-0.25, built in."""
+    detector: Literal["retinaface", "retinaface-resnet50"] = "retinaface"
+    """RetinaFace: MobileNet-0.25, built in, or ResNet-50 through facexlib, whose weights are downloaded once."""
     faces: Literal["all", "largest", "one"] = "all"
     """Judge every face, the largest only, or refuse photos that hold several."""
     min_score: float = Field(0.98, ge=0, le=1)
