@@ -9,10 +9,27 @@ from datetime import UTC, datetime
 
 from authface.journal import Journal
 from authface.photoset import PhotoSet
-from authface.records import Photo, Tombstone
+from authface.records import Photo
 
 REASON = "forgotten"
 """Of the rows that stand in a table for what was there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """One line of ``forgotten.jsonl``: what is left of a forgotten photo, so that it is never fetched again."""
+
+    photo: str
+    """sha256 of the photo's bytes in hex; empty where only its item or its photographer is known."""
+    item: str = ""
+    """sha256 of the source and the photo's name in it; see `authface.forgotten.item_hash`."""
+    photographer: str = ""
+    """sha256 of a photographer all of whose photos are to stay away; see `authface.forgotten.photographer_hash`."""
+    at: str = ""
+    """ISO 8601, UTC."""
+    reason: str = ""
+    done: bool = False
+    """Nothing of it is left in the set; until then `curate forget` goes on where it was stopped."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from authface.errors import one_line
 from authface.forgotten import tombstones
 from authface.lookup import Found, find_photo
 from authface.photoset import PhotoSet, Table
-from authface.records import Use
+from authface.uses import Use
 
 Values = dict[str, Any]
 

@@ -10,17 +10,30 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from authface.errors import AuthfaceError, one_line
 from authface.files import is_local, place, write_file
 from authface.forgotten import now
 from authface.journal import Journal
 from authface.photoset import PhotoSet
-from authface.records import Use
 
 SOURCES = "sources.json"
 PHOTO_IDS = "photo_ids.txt"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One line of ``uses.jsonl``: where faces of the set went."""
+
+    kind: Literal["dataset", "training"]
+    path: str
+    """The folder, absolute."""
+    key: str
+    """The dataset's content key: `made_from` in its ``authface.json``."""
+    rows: int
+    at: str = ""
+    """ISO 8601, UTC."""
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,10 @@ from authface import forgotten, reviews, uses
 from authface.curate import erase_rows, erase_texts
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
+from authface.forgotten import Tombstone
 from authface.photoset import PhotoSet
-from authface.records import Photo, Tombstone, Use
+from authface.records import Photo
+from authface.uses import Use
 
 
 @dataclass

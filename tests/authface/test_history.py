@@ -13,10 +13,10 @@ import pytest
 
 from authface.errors import UsageError
 from authface.history import told, why
-from authface.photoset import PhotoSet, Provenance
-from authface.records import Person, Use
+from authface.photoset import PhotoSet, Provenance, Table
+from authface.records import Person
 from authface.status import status
-from authface.uses import record_training, record_use, training_sources, uses
+from authface.uses import Use, record_training, record_use, training_sources, uses
 
 Furnished = Callable[[Path], PhotoSet]
 
@@ -50,10 +50,14 @@ def test_people_are_found_in_a_part_of_another_number(furnished: Furnished, tmp_
     photo = list(photoset.photos)[0]
     for part in photoset.people.parts():
         photoset.people.remove(part)
-    person = Person(id=f"{photo.id}-0", photo_id=photo.id, split="test", embedding=(0.5, 0.5))
+    person = Person(id=f"{photo.id}-0", photo_id=photo.id, split="test")
     photoset.people.write(7, [person], Provenance("split", 1, {}, {}), "")
+    meta = photoset.people.meta(7)
+    assert meta is not None
+    vectors = photoset.people.arrow(7, ["id", "status", "reason"]).append_column("embedding", [[[0.5, 0.5]]])
+    Table(photoset.root / "tables" / "embeddings", Person).put(7, vectors, meta)
     found = why(photoset, photo.id)
-    assert found.rows["people"][0]["split"] == "test"
+    assert found.rows["people"][0]["split"] == "test" and "embeddings" in found.rows
     assert "embedding" not in json.dumps(found.as_json()) and "0.5" not in told(found)
 
 
