@@ -236,35 +236,4 @@ class Choice:
     detail: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tombstone:
-    """One line of ``forgotten.jsonl``: what is left of a forgotten photo, so that it is never fetched again."""
-
-    photo: str
-    """sha256 of the photo's bytes in hex; empty where only its item or its photographer is known."""
-    item: str = ""
-    """sha256 of the source and the photo's name in it; see `authface.forgotten.item_hash`."""
-    photographer: str = ""
-    """sha256 of a photographer all of whose photos are to stay away; see `authface.forgotten.photographer_hash`."""
-    at: str = ""
-    """ISO 8601, UTC."""
-    reason: str = ""
-    done: bool = False
-    """Nothing of it is left in the set; until then `curate forget` goes on where it was stopped."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """One line of ``uses.jsonl``: where faces of the set went."""
-
-    kind: Literal["dataset", "training"]
-    path: str
-    """The folder, absolute."""
-    key: str
-    """The dataset's content key: `made_from` in its ``authface.json``."""
-    rows: int
-    at: str = ""
-    """ISO 8601, UTC."""
-
-
 Row = Photo | Face | Crop | Tags | Person | Choice
