@@ -41,6 +41,7 @@ class Api:
             "width": 7200,
             "height": 6000,
             "description": "line\nbreak\ud800",
+            "alt_description": f"a host that repeats the key: {KEY}",
             "urls": {"raw": self.server.url(path), "small": self.server.url(path + "?w=400")},
             "links": {
                 "html": f"https://unsplash.com/photos/{name}",
@@ -65,7 +66,7 @@ class Api:
         page, size = int(asked["page"]), int(asked["per_page"])
         pages = -(-len(self.entries) // size)
         shown = self.entries[(page - 1) * size : page * size]
-        self.limited(request, {"total": len(self.entries), "total_pages": pages, "results": shown, "echo": KEY})
+        self.limited(request, {"total": len(self.entries), "total_pages": pages, "results": shown})
 
 
 @pytest.fixture
