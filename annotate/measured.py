@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from authface.annotate.detail import Detail
     from authface.annotate.eyes import Eye
     from authface.annotate.regions import Regions
 
@@ -30,8 +29,6 @@ class Measures:
 
     light: float
     """Light across the face in stops; > 0 where it comes from the picture's right."""
-    shadow_edges: float
-    """Narrow edges of shadows, percent of the lower face's skin."""
     steepness: float
     """Steepest shading of the skin, stops a pixel; 9 where the skin is burnt or black."""
     lightness: float
@@ -95,14 +92,16 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
     lightness, skin_lightness = light.key(regions)
     chroma, colour_spread = light.chroma(regions)
     bands = detail.bands(regions)
-    cheeks = detail.measure(bands, regions.cheeks, detail.TYPICAL)
-    features = detail.measure(bands, regions.features, detail.EDGES)
-    behind = detail.measure(bands, regions.background, detail.EDGES)
+    features = [
+        detail.amount(band, regions.features, detail.EDGES) for band in (bands.fine, bands.middle, bands.coarse)
+    ]
+    fine, middle, coarse = (max(value, 1e-3) for value in features)
+    behind = detail.amount(bands.fine, regions.background, detail.EDGES)
+    edges = detail.amount(bands.coarse, regions.background, detail.EDGES)
     colour, spread = _background(regions)
     left_eye, right_eye = eyes.measure(regions)
     return Measures(
         light=light.direction(regions),
-        shadow_edges=light.shadow_edges(regions),
         steepness=light.steepness(regions),
         lightness=lightness,
         skin_lightness=skin_lightness,
@@ -118,30 +117,29 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
         mouth_open=geometry.mouth_open(points),
         smile=geometry.mouth_width(points) + 2 * geometry.corner_lift(points),
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
-        skin_texture=cheeks.fine / max(features.fine, 1e-3),
-        sharpness=features.middle / max(features.coarse, 1e-3),
+        skin_texture=detail.amount(bands.fine, regions.cheeks, detail.TYPICAL) / fine,
+        sharpness=middle / coarse,
         background_share=float(regions.background.mean()),
         background_colour=colour,
         background_spread=spread,
-        background_detail=detail.measure(bands, regions.background, detail.MOST).coarse,
-        background_edges=behind.coarse,
-        background_sharpness=_fineness(behind) / max(_fineness(features), 1e-3),
+        background_detail=detail.amount(bands.coarse, regions.background, detail.MOST),
+        background_edges=edges,
+        background_sharpness=behind / max(edges, 1e-3) / (fine / coarse),
     )
 
 
 def _background(regions: Regions) -> tuple[tuple[float, float, float], float]:
+    """Median L*, a*, b* of the background and its spread."""
     import numpy as np
 
-    lab = regions.lab[regions.background]
+    from authface.annotate.regions import quantile
+
+    lab = regions.lab[::2, ::2][regions.background[::2, ::2]]
     if len(lab) == 0:
         return (0.0, 0.0, 0.0), 0.0
-    middle = np.median(lab, axis=0)
-    spread = np.percentile(np.linalg.norm(lab - middle, axis=1), 85)  # the rest may be hair, or a logo
-    return (float(middle[0]), float(middle[1]), float(middle[2])), float(spread)
-
-
-def _fineness(part: Detail) -> float:
-    return part.fine / max(part.coarse, 1e-3)
+    lightness, a, b = (quantile(lab[:, channel], 0.5) for channel in range(3))
+    away = lab - np.array([lightness, a, b], np.float32)
+    return (lightness, a, b), float(np.sqrt(quantile((away**2).sum(1), 0.85)))  # the rest may be hair, or a logo
 
 
 def tags(measures: Measures, limits: MeasuredSettings) -> tuple[Tag, ...]:
@@ -175,27 +173,22 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
 
 
 def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
-    """Both eyes have to agree; what lies between open and closed, or between the camera and a side, has no word."""
-    shut = min(
-        _above(-max(left.opening, right.opening), -limits.eyes_shut, 0.01),
-        _above(min(left.bend, right.bend), limits.lashes_hang, 0.01),
-        _above(-max(left.disc, right.disc), -limits.no_iris, 0.03),
-    )
-    yield "eyes closed", shut
-    unseen = max(left.disc, right.disc) < limits.no_iris  # only one: in the corner of an eye it has no second flank
-    if unseen or min(left.opening, right.opening) < limits.eyes_open or min(left.iris, right.iris) < limits.iris:
+    """Where both eyes can be read and agree; what lies between the camera and a side has no word."""
+    if min(left.opening, right.opening) < limits.eyes_open or min(left.iris, right.iris) < limits.iris:
         return
-    yield "looking at the camera", _above(-max(abs(left.gaze), abs(right.gaze)), -limits.gaze_camera, 0.03)
-    yield "looking to the left", _above(-max(left.gaze, right.gaze), limits.gaze_aside, 0.05)
-    yield "looking to the right", _above(min(left.gaze, right.gaze), limits.gaze_aside, 0.05)
+    gaze, apart = (left.gaze + right.gaze) / 2, abs(left.gaze - right.gaze)
+    if apart > limits.gaze_apart:
+        return
+    yield "looking at the camera", _above(-abs(gaze), -limits.gaze_camera, 0.03)
+    yield "looking to the left", _above(-gaze, limits.gaze_aside, 0.05)
+    yield "looking to the right", _above(gaze, limits.gaze_aside, 0.05)
 
 
 def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
     yield "light from the left", _above(-m.light, limits.side_light, 0.1)
     yield "light from the right", _above(m.light, limits.side_light, 0.1)
     if m.sharpness >= limits.sharp_face:
-        yield "hard light", _above(m.shadow_edges, limits.hard_light, 0.8)
-        yield "soft light", _above(-m.steepness, -limits.soft_light, 0.006) * (m.shadow_edges == 0)
+        yield "soft light", _above(-m.steepness, -limits.soft_light, 0.006)
     yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
     yield "high key", _above(m.lightness, limits.high_key, 1.5)
     yield "high contrast", _above(m.contrast, limits.high_contrast, 1.5)

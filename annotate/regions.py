@@ -5,7 +5,6 @@ Left and right are those of the picture as it is seen; x runs to the right, y do
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -28,11 +27,13 @@ _INNER_LIPS = slice(60, 68)
 class Regions:
     """A crop at `SIDE` and its parts; masks are (256, 256) bool.
 
-    `rgb` is (256, 256, 3) uint8; `lab` the same as CIE L*a*b* (D65), float32, L* 0..100; `stops` the base-2
-    logarithm of the linear luminance, 0 for white and about -9 for black; `points` (68, 2) float64.
+    `rgb` is (256, 256, 3) uint8; `linear` its linear light, float32, 0..1; `lab` the same as CIE L*a*b* (D65),
+    float32, L* 0..100; `stops` the base-2 logarithm of the linear luminance, 0 for white and about -9 for black;
+    `points` (68, 2) float64.
     """
 
     rgb: NDArray[np.uint8]
+    linear: NDArray[np.float32]
     lab: NDArray[np.float32]
     stops: NDArray[np.float32]
     points: NDArray[np.float64]
@@ -70,19 +71,20 @@ def find_regions(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> Regi
     small = rgb
     if size != SIDE:
         small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA if size > SIDE else cv2.INTER_CUBIC)
-    linear = linear_light()[small]
-    luminance = linear @ np.array([0.2126, 0.7152, 0.0722], np.float32)  # Rec. 709
+    linear = cv2.LUT(small, _linear_light())
+    luminance = cv2.transform(linear, np.array([[0.2126, 0.7152, 0.0722]], np.float32))  # Rec. 709
     skin, features = _face_masks(points)
     pose = find_pose(points)
     return Regions(
         rgb=small,
-        lab=cv2.cvtColor(small.astype(np.float32) / 255, cv2.COLOR_RGB2LAB),
+        linear=linear,
+        lab=cv2.cvtColor(linear, cv2.COLOR_LRGB2LAB),
         stops=np.log2(luminance + np.float32(1 / 512)),  # the floor keeps 8-bit black from ruling a fit
         points=points,
         skin=skin,
         cheeks=skin & _cheeks(points),
         features=features,
-        lips=polygon(points[_LIPS]) & ~polygon(points[_INNER_LIPS]),
+        lips=drawn(points[_LIPS], inside=True) & ~drawn(points[_INNER_LIPS], inside=True),
         background=_background(small, points, pose),
         pose=pose,
     )
@@ -90,27 +92,30 @@ def find_regions(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> Regi
 
 def _face_masks(points: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Skin, and the features that are cut out of it."""
+    import cv2
+    import numpy as np
+
     eye = float(abs(points[RIGHT_EYE].mean(0) - points[LEFT_EYE].mean(0)).max())
-    parts = [
-        _grown(polygon(points[LEFT_EYE]), 0.14 * eye),
-        _grown(polygon(points[RIGHT_EYE]), 0.14 * eye),
-        _grown(_lines([points[17:22], points[22:27]]), 0.13 * eye),
-        _grown(polygon(points[_LIPS]), 0.10 * eye),
-    ]
-    features = parts[0] | parts[1] | parts[2] | parts[3]
-    nostrils = _grown(_lines([points[31:36]]), 0.10 * eye)
-    outline = _grown(polygon(_hull(points[:27])), -0.10 * eye)
-    return outline & ~features & ~nostrils, features
+    features = np.zeros((SIDE, SIDE), np.uint8)
+    for eyelids in (LEFT_EYE, RIGHT_EYE):
+        _draw(features, points[eyelids], 0.14 * eye, inside=True)
+    for brow in (slice(17, 22), slice(22, 27)):
+        _draw(features, points[brow], 0.13 * eye)
+    _draw(features, points[_LIPS], 0.10 * eye, inside=True)
+    hull = cv2.convexHull(points[:27].astype(np.float32))[:, 0]
+    skin = drawn(hull, inside=True) & ~drawn(np.concatenate([hull, hull[:1]]), 0.10 * eye)
+    nostrils = drawn(points[31:36], 0.10 * eye)
+    return skin & ~features.astype(bool) & ~nostrils, features.astype(bool)
 
 
 def _cheeks(points: NDArray[np.float64]) -> NDArray[np.bool_]:
     import numpy as np
 
-    below = max(points[36:48, 1]) + 4
-    nose = points[[31, 35]]
-    y, x = np.mgrid[:SIDE, :SIDE]
-    beside = (x < nose[:, 0].min() - 3) | (x > nose[:, 0].max() + 3)
-    return np.asarray(beside & (y > below) & (y < points[_LIPS, 1].min() + 2))
+    nose = points[[31, 35], 0]
+    place = np.arange(SIDE)
+    beside = (place < nose.min() - 3) | (place > nose.max() + 3)
+    between = (place > points[36:48, 1].max() + 4) & (place < points[_LIPS, 1].min() + 2)
+    return np.asarray(beside[None] & between[:, None])
 
 
 def _background(rgb: NDArray[np.uint8], points: NDArray[np.float64], pose: Pose) -> NDArray[np.bool_]:
@@ -137,7 +142,7 @@ def _background(rgb: NDArray[np.uint8], points: NDArray[np.float64], pose: Pose)
         return np.zeros((SIDE, SIDE), bool)
     small = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA)
     cv2.setRNGSeed(0)  # its k-means draws at random: the same crop has the same background
-    cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
     behind = ((marks == cv2.GC_BGD) | (marks == cv2.GC_PR_BGD)) & (y < points[_LIPS, 1].mean() * scale)
     behind = cv2.erode(behind.astype(np.uint8), np.ones((3, 3), np.uint8))
     full = cv2.resize(behind, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
@@ -145,44 +150,38 @@ def _background(rgb: NDArray[np.uint8], points: NDArray[np.float64], pose: Pose)
     return np.asarray(cv2.erode(full, np.ones((11, 11), np.uint8)), bool)
 
 
-def polygon(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    import cv2
+def drawn(chain: NDArray[np.floating], pixels: float = 0.0, *, inside: bool = False) -> NDArray[np.bool_]:
+    """What lies within `pixels` of a chain of (n, 2) points, and what it encloses where `inside`: (256, 256)."""
     import numpy as np
 
     mask = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
+    _draw(mask, chain, pixels, inside=inside)
     return mask.astype(bool)
 
 
-def _lines(chains: Sequence[NDArray[np.float64]]) -> NDArray[np.bool_]:
+def _draw(mask: NDArray[np.uint8], chain: NDArray[np.floating], pixels: float, *, inside: bool = False) -> None:
     import cv2
     import numpy as np
 
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    cv2.polylines(mask, [np.rint(chain).astype(np.int32) for chain in chains], False, 1)
-    return mask.astype(bool)
+    corners = [np.rint(chain).clip(-4 * SIDE, 4 * SIDE).astype(np.int32)]
+    if inside:
+        cv2.fillPoly(mask, corners, 1)
+    if pixels > 0:
+        cv2.polylines(mask, corners, inside, 1, 2 * round(min(pixels, SIDE)) + 1)
 
 
-def _hull(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    import cv2
+def quantile(values: NDArray[np.floating], share: float) -> float:
+    """The value that a share (0..1) of some (n,) values do not exceed, 0 where there are none."""
     import numpy as np
 
-    return np.asarray(cv2.convexHull(points.astype(np.float32))[:, 0], np.float64)
-
-
-def _grown(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
-    """`mask` dilated by `pixels`, eroded where they are negative; what lies outside the crop counts as inside."""
-    import cv2
-    import numpy as np
-
-    side = 2 * round(abs(pixels)) + 1
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
-    change = cv2.dilate if pixels > 0 else cv2.erode
-    return np.asarray(change(mask.astype(np.uint8), kernel), bool)
+    if values.size == 0:
+        return 0.0
+    place = min(int(share * values.size), values.size - 1)
+    return float(np.partition(values, place)[place])
 
 
 @lru_cache(maxsize=1)
-def linear_light() -> NDArray[np.float32]:
+def _linear_light() -> NDArray[np.float32]:
     """Linear light of the 256 sRGB values (IEC 61966-2-1)."""
     import numpy as np
 
