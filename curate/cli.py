@@ -13,6 +13,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, later
 
 if TYPE_CHECKING:
+    from authface.curate.settings import FilterSettings
     from authface.photoset import PhotoSet, Table
     from authface.recipe import Settings
     from authface.runner import Summary
