@@ -150,8 +150,8 @@ def _expected(source: Source, photoset: PhotoSet, limit: int) -> int | None:
     listed = source.count()
     if listed is None:
         return limit or None
-    new = max(listed - sum(photoset.photos.counts().values()), INLINE_ROWS)
-    return min(new, limit) if limit else new
+    new = listed - sum(photoset.photos.counts().values())
+    return min(new, limit or new) if new > 0 else None
 
 
 class _Kept:

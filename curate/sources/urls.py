@@ -63,7 +63,7 @@ class Urls(Source):
             return None
         with self._path.open("rb") as file:
             if self._path.suffix.lower() != ".parquet":
-                return sum(piece.count(b"\n") for piece in iter(partial(file.read, 1 << 20), b""))
+                return 1 + sum(piece.count(b"\n") for piece in iter(partial(file.read, 1 << 20), b""))
             import pyarrow as pa
             import pyarrow.parquet as pq
 
