@@ -22,6 +22,7 @@ SECTIONS = {
     "curate.align": "authface.curate.settings:AlignSettings",
     "curate.review": "authface.reviews:ReviewSettings",
     "curate.balance": "authface.curate.settings:BalanceSettings",
+    "curate.split": "authface.curate.settings:SplitSettings",
     "annotate.tags": "authface.annotate.settings:TagsSettings",
     "annotate.export": "authface.annotate.settings:ExportSettings",
     "train.autoencoder": "authface.train.settings:AutoencoderSettings",

@@ -24,7 +24,7 @@ from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.images import read_bytes
 from authface.lease import held
-from authface.records import Crop, Face, Person, Photo, Row, Tags
+from authface.records import Crop, Embedding, Face, Person, Photo, Row, Tags
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -187,6 +187,7 @@ class PhotoSet:
         self.faces = Table(tables / "faces", Face)
         self.crops = Table(tables / "crops", Crop)
         self.people = Table(tables / "people", Person)
+        self.embeddings = Table(tables / "embeddings", Embedding)
 
     def tags(self, annotator: str) -> Table[Tags]:
         """The table of one annotator, whose name is lower-case letters, digits and dashes."""

@@ -192,6 +192,46 @@ class Tags:
     """The face's id."""
     annotator: str
     tags: tuple[Tag, ...] = ()
+    answer: str = ""
+    """What a captioner said, as it said it, on one line of at most 2,000 characters."""
+    tokens: int = 0
+    """Tokens of the tags' prompt in CLIP's text encoders, which read 75; 0 where they were not counted."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding:
+    """What an identity network says of a crop, in the table `embeddings`: biometric data, never exported."""
+
+    id: str
+    """The face's id."""
+    photo_id: str
+    embedding: tuple[float, ...] | None = None
+    """Unit length; 128 numbers of dlib's network, 512 of ArcFace's."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rival:
+    """One face of a folder the set must not overlap with, such as a benchmark's, in a table `against/<folder>`."""
+
+    id: str
+    """``<sha256 of the file>-<index>``; a file without a face has a single row with index -1."""
+    file: str
+    """The file's path below the folder. Data only, never a path to read from."""
+    box: Box | None = None
+    hash: str = ""
+    """As `Face.hash`."""
+    embedding: tuple[float, ...] | None = None
+    """As `Embedding.embedding`."""
     status: Status = "kept"
     reason: str = ""
     value: float | None = None
@@ -201,15 +241,18 @@ class Tags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """Who a crop shows, as far as faces tell, in the table `people`; made over all crops of a set at once."""
+    """Who a crop shows, as far as faces tell, in the table `people`; made over all crops of a set at once.
+
+    `rejected`, reason ``leak``: somebody of the same `identity`, or nearly the same picture, is in a benchmark.
+    """
 
     id: str
     """The face's id."""
     photo_id: str
-    embedding: tuple[float, ...] | None = None
-    """The identity network's answer, unit length; 128 numbers of dlib's."""
     identity: str = ""
     """Name of the group of faces that show the same person: the id of its first face."""
+    group: str = ""
+    """Name of the group of faces that have to be in one split: the id of its first face."""
     split: str = ""
     """``train``, ``val`` or ``test``: no two splits share an identity, a near duplicate or a photo."""
     status: Status = "kept"
@@ -236,4 +279,4 @@ class Choice:
     detail: str = ""
 
 
-Row = Photo | Face | Crop | Tags | Person | Choice
+Row = Photo | Face | Crop | Tags | Embedding | Rival | Person | Choice

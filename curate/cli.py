@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from authface.curate import care
+from authface.curate import care, split_cli
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, later
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
     from authface.curate.settings import FilterSettings
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
 app.add_typer(care.app)
+app.add_typer(split_cli.app)
 
 _WITH_PATH = {"folder", "urls", "unsplash-lite"}
 
@@ -148,12 +149,6 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     if not photoset.faces.parts():
         raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
     _run_step(run, photoset, "curate.align", settings, Align(set, settings), photoset.faces, photoset.crops)
-
-
-@app.command()
-def split(set: SetArgument = DEFAULT_SET) -> None:
-    """Training, validation and test sets that share no person."""
-    later("curate split")
 
 
 def _run_step(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -91,6 +91,24 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
         index.add(codes[kept])
         numbered += kept
     return found
+
+
+def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
+    """Numbers of hashes that differ in at most `radius` bits, enough of them to join all that are near one another.
+
+    Equal hashes are paired with the first of them only. Raises AuthfaceError as `hash_codes` does.
+    """
+    first: dict[str, int] = {}
+    for number, text in enumerate(hashes):
+        if (known := first.setdefault(text, number)) != number:
+            yield known, number
+    numbers = list(first.values())
+    codes = hash_codes(list(first))
+    index = NearIndex(radius)
+    index.add(codes)
+    for start in range(0, len(codes), _BLOCK):
+        for row, near in enumerate(index.search(codes[start : start + _BLOCK]), start):
+            yield from ((numbers[row], numbers[other]) for _, other in near if other < row)
 
 
 class NearIndex:

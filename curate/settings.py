@@ -1,8 +1,8 @@
 """Settings of the curation steps: the recipe's tables `curate.fetch`, `curate.filter`, `curate.align`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from authface.recipe import Settings
 
@@ -134,7 +134,7 @@ class FilterSettings(Settings):
     """Largest lack of fine texture on the skin, as beauty filters leave it."""
     max_piqe: float = Field(65, ge=0, le=100)
     """Largest PIQE of the face region, 0..100, lower is better."""
-    duplicate_radius: int = Field(22, ge=-1, le=144)
+    duplicate_radius: int = Field(17, ge=-1, le=144)
     """Of faces whose hashes (of 144 bits) differ in at most so many bits the best one is kept; -1 keeps all."""
     metrics: dict[str, float] = {}
     """Metrics of pyiqa with their limits, such as ``{"topiq_nr-face" = 0.5, "musiq" = 60}``: the least value, or the
@@ -166,3 +166,42 @@ class BalanceSettings(Settings):
     """Largest distance of a share from its goal, 0..1, where `keep` is left open."""
     least: int = Field(10, ge=1)
     """Words of fewer faces keep their share under `uniform`: evening them out would leave a handful of faces."""
+
+
+class SplitSettings(Settings):
+    """Which faces are for training, which for validation and which for the test."""
+
+    val: float = Field(0.05, ge=0, lt=1)
+    """Share of the groups for validation; training takes what validation and test leave."""
+    test: float = Field(0.05, ge=0, lt=1)
+    """Share of the groups for the test."""
+    val_faces: int = Field(0, ge=0)
+    """Faces for validation, in place of the share: as many as whole groups allow, never more; 0 takes the share."""
+    test_faces: int = Field(0, ge=0)
+    """Faces for the test, in place of the share."""
+    keep_together: tuple[Literal["identity", "duplicate", "photo", "photographer"], ...] = (
+        "identity",
+        "duplicate",
+        "photo",
+    )
+    """What two faces of different splits never share; `photographer` also keeps sessions whole."""
+    embedder: Literal["dlib", "arcface"] = "dlib"
+    """The network that tells people apart: dlib's, built in, or an ArcFace of yours."""
+    arcface: str = ""
+    """The ONNX file of `arcface`: RGB faces of 112 x 112 in, numbers out. Its licence is yours to know."""
+    same_person: float | None = Field(None, ge=-1, le=1)
+    """Least dot product of two faces of one person, -1..1; None takes what was measured for the network."""
+    duplicate_radius: int = Field(17, ge=0, le=144)
+    """Bits in which the hashes of near duplicates differ at most."""
+    against: tuple[str, ...] = ()
+    """Folders of photos the set must not overlap with, such as benchmarks; `--against` on the command line."""
+    drop_leaks: Literal["nothing", "duplicates", "people"] = "nothing"
+    """What training loses where `against` finds it: nothing, repeated pictures, or everybody who is in there."""
+    keep_embeddings: bool = True
+    """Keep what tells people apart (biometric data) for the next run; false deletes it once the split is made."""
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> Self:
+        if self.val + self.test >= 1:
+            raise ValueError(f"val and test take {self.val + self.test:g} of the groups: leave some for training")
+        return self

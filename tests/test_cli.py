@@ -30,7 +30,7 @@ COMMON_FLAGS = {
 RUN_COMMANDS = {
     "demo", "restore", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
-    "status", "why", "curate report", "curate credits", "curate forget", "curate balance",
+    "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
 }  # fmt: skip
 LATER = {
     "app": [], "doctor": [], "estimate": ["train"],

@@ -1,0 +1,180 @@
+"""Who a face shows, as numbers: embeddings of one person lie close together, those of two people apart.
+
+An embedding tells who somebody is: it is biometric data, and law protects it as such in many places.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.faces.warp import warp
+
+CHIP = 150
+"""Side of a face as dlib's network sees it, pixels."""
+CHIP_PADDING = 0.25
+"""Room around the face that the network was trained with."""
+ARCFACE_SIDE = 112
+ARCFACE_POINTS = ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041))
+"""Eyes, nose tip and mouth corners in the 112 px square of ArcFace's networks (Deng et al. 2019, `insightface`)."""
+
+
+@dataclass(frozen=True)
+class SeenFace:
+    """A face in a photo or in a crop: (h, w, 3) uint8 and its (68, 2) iBUG points in pixels of it."""
+
+    rgb: NDArray[np.uint8]
+    points: NDArray[np.float64]
+
+
+class Embedder(Protocol):
+    """Turns faces into unit vectors whose dot product says how alike two of them are, up to 1."""
+
+    def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
+        """(n, length) unit vectors. Raises ImageError (`landmarks`) for points that lie on one spot."""
+
+
+def make_embedder(name: str, weights: str = "") -> Embedder:
+    """`dlib`, or `arcface` with the path of its ONNX file. Raises UsageError for another name or a wrong file."""
+    if name == "dlib":
+        return DlibEmbedder()
+    if name == "arcface":
+        return ArcFace(arcface_file(weights))
+    raise UsageError(f"no face recognition called {one_line(name)}: there are dlib and arcface")
+
+
+def same_person(name: str) -> float:
+    """Dot product from which two faces are taken to show one person, by the name of the network."""
+    return {"dlib": DlibEmbedder.same_person, "arcface": ArcFace.same_person}[name]
+
+
+def weights_sha256(name: str, weights: str = "") -> str:
+    """Hex sha256 of an embedder's weights, for fingerprints. Raises UsageError, AuthfaceError as `make_embedder`."""
+    return _sha256(dlib_file() if name == "dlib" else arcface_file(weights))
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def dlib_file() -> Path:
+    """dlib's network in face-recognition-models. Raises AuthfaceError if that is not installed."""
+    # The package itself needs pkg_resources to be imported; only its data are wanted.
+    found = importlib.util.find_spec("face_recognition_models")
+    for place in (found.submodule_search_locations or []) if found else []:
+        if (file := Path(place) / "models" / "dlib_face_recognition_resnet_model_v1.dat").is_file():
+            return file
+    raise AuthfaceError("dlib's face recognition weights are missing: pip install face-recognition-models")
+
+
+def arcface_file(path: str) -> Path:
+    """The file, if it is one. Raises UsageError."""
+    if not path or not Path(path).is_file():
+        said = f"no file {one_line(path)}" if path else "no file named"
+        raise UsageError(f"arcface has {said}: give an ONNX network of 112 x 112 faces, whose licence is yours to know")
+    return Path(path)
+
+
+class DlibEmbedder:
+    """dlib's ResNet of 29 layers (King 2017, public domain): 128 numbers, 76 ms a face on one core.
+
+    dlib itself compares the vectors as they are, 1.26 to 1.57 long, by a distance of 0.6; made unit length they tell
+    people apart as well, and a dot product is what indices and means of groups take.
+    """
+
+    same_person = 0.93
+
+    def __init__(self) -> None:
+        import dlib
+
+        self._network: Any = dlib.face_recognition_model_v1(str(dlib_file()))
+
+    def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
+        """(n, 128) unit vectors."""
+        if not faces:
+            return np.zeros((0, 128), np.float32)
+        chips = [_dlib_chip(face) for face in faces]
+        return _unit(np.array(self._network.compute_face_descriptor(chips), np.float32))
+
+
+class ArcFace:
+    """A network of ArcFace's kind (Deng et al. 2019) from an ONNX file: RGB of 112 x 112, -1..1, in; numbers out.
+
+    No such file ships here: those of `insightface` are for research only. `same_person` is what their 512 numbers
+    are used with; it was not measured here.
+    """
+
+    same_person = 0.35
+
+    def __init__(self, file: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1  # workers are processes
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no common class
+            raise UsageError(f"{one_line(file)} is no ONNX network: {one_line(error, 120)}") from error
+        given = self._session.get_inputs()[0]
+        if list(given.shape[1:]) != [3, ARCFACE_SIDE, ARCFACE_SIDE] or given.type != "tensor(float)":
+            raise UsageError(f"{one_line(file)} takes {given.type} {given.shape}: arcface needs float (n, 3, 112, 112)")
+        self._input = given.name
+        self._batch = given.shape[0] if isinstance(given.shape[0], int) else 0
+
+    def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
+        """(n, length) unit vectors."""
+        size = self._batch or max(len(faces), 1)
+        seen = [_arcface_chip(face) for face in faces]
+        seen += [np.zeros_like(seen[0])] * (-len(seen) % size) if seen else []
+        batches = [np.stack(seen[at : at + size]) for at in range(0, len(seen), size)]
+        found = [self._session.run(None, {self._input: batch})[0] for batch in batches]
+        return _unit(np.concatenate(found)[: len(faces)]) if found else np.zeros((0, 0), np.float32)
+
+
+def five_points(points68: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(5, 2) eyes, nose tip and mouth corners of (68, 2) iBUG points."""
+    eyes = [points68[36:42].mean(axis=0), points68[42:48].mean(axis=0)]
+    return np.stack([*eyes, points68[30], points68[48], points68[54]])
+
+
+def _arcface_chip(face: SeenFace) -> NDArray[np.float32]:
+    """(3, 112, 112) the face as ArcFace's networks see it: turned, scaled and moved to fit five points best."""
+    seen = (five_points(face.points) @ [1, 1j]).astype(np.complex128)
+    there = np.array(ARCFACE_POINTS) @ [1, 1j]
+    spread = there - there.mean()
+    turn = complex((spread.conj() @ (seen - seen.mean())) / (spread.conj() @ spread).real)
+    if abs(turn) < 1e-6:
+        raise ImageError("landmarks", "the landmarks lie on one point: this is no face")
+    first = seen.mean() - turn * there.mean()
+    to_photo = np.array([[turn.real, -turn.imag, first.real], [turn.imag, turn.real, first.imag]])
+    rgb = warp(face.rgb, to_photo, ARCFACE_SIDE, ARCFACE_SIDE)
+    return (rgb.transpose(2, 0, 1).astype(np.float32) - 127.5) / 127.5
+
+
+def _dlib_chip(face: SeenFace) -> NDArray[np.uint8]:
+    """(150, 150, 3) the face as dlib's network was trained to see it."""
+    import dlib
+
+    (x0, y0), (x1, y1) = face.points.min(axis=0), face.points.max(axis=0)
+    if x1 - x0 < 1 or y1 - y0 < 1:
+        raise ImageError("landmarks", "the landmarks lie on one point: this is no face")
+    box = dlib.rectangle(*(int(v) for v in np.rint([x0, y0, x1, y1])))
+    points = [dlib.point(x, y) for x, y in np.rint(face.points).astype(int).tolist()]
+    shape = dlib.full_object_detection(box, points)
+    return np.asarray(dlib.get_face_chip(face.rgb, shape, CHIP, CHIP_PADDING), dtype=np.uint8)
+
+
+def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.float32(1e-12))
