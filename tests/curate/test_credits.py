@@ -112,6 +112,15 @@ def test_a_link_leads_to_a_host_or_nowhere(text: str) -> None:
             assert link.isprintable() and " " not in link
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["javascript://host/%0aalert(1)", "ftp://host/a", "https://name@host/", "http:///a", "https://ho st/", "//h/a"],
+)
+def test_what_may_act_or_mislead_is_no_link(url: str) -> None:
+    assert web_link(url) == referred(url) == ""
+    assert web_link("https://host/a?b=1#c") == "https://host/a?b=1#c"
+
+
 def test_the_command(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     line = [sys.executable, "-m", "authface.cli", "curate", "credits", str(photoset.root)]
