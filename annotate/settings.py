@@ -12,51 +12,41 @@ class MeasuredSettings(Settings):
 
     close_up: float = 0.4
     """Least height from brows to chin, of the crop."""
-    facing: float = 8
+    facing: float = 10
     """Largest turn of a head that faces the camera, degrees."""
-    turned: float = 15
+    turned: float = 11.5
     """Least turn of a turned head, degrees."""
     tilted: float = 12
     """Least tilt of a tilted head, degrees in the photo."""
-    smile: float = 0.98
+    smile: float = 0.81
     """Least width of the mouth over the eyes' outer distance plus twice the lift of its corners."""
-    mouth_open: float = 0.15
+    mouth_open: float = 0.08
     """Least gap of the lips over their width."""
     mouth_closed: float = 0.05
     """Largest gap of the lips of a closed mouth."""
-    eyes_shut: float = 0.155
-    """Largest gap of the lids of closed eyes over their width."""
-    lashes_hang: float = 0.015
-    """Least contrast by which a hanging line of lashes outdoes an arched lid, over the skin's L*."""
-    no_iris: float = 0.24
-    """Largest contrast of a dark spot in closed eyes, over the skin's L*; the gaze needs more in one eye."""
     eyes_open: float = 0.2
     """Least gap of the lids over their width where the gaze is judged."""
-    iris: float = 0.2
-    """Least contrast of what is dark between the lids with the rest, over the skin's L*, where the gaze is judged."""
-    gaze_camera: float = 0.12
-    """Largest distance of both irises from where they would look at the camera, of half the eye's width."""
-    gaze_aside: float = 0.36
-    """Least such distance, both to one side, of a look aside."""
+    iris: float = 0.1
+    """Least contrast of the clearer iris with what flanks it, over the skin, where the gaze is judged."""
+    gaze_camera: float = 0.22
+    """Largest distance, mean of both irises, from where they would look at the camera, of half the eye's width."""
+    gaze_aside: float = 0.28
+    """Least such distance of a look aside."""
     lipstick: float = 20
     """Least difference of a* between lips and cheeks."""
     sharp_face: float = 0.35
-    """Faces less sharp than this (middle over coarse detail) say nothing of skin, hardness or depth of field."""
+    """Faces less sharp than this (middle over coarse detail) say nothing of skin or depth of field."""
     skin_texture: float = 0.15
     """Least fine detail of the cheeks over that of eyes, brows and mouth."""
     skin_smooth: float = 0.06
     """Largest such detail of smooth skin."""
     side_light: float = 0.8
     """Least difference of light across the face, stops."""
-    hard_light: float = 5
-    """Least share of narrow shadow edges on the lower face in hard light, percent of its skin."""
-    soft_light: float = 0.065
-    """Largest steepness of the skin's shading in soft light, stops a pixel of 256."""
     low_key: float = 22
     """Largest median L* of a low key picture."""
     high_key: float = 78
     """Least median L* of a high key picture."""
-    high_contrast: float = 90
+    high_contrast: float = 86
     """Least distance of the 5th and 95th percentile of L*."""
     low_contrast: float = 50
     """Largest such distance of low contrast."""
@@ -64,11 +54,11 @@ class MeasuredSettings(Settings):
     """Largest chroma that is left in a monochrome picture when every tone is given one colour."""
     grey: float = 3
     """Largest mean chroma of a black and white picture; a toned one has more."""
-    warm: float = 0.9
+    warm: float = 0.75
     """Least log2 of red over blue against daylight portraits."""
-    cool: float = -0.9
+    cool: float = -0.75
     """Largest such ratio of a cool picture."""
-    vivid: float = 32
+    vivid: float = 30
     """Least mean chroma of vivid colours."""
     muted: float = 9
     """Largest mean chroma of muted colours."""
@@ -86,13 +76,74 @@ class MeasuredSettings(Settings):
     """Least sharpness of a background in focus, against the face's."""
 
 
+class LlavaSettings(Settings):
+    """A captioner run here, by transformers."""
+
+    model: str = "llava-hf/llava-v1.6-mistral-7b-hf"
+    """An image-text model: its name on the hub, or a folder with its files."""
+    revision: str = "main"
+    """Branch, tag or commit on the hub; the tags remember the commit."""
+    batch: int = Field(0, ge=0, le=1024)
+    """Photos at a time; 0 takes 16 on CUDA and 1 elsewhere. Halved where CUDA's memory runs out."""
+    dtype: Literal["auto", "bfloat16", "float16", "float32"] = "auto"
+    """`auto`: bfloat16 on CUDA, else float32."""
+    four_bit: bool = False
+    """Weights in 4 bits (NF4), for 8 GB of GPU memory; needs the extra `authface[4bit]`."""
+    max_new_tokens: int = Field(200, ge=1, le=4096)
+    """Where an answer is cut; 12 groups of tags take about 100."""
+    self_test: int = Field(4, ge=0, le=64)
+    """So many photos are captioned in a batch and alone at first, and have to read the same; 0 leaves it out."""
+
+
+class OpenaiSettings(Settings):
+    """A captioner behind an OpenAI-compatible server: vLLM, llama.cpp, Ollama, ``transformers serve``.
+
+    Its key, if it wants one, is read from OPENAI_API_KEY in the environment and written nowhere.
+    """
+
+    base_url: str = Field("http://127.0.0.1:8000/v1", pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")
+    """Up to and with ``/v1``; without user, password or query."""
+    model: str = ""
+    """The model's name there; empty takes the first the server lists."""
+    concurrency: int = Field(8, ge=1, le=256)
+    """Requests under way at once."""
+    attempts: int = Field(5, ge=1)
+    """Tries for one photo, after waits that double, or as long as the server asks."""
+    backoff_seconds: float = Field(0.5, ge=0)
+    """Longest first wait."""
+    timeout_seconds: float = Field(120, gt=0)
+    """For one answer."""
+    give_up_after: int = Field(8, ge=1)
+    """The run stops when so many photos in a row got no answer."""
+    image: Literal["jpeg", "png"] = "jpeg"
+    """Format the photo is sent in; JPEG at quality 92."""
+    max_side: int = Field(672, ge=64)
+    """Longest side it is sent at, pixels: LLaVA-1.6 sees 672."""
+    max_tokens: int = Field(200, ge=1)
+    """Where an answer is cut."""
+    seed: int = 0
+
+
 class TagsSettings(Settings):
     """Who annotates, and how."""
 
-    annotator: Literal["llava", "openai", "measured"] = "llava"
-    """`llava`: LLaVA-1.6, as in the paper; `openai`: any compatible server; `measured`: no model, from pixels."""
+    annotator: Literal["llava", "openai", "measured", "qwen"] = "llava"
+    """`llava`: LLaVA-1.6, as in the paper; `openai`: any compatible server; `measured`: no model, from pixels;
+    `qwen`: the captions that came with an imported AuthFace-HQ."""
+    prompt: str = "photographic"
+    """What captioners are asked: `photographic` (what is seen and how it was photographed), `semantic` (the paper's
+    ablation b: what is seen only), or a text file."""
+    vocabulary: Literal["closed", "open"] = "closed"
+    """`closed`: only tags of the vocabulary, the others are counted in the report; `open`: others too that obey the
+    rules, in the group `other`."""
+    max_tags: int = Field(40, ge=1)
+    """Tags of a crop at most, the vocabulary's first."""
     measured: MeasuredSettings = MeasuredSettings()
     """Thresholds of the measured tags."""
+    llava: LlavaSettings = LlavaSettings()
+    """The model that `--with llava` runs."""
+    openai: OpenaiSettings = OpenaiSettings()
+    """The server that `--with openai` asks."""
 
 
 class ExportSettings(Settings):

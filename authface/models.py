@@ -132,23 +132,28 @@ def fetch(source: ModelSource, parts: Collection[str]) -> Path:
     """The folder with the files of `parts`, downloaded if they are not in the hub's cache. Raises AuthfaceError."""
     if source.local:
         return Path(source.location)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    return snapshot(source.location, [f"{part}/{pattern}" for part in parts for pattern in FILES])
 
-    wanted = [f"{part}/{pattern}" for part in parts for pattern in FILES]
+
+def snapshot(repository: str, patterns: Collection[str], revision: str | None = None) -> Path:
+    """The folder with the hub's files of these patterns; its name is their commit. Raises AuthfaceError."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    where = one_line(repository)
     try:
-        found = snapshot_download(source.location, allow_patterns=wanted, ignore_patterns=list(VARIANTS))
+        found = snapshot_download(
+            repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(VARIANTS)
+        )
     except GatedRepoError as error:
-        raise AuthfaceError(
-            f"{source.location} asks for consent: accept its terms on its page, set HF_TOKEN"
-        ) from error
+        raise AuthfaceError(f"{where} asks for consent: accept its terms on its page, set HF_TOKEN") from error
     except RepositoryNotFoundError as error:
-        raise AuthfaceError(
-            f"the hub has no {source.location}, or it is private: check the name, set HF_TOKEN"
-        ) from error
+        raise AuthfaceError(f"the hub has no {where}, or it is private: check the name, set HF_TOKEN") from error
+    except RevisionNotFoundError as error:
+        raise AuthfaceError(f"{where} has no revision {one_line(revision)}: give a branch, tag or commit") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise AuthfaceError(
-            f"cannot get {one_line(source.location)} ({one_line(error, 100)}): check the connection and HF_HUB_OFFLINE,"
+            f"cannot get {where} ({one_line(error, 100)}): check the connection and HF_HUB_OFFLINE,"
             " set HF_ENDPOINT to a mirror, or copy its files and give --model FOLDER"
         ) from error
     return Path(found)
