@@ -74,7 +74,7 @@ def by_part(
         for piece, rows in finer(partial(_pass, work, readers, cluster, actors), pieces):
             if rows is None:
                 row = readers[piece.part]()[piece.begin]
-                rows = work.failed(row, "crashed", "every process that worked on it died; see Ray's logs")
+                rows = work.failed(row, "crashed", "every process that worked on it died, perhaps for want of memory")
             tick(piece.rows)
             if (whole := gathered.add(piece, rows)) is not None:
                 yield piece.part, whole
@@ -160,7 +160,8 @@ def _pass(
 
     DataContext.get_current().enable_progress_bars = False
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    begun = ray.remote(_Begun).options(num_cpus=0, scheduling_strategy=here).remote()
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    begun = ray.remote(_Begun).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
     most = min(cluster.workers or actors, len(pieces))
     pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, actors), max_tasks_in_flight_per_actor=2)
     items = [{"number": number, **asdict(piece)} for number, piece in enumerate(pieces)]
@@ -184,7 +185,10 @@ def _pass(
 
 
 class _Begun:
-    """How often each piece was begun; lives beside this process, so that no lost node takes it along."""
+    """How often each piece was begun; lives beside this process, so that no lost node takes it along.
+
+    Where its process dies all the same, Ray begins it again and pieces get their tries anew.
+    """
 
     def __init__(self) -> None:
         self._times = Counter[int]()
