@@ -13,13 +13,17 @@ if TYPE_CHECKING:
 
 _WIDTH, _HEIGHT, _MIDDLE_X, _MIDDLE_Y, _HALF = 73, 49, 36, 24, 20
 """The patch of an eye, pixels: its corners lie level, `_HALF` to either side of the middle."""
-_IRIS = (9, 7)
+_IRIS = (11, 7)
 """Breadth and height of the spot that is looked for, patch pixels: an iris is 12 mm of the eye's 30, its top hidden."""
+_FLANK = (5, 7)
+"""Breadth and height of what is looked at to both sides of the spot."""
+_ASIDE = 8
+"""Distance of the middles of the spot and of a flank."""
 _REACH_X, _REACH_Y = 16, 5
 """How far from the eye's middle the spot's centre is looked for, patch pixels."""
-_CONVERGENCE = 0.08
+_CONVERGENCE = 0.03
 """How far outwards of the middle between the corners each iris lies when a head looks straight at the camera, in
-halves of the eye's width: half the difference of the means of 156 portraits (the caruncle is in the inner corner)."""
+halves of the eye's width: half the difference of the means of 79 portraits (the caruncle is in the inner corner)."""
 _PER_DEGREE = 0.006
 """How far an iris moves, in the same unit, when the head turns by a degree and the gaze stays on the camera: slope of
 a line through 1,768 portraits (0.0046) and through 156 that look at the camera (0.0075)."""
@@ -32,7 +36,8 @@ class Eye:
     opening: float
     """Gap of the lids over the width (eye aspect ratio, Soukupova and Cech 2016): 0.3 open, under 0.15 nearly shut."""
     iris: float
-    """Contrast of the darkest spot of an iris's breadth with the lightest between the corners, over the skin."""
+    """Contrast of the spot that is most like an iris with the spot that is least, over the skin; each against half of
+    what flanks it."""
     gaze: float
     """How far the iris lies from where it would look at the camera; > 0 to the picture's right, about -0.7..0.7."""
 
@@ -82,17 +87,22 @@ def _measure_eye(red: NDArray[np.uint8], lids: NDArray[np.float64], shift: float
 
 
 def _iris(patch: NDArray[np.float32], row: int) -> tuple[float, float]:
-    """Contrast of the darkest spot near a row with the lightest, and where it lies from -0.8 to 0.8.
+    """Contrast of an iris near a row, and where it lies from -0.8 to 0.8.
 
-    The mean of the places weighted by the eighth power of their darkness: no jumps, and little pull by the corners,
-    which lie in shadow.
+    A spot counts as far as it is darker than half of what flanks it: lids and lashes are dark beside it too. The place
+    is the mean of the places weighted by the eighth power of that: no jumps, and little pull by the corners, which lie
+    in shadow.
     """
     import cv2
     import numpy as np
 
-    smooth = cv2.blur(cv2.GaussianBlur(patch, (0, 0), 1.2), _IRIS)  # 0.8 px of the crop: noise and blocks
-    columns = slice(_MIDDLE_X - _REACH_X, _MIDDLE_X + _REACH_X + 1)
-    spots = smooth[row - _REACH_Y : row + _REACH_Y + 1, columns].min(0)
+    smooth = cv2.GaussianBlur(patch, (0, 0), 1.2)  # 0.8 px of the crop: noise and blocks
+    rows = slice(row - _REACH_Y, row + _REACH_Y + 1)
+    left, middle, right = (
+        slice(_MIDDLE_X - _REACH_X + aside, _MIDDLE_X + _REACH_X + 1 + aside) for aside in (-_ASIDE, 0, _ASIDE)
+    )
+    spot, flank = cv2.blur(smooth, _IRIS)[rows, middle], cv2.blur(smooth, _FLANK)[rows]
+    spots = (spot - (flank[:, left] + flank[:, right]) / 4).min(0)
     lightest = float(spots.max())
     contrast = lightest - float(spots.min())
     if contrast < 1e-3:

