@@ -18,11 +18,11 @@ class MeasuredSettings(Settings):
     """Least turn of a turned head, degrees."""
     tilted: float = 12
     """Least tilt of a tilted head, degrees in the photo."""
-    smile: float = 0.81
-    """Least width of the mouth over the eyes' outer distance plus twice the lift of its corners."""
-    mouth_open: float = 0.08
+    smile: float = 0.635
+    """Least breadth of the inner lips over the eyes' outer distance plus how far the lower one hangs."""
+    mouth_open: float = 0.07
     """Least gap of the lips over their width."""
-    mouth_closed: float = 0.05
+    mouth_closed: float = 0.055
     """Largest gap of the lips of a closed mouth."""
     eyes_open: float = 0.2
     """Least gap of the lids over their width where the gaze is judged."""
@@ -66,7 +66,7 @@ class MeasuredSettings(Settings):
     """A background of a smaller share of the crop is not described."""
     plain_spread: float = 8
     """Largest distance of a plain background's pixels from its median colour, L* a* b*."""
-    plain_detail: float = 1.5
+    plain_detail: float = 1.0
     """Largest coarse detail of a plain background, L*."""
     background_edges: float = 1.5
     """Least coarse detail of a background whose sharpness is judged, L*."""
