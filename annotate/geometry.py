@@ -73,11 +73,11 @@ def find_pose(points: NDArray[np.float64]) -> Pose:
 
 
 def mouth_open(points: NDArray[np.float64]) -> float:
-    """Mean gap of the inner lips over their width, 0 for a closed mouth."""
+    """Mean gap of the inner lips over the distance of the eyes' outer corners, 0 for a closed mouth."""
     import numpy as np
 
     gaps = np.hypot(*(points[[67, 66, 65]] - points[[61, 62, 63]]).T)
-    return float(gaps.mean() / max(np.hypot(*(points[64] - points[60])), 1e-6))
+    return float(gaps.mean() / max(np.hypot(*(points[45] - points[36])), 1e-6))
 
 
 def smile(points: NDArray[np.float64]) -> float:

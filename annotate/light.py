@@ -99,11 +99,3 @@ def warmth(regions: Regions) -> float:
 
 def _red_over_blue(linear: Sequence[float] | NDArray[np.float32]) -> float:
     return math.log2((float(linear[0]) + 1e-3) / (float(linear[2]) + 1e-3))
-
-
-def lip_redness(regions: Regions) -> float:
-    """How much redder the lips are than the cheeks: difference of the medians of a*."""
-    if not regions.lips.any() or not regions.cheeks.any():
-        return 0.0
-    a = regions.lab[..., 1]
-    return quantile(a[regions.lips], 0.5) - quantile(a[regions.cheeks], 0.5)

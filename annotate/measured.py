@@ -41,8 +41,6 @@ class Measures:
     """Chroma left when every tone is given one colour: 0 for grey and for toned pictures."""
     warmth: float
     """log2 of red over blue of the skin and of the whites of the eyes, against daylight portraits; > 0 is warm."""
-    lip_redness: float
-    """a* of the lips over that of the cheeks."""
     yaw: float
     """Degrees; > 0 turned to the picture's right."""
     tilt: float
@@ -51,7 +49,7 @@ class Measures:
     """The eye on the picture's left."""
     right_eye: Eye
     mouth_open: float
-    """Gap of the inner lips over their width."""
+    """Gap of the inner lips over the eyes' outer distance."""
     smile: float
     """Breadth of the inner lips over the eyes' outer distance, plus how far the lower one hangs below the corners."""
     face_height: float
@@ -60,6 +58,8 @@ class Measures:
     """Fine detail of the cheeks over that of eyes, brows and mouth."""
     sharpness: float
     """Fine detail of eyes, brows and mouth over their coarse detail."""
+    padding: float
+    """Share of the crop that lay outside the photo and was made up, 0..1."""
     background_share: float
     """Share of the crop that is background, 0..1."""
     background_colour: tuple[float, float, float]
@@ -74,11 +74,13 @@ class Measures:
     """Fine detail of the background over its coarse detail, against the same of the face; 1 is as sharp as the face."""
 
 
-def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float = 0.0) -> Measures:
+def measure(
+    rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float = 0.0, padding: float = 0.0
+) -> Measures:
     """Measure a (s, s, 3) FFHQ-aligned sRGB crop with (68, 2) landmarks in its pixels.
 
     Alignment turns the head upright: `tilt` is how far the crop's own x axis was turned in the photo, degrees
-    clockwise. Raises ValueError where the shapes are others.
+    clockwise; `padding` is the share of the crop outside the photo, 0..1. Raises ValueError where the shapes are others.
     """
     import numpy as np
 
@@ -106,7 +108,6 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
         chroma=chroma,
         colour_spread=colour_spread,
         warmth=light.warmth(regions),
-        lip_redness=light.lip_redness(regions),
         yaw=regions.pose.yaw,
         tilt=regions.pose.roll + tilt,
         left_eye=left_eye,
@@ -116,6 +117,7 @@ def measure(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float 
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
         skin_texture=detail.amount(bands.fine, regions.cheeks, detail.TYPICAL) / fine,
         sharpness=middle / coarse,
+        padding=padding,
         background_share=float(regions.background.mean()),
         background_colour=colour,
         background_spread=spread,
@@ -160,10 +162,9 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
     yield "head tilted to the left", _above(-m.tilt, limits.tilted, 1.0)
     yield "head tilted to the right", _above(m.tilt, limits.tilted, 1.0)
     yield "smiling", _above(m.smile, limits.smile, 0.02)
-    yield "mouth open", _above(m.mouth_open, limits.mouth_open, 0.02)
-    yield "mouth closed", _above(-m.mouth_open, -limits.mouth_closed, 0.02)
+    yield "mouth open", _above(m.mouth_open, limits.mouth_open, 0.008)
+    yield "mouth closed", _above(-m.mouth_open, -limits.mouth_closed, 0.008)
     yield from _of_eyes(m.left_eye, m.right_eye, limits)
-    yield "red lipstick", _above(m.lip_redness, limits.lipstick, 1.5)
     if m.sharpness >= limits.sharp_face:
         yield "detailed skin texture", _above(m.skin_texture, limits.skin_texture, 0.01)
         yield "smooth skin", _above(-m.skin_texture, -limits.skin_smooth, 0.005)
@@ -198,7 +199,7 @@ def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
 
 
 def _of_background(m: Measures, limits: MeasuredSettings) -> Found:
-    if m.background_share < limits.background_share:
+    if m.background_share < limits.background_share or m.padding > limits.padding:
         return
     plain = min(
         _above(-m.background_spread, -limits.plain_spread, 0.7),

@@ -20,7 +20,6 @@ SIDE = 256
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 """iBUG points of the eye on the picture's left and right."""
 _BROWS, _NOSE, _LIPS = slice(17, 27), slice(27, 36), slice(48, 60)
-_INNER_LIPS = slice(60, 68)
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,6 @@ class Regions:
     """The part of the skin below the eyes and above the mouth, beside the nose."""
     features: NDArray[np.bool_]
     """Eyes, brows and mouth: where a sharp face has its sharpest edges."""
-    lips: NDArray[np.bool_]
     background: NDArray[np.bool_]
     """What is neither head nor body, above the height of the mouth; empty where the head fills the crop."""
     pose: Pose
@@ -84,7 +82,6 @@ def find_regions(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> Regi
         skin=skin,
         cheeks=skin & _cheeks(points),
         features=features,
-        lips=drawn(points[_LIPS], inside=True) & ~drawn(points[_INNER_LIPS], inside=True),
         background=_background(small, points, pose),
         pose=pose,
     )

@@ -20,20 +20,18 @@ class MeasuredSettings(Settings):
     """Least tilt of a tilted head, degrees in the photo."""
     smile: float = 0.635
     """Least breadth of the inner lips over the eyes' outer distance plus how far the lower one hangs."""
-    mouth_open: float = 0.07
-    """Least gap of the lips over their width."""
-    mouth_closed: float = 0.055
+    mouth_open: float = 0.036
+    """Least gap of the lips over the distance of the eyes' outer corners."""
+    mouth_closed: float = 0.03
     """Largest gap of the lips of a closed mouth."""
     eyes_open: float = 0.2
     """Least gap of the lids over their width where the gaze is judged."""
-    iris: float = 0.1
+    iris: float = 0.16
     """Least contrast of the clearer iris with what flanks it, over the skin, where the gaze is judged."""
     gaze_camera: float = 0.22
     """Largest distance, mean of both irises, from where they would look at the camera, of half the eye's width."""
-    gaze_aside: float = 0.28
+    gaze_aside: float = 0.34
     """Least such distance of a look aside."""
-    lipstick: float = 20
-    """Least difference of a* between lips and cheeks."""
     sharp_face: float = 0.35
     """Faces less sharp than this (middle over coarse detail) say nothing of skin or depth of field."""
     skin_texture: float = 0.15
@@ -62,6 +60,8 @@ class MeasuredSettings(Settings):
     """Least mean chroma of vivid colours."""
     muted: float = 9
     """Largest mean chroma of muted colours."""
+    padding: float = 0.1
+    """Where more of the crop than this was made up beyond the photo's border, the background is not described."""
     background_share: float = 0.04
     """A background of a smaller share of the crop is not described."""
     plain_spread: float = 8

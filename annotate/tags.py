@@ -25,11 +25,15 @@ VERSION = 3
 
 @dataclass(frozen=True)
 class AlignedFace:
-    """A crop with its landmarks in crop pixels, (68, 2), and how far it was turned in the photo, degrees clockwise."""
+    """A crop with its landmarks in crop pixels, (68, 2).
+
+    `tilt` is how far it was turned in the photo, degrees clockwise, `padding` its share outside the photo, 0..1.
+    """
 
     rgb: NDArray[np.uint8]
     landmarks: NDArray[np.float64]
     tilt: float
+    padding: float
 
 
 @dataclass
@@ -59,16 +63,14 @@ class MeasuredTags:
             raise ImageError("no_landmarks", "the crop has no landmarks: run authface curate align again")
         rgb = images.read(self.root / crop.file).rgb
         tilt = math.degrees(math.atan2(crop.quad[7] - crop.quad[1], crop.quad[6] - crop.quad[0]))
-        return AlignedFace(rgb, crop_points(crop.landmarks, crop.quad, rgb.shape[0]), tilt)
+        return AlignedFace(rgb, crop_points(crop.landmarks, crop.quad, rgb.shape[0]), tilt, crop.pad_fraction or 0.0)
 
     def step(self, batch: Sequence[AlignedFace]) -> Sequence[Tags]:
         """The tags of each crop, without an id."""
         from authface.annotate.measured import measure, tags
 
-        return [
-            Tags(id="", annotator=ANNOTATOR, tags=tags(measure(face.rgb, face.landmarks, face.tilt), self.settings))
-            for face in batch
-        ]
+        found = (measure(face.rgb, face.landmarks, face.tilt, face.padding) for face in batch)
+        return [Tags(id="", annotator=ANNOTATOR, tags=tags(one, self.settings)) for one in found]
 
     def save(self, crop: Crop, found: Tags) -> list[Tags]:
         """The row."""

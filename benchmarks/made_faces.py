@@ -204,19 +204,6 @@ def skin_of(grain: float) -> Change:
     return change
 
 
-def lips_of(redness: float) -> Change:
-    """The lips' a* set to the cheeks' plus `redness`."""
-
-    def change(regions: Regions, rng: np.random.Generator) -> Image:
-        lab = regions.lab.copy()
-        target = float(np.median(lab[..., 1][regions.cheeks])) + redness
-        mask = cv2.GaussianBlur(regions.lips.astype(np.float32), (0, 0), 1)
-        lab[..., 1] += mask * (target - float(np.median(lab[..., 1][regions.lips])))
-        return np.rint(np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1) * 255).astype(np.uint8)
-
-    return change
-
-
 def gazing(aside: float) -> Change:
     """Both irises moved to the right by `aside` halves of the eye's width; the lids and what is around them stay."""
 
