@@ -80,7 +80,8 @@ def measure(
     """Measure a (s, s, 3) FFHQ-aligned sRGB crop with (68, 2) landmarks in its pixels.
 
     Alignment turns the head upright: `tilt` is how far the crop's own x axis was turned in the photo, degrees
-    clockwise; `padding` is the share of the crop outside the photo, 0..1. Raises ValueError where the shapes are others.
+    clockwise; `padding` is the share of the crop outside the photo, 0..1. Raises ValueError where the shapes are
+    others.
     """
     import numpy as np
 

@@ -150,6 +150,15 @@ def test_degenerate_crops_give_finite_measures_and_known_tags(faces: dict[str, F
             assert {tag.name for tag in tags(found, MeasuredSettings())} <= GROUP_OF.keys()
 
 
+def test_a_background_that_was_made_up_is_not_described(faces: dict[str, Face], benchmark_module: ModuleType) -> None:
+    regions = find_regions(*faces["hopper"])
+    rgb = benchmark_module.before(benchmark_module.plain((125, 125, 125)))(regions, np.random.default_rng(0))
+    for padding, said in ((0.05, True), (0.2, False)):
+        found = {tag.name for tag in tags(measure(rgb, regions.points, padding=padding), MeasuredSettings())}
+        assert (found >= {"plain background", "grey background"}) == said
+        assert bool({name for name in found if GROUP_OF[name] in ("background", "lens")}) == said
+
+
 def test_the_same_crop_has_the_same_measures(faces: dict[str, Face]) -> None:
     assert measure(*faces["hopper"]) == measure(*faces["hopper"])
 
