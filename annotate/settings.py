@@ -20,7 +20,7 @@ class MeasuredSettings(Settings):
     """Least tilt of a tilted head, degrees in the photo."""
     smile: float = 0.635
     """Least breadth of the inner lips over the eyes' outer distance plus how far the lower one hangs."""
-    mouth_open: float = 0.036
+    mouth_open: float = 0.034
     """Least gap of the lips over the distance of the eyes' outer corners."""
     mouth_closed: float = 0.03
     """Largest gap of the lips of a closed mouth."""
