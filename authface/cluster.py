@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from authface.console import Tick
 
-MOST_PIECES = 20_000
+MOST_PIECES = 10_000
 """Pieces a run is cut into at most where its parts are fewer: this process keeps a reference to each."""
 TRIES = 2
 """Times a piece may be begun: the second because a node can be lost, which says nothing against its rows."""

@@ -89,16 +89,12 @@ class Table(Generic[R]):
 
     def rows(self, part: int) -> list[R]:
         """The rows of one part."""
-        import pyarrow.parquet as pq
-
         read = row_reader(self.row_type)
-        return [read(values) for values in pq.read_table(self._source(part)).to_pylist()]
+        return [read(values) for values in self.arrow(part).to_pylist()]
 
     def columns(self, part: int, names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Some columns of one part, row by row."""
-        import pyarrow.parquet as pq
-
-        table = pq.read_table(self._source(part), columns=list(names))
+        table = self.arrow(part, names)
         return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
     def __iter__(self) -> Iterator[R]:
