@@ -95,9 +95,10 @@ def close(photoset: PhotoSet) -> None:
     _journal(photoset).rewrite([replace(stone, done=True) for stone in tombstones(photoset)])
 
 
-def tombstone(photo: Photo, reason: str) -> Tombstone:
-    """The tombstone of a photo, not done yet."""
-    return Tombstone(photo=photo.id, item=item_hash(photo.source, photo.source_id), at=now(), reason=reason)
+def tombstone(photo: Photo, reason: str, *, done: bool = False) -> Tombstone:
+    """The tombstone of a photo; `done` where nothing of it came into the set."""
+    item = item_hash(photo.source, photo.source_id)
+    return Tombstone(photo=photo.id, item=item, at=now(), reason=reason, done=done)
 
 
 def blank(source: str) -> Photo:

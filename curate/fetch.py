@@ -167,7 +167,7 @@ class _Kept:
 
     def settle(self, rows: list[Photo]) -> list[Photo]:
         """The rows of a part: a photo that the set has is rejected, of one that it forgot no name is left."""
-        bury(self._photoset, [tombstone(row, "the same bytes") for row in rows if row.reason == REASON])
+        bury(self._photoset, [tombstone(row, "the same bytes", done=True) for row in rows if row.reason == REASON])
         return [blank(row.source) if row.reason == REASON else self._once(row) for row in rows]
 
     def _once(self, row: Photo) -> Photo:

@@ -86,7 +86,7 @@ def _funnel(photoset: PhotoSet, samples: Samples) -> report.Funnel:
     """Every outcome of every step, from the photos to the tags, the people and the choice."""
     counts = {f"{kind}s": found.counts for kind, found in samples.items()}
     for name, table in photoset.tables().items():
-        if name not in _SHOWN_ALREADY:
+        if name not in _SHOWN_ALREADY and not name.startswith("against/"):
             counts[name.replace("/", " ")] = dict(table.counts())
     rows = [
         report.FunnelRow(f"{kind}: {_words(name)}", count)

@@ -286,3 +286,29 @@ def test_pruned_json_speaks_of_the_rest_only(value: Any) -> None:
     if gone == 0:
         assert left == value
     assert pruned(left, Names(frozenset(), frozenset({"secret"}))) == (left, 0)
+
+
+def test_what_was_forgotten_is_not_fetched_again(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    gone = photo(photoset, 1)
+    folder = tmp_path / "source"
+    folder.mkdir()
+    shutil.copy(photoset.root / gone.file, folder / "under another name.jpg")
+    forget(photoset, [gone], reason="")
+    line = [
+        sys.executable,
+        "-m",
+        "authface.cli",
+        "curate",
+        "fetch",
+        str(photoset.root),
+        "--from",
+        "folder",
+        str(folder),
+    ]
+    for _ in range(2):
+        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert done.returncode in {0, 3}, done.stderr  # 3: the set has a failed photo of before
+        assert mentions(photoset.root, [gone.id, "under another name"]) == []
+        assert photoset.photos.counts()["rejected: forgotten"] == 2, "the second run knows the other name too"
+    assert all(stone.done for stone in tombstones(photoset)) and len(tombstones(photoset)) == 2
