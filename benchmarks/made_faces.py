@@ -66,7 +66,7 @@ def lit(azimuth: float, elevation: float, spread: float, fill: float) -> Change:
         slopes = [cv2.Sobel(height, cv2.CV_32F, *axis, scale=1 / 8) for axis in ((1, 0), (0, 1))]
         normals = np.dstack([-slopes[0], -slopes[1], np.ones_like(height)])
         normals /= np.linalg.norm(normals, axis=2, keepdims=True)
-        lamps = 24 if spread > 5 else 4
+        lamps = 12 if spread > 5 else 4
         shade = np.zeros_like(height)
         for _ in range(lamps):
             turn = np.radians([azimuth, elevation]) + np.radians(spread) * rng.uniform(-1, 1, 2)
@@ -88,7 +88,7 @@ def lit(azimuth: float, elevation: float, spread: float, fill: float) -> Change:
 def _reached(height: Grey, to: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Where nothing on the way to a lamp in direction `to` (x right, y down, z to the camera) stands higher."""
     seen = np.ones(height.shape, bool)
-    for way in np.linspace(3, 70, 24):
+    for way in np.linspace(3, 70, 16):
         move = np.array([[1, 0, -way * to[0]], [0, 1, -way * to[1]]])
         there = cv2.warpAffine(height, move, height.shape[::-1], borderMode=cv2.BORDER_REPLICATE)
         seen &= there < height + way * max(to[2], 0.02) + 0.5
