@@ -1,4 +1,4 @@
-"""The parts of an aligned crop that are measured: skin, cheeks, eyes, lips, background, at one size.
+"""The parts of an aligned crop that are measured: skin, cheeks, features, background, at one size.
 
 Left and right are those of the picture as it is seen; x runs to the right, y down.
 """
