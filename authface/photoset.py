@@ -34,6 +34,8 @@ R = TypeVar("R", bound=Row)
 _META_KEY = b"authface"
 _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
+_TAIL_BYTES = 32_768
+"""End of an object that is fetched for its metadata, which takes 5 to 10 kB."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Table(Generic[R]):
         import pyarrow.parquet as pq
 
         try:
-            values = json.loads(pq.read_schema(self._source(part)).metadata[_META_KEY])
+            values = json.loads(pq.read_schema(self._footer(part)).metadata[_META_KEY])
             return PartMeta(Provenance(**values.pop("provenance")), **values)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
             return None
@@ -165,6 +167,15 @@ class Table(Generic[R]):
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:05d}.parquet"
+
+    def _footer(self, part: int) -> Any:
+        """What pyarrow reads a part's metadata from: of an object only its end is fetched."""
+        path: Any = self._path(part)
+        if is_local(path):
+            return path
+        tail = path.fs.cat_file(path.path, start=-_TAIL_BYTES)
+        length = int.from_bytes(tail[-8:-4], "little") + 8  # Parquet ends with its footer's length and four letters
+        return io.BytesIO(tail) if length <= len(tail) else self._source(part)
 
     def _source(self, part: int) -> Any:
         """What pyarrow reads a part from: a local path, or the bytes of an object."""

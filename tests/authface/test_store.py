@@ -14,7 +14,8 @@ import pytest
 from authface import lease
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place, replacing
-from authface.photoset import PhotoSet
+from authface.photoset import PhotoSet, Provenance, Table
+from authface.records import Photo
 
 SMALL = ["-O", "curate.align.size=128", "-O", "curate.filter.min_size=40"]
 
@@ -84,6 +85,18 @@ def test_a_file_is_whole_or_absent(bucket: str) -> None:
     with replacing(path, durable=True) as temporary:
         temporary.write_bytes(b"all")
     assert path.read_bytes() == b"all"
+
+
+@pytest.mark.parametrize("letters", [1, 100_000], ids=["short", "longer than what is fetched first"])
+def test_metadata_is_read_from_the_end_of_a_part(bucket: str, tmp_path: Path, letters: int) -> None:
+    rows = [Photo(id=f"{n * 7919:064x}", source="folder", source_id=str(n), file="") for n in range(3000)]
+    provenance = Provenance("fetch", 1, {"long": "x" * letters}, {})
+    ours, theirs = (Table(folder, Photo) for folder in (tmp_path, place(f"{bucket}/metas")))
+    for table in (ours, theirs):
+        table.write(0, rows, provenance, "inputs")
+    assert theirs.metas() == ours.metas() == {0: ours.meta(0)} != {0: None}
+    (theirs.folder / "00000.parquet").write_bytes(b"no part")
+    assert theirs.metas() == {0: None}
 
 
 def test_a_store_that_cannot_be_had_is_one_line(bucket: str) -> None:
