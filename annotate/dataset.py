@@ -1,16 +1,19 @@
-"""What a row of the exported Hugging Face dataset holds, and how it is joined from the tables of a photo set."""
+"""What a row of the exported dataset holds, and how it is joined from the tables of a photo set."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
 
+from authface.annotate.resolve import Chosen, choose
 from authface.annotate.settings import ExportSettings
-from authface.annotate.vocabulary import in_order, prompt
+from authface.annotate.vocabulary import SEMANTIC, prompt
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.images import read_bytes
 from authface.photoset import PhotoSet, Table
-from authface.records import Crop, Face, Photo, Tag
+from authface.records import Crop, Face, Person, Photo, Tag
+from authface.reviews import is_retouched
 from authface.runner import PartInput
 
 if TYPE_CHECKING:
@@ -24,35 +27,60 @@ ROI_SCALE = {"left_eye": 1.4, "right_eye": 1.4, "mouth": 1.0}
 """GFP-GAN's enlargement of each region's box (its `parse_landmark` script)."""
 LEAST_HALF = 16 / 512
 """Least half side of a region, of the crop's side: GFP-GAN's 16 px of 512."""
+SPLITS: Final = {"train": "train", "val": "validation", "test": "test"}
+"""Splits of the table `people`, and what `datasets` calls them."""
+MEASURES: Final = tuple(
+    f.name for f in fields(Face) if f.type == "float | None" and f.name not in {"size", "value", "limit"}
+)
+"""Measures of a face, as `authface.records.Face` has them; its `size` is called face_size here."""
+ORIGIN: Final = (
+    "source", "source_id", "page_url", "file_url", "photographer", "photographer_url", "licence", "terms", "as_of",
+)  # fmt: skip
+"""Where a photo comes from, as `authface.records.Photo` has it."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables of a set that an export is made from."""
+
+    photoset: PhotoSet
+    reviewed: Sequence[PartInput[Crop]]
+    """The crops as people left them."""
+    crops: Sequence[PartInput[Crop]]
+    """The same after `curate balance`."""
+    annotators: Sequence[str]
+    split: bool
+    """Whether `curate split` was run."""
 
 
 def features() -> datasets.Features:
     """The typed columns."""
     from datasets import Features, Image, List, Value
 
-    number, text = Value("float32"), Value("string")
+    number, whole, text = Value("float32"), Value("int32"), Value("string")
+    quality = {"face_size": number, **dict.fromkeys((*MEASURES, "disagreement", "pad_fraction"), number)}
     return Features(
         {
             "image": Image(),
             "prompt": text,
+            "prompt_semantic": text,
+            "tokens": whole,
             "tags": List({"name": text, "group": text, "confidence": number, "annotator": text}),
             "landmarks": List(List(number, length=2), length=68),
             "roi": {name: List(number, length=3) for name in ROI_POINTS},
-            "quality": {
-                "face_size": number, "score": number, "sharpness": number, "noise": number, "piqe": number,
-                "pad_fraction": number, "upscaled": Value("bool"),
-            },
+            "quality": {**quality, "upscaled": Value("bool")},
+            "scores": List({"metric": text, "value": number}),
+            "split": text,
             "id": text,
             "photo_id": text,
-            "source": text,
-            "source_id": text,
-            "page_url": text,
-            "photographer": text,
-            "licence": text,
-            "terms": text,
-            "as_of": text,
+            **dict.fromkeys(ORIGIN, text),
+            "photo": {"width": whole, "height": whole, "bytes": Value("int64"), "format": text},
+            "size": whole,
+            "quad": List(Value("float64"), length=8),
+            "face": {"index": whole, "box": List(number), "points5": List(number)},
+            "retouched": Value("bool"),
         }
-    )  # fmt: skip
+    )
 
 
 def region_boxes(landmarks: NDArray[np.float64], size: int) -> dict[str, list[float]]:
@@ -71,42 +99,51 @@ def region_boxes(landmarks: NDArray[np.float64], size: int) -> dict[str, list[fl
     return boxes
 
 
-def rows(
-    photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str], settings: ExportSettings
-) -> Iterator[dict[str, Any]]:
-    """The dataset's rows, one a kept crop whose tags are kept, part by part in constant memory."""
-    for judged in crops:
+def rows(inputs: Inputs, settings: ExportSettings, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The dataset's rows, part by part in constant memory: kept crops that every annotator tagged.
+
+    With splits, only crops of one. Why the others are not there is counted in `left_out`.
+    """
+    photoset = inputs.photoset
+    for judged in inputs.crops:
         part = judged.number
         photos = {photo.id: photo for photo in photoset.photos.rows(part) if photo.status == "kept"}
         faces = {face.id: face for face in photoset.faces.rows(part)}
-        said = [{row.id: row for row in photoset.tags(name).rows(part)} for name in annotators]
+        people = {person.id: person for person in photoset.people.rows(part)} if inputs.split else {}
+        said = [(name, {row.id: row for row in photoset.tags(name).rows(part)}) for name in inputs.annotators]
         for crop in judged.rows():
-            if crop.status != "kept" or any(table[crop.id].status != "kept" for table in said):
+            person = people.get(crop.id)
+            if why := _left_out(crop, person, [(name, table[crop.id].status) for name, table in said], inputs.split):
+                left_out[why] += 1
                 continue
-            found = [(name, table[crop.id].tags) for name, table in zip(annotators, said, strict=True)]
-            chosen = choose(found, settings.least_confidence)
-            yield _row(photoset, photos[crop.photo_id], faces[crop.id], crop, chosen)
+            found = [(name, table[crop.id].tags) for name, table in said]
+            chosen = choose(found, settings.least_confidence, settings.resolve)
+            split = SPLITS[person.split] if person else ""
+            yield _row(photoset, photos[crop.photo_id], faces[crop.id], crop, split) | _words(chosen, settings)
 
 
-def choose(found: Sequence[tuple[str, Sequence[Tag]]], least: float) -> list[tuple[str, Tag]]:
-    """Annotator and tag of what is sure enough; of a group that several speak of, the first annotator's."""
-    owner: dict[str, str] = {}
-    chosen = []
-    for annotator, tags in found:
-        for tag in in_order(tag for tag in tags if tag.confidence >= least):
-            if owner.setdefault(tag.group, annotator) == annotator:
-                chosen.append((annotator, tag))
-    return chosen
+def _left_out(crop: Crop, person: Person | None, tagged: Sequence[tuple[str, str]], split: bool) -> str:
+    """Why a crop is not exported; empty where it is."""
+    if crop.status != "kept":
+        return crop.reason
+    if untagged := next((name for name, status in tagged if status != "kept"), ""):
+        return f"no tags by {untagged}"
+    if split and (person is None or person.status != "kept" or person.split not in SPLITS):
+        return person.reason if person and person.reason else "in no split"
+    return ""
 
 
-def check_current(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> None:
+def check_current(inputs: Inputs) -> None:
     """Raise AuthfaceError where a table was made from rows that have changed since, with the command to run."""
-    judged = {part.number: part.digest for part in crops}
+    photoset = inputs.photoset
+    judged = {part.number: part.digest for part in inputs.reviewed}
+    crops = _digests(photoset.crops)
     chain: list[tuple[dict[int, str], Table[Any], str]] = [
         (_digests(photoset.photos), photoset.measured, "curate filter"),
         (_digests(photoset.measured), photoset.faces, "curate filter"),
         (_digests(photoset.faces), photoset.crops, "curate align"),
-        *((judged, photoset.tags(name), f"annotate tags --with {name}") for name in annotators),
+        *([(crops, photoset.people, "curate split")] if inputs.split else []),
+        *((judged, photoset.tags(name), f"annotate tags --with {name}") for name in inputs.annotators),
     ]
     for source, made, command in chain:
         for part, before in source.items():
@@ -123,38 +160,55 @@ def _digests(table: Table[Any]) -> dict[int, str]:
     return {part: meta.digest if meta else "" for part, meta in table.metas().items()}
 
 
-def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, chosen: Sequence[tuple[str, Tag]]) -> dict[str, Any]:
+def _words(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
+    """What is said of a crop: the whole prompt, the one of what is seen only, the tags with who said them."""
+    from authface.annotate import tokens
+
+    tags: list[Tag] = [tag for _, tag in chosen]
+    fitting = tokens.fit(tags, settings.max_tokens) if settings.max_tokens else tags
+    words = prompt(fitting)
+    return {
+        "prompt": words,
+        "prompt_semantic": prompt(tag for tag in fitting if tag.group in SEMANTIC),
+        "tokens": tokens.count(words),
+        "tags": [
+            {"name": tag.name, "group": tag.group, "confidence": tag.confidence, "annotator": annotator}
+            for annotator, tag in chosen
+        ],
+    }
+
+
+def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, split: str) -> dict[str, Any]:
     import numpy as np
 
     from authface.faces.geometry import crop_points
 
     landmarks = crop_points(np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2)), crop.size)
-    file = photoset.root / crop.file
     try:
-        image = read_bytes(file)
+        image = photoset.read(crop.file)
     except ImageError as error:
         again = f"run authface curate align {one_line(photoset.root)} after deleting tables/crops"
         raise AuthfaceError(f"crop {one_line(crop.file)}: {one_line(error)}; {again}") from error
+    quality = {name: getattr(face, name) for name in MEASURES}
     return {
-        "image": {"bytes": image, "path": file.name},
-        "prompt": prompt(tag for _, tag in chosen),
-        "tags": [
-            {"name": tag.name, "group": tag.group, "confidence": tag.confidence, "annotator": annotator}
-            for annotator, tag in chosen
-        ],
+        "image": {"bytes": image, "path": crop.file.rpartition("/")[2]},
         "landmarks": landmarks.tolist(),
         "roi": region_boxes(landmarks, crop.size),
         "quality": {
-            "face_size": face.size, "score": face.score, "sharpness": face.sharpness, "noise": face.noise,
-            "piqe": face.piqe, "pad_fraction": crop.pad_fraction, "upscaled": crop.upscaled,
+            "face_size": face.size,
+            **quality,
+            "disagreement": crop.disagreement,
+            "pad_fraction": crop.pad_fraction,
+            "upscaled": crop.upscaled,
         },
+        "scores": [{"metric": score.metric, "value": score.value} for score in face.scores],
+        "split": split,
         "id": crop.id,
         "photo_id": photo.id,
-        "source": photo.source,
-        "source_id": photo.source_id,
-        "page_url": photo.page_url,
-        "photographer": photo.photographer,
-        "licence": photo.licence,
-        "terms": photo.terms,
-        "as_of": photo.as_of,
-    }  # fmt: skip
+        **{name: getattr(photo, name) for name in ORIGIN},
+        "photo": {"width": photo.width, "height": photo.height, "bytes": photo.bytes, "format": photo.format},
+        "size": crop.size,
+        "quad": list(crop.quad or ()),
+        "face": {"index": face.index, "box": face.box, "points5": face.points5},
+        "retouched": is_retouched(crop.file),
+    }

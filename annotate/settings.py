@@ -147,11 +147,23 @@ class TagsSettings(Settings):
 
 
 class ExportSettings(Settings):
-    """How the Hugging Face dataset is written."""
+    """How the dataset is written."""
 
+    format: Literal["dataset", "imagefolder", "webdataset", "kohya", "manifest"] = "dataset"
+    """`dataset`: Parquet with the images, what `authface train` reads; for other trainers `imagefolder` (PNG files and
+    metadata.jsonl), `webdataset` (.tar shards) and `kohya` (PNG and .txt files, a dataset.toml); `manifest`: all but
+    the pixels, from which `annotate rebuild` makes the set again."""
+    to: str = ""
+    """A folder of this machine to write to; empty takes ``SET/dataset``, or ``SET/exports/<format>``."""
     annotators: tuple[str, ...] = ()
-    """Whose tags make the prompt, the first wins where groups overlap; empty takes all that left tags."""
+    """Whose tags make the prompt, the first one first; empty takes all that left tags."""
+    resolve: Literal["first", "measured", "union", "agreed"] = "first"
+    """Where annotators overlap: `first`: of a group that several speak of, the first annotator's tags; `measured`: what
+    can be measured is the measures' to say, the rest the others'; `union`: what anybody says; `agreed`: what nobody
+    who knows the tag leaves out."""
     least_confidence: float = Field(0.5, ge=0, le=1)
     """Tags less sure than this are left out."""
+    max_tokens: int = Field(75, ge=0)
+    """Tokens of a prompt at most, its last tags are dropped: CLIP reads 75; 0 drops none."""
     shard_megabytes: int = Field(500, ge=1)
-    """Largest Parquet file; the hub's viewer likes 500."""
+    """Largest Parquet or .tar file; the hub's viewer likes 500."""

@@ -112,7 +112,7 @@ def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]
 
 
 def dataset_ids(folder: Path) -> set[str]:
-    """Ids of the photos in an exported dataset, from that column of its files; none where it cannot be read."""
+    """Ids of the photos in an export: as it lists them, else from that column of its files."""
     import io
 
     import pyarrow as pa
@@ -120,6 +120,8 @@ def dataset_ids(folder: Path) -> set[str]:
 
     found: set[str] = set()
     try:
+        if (folder / PHOTO_IDS).is_file():
+            return set((folder / PHOTO_IDS).read_text("utf-8").split())
         for shard in sorted((folder / "data").glob("*.parquet")):
             source = shard if is_local(shard) else io.BytesIO(shard.read_bytes())
             found.update(pq.read_table(source, columns=["photo_id"]).column("photo_id").to_pylist())

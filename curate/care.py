@@ -131,6 +131,8 @@ def _tell(run: Run, photoset: PhotoSet, done: Forgot, what: str) -> None:
         where = one_line(use.path)
         if use.kind == "training":
             lines.append(f"trained on {count:,} of them: {where}: its weights and its training/cache stay as they are")
+        elif use.path.startswith(str((photoset.root / "exports").resolve())):
+            lines.append(f"{where} held {count:,} of them: {what}")
         elif not done.dataset or Path(use.path) != (photoset.root / "dataset").resolve():
             lines.append(f"dataset {where} holds {count:,} of them: delete it and export it again")
     if done.dataset or done.used_by:

@@ -12,7 +12,7 @@ from typing import Any
 from authface.photoset import PhotoSet
 from authface.records import Photo
 
-TABLES = {"photos", "crops", "tables", "dataset", "reports"}
+TABLES = {"photos", "crops", "tables", "dataset", "exports", "reports"}
 """Folders that hold no such text, but for the journals among the tables."""
 OWN = {"forgotten.jsonl", "uses.jsonl", "recipe.toml", ".lock"}
 _PHOTO_ID = re.compile(r"[0-9a-f]{64}")

@@ -74,18 +74,18 @@ def forget(
 
 
 def _files(photoset: PhotoSet, gone: erase_rows.Gone, said: Forgot, dry_run: bool) -> None:
-    """Originals, crops, thumbnails by their names; pages, which show pictures; the dataset where it holds them."""
+    """Originals, crops, thumbnails by their names; pages, which show pictures; exports that hold them."""
     named = {relative for photo_id in gone.photos for relative in files_of(photoset, photo_id)}
     named.update(path for path in erase_texts.texts(photoset) if any(photo_id in path for photo_id in gone.photos))
     doomed = sorted(named)
     said.files = len(doomed)
     doomed += _all_below(photoset, "reports")
     doomed += [name for top in photoset.root.glob(".tmp-*") for name in _all_below(photoset, top.name)]
-    if files := _all_below(photoset, "dataset"):
-        state = "dataset/authface.json"
-        said.dataset = state not in files or bool(gone.photos & uses.dataset_ids(photoset.root / "dataset"))
-        if said.dataset:  # its state first: a dataset without one is none
-            doomed += [state, *files]
+    for top in ("dataset", *_exports(photoset)):
+        files, state = _all_below(photoset, top), f"{top}/authface.json"
+        if files and (state not in files or gone.photos & uses.dataset_ids(photoset.root / top)):
+            said.dataset |= top == "dataset"
+            doomed += [state, *files]  # its state first: a dataset without one is none
     if not dry_run:
         for relative in doomed:
             photoset.delete(relative)
@@ -100,6 +100,12 @@ def files_of(photoset: PhotoSet, photo_id: str) -> list[str]:
         if path.is_file()
     }
     return sorted(path.relative_to(photoset.root).as_posix() for path in found)
+
+
+def _exports(photoset: PhotoSet) -> list[str]:
+    """Folders of `annotate export` in other formats."""
+    top = photoset.root / "exports"
+    return sorted(f"exports/{path.name}" for path in top.iterdir() if path.is_dir()) if top.is_dir() else []
 
 
 def _all_below(photoset: PhotoSet, name: str) -> list[str]:

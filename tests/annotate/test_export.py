@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface.annotate.dataset import choose, region_boxes
+from authface.annotate.dataset import region_boxes
 from authface.annotate.export import export
+from authface.annotate.resolve import choose
 from authface.annotate.settings import ExportSettings, MeasuredSettings
 from authface.annotate.tags import MeasuredTags
 from authface.annotate.vocabulary import make_tag
@@ -156,11 +157,11 @@ def test_the_card_names_licences_and_says_no_private_path(photoset: PhotoSet) ->
     ("arguments", "code", "words"),
     [
         (["export"], 2, "annotate tags"),
-        (["tags"], 2, "--with measured"),
-        (["tags", "--with", "openai"], 2, "--with measured"),
         (["tags", "--with", "mona"], 2, "mona"),
-        (["compare"], 2, "not part of this version"),
-        (["push"], 2, "not part of this version"),
+        (["compare"], 2, "two annotators are needed"),
+        (["compare", "measured", "llava"], 2, "measured left no tags"),
+        (["export", "--format", "zip"], 2, "imagefolder"),
+        (["export", "--resolve", "vote"], 2, "agreed"),
     ],
 )
 def test_wrong_use_says_what_to_type(arguments: list[str], code: int, words: str, aligned: Path) -> None:
