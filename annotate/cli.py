@@ -6,13 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authface.errors import AuthfaceError, UsageError, one_line
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, later
+from authface.annotate import export_cli, import_cli, publish_cli
+from authface.errors import UsageError, one_line
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
     from authface.recipe import Settings
 
 app = typer.Typer(help="Tags by a closed vocabulary, and the Hugging Face dataset.", no_args_is_help=True)
+app.add_typer(import_cli.app)
+app.add_typer(export_cli.app)
+app.add_typer(publish_cli.app)
 
 
 @app.command()
@@ -21,94 +25,53 @@ def tags(
     run: Run,
     set: SetArgument = DEFAULT_SET,
     annotator: Annotated[
-        str | None, typer.Option("--with", metavar="ANNOTATOR", help="measured; llava and openai come later.")
+        str | None, typer.Option("--with", metavar="ANNOTATOR", help="llava, openai, measured, or qwen (imported).")
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="MODEL", help="Of llava: hub name or folder; of openai: name there."),
+    ] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Tag what is done again too.")] = False,
 ) -> None:
-    """Tag every kept crop. Run again, it tags only what is new or changed."""
+    """Tag every kept crop. Run again, it tags only what is new or changed; reports/tags.html shows the outcome."""
     from authface.annotate.settings import TagsSettings
-    from authface.annotate.tags import ANNOTATOR, MeasuredTags
+    from authface.annotate.tag_report import write
+    from authface.annotate.tagging import tag, with_model
     from authface.photoset import PhotoSet
-    from authface.reviews import Honouring, ReviewSettings, reviewed_crops
-    from authface.runner import run as run_parts
+    from authface.reviews import ReviewSettings
 
     review = run.settings("curate.review", ReviewSettings)
-    settings = run.settings("annotate.tags", TagsSettings, annotator=annotator)
+    settings = with_model(run.settings("annotate.tags", TagsSettings, annotator=annotator), model)
     photoset = PhotoSet.open(set)
     where = one_line(set)
-    if settings.annotator != ANNOTATOR:
-        raise UsageError(
-            f"tags by {settings.annotator} come in a later version: "
-            f"now run authface annotate tags {where} --with measured"
-        )
     if not photoset.crops.parts():
         raise UsageError(f"{where} has no crops yet: run authface curate align {where}")
     if run.dry_run:
         return _show(run, "annotate.tags", settings)
     with photoset.lock():
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
-        inputs = reviewed_crops(photoset, review, run.limit)
-        if not any(part.count for part in inputs):
-            raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
-        work = Honouring(MeasuredTags(set, settings.measured))
-        target = photoset.tags(ANNOTATOR)
-        summary = run_parts(work, inputs, target, run.console, workers=run.workers, cluster=run.cluster())
+        done = tag(photoset, settings, review, run, redo=redo)
+        page, tallies = write(photoset)
+    summary, unknown = done.summary, tallies[settings.annotator].unknown
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
+    words = ", ".join(f"{one_line(name)} ({count:,})" for name, count in unknown.most_common(5))
     run.console.result(
         f"{summary.made} parts made{rate}, {summary.skipped} were done before\n{counts}\n"
-        f"next: authface annotate export {where}",
+        + (f"{len(unknown):,} words not in the vocabulary: {words}\n" if unknown else "")
+        + f"report: {one_line(page)}\nnext: authface annotate export {where}",
         made=summary.made,
         skipped=summary.skipped,
+        reread=done.reread,
         seconds=round(summary.seconds, 3),
         images=summary.rows,
         counts=dict(summary.counts),
+        unknown=dict(unknown.most_common(100)),
+        report=str(page),
     )
     if summary.failed:
-        run.console.log(f"{summary.failed} crops could not be tagged: authface curate align {where} makes them again")
+        run.console.log(f"{summary.failed} crops have no tags: {one_line(page)} says why")
         raise typer.Exit(3)
-
-
-@app.command()
-@command_with_run
-def export(run: Run, set: SetArgument = DEFAULT_SET) -> None:
-    """Write SET/dataset: Parquet with the images inside, and its card; datasets.load_dataset opens it."""
-    from authface.annotate.export import export as run_export
-    from authface.annotate.settings import ExportSettings
-    from authface.photoset import PhotoSet
-    from authface.reviews import ReviewSettings
-
-    review = run.settings("curate.review", ReviewSettings)
-    settings = run.settings("annotate.export", ExportSettings)
-    photoset = PhotoSet.open(set)
-    if run.dry_run:
-        return _show(run, "annotate.export", settings)
-    with photoset.lock():
-        photoset.remember("annotate.export", settings.model_dump(mode="json"))
-        done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
-    what = "written" if done.written else "is up to date"
-    folder = one_line(done.folder)
-    run.console.result(
-        f"dataset {folder} {what}: {done.rows:,} faces, {done.shards} files, {done.bytes / 1e6:,.1f} MB\n"
-        f"open: datasets.load_dataset({folder!r}, split='train')\n"
-        f"next: authface train prior {folder}",
-        dataset=str(done.folder),
-        written=done.written,
-        rows=done.rows,
-        shards=done.shards,
-        bytes=done.bytes,
-    )
-
-
-@app.command()
-def compare(set: SetArgument = DEFAULT_SET) -> None:
-    """Where annotators agree and where not."""
-    later("annotate compare")
-
-
-@app.command()
-def push(set: SetArgument = DEFAULT_SET) -> None:
-    """Publish the dataset on the Hugging Face hub."""
-    later("annotate push")
 
 
 def _show(run: Run, section: str, settings: Settings) -> None:

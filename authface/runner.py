@@ -97,10 +97,11 @@ def run(
     workers: int = 1,
     cluster: Cluster | None = None,
     prune: bool = True,
+    redo: bool = False,
     finish: Callable[[list[R]], list[R]] = list,
     chunk_rows: int = CHUNK_ROWS,
 ) -> Summary:
-    """Make the parts of `target` that are missing or outdated; the caller holds the set's lock.
+    """Make the parts of `target` that are missing or outdated, or all with `redo`; the caller holds the set's lock.
 
     `workers` processes of this machine do it, or the actors of `cluster`. `finish` sees the rows of each part in
     order before they are written; `prune` removes parts whose input is gone. Raises AuthfaceError when the run
@@ -108,7 +109,7 @@ def run(
     """
     start = time.monotonic()
     step = work.provenance.step
-    todo = _outdated(work.provenance, inputs, target, console)
+    todo = list(inputs) if redo else _outdated(work.provenance, inputs, target, console)
     summary = Summary(skipped=len(inputs) - len(todo), rows=sum(part.count for part in todo))
     if prune:
         for number in set(target.parts()) - {part.number for part in inputs}:

@@ -1,0 +1,81 @@
+"""`annotate tags`: which step an annotator is, and its run over the crops that people left in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from authface.annotate.captions import Captioner, Captions, read_again
+from authface.annotate.settings import TagsSettings
+from authface.annotate.tags import MeasuredTags
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.options import Run
+from authface.photoset import PhotoSet
+from authface.reviews import Honouring, ReviewSettings, reviewed_crops
+from authface.runner import CHUNK_ROWS, Summary
+from authface.runner import run as run_parts
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """What a run did."""
+
+    summary: Summary
+    reread: int = 0
+    """Parts whose answers were read again under other rules, without a model."""
+
+
+def with_model(settings: TagsSettings, model: str | None) -> TagsSettings:
+    """The settings with `model` in place of the annotator's own. Raises UsageError where it has none."""
+    if model is None:
+        return settings
+    if settings.annotator not in {"llava", "openai"}:
+        raise UsageError(f"--model {one_line(model)}: --with {settings.annotator} has no model; llava and openai have")
+    chosen = getattr(settings, settings.annotator).model_copy(update={"model": model})
+    return settings.model_copy(update={settings.annotator: chosen})
+
+
+def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run: Run, *, redo: bool = False) -> Tagged:
+    """Tag the crops that are new or changed, all with `redo`; the caller holds the set's lock. Raises AuthfaceError."""
+    inputs = reviewed_crops(photoset, review, run.limit)
+    if not any(part.count for part in inputs):
+        where = one_line(photoset.root)
+        raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
+    target = photoset.tags(settings.annotator)
+    if settings.annotator == "measured":
+        measured = Honouring(MeasuredTags(photoset.root, settings.measured))
+        return Tagged(
+            run_parts(measured, inputs, target, run.console, workers=run.workers, cluster=run.cluster(), redo=redo)
+        )
+    work = Captions(photoset.root, captioner(photoset, settings, run.device), settings)
+    reread = read_again(target, work.provenance, settings)
+    if reread:
+        run.console.log(f"{reread} parts were read again under other rules; no model was asked")
+    # One process: a model fills its device, a server is asked by threads. More devices: --engine ray, or a server.
+    chunk = max(CHUNK_ROWS, 16 * settings.openai.concurrency) if settings.annotator == "openai" else CHUNK_ROWS
+    cluster = run.cluster(gpu=settings.annotator == "llava")
+    summary = run_parts(
+        Honouring(work), inputs, target, run.console, workers=1, cluster=cluster, redo=redo, chunk_rows=chunk
+    )
+    return Tagged(summary, reread)
+
+
+def captioner(photoset: PhotoSet, settings: TagsSettings, device: str) -> Captioner[Any]:
+    """The captioner by its name, its model found but not loaded. Raises UsageError, AuthfaceError."""
+    from authface.annotate.asking import question
+
+    if settings.annotator == "llava":
+        from authface.annotate.llava import Llava, locate
+
+        asked = question(settings.prompt)
+        return Llava(settings.llava, asked, locate(settings.llava).version, device)
+    if settings.annotator == "openai":
+        from authface.annotate.openai import Openai, first_model
+
+        server = settings.openai
+        if not server.model:
+            server = server.model_copy(update={"model": first_model(server)})
+        return Openai(server, question(settings.prompt))
+    from authface.annotate.released import Released, captions
+
+    return Released(captions(photoset))
