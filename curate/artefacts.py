@@ -1,7 +1,10 @@
 """What photos lost or gained before they came here: pepper noise, over-smoothing, JPEG blocks, false light, enlarging.
 
 Pepper, blocks and true resolution are read from the photo's own pixels (`FaceRegion.native`), skin and light from the
-face at one scale. How well each orders faces is measured by ``benchmarks/calibrate_quality.py``.
+face at one scale. On 300 sharp portraits of 300 px (``benchmarks/calibrate_quality.py``) they order a less and a more
+degraded picture of one face rightly in: pepper 100 %, blockiness 98.6, smoothing 99.3, exposure 98.8, clipped 97.7,
+resolution 100; and a clean face and any other's degraded one in: pepper 99.8, blockiness 93, smoothing 72 to 79 (faces
+differ more in skin than filters do), exposure 81 to 91, clipped 92 to 96, resolution 97.
 """
 
 from __future__ import annotations

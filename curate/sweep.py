@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -127,21 +126,22 @@ def _passes(column: Column, bound: float, least: bool) -> Mask:
 def _columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> tuple[dict[str, Column], Mask]:
     """The measures of every measured face, and which of them the policy on several faces leaves."""
     import numpy as np
+    import pyarrow as pa
 
-    rows: list[tuple[Any, ...]] = []
-    policy: list[bool] = []
+    parts: list[NDArray[np.float64]] = []
+    policy: list[Mask] = []
     for part in photoset.measured.parts():
-        read = photoset.measured.columns(part, ["photo_id", "index", "status", *names])
-        in_photo = Counter(row[0] for row in read)
-        for photo_id, index, status, *values in read:
-            if status == "kept":
-                rows.append(tuple(values))
-                policy.append(
-                    settings.faces == "all" or index == 0 and (settings.faces == "largest" or in_photo[photo_id] == 1)
-                )
-    table = np.array(rows, np.float64).reshape(-1, len(names))
+        rows = photoset.measured.arrow(part, ["photo_id", "index", "status", *names])
+        _, photo, faces = np.unique(rows.column("photo_id").to_numpy(), return_inverse=True, return_counts=True)
+        there = rows.column("status").to_numpy() == "kept"
+        first = rows.column("index").to_numpy() == 0
+        left = {"all": there, "largest": first, "one": faces[photo] == 1}[settings.faces]
+        taken = [rows.column(name).cast(pa.float64()).to_numpy() for name in names]
+        parts.append(np.stack(taken, axis=1)[there])
+        policy.append(left[there])
+    table = np.concatenate([np.empty((0, len(names))), *parts])
     columns = {name: np.abs(table[:, at]) if name in ANGLES else table[:, at] for at, name in enumerate(names)}
-    return columns, np.array(policy, np.bool_)
+    return columns, np.concatenate([np.empty(0, np.bool_), *policy])
 
 
 def _metrics(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
