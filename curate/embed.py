@@ -26,7 +26,7 @@ def embedder_provenance(step: str, version: int, settings: SplitSettings) -> Pro
     """How a step makes embeddings: the network by name and weights, wherever its file lies."""
     from authface.faces.identity import weights_sha256
 
-    weights = {settings.embedder: weights_sha256(settings.embedder, settings.arcface)}
+    weights: dict[str, str] = {settings.embedder: weights_sha256(settings.embedder, settings.arcface)}
     return Provenance(step, version, {"embedder": settings.embedder}, weights)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from authface.curate.identities import identities, together
+from authface.curate.identities import Likeness, identities, together
 from authface.curate.settings import SplitSettings
 from authface.photoset import PhotoSet, Table
 from authface.records import Crop, Embedding
@@ -36,7 +36,8 @@ def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded
     """The kept crops with all that may hold them together; `embedded`: with their embeddings."""
     import numpy as np
 
-    blocks, failed = [np.zeros((0, 0), np.float32)], {}
+    blocks: list[NDArray[np.float32]] = []
+    failed: dict[str, Embedding] = {}
     if embedded:
         ids, photos = [], []
         for part in parts:
@@ -63,7 +64,7 @@ def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded
         photos,
         [hashes.get(id, "") for id in ids],
         [named.get(photo, "") for photo in photos],
-        np.concatenate(blocks[1:]) if len(blocks) > 1 else np.zeros((len(ids), 0), np.float32),
+        np.concatenate(blocks) if blocks else np.zeros((len(ids), 0), np.float32),
         failed,
     )
 
@@ -73,11 +74,11 @@ def _columns(table: Table[Any], names: Sequence[str]) -> Iterator[tuple[Any, ...
         yield from table.columns(part, names)
 
 
-def people_of(faces: Faces, same_person: float) -> list[str]:
+def people_of(faces: Faces, likeness: Likeness, same_person: float) -> list[str]:
     """The identity of each face: the first id of the faces that show the same person; empty without embeddings."""
     if not faces.vectors.shape[1]:
         return [""] * len(faces.ids)
-    return first_names(faces.ids, identities(faces.vectors, faces.photos, same_person))
+    return first_names(faces.ids, identities(faces.vectors, faces.photos, likeness, same_person))
 
 
 def groups_of(faces: Faces, people: Sequence[str], settings: SplitSettings) -> list[str]:

@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from authface import images, report
 from authface.curate.duplicates import NearIndex, hash_codes
 from authface.curate.groups import Faces
-from authface.curate.identities import make_index
+from authface.curate.identities import Likeness, make_index
 from authface.errors import ImageError, one_line
 from authface.photoset import PhotoSet
 from authface.records import Box, Rival
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 Kind = Literal["same_file", "near_duplicate", "same_person"]
 WORDS: Mapping[Kind, str] = {
     "same_file": "the same file",
     "near_duplicate": "nearly the same picture",
-    "same_person": "the same person",
+    "same_person": "perhaps the same person",
 }
 """Kinds of leak, the gravest first."""
-SHOWN = 200
-"""Pairs on the page: one a person of ours, the gravest and likeliest first."""
-PICTURE = 320
-"""Longer side of the pictures on the page, pixels."""
+SHOWN = 100
+"""Pairs of a kind on the page."""
+PICTURE = 160
+"""Side of the pictures on the page, pixels."""
 _MARGIN = 0.35
 """Room around a face's box on the page, of its size."""
+_NEAREST = 8
+"""Faces of theirs by dot product among which the likest is looked for."""
 _BATCH = 4096
+
+
+Compare = Callable[["NDArray[np.float32]"], Likeness]
+"""How alike each of (n, length) unit vectors is to others: `authface.curate.identities.likeness_of` a cohort."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,7 @@ class Leak:
     face: str
     kind: Kind
     value: float
-    """Bits in which near duplicates differ, or the dot product of two embeddings; 0 for the same file."""
+    """Bits in which near duplicates differ, or likeness (`authface.curate.identities`); 0 for the same file."""
     limit: float
     folder: str
     file: str
@@ -49,10 +60,13 @@ class Leak:
     box: Box | None
 
 
-def find_leaks(ours: Faces, theirs: Sequence[tuple[str, Rival]], *, radius: int, same_person: float) -> dict[str, Leak]:
+def find_leaks(
+    ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, radius: int, same_person: float
+) -> dict[str, Leak]:
     """Leaks by the id of our face. `theirs` are rows with the name of their folder, faceless photos too."""
     found: dict[str, Leak] = {}
-    for leaks in (_people(ours, theirs, same_person), _duplicates(ours, theirs, radius), _files(ours, theirs)):
+    people = _people(ours, theirs, compare, same_person)
+    for leaks in (people, _duplicates(ours, theirs, radius), _files(ours, theirs)):
         found.update((leak.face, leak) for leak in leaks)  # the graver kind comes later and wins
     return found
 
@@ -79,18 +93,23 @@ def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -
                 yield _leak(ours.ids[number], "near_duplicate", distance, radius, *rivals[rival])
 
 
-def _people(ours: Faces, theirs: Sequence[tuple[str, Rival]], least: float) -> Iterator[Leak]:
+def _people(ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
     import numpy as np
 
     rivals = [pair for pair in theirs if pair[1].embedding is not None]
     if not rivals or not len(ours.vectors):
         return
-    index = make_index(np.array([rival.embedding for _, rival in rivals], np.float32))
+    vectors = np.array([rival.embedding for _, rival in rivals], np.float32)
+    index, of_ours, of_theirs = make_index(vectors), compare(ours.vectors), compare(vectors)
     for start in range(0, len(ours.vectors), _BATCH):
-        likeness, nearest = index.search(ours.vectors[start : start + _BATCH], 1)
-        for row in np.flatnonzero(likeness[:, 0] >= least).tolist():
-            rival = rivals[int(nearest[row, 0])]
-            yield _leak(ours.ids[start + row], "same_person", float(likeness[row, 0]), least, *rival)
+        products, numbers = index.search(ours.vectors[start : start + _BATCH], min(_NEAREST, len(rivals)))
+        first = np.repeat(np.arange(start, start + len(numbers)), numbers.shape[1])
+        second = np.maximum(numbers.ravel(), 0)  # an inverted file may find fewer: the product it gives then is -inf
+        likeness = of_ours.of(products.ravel(), first, of_theirs, second).reshape(numbers.shape)
+        best = likeness.argmax(axis=1)
+        for row in np.flatnonzero(likeness.max(axis=1) >= least).tolist():
+            rival = rivals[int(numbers[row, best[row]])]
+            yield _leak(ours.ids[start + row], "same_person", float(likeness[row, best[row]]), least, *rival)
 
 
 def _leak(face: str, kind: Kind, value: float, limit: float, folder: str, rival: Rival) -> Leak:
@@ -109,13 +128,29 @@ def write_page(
     people: dict[str, Leak] = {}
     for leak in gravest:
         people.setdefault(identity.get(leak.face) or leak.face, leak)
-    chosen = list(people.values())[:SHOWN]
     counts = Counter(leak.kind for leak in gravest)
-    summary = [(f"faces of the set: {WORDS[kind]}", f"{counts[kind]:,}") for kind in WORDS]
-    summary += [("people of the set concerned", f"{len(people):,}"), ("shown, one a person", f"{len(chosen):,}")]
-    summary += [(f"in {name}", f"{n:,} faces of the set") for name, n in Counter(k.folder for k in gravest).items()]
-    pairs = (pair for leak in chosen if (pair := _pair(photoset, leak, paths)))
-    report.before_after(path, "What the set shares with other folders", pairs, summary)
+    summary = [(f"in {name}", f"{n:,} faces of the set") for name, n in Counter(k.folder for k in gravest).items()]
+    summary += [(WORDS[kind], f"{counts[kind]:,} faces of the set") for kind in WORDS if counts[kind]]
+    summary.append(("people of the set concerned", f"{len(people):,}"))
+    cells = {
+        kind: [_cell(photoset, leak, paths) for leak in [k for k in people.values() if k.kind == kind][:SHOWN]]
+        for kind in WORDS
+    }
+    report.contact_sheet(
+        path,
+        "What the set shares with other folders",
+        summary,
+        (
+            report.SheetGroup(
+                WORDS[kind],
+                f"Left ours, right theirs; one pair a person, the {SHOWN} nearest first.",
+                len(cells[kind]),
+                cells[kind],
+            )
+            for kind in WORDS
+            if cells[kind]
+        ),
+    )
     return path
 
 
@@ -124,21 +159,34 @@ def _gravity(leak: Leak) -> tuple[int, float, str]:
     return (list(WORDS).index(leak.kind), nearness, leak.face)
 
 
-def _pair(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Comparison | None:
-    """Our crop and their face; None where either cannot be read."""
-    try:
-        ours = images.preview(photoset.root / photoset.crop_file(leak.face), PICTURE)
-        theirs = images.preview(Path(paths[leak.rival[:64]]), PICTURE, _around(leak.box))
-    except ImageError:
-        return None
-    said = {"same_file": "", "near_duplicate": f"{leak.value:.0f} bits apart, limit {leak.limit:.0f}"}
-    said["same_person"] = f"likeness {leak.value:.3f}, limit {leak.limit:.3f}"
-    notes = [("ours", leak.face[:10] + leak.face[64:]), (f"in {leak.folder}", one_line(leak.file, 80))]
-    return report.Comparison(f"{WORDS[leak.kind]} {said[leak.kind]}".strip(), ours, theirs, notes)
+def _cell(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Cell:
+    """Our crop beside their face, as far as they can be read."""
+    import numpy as np
+
+    ours = _picture(photoset.root / photoset.crop_file(leak.face), None)
+    theirs = _picture(Path(paths[leak.rival[:64]]), _around(leak.box))
+    said = {"same_file": "", "near_duplicate": f", {leak.value:.0f} bits apart, limit {leak.limit:.0f}"}
+    said["same_person"] = f", likeness {leak.value:.1f}, limit {leak.limit:.1f}"
+    name = leak.face[:10] + leak.face[64:]
+    return report.Cell(np.hstack([ours, theirs]), name, f"{leak.folder}: {one_line(leak.file, 60)}{said[leak.kind]}")
+
+
+def _picture(path: Path, box: Box | None) -> NDArray[np.uint8]:
+    """(160, 160, 3) the part of a photo in the middle of a light square, or the square alone."""
+    import numpy as np
+
+    square = np.full((PICTURE, PICTURE, 3), 240, np.uint8)
+    with suppress(ImageError):
+        seen = images.preview(path, PICTURE, box)
+        top, left = (PICTURE - seen.shape[0]) // 2, (PICTURE - seen.shape[1]) // 2
+        square[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+    return square
 
 
 def _around(box: Box | None) -> Box | None:
+    """The box with some room, made square."""
     if box is None:
         return None
-    margin = _MARGIN * max(box[2] - box[0], box[3] - box[1])
-    return (box[0] - margin, box[1] - margin, box[2] + margin, box[3] + margin)
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    half = (0.5 + _MARGIN) * max(box[2] - box[0], box[3] - box[1])
+    return (x - half, y - half, x + half, y + half)

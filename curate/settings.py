@@ -172,7 +172,8 @@ class SplitSettings(Settings):
     """Which faces are for training, which for validation and which for the test."""
 
     val: float = Field(0.05, ge=0, lt=1)
-    """Share of the groups for validation; training takes what validation and test leave."""
+    """Share of the groups for validation; training takes what validation and test leave, and a group that alone
+    is more than the share."""
     test: float = Field(0.05, ge=0, lt=1)
     """Share of the groups for the test."""
     val_faces: int = Field(0, ge=0)
@@ -189,12 +190,18 @@ class SplitSettings(Settings):
     """The network that tells people apart: dlib's, built in, or an ArcFace of yours."""
     arcface: str = ""
     """The ONNX file of `arcface`: RGB faces of 112 x 112 in, numbers out. Its licence is yours to know."""
-    same_person: float | None = Field(None, ge=-1, le=1)
-    """Least dot product of two faces of one person, -1..1; None takes what was measured for the network."""
+    same_person: float = Field(4.5, gt=0)
+    """Least likeness of two faces of one person: standard deviations above what either has with people like it."""
+    cohort: Literal["set", "usual"] = "set"
+    """Whom those people are: the set's own (500 faces or more), or what is usual for the network. `usual` is for a set
+    of many photos of a few people."""
     duplicate_radius: int = Field(17, ge=0, le=144)
     """Bits in which the hashes of near duplicates differ at most."""
     against: tuple[str, ...] = ()
     """Folders of photos the set must not overlap with, such as benchmarks; `--against` on the command line."""
+    leak_likeness: float = Field(7, gt=0)
+    """Likeness from which `against` is said to show a person of the set: higher than `same_person`, since each face has
+    many strangers in there and some look like it."""
     drop_leaks: Literal["nothing", "duplicates", "people"] = "nothing"
     """What training loses where `against` finds it: nothing, repeated pictures, or everybody who is in there."""
     keep_embeddings: bool = True

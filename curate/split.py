@@ -12,10 +12,12 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.curate.groups import Faces, groups_of, people_of, read_faces
+from authface.curate.identities import cohort_of, likeness_of
 from authface.curate.leaks import Leak, find_leaks, write_page
 from authface.curate.settings import SplitSettings
 from authface.errors import AuthfaceError, one_line
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 VERSION = 1
 SPLITS = ("train", "val", "test")
 """The earlier wins where faces that were in several come together."""
-_MOVES_ALL = ("seed", "val", "test", "val_faces", "test_faces")
-"""Settings that say where groups go: where they change, former splits count no longer."""
+_MOVES_NOTHING = {"against", "drop_leaks"}
+"""Settings that neither make groups nor say where they go; where another changes, former splits count no longer."""
 
 
 def members_of(ids: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
@@ -54,26 +56,27 @@ def assign(
             split[name] = next(known for known in SPLITS if known in had)
     drawn = sorted((_draw(seed, name), name) for name in groups if name not in split)
     counted = Counter(split[name] for name in split for _ in groups[name])
+    faces = sum(len(members) for members in groups.values())
     for where, draw in drawn:
         size = len(groups[draw])
-        split[draw] = _place(where, size, counted, settings)
+        split[draw] = _place(where, size, counted, settings, faces)
         counted[split[draw]] += size
     return split
 
 
-def _place(where: float, size: int, counted: Counter[str], settings: SplitSettings) -> str:
-    """Where a new group of `size` faces goes; `where` is its draw, 0..1."""
+def _place(where: float, size: int, counted: Counter[str], settings: SplitSettings, total: int) -> str:
+    """Where a new group of `size` faces of `total` goes; `where` is its draw, 0..1."""
     edge = 0.0
-    for name, share, faces in (
+    for name, share, wanted in (
         ("test", settings.test, settings.test_faces),
         ("val", settings.val, settings.val_faces),
     ):
-        if faces:
-            if counted[name] + size <= faces:
+        if wanted:
+            if counted[name] + size <= wanted:
                 return name
             continue
         edge += share
-        if edge - share <= where < edge:
+        if edge - share <= where < edge and size <= max(share * total, 1):
             return name
     return "train"
 
@@ -83,10 +86,14 @@ def _draw(seed: int, name: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64
 
 
-def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str], same_person: float) -> Provenance:
+def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str]) -> Provenance:
     """How splits are made."""
     told = settings.model_dump(mode="json", exclude={"keep_embeddings", "arcface"})
-    return Provenance("split", VERSION, told | {"seed": seed, "same_person": same_person}, dict(weights))
+    return Provenance("split", VERSION, told | {"seed": seed}, dict(weights))
+
+
+def _settled(made: Provenance) -> Provenance:
+    return replace(made, settings={key: value for key, value in made.settings.items() if key not in _MOVES_NOTHING})
 
 
 def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> dict[str, str]:
@@ -95,9 +102,8 @@ def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None
     for part, meta in photoset.people.metas().items():
         if meta is None:
             continue
-        changed = [key for key in _MOVES_ALL if meta.provenance.settings.get(key) != new.settings[key]]
-        if changed:
-            log(f"split: {', '.join(changed)} changed, so all groups are dealt anew")
+        if change := _settled(meta.provenance).difference(_settled(new)):
+            log(f"split: all groups are dealt anew: {change}")
             return {}
         former |= {id: split for id, split in photoset.people.columns(part, ("id", "split")) if split}
     return former
@@ -200,16 +206,17 @@ def split(
     """
     from authface.curate.against import rival_parts
     from authface.curate.embed import Embed
-    from authface.faces.identity import same_person, weights_sha256
+    from authface.faces.identity import usual_products, weights_sha256
 
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):
         raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
     folders = {name: (Path(name), rival_parts(Path(name))) for name in settings.against}
-    least = same_person(settings.embedder) if settings.same_person is None else settings.same_person
     embedded = bool("identity" in settings.keep_together or folders)
-    weights = {settings.embedder: weights_sha256(settings.embedder, settings.arcface)} if embedded else {}
-    made = provenance(settings, seed, weights, least)
+    weights: dict[str, str] = {}
+    if embedded:
+        weights[settings.embedder] = weights_sha256(settings.embedder, settings.arcface)
+    made = provenance(settings, seed, weights)
     state = state_of(photoset, parts, [part for _, rivals in folders.values() for part in rivals])
     if not folders and is_current(photoset, made, parts, state):
         console.log("split: nothing to do")
@@ -218,8 +225,12 @@ def split(
         run(Embed(photoset.root, settings), parts, photoset.embeddings, console, workers=workers, cluster=cluster)
     theirs, paths = _rivals(photoset, settings, folders, console, workers)
     faces = read_faces(photoset, parts, embedded=embedded)
-    leaks = find_leaks(faces, theirs, radius=settings.duplicate_radius, same_person=least) if folders else {}
-    people = people_of(faces, least)
+    cohort = cohort_of(faces.vectors) if settings.cohort == "set" else None
+    compare = partial(likeness_of, cohort=cohort, usual=usual_products(settings.embedder))
+    people = people_of(faces, compare(faces.vectors), settings.same_person)
+    leaks: dict[str, Leak] = {}
+    if folders:
+        leaks = find_leaks(faces, theirs, compare, settings.duplicate_radius, settings.leak_likeness)
     groups = groups_of(faces, people, settings)
     former = former_splits(photoset, made, console.log)
     rows = person_rows(
