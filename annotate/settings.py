@@ -140,9 +140,9 @@ class TagsSettings(Settings):
     """Tags of a crop at most, the vocabulary's first."""
     measured: MeasuredSettings = MeasuredSettings()
     """Thresholds of the measured tags."""
-    llava: LlavaSettings = LlavaSettings()
+    llava: LlavaSettings = LlavaSettings.model_validate({})
     """The model that `--with llava` runs."""
-    openai: OpenaiSettings = OpenaiSettings()
+    openai: OpenaiSettings = OpenaiSettings.model_validate({})
     """The server that `--with openai` asks."""
 
 

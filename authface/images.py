@@ -220,7 +220,7 @@ def _load_plugins() -> list[str]:
 
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of large or damaged files: a row or an ImageError says it
     with contextlib.suppress(ImportError):
-        import pillow_heif  # type: ignore[import-not-found]  # an extra
+        import pillow_heif  # an extra
 
         pillow_heif.register_heif_opener()
     Image.init()

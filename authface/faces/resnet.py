@@ -22,8 +22,8 @@ WEIGHTS_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/dete
 @functools.cache
 def weights_file() -> Path:
     """The weights in facexlib's folder, downloaded if need be. Raises AuthfaceError where they cannot be had."""
-    import facexlib  # type: ignore[import-untyped]
-    from facexlib.utils import load_file_from_url  # type: ignore[import-untyped]
+    import facexlib
+    from facexlib.utils import load_file_from_url
 
     folder = Path(facexlib.__file__).parent / "weights"
     file = folder / Path(WEIGHTS_URL).name
@@ -52,7 +52,7 @@ class ResNetRetinaFace(RetinaFace):
 
     def __init__(self, min_score: float = 0.9, weights: Path | None = None, device: str = "cpu") -> None:
         import torch
-        from facexlib.detection.retinaface import RetinaFace as Network  # type: ignore[import-untyped]
+        from facexlib.detection.retinaface import RetinaFace as Network
 
         network: Any = Network(network_name="resnet50", device=torch.device(device))
         state = torch.load(weights or weights_file(), map_location="cpu", weights_only=True)
