@@ -65,6 +65,15 @@ def _face(photo: Photo, index: int) -> Face:
     return Face(id=f"{photo.id}-{index}", photo_id=photo.id, photo_file=photo.file, index=index)
 
 
+def keep_all(photoset: PhotoSet, parts: set[int]) -> None:
+    """Bring the table `faces` up to date: `measured` as it is, for no limit is put to faces that somebody chose."""
+    everything = Provenance("all faces of aligned pictures", 1, {}, {})
+    for part in sorted(parts):
+        measured, judged = photoset.measured.meta(part), photoset.faces.meta(part)
+        if measured and not (judged and (judged.provenance, judged.inputs) == (everything, measured.digest)):
+            photoset.faces.write(part, photoset.measured.rows(part), everything, measured.digest)
+
+
 @dataclass
 class Crops:
     """The step over the imported faces: the whole picture is the crop."""

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from authface import images
-from authface.annotate.aligned import Crops, Faces
+from authface.annotate.aligned import Crops, Faces, keep_all
 from authface.annotate.released import CAPTION, PROBLEM, caption_of
 from authface.console import Console
 from authface.errors import ImageError, UsageError, one_line
@@ -101,7 +101,8 @@ def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: i
     )
     ours = {n for n, meta in photoset.photos.metas().items() if meta and meta.provenance.step == PHOTOS.step}
     root = photoset.root
-    faces = run(Faces(root), _of(ours, parts_of(photoset.photos)), photoset.faces, console, prune=False)
+    faces = run(Faces(root), _of(ours, parts_of(photoset.photos)), photoset.measured, console, prune=False)
+    keep_all(photoset, ours)
     crops = run(Crops(root), _of(ours, parts_of(photoset.faces)), photoset.crops, console, prune=False)
     missing = sum(1 for one in new if not one.caption)
     return Imported(photos, faces, crops, len(found) - len(new), missing)

@@ -100,6 +100,7 @@ class Captions(Generic[S]):
     def open(self) -> None:
         """Of the captioner."""
         self.captioner.open()
+        tokens.count("")  # loaded before the threads that save: two of them at it break transformers' lazy imports
 
     def load(self, crop: Crop) -> S:
         """Of the captioner. Raises ImageError."""

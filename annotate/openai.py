@@ -121,8 +121,8 @@ class Openai:
 
     def _body(self, url: str, penalty: bool) -> bytes:
         content = [
-            {"type": "text", "text": self.question.text},
             {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": self.question.text},
         ]
         body: dict[str, Any] = {
             "model": self.settings.model,

@@ -88,8 +88,8 @@ def words(text: str, *, closed: bool, most: int) -> Wording:
     unknown: dict[str, None] = {}
     dropped = 0
     for piece in _without_denied(_pieces(text)):
-        names = known(piece.text) or _named(f"{piece.text} {piece.heading}")
-        denied = not names and (is_denied(piece.text) or _is_sentence(piece.text))
+        names = known(piece.text) or _under(piece)
+        denied = not names and (_is_denied(piece.text) or _is_sentence(piece.text))
         for part in [] if names or denied else [part.strip(_NOISE) for part in _JOINTS.split(piece.text)]:
             if more := known(part):
                 names += more
@@ -110,18 +110,35 @@ def known(piece: str) -> tuple[str, ...]:
         return whole
     names = _names()
     *before, last = even(_lean(piece)).split() or [""]
-    if not before or len(before) > 5 or is_denied(piece) or _is_sentence(piece) or _JOINTS.search(piece):
+    if not before or len(before) > 5 or _is_denied(piece) or _is_sentence(piece) or _JOINTS.search(piece):
         return ()
-    spans = [*before, *(" ".join(pair) for pair in pairwise(before))]
-    found = [names[f"{span} {last}"] for span in spans if f"{span} {last}" in names]
-    if not found and names.get(last) in _HEADS:
-        found = [names[last]]
-    return tuple(dict.fromkeys(found))
+    found = _spans(before, last)
+    return (names[last],) if not found and names.get(last) in _HEADS and _RULE.fullmatch(piece) else found
 
 
 def _named(piece: str) -> tuple[str, ...]:
     names = _names()
     return next(((names[key],) for key in (even(piece), even(_lean(piece))) if key in names), ())
+
+
+def _under(piece: _Piece) -> tuple[str, ...]:
+    """The names that a piece stands for under its heading: ``long, black`` under ``hair``."""
+    if not piece.heading:
+        return ()
+    whole = f"{piece.text} {piece.heading}"
+    if names := _named(whole):
+        return names
+    if " " in piece.heading or _is_denied(whole) or _is_sentence(whole) or _JOINTS.search(whole):
+        return ()
+    *before, last = even(whole).split() or [""]
+    return _spans(before, last)
+
+
+def _spans(before: list[str], last: str) -> tuple[str, ...]:
+    """The names that one or two neighbouring words make with the last."""
+    names = _names()
+    spans = [*before, *(" ".join(pair) for pair in pairwise(before))]
+    return tuple(dict.fromkeys(names[f"{span} {last}"] for span in spans if f"{span} {last}" in names))
 
 
 def obeys(name: str) -> bool:
@@ -184,7 +201,7 @@ def _pieces(text: str) -> Iterator[_Piece]:
             yield _Piece(body, heading)
 
 
-def is_denied(piece: str) -> bool:
+def _is_denied(piece: str) -> bool:
     """Whether a piece speaks of what is not there, or may not be."""
     return bool(_DENIALS & {word.strip("()'") for word in re.split(r"[\s-]+", piece)}) or "n't" in piece
 
@@ -198,6 +215,6 @@ def _without_denied(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
     found = list(pieces)
     for at, piece in enumerate(found):
         if piece.text.split(" ")[0] in {"or", "nor"}:
-            begin = next((b for b in reversed(range(at)) if is_denied(found[b].text) and not known(found[b].text)), at)
+            begin = next((b for b in reversed(range(at)) if _is_denied(found[b].text) and not known(found[b].text)), at)
             found[begin : at + 1] = [_Piece("no", "")] * (at + 1 - begin)
     yield from found

@@ -1,0 +1,141 @@
+"""A tiny LLaVA-1.6 whose words are tags, and a photo set of small crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from authface import images
+from authface.annotate.vocabulary import GROUP_OF
+from authface.photoset import PhotoSet, Provenance
+from authface.records import Crop, Face, Photo
+
+SIZES = ((64, 64), (128, 128), (100, 128), (128, 70), (64, 64), (120, 60))
+"""Height and width of the crops: LLaVA-NeXT makes prompts of different lengths of them."""
+MADE = Provenance("made for a test", 1, {}, {})
+
+
+@pytest.fixture(scope="session")
+def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a whole LLaVA-NeXT of random weights."""
+    folder = tmp_path_factory.mktemp("model") / "llava"
+    save_tiny_llava(folder)
+    return folder
+
+
+@pytest.fixture
+def photoset(tmp_path: Path) -> PhotoSet:
+    """A set of two parts with two and four crops."""
+    photoset = PhotoSet(tmp_path / "set")
+    rng = np.random.default_rng(0)
+    for part, sizes in enumerate((SIZES[:2], SIZES[2:])):
+        photos, faces, crops = [], [], []
+        for place, size in enumerate(sizes):
+            photo_id = f"{part}{place}".ljust(64, "a")
+            file = photoset.crop_file(f"{photo_id}-0")
+            photoset.save(file, images.encode_png(rng.integers(0, 255, (*size, 3), dtype=np.uint8)))
+            photos.append(Photo(id=photo_id, source="folder", source_id=f"{part}/{place}.png", file=file))
+            faces.append(Face(id=f"{photo_id}-0", photo_id=photo_id, photo_file=file, index=0))
+            crops.append(Crop(id=f"{photo_id}-0", photo_id=photo_id, file=file, size=size[1]))
+        photoset.photos.write(part, photos, MADE, "")
+        photoset.faces.write(part, faces, MADE, "")
+        photoset.crops.write(part, crops, MADE, "")
+    return photoset
+
+
+TEMPLATE = (
+    "{% for message in messages %}[INST] {% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<image>\n{% else %}{{ part['text'] }}{% endif %}"
+    "{% endfor %} [/INST]{% endfor %}"
+)
+
+
+def tag_tokenizer() -> Any:
+    """One token a tag of the vocabulary with its comma; every word of a prompt is the same unknown token."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from transformers import PreTrainedTokenizerFast
+
+    words = ["<s>", "</s>", "<pad>", "<unk>", "<image>", *(f"{name}," for name in GROUP_OF)]
+    inner = Tokenizer(WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
+    inner.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        additional_special_tokens=["<image>"],
+        model_max_length=4096,
+    )
+
+
+def save_tiny_llava(folder: Path, seed: int = 0) -> None:
+    """Write a processor and a model with random weights, which loads like any LLaVA-NeXT."""
+    import torch
+    from transformers import (
+        CLIPVisionConfig,
+        GenerationConfig,
+        LlavaNextConfig,
+        LlavaNextForConditionalGeneration,
+        LlavaNextImageProcessor,
+        LlavaNextProcessor,
+        MistralConfig,
+    )  # fmt: skip
+
+    tokenizer = tag_tokenizer()
+    pinpoints = [[56, 112], [112, 56], [112, 112]]
+    size = {"shortest_edge": 56}
+    images = LlavaNextImageProcessor(size=size, crop_size={"height": 56, "width": 56}, image_grid_pinpoints=pinpoints)
+    processor = LlavaNextProcessor(
+        images,
+        tokenizer,
+        patch_size=14,
+        vision_feature_select_strategy="default",
+        num_additional_image_tokens=1,
+        chat_template=TEMPLATE,
+    )
+    vision = CLIPVisionConfig(
+        image_size=56, patch_size=14, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    text = MistralConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, initializer_range=0.5, max_position_embeddings=4096,
+    )  # fmt: skip
+    config = LlavaNextConfig(
+        vision_config=vision,
+        text_config=text,
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_grid_pinpoints=pinpoints,
+        image_seq_length=16,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlavaNextForConditionalGeneration(config)
+    model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=1, pad_token_id=2)
+    model.save_pretrained(str(folder))
+    processor.save_pretrained(str(folder))
+
+
+@pytest.fixture(scope="session")
+def faces() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The astronaut and Grace Hopper: crops of 512 px with their landmarks, by name."""
+    import matplotlib
+    from skimage import data
+
+    from authface.faces.detector import RetinaFace
+    from authface.faces.geometry import align, crop_points, ffhq_quad
+    from authface.faces.landmarks import Dlib68
+
+    detector, landmarker = RetinaFace(0.9), Dlib68()
+    hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    found = {}
+    for name, photo in (("astronaut", data.astronaut()), ("hopper", images.read(hopper).rgb)):
+        points = landmarker.landmarks(photo, detector.detect(photo)[0])
+        quad = ffhq_quad(points)
+        found[name] = (align(photo, quad, 512).rgb, crop_points(points, quad, 512))
+    return found
