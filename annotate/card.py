@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from authface import __version__
-from authface.annotate.composition import Counts
+from authface.annotate.composition import SPLIT_NAMES, Counts
 from authface.annotate.dataset import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.annotate.shards import SHARD_KEY
@@ -17,7 +17,6 @@ from authface.photoset import Table
 
 FOLDERS = {"dataset": "data", "manifest": "manifest"}
 """Where the formats that `datasets` needs to be told of keep their files."""
-SPLIT_NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+SPLIT_NAMES: Final = ("train", "validation", "test")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.annotate import dataset
-from authface.annotate.composition import Counts
+from authface.annotate.composition import SPLIT_NAMES, Counts
 from authface.annotate.dataset import Inputs
 from authface.annotate.formats import FORMATS, Place
 from authface.annotate.settings import ExportSettings
@@ -180,7 +180,7 @@ def _state(
     return {
         "made_from": key,
         "rows": counts.rows,
-        "splits": dict(counts.splits),
+        "splits": {name: counts.splits[name] for name in SPLIT_NAMES if counts.splits[name]},
         "left_out": dict(counts.left_out),
         "annotators": list(inputs.annotators),
         "settings": settings.model_dump(mode="json", exclude={"to"}),

@@ -35,11 +35,6 @@ class Shards:
         for shard in self._open.values():
             shard.close()
 
-    @property
-    def splits(self) -> list[str]:
-        """Those that have rows."""
-        return [name for name in ("train", "validation", "test") if name in self._open]
-
     def add(self, row: dict[str, Any], size: int) -> None:
         """One more row of the split that its column `split` names; `size` is that of its image in bytes."""
         split = row["split"] or WHOLE
