@@ -18,6 +18,8 @@ from authface.photoset import PhotoSet, Provenance, Table
 from authface.records import Crop, Tags
 
 VERSION = 1
+PROSE = {"qwen"}
+"""Annotators who were not asked for tags: theirs are looked for within sentences."""
 MOST_CHARACTERS = 2000
 """Of an answer that are kept and read: 75 tokens of tags are some 400."""
 LOOP_TIMES = 4
@@ -138,7 +140,8 @@ def on_one_line(said: Said) -> str:
 
 def read(row: Tags, settings: TagsSettings) -> Tags:
     """The row with the tags that its answer says; without any it is ``failed: no_tags``."""
-    found = wording.words(row.answer, closed=settings.vocabulary == "closed", most=settings.max_tags)
+    closed, prose = settings.vocabulary == "closed", row.annotator in PROSE
+    found = wording.words(row.answer, closed=closed, most=settings.max_tags, prose=prose)
     if not found.tags:
         return replace(
             row, tags=(), tokens=0, status="failed", reason="no_tags", detail="nothing in the answer is a tag"

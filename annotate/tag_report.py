@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authface import images, report
+from authface.annotate.captions import PROSE
 from authface.annotate.tokens import MOST_TOKENS
 from authface.annotate.vocabulary import OTHER, VOCABULARY, prompt
 from authface.annotate.wording import words
@@ -53,7 +54,7 @@ def tally(annotator: str, table: Table[Tags]) -> Tally:
         found.tags.update((tag.group, tag.name) for tag in row.tags)
         found.long += row.tokens > MOST_TOKENS
         if row.answer:
-            said = words(row.answer, closed=True, most=1)
+            said = words(row.answer, closed=True, most=1, prose=annotator in PROSE)
             found.unknown.update(said.unknown)
             found.dropped += said.dropped
         sample = {"kept": found.kept, "failed": found.failed}.get(row.status)

@@ -64,6 +64,7 @@ _HEADING = re.compile(r":|\s[-–—=]+\s")
 _NUMBERING = re.compile(r"^[\s(]*(?:\d{1,3}|[a-z])[.)]\s+")
 _NOISE = " *_#>`'’()!?~+=.:<-–—"
 _JOINTS = re.compile(r"\b(?:and|with|plus|in front of)\b|\s&\s")
+_ARTICLES = re.compile(r"^(?:(?:an?|the)\s+)+")
 _RULE = re.compile(r"[a-z]+(?:[ -][a-z]+)*")
 
 
@@ -79,18 +80,20 @@ class Wording:
     """Pieces that are no tags: sentences, what is not there, too many words, digits, markup."""
 
 
-def words(text: str, *, closed: bool, most: int) -> Wording:
+def words(text: str, *, closed: bool, most: int, prose: bool = False) -> Wording:
     """The tags that `text` says, at most `most`, the first in the vocabulary's order; `closed`: of the vocabulary only.
 
-    Applied to the prompt of its own tags it gives the same tags again.
+    `prose` looks for them within sentences too. Applied to the prompt of its own tags it gives the same tags again.
     """
     found: dict[str, None] = {}
     unknown: dict[str, None] = {}
     dropped = 0
     for piece in _without_denied(_pieces(text)):
         names = known(piece.text) or _under(piece)
-        denied = not names and (_is_denied(piece.text) or _is_sentence(piece.text))
-        for part in [] if names or denied else [part.strip(_NOISE) for part in _JOINTS.split(piece.text)]:
+        if prose and not names and not _is_denied(piece.text):
+            names = _within(piece.text)
+        refused = not names and (_is_denied(piece.text) or _is_sentence(piece.text))
+        for part in [] if names or refused else [_bare(part) for part in _JOINTS.split(piece.text)]:
             if more := known(part):
                 names += more
             elif obeys(part):
@@ -98,7 +101,7 @@ def words(text: str, *, closed: bool, most: int) -> Wording:
             else:
                 dropped += 1
         found |= dict.fromkeys(names)
-        dropped += denied
+        dropped += refused
     tags = [Tag(name=name, group=GROUP_OF[name], confidence=CONFIDENCE) for name in found]
     others = [] if closed else [Tag(name=name, group=OTHER, confidence=CONFIDENCE) for name in unknown]
     return Wording(in_order([*tags, *others])[:most], tuple(unknown), dropped)
@@ -119,6 +122,28 @@ def known(piece: str) -> tuple[str, ...]:
 def _named(piece: str) -> tuple[str, ...]:
     names = _names()
     return next(((names[key],) for key in (even(piece), even(_lean(piece))) if key in names), ())
+
+
+def _within(text: str) -> tuple[str, ...]:
+    """The names that stand in a sentence, of two words or more, and single ones that mean one thing only."""
+    said, found, at = even(text).split(), list[str](), 0
+    while at < len(said):
+        for end in range(min(len(said), at + 5), at, -1):
+            *before, last = said[at:end]
+            whole = _names().get(" ".join(said[at:end]), "")
+            parts = (whole,) if whole and (before or whole in _HEADS | {"smiling"}) else ()
+            if not parts and all(f"{word} {last}" in _names() for word in before):
+                parts = _spans(before, last)
+            if parts:
+                found += parts
+                at = end - 1
+                break
+        at += 1
+    return tuple(found)
+
+
+def _bare(part: str) -> str:
+    return _ARTICLES.sub("", part.strip(_NOISE))
 
 
 def _under(piece: _Piece) -> tuple[str, ...]:

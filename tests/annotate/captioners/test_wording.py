@@ -63,9 +63,23 @@ def test_the_open_vocabulary_keeps_what_obeys_and_counts_it() -> None:
     assert [tag.group for tag in found.tags] == ["expression", "other", "other"]
 
 
-@given(TEXT, st.booleans(), st.integers(0, 8))
-def test_no_text_makes_a_tag_outside_the_rules_and_a_prompt_reads_as_itself(text: str, closed: bool, most: int) -> None:
-    found = words(text, closed=closed, most=most)
+def test_prose_is_searched_where_it_is_what_there_is() -> None:
+    text = (
+        "A black and white portrait of an elderly man with a white beard. His skin texture is highly detailed, and strong "
+        "shadows fall on a dark background; he is not wearing glasses. The shallow depth of field isolates him."
+    )
+    found = words(text, closed=True, most=40, prose=True)
+    assert prompt(found.tags) == (
+        "elderly, beard, detailed skin texture, deep shadows, black and white, shallow depth of field, dark background"
+    )
+    assert said(text) < {tag.name for tag in found.tags}
+
+
+@given(TEXT, st.booleans(), st.booleans(), st.integers(0, 8))
+def test_no_text_makes_a_tag_outside_the_rules_and_a_prompt_reads_as_itself(
+    text: str, closed: bool, prose: bool, most: int
+) -> None:
+    found = words(text, closed=closed, most=most, prose=prose)
     assert len(found.tags) <= most
     for tag in found.tags:
         assert tag.name in VOCABULARY.get(tag.group, ()) or (not closed and tag.group == "other" and obeys(tag.name))
