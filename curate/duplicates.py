@@ -26,7 +26,15 @@ FREQUENCIES = 12
 """Lowest frequencies of the hash, each way."""
 BITS = FREQUENCIES * FREQUENCIES
 RADIUS = 17
-"""Bits in which near duplicates differ at most."""
+"""Bits in which near duplicates differ at most.
+
+Of copies of 170 portraits (JPEG 20 and 50, half and 1.7 times the size, 5 and 10 % cropped, brighter, warmer, blurred,
+turned by 2 degrees, several at once) 99.5 % lie within 17 bits where the photo has a megapixel or more and 97 % where
+it has 300 px; two people who pose eight times each under one light differ by 27 bits and more from pose to pose. Among
+10,235 portraits 357 pairs lie within, 174 of them equal; of the 45 from 8 to 17 one looked like two people. From 24
+bits on strangers come, half as many again with each bit, which leaves two or three pairs within 17. A set of a million
+has ten thousand times as many pairs: there 2 % of the faces would be lost to strangers at 17, 0.7 % at 14.
+"""
 SIDE = 32
 """Pixels the face is seen at."""
 SIDE_IN_EYES, EYES_DOWN = 2.8, 0.286

@@ -222,7 +222,8 @@ def split(
         console.log("split: nothing to do")
         return _outcome(list(photoset.people), {})
     if embedded:
-        run(Embed(photoset.root, settings), parts, photoset.embeddings, console, workers=workers, cluster=cluster)
+        step = Embed(photoset.root, settings)
+        run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
     theirs, paths = _rivals(photoset, settings, folders, console, workers)
     faces = read_faces(photoset, parts, embedded=embedded)
     cohort = cohort_of(faces.vectors) if settings.cohort == "set" else None
