@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from authface.errors import AuthfaceError, UsageError, one_line
 
@@ -18,7 +18,8 @@ _LOGIN = "set HF_TOKEN, or run: hf auth login"
 
 def check_name(repo_id: str) -> None:
     """Raise UsageError for what is no ``owner/name``."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not listed
 
     try:
         validate_repo_id(repo_id)
@@ -86,7 +87,7 @@ def repository(repo_id: str, *, public: bool) -> Repository:
     import huggingface_hub
 
     check_name(repo_id)
-    huggingface_hub.utils.disable_progress_bars()
+    _quiet()
     token = huggingface_hub.get_token()
     if not token:
         raise UsageError(f"no token of the hub: {_LOGIN}")
@@ -98,15 +99,25 @@ def download(repo_id: str, patterns: Sequence[str]) -> Path:
     import huggingface_hub
 
     check_name(repo_id)
-    huggingface_hub.utils.disable_progress_bars()
+    _quiet()
     with _told(huggingface_hub.get_token() or "", f"get {repo_id}"):
         return Path(huggingface_hub.snapshot_download(repo_id, repo_type="dataset", allow_patterns=list(patterns)))
+
+
+def _quiet() -> None:
+    """Switch off the library's own bars."""
+    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented, not listed
+
+    disable_progress_bars()
 
 
 @contextmanager
 def _told(token: str, what: str) -> Iterator[None]:
     """Raise what the hub or the network says as an AuthfaceError of one line, without the token."""
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    # The errors of the HTTP client, which is another one from release to release.
+    clients = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
 
     def line(problem: str, error: BaseException) -> AuthfaceError:
         text = f"cannot {what}: {problem}"
@@ -122,6 +133,6 @@ def _told(token: str, what: str) -> Iterator[None]:
         refused[404] = "there is no such repository, or the token may not see it"
         said = (getattr(error, "server_message", "") or str(error)).strip()
         raise line(refused.get(status, f"HTTP {status}: {one_line(said, 160)}"), error) from error
-    except (*HfHubHTTPError.__bases__, RuntimeError, ValueError) as error:  # its bases are the HTTP client's own errors
+    except (*clients, RuntimeError, ValueError) as error:
         problem = f"{type(error).__name__}: {one_line(error, 160)}; check the connection, run the same command again"
         raise line(problem, error) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ PATTERN = "manifest/*.parquet"
 NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256")
 """Columns by which a table is known as a manifest."""
 MOST_URL = 8192
+ANNOTATOR = r"^[a-z0-9][a-z0-9-]{0,39}$"
 
 Text = Annotated[str, Field(max_length=2000)]
 Number = FiniteFloat | None
@@ -32,7 +34,7 @@ class EntryTag(_Model):
     name: Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[\w' -]+$")]
     group: Annotated[str, Field(max_length=40, pattern=r"^[a-z]+$")]
     confidence: Annotated[float, Field(ge=0, le=1)]
-    annotator: Annotated[str, Field(max_length=40, pattern=r"^[a-z0-9][a-z0-9-]*$")]
+    annotator: Annotated[str, Field(pattern=ANNOTATOR)]
 
 
 class EntryScore(_Model):
@@ -141,11 +143,10 @@ class Manifest:
                 yield Origin(**{name: one_line(row.get(name) or "", MOST_URL) for name in names})
 
     def annotators(self) -> list[str]:
-        """Whose tags it holds."""
-        found = {
-            tag["annotator"] for batch in self._batches(["tags"]) for tags in batch["tags"].to_pylist() for tag in tags
-        }
-        return sorted(one_line(name, 60) for name in found)
+        """Whose tags it holds; a name that is none makes its row a bad one."""
+        batches = (batch["tags"].to_pylist() for batch in self._batches(["tags"]))
+        found = {str(tag["annotator"]) for rows in batches for tags in rows for tag in tags or ()}
+        return sorted(name for name in found if re.fullmatch(ANNOTATOR, name))
 
     def entries(self, photo_ids: Collection[str]) -> Iterator[Entry | BadRow]:
         """The rows of some photos, or why one is none."""

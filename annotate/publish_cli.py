@@ -143,5 +143,5 @@ def _rebuilt_text(done: Rebuilt, set: Path, manifest: str) -> str:
     elif done.drift["no_address"]:
         lines.append(f"next: authface curate fetch {here} --from folder PHOTOS, then {again}")
     else:
-        lines.append(f"next: authface annotate export {here}")
+        lines.append(f"next: authface annotate export {here} --resolve union")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ COMMANDS = """
     demo app doctor status why estimate restore
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
     curate balance
-    annotate tags|annotate import|annotate compare|annotate export|annotate push
+    annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train prior|train controlnet
     evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
     models list|models pull|models verify
@@ -29,7 +29,7 @@ COMMON_FLAGS = {
 }  # fmt: skip
 RUN_COMMANDS = {
     "demo", "restore", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
-    "annotate import",
+    "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
 }  # fmt: skip

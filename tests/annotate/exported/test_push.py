@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
-import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,10 +16,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from authface.annotate.export import export
 from authface.annotate.settings import ExportSettings
 from authface.annotate.terms import NO_DERIVATIVES, RESERVED, UNKNOWN, UNSPLASH, Publisher
+from authface.cli import main
 from authface.console import Console
 from authface.decisions import Decision
 from authface.photoset import PhotoSet
@@ -153,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 404:
             self.send_header("x-error-code", "RepoNotFound")
-        self.send_header("etag", f'"{"e" * 40}"')
+        self.send_header("etag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("x-repo-commit", "c" * 40)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
@@ -175,13 +177,45 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
-def authface(*words: object, hub: Hub, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
-    given = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(home)}
-    command = [sys.executable, "-m", "authface.cli", "annotate", *map(str, words)]
-    done = subprocess.run(command, env=kept | given | environment, capture_output=True, text=True, check=False)
-    assert TOKEN not in done.stdout + done.stderr
-    return done
+@dataclass
+class Done:
+    """What a command said."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def authface(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `authface annotate` here, with the hub's address and a token; constants of its client by their names."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+
+    def run(*words: object, token: str = TOKEN, endpoint: str = "", offline: bool = False) -> Done:
+        monkeypatch.setenv("HF_TOKEN", token)
+        monkeypatch.setattr(constants, "ENDPOINT", endpoint or hub.url)
+        template = f"{endpoint or hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(sys, "argv", ["authface", "annotate", *map(str, words)])
+        close_session()
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        done = Done(code, *capsys.readouterr())
+        assert TOKEN not in done.stdout + done.stderr
+        return done
+
+    return run
 
 
 MIXED: list[dict[str, Any]] = [
@@ -202,12 +236,12 @@ def crops_in(data: bytes) -> list[str]:
 
 
 def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
-    hub: Hub, make_set: MakeSet, tmp_path: Path
+    hub: Hub, authface: Run, make_set: MakeSet, tmp_path: Path
 ) -> None:
     photoset = make_set(tmp_path / "set", MIXED)
     export(photoset, ExportSettings(), Console())
     photos = list(photoset.photos)
-    done = authface("push", photoset.root, "anna/faces", "--json", hub=hub, home=tmp_path)
+    done = authface("push", photoset.root, "anna/faces", "--json")
     assert done.returncode == 0, done.stderr
     said, repo = json.loads(done.stdout), hub.repos["anna/faces"]
     assert repo.private and set(repo.files) == set(said["files"])
@@ -237,40 +271,49 @@ def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
     whole = datasets.load_dataset(str(local), "manifest", cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in whole.items()} == {"train": 6, "test": 1}
     assert dataset_ids(photoset.root / "exports" / "hub") == {photo.id for photo in photos}
+    again = authface("rebuild", "anna/faces", tmp_path / "new", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["drift"] == {"no_address": 6, "to_fetch": 1}
+    unknown = authface("rebuild", "anna/nothing", tmp_path / "new")
+    assert unknown.returncode == 1 and "no such repository" in unknown.stderr and unknown.stderr.count("\n") == 1
 
 
-def test_all_of_it_may_go_and_replaces_what_was_there(hub: Hub, make_set: MakeSet, tmp_path: Path) -> None:
+def test_all_of_it_may_go_and_replaces_what_was_there(
+    hub: Hub, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
     photoset = make_set(tmp_path / "set", [{}, {"licence": "unknown"}])
     folder = export(photoset, ExportSettings(), Console()).folder
     hub.repos["anna/faces"] = Repo(True, {"data/old.parquet": b"old", "manifest/old.parquet": b"old", "mine.txt": b"m"})
-    done = authface("push", photoset.root, "anna/faces", "--i-hold-the-rights", hub=hub, home=tmp_path)
+    done = authface("push", photoset.root, "anna/faces", "--i-hold-the-rights")
     assert done.returncode == 0, done.stderr
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     del files["photo_ids.txt"]
     assert hub.repos["anna/faces"].files == files | {"mine.txt": b"m"}
-    done = authface("push", photoset.root, "anna/faces", "--no-pixels", hub=hub, home=tmp_path)
+    done = authface("push", photoset.root, "anna/faces", "--no-pixels")
     assert done.returncode == 0, done.stderr
     assert {name.partition("/")[0] for name in hub.repos["anna/faces"].files} == {
         "manifest", "mine.txt", "README.md", "authface.json"
     }  # fmt: skip
 
 
-def test_a_dry_run_says_what_would_go_and_asks_nobody(hub: Hub, make_set: MakeSet, tmp_path: Path) -> None:
+def test_a_dry_run_says_what_would_go_and_asks_nobody(
+    hub: Hub, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
     photoset = make_set(tmp_path / "set", MIXED)
     export(photoset, ExportSettings(), Console())
     before = sorted(photoset.root.rglob("*"))
-    done = authface("push", photoset.root, "anna/faces", "--dry-run", hub=hub, home=tmp_path)
+    done = authface("push", photoset.root, "anna/faces", "--dry-run")
     assert done.returncode == 0 and "nothing was sent" in done.stdout
     assert f"3  without pixels: {UNSPLASH}" in done.stdout and "7 rows, 2 with pixels" in done.stdout
     assert not hub.received and not hub.repos and sorted(photoset.root.rglob("*")) == before
 
 
-def test_what_is_wrong_is_one_line(hub: Hub, make_set: MakeSet, tmp_path: Path) -> None:
+def test_what_is_wrong_is_one_line(hub: Hub, authface: Run, make_set: MakeSet, tmp_path: Path) -> None:
     photoset = make_set(tmp_path / "set", MIXED)
     root = photoset.root
 
-    def told(words: str, code: int, *flags: str, name: str = "anna/faces", **environment: str) -> None:
-        done = authface("push", root, name, *flags, hub=hub, home=tmp_path, **environment)
+    def told(words: str, code: int, *flags: str, name: str = "anna/faces", **how: Any) -> None:
+        done = authface("push", root, name, *flags, **how)
         errors = [line for line in done.stderr.splitlines() if not line.startswith(("push: ", "publication: "))]
         assert done.returncode == code and len(errors) == 1, done.stderr
         assert words in done.stderr
@@ -278,10 +321,10 @@ def test_what_is_wrong_is_one_line(hub: Hub, make_set: MakeSet, tmp_path: Path) 
     told("run authface annotate export", 2)
     export(photoset, ExportSettings(), Console())
     told("write OWNER/faces", 2, name="faces")
-    told("hf auth login", 2, HF_TOKEN="")
-    told("does not accept the token", 1, HF_TOKEN="hf_" + "b" * 34)
-    told("HF_HUB_OFFLINE", 1, HF_HUB_OFFLINE="1")
-    told("check the connection", 1, HF_ENDPOINT="http://127.0.0.1:9")
+    told("hf auth login", 2, token="")
+    told("does not accept the token", 1, token="hf_" + "b" * 34)
+    told("HF_HUB_OFFLINE", 1, offline=True)
+    told("check the connection", 1, endpoint="http://127.0.0.1:9")
     hub.repos["anna/faces"] = Repo(private=False)
     told("--public", 2)
     assert hub.repos["anna/faces"].files == {}
