@@ -44,24 +44,23 @@ class Counts:
 
     @property
     def kappa(self) -> Kappa | None:
-        """Cohen's kappa; None where one word holds of every crop for both, so that chance explains all."""
+        """Cohen's kappa; None where it says nothing."""
         return kappa(self.both, self.only_first, self.only_second, self.neither)
 
 
 def kappa(both: int, only_first: int, only_second: int, neither: int) -> Kappa | None:
     """Cohen's kappa of a 2 x 2 table with its large-sample interval, cut to -1..1.
 
-    Variance as Fleiss, Cohen and Everitt (1969), equation 13, for two categories. None where it is not defined.
+    Variance as Fleiss, Cohen and Everitt (1969), for two categories. None where one of the two says the
+    same of every crop: kappa is then 0, or not defined, whatever the other says.
     """
     total = both + only_first + only_second + neither
-    if not total:
+    if 0 in (both + only_first, both + only_second, neither + only_first, neither + only_second):
         return None
     cells = [[both / total, only_first / total], [only_second / total, neither / total]]
     rows = [sum(cells[i]) for i in (0, 1)]
     columns = [cells[0][i] + cells[1][i] for i in (0, 1)]
     seen, chance = cells[0][0] + cells[1][1], rows[0] * columns[0] + rows[1] * columns[1]
-    if math.isclose(chance, 1.0):
-        return None
     value = (seen - chance) / (1 - chance)
     rest = 1 - value
     agreeing = sum(cells[i][i] * (1 - (rows[i] + columns[i]) * rest) ** 2 for i in (0, 1))

@@ -118,6 +118,7 @@ def _told(token: str, what: str) -> Iterator[None]:
 
     # The errors of the HTTP client, which is another one from release to release.
     clients = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
+    broken: tuple[type[Exception], ...] = (*clients, RuntimeError, ValueError)
 
     def line(problem: str, error: BaseException) -> AuthfaceError:
         text = f"cannot {what}: {problem}"
@@ -133,6 +134,6 @@ def _told(token: str, what: str) -> Iterator[None]:
         refused[404] = "there is no such repository, or the token may not see it"
         said = (getattr(error, "server_message", "") or str(error)).strip()
         raise line(refused.get(status, f"HTTP {status}: {one_line(said, 160)}"), error) from error
-    except (*clients, RuntimeError, ValueError) as error:
+    except broken as error:
         problem = f"{type(error).__name__}: {one_line(error, 160)}; check the connection, run the same command again"
         raise line(problem, error) from error
