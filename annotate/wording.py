@@ -131,7 +131,7 @@ def _within(text: str) -> tuple[str, ...]:
         for end in range(min(len(said), at + 5), at, -1):
             *before, last = said[at:end]
             whole = _names().get(" ".join(said[at:end]), "")
-            parts = (whole,) if whole and (before or whole in _HEADS | {"smiling"}) else ()
+            parts: tuple[str, ...] = (whole,) if whole and (before or whole in _HEADS | {"smiling"}) else ()
             if not parts and all(f"{word} {last}" in _names() for word in before):
                 parts = _spans(before, last)
             if parts:

@@ -65,8 +65,8 @@ def test_the_open_vocabulary_keeps_what_obeys_and_counts_it() -> None:
 
 def test_prose_is_searched_where_it_is_what_there_is() -> None:
     text = (
-        "A black and white portrait of an elderly man with a white beard. His skin texture is highly detailed, and strong "
-        "shadows fall on a dark background; he is not wearing glasses. The shallow depth of field isolates him."
+        "A black and white portrait of an elderly man with a white beard. His skin texture is highly detailed, and "
+        "strong shadows fall on a dark background; he is not wearing glasses. The shallow depth of field isolates him."
     )
     found = words(text, closed=True, most=40, prose=True)
     assert prompt(found.tags) == (
