@@ -69,7 +69,7 @@ class Parquet:
 
     def add(self, row: dict[str, Any]) -> None:
         """One more row."""
-        self._shards.add(row, len(row["image"]["bytes"]))
+        self._shards.add(row, len(row["image"]["bytes"]) + len(json.dumps(without_pixels(row))))
 
 
 class Manifest(Parquet):

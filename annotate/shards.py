@@ -14,14 +14,14 @@ SHARD_KEY = 16
 the card's patterns alone: without it, any two folders of one name would open as the one that came first."""
 GROUP_ROWS = 100
 """Rows of a Parquet row group at most, the unit that is held in memory and that readers fetch."""
-GROUP_BYTES = 32_000_000
-"""Bytes of images of a row group at most, but for a single larger one."""
+GROUP_BYTES = 16_000_000
+"""Bytes of a row group at most, but for a single larger row."""
 WHOLE = "train"
 """Split of rows that have none."""
 
 
 class Shards:
-    """Rows into ``<folder>/<split>-<key>-00000.parquet`` and on, each file of at most `limit` bytes of images."""
+    """Rows into ``<folder>/<split>-<key>-00000.parquet`` and on, each file of at most `limit` bytes."""
 
     def __init__(self, folder: Path, schema: pa.Schema, key: str, limit: int) -> None:
         folder.mkdir(parents=True)
@@ -36,7 +36,7 @@ class Shards:
             shard.close()
 
     def add(self, row: dict[str, Any], size: int) -> None:
-        """One more row of the split that its column `split` names; `size` is that of its image in bytes."""
+        """One more row of the split that its column `split` names; `size` is at least what it takes in bytes."""
         split = row["split"] or WHOLE
         shard = self._open.get(split)
         if shard is None or shard.written + size > self._limit:
@@ -55,7 +55,7 @@ class _Shard:
     def __init__(self, path: Path, schema: pa.Schema, number: int) -> None:
         self.number = number
         self.written = 0
-        """Bytes of images."""
+        """Bytes at most."""
         self._schema = schema
         self._writer = _writer(path, schema)
         self._group: list[dict[str, Any]] = []
@@ -86,10 +86,10 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer that packs all but PNG, which is packed already, and whose index lets readers fetch single pages."""
     import pyarrow.parquet as pq
 
-    packed: Any = dict.fromkeys(_leaves(schema), "zstd")
-    if "image" in schema.names:
-        packed["image.bytes"] = "none"
-    return pq.ParquetWriter(path, schema, compression=packed, write_page_index=True)
+    image = "image.bytes"
+    words = [name for name in _leaves(schema) if name != image]
+    packed = dict.fromkeys(words, "zstd") | ({image: "none"} if "image" in schema.names else {})
+    return pq.ParquetWriter(path, schema, compression=packed, use_dictionary=words, write_page_index=True)
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

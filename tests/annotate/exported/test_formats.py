@@ -25,6 +25,7 @@ from authface.annotate.settings import ExportSettings
 from authface.annotate.vocabulary import VOCABULARY
 from authface.choice import choice_table
 from authface.console import Console
+from authface.curate.forget import forget
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place
 from authface.photoset import PhotoSet, Provenance
@@ -235,3 +236,16 @@ def test_a_killed_export_leaves_the_old_one_and_the_next_mends_it(
     assert not list(photoset.root.glob(".tmp-*"))
     png = loaded(done.folder, tmp_path)["train"].with_format("arrow")[0]["image"][0].as_py()["bytes"]
     assert Image.open(io.BytesIO(png)).size == (64, 64)
+
+
+def test_a_forgotten_photo_takes_the_exports_that_hold_it_along(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    (gone, *_), settings = list(photoset.photos), ExportSettings(annotators=("measured",))
+    for format in ("webdataset", "kohya"):
+        export(photoset, settings.model_copy(update={"format": format}), Console())
+    forget(photoset, [gone], reason="asked", dry_run=False)
+    assert not [path for path in photoset.root.glob("exports/**/*") if path.is_file()]
+    done = export(photoset, settings.model_copy(update={"format": "webdataset"}), Console())
+    assert done.rows == 5 and gone.id not in dataset_ids(done.folder)
+    other = next(photo for photo in photoset.photos if photo.id == next(iter(kept(photoset).values())).photo_id)
+    assert other.id in dataset_ids(done.folder)
