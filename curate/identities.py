@@ -2,6 +2,12 @@
 
 Joining all that are alike one by one chains people together: A looks like B and B like C. Here two groups become one
 only if their faces are alike on average (average linkage, Sokal and Michener 1958), the likeliest pairs first.
+
+With dlib's network on 1,928 portraits, most of them of East Asians and few of one person: a limit of 0.93 for the dot
+product makes groups of up to 586 faces. A `Likeness` of 4.5 makes 143 groups of two to five, half of which look like
+one person: one face in 25 stands beside a stranger. Put among them, two people who pose eight times each and two with
+two photos each come together and with nobody else, but for two poses with eyes shut that stand apart. For splits it
+does no harm to keep two strangers together; to say who is who it would.
 """
 
 from __future__ import annotations
@@ -59,8 +65,8 @@ class Sets:
 def make_index(vectors: NDArray[np.float32]) -> Any:
     """A FAISS index by dot product of (n, length) unit vectors: exact for few, an inverted file for many.
 
-    The file has about 4 sqrt(n) cells. Of true neighbours above a likeness of 0.9 it finds over 99 % (see
-    benchmarks/neighbours.py). Memory: the vectors once more, 0.5 GB for a million of 128 numbers.
+    The file has about 4 sqrt(n) cells, `PROBES` of which are looked into; what it finds is measured by
+    benchmarks/neighbours.py. Memory: the vectors once more, 0.5 GB for a million of 128 numbers.
     """
     import faiss
     import numpy as np

@@ -100,10 +100,10 @@ def save_tiny_llava(folder: Path, seed: int = 0) -> None:
         chat_template=TEMPLATE,
     )
     vision = CLIPVisionConfig(
-        image_size=56, patch_size=14, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+        image_size=56, patch_size=14, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2
     )
     text = MistralConfig(
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=2, initializer_range=0.5, max_position_embeddings=4096,
     )  # fmt: skip
     config = LlavaNextConfig(

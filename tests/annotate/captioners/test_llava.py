@@ -182,6 +182,14 @@ def test_a_broken_model_and_a_missing_extra_are_one_line(
         opened(llava, four_bit=True)
 
 
+def test_four_bits_answer_and_batch(photoset: PhotoSet, llava: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="the extra authface[4bit]")
+    small = opened(llava, batch=6, four_bit=True)
+    photos = pixels(photoset, small)
+    assert "Linear4bit" in {type(layer).__name__ for layer in small._model.modules()}
+    assert small.answer(photos) != opened(llava, batch=6).answer(photos)
+
+
 def test_a_folder_is_known_by_its_weights_and_texts(llava: Path, tmp_path: Path) -> None:
     import shutil
 
