@@ -13,9 +13,9 @@ import random
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any
 
 from authface import images
@@ -88,7 +88,8 @@ class Openai:
         """See that the server is there. Raises AuthfaceError."""
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._client = _client(self.settings)
-        self._pool = ThreadPoolExecutor(self.settings.concurrency, "ask")
+        # Its threads are daemons: Ctrl-C does not wait for what a slow server has not answered.
+        self._pool = ThreadPool(self.settings.concurrency)
         _get_models(self._client, self.settings)
 
     def prepare(self, photoset: PhotoSet, crop: Crop) -> bytes:
@@ -98,11 +99,10 @@ class Openai:
     def answer(self, photos: Sequence[bytes], *, penalty: bool = False) -> list[Said]:
         """Raises AuthfaceError where the key or the model is refused, or too many photos in a row got no answer."""
         try:
-            return list(self._pool.map(partial(self._answer, penalty=penalty), photos))
+            return list(self._pool.imap(partial(self._answer, penalty=penalty), photos))
         except BaseException:
             self._ended.set()
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._client.close()  # ends what is under way, which Ctrl-C would wait for
+            self._pool.terminate()
             raise
 
     def _answer(self, photo: bytes, penalty: bool) -> Said:
@@ -218,6 +218,5 @@ def _send(client: httpx.Client, method: str, path: str, settings: OpenaiSettings
             if key := _key():
                 text = text.replace(key, "***")
             return Reply(response.status_code, dict(response.headers), text)
-    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, RuntimeError, OSError) as error:
-        # RuntimeError: the client was closed because the run ends.
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
         return Reply(problem=one_line(f"{type(error).__name__}: {error}".rstrip(": "), 160))
