@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -234,6 +235,25 @@ def test_no_server_is_one_line_and_loses_nothing(photoset: PhotoSet) -> None:
         error = CliRunner().invoke(app, [*words, *more]).exception
         assert isinstance(error, AuthfaceError) and str(error).startswith(f"no server at {server.url} (")
     assert len(rows(photoset)) == 6
+
+
+def test_ctrl_c_does_not_wait_for_a_slow_server(photoset: PhotoSet) -> None:
+    over, asked = threading.Event(), threading.Event()
+
+    def answer(number: int, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        asked.set()
+        over.wait(120)
+        return 0, {}, b""
+
+    with serving(answer) as server:
+        words = ["annotate", "tags", str(photoset.root), "--with", "openai"]
+        command = [sys.executable, "-m", "authface.cli", *words, "-O", f"annotate.tags.openai.base_url={server.url}"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+            assert asked.wait(60)
+            process.send_signal(signal.SIGINT)
+            assert "run the same command again" in process.communicate(timeout=60)[1]
+        over.set()
+    assert process.returncode == 130 and not rows(photoset)
 
 
 @pytest.mark.parametrize(

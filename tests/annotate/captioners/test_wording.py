@@ -39,7 +39,7 @@ def said(text: str, *, closed: bool = True, most: int = 100) -> set[str]:
         ("woman with gold hoop earrings and a black felt hat", {"earrings", "hat"}),
         ("smiling and looking at the viewer", {"smiling", "looking at the camera"}),
         ("visible skin pores, beauty mark, crow's feet", {"skin pores", "moles", "wrinkles"}),
-        ("The woman is smiling. She has long hair.", set()),
+        ("The woman is smiling. She is shown with long hair.", set()),
         ("no glasses, hat, or earrings, beard", {"beard"}),
         ("glasses (no), hat - none, scarf: absent, possibly a necklace, not smiling", set()),
         ("<think>no hat? a hat</think> glasses", {"glasses"}),
@@ -92,7 +92,8 @@ def test_no_text_makes_a_tag_outside_the_rules_and_a_prompt_reads_as_itself(
     st.sampled_from([name for name in NAMES if not name.startswith("no ")]),
     st.sampled_from(
         ["no {}", "without {}", "{} absent", "not {}", "no visible {}", "non-{}", "{}: none", "{} - no", "{} (none)",
-         '{{"{}": false}}', '"{}": null', "{}: No", "neither {} nor hat", "no hat, {}, or beard", "possibly {}"]
+         '{{"{}": false}}', '"{}": null', "{}: No", "neither {} nor hat", "no hat, {}, or beard", "possibly {}",
+         "no hat and {}", "without a hat or {}"]
     ),
 )  # fmt: skip
 def test_what_is_not_there_is_no_tag(name: str, form: str) -> None:
