@@ -18,7 +18,7 @@ class MeasuredSettings(Settings):
     """Least turn of a turned head, degrees."""
     tilted: float = 12
     """Least tilt of a tilted head, degrees in the photo."""
-    smile: float = 0.635
+    smile: float = 0.645
     """Least breadth of the inner lips over the eyes' outer distance plus how far the lower one hangs."""
     mouth_open: float = 0.034
     """Least gap of the lips over the distance of the eyes' outer corners."""
@@ -30,7 +30,7 @@ class MeasuredSettings(Settings):
     """Least contrast of the clearer iris with what flanks it, over the skin, where the gaze is judged."""
     gaze_camera: float = 0.22
     """Largest distance, mean of both irises, from where they would look at the camera, of half the eye's width."""
-    gaze_aside: float = 0.34
+    gaze_aside: float = 0.295
     """Least such distance of a look aside."""
     sharp_face: float = 0.35
     """Faces less sharp than this (middle over coarse detail) say nothing of skin or depth of field."""
