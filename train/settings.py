@@ -35,22 +35,30 @@ class TrainSettings(Settings):
     """After the warm-up: stay, or fall to zero at the last step."""
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit` keeps both moments in 8 bits (bitsandbytes, CUDA): a quarter of AdamW's memory for them."""
     clip: float = Field(default=1.0, gt=0)
     """Largest norm of the gradient."""
     ema: float = Field(default=0.999, ge=0, lt=1)
     """Decay of the moving average that becomes the model; it begins lower and rises. 0 keeps the last weights."""
+    ema_device: Literal["same", "cpu"] = "same"
+    """Where the moving average lies: `cpu` spares a GPU the weights once more, and costs a copy of them a step."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16 computes in bfloat16 over float32 weights; auto takes it on CUDA. Weights in bfloat16 would not move at
     the paper's learning rate of 5e-7."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
+    channels_last: bool = False
+    """Lay images out as tensor cores read them: faster on GPUs in half precision."""
+    compile: bool = False
+    """Compile the trained network with torch.compile: minutes at the start, faster steps after."""
     save_every: int = Field(default=500, ge=1)
     keep: int = Field(default=2, ge=1)
     """Checkpoints that are kept."""
     validate_every: int = Field(default=500, ge=0)
     """Steps between validation pictures, which also come after the last step; 0 draws none."""
     validate_count: int = Field(default=4, ge=1)
-    """Faces (the first of the dataset) in a validation picture."""
+    """Faces in a validation picture: the first of the dataset's split `validation`, else of `train`."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where metrics go beside training/metrics.jsonl."""
     loader_workers: int | None = Field(default=None, ge=0)
@@ -79,27 +87,82 @@ class AutoencoderSettings(TrainSettings):
         return self
 
 
-class PriorSettings(TrainSettings):
-    """Stage I: the U-Net on captioned faces, by SDXL's own objective."""
+class DiffusionSettings(TrainSettings):
+    """What both stages share."""
 
-    out: Path = Path("models/prior")
-    prompt_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of images shown with the empty prompt, which stage II and guidance need."""
+    snr_gamma: float = Field(default=0, ge=0)
+    """Weight each timestep's error by min(SNR, gamma) / SNR (Hang et al. 2023; 5 is theirs); 0 weights all alike,
+    as the paper does."""
     validate_steps: int = Field(default=20, ge=1)
     """Denoising steps of a validation picture."""
     cache: Path | None = None
     """Folder of cached latents and text embeddings; None takes training/cache in `out`."""
 
 
-class ControlNetSettings(TrainSettings):
-    """Stage II: a ControlNet on degraded faces over the frozen prior (equation 1)."""
+class PriorSettings(DiffusionSettings):
+    """Stage I: the U-Net on captioned faces, by SDXL's own objective."""
+
+    out: Path = Path("models/prior")
+    prompts: Literal["all", "semantic"] = "all"
+    """`semantic` leaves the photographic tags out (the paper's ablation): the dataset's column prompt_semantic."""
+    prompt_dropout: float = Field(default=0.1, ge=0, le=1)
+    """Share of images shown with the empty prompt, which stage II and guidance need."""
+    train_text: bool = False
+    """Train the text encoders too: for a family that begins with random ones, as `tiny` does."""
+    lora_rank: int = Field(default=0, ge=0)
+    """Train adapters of this rank (LoRA) on the U-Net's attention in place of all its weights; 0 trains all."""
+    lora_alpha: float = Field(default=0, ge=0)
+    """Scale of the adapters over their rank; 0 takes the rank itself."""
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PriorSettings:
+        if self.lora_rank and self.train_text:
+            raise ValueError("train_text trains whole encoders: it goes with lora_rank = 0")
+        return self
+
+
+class FacialSettings(Settings):
+    """The time-aware latent facial feature loss (equations 2 and 3): see authface.train.facial.
+
+    The paper prints neither lambda nor the discriminators; defaults marked * are chosen here.
+    """
+
+    weight: Literal["time", "constant", "off"] = "time"
+    """How the loss counts at timestep t: by equation 3, by `constant` at every t, or never (the paper's ablations)."""
+    m: float = -0.5
+    """Where equation 3 peaks: at t = sigmoid(m)."""
+    s: float = Field(default=1.0, gt=0)
+    """How wide equation 3 is, in units of logit t."""
+    jacobian: bool = False
+    """Divide equation 3 by t (1 - t), which makes it the density of SD3's logit-normal."""
+    norm: Literal["pdf", "peak", "mean"] = "pdf"
+    """Scale of equation 3: as printed (peak 0.399), its peak 1, or its mean over t 1."""
+    constant: float = Field(default=0.2, ge=0)
+    """Weight of `constant`; 0.2 is the mean of equation 3, so that both spend alike *."""
+    adversarial: float = Field(default=0.01, ge=0)
+    """lambda_d, of the discriminators' verdict *."""
+    style: float = Field(default=2.0, ge=0)
+    """lambda_s, of the distance of their features' Gram matrices *; GFP-GAN's ratio to lambda_d is 200."""
+    adaptive: float = Field(default=0, ge=0)
+    """Above 0: scale the loss so that its gradient at the ControlNet's last layer is this share of equation 1's *."""
+    start: int = Field(default=0, ge=0)
+    """Steps before the loss counts, while the discriminators already learn *."""
+    cut: float = Field(default=0.02, ge=0, lt=1)
+    """Faces at timesteps where the weight is below this share of its peak are left out of it *."""
+    share_eyes: bool = True
+    """One discriminator for both eyes, the right one mirrored; false gives each its own, as GFP-GAN has *."""
+    oversample: int = Field(default=1, ge=1, le=4)
+    """Samples a side of a region over GFP-GAN's (10 for eyes, 15 for the mouth) *."""
+    lr: float = Field(default=2e-3, gt=0)
+    """Learning rate of the discriminators (GFP-GAN's)."""
+
+
+class ControlNetSettings(DiffusionSettings):
+    """Stage II: a ControlNet on degraded faces over the frozen prior (equation 1 and the facial loss)."""
 
     model: str = "models/prior"
     out: Path = Path("models/authface")
     lr: float = Field(default=1e-4, gt=0)
     degradation: str = "gfpgan"
     """Name of the degradation model, see authface.degrade."""
-    validate_steps: int = Field(default=20, ge=1)
-    """Denoising steps of a validation picture."""
-    cache: Path | None = None
-    """Folder of cached latents and text embeddings; None takes training/cache in `out`."""
+    facial: FacialSettings = FacialSettings()
