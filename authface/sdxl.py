@@ -77,24 +77,33 @@ def _normalisation(vae: AutoencoderKL | AutoencoderTiny, like: torch.Tensor) -> 
     return means, vae.config.scaling_factor / torch.tensor(std, device=vae.device).view(1, -1, 1, 1)
 
 
+def tokenize(parts: Parts, prompts: Sequence[str]) -> torch.Tensor:
+    """(2, n, 77) tokens of `prompts` for both text encoders; longer ones are cut."""
+    import torch
+
+    return torch.stack([
+        tokenizer(list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt").input_ids
+        for tokenizer in (parts.tokenizer, parts.tokenizer_2)
+    ])  # fmt: skip
+
+
+def encode_tokens(tokens: torch.Tensor, text_encoder: Any, text_encoder_2: Any) -> TextEmbedding:
+    """Both text encoders over (2, n, 77) tokens."""
+    import torch
+
+    first, second = (
+        encoder(rows.to(encoder.device), output_hidden_states=True)
+        for rows, encoder in zip(tokens, (text_encoder, text_encoder_2), strict=True)
+    )
+    return TextEmbedding(torch.cat([first.hidden_states[-2], second.hidden_states[-2]], dim=-1), second[0])
+
+
 def encode_prompts(parts: Parts, prompts: Sequence[str]) -> TextEmbedding:
     """Both text encoders over `prompts`; longer ones are cut at 77 tokens, an empty one is encoded, not zeroed."""
     import torch
 
-    states, pooled = [], None
-    for tokenizer, encoder in (
-        (parts.tokenizer, parts.text_encoder),
-        (parts.tokenizer_2, parts.text_encoder_2),
-    ):
-        tokens = tokenizer(
-            list(prompts), padding="max_length", max_length=77, truncation=True, return_tensors="pt"
-        ).input_ids
-        with torch.no_grad():
-            output = encoder(tokens.to(encoder.device), output_hidden_states=True)
-        states.append(output.hidden_states[-2])
-        pooled = output[0]
-    assert pooled is not None  # the loop above ran
-    return TextEmbedding(torch.cat(states, dim=-1), pooled)
+    with torch.no_grad():
+        return encode_tokens(tokenize(parts, prompts), parts.text_encoder, parts.text_encoder_2)
 
 
 def time_ids(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
@@ -113,3 +122,40 @@ def loss_target(
         velocity: torch.Tensor = scheduler.get_velocity(latents, noise, timesteps)
         return velocity
     return noise
+
+
+def weighted_mse(
+    scheduler: DDPMScheduler, guess: torch.Tensor, target: torch.Tensor, timesteps: torch.Tensor, gamma: float
+) -> torch.Tensor:
+    """(n,) mean square of guess less target of each image, weighted by `snr_weight`, float32."""
+    errors: torch.Tensor = (guess.float() - target.float()).square().flatten(1).mean(1)
+    return errors * snr_weight(scheduler, timesteps, gamma)
+
+
+def clean_estimate(
+    scheduler: DDPMScheduler, noisy: torch.Tensor, guess: torch.Tensor, timesteps: torch.Tensor
+) -> torch.Tensor:
+    """The clean latents that a prediction amounts to, in one step, float32 (Song et al. 2021, DDIM, equation 12).
+
+    (z_t - sqrt(1 - abar) epsilon) / sqrt(abar), or sqrt(abar) z_t - sqrt(1 - abar) v for a predicted velocity.
+    """
+
+    kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].float().view(-1, 1, 1, 1)
+    clean: torch.Tensor = kept.sqrt() * noisy.float() - (1 - kept).sqrt() * guess.float()
+    if scheduler.config.prediction_type != "v_prediction":
+        clean = (noisy.float() - (1 - kept).sqrt() * guess.float()) / kept.sqrt()
+    return clean
+
+
+def snr_weight(scheduler: DDPMScheduler, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """(n,) weights of the error at each timestep: min(SNR, gamma) / SNR for epsilon, over SNR + 1 for a velocity.
+
+    Hang et al. 2023 (Min-SNR). `gamma` of 0 weights all alike.
+    """
+    import torch
+
+    if not gamma:
+        return torch.ones(len(timesteps), device=timesteps.device)
+    kept = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
+    snr: torch.Tensor = kept / (1 - kept)
+    return snr.clamp(max=gamma) / (snr + 1 if scheduler.config.prediction_type == "v_prediction" else snr)

@@ -13,9 +13,9 @@ import torch
 from authface import sdxl
 from authface.layout import write_family
 from authface.models import ModelSource, load, make_tiny, pick_device, resolve
-from authface.train.data import Batch, Draw, Faces
-from authface.train.loop import Outcome, fit
-from authface.train.picture import grid
+from authface.train.data import Batch, Draw, Faces, validation
+from authface.train.loop import Loss, Outcome, fit
+from authface.train.picture import Drawn, fidelity, grid
 from authface.train.settings import AutoencoderSettings
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class AutoencoderObjective:
     settings: AutoencoderSettings
     device: torch.device
     seed: int
+    critic: None = None
 
     @property
     def count(self) -> int:
@@ -77,7 +78,7 @@ class AutoencoderObjective:
         images = [self._patch(self.faces.rgb(draw.index, draw.flip), draw) for draw in draws]
         return ImageBatch(tuple(self.faces.id(draw.index) for draw in draws), sdxl.to_signed(np.stack(images)))
 
-    def loss(self, model: torch.nn.Module, batch: ImageBatch, random: torch.Generator) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, batch: ImageBatch, random: torch.Generator, step: int) -> Loss:
         """Mean |x - y| + mean (x - y)^2 over pixels in -1..1 + moments x pull."""
         n, _, height, width = batch.images.shape
         shape = (n, int(self.trained.vae.config.latent_channels), height // 8, width // 8)
@@ -85,14 +86,16 @@ class AutoencoderObjective:
         error = made.float() - batch.images
         means, deviations = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
         pull = means.square().mean() + (deviations - 1).square().mean()
-        loss: torch.Tensor = error.abs().mean() + error.square().mean() + self.settings.moments * pull
-        return loss
+        return Loss(error.abs().mean() + error.square().mean() + self.settings.moments * pull)
 
-    def picture(self) -> NDArray[np.uint8]:
+    def picture(self) -> Drawn:
         """Rows of clean | reconstructed."""
-        clean = np.stack([self.faces.rgb(i) for i in range(min(self.settings.validate_count, self.count))])
-        made, _ = self.trained(sdxl.to_signed(clean).to(self.device), None)
-        return grid([clean, sdxl.to_rgb(made)])
+        shown = validation(self.faces.folder, self.faces.size, self.settings.validate_count)
+        clean = np.stack([shown.rgb(i) for i in range(len(shown))])
+        made = sdxl.to_rgb(
+            torch.cat([self.trained(sdxl.to_signed(one[None]).to(self.device), None)[0] for one in clean])
+        )
+        return Drawn(grid([clean, made]), fidelity(shown, clean, made))
 
     def write(self, out: Path) -> None:
         """Save the VAE with the scale its latents now have."""

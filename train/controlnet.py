@@ -1,4 +1,4 @@
-"""Stage II: a ControlNet learns to lead the frozen prior from a degraded face (equation 1)."""
+"""Stage II: a ControlNet learns to lead the frozen prior from a degraded face (equation 1 and the facial loss)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from authface.degrade import Degradation, degrade, preset
 from authface.errors import UsageError, one_line
 from authface.layout import write_family
 from authface.models import Parts, check, load, pick_device, resolve
+from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
-from authface.train.data import Batch, Draw, Faces
-from authface.train.loop import Outcome, fit
-from authface.train.picture import grid, sample
+from authface.train.critic import Critic
+from authface.train.data import Batch, Draw, Faces, validation
+from authface.train.loop import Loss, Outcome, fit
+from authface.train.picture import Drawn, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
 
 if TYPE_CHECKING:
@@ -27,17 +29,23 @@ if TYPE_CHECKING:
     from authface.console import Console
 
 
+LEAST_SHARE, MOST_SHARE = 1e-4, 1.0
+"""Between which the adaptive scale of the facial loss stays."""
+
+
 @dataclass(frozen=True)
 class ControlBatch(Batch):
-    """`latents` (n, 4, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1."""
+    """`latents` (n, 4, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1, and
+    `boxes` (n, 3, 3) of eyes and mouth in latents, None without the facial loss."""
 
     latents: torch.Tensor
     degraded: torch.Tensor
+    boxes: torch.Tensor | None
 
 
 @dataclass
 class ControlNetObjective:
-    """Equation 1: E ||eps - eps_theta(z_t, t, c)||^2 with the empty prompt and c the degraded face.
+    """E ||eps - eps_theta(z_t, t, c)||^2 + w(t) L_facial, with the empty prompt and c the degraded face.
 
     The prior's weights are frozen and its inputs need no gradient, so autograd keeps nothing of its down path:
     the graph begins where the ControlNet's residuals are added.
@@ -50,6 +58,8 @@ class ControlNetObjective:
     degradation: Degradation
     settings: ControlNetSettings
     seed: int
+    critic: Critic | None = None
+    """The discriminators of the facial loss; None trains by equation 1 alone."""
 
     @property
     def trained(self) -> torch.nn.Module:
@@ -66,41 +76,86 @@ class ControlNetObjective:
         """Cached latents of the clean faces, and a new degradation of each for each pass over the dataset."""
         degraded = np.stack([self._degraded(draw) for draw in draws])
         latents = torch.stack([self.latents.read(draw.index, draw.flip) for draw in draws])
-        return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded))
+        boxes = None
+        if self.critic is not None:
+            pixels = np.stack([self.faces.boxes(draw.index, draw.flip) for draw in draws])
+            boxes = torch.from_numpy(pixels * (latents.shape[-1] / self.faces.size))
+        return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded), boxes)
 
-    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: torch.Generator) -> torch.Tensor:
-        """Mean square of predicted less true noise (or velocity, by the scheduler's config)."""
+    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: torch.Generator, step: int) -> Loss:
+        """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss."""
         device = batch.latents.device
         n = len(batch.latents)
+        scheduler = self.parts.scheduler
         noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(self.parts.scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
-        noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)
+        timesteps = torch.randint(scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
+        noisy = scheduler.add_noise(batch.latents, noise, timesteps)
+        guess = self._predict(model, noisy, timesteps, batch.degraded)
+        target = sdxl.loss_target(scheduler, batch.latents, noise, timesteps)
+        error = sdxl.weighted_mse(scheduler, guess, target, timesteps, self.settings.snr_gamma).mean()
+        if self.critic is None or batch.boxes is None:
+            return Loss(error)
+        estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
+        return self._facial(error, batch.latents, estimate, batch.boxes, timesteps, step)
+
+    def _predict(
+        self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, degraded: torch.Tensor
+    ) -> torch.Tensor:
+        """The frozen prior's prediction, led by the ControlNet."""
+        n = len(noisy)
         states, pooled = self.null.states.expand(n, -1, -1), self.null.pooled.expand(n, -1)
-        added = {"text_embeds": pooled, "time_ids": sdxl.time_ids(self.faces.size, n, batch.latents)}
+        added = {"text_embeds": pooled, "time_ids": sdxl.time_ids(self.faces.size, n, noisy)}
         down, mid = model(
-            noisy, timesteps, encoder_hidden_states=states, controlnet_cond=batch.degraded,
+            noisy, timesteps, encoder_hidden_states=states, controlnet_cond=degraded,
             added_cond_kwargs=added, return_dict=False,
         )  # fmt: skip
         dtype = self.parts.unet.dtype
-        guess = self.parts.unet(
+        guess: torch.Tensor = self.parts.unet(
             noisy.to(dtype), timesteps, encoder_hidden_states=states.to(dtype),
             added_cond_kwargs={"text_embeds": pooled.to(dtype), "time_ids": added["time_ids"]},
             down_block_additional_residuals=[residual.to(dtype) for residual in down],
             mid_block_additional_residual=mid.to(dtype),
         ).sample  # fmt: skip
-        target = sdxl.loss_target(self.parts.scheduler, batch.latents, noise, timesteps)
-        return torch.nn.functional.mse_loss(guess.float(), target)
+        return guess
 
-    def picture(self) -> NDArray[np.uint8]:
+    def _facial(
+        self, error: torch.Tensor, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor,
+        timesteps: torch.Tensor, step: int,
+    ) -> Loss:  # fmt: skip
+        """Equation 1 and, weighted by equation 3 and averaged over the whole batch, equation 2."""
+        assert self.critic is not None  # asked by loss
+        s = self.settings.facial
+        weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
+        near = weight > s.cut * facial.peak_weight(s)
+        if not bool(near.any()):
+            return Loss(error)
+        judged = self.critic.judge(clean[near], estimate[near], boxes[near])
+        weight = weight[near] / len(clean)
+        verdict, style = ((weight * term).sum() for term in (judged.adversarial, judged.style))
+        extra = s.adversarial * verdict + s.style * style
+        share = self._share(error, extra) if s.adaptive else 1.0
+        total = error + share * extra if step >= s.start else error
+        parts = {"noise": error, "adversarial": verdict, "style": style, "critic": (weight * judged.critic).sum()}
+        logged = {name: float(value.detach()) for name, value in parts.items()} | {"facial_share": float(share)}
+        return Loss(total, parts["critic"], logged)
+
+    def _share(self, error: torch.Tensor, extra: torch.Tensor) -> float:
+        """What scales the facial loss, so that its gradient at the last layer is `adaptive` of the error's."""
+        last = self.parts.controlnet.controlnet_mid_block.weight
+        norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (error, extra)]
+        share = self.settings.facial.adaptive * norms[0] / max(norms[1], 1e-12)
+        return min(MOST_SHARE, max(LEAST_SHARE, share))
+
+    def picture(self) -> Drawn:
         """Rows of degraded | restored | clean: the degradation of a face is the same in every picture."""
-        shown = range(min(self.settings.validate_count, self.count))
-        clean = np.stack([self.faces.rgb(i) for i in shown])
-        degraded = np.stack([degrade(clean[i], (self.seed, i), self.degradation) for i in shown])
+        shown = validation(self.faces.folder, self.faces.size, self.settings.validate_count)
+        clean = np.stack([shown.rgb(i) for i in range(len(shown))])
+        degraded = np.stack([degrade(rgb, (self.seed, i), self.degradation) for i, rgb in enumerate(clean)])
         p, s = self.parts, self.settings
         text = sdxl.TextEmbedding(self.null.states.expand(len(clean), -1, -1), self.null.pooled.expand(len(clean), -1))
         condition = sdxl.to_unit(degraded)
         made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps, p.controlnet, condition)
-        return grid([degraded, made, clean])
+        return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
 
     def write(self, out: Path) -> None:
         """Save the ControlNet; the rest of the family is the prior's."""
@@ -126,17 +181,21 @@ def train_controlnet(
     where = pick_device(device)
     store = Store(settings.cache or settings.out / "training" / "cache")
     null = cache_texts([], source, where, store, console).read([""])
-    half = settings.precision == "bf16" or (settings.precision == "auto" and where.type == "cuda")
     parts = load(source, ["vae", "unet", "scheduler"], where, torch.float32)
-    latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
+    critic = None
+    if settings.facial.weight != "off":
+        _ = faces.regions  # missing columns are told of before anything is encoded
+        critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
+    latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
+    parts.vae.to("cpu")  # pictures fetch it back
     parts.controlnet = _begin(parts.unet, settings)
     check(parts)
-    if half:  # only now: the ControlNet begins from the exact weights
+    if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
     null = sdxl.TextEmbedding(null.states.to(where), null.pooled.to(where))
-    objective = ControlNetObjective(faces, parts, latents, null, degradation, settings, seed)
+    objective = ControlNetObjective(faces, parts, latents, null, degradation, settings, seed, critic)
     return fit(objective, settings, console, where, seed, "controlnet")
 
 

@@ -47,6 +47,9 @@ class Batch:
 
 B = TypeVar("B", bound=Batch)
 
+REGIONS = ("left_eye", "right_eye", "mouth")
+"""What the facial loss looks at, in the order of boxes: the picture's left and right."""
+
 _MIRRORED = {"left": "right", "right": "left"}
 
 
@@ -58,14 +61,14 @@ def mirrored(prompt: str) -> str:
 class Faces:
     """The rows of a dataset folder as square RGB images.
 
-    Raises UsageError where `folder` holds no such dataset; a row that cannot be decoded raises AuthfaceError
-    with its id when it is read.
+    `split` is one of the dataset's. Raises UsageError where `folder` holds no such dataset; a row that cannot be
+    decoded raises AuthfaceError with its id when it is read.
     """
 
-    def __init__(self, folder: Path, size: int, limit: int = 0) -> None:
+    def __init__(self, folder: Path, size: int, limit: int = 0, split: str = "train") -> None:
         self.folder = folder
         self.size = size
-        self._rows = _open(folder)
+        self._rows = _open(folder, split)
         self._count = min(limit, len(self._rows)) if limit else len(self._rows)
 
     def __len__(self) -> int:
@@ -82,16 +85,52 @@ class Faces:
                 return [str(found) for found in self._rows[name][: self._count]]
         return []
 
-    @functools.cached_property
-    def prompts(self) -> tuple[str, ...]:
-        """The prompt of every row; empty where the dataset has none."""
-        if "prompt" not in self._rows.column_names:
-            return ("",) * self._count
-        return tuple(prompt or "" for prompt in self._rows["prompt"][: self._count])
+    def prompts(self, column: str = "prompt") -> tuple[str, ...]:
+        """What every row shows, by `prompt` or `prompt_semantic`; empty where the dataset has no prompts at all.
 
-    def prompt(self, index: int, flip: bool) -> str:
-        """What a row shows, mirrored if `flip`."""
-        return mirrored(self.prompts[index]) if flip else self.prompts[index]
+        Raises UsageError where it has others, but not these.
+        """
+        if column not in self._rows.column_names:
+            if column != "prompt":
+                raise UsageError(
+                    f"{one_line(self.folder)} has no column {column}: export it anew with authface annotate export"
+                )
+            return ("",) * self._count
+        return tuple(prompt or "" for prompt in self._rows[column][: self._count])
+
+    @functools.cached_property
+    def regions(self) -> NDArray[np.float32]:
+        """(n, 3, 3): of every row the left eye, right eye and mouth of the picture as centre x, centre y, half side.
+
+        In pixels of the square of `size`, where the first pixel's middle is at 0.5, 0.5. From the dataset's column
+        `roi`, never found anew. Raises UsageError where that is missing.
+        """
+        if missing := [name for name in ("roi", "size") if name not in self._rows.column_names]:
+            raise UsageError(
+                f"{one_line(self.folder)} has no column {' and no column '.join(missing)}, which the facial loss needs:"
+                " export it with authface annotate export, or train without, -O train.controlnet.facial.weight=off"
+            )
+        rows = self._rows.select_columns(["roi", "size"])[: self._count]
+        boxes = np.array([[roi[name] for name in REGIONS] for roi in rows["roi"]], np.float32).reshape(-1, 3, 3)
+        boxes[..., :2] += 0.5
+        boxes *= (self.size / np.array(rows["size"], np.float32))[:, None, None]
+        return boxes
+
+    def landmarks(self, index: int) -> NDArray[np.float64] | None:
+        """(68, 2) points of a row in pixels of the square of `size`; None where the dataset has none."""
+        if not {"landmarks", "size"} <= set(self._rows.column_names):
+            return None
+        row = self._rows.select_columns(["landmarks", "size"])[index]
+        points: NDArray[np.float64] = np.array(row["landmarks"], np.float64) * (self.size / row["size"])
+        return points
+
+    def boxes(self, index: int, flip: bool) -> NDArray[np.float32]:
+        """(3, 3): a row's `regions`; mirrored, the eyes change places."""
+        boxes: NDArray[np.float32] = self.regions[index].copy()
+        if flip:
+            boxes[:, 0] = self.size - boxes[:, 0]
+            boxes = boxes[[1, 0, 2]]
+        return boxes
 
     def data(self, index: int) -> bytes:
         """The encoded image of a row."""
@@ -152,7 +191,22 @@ class Stream(Generic[B]):
         return self.make([draw(self.seed, self.count, start + i, self.flip) for i in range(self.batch)])
 
 
-def _open(folder: Path) -> Any:
+def validation(folder: Path, size: int, count: int) -> Faces:
+    """Up to `count` faces to draw pictures of: of the dataset's split `validation`, or of `train` without one."""
+    split = "validation" if "validation" in _splits(folder) else "train"
+    return Faces(folder, size, count, split)
+
+
+def _splits(folder: Path) -> list[str]:
+    import datasets
+
+    try:
+        return list(datasets.get_dataset_split_names(str(folder)))
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError):
+        return []
+
+
+def _open(folder: Path, split: str) -> Any:
     import datasets
 
     if not folder.is_dir():
@@ -161,9 +215,9 @@ def _open(folder: Path) -> Any:
         )
     datasets.disable_progress_bars()
     try:
-        found = datasets.load_dataset(str(folder), split="train")
+        found = datasets.load_dataset(str(folder), split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UsageError(f"{one_line(folder)} is no dataset with a split train: {one_line(error, 160)}") from error
+        raise UsageError(f"{one_line(folder)} is no dataset with a split {split}: {one_line(error, 160)}") from error
     if "image" not in found.column_names or not len(found):
         raise UsageError(
             f"{one_line(folder)}: {len(found)} rows, columns {found.column_names}; a column image is needed"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -15,7 +16,9 @@ import torch
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
 from authface.images import encode_png
+from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, Stream
+from authface.train.picture import Drawn
 from authface.train.settings import TrainSettings
 from authface.train.state import Metrics, RunFolder, Stop
 from authface.uses import record_training
@@ -23,12 +26,22 @@ from authface.uses import record_training
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
     from authface.console import Console
 
 B = TypeVar("B", bound=Batch)
 B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one batch says. `total` (scalar) leads what is trained, `critic` (scalar) the discriminators.
+
+    `parts` are figures to log beside their sum.
+    """
+
+    total: torch.Tensor
+    critic: torch.Tensor | None = None
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol[B]):
@@ -37,6 +50,11 @@ class Objective(Protocol[B]):
     @property
     def trained(self) -> torch.nn.Module:
         """The module whose weights move, in float32; its forward is called through `loss`'s `model`."""
+        ...
+
+    @property
+    def critic(self) -> Critic | None:
+        """Discriminators that learn beside it."""
         ...
 
     @property
@@ -53,12 +71,12 @@ class Objective(Protocol[B]):
         """Read the faces of `draws`, on the CPU: runs in a loader's process."""
         ...
 
-    def loss(self, model: torch.nn.Module, batch: B, random: torch.Generator) -> torch.Tensor:
-        """A scalar; all randomness comes from `random`, a CPU generator."""
+    def loss(self, model: torch.nn.Module, batch: B, random: torch.Generator, step: int) -> Loss:
+        """The loss of step 0, 1, ...; all randomness comes from `random`, a CPU generator."""
         ...
 
-    def picture(self) -> NDArray[np.uint8]:
-        """(h, w, 3): fixed samples of the state of training."""
+    def picture(self) -> Drawn:
+        """Fixed samples of the state of training, and figures of them."""
         ...
 
     def write(self, out: Path) -> None:
@@ -134,8 +152,11 @@ class Trainer(Generic[B]):
         self.ema = EMAModel(self.parameters, decay=settings.ema, foreach=True) if settings.ema else None
         if self.ema is not None:
             self.accelerator.register_for_checkpointing(self.ema)
-        self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
+        if objective.critic is not None:
+            self.accelerator.register_for_checkpointing(objective.critic)
+        self.bf16 = settings.half(device)
         self.metrics = Metrics(folder.training / "metrics.jsonl")
+        self.scores = Metrics(folder.training / "validation.jsonl")
         self.step = 0
         self.losses: list[float] = []
         if self.accelerator.is_main_process and tracker:
@@ -150,6 +171,7 @@ class Trainer(Generic[B]):
             if self.ema is not None:
                 self.ema.to(self.accelerator.device)
         self.metrics.cut(self.step)
+        self.scores.cut(self.step)
         return self.step
 
     def steps(self) -> Iterator[float]:
@@ -160,20 +182,23 @@ class Trainer(Generic[B]):
             rate = learning_rate(step, self.settings)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            total = 0.0
+            sums: defaultdict[str, float] = defaultdict(float)
             for part in range(per_step):
                 batch = next(batches).to(self.accelerator.device)
                 last = part == per_step - 1
-                total += self._backward(batch, step * per_step + part, last) / per_step
+                for name, value in self._backward(batch, step, part, last).items():
+                    sums[name] += value / per_step
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
+            if self.objective.critic is not None:
+                self.objective.critic.step(self.accelerator)
             if self.ema is not None:
                 self.ema.step(self.parameters)
             self.step = step + 1
-            self.losses = [*self.losses[-99:], total]
-            self._log(total, rate, float(norm))
-            yield total
+            self.losses = [*self.losses[-99:], sums["loss"]]
+            self._log({**sums, "lr": rate, "gradient_norm": float(norm)})
+            yield sums["loss"]
 
     def agree(self, stop: Stop) -> bool:
         """Whether any process was asked to stop: all of them must save after the same step."""
@@ -191,8 +216,9 @@ class Trainer(Generic[B]):
         every = self.settings.validate_every
         if every and (last or step % every == 0) and self.accelerator.is_main_process:
             with self.averaged():
-                picture = self.objective.picture()
-            write_file(self.folder.training / "validation" / f"step-{step:08}.png", encode_png(picture))
+                drawn = self.objective.picture()
+            write_file(self.folder.training / "validation" / f"step-{step:08}.png", encode_png(drawn.image))
+            self._show(drawn)
 
     def end(self) -> Outcome:
         """Write the family if all steps are done, and close the trackers."""
@@ -242,24 +268,38 @@ class Trainer(Generic[B]):
             workers = 0 if self.accelerator.device.type == "cpu" else max(1, (os.cpu_count() or 2) // 2)
         return torch.utils.data.DataLoader(stream, batch_size=None, sampler=order, num_workers=workers)  # type: ignore[arg-type]  # a map-style dataset by its method
 
-    def _backward(self, batch: B, number: int, last: bool) -> float:
-        """Add the gradient of one batch; `number` counts the batches of the run and seeds the noise."""
+    def _backward(self, batch: B, step: int, part: int, last: bool) -> dict[str, float]:
+        """Add the gradient of one batch; its place in the run seeds the noise."""
+        number = step * self.settings.accumulate + part
         entropy = np.random.SeedSequence((self.seed, number, self.accelerator.process_index)).generate_state(1)[0]
         random = torch.Generator().manual_seed(int(entropy))
         with nullcontext() if last else self.accelerator.no_sync(self.model):
             with self.autocast():
-                loss = self.objective.loss(self.model, batch, random)
-            value = float(loss.detach())
+                loss = self.objective.loss(self.model, batch, random, step)
+            value = float(loss.total.detach())
             if not math.isfinite(value):
                 ids = ", ".join(one_line(name, 70) for name in batch.ids[:4]) + (", ..." if len(batch.ids) > 4 else "")
                 raise AuthfaceError(
                     f"the loss is {value} at step {self.step + 1} on {ids}: lower lr (now {self.settings.lr:g}) or take"
                     f" precision fp32; {self.folder.describe_newest()}"
                 )
-            self.accelerator.backward(loss / self.settings.accumulate)
-        return value
+            self.accelerator.backward(loss.total / self.settings.accumulate)
+        if loss.critic is not None:
+            (loss.critic / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
+        return {"loss": value, **loss.parts}
 
-    def _log(self, loss: float, rate: float, norm: float) -> None:
+    def _log(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
-            self.metrics.write(step=self.step, loss=loss, lr=rate, gradient_norm=norm)
-        self.accelerator.log({"loss": loss, "lr": rate, "gradient_norm": norm}, step=self.step)
+            self.metrics.write(step=self.step, **values)
+        self.accelerator.log(values, step=self.step)
+
+    def _show(self, drawn: Drawn) -> None:
+        """The picture and its figures for the trackers, and a line in validation.jsonl."""
+        if drawn.scores:
+            self.scores.write(step=self.step, **drawn.scores)
+            self.accelerator.log({f"validation/{name}": value for name, value in drawn.scores.items()}, step=self.step)
+        for tracker in self.accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.log_images({"validation": drawn.image[None]}, step=self.step, dataformats="NHWC")
+            elif hasattr(tracker, "log_images"):
+                tracker.log_images({"validation": [drawn.image]}, step=self.step)

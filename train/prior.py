@@ -5,36 +5,62 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from authface import sdxl
 from authface.layout import write_family
-from authface.models import Parts, load, pick_device, resolve
+from authface.models import ModelSource, Parts, load, pick_device, resolve
+from authface.train import lora
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, Faces, mirrored
-from authface.train.loop import Outcome, fit
-from authface.train.picture import grid, sample
+from authface.train.loop import Loss, Outcome, fit
+from authface.train.picture import Drawn, grid, sample
 from authface.train.settings import PriorSettings
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from authface.console import Console
+
+ENCODERS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
 class PriorBatch(Batch):
-    """`latents` (n, 4, h, w) in the U-Net's scale, `states` (n, 77, width) and `pooled` (n, width) of the prompts,
-    `null_states` and `null_pooled` (1, ...) of the empty one."""
+    """`latents` (n, 4, h, w) in the U-Net's scale; what the prompts say and, with one row, what the empty one says.
+
+    Either embeddings, `states` (n, 77, width) and `pooled` (n, width), or `tokens` (2, n, 77) of both encoders.
+    """
 
     latents: torch.Tensor
-    states: torch.Tensor
-    pooled: torch.Tensor
-    null_states: torch.Tensor
-    null_pooled: torch.Tensor
+    states: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    null_states: torch.Tensor | None = None
+    null_pooled: torch.Tensor | None = None
+    tokens: torch.Tensor | None = None
+    null_tokens: torch.Tensor | None = None
+
+
+class Prior(torch.nn.Module):
+    """The U-Net and, where they are trained with it, both text encoders: one forward, which data parallelism needs."""
+
+    def __init__(self, parts: Parts, train_text: bool) -> None:
+        super().__init__()
+        self.unet = parts.unet
+        self.text_encoder = parts.text_encoder if train_text else None
+        self.text_encoder_2 = parts.text_encoder_2 if train_text else None
+
+    def forward(
+        self, noisy: torch.Tensor, timesteps: torch.Tensor, time_ids: torch.Tensor, tokens: torch.Tensor | None,
+        states: torch.Tensor | None, pooled: torch.Tensor | None,
+    ) -> torch.Tensor:  # fmt: skip
+        """The prediction for `noisy`, from tokens or from embeddings."""
+        if tokens is not None:
+            text = sdxl.encode_tokens(tokens, self.text_encoder, self.text_encoder_2)
+            states, pooled = text.states, text.pooled
+        added = {"text_embeds": pooled, "time_ids": time_ids}
+        guess: torch.Tensor = self.unet(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
+        return guess
 
 
 @dataclass
@@ -43,15 +69,21 @@ class PriorObjective:
 
     faces: Faces
     parts: Parts
+    source: ModelSource
     latents: Latents
-    texts: Texts
+    texts: Texts | None
+    """Cached embeddings; None where the encoders are trained."""
+    prompts: tuple[str, ...]
     settings: PriorSettings
+    critic: None = None
+
+    def __post_init__(self) -> None:
+        self._prior = Prior(self.parts, self.settings.train_text)
 
     @property
     def trained(self) -> torch.nn.Module:
-        """The U-Net."""
-        unet: torch.nn.Module = self.parts.unet
-        return unet
+        """The U-Net, and the text encoders if they are trained."""
+        return self._prior
 
     @property
     def count(self) -> int:
@@ -60,39 +92,48 @@ class PriorObjective:
 
     def batch(self, draws: Sequence[Draw]) -> PriorBatch:
         """Cached latents and prompts."""
-        text, null = (
-            self.texts.read([self.faces.prompt(draw.index, draw.flip) for draw in draws]),
-            self.texts.read([""]),
-        )
+        prompts = [mirrored(self.prompts[d.index]) if d.flip else self.prompts[d.index] for d in draws]
         latents = torch.stack([self.latents.read(draw.index, draw.flip) for draw in draws])
         ids = tuple(self.faces.id(draw.index) for draw in draws)
+        if self.texts is None:
+            tokens, null_tokens = sdxl.tokenize(self.parts, prompts), sdxl.tokenize(self.parts, [""])
+            return PriorBatch(ids, latents, tokens=tokens, null_tokens=null_tokens)
+        text, null = self.texts.read(prompts), self.texts.read([""])
         return PriorBatch(ids, latents, text.states, text.pooled, null.states, null.pooled)
 
-    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: torch.Generator) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: torch.Generator, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config)."""
         device = batch.latents.device
         n = len(batch.latents)
         noise = torch.randn(batch.latents.shape, generator=random).to(device)
         timesteps = torch.randint(self.parts.scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
         dropped = (torch.rand(n, generator=random) < self.settings.prompt_dropout).to(device)
-        states = torch.where(dropped[:, None, None], batch.null_states, batch.states)
-        pooled = torch.where(dropped[:, None], batch.null_pooled, batch.pooled)
         noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)
-        added = {"text_embeds": pooled, "time_ids": sdxl.time_ids(self.faces.size, n, batch.latents)}
-        guess = model(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
+        guess = model(
+            noisy, timesteps, sdxl.time_ids(self.faces.size, n, batch.latents),
+            _unless(dropped[None, :, None], batch.tokens, batch.null_tokens),
+            _unless(dropped[:, None, None], batch.states, batch.null_states),
+            _unless(dropped[:, None], batch.pooled, batch.null_pooled),
+        )  # fmt: skip
         target = sdxl.loss_target(self.parts.scheduler, batch.latents, noise, timesteps)
-        return torch.nn.functional.mse_loss(guess.float(), target)
+        return Loss(sdxl.weighted_mse(self.parts.scheduler, guess, target, timesteps, self.settings.snr_gamma).mean())
 
-    def picture(self) -> NDArray[np.uint8]:
+    def picture(self) -> Drawn:
         """One image for each of the first different prompts, in a row."""
-        prompts = list(dict.fromkeys(self.faces.prompts))[: self.settings.validate_count]
+        prompts = list(dict.fromkeys(self.prompts))[: self.settings.validate_count]
         p, s = self.parts, self.settings
-        made = sample(p.unet, p.vae, p.scheduler, self.texts.read(prompts), s.size, s.validate_steps)
-        return grid([image[None] for image in made])
+        text = sdxl.encode_prompts(p, prompts) if self.texts is None else self.texts.read(prompts)
+        made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps)
+        return Drawn(grid([image[None] for image in made]))
 
     def write(self, out: Path) -> None:
-        """Save the U-Net; the rest of the family is the base's."""
-        write_family(out, self.parts.folder, {"unet": self.parts.unet})
+        """Save what was trained beside the base's other parts; an adapter is kept, and merged into the U-Net."""
+        changed: dict[str, Any] = {"unet": self.parts.unet}
+        if self.settings.train_text:
+            changed |= {"text_encoder": self.parts.text_encoder, "text_encoder_2": self.parts.text_encoder_2}
+        if self.settings.lora_rank:
+            changed["unet"] = lora.merged(self.parts.unet, self.source, out / lora.FOLDER)
+        write_family(out, self.parts.folder, changed)
 
 
 def train_prior(
@@ -103,11 +144,22 @@ def train_prior(
     faces = Faces(settings.dataset, settings.size, limit)
     where = pick_device(device)
     store = Store(settings.cache or settings.out / "training" / "cache")
-    prompts = [*faces.prompts, *(mirrored(prompt) for prompt in faces.prompts if settings.flip)]
-    texts = cache_texts(prompts, source, where, store, console)
-    parts = load(source, ["vae", "unet", "scheduler"], where, torch.float32)
+    prompts = faces.prompts("prompt" if settings.prompts == "all" else "prompt_semantic")
+    texts = None
+    if not settings.train_text:
+        both = [*prompts, *(mirrored(prompt) for prompt in prompts if settings.flip)]
+        texts = cache_texts(both, source, where, store, console)
+    parts = load(source, ["vae", "unet", "scheduler", *(ENCODERS if texts is None else ())], where, torch.float32)
     parts.vae.requires_grad_(False)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
+    parts.vae.to("cpu")  # pictures fetch it back
+    if settings.lora_rank:
+        lora.begin(parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, settings.half(where))
     if settings.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
-    return fit(PriorObjective(faces, parts, latents, texts, settings), settings, console, where, seed, "prior")
+    objective = PriorObjective(faces, parts, source, latents, texts, prompts, settings)
+    return fit(objective, settings, console, where, seed, "prior")
+
+
+def _unless(dropped: torch.Tensor, given: torch.Tensor | None, null: torch.Tensor | None) -> torch.Tensor | None:
+    return None if given is None or null is None else torch.where(dropped, null, given)

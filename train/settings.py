@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, model_validator
 
 from authface.recipe import Settings
+
+if TYPE_CHECKING:
+    import torch
 
 
 class TrainSettings(Settings):
@@ -63,6 +66,10 @@ class TrainSettings(Settings):
     """Where metrics go beside training/metrics.jsonl."""
     loader_workers: int | None = Field(default=None, ge=0)
     """Processes that read images; None takes none on the CPU and half the cores beside a GPU."""
+
+    def half(self, device: torch.device) -> bool:
+        """Whether arithmetic on `device` is done in bfloat16."""
+        return self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
 
 
 class AutoencoderSettings(TrainSettings):

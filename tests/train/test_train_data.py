@@ -53,7 +53,7 @@ def test_rows(dataset: Path) -> None:
     """The middle square at the asked size, mirrored when asked; prompts, ids, a limit."""
     faces = Faces(dataset, 64)
     assert len(faces) == 3 and len(Faces(dataset, 64, limit=2)) == 2
-    assert faces.prompts == ("a, b", "", "c") and faces.id(1) == "face-1"
+    assert faces.prompts() == ("a, b", "", "c") and faces.id(1) == "face-1"
     rgb = faces.rgb(0)
     assert rgb.shape == (64, 64, 3) and rgb.dtype == np.uint8
     assert np.array_equal(faces.rgb(0, flip=True), rgb[:, ::-1])

@@ -71,12 +71,22 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "id": f"face-{i}",
             "image": {"bytes": cv2.imencode(".png", crop[..., ::-1])[1].tobytes(), "path": None},
             "prompt": ["soft light, smile", "uniform, cap"][i % 2],
+            "prompt_semantic": ["", "cap"][i % 2],
+            "size": crop.shape[0],
+            # About where FFHQ's alignment would have put them: enough for a loss to look at.
+            "roi": {
+                name: [float(x * crop.shape[0]), float(y * crop.shape[0]), 0.07 * crop.shape[0]]
+                for name, (x, y) in {"left_eye": (0.37, 0.47), "right_eye": (0.62, 0.47), "mouth": (0.5, 0.72)}.items()
+            },
         }
         for i, crop in enumerate(crops)
     ]
-    features = datasets.Features(
-        {"id": datasets.Value("string"), "image": datasets.Image(), "prompt": datasets.Value("string")}
-    )
+    number = datasets.Value("float32")
+    features = datasets.Features({
+        "id": datasets.Value("string"), "image": datasets.Image(), "prompt": datasets.Value("string"),
+        "prompt_semantic": datasets.Value("string"), "size": datasets.Value("int32"),
+        "roi": {name: datasets.List(number, length=3) for name in ("left_eye", "right_eye", "mouth")},
+    })  # fmt: skip
     folder = tmp_path_factory.mktemp("photoset") / "dataset"
     (folder / "data").mkdir(parents=True)
     datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
@@ -230,7 +240,7 @@ def stage_two(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactor
 def test_equation_1(stage_two: ControlNetObjective) -> None:
     """With its zero convolutions untrained the loss is the prior's own error, written out by hand."""
     batch = stage_two.batch([Draw(0, 0, False), Draw(1, 0, True)])
-    loss = stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(4))
+    loss = stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(4), 0).total
     random = torch.Generator().manual_seed(4)
     noise = torch.randn(batch.latents.shape, generator=random)
     steps = torch.randint(1000, (2,), generator=random)
@@ -256,7 +266,7 @@ def test_only_the_controlnet_learns_and_the_down_path_keeps_nothing(stage_two: C
         for block in stage_two.parts.unet.down_blocks
     ]
     batch = stage_two.batch([Draw(2, 0, False)])
-    stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(0)).backward()  # type: ignore[no-untyped-call]
+    stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(0), 0).total.backward()  # type: ignore[no-untyped-call]
     for hook in hooks:
         hook.remove()
     assert graphs == [False] * len(stage_two.parts.unet.down_blocks)
@@ -286,20 +296,20 @@ def test_dropped_prompts_do_not_matter(tiny: Path, dataset: Path, tmp_path: Path
     source, faces = resolve(str(tiny)), Faces(dataset, SIZE)
     parts = load(source, ["vae", "unet", "scheduler"], CPU, torch.float32)
     store = Store(tmp_path / "cache")
-    texts = cache_texts(faces.prompts, source, CPU, store, Quiet())
+    texts = cache_texts(faces.prompts(), source, CPU, store, Quiet())
     latents = cache_latents(faces, source, parts.vae, store, 2, Quiet())
     draws = [Draw(0, 0, False), Draw(1, 0, False)]
     loss: dict[tuple[float, str], float] = {}
     for dropout in (0.0, 1.0):
         values = quick(tiny, dataset, tmp_path / "out", prompt_dropout=dropout)
-        objective = PriorObjective(faces, parts, latents, texts, PriorSettings(**values))
+        objective = PriorObjective(faces, parts, source, latents, texts, faces.prompts(), PriorSettings(**values))
         batch = objective.batch(draws)
-        null = objective.texts.read(["", ""])
+        null = texts.read(["", ""])
         empty = type(batch)(batch.ids, batch.latents, null.states, null.pooled, batch.null_states, batch.null_pooled)
         for name, one in (("prompt", batch), ("empty", empty)):
             with torch.no_grad():
-                value = objective.loss(parts.unet, one, torch.Generator().manual_seed(0))
-            loss[dropout, name] = float(value)
+                value = objective.loss(objective.trained, one, torch.Generator().manual_seed(0), 0)
+            loss[dropout, name] = float(value.total)
     assert loss[1.0, "prompt"] == loss[1.0, "empty"] == loss[0.0, "empty"] != loss[0.0, "prompt"]
 
 

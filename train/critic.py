@@ -1,0 +1,103 @@
+"""The discriminators of eyes and mouth, their optimizer, and equation 2 with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from authface.train import facial
+from authface.train.data import REGIONS
+from authface.train.discriminator import ComponentDiscriminator
+from authface.train.settings import FacialSettings
+
+BETAS = (0.9, 0.99)
+"""Of the discriminators' Adam (GFP-GAN)."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Equation 2 of n faces, before the weight of their timesteps. Each (n,) float32.
+
+    `adversarial` and `style` are sums over the regions, without lambda; they lead the ControlNet. `critic` teaches
+    the discriminators, which never see a gradient of the other two.
+    """
+
+    adversarial: torch.Tensor
+    style: torch.Tensor
+    critic: torch.Tensor
+
+
+class Critic:
+    """D_eyes and D_mouth: what learns beside the ControlNet, in float32, and is saved with the run's state."""
+
+    def __init__(self, latent_channels: int, settings: FacialSettings, device: torch.device, seed: int) -> None:
+        names = ("eyes", "mouth") if settings.share_eyes else REGIONS
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            nets = {name: ComponentDiscriminator(latent_channels) for name in names}
+        self.nets = nn.ModuleDict(nets).to(device)
+        self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=settings.lr, betas=BETAS)
+        self.settings = settings
+
+    def judge(self, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor) -> Judged:
+        """Equation 2 for latents (n, c, h, w), `clean` and estimated from noise; `boxes` (n, 3, 3) in latents.
+
+        Computed in float32 whatever the autocast: differences of Gram matrices are small.
+        """
+        with torch.autocast(clean.device.type, enabled=False):
+            parts = [self._judge(name, clean.float(), estimate.float(), boxes[:, i]) for i, name in enumerate(REGIONS)]
+        return Judged(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
+
+    def step(self, accelerator: Any) -> None:
+        """One step of the discriminators by the gradients that have gathered, averaged over the processes."""
+        if accelerator.num_processes > 1:
+            for parameter in self.nets.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and optimizer."""
+        return {"nets": self.nets.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self.nets.load_state_dict(state["nets"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+    def _judge(
+        self, name: str, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        side = (facial.MOUTH_SIDE if name == "mouth" else facial.EYE_SIDE) * self.settings.oversample
+        mirror = name == "right_eye" and self.settings.share_eyes
+        net = self.nets[name if name in self.nets else "eyes"]
+        real = facial.region(clean, boxes, side, mirror)
+        fake = facial.region(estimate, boxes, side, mirror)
+        real_logits, *real_features = net(real)
+        with frozen(net):
+            fake_logits, *fake_features = net(fake)
+        critic = facial.verdict(real_logits, net(fake.detach())[0])
+        return (
+            facial.adversarial(fake_logits),
+            facial.style(tuple(fake_features), tuple(real_features)),
+            critic,
+        )
+
+
+@contextmanager
+def frozen(net: nn.Module) -> Iterator[None]:
+    """Within the block `net` passes gradients on and gathers none."""
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

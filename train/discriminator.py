@@ -1,0 +1,62 @@
+"""GFP-GAN's discriminator of a facial component, over latents instead of pixels (Wang et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+SLOPE = 0.2
+"""Of the leaky ReLU; its output is scaled by sqrt 2, as in StyleGAN2."""
+TAPS = (1.0, 3.0, 3.0, 1.0)
+"""StyleGAN2's low pass before a layer that halves the side."""
+
+
+class EqualConv(nn.Module):
+    """3 x 3 convolution with StyleGAN2's equalised learning rate, then a scaled leaky ReLU unless it is the last.
+
+    Weights are drawn from N(0, 1) and scaled by 1 / sqrt(fan in) at use, so that Adam moves all layers alike.
+    `halve` blurs with `TAPS` and takes every second place: (n, c, h, w) -> (n, out, ceil(h / 2), ceil(w / 2)).
+    """
+
+    def __init__(self, channels: int, out: int, *, halve: bool = False, last: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out, channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out))
+        self.scale = 1 / math.sqrt(channels * 9)
+        self.halve, self.last = halve, last
+        taps = torch.tensor(TAPS)
+        self.register_buffer("blur", (taps[:, None] * taps / taps.sum() ** 2)[None, None], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Filtered features."""
+        weight = self.weight * self.scale
+        if self.halve:
+            channels = x.shape[1]
+            assert isinstance(self.blur, torch.Tensor)  # registered above
+            x = functional.conv2d(functional.pad(x, (1, 2, 1, 2)), self.blur.expand(channels, 1, 4, 4), groups=channels)
+        x = functional.conv2d(x, weight, self.bias, stride=2 if self.halve else 1, padding=1)
+        return x if self.last else functional.leaky_relu(x, SLOPE) * math.sqrt(2)
+
+
+class ComponentDiscriminator(nn.Module):
+    """Says of an eye or a mouth whether it is real: six layers, two of which halve the side; 1.11 M weights.
+
+    A region of 10 x 10 latents gives feature maps of 5 x 5 x 128 and 3 x 3 x 256 and 3 x 3 logits.
+    """
+
+    def __init__(self, latent_channels: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            EqualConv(latent_channels, 64), EqualConv(64, 128, halve=True), EqualConv(128, 128)
+        )  # fmt: skip
+        self.second = nn.Sequential(EqualConv(128, 256, halve=True), EqualConv(256, 256))
+        self.verdict = EqualConv(256, 1, last=True)
+
+    def forward(self, region: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (n, 1, h, w) of (n, c, side, side) latents, positive for real, and both feature maps."""
+        first = self.first(region)
+        second = self.second(first)
+        return self.verdict(second), first, second
