@@ -18,7 +18,7 @@ from authface.models import Parts, check, load, pick_device, resolve
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
-from authface.train.data import Batch, Draw, Faces, validation
+from authface.train.data import Batch, Draw, Faces, seeded, validation
 from authface.train.loop import Loss, Outcome, fit
 from authface.train.picture import Drawn, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
@@ -190,7 +190,7 @@ def train_controlnet(
         critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
-    parts.controlnet = _begin(parts.unet, settings)
+    parts.controlnet = _begin(parts.unet, settings, seed)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -199,11 +199,12 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def _begin(unet: Any, settings: ControlNetSettings) -> Any:
+def _begin(unet: Any, settings: ControlNetSettings, seed: int) -> Any:
     """A ControlNet that copies the prior's down path and, with zero convolutions, does not change it yet."""
     from diffusers import ControlNetModel
 
-    controlnet = ControlNetModel.from_unet(unet).float()
+    with seeded(seed):  # the layers that see the condition begin at random
+        controlnet = ControlNetModel.from_unet(unet).float()
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
         controlnet.enable_gradient_checkpointing()

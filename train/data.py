@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
@@ -157,6 +158,14 @@ class Faces:
     def key(self, index: int) -> str:
         """sha256 of the encoded image and the size, in hex: what latents of a row are cached under."""
         return hashlib.sha256(f"{self.size}\n".encode() + self.data(index)).hexdigest()
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Within the block torch draws the same numbers for the same seed; outside nothing is changed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
 
 
 def draw(seed: int, count: int, position: int, flip: bool) -> Draw:
