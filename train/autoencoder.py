@@ -128,7 +128,7 @@ def train_autoencoder(
     if settings.model == "new":
         begin = settings.out / "training" / "new"
         if not (begin / "model_index.json").is_file():
-            make_tiny(begin, seed, settings.size)
+            make_tiny(begin, seed, settings.size, settings.prediction)
         source = ModelSource("new", str(begin), True)
     else:
         source = resolve(settings.model)

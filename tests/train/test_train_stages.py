@@ -379,7 +379,8 @@ def test_stage_two_goes_on_with_its_discriminators(tiny: Path, dataset: Path, tm
 def test_the_facial_loss_waits_for_its_start(stage_two: ControlNetObjective) -> None:
     """Before `start` the ControlNet is led by the noise alone, while the discriminators learn."""
     settings = stage_two.settings.model_copy(update={"facial": FacialSettings(start=5, cut=0)})
-    critic = Critic(4, settings.facial, CPU, seed=0)
+    channels = int(stage_two.parts.vae.config.latent_channels)
+    critic = Critic(channels, settings.facial, CPU, seed=0)
     late = ControlNetObjective(
         stage_two.faces, stage_two.parts, stage_two.latents, stage_two.null, PRESETS["gfpgan"], settings, 0, critic
     )
