@@ -144,7 +144,7 @@ def test_latents_are_scaled_as_stock_pipelines_do(parts: models.Parts) -> None:
         vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0] * 2, latents_std=[1.0, 2.0, 1.0, 2.0] * 2)
         scaled = sdxl.encode(vae, image)
         assert torch.allclose(scaled[:, 1], (raw[:, 1] - 2) * 0.13025 / 2)
-        assert torch.allclose(sdxl.decode(vae, scaled), vae.decode(raw).sample, atol=1e-5)
+        assert torch.allclose(sdxl.decode(vae, scaled), vae.decode(raw).sample, atol=1e-4)
 
 
 def test_images_survive_the_ranges() -> None:
