@@ -18,6 +18,7 @@ from authface.models import Parts, check, load, pick_device, resolve
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, Faces
 from authface.train.loop import Outcome, fit
+from authface.train.noise import Noise
 from authface.train.picture import grid, sample
 from authface.train.settings import ControlNetSettings
 
@@ -68,12 +69,12 @@ class ControlNetObjective:
         latents = torch.stack([self.latents.read(draw.index, draw.flip) for draw in draws])
         return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded))
 
-    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: torch.Generator) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: Noise) -> torch.Tensor:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config)."""
         device = batch.latents.device
         n = len(batch.latents)
-        noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(self.parts.scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
+        noise = random.normal(*batch.latents.shape[1:]).to(device)
+        timesteps = random.integers(self.parts.scheduler.config.num_train_timesteps).to(device)
         noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)
         states, pooled = self.null.states.expand(n, -1, -1), self.null.pooled.expand(n, -1)
         added = {"text_embeds": pooled, "time_ids": sdxl.time_ids(self.faces.size, n, batch.latents)}
@@ -131,7 +132,7 @@ def train_controlnet(
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
-    parts.controlnet = _begin(parts.unet, settings)
+    parts.controlnet = _begin(parts.unet, settings, seed)
     check(parts)
     if half:  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -140,11 +141,13 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def _begin(unet: Any, settings: ControlNetSettings) -> Any:
+def _begin(unet: Any, settings: ControlNetSettings, seed: int) -> Any:
     """A ControlNet that copies the prior's down path and, with zero convolutions, does not change it yet."""
     from diffusers import ControlNetModel
 
-    controlnet = ControlNetModel.from_unet(unet).float()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # of the layers that read the degraded face: the same in every process
+        controlnet = ControlNetModel.from_unet(unet).float()
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
         controlnet.enable_gradient_checkpointing()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -15,7 +16,11 @@ import torch
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
 from authface.images import encode_png
+from authface.train import parallel
+from authface.train.average import Average
 from authface.train.data import Batch, Draw, Faces, Stream
+from authface.train.noise import Noise
+from authface.train.optimizer import make_optimizer
 from authface.train.settings import TrainSettings
 from authface.train.state import Metrics, RunFolder, Stop
 from authface.uses import record_training
@@ -53,8 +58,8 @@ class Objective(Protocol[B]):
         """Read the faces of `draws`, on the CPU: runs in a loader's process."""
         ...
 
-    def loss(self, model: torch.nn.Module, batch: B, random: torch.Generator) -> torch.Tensor:
-        """A scalar; all randomness comes from `random`, a CPU generator."""
+    def loss(self, model: torch.nn.Module, batch: B, random: Noise) -> torch.Tensor:
+        """A scalar, a mean over the faces; all randomness comes from `random`, on the CPU."""
         ...
 
     def picture(self) -> NDArray[np.uint8]:
@@ -64,6 +69,10 @@ class Objective(Protocol[B]):
     def write(self, out: Path) -> None:
         """Make `out` a whole family with the trained part in it."""
         ...
+
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +104,17 @@ def fit(
     where `out` holds a run of other settings.
     """
     folder = RunFolder(settings.out)
-    with folder.lock(), Stop() as stop:
-        folder.claim(settings, seed)
-        record_training(folder.training, objective.faces.folder, objective.faces.photo_ids())
-        trainer = Trainer(objective, settings, device, seed, folder)
+    accelerator = parallel.make_accelerator(device, settings, folder.training)
+    with ExitStack() as held:
+        parallel.together(accelerator, lambda: held.enter_context(folder.lock()))
+        stop = held.enter_context(Stop())
+        together = {"processes": accelerator.num_processes, "sharing": parallel.way(accelerator)}
+        parallel.together(accelerator, lambda: folder.claim(settings, seed, together))
+        parallel.together(
+            accelerator,
+            lambda: record_training(folder.training, objective.faces.folder, objective.faces.photo_ids()),
+        )
+        trainer = Trainer(objective, settings, accelerator, seed, folder)
         begun = trainer.resume()
         if 0 < begun < settings.steps:
             console.log(f"{title}: goes on from step {begun} of {settings.steps}")
@@ -116,30 +132,30 @@ class Trainer(Generic[B]):
     """The state of one training: what fit holds between steps."""
 
     def __init__(
-        self, objective: Objective[B], settings: TrainSettings, device: torch.device, seed: int, folder: RunFolder
+        self, objective: Objective[B], settings: TrainSettings, accelerator: Any, seed: int, folder: RunFolder
     ) -> None:
-        from accelerate import Accelerator
-        from diffusers.training_utils import EMAModel
-
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        tracker = None if settings.tracker == "none" else settings.tracker
-        self.accelerator = Accelerator(cpu=device.type == "cpu", log_with=tracker, project_dir=str(folder.training))
+        self.accelerator = accelerator
         self.objective, self.settings, self.seed, self.folder = objective, settings, seed, folder
-        self.parameters = [p for p in objective.trained.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
-        )
-        self.model, self.optimizer = self.accelerator.prepare(objective.trained.train(), optimizer)
-        self.ema = EMAModel(self.parameters, decay=settings.ema, foreach=True) if settings.ema else None
-        if self.ema is not None:
-            self.accelerator.register_for_checkpointing(self.ema)
+        device = accelerator.device
+        module = objective.trained.train()
+        if settings.channels_last:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typed for tensors alone
+        optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings, device)
+        if settings.compile:
+            module.compile(backend=COMPILER)  # in place: no name gets a prefix
+        self.model, self.optimizer = parallel.prepare(accelerator, module, optimizer)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ema = Average(self.parameters, settings.ema, settings.ema_device) if settings.ema else None
         self.bf16 = settings.precision == "bf16" or (settings.precision == "auto" and device.type == "cuda")
         self.metrics = Metrics(folder.training / "metrics.jsonl")
+        self.stream = Stream(
+            objective.batch, objective.count, settings.batch, seed, settings.flip,
+            accelerator.process_index, accelerator.num_processes,
+        )  # fmt: skip
         self.step = 0
         self.losses: list[float] = []
-        if self.accelerator.is_main_process and tracker:
-            self.accelerator.init_trackers("tracker")
+        if accelerator.is_main_process and settings.tracker != "none":
+            accelerator.init_trackers("tracker")
 
     def resume(self) -> int:
         """Load the newest checkpoint, if there is one; the number of steps that are done."""
@@ -148,31 +164,27 @@ class Trainer(Generic[B]):
             self.step, path = found
             self.accelerator.load_state(str(path))
             if self.ema is not None:
-                self.ema.to(self.accelerator.device)
-        self.metrics.cut(self.step)
+                self.ema.load(path)
+        parallel.together(self.accelerator, lambda: self.metrics.cut(self.step))
         return self.step
 
     def steps(self) -> Iterator[float]:
-        """Do the steps that are left, yielding the loss of each."""
+        """Do the steps that are left, yielding the loss of each: the mean over all processes."""
         per_step = self.settings.accumulate
         batches = iter(self._loader(self.step * per_step))
         for step in range(self.step, self.settings.steps):
             rate = learning_rate(step, self.settings)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            total = 0.0
-            for part in range(per_step):
-                batch = next(batches).to(self.accelerator.device)
-                last = part == per_step - 1
-                total += self._backward(batch, step * per_step + part, last) / per_step
+            total = self._gradient(batches, range(step * per_step, (step + 1) * per_step))
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.ema is not None:
-                self.ema.step(self.parameters)
+                self.ema.step()
             self.step = step + 1
             self.losses = [*self.losses[-99:], total]
-            self._log(total, rate, float(norm))
+            self._log(total, rate, math.nan if norm is None else float(norm))
             yield total
 
     def agree(self, stop: Stop) -> bool:
@@ -187,19 +199,23 @@ class Trainer(Generic[B]):
         step = self.step
         last = step == self.settings.steps
         if last or stopping or step % self.settings.save_every == 0:
-            self.folder.save(step, self.accelerator, self.settings.keep)
+            self.folder.save(step, self.accelerator, self.settings.keep, self.ema)
         every = self.settings.validate_every
-        if every and (last or step % every == 0) and self.accelerator.is_main_process:
+        if every and (last or step % every == 0):
             with self.averaged():
-                picture = self.objective.picture()
-            write_file(self.folder.training / "validation" / f"step-{step:08}.png", encode_png(picture))
+                picture = encode_png(self.objective.picture()) if self._draws() else b""
+            path = self.folder.training / "validation" / f"step-{step:08}.png"
+            parallel.together(self.accelerator, lambda: write_file(path, picture))
 
     def end(self) -> Outcome:
         """Write the family if all steps are done, and close the trackers."""
         finished = self.step >= self.settings.steps
-        if finished and self.accelerator.is_main_process:
+        if finished:
             with self.averaged():
-                self.objective.write(self.settings.out)
+                parallel.gather(self.accelerator, self.objective.trained)
+                if self.settings.channels_last:
+                    self.objective.trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # typed for tensors alone
+                parallel.together(self.accelerator, lambda: self.objective.write(self.settings.out))
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         mean = sum(self.losses) / len(self.losses) if self.losses else None
@@ -207,57 +223,72 @@ class Trainer(Generic[B]):
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The moving average in place of the weights, in eval mode, within the block."""
-        if self.ema is not None:
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-        self.objective.trained.eval()
-        try:
+        """The moving average in place of the weights, in eval mode and not compiled, within the block."""
+        with parallel.resting(self.model), ExitStack() as undo:
+            if self.ema is not None:
+                self.ema.store()
+                self.ema.copy_to()
+                undo.callback(self.ema.restore)
+            self.objective.trained.eval()
+            undo.callback(self.objective.trained.train)
+            undo.enter_context(torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext())
             with torch.no_grad(), self.autocast():
                 yield
-        finally:
-            self.objective.trained.train()
-            if self.ema is not None:
-                self.ema.restore(self.parameters)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 arithmetic where the settings ask for it."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16)
 
+    def _draws(self) -> bool:
+        """Whether this process draws pictures: the main one, or all where each holds a part of the weights."""
+        return bool(self.accelerator.is_main_process) or parallel.way(self.accelerator) == "fsdp"
+
     def _loader(self, first: int) -> Any:
-        stream = Stream(
-            self.objective.batch,
-            self.objective.count,
-            self.settings.batch,
-            self.seed,
-            self.settings.flip,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
         order = range(first, self.settings.steps * self.settings.accumulate)
         workers = self.settings.loader_workers
         if workers is None:
             import os
 
-            workers = 0 if self.accelerator.device.type == "cpu" else max(1, (os.cpu_count() or 2) // 2)
-        return torch.utils.data.DataLoader(stream, batch_size=None, sampler=order, num_workers=workers)  # type: ignore[arg-type]  # a map-style dataset by its method
+            cores = (os.cpu_count() or 2) // self.accelerator.num_processes
+            workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
+        return torch.utils.data.DataLoader(self.stream, batch_size=None, sampler=order, num_workers=workers)  # type: ignore[arg-type]  # a map-style dataset by its method
 
-    def _backward(self, batch: B, number: int, last: bool) -> float:
-        """Add the gradient of one batch; `number` counts the batches of the run and seeds the noise."""
-        entropy = np.random.SeedSequence((self.seed, number, self.accelerator.process_index)).generate_state(1)[0]
-        random = torch.Generator().manual_seed(int(entropy))
-        with nullcontext() if last else self.accelerator.no_sync(self.model):
-            with self.autocast():
-                loss = self.objective.loss(self.model, batch, random)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                ids = ", ".join(one_line(name, 70) for name in batch.ids[:4]) + (", ..." if len(batch.ids) > 4 else "")
-                raise AuthfaceError(
-                    f"the loss is {value} at step {self.step + 1} on {ids}: lower lr (now {self.settings.lr:g}) or take"
-                    f" precision fp32; {self.folder.describe_newest()}"
-                )
-            self.accelerator.backward(loss / self.settings.accumulate)
-        return value
+    def _gradient(self, batches: Iterator[B], numbers: range) -> float:
+        """Sum the gradients of a step's batches, counted by `numbers` over the run; the mean loss of all processes."""
+        losses: list[torch.Tensor] = []
+        for number in numbers:
+            batch = next(batches).to(self.accelerator.device)
+            last = number == numbers[-1]
+            self.accelerator.sync_gradients = last
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.autocast():
+                    loss = self.objective.loss(self.model, batch, Noise(self.seed, self.stream.positions(number)))
+                losses.append(loss.detach().float())
+                if last:  # before the last backward: DeepSpeed changes the weights in it
+                    table = self.accelerator.gather(torch.stack(losses)[None])
+                    total = float(table.mean())
+                    if not math.isfinite(total):
+                        parallel.together(self.accelerator, lambda: self._not_finite(table, numbers))
+                self.accelerator.backward(loss)
+        return total
+
+    def _not_finite(self, table: torch.Tensor, numbers: range) -> None:
+        """Write down the faces of the step and raise the error; `table` holds losses (processes, batches)."""
+        named: list[dict[str, Any]] = []
+        for process, row in enumerate(table.tolist()):
+            for number, loss in zip(numbers, row, strict=True):
+                draws = replace(self.stream, process=process).draws(number)
+                ids = [self.objective.faces.id(draw.index) for draw in draws]
+                named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": ids})
+        bad = next((batch for batch in named if isinstance(batch["loss"], str)), named[0])
+        path = self.folder.training / "stopped.json"
+        said = {"step": self.step + 1, "lr": self.optimizer.param_groups[0]["lr"], "batches": named}
+        write_file(path, json.dumps(said, indent=2).encode())
+        ids = ", ".join(one_line(name, 70) for name in bad["ids"][:4]) + (", ..." if len(bad["ids"]) > 4 else "")
+        raise AuthfaceError(
+            f"the loss is {bad['loss']} at step {self.step + 1} on {ids}: lower lr (now {self.settings.lr:g}) or take"
+            f" precision fp32; {self.folder.describe_newest()}; all faces of the step: {one_line(path)}"
+        )
 
     def _log(self, loss: float, rate: float, norm: float) -> None:
         if self.accelerator.is_main_process:

@@ -15,6 +15,7 @@ from authface.models import Parts, load, pick_device, resolve
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, Faces, mirrored
 from authface.train.loop import Outcome, fit
+from authface.train.noise import Noise
 from authface.train.picture import grid, sample
 from authface.train.settings import PriorSettings
 
@@ -68,13 +69,13 @@ class PriorObjective:
         ids = tuple(self.faces.id(draw.index) for draw in draws)
         return PriorBatch(ids, latents, text.states, text.pooled, null.states, null.pooled)
 
-    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: torch.Generator) -> torch.Tensor:
+    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: Noise) -> torch.Tensor:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config)."""
         device = batch.latents.device
         n = len(batch.latents)
-        noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(self.parts.scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
-        dropped = (torch.rand(n, generator=random) < self.settings.prompt_dropout).to(device)
+        noise = random.normal(*batch.latents.shape[1:]).to(device)
+        timesteps = random.integers(self.parts.scheduler.config.num_train_timesteps).to(device)
+        dropped = (random.uniform() < self.settings.prompt_dropout).to(device)
         states = torch.where(dropped[:, None, None], batch.null_states, batch.states)
         pooled = torch.where(dropped[:, None], batch.null_pooled, batch.pooled)
         noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)

@@ -27,6 +27,7 @@ from authface.train.cache import Store, cache_latents, cache_texts
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.data import Draw, Faces
 from authface.train.loop import learning_rate
+from authface.train.noise import Noise
 from authface.train.prior import PriorObjective, train_prior
 from authface.train.settings import AutoencoderSettings, ControlNetSettings, PriorSettings, TrainSettings
 
@@ -230,10 +231,9 @@ def stage_two(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactor
 def test_equation_1(stage_two: ControlNetObjective) -> None:
     """With its zero convolutions untrained the loss is the prior's own error, written out by hand."""
     batch = stage_two.batch([Draw(0, 0, False), Draw(1, 0, True)])
-    loss = stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(4))
-    random = torch.Generator().manual_seed(4)
-    noise = torch.randn(batch.latents.shape, generator=random)
-    steps = torch.randint(1000, (2,), generator=random)
+    loss = stage_two.loss(stage_two.trained, batch, Noise(4, range(2)))
+    random = Noise(4, range(2))
+    noise, steps = random.normal(*batch.latents.shape[1:]), random.integers(1000)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, 0)[steps].float().view(-1, 1, 1, 1)
     with torch.no_grad():
@@ -256,7 +256,7 @@ def test_only_the_controlnet_learns_and_the_down_path_keeps_nothing(stage_two: C
         for block in stage_two.parts.unet.down_blocks
     ]
     batch = stage_two.batch([Draw(2, 0, False)])
-    stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(0)).backward()  # type: ignore[no-untyped-call]
+    stage_two.loss(stage_two.trained, batch, Noise(0, [0])).backward()  # type: ignore[no-untyped-call]
     for hook in hooks:
         hook.remove()
     assert graphs == [False] * len(stage_two.parts.unet.down_blocks)
@@ -298,7 +298,7 @@ def test_dropped_prompts_do_not_matter(tiny: Path, dataset: Path, tmp_path: Path
         empty = type(batch)(batch.ids, batch.latents, null.states, null.pooled, batch.null_states, batch.null_pooled)
         for name, one in (("prompt", batch), ("empty", empty)):
             with torch.no_grad():
-                value = objective.loss(parts.unet, one, torch.Generator().manual_seed(0))
+                value = objective.loss(parts.unet, one, Noise(0, range(2)))
             loss[dropout, name] = float(value)
     assert loss[1.0, "prompt"] == loss[1.0, "empty"] == loss[0.0, "empty"] != loss[0.0, "prompt"]
 
