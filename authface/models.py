@@ -130,7 +130,9 @@ def pick_device(name: str) -> torch.device:
         device = torch.device("cuda", number)
     found = torch.cuda.device_count() if device.type == "cuda" else int(torch.backends.mps.is_available())
     if device.type in {"cuda", "mps"} and (device.index or 0) >= found:
-        raise UsageError(f"--device {one_line(device)}: torch finds {found} {device.type} devices here; use --device cpu")
+        raise UsageError(
+            f"--device {one_line(device)}: torch finds {found} {device.type} devices here; use --device cpu"
+        )
     return device
 
 

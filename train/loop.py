@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -268,7 +269,7 @@ class Trainer(Generic[B]):
                     table = self.accelerator.gather(torch.stack(losses)[None])
                     total = float(table.mean())
                     if not math.isfinite(total):
-                        parallel.together(self.accelerator, lambda: self._not_finite(table, numbers))
+                        parallel.together(self.accelerator, partial(self._not_finite, table, numbers))
                 self.accelerator.backward(loss)
         return total
 
