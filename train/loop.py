@@ -140,7 +140,7 @@ class Trainer(Generic[B]):
         device = accelerator.device
         module = objective.trained.train()
         if settings.channels_last:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # typed for tensors alone
+            module.to(memory_format=torch.channels_last)
         optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings, device)
         if settings.compile:
             module.compile(backend=COMPILER)  # in place: no name gets a prefix
@@ -215,7 +215,7 @@ class Trainer(Generic[B]):
             with self.averaged():
                 parallel.gather(self.accelerator, self.objective.trained)
                 if self.settings.channels_last:
-                    self.objective.trained.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # typed for tensors alone
+                    self.objective.trained.to(memory_format=torch.contiguous_format)
                 parallel.together(self.accelerator, lambda: self.objective.write(self.settings.out))
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -279,8 +279,8 @@ class Trainer(Generic[B]):
         for process, row in enumerate(table.tolist()):
             for number, loss in zip(numbers, row, strict=True):
                 draws = replace(self.stream, process=process).draws(number)
-                ids = [self.objective.faces.id(draw.index) for draw in draws]
-                named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": ids})
+                names = [self.objective.faces.id(draw.index) for draw in draws]
+                named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": names})
         bad = next((batch for batch in named if isinstance(batch["loss"], str)), named[0])
         path = self.folder.training / "stopped.json"
         said = {"step": self.step + 1, "lr": self.optimizer.param_groups[0]["lr"], "batches": named}

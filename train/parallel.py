@@ -123,7 +123,7 @@ def gather(accelerator: Any, model: torch.nn.Module) -> None:
     if not accelerator.is_main_process:
         return
     for prefix, part in model.named_modules():
-        if isinstance(part, FSDPModule):
+        if FSDPModule in type(part).__bases__:
             part.__class__ = type(part).__bases__[1]
             part._forward_pre_hooks.clear()
             part._forward_hooks.clear()
