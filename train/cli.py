@@ -64,6 +64,22 @@ def controlnet(run: Run, dataset: DatasetArgument = None) -> None:
         _report(run, train_controlnet(settings, run.console, run.device, run.seed, run.limit))
 
 
+@app.command()
+def configs(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="ddp, fsdp or deepspeed; all if not given.")] = "",
+) -> None:
+    """Where the configurations for several GPUs lie.
+
+    accelerate launch --config_file $(authface train configs fsdp) -m authface.cli train prior
+    """
+    found = {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
+    if name and name not in found:
+        from authface.errors import UsageError, one_line
+
+        raise UsageError(f"no configuration {one_line(name)}: there are {', '.join(found)}")
+    typer.echo("\n".join(str(path) for stem, path in found.items() if name in {"", stem}))
+
+
 def _settings(run: Run, path: str, model: type[S], dataset: Path | None) -> S:
     settings = run.settings(path, model)
     if dataset is not None:

@@ -20,6 +20,7 @@ from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, seeded, validation
 from authface.train.loop import Loss, Outcome, fit
+from authface.train.noise import Noise
 from authface.train.picture import Drawn, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
 
@@ -82,13 +83,12 @@ class ControlNetObjective:
             boxes = torch.from_numpy(pixels * (latents.shape[-1] / self.faces.size))
         return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded), boxes)
 
-    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: torch.Generator, step: int) -> Loss:
+    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: Noise, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss."""
         device = batch.latents.device
-        n = len(batch.latents)
         scheduler = self.parts.scheduler
-        noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
+        noise = random.normal(*batch.latents.shape[1:]).to(device)
+        timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
         noisy = scheduler.add_noise(batch.latents, noise, timesteps)
         guess = self._predict(model, noisy, timesteps, batch.degraded)
         target = sdxl.loss_target(scheduler, batch.latents, noise, timesteps)
@@ -127,17 +127,21 @@ class ControlNetObjective:
         s = self.settings.facial
         weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
         near = weight > s.cut * facial.peak_weight(s)
+        zero = error.new_zeros(())
         if not bool(near.any()):
-            return Loss(error)
+            return Loss(error, None, {"noise": error, **dict.fromkeys(("adversarial", "style", "critic"), zero)})
         judged = self.critic.judge(clean[near], estimate[near], boxes[near])
         weight = weight[near] / len(clean)
-        verdict, style = ((weight * term).sum() for term in (judged.adversarial, judged.style))
-        extra = s.adversarial * verdict + s.style * style
-        share = self._share(error, extra) if s.adaptive else 1.0
-        total = error + share * extra if step >= s.start else error
-        parts = {"noise": error, "adversarial": verdict, "style": style, "critic": (weight * judged.critic).sum()}
-        logged = {name: float(value.detach()) for name, value in parts.items()} | {"facial_share": float(share)}
-        return Loss(total, parts["critic"], logged)
+        adversarial, style, critic = (
+            (weight * term).sum() for term in (judged.adversarial, judged.style, judged.critic)
+        )  # fmt: skip
+        parts = {"noise": error, "adversarial": adversarial, "style": style, "critic": critic}
+        if step < s.start:
+            return Loss(error, critic, parts)
+        extra = s.adversarial * adversarial + s.style * style
+        if s.adaptive:
+            extra = extra * self._share(error, extra)
+        return Loss(error + extra, critic, parts)
 
     def _share(self, error: torch.Tensor, extra: torch.Tensor) -> float:
         """What scales the facial loss, so that its gradient at the last layer is `adaptive` of the error's."""

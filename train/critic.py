@@ -56,8 +56,8 @@ class Critic:
         """One step of the discriminators by the gradients that have gathered, averaged over the processes."""
         if accelerator.num_processes > 1:
             for parameter in self.nets.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = accelerator.reduce(grad, "mean")
         self.optimizer.step()
         self.optimizer.zero_grad()
 

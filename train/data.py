@@ -196,8 +196,16 @@ class Stream(Generic[B]):
     processes: int = 1
 
     def __getitem__(self, k: int) -> B:
+        return self.make(self.draws(k))
+
+    def positions(self, k: int) -> range:
+        """Where the faces of batch `k` stand in the endless stream: however many processes share a batch of all."""
         start = (k * self.processes + self.process) * self.batch
-        return self.make([draw(self.seed, self.count, start + i, self.flip) for i in range(self.batch)])
+        return range(start, start + self.batch)
+
+    def draws(self, k: int) -> list[Draw]:
+        """The faces of batch `k`."""
+        return [draw(self.seed, self.count, position, self.flip) for position in self.positions(k)]
 
 
 def validation(folder: Path, size: int, count: int) -> Faces:

@@ -16,6 +16,7 @@ from authface.train import lora
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, Faces, mirrored, seeded
 from authface.train.loop import Loss, Outcome, fit
+from authface.train.noise import Noise
 from authface.train.picture import Drawn, grid, sample
 from authface.train.settings import PriorSettings
 
@@ -105,13 +106,13 @@ class PriorObjective:
         text, null = self.texts.read(prompts), self.texts.read([""])
         return PriorBatch(ids, latents, text.states, text.pooled, null.states, null.pooled)
 
-    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: torch.Generator, step: int) -> Loss:
+    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: Noise, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config)."""
         device = batch.latents.device
         n = len(batch.latents)
-        noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(self.parts.scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
-        dropped = (torch.rand(n, generator=random) < self.settings.prompt_dropout).to(device)
+        noise = random.normal(*batch.latents.shape[1:]).to(device)
+        timesteps = random.integers(self.parts.scheduler.config.num_train_timesteps).to(device)
+        dropped = (random.uniform() < self.settings.prompt_dropout).to(device)
         noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)
         guess = model(
             noisy, timesteps, sdxl.time_ids(self.faces.size, n, batch.latents),
