@@ -146,6 +146,8 @@ class ControlNetObjective:
     def _share(self, error: torch.Tensor, extra: torch.Tensor) -> float:
         """What scales the facial loss, so that its gradient at the last layer is `adaptive` of the error's."""
         last = self.parts.controlnet.controlnet_mid_block.weight
+        if hasattr(last, "full_tensor"):  # FSDP's
+            raise UsageError("facial.adaptive does not go with FSDP, which shards the layer it looks at: set it to 0")
         norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (error, extra)]
         share = self.settings.facial.adaptive * norms[0] / max(norms[1], 1e-12)
         return min(MOST_SHARE, max(LEAST_SHARE, share))
