@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import multiprocessing
 import re
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -66,6 +69,8 @@ class Faces:
         self.folder = folder
         self.size = size
         self._rows = _open(folder)
+        # A row of one column costs a tenth of a whole one: the images of the others are not touched.
+        self._images = self._rows.select_columns(["image"])
         self._count = min(limit, len(self._rows)) if limit else len(self._rows)
 
     def __len__(self) -> int:
@@ -73,7 +78,13 @@ class Faces:
 
     def id(self, index: int) -> str:
         """The id of a row; its number where the dataset has no such column."""
-        return str(self._rows[index]["id"]) if "id" in self._rows.column_names else str(index)
+        return self._ids[index]
+
+    @functools.cached_property
+    def _ids(self) -> tuple[str, ...]:
+        if "id" not in self._rows.column_names:
+            return tuple(map(str, range(self._count)))
+        return tuple(str(found) for found in self._rows["id"][: self._count])
 
     def photo_ids(self) -> list[str]:
         """The id of every row's photo; the rows' own ids where the dataset names no photos."""
@@ -95,7 +106,7 @@ class Faces:
 
     def data(self, index: int) -> bytes:
         """The encoded image of a row."""
-        image = self._rows[index]["image"]
+        image = self._images[index]["image"]
         data: bytes | None = image["bytes"]
         return data if data is not None else Path(image["path"]).read_bytes()
 
@@ -137,7 +148,11 @@ def _order(seed: int, count: int, epoch: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Stream(Generic[B]):
-    """Batch `k` of one process: `batch` faces of the stream, `processes` sharing it. A torch map-style dataset."""
+    """Batch `k` of one process: `batch` faces of the stream, `processes` sharing it. A torch map-style dataset.
+
+    In the training's own process batch `k + 1` is made by a thread while `k` is trained on; a loader's process needs
+    no such thread.
+    """
 
     make: Callable[[Sequence[Draw]], B]
     count: int
@@ -146,10 +161,26 @@ class Stream(Generic[B]):
     flip: bool
     process: int = 0
     processes: int = 1
+    _ahead: dict[int, Future[B]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __getitem__(self, k: int) -> B:
+        if threading.current_thread() is not threading.main_thread() or multiprocessing.parent_process() is not None:
+            return self._batch(k)
+        begun = self._ahead.pop(k, None)
+        self._ahead.clear()
+        made = begun.result() if begun is not None else self._batch(k)
+        self._ahead[k + 1] = _worker().submit(self._batch, k + 1)
+        return made
+
+    def _batch(self, k: int) -> B:
         start = (k * self.processes + self.process) * self.batch
         return self.make([draw(self.seed, self.count, start + i, self.flip) for i in range(self.batch)])
+
+
+@functools.cache
+def _worker() -> ThreadPoolExecutor:
+    """The one thread that makes batches ahead."""
+    return ThreadPoolExecutor(1, "batches")
 
 
 def _open(folder: Path) -> Any:
