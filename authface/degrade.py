@@ -134,9 +134,11 @@ def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
     left, weights, right = np.linalg.svd(kernel.astype(np.float64))
     rank = int((weights > 1e-5 * weights[0]).sum())
     if rank > _MOST_PARTS:
-        return cv2.filter2D(image, -1, kernel)
-    parts = [cv2.sepFilter2D(image, -1, right[i], left[:, i] * weights[i]) for i in range(rank)]
-    return parts[0] if rank == 1 else np.sum(parts, axis=0)
+        whole: NDArray[Any] = cv2.filter2D(image, -1, kernel)
+        return whole
+    parts: list[NDArray[Any]] = [cv2.sepFilter2D(image, -1, right[i], left[:, i] * weights[i]) for i in range(rank)]
+    summed: NDArray[Any] = parts[0] if rank == 1 else np.sum(parts, axis=0)
+    return summed
 
 
 def _jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:

@@ -25,9 +25,7 @@ _MERGES = 48_894
 """49,408 tokens less 2 x 256 bytes and the two specials."""
 
 
-def make_tiny(
-    folder: Path, seed: int, image_size: int = 256, channels: tuple[int, int, int] = CHANNELS
-) -> None:
+def make_tiny(folder: Path, seed: int, image_size: int = 256, channels: tuple[int, int, int] = CHANNELS) -> None:
     """Write the tiny family with random weights to `folder`: all of `authface.models.BASE` and a model_index.json.
 
     `image_size` is the side of the images it is meant for, pixels, a multiple of 64; `channels` are the widths of

@@ -2,11 +2,11 @@
 
     python benchmarks/train.py FACES train_controlnet_sdxl.py [--rounds 2]
 
-FACES is any folder of photos. The script is examples/controlnet/train_controlnet_sdxl.py of diffusers' repository, which
-no wheel holds: take the copy of the release that is installed. Both train the same ControlNet (8.0 M parameters) over the
-same frozen U-Net of SDXL's classes (16.6 M, three levels of 64, 128, 256 channels) at the same batch on the same faces, on
-the CPU, as processes that a user starts. Steps are seen from outside: the script's by its bar, authface's by
-metrics.jsonl. Equation 1 alone: the script knows no facial loss.
+FACES is any folder of photos. The script is examples/controlnet/train_controlnet_sdxl.py of diffusers' repository,
+which no wheel holds. Both train the same ControlNet (8.0 M parameters) over the same frozen U-Net of SDXL's classes
+(16.6 M, three levels of 64, 128, 256 channels) at the same batch on the same faces, on the CPU, as processes that a
+user starts. Steps are seen from outside: the script's by its bar, authface's by metrics.jsonl. Equation 1 alone: the
+script knows no facial loss.
 
 samples/s   batch / median time between steps, without the first two steps; all rounds together
 first step  from the start of the process to the end of its first step, caches warm; the best of the rounds
@@ -240,10 +240,11 @@ def report(seen: dict[str, Seen], bench: Bench, libs: int) -> dict[str, Any]:
     print(f"MB more); libraries: a process that imports them holds {libs / 1e6:.0f} MB")
     for precision, goal in GOALS.items():
         ours, least = rate[f"authface {precision}"], rate[f"floor {precision}"]
+        first = min(seen[f"authface {precision}"].first)
         mine, script = above[f"authface {precision}"], above["script"]
         print(
-            f"{precision}: {ours / rate['script']:.2f} times the script (goal {goal}), {100 * ours / least:.0f} % of the"
-            f" floor (95), first step {min(seen[f'authface {precision}'].first):.1f} s (8), memory above the weights"
+            f"{precision}: {ours / rate['script']:.2f} times the script (goal {goal}), {100 * ours / least:.0f} % of"
+            f" the floor (95), first step {first:.1f} s (8), memory above the weights"
             f" {mine / script:.2f} of the script's (0.5; {(mine - libs) / (script - libs):.2f} without the libraries)"
         )
     return {
@@ -272,7 +273,9 @@ def main() -> None:
 
     every = sorted(path for path in asked.folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not every or not asked.script.is_file():
-        raise SystemExit(f"{len(every)} photos in {asked.folder}; script {asked.script} there: {asked.script.is_file()}")
+        raise SystemExit(
+            f"{len(every)} photos in {asked.folder}; script {asked.script} there: {asked.script.is_file()}"
+        )
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), asked.script.resolve(), asked.size, asked.batch, asked.steps)
         make_dataset(every[:: max(1, len(every) // asked.faces)][: asked.faces], asked.size, bench.work / "dataset")

@@ -7,6 +7,7 @@ import hashlib
 import multiprocessing
 import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
@@ -92,6 +93,12 @@ class Faces:
             if name in self._rows.column_names:
                 return [str(found) for found in self._rows[name][: self._count]]
         return []
+
+    def tally(self, column: str) -> Counter[str]:
+        """How often each value of a column of texts is there; empty where the dataset has no such column."""
+        if column not in self._rows.column_names:
+            return Counter()
+        return Counter(str(found or "") for found in self._rows[column][: self._count])
 
     @functools.cached_property
     def prompts(self) -> tuple[str, ...]:
