@@ -261,7 +261,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=64)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=14, help="of each run")
+    parser.add_argument("--steps", type=int, default=12, help="of each run")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", default="", help="names of contestants, with commas: floor bf16,authface bf16")
     parser.add_argument("--json", type=Path, help="a file for the numbers")
