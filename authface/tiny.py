@@ -30,12 +30,15 @@ WORDS = 49_408
 """CLIP's tokens: 48,894 merges, 2 x 256 bytes and the two specials."""
 
 
-def make_tiny(folder: Path, seed: int, image_size: int = 256, prediction: str = "epsilon") -> None:
+def make_tiny(
+    folder: Path, seed: int, image_size: int = 256, prediction: str = "epsilon",
+    channels: tuple[int, int, int] = CHANNELS,
+) -> None:  # fmt: skip
     """Write the tiny family with random weights to `folder`: all of `authface.models.BASE` and a model_index.json.
 
     `image_size` is the side of the images it is meant for, pixels, a multiple of 64; `prediction` is what its U-Net
-    is to predict, `epsilon` as SDXL's or `v_prediction`. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)``
-    loads it.
+    is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the widths of the U-Net's three levels,
+    multiples of 16. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
     """
     import torch
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -46,7 +49,7 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256, prediction: str = 
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**_unet(image_size)),
+            "unet": UNet2DConditionModel(**_unet(image_size, channels)),
             "vae": AutoencoderKL(**_vae(image_size)),
             "text_encoder": _text_encoder(TEXT_WIDTHS[0], projected=False),
             "text_encoder_2": _text_encoder(TEXT_WIDTHS[1], projected=True),
@@ -128,12 +131,12 @@ def _vae(image_size: int) -> dict[str, Any]:
     }
 
 
-def _unet(image_size: int) -> dict[str, Any]:
+def _unet(image_size: int, channels: tuple[int, int, int]) -> dict[str, Any]:
     return {
         "sample_size": image_size // 8,
         "in_channels": LATENT_CHANNELS,
         "out_channels": LATENT_CHANNELS,
-        "block_out_channels": CHANNELS,
+        "block_out_channels": channels,
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

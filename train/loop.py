@@ -19,6 +19,7 @@ from authface.files import write_file
 from authface.images import encode_png
 from authface.train import parallel
 from authface.train.average import Average
+from authface.train.card import write_card
 from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, Stream
 from authface.train.noise import Noise
@@ -132,7 +133,7 @@ def fit(
             accelerator,
             lambda: record_training(folder.training, objective.faces.folder, objective.faces.photo_ids()),
         )
-        trainer = Trainer(objective, settings, accelerator, seed, folder)
+        trainer = Trainer(objective, settings, accelerator, seed, folder, title)
         begun = trainer.resume()
         if 0 < begun < settings.steps:
             console.log(f"{title}: goes on from step {begun} of {settings.steps}")
@@ -150,10 +151,11 @@ class Trainer(Generic[B]):
     """The state of one training: what fit holds between steps."""
 
     def __init__(
-        self, objective: Objective[B], settings: TrainSettings, accelerator: Any, seed: int, folder: RunFolder
-    ) -> None:
+        self, objective: Objective[B], settings: TrainSettings, accelerator: Any, seed: int, folder: RunFolder,
+        title: str,
+    ) -> None:  # fmt: skip
         self.accelerator = accelerator
-        self.objective, self.settings, self.seed, self.folder = objective, settings, seed, folder
+        self.objective, self.settings, self.seed, self.folder, self.title = objective, settings, seed, folder, title
         device = accelerator.device
         module = objective.trained.train()
         if settings.channels_last:
@@ -238,11 +240,16 @@ class Trainer(Generic[B]):
                 parallel.gather(self.accelerator, self.objective.trained)
                 if self.settings.channels_last:
                     self.objective.trained.to(memory_format=torch.contiguous_format)
-                parallel.together(self.accelerator, lambda: self.objective.write(self.settings.out))
+                parallel.together(self.accelerator, self._write)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         mean = sum(self.losses) / len(self.losses) if self.losses else None
         return Outcome(self.settings.out, self.step, finished, mean)
+
+    def _write(self) -> None:
+        """The whole family with its card."""
+        self.objective.write(self.settings.out)
+        write_card(self.settings.out, self.settings, self.title, self.seed, self.objective.faces)
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
