@@ -45,7 +45,8 @@ class Repository:
             self._api().whoami()
             if self._is_private() is False and not self.public:
                 raise UsageError(
-                    f"{one_line(self.repo_id)} is public: add --public if everybody may read this, or make it private first"
+                    f"{one_line(self.repo_id)} is public: add --public if everybody may read this, or make it"
+                    " private first"
                 )
 
     def upload(self, folder: Path, *, patterns: Sequence[str], stale: Sequence[str], message: str) -> str:
