@@ -40,8 +40,8 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**_unet(image_size)),
-            "vae": AutoencoderKL(**_vae(image_size)),
+            "unet": UNet2DConditionModel(**unet_config(image_size)),
+            "vae": AutoencoderKL(**vae_config(image_size)),
             "text_encoder": _text_encoder(TEXT_WIDTHS[0], projected=False),
             "text_encoder_2": _text_encoder(TEXT_WIDTHS[1], projected=True),
         }
@@ -93,21 +93,27 @@ def _byte_letters() -> list[str]:
 def _text_encoder(width: int, *, projected: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    config = CLIPTextConfig(
-        vocab_size=49_408,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=width,
-        bos_token_id=49_406,
-        eos_token_id=49_407,
-        pad_token_id=49_407,
-    )
+    config = CLIPTextConfig(**text_config(width))
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 
 
-def _vae(image_size: int) -> dict[str, Any]:
+def text_config(width: int) -> dict[str, Any]:
+    """What a text encoder of hidden size `width` is made of."""
+    return {
+        "vocab_size": 49_408,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": width,
+        "bos_token_id": 49_406,
+        "eos_token_id": 49_407,
+        "pad_token_id": 49_407,
+    }
+
+
+def vae_config(image_size: int) -> dict[str, Any]:
+    """What its AutoencoderKL is made of; `image_size` in pixels."""
     return {
         "sample_size": image_size,
         "block_out_channels": VAE_CHANNELS,
@@ -122,7 +128,8 @@ def _vae(image_size: int) -> dict[str, Any]:
     }
 
 
-def _unet(image_size: int) -> dict[str, Any]:
+def unet_config(image_size: int) -> dict[str, Any]:
+    """What its UNet2DConditionModel is made of; `image_size` in pixels."""
     return {
         "sample_size": image_size // 8,
         "in_channels": 4,
