@@ -107,9 +107,11 @@ class Estimator:
 
     def fitting(self, settings: DiffusionSettings) -> Iterator[tuple[dict[str, Any], Counted]]:
         """Changes that make a training smaller, each with those before it: first what costs nothing, last what trains
-        something else."""
+        something else, which is tried alone too."""
         given: dict[str, Any] = {}
         for change in _changes(settings):
+            if "lora_rank" in change:
+                yield change, self.count(settings.model_copy(update=change))
             given = {**given, **change}
             yield given, self.count(settings.model_copy(update=given))
 

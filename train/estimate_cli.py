@@ -62,12 +62,14 @@ def _estimate(
 
     judged = hardware.chosen(names)  # a wrong name is told of before torch is loaded
     import torch
+    from diffusers.utils import logging
 
     from authface.train import estimate, networks
     from authface.train.estimate_report import Report
     from authface.train.settings import AutoencoderSettings, PriorSettings
 
     quiet()
+    logging.set_verbosity_error()  # it warns of weights cast to bfloat16, which is meant
     first, second = run.settings("train.autoencoder", AutoencoderSettings), run.settings("train.prior", PriorSettings)
     begun = {str(first.out): first.model, str(second.out): second.model}
     architecture = networks.find(settings.model, settings.size, begun)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,7 +107,7 @@ class Report:
             fits = "yes" if v.over <= 0 else f"no, {v.over / GIB:.1f} GiB over"
             hours = "?" if v.hours is None else f"{v.hours:,.1f}"
             rows.append([many + v.gpu.name, f"{v.gpu.bytes / GIB:.1f}", hours, fits])
-        lines = _table(rows, left={0, 3})
+        lines = _table(rows, left=(0, 3))
         lines.append(f"hours at {self.utilisation:.0%} of the dense peak, an assumption; --utilisation sets another")
         for v in self.verdicts:
             if v.over > 0:
@@ -140,7 +140,7 @@ def _gib(count: int) -> str:
     return f"{count / GIB:.2f}" if count else "-"
 
 
-def _table(rows: list[list[str]], left: set[int] = frozenset({0})) -> list[str]:  # type: ignore[assignment]  # never changed
+def _table(rows: list[list[str]], left: Collection[int] = (0,)) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return [
         "  ".join(

@@ -88,6 +88,8 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
             self.bytes[self._kinds[key]] -= self._sizes[key]
             self._kinds[key] = kind
             self.bytes[kind] += self._sizes[key]
+            if self._total == self._most:  # its own making was the peak
+                self.peak = self.bytes.copy()
 
     def _meet(self, tensor: torch.Tensor) -> None:
         storage = tensor.untyped_storage()
