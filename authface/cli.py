@@ -17,6 +17,7 @@ from authface.options import DEFAULT_SET, SetArgument, command_with_run, later
 from authface.options import Run as Run
 from authface.restore.cli import restore
 from authface.train.cli import app as train
+from authface.train.estimate_cli import app as estimate_train
 
 app = typer.Typer(
     name="authface",
@@ -32,6 +33,9 @@ app.add_typer(train, name="train")
 app.command()(command_with_run(restore))
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(models, name="models")
+estimate = typer.Typer(help="What a command will take, before it starts.", no_args_is_help=True)
+estimate.add_typer(estimate_train, name="train")
+app.add_typer(estimate, name="estimate")
 
 
 INTERRUPTED = 130
@@ -108,12 +112,6 @@ def why(
             raise
         return run.console.result(f"forgotten {at}: nothing of it is left", forgotten=at)
     run.console.result(history.told(found), **found.as_json())
-
-
-@app.command()
-def estimate(what: Annotated[list[str], typer.Argument(metavar="COMMAND...")]) -> None:
-    """Memory, steps and hours of a training before it starts."""
-    later("estimate")
 
 
 @models.command("list")

@@ -49,8 +49,8 @@ def make_tiny(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**_unet(image_size, channels)),
-            "vae": AutoencoderKL(**_vae(image_size)),
+            "unet": UNet2DConditionModel(**unet_config(image_size, channels)),
+            "vae": AutoencoderKL(**vae_config(image_size)),
             "text_encoder": _text_encoder(TEXT_WIDTHS[0], projected=False),
             "text_encoder_2": _text_encoder(TEXT_WIDTHS[1], projected=True),
         }
@@ -102,21 +102,27 @@ def _byte_letters() -> list[str]:
 def _text_encoder(width: int, *, projected: bool) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    config = CLIPTextConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        projection_dim=width,
-        bos_token_id=VOCABULARY - 2,
-        eos_token_id=VOCABULARY - 1,
-        pad_token_id=VOCABULARY - 1,
-    )
+    config = CLIPTextConfig(**text_config(width))
     return CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
 
 
-def _vae(image_size: int) -> dict[str, Any]:
+def text_config(width: int) -> dict[str, Any]:
+    """What a text encoder of hidden size `width` is made of."""
+    return {
+        "vocab_size": VOCABULARY,
+        "hidden_size": width,
+        "intermediate_size": 4 * width,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "projection_dim": width,
+        "bos_token_id": VOCABULARY - 2,
+        "eos_token_id": VOCABULARY - 1,
+        "pad_token_id": VOCABULARY - 1,
+    }
+
+
+def vae_config(image_size: int) -> dict[str, Any]:
+    """What its AutoencoderKL is made of; `image_size` in pixels."""
     return {
         "sample_size": image_size,
         "block_out_channels": VAE_CHANNELS,
@@ -131,7 +137,8 @@ def _vae(image_size: int) -> dict[str, Any]:
     }
 
 
-def _unet(image_size: int, channels: tuple[int, int, int]) -> dict[str, Any]:
+def unet_config(image_size: int, channels: tuple[int, int, int] = CHANNELS) -> dict[str, Any]:
+    """What its UNet2DConditionModel is made of; `image_size` in pixels, `channels` the widths of its levels."""
     return {
         "sample_size": image_size // 8,
         "in_channels": LATENT_CHANNELS,

@@ -16,11 +16,12 @@ from authface import __version__
 from authface.cli import app
 
 COMMANDS = """
-    demo app doctor status why estimate restore
+    demo app doctor status why restore
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
     curate balance
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train prior|train controlnet
+    estimate train prior|estimate train controlnet
     evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
     models list|models pull|models verify
 """
@@ -32,9 +33,10 @@ RUN_COMMANDS = {
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
+    "estimate train prior", "estimate train controlnet",
 }  # fmt: skip
 LATER = {
-    "app": [], "doctor": [], "estimate": ["train"],
+    "app": [], "doctor": [],
     "models list": [], "models pull": ["sdxl"], "models verify": [],
     "evaluate restoration": [], "evaluate prior": [], "evaluate runtime": [], "evaluate table": ["1"],
     "evaluate ab": [],

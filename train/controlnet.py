@@ -196,7 +196,7 @@ def train_controlnet(
         critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
-    parts.controlnet = _begin(parts.unet, settings, seed)
+    parts.controlnet = begin(parts.unet, settings, seed)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -205,7 +205,7 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def _begin(unet: Any, settings: ControlNetSettings, seed: int) -> Any:
+def begin(unet: Any, settings: ControlNetSettings, seed: int) -> Any:
     """A ControlNet that copies the prior's down path and, with zero convolutions, does not change it yet."""
     from diffusers import ControlNetModel
 

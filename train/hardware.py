@@ -1,0 +1,70 @@
+"""GPUs by name: their memory and speed, and the share of it that a training is assumed to reach."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from authface.errors import UsageError, one_line
+
+UTILISATION = 0.35
+"""Share of the dense peak that training is assumed to reach: an assumption, not measured here; `--utilisation`."""
+RESERVE = 2**30
+"""Bytes of a GPU that no tensor can have: CUDA's context, cuBLAS' and cuDNN's workspaces, what the allocator cannot
+use. An assumption, not measured here."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """`memory` in MiB as its driver reports it, which is less than its name says; `bf16` and `fp32` in TFLOP/s, dense,
+    as NVIDIA's data sheets print them (fp32 without TF32, which torch leaves off)."""
+
+    name: str
+    memory: int
+    bf16: float
+    fp32: float
+
+    @property
+    def bytes(self) -> int:
+        """Its memory."""
+        return self.memory * 2**20
+
+    def hours(self, flops: float, half: bool, utilisation: float) -> float:
+        """How long `flops` take, in bfloat16 if `half`."""
+        return flops / ((self.bf16 if half else self.fp32) * 1e12 * utilisation) / 3600
+
+
+GPUS = (
+    Gpu("RTX 3090", 24_576, 71, 35.6),
+    Gpu("RTX 4090", 24_564, 165, 82.6),
+    Gpu("L4", 23_034, 121, 30),
+    Gpu("L40S", 46_068, 362, 91.6),
+    Gpu("A100-80", 81_920, 312, 19.5),
+    Gpu("H100", 81_559, 989, 67),
+    Gpu("H200", 143_771, 989, 67),
+)
+
+
+def chosen(names: Sequence[str]) -> tuple[Gpu, ...]:
+    """The GPUs of these names, all without any. Raises UsageError for one that is not known."""
+    known = {gpu.name.lower(): gpu for gpu in GPUS}
+    for name in names:
+        if name.lower() not in known:
+            near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.4)
+            hint = f"did you mean {known[near[0]].name}? " if near else ""
+            raise UsageError(f"--gpu {one_line(name)}: {hint}there are {', '.join(gpu.name for gpu in GPUS)}")
+    return tuple(dict.fromkeys(known[name.lower()] for name in names)) or GPUS
+
+
+def here() -> Gpu | None:
+    """This machine's first GPU, None without CUDA: its speed is that of the known GPU its name holds, else 0."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    found = torch.cuda.get_device_properties(0)
+    squeezed = found.name.replace(" ", "").lower()
+    like = [gpu for gpu in GPUS if gpu.name.replace(" ", "").replace("-80", "").lower() in squeezed]
+    best = max(like, key=lambda gpu: len(gpu.name), default=Gpu("", 0, 0, 0))
+    return Gpu(f"this machine ({one_line(found.name)})", found.total_memory // 2**20, best.bf16, best.fp32)

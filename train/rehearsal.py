@@ -1,0 +1,215 @@
+"""One forward and backward pass without memory or arithmetic: on torch's meta device, where tensors have shapes only.
+
+Every operation that the real pass would do is done, so its bytes and FLOPs are counted, not guessed.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from torch.utils.flop_counter import flop_registry
+
+META = torch.device("meta")
+BLOCK = 512
+"""CUDA's allocator hands out multiples of so many bytes."""
+
+_LOWER = {
+    functional.linear, functional.conv2d, torch.conv2d, torch.matmul, torch.bmm, torch.baddbmm, torch.addmm,
+    torch.Tensor.matmul, torch.Tensor.bmm, torch.Tensor.__matmul__, functional.scaled_dot_product_attention,
+}  # fmt: skip
+_FLOAT32 = {
+    functional.group_norm, functional.layer_norm, functional.mse_loss, functional.softmax, functional.softplus,
+    torch.softmax, torch.Tensor.softmax,
+}  # fmt: skip
+"""CUDA's autocast lists, as far as the networks trained here call them (PyTorch documentation, automatic mixed
+precision, op-specific behavior)."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass over one micro-batch takes on one GPU; bytes and FLOPs (a multiply and an add are two)."""
+
+    kept: int
+    """Bytes alive between forward and backward: what autograd keeps, with the copies of weights among them."""
+    peak: int
+    """The most bytes alive at once beside the weights and what else was there before, gradients included."""
+    copies: int
+    """Of `peak`: the weights' copies in bfloat16 that autocast makes."""
+    gradients: int
+    """Of `peak`: gradients of the trained weights."""
+    flops: int
+
+
+class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
+    """Counts the FLOPs of operations, and the bytes of every storage from the operation that makes it until the last
+    tensor on it is gone.
+
+    Storages that were there before are not counted. FLOPs are torch's own formulas, those of its FlopCounterMode,
+    which itself keeps what a checkpointed block recomputes and so would spoil the count of bytes.
+    """
+
+    def __init__(self, before: Iterable[torch.Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.bytes = Counter[str]()
+        """Alive now, by kind: activations, copies, gradients."""
+        self.peak = Counter[str]()
+        self.flops = 0
+        self._kinds: dict[int, str] = {}
+        self._sizes: dict[int, int] = {}
+        self._before = weakref.WeakSet[Any](tensor.untyped_storage() for tensor in before)
+        self._total = self._most = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if formula := flop_registry.get(func._overloadpacket):
+            self.flops += formula(*args, **kwargs, out_val=result)
+        for value in tree_flatten(result)[0]:
+            if isinstance(value, torch.Tensor) and value.device == META:
+                self._meet(value)
+        return result
+
+    def mark(self, tensor: torch.Tensor, kind: str) -> None:
+        """Count `tensor`'s storage as `kind`."""
+        key = tensor.untyped_storage()._cdata
+        if key in self._sizes:
+            self.bytes[self._kinds[key]] -= self._sizes[key]
+            self._kinds[key] = kind
+            self.bytes[kind] += self._sizes[key]
+            if self._total == self._most:  # its own making was the peak
+                self.peak = self.bytes.copy()
+
+    def _meet(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._sizes or storage in self._before:
+            return
+        self._kinds[key], self._sizes[key] = "activations", -(-storage.nbytes() // BLOCK) * BLOCK
+        self.bytes["activations"] += self._sizes[key]
+        self._total += self._sizes[key]
+        weakref.finalize(storage, self._forget, key).atexit = False
+        if self._total > self._most:
+            self._most, self.peak = self._total, self.bytes.copy()
+
+    def _forget(self, key: int) -> None:
+        size = self._sizes.pop(key)
+        self.bytes[self._kinds.pop(key)] -= size
+        self._total -= size
+
+
+class OnGpu(TorchFunctionMode):
+    """What meta tensors lack of a GPU: attention that keeps no matrix, and, where `bf16`, CUDA's autocast.
+
+    As there, the copy of a weight that is trained is made once and kept until the mode ends.
+    """
+
+    def __init__(self, alive: Alive, bf16: bool) -> None:
+        super().__init__()
+        self.alive, self.bf16 = alive, bf16
+        self._copies: dict[int, torch.Tensor] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.bf16 and (func in _LOWER or func in _FLOAT32):
+            cast = self._lower if func in _LOWER else _raise
+            args = tuple(cast(value) for value in args)
+            kwargs = {name: cast(value) for name, value in kwargs.items()}
+        if func is functional.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def __exit__(self, *error: Any) -> None:
+        self._copies.clear()
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def _lower(self, value: Any) -> Any:
+        if not isinstance(value, torch.Tensor) or value.dtype != torch.float32:
+            return value
+        weight = isinstance(value, torch.nn.Parameter)
+        if id(value) in self._copies:
+            return self._copies[id(value)]
+        lowered = value.bfloat16()
+        if weight:
+            self.alive.mark(lowered, "copies")
+            if value.requires_grad:
+                self._copies[id(value)] = lowered
+        return lowered
+
+
+def _raise(value: Any) -> Any:
+    return value.float() if isinstance(value, torch.Tensor) and value.is_floating_point() else value
+
+
+def _attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: Any = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, **rest: Any,
+) -> torch.Tensor:  # fmt: skip
+    """FlashAttention's operator: it keeps query, key, value, output and a logsumexp a row, whatever the mask."""
+    made = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, False)
+    output: torch.Tensor = made[0]
+    return output
+
+
+def _checkpointing(alive: Alive, bf16: bool) -> Callable[..., Any]:
+    """What diffusers' ``enable_gradient_checkpointing`` takes: the recomputation of a block has an autocast of its
+    own, whose copies of the block's weights end with it."""
+    from torch.utils.checkpoint import checkpoint
+
+    def run(module: Any, *args: Any) -> Any:
+        return checkpoint(
+            module.__call__, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), OnGpu(alive, bf16))
+        )
+
+    return run
+
+
+def rehearse(
+    modules: Iterable[torch.nn.Module],
+    losses: Callable[[], Sequence[torch.Tensor]],
+    *,
+    bf16: bool,
+    accumulating: bool,
+    checkpointed: torch.nn.Module | None = None,
+) -> Pass:
+    """Count one pass: `losses()` forward, then backward from each to every weight of `modules` that asks for gradients.
+
+    All modules and what `losses` makes are on the meta device; where it makes nothing that asks for gradients, there
+    is no backward. `accumulating`: gradients of earlier micro-batches are there from the start. `checkpointed`
+    (diffusers' ``enable_gradient_checkpointing``) computes activations twice.
+    """
+    weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
+    alive = Alive(weights)
+    if checkpointed is not None:
+        checkpointed.enable_gradient_checkpointing(_checkpointing(alive, bf16))  # type: ignore[operator]  # diffusers'
+    trained = [tensor for tensor in weights if tensor.requires_grad]
+    for tensor in trained:
+        tensor.register_post_accumulate_grad_hook(lambda moved: alive.mark(moved.grad, "gradients"))  # type: ignore[no-untyped-call]
+    with alive:
+        if accumulating:
+            for tensor in trained:
+                tensor.grad = torch.empty_like(tensor)
+                alive.mark(tensor.grad, "gradients")
+        before = sum(alive.bytes.values())
+        with OnGpu(alive, bf16):
+            made = list(losses())
+        kept = sum(alive.bytes.values()) - before
+        while made:
+            if (loss := made.pop(0)).requires_grad:
+                loss.backward()  # type: ignore[no-untyped-call]
+            del loss
+    peak = alive.peak
+    return Pass(kept, sum(peak.values()), peak["copies"], peak["gradients"], alive.flops)
