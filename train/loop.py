@@ -218,7 +218,8 @@ class Trainer(Generic[B]):
                     self.objective.trained.to(memory_format=torch.contiguous_format)
                 parallel.together(self.accelerator, lambda: self.objective.write(self.settings.out))
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         mean = sum(self.losses) / len(self.losses) if self.losses else None
         return Outcome(self.settings.out, self.step, finished, mean)
 
