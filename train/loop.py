@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import torch
 
-from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
 from authface.images import encode_png
 from authface.train import parallel
@@ -23,6 +21,7 @@ from authface.train.card import write_card
 from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, Stream
 from authface.train.noise import Noise
+from authface.train.optimizer import learning_rate as learning_rate
 from authface.train.optimizer import make_optimizer
 from authface.train.picture import Drawn
 from authface.train.settings import TrainSettings
@@ -102,16 +101,6 @@ class Outcome:
     step: int
     finished: bool
     loss: float | None
-
-
-def learning_rate(step: int, settings: TrainSettings) -> float:
-    """The rate of step 0, 1, ...: a linear rise over `warmup` steps, then constant or half a cosine to zero."""
-    if step < settings.warmup:
-        return settings.lr * (step + 1) / settings.warmup
-    if settings.schedule == "constant":
-        return settings.lr
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
 
 def fit(
@@ -242,7 +231,8 @@ class Trainer(Generic[B]):
                     self.objective.trained.to(memory_format=torch.contiguous_format)
                 parallel.together(self.accelerator, self._write)
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         mean = sum(self.losses) / len(self.losses) if self.losses else None
         return Outcome(self.settings.out, self.step, finished, mean)
 
@@ -316,15 +306,7 @@ class Trainer(Generic[B]):
                 draws = replace(self.stream, process=process).draws(number)
                 names = [self.objective.faces.id(draw.index) for draw in draws]
                 named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": names})
-        bad = next((batch for batch in named if isinstance(batch["loss"], str)), named[0])
-        path = self.folder.training / "stopped.json"
-        said = {"step": self.step + 1, "lr": self.optimizer.param_groups[0]["lr"], "batches": named}
-        write_file(path, json.dumps(said, indent=2).encode())
-        ids = ", ".join(one_line(name, 70) for name in bad["ids"][:4]) + (", ..." if len(bad["ids"]) > 4 else "")
-        raise AuthfaceError(
-            f"the loss is {bad['loss']} at step {self.step + 1} on {ids}: lower lr (now {self.settings.lr:g}) or take"
-            f" precision fp32; {self.folder.describe_newest()}; all faces of the step: {one_line(path)}"
-        )
+        raise self.folder.stopped(self.step + 1, self.settings.lr, named)
 
     def _log(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:

@@ -1,7 +1,8 @@
-"""The optimizers by name."""
+"""The optimizers by name, and their learning rate."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -28,3 +29,13 @@ def make_optimizer(
         made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **rates)
         return made
     return torch.optim.AdamW(parameters, **rates, fused=device.type in {"cpu", "cuda"})  # type: ignore[arg-type]  # mypy joins the values' types
+
+
+def learning_rate(step: int, settings: TrainSettings) -> float:
+    """The rate of step 0, 1, ...: a linear rise over `warmup` steps, then constant or half a cosine to zero."""
+    if step < settings.warmup:
+        return settings.lr * (step + 1) / settings.warmup
+    if settings.schedule == "constant":
+        return settings.lr
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return settings.lr * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,14 @@ def meet(device: torch.device) -> None:
     if processes.count() > 1:
         from accelerate import PartialState
 
+        if not torch.distributed.is_initialized():
+            atexit.register(_leave)  # not at the end of a training: another may follow in these processes
         PartialState(cpu=device.type == "cpu", timeout=PATIENCE).wait_for_everyone()
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def share(items: Sequence[T]) -> list[T]:

@@ -81,6 +81,17 @@ class RunFolder:
         found = self.newest_checkpoint()
         return f"the last good checkpoint is of step {found[0]}" if found else "there is no checkpoint yet"
 
+    def stopped(self, step: int, rate: float, batches: list[dict[str, Any]]) -> AuthfaceError:
+        """Write stopped.json for a step whose loss is not finite, and say so. `batches` hold loss, process and ids."""
+        bad = next((batch for batch in batches if isinstance(batch["loss"], str)), batches[0])
+        path = self.training / "stopped.json"
+        write_file(path, json.dumps({"step": step, "lr": rate, "batches": batches}, indent=2).encode())
+        ids = ", ".join(one_line(name, 70) for name in bad["ids"][:4]) + (", ..." if len(bad["ids"]) > 4 else "")
+        return AuthfaceError(
+            f"the loss is {bad['loss']} at step {step} on {ids}: lower lr (now {rate:g}) or take precision fp32; "
+            f"{self.describe_newest()}; all faces of the step: {one_line(path)}"
+        )
+
     def save(self, step: int, accelerator: Any, keep: int, average: Average | None) -> None:
         """Save the full state (weights, optimizer, moving average, random states); older than `keep` are deleted.
 
