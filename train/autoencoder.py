@@ -14,8 +14,9 @@ from authface import processes, sdxl
 from authface.layout import write_family
 from authface.models import ModelSource, load, make_tiny, pick_device, resolve
 from authface.train.data import Batch, Draw, Faces, validation
-from authface.train.loop import Loss, Outcome, fit
+from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
+from authface.train.objective import Loss
 from authface.train.parallel import meet
 from authface.train.picture import Drawn, fidelity, grid
 from authface.train.settings import AutoencoderSettings

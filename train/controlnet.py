@@ -19,8 +19,9 @@ from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, seeded, validation
-from authface.train.loop import Loss, Outcome, fit
+from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
+from authface.train.objective import Loss
 from authface.train.picture import Drawn, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
 

@@ -4,89 +4,32 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
-from authface.files import write_file
-from authface.images import encode_png
 from authface.train import parallel
 from authface.train.average import Average
 from authface.train.card import write_card
-from authface.train.critic import Critic
-from authface.train.data import Batch, Draw, Faces, Stream
+from authface.train.data import Batch, Stream
+from authface.train.logbook import Logbook
 from authface.train.noise import Noise
+from authface.train.objective import Objective
 from authface.train.optimizer import learning_rate as learning_rate
 from authface.train.optimizer import make_optimizer
-from authface.train.picture import Drawn
 from authface.train.settings import TrainSettings
-from authface.train.state import Metrics, RunFolder, Stop
+from authface.train.state import RunFolder, Stop
 from authface.uses import record_training
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from authface.console import Console
 
 B = TypeVar("B", bound=Batch)
-B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What one batch says. `total` (scalar) leads what is trained, `critic` (scalar) the discriminators.
-
-    `parts` are scalars to log beside their sum: the same names for every batch of a run.
-    """
-
-    total: torch.Tensor
-    critic: torch.Tensor | None = None
-    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
-
-
-class Objective(Protocol[B]):
-    """What is trained, on what, towards what: the loop knows nothing else of a stage."""
-
-    @property
-    def trained(self) -> torch.nn.Module:
-        """The module whose weights move, in float32; its forward is called through `loss`'s `model`."""
-        ...
-
-    @property
-    def critic(self) -> Critic | None:
-        """Discriminators that learn beside it."""
-        ...
-
-    @property
-    def faces(self) -> Faces:
-        """The dataset."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
-        ...
-
-    def batch(self, draws: Sequence[Draw]) -> B:
-        """Read the faces of `draws`, on the CPU: runs in a loader's process."""
-        ...
-
-    def loss(self, model: torch.nn.Module, batch: B, random: Noise, step: int) -> Loss:
-        """The loss of step 0, 1, ...: means over the faces; all randomness comes from `random`, on the CPU."""
-        ...
-
-    def picture(self) -> Drawn:
-        """Fixed samples of the state of training, and figures of them."""
-        ...
-
-    def write(self, out: Path) -> None:
-        """Make `out` a whole family with the trained part in it."""
-        ...
 
 
 COMPILER = "inductor"
@@ -158,8 +101,7 @@ class Trainer(Generic[B]):
         if objective.critic is not None:
             accelerator.register_for_checkpointing(objective.critic)
         self.bf16 = settings.half(device)
-        self.metrics = Metrics(folder.training / "metrics.jsonl")
-        self.scores = Metrics(folder.training / "validation.jsonl")
+        self.logbook = Logbook(folder.training, accelerator)
         self.stream = Stream(
             objective.batch, objective.count, settings.batch, seed, settings.flip,
             accelerator.process_index, accelerator.num_processes,
@@ -177,8 +119,7 @@ class Trainer(Generic[B]):
             self.accelerator.load_state(str(path))
             if self.ema is not None:
                 self.ema.load(path)
-        for lines in (self.metrics, self.scores):
-            parallel.together(self.accelerator, partial(lines.cut, self.step))
+        parallel.together(self.accelerator, partial(self.logbook.cut, self.step))
         return self.step
 
     def steps(self) -> Iterator[float]:
@@ -199,7 +140,8 @@ class Trainer(Generic[B]):
                 self.ema.step()
             self.step = step + 1
             self.losses = [*self.losses[-99:], means["loss"]]
-            self._log({**means, "lr": rate, "gradient_norm": math.nan if norm is None else float(norm)})
+            norm = math.nan if norm is None else float(norm)
+            self.logbook.write(self.step, {**means, "lr": rate, "gradient_norm": norm})
             yield means["loss"]
 
     def agree(self, stop: Stop) -> bool:
@@ -219,7 +161,7 @@ class Trainer(Generic[B]):
         if every and (last or step % every == 0):
             with self.averaged():
                 drawn = self.objective.picture() if self._draws() else None
-            parallel.together(self.accelerator, partial(self._show, drawn))
+            parallel.together(self.accelerator, partial(self.logbook.show, step, drawn))
 
     def end(self) -> Outcome:
         """Write the family if all steps are done, and close the trackers."""
@@ -307,23 +249,3 @@ class Trainer(Generic[B]):
                 names = [self.objective.faces.id(draw.index) for draw in draws]
                 named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": names})
         raise self.folder.stopped(self.step + 1, self.settings.lr, named)
-
-    def _log(self, values: dict[str, float]) -> None:
-        if self.accelerator.is_main_process:
-            self.metrics.write(step=self.step, **values)
-        self.accelerator.log(values, step=self.step)
-
-    def _show(self, drawn: Drawn | None) -> None:
-        """The picture as a file and for the trackers; its figures as a line of validation.jsonl."""
-        if drawn is None:
-            return
-        path = self.folder.training / "validation" / f"step-{self.step:08}.png"
-        write_file(path, encode_png(drawn.image))
-        if drawn.scores:
-            self.scores.write(step=self.step, **drawn.scores)
-            self.accelerator.log({f"validation/{name}": value for name, value in drawn.scores.items()}, step=self.step)
-        for tracker in self.accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.log_images({"validation": drawn.image[None]}, step=self.step, dataformats="NHWC")
-            elif hasattr(tracker, "log_images"):
-                tracker.log_images({"validation": [drawn.image]}, step=self.step)

@@ -16,9 +16,9 @@ from authface.train import lora
 from authface.train.controlnet import ControlBatch, ControlNetObjective, begin
 from authface.train.critic import Critic
 from authface.train.data import REGIONS
-from authface.train.loop import Loss
 from authface.train.networks import Architecture
 from authface.train.noise import Noise
+from authface.train.objective import Loss
 from authface.train.prior import PriorBatch, PriorObjective
 from authface.train.rehearsal import META, Pass, rehearse
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings

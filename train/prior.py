@@ -15,8 +15,9 @@ from authface.models import ModelSource, Parts, load, pick_device, resolve
 from authface.train import lora
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, Faces, mirrored, seeded
-from authface.train.loop import Loss, Outcome, fit
+from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
+from authface.train.objective import Loss
 from authface.train.picture import Drawn, grid, sample
 from authface.train.settings import PriorSettings
 

@@ -1,0 +1,69 @@
+"""What a stage tells the training loop: what is trained, on what, towards what."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import torch
+
+from authface.train.critic import Critic
+from authface.train.data import Batch, Draw, Faces
+from authface.train.noise import Noise
+from authface.train.picture import Drawn
+
+B = TypeVar("B", bound=Batch)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What one batch says. `total` (scalar) leads what is trained, `critic` (scalar) the discriminators.
+
+    `parts` are scalars to log beside their sum: the same names for every batch of a run.
+    """
+
+    total: torch.Tensor
+    critic: torch.Tensor | None = None
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol[B]):
+    """What is trained, on what, towards what: the loop knows nothing else of a stage."""
+
+    @property
+    def trained(self) -> torch.nn.Module:
+        """The module whose weights move, in float32; its forward is called through `loss`'s `model`."""
+        ...
+
+    @property
+    def critic(self) -> Critic | None:
+        """Discriminators that learn beside it."""
+        ...
+
+    @property
+    def faces(self) -> Faces:
+        """The dataset."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Faces in the dataset."""
+        ...
+
+    def batch(self, draws: Sequence[Draw]) -> B:
+        """Read the faces of `draws`, on the CPU: runs in a loader's process."""
+        ...
+
+    def loss(self, model: torch.nn.Module, batch: B, random: Noise, step: int) -> Loss:
+        """The loss of step 0, 1, ...: means over the faces; all randomness comes from `random`, on the CPU."""
+        ...
+
+    def picture(self) -> Drawn:
+        """Fixed samples of the state of training, and figures of them."""
+        ...
+
+    def write(self, out: Path) -> None:
+        """Make `out` a whole family with the trained part in it."""
+        ...
