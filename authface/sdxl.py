@@ -31,7 +31,8 @@ def to_unit(rgb: NDArray[np.uint8]) -> torch.Tensor:
     """(n, h, w, 3) uint8 -> (n, 3, h, w) float32 in 0..1: the range of the ControlNet's condition."""
     import torch
 
-    return torch.from_numpy(rgb).permute(0, 3, 1, 2).float().div(255)
+    pixels = torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy())  # torch warns of what it could write to
+    return pixels.permute(0, 3, 1, 2).float().div(255)
 
 
 def to_signed(rgb: NDArray[np.uint8]) -> torch.Tensor:
