@@ -13,6 +13,7 @@ from authface.annotate.dataset import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.annotate.shards import SHARD_KEY
 from authface.errors import one_line
+from authface.markdown import cell, render
 from authface.photoset import Table
 
 FOLDERS = {"dataset": "data", "manifest": "manifest"}
@@ -44,19 +45,9 @@ def card(
     held: Mapping[str, int] | None = None,
 ) -> str:
     """The text of README.md, with the hub's metadata on top; `held` says how many rows go without pixels, and why."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("authface", "templates"),
-        autoescape=False,  # Markdown, not HTML: `cell` escapes what comes from outside
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["cell"] = _cell
     photoset = inputs.photoset
-    return environment.get_template("dataset_card.md.jinja").render(
+    return render(
+        "dataset_card.md.jinja",
         name=one_line(photoset.root.resolve().name),
         version=__version__,
         size=next(iter(photoset.crops)).size,
@@ -69,10 +60,10 @@ def card(
         split=inputs.split,
         composition=[
             ("faces", counts.rows),
-            *((f"from {_cell(name)}", count) for name, count in counts.sources.most_common()),
+            *((f"from {cell(name)}", count) for name, count in counts.sources.most_common()),
             *([("retouched by hand", counts.retouched)] if counts.retouched else []),
             ("enlarged: less detail in the photo than pixels in the crop", counts.upscaled),
-            *((f"left out: {_cell(why.replace('_', ' '))}", count) for why, count in counts.left_out.most_common()),
+            *((f"left out: {cell(why.replace('_', ' '))}", count) for why, count in counts.left_out.most_common()),
         ],
         process=[
             _process("photos fetched", photoset.photos),
@@ -98,11 +89,3 @@ def _size_category(rows: int) -> str:
     """The hub's name for a number of rows."""
     steps = [(1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
     return next((name for limit, name in steps if rows < limit), "n>1M")
-
-
-def _cell(value: object) -> str:
-    """Text from outside as it may stand in a Markdown table: one line, no markup that could act."""
-    text = one_line(value, 200)
-    for sign in "\\|`*_[]<>#":
-        text = text.replace(sign, "\\" + sign)
-    return text

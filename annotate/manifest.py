@@ -181,7 +181,7 @@ def locate(text: str) -> Manifest:
             raise UsageError(
                 f"no manifest at {one_line(text)}: give a folder, a .parquet file, or OWNER/NAME of the hub"
             )
-        from authface.annotate.hub import download
+        from authface.hub import download
 
         path = download(text, [PATTERN])
     found = sorted(path.glob(PATTERN)) or sorted(path.glob("*.parquet"))

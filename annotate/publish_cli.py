@@ -37,10 +37,10 @@ def push(
     The token is HF_TOKEN or that of `hf auth login`. What was in the repository's data/ and manifest/ is replaced.
     """
     from authface.annotate.export import folder_of
-    from authface.annotate.hub import check_name, repository
     from authface.annotate.publication import SENT, files_of, plan, prepare
     from authface.annotate.settings import ExportSettings
     from authface.annotate.terms import Publisher
+    from authface.hub import check_name, repository
     from authface.photoset import PhotoSet
 
     settings = run.settings("annotate.export", ExportSettings, format="dataset")

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from authface.errors import one_line
+from authface.processes import rank
 
 PLAIN_SECONDS = 10.0
 """Without a terminal a line of progress is printed this often."""
@@ -23,9 +24,13 @@ class Tick(Protocol):
 
 
 class Console:
-    """Bars with rate and time left on a terminal, plain lines elsewhere; `--json` puts one object on stdout."""
+    """Bars with rate and time left on a terminal, plain lines elsewhere; `--json` puts one object on stdout.
+
+    Of several processes of a training only the first one speaks.
+    """
 
     def __init__(self, *, json_output: bool = False, debug: bool = False) -> None:
+        self.silent = rank() > 0
         self.json_output = json_output
         self.debug = debug
         self._result: dict[str, Any] = {}
@@ -36,26 +41,27 @@ class Console:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.json_output and (self._result or error is None):
+        if self.json_output and not self.silent and (self._result or error is None):
             sys.stdout.write(json.dumps(self._result, default=str, ensure_ascii=False) + "\n")
             sys.stdout.flush()
 
     def log(self, text: str) -> None:
         """One line for a person, on standard error."""
-        sys.stderr.write(one_line(text, 2000) + "\n")
-        sys.stderr.flush()
+        if not self.silent:
+            sys.stderr.write(one_line(text, 2000) + "\n")
+            sys.stderr.flush()
 
     def result(self, text: str, **values: Any) -> None:
         """What the command found out: `text` on standard output, or `values` in the JSON object."""
         self._result.update(values)
-        if not self.json_output:
+        if not self.json_output and not self.silent:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
 
     @contextmanager
     def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
         """A bar over `total` items (None: unknown) with rate and time left."""
-        if sys.stderr.isatty() and not self.json_output:
+        if sys.stderr.isatty() and not self.json_output and not self.silent:
             with self._bar(title, total, unit) as tick:
                 yield tick
         else:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Range = tuple[float, float]
 
+_MOST_PARTS = 6
+"""A kernel of more row times column filters is slower by parts than whole."""
 REFERENCE = 512
 """Side of the images that the published ranges are for, pixels."""
 
@@ -86,7 +88,7 @@ def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], degradation: Degr
     random = np.random.default_rng(np.random.SeedSequence(seed))
     side = rgb.shape[0]
     image: NDArray[Any] = rgb.astype(np.float32) / 255
-    image = cv2.filter2D(image, -1, _kernel(random, degradation, side / REFERENCE))
+    image = _filter(image, _kernel(random, degradation, side / REFERENCE))
     low = max(1, int(REFERENCE // random.uniform(*degradation.downsample)))
     image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
     sigma = random.uniform(*degradation.noise) / 255
@@ -118,6 +120,25 @@ def _kernel(random: np.random.Generator, degradation: Degradation, scale: float)
     sigma_x, sigma_y = (random.uniform(*degradation.blur) * scale for _ in range(2))
     angle = random.uniform(-math.pi, math.pi)
     return gaussian_kernel(size, sigma_x, sigma_x, 0.0) if round_one else gaussian_kernel(size, sigma_x, sigma_y, angle)
+
+
+def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
+    """`image` filtered by `kernel`, as a sum of row times column filters where few of them make it up.
+
+    A round Gaussian is one, a slightly turned or stretched one a few: a tenth of the time of the whole kernel, and
+    the same to 1e-5 of its peak, far below a level of 8 bits.
+    """
+    import cv2
+    import numpy as np
+
+    left, weights, right = np.linalg.svd(kernel.astype(np.float64))
+    rank = int((weights > 1e-5 * weights[0]).sum())
+    if rank > _MOST_PARTS:
+        whole: NDArray[Any] = cv2.filter2D(image, -1, kernel)
+        return whole
+    parts: list[NDArray[Any]] = [cv2.sepFilter2D(image, -1, right[i], left[:, i] * weights[i]) for i in range(rank)]
+    summed: NDArray[Any] = parts[0] if rank == 1 else np.sum(parts, axis=0)
+    return summed
 
 
 def _jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -57,14 +58,21 @@ def is_local(path: Path) -> bool:
     return isinstance(path, Path)
 
 
+def refusal(error: BaseException) -> str:
+    """What to do about a disk that refused, in a few words; libraries keep the system's number in their text only."""
+    said = re.search(r"os error (\d+)|Errno (\d+)", str(error))
+    number = error.errno if isinstance(error, OSError) else int(said[1] or said[2]) if said else None
+    strange = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {one_line(error)}"
+    return _ADVICE.get(number or 0, strange)
+
+
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Raise what the system says about writing `path` as an AuthfaceError of one line."""
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno or 0, error.strerror or type(error).__name__)
-        raise AuthfaceError(f"cannot write {one_line(path)}: {advice}; what was finished is kept") from error
+        raise AuthfaceError(f"cannot write {one_line(path)}: {refusal(error)}; what was finished is kept") from error
 
 
 @contextmanager

@@ -29,10 +29,17 @@ _TRANSFORMERS = {
 
 
 def quiet() -> None:
-    """Switch off the libraries' own bars for loading and saving: the console has its own."""
+    """Switch off the libraries' own bars for loading and saving: the console has its own.
+
+    And tell diffusers, before its models are imported, that bitsandbytes is not there: it imports it whole where it is
+    installed, torch's compiler with it, for quantized models, which no family here is.
+    """
+    from diffusers.utils import import_utils
     from diffusers.utils import logging as diffusers_logging
     from transformers.utils import logging as transformers_logging
 
+    if hasattr(import_utils, "_bitsandbytes_available"):
+        import_utils._bitsandbytes_available = False
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 

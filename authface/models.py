@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from authface import processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.layout import BASE as BASE
 from authface.layout import FILES, VARIANTS, class_name, quiet
@@ -113,7 +114,10 @@ def resolve(name: str) -> ModelSource:
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device of ``--device``; `auto` takes CUDA, then MPS, then the CPU. Raises UsageError."""
+    """The torch device of ``--device``; `auto` takes CUDA, then MPS, then the CPU. Raises UsageError.
+
+    Of several processes that a launcher started on a machine each takes a GPU of its own.
+    """
     import torch
 
     if name == "auto":
@@ -122,9 +126,13 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {one_line(name)}: there are auto, cpu, cuda, cuda:1, mps") from error
+    if name == "cuda" and (number := processes.local_rank()) is not None:
+        device = torch.device("cuda", number)
     found = torch.cuda.device_count() if device.type == "cuda" else int(torch.backends.mps.is_available())
     if device.type in {"cuda", "mps"} and (device.index or 0) >= found:
-        raise UsageError(f"--device {one_line(name)}: torch finds {found} {device.type} devices here; use --device cpu")
+        raise UsageError(
+            f"--device {one_line(device)}: torch finds {found} {device.type} devices here; use --device cpu"
+        )
     return device
 
 

@@ -17,19 +17,28 @@ TEXT_WIDTHS = (64, 64)
 """Hidden sizes of the two text encoders; the U-Net attends to both side by side, as in SDXL (768 + 1280)."""
 CHANNELS = (48, 96, 192)
 VAE_CHANNELS = (16, 32, 64, 64)
+LATENT_CHANNELS = 8
+"""SDXL's VAE has 4: a small one keeps what it is worth to a face, 30 dB of it, only in more."""
+VOCABULARY = 8_192
+"""Tokens of the small family's text encoders, CLIP's most frequent: at 64 numbers each, all 49,408 would weigh as much
+as the ControlNet."""
 TIME_WIDTH = 32
 """Sinusoid features for each of the six numbers of the time ids (SDXL: 256)."""
 
 _START, _END = "<|startoftext|>", "<|endoftext|>"
-_MERGES = 48_894
-"""49,408 tokens less 2 x 256 bytes and the two specials."""
+WORDS = 49_408
+"""CLIP's tokens: 48,894 merges, 2 x 256 bytes and the two specials."""
 
 
-def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
+def make_tiny(
+    folder: Path, seed: int, image_size: int = 256, prediction: str = "epsilon",
+    channels: tuple[int, int, int] = CHANNELS,
+) -> None:  # fmt: skip
     """Write the tiny family with random weights to `folder`: all of `authface.models.BASE` and a model_index.json.
 
-    `image_size` is the side of the images it is meant for, pixels, a multiple of 64. Stock
-    ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
+    `image_size` is the side of the images it is meant for, pixels, a multiple of 64; `prediction` is what its U-Net
+    is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the widths of the U-Net's three levels,
+    multiples of 16. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
     """
     import torch
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -40,7 +49,7 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**unet_config(image_size)),
+            "unet": UNet2DConditionModel(**unet_config(image_size, channels)),
             "vae": AutoencoderKL(**vae_config(image_size)),
             "text_encoder": _text_encoder(TEXT_WIDTHS[0], projected=False),
             "text_encoder_2": _text_encoder(TEXT_WIDTHS[1], projected=True),
@@ -49,15 +58,15 @@ def make_tiny(folder: Path, seed: int, image_size: int = 256) -> None:
     parts["scheduler"] = DDPMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    parts["scheduler"].register_to_config(timestep_spacing="leading", prediction_type="epsilon")
-    parts["tokenizer"], parts["tokenizer_2"] = clip_tokenizer(), clip_tokenizer()
+    parts["scheduler"].register_to_config(timestep_spacing="leading", prediction_type=prediction)
+    parts["tokenizer"], parts["tokenizer_2"] = clip_tokenizer(VOCABULARY), clip_tokenizer(VOCABULARY)
     for name, part in parts.items():
         part.save_pretrained(str(folder / name))
     write_index(folder)
 
 
-def clip_tokenizer() -> CLIPTokenizer:
-    """CLIP's tokenizer of 49,408 entries, built from the merges in openai-clip's vocabulary file.
+def clip_tokenizer(size: int = WORDS) -> CLIPTokenizer:
+    """CLIP's tokenizer of 49,408 entries, or its `size` most frequent, from openai-clip's vocabulary file.
 
     Both pad with the end token. SDXL's second pads with ``!``, which makes every ``!`` of a prompt another token.
     Raises AuthfaceError where openai-clip is not installed.
@@ -65,7 +74,7 @@ def clip_tokenizer() -> CLIPTokenizer:
     from transformers import CLIPTokenizer
 
     lines = gzip.decompress(_vocabulary_file().read_bytes()).decode("utf-8").split("\n")
-    merges = lines[1 : _MERGES + 1]
+    merges = lines[1 : size - 2 * 256 - 2 + 1]
     letters = _byte_letters()
     words = [*letters, *(letter + "</w>" for letter in letters), *("".join(m.split()) for m in merges), _START, _END]
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -100,15 +109,15 @@ def _text_encoder(width: int, *, projected: bool) -> Any:
 def text_config(width: int) -> dict[str, Any]:
     """What a text encoder of hidden size `width` is made of."""
     return {
-        "vocab_size": 49_408,
+        "vocab_size": VOCABULARY,
         "hidden_size": width,
         "intermediate_size": 4 * width,
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "projection_dim": width,
-        "bos_token_id": 49_406,
-        "eos_token_id": 49_407,
-        "pad_token_id": 49_407,
+        "bos_token_id": VOCABULARY - 2,
+        "eos_token_id": VOCABULARY - 1,
+        "pad_token_id": VOCABULARY - 1,
     }
 
 
@@ -121,20 +130,20 @@ def vae_config(image_size: int) -> dict[str, Any]:
         "up_block_types": ("UpDecoderBlock2D",) * 4,
         "layers_per_block": 1,
         "norm_num_groups": 8,
-        "latent_channels": 4,
+        "latent_channels": LATENT_CHANNELS,
         # Without attention the model sees each place alone: it can be trained on small patches.
         "mid_block_add_attention": False,
         "force_upcast": False,
     }
 
 
-def unet_config(image_size: int) -> dict[str, Any]:
-    """What its UNet2DConditionModel is made of; `image_size` in pixels."""
+def unet_config(image_size: int, channels: tuple[int, int, int] = CHANNELS) -> dict[str, Any]:
+    """What its UNet2DConditionModel is made of; `image_size` in pixels, `channels` of its three levels."""
     return {
         "sample_size": image_size // 8,
-        "in_channels": 4,
-        "out_channels": 4,
-        "block_out_channels": CHANNELS,
+        "in_channels": LATENT_CHANNELS,
+        "out_channels": LATENT_CHANNELS,
+        "block_out_channels": channels,
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

@@ -20,7 +20,7 @@ COMMANDS = """
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
     curate balance
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
-    train autoencoder|train prior|train controlnet
+    train autoencoder|train prior|train controlnet|train configs|train push
     estimate train prior|estimate train controlnet
     evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
     models list|models pull|models verify

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from authface import sdxl
+from authface import processes, sdxl
 from authface.layout import write_family
 from authface.models import ModelSource, load, make_tiny, pick_device, resolve
 from authface.train.data import Batch, Draw, Faces, validation
 from authface.train.loop import Loss, Outcome, fit
+from authface.train.noise import Noise
+from authface.train.parallel import meet
 from authface.train.picture import Drawn, fidelity, grid
 from authface.train.settings import AutoencoderSettings
 
@@ -78,11 +80,11 @@ class AutoencoderObjective:
         images = [self._patch(self.faces.rgb(draw.index, draw.flip), draw) for draw in draws]
         return ImageBatch(tuple(self.faces.id(draw.index) for draw in draws), sdxl.to_signed(np.stack(images)))
 
-    def loss(self, model: torch.nn.Module, batch: ImageBatch, random: torch.Generator, step: int) -> Loss:
+    def loss(self, model: torch.nn.Module, batch: ImageBatch, random: Noise, step: int) -> Loss:
         """Mean |x - y| + mean (x - y)^2 over pixels in -1..1 + moments x pull."""
-        n, _, height, width = batch.images.shape
-        shape = (n, int(self.trained.vae.config.latent_channels), height // 8, width // 8)
-        made, latents = model(batch.images, torch.randn(shape, generator=random).to(self.device))
+        _, _, height, width = batch.images.shape
+        noise = random.normal(int(self.trained.vae.config.latent_channels), height // 8, width // 8)
+        made, latents = model(batch.images, noise.to(self.device))
         error = made.float() - batch.images
         means, deviations = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
         pull = means.square().mean() + (deviations - 1).square().mean()
@@ -127,8 +129,9 @@ def train_autoencoder(
     where = pick_device(device)
     if settings.model == "new":
         begin = settings.out / "training" / "new"
-        if not (begin / "model_index.json").is_file():
-            make_tiny(begin, seed, settings.size)
+        if processes.rank() == 0 and not (begin / "model_index.json").is_file():
+            make_tiny(begin, seed, settings.size, settings.prediction)
+        meet(where)
         source = ModelSource("new", str(begin), True)
     else:
         source = resolve(settings.model)

@@ -18,6 +18,7 @@ from authface.files import replacing
 from authface.layout import digest
 from authface.models import ModelSource, fetch, load
 from authface.train.data import Faces
+from authface.train.parallel import meet, share
 
 if TYPE_CHECKING:
     from authface.console import Console
@@ -86,7 +87,7 @@ def cache_latents(faces: Faces, source: ModelSource, vae: Any, store: Store, bat
     weights = digest(fetch(source, ["vae"]), ("vae",))
     keys = tuple(_key("latents", weights, faces.key(index)) for index in range(len(faces)))
     rows = {key: index for index, key in enumerate(keys)}
-    missing = store.missing(keys)
+    missing = store.missing(share(list(rows)))
     with console.progress("encoding images", len(missing), "images") as tick, torch.no_grad():
         for start in range(0, len(missing), batch):
             chunk = missing[start : start + batch]
@@ -99,6 +100,7 @@ def cache_latents(faces: Faces, source: ModelSource, vae: Any, store: Store, bat
                     raise AuthfaceError(f"the VAE of {one_line(source.name)} makes no finite latents of {name}")
                 store.write(key, {"latents": latents})
             tick(len(chunk))
+    meet(vae.device)
     return Latents(store, keys)
 
 
@@ -110,13 +112,14 @@ def cache_texts(
     weights = digest(fetch(source, names), tuple(names))
     keys = {prompt: _key("text", weights, prompt) for prompt in ("", *prompts)}
     wanted = {key: prompt for prompt, key in keys.items()}
-    if missing := store.missing(keys.values()):
+    if missing := store.missing(share(list(wanted))):
         parts = load(source, names, device, torch.float32)
         with console.progress("encoding prompts", len(missing), "prompts") as tick:
             for key in missing:
                 text = sdxl.encode_prompts(parts, [wanted[key]])
                 store.write(key, {"states": text.states[0], "pooled": text.pooled[0]})
                 tick()
+    meet(device)
     return Texts(store, keys)
 
 

@@ -18,8 +18,9 @@ from authface.models import Parts, check, load, pick_device, resolve
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
-from authface.train.data import Batch, Draw, Faces, validation
+from authface.train.data import Batch, Draw, Faces, seeded, validation
 from authface.train.loop import Loss, Outcome, fit
+from authface.train.noise import Noise
 from authface.train.picture import Drawn, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
 
@@ -82,13 +83,12 @@ class ControlNetObjective:
             boxes = torch.from_numpy(pixels * (latents.shape[-1] / self.faces.size))
         return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded), boxes)
 
-    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: torch.Generator, step: int) -> Loss:
+    def loss(self, model: torch.nn.Module, batch: ControlBatch, random: Noise, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss."""
         device = batch.latents.device
-        n = len(batch.latents)
         scheduler = self.parts.scheduler
-        noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
+        noise = random.normal(*batch.latents.shape[1:]).to(device)
+        timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
         noisy = scheduler.add_noise(batch.latents, noise, timesteps)
         guess = self._predict(model, noisy, timesteps, batch.degraded)
         target = sdxl.loss_target(scheduler, batch.latents, noise, timesteps)
@@ -127,21 +127,27 @@ class ControlNetObjective:
         s = self.settings.facial
         weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
         near = weight > s.cut * facial.peak_weight(s)
+        zero = error.new_zeros(())
         if not bool(near.any()):
-            return Loss(error)
+            return Loss(error, None, {"noise": error, **dict.fromkeys(("adversarial", "style", "critic"), zero)})
         judged = self.critic.judge(clean[near], estimate[near], boxes[near])
         weight = weight[near] / len(clean)
-        verdict, style = ((weight * term).sum() for term in (judged.adversarial, judged.style))
-        extra = s.adversarial * verdict + s.style * style
-        share = self._share(error, extra) if s.adaptive else 1.0
-        total = error + share * extra if step >= s.start else error
-        parts = {"noise": error, "adversarial": verdict, "style": style, "critic": (weight * judged.critic).sum()}
-        logged = {name: float(value.detach()) for name, value in parts.items()} | {"facial_share": float(share)}
-        return Loss(total, parts["critic"], logged)
+        adversarial, style, critic = (
+            (weight * term).sum() for term in (judged.adversarial, judged.style, judged.critic)
+        )  # fmt: skip
+        parts = {"noise": error, "adversarial": adversarial, "style": style, "critic": critic}
+        if step < s.start:
+            return Loss(error, critic, parts)
+        extra = s.adversarial * adversarial + s.style * style
+        if s.adaptive:
+            extra = extra * self._share(error, extra)
+        return Loss(error + extra, critic, parts)
 
     def _share(self, error: torch.Tensor, extra: torch.Tensor) -> float:
         """What scales the facial loss, so that its gradient at the last layer is `adaptive` of the error's."""
         last = self.parts.controlnet.controlnet_mid_block.weight
+        if hasattr(last, "full_tensor"):  # FSDP's
+            raise UsageError("facial.adaptive does not go with FSDP, which shards the layer it looks at: set it to 0")
         norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (error, extra)]
         share = self.settings.facial.adaptive * norms[0] / max(norms[1], 1e-12)
         return min(MOST_SHARE, max(LEAST_SHARE, share))
@@ -190,7 +196,7 @@ def train_controlnet(
         critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
-    parts.controlnet = begin(parts.unet, settings)
+    parts.controlnet = begin(parts.unet, settings, seed)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -199,11 +205,12 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def begin(unet: Any, settings: ControlNetSettings) -> Any:
+def begin(unet: Any, settings: ControlNetSettings, seed: int) -> Any:
     """A ControlNet that copies the prior's down path and, with zero convolutions, does not change it yet."""
     from diffusers import ControlNetModel
 
-    controlnet = ControlNetModel.from_unet(unet).float()
+    with seeded(seed):  # the layers that see the condition begin at random
+        controlnet = ControlNetModel.from_unet(unet).float()
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
         controlnet.enable_gradient_checkpointing()

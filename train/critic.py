@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from authface.train import facial
-from authface.train.data import REGIONS
+from authface.train.data import REGIONS, seeded
 from authface.train.discriminator import ComponentDiscriminator
 from authface.train.settings import FacialSettings
 
@@ -37,8 +37,7 @@ class Critic:
 
     def __init__(self, latent_channels: int, settings: FacialSettings, device: torch.device, seed: int) -> None:
         names = ("eyes", "mouth") if settings.share_eyes else REGIONS
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with seeded(seed):
             nets = {name: ComponentDiscriminator(latent_channels) for name in names}
         self.nets = nn.ModuleDict(nets).to(device)
         self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=settings.lr, betas=BETAS)
@@ -57,8 +56,8 @@ class Critic:
         """One step of the discriminators by the gradients that have gathered, averaged over the processes."""
         if accelerator.num_processes > 1:
             for parameter in self.nets.parameters():
-                if parameter.grad is not None:
-                    parameter.grad = accelerator.reduce(parameter.grad, "mean")
+                grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+                parameter.grad = accelerator.reduce(grad, "mean")
         self.optimizer.step()
         self.optimizer.zero_grad()
 

@@ -86,8 +86,6 @@ class Estimator:
             "CUDA and its libraries": RESERVE,
         }
         vae = size_of(stage.parts.vae)
-        # torch's AdamW takes the root of all second moments at once; bitsandbytes goes through them tensor by tensor.
-        work = 4 * trained if settings.optimizer == "adamw" else 0
         memory = Memory(
             {
                 "encoding": {
@@ -98,7 +96,7 @@ class Estimator:
                     **always, "gradients": passed.gradients, "copies in bfloat16": passed.copies,
                     "activations": passed.peak - passed.copies - passed.gradients,
                 },
-                "step": {**always, "gradients": gradients, "optimizer's work": work},
+                "step": {**always, "gradients": gradients},
                 "picture": {**always, "frozen weights": frozen + vae, "activations": decode},
             }
         )  # fmt: skip

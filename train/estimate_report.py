@@ -123,7 +123,7 @@ class Report:
 
 _ORDER = (
     "trained weights", "frozen weights", "optimizer's moments", "moving average", "discriminators, their moments",
-    "buckets of DDP", "gradients", "copies in bfloat16", "activations", "optimizer's work", "CUDA and its libraries",
+    "buckets of DDP", "gradients", "copies in bfloat16", "activations", "CUDA and its libraries",
 )  # fmt: skip
 _MOMENTS_TOLD = "encoding: once, before the first step; backward: each micro-batch; picture: each validation"
 

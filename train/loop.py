@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import numpy as np
 import torch
 
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
 from authface.images import encode_png
+from authface.train import parallel
+from authface.train.average import Average
+from authface.train.card import write_card
 from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, Stream
+from authface.train.noise import Noise
+from authface.train.optimizer import make_optimizer
 from authface.train.picture import Drawn
 from authface.train.settings import TrainSettings
 from authface.train.state import Metrics, RunFolder, Stop
@@ -36,12 +42,12 @@ B_contra = TypeVar("B_contra", bound=Batch, contravariant=True)
 class Loss:
     """What one batch says. `total` (scalar) leads what is trained, `critic` (scalar) the discriminators.
 
-    `parts` are figures to log beside their sum.
+    `parts` are scalars to log beside their sum: the same names for every batch of a run.
     """
 
     total: torch.Tensor
     critic: torch.Tensor | None = None
-    parts: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol[B]):
@@ -71,8 +77,8 @@ class Objective(Protocol[B]):
         """Read the faces of `draws`, on the CPU: runs in a loader's process."""
         ...
 
-    def loss(self, model: torch.nn.Module, batch: B, random: torch.Generator, step: int) -> Loss:
-        """The loss of step 0, 1, ...; all randomness comes from `random`, a CPU generator."""
+    def loss(self, model: torch.nn.Module, batch: B, random: Noise, step: int) -> Loss:
+        """The loss of step 0, 1, ...: means over the faces; all randomness comes from `random`, on the CPU."""
         ...
 
     def picture(self) -> Drawn:
@@ -82,6 +88,10 @@ class Objective(Protocol[B]):
     def write(self, out: Path) -> None:
         """Make `out` a whole family with the trained part in it."""
         ...
+
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +123,17 @@ def fit(
     where `out` holds a run of other settings.
     """
     folder = RunFolder(settings.out)
-    with folder.lock(), Stop() as stop:
-        folder.claim(settings, seed)
-        record_training(folder.training, objective.faces.folder, objective.faces.photo_ids())
-        trainer = Trainer(objective, settings, device, seed, folder)
+    accelerator = parallel.make_accelerator(device, settings, folder.training)
+    with ExitStack() as held:
+        parallel.together(accelerator, lambda: held.enter_context(folder.lock()))
+        stop = held.enter_context(Stop())
+        together = {"processes": accelerator.num_processes, "sharing": parallel.way(accelerator)}
+        parallel.together(accelerator, lambda: folder.claim(settings, seed, together))
+        parallel.together(
+            accelerator,
+            lambda: record_training(folder.training, objective.faces.folder, objective.faces.photo_ids()),
+        )
+        trainer = Trainer(objective, settings, accelerator, seed, folder, title)
         begun = trainer.resume()
         if 0 < begun < settings.steps:
             console.log(f"{title}: goes on from step {begun} of {settings.steps}")
@@ -134,33 +151,34 @@ class Trainer(Generic[B]):
     """The state of one training: what fit holds between steps."""
 
     def __init__(
-        self, objective: Objective[B], settings: TrainSettings, device: torch.device, seed: int, folder: RunFolder
-    ) -> None:
-        from accelerate import Accelerator
-        from diffusers.training_utils import EMAModel
-
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        tracker = None if settings.tracker == "none" else settings.tracker
-        self.accelerator = Accelerator(cpu=device.type == "cpu", log_with=tracker, project_dir=str(folder.training))
-        self.objective, self.settings, self.seed, self.folder = objective, settings, seed, folder
-        self.parameters = [p for p in objective.trained.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self.parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
-        )
-        self.model, self.optimizer = self.accelerator.prepare(objective.trained.train(), optimizer)
-        self.ema = EMAModel(self.parameters, decay=settings.ema, foreach=True) if settings.ema else None
-        if self.ema is not None:
-            self.accelerator.register_for_checkpointing(self.ema)
+        self, objective: Objective[B], settings: TrainSettings, accelerator: Any, seed: int, folder: RunFolder,
+        title: str,
+    ) -> None:  # fmt: skip
+        self.accelerator = accelerator
+        self.objective, self.settings, self.seed, self.folder, self.title = objective, settings, seed, folder, title
+        device = accelerator.device
+        module = objective.trained.train()
+        if settings.channels_last:
+            module.to(memory_format=torch.channels_last)
+        optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings, device)
+        if settings.compile:
+            module.compile(backend=COMPILER)  # in place: no name gets a prefix
+        self.model, self.optimizer = parallel.prepare(accelerator, module, optimizer)
+        self.parameters = [p for p in self.model.parameters() if p.requires_grad]
+        self.ema = Average(self.parameters, settings.ema, settings.ema_device) if settings.ema else None
         if objective.critic is not None:
-            self.accelerator.register_for_checkpointing(objective.critic)
+            accelerator.register_for_checkpointing(objective.critic)
         self.bf16 = settings.half(device)
         self.metrics = Metrics(folder.training / "metrics.jsonl")
         self.scores = Metrics(folder.training / "validation.jsonl")
+        self.stream = Stream(
+            objective.batch, objective.count, settings.batch, seed, settings.flip,
+            accelerator.process_index, accelerator.num_processes,
+        )  # fmt: skip
         self.step = 0
         self.losses: list[float] = []
-        if self.accelerator.is_main_process and tracker:
-            self.accelerator.init_trackers("tracker")
+        if accelerator.is_main_process and settings.tracker != "none":
+            accelerator.init_trackers("tracker")
 
     def resume(self) -> int:
         """Load the newest checkpoint, if there is one; the number of steps that are done."""
@@ -169,36 +187,31 @@ class Trainer(Generic[B]):
             self.step, path = found
             self.accelerator.load_state(str(path))
             if self.ema is not None:
-                self.ema.to(self.accelerator.device)
-        self.metrics.cut(self.step)
-        self.scores.cut(self.step)
+                self.ema.load(path)
+        for lines in (self.metrics, self.scores):
+            parallel.together(self.accelerator, partial(lines.cut, self.step))
         return self.step
 
     def steps(self) -> Iterator[float]:
-        """Do the steps that are left, yielding the loss of each."""
+        """Do the steps that are left, yielding the loss of each: the mean over all processes."""
         per_step = self.settings.accumulate
         batches = iter(self._loader(self.step * per_step))
         for step in range(self.step, self.settings.steps):
             rate = learning_rate(step, self.settings)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            sums: defaultdict[str, float] = defaultdict(float)
-            for part in range(per_step):
-                batch = next(batches).to(self.accelerator.device)
-                last = part == per_step - 1
-                for name, value in self._backward(batch, step, part, last).items():
-                    sums[name] += value / per_step
+            means = self._gradient(batches, range(step * per_step, (step + 1) * per_step))
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
             if self.objective.critic is not None:
                 self.objective.critic.step(self.accelerator)
             if self.ema is not None:
-                self.ema.step(self.parameters)
+                self.ema.step()
             self.step = step + 1
-            self.losses = [*self.losses[-99:], sums["loss"]]
-            self._log({**sums, "lr": rate, "gradient_norm": float(norm)})
-            yield sums["loss"]
+            self.losses = [*self.losses[-99:], means["loss"]]
+            self._log({**means, "lr": rate, "gradient_norm": math.nan if norm is None else float(norm)})
+            yield means["loss"]
 
     def agree(self, stop: Stop) -> bool:
         """Whether any process was asked to stop: all of them must save after the same step."""
@@ -212,89 +225,118 @@ class Trainer(Generic[B]):
         step = self.step
         last = step == self.settings.steps
         if last or stopping or step % self.settings.save_every == 0:
-            self.folder.save(step, self.accelerator, self.settings.keep)
+            self.folder.save(step, self.accelerator, self.settings.keep, self.ema)
         every = self.settings.validate_every
-        if every and (last or step % every == 0) and self.accelerator.is_main_process:
+        if every and (last or step % every == 0):
             with self.averaged():
-                drawn = self.objective.picture()
-            write_file(self.folder.training / "validation" / f"step-{step:08}.png", encode_png(drawn.image))
-            self._show(drawn)
+                drawn = self.objective.picture() if self._draws() else None
+            parallel.together(self.accelerator, partial(self._show, drawn))
 
     def end(self) -> Outcome:
         """Write the family if all steps are done, and close the trackers."""
         finished = self.step >= self.settings.steps
-        if finished and self.accelerator.is_main_process:
+        if finished:
             with self.averaged():
-                self.objective.write(self.settings.out)
+                parallel.gather(self.accelerator, self.objective.trained)
+                if self.settings.channels_last:
+                    self.objective.trained.to(memory_format=torch.contiguous_format)
+                parallel.together(self.accelerator, self._write)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         mean = sum(self.losses) / len(self.losses) if self.losses else None
         return Outcome(self.settings.out, self.step, finished, mean)
 
+    def _write(self) -> None:
+        """The whole family with its card."""
+        self.objective.write(self.settings.out)
+        write_card(self.settings.out, self.settings, self.title, self.seed, self.objective.faces)
+
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """The moving average in place of the weights, in eval mode, within the block."""
-        if self.ema is not None:
-            self.ema.store(self.parameters)
-            self.ema.copy_to(self.parameters)
-        self.objective.trained.eval()
-        try:
+        """The moving average in place of the weights, in eval mode and not compiled, within the block."""
+        with parallel.resting(self.model), ExitStack() as undo:
+            if self.ema is not None:
+                self.ema.store()
+                self.ema.copy_to()
+                undo.callback(self.ema.restore)
+            self.objective.trained.eval()
+            undo.callback(self.objective.trained.train)
+            undo.enter_context(torch.compiler.set_stance("force_eager") if self.settings.compile else nullcontext())
             with torch.no_grad(), self.autocast():
                 yield
-        finally:
-            self.objective.trained.train()
-            if self.ema is not None:
-                self.ema.restore(self.parameters)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """bfloat16 arithmetic where the settings ask for it."""
         return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.bf16)
 
+    def _draws(self) -> bool:
+        """Whether this process draws pictures: the main one, or all where each holds a part of the weights."""
+        return bool(self.accelerator.is_main_process) or parallel.way(self.accelerator) == "fsdp"
+
     def _loader(self, first: int) -> Any:
-        stream = Stream(
-            self.objective.batch,
-            self.objective.count,
-            self.settings.batch,
-            self.seed,
-            self.settings.flip,
-            self.accelerator.process_index,
-            self.accelerator.num_processes,
-        )
         order = range(first, self.settings.steps * self.settings.accumulate)
         workers = self.settings.loader_workers
         if workers is None:
             import os
 
-            workers = 0 if self.accelerator.device.type == "cpu" else max(1, (os.cpu_count() or 2) // 2)
-        return torch.utils.data.DataLoader(stream, batch_size=None, sampler=order, num_workers=workers)  # type: ignore[arg-type]  # a map-style dataset by its method
+            cores = (os.cpu_count() or 2) // self.accelerator.num_processes
+            workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
+        return torch.utils.data.DataLoader(self.stream, batch_size=None, sampler=order, num_workers=workers)  # type: ignore[arg-type]  # a map-style dataset by its method
 
-    def _backward(self, batch: B, step: int, part: int, last: bool) -> dict[str, float]:
-        """Add the gradient of one batch; its place in the run seeds the noise."""
-        number = step * self.settings.accumulate + part
-        entropy = np.random.SeedSequence((self.seed, number, self.accelerator.process_index)).generate_state(1)[0]
-        random = torch.Generator().manual_seed(int(entropy))
-        with nullcontext() if last else self.accelerator.no_sync(self.model):
-            with self.autocast():
-                loss = self.objective.loss(self.model, batch, random, step)
-            value = float(loss.total.detach())
-            if not math.isfinite(value):
-                ids = ", ".join(one_line(name, 70) for name in batch.ids[:4]) + (", ..." if len(batch.ids) > 4 else "")
-                raise AuthfaceError(
-                    f"the loss is {value} at step {self.step + 1} on {ids}: lower lr (now {self.settings.lr:g}) or take"
-                    f" precision fp32; {self.folder.describe_newest()}"
-                )
-            self.accelerator.backward(loss.total / self.settings.accumulate)
-        if loss.critic is not None:
-            (loss.critic / self.settings.accumulate).backward()  # type: ignore[no-untyped-call]
-        return {"loss": value, **loss.parts}
+    def _gradient(self, batches: Iterator[B], numbers: range) -> dict[str, float]:
+        """Sum the gradients of a step's batches, counted by `numbers` over the run; means over all processes."""
+        losses: list[torch.Tensor] = []
+        sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
+        for number in numbers:
+            batch = next(batches).to(self.accelerator.device)
+            last = number == numbers[-1]
+            self.accelerator.sync_gradients = last
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                with self.autocast():
+                    random = Noise(self.seed, self.stream.positions(number))
+                    loss = self.objective.loss(self.model, batch, random, self.step)
+                losses.append(loss.total.detach().float())
+                for name, value in loss.parts.items():
+                    sums[name] = sums[name] + value.detach().float() / len(numbers)
+                if last:  # before the last backward: DeepSpeed changes the weights in it
+                    table = self.accelerator.gather(torch.stack(losses)[None])
+                    if not bool(torch.isfinite(table).all()):
+                        parallel.together(self.accelerator, partial(self._not_finite, table, numbers))
+                self.accelerator.backward(loss.total)
+            if loss.critic is not None:
+                (loss.critic / len(numbers)).backward()  # type: ignore[no-untyped-call]
+        parts = self.accelerator.gather(torch.stack(list(sums.values()))[None]).mean(0).tolist() if sums else []
+        return {"loss": float(table.mean()), **dict(zip(sums, parts, strict=True))}
+
+    def _not_finite(self, table: torch.Tensor, numbers: range) -> None:
+        """Write down the faces of the step and raise the error; `table` holds losses (processes, batches)."""
+        named: list[dict[str, Any]] = []
+        for process, row in enumerate(table.tolist()):
+            for number, loss in zip(numbers, row, strict=True):
+                draws = replace(self.stream, process=process).draws(number)
+                names = [self.objective.faces.id(draw.index) for draw in draws]
+                named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": names})
+        bad = next((batch for batch in named if isinstance(batch["loss"], str)), named[0])
+        path = self.folder.training / "stopped.json"
+        said = {"step": self.step + 1, "lr": self.optimizer.param_groups[0]["lr"], "batches": named}
+        write_file(path, json.dumps(said, indent=2).encode())
+        ids = ", ".join(one_line(name, 70) for name in bad["ids"][:4]) + (", ..." if len(bad["ids"]) > 4 else "")
+        raise AuthfaceError(
+            f"the loss is {bad['loss']} at step {self.step + 1} on {ids}: lower lr (now {self.settings.lr:g}) or take"
+            f" precision fp32; {self.folder.describe_newest()}; all faces of the step: {one_line(path)}"
+        )
 
     def _log(self, values: dict[str, float]) -> None:
         if self.accelerator.is_main_process:
             self.metrics.write(step=self.step, **values)
         self.accelerator.log(values, step=self.step)
 
-    def _show(self, drawn: Drawn) -> None:
-        """The picture and its figures for the trackers, and a line in validation.jsonl."""
+    def _show(self, drawn: Drawn | None) -> None:
+        """The picture as a file and for the trackers; its figures as a line of validation.jsonl."""
+        if drawn is None:
+            return
+        path = self.folder.training / "validation" / f"step-{self.step:08}.png"
+        write_file(path, encode_png(drawn.image))
         if drawn.scores:
             self.scores.write(step=self.step, **drawn.scores)
             self.accelerator.log({f"validation/{name}": value for name, value in drawn.scores.items()}, step=self.step)

@@ -18,6 +18,7 @@ from authface.train.critic import Critic
 from authface.train.data import REGIONS
 from authface.train.loop import Loss
 from authface.train.networks import Architecture
+from authface.train.noise import Noise
 from authface.train.prior import PriorBatch, PriorObjective
 from authface.train.rehearsal import META, Pass, rehearse
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
@@ -57,7 +58,7 @@ def prior(settings: PriorSettings, architecture: Architecture, half: bool) -> Re
     def losses() -> list[torch.Tensor]:
         with META:
             batch = _prior_batch(settings, parts)
-        return _totals(objective.loss(trained, batch, torch.Generator(), 0))
+        return _totals(objective.loss(trained, batch, Noise(0, range(settings.batch)), 0))
 
     def counted() -> Pass:
         return _rehearse(settings, [trained], losses, half, parts.unet)
@@ -72,7 +73,7 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
     with META:
-        parts.controlnet = begin(parts.unet, settings)
+        parts.controlnet = begin(parts.unet, settings, 0)
     critic = None
     if settings.facial.weight != "off":
         critic = Critic(int(parts.vae.config["latent_channels"]), settings.facial, META, 0)
@@ -92,7 +93,7 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
         with META:
             latents, boxes = _latents(settings, parts), torch.empty(n, len(REGIONS), 3)
             batch = ControlBatch((), latents, torch.empty(n, 3, size, size), boxes)
-        return _totals(objective.loss(trained, batch, torch.Generator(), settings.facial.start))
+        return _totals(objective.loss(trained, batch, Noise(0, range(settings.batch)), settings.facial.start))
 
     def counted() -> Pass:
         return _rehearse(settings, [trained, parts.unet, *judges], losses, half, trained)

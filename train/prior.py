@@ -14,8 +14,9 @@ from authface.layout import write_family
 from authface.models import ModelSource, Parts, load, pick_device, resolve
 from authface.train import lora
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
-from authface.train.data import Batch, Draw, Faces, mirrored
+from authface.train.data import Batch, Draw, Faces, mirrored, seeded
 from authface.train.loop import Loss, Outcome, fit
+from authface.train.noise import Noise
 from authface.train.picture import Drawn, grid, sample
 from authface.train.settings import PriorSettings
 
@@ -49,6 +50,10 @@ class Prior(torch.nn.Module):
         self.unet = parts.unet
         self.text_encoder = parts.text_encoder if train_text else None
         self.text_encoder_2 = parts.text_encoder_2 if train_text else None
+        if self.text_encoder is not None:  # only its penultimate states are read
+            inner = getattr(self.text_encoder, "text_model", self.text_encoder)
+            for unread in (inner.encoder.layers[-1], inner.final_layer_norm):
+                unread.requires_grad_(False)
 
     def forward(
         self, noisy: torch.Tensor, timesteps: torch.Tensor, time_ids: torch.Tensor, tokens: torch.Tensor | None,
@@ -101,13 +106,13 @@ class PriorObjective:
         text, null = self.texts.read(prompts), self.texts.read([""])
         return PriorBatch(ids, latents, text.states, text.pooled, null.states, null.pooled)
 
-    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: torch.Generator, step: int) -> Loss:
+    def loss(self, model: torch.nn.Module, batch: PriorBatch, random: Noise, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config)."""
         device = batch.latents.device
         n = len(batch.latents)
-        noise = torch.randn(batch.latents.shape, generator=random).to(device)
-        timesteps = torch.randint(self.parts.scheduler.config.num_train_timesteps, (n,), generator=random).to(device)
-        dropped = (torch.rand(n, generator=random) < self.settings.prompt_dropout).to(device)
+        noise = random.normal(*batch.latents.shape[1:]).to(device)
+        timesteps = random.integers(self.parts.scheduler.config.num_train_timesteps).to(device)
+        dropped = (random.uniform() < self.settings.prompt_dropout).to(device)
         noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)
         guess = model(
             noisy, timesteps, sdxl.time_ids(self.faces.size, n, batch.latents),
@@ -154,7 +159,8 @@ def train_prior(
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
     if settings.lora_rank:
-        lora.begin(parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, settings.half(where))
+        with seeded(seed):
+            lora.begin(parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, settings.half(where))
     if settings.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
     objective = PriorObjective(faces, parts, source, latents, texts, prompts, settings)

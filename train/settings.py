@@ -77,6 +77,9 @@ class AutoencoderSettings(TrainSettings):
 
     model: str = "new"
     """`new` begins a tiny family with random weights; else a family whose VAE is trained on."""
+    prediction: Literal["epsilon", "v_prediction"] = "epsilon"
+    """What the U-Net of a `new` family is to predict: the noise, as SDXL's does, or the velocity (Salimans and Ho
+    2022), which says more where there is little noise and suits few steps."""
     out: Path = Path("models/autoencoder")
     patch: int = Field(default=64, ge=0, multiple_of=8)
     """Side of the random patches trained on, pixels; 0 takes whole images."""

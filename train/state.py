@@ -12,18 +12,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, write_errors, write_file
+from authface.files import TEMPORARY, refusal, write_errors, write_file
+from authface.train.parallel import together
 from authface.train.settings import TrainSettings
 from authface.uses import SOURCES
+
+if TYPE_CHECKING:
+    from authface.train.average import Average
 
 FREE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
     "cache", "dataset",
 }  # fmt: skip
 """Settings that may differ when a run goes on. The dataset may have moved; its content is in the cache's keys."""
+
+
+ALONE: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
+"""How a run that does not say it was shared."""
 
 
 class RunFolder:
@@ -47,14 +55,15 @@ class RunFolder:
         except filelock.Timeout as error:
             raise AuthfaceError(f"another training is writing {one_line(self.out)}: wait for it or set out") from error
 
-    def claim(self, settings: TrainSettings, seed: int) -> None:
-        """Write down what this run is. Raises UsageError where the folder holds a run of other settings."""
+    def claim(self, settings: TrainSettings, seed: int, together: dict[str, int | str]) -> None:
+        """Write down what this run is; `together` says how its processes share it. Raises UsageError where the folder
+        holds a run of other settings."""
         path = self.training / "run.json"
-        new = {"seed": seed, "settings": json.loads(settings.model_dump_json())}
+        new: dict[str, Any] = {"seed": seed, **together, "settings": json.loads(settings.model_dump_json())}
         if path.is_file() and self.newest_checkpoint() is not None:
-            old = json.loads(path.read_text("utf-8"))
-            for name, value in {"seed": seed, **new["settings"]}.items():
-                before = old["seed"] if name == "seed" else old["settings"].get(name)
+            old = {**ALONE, **json.loads(path.read_text("utf-8"))}
+            for name, value in {"seed": seed, **together, **new["settings"]}.items():
+                before = old[name] if name in old else old["settings"].get(name)
                 if name not in FREE and before != value:
                     raise UsageError(
                         f"{one_line(self.out)} was begun with {name} {one_line(before, 60)}, now {one_line(value, 60)}:"
@@ -72,18 +81,30 @@ class RunFolder:
         found = self.newest_checkpoint()
         return f"the last good checkpoint is of step {found[0]}" if found else "there is no checkpoint yet"
 
-    def save(self, step: int, accelerator: Any, keep: int) -> None:
-        """Save the full state (weights, optimizer, moving average, random states); older than `keep` are deleted."""
+    def save(self, step: int, accelerator: Any, keep: int, average: Average | None) -> None:
+        """Save the full state (weights, optimizer, moving average, random states); older than `keep` are deleted.
+
+        All processes call it. Raises AuthfaceError where the disk refuses: what was saved before is still there.
+        """
         temporary = self.checkpoints / f"{TEMPORARY}{step}"
-        with write_errors(self.checkpoints):
-            if accelerator.is_main_process:
+
+        def begin() -> None:
+            with write_errors(self.checkpoints):
                 shutil.rmtree(temporary, ignore_errors=True)
-                self.checkpoints.mkdir(parents=True, exist_ok=True)
-            accelerator.wait_for_everyone()
-            accelerator.save_state(str(temporary))
-            accelerator.wait_for_everyone()
-            if not accelerator.is_main_process:
-                return
+                temporary.mkdir(parents=True)
+
+        def write() -> None:
+            with self._refusals(temporary):
+                accelerator.save_state(str(temporary))
+                if average is not None:
+                    average.save(temporary)
+
+        together(accelerator, begin)
+        together(accelerator, write, everywhere=True)
+        together(accelerator, lambda: self._finish(temporary, step, keep))
+
+    def _finish(self, temporary: Path, step: int, keep: int) -> None:
+        with self._refusals(temporary):
             if (sources := self.training / SOURCES).is_file():
                 shutil.copyfile(sources, temporary / SOURCES)
             target = self.checkpoints / f"step-{step:08}"
@@ -94,6 +115,22 @@ class RunFolder:
                 shutil.rmtree(old, ignore_errors=True)
             for left in self.checkpoints.glob(f"{TEMPORARY}*"):
                 shutil.rmtree(left, ignore_errors=True)
+
+    @contextmanager
+    def _refusals(self, temporary: Path) -> Iterator[None]:
+        """What the disk says through torch and safetensors, as one line; the half checkpoint gives its space back."""
+        from safetensors import SafetensorError
+        from torch.distributed.checkpoint.api import CheckpointException
+
+        try:
+            yield
+        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            free = shutil.disk_usage(self.out).free / 1e6
+            raise AuthfaceError(
+                f"cannot write a checkpoint to {one_line(self.checkpoints)}, {free:.0f} MB are free there: "
+                f"{refusal(error)}; {self.describe_newest()}"
+            ) from error
 
     def _all(self) -> list[tuple[int, Path]]:
         if not self.checkpoints.is_dir():

@@ -141,10 +141,10 @@ def test_latents_are_scaled_as_stock_pipelines_do(parts: models.Parts) -> None:
         raw = vae.encode(image).latent_dist.mode()
         vae.register_to_config(scaling_factor=0.13025)
         assert torch.allclose(sdxl.encode(vae, image), raw * 0.13025)
-        vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[1.0, 2.0, 1.0, 2.0])
+        vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0] * 2, latents_std=[1.0, 2.0, 1.0, 2.0] * 2)
         scaled = sdxl.encode(vae, image)
         assert torch.allclose(scaled[:, 1], (raw[:, 1] - 2) * 0.13025 / 2)
-        assert torch.allclose(sdxl.decode(vae, scaled), vae.decode(raw).sample, atol=1e-5)
+        assert torch.allclose(sdxl.decode(vae, scaled), vae.decode(raw).sample, atol=1e-4)
 
 
 def test_images_survive_the_ranges() -> None:
@@ -198,7 +198,7 @@ def test_pickles_and_broken_files_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"conditioning_channels": 4}, "3 .RGB."), ({"in_channels": 8}, "latent")]
+    ("change", "said"), [({"conditioning_channels": 4}, "3 .RGB."), ({"in_channels": 4}, "latent")]
 )
 def test_a_controlnet_that_does_not_fit_is_refused(
     parts: models.Parts, copy: Path, change: dict[str, int], said: str

@@ -40,7 +40,7 @@ def _stretch(folder: Path) -> None:
     vae = AutoencoderKL.from_pretrained(folder)
     last = vae.decoder.conv_out
     with torch.no_grad():
-        noise = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+        noise = torch.randn(4, vae.config.latent_channels, 8, 8, generator=torch.Generator().manual_seed(3))
         pixels = vae.decode(noise / vae.config.scaling_factor).sample
         gain = 0.4 / pixels.std((0, 2, 3))
         last.weight.mul_(gain[:, None, None, None])

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -25,10 +26,18 @@ from authface.models import load, make_tiny, resolve
 from authface.train.autoencoder import train_autoencoder
 from authface.train.cache import Store, cache_latents, cache_texts
 from authface.train.controlnet import ControlNetObjective, train_controlnet
-from authface.train.data import Draw, Faces
+from authface.train.critic import Critic
+from authface.train.data import Draw, Faces, validation
 from authface.train.loop import learning_rate
+from authface.train.noise import Noise
 from authface.train.prior import PriorObjective, train_prior
-from authface.train.settings import AutoencoderSettings, ControlNetSettings, PriorSettings, TrainSettings
+from authface.train.settings import (
+    AutoencoderSettings,
+    ControlNetSettings,
+    FacialSettings,
+    PriorSettings,
+    TrainSettings,
+)
 
 SIZE = 64
 CPU = torch.device("cpu")
@@ -240,10 +249,9 @@ def stage_two(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactor
 def test_equation_1(stage_two: ControlNetObjective) -> None:
     """With its zero convolutions untrained the loss is the prior's own error, written out by hand."""
     batch = stage_two.batch([Draw(0, 0, False), Draw(1, 0, True)])
-    loss = stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(4), 0).total
-    random = torch.Generator().manual_seed(4)
-    noise = torch.randn(batch.latents.shape, generator=random)
-    steps = torch.randint(1000, (2,), generator=random)
+    loss = stage_two.loss(stage_two.trained, batch, Noise(4, range(2)), 0).total
+    random = Noise(4, range(2))
+    noise, steps = random.normal(*batch.latents.shape[1:]), random.integers(1000)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, 0)[steps].float().view(-1, 1, 1, 1)
     with torch.no_grad():
@@ -266,7 +274,7 @@ def test_only_the_controlnet_learns_and_the_down_path_keeps_nothing(stage_two: C
         for block in stage_two.parts.unet.down_blocks
     ]
     batch = stage_two.batch([Draw(2, 0, False)])
-    stage_two.loss(stage_two.trained, batch, torch.Generator().manual_seed(0), 0).total.backward()  # type: ignore[no-untyped-call]
+    stage_two.loss(stage_two.trained, batch, Noise(0, [0]), 0).total.backward()  # type: ignore[no-untyped-call]
     for hook in hooks:
         hook.remove()
     assert graphs == [False] * len(stage_two.parts.unet.down_blocks)
@@ -308,7 +316,7 @@ def test_dropped_prompts_do_not_matter(tiny: Path, dataset: Path, tmp_path: Path
         empty = type(batch)(batch.ids, batch.latents, null.states, null.pooled, batch.null_states, batch.null_pooled)
         for name, one in (("prompt", batch), ("empty", empty)):
             with torch.no_grad():
-                value = objective.loss(objective.trained, one, torch.Generator().manual_seed(0), 0)
+                value = objective.loss(objective.trained, one, Noise(0, range(2)), 0)
             loss[dropout, name] = float(value.total)
     assert loss[1.0, "prompt"] == loss[1.0, "empty"] == loss[0.0, "empty"] != loss[0.0, "prompt"]
 
@@ -344,3 +352,115 @@ def test_what_is_missing_is_said_in_one_line(tiny: Path, tmp_path: Path, monkeyp
         train_controlnet(ControlNetSettings(model=str(tiny)), Quiet(), "cpu")
     with pytest.raises(UsageError, match="gfpgan"):
         train_controlnet(ControlNetSettings(degradation="rain"), Quiet(), "cpu")
+
+
+def test_stage_two_goes_on_with_its_discriminators(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """With the facial loss on: figures of it are logged, a stopped run goes on exactly, ablations differ."""
+    facial: dict[str, Any] = {"weight": "time", "cut": 0.0, "adaptive": 0.3}
+    settings = {
+        name: ControlNetSettings(**quick(tiny, dataset, tmp_path / name, save_every=2, facial=facial))
+        for name in ("whole", "broken")
+    }
+    assert train_controlnet(settings["whole"], Quiet(), "cpu").finished
+    assert not train_controlnet(settings["broken"], Quiet(kill_at=2), "cpu").finished
+    assert train_controlnet(settings["broken"], Quiet(), "cpu").finished
+    assert metrics(settings["whole"].out) == metrics(settings["broken"].out)
+    assert same(*(weights(one.out, "controlnet") for one in settings.values()))
+    line = metrics(settings["whole"].out)[-1]
+    assert {"noise", "adversarial", "style", "critic"} <= line.keys() and line["critic"] > 0
+    assert line["noise"] < line["loss"] < line["noise"] + 0.01 * line["adversarial"] + 2 * line["style"] + 1e-6
+    off = ControlNetSettings(**quick(tiny, dataset, tmp_path / "off", facial={"weight": "off"}))
+    assert train_controlnet(off, Quiet(), "cpu").finished
+    first = metrics(off.out)[0]
+    assert "critic" not in first and first["loss"] == pytest.approx(metrics(settings["whole"].out)[0]["noise"])
+    assert not same(weights(off.out, "controlnet"), weights(settings["whole"].out, "controlnet"))
+
+
+def test_the_facial_loss_waits_for_its_start(stage_two: ControlNetObjective) -> None:
+    """Before `start` the ControlNet is led by the noise alone, while the discriminators learn."""
+    settings = stage_two.settings.model_copy(update={"facial": FacialSettings(start=5, cut=0)})
+    channels = int(stage_two.parts.vae.config.latent_channels)
+    critic = Critic(channels, settings.facial, CPU, seed=0)
+    late = ControlNetObjective(
+        stage_two.faces, stage_two.parts, stage_two.latents, stage_two.null, PRESETS["gfpgan"], settings, 0, critic
+    )
+    batch = late.batch([Draw(0, 0, False), Draw(1, 0, True)])
+    before, after = (late.loss(late.trained, batch, Noise(4, range(2)), step) for step in (4, 5))
+    assert before.critic is not None and after.critic is not None
+    assert float(before.total.detach()) == float(before.parts["noise"].detach()) < float(after.total.detach())
+
+
+def test_boxes_follow_the_picture(stage_two: ControlNetObjective) -> None:
+    """In latents of the resized face; mirrored, left and right eye change places and sides."""
+    faces = stage_two.faces
+    plain, mirrored = faces.boxes(1, False), faces.boxes(1, True)
+    assert plain[0, :2] == pytest.approx([0.37 * SIZE + 0.5 * SIZE / 400, 0.47 * SIZE + 0.5 * SIZE / 400])
+    assert mirrored[0, 0] == pytest.approx(SIZE - plain[1, 0]) and mirrored[1, 0] == pytest.approx(SIZE - plain[0, 0])
+    assert mirrored[2, 1] == plain[2, 1] and np.allclose(plain[:, 2], 0.07 * SIZE)
+
+
+def test_an_adapter_is_trained_kept_and_merged(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """LoRA moves nothing but itself; stock pipelines give the same picture with it and with the merged U-Net."""
+    from diffusers import StableDiffusionXLPipeline
+
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out", lora_rank=2, lora_alpha=4, lr=0.02, ema=0))
+    assert train_prior(settings, Quiet(), "cpu").finished
+    before, after = weights(tiny, "unet"), weights(settings.out, "unet")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed
+    assert all(re.search(r"attn\d\.to_(q|k|v|out\.0)\.weight", name) for name in changed)
+
+    def picture(folder: Path, adapter: Path | None) -> torch.Tensor:
+        pipeline = StableDiffusionXLPipeline.from_pretrained(str(folder), add_watermarker=False)
+        pipeline.set_progress_bar_config(disable=True)
+        if adapter:
+            pipeline.load_lora_weights(str(adapter))
+        made: torch.Tensor = pipeline(
+            "cap", num_inference_steps=2, height=SIZE, width=SIZE, guidance_scale=1, output_type="latent",
+            generator=torch.Generator().manual_seed(0),
+        ).images  # fmt: skip
+        return made
+
+    merged, loaded, base = picture(settings.out, None), picture(tiny, settings.out / "lora"), picture(tiny, None)
+    assert torch.allclose(merged, loaded, atol=1e-4) and not torch.allclose(merged, base, atol=1e-2)
+
+
+def test_text_encoders_are_trained_with_the_prior(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Both encoders change, are written, and are what the pictures are drawn with; a stopped run goes on."""
+    settings = {
+        name: PriorSettings(**quick(tiny, dataset, tmp_path / name, train_text=True, save_every=2, validate_every=2))
+        for name in ("whole", "broken")
+    }
+    assert train_prior(settings["whole"], Quiet(), "cpu").finished
+    assert not train_prior(settings["broken"], Quiet(kill_at=2), "cpu").finished
+    assert train_prior(settings["broken"], Quiet(), "cpu").finished
+    assert metrics(settings["whole"].out) == metrics(settings["broken"].out)
+    for part in ("text_encoder", "text_encoder_2"):
+        old, new = (load(resolve(str(f)), [part], CPU, torch.float32) for f in (tiny, settings["whole"].out))
+        moved = [
+            not torch.equal(a, b)
+            for a, b in zip(getattr(old, part).parameters(), getattr(new, part).parameters(), strict=True)
+        ]
+        assert sum(moved) >= len(moved) / 2  # of the first, all but the last layer
+    assert not (settings["whole"].out / "training" / "cache" / "text").exists()
+
+
+def test_the_ablation_of_prompts(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """`semantic` trains on the other column; a dataset without it is told of in one line."""
+    values = quick(tiny, dataset, tmp_path / "out", steps=1)
+    losses = []
+    for kind in ("all", "semantic"):
+        settings = PriorSettings(**values | {"out": tmp_path / kind, "prompts": kind, "prompt_dropout": 0})
+        assert train_prior(settings, Quiet(), "cpu").finished
+        losses.append(metrics(settings.out)[0]["loss"])
+    assert losses[0] != losses[1]
+
+
+def test_pictures_show_faces_that_were_not_trained_on(dataset: Path, tmp_path: Path) -> None:
+    """The split `validation` if there is one, else the first of `train`."""
+    both = tmp_path / "dataset"
+    shutil.copytree(dataset, both)
+    rows = datasets.load_dataset(str(dataset), split="train")
+    rows.select([3]).to_parquet(both / "data" / "validation-00000-of-00001.parquet")
+    assert [validation(one, SIZE, 2).id(0) for one in (dataset, both)] == ["face-0", "face-3"]
+    assert len(validation(both, SIZE, 2)) == 1 and len(Faces(both, SIZE)) == 4

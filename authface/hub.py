@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from authface.errors import AuthfaceError, UsageError, one_line
 
@@ -31,12 +31,13 @@ def check_name(repo_id: str) -> None:
 
 @dataclass(frozen=True)
 class Repository:
-    """A dataset repository that may be written to, or that will be made."""
+    """A repository of datasets or models that may be written to, or that will be made."""
 
     repo_id: str
     token: str = field(repr=False)
     public: bool
     """A new one is made public."""
+    kind: Literal["dataset", "model"] = "dataset"
 
     def check(self) -> None:
         """Raise UsageError where it is public and was not asked to be, AuthfaceError where the hub refuses."""
@@ -44,8 +45,8 @@ class Repository:
             self._api().whoami()
             if self._is_private() is False and not self.public:
                 raise UsageError(
-                    f"{one_line(self.repo_id)} is public: add --public if everybody may read this, "
-                    "or make it private first"
+                    f"{one_line(self.repo_id)} is public: add --public if everybody may read this, or make it"
+                    " private first"
                 )
 
     def upload(self, folder: Path, *, patterns: Sequence[str], stale: Sequence[str], message: str) -> str:
@@ -56,10 +57,10 @@ class Repository:
         with _told(self.token, f"push to {self.repo_id}"):
             api = self._api()
             if self._is_private() is None:
-                api.create_repo(self.repo_id, repo_type="dataset", private=not self.public, exist_ok=True)
+                api.create_repo(self.repo_id, repo_type=self.kind, private=not self.public, exist_ok=True)
             done: Any = api.upload_folder(
                 repo_id=self.repo_id,
-                repo_type="dataset",
+                repo_type=self.kind,
                 folder_path=folder,
                 allow_patterns=list(patterns),
                 delete_patterns=list(stale),
@@ -72,7 +73,7 @@ class Repository:
         from huggingface_hub.errors import RepositoryNotFoundError
 
         try:
-            return bool(self._api().dataset_info(self.repo_id).private)
+            return bool(self._api().repo_info(self.repo_id, repo_type=self.kind).private)
         except RepositoryNotFoundError:
             return None
 
@@ -82,7 +83,7 @@ class Repository:
         return huggingface_hub.HfApi(token=self.token)
 
 
-def repository(repo_id: str, *, public: bool) -> Repository:
+def repository(repo_id: str, *, public: bool, kind: Literal["dataset", "model"] = "dataset") -> Repository:
     """The repository of that name, with the token of HF_TOKEN or of the hub's own login. Raises UsageError."""
     import huggingface_hub
 
@@ -91,7 +92,7 @@ def repository(repo_id: str, *, public: bool) -> Repository:
     token = huggingface_hub.get_token()
     if not token:
         raise UsageError(f"no token of the hub: {_LOGIN}")
-    return Repository(repo_id, token, public)
+    return Repository(repo_id, token, public, kind)
 
 
 def download(repo_id: str, patterns: Sequence[str]) -> Path:

@@ -1,0 +1,21 @@
+"""Which of several processes this one is: what torchrun and accelerate's launcher put into the environment."""
+
+from __future__ import annotations
+
+import os
+
+
+def rank() -> int:
+    """This process's number, over all machines; 0 is the main one, and the only one that speaks."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def local_rank() -> int | None:
+    """This process's number on its machine, which is its GPU's; None where nothing was launched."""
+    found = os.environ.get("LOCAL_RANK")
+    return int(found) if found else None
+
+
+def count() -> int:
+    """How many processes share the work."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,296 @@
+"""Several processes train as one; a killed run goes on exactly; what disks and numbers refuse is said."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import datasets
+import pytest
+import skimage.data
+import torch
+from safetensors.torch import load_file
+
+from authface.console import Console, Tick
+from authface.errors import AuthfaceError, UsageError
+from authface.files import refusal
+from authface.models import make_tiny
+from authface.train import loop, parallel
+from authface.train.average import Average
+from authface.train.controlnet import train_controlnet
+from authface.train.noise import Noise
+from authface.train.optimizer import make_optimizer
+from authface.train.prior import train_prior
+from authface.train.settings import ControlNetSettings, PriorSettings, TrainSettings
+
+ROOT = Path(__file__).parent.parent.parent
+CONFIGS = ROOT / "train" / "configs"
+
+
+class At(Console):
+    """Silent; does something at a step."""
+
+    def __init__(self, step: int = 0, action: Any = None) -> None:
+        super().__init__()
+        self.silent, self.step, self.action, self.count = True, step, action, 0
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+        """Count steps."""
+
+        def tick(done: int = 1, note: str = "") -> None:
+            self.count += done if unit == "steps" else 0
+            if unit == "steps" and self.count == self.step:
+                self.action()
+
+        yield tick
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Four crops of a real portrait, the tiny family with random weights, a shared cache: settings of a short run."""
+    folder = tmp_path_factory.mktemp("distributed")
+    face = skimage.data.astronaut()
+    crops = [
+        face[y : y + side, x : x + side] for y, x, side in ((0, 100, 240), (40, 150, 160), (0, 150, 180), (9, 9, 400))
+    ]
+    rows = [
+        {
+            "id": f"face-{i}",
+            "image": {"bytes": cv2.imencode(".png", crop[..., ::-1])[1].tobytes(), "path": None},
+            "prompt": ["smile", "orange suit"][i % 2],
+            "size": len(crop),
+            "roi": {
+                name: [x * len(crop), y * len(crop), 0.1 * len(crop)]
+                for name, (x, y) in {"left_eye": (0.4, 0.5), "right_eye": (0.6, 0.5), "mouth": (0.5, 0.7)}.items()
+            },
+        }
+        for i, crop in enumerate(crops)
+    ]
+    text = datasets.Value("string")
+    boxes = dict.fromkeys(("left_eye", "right_eye", "mouth"), datasets.List(datasets.Value("float32"), length=3))
+    features = datasets.Features(
+        {"id": text, "image": datasets.Image(), "prompt": text, "size": datasets.Value("int32"), "roi": boxes}
+    )
+    (folder / "dataset" / "data").mkdir(parents=True)
+    path = folder / "dataset" / "data" / "train-00000-of-00001.parquet"
+    datasets.Dataset.from_list(rows, features=features).to_parquet(path)
+    make_tiny(folder / "tiny", seed=0, image_size=64)
+    return {
+        "model": str(folder / "tiny"), "dataset": str(folder / "dataset"), "cache": str(folder / "cache"), "size": 64,
+        "steps": 4, "batch": 2, "warmup": 1, "ema": 0.5, "validate_every": 0, "validate_count": 2, "validate_steps": 2,
+        "tracker": "none",
+    }  # fmt: skip
+
+
+def words(stage: str, settings: dict[str, Any]) -> list[str]:
+    """The command line of a training."""
+    chosen = [f"train.{stage}.{name}={json.dumps(value)}" for name, value in settings.items()]
+    return ["authface.cli", "train", stage, "--device", "cpu", *[word for one in chosen for word in ("-O", one)]]
+
+
+def launch(config: str, stage: str, settings: dict[str, Any]) -> str:
+    """Train on two processes as a user does; what was said on standard output."""
+    options = ["--config_file", CONFIGS / f"{config}.yaml", "--num_processes", "2", "--main_process_port", "0", "-m"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", *options, *words(stage, settings)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+def train(stage: str, settings: dict[str, Any], console: Console | None = None) -> None:
+    """Train in this process."""
+    if stage == "prior":
+        train_prior(PriorSettings(**settings), console or At(), "cpu")
+    else:
+        train_controlnet(ControlNetSettings(**settings), console or At(), "cpu")
+
+
+def losses(out: Path) -> list[float]:
+    """The loss of every step that was logged."""
+    return [json.loads(line)["loss"] for line in (out / "training" / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(out: Path, part: str) -> dict[str, torch.Tensor]:
+    """The written weights."""
+    return dict(load_file(out / part / "diffusion_pytorch_model.safetensors"))
+
+
+def test_two_copies_train_as_one(given: dict[str, Any], tmp_path: Path) -> None:
+    """Stage I, accumulating: the same losses, one voice, weights that stock code reads."""
+    run = given | {"accumulate": 2, "validate_every": 4, "cache": str(tmp_path / "cache")}
+    said = launch("ddp", "prior", run | {"batch": 1, "out": str(tmp_path / "two")})
+    assert said.count("trained: ") == 1
+    train("prior", run | {"out": tmp_path / "one"})
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    one, two = weights(tmp_path / "one", "unet"), weights(tmp_path / "two", "unet")
+    assert one.keys() == two.keys() and max(float((one[k] - two[k]).abs().max()) for k in one) < 2e-3
+    pictures = [cv2.imread(str(next((tmp_path / n / "training/validation").iterdir()))) for n in ("one", "two")]
+    assert int(cv2.absdiff(*pictures).max()) <= 3
+
+
+def test_two_parts_train_as_one_and_go_on(given: dict[str, Any], tmp_path: Path) -> None:
+    """Stage II under FSDP2: weights in two parts, a picture on the way, resumed from step 2 with the same losses."""
+    run = given | {"validate_every": 2, "save_every": 2, "accumulate": 2}
+    one, two = tmp_path / "one", tmp_path / "two"
+    train("controlnet", run | {"out": one})
+    launch("fsdp", "controlnet", run | {"batch": 1, "out": str(two)})
+    whole, first = losses(two), weights(two, "controlnet")
+    assert whole == pytest.approx(losses(one), abs=1e-5)
+    reference = weights(one, "controlnet")
+    assert reference.keys() == first.keys()
+    assert max(float((first[k] - reference[k]).abs().max()) for k in first) < 2e-3
+    assert json.loads((two / "controlnet" / "config.json").read_text())["_class_name"] == "ControlNetModel"
+    checkpoint = two / "training" / "checkpoints" / "step-00000002"
+    parts = [torch.load(checkpoint / f"average-{i}.pt", weights_only=True)["average"] for i in (0, 1)]
+    assert sum(t.numel() for part in parts for t in part) == sum(t.numel() for t in reference.values())
+    (two / "training" / "checkpoints" / "step-00000004").rename(tmp_path / "gone")
+    launch("fsdp", "controlnet", run | {"batch": 1, "out": str(two)})
+    again = weights(two, "controlnet")
+    assert losses(two) == whole and all(torch.equal(first[k], again[k]) for k in first)
+    with pytest.raises(UsageError, match="begun with processes 2, now 1"):
+        train("controlnet", run | {"batch": 1, "out": two})
+
+
+@pytest.mark.parametrize("stage", ["prior", "controlnet"])
+def test_after_a_kill_fifty_losses_are_the_same(stage: str, given: dict[str, Any], tmp_path: Path) -> None:
+    """A real SIGKILL between checkpoints; the run that goes on and one that was never stopped agree to the last bit."""
+    run = given | {"steps": 58, "batch": 1, "save_every": 4}
+    killed = tmp_path / "killed"
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "OMP_WAIT_POLICY": "PASSIVE"}
+    command = [sys.executable, "-m", *words(stage, run | {"out": str(killed)})]
+    process = subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.DEVNULL)
+    log = killed / "training" / "metrics.jsonl"
+    while process.poll() is None and not (log.is_file() and log.read_text().count("\n") >= 6):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert len(losses(killed)) < 9
+    train(stage, run | {"out": killed})
+    train(stage, run | {"out": tmp_path / "whole"})
+    assert len(losses(killed)) == 58 and losses(killed) == losses(tmp_path / "whole")
+
+
+def test_a_disk_that_refuses_leaves_the_last_checkpoint(given: dict[str, Any], tmp_path: Path) -> None:
+    """The second checkpoint may not be written: one line, nothing half is left, and the run goes on when it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    run = given | {"save_every": 2, "out": tmp_path}
+    try:
+        with pytest.raises(
+            AuthfaceError, match="cannot write a checkpoint to .*last good checkpoint is of step 2"
+        ) as said:
+            train("prior", run, At(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(said.value) and "MB are free" in str(said.value)
+    assert [path.name for path in (tmp_path / "training" / "checkpoints").iterdir()] == ["step-00000002"]
+    train("prior", run)
+    assert len(losses(tmp_path)) == 4
+    assert refusal(RuntimeError("Error: No space left on device (os error 28)")).startswith("the disk is full")
+    assert refusal(OSError(28, "No space left")).startswith("the disk is full")
+
+
+def test_a_bad_loss_names_all_faces_of_the_step(given: dict[str, Any], tmp_path: Path) -> None:
+    """stopped.json holds each batch's loss and faces; the line names the file."""
+    run = given | {"steps": 50, "lr": 1e30, "warmup": 0, "accumulate": 2, "out": tmp_path}
+    with pytest.raises(AuthfaceError, match=r"the loss is (nan|inf) at step \d+ on face-\d.*stopped\.json"):
+        train("prior", run)
+    stopped = json.loads((tmp_path / "training" / "stopped.json").read_text())
+    assert stopped["step"] > 1 and stopped["lr"] > 1e29
+    assert [len(batch["ids"]) for batch in stopped["batches"]] == [2, 2]
+    assert sorted(name for batch in stopped["batches"] for name in batch["ids"]) == [f"face-{i}" for i in range(4)]
+
+
+def test_layout_and_compiler_change_speed_alone(
+    given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """channels_last and compile (traced here, generated code left out): losses, names and layout stay."""
+    monkeypatch.setattr(loop, "COMPILER", "eager")
+    run = given | {"steps": 2, "validate_every": 2}
+    train("prior", run | {"out": tmp_path / "plain"})
+    train("prior", run | {"out": tmp_path / "fast", "channels_last": True, "compile": True})
+    assert losses(tmp_path / "fast") == pytest.approx(losses(tmp_path / "plain"), abs=1e-5)
+    plain, fast = weights(tmp_path / "plain", "unet"), weights(tmp_path / "fast", "unet")
+    saved = load_file(tmp_path / "fast/training/checkpoints/step-00000002/model.safetensors")
+    assert plain.keys() == fast.keys() == {name.removeprefix("unet.") for name in saved}
+
+
+def test_eight_bits_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = TrainSettings(optimizer="adamw8bit")
+    with pytest.raises(UsageError, match="needs CUDA, this is cpu"):
+        make_optimizer([], settings, torch.device("cpu"))
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    with pytest.raises(UsageError, match=r"pip install 'authface\[8bit\]'"):
+        make_optimizer([], settings, torch.device("cuda"))
+
+
+def test_a_face_keeps_its_noise_in_any_batch() -> None:
+    """Four faces at once, and two and two: the same numbers, and others for another face or seed."""
+    whole, first, second = Noise(3, range(8, 12)), Noise(3, range(8, 10)), Noise(3, range(10, 12))
+    for draw in (lambda n: n.normal(4, 2, 2), lambda n: n.integers(1000), lambda n: n.uniform()):
+        drawn = draw(whole)
+        assert torch.equal(drawn, torch.cat([draw(first), draw(second)])) and len(drawn.unique()) == drawn.numel()
+    assert not torch.equal(Noise(3, [0]).normal(4), Noise(4, [0]).normal(4))
+    many = Noise(0, range(4000))
+    assert float(many.normal(4).std()) == pytest.approx(1, abs=0.03) and float(many.uniform().mean()) == pytest.approx(
+        0.5, abs=0.03
+    )
+
+
+@pytest.mark.parametrize("device", ["same", "cpu"])
+def test_the_average_is_diffusers(device: Any) -> None:
+    """Against EMAModel over 30 steps of a random walk; its state goes on; the weights come back."""
+    from diffusers.training_utils import EMAModel
+
+    torch.manual_seed(0)
+    walk = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
+    ours, theirs = Average(walk, 0.7, device), EMAModel(walk, decay=0.7, foreach=True)
+    for step in range(30):
+        for parameter in walk:
+            parameter.data += torch.randn_like(parameter)
+        if step == 15:
+            state = ours.state_dict()
+            ours = Average(walk, 0.7, device)
+            ours.load_state_dict(state)
+        ours.step()
+        theirs.step(walk)
+        for mine, other in zip(ours.state_dict()["average"], theirs.shadow_params, strict=True):
+            assert torch.allclose(mine, other, atol=1e-6)
+    before = [parameter.detach().clone() for parameter in walk]
+    ours.store()
+    ours.copy_to()
+    assert not torch.equal(walk[0], before[0]) and torch.allclose(walk[0], theirs.shadow_params[0], atol=1e-6)
+    ours.restore()
+    assert all(torch.equal(a, b) for a, b in zip(walk, before, strict=True))
+
+
+def test_accelerate_reads_the_configurations() -> None:
+    """As its launcher does; DeepSpeed's engine gets batch, accumulation and clipping from the settings."""
+    from accelerate.commands.launch import _validate_launch_command, launch_command_parser
+
+    read = {}
+    for path in CONFIGS.glob("*.yaml"):
+        args = launch_command_parser().parse_args(["--config_file", str(path), "-m", "authface.cli"])
+        read[path.stem] = _validate_launch_command(args)[0]
+    assert set(read) == {"ddp", "fsdp", "deepspeed"} and all(args.num_processes == 4 for args in read.values())
+    assert read["ddp"].multi_gpu and read["fsdp"].use_fsdp and read["fsdp"].fsdp_version == 2
+    assert read["deepspeed"].use_deepspeed and read["deepspeed"].zero_stage == 2
+    config: dict[str, Any] = {"zero_optimization": {"stage": 2}, "train_micro_batch_size_per_gpu": "auto"}
+    state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(deepspeed_config=config))
+    accelerator = SimpleNamespace(state=state, device=torch.device("cuda"))
+    parallel._deepspeed(accelerator, TrainSettings(batch=3, accumulate=2, clip=0.5))
+    assert config["train_micro_batch_size_per_gpu"] == 3 and config["gradient_accumulation_steps"] == 2
+    assert config["gradient_clipping"] == 0.5 and config["torch_autocast"]["enabled"]
+    config["zero_optimization"]["stage"] = 3
+    with pytest.raises(UsageError, match="ZeRO stage 3, where 2 is the most"):
+        parallel._deepspeed(accelerator, TrainSettings())
