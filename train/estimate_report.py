@@ -117,7 +117,8 @@ class Report:
 
     def _how(self, changes: dict[str, Any] | None) -> str:
         if changes is None:
-            return "smaller size, or a larger GPU: all other changes known here are not enough"
+            shared = ", or share weights among GPUs (authface train configs fsdp)" if self.gpus > 1 else ""
+            return f"a smaller size or a larger GPU{shared}: all other changes known here are not enough"
         return " ".join(f"-O {change}" for change in _overrides(self.stage, changes))
 
 

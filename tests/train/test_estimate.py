@@ -18,7 +18,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
 from authface.tiny import LATENT_CHANNELS, unet_config
-from authface.train import hardware
+from authface.train import estimate_cli, hardware
 from authface.train.discriminator import ComponentDiscriminator
 from authface.train.estimate import LORA_RANK, Counted, Estimator, faces_in, judge
 from authface.train.hardware import RESERVE, Gpu
@@ -205,6 +205,10 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(estimator: Estimator) -> No
             assert verdict.changes.get("batch", 8) * verdict.changes.get("accumulate", 1) == 8
         (hopeless,) = judge(estimator, settings, counted, (Gpu("none", 10, 1, 1),), 0.35)
         assert hopeless.changes is None and hopeless.over > 0
+
+
+def test_help_and_table_name_one_utilisation() -> None:
+    assert estimate_cli.UTILISATION == hardware.UTILISATION
 
 
 def test_hours_are_flops_over_speed(estimator: Estimator) -> None:
