@@ -25,7 +25,7 @@ now = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpage
 most = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 def step(unet, n, side):
-    noisy, states = torch.randn(n, 4, side, side), torch.randn(n, 77, 128)
+    noisy, states = torch.randn(n, unet.config.in_channels, side, side), torch.randn(n, 77, 128)
     added = {"text_embeds": torch.randn(n, 64), "time_ids": torch.zeros(n, 6)}
     timesteps = torch.zeros(n, dtype=torch.long)
     guess = unet(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample

@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from authface.train import objectives
+from authface.train import rehearsed
 from authface.train.data import Faces
 from authface.train.hardware import RESERVE, Gpu
 from authface.train.networks import Architecture
-from authface.train.objectives import Rehearsed, autoencoder_peak, size_of
 from authface.train.rehearsal import Pass
+from authface.train.rehearsed import Rehearsed, autoencoder_peak, size_of
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
 MOMENTS = ("encoding", "backward", "step", "picture")
@@ -86,8 +86,6 @@ class Estimator:
             "CUDA and its libraries": RESERVE,
         }
         vae = size_of(stage.parts.vae)
-        # torch's AdamW takes the root of all second moments at once; bitsandbytes goes through them tensor by tensor.
-        work = 4 * trained if settings.optimizer == "adamw" else 0
         memory = Memory(
             {
                 "encoding": {
@@ -98,7 +96,7 @@ class Estimator:
                     **always, "gradients": passed.gradients, "copies in bfloat16": passed.copies,
                     "activations": passed.peak - passed.copies - passed.gradients,
                 },
-                "step": {**always, "gradients": gradients, "optimizer's work": work},
+                "step": {**always, "gradients": gradients},
                 "picture": {**always, "frozen weights": frozen + vae, "activations": decode},
             }
         )  # fmt: skip
@@ -120,10 +118,10 @@ class Estimator:
         key = (settings.accumulate > 1, settings.model_dump_json(exclude=free))
         if key not in self._passes:
             if isinstance(settings, PriorSettings):
-                stage = objectives.prior(settings, self.architecture, self.half)
+                stage = rehearsed.prior(settings, self.architecture, self.half)
             else:
                 assert isinstance(settings, ControlNetSettings)
-                stage = objectives.controlnet(settings, self.architecture, self.half)
+                stage = rehearsed.controlnet(settings, self.architecture, self.half)
             passed = stage.pass_()
             encode = autoencoder_peak(stage.parts, settings.batch, settings.size, decoding=False)
             decode = autoencoder_peak(stage.parts, 1, settings.size, decoding=True)

@@ -117,13 +117,14 @@ class Report:
 
     def _how(self, changes: dict[str, Any] | None) -> str:
         if changes is None:
-            return "smaller size, or a larger GPU: all other changes known here are not enough"
+            shared = ", or share weights among GPUs (authface train configs fsdp)" if self.gpus > 1 else ""
+            return f"a smaller size or a larger GPU{shared}: all other changes known here are not enough"
         return " ".join(f"-O {change}" for change in _overrides(self.stage, changes))
 
 
 _ORDER = (
     "trained weights", "frozen weights", "optimizer's moments", "moving average", "discriminators, their moments",
-    "buckets of DDP", "gradients", "copies in bfloat16", "activations", "optimizer's work", "CUDA and its libraries",
+    "buckets of DDP", "gradients", "copies in bfloat16", "activations", "CUDA and its libraries",
 )  # fmt: skip
 _MOMENTS_TOLD = "encoding: once, before the first step; backward: each micro-batch; picture: each validation"
 

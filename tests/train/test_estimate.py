@@ -17,8 +17,9 @@ from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
-from authface.tiny import unet_config
-from authface.train import hardware
+from authface.tiny import LATENT_CHANNELS, unet_config
+from authface.train import estimate_cli, hardware
+from authface.train.discriminator import ComponentDiscriminator
 from authface.train.estimate import LORA_RANK, Counted, Estimator, faces_in, judge
 from authface.train.hardware import RESERVE, Gpu
 from authface.train.networks import SDXL_UNET, Architecture, find
@@ -26,6 +27,8 @@ from authface.train.rehearsal import META, rehearse
 from authface.train.settings import ControlNetSettings, PriorSettings
 
 SIZE = 64
+MANY = 512 * 1000
+"""Copies are counted in blocks of 512 bytes: so much more for a thousand of them."""
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,10 @@ def unet_pass(device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch
 
     def loss() -> torch.Tensor:
         with device:
-            noisy, added = torch.zeros(2, 4, 8, 8), {"text_embeds": torch.zeros(2, 64), "time_ids": torch.zeros(2, 6)}
+            noisy, added = (
+                torch.zeros(2, LATENT_CHANNELS, 8, 8),
+                {"text_embeds": torch.zeros(2, 64), "time_ids": torch.zeros(2, 6)},
+            )
             timesteps, states = torch.zeros(2, dtype=torch.long), torch.zeros(2, 77, 128)
         guess = unet(noisy, timesteps, encoder_hidden_states=states, added_cond_kwargs=added).sample
         return torch.nn.functional.mse_loss(guess, noisy)
@@ -118,12 +124,12 @@ def test_a_whole_network_is_counted_as_a_real_pass_is() -> None:
 
 def test_parts_of_memory_follow_the_settings(estimator: Estimator) -> None:
     whole = estimator.count(prior())
-    assert whole.trained == 9_433_684 and whole.frozen == 0
+    assert whole.trained == weights(estimator.architecture.parts().unet) and whole.frozen == 0
     step = whole.memory.parts["step"]
     assert step["trained weights"] == step["gradients"] == step["moving average"] == 4 * whole.trained
     assert step["optimizer's moments"] == 8 * whole.trained and step["CUDA and its libraries"] == RESERVE
     eight = estimator.count(prior(optimizer="adamw8bit")).memory.parts["step"]
-    assert 2 < eight["optimizer's moments"] / whole.trained < 2.1 and eight["optimizer's work"] == 0
+    assert 2 < eight["optimizer's moments"] / whole.trained < 2.1
     assert estimator.count(prior(ema_device="cpu")).memory.parts["step"]["moving average"] == 0
     assert estimator.count(prior(ema=0)).memory.parts["step"]["moving average"] == 0
 
@@ -145,7 +151,7 @@ def test_bf16_halves_most_of_the_activations(tiny: Architecture, estimator: Esti
     many = prior(batch=8, accumulate=2)
     half, whole = (e.count(many).memory.parts["backward"] for e in (estimator, Estimator(tiny, half=False)))
     assert 0.5 < half["activations"] / whole["activations"] < 0.95, "norms stay in float32"
-    assert whole["copies in bfloat16"] == 0 < half["copies in bfloat16"] < 2.1 * 9_433_684
+    assert whole["copies in bfloat16"] == 0 < half["copies in bfloat16"] <= 2 * weights(tiny.parts().unet) + MANY
 
 
 def test_an_adapter_trains_its_own_weights_only(tiny: Architecture, estimator: Estimator) -> None:
@@ -160,14 +166,20 @@ def test_an_adapter_trains_its_own_weights_only(tiny: Architecture, estimator: E
 
 def test_text_encoders_are_trained_with_the_unet(estimator: Estimator) -> None:
     parts = estimator.architecture.parts(text=True)
+    inner = getattr(parts.text_encoder, "text_model", parts.text_encoder)
+    unread = weights(inner.encoder.layers[-1]) + weights(inner.final_layer_norm)
     both = weights(parts.text_encoder) + weights(parts.text_encoder_2)
-    assert estimator.count(prior(train_text=True)).trained == estimator.count(prior()).trained + both
+    counted = estimator.count(prior(train_text=True))
+    assert counted.trained == estimator.count(prior()).trained + both - unread and counted.frozen == unread
 
 
 def test_stage_two_counts_prior_discriminators_and_the_adaptive_scale(estimator: Estimator) -> None:
     noise, facial = (estimator.count(controlnet(facial={"weight": w})) for w in ("off", "time"))
-    assert noise.trained == facial.trained == 4_746_592 and noise.frozen == 9_433_684
-    judges = 2 * 1_111_361
+    unet = estimator.architecture.parts().unet
+    with META:
+        own = weights(ControlNetModel.from_unet(unet))
+        judges = 2 * weights(ComponentDiscriminator(LATENT_CHANNELS))
+    assert noise.trained == facial.trained == own and noise.frozen == weights(unet)
     assert facial.memory.parts["step"]["discriminators, their moments"] == 12 * judges
     assert facial.memory.parts["step"]["gradients"] == 4 * (facial.trained + judges)
     assert noise.memory.parts["backward"]["frozen weights"] == 2 * noise.frozen
@@ -193,6 +205,10 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(estimator: Estimator) -> No
             assert verdict.changes.get("batch", 8) * verdict.changes.get("accumulate", 1) == 8
         (hopeless,) = judge(estimator, settings, counted, (Gpu("none", 10, 1, 1),), 0.35)
         assert hopeless.changes is None and hopeless.over > 0
+
+
+def test_help_and_table_name_one_utilisation() -> None:
+    assert estimate_cli.UTILISATION == hardware.UTILISATION
 
 
 def test_hours_are_flops_over_speed(estimator: Estimator) -> None:
@@ -258,12 +274,15 @@ def test_the_command_tells_people_and_scripts(tmp_path: Path, monkeypatch: pytes
     words = ["prior", "--recipe", "tiny", "-O", "train.prior.size=64", "--faces", "100", "--gpu", "L4"]
     text = run(*words)
     assert (
-        "tiny's architecture; models/autoencoder is not there yet" in text and "L4" in text and "160.0 epochs" in text
+        "tiny's architecture; models/autoencoder is not there yet" in text
+        and "L4" in text
+        and " epochs of 100 faces" in text
     )
     found = json.loads(run(*words, "--gpus", "2", "--json"))
-    assert found["trained"] == 9_433_684 and found["steps"] == 4000 and found["epochs"] == 320
+    assert found["trained"] == weights(find("tiny", SIZE, {}).parts().unet)
+    assert found["steps"] * found["images_a_step"] / 100 == found["epochs"]
     assert found["peak"] == max(sum(parts.values()) for parts in found["memory"].values())
-    assert found["on"][0]["gpu"] == "L4" and found["on"][0]["fits"] is True and found["images_a_step"] == 8
+    assert found["on"][0]["gpu"] == "L4" and found["on"][0]["fits"] is True
     assert list(tmp_path.iterdir()) == [], "an estimate writes nothing"
 
 
