@@ -196,6 +196,8 @@ def floor(work: Path, size: int, batch: int, steps: int, precision: str) -> None
         parts.unet.to(torch.bfloat16)
     settings = ControlNetSettings(size=size, batch=batch, facial={"weight": "off"})
     objective = ControlNetObjective(faces, parts, latents, null, PRESETS["gfpgan"], settings, seed=0)
+    for part in (parts.unet, parts.controlnet):
+        part.to(memory_format=torch.channels_last)
     ready = objective.batch([Draw(index, 0, False) for index in range(batch)])
     optimizer = torch.optim.AdamW(objective.trained.parameters(), lr=1e-4)
     for step in range(steps):

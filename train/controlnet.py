@@ -201,6 +201,8 @@ def train_controlnet(
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
+    if settings.channels_last is not False:
+        parts.unet.to(memory_format=torch.channels_last)
     null = sdxl.TextEmbedding(null.states.to(where), null.pooled.to(where))
     objective = ControlNetObjective(faces, parts, latents, null, degradation, settings, seed, critic)
     return fit(objective, settings, console, where, seed, "controlnet")

@@ -6,7 +6,8 @@ import functools
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -221,6 +222,18 @@ class Stream(Generic[B]):
     def draws(self, k: int) -> list[Draw]:
         """The faces of batch `k`."""
         return [draw(self.seed, self.count, position, self.flip) for position in self.positions(k)]
+
+
+def ahead(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
+    """make(k) for each k of `order`; a thread makes the next one while the caller works with this one."""
+    with ThreadPoolExecutor(1, "batches") as thread:
+        waiting: Future[B] | None = None
+        for k in order:
+            made, waiting = waiting, thread.submit(make, k)
+            if made is not None:
+                yield made.result()
+        if waiting is not None:
+            yield waiting.result()
 
 
 def validation(folder: Path, size: int, count: int) -> Faces:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -16,7 +17,7 @@ import torch
 from authface.train import parallel
 from authface.train.average import Average
 from authface.train.card import write_card
-from authface.train.data import Batch, Stream
+from authface.train.data import Batch, Stream, ahead
 from authface.train.logbook import Logbook
 from authface.train.noise import Noise
 from authface.train.objective import Objective
@@ -90,7 +91,8 @@ class Trainer(Generic[B]):
         self.objective, self.settings, self.seed, self.folder, self.title = objective, settings, seed, folder, title
         device = accelerator.device
         module = objective.trained.train()
-        if settings.channels_last:
+        self.channels_last = parallel.channels_last(accelerator, settings)
+        if self.channels_last:
             module.to(memory_format=torch.channels_last)
         optimizer = make_optimizer([p for p in module.parameters() if p.requires_grad], settings, device)
         if settings.compile:
@@ -125,7 +127,7 @@ class Trainer(Generic[B]):
     def steps(self) -> Iterator[float]:
         """Do the steps that are left, yielding the loss of each: the mean over all processes."""
         per_step = self.settings.accumulate
-        batches = iter(self._loader(self.step * per_step))
+        batches = self._batches(self.step * per_step)
         for step in range(self.step, self.settings.steps):
             rate = learning_rate(step, self.settings)
             for group in self.optimizer.param_groups:
@@ -169,7 +171,7 @@ class Trainer(Generic[B]):
         if finished:
             with self.averaged():
                 parallel.gather(self.accelerator, self.objective.trained)
-                if self.settings.channels_last:
+                if self.channels_last:
                     self.objective.trained.to(memory_format=torch.contiguous_format)
                 parallel.together(self.accelerator, self._write)
         self.accelerator.wait_for_everyone()
@@ -205,15 +207,16 @@ class Trainer(Generic[B]):
         """Whether this process draws pictures: the main one, or all where each holds a part of the weights."""
         return bool(self.accelerator.is_main_process) or parallel.way(self.accelerator) == "fsdp"
 
-    def _loader(self, first: int) -> Any:
+    def _batches(self, first: int) -> Iterator[B]:
+        """The batches of this process from number `first` on, each read while the one before is trained on."""
         order = range(first, self.settings.steps * self.settings.accumulate)
         workers = self.settings.loader_workers
         if workers is None:
-            import os
-
             cores = (os.cpu_count() or 2) // self.accelerator.num_processes
             workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
-        return torch.utils.data.DataLoader(self.stream, batch_size=None, sampler=order, num_workers=workers)  # type: ignore[arg-type]  # a map-style dataset by its method
+        if not workers:
+            return ahead(self.stream.__getitem__, order)
+        return iter(torch.utils.data.DataLoader(self.stream, batch_size=None, sampler=order, num_workers=workers))  # type: ignore[arg-type]  # a map-style dataset by its method
 
     def _gradient(self, batches: Iterator[B], numbers: range) -> dict[str, float]:
         """Sum the gradients of a step's batches, counted by `numbers` over the run; means over all processes."""

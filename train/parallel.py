@@ -98,6 +98,11 @@ def way(accelerator: Any) -> str:
     return kind if kind in {"fsdp", "deepspeed"} else "copies"
 
 
+def channels_last(accelerator: Any, settings: TrainSettings) -> bool:
+    """Whether images are laid out with their channels side by side."""
+    return accelerator.distributed_type != "FSDP" if settings.channels_last is None else settings.channels_last
+
+
 def prepare(accelerator: Any, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """The module and its optimizer as the processes share them."""
     if accelerator.distributed_type == "FSDP":

@@ -51,8 +51,9 @@ class TrainSettings(Settings):
     the paper's learning rate of 5e-7."""
     gradient_checkpointing: bool = False
     """Compute activations twice to save memory."""
-    channels_last: bool = False
-    """Lay images out as tensor cores read them: faster on GPUs in half precision."""
+    channels_last: bool | None = None
+    """Lay images out with their channels side by side, as convolutions read them: a tenth faster on CPUs, more on
+    GPUs in half precision. None does so wherever it can be done: not under FSDP, which shards rows."""
     compile: bool = False
     """Compile the trained network with torch.compile: minutes at the start, faster steps after."""
     save_every: int = Field(default=500, ge=1)
