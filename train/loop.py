@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 
+from authface.errors import AuthfaceError, one_line
 from authface.train import parallel
 from authface.train.average import Average
 from authface.train.card import write_card
@@ -118,7 +119,15 @@ class Trainer(Generic[B]):
         found = self.folder.newest_checkpoint()
         if found is not None:
             self.step, path = found
-            self.accelerator.load_state(str(path))
+            from safetensors import SafetensorError
+
+            try:
+                self.accelerator.load_state(str(path))
+            except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
+                raise AuthfaceError(
+                    f"{one_line(path)} cannot be gone on from ({one_line(error, 120)}): it is broken, or of another"
+                    f" family than {one_line(self.settings.model)}; delete it, or set another out"
+                ) from error
             if self.ema is not None:
                 self.ema.load(path)
         parallel.together(self.accelerator, partial(self.logbook.cut, self.step))

@@ -30,7 +30,7 @@ from authface.train.critic import Critic
 from authface.train.data import Draw, Faces, validation
 from authface.train.loop import learning_rate
 from authface.train.noise import Noise
-from authface.train.prior import PriorObjective, train_prior
+from authface.train.prior import ENCODERS, PriorObjective, train_prior
 from authface.train.settings import (
     AutoencoderSettings,
     ControlNetSettings,
@@ -464,3 +464,46 @@ def test_pictures_show_faces_that_were_not_trained_on(dataset: Path, tmp_path: P
     rows.select([3]).to_parquet(both / "data" / "validation-00000-of-00001.parquet")
     assert [validation(one, SIZE, 2).id(0) for one in (dataset, both)] == ["face-0", "face-3"]
     assert len(validation(both, SIZE, 2)) == 1 and len(Faces(both, SIZE)) == 4
+
+
+def test_a_checkpoint_of_another_family_is_told_of(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """The folder of the base holds other widths now; or the checkpoint was cut short: one line, and what to do."""
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    settings = PriorSettings(**quick(base, dataset, tmp_path / "out", steps=2))
+    train_prior(settings, Quiet(), "cpu")
+    shutil.rmtree(base)
+    make_tiny(base, seed=0, image_size=SIZE, channels=(32, 64, 96))
+    more = settings.model_copy(update={"steps": 3})
+    with pytest.raises(AuthfaceError, match=r"step-00000002 cannot be gone on from .* of another"):
+        train_prior(more, Quiet(), "cpu")
+    shutil.rmtree(base)
+    shutil.copytree(tiny, base)
+    weights_file = tmp_path / "out" / "training" / "checkpoints" / "step-00000002" / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:1000])
+    with pytest.raises(AuthfaceError, match="it is broken") as caught:
+        train_prior(more, Quiet(), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_cached_and_encoded_anew_give_the_same_loss(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Half precision of the cache is far below the noise: 1e-5 of the loss; a cut file is told of."""
+    source, faces = resolve(str(tiny)), Faces(dataset, SIZE)
+    parts = load(source, list(ENCODERS) + ["vae", "unet", "scheduler"], CPU, torch.float32)
+    store = Store(tmp_path / "cache")
+    texts = cache_texts(faces.prompts(), source, CPU, store, Quiet())
+    latents = cache_latents(faces, source, parts.vae, store, 2, Quiet())
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out"))
+    objective = PriorObjective(faces, parts, source, latents, texts, faces.prompts(), settings)
+    batch = objective.batch([Draw(0, 0, False), Draw(1, 0, False)])
+    with torch.no_grad():
+        clean = torch.cat([sdxl.encode(parts.vae, sdxl.to_signed(faces.rgb(i)[None])) for i in range(2)])
+        text, null = (sdxl.encode_prompts(parts, p) for p in (list(faces.prompts()[:2]), [""]))
+        anew = type(batch)(batch.ids, clean, text.states, text.pooled, null.states, null.pooled)
+        cached, encoded = (
+            float(objective.loss(objective.trained, b, Noise(0, range(2)), 0).total) for b in (batch, anew)
+        )
+    assert cached == pytest.approx(encoded, abs=1e-5)
+    file = store.path(latents.keys[0])
+    file.write_bytes(file.read_bytes()[:200])
+    with pytest.raises(AuthfaceError, match="is broken: delete it and run again"):
+        objective.batch([Draw(0, 0, False)])
