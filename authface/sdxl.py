@@ -43,7 +43,7 @@ def to_signed(rgb: NDArray[np.uint8]) -> torch.Tensor:
 def to_rgb(signed: torch.Tensor) -> NDArray[np.uint8]:
     """(n, 3, h, w) in -1..1 -> (n, h, w, 3) uint8, clipped and rounded."""
     pixels = signed.detach().float().cpu().clamp(-1, 1).add(1).mul(127.5).round()
-    array: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).byte().numpy()
+    array: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).byte().contiguous().numpy()
     return array
 
 

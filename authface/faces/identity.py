@@ -177,7 +177,7 @@ def _dlib_chip(face: SeenFace) -> NDArray[np.uint8]:
     box = dlib.rectangle(*(int(v) for v in np.rint([x0, y0, x1, y1])))
     points = [dlib.point(x, y) for x, y in np.rint(face.points).astype(int).tolist()]
     shape = dlib.full_object_detection(box, points)
-    return np.asarray(dlib.get_face_chip(face.rgb, shape, CHIP, CHIP_PADDING), dtype=np.uint8)
+    return np.asarray(dlib.get_face_chip(np.ascontiguousarray(face.rgb), shape, CHIP, CHIP_PADDING), dtype=np.uint8)
 
 
 def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -70,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def nodes(folder: Path) -> Iterator[Any]:
     """Two nodes of one core each; their processes can import what lies in `folder`."""
+    import ray
     from ray.cluster_utils import Cluster as Nodes
 
     size = {"num_cpus": 1, "object_store_memory": 100_000_000}
@@ -84,6 +85,7 @@ def nodes(folder: Path) -> Iterator[Any]:
             patch.setenv("RAY_ADDRESS", nodes.address)
             yield nodes
         finally:
+            ray.shutdown()  # a test of this process that was connected would keep its node
             nodes.shutdown()
 
 

@@ -152,7 +152,7 @@ def test_images_survive_the_ranges() -> None:
     rgb = skimage.data.astronaut()[None, :32, :32]
     signed = sdxl.to_signed(rgb)
     assert float(signed.min()) >= -1 and float(signed.max()) <= 1
-    assert np.array_equal(sdxl.to_rgb(signed), rgb)
+    assert np.array_equal(sdxl.to_rgb(signed), rgb) and sdxl.to_rgb(signed).flags.c_contiguous
     assert sdxl.to_rgb(signed * 100).min() == 0 and sdxl.to_rgb(signed * 100).max() == 255
 
 

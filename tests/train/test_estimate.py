@@ -271,7 +271,8 @@ def run(*words: str) -> str:
 
 def test_the_command_tells_people_and_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["prior", "--recipe", "tiny", "-O", "train.prior.size=64", "--faces", "100", "--gpu", "L4"]
+    chosen = [word for one in ("size=64", "train_text=false") for word in ("-O", f"train.prior.{one}")]
+    words = ["prior", "--recipe", "tiny", *chosen, "--faces", "100", "--gpu", "L4"]
     text = run(*words)
     assert (
         "tiny's architecture; models/autoencoder is not there yet" in text
