@@ -15,7 +15,7 @@ from authface import __version__
 from authface.errors import one_line
 from authface.files import write_file
 from authface.images import encode_png
-from authface.layout import part_files
+from authface.layout import BASE, part_files
 from authface.markdown import cell, render
 from authface.models import FAMILIES
 from authface.train.curve import draw_curve
@@ -82,7 +82,7 @@ def card(
         steps=int(lines[-1]["step"]) if lines else 0,
         metrics=_metrics(lines),
         mean_of=LAST,
-        parts=[(p.name, _bytes(out, p.name)) for p in sorted(out.iterdir()) if p.is_dir() and part_files(out, p.name)],
+        parts=[(part, _bytes(out, part)) for part in (*BASE, "controlnet") if part_files(out, part)],
         control=(out / "controlnet").is_dir(),
         versions=[("authface", __version__), ("python", platform.python_version()), *_versions()],
     )

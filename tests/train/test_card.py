@@ -73,6 +73,7 @@ def test_a_card_says_what_when_from_whom(faces: Faces, tmp_path: Path) -> None:
     assert str(tmp_path) not in text and "/home" not in text and "- torch " in text
     picture = read(out / "training-curve.png").rgb
     assert picture.shape == (HEIGHT, WIDTH, 3) and "](training-curve.png)" in text
+    assert "| training |" not in text  # the run is no part of the family
 
 
 def test_a_card_passes_on_what_its_base_says(faces: Faces, tmp_path: Path) -> None:
