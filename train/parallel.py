@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def make_accelerator(device: torch.device, settings: TrainSettings, folder: Path
     """Accelerate's Accelerator as the launcher's configuration asks for it. Raises UsageError for what does not go."""
     from accelerate import Accelerator
 
+    if settings.tracker != "none" and importlib.util.find_spec(settings.tracker) is None:
+        raise UsageError(f"tracker {settings.tracker} is not installed: pip install 'authface[{settings.tracker}]'")
     meet(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -252,6 +252,13 @@ def test_eight_bits_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
         make_optimizer([], settings, torch.device("cuda"))
 
 
+def test_trackers_need_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What accelerate would pass over in silence is said, before anything is trained."""
+    monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install 'authface\[wandb\]'"):
+        parallel.make_accelerator(torch.device("cpu"), TrainSettings(tracker="wandb"), tmp_path)
+
+
 def test_a_face_keeps_its_noise_in_any_batch() -> None:
     """Four faces at once, and two and two: the same numbers, and others for another face or seed."""
     whole, first, second = Noise(3, range(8, 12)), Noise(3, range(8, 10)), Noise(3, range(10, 12))
