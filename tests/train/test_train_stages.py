@@ -534,3 +534,18 @@ def test_figures_of_pictures(tmp_path: Path) -> None:
     assert 0.999 > blurred["identity"] > 0.9 > other["identity"]
     assert same["psnr"] > 100 > blurred["psnr"] > 15 > other["psnr"] > 4
     assert fidelity(faces["plain"], clean, soft) == {"psnr": blurred["psnr"]}
+
+
+def test_weights_move_at_the_papers_rate(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """5e-7 under bfloat16 arithmetic: float32 weights move by it, where most of bfloat16 ones would stay."""
+    rate = 5e-7
+    settings = PriorSettings(
+        **quick(tiny, dataset, tmp_path / "out", steps=1, lr=rate, warmup=0, schedule="constant", ema=0, clip=1e9)
+        | {"precision": "bf16", "weight_decay": 0}
+    )
+    assert train_prior(settings, Quiet(), "cpu").finished
+    before, after = weights(tiny, "unet"), weights(settings.out, "unet")
+    moved = torch.cat([(after[name] - before[name]).abs().flatten() for name in before])
+    assert float((moved > 0).float().mean()) > 0.9 and float(moved.max()) < 2.5 * rate
+    rounded = torch.cat([((before[n].bfloat16() - rate).ne(before[n].bfloat16())).float().flatten() for n in before])
+    assert float(rounded.mean()) < 0.2
