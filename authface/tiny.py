@@ -18,7 +18,7 @@ TEXT_WIDTHS = (64, 64)
 CHANNELS = (48, 96, 192)
 VAE_CHANNELS = (16, 32, 64, 64)
 LATENT_CHANNELS = 8
-"""SDXL's VAE has 4: a small one keeps what it is worth to a face, 30 dB of it, only in more."""
+"""SDXL's VAE has 4; twice as many leave a small one more to rebuild a face from (29.9 dB after 2,850 steps)."""
 VOCABULARY = 8_192
 """Tokens of the small family's text encoders, CLIP's most frequent: at 64 numbers each, all 49,408 would weigh as much
 as the ControlNet."""
