@@ -126,7 +126,8 @@ def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
     """`image` filtered by `kernel`, as a sum of row times column filters where few of them make it up.
 
     A round Gaussian is one, a slightly turned or stretched one a few: a tenth of the time of the whole kernel, and
-    the same to 1e-5 of its peak, far below a level of 8 bits.
+    the same to 1e-5 of its peak. What JPEG rounds the other way for it can move a pixel by some levels: 174 of 200
+    faces came out as by the whole kernel, no pixel of the others further than 11.
     """
     import cv2
     import numpy as np

@@ -8,6 +8,7 @@ import typer
 
 from authface.options import Run, command_with_run
 from authface.train.cli import DatasetArgument
+from authface.train.hardware import UTILISATION
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +25,6 @@ GpuOption = Annotated[list[str], typer.Option(help="A GPU to judge by, such as L
 UtilisationOption = Annotated[
     float, typer.Option(min=0.01, max=1, help="Share of a GPU's peak that training reaches: an assumption.")
 ]
-UTILISATION = 0.35  # authface.train.hardware's, which --help does not load
 
 
 @app.command()

@@ -8,6 +8,7 @@ where a choice is ours, it says so.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ def time_weight(t: torch.Tensor, settings: FacialSettings) -> torch.Tensor:
     return _gaussian(t, settings) / _scale(settings)
 
 
+@functools.cache
 def peak_weight(settings: FacialSettings) -> float:
     """The largest w(t)."""
     if settings.weight != "time":
@@ -58,6 +60,7 @@ def _grid() -> torch.Tensor:
     return (torch.arange(10_000, dtype=torch.float64) + 0.5) / 10_000
 
 
+@functools.cache
 def _scale(settings: FacialSettings) -> float:
     if settings.norm == "pdf":
         return 1.0

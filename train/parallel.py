@@ -173,10 +173,9 @@ def _deepspeed(accelerator: Any, settings: TrainSettings) -> None:
     stage = config.get("zero_optimization", {}).get("stage", 0)
     if stage > 2:
         raise UsageError(f"DeepSpeed's ZeRO stage {stage}, where 2 is the most: for sharded weights take fsdp.yaml")
-    bf16 = settings.precision == "bf16" or (settings.precision == "auto" and accelerator.device.type == "cuda")
     config.update(
         train_micro_batch_size_per_gpu=settings.batch,
         gradient_accumulation_steps=settings.accumulate,
         gradient_clipping=settings.clip,
-        torch_autocast={"enabled": bf16, "dtype": "bfloat16"},
+        torch_autocast={"enabled": settings.half(accelerator.device), "dtype": "bfloat16"},
     )
