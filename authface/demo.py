@@ -167,8 +167,8 @@ def _train(dataset: Path, models: Path, run: Run) -> Path:
 def _trained(models: Path) -> report.Section:
     text = (
         "A tiny family of SDXL's own classes learns from the crops above: an autoencoder, then the face prior "
-        "(stage I), then the ControlNet (stage II, equation 1) on faces degraded as they are drawn. A few dozen steps "
-        "on two portraits show that every part works; they do not make a model that restores."
+        "(stage I), then the ControlNet (stage II, with the facial loss) on faces degraded as they are drawn. A few "
+        "dozen steps on two portraits show that every part works; they do not make a model that restores."
     )
     cells, rows = [], []
     for stage in ("autoencoder", "prior", "authface"):

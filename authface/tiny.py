@@ -40,12 +40,12 @@ def make_tiny(
     is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the widths of the U-Net's three levels,
     multiples of 16. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
     """
-    import torch
-    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-
     if image_size < 64 or image_size % 64:
         raise AuthfaceError(f"image_size {image_size}: the tiny family needs a multiple of 64, such as 256")
     quiet()
+    import torch
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
