@@ -29,6 +29,8 @@ SECTIONS = {
     "train.prior": "authface.train.settings:PriorSettings",
     "train.controlnet": "authface.train.settings:ControlNetSettings",
     "restore": "authface.restore.settings:RestoreSettings",
+    "evaluate.synth": "authface.evaluate.settings:SynthSettings",
+    "evaluate.restoration": "authface.evaluate.settings:RestorationSettings",
 }
 """Every table a recipe may hold, and the model that owns it. Names only: nothing is imported for ``--help``."""
 

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.photoset import Provenance, R
+from authface.photoset import Provenance
 
 IO_THREADS = 2
 """Threads a worker to load and to save: they overlap the step, whose models use the cores."""
@@ -29,6 +29,7 @@ I = TypeVar("I")  # noqa: E741  input row
 I_contra = TypeVar("I_contra", contravariant=True)
 L = TypeVar("L")  # loaded input
 M = TypeVar("M")  # what the models say of it
+R = TypeVar("R")  # row made of it
 T = TypeVar("T")
 
 

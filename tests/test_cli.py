@@ -22,7 +22,7 @@ COMMANDS = """
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train prior|train controlnet|train configs|train push
     estimate train prior|estimate train controlnet
-    evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
+    evaluate synth|evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
     models list|models pull|models verify
 """
 COMMON_FLAGS = {
@@ -33,7 +33,7 @@ RUN_COMMANDS = {
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
-    "estimate train prior", "estimate train controlnet",
+    "estimate train prior", "estimate train controlnet", "evaluate synth",
 }  # fmt: skip
 LATER = {
     "app": [], "doctor": [],

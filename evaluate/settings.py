@@ -1,0 +1,35 @@
+"""Settings of evaluating: the recipe's tables `evaluate.synth` and `evaluate.restoration`."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from authface.recipe import Settings
+
+
+class SynthSettings(Settings):
+    """A test set with truth: clean faces and degraded copies of them."""
+
+    degradation: str = "medium"
+    """Name in authface.degrade: mild, medium, heavy, gfpgan, codeformer_small, codeformer_large, ..."""
+    split: str = "test"
+    """Which part of a dataset folder; a folder of images has none."""
+    size: int | None = Field(default=None, ge=32, le=4096)
+    """Side of the clean faces, pixels: they are resized to it first. None takes them as they are."""
+
+
+class RestorationSettings(Settings):
+    """What is measured of restored faces, and how sure the figures are."""
+
+    metrics: tuple[str, ...] = ()
+    """Names of metrics; none stands for all that apply: without the truth those that need none."""
+    resamples: int = Field(default=2000, ge=100, le=100_000)
+    """Bootstrap resamples behind each 95 % interval."""
+    min_score: float = Field(default=0.5, ge=0, le=1)
+    """Least confidence of the detector in the face of a truth, which is known to show one."""
+    ffhq_stats: Path | None = None
+    """BasicSR's statistics of FFHQ at 512 px; None looks for inception_FFHQ_512.pth beside pyiqa's weights."""
+    worst: int = Field(default=20, ge=0, le=200)
+    """Faces in the sheet of the worst, for each method."""
+    worst_by: str = ""
+    """The metric that orders them; none takes the first that was measured of identity, psnr, lpips, musiq, ..."""

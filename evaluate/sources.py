@@ -1,0 +1,185 @@
+"""Clean faces from a folder of images or of an exported dataset, one at a time, under names that are safe as files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from authface.errors import ImageError, UsageError, one_line
+from authface.files import TEMPORARY
+from authface.images import EXTENSIONS, read_bytes
+
+ENDINGS = frozenset(f".{ending}" for ending in EXTENSIONS.values()) | {".jpeg", ".jpe", ".jfif", ".tiff", ".heif"}
+"""File endings that are taken for images, in small letters."""
+NAME_LENGTH = 120
+"""Longest name of a face, without ending: file systems take 255 bytes."""
+_READ_ROWS = 16
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+"""Names that Windows keeps for devices."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One clean face: its name as a file, its id, and its encoded bytes or the file that holds them."""
+
+    name: str
+    id: str
+    encoded: bytes | Path
+
+    def data(self) -> bytes:
+        """The encoded image. Raises ImageError."""
+        return self.encoded if isinstance(self.encoded, bytes) else read_bytes(self.encoded)
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Faces of a folder, `count` of them; reading them again gives the same."""
+
+    names: tuple[tuple[str, str], ...]
+    """Name and id of every face, in order."""
+    files: tuple[Path, ...]
+    """The images, or the Parquet files that hold them."""
+    parquet: bool
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def read(self, limit: int = 0) -> Iterator[Source]:
+        """Every face, or the first `limit`; only a few are in memory."""
+        names = self.names[:limit] if limit else self.names
+        encoded: Iterable[bytes | Path] = _rows(self.files) if self.parquet else self.files
+        for (name, id), data in zip(names, encoded, strict=False):
+            yield Source(name, id, data)
+
+
+def open_sources(folder: Path, split: str) -> Sources:
+    """The faces of `folder`: of the dataset's `split` where it holds Parquet files, else its images, folders below too.
+
+    Raises UsageError where there are none, or no such split.
+    """
+    if not folder.is_dir():
+        raise UsageError(
+            f"no folder {one_line(folder)}: name one with images, or a dataset of authface annotate export"
+        )
+    if any(folder.glob("*.parquet")) or any((folder / "data").glob("*.parquet")):
+        return _dataset(folder, split)
+    images = tuple(images_in(folder, below=True))
+    if not images:
+        raise UsageError(f"{one_line(folder)} holds no images and no Parquet files of a dataset")
+    inside = [path.relative_to(folder) for path in images]
+    return Sources(
+        tuple(zip(file_names([_without_ending(path) for path in inside], inside), map(str, inside), strict=True)),
+        images,
+        parquet=False,
+    )
+
+
+def images_in(folder: Path, *, below: bool = False) -> list[Path]:
+    """The images of a folder by ending, sorted by path, without hidden and unfinished ones."""
+    found = folder.rglob("*") if below else folder.iterdir()
+    return sorted(
+        path
+        for path in found
+        if path.suffix.lower() in ENDINGS
+        and not any(part.startswith((".", TEMPORARY)) for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def file_names(ids: Sequence[str], exact: Sequence[object]) -> list[str]:
+    """A name for every id that every file system takes, no two alike even where case is ignored.
+
+    An id that is such a name stays as it is. Any other gets eight digits of its `exact` form, which must tell all
+    apart: so the names do not depend on the order. Raises UsageError for two that are the same.
+    """
+    safe = [_safe(id) for id in ids]
+    often = Counter(name.casefold() for name in safe)
+    names = [
+        name if name == id and often[name.casefold()] == 1 else f"{name}-{_digits(whole)}"
+        for name, id, whole in zip(safe, map(str, ids), exact, strict=True)
+    ]
+    twice = [name for name, count in Counter(map(str.casefold, names)).items() if count > 1]
+    if twice:
+        raise UsageError(
+            f"{len(twice)} ids are there more than once, such as {one_line(twice[0])}: each face needs its own"
+        )
+    return names
+
+
+def _safe(id: str) -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", id).strip(".")[:NAME_LENGTH].rstrip(".")
+    return f"face_{name}" if not name or name.startswith("-") or name.partition(".")[0].lower() in _RESERVED else name
+
+
+def _digits(whole: object) -> str:
+    return hashlib.sha256(str(whole).encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _without_ending(path: Path) -> str:
+    return path.with_suffix("").as_posix()
+
+
+def _dataset(folder: Path, split: str) -> Sources:
+    import pyarrow.parquet as pq
+
+    every = sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")])
+    files = tuple(path for path in every if _split_of(path) == split)
+    if not files:
+        there = ", ".join(sorted({_split_of(path) for path in every}))
+        raise UsageError(
+            f"the dataset {one_line(folder)} has no split {one_line(split)}: there are {one_line(there)}; "
+            "-O evaluate.synth.split=NAME"
+        )
+    ids: list[str] = []
+    for path in files:
+        columns = _columns(path)
+        if "image" not in columns:
+            raise UsageError(f"{one_line(path)} has no column image: it has {one_line(', '.join(columns))}")
+        if "id" in columns:
+            ids += [str(id) for id in pq.read_table(path, columns=["id"])["id"].to_pylist()]
+        else:
+            ids += [f"row-{len(ids) + n:06d}" for n in range(pq.ParquetFile(path).metadata.num_rows)]
+    return Sources(tuple(zip(file_names(ids, ids), ids, strict=True)), files, parquet=True)
+
+
+def _columns(path: Path) -> list[str]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return list(pq.ParquetFile(path).schema_arrow.names)
+    except (OSError, pa.ArrowException) as error:
+        raise UsageError(f"{one_line(path)} is no Parquet file: {one_line(error, 120)}") from error
+
+
+def _split_of(path: Path) -> str:
+    """``test-00000-of-00001.parquet`` belongs to `test`, as the hub's file names have it."""
+    return re.split(r"[-.]", path.name)[0]
+
+
+def _rows(files: Sequence[Path]) -> Iterator[bytes]:
+    import pyarrow.parquet as pq
+
+    for path in files:
+        for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS, columns=["image"]):
+            for image in batch["image"].to_pylist():
+                yield _encoded(image, path.parent)
+
+
+def _encoded(image: Any, folder: Path) -> bytes:
+    """The bytes of the column `image` of the hub's datasets: inside the row, or in a file named by it."""
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, dict) and image.get("bytes"):
+        return bytes(image["bytes"])
+    if isinstance(image, dict) and image.get("path"):
+        try:
+            return read_bytes(folder / image["path"])
+        except ImageError:
+            return b""  # said as `empty` where it is decoded
+    return b""
