@@ -26,6 +26,12 @@ def restore(
     fidelity: Annotated[
         float | None, typer.Option(help="0 trusts the face prior, 1 the input; 0.5 as trained.")
     ] = None,
+    faces: Annotated[
+        str | None, typer.Option(help="all, largest, a number N, or X,Y,W,H: those with their middle there.")
+    ] = None,
+    min_identity: Annotated[
+        float | None, typer.Option(help="Try a face less like its input again, else keep the input; 0..1.")
+    ] = None,
     aligned: Annotated[bool, typer.Option("--aligned", help="Each image is one aligned face: look for none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are in the way, but no input.")
@@ -38,7 +44,8 @@ def restore(
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
-    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity)
+    given = {"faces": faces, "min_identity": min_identity}
+    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
     jobs = jobs_of(images, out, settings.format, run.limit)
     if run.dry_run:
         return _show(run, jobs)
@@ -55,7 +62,7 @@ def _show(run: Run, jobs: list[Job]) -> None:
 
 def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out: Path | None) -> None:
     """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
-    from authface.restore.page import write_page
+    from authface.restore.page import identity_summary, write_page
     from authface.restore.restorer import IDENTITY
 
     page = None
@@ -66,6 +73,11 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         f"{summary.faces} faces {done} in {summary.restored} of {summary.photos} photos, {summary.seconds:.1f} s"
         + (f"; {summary.done_before} photos were done before" if summary.done_before else "")
     ]
+    if summary.identities:
+        lines.append(f"identity: {identity_summary(session.settings, summary)}")
+    if summary.tried_again:
+        kept = f"; {summary.kept} stay as they were" if summary.kept else ""
+        lines.append(f"{summary.tried_again} faces tried again at higher fidelity{kept}")
     if summary.no_face:
         lines.append(f"no face to restore in {summary.no_face}: copied as they are")
     lines.append(
@@ -80,6 +92,9 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         restored=summary.restored,
         faces=summary.faces,
         no_face=summary.no_face,
+        identity=summary.identities,
+        tried_again=summary.tried_again,
+        kept=summary.kept,
         done_before=summary.done_before,
         failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
         targets=[str(job.target) for job in summary.jobs],
@@ -90,7 +105,14 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     if summary.failed:
         run.console.log(f"{len(summary.failed)} of {summary.photos} inputs failed")
     if not summary.restored:
-        why = "no input could be used" if len(summary.failed) == summary.photos else "no face was found to restore"
-        raise AuthfaceError(f"nothing was restored: {why}")
+        raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
     if summary.failed:
         raise typer.Exit(3)
+
+
+def _why_nothing(summary: Summary) -> str:
+    if len(summary.failed) == summary.photos:
+        return "no input could be used"
+    if summary.kept:
+        return f"{summary.kept} faces drifted from their input at every fidelity: lower --min-identity"
+    return "no face was found to restore"

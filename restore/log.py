@@ -38,6 +38,7 @@ class Line:
     """When the photo was done, ISO 8601; the same in all lines of one photo."""
     status: Outcome
     reason: str = ""
+    """Why a face was skipped, in a word; `detail` has value, limit and setting."""
     detail: str = ""
     model: str = ""
     width: int = 0
@@ -54,6 +55,15 @@ class Line:
     """The crop holds fewer pixels in the photo than the model works on."""
     quad: tuple[float, ...] | None = None
     """x, y of the crop's top-left, bottom-left, bottom-right, top-right corner."""
+    identity: float | None = None
+    """Likeness of the restored face to its input, -1..1 (`authface.restore.guard`); None: not measured."""
+    landmark_shift: float | None = None
+    """Percent of the eyes' distance."""
+    colour_shift: float | None = None
+    """CIEDE2000 of the coarse tones."""
+    fidelity: float | None = None
+    """Of a further try, made since the identity was too low; None: the settings' own."""
+    tries: int = 1
 
 
 def now() -> str:

@@ -10,15 +10,19 @@ import numpy as np
 from authface import images
 from authface.errors import ImageError, one_line
 from authface.faces.geometry import align
+from authface.faces.identity import usual_products
 from authface.report import Comparison, before_after, quantity
 from authface.restore.inputs import PAGE, Job
 from authface.restore.log import Line
 from authface.restore.session import Session, Summary
+from authface.restore.settings import RestoreSettings
 
 MOST_PHOTOS = 60
 """Of a larger run the page shows as many, evenly spaced: it stays below 100 MB."""
 MOST_FACES = 4
 """Faces shown of one photo, the largest first."""
+MOST_LEFT = 12
+"""Faces named as left alone under one photo."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
 """Up to so many photos the pictures lie inside the page, which can then be mailed; beyond that beside it."""
@@ -35,10 +39,23 @@ def write_page(session: Session, summary: Summary, home: Path) -> Path:
         ("without a face to restore", quantity(summary.no_face)),
         ("failed", quantity(len(summary.failed))),
     ]
+    if summary.identities:
+        facts.append(("identity", identity_summary(session.settings, summary)))
+    if summary.tried_again:
+        facts.append(("tried again at higher fidelity", quantity(summary.tried_again)))
+    if summary.kept:
+        facts.append(("input face kept, since the restored one drifted", quantity(summary.kept)))
     if len(chosen) < summary.restored:
         facts.append(("shown", f"{len(chosen)} of {summary.restored} photos, evenly spaced"))
     before_after(path, "Restored faces", _pairs(session, chosen), facts, embed=len(chosen) <= INLINE_PHOTOS)
     return path
+
+
+def identity_summary(settings: RestoreSettings, summary: Summary) -> str:
+    """Mean and least identity of the restored faces, and what strangers have."""
+    mean = sum(summary.identities) / len(summary.identities)
+    strangers = usual_products(settings.identity)[0]
+    return f"mean {mean:.3f}, least {min(summary.identities):.3f} ({settings.identity}; strangers have {strangers:g})"
 
 
 def spread(jobs: Sequence[Job], most: int) -> list[Job]:
@@ -54,8 +71,11 @@ def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
             before, after = images.read(job.source).rgb, images.read(job.target).rgb
         except ImageError:
             continue  # moved since it was restored
-        lines = [line for line in session.log(job.home).photos[job.name] if line.status == "restored"]
-        yield Comparison(one_line(job.source), before, after, [("faces restored", str(len(lines)))])
+        every = session.log(job.home).photos[job.name]
+        lines = [line for line in every if line.status == "restored"]
+        notes = [("faces restored", str(len(lines)))]
+        notes += [(f"face {line.face} left", _left(line)) for line in every if line.status == "skipped"][:MOST_LEFT]
+        yield Comparison(one_line(job.source), before, after, notes)
         for line in lines[:MOST_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 quad = np.reshape(line.quad, (4, 2))
@@ -63,13 +83,24 @@ def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
                 yield Comparison(f"{one_line(job.source.name)}, face {line.face}", old, new, _facts(line))
 
 
+def _left(line: Line) -> str:
+    return f"{line.reason}: {line.detail}" if line.detail else line.reason
+
+
 def _facts(line: Line) -> list[tuple[str, str]]:
     x0, y0, x1, y1 = line.box or (0, 0, 0, 0)
-    return [
-        (
-            "size",
-            f"{quantity(round(max(x1 - x0, y1 - y0)))} px" + (", enlarged for the model" if line.upscaled else ""),
-        ),
+    size = f"{quantity(round(max(x1 - x0, y1 - y0)))} px" + (", enlarged for the model" if line.upscaled else "")
+    facts = [
+        ("size", size),
         ("detector", f"{line.score:.2f}" if line.score is not None else "n/a"),
         ("placed by", line.placed_by),
     ]
+    if line.colour_shift is not None:
+        facts += [
+            ("identity", "n/a" if line.identity is None else f"{line.identity:.3f}"),
+            ("landmarks moved", "n/a" if line.landmark_shift is None else f"{line.landmark_shift:.1f} % of the eyes"),
+            ("colours moved", f"{line.colour_shift:.1f} (CIEDE2000)"),
+        ]
+    if line.tries > 1:
+        facts.append(("tries", f"{line.tries}, fidelity {line.fidelity:g}" if line.fidelity else str(line.tries)))
+    return facts

@@ -1,24 +1,26 @@
-"""One photo: find its faces, restore them, put them back. Pixels in, pixels out; no file is touched here."""
+"""One photo: its faces restored and put back. Pixels in, pixels out; no file is touched here."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from authface.faces.detector import Detection, RetinaFace
-from authface.faces.geometry import Aligned, align, ffhq_quad
-from authface.faces.landmarks import Dlib68, disagreement
+from authface.faces.detector import Detection
+from authface.faces.geometry import Aligned
 from authface.faces.paste import paste_all
 from authface.records import Box
-from authface.restore.colour import FIXES, is_grey, to_grey
-from authface.restore.restorer import Restorer, face_seed
+from authface.restore.attempts import Attempt, restore_faces
+from authface.restore.guard import Drift, Guard
+from authface.restore.restorer import Restorer
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from authface.restore.finder import Finder
 
 PlacedBy = Literal["dlib68", "retinaface5", "whole"]
 
@@ -32,7 +34,9 @@ class FaceResult:
     score: float
     status: Literal["restored", "skipped"]
     reason: str = ""
-    """Why a face was skipped: `too_small`, `beyond_max_faces`."""
+    """Why a face was skipped: `too_small`, `low_score`, `not_chosen`, `identity`, or what was wrong with it."""
+    detail: str = ""
+    """The reason in numbers: value, limit and setting."""
     seed: int = 0
     placed_by: PlacedBy = "dlib68"
     """Whose points placed the crop; `whole`: the photo is the crop."""
@@ -43,6 +47,11 @@ class FaceResult:
     before: NDArray[np.uint8] | None = None
     after: NDArray[np.uint8] | None = None
     """The (size, size, 3) crop as the model saw it, and restored with its colours fixed."""
+    drift: Drift | None = None
+    """How far `after` is from `before`; None where it was not measured."""
+    fidelity: float | None = None
+    """The fidelity of a further try; None: the settings' own."""
+    tries: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,10 @@ class Found:
 
     face: FaceResult
     aligned: Aligned
+    seen: Detection | None = None
+    """The detection in the crop's coordinates; None: the photo was taken for a crop."""
+    grey: bool = False
+    """The photo has no colour, so the result gets none."""
 
 
 @dataclass(frozen=True)
@@ -74,100 +87,16 @@ class Search:
     skipped: tuple[FaceResult, ...] = ()
 
 
-class Finder(Protocol):
-    """Cuts the faces out of an upright (h, w, 3) uint8 photo, as crops of `size` px; see `face_seed` for the rest."""
-
-    def __call__(self, rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search: ...
-
-
-class FaceFinder:
-    """Detector and landmarks; made once, for many photos."""
-
-    def __init__(self, settings: RestoreSettings) -> None:
-        self.settings = settings
-        self.detector = RetinaFace(settings.min_score)
-        self.landmarker = Dlib68()
-
-    def __call__(self, rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search:
-        """The faces of a photo. Raises ImageError where `rgb` is of another shape or type."""
-        found: list[Found] = []
-        skipped: list[FaceResult] = []
-        for index, detection in enumerate(self.detector.detect(rgb)):
-            x0, y0, x1, y1 = detection.box
-            reason = ""
-            if max(x1 - x0, y1 - y0) < self.settings.min_face:
-                reason = "too_small"
-            elif self.settings.max_faces and len(found) >= self.settings.max_faces:
-                reason = "beyond_max_faces"
-            if reason:
-                skipped.append(FaceResult(index, detection.box, detection.score, "skipped", reason))
-            else:
-                found.append(self._cut(rgb, detection, size, index, face_seed(content, index, seed)))
-        return Search(tuple(found), tuple(skipped))
-
-    def _cut(self, rgb: NDArray[np.uint8], detection: Detection, size: int, index: int, seed: int) -> Found:
-        points, placed_by = self._points(rgb, detection)
-        aligned = align(rgb, ffhq_quad(points), size)
-        face = FaceResult(
-            index,
-            detection.box,
-            detection.score,
-            "restored",
-            seed=seed,
-            placed_by=placed_by,
-            upscaled=aligned.upscaled,
-            quad=aligned.quad,
-        )
-        return Found(face, aligned)
-
-    def _points(self, rgb: NDArray[np.uint8], detection: Detection) -> tuple[NDArray[np.float64], PlacedBy]:
-        points = self.landmarker.landmarks(rgb, detection)
-        if disagreement(points, detection.points5) <= self.settings.max_disagreement:
-            return points, "dlib68"
-        return spread_points(detection.points5), "retinaface5"
-
-
-def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
-    """68 points of which FFHQ's quad sees the five given: all of an eye's at its centre, the corners of the mouth.
-
-    The outline and the brows, which no quad reads, lie at the nose.
-    """
-    left, right, nose, mouth_left, mouth_right = np.asarray(points5, np.float64).reshape(5, 2)
-    points = np.tile(nose, (68, 1))
-    points[36:42], points[42:48] = left, right
-    points[48:68] = (mouth_left + mouth_right) / 2
-    points[[48, 60]], points[[54, 64]] = mouth_left, mouth_right
-    return points
-
-
-def whole(rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search:
-    """The photo itself as the crop, in the middle of the smallest square around it, which its reflection fills."""
+def square_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The smallest square around an (h, w, 3) photo, which lies in its middle; its reflection fills the rest."""
     import cv2
 
     height, width = rgb.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    square = cv2.copyMakeBorder(
-        rgb,
-        top,
-        side - height - top,
-        left,
-        side - width - left,
-        cv2.BORDER_REFLECT if min(height, width) == 1 else cv2.BORDER_REFLECT_101,
-    )
-    corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) - (left + 0.5, top + 0.5)
-    aligned = Aligned(_resize(square, size), corners, 1 - height * width / side**2, side < size)
-    face = FaceResult(
-        0,
-        (0.0, 0.0, width - 1.0, height - 1.0),
-        1.0,
-        "restored",
-        seed=face_seed(content, 0, seed),
-        placed_by="whole",
-        upscaled=aligned.upscaled,
-        quad=corners,
-    )
-    return Search((Found(face, aligned),))
+    border = cv2.BORDER_REFLECT if min(height, width) == 1 else cv2.BORDER_REFLECT_101
+    square = cv2.copyMakeBorder(rgb, top, side - height - top, left, side - width - left, border)
+    return np.asarray(square, np.uint8)
 
 
 def _replace(rgb: NDArray[np.uint8], aligned: Aligned, restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -177,10 +106,11 @@ def _replace(rgb: NDArray[np.uint8], aligned: Aligned, restored: NDArray[np.uint
     height, width = rgb.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    return _resize(restored, side)[top : top + height, left : left + width]
+    return resize_square(restored, side)[top : top + height, left : left + width]
 
 
-def _resize(square: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def resize_square(square: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A (n, n, 3) square as (side, side, 3)."""
     import cv2
 
     if len(square) == side:
@@ -190,7 +120,13 @@ def _resize(square: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def restore_photo(
-    rgb: NDArray[np.uint8], finder: Finder, restorer: Restorer, settings: RestoreSettings, content: str, seed: int = 0
+    rgb: NDArray[np.uint8],
+    finder: Finder,
+    restorer: Restorer,
+    settings: RestoreSettings,
+    content: str,
+    seed: int = 0,
+    guard: Guard | None = None,
 ) -> PhotoResult:
     """An upright (h, w, 3) uint8 photo with its faces restored.
 
@@ -198,31 +134,21 @@ def restore_photo(
     stays grey, pixels outside of the faces do not change. Raises ImageError where `rgb` is of another shape or type.
     """
     search = finder(rgb, restorer.size, content, seed)
-    return finish(rgb, search, restore_crops(restorer, search.found), settings)
+    return finish(rgb, search, restore_faces(restorer, search.found, settings, guard))
 
 
-def restore_crops(restorer: Restorer, found: Sequence[Found]) -> NDArray[np.uint8]:
-    """The restored crops (n, size, size, 3) of faces that may be of several photos."""
-    if not found:
-        return np.zeros((0, restorer.size, restorer.size, 3), np.uint8)
-    return restorer.restore(np.stack([face.aligned.rgb for face in found]), [face.face.seed for face in found])
-
-
-def finish(
-    rgb: NDArray[np.uint8], search: Search, restored: NDArray[np.uint8], settings: RestoreSettings
-) -> PhotoResult:
-    """Give the restored crops their colours and put them into the photo."""
-    grey = is_grey(rgb)
+def finish(rgb: NDArray[np.uint8], search: Search, attempts: Sequence[Attempt]) -> PhotoResult:
+    """Put the restored crops into the photo, but those that were refused."""
     out, faces = rgb, list(search.skipped)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
-    for one, crop in reversed(list(zip(search.found, restored, strict=True))):
-        source = one.aligned.rgb
-        fixed = FIXES[settings.colour](crop, source)
-        if grey:
-            fixed = to_grey(fixed)
-        if one.face.placed_by == "whole":
-            out = _replace(out, one.aligned, fixed)
+    for one, attempt in reversed(list(zip(search.found, attempts, strict=True))):
+        face = replace(one.face, before=one.aligned.rgb, after=attempt.crop, drift=attempt.drift)
+        face = replace(face, fidelity=attempt.fidelity, tries=attempt.tries)
+        if attempt.refused:
+            face = replace(face, status="skipped", reason="identity", detail=attempt.refused)
+        elif one.face.placed_by == "whole":
+            out = _replace(out, one.aligned, attempt.crop)
         else:
-            pasted.append((one.aligned, fixed))
-        faces.append(replace(one.face, before=source, after=fixed))
+            pasted.append((one.aligned, attempt.crop))
+        faces.append(face)
     return PhotoResult(paste_all(out, pasted), tuple(sorted(faces, key=lambda face: face.index)))

@@ -14,9 +14,10 @@ import numpy as np
 from authface import images
 from authface.errors import ImageError, one_line
 from authface.files import write_file
+from authface.restore.attempts import restore_faces
 from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, without_results
 from authface.restore.log import NOT_OURS, Line, now, parse
-from authface.restore.photo import PhotoResult, Search, finish, restore_crops
+from authface.restore.photo import FaceResult, PhotoResult, Search, finish
 from authface.restore.session import Session, Summary
 
 GROUP_PIXELS = 50_000_000
@@ -111,13 +112,14 @@ def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
 
 def _restore_group(group: Sequence[Opened], session: Session) -> None:
     """Restore the faces of some photos together, and write each photo."""
-    crops = (
-        restore_crops(session.restorer, [face for opened in group for face in opened.search.found]) if group else None
-    )
+    if not group:
+        return
+    found = [face for opened in group for face in opened.search.found]
+    attempts = restore_faces(session.restorer, found, session.settings, session.guard)
     first = 0
     for opened in group:
         after = first + len(opened.search.found)
-        result = finish(opened.photo.rgb, opened.search, crops[first:after], session.settings)  # type: ignore[index]  # there is one
+        result = finish(opened.photo.rgb, opened.search, attempts[first:after])
         first = after
         try:
             _write(opened, result, session)
@@ -139,9 +141,20 @@ def _write(opened: Opened, result: PhotoResult, session: Session) -> None:
     lines = _lines(opened, result, session)
     session.log(job.home).add(lines)
     session.summary.count(job, lines)
+    for face in result.faces:
+        if face.reason == "identity":
+            session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")
     if not result.restored:
-        why = ", ".join(sorted({face.reason for face in result.faces})) or "no face found"
-        session.console.log(f"{one_line(job.source)}: {why}; copied as it is")
+        session.console.log(f"{one_line(job.source)}: {_why_not(result)}; copied as it is")
+
+
+def _why_not(result: PhotoResult) -> str:
+    """Why no face of a photo was restored, by reason with the numbers of the first."""
+    reasons: dict[str, FaceResult] = {}
+    for face in result.faces:
+        reasons.setdefault(face.reason, face)
+    said = [f"{reason} ({face.detail})" if face.detail else reason for reason, face in sorted(reasons.items())]
+    return ", ".join(said) or "no face found"
 
 
 def is_deep(data: bytes) -> bool:
@@ -172,21 +185,29 @@ def _lines(opened: Opened, result: PhotoResult, session: Session) -> list[Line]:
         width=width,
         height=height,
     )
-    return [
-        replace(
-            photo,
-            status=face.status,
-            reason=face.reason,
-            face=face.index,
-            box=tuple(round(value, 2) for value in face.box),
-            score=round(face.score, 4),
-            seed=face.seed,
-            placed_by=face.placed_by if face.status == "restored" else "",
-            upscaled=face.upscaled,
-            quad=None if face.quad is None else tuple(round(float(value), 3) for value in face.quad.ravel()),
-        )
-        for face in result.faces
-    ] or [photo]
+    return [_line(photo, face) for face in result.faces] or [photo]
+
+
+def _line(photo: Line, face: FaceResult) -> Line:
+    drift = face.drift
+    return replace(
+        photo,
+        status=face.status,
+        reason=face.reason,
+        detail=face.detail,
+        face=face.index,
+        box=tuple(round(value, 2) for value in face.box),
+        score=round(face.score, 4),
+        seed=face.seed,
+        placed_by=face.placed_by if face.quad is not None else "",
+        upscaled=face.upscaled,
+        quad=None if face.quad is None else tuple(round(float(value), 3) for value in face.quad.ravel()),
+        identity=None if drift is None or drift.identity is None else round(drift.identity, 4),
+        landmark_shift=None if drift is None or drift.landmark_shift is None else round(drift.landmark_shift, 2),
+        colour_shift=None if drift is None else round(drift.colour_shift, 2),
+        fidelity=face.fidelity,
+        tries=face.tries,
+    )
 
 
 def _fail(job: Job, content: str, error: ImageError, session: Session) -> None:

@@ -10,9 +10,12 @@ from functools import cached_property
 from pathlib import Path
 
 from authface.console import Console
+from authface.errors import UsageError
+from authface.faces.identity import weights_sha256
+from authface.restore.finder import FaceFinder, Finder, whole
+from authface.restore.guard import Guard
 from authface.restore.inputs import LOG, Job
 from authface.restore.log import Line, Log
-from authface.restore.photo import FaceFinder, Finder, whole
 from authface.restore.restorer import (
     IDENTITY,
     PAPER_SIZE,
@@ -25,8 +28,12 @@ from authface.restore.restorer import (
 )
 from authface.restore.settings import RestoreSettings
 
-VERSION = 1
+VERSION = 2
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
+
+
+NOT_IN_PIXELS = {"batch", "report", "model", "identity_weights"}
+"""Settings that no result depends on, or that the fingerprint holds by content."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +60,12 @@ class Summary:
     """Photos without any face, or without one that was to be restored: copied as they are."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
+    identities: list[float] = field(default_factory=list)
+    """Of the restored faces, where it was measured."""
+    tried_again: int = 0
+    """Faces, restored or not."""
+    kept: int = 0
+    """Faces whose every restoration drifted from the input, which therefore stays."""
     jobs: list[Job] = field(default_factory=list)
     """Those that gave a restored photo, now or before."""
 
@@ -62,6 +75,9 @@ class Summary:
         self.faces += faces
         self.restored += bool(faces)
         self.no_face += not faces
+        self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
+        self.tried_again += sum(line.tries > 1 for line in lines)
+        self.kept += sum(line.reason == "identity" for line in lines)
         if faces:
             self.jobs.append(job)
 
@@ -74,6 +90,10 @@ class Session:
         self.request = request
         self.summary = Summary()
         self._logs: dict[Path, Log] = {}
+        if request.settings.min_identity and not request.settings.guard:
+            raise UsageError(
+                f"min_identity={request.settings.min_identity:g} needs the measure that restore.guard=false leaves out"
+            )
         if builtin_is_missing(request.settings.model):
             console.log(
                 "the built-in model authface-tiny is not part of this version: faces pass through unchanged "
@@ -104,12 +124,22 @@ class Session:
         return whole if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
+    def guard(self) -> Guard | None:
+        """What measures restored faces; None where that is not asked for."""
+        settings = self.settings
+        if not settings.guard:
+            return None
+        return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of all that the pixels of a result depend on, besides the photo."""
+        settings = self.settings
         made_by = {
             "version": VERSION,
-            "settings": self.settings.model_dump(mode="json", exclude={"batch", "report", "model"}),
+            "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS),
             "weights": self.weights.digest if self.weights else IDENTITY,
+            "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,
         }

@@ -67,6 +67,10 @@ class Candidates:
     def take(self, index: NDArray[np.intp]) -> Candidates:
         return Candidates(self.boxes[index], self.scores[index], self.points[index], self.scale[index])
 
+    def above(self, score: float) -> Candidates:
+        """Those of a higher score."""
+        return self.take(np.flatnonzero(self.scores > score))
+
     @property
     def sides(self) -> NDArray[np.float64]:
         """(n,) longer side of each box."""
@@ -105,32 +109,39 @@ class RetinaFace:
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Detection]:
         """Faces of an upright (h, w, 3) uint8 photo, the largest first. Raises ImageError for another shape or type."""
+        return self.survey(rgb, self.min_score)[0]
+
+    def survey(self, rgb: NDArray[np.uint8], doubtful: float) -> tuple[list[Detection], list[Detection]]:
+        """What `detect` gives, and the faces of a score from `doubtful` up to the least that overlap none of them."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
             raise ImageError("unsupported_mode", f"an array {rgb.shape} {rgb.dtype}: give (height, width, 3) uint8 RGB")
+        least = min(doubtful, self.min_score)
         long = max(rgb.shape[:2])
         scales = [1.0] if long <= SINGLE_SIDE else [COARSE_SIDE / long, min(1.0, FINE_SIDE / long)]
-        looks = [self.look(rgb, scale) for scale in scales]
-        if len(looks) == 2:
-            looks[1] = looks[1].take(np.flatnonzero(~_unconfirmed(looks[1], looks[0], scales[0])))
-        found = merge(looks)
+        looks = [self.look(rgb, scale, least) for scale in scales]
+        found = merge(_confirmed([look.above(self.min_score) for look in looks], scales))
+        candidates = _confirmed(looks, scales)
         if 2 * long <= FINE_SIDE and not (found.sides >= SMALL_FACE).any():
-            found = merge([found, self.look(rgb, 2.0)])
-        return [
-            Detection((box[0], box[1], box[2], box[3]), score, tuple(points))
-            for box, score, points in zip(
-                (found.boxes - 0.5).tolist(), found.scores.tolist(), (found.points - 0.5).tolist(), strict=True
-            )
-        ]
+            candidates.append(self.look(rgb, 2.0, least))
+            found = merge([found, candidates[-1].above(self.min_score)])
+        if least == self.min_score:
+            return _detections(found), []
+        every = merge(candidates)
+        apart = [not (_intersection(box, found.boxes) > 0).any() for box in every.boxes]
+        return _detections(found), _detections(every.take(np.flatnonzero(np.array(apart, dtype=np.bool_))))
 
-    def look(self, rgb: NDArray[np.uint8], scale: float) -> Candidates:
-        """What the network sees in a photo resized by `scale`, in the photo's coordinates, nothing suppressed."""
+    def look(self, rgb: NDArray[np.uint8], scale: float, least: float | None = None) -> Candidates:
+        """What the network sees in a photo resized by `scale`, in the photo's coordinates, nothing suppressed.
+
+        Above the score `least`, or `min_score` without it.
+        """
         height, width = rgb.shape[:2]
         w, h = max(1, round(width * scale)), max(1, round(height * scale))
         filtered = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         seen = rgb if (w, h) == (width, height) else cv2.resize(rgb, (w, h), interpolation=filtered)
         blob = cv2.dnn.blobFromImage(cv2.cvtColor(seen, cv2.COLOR_RGB2BGR), 1.0, mean=self.mean_bgr)
         boxes, scores, points = (output[0] for output in self.answer(blob))
-        seen_by = decode(boxes, scores, points, w, h, self.min_score)
+        seen_by = decode(boxes, scores, points, w, h, self.min_score if least is None else least)
         ratio = np.array([width / w, height / h])
         return Candidates(
             seen_by.boxes * np.tile(ratio, 2),
@@ -207,6 +218,23 @@ def merge(looks: list[Candidates]) -> Candidates:
     faces = Candidates(*(np.concatenate(column) for column in zip(*fields, strict=True)))
     faces = faces.take(np.argsort(-faces.areas, kind="stable"))
     return faces.take(np.flatnonzero(~_parts(faces)))
+
+
+def _detections(found: Candidates) -> list[Detection]:
+    return [
+        Detection((box[0], box[1], box[2], box[3]), score, tuple(points))
+        for box, score, points in zip(
+            (found.boxes - 0.5).tolist(), found.scores.tolist(), (found.points - 0.5).tolist(), strict=True
+        )
+    ]
+
+
+def _confirmed(looks: list[Candidates], scales: list[float]) -> list[Candidates]:
+    """A coarse and a fine look, the fine one without what the coarse one would have seen too; or the only look."""
+    if len(scales) < 2:
+        return list(looks)
+    coarse, fine = looks
+    return [coarse, fine.take(np.flatnonzero(~_unconfirmed(fine, coarse, scales[0])))]
 
 
 def _unconfirmed(fine: Candidates, coarse: Candidates, scale: float) -> NDArray[np.bool_]:

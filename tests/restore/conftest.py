@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def authface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``authface restore ...`` as typed: exit code, standard output, standard error."""
+
+    def authface(*arguments: object) -> tuple[int, str, str]:
+        from authface import cli
+
+        monkeypatch.setattr(sys, "argv", ["authface", "restore", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out, told.err
+
+    return authface
+
+
+@pytest.fixture
+def lines() -> Callable[[Path], list[dict[str, object]]]:
+    """Reads the log of a folder."""
+    return lambda folder: [json.loads(text) for text in (folder / "restore.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="session")

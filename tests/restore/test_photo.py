@@ -17,7 +17,8 @@ from PIL import Image
 from skimage import data
 
 from authface.faces.geometry import ffhq_quad
-from authface.restore.photo import FaceFinder, FaceResult, restore_photo, spread_points, whole
+from authface.restore.finder import FaceFinder, spread_points, whole
+from authface.restore.photo import FaceResult, restore_photo
 from authface.restore.restorer import Identity, Restorer, find_weights, load_restorer
 from authface.restore.settings import RestoreSettings
 
@@ -31,7 +32,9 @@ class Painter:
     size: int = 64
     colour: tuple[int, int, int] = (0, 255, 0)
 
-    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def restore(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
+    ) -> NDArray[np.uint8]:
         return np.broadcast_to(np.array(self.colour, np.uint8), crops.shape).copy()
 
 
@@ -133,9 +136,9 @@ def test_faces_left_alone_say_why_and_do_not_change_the_others(finder: FaceFinde
     assert len({face.seed for face in every}) == 6
     sizes = [max(face.box[2] - face.box[0], face.box[3] - face.box[1]) for face in every]
     assert sizes[0] > 2 * sizes[-1]
-    chosen = RestoreSettings(max_faces=2, min_face=sum(sizes[3:5]) / 2)
+    chosen = RestoreSettings(faces="2", min_face=sum(sizes[3:5]) / 2)
     some = restore_photo(photo, FaceFinder(chosen), Identity(64), chosen, "ab").faces
-    assert [face.reason for face in some] == ["", "", "beyond_max_faces", "beyond_max_faces", "too_small", "too_small"]
+    assert [face.reason for face in some] == ["", "", "not_chosen", "not_chosen", "too_small", "too_small"]
     assert [face.seed for face in some[:2]] == [face.seed for face in every[:2]]
     other = restore_photo(photo, finder, Identity(64), SETTINGS, "cd").faces
     assert not {face.seed for face in other} & {face.seed for face in every}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import json
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,27 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage import data
 
-from authface import cli, images
+from authface import images
 from authface.console import Console
 from authface.restore.run import is_deep, jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def authface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """``authface restore ...`` as typed: exit code, standard output, standard error."""
-
-    def authface(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["authface", "restore", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    return authface
+Lines = Callable[[Path], list[dict[str, object]]]
 
 
 @dataclass(frozen=True)
@@ -45,7 +31,9 @@ class Brighter:
 
     size: int = 64
 
-    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def restore(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
+    ) -> NDArray[np.uint8]:
         return np.minimum(crops.astype(int) + 60, 255).astype(np.uint8)
 
 
@@ -75,12 +63,8 @@ def photo(tmp_path: Path, portrait: Image.Image) -> Path:
     return tmp_path / "a face.png"
 
 
-def lines(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(text) for text in (folder / "restore.jsonl").read_text().splitlines()]
-
-
 def test_without_built_in_weights_it_says_so_and_works(
-    authface: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lines: Lines, authface: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("authface.restore.restorer.BUILTIN", tmp_path / "absent")
     code, out, err = authface(photo)
@@ -94,7 +78,7 @@ def test_without_built_in_weights_it_says_so_and_works(
     assert "a face.png" in (tmp_path / "restore.html").read_text()
 
 
-def test_a_line_a_face_holds_what_was_done(authface: Command, photo: Path, tmp_path: Path) -> None:
+def test_a_line_a_face_holds_what_was_done(lines: Lines, authface: Command, photo: Path, tmp_path: Path) -> None:
     assert authface(photo, "--model", "identity", "-o", tmp_path / "out", "--seed", 3)[0] == 0
     (line,) = lines(tmp_path / "out")
     assert (line["status"], line["face"], line["target"]) == ("restored", 0, "a face.png")
@@ -238,7 +222,7 @@ def test_bad_files_are_a_line_each_and_the_run_goes_on(authface: Command, photo:
     assert "nothing was restored: no input could be used" in err
 
 
-def test_a_second_run_does_only_what_is_missing(authface: Command, photo: Path, tmp_path: Path) -> None:
+def test_a_second_run_does_only_what_is_missing(lines: Lines, authface: Command, photo: Path, tmp_path: Path) -> None:
     def run(*more: object) -> int:
         code, out, err = authface(tmp_path / "in", "-o", tmp_path / "out", "--model", "identity", "--json", *more)
         assert code == 0, err
@@ -343,7 +327,7 @@ def test_results_do_not_depend_on_batch_or_company(
     assert not (tmp_path / "all" / "restore.html").exists()
 
 
-def test_an_aligned_face_is_not_looked_for(authface: Command, family: Path, tmp_path: Path) -> None:
+def test_an_aligned_face_is_not_looked_for(lines: Lines, authface: Command, family: Path, tmp_path: Path) -> None:
     tall = Image.fromarray(data.coffee()).crop((0, 0, 89, 109))  # no face at all: the user says that it is one
     tall.save(tmp_path / "crop.png")
     arguments = [tmp_path / "crop.png", "--model", family, "-O", "restore.steps=1", "--device", "cpu", "--aligned"]

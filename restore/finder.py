@@ -1,0 +1,147 @@
+"""The faces of a photo, cut out: which are restored, and why the others are not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from authface.errors import ImageError
+from authface.faces.detector import Detection, RetinaFace
+from authface.faces.geometry import Aligned, align, ffhq_quad
+from authface.faces.landmarks import Dlib68, disagreement
+from authface.restore.choice import face_rule
+from authface.restore.colour import is_grey
+from authface.restore.guard import in_crop
+from authface.restore.photo import FaceResult, Found, PlacedBy, Search, resize_square, square_of
+from authface.restore.restorer import face_seed
+from authface.restore.settings import RestoreSettings
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DOUBTFUL_SCORE = 0.5
+"""What the detector gives this and less than `restore.min_score` is named as a face that was left alone."""
+
+
+class Finder(Protocol):
+    """Cuts the faces out of an upright (h, w, 3) uint8 photo, as crops of `size` px; see `face_seed` for the rest."""
+
+    def __call__(self, rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search: ...
+
+
+class FaceFinder:
+    """Detector and landmarks; made once, for many photos."""
+
+    def __init__(self, settings: RestoreSettings) -> None:
+        self.settings = settings
+        self.rule = face_rule(settings.faces)
+        self.detector = RetinaFace(settings.min_score)
+        self.landmarker = Dlib68()
+
+    def __call__(self, rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search:
+        """The faces of a photo, the largest first. Raises ImageError where `rgb` is of another shape or type."""
+        found: list[Found] = []
+        skipped: list[FaceResult] = []
+        grey = is_grey(rgb)
+        sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
+        for index, detection in enumerate(sure):
+            reason, detail = self._unfit(detection, len(found))
+            if not reason:
+                try:
+                    found.append(self._cut(rgb, detection, size, index, face_seed(content, index, seed), grey))
+                    continue
+                except ImageError as error:
+                    reason, detail = error.reason, str(error)
+            skipped.append(_skipped(index, detection, reason, detail))
+        skipped += self._doubted(doubtful, len(sure))
+        return Search(tuple(found), tuple(skipped))
+
+    def _unfit(self, detection: Detection, taken: int) -> tuple[str, str]:
+        """Why a face is left alone, in a word and in numbers; empty where it is not."""
+        side, eyes = _long_side(detection), eye_distance(detection.points5)
+        if side < self.settings.min_face:
+            return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
+        if eyes < self.settings.min_eyes:
+            return "too_small", f"eyes {eyes:.1f} px apart, the limit is {self.settings.min_eyes:g} (restore.min_eyes)"
+        if not self.rule.wants(detection.box, taken):
+            return "not_chosen", f"--faces {self.settings.faces}"
+        return "", ""
+
+    def _doubted(self, doubtful: Iterable[Detection], first: int) -> list[FaceResult]:
+        """Of uncertain faces those that would be large enough."""
+        fit = [face for face in doubtful if _long_side(face) >= self.settings.min_face]
+        limit = f"the limit is {self.settings.min_score:g} (restore.min_score)"
+        return [
+            _skipped(first + i, face, "low_score", f"score {face.score:.2f}, {limit}") for i, face in enumerate(fit)
+        ]
+
+    def _cut(self, rgb: NDArray[np.uint8], detection: Detection, size: int, index: int, seed: int, grey: bool) -> Found:
+        points, placed_by = self._points(rgb, detection)
+        aligned = align(rgb, ffhq_quad(points), size)
+        face = FaceResult(
+            index,
+            detection.box,
+            detection.score,
+            "restored",
+            seed=seed,
+            placed_by=placed_by,
+            upscaled=aligned.upscaled,
+            quad=aligned.quad,
+        )
+        return Found(face, aligned, in_crop(detection, aligned.quad, size), grey)
+
+    def _points(self, rgb: NDArray[np.uint8], detection: Detection) -> tuple[NDArray[np.float64], PlacedBy]:
+        points = self.landmarker.landmarks(rgb, detection)
+        if disagreement(points, detection.points5) <= self.settings.max_disagreement:
+            return points, "dlib68"
+        return spread_points(detection.points5), "retinaface5"
+
+
+def _skipped(index: int, detection: Detection, reason: str, detail: str) -> FaceResult:
+    return FaceResult(index, detection.box, detection.score, "skipped", reason, detail)
+
+
+def _long_side(detection: Detection) -> float:
+    x0, y0, x1, y1 = detection.box
+    return max(x1 - x0, y1 - y0)
+
+
+def eye_distance(points5: Sequence[float]) -> float:
+    """Distance of the eyes of five points, pixels; small for a profile, whatever its size."""
+    return float(np.hypot(points5[2] - points5[0], points5[3] - points5[1]))
+
+
+def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
+    """68 points of which FFHQ's quad sees the five given: all of an eye's at its centre, the corners of the mouth.
+
+    The outline and the brows, which no quad reads, lie at the nose.
+    """
+    left, right, nose, mouth_left, mouth_right = np.asarray(points5, np.float64).reshape(5, 2)
+    points = np.tile(nose, (68, 1))
+    points[36:42], points[42:48] = left, right
+    points[48:68] = (mouth_left + mouth_right) / 2
+    points[[48, 60]], points[[54, 64]] = mouth_left, mouth_right
+    return points
+
+
+def whole(rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search:
+    """The photo itself as the crop, in the middle of the smallest square around it, which its reflection fills."""
+    height, width = rgb.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) - (left + 0.5, top + 0.5)
+    crop = resize_square(square_of(rgb), size)
+    aligned = Aligned(crop, corners, 1 - height * width / side**2, side < size)
+    face = FaceResult(
+        0,
+        (0.0, 0.0, width - 1.0, height - 1.0),
+        1.0,
+        "restored",
+        seed=face_seed(content, 0, seed),
+        placed_by="whole",
+        upscaled=aligned.upscaled,
+        quad=corners,
+    )
+    return Search((Found(face, aligned, None, is_grey(rgb)),))

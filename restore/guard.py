@@ -1,0 +1,140 @@
+"""Whether a restored face still shows the same person: identity, landmarks and colours against the input.
+
+The input is a weak witness where it is badly degraded: what blur took, no number brings back. A low identity says
+that the face changed, not that it became wrong; the limit is the user's (`restore.min_identity`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.errors import ImageError
+from authface.faces.detector import Detection, RetinaFace
+from authface.faces.geometry import crop_points, quad_side
+from authface.faces.identity import Embedder, SeenFace, five_points, make_embedder
+from authface.faces.landmarks import Dlib68, disagreement
+from authface.restore.colour import low_pass
+
+FIND_SCORE = 0.5
+"""Least score of the detector on a crop, which is known to be of a face."""
+COARSE_SIDE = 64
+"""Coarse tones are compared on so many pixels a side: they hold no finer detail."""
+
+Crop = NDArray[np.uint8]
+Points = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far a restored face is from its input; None where it could not be measured."""
+
+    identity: float | None
+    """Dot product of the two unit embeddings, -1..1; 1: nothing changed."""
+    landmark_shift: float | None
+    """Mean distance of the 68 points, or of five where dlib is lost, in percent of the eyes' distance."""
+    colour_shift: float
+    """Mean CIEDE2000 of the coarse tones: 1 is just visible side by side."""
+
+
+UNCHANGED = Drift(1.0, 0.0, 0.0)
+
+
+class Guard:
+    """Measures restored crops against their inputs; made once, for many faces. 0.13 s a face on one core.
+
+    `embedder` and `weights` are those of `make_embedder`; beyond `max_disagreement` dlib's points of the input count
+    as lost. Raises UsageError and AuthfaceError as `make_embedder` does.
+    """
+
+    def __init__(self, embedder: str = "dlib", weights: str = "", max_disagreement: float = 0.2) -> None:
+        self.max_disagreement = max_disagreement
+        self._embedder: Embedder = make_embedder(embedder, weights)
+        self._landmarker = Dlib68()
+        self._detector = RetinaFace(FIND_SCORE)
+
+    def measure(self, before: Crop, after: Crop, seen: Detection | None, *, lost: bool = False) -> Drift:
+        """How far the (size, size, 3) uint8 crop `after` is from `before`.
+
+        `seen` is the face in the crop's coordinates (`in_crop`); None looks for it. `lost` says that dlib's points
+        are known to be wrong: both crops are then seen through the detector's five.
+        """
+        if np.array_equal(before, after):
+            return UNCHANGED
+        colour = colour_shift(before, after)
+        seen = seen or self._find(before)
+        if seen is None:
+            return Drift(None, None, colour)
+        points = self._landmarker.landmarks(before, seen)
+        try:
+            if lost or disagreement(points, seen.points5) > self.max_disagreement:
+                mean = place(self._landmarker.landmarks(np.full_like(before, 128), seen), seen.points5)
+                return Drift(self._identity(before, mean, after, mean), self._five_shift(before, after), colour)
+            moved = self._landmarker.landmarks(after, seen)
+            return Drift(self._identity(before, points, after, moved), landmark_shift(points, moved), colour)
+        except ImageError:
+            return Drift(None, None, colour)  # the points lie on one spot
+
+    def _identity(self, before: Crop, points: Points, after: Crop, moved: Points) -> float:
+        one, other = self._embedder.embed([SeenFace(before, points), SeenFace(after, moved)])
+        return float(np.clip(one @ other, -1.0, 1.0))
+
+    def _five_shift(self, before: Crop, after: Crop) -> float | None:
+        one, other = self._find(before), self._find(after)
+        if one is None or other is None:
+            return None
+        few, moved = (np.reshape(face.points5, (5, 2)) for face in (one, other))
+        return 100 * float(np.hypot(*(moved - few).T).mean()) / max(float(np.hypot(*(few[1] - few[0]))), 1e-6)
+
+    def _find(self, crop: Crop) -> Detection | None:
+        return next(iter(self._detector.detect(crop)), None)
+
+
+def in_crop(detection: Detection, quad: Points, size: int) -> Detection:
+    """A face of the photo as it lies in the crop of `size` px that `quad` cuts; its box keeps its proportions."""
+    points = crop_points(detection.points5, quad, size)
+    box = np.reshape(detection.box, (2, 2))
+    centre = crop_points(box.mean(axis=0), quad, size)[0]
+    half = (box[1] - box[0]) / 2 * size / quad_side(quad)
+    x0, y0, x1, y1 = (float(v) for v in (*(centre - half), *(centre + half)))
+    return Detection((x0, y0, x1, y1), detection.score, tuple(float(v) for v in points.ravel()))
+
+
+def place(points68: Points, points5: object) -> Points:
+    """(68, 2) points moved, turned and scaled so that their eyes, nose tip and mouth corners fit five given ones best.
+
+    The least squares similarity in the complex plane. Of dlib's points of a flat picture, which are the mean face of
+    its training, it makes what recognition needs to see a face that dlib cannot follow: its embedding then has 0.995
+    with that of dlib's own points. Raises ImageError (`landmarks`) if the points lie on one spot.
+    """
+    many, few = points68 @ [1, 1j], np.asarray(points5, np.float64).reshape(5, 2) @ [1, 1j]
+    five = five_points(points68) @ [1, 1j]
+    spread = five - five.mean()
+    size = float((spread.conj() @ spread).real)
+    if size < 1e-12:
+        raise ImageError("landmarks", "the landmarks lie on one point: this is no face")
+    turn = (spread.conj() @ (few - few.mean())) / size
+    moved = few.mean() + turn * (many - five.mean())
+    return np.stack([moved.real, moved.imag], axis=1)
+
+
+def landmark_shift(points: Points, moved: Points) -> float:
+    """Mean distance of two (68, 2) sets of points in percent of the distance of the first one's eyes."""
+    eyes = float(np.hypot(*(points[42:48].mean(axis=0) - points[36:42].mean(axis=0))))
+    return 100 * float(np.hypot(*(moved - points).T).mean()) / max(eyes, 1e-6)
+
+
+def colour_shift(before: Crop, after: Crop) -> float:
+    """Mean CIEDE2000 (Sharma et al. 2005) between the coarse tones of two (h, w, 3) uint8 crops, taken as sRGB.
+
+    Coarse is what five dilated blurs leave (`low_pass`): drift of tone and light counts, new detail does not.
+    """
+    from skimage.color import deltaE_ciede2000, rgb2lab
+
+    step = max(1, len(before) // COARSE_SIDE)
+    tones = [
+        rgb2lab(np.clip(low_pass(crop.astype(np.float32))[::step, ::step] / 255, 0, 1)) for crop in (before, after)
+    ]
+    return float(deltaE_ciede2000(*tones).mean())
