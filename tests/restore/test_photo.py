@@ -10,13 +10,14 @@ import cv2
 import matplotlib.cbook
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
 from authface.faces.geometry import ffhq_quad
+from authface.restore.choice import face_rule
 from authface.restore.finder import FaceFinder, spread_points, whole
 from authface.restore.photo import FaceResult, restore_photo
 from authface.restore.restorer import Identity, Restorer, find_weights, load_restorer
@@ -142,6 +143,52 @@ def test_faces_left_alone_say_why_and_do_not_change_the_others(finder: FaceFinde
     assert [face.seed for face in some[:2]] == [face.seed for face in every[:2]]
     other = restore_photo(photo, finder, Identity(64), SETTINGS, "cd").faces
     assert not {face.seed for face in other} & {face.seed for face in every}
+
+
+def reasons(**chosen: object) -> list[str]:
+    picked = SETTINGS.model_copy(update=chosen)
+    return [face.reason for face in restore_photo(group(), FaceFinder(picked), Identity(64), picked, "ab").faces]
+
+
+def test_faces_are_chosen_by_number_and_by_region() -> None:
+    assert reasons(faces="largest") == [""] + ["not_chosen"] * 5
+    assert reasons(faces="4") == [""] * 4 + ["not_chosen"] * 2
+    picked = SETTINGS.model_copy(update={"faces": "190,0,220,220"})  # the second of six places, by `group`
+    faces = restore_photo(group(), FaceFinder(picked), Identity(64), picked, "ab").faces
+    (chosen,) = [face for face in faces if not face.reason]
+    x, y = (chosen.box[0] + chosen.box[2]) / 2, (chosen.box[1] + chosen.box[3]) / 2
+    assert 190 <= x < 410 and 0 <= y < 220
+    assert reasons(faces="0,380,50,20") == ["not_chosen"] * 6
+
+
+def test_small_and_doubtful_faces_are_named_with_value_and_limit() -> None:
+    strict = SETTINGS.model_copy(update={"min_eyes": 1000.0})
+    faces = restore_photo(group(), FaceFinder(strict), Identity(64), strict, "ab").faces
+    assert {face.reason for face in faces} == {"too_small"}
+    assert all("px apart, the limit is 1000 (restore.min_eyes)" in face.detail for face in faces)
+    sure = SETTINGS.model_copy(update={"min_score": 0.99999})
+    faces = restore_photo(group(), FaceFinder(sure), Identity(64), sure, "ab").faces
+    assert len(faces) == 6 and [face.index for face in faces] == list(range(6))
+    doubtful = [face for face in faces if face.reason == "low_score"]
+    assert doubtful and all(face.detail.startswith(f"score {face.score:.2f}") for face in doubtful)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "none", "1,2,3", "1,2,0,4", "1,2,3,-4", "nan,0,1,1", "0,0,inf,1", "1.5"]
+)
+def test_a_rule_that_is_none_is_told_what_there_is(text: str) -> None:
+    with pytest.raises(ValueError, match="all, largest, a number from 1, or a region"):
+        RestoreSettings(faces=text)
+
+
+@given(*[st.floats(-1e6, 1e6)] * 2, *[st.floats(1, 1e6)] * 2, st.floats(-1, 2), st.floats(-1, 2))
+def test_a_region_wants_the_boxes_whose_middle_it_holds(
+    x: float, y: float, width: float, height: float, u: float, v: float
+) -> None:
+    assume(min(abs(t) for t in (u, u - 1, v, v - 1)) > 1e-3)
+    middle = (x + u * width, y + v * height)
+    rule = face_rule(f"{x!r},{y!r},{width!r},{height!r}")
+    assert rule.wants((*middle, *middle), 99) == (0 < u < 1 and 0 < v < 1)
 
 
 def test_where_dlib_is_lost_the_detector_s_points_place_the_crop(finder: FaceFinder) -> None:
