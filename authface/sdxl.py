@@ -116,21 +116,23 @@ def time_ids(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
 
 
 def loss_target(
-    scheduler: DDPMScheduler, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor
+    scheduler: DDPMScheduler, clean: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:
-    """What the U-Net is to predict: the noise (epsilon, SDXL), or the velocity where the scheduler's config says so."""
+    """What the U-Net is to predict at `noisy` so that `clean_estimate` gives `clean`, float32.
+
+    (z_t - sqrt(abar) z_0) / sqrt(1 - abar): the noise (epsilon, SDXL); or the velocity (sqrt(abar) z_t - z_0) /
+    sqrt(1 - abar) where the scheduler's config says so. `noisy` need not be made from `clean`.
+    """
+    kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].float().view(-1, 1, 1, 1)
     if scheduler.config.prediction_type == "v_prediction":
-        velocity: torch.Tensor = scheduler.get_velocity(latents, noise, timesteps)
-        return velocity
-    return noise
+        return (kept.sqrt() * noisy.float() - clean.float()) / (1 - kept).sqrt()
+    return (noisy.float() - kept.sqrt() * clean.float()) / (1 - kept).sqrt()
 
 
-def weighted_mse(
-    scheduler: DDPMScheduler, guess: torch.Tensor, target: torch.Tensor, timesteps: torch.Tensor, gamma: float
-) -> torch.Tensor:
-    """(n,) mean square of guess less target of each image, weighted by `snr_weight`, float32."""
+def square_error(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """(n,) mean square of guess less target of each image, float32."""
     errors: torch.Tensor = (guess.float() - target.float()).square().flatten(1).mean(1)
-    return errors * snr_weight(scheduler, timesteps, gamma)
+    return errors
 
 
 def clean_estimate(

@@ -13,6 +13,7 @@ import torch
 from authface import processes, sdxl
 from authface.layout import write_family
 from authface.models import ModelSource, load, make_tiny, pick_device, resolve
+from authface.train.critic import PixelCritic
 from authface.train.data import Batch, Draw, Faces, validation
 from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from authface.console import Console
 
+MOST_SHARE = 1e3
+"""Which the adaptive scale of the discriminator's verdict does not exceed."""
 MEASURED = 256
 """Faces that the scale of the latents is measured on."""
 
@@ -57,10 +60,10 @@ class RoundTrip(torch.nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """L1 + MSE of the reconstruction, and a light pull of the latents to zero mean and unit deviation.
+    """L1 + MSE of the reconstruction, a discriminator's verdict if asked for, and a light pull of the latents.
 
-    The pull takes the place of a VAE's KL term: stock pipelines scale latents and do not shift them, so the
-    channels must be centred for the diffusion model that follows.
+    The pull, to zero mean and unit deviation, takes the place of a VAE's KL term: stock pipelines scale latents and do
+    not shift them, so the channels must be centred for the diffusion model that follows.
     """
 
     faces: Faces
@@ -69,7 +72,7 @@ class AutoencoderObjective:
     settings: AutoencoderSettings
     device: torch.device
     seed: int
-    critic: None = None
+    critic: PixelCritic | None = None
 
     @property
     def count(self) -> int:
@@ -89,7 +92,20 @@ class AutoencoderObjective:
         error = made.float() - batch.images
         means, deviations = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
         pull = means.square().mean() + (deviations - 1).square().mean()
-        return Loss(error.abs().mean() + error.square().mean() + self.settings.moments * pull)
+        rebuilt = error.abs().mean() + error.square().mean()
+        if self.critic is None:
+            return Loss(rebuilt + self.settings.moments * pull)
+        lead, critic = self.critic.judge(batch.images, made)
+        parts = {"rebuilt": rebuilt, "adversarial": lead, "critic": critic}
+        if step < self.settings.critic_start:
+            return Loss(rebuilt + self.settings.moments * pull, critic, parts)
+        return Loss(rebuilt + self._share(rebuilt, lead) * lead + self.settings.moments * pull, critic, parts)
+
+    def _share(self, rebuilt: torch.Tensor, lead: torch.Tensor) -> float:
+        """What scales the verdict, so that its gradient at the decoder's last layer is `adversarial` of the other's."""
+        last = self.trained.vae.decoder.conv_out.weight
+        norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (rebuilt, lead)]
+        return min(MOST_SHARE, self.settings.adversarial * norms[0] / max(norms[1], 1e-12))
 
     def picture(self) -> Drawn:
         """Rows of clean | reconstructed."""
@@ -102,7 +118,8 @@ class AutoencoderObjective:
 
     def write(self, out: Path) -> None:
         """Save the VAE with the scale its latents now have."""
-        self.trained.vae.register_to_config(scaling_factor=1 / self._latent_rms())
+        if not self.settings.decoder_only:
+            self.trained.vae.register_to_config(scaling_factor=1 / self._latent_rms())
         write_family(out, self.base, {"vae": self.trained.vae})
 
     def _latent_rms(self) -> float:
@@ -139,5 +156,10 @@ def train_autoencoder(
     parts = load(source, ["vae"], where, torch.float32)
     if settings.gradient_checkpointing:
         parts.vae.enable_gradient_checkpointing()
-    objective = AutoencoderObjective(faces, parts.folder, RoundTrip(parts.vae), settings, where, seed)
+    if settings.decoder_only:
+        parts.vae.encoder.requires_grad_(False)
+        if parts.vae.config.get("use_quant_conv", False):
+            parts.vae.quant_conv.requires_grad_(False)
+    critic = PixelCritic(settings.critic_lr, where, seed) if settings.adversarial else None
+    objective = AutoencoderObjective(faces, parts.folder, RoundTrip(parts.vae), settings, where, seed, critic)
     return fit(objective, settings, console, where, seed, "autoencoder")

@@ -85,19 +85,34 @@ class ControlNetObjective:
         return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded), boxes)
 
     def loss(self, model: torch.nn.Module, batch: ControlBatch, random: Noise, step: int) -> Loss:
-        """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss."""
+        """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss.
+
+        Of a face noised from its degraded latents the error is weighted by 1 - abar, which makes it that of the
+        estimated clean latents for a velocity: what is to be predicted grows without bound towards t = 0.
+        """
         device = batch.latents.device
         scheduler = self.parts.scheduler
         noise = random.normal(*batch.latents.shape[1:]).to(device)
         timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
-        noisy = scheduler.add_noise(batch.latents, noise, timesteps)
+        weight = sdxl.snr_weight(scheduler, timesteps, self.settings.snr_gamma)
+        source = batch.latents
+        if self.settings.from_degraded:
+            chosen = (random.uniform() < self.settings.from_degraded).to(device)
+            source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(batch.degraded), source)
+            weight = torch.where(chosen, 1 - scheduler.alphas_cumprod.to(device)[timesteps], weight)
+        noisy = scheduler.add_noise(source, noise, timesteps)
         guess = self._predict(model, noisy, timesteps, batch.degraded)
-        target = sdxl.loss_target(scheduler, batch.latents, noise, timesteps)
-        error = sdxl.weighted_mse(scheduler, guess, target, timesteps, self.settings.snr_gamma).mean()
+        target = sdxl.loss_target(scheduler, batch.latents, noisy, timesteps)
+        error = (sdxl.square_error(guess, target) * weight).mean()
         if self.critic is None or batch.boxes is None:
             return Loss(error)
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
         return self._facial(error, batch.latents, estimate, batch.boxes, timesteps, step)
+
+    def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
+        """Latents of degraded faces (n, 3, size, size) in 0..1."""
+        with torch.no_grad(), torch.autocast(degraded.device.type, enabled=False):
+            return sdxl.encode(self.parts.vae.to(degraded.device), degraded.float() * 2 - 1)
 
     def _predict(
         self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, degraded: torch.Tensor

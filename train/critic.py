@@ -1,4 +1,4 @@
-"""The discriminators of eyes and mouth, their optimizer, and equation 2 with them."""
+"""The discriminators beside a training, their optimizer, and what they judge: eyes and mouth, or pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from authface.train import facial
 from authface.train.data import REGIONS, seeded
-from authface.train.discriminator import ComponentDiscriminator
+from authface.train.discriminator import ComponentDiscriminator, PatchDiscriminator
 from authface.train.settings import FacialSettings
 
 BETAS = (0.9, 0.99)
@@ -32,25 +32,12 @@ class Judged:
     critic: torch.Tensor
 
 
-class Critic:
-    """D_eyes and D_mouth: what learns beside the ControlNet, in float32, and is saved with the run's state."""
+class Discriminators:
+    """What learns beside the trained network, in float32, and is saved with the run's state."""
 
-    def __init__(self, latent_channels: int, settings: FacialSettings, device: torch.device, seed: int) -> None:
-        names = ("eyes", "mouth") if settings.share_eyes else REGIONS
-        with seeded(seed):
-            nets = {name: ComponentDiscriminator(latent_channels) for name in names}
-        self.nets = nn.ModuleDict(nets).to(device)
-        self.optimizer = torch.optim.Adam(self.nets.parameters(), lr=settings.lr, betas=BETAS)
-        self.settings = settings
-
-    def judge(self, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor) -> Judged:
-        """Equation 2 for latents (n, c, h, w), `clean` and estimated from noise; `boxes` (n, 3, 3) in latents.
-
-        Computed in float32 whatever the autocast: differences of Gram matrices are small.
-        """
-        with torch.autocast(clean.device.type, enabled=False):
-            parts = [self._judge(name, clean.float(), estimate.float(), boxes[:, i]) for i, name in enumerate(REGIONS)]
-        return Judged(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
+    def __init__(self, nets: nn.ModuleDict, lr: float) -> None:
+        self.nets = nets
+        self.optimizer = torch.optim.Adam(nets.parameters(), lr=lr, betas=BETAS)
 
     def step(self, accelerator: Any) -> None:
         """One step of the discriminators by the gradients that have gathered, averaged over the processes."""
@@ -69,6 +56,43 @@ class Critic:
         """Go on from `state`."""
         self.nets.load_state_dict(state["nets"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+class PixelCritic(Discriminators):
+    """Says of the places of an image whether they are of a photo or out of a decoder."""
+
+    def __init__(self, lr: float, device: torch.device, seed: int) -> None:
+        with seeded(seed):
+            nets = nn.ModuleDict({"pixels": PatchDiscriminator()}).to(device)
+        super().__init__(nets, lr)
+
+    def judge(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What leads the decoder and what teaches the discriminator, scalars, for images (n, 3, h, w) in -1..1."""
+        net = self.nets["pixels"]
+        with torch.autocast(real.device.type, enabled=False):
+            with frozen(net):
+                lead = facial.adversarial(net(fake.float())).mean()
+            return lead, facial.verdict(net(real.float()), net(fake.detach().float())).mean()
+
+
+class Critic(Discriminators):
+    """D_eyes and D_mouth of the facial loss."""
+
+    def __init__(self, latent_channels: int, settings: FacialSettings, device: torch.device, seed: int) -> None:
+        names = ("eyes", "mouth") if settings.share_eyes else REGIONS
+        with seeded(seed):
+            nets = nn.ModuleDict({name: ComponentDiscriminator(latent_channels) for name in names}).to(device)
+        super().__init__(nets, settings.lr)
+        self.settings = settings
+
+    def judge(self, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor) -> Judged:
+        """Equation 2 for latents (n, c, h, w), `clean` and estimated from noise; `boxes` (n, 3, 3) in latents.
+
+        Computed in float32 whatever the autocast: differences of Gram matrices are small.
+        """
+        with torch.autocast(clean.device.type, enabled=False):
+            parts = [self._judge(name, clean.float(), estimate.float(), boxes[:, i]) for i, name in enumerate(REGIONS)]
+        return Judged(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
 
     def _judge(
         self, name: str, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor

@@ -1,4 +1,4 @@
-"""GFP-GAN's discriminator of a facial component, over latents instead of pixels (Wang et al. 2021)."""
+"""Discriminators of StyleGAN2's layers: GFP-GAN's of a facial component, over latents, and one of pixels."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ class EqualConv(nn.Module):
 class ComponentDiscriminator(nn.Module):
     """Says of an eye or a mouth whether it is real: six layers, two of which halve the side; 1.11 M weights.
 
+    GFP-GAN's (Wang et al. 2021), over latents instead of pixels.
     A region of 10 x 10 latents gives feature maps of 5 x 5 x 128 and 3 x 3 x 256 and 3 x 3 logits.
     """
 
@@ -60,3 +61,22 @@ class ComponentDiscriminator(nn.Module):
         first = self.first(region)
         second = self.second(first)
         return self.verdict(second), first, second
+
+
+class PatchDiscriminator(nn.Module):
+    """Says of every fourth place of an image (n, 3, h, w) whether it is real, from some 30 px around; 0.29 M weights.
+
+    Returns logits (n, 1, h / 4, w / 4), positive for real (Isola et al. 2017).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            EqualConv(3, 24), EqualConv(24, 48, halve=True), EqualConv(48, 48), EqualConv(48, 96, halve=True),
+            EqualConv(96, 96), EqualConv(96, 96), EqualConv(96, 1, last=True),
+        )  # fmt: skip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the places of `images`."""
+        logits: torch.Tensor = self.layers(images)
+        return logits

@@ -9,7 +9,7 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from authface.train.critic import Critic
+from authface.train.critic import Discriminators
 from authface.train.data import Batch, Draw, Faces
 from authface.train.noise import Noise
 from authface.train.picture import Drawn
@@ -38,7 +38,7 @@ class Objective(Protocol[B]):
         ...
 
     @property
-    def critic(self) -> Critic | None:
+    def critic(self) -> Discriminators | None:
         """Discriminators that learn beside it."""
         ...
 

@@ -121,8 +121,9 @@ class PriorObjective:
             _unless(dropped[:, None, None], batch.states, batch.null_states),
             _unless(dropped[:, None], batch.pooled, batch.null_pooled),
         )  # fmt: skip
-        target = sdxl.loss_target(self.parts.scheduler, batch.latents, noise, timesteps)
-        return Loss(sdxl.weighted_mse(self.parts.scheduler, guess, target, timesteps, self.settings.snr_gamma).mean())
+        target = sdxl.loss_target(self.parts.scheduler, batch.latents, noisy, timesteps)
+        weight = sdxl.snr_weight(self.parts.scheduler, timesteps, self.settings.snr_gamma)
+        return Loss((sdxl.square_error(guess, target) * weight).mean())
 
     def picture(self) -> Drawn:
         """One image for each of the first different prompts, in a row."""

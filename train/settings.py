@@ -90,6 +90,15 @@ class AutoencoderSettings(TrainSettings):
     betas: tuple[float, float] = (0.9, 0.99)
     moments: float = Field(default=0.01, ge=0)
     """Weight of the pull of each latent channel to mean 0 and standard deviation 1."""
+    decoder_only: bool = False
+    """Leave the encoder as it is: what was trained on its latents stays right."""
+    adversarial: float = Field(default=0, ge=0)
+    """Above 0: a discriminator of patches asks for real texture, its gradient at the decoder's last layer this share
+    of the reconstruction's (VQGAN's adaptive weight, Esser et al. 2021). Pixels alone give a smooth image."""
+    critic_lr: float = Field(default=2e-3, gt=0)
+    """Learning rate of that discriminator."""
+    critic_start: int = Field(default=100, ge=0)
+    """Steps in which it learns before it is listened to."""
 
     @model_validator(mode="after")
     def _patch_fits(self) -> AutoencoderSettings:
@@ -176,4 +185,7 @@ class ControlNetSettings(DiffusionSettings):
     lr: float = Field(default=1e-4, gt=0)
     degradation: str = "gfpgan"
     """Name of the degradation model, see authface.degrade."""
+    from_degraded: float = Field(default=0, ge=0, le=1)
+    """Share of the faces whose noisy latents are made from the degraded face, with the clean one as the aim: restoring
+    may then begin from the photo (`restore.strength` below 1) instead of pure noise. The paper: 0."""
     facial: FacialSettings = FacialSettings()

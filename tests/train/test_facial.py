@@ -186,7 +186,7 @@ def test_the_one_step_estimate_inverts_the_noising(kind: str) -> None:
     clean, noise = torch.randn(4, 4, 8, 8), torch.randn(4, 4, 8, 8)
     steps = torch.tensor([3, 320, 700, 990])
     noisy = scheduler.add_noise(clean, noise, steps)
-    target = sdxl.loss_target(scheduler, clean, noise, steps)
+    target = sdxl.loss_target(scheduler, clean, noisy, steps)
     assert torch.allclose(sdxl.clean_estimate(scheduler, noisy, target, steps), clean, atol=1e-3)
 
 

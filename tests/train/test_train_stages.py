@@ -231,6 +231,28 @@ def test_prior_then_controlnet(tiny: Path, dataset: Path, tmp_path: Path) -> Non
     assert pipeline.controlnet.config.conditioning_channels == 3
 
 
+def test_a_decoder_learns_texture_and_leaves_the_latents(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """With its discriminator, killed and gone on to the same weights; the encoder and the latents' scale stay."""
+
+    def settings(out: str) -> AutoencoderSettings:
+        return AutoencoderSettings(
+            **quick(tiny, dataset, tmp_path / out, steps=6, decoder_only=True, adversarial=0.5, critic_start=2)
+        )
+
+    train_autoencoder(settings("whole"), Quiet(), "cpu")
+    assert not train_autoencoder(settings("cut"), Quiet(kill_at=3), "cpu").finished
+    train_autoencoder(settings("cut"), Quiet(), "cpu")
+    whole, cut, before = (weights(folder, "vae") for folder in (tmp_path / "whole", tmp_path / "cut", tiny))
+    assert same(whole, cut)
+    kept = {name for name in before if torch.equal(before[name], whole[name])}
+    assert kept == {name for name in before if name.startswith(("encoder.", "quant_conv."))}
+    factors = [
+        load(resolve(str(f)), ["vae"], CPU, torch.float32).vae.config.scaling_factor for f in (tiny, tmp_path / "cut")
+    ]
+    assert factors[0] == factors[1]
+    assert all(np.isfinite([line["adversarial"], line["critic"]]).all() for line in metrics(tmp_path / "cut"))
+
+
 @pytest.fixture(scope="module")
 def stage_two(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> ControlNetObjective:
     """Stage II's objective before its first step."""
@@ -265,6 +287,26 @@ def test_equation_1(stage_two: ControlNetObjective) -> None:
             },
         ).sample  # fmt: skip
     assert float(loss.detach()) == pytest.approx(float((guess - noise).square().mean()), rel=1e-4)
+
+
+def test_faces_noised_from_their_degraded_latents_aim_at_the_clean_ones(stage_two: ControlNetObjective) -> None:
+    """The loss is (1 - abar) times the error of the noise that leads from the degraded latents to the clean ones."""
+    from dataclasses import replace
+
+    objective = replace(stage_two, settings=stage_two.settings.model_copy(update={"from_degraded": 1.0}))
+    batch = objective.batch([Draw(0, 0, False), Draw(1, 0, True)])
+    loss = objective.loss(objective.trained, batch, Noise(4, range(2)), 0).total
+    random = Noise(4, range(2))
+    noise, steps = random.normal(*batch.latents.shape[1:]), random.integers(1000)
+    kept = objective.parts.scheduler.alphas_cumprod[steps].view(-1, 1, 1, 1)
+    with torch.no_grad():
+        start = sdxl.encode(objective.parts.vae, batch.degraded * 2 - 1)
+        noisy = kept.sqrt() * start + (1 - kept).sqrt() * noise
+        guess = objective._predict(objective.trained, noisy, steps, batch.degraded)
+    aim = (noisy - kept.sqrt() * batch.latents) / (1 - kept).sqrt()
+    expected = ((guess - aim).square().mean((1, 2, 3)) * (1 - kept.flatten())).mean()
+    assert not torch.allclose(start, batch.latents, atol=0.01)
+    assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
 def test_only_the_controlnet_learns_and_the_down_path_keeps_nothing(stage_two: ControlNetObjective) -> None:
