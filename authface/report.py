@@ -203,7 +203,13 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(
-        version=__version__, quantity=quantity, share=share, tone=_tone, shape=_shape, bar_width=_bar_width
+        version=__version__,
+        quantity=quantity,
+        share=share,
+        tone=_tone,
+        shape=_shape,
+        bar_width=_bar_width,
+        inline=_inline,
     )
     environment.filters.update(slug=_slug, link=_link)
     return environment

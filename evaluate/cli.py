@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from authface.options import Run, command_with_run, later
+
+if TYPE_CHECKING:
+    from authface.evaluate.restoration import Evaluation
+    from authface.evaluate.settings import RestorationSettings
 
 app = typer.Typer(help="The paper's tables, on any folder of outputs.", no_args_is_help=True)
 
@@ -54,9 +58,58 @@ def synth(
 
 
 @app.command()
-def restoration() -> None:
-    """Metrics of restored faces."""
-    later("evaluate restoration")
+@command_with_run
+def restoration(
+    run: Run,
+    outputs: Annotated[
+        list[str], typer.Option("--outputs", metavar="[NAME=]DIR", help="Restored faces; again for each method.")
+    ],
+    truth: Annotated[Path | None, typer.Option(help="The clean faces, by the same names.")] = None,
+    inputs: Annotated[Path | None, typer.Option(help="The degraded faces, by the same names.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the report and of its cache.")] = Path(
+        "evaluation"
+    ),
+    metrics: Annotated[
+        str | None, typer.Option(metavar="A,B,...", help="Names of metrics; without it all that apply.")
+    ] = None,
+) -> None:
+    """Metrics of restored faces with intervals, methods compared face by face. Run again, it measures what is new."""
+    from authface.evaluate.catalogue import choose
+    from authface.evaluate.pairs import methods_of
+    from authface.evaluate.restoration import Question, evaluate
+    from authface.evaluate.settings import RestorationSettings
+
+    names = None if metrics is None else tuple(name.strip() for name in metrics.split(",") if name.strip())
+    settings = run.settings("evaluate.restoration", RestorationSettings, metrics=names)
+    question = Question(methods_of(outputs), truth, inputs, settings, run.device, run.seed, run.limit, run.workers)
+    if run.dry_run:
+        chosen = [
+            metric.name for metric in choose(settings.metrics, truth=truth is not None, inputs=inputs is not None)
+        ]
+        said = f"{', '.join(chosen)} of {', '.join(str(method.folder) for method in question.methods)}"
+        return run.console.result(said, metrics=chosen, settings=settings.model_dump(mode="json"))
+    _tell(run, evaluate(question, out, run.console), settings, out)
+
+
+def _tell(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: Path) -> None:
+    """Write the files and say the means; exit code 3 where some outputs failed."""
+    from authface.errors import one_line
+    from authface.evaluate.page import write_report
+    from authface.evaluate.tables import differences_table, means_table, text_table, write_tables
+
+    write_tables(evaluation, out)
+    page = write_report(evaluation, settings, out)
+    parts = [text_table(*means_table(evaluation))]
+    if evaluation.differences:
+        parts.append(text_table(*differences_table(evaluation)))
+    parts.append(f"report: {one_line(page)}")
+    read_again = evaluation.measured.read_again
+    run.console.result(
+        "\n\n".join(parts), **evaluation.as_json(), read_again=read_again, report=str(page), out=str(out)
+    )
+    if evaluation.failed:
+        run.console.log(f"{evaluation.failed} outputs failed: {one_line(page)} says why")
+        raise typer.Exit(3)
 
 
 @app.command()

@@ -33,12 +33,12 @@ RUN_COMMANDS = {
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
-    "estimate train prior", "estimate train controlnet", "evaluate synth",
+    "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
 }  # fmt: skip
 LATER = {
     "app": [], "doctor": [],
     "models list": [], "models pull": ["sdxl"], "models verify": [],
-    "evaluate restoration": [], "evaluate prior": [], "evaluate runtime": [], "evaluate table": ["1"],
+    "evaluate prior": [], "evaluate runtime": [], "evaluate table": ["1"],
     "evaluate ab": [],
 }  # fmt: skip
 

@@ -1,0 +1,126 @@
+"""Inception features of a set of images, as BasicSR and as clean-fid make them, and FID to published statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError, one_line
+from authface.evaluate.frechet import Moments, frechet_distance
+from authface.evaluate.learned import as_tensor, loading
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+LENGTH = 2048
+SIDE = 299
+BATCH = 8
+
+
+class Inception:
+    """FID's Inception-v3 (pool3, the TensorFlow weights of 2015 with their odd pooling), pyiqa's copy of it."""
+
+    def __init__(self, metric: str, device: torch.device) -> None:
+        self._clean = metric == "fid_ffhq_clean"
+        self._device = device
+        with loading(metric):
+            from pyiqa.archs.inception import InceptionV3
+
+            self._network: Any = InceptionV3(output_blocks=[3]).to(device).eval()
+
+    def __call__(self, images: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """(n, 2048) features of n images, each (h, w, 3) uint8 RGB."""
+        import torch
+
+        prepare = clean_input if self._clean else basicsr_input
+        with torch.inference_mode():
+            seen = torch.cat([prepare(rgb).to(self._device) for rgb in images])
+            features = self._network(seen, False, False)[0]
+        array: NDArray[np.float32] = features.reshape(len(images), LENGTH).float().cpu().numpy()
+        return array
+
+
+def basicsr_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """(1, 3, 299, 299) in -1..1, bilinear and not antialiased, as ``calculate_fid_folder`` of BasicSR."""
+    import torch
+    from torch.nn import functional
+
+    seen = (as_tensor(rgb, torch.device("cpu")) - 0.5) / 0.5
+    return functional.interpolate(seen, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
+
+
+def clean_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
+    """(1, 3, 299, 299): Pillow's antialiased bicubic on each channel in floats, then (x - 128) / 128, as clean-fid."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    def resized(channel: NDArray[np.float32]) -> NDArray[np.float32]:
+        return np.asarray(Image.fromarray(channel).resize((SIDE, SIDE), Image.Resampling.BICUBIC)).clip(0, 255)
+
+    planes = np.stack([resized(np.ascontiguousarray(rgb[..., c], np.float32)) for c in range(3)])
+    return (torch.from_numpy(planes)[None] - 128) / 128
+
+
+def statistics(metric: str, path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean (2048,) and covariance (2048, 2048) of a reference set. Raises AuthfaceError for a file without them."""
+    import numpy as np
+
+    try:
+        if metric == "fid_ffhq_clean":
+            with np.load(path) as held:
+                mean, covariance = held["mu"], held["sigma"]
+        else:
+            mean, covariance = _load_arrays(path, "mean", "cov")
+        mean, covariance = np.asarray(mean, np.float64).reshape(-1), np.asarray(covariance, np.float64)
+    except Exception as error:  # a wrong file fails in whatever way its reader does
+        why = one_line(f"{type(error).__name__}: {error}", 120)
+        raise AuthfaceError(f"{metric} is not measured: {one_line(path)} holds no statistics ({why})") from error
+    if mean.shape != (LENGTH,) or covariance.shape != (LENGTH, LENGTH):
+        raise AuthfaceError(
+            f"{metric} is not measured: {one_line(path)} has a mean of {mean.shape} and a covariance of "
+            f"{covariance.shape}; {LENGTH} features are needed"
+        )
+    return mean, covariance
+
+
+def _load_arrays(path: Path, *names: str) -> list[NDArray[np.float64]]:
+    """Arrays of a file that torch saved, without running what else a pickle could hold."""
+    import codecs
+
+    import numpy as np
+    import torch
+    from numpy._core.multiarray import _reconstruct, scalar
+
+    allowed: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), codecs.encode]
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        allowed += [(_reconstruct, f"{module}._reconstruct"), (scalar, f"{module}.scalar")]
+    with torch.serialization.safe_globals(allowed):
+        held = torch.load(path, map_location="cpu", weights_only=True)
+    return [np.asarray(held[name], np.float64) for name in names]
+
+
+def fid(
+    inception: Inception,
+    images: Iterable[NDArray[np.uint8]],
+    reference: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[float, int]:
+    """Fréchet distance of a set to the reference, and how many images it has; a few are in memory at a time.
+
+    Raises AuthfaceError for fewer than two images.
+    """
+    moments = Moments(LENGTH)
+    batch: list[NDArray[np.uint8]] = []
+    for image in images:
+        batch.append(image)
+        if len(batch) == BATCH:
+            moments.add(inception(batch))
+            batch = []
+    if batch:
+        moments.add(inception(batch))
+    if moments.count < 2:
+        raise AuthfaceError(f"FID needs 2 images or more, there are {moments.count}")
+    return frechet_distance((moments.mean, moments.covariance), reference), moments.count

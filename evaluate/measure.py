@@ -1,0 +1,177 @@
+"""Values of single images: what was measured before is read again, the rest is measured and kept at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError, one_line
+from authface.evaluate import cache, learned
+from authface.evaluate.cache import Values
+from authface.evaluate.catalogue import BY_NAME, Metric
+from authface.evaluate.pairs import Pair
+from authface.evaluate.weights import Weights, sha256s
+from authface.evaluate.works import Job, LearnedWork, PlainWork, Result, plain_version
+from authface.workers import inline, processes
+
+if TYPE_CHECKING:
+    import torch
+
+    from authface.console import Console
+
+_CHUNK = 8
+_INLINE = 24
+"""Below this many outputs a worker process costs more to start than it saves."""
+Engine = Callable[[Any, Iterator[list[Job]]], Iterator[tuple[int, list[Result]]]]
+
+
+@dataclass
+class Outcome:
+    """All that is known of one output."""
+
+    pair: Pair
+    contents: dict[str, str]
+    """sha256 of `output`, `truth` and `input`, as far as they are there."""
+    values: dict[str, float] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    """Why single metrics have no value, such as ``no_face``."""
+    reason: str = ""
+    """Why there is no value at all: `size`, `truncated`, ..."""
+    detail: str = ""
+
+
+@dataclass
+class Measured:
+    """Outcomes by method and name, and the metrics that could not be measured, each with one line."""
+
+    outcomes: dict[tuple[str, str], Outcome]
+    unmeasured: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    """Code and networks behind each metric that was measured."""
+    weights: dict[str, str] = field(default_factory=dict)
+    """Name and sha256 of every network's file."""
+    read_again: int = 0
+    """Values that were measured by an earlier run."""
+
+
+def hashed(pairs: Sequence[Pair], console: Console) -> Measured:
+    """The pairs with the sha256 of their files; a file that cannot be read is an outcome with its reason."""
+    known: dict[Path, str] = {}
+    outcomes = {}
+    with console.progress("read", len(pairs), "outputs") as tick:
+        for pair in pairs:
+            outcome = Outcome(pair, {})
+            files = {"output": pair.output, "truth": pair.truth, "input": pair.input}
+            for role, path in files.items():
+                if path is None:
+                    continue
+                try:
+                    known[path] = known.get(path) or _sha256(path)
+                    outcome.contents[role] = known[path]
+                except OSError as error:
+                    outcome.reason, outcome.detail = "unreadable", f"{role} {one_line(path)}: {error.strerror}"
+            outcomes[pair.method, pair.name] = outcome
+            tick()
+    return Measured(outcomes)
+
+
+def measure_plain(
+    measured: Measured, metrics: Sequence[Metric], min_score: float, values: Values, console: Console, workers: int
+) -> None:
+    """Pixels and faces, in `workers` processes."""
+    kinds = {metric.kind for metric in metrics}
+    for kind in ("pixels", "faces"):
+        version, files = plain_version(kind, min_score) if kind in kinds else ("", {})
+        measured.weights |= files
+        measured.versions |= {metric.name: version for metric in metrics if metric.kind == kind}
+    jobs = _jobs(measured, metrics, values)
+    engine: Engine = inline if workers == 1 or len(jobs) < _INLINE else partial(processes, workers=workers)
+    _run(measured, PlainWork(min_score), jobs, engine, values, ("pixels and faces", console))
+
+
+def measure_learned(
+    measured: Measured,
+    metrics: Sequence[Metric],
+    device: Callable[[], torch.device],
+    weights: Weights,
+    values: Values,
+    console: Console,
+) -> None:
+    """Networks one after the other, on `device`; one whose weights are missing is said in a line, and left out."""
+    for metric in metrics:
+        try:
+            files = sha256s(weights.ensure(metric.name))
+            version = " ".join([learned.code_version(), device().type, *sorted(files.values())])
+            measured.versions[metric.name] = version
+            jobs = _jobs(measured, [metric], values)
+            if jobs:
+                work = LearnedWork(metric, device())
+                _run(measured, work, jobs, inline, values, (metric.name, console))
+            measured.weights |= files
+        except AuthfaceError as error:
+            measured.unmeasured[metric.name] = str(error)
+            measured.versions.pop(metric.name, None)
+            console.log(str(error))
+
+
+def key_of(outcome: Outcome, metric: Metric, version: str) -> str:
+    """What the value of a metric of an output is kept under."""
+    reference = {"truth": "truth", "inputs": "input"}.get(metric.needs, "")
+    return cache.key(metric.name, version, outcome.contents["output"], outcome.contents.get(reference, ""))
+
+
+def _jobs(measured: Measured, metrics: Sequence[Metric], values: Values) -> list[Job]:
+    """What is left to measure; values of earlier runs are taken."""
+    jobs = []
+    for outcome in measured.outcomes.values():
+        if outcome.reason:
+            continue
+        wanted = []
+        for metric in metrics:
+            value = values.get(key_of(outcome, metric, measured.versions[metric.name]))
+            if value is None:
+                wanted.append(metric.name)
+            else:
+                outcome.values[metric.name] = value
+                measured.read_again += 1
+        if wanted:
+            jobs.append(Job(outcome.pair, outcome.contents, tuple(wanted)))
+    return jobs
+
+
+def _run(
+    measured: Measured, work: Any, jobs: Sequence[Job], engine: Engine, values: Values, said: tuple[str, Console]
+) -> None:
+    title, console = said
+    if not jobs:
+        return
+    chunks = iter([list(jobs[at : at + _CHUNK]) for at in range(0, len(jobs), _CHUNK)])
+    with console.progress(title, len(jobs), "outputs") as tick:
+        for done, results in engine(work, chunks):
+            kept: list[tuple[str, float]] = []
+            for result in results:
+                outcome = measured.outcomes[result.method, result.name]
+                kept += _take(outcome, result, measured.versions)
+            values.put(kept)
+            tick(done)
+
+
+def _take(outcome: Outcome, result: Result, versions: Mapping[str, str]) -> list[tuple[str, float]]:
+    """Put a result into its outcome; the values to keep, by key."""
+    if result.reason:
+        outcome.reason, outcome.detail = result.reason, result.detail
+        outcome.values.clear()
+        outcome.problems.clear()
+        return []
+    outcome.values |= result.values
+    outcome.problems |= result.problems
+    return [(key_of(outcome, BY_NAME[name], versions[name]), value) for name, value in result.values.items()]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,161 @@
+"""`authface evaluate restoration`: outputs of one or several methods in, figures and how sure they are out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError, one_line
+from authface.evaluate.cache import Values
+from authface.evaluate.catalogue import Metric, choose
+from authface.evaluate.measure import Measured, hashed, measure_learned, measure_plain
+from authface.evaluate.pairs import Method, images_by_name, pair
+from authface.evaluate.protocol import device_name, protocol
+from authface.evaluate.sets import Sets, measure_sets
+from authface.evaluate.settings import RestorationSettings
+from authface.evaluate.statistics import Difference, Mean, difference, mean_of
+from authface.evaluate.weights import Weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from authface.console import Console
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be measured of what."""
+
+    methods: Sequence[Method]
+    truth: Path | None
+    inputs: Path | None
+    settings: RestorationSettings
+    device: str = "cpu"
+    seed: int = 0
+    limit: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The answer."""
+
+    methods: list[Method]
+    metrics: list[Metric]
+    """Of single images, those with at least one value."""
+    means: dict[str, dict[str, Mean]]
+    """By method and metric."""
+    sets: Sets
+    differences: list[Difference]
+    """Of every two methods, over the faces both have a value for."""
+    measured: Measured
+    protocol: dict[str, Any]
+
+    @property
+    def failed(self) -> int:
+        """Outputs without any value."""
+        return sum(bool(outcome.reason) for outcome in self.measured.outcomes.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json`` and the file."""
+        return {
+            "means": {
+                method: {name: asdict(mean) for name, mean in means.items()} for method, means in self.means.items()
+            },
+            "sets": {
+                method: {name: asdict(value) for name, value in sets.items()} for method, sets in self.sets.items()
+            },
+            "differences": [asdict(found) for found in self.differences],
+            "unmeasured": self.measured.unmeasured,
+            "failed": [
+                {"method": o.pair.method, "name": o.pair.name, "reason": o.reason, "detail": o.detail}
+                for o in self.measured.outcomes.values()
+                if o.reason
+            ],
+            "protocol": self.protocol,
+        }
+
+
+def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
+    """Measure what is asked; values go into a cache in `folder`, and are read from it.
+
+    Raises UsageError where names do not pair or a metric cannot be asked for, AuthfaceError where nothing was measured.
+    """
+    settings = question.settings
+    metrics = choose(settings.metrics, truth=question.truth is not None, inputs=question.inputs is not None)
+    outputs = {method.name: images_by_name(method.folder, "outputs") for method in question.methods}
+    truth = images_by_name(question.truth, "truth") if question.truth is not None else None
+    inputs = images_by_name(question.inputs, "inputs") if question.inputs is not None else None
+    measured = hashed(pair(outputs, truth, inputs, question.limit), console)
+    device = functools.cache(functools.partial(_device, question.device))
+    with Values(folder) as values:
+        plain = [metric for metric in metrics if metric.kind in {"pixels", "faces"}]
+        measure_plain(measured, plain, settings.min_score, values, console, question.workers)
+        weights = Weights(console.log)
+        learned = [metric for metric in metrics if metric.kind == "learned"]
+        measure_learned(measured, learned, device, weights, values, console)
+        whole = [metric for metric in metrics if metric.kind == "set"]
+        names = [method.name for method in question.methods]
+        sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)
+    return _concluded(question, metrics, measured, sets, str(device()) if device.cache_info().currsize else "cpu")
+
+
+def _device(name: str) -> torch.device:
+    from authface.models import pick_device
+
+    return pick_device(name)
+
+
+def _concluded(
+    question: Question, metrics: Sequence[Metric], measured: Measured, sets: Sets, device: str
+) -> Evaluation:
+    seed, resamples = question.seed, question.settings.resamples
+    per_image = [metric for metric in metrics if metric.kind != "set"]
+    columns = {
+        (method.name, metric.name): _column(measured, method.name, metric.name)
+        for method in question.methods
+        for metric in per_image
+    }
+    if not any(columns.values()) and not any(sets.values()):
+        raise AuthfaceError(f"nothing was measured: {_why(measured)}")
+    means: dict[str, dict[str, Mean]] = {method.name: {} for method in question.methods}
+    for (method_name, metric_name), column in columns.items():
+        if column:
+            means[method_name][metric_name] = mean_of(list(column.values()), seed, resamples)
+    differences = []
+    for metric in per_image:
+        for first, second in combinations([method.name for method in question.methods], 2):
+            one, two = columns[first, metric.name], columns[second, metric.name]
+            if both := [name for name in one if name in two]:
+                pairs = (first, [one[name] for name in both]), (second, [two[name] for name in both])
+                differences.append(
+                    difference(*pairs, metric.name, lower_better=metric.lower_better, seed=seed, resamples=resamples)
+                )
+    there = [metric for metric in per_image if any(metric.name in found for found in means.values())]
+    said = protocol(
+        question.methods, question.truth, question.inputs, measured, question.settings, seed, device_name(device)
+    )
+    return Evaluation(list(question.methods), there, means, sets, differences, measured, said)
+
+
+def _column(measured: Measured, method: str, metric: str) -> dict[str, float]:
+    """Values of one metric of one method by name, without those that are not there."""
+    return {
+        name: outcome.values[metric]
+        for (by, name), outcome in measured.outcomes.items()
+        if by == method and metric in outcome.values
+    }
+
+
+def _why(measured: Measured) -> str:
+    for outcome in measured.outcomes.values():
+        if outcome.reason:
+            return one_line(f"{outcome.pair.output.name}: {outcome.reason}: {outcome.detail}")
+    if measured.unmeasured:
+        return "; ".join(measured.unmeasured.values())
+    problems = [said for outcome in measured.outcomes.values() for said in outcome.problems.values()]
+    return problems[0] if problems else "no metric applies"
