@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from authface.console import Console
 
-MOST_SHARE = 1e3
-"""Which the adaptive scale of the discriminator's verdict does not exceed."""
 MEASURED = 256
 """Faces that the scale of the latents is measured on."""
 
@@ -99,13 +97,7 @@ class AutoencoderObjective:
         parts = {"rebuilt": rebuilt, "adversarial": lead, "critic": critic}
         if step < self.settings.critic_start:
             return Loss(rebuilt + self.settings.moments * pull, critic, parts)
-        return Loss(rebuilt + self._share(rebuilt, lead) * lead + self.settings.moments * pull, critic, parts)
-
-    def _share(self, rebuilt: torch.Tensor, lead: torch.Tensor) -> float:
-        """What scales the verdict, so that its gradient at the decoder's last layer is `adversarial` of the other's."""
-        last = self.trained.vae.decoder.conv_out.weight
-        norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (rebuilt, lead)]
-        return min(MOST_SHARE, self.settings.adversarial * norms[0] / max(norms[1], 1e-12))
+        return Loss(rebuilt + self.settings.adversarial * lead + self.settings.moments * pull, critic, parts)
 
     def picture(self) -> Drawn:
         """Rows of clean | reconstructed."""

@@ -93,11 +93,11 @@ class AutoencoderSettings(TrainSettings):
     decoder_only: bool = False
     """Leave the encoder as it is: what was trained on its latents stays right."""
     adversarial: float = Field(default=0, ge=0)
-    """Above 0: a discriminator of patches asks for real texture, its gradient at the decoder's last layer this share
-    of the reconstruction's (VQGAN's adaptive weight, Esser et al. 2021). Pixels alone give a smooth image."""
+    """Weight of the verdict of a discriminator of patches, which asks for real texture: pixels alone give a smooth
+    image; 0 is without. Not VQGAN's adaptive weight: that grows where the discriminator has nothing to say."""
     critic_lr: float = Field(default=2e-3, gt=0)
     """Learning rate of that discriminator."""
-    critic_start: int = Field(default=100, ge=0)
+    critic_start: int = Field(default=200, ge=0)
     """Steps in which it learns before it is listened to."""
 
     @model_validator(mode="after")
