@@ -124,9 +124,11 @@ def loss_target(
     sqrt(1 - abar) where the scheduler's config says so. `noisy` need not be made from `clean`.
     """
     kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].float().view(-1, 1, 1, 1)
+    aim: torch.Tensor = noisy.float() - kept.sqrt() * clean.float()
     if scheduler.config.prediction_type == "v_prediction":
-        return (kept.sqrt() * noisy.float() - clean.float()) / (1 - kept).sqrt()
-    return (noisy.float() - kept.sqrt() * clean.float()) / (1 - kept).sqrt()
+        aim = kept.sqrt() * noisy.float() - clean.float()
+    aim = aim / (1 - kept).sqrt()
+    return aim
 
 
 def square_error(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,9 @@ def restore(
         typer.Option("-o", "--out", help="A folder, or a file for one image; else NAME.restored.EXT beside each."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
+    preset: Annotated[str | None, typer.Option(help="quality, fast, or official: the release's settings.")] = None,
     fidelity: Annotated[
-        float | None, typer.Option(help="0 trusts the face prior, 1 the input; 0.5 as trained.")
+        float | None, typer.Option(help="0 trusts the face prior, 1 the input; 0.5 is the preset as it is.")
     ] = None,
     faces: Annotated[
         str | None, typer.Option(help="all, largest, a number N, or X,Y,W,H: those with their middle there.")
@@ -44,7 +45,7 @@ def restore(
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
-    given = {"faces": faces, "min_identity": min_identity}
+    given = {"preset": preset, "faces": faces, "min_identity": min_identity}
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
     jobs = jobs_of(images, out, settings.format, run.limit)
     if run.dry_run:

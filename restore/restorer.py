@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from authface.models import BASE, BUILTIN, ModelSource, fetch, load, pick_device, resolve
+from authface.restore.presets import FILE
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
@@ -30,8 +31,13 @@ class Restorer(Protocol):
         """Side of the crops it takes and gives, pixels."""
         ...
 
-    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
-        """Restored (n, size, size, 3) uint8 RGB crops; each depends on its own crop and seed only."""
+    def restore(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
+    ) -> NDArray[np.uint8]:
+        """Restored (n, size, size, 3) uint8 RGB crops; each depends on its own crop and seed only.
+
+        `fidelity` 0..1 is that of the settings unless given.
+        """
         ...
 
 
@@ -41,7 +47,9 @@ class Identity:
 
     size: int = PAPER_SIZE
 
-    def restore(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> NDArray[np.uint8]:
+    def restore(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
+    ) -> NDArray[np.uint8]:
         """The crops as they are."""
         return crops
 
@@ -68,7 +76,8 @@ def find_weights(name: str) -> Weights:
     source = resolve(name)
     folder = fetch(source, PARTS)
     digest = hashlib.sha256()
-    for file in sorted(path for part in PARTS for path in (folder / part).glob("*") if path.is_file()):
+    files = [path for part in PARTS for path in (folder / part).glob("*")]
+    for file in sorted(path for path in (*files, folder / FILE) if path.is_file()):
         facts = file.stat()
         digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
     return Weights(source, digest.hexdigest())
@@ -81,17 +90,19 @@ def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str)
     """
     import torch
 
-    from authface.restore.sampler import DiffusionRestorer, sampling_of
+    from authface.restore.presets import preset_of
+    from authface.restore.sampler import DiffusionRestorer, chosen, sampling_of
     from authface.sdxl import encode_prompts
 
     device = pick_device(device_name)
+    preset = chosen(settings, preset_of(settings.preset, fetch(weights.source, PARTS)))
     encoders = load(weights.source, TEXT_PARTS, "cpu", torch.float32)
-    text = encode_prompts(encoders, [settings.prompt, settings.negative_prompt])
+    text = encode_prompts(encoders, [preset.prompt, preset.negative_prompt])
     del encoders
     parts = load(weights.source, ("unet", "controlnet", "vae", "scheduler"), device, pick_dtype(settings.dtype, device))
     factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
     size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
-    return DiffusionRestorer(parts, text, sampling_of(settings), size)
+    return DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

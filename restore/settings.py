@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from authface.recipe import Settings
 from authface.restore.choice import face_rule
+from authface.restore.presets import PresetName, Scheduler
 
 
 class RestoreSettings(Settings):
@@ -13,18 +14,22 @@ class RestoreSettings(Settings):
 
     model: str = "tiny"
     """A model's name, a folder in diffusers layout, or `identity`: faces stay as they are, a check of the rest."""
+    preset: PresetName = "quality"
+    """How faces are denoised: `quality`, `fast`, or `official`, the released inference's settings."""
     fidelity: float = Field(0.5, ge=0, le=1)
-    """0 trusts the face prior, 1 the input; 0.5 is the ControlNet as trained. Its scale is 0.5 + fidelity."""
-    steps: int = Field(12, ge=1, le=1000)
-    """Denoising steps. The paper takes 50 with `ddpm`; the multistep solvers need far fewer."""
-    scheduler: Literal["dpm++", "ddim", "euler", "ddpm"] = "dpm++"
-    """Sampler. `ddpm` takes the model's own schedule, as the released inference does."""
-    prompt: str = ""
+    """0 trusts the face prior, 1 the input; 0.5 is the preset as it is. Above it denoising begins with less noise on
+    the photo's own latents, below it with more, and the ControlNet is heard less."""
+    steps: int | None = Field(None, ge=1, le=1000)
+    """Denoising steps; None takes the preset's, as for all that follow."""
+    scheduler: Scheduler | None = None
+    strength: float | None = Field(None, gt=0, le=1)
+    """Where denoising begins: 1 is pure noise, less the photo's own latents with less noise."""
+    guidance: float | None = Field(None, ge=0, le=30)
+    """Classifier-free guidance; 1 and less is without, at half the cost."""
+    prompt: str | None = None
     """What the model is told; it is trained with the empty prompt."""
-    negative_prompt: str = ""
+    negative_prompt: str | None = None
     """What guidance leads away from."""
-    guidance: float = Field(1, ge=0, le=30)
-    """Classifier-free guidance; 1 and less is without, at half the cost. The released inference takes 8."""
     size: int | None = Field(None, ge=64, le=2048, multiple_of=8)
     """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
@@ -46,6 +51,8 @@ class RestoreSettings(Settings):
     place the crop: dlib loses its way on small, turned and covered faces."""
     format: Literal["same", "jpeg", "png", "webp", "tiff"] = "same"
     """Of the output. `same` keeps the input's; what is only read (BMP, GIF, HEIC, AVIF) becomes PNG."""
+    quality: int = Field(0, ge=0, le=100)
+    """Of JPEG and WebP. 0 keeps a JPEG's own tables and subsampling where they are of quality 90 and more, else 95."""
     guard: bool = True
     """Measure each restored face against its input: identity, landmarks, colours; 0.13 s a face."""
     min_identity: float = Field(0, ge=0, le=1)

@@ -66,6 +66,90 @@ def test_the_loop_gives_what_the_stock_pipeline_gives(
     assert levels_apart(given, np.rint(expected * 255).astype(int)) <= 1
 
 
+@pytest.mark.parametrize("scheduler", ["ddpm", "dpm++", "unipc", "ddim", "euler"])
+def test_begun_from_the_photo_it_is_the_stock_image_to_image_pipeline(
+    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray, scheduler: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    from diffusers import ControlNetModel, StableDiffusionXLControlNetImg2ImgPipeline
+    from diffusers.pipelines.controlnet import pipeline_controlnet_sd_xl_img2img as stock
+
+    # The stock pipeline draws from the encoder's posterior; here it is its mean, as in training.
+    monkeypatch.setattr(stock, "retrieve_latents", lambda encoded, generator=None: encoded.latent_dist.mode())
+    pipeline = StableDiffusionXLControlNetImg2ImgPipeline.from_pretrained(
+        family, controlnet=ControlNetModel.from_pretrained(family / "controlnet"), add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.scheduler = sampler.make_scheduler(scheduler, pipeline.scheduler.config)
+    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
+    expected = pipeline(
+        prompt=[""] * 3, image=pixels, control_image=pixels, strength=0.5, num_inference_steps=6, guidance_scale=1.0,
+        controlnet_conditioning_scale=1.0, generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
+        height=64, width=64, output_type="np",
+    ).images  # fmt: skip
+    given = make(scheduler=scheduler, strength=0.5).restore(crops, SEEDS)
+    assert levels_apart(given, np.rint(expected * 255).astype(int)) <= 1
+
+
+def test_the_official_preset_is_one_stream_of_noise(
+    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray
+) -> None:
+    """50 steps of DDPM at guidance 8 from one generator of seed 123 over all the faces, in batches of 6."""
+    from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
+
+    from authface.restore.presets import PRESETS
+
+    official = PRESETS["official"]
+    pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(
+        family, controlnet=ControlNetModel.from_pretrained(family / "controlnet"), add_watermarker=False
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    faces = np.concatenate([crops, crops[::-1], crops[:1]])
+    generator, expected = torch.Generator().manual_seed(123), []
+    for some in (faces[:6], faces[6:]):
+        expected.append(
+            pipeline(
+                prompt=[official.prompt] * len(some), negative_prompt=[official.negative_prompt] * len(some),
+                image=torch.from_numpy(some).permute(0, 3, 1, 2).float() / 255, num_inference_steps=50,
+                guidance_scale=8.0, generator=generator, height=64, width=64, output_type="np",
+            ).images
+        )  # fmt: skip
+    given = make(preset="official", steps=None).restore(faces, list(range(7)))
+    assert levels_apart(given, np.rint(np.concatenate(expected) * 255).astype(int)) <= 1
+
+
+def test_the_condition_is_embedded_once(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    model = make(guidance=3, steps=4)
+    assert isinstance(model, sampler.DiffusionRestorer)
+    seen: list[int] = []
+    embedding = model.controlnet.controlnet_cond_embedding
+    embedding.register_forward_hook(lambda module, given, made: seen.append(len(made)))
+    model.restore(crops, SEEDS)
+    assert seen == [3] and model.controlnet.controlnet_cond_embedding is embedding
+
+
+def test_a_family_brings_its_presets(family: Path, tmp_path: Path) -> None:
+    from authface.restore.presets import PRESETS, preset_of
+
+    (tmp_path / "presets.toml").write_text('[fast]\nscheduler = "ddim"\nsteps = 2\nstrength = 0.4\n')
+    assert preset_of("fast", tmp_path).strength == 0.4
+    assert preset_of("quality", tmp_path) == PRESETS["quality"] and preset_of("fast", family) == PRESETS["fast"]
+    before = restorer.find_weights(str(family)).digest
+    copy = tmp_path / "copy"
+    shutil.copytree(family, copy, copy_function=shutil.copy2)
+    assert restorer.find_weights(str(copy)).digest == before
+    (copy / "presets.toml").write_text("[fast]\nsteps = 0\n")
+    assert restorer.find_weights(str(copy)).digest != before
+    with pytest.raises(AuthfaceError, match="no table of presets"):
+        preset_of("fast", copy)
+
+
+def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    model = make(strength=0.8, steps=4)
+    far = [np.abs(model.restore(crops, SEEDS, fidelity=f).astype(int) - crops).mean() for f in (0.0, 0.5, 1.0)]
+    assert far[2] < far[1] <= far[0] * 1.05
+
+
 def test_a_result_depends_on_its_own_crop_and_seed_only(
     make: Callable[..., restorer.Restorer], crops: np.ndarray
 ) -> None:

@@ -1,0 +1,70 @@
+"""Ways to sample under one name: the release's own, and ours for quality and for speed."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from authface.errors import AuthfaceError, one_line
+from authface.recipe import Settings
+
+PresetName = Literal["quality", "fast", "official"]
+Scheduler = Literal["dpm++", "unipc", "lcm", "ddim", "euler", "ddpm"]
+
+FILE = "presets.toml"
+"""In a family's folder: its own tables `quality` and `fast`, where it was measured to need others."""
+
+
+class Preset(Settings):
+    """How a face is denoised."""
+
+    scheduler: Scheduler = "dpm++"
+    """Sampler. `ddpm` takes the model's own spacing of steps, as the released inference does."""
+    steps: int = Field(default=12, ge=1, le=1000)
+    """Denoising steps."""
+    guidance: float = Field(default=1, ge=0, le=30)
+    """Classifier-free guidance; 1 and less is without, at half the cost."""
+    strength: float = Field(default=1, gt=0, le=1)
+    """Where denoising begins: 1 is pure noise, as the release does; below, the photo's own latents with so much of the
+    schedule's noise, as image-to-image pipelines do."""
+    prompt: str = ""
+    negative_prompt: str = ""
+    shared_seed: int | None = None
+    """One generator for all faces of a run, in their order, where the release has it; else each face has its own."""
+    batch: int | None = Field(default=None, ge=1, le=256)
+    """Faces at a time, where results depend on it."""
+
+
+PRESETS: dict[PresetName, Preset] = {
+    "quality": Preset(scheduler="dpm++", steps=20),
+    "fast": Preset(scheduler="unipc", steps=5),
+    # Steps, guidance, seed and batch of the released script. Its two prompts are lists of tags; these say the same.
+    "official": Preset(
+        scheduler="ddpm", steps=50, guidance=8, shared_seed=123, batch=6,
+        prompt="realistic close-up portrait, extremely detailed, cinematic light, high contrast, full-frame camera, "
+        "ultra HD, skin pores, sharp, no deformation",
+        negative_prompt="unreal face, asymmetric eyes, painting, cartoon, 3D render, blur, low quality, "
+        "JPEG artefacts, over-smoothed, deformed",
+    ),
+}  # fmt: skip
+
+
+def preset_of(name: PresetName, folder: Path) -> Preset:
+    """The preset `name` for the family in `folder`, which may bring its own. Raises AuthfaceError where it is wrong.
+
+    `official` is what it is for every family.
+    """
+    path = folder / FILE
+    if name == "official" or not path.is_file():
+        return PRESETS[name]
+    try:
+        tables = tomllib.loads(path.read_text("utf-8"))
+        own = {key: Preset(**table) for key, table in tables.items() if key in PRESETS}
+    except (OSError, ValueError, TypeError, ValidationError) as error:
+        raise AuthfaceError(
+            f"{one_line(path)} is no table of presets ({one_line(error, 120)}): get it again"
+        ) from error
+    return own.get(name, PRESETS[name])
