@@ -1,4 +1,4 @@
-"""Decode images safely and save them: EXIF turn, ICC to sRGB, alpha, 16 bit, CMYK, size bombs."""
+"""Decode images safely: EXIF turn, ICC to sRGB, alpha, 16 bit, CMYK, size bombs. `authface.encode` saves them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ import functools
 import io
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from authface.carried import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
+from authface.deep import is_deep, read_deep, to_8_bits
 from authface.errors import ImageError, one_line
 from authface.files import is_local
+from authface.png import kept
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,32 +38,22 @@ EXTENSIONS = {
 MAX_PIXELS = 178_000_000
 """Largest photo that is decoded, in pixels: Pillow refuses 179 MP and more; the largest single frames have 151 MP."""
 
-_plugins = threading.Lock()
+PNG_GREY_ALPHA = 4
+"""Colour type in IHDR (PNG 11.2.2); Pillow spreads it to RGB where it has 16 bits."""
 
-_SAVE_OPTIONS: dict[str, dict[str, Any]] = {
-    "JPEG": {"quality": 95, "subsampling": 0},
-    "WEBP": {"quality": 95, "method": 4},
-    "PNG": {"compress_level": 4},
-    "TIFF": {"compression": "tiff_lzw"},
-}
+_plugins = threading.Lock()
 
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 """Formats whose further frames are an animation; those of MPO and TIFF are depth maps, thumbnails, pages."""
 
-_JPEG_SEGMENT = 65533
-"""Longest EXIF block of a JPEG, bytes: a segment's length has 16 bits and counts itself."""
-
-_LAYOUT_TAGS = frozenset((*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, *range(322, 326), 338, 339, 347))
-"""TIFF tags of size, compression, strips and tiles: true of the file that was read, not of the one written."""
-
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright 8-bit sRGB photo and what a faithful save needs.
+    """An upright 8-bit photo and what a faithful save needs (`authface.encode`).
 
-    `rgb` is (height, width, 3) uint8, `alpha` (height, width) uint8 or None. `icc` is the profile the
-    file carried (the pixels are already converted to sRGB), `exif` its EXIF block with the orientation
-    reset to 1, `grey` whether the file stored a single channel.
+    `rgb` is (height, width, 3) uint8, `alpha` (height, width) uint8 or None. `icc` is the profile that is true of the
+    pixels: none where they were converted to sRGB. `exif` is the EXIF block with the orientation reset to 1, `grey`
+    says whether the file stored a single channel. Pixels of 16 bits are read where `decode` is asked for them.
     """
 
     rgb: NDArray[np.uint8]
@@ -69,6 +62,17 @@ class Decoded:
     grey: bool
     exif: bytes
     icc: bytes
+    mode: str = ""
+    """Pillow's name of how the file stores its pixels, such as `RGB`, `L`, `CMYK`."""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+    deep: NDArray[np.uint16] | None = None
+    """(height, width, 3) of a PNG or TIFF of 16 bits a channel; `rgb` is then its nearest 8 bits."""
+    deep_alpha: NDArray[np.uint16] | None = None
+    jpeg: JpegStyle | None = None
+    lossless_webp: bool = False
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Of a PNG whose colours were not converted: what they mean (gamma and the like), and its texts."""
 
 
 def sniff(data: bytes) -> bool:
@@ -80,13 +84,31 @@ def sniff(data: bytes) -> bool:
     return True
 
 
-def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, deep: bool = False) -> Decoded:
     """Decode an encoded still image.
 
-    `to_srgb=False` leaves RGB pixels in the file's own colour space, for a caller that writes the profile
-    back. Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`).
+    `to_srgb=False` leaves RGB and grey pixels in the file's own colour space, for a caller that writes the profile
+    back; CMYK always becomes sRGB. `deep=True` reads the 16 bits of a PNG or TIFF besides.
+    Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`).
     """
-    return _normalise(_open(data, max_pixels), to_srgb)
+    image = _open(data, max_pixels)
+    orientation = orientation_of(image) if deep else 1
+    decoded = _normalise(image, to_srgb)
+    if decoded.format == "WEBP":
+        decoded = replace(decoded, lossless_webp=b"VP8L" in data[12:64])
+    if to_srgb:
+        return decoded
+    if decoded.format == "PNG":
+        decoded = replace(decoded, png_chunks=kept(data), grey=decoded.grey or data[25] == PNG_GREY_ALPHA)
+    return _deepened(decoded, data, orientation) if deep and is_deep(data) else decoded
+
+
+def _deepened(decoded: Decoded, data: bytes, orientation: int) -> Decoded:
+    read = read_deep(data, orientation, decoded.rgb)
+    if read is None:
+        return decoded
+    alpha = read[1] if decoded.alpha is not None else None
+    return replace(decoded, rgb=to_8_bits(read[0]), deep=read[0], deep_alpha=alpha)
 
 
 def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_bytes: int = 1 << 30) -> Decoded:
@@ -152,39 +174,6 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])[1])
 
 
-def encode(decoded: Decoded, rgb: NDArray[np.uint8], format: str) -> bytes:
-    """`rgb` in `format` with the alpha, EXIF, profile and greyness of `decoded`.
-
-    `format` is ``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``; JPEG and WebP are written at quality 95. JPEG has no
-    alpha, which is laid over white, and no room for more than 64 kB of EXIF, which is then left out.
-    Raises ImageError (`unsupported_mode`) where the format cannot hold so large a picture.
-    """
-    import numpy as np
-    from PIL import Image
-
-    image = Image.fromarray(rgb)
-    if decoded.alpha is not None:
-        alpha = Image.fromarray(decoded.alpha).resize(image.size, Image.Resampling.LANCZOS)
-        if format == "JPEG":
-            white = Image.new("RGB", image.size, (255, 255, 255))
-            image = Image.composite(image, white, alpha)
-        else:
-            image.putalpha(alpha)
-    elif decoded.grey and np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 1], rgb[..., 2]):
-        image = Image.fromarray(rgb[..., 0])
-    options: dict[str, Any] = dict(_SAVE_OPTIONS[format])
-    if decoded.exif and not (format == "JPEG" and len(decoded.exif) > _JPEG_SEGMENT):
-        options["exif"] = decoded.exif
-    if decoded.icc:
-        options["icc_profile"] = decoded.icc
-    buffer = io.BytesIO()
-    try:
-        image.save(buffer, format, **options)
-    except (OSError, ValueError) as error:
-        raise ImageError("unsupported_mode", f"{format} cannot hold {image.width} x {image.height}: {error}") from error
-    return buffer.getvalue()
-
-
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """The image, not decoded yet, a still within the limit."""
     from PIL import Image, UnidentifiedImageError
@@ -236,39 +225,32 @@ def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
         raise ImageError("truncated", one_line(error)) from error
     icc = image.info.get("icc_profile") or b""
-    exif = _upright(image)
+    style = jpeg_style(image)
+    exif = upright(image)
+    mode, dpi = image.mode, dpi_of(image)
+    xmp = image.info.get("xmp") or b""
+    carried: dict[str, Any] = {"mode": mode, "dpi": dpi, "jpeg": style, "xmp": xmp if isinstance(xmp, bytes) else b""}
     grey = image.mode in {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
     try:
         if image.mode == "F":
             raise ValueError("floating-point pixels")
         if image.mode.startswith("I"):
-            return Decoded(_from_16_bit(image), None, source_format, grey, exif, b"")
+            of_grey = icc if not to_srgb and icc[16:20] == b"GRAY" else b""
+            return Decoded(_from_16_bit(image), None, source_format, grey, exif, of_grey, **carried)
         alpha = None
         if image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info:
             rgba = image.convert("RGBA")
             alpha = np.asarray(rgba.getchannel("A"))
             alpha = alpha if alpha.min() < 255 else None
             image = rgba.convert("RGB")
-        is_rgb = icc[16:20] == b"RGB "  # the colour space in a profile's header, ICC.1:2022, 7.2
-        keep_profile = not to_srgb and image.mode == "RGB" and is_rgb
+        if image.mode == "P":
+            image = image.convert("RGB")
+        space = b"GRAY" if grey else b"RGB "  # the colour space in a profile's header, ICC.1:2022, 7.2
+        keep_profile = not to_srgb and image.mode in {"RGB", "L"} and icc[16:20] == space
         image = image.convert("RGB") if keep_profile or not icc else _to_srgb(image, icc)
     except (OSError, ValueError) as error:
         raise ImageError("unsupported_mode", one_line(f"mode {image.mode}: {error}: save as 8-bit RGB")) from error
-    return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"")
-
-
-def _upright(image: Image.Image) -> bytes:
-    """Turn the image as its EXIF says; its EXIF without the turn and without how the file lay on disk."""
-    from PIL import ImageOps
-
-    try:
-        ImageOps.exif_transpose(image, in_place=True)  # a copy would lose the tags of a TIFF
-        exif = image.getexif()
-        for tag in _LAYOUT_TAGS & set(exif):
-            del exif[tag]
-        return exif.tobytes() if len(exif) else b""
-    except Exception:  # noqa: BLE001  broken EXIF comes as any error of the TIFF reader; the pixels are still good
-        return b""
+    return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"", **carried)
 
 
 def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:

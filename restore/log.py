@@ -43,6 +43,8 @@ class Line:
     model: str = ""
     width: int = 0
     height: int = 0
+    encoding: str = ""
+    """How the result was compressed, and with what depth."""
     face: int | None = None
     """0 is the photo's largest."""
     box: tuple[float, ...] | None = None

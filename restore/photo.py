@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from authface.deep import Pixels
 from authface.faces.detector import Detection
 from authface.faces.geometry import Aligned
 from authface.faces.paste import paste_all
@@ -18,10 +20,9 @@ from authface.restore.restorer import Restorer
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from authface.restore.finder import Finder
 
+S = TypeVar("S", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 PlacedBy = Literal["dlib68", "retinaface5", "whole"]
 
 
@@ -56,9 +57,9 @@ class FaceResult:
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """The photo with its restored faces, of the input's shape, and all faces that were found."""
+    """The photo with its restored faces, of the input's shape and depth, and all faces that were found."""
 
-    rgb: NDArray[np.uint8]
+    rgb: Pixels
     faces: tuple[FaceResult, ...]
 
     @property
@@ -99,24 +100,26 @@ def square_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(square, np.uint8)
 
 
-def _replace(rgb: NDArray[np.uint8], aligned: Aligned, restored: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The restored crop at the photo's own size and shape; an unchanged crop leaves the photo as it is."""
+def _replace(rgb: Pixels, aligned: Aligned, restored: NDArray[np.uint8]) -> Pixels:
+    """The restored crop at the photo's own size, shape and depth; an unchanged crop leaves the photo as it is."""
     if np.array_equal(restored, aligned.rgb):
         return rgb
     height, width = rgb.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2
-    return resize_square(restored, side)[top : top + height, left : left + width]
+    square = restored if rgb.dtype == np.uint8 else restored.astype(np.uint16) * np.uint16(257)
+    return resize_square(square, side)[top : top + height, left : left + width]
 
 
-def resize_square(square: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+def resize_square(square: S, side: int) -> S:
     """A (n, n, 3) square as (side, side, 3)."""
     import cv2
 
     if len(square) == side:
         return square
-    resized = cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC)
-    return np.asarray(resized, np.uint8)
+    method = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
+    resized: S = cv2.resize(square, (side, side), interpolation=method)
+    return resized
 
 
 def restore_photo(
@@ -137,8 +140,8 @@ def restore_photo(
     return finish(rgb, search, restore_faces(restorer, search.found, settings, guard))
 
 
-def finish(rgb: NDArray[np.uint8], search: Search, attempts: Sequence[Attempt]) -> PhotoResult:
-    """Put the restored crops into the photo, but those that were refused."""
+def finish(rgb: Pixels, search: Search, attempts: Sequence[Attempt]) -> PhotoResult:
+    """Put the restored crops into the (h, w, 3) photo of 8 or 16 bits, but those that were refused."""
     out, faces = rgb, list(search.skipped)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
     for one, attempt in reversed(list(zip(search.found, attempts, strict=True))):

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from authface import images
+from authface.deep import Pixels, is_deep
+from authface.encode import DEEP_FORMATS, encode, said
 from authface.errors import ImageError, one_line
 from authface.files import write_file
 from authface.restore.attempts import restore_faces
@@ -33,6 +35,11 @@ class Opened:
     content: str
     photo: images.Decoded
     search: Search
+
+    @property
+    def pixels(self) -> Pixels:
+        """Those that are written back: the 16 bits, where the file has them."""
+        return self.photo.rgb if self.photo.deep is None else self.photo.deep
 
 
 def jobs_of(named: Sequence[Path], out: Path | None, format: Format, limit: int = 0) -> list[Job]:
@@ -102,7 +109,7 @@ def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
             raise ImageError(
                 NOT_OURS, f"{one_line(job.target)} is there and not from this command: move it, or choose -o"
             )
-        photo = images.decode(data, to_srgb=False)
+        photo = images.decode(data, to_srgb=False, deep=True)
         search = session.finder(photo.rgb, session.restorer.size, content, session.request.seed)
     except ImageError as error:
         _fail(job, content, error, session)
@@ -119,7 +126,7 @@ def _restore_group(group: Sequence[Opened], session: Session) -> None:
     first = 0
     for opened in group:
         after = first + len(opened.search.found)
-        result = finish(opened.photo.rgb, opened.search, attempts[first:after])
+        result = finish(opened.pixels, opened.search, attempts[first:after])
         first = after
         try:
             _write(opened, result, session)
@@ -131,14 +138,16 @@ def _write(opened: Opened, result: PhotoResult, session: Session) -> None:
     """Write a result and its lines. Where no pixel changed, the result is the input, byte for byte."""
     job, photo = opened.job, opened.photo
     same_format = {"MPO": "JPEG"}.get(photo.format, photo.format) == job.format
-    if same_format and np.array_equal(result.rgb, photo.rgb):
-        data = opened.data
+    if same_format and np.array_equal(result.rgb, opened.pixels):
+        data, how = opened.data, "the input, byte for byte"
     else:
-        data = images.encode(photo, result.rgb, job.format)
-        if is_deep(opened.data):
-            session.console.log(f"{one_line(job.source)}: has 16 bits a channel, the result has 8")
+        quality = session.settings.quality
+        data = encode(photo, result.rgb, job.format, quality=quality)
+        how = said(photo, job.format, result.rgb.dtype == np.uint16, quality)
+        for loss in losses(opened):
+            session.console.log(f"{one_line(job.source)}: {loss}")
     write_file(job.target, data)
-    lines = _lines(opened, result, session)
+    lines = [replace(line, encoding=how) for line in _lines(opened, result, session)]
     session.log(job.home).add(lines)
     session.summary.count(job, lines)
     for face in result.faces:
@@ -157,19 +166,21 @@ def _why_not(result: PhotoResult) -> str:
     return ", ".join(said) or "no face found"
 
 
-def is_deep(data: bytes) -> bool:
-    """Whether an encoded PNG or TIFF has more than 8 bits a channel."""
-    import io
-
-    from PIL import Image
-
-    if data.startswith(b"\x89PNG"):
-        return data[24] == 16  # the bit depth in IHDR, PNG 11.2.2
-    if not data.startswith((b"II", b"MM")):
-        return False
-    with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-        depths: tuple[int, ...] = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]  # BitsPerSample, of TIFF only
-        return max(depths) > 8
+def losses(opened: Opened) -> list[str]:
+    """What the result cannot keep of its input, a line each."""
+    photo, format = opened.photo, opened.job.format
+    told = []
+    if is_deep(opened.data) and (photo.deep is None or format not in DEEP_FORMATS):
+        told.append(
+            "has 16 bits a channel, the result has 8" + (": png and tiff keep them" if photo.deep is not None else "")
+        )
+    if photo.mode in {"CMYK", "LAB", "YCbCr"}:
+        told.append(f"{photo.mode} pixels, the result is sRGB")
+    if photo.alpha is not None and format == "JPEG":
+        told.append("JPEG has no alpha: what is transparent becomes white")
+    if photo.format == "MPO":
+        told.append("the file holds more pictures than one, such as a depth map: the result holds the first")
+    return told
 
 
 def _lines(opened: Opened, result: PhotoResult, session: Session) -> list[Line]:

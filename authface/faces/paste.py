@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.deep import Pixels
 from authface.errors import AuthfaceError
 from authface.faces.geometry import Aligned, crop_to_photo, quad_side, scale_quad
 from authface.faces.padding import Frame, blurred_share
@@ -32,6 +34,8 @@ STRIP_ROWS = 128
 """Rows of the photo that are worked on at once: what keeps a face of thousands of pixels out of memory."""
 
 Image = NDArray[np.uint8]
+C = TypeVar("C", Image, NDArray[np.float32])
+P = TypeVar("P", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 Plane = NDArray[np.float32]
 
 
@@ -41,26 +45,27 @@ def feathered_mask(size: int) -> Plane:
     return _feather(along[None, :], along[:, None])
 
 
-def paste(photo: Image, aligned: Aligned, restored: Image, *, strength: float = 1.0, upscale: int = 1) -> Image:
+def paste(photo: P, aligned: Aligned, restored: Image, *, strength: float = 1.0, upscale: int = 1) -> P:
     """`paste_all` for a single face."""
     return paste_all(photo, [(aligned, restored)], strength=strength, upscale=upscale)
 
 
-def paste_all(
-    photo: Image, faces: Sequence[tuple[Aligned, Image]], *, strength: float = 1.0, upscale: int = 1
-) -> Image:
-    """The (h, w, 3) uint8 photo with restored crops in place of the aligned ones they were made from; a new array.
+def paste_all(photo: P, faces: Sequence[tuple[Aligned, Image]], *, strength: float = 1.0, upscale: int = 1) -> P:
+    """The (h, w, 3) photo with restored crops in place of the aligned ones they were made from; a new array.
 
     With W the warp from crop to photo, m the mask and g (0..1) how clearly the crop changed there:
     ``photo + strength * m * ((1 - g) * (W(restored) - W(aligned)) + g * (W(restored) - photo))``.
     Where crops overlap, each pixel goes to the crop whose centre it is nearest to. `upscale` says how many times
-    the photo is larger than the one the faces were aligned in. Raises AuthfaceError if a restored crop has another
+    the photo is larger than the one the faces were aligned in. A uint16 photo is blended with 16 bits: a level of a
+    crop is 257 of its own. Raises AuthfaceError if a restored crop has another
     shape than its aligned one, or `strength` lies outside 0..1.
     """
     if not 0.0 <= strength <= 1.0:
         raise AuthfaceError(f"a paste strength of {strength}: it goes from 0 to 1")
     height, width = photo.shape[:2]
     places = [Place.of(aligned, upscale, width, height) for aligned, _ in faces]
+    most = int(np.iinfo(photo.dtype).max)
+    level = np.float32(most / 255)
     out = photo.copy()
     for place, (aligned, restored) in zip(places, faces, strict=True):
         if restored.shape != aligned.rgb.shape or restored.dtype != np.uint8:
@@ -69,15 +74,17 @@ def paste_all(
             )
         rivals = [other for other in places if other is not place and other.meets(place)]
         changed = _changed(aligned.rgb, restored)
+        # With 16 bits a crop that is enlarged may fall between its own 256 levels.
+        crops: list[Any] = [crop.astype(np.float32) if most > 255 else crop for crop in (aligned.rgb, restored)]
         for x, y in place.strips():
-            weight = place.share(x, y, rivals) * np.float32(strength)
-            before, after = place.seen(aligned.rgb, x, y), place.seen(restored, x, y)
+            weight = place.share(x, y, rivals) * np.float32(strength * level)
+            before, after = place.seen(crops[0], x, y), place.seen(crops[1], x, y)
             shares = cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
             rows, columns = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
-            own = photo[rows, columns].astype(np.float32)
+            own = photo[rows, columns].astype(np.float32) / level
             base = before + shares[..., None] * (own - before)
             mixed = out[rows, columns] + weight[..., None] * (after - base)
-            out[rows, columns] = np.clip(np.rint(mixed), 0, 255).astype(np.uint8)
+            out[rows, columns] = np.clip(np.rint(mixed), 0, most).astype(photo.dtype)
     return out
 
 
@@ -146,7 +153,7 @@ class Place:
         turn[:, 2] -= [x[0], y[0]]
         return turn
 
-    def seen(self, crop: Image, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
+    def seen(self, crop: C, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
         """(rows, columns, 3) the crop as the photo's pixels see it, filtered where they are the coarser ones."""
         if self.ratio >= 1.0:
             turn = self.turn.copy()

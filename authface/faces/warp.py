@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T", np.uint8, np.float32)
 
 DETAIL_RATIO = 0.65
 """Photo pixels in a crop pixel from which the warp is filtered; below it, sampling alone is within 50 dB of that."""
@@ -12,10 +16,11 @@ MAX_RATIO = 2.0
 """Photo pixels in a crop pixel beyond which whole photo pixels are averaged first."""
 
 
-def warp(image: NDArray[np.uint8], turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
+def warp(image: NDArray[T], turn: NDArray[np.float64], width: int, height: int) -> NDArray[T]:
     """Sample (h, w, 3) at `turn` of every pixel of a (height, width, 3) grid, filtered to the grid's resolution.
 
-    `turn` is (2, 3), grid to image, and keeps shapes. The image is reflected at its borders.
+    The result is rounded to uint8 if `image` is uint8; of float32 fractions stay. `turn` is (2, 3), grid to image, and
+    keeps shapes. The image is reflected at its borders.
     """
     ratio = float(np.hypot(*turn[:, 0]))
     if ratio >= 2 * MAX_RATIO:
@@ -37,7 +42,9 @@ def warp(image: NDArray[np.uint8], turn: NDArray[np.float64], width: int, height
                 anchor=(2 + column, 2 + row),
             )
             total = part if total is None else cv2.add(total, part, total)
-    return np.asarray(cv2.convertScaleAbs(cv2.max(total, 0.0)[3:-3, 3:-3]), dtype=np.uint8)
+    if image.dtype != np.uint8:
+        return np.asarray(cv2.max(total, 0.0)[3:-3, 3:-3], dtype=image.dtype)
+    return np.asarray(cv2.convertScaleAbs(cv2.max(total, 0.0)[3:-3, 3:-3]), dtype=image.dtype)
 
 
 def _lanczos(factor: int, lobes: int = 3) -> NDArray[np.float32]:
@@ -50,14 +57,12 @@ def _lanczos(factor: int, lobes: int = 3) -> NDArray[np.float32]:
 _LANCZOS = _lanczos(2)
 
 
-def _sample(image: NDArray[np.uint8], turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.uint8]:
+def _sample(image: NDArray[T], turn: NDArray[np.float64], width: int, height: int) -> NDArray[T]:
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return np.asarray(cv2.warpAffine(image, turn, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
 
 
-def _averaged(
-    image: NDArray[np.uint8], turn: NDArray[np.float64], factor: int
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+def _averaged(image: NDArray[T], turn: NDArray[np.float64], factor: int) -> tuple[NDArray[T], NDArray[np.float64]]:
     """The image shrunk about `factor` times by averaging, and `turn` into it."""
     height, width = image.shape[:2]
     small = (max(1, round(width / factor)), max(1, round(height / factor)))

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from skimage import data
 
 from authface import images
+from authface.encode import encode
 from authface.errors import ImageError
 
 
@@ -299,7 +300,7 @@ def test_a_save_keeps_what_the_file_carried(format: str) -> None:
     stored = Image.fromarray(photo()).transpose(Image.Transpose.ROTATE_90)
     source = images.decode(saved(stored, "TIFF", exif=exif, icc_profile=shifted_profile()), to_srgb=False)
     doubled = np.asarray(Image.fromarray(source.rgb).resize((192, 128), Image.Resampling.LANCZOS))
-    encoded = images.encode(source, doubled, format)
+    encoded = encode(source, doubled, format)
     again = Image.open(io.BytesIO(encoded))
     assert again.size == (192, 128) and again.format == format
     assert again.info["icc_profile"] == shifted_profile()
@@ -313,7 +314,7 @@ def test_alpha_is_saved_or_laid_over_white(format: str) -> None:
     alpha = np.zeros((64, 96), np.uint8)
     alpha[:, 48:] = 255
     source = images.decode(saved(Image.fromarray(np.dstack([photo(), alpha])), "PNG"))
-    decoded = images.decode(images.encode(source, source.rgb, format))
+    decoded = images.decode(encode(source, source.rgb, format))
     if format == "JPEG":
         assert decoded.alpha is None and decoded.rgb[:, :40].min() > 245
     else:
@@ -323,8 +324,8 @@ def test_alpha_is_saved_or_laid_over_white(format: str) -> None:
 
 def test_grey_stays_one_channel_unless_it_was_coloured() -> None:
     source = images.decode(saved(Image.fromarray(photo()[..., 0]), "PNG"))
-    assert Image.open(io.BytesIO(images.encode(source, source.rgb, "PNG"))).mode == "L"
-    assert Image.open(io.BytesIO(images.encode(source, photo(), "PNG"))).mode == "RGB"
+    assert Image.open(io.BytesIO(encode(source, source.rgb, "PNG"))).mode == "L"
+    assert Image.open(io.BytesIO(encode(source, photo(), "PNG"))).mode == "RGB"
 
 
 def test_long_exif_and_wide_webp() -> None:
@@ -332,10 +333,10 @@ def test_long_exif_and_wide_webp() -> None:
     exif[0x010E] = "x" * 70_000
     source = images.decode(saved(Image.fromarray(photo()), "PNG", exif=exif))
     assert len(source.exif) > 65_533
-    assert len(Image.open(io.BytesIO(images.encode(source, source.rgb, "JPEG"))).getexif()) == 0
-    assert Image.open(io.BytesIO(images.encode(source, source.rgb, "PNG"))).getexif()[0x010E] == "x" * 70_000
+    assert len(Image.open(io.BytesIO(encode(source, source.rgb, "JPEG"))).getexif()) == 0
+    assert Image.open(io.BytesIO(encode(source, source.rgb, "PNG"))).getexif()[0x010E] == "x" * 70_000
     with pytest.raises(ImageError, match="WEBP cannot hold 20000 x 2"):
-        images.encode(source, np.zeros((2, 20_000, 3), np.uint8), "WEBP")
+        encode(source, np.zeros((2, 20_000, 3), np.uint8), "WEBP")
 
 
 def test_png_and_jpeg_of_arrays() -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import errno
-import io
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage import data
 
-from authface import images
+from authface import images, png, tiff
 from authface.console import Console
-from authface.restore.run import is_deep, jobs_of, restore_jobs
+from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings
 
@@ -169,23 +169,88 @@ def test_each_format_stays_what_it_can(
         assert (np.asarray(result).astype(int) - before)[110:170, 150:190].mean() > 30
 
 
-def test_16_bits_become_8_and_it_is_said(
+def deep_astronaut(channels: int) -> NDArray[np.uint16]:
+    """16 bits of which the lower 8 say something."""
+    photo = data.astronaut()[:300, 60:400].astype(np.uint16) * 257
+    noise = np.random.default_rng(2).integers(0, 200, photo.shape, dtype=np.uint16)
+    photo = np.where(photo < 60000, photo + noise, photo)
+    if channels < 3:
+        photo = photo[..., 1:2]
+    alpha = np.linspace(0, 65535, photo[..., 0].size).astype(np.uint16).reshape(photo.shape[:2])
+    return np.dstack([photo, alpha]) if channels in {2, 4} else photo.squeeze()
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("a.png", 1), ("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 1), ("a.tif", 3), ("a.tif", 4)],
+)
+def test_sixteen_bits_stay_and_beside_the_face_to_the_last_bit(
+    brighten: Callable[..., tuple[Path, Summary]], lines: Lines, tmp_path: Path, name: str, channels: int
+) -> None:
+    pixels = deep_astronaut(channels)
+    (tmp_path / name).write_bytes((png if name.endswith("png") else tiff).encode(pixels))
+    target, summary = brighten(tmp_path / name)
+    assert summary.restored == 1
+    before, after = (images.decode(path.read_bytes(), to_srgb=False, deep=True) for path in (tmp_path / name, target))
+    assert before.deep is not None and after.deep is not None and after.grey == (channels < 3)
+    (line,) = lines(tmp_path / "out")
+    quad = np.reshape(line["quad"], (4, 2))  # type: ignore[call-overload]  # JSON
+    inside = np.zeros(before.rgb.shape[:2], np.uint8)
+    cv2.fillConvexPoly(inside, np.rint(quad).astype(np.int32), 1)
+    outside = inside == 0
+    assert outside.mean() > 0.3
+    np.testing.assert_array_equal(after.deep[outside], before.deep[outside])
+    moved = after.deep.astype(int) - before.deep
+    assert moved[110:170, 150:190].mean() > 30 * 257
+    assert len(np.unique(moved[inside == 1] % 257)) > 100, "the blend has more than 8 bits"
+    if channels in {2, 4}:
+        assert after.deep_alpha is not None and before.deep_alpha is not None
+        np.testing.assert_array_equal(after.deep_alpha, before.deep_alpha)
+    assert "16 bits" in str(line["encoding"])
+
+
+def test_what_a_format_cannot_keep_is_said(
     brighten: Callable[..., tuple[Path, Summary]],
     portrait: Image.Image,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    wide = np.asarray(portrait.convert("L")).astype(np.uint16) * 257
-    Image.fromarray(wide).save(tmp_path / "deep.png")
-    Image.fromarray(wide).save(tmp_path / "deep.tif")
-    for name in ("deep.png", "deep.tif"):
-        target, summary = brighten(tmp_path / name)
-        assert summary.restored == 1
-        assert "deep" in (said := capsys.readouterr().err) and "16 bits a channel, the result has 8" in said
-        assert not is_deep(target.read_bytes())
-    flat = io.BytesIO()
-    portrait.save(flat, "TIFF")
-    assert not is_deep(flat.getvalue())
+    (tmp_path / "deep.png").write_bytes(png.encode(deep_astronaut(4)))
+    target, _ = brighten(tmp_path / "deep.png", format="jpeg")
+    assert Image.open(target).mode == "RGB"
+    said = capsys.readouterr().err
+    assert "has 16 bits a channel, the result has 8: png and tiff keep them" in said
+    assert "what is transparent becomes white" in said
+    portrait.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    brighten(tmp_path / "cmyk.jpg")
+    assert "CMYK pixels, the result is sRGB" in capsys.readouterr().err
+
+
+def test_a_jpeg_is_written_as_it_came_and_the_log_says_how(
+    brighten: Callable[..., tuple[Path, Summary]], lines: Lines, portrait: Image.Image, tmp_path: Path
+) -> None:
+    portrait.save(tmp_path / "fine.jpg", quality=96, subsampling=2)
+    target, _ = brighten(tmp_path / "fine.jpg")
+    with Image.open(tmp_path / "fine.jpg") as before, Image.open(target) as after:
+        assert after.quantization == before.quantization  # type: ignore[attr-defined]  # of a JPEG
+        difference = np.abs(np.asarray(after).astype(int) - np.asarray(before))
+    assert difference[:, :60].mean() < 0.5
+    assert "tables and subsampling of the input" in str(lines(tmp_path / "out")[0]["encoding"])
+
+
+def test_a_heic_photo_becomes_png_with_what_it_carried(
+    brighten: Callable[..., tuple[Path, Summary]], portrait: Image.Image, tmp_path: Path
+) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x010F] = "Maker"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    portrait.save(tmp_path / "phone.heic", quality=95, exif=exif.tobytes(), icc_profile=profile)
+    target, summary = brighten(tmp_path / "phone.heic")
+    assert summary.restored == 1 and target.name == "phone.png"
+    with Image.open(target) as result:
+        assert result.getexif()[0x010F] == "Maker" and result.info["icc_profile"] == profile
 
 
 def test_a_photo_without_a_face_is_copied_byte_for_byte(authface: Command, photo: Path, tmp_path: Path) -> None:
