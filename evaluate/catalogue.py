@@ -93,7 +93,7 @@ METRICS = (
     ),
     Metric(
         "maniqa", "learned", "", False, "0..1", 4,
-        "pyiqa's maniqa, trained on KonIQ-10k, 20 crops (Yang et al. 2022); 13 s an image on a CPU.",
+        "pyiqa's maniqa, trained on KonIQ-10k, 20 crops (Yang et al. 2022).",
         "maniqa",
     ),
     Metric(
@@ -109,6 +109,8 @@ METRICS = (
 )  # fmt: skip
 """In the order of what they cost."""
 BY_NAME = {metric.name: metric for metric in METRICS}
+DEAR = frozenset({"maniqa"})
+"""Left out on a CPU unless they are named."""
 WORST_BY = ("identity", "psnr", "lpips", "musiq", "clipiqa", "piqe", "ssim", "landmarks")
 """What orders the worst, where the settings name nothing: the first that was measured."""
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate.cache import Values
-from authface.evaluate.catalogue import Metric, choose
+from authface.evaluate.catalogue import DEAR, Metric, choose
 from authface.evaluate.measure import Measured, hashed, measure_learned, measure_plain
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import device_name, protocol
@@ -97,11 +97,23 @@ def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
         measure_plain(measured, plain, settings.min_score, values, console, question.workers)
         weights = Weights(console.log)
         learned = [metric for metric in metrics if metric.kind == "learned"]
+        if not settings.metrics and device().type == "cpu":
+            learned = _without_dear(learned, measured, console)
         measure_learned(measured, learned, device, weights, values, console)
         whole = [metric for metric in metrics if metric.kind == "set"]
         names = [method.name for method in question.methods]
         sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)
     return _concluded(question, metrics, measured, sets, str(device()) if device.cache_info().currsize else "cpu")
+
+
+def _without_dear(metrics: Sequence[Metric], measured: Measured, console: Console) -> list[Metric]:
+    """What a CPU can be asked for unasked."""
+    for name in sorted(DEAR & {metric.name for metric in metrics}):
+        measured.unmeasured[name] = (
+            f"{name} is not measured: it takes 13 s an image and more on a CPU; --metrics {name}"
+        )
+        console.log(measured.unmeasured[name])
+    return [metric for metric in metrics if metric.name not in DEAR]
 
 
 def _device(name: str) -> torch.device:

@@ -1,0 +1,202 @@
+"""Metrics that are networks: the real classes with random weights, and what is said where weights are missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from authface.errors import AuthfaceError
+from authface.evaluate.catalogue import BY_NAME
+from authface.evaluate.features import Inception, basicsr_input, clean_input, statistics
+from authface.evaluate.learned import Learned, as_tensor, loading
+from authface.evaluate.weights import FILES, Weights
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torch home with LPIPS and FID's Inception, untrained; AlexNet's unused layers are zeros that take no room."""
+    import torch
+    from pyiqa.archs import inception
+    from pyiqa.archs.lpips_arch import LPIPS
+    from torchvision.models import alexnet
+
+    home = tmp_path_factory.mktemp("hub")
+    (home / "pyiqa").mkdir()
+    (home / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    state = alexnet().state_dict()
+    small = {k: v if k.startswith("features") else torch.zeros(1).expand(v.shape) for k, v in state.items()}
+    alex, lins = FILES["lpips"]
+    torch.save(small, home / alex)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(home))
+    with loading("lpips"):
+        perceptual = LPIPS(pretrained=False)
+    torch.hub.set_dir(before)
+    torch.save({k: v.abs() for k, v in perceptual.state_dict().items() if k.startswith("lin")}, home / lins)
+    load, inception.load_pretrained_network = inception.load_pretrained_network, lambda *_: None
+    network = inception.fid_inception_v3()
+    inception.load_pretrained_network = load
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)  # as they come, features end at 1e-8
+    torch.save(
+        {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()},
+        home / FILES["fid_ffhq_clean"][0],
+    )
+    return home
+
+
+@pytest.fixture
+def hub(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from _home(random_weights, monkeypatch)
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "hub").mkdir()
+    yield from _home(tmp_path / "hub", monkeypatch)
+
+
+def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    import pyiqa.utils.download_util
+    import torch
+
+    monkeypatch.setattr(pyiqa.utils.download_util, "DEFAULT_CACHE_DIR", str(folder / "pyiqa"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(folder))
+    yield folder
+    torch.hub.set_dir(before)
+
+
+@pytest.mark.parametrize("name", ["lpips", "lpips_raw01", "piqe"])
+def test_values_are_pyiqas_own(
+    name: str, hub: Path, portrait: NDArray[np.uint8], capfd: pytest.CaptureFixture[str]
+) -> None:
+    import pyiqa
+    import torch
+
+    cpu, output = torch.device("cpu"), np.roll(portrait, 9, axis=1)
+    value = Learned(BY_NAME[name], cpu)(output, portrait)
+    assert capfd.readouterr() == ("", ""), "nothing of what the libraries print"
+    theirs = pyiqa.create_metric(BY_NAME[name].pyiqa, device="cpu")
+    images = [as_tensor(output, cpu), as_tensor(portrait, cpu)][: 1 if name == "piqe" else 2]
+    raw = {"normalize": False} if name == "lpips_raw01" else {}
+    assert value == pytest.approx(theirs(*images, **raw).item(), abs=1e-6) and value > 0
+    if name == "lpips_raw01":
+        assert value != pytest.approx(theirs(*images).item(), rel=1e-3)
+    else:
+        assert name == "piqe" or Learned(BY_NAME[name], cpu)(portrait, portrait) == 0
+
+
+def test_features_are_clean_fids_and_basicsrs(hub: Path, faces: Path) -> None:
+    import torch
+    from pyiqa.archs.fid_arch import ResizeDataset, get_folder_features
+    from pyiqa.archs.inception import InceptionV3
+    from torch.nn import functional
+
+    from authface.images import read
+
+    paths, cpu = sorted(faces.iterdir())[:3], torch.device("cpu")
+    images = [read(path).rgb for path in paths]
+    dataset = ResizeDataset(paths, mode="clean", size=(299, 299))
+    for n, image in enumerate(images):
+        assert torch.equal(clean_input(image)[0], (dataset[n] - 128) / 128)
+    for path in sorted(faces.iterdir())[3:]:
+        path.unlink()
+    network = InceptionV3(output_blocks=[3]).eval()
+    theirs = get_folder_features(str(faces), network, num_workers=0, device=cpu, mode="clean", verbose=False)
+    ours = Inception("fid_ffhq_clean", cpu)(images)
+    assert ours.shape == (3, 2048) and np.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    image = torch.from_numpy(images[0].transpose(2, 0, 1).copy())[None].float() / 255
+    seen = functional.interpolate((image - 0.5) / 0.5, size=(299, 299), mode="bilinear", align_corners=False)
+    assert torch.equal(basicsr_input(images[0]), seen)
+    with torch.inference_mode():
+        expected = network((image - 0.5) / 0.5, True, False)[0].reshape(1, -1).numpy()
+    assert np.allclose(Inception("fid_ffhq_basicsr", cpu)(images[:1]), expected, rtol=1e-4, atol=1e-5)
+    assert theirs.max() > 0.1 and not np.allclose(expected, theirs[:1], rtol=0.01)
+
+
+def test_fid_of_a_set_and_what_is_missing(hub: Path, authface: Command, faces: Path, tmp_path: Path) -> None:
+    """Against the statistics of the set itself, in BasicSR's file format, with one mean moved by 3, it is 9."""
+    import torch
+
+    from authface.evaluate.frechet import Moments
+    from authface.images import read
+
+    moments = Moments(2048)
+    moments.add(
+        Inception("fid_ffhq_basicsr", torch.device("cpu"))([read(path).rgb for path in sorted(faces.iterdir())])
+    )
+    stats = tmp_path / "stats.pth"
+    torch.save(
+        {"name": "FFHQ", "size": 512, "mean": moments.mean + 3 * (np.arange(2048) == 5), "cov": moments.covariance},
+        stats,
+    )
+    words = ["restoration", "--outputs", faces, "-o", tmp_path / "r", "--metrics", "fid_ffhq_basicsr,fid_ffhq_clean"]
+    words += ["-O", f"evaluate.restoration.ffhq_stats={stats}", "--json"]
+    code, said, log = authface(*words)
+    found = json.loads(said)
+    value = found["sets"]["faces"]["fid_ffhq_basicsr"]
+    assert code == 0 and value["count"] == 6 and value["value"] == pytest.approx(9, rel=1e-4)
+    assert "ffhq_clean_trainval70k_512.npz" in found["unmeasured"]["fid_ffhq_clean"]
+    assert log.count("is not measured") == 1 and "stats.pth" in found["protocol"]["weights"]
+    again = json.loads(authface(*words)[1])
+    assert again["sets"] == found["sets"] and again["read_again"] == 1
+
+
+def test_missing_weights_are_a_line_each_and_the_rest_is_measured(
+    empty_hub: Path, authface: Command, faces: Path, tmp_path: Path
+) -> None:
+    code, said, log = authface("restoration", "--outputs", faces, "--truth", faces, "-o", tmp_path / "r", "--json")
+    found = json.loads(said)
+    assert code == 0 and set(found["means"]["faces"]) >= {"psnr", "ssim_y", "identity", "landmarks", "piqe"}
+    missing = {"lpips", "lpips_raw01", "musiq", "clipiqa", "maniqa", "fid_ffhq_basicsr", "fid_ffhq_clean"}
+    assert set(found["unmeasured"]) == missing
+    lines = [line for line in log.splitlines() if "is not measured" in line]
+    assert len(lines) == len(missing)
+    (lpips,) = [line for line in lines if line.startswith("lpips is")]
+    assert "alexnet-owt-7be5be79.pth in " + str(empty_hub / "checkpoints") in lpips
+    assert "LPIPS_v0.1_alex-df73285e.pth in " + str(empty_hub / "pyiqa") in lpips
+    assert all(line in (tmp_path / "r/restoration.html").read_text() for line in ["ckpt_koniq10k.pt", "RN50.pt"][1:])
+
+
+def test_a_server_out_of_reach_is_tried_once(empty_hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def unreachable(url: str, *_: Any, **__: Any) -> None:
+        tried.append(url)
+        raise OSError("no route")
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
+    weights = Weights(lambda _: None)
+    for name in ("musiq", "lpips"):
+        with pytest.raises(AuthfaceError, match="OSError: no route"):
+            weights.ensure(name)
+    assert len(tried) == 1
+
+
+def test_a_broken_file_is_one_line(empty_hub: Path) -> None:
+    import torch
+
+    for relative in FILES["lpips"]:
+        (empty_hub / relative).parent.mkdir(exist_ok=True)
+        (empty_hub / relative).write_bytes(b"cut")
+    with pytest.raises(AuthfaceError, match=r"^lpips is not measured: its weights cannot be loaded"):
+        Learned(BY_NAME["lpips"], torch.device("cpu"))
+    (empty_hub / "stats.pth").write_bytes(b"cut")
+    with pytest.raises(AuthfaceError, match=r"stats\.pth holds no statistics"):
+        statistics("fid_ffhq_basicsr", empty_hub / "stats.pth")
+    torch.save({"mean": np.zeros(7), "cov": np.zeros((7, 7))}, empty_hub / "stats.pth")
+    with pytest.raises(AuthfaceError, match="2048 features are needed"):
+        statistics("fid_ffhq_basicsr", empty_hub / "stats.pth")
