@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from authface.errors import ImageError, UsageError, one_line
+from authface.errors import ImageError
 from authface.evaluate.catalogue import BY_NAME, WORST_BY, Metric
 from authface.evaluate.measure import Outcome
 from authface.evaluate.restoration import Evaluation
@@ -36,14 +36,10 @@ class Face:
 
 
 def worst_metric(evaluation: Evaluation, settings: RestorationSettings) -> Metric | None:
-    """What orders the worst faces. Raises UsageError for a name that was not measured."""
+    """What orders the worst faces: what the settings name, or where that has no values the first of `WORST_BY`."""
     there = {metric.name for metric in evaluation.metrics}
-    if settings.worst_by and settings.worst_by not in there:
-        raise UsageError(
-            f"evaluate.restoration.worst_by = {one_line(settings.worst_by)}: measured were {', '.join(sorted(there))}"
-        )
-    names = [settings.worst_by] if settings.worst_by else [name for name in WORST_BY if name in there]
-    return BY_NAME[(names or sorted(there))[0]] if there else None
+    names = [name for name in (settings.worst_by, *WORST_BY, *sorted(there)) if name in there]
+    return BY_NAME[names[0]] if names else None
 
 
 def worst(evaluation: Evaluation, method: str, metric: Metric, count: int) -> list[Outcome]:

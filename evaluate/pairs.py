@@ -43,7 +43,9 @@ def methods_of(given: Sequence[str]) -> list[Method]:
         raise UsageError("no outputs: name their folder, --outputs DIR, or several, --outputs NAME=DIR")
     names = [method.name for method in methods]
     for method in methods:
-        if not method.name.strip() or names.count(method.name) > 1:
+        if not method.name.strip():
+            raise UsageError(f"--outputs ={one_line(method.folder)}: give the method a name, NAME=DIR")
+        if names.count(method.name) > 1:
             raise UsageError(f"--outputs: two are called {one_line(method.name)!r}: name them apart, NAME=DIR")
     return methods
 

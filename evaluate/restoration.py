@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.cache import Values
 from authface.evaluate.catalogue import DEAR, Metric, choose
 from authface.evaluate.measure import Measured, hashed, measure_learned, measure_plain
@@ -87,6 +87,7 @@ def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
     """
     settings = question.settings
     metrics = choose(settings.metrics, truth=question.truth is not None, inputs=question.inputs is not None)
+    _check(question, metrics)
     outputs = {method.name: images_by_name(method.folder, "outputs") for method in question.methods}
     truth = images_by_name(question.truth, "truth") if question.truth is not None else None
     inputs = images_by_name(question.inputs, "inputs") if question.inputs is not None else None
@@ -104,6 +105,15 @@ def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
         names = [method.name for method in question.methods]
         sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)
     return _concluded(question, metrics, measured, sets, str(device()) if device.cache_info().currsize else "cpu")
+
+
+def _check(question: Question, metrics: Sequence[Metric]) -> None:
+    """Raise UsageError for what would only show after everything was measured."""
+    by, names = question.settings.worst_by, [metric.name for metric in metrics if metric.kind != "set"]
+    if by and by not in names:
+        raise UsageError(f"evaluate.restoration.worst_by = {one_line(by)}: measured are {', '.join(names)}")
+    if question.seed < 0:
+        raise UsageError(f"--seed {question.seed}: seeds are 0 and more")
 
 
 def _without_dear(metrics: Sequence[Metric], measured: Measured, console: Console) -> list[Metric]:

@@ -109,7 +109,7 @@ def differences_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]
         ]
         for found in sorted(evaluation.differences, key=lambda found: (found.first, found.second))
     ]
-    return ["", "", "difference [95 %]", "p", "faces better", "faces"], rows
+    return ["", "", "difference [95 %]", "p", "first better on", "faces"], rows
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

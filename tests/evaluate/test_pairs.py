@@ -62,7 +62,12 @@ def test_methods_have_names_of_their_own(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     assert methods_of(["ours=out/a", "x=y"]) == [Method("ours", Path("out/a")), Method("x=y", Path("x=y"))]
     assert methods_of(["."])[0].name == tmp_path.name
-    for given_, said in (([], "no outputs"), (["a=1", "a=2"], "two are called 'a'"), (["r/out", "s/out"], "NAME=DIR")):
+    for given_, said in (
+        ([], "no outputs"),
+        (["a=1", "a=2"], "two are called 'a'"),
+        ([" =1"], "a name"),
+        (["r/out", "s/out"], "NAME=DIR"),
+    ):
         with pytest.raises(UsageError, match=said):
             methods_of(given_)
 

@@ -211,7 +211,8 @@ def test_the_report_is_one_page_with_the_worst_first(
     code, _, log = restoration(
         "--outputs", mild, "--truth", faces, "--metrics", "psnr", *name[:1], f"{name[1][:-4]}ssim"
     )
-    assert code == 2 and "measured were psnr" in log
+    assert code == 2 and "measured are psnr" in log
+    assert restoration("--outputs", mild, "--metrics", "piqe", "--seed", "-1")[0] == 2
 
 
 def test_a_dry_run_writes_nothing(authface: Command, mild: Path, tmp_path: Path) -> None:
