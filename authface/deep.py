@@ -81,3 +81,10 @@ def turned(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
     if orientation in {2, 3, 6, 7}:
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def is_grey(pixels: Pixels) -> bool:
+    """Whether every pixel of an (h, w, 3) photo has equal channels."""
+    import numpy as np
+
+    return bool(np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]))

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from authface import png, tiff
 from authface.carried import JpegStyle
-from authface.deep import Pixels, to_8_bits
+from authface.deep import Pixels, is_grey, to_8_bits
 from authface.errors import ImageError
 from authface.images import Decoded
 
@@ -17,6 +17,8 @@ KEEP_QUALITY = 90
 """Least quality of a JPEG whose tables are kept: coarser ones would take from a restored face what it gained."""
 DEEP_FORMATS = frozenset({"PNG", "TIFF"})
 
+MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
+"""Longest side a format holds, pixels: as libjpeg and libwebp write them."""
 _GREY_ALPHA = {1: {"PNG", "TIFF"}, 2: {"PNG"}}
 """Formats of grey with alpha by bytes a channel; Pillow does not read such a TIFF of 16 bits."""
 _JPEG_SEGMENT = 65533
@@ -42,10 +44,10 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     if format not in DEEP_FORMATS:
         pixels = to_8_bits(pixels)
     alpha = _alpha(decoded, pixels)
-    if alpha is None and decoded.grey and _is_grey(pixels):
+    if alpha is None and decoded.grey and is_grey(pixels):
         pixels = pixels[..., 0]
     elif alpha is not None and format != "JPEG":
-        single = decoded.grey and format in _GREY_ALPHA[pixels.dtype.itemsize] and _is_grey(pixels)
+        single = decoded.grey and format in _GREY_ALPHA[pixels.dtype.itemsize] and is_grey(pixels)
         colours = pixels[..., :1] if single else pixels
         pixels = cast("Pixels", np.dstack([colours, alpha]))
     icc = decoded.icc if (decoded.icc[16:20] == b"GRAY") == (pixels.ndim == 2 or pixels.shape[2] == 2) else b""
@@ -65,6 +67,14 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     if format == "JPEG" and alpha is not None:
         pixels = _over_white(pixels, alpha)
     return _save(pixels, format, options)
+
+
+def check_sides(format: str, width: int, height: int) -> None:
+    """Raise ImageError (`too_large`) where the format cannot hold so wide or high a picture."""
+    most = MAX_SIDE.get(format, width + height)
+    if max(width, height) > most:
+        held = f"{format} holds at most {most} px a side"
+        raise ImageError("too_large", f"{width} x {height}, {held}: write png or tiff (restore.format)")
 
 
 def said(decoded: Decoded, format: str, deep: bool, quality: int = 0) -> str:
@@ -134,12 +144,6 @@ def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
     picture = Image.fromarray(pixels)
     white = Image.new("RGB", picture.size, (255, 255, 255))
     return np.asarray(Image.composite(picture, white, Image.fromarray(alpha)))
-
-
-def _is_grey(pixels: Pixels) -> bool:
-    import numpy as np
-
-    return bool(np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]))
 
 
 def _sized(exif: bytes, width: int, height: int) -> bytes:

@@ -96,9 +96,8 @@ def _passes(attempt: Attempt, limit: float) -> bool:
 
 def _said(attempt: Attempt, fidelity: float) -> str:
     measured = attempt.drift is not None and attempt.drift.identity is not None
-    return (
-        f"{_identity(attempt):.3f} at fidelity {fidelity:g}" if measured else f"no face seen at fidelity {fidelity:g}"
-    )
+    what = f"{_identity(attempt):.3f}" if measured else "not measurable"
+    return f"{what} at fidelity {fidelity:g}"
 
 
 def _refusal(said: Sequence[str], settings: RestoreSettings) -> str:

@@ -33,6 +33,7 @@ def restore(
     min_identity: Annotated[
         float | None, typer.Option(help="Try a face less like its input again, else keep the input; 0..1.")
     ] = None,
+    upscale: Annotated[int | None, typer.Option(help="1, 2 or 4: how many times larger the result is.")] = None,
     aligned: Annotated[bool, typer.Option("--aligned", help="Each image is one aligned face: look for none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are in the way, but no input.")
@@ -45,7 +46,7 @@ def restore(
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
-    given = {"preset": preset, "faces": faces, "min_identity": min_identity}
+    given = {"preset": preset, "faces": faces, "min_identity": min_identity, "upscale": upscale}
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
     jobs = jobs_of(images, out, settings.format, run.limit)
     if run.dry_run:
@@ -80,7 +81,8 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         kept = f"; {summary.kept} stay as they were" if summary.kept else ""
         lines.append(f"{summary.tried_again} faces tried again at higher fidelity{kept}")
     if summary.no_face:
-        lines.append(f"no face to restore in {summary.no_face}: copied as they are")
+        done = "enlarged" if session.settings.upscale > 1 else "copied"
+        lines.append(f"no face to restore in {summary.no_face}: {done} as they are")
     lines.append(
         f"results: {one_line(out if out is not None else jobs[0].target)}"
         + (" ..." if out is None and jobs[1:] else "")
@@ -105,7 +107,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     )
     if summary.failed:
         run.console.log(f"{len(summary.failed)} of {summary.photos} inputs failed")
-    if not summary.restored:
+    if not summary.restored and (session.settings.upscale == 1 or len(summary.failed) == summary.photos):
         raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
     if summary.failed:
         raise typer.Exit(3)

@@ -74,13 +74,6 @@ FIXES: dict[ColourFix, Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[
 }
 
 
-def is_grey(rgb: NDArray[np.uint8]) -> bool:
-    """Whether every pixel of an (h, w, 3) photo has equal channels."""
-    import numpy as np
-
-    return bool(np.array_equal(rgb[..., 0], rgb[..., 1]) and np.array_equal(rgb[..., 1], rgb[..., 2]))
-
-
 def to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The (h, w, 3) crop without colour: every channel is its Rec. 601 luma."""
     import numpy as np

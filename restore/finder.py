@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from authface.deep import is_grey
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, align, ffhq_quad
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.restore.choice import face_rule
-from authface.restore.colour import is_grey
 from authface.restore.guard import in_crop
 from authface.restore.photo import FaceResult, Found, PlacedBy, Search, resize_square, square_of
 from authface.restore.restorer import face_seed

@@ -43,6 +43,8 @@ class Line:
     model: str = ""
     width: int = 0
     height: int = 0
+    scale: int = 1
+    """How many times the result is larger; `width`, `height`, `box` and `quad` are the input's."""
     encoding: str = ""
     """How the result was compressed, and with what depth."""
     face: int | None = None

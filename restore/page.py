@@ -9,7 +9,7 @@ import numpy as np
 
 from authface import images
 from authface.errors import ImageError, one_line
-from authface.faces.geometry import align
+from authface.faces.geometry import align, scale_quad
 from authface.faces.identity import usual_products
 from authface.report import Comparison, before_after, quantity
 from authface.restore.inputs import PAGE, Job
@@ -79,7 +79,8 @@ def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
         for line in lines[:MOST_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 quad = np.reshape(line.quad, (4, 2))
-                old, new = (align(photo, quad, FACE_SIDE).rgb for photo in (before, after))
+                old = align(before, quad, FACE_SIDE).rgb
+                new = align(after, scale_quad(quad, line.scale), FACE_SIDE).rgb
                 yield Comparison(f"{one_line(job.source.name)}, face {line.face}", old, new, _facts(line))
 
 

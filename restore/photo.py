@@ -15,6 +15,7 @@ from authface.faces.geometry import Aligned
 from authface.faces.paste import paste_all
 from authface.records import Box
 from authface.restore.attempts import Attempt, restore_faces
+from authface.restore.background import Upscaler, lanczos
 from authface.restore.guard import Drift, Guard
 from authface.restore.restorer import Restorer
 from authface.restore.settings import RestoreSettings
@@ -57,7 +58,7 @@ class FaceResult:
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """The photo with its restored faces, of the input's shape and depth, and all faces that were found."""
+    """The photo, larger by the scale, with its restored faces, and all faces that were found."""
 
     rgb: Pixels
     faces: tuple[FaceResult, ...]
@@ -130,6 +131,7 @@ def restore_photo(
     content: str,
     seed: int = 0,
     guard: Guard | None = None,
+    upscaler: Upscaler = lanczos,
 ) -> PhotoResult:
     """An upright (h, w, 3) uint8 photo with its faces restored.
 
@@ -137,12 +139,19 @@ def restore_photo(
     stays grey, pixels outside of the faces do not change. Raises ImageError where `rgb` is of another shape or type.
     """
     search = finder(rgb, restorer.size, content, seed)
-    return finish(rgb, search, restore_faces(restorer, search.found, settings, guard))
+    attempts = restore_faces(restorer, search.found, settings, guard)
+    return finish(rgb, search, attempts, settings.upscale, upscaler)
 
 
-def finish(rgb: Pixels, search: Search, attempts: Sequence[Attempt]) -> PhotoResult:
-    """Put the restored crops into the (h, w, 3) photo of 8 or 16 bits, but those that were refused."""
-    out, faces = rgb, list(search.skipped)
+def finish(
+    rgb: Pixels, search: Search, attempts: Sequence[Attempt], scale: int = 1, upscaler: Upscaler = lanczos
+) -> PhotoResult:
+    """Put the restored crops into the (h, w, 3) photo of 8 or 16 bits, but those that were refused.
+
+    With a `scale` the photo is enlarged by `upscaler` and the crops are put into the larger one, from the model's own
+    pixels.
+    """
+    out, faces = upscaler(rgb, scale) if scale > 1 else rgb, list(search.skipped)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
     for one, attempt in reversed(list(zip(search.found, attempts, strict=True))):
         face = replace(one.face, before=one.aligned.rgb, after=attempt.crop, drift=attempt.drift)
@@ -154,4 +163,4 @@ def finish(rgb: Pixels, search: Search, attempts: Sequence[Attempt]) -> PhotoRes
         else:
             pasted.append((one.aligned, attempt.crop))
         faces.append(face)
-    return PhotoResult(paste_all(out, pasted), tuple(sorted(faces, key=lambda face: face.index)))
+    return PhotoResult(paste_all(out, pasted, upscale=scale), tuple(sorted(faces, key=lambda face: face.index)))

@@ -13,10 +13,11 @@ import numpy as np
 
 from authface import images
 from authface.deep import Pixels, is_deep
-from authface.encode import DEEP_FORMATS, encode, said
+from authface.encode import DEEP_FORMATS, check_sides, encode, said
 from authface.errors import ImageError, one_line
 from authface.files import write_file
 from authface.restore.attempts import restore_faces
+from authface.restore.background import check_size
 from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, without_results
 from authface.restore.log import NOT_OURS, Line, now, parse
 from authface.restore.photo import FaceResult, PhotoResult, Search, finish
@@ -110,6 +111,9 @@ def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
                 NOT_OURS, f"{one_line(job.target)} is there and not from this command: move it, or choose -o"
             )
         photo = images.decode(data, to_srgb=False, deep=True)
+        height, width = photo.rgb.shape[:2]
+        check_size(width, height, session.settings.upscale)
+        check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
         search = session.finder(photo.rgb, session.restorer.size, content, session.request.seed)
     except ImageError as error:
         _fail(job, content, error, session)
@@ -126,7 +130,7 @@ def _restore_group(group: Sequence[Opened], session: Session) -> None:
     first = 0
     for opened in group:
         after = first + len(opened.search.found)
-        result = finish(opened.pixels, opened.search, attempts[first:after])
+        result = finish(opened.pixels, opened.search, attempts[first:after], session.settings.upscale, session.upscaler)
         first = after
         try:
             _write(opened, result, session)
@@ -138,7 +142,7 @@ def _write(opened: Opened, result: PhotoResult, session: Session) -> None:
     """Write a result and its lines. Where no pixel changed, the result is the input, byte for byte."""
     job, photo = opened.job, opened.photo
     same_format = {"MPO": "JPEG"}.get(photo.format, photo.format) == job.format
-    if same_format and np.array_equal(result.rgb, opened.pixels):
+    if same_format and result.rgb.shape == opened.pixels.shape and np.array_equal(result.rgb, opened.pixels):
         data, how = opened.data, "the input, byte for byte"
     else:
         quality = session.settings.quality
@@ -154,7 +158,8 @@ def _write(opened: Opened, result: PhotoResult, session: Session) -> None:
         if face.reason == "identity":
             session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")
     if not result.restored:
-        session.console.log(f"{one_line(job.source)}: {_why_not(result)}; copied as it is")
+        done = "enlarged" if session.settings.upscale > 1 else "copied"
+        session.console.log(f"{one_line(job.source)}: {_why_not(result)}; {done} as it is")
 
 
 def _why_not(result: PhotoResult) -> str:
@@ -195,6 +200,7 @@ def _lines(opened: Opened, result: PhotoResult, session: Session) -> list[Line]:
         model=session.settings.model,
         width=width,
         height=height,
+        scale=session.settings.upscale,
     )
     return [_line(photo, face) for face in result.faces] or [photo]
 

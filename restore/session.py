@@ -12,6 +12,7 @@ from pathlib import Path
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces.identity import weights_sha256
+from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
 from authface.restore.inputs import LOG, Job
@@ -32,7 +33,7 @@ VERSION = 2
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
-NOT_IN_PIXELS = {"batch", "report", "model", "identity_weights"}
+NOT_IN_PIXELS = {"batch", "report", "model", "identity_weights", "upscaler"}
 """Settings that no result depends on, or that the fingerprint holds by content."""
 
 
@@ -89,6 +90,8 @@ class Session:
         self.console = console
         self.request = request
         self.summary = Summary()
+        if request.settings.upscaler and request.settings.upscale == 1:
+            raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self._logs: dict[Path, Log] = {}
         if request.settings.min_identity and not request.settings.guard:
             raise UsageError(
@@ -132,6 +135,14 @@ class Session:
         return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
 
     @cached_property
+    def upscaler(self) -> Upscaler:
+        """What enlarges the photo around the faces."""
+        from authface.models import pick_device
+
+        file = self.settings.upscaler
+        return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of all that the pixels of a result depend on, besides the photo."""
         settings = self.settings
@@ -140,6 +151,7 @@ class Session:
             "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS),
             "weights": self.weights.digest if self.weights else IDENTITY,
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
+            "upscaler": file_sha256(settings.upscaler),
             "aligned": self.request.aligned,
             "seed": self.request.seed,
         }

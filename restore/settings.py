@@ -51,6 +51,10 @@ class RestoreSettings(Settings):
     place the crop: dlib loses its way on small, turned and covered faces."""
     format: Literal["same", "jpeg", "png", "webp", "tiff"] = "same"
     """Of the output. `same` keeps the input's; what is only read (BMP, GIF, HEIC, AVIF) becomes PNG."""
+    upscale: Literal[1, 2, 4] = 1
+    """How many times the result is larger than the photo; faces are put in from the model's own pixels."""
+    upscaler: str = ""
+    """A super-resolution network for what is around the faces (.safetensors, .pth); without it Lanczos' kernel."""
     quality: int = Field(0, ge=0, le=100)
     """Of JPEG and WebP. 0 keeps a JPEG's own tables and subsampling where they are of quality 90 and more, else 95."""
     guard: bool = True

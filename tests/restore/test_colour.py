@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage import data
 
+from authface.deep import is_grey
 from authface.restore import colour
 
 
@@ -67,7 +68,7 @@ def test_grey_stays_grey(seed: int) -> None:
     levels = np.random.default_rng(seed).integers(0, 256, (2, 40, 56, 1), dtype=np.uint8)
     restored, source = np.repeat(levels, 3, axis=3)
     for fix in colour.FIXES.values():
-        assert colour.is_grey(fix(restored, source))
+        assert is_grey(fix(restored, source))
 
 
 def test_a_cast_is_taken_back(portrait: np.ndarray) -> None:
@@ -91,5 +92,5 @@ def test_grey_is_the_luma_that_pillow_uses(portrait: np.ndarray) -> None:
     from PIL import Image
 
     grey = colour.to_grey(portrait)
-    assert colour.is_grey(grey) and not colour.is_grey(portrait)
+    assert is_grey(grey) and not is_grey(portrait)
     assert np.abs(grey[..., 0].astype(int) - np.asarray(Image.fromarray(portrait).convert("L"))).max() <= 1

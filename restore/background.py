@@ -1,0 +1,175 @@
+"""The photo around the faces, enlarged: by Lanczos, or by a super-resolution model from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import numpy as np
+
+from authface.deep import Pixels, is_grey
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.images import MAX_PIXELS
+from authface.restore.colour import LUMA
+
+if TYPE_CHECKING:
+    pass
+
+TILE = 256
+"""Side of the photo's tiles that a model sees at a time; halved where memory does not hold one."""
+LEAST_TILE = 32
+OVERLAP = 16
+"""Photo pixels around a tile that the model sees besides, and that are cut off: convolutions end badly."""
+
+Box = tuple[int, int, int, int]
+"""x0, y0, x1, y1; the last ones excluded."""
+
+
+class Upscaler(Protocol):
+    """Enlarges photos."""
+
+    def __call__(self, photo: Pixels, scale: int) -> Pixels:
+        """The (h, w, 3) photo `scale` times as large, of its depth; a grey one stays grey."""
+        ...
+
+
+def check_size(width: int, height: int, scale: int) -> None:
+    """Raise ImageError (`too_large`) where the enlarged photo would be more than is read and written."""
+    pixels = width * height * scale * scale
+    if scale > 1 and pixels > MAX_PIXELS:
+        fits = next((smaller for smaller in (2, 1) if width * height * smaller**2 <= MAX_PIXELS), 1)
+        raise ImageError(
+            "too_large",
+            f"{width} x {height} at --upscale {scale} is {pixels / 1e6:.0f} megapixels, the limit is "
+            f"{MAX_PIXELS / 1e6:.0f}: --upscale {fits}, or a smaller photo",
+        )
+
+
+def lanczos(photo: Pixels, scale: int) -> Pixels:
+    """The photo enlarged by OpenCV's Lanczos kernel of 8 x 8 pixels; pixel 0 covers the first `scale` ones."""
+    import cv2
+
+    height, width = photo.shape[:2]
+    if scale == 1:
+        return photo
+    enlarged = cv2.resize(photo, (width * scale, height * scale), interpolation=cv2.INTER_LANCZOS4)
+    return cast("Pixels", enlarged)
+
+
+class ModelUpscaler:
+    """A super-resolution network that spandrel knows by its weights (ESRGAN, SwinIR, HAT and some forty more).
+
+    Its own factor may be another one than that which is asked for: its result is then resized. Raises UsageError for
+    a file that is no such network, or where spandrel is not installed.
+    """
+
+    def __init__(self, file: Path, device: str = "cpu") -> None:
+        import torch
+
+        self._device = torch.device(device)
+        self._network: Any = _load(file).to(self._device).eval()
+
+    def __call__(self, photo: Pixels, scale: int) -> Pixels:
+        """The photo `scale` times as large. Raises AuthfaceError where not even the least tile fits into memory."""
+        import torch
+
+        height, width = photo.shape[:2]
+        tile = TILE
+        while True:
+            try:
+                out = np.empty((height * scale, width * scale, 3), photo.dtype)
+                for box in tiles(width, height, tile):
+                    self._fill(out, photo, box, scale)
+                return _like(out, photo)
+            except torch.OutOfMemoryError as error:
+                tile //= 2
+                if tile < LEAST_TILE:
+                    raise AuthfaceError(
+                        f"a tile of {LEAST_TILE} px does not fit into memory: a smaller restore.upscaler, or none"
+                    ) from error
+
+    def _fill(self, out: Pixels, photo: Pixels, box: Box, scale: int) -> None:
+        import cv2
+        import torch
+
+        height, width = photo.shape[:2]
+        x0, y0, x1, y1 = box
+        left, top = max(0, x0 - OVERLAP), max(0, y0 - OVERLAP)
+        seen = photo[top : min(height, y1 + OVERLAP), left : min(width, x1 + OVERLAP)]
+        most = float(np.iinfo(photo.dtype).max)
+        values = np.ascontiguousarray(seen.transpose(2, 0, 1)[None], np.float32) / np.float32(most)
+        with torch.inference_mode():
+            result = self._network(torch.from_numpy(values).to(self._device))[0]
+        large = result.float().cpu().numpy().transpose(1, 2, 0)
+        size = (seen.shape[1] * scale, seen.shape[0] * scale)
+        if large.shape[1::-1] != size:
+            larger = large.shape[1] > size[0]
+            large = cv2.resize(large, size, interpolation=cv2.INTER_AREA if larger else cv2.INTER_LANCZOS4)
+        a, b = (y0 - top) * scale, (x0 - left) * scale
+        own = large[a : a + (y1 - y0) * scale, b : b + (x1 - x0) * scale]
+        out[y0 * scale : y1 * scale, x0 * scale : x1 * scale] = np.rint(np.clip(own, 0, 1) * most).astype(photo.dtype)
+
+
+def make_upscaler(file: str, device: str) -> Upscaler:
+    """The network of a file, or Lanczos without one. Raises as `ModelUpscaler` does."""
+    return ModelUpscaler(Path(file), device) if file else lanczos
+
+
+def tiles(width: int, height: int, side: int) -> Iterator[Box]:
+    """Boxes of at most `side` pixels that cover a photo, each pixel once."""
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            yield x, y, min(x + side, width), min(y + side, height)
+
+
+def file_sha256(file: str) -> str:
+    """Hex sha256 of an upscaler's file, for fingerprints; empty without one. Raises UsageError where it is absent."""
+    if not file:
+        return ""
+    try:
+        with Path(file).open("rb") as opened:
+            return hashlib.file_digest(opened, "sha256").hexdigest()
+    except OSError as error:
+        raise UsageError(f"restore.upscaler={one_line(file)}: {error.strerror or type(error).__name__}") from error
+
+
+def _like(out: Pixels, photo: Pixels) -> Pixels:
+    """`out` without colour if `photo` has none; a network does not keep grey by itself."""
+    if not is_grey(photo):
+        return out
+    for rows in np.array_split(np.arange(len(out)), max(1, len(out) // 256)):
+        out[rows] = np.rint(out[rows].astype(np.float64) @ LUMA)[..., None].astype(out.dtype)
+    return out
+
+
+def _load(file: Path) -> Any:
+    """The network in `file`: tensors only, no pickled code."""
+    import torch
+
+    try:
+        import spandrel
+    except ImportError as error:
+        raise UsageError("restore.upscaler needs spandrel: pip install 'authface[upscale]'") from error
+    kinds = (".safetensors", ".pth", ".pt", ".ckpt")
+    if file.suffix.lower() not in kinds:
+        raise UsageError(f"restore.upscaler={one_line(file)}: it is a file of {', '.join(kinds)}")
+    if not file.is_file():
+        raise UsageError(f"restore.upscaler={one_line(file)}: no such file")
+    try:
+        if file.suffix.lower() == ".safetensors":
+            from safetensors.torch import load_file
+
+            weights: Any = load_file(file)
+        else:
+            weights = torch.load(file, map_location="cpu", weights_only=True)
+        network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
+    except Exception as error:  # torch, safetensors and spandrel have no common class for what they cannot read
+        said = one_line(str(error).partition("\n")[0] or type(error).__name__, 120)
+        raise UsageError(f"restore.upscaler={one_line(file)} is no network that spandrel knows: {said}") from error
+    if not isinstance(network, spandrel.ImageModelDescriptor) or network.purpose != "SR" or network.scale < 2:
+        raise UsageError(f"restore.upscaler={one_line(file)} enlarges no pictures: take a super-resolution network")
+    if (network.input_channels, network.output_channels) != (3, 3):
+        raise UsageError(f"restore.upscaler={one_line(file)} takes {network.input_channels} channels: RGB needs 3")
+    return network
