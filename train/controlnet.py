@@ -94,12 +94,14 @@ class ControlNetObjective:
         scheduler = self.parts.scheduler
         noise = random.normal(*batch.latents.shape[1:]).to(device)
         timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
-        weight = sdxl.snr_weight(scheduler, timesteps, self.settings.snr_gamma)
         source = batch.latents
+        chosen = torch.zeros_like(timesteps, dtype=torch.bool)
         if self.settings.from_degraded:
             chosen = (random.uniform() < self.settings.from_degraded).to(device)
             source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(batch.degraded), source)
-            weight = torch.where(chosen, 1 - scheduler.alphas_cumprod.to(device)[timesteps], weight)
+            timesteps = torch.where(chosen, (timesteps * self.settings.strength).long(), timesteps)
+        weight = sdxl.snr_weight(scheduler, timesteps, self.settings.snr_gamma)
+        weight = torch.where(chosen, 1 - scheduler.alphas_cumprod.to(device)[timesteps], weight)
         noisy = scheduler.add_noise(source, noise, timesteps)
         guess = self._predict(model, noisy, timesteps, batch.degraded)
         target = sdxl.loss_target(scheduler, batch.latents, noisy, timesteps)

@@ -188,4 +188,6 @@ class ControlNetSettings(DiffusionSettings):
     from_degraded: float = Field(default=0, ge=0, le=1)
     """Share of the faces whose noisy latents are made from the degraded face, with the clean one as the aim: restoring
     may then begin from the photo (`restore.strength` below 1) instead of pure noise. The paper: 0."""
+    strength: float = Field(default=0.5, gt=0, le=1)
+    """The most noise that these are given, as a share of the schedule: the largest `restore.strength` to be used."""
     facial: FacialSettings = FacialSettings()
