@@ -78,6 +78,8 @@ def test_a_face_moved_and_a_face_blurred(portrait: Rgb) -> None:
         gauge.identity(degrade(portrait, 5, PRESETS[name]), portrait, "truth", found) for name in ("mild", "heavy")
     )
     assert 0.8 < heavy < mild < 1
+    assert gauge.identity(degrade(portrait, 5, PRESETS["heavy"]), portrait, "not asked yet", found) == heavy
+    assert gauge.landmarks(np.full_like(portrait, 127), found)[0] > 5, "no face is looked for in an output"
 
 
 def test_no_face_is_said_and_the_last_references_are_remembered(portrait: Rgb) -> None:

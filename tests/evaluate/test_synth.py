@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 
 from authface import images
 from authface.console import Console
@@ -106,6 +108,16 @@ def test_another_seed_gives_other_files_and_needs_another_folder(
     one, two = files(tmp_path / "set"), files(tmp_path / "other")
     assert one["clean/face0.png"] == two["clean/face0.png"]
     assert one["degraded/face0.png"] != two["degraded/face0.png"]
+
+
+def test_the_seed_is_made_of_the_pixels(faces: Path) -> None:
+    png = (faces / "face0.png").read_bytes()
+    rgb, seed = clean_face(png, None, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "TIFF")
+    assert clean_face(buffer.getvalue(), None, 0)[1] == seed == clean_face(png, 64, 0)[1]
+    others = {clean_face(png, None, 1)[1], clean_face((faces / "face1.png").read_bytes(), None, 0)[1]}
+    assert len(others | {seed}) == 3
 
 
 def test_what_is_no_square_face_is_a_row(
