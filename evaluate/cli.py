@@ -33,6 +33,8 @@ def synth(
     from authface.evaluate.sources import open_sources
     from authface.evaluate.synth import conclude, synthesize
 
+    if run.engine != "local":
+        later(f"evaluate synth --engine {run.engine}")
     settings = run.settings("evaluate.synth", SynthSettings, degradation=degradation)
     preset(settings.degradation)
     sources = open_sources(faces, settings.split)
@@ -79,6 +81,8 @@ def restoration(
     from authface.evaluate.restoration import Question, evaluate
     from authface.evaluate.settings import RestorationSettings
 
+    if run.engine != "local":
+        later(f"evaluate restoration --engine {run.engine}")
     names = None if metrics is None else tuple(name.strip() for name in metrics.split(",") if name.strip())
     settings = run.settings("evaluate.restoration", RestorationSettings, metrics=names)
     question = Question(methods_of(outputs), truth, inputs, settings, run.device, run.seed, run.limit, run.workers)
