@@ -34,6 +34,9 @@ def restore(
         float | None, typer.Option(help="Try a face less like its input again, else keep the input; 0..1.")
     ] = None,
     upscale: Annotated[int | None, typer.Option(help="1, 2 or 4: how many times larger the result is.")] = None,
+    change_map: Annotated[
+        bool, typer.Option("--change-map", help="Write NAME.change.png: where and how strongly faces were altered.")
+    ] = False,
     aligned: Annotated[bool, typer.Option("--aligned", help="Each image is one aligned face: look for none.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are in the way, but no input.")
@@ -46,9 +49,15 @@ def restore(
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
-    given = {"preset": preset, "faces": faces, "min_identity": min_identity, "upscale": upscale}
+    given = {
+        "preset": preset,
+        "faces": faces,
+        "min_identity": min_identity,
+        "upscale": upscale,
+        "change_map": change_map or None,
+    }
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
-    jobs = jobs_of(images, out, settings.format, run.limit)
+    jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map)
     if run.dry_run:
         return _show(run, jobs)
     session = Session(Request(settings, aligned, run.device, run.seed), run.console)

@@ -30,6 +30,7 @@ ENDINGS = {
 READ_ONLY = frozenset({".bmp", ".gif", ".heic", ".heif", ".avif", ".mpo"})
 """Endings that are read besides; their results are PNG."""
 MARK = ".restored"
+MAP = ".change.png"
 LOG = "restore.jsonl"
 PAGE = "restore.html"
 _NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
@@ -42,6 +43,8 @@ class Job:
     source: Path
     target: Path
     home: Path
+    change_map: Path | None = None
+    """Where the map of what changed goes, if one is asked for."""
 
     @property
     def format(self) -> str:
@@ -52,6 +55,11 @@ class Job:
     def name(self) -> str:
         """The result's place under `home`, by which the log knows it."""
         return self.target.relative_to(self.home).as_posix()
+
+    @property
+    def map_name(self) -> str:
+        """The change map's place under `home`; empty without one."""
+        return "" if self.change_map is None else self.change_map.relative_to(self.home).as_posix()
 
 
 @dataclass(frozen=True)
@@ -152,6 +160,20 @@ def _job(entry: Input, out: Path | None, format: Format) -> Job:
 
 def _marked(job: Job) -> Job:
     return replace(job, target=job.target.with_name(f"{job.target.stem}{MARK}{job.target.suffix}"))
+
+
+def with_maps(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs with a place for a change map each: NAME.change.png beside the result, in no other file's way."""
+    taken = {_key(path) for job in jobs for path in (job.source, job.target)}
+    every = []
+    for job in jobs:
+        digits = hashlib.sha256(os.fsencode(os.path.realpath(job.target))).hexdigest()[:8]
+        names = (job.target.stem, job.target.name, f"{job.target.stem}-{digits}")
+        places = (job.target.with_name(f"{name}{MAP}") for name in names)
+        free = next(place for place in places if _key(place) not in taken)
+        taken.add(_key(free))
+        every.append(replace(job, change_map=free))
+    return every
 
 
 def _told_apart(job: Job) -> Job:

@@ -45,6 +45,8 @@ class Line:
     height: int = 0
     scale: int = 1
     """How many times the result is larger; `width`, `height`, `box` and `quad` are the input's."""
+    change_map: str = ""
+    """The map of what changed, below the log's folder; empty: none."""
     encoding: str = ""
     """How the result was compressed, and with what depth."""
     face: int | None = None
@@ -126,12 +128,16 @@ class Log:
             bool(last)
             and last[0].status != "failed"
             and (last[0].content, last[0].fingerprint) == (content, fingerprint)
-            and (self.path.parent / target).is_file()
+            and all((self.path.parent / name).is_file() for name in (target, last[0].change_map or target))
         )
 
-    def made_here(self, target: str) -> bool:
-        """Whether a file of that name is a result of an earlier run, which a new one may replace."""
-        return any(line.reason != NOT_OURS for line in self.photos.get(target, []))
+    def made_here(self, target: str, name: str = "") -> bool:
+        """Whether a file is a result of an earlier run, or, with its `name`, the change map beside it.
+
+        A new run may replace it.
+        """
+        lines = [line for line in self.photos.get(target, []) if line.reason != NOT_OURS]
+        return any(line.change_map == name for line in lines) if name else bool(lines)
 
     def _take(self, line: Line) -> None:
         known = self.photos.setdefault(line.target, [])

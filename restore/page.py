@@ -67,15 +67,18 @@ def spread(jobs: Sequence[Job], most: int) -> list[Job]:
 
 def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
     for job in jobs:
+        every = session.log(job.home).photos[job.name]
         try:
             before, after = images.read(job.source).rgb, images.read(job.target).rgb
+            mapped = images.read(job.home / every[0].change_map).rgb if every[0].change_map else None
         except ImageError:
             continue  # moved since it was restored
-        every = session.log(job.home).photos[job.name]
         lines = [line for line in every if line.status == "restored"]
         notes = [("faces restored", str(len(lines)))]
         notes += [(f"face {line.face} left", _left(line)) for line in every if line.status == "skipped"][:MOST_LEFT]
         yield Comparison(one_line(job.source), before, after, notes)
+        if mapped is not None:
+            yield Comparison(f"{one_line(job.source.name)}: what changed", after, mapped)
         for line in lines[:MOST_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 quad = np.reshape(line.quad, (4, 2))

@@ -62,6 +62,8 @@ class PhotoResult:
 
     rgb: Pixels
     faces: tuple[FaceResult, ...]
+    background: Pixels
+    """The photo, as large, with the faces as they were."""
 
     @property
     def restored(self) -> int:
@@ -151,7 +153,8 @@ def finish(
     With a `scale` the photo is enlarged by `upscaler` and the crops are put into the larger one, from the model's own
     pixels.
     """
-    out, faces = upscaler(rgb, scale) if scale > 1 else rgb, list(search.skipped)
+    out = background = upscaler(rgb, scale) if scale > 1 else rgb
+    faces = list(search.skipped)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
     for one, attempt in reversed(list(zip(search.found, attempts, strict=True))):
         face = replace(one.face, before=one.aligned.rgb, after=attempt.crop, drift=attempt.drift)
@@ -163,4 +166,5 @@ def finish(
         else:
             pasted.append((one.aligned, attempt.crop))
         faces.append(face)
-    return PhotoResult(paste_all(out, pasted, upscale=scale), tuple(sorted(faces, key=lambda face: face.index)))
+    faces.sort(key=lambda face: face.index)
+    return PhotoResult(paste_all(out, pasted, upscale=scale) if pasted else out, tuple(faces), background)

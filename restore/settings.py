@@ -69,6 +69,8 @@ class RestoreSettings(Settings):
     """Whose measure of likeness: `dlib` is built in, `arcface` takes an ONNX file (strangers: about 0.1)."""
     identity_weights: str = ""
     """ArcFace's network of 112 x 112 px faces, an ONNX file, whose licence is yours to know."""
+    change_map: bool = False
+    """Write NAME.change.png beside each result: where, and how strongly, faces were altered."""
     report: bool = True
     """Write a before/after page beside the outputs."""
 
