@@ -178,7 +178,8 @@ class ControlNetObjective:
         p, s = self.parts, self.settings
         text = sdxl.TextEmbedding(self.null.states.expand(len(clean), -1, -1), self.null.pooled.expand(len(clean), -1))
         condition = sdxl.to_unit(degraded)
-        made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps, p.controlnet, condition)
+        strength = s.strength if s.from_degraded else 1
+        made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps, p.controlnet, condition, strength)
         return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
 
     def write(self, out: Path) -> None:

@@ -36,13 +36,19 @@ def grid(columns: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
 def sample(
     unet: Any, vae: Any, scheduler: Any, text: sdxl.TextEmbedding, size: int, steps: int, control: Any = None,
-    condition: torch.Tensor | None = None,
+    condition: torch.Tensor | None = None, strength: float = 1,
 ) -> NDArray[np.uint8]:  # fmt: skip
     """(n, size, size, 3): images of the prompts in `text`, by stock pipelines, DDIM and no guidance.
 
-    With `control` (a ControlNet) `condition` (n, 3, size, size) in 0..1 leads the way.
+    With `control` (a ControlNet) `condition` (n, 3, size, size) in 0..1 leads the way, and below a `strength` of 1 is
+    what denoising begins from, with so much of the schedule's noise.
     """
-    from diffusers import DDIMScheduler, StableDiffusionXLControlNetPipeline, StableDiffusionXLPipeline
+    from diffusers import (
+        DDIMScheduler,
+        StableDiffusionXLControlNetImg2ImgPipeline,
+        StableDiffusionXLControlNetPipeline,
+        StableDiffusionXLPipeline,
+    )
 
     shared: dict[str, Any] = {
         "vae": vae, "text_encoder": None, "text_encoder_2": None, "tokenizer": None, "tokenizer_2": None, "unet": unet,
@@ -52,9 +58,14 @@ def sample(
     call: dict[str, Any] = {}
     if control is None:
         pipeline = StableDiffusionXLPipeline(**shared)
-    else:
+    elif strength == 1:
         pipeline = StableDiffusionXLControlNetPipeline(controlnet=control, **shared)
         call = {"image": condition}
+    else:
+        vae.to(unet.device)  # which training keeps elsewhere
+        pipeline = StableDiffusionXLControlNetImg2ImgPipeline(controlnet=control, **shared)
+        call = {"image": condition, "control_image": condition, "strength": strength,
+                "controlnet_conditioning_scale": 1.0}  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     latents = pipeline(
         prompt_embeds=text.states.to(unet.device, unet.dtype),
@@ -63,7 +74,7 @@ def sample(
         generator=torch.Generator().manual_seed(SEED), **call,
     ).images  # fmt: skip
     with torch.autocast(latents.device.type, enabled=False):
-        vae.to(latents.device)  # which training keeps elsewhere
+        vae.to(latents.device)
         images = np.concatenate([sdxl.to_rgb(sdxl.decode(vae, one[None])) for one in latents])
         vae.to("cpu")
         return images

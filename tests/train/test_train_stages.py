@@ -309,6 +309,26 @@ def test_faces_noised_from_their_degraded_latents_aim_at_the_clean_ones(stage_tw
     assert float(loss.detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_pictures_begin_from_the_photo_where_training_does(stage_two: ControlNetObjective) -> None:
+    """The latents that are denoised first are the degraded face's with a little noise, or noise alone."""
+    from dataclasses import replace
+
+    more = {"from_degraded": 1.0, "strength": 0.05, "validate_steps": 40}
+    objective = replace(stage_two, settings=stage_two.settings.model_copy(update=more))
+    seen: list[torch.Tensor] = []
+    hook = stage_two.parts.unet.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+    firsts = []
+    with torch.no_grad():
+        for one in (objective, stage_two):
+            seen.clear()
+            degraded = one.picture().image.reshape(2, SIZE, 3, SIZE, 3)[:, :, 0]
+            firsts.append(seen[0])
+        latents = sdxl.encode(stage_two.parts.vae, sdxl.to_signed(np.ascontiguousarray(degraded)))
+    hook.remove()
+    near, far = (float((first - latents).square().mean()) for first in firsts)
+    assert near < 0.2 * far
+
+
 def test_only_the_controlnet_learns_and_the_down_path_keeps_nothing(stage_two: ControlNetObjective) -> None:
     """Gradients reach the ControlNet; no output of the prior's down blocks carries a graph."""
     graphs: list[bool] = []
