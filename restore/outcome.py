@@ -31,20 +31,34 @@ class Opened:
     @property
     def pixels(self) -> Pixels:
         """Those that are written back: the 16 bits, where the file has them."""
-        return self.photo.rgb if self.photo.deep is None else self.photo.deep
+        return pixels_of(self.photo)
+
+
+def pixels_of(photo: images.Decoded) -> Pixels:
+    """Those that are written back: the 16 bits, where the file has them."""
+    return photo.rgb if photo.deep is None else photo.deep
+
+
+def result_bytes(
+    photo: images.Decoded, data: bytes, pixels: Pixels, format: str, quality: int = 0
+) -> tuple[bytes, str]:
+    """The file of a result and how it was made; `data` itself where no pixel of it changed and its format stays.
+
+    `data` is the photo's file, empty where there is none. Raises ImageError as `encode` does.
+    """
+    same_format = {"MPO": "JPEG"}.get(photo.format, photo.format) == format
+    own = pixels_of(photo)
+    if data and same_format and pixels.shape == own.shape and np.array_equal(pixels, own):
+        return data, "the input, byte for byte"
+    return encode(photo, pixels, format, quality=quality), said(photo, format, pixels.dtype == np.uint16, quality)
 
 
 def write_result(opened: Opened, result: PhotoResult, session: Session) -> None:
     """Write a result and its lines. Where no pixel changed, the result is the input, byte for byte."""
-    job, photo = opened.job, opened.photo
-    same_format = {"MPO": "JPEG"}.get(photo.format, photo.format) == job.format
-    if same_format and result.rgb.shape == opened.pixels.shape and np.array_equal(result.rgb, opened.pixels):
-        data, how = opened.data, "the input, byte for byte"
-    else:
-        quality = session.settings.quality
-        data = encode(photo, result.rgb, job.format, quality=quality)
-        how = said(photo, job.format, result.rgb.dtype == np.uint16, quality)
-        for loss in losses(opened):
+    job = opened.job
+    data, how = result_bytes(opened.photo, opened.data, result.rgb, job.format, session.settings.quality)
+    if data is not opened.data:
+        for loss in losses(opened.photo, opened.data, job.format):
             session.console.log(f"{one_line(job.source)}: {loss}")
     write_file(job.target, data)
     mapped = job.map_name if result.restored else ""
@@ -70,11 +84,10 @@ def _why_not(result: PhotoResult) -> str:
     return ", ".join(said) or "no face found"
 
 
-def losses(opened: Opened) -> list[str]:
-    """What the result cannot keep of its input, a line each."""
-    photo, format = opened.photo, opened.job.format
+def losses(photo: images.Decoded, data: bytes, format: str) -> list[str]:
+    """What a result in `format` cannot keep of its input, a line each."""
     told = []
-    if is_deep(opened.data) and (photo.deep is None or format not in DEEP_FORMATS):
+    if is_deep(data) and (photo.deep is None or format not in DEEP_FORMATS):
         told.append(
             "has 16 bits a channel, the result has 8" + (": png and tiff keep them" if photo.deep is not None else "")
         )

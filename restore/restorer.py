@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from authface.models import BASE, BUILTIN, ModelSource, fetch, load, pick_device, resolve
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
+
+    from authface.models import Parts
+    from authface.sdxl import TextEmbedding
 
 PARTS = (*BASE, "controlnet")
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
@@ -84,25 +88,50 @@ def find_weights(name: str) -> Weights:
 
 
 def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str) -> Restorer:
-    """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit.
+    """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
+    return Loaded(weights, settings.dtype, device_name).restorer(settings)
 
-    The text encoders say what the prompts mean once, on the CPU, and are freed: two thirds of a billion parameters.
+
+class Loaded:
+    """A model's weights in memory, for restorers of any settings but `model` and `dtype`.
+
+    The text encoders say what a preset's prompts mean once, on the CPU, and are freed: two thirds of a billion
+    parameters.
     """
-    import torch
 
-    from authface.restore.presets import preset_of
-    from authface.restore.sampler import DiffusionRestorer, chosen, sampling_of
-    from authface.sdxl import encode_prompts
+    def __init__(self, weights: Weights, dtype: str, device_name: str) -> None:
+        self.weights, self.dtype = weights, dtype
+        self.device = pick_device(device_name)
+        self._texts: dict[tuple[str, str], TextEmbedding] = {}
 
-    device = pick_device(device_name)
-    preset = chosen(settings, preset_of(settings.preset, fetch(weights.source, PARTS)))
-    encoders = load(weights.source, TEXT_PARTS, "cpu", torch.float32)
-    text = encode_prompts(encoders, [preset.prompt, preset.negative_prompt])
-    del encoders
-    parts = load(weights.source, ("unet", "controlnet", "vae", "scheduler"), device, pick_dtype(settings.dtype, device))
-    factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
-    size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
-    return DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity)
+    @cached_property
+    def parts(self) -> Parts:
+        """The modules that denoise."""
+        precision = pick_dtype(self.dtype, self.device)
+        return load(self.weights.source, ("unet", "controlnet", "vae", "scheduler"), self.device, precision)
+
+    def text(self, prompt: str, negative: str) -> TextEmbedding:
+        """What the encoders say of the two prompts."""
+        import torch
+
+        from authface.sdxl import encode_prompts
+
+        if (prompt, negative) not in self._texts:
+            encoders = load(self.weights.source, TEXT_PARTS, "cpu", torch.float32)
+            self._texts[prompt, negative] = encode_prompts(encoders, [prompt, negative])
+        return self._texts[prompt, negative]
+
+    def restorer(self, settings: RestoreSettings) -> Restorer:
+        """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
+        from authface.restore.presets import preset_of
+        from authface.restore.sampler import DiffusionRestorer, chosen, sampling_of
+
+        preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
+        text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
+        parts = self.parts
+        factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
+        return DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
