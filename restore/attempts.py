@@ -78,9 +78,7 @@ def _attempt(
     for one, crop in zip(found, restored, strict=True):
         fixed = FIXES[settings.colour](crop, one.aligned.rgb)
         fixed = to_grey(fixed) if one.grey else fixed
-        drift = None
-        if guard is not None:
-            drift = guard.measure(one.aligned.rgb, fixed, one.seen, lost=one.face.placed_by == "retinaface5")
+        drift = None if guard is None else guard.measure(one.aligned.rgb, fixed, one.seen)
         attempts.append(Attempt(fixed, drift, fidelity))
     return attempts
 

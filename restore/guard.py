@@ -55,11 +55,12 @@ class Guard:
         self._landmarker = Dlib68()
         self._detector = RetinaFace(FIND_SCORE)
 
-    def measure(self, before: Crop, after: Crop, seen: Detection | None, *, lost: bool = False) -> Drift:
+    def measure(self, before: Crop, after: Crop, seen: Detection | None) -> Drift:
         """How far the (size, size, 3) uint8 crop `after` is from `before`.
 
-        `seen` is the face in the crop's coordinates (`in_crop`); None looks for it. `lost` says that dlib's points
-        are known to be wrong: both crops are then seen through the detector's five.
+        `seen` is the face in the crop's coordinates (`in_crop`); None looks for it. Where dlib is lost on the input,
+        which is rarer in a crop than in its photo since faces stand upright in it, both are seen through the
+        detector's five points; landmarks are then compared by them, roughly: it places them anew in each.
         """
         if np.array_equal(before, after):
             return UNCHANGED
@@ -69,7 +70,7 @@ class Guard:
             return Drift(None, None, colour)
         points = self._landmarker.landmarks(before, seen)
         try:
-            if lost or disagreement(points, seen.points5) > self.max_disagreement:
+            if disagreement(points, seen.points5) > self.max_disagreement:
                 mean = place(self._landmarker.landmarks(np.full_like(before, 128), seen), seen.points5)
                 return Drift(self._identity(before, mean, after, mean), self._five_shift(before, after), colour)
             moved = self._landmarker.landmarks(after, seen)
