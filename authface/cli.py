@@ -13,6 +13,7 @@ from authface.annotate.cli import app as annotate
 from authface.curate.cli import app as curate
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate.cli import app as evaluate
+from authface.models_cli import app as models
 from authface.options import DEFAULT_SET, SetArgument, command_with_run, later
 from authface.options import Run as Run
 from authface.restore.cli import restore
@@ -26,7 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: typer's rich one imports Markdown and syntax colouring, 0.3 s of every call
 )
-models = typer.Typer(help="Models: list, pull, verify.", no_args_is_help=True)
 app.add_typer(curate, name="curate")
 app.add_typer(annotate, name="annotate")
 app.add_typer(train, name="train")
@@ -112,24 +112,6 @@ def why(
             raise
         return run.console.result(f"forgotten {at}: nothing of it is left", forgotten=at)
     run.console.result(history.told(found), **found.as_json())
-
-
-@models.command("list")
-def models_list() -> None:
-    """Every model by name, with licence and size."""
-    later("models list")
-
-
-@models.command("pull")
-def models_pull(name: Annotated[str, typer.Argument()]) -> None:
-    """Download a model."""
-    later("models pull")
-
-
-@models.command("verify")
-def models_verify(name: Annotated[str, typer.Argument()] = "") -> None:
-    """Check a model's files against their sha256."""
-    later("models verify")
 
 
 def main() -> None:

@@ -6,11 +6,11 @@ import hashlib
 import json
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, write_errors, write_file
 
 BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
@@ -19,6 +19,18 @@ BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer
 FILES = ("*.json", "*.txt", "*.safetensors")
 VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*", "*flax*")
 """Copies of the weights in other precisions and formats, which are never read."""
+
+WEIGHTED = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
+"""Parts with weights."""
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
+"""Endings of files that can run code when they are read."""
+INDEX = "model_index.json"
+MANIFEST = "weights.json"
+"""What `models pack` writes beside a family: sha256 and size of every file."""
+BESIDE = (INDEX, "README.md", "training-curve.png", "presets.toml")
+"""Files of a family that lie beside its parts: index, card, the card's picture, its own presets of restoring."""
+LEFT = ("training",)
+"""Folders that lie in a trained family and are no part of it: checkpoints, logs, caches."""
 
 _TRANSFORMERS = {
     "text_encoder": "CLIPTextModel",
@@ -48,6 +60,73 @@ def part_files(folder: Path, part: str) -> list[Path]:
     """The files of one part that are read, sorted by name."""
     found = (path for pattern in FILES for path in (folder / part).glob(pattern))
     return sorted(path for path in found if not any(path.match(variant) for variant in VARIANTS))
+
+
+def family_parts(folder: Path) -> list[str]:
+    """The parts a family has, those of `BASE` and `controlnet` if it is there. Raises UsageError for no family."""
+    missing = [part for part in BASE if not part_files(folder, part)]
+    if missing:
+        raise UsageError(f"{one_line(folder)} is no model folder: it lacks {', '.join(missing)}")
+    return [*BASE, *(["controlnet"] if (folder / "controlnet").is_dir() else [])]
+
+
+def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
+    """Name and fault of all that must not lie in a family: pickles, folders that are no part, links out of it.
+
+    What begins with a dot and a training's own folder are not looked at.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in LEFT:
+            continue
+        if path.is_dir() and path.name not in (*BASE, "controlnet"):
+            yield path.name, "is no part of a family"
+            continue
+        for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+            name = file.relative_to(folder).as_posix()
+            if file.suffix.lower() in PICKLES:
+                yield name, "is a pickle, which can run code: convert it to safetensors, or delete it"
+            elif file.is_symlink() and not _stays(file, folder):
+                yield name, "is a link out of the folder: copy the file there"
+
+
+def _stays(link: Path, folder: Path) -> bool:
+    """Whether a link ends in the folder, or among the blobs of the hub's cache that the folder is a snapshot of."""
+    target, home = link.resolve(), folder.resolve()
+    snapshot = home.parent.name == "snapshots"
+    return target.is_relative_to(home) or (snapshot and target.parent == home.parent.parent / "blobs")
+
+
+def weight_files(folder: Path, part: str) -> tuple[list[Path], Path | None]:
+    """The safetensors that hold a part's weights, and the index that names them where they are several shards.
+
+    Raises UsageError where there are none, a shard is missing, or others lie beside them: it is unclear what is read.
+    """
+    stem = "model" if part.startswith("text") else "diffusion_pytorch_model"
+    index = folder / part / f"{stem}.safetensors.index.json"
+    wanted = {f"{stem}.safetensors"}
+    if index.is_file():
+        wanted = set(shard_map(index).values())
+    found = {path.name: path for path in part_files(folder, part) if path.suffix == ".safetensors"}
+    where = one_line(folder / part)
+    if missing := sorted(wanted - set(found)):
+        raise UsageError(f"{where} has no {one_line(missing[0])}: get the files again, or convert them to safetensors")
+    if more := sorted(set(found) - wanted):
+        raise UsageError(f"{where}/{one_line(more[0])} is not read beside {min(wanted)}: delete the one that is wrong")
+    return [found[name] for name in sorted(wanted)], index if index.is_file() else None
+
+
+def shard_map(index: Path) -> dict[str, str]:
+    """Tensor -> file name of a safetensors.index.json. Raises UsageError where it is broken."""
+    try:
+        told = json.loads(index.read_text("utf-8"))["weight_map"]
+        shards = {str(name): str(file) for name, file in told.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{one_line(index)} is broken ({one_line(error, 80)}): get the files again") from error
+    if strange := next((file for file in shards.values() if Path(file).name != file), None):
+        raise UsageError(
+            f"{one_line(index)} names {one_line(strange)}, which is no file beside it: get the files again"
+        )
+    return shards
 
 
 def digest(folder: Path, parts: tuple[str, ...]) -> str:
@@ -103,7 +182,7 @@ def write_index(folder: Path) -> None:
             index[part] = ["transformers", _TRANSFORMERS[part]]
         else:
             index[part] = ["diffusers", class_name(folder, part)]
-    write_file(folder / "model_index.json", json.dumps(index, indent=2).encode())
+    write_file(folder / INDEX, json.dumps(index, indent=2).encode())
 
 
 def class_name(folder: Path, part: str) -> str:

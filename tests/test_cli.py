@@ -23,7 +23,7 @@ COMMANDS = """
     train autoencoder|train prior|train controlnet|train configs|train push
     estimate train prior|estimate train controlnet
     evaluate synth|evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
-    models list|models pull|models verify
+    models list|models pull|models verify|models pack
 """
 COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
@@ -33,7 +33,7 @@ RUN_COMMANDS = {
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
-    "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
+    "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration", "models pack",
 }  # fmt: skip
 LATER = {
     "app": [], "doctor": [],
