@@ -5,6 +5,7 @@ At a 1024 px crop 7 ms and 670 kB where libpng with zlib at its fastest takes 50
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterator, Sequence
 
@@ -14,8 +15,8 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
 _FILTER_UP = 2
 _LEVEL = 1
-_BLOCK = 1 << 20
-"""Bytes that an IDAT chunk holds at most."""
+_BLOCK = 1 << 22
+"""Bytes of the picture that are deflated at a time."""
 _METRE = 0.0254
 _XMP = b"XML:com.adobe.xmp"
 _KEPT = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt"}
@@ -30,22 +31,32 @@ def encode(pixels: Pixels, chunks: Sequence[Chunk] = ()) -> bytes:
 
     8 or 16 bits a channel, as `pixels` has them; `chunks` stand before the picture.
     """
+    height, width = pixels.shape[:2]
+    channels = pixels.size // max(height * width, 1)
+    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _COLOUR_TYPE[channels], 0, 0, 0)
+    every = itertools.chain([(b"IHDR", header), *chunks], _blocks(pixels), [(b"IEND", b"")])
+    return b"".join([_SIGNATURE, *(_chunk(name, body) for name, body in every)])
+
+
+def _blocks(pixels: Pixels) -> Iterator[Chunk]:
+    """The picture as IDAT chunks, some rows at a time: a large one would lie in memory three times over."""
     import numpy as np
     from isal import isal_zlib
 
-    height, width = pixels.shape[:2]
-    rows = np.ascontiguousarray(pixels).astype(pixels.dtype.newbyteorder(">"), copy=False)
-    rows = rows.reshape(height, -1).view(np.uint8)
-    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = _FILTER_UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
-    channels = rows.shape[1] // (width * pixels.itemsize)
-    header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _COLOUR_TYPE[channels], 0, 0, 0)
-    data = isal_zlib.compress(filtered.data, _LEVEL)
-    blocks = [(b"IDAT", data[i : i + _BLOCK]) for i in range(0, len(data), _BLOCK)]
-    every = [(b"IHDR", header), *chunks, *blocks, (b"IEND", b"")]
-    return b"".join([_SIGNATURE, *(_chunk(name, body) for name, body in every)])
+    height = len(pixels)
+    packer = isal_zlib.compressobj(_LEVEL)
+    step = max(1, _BLOCK // max(1, pixels[:1].nbytes))
+    above = np.zeros((1, pixels[:1].nbytes), np.uint8)
+    for top in range(0, height, step):
+        part = np.ascontiguousarray(pixels[top : top + step])
+        rows = part.astype(part.dtype.newbyteorder(">"), copy=False).reshape(len(part), -1).view(np.uint8)
+        filtered = np.empty((len(rows), 1 + rows.shape[1]), np.uint8)
+        filtered[:, 0] = _FILTER_UP
+        np.subtract(rows, np.concatenate([above, rows[:-1]]), out=filtered[:, 1:])
+        above = rows[-1:]
+        body = packer.compress(filtered.data) + (packer.flush() if top + step >= height else b"")
+        if body:
+            yield b"IDAT", body
 
 
 def carried(

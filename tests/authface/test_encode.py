@@ -113,11 +113,13 @@ def test_any_pixels_survive_both_writers(pixels: NDArray[Any]) -> None:
     assert (rows[:, 0] == 2).all() and plain == pixels.astype(pixels.dtype.newbyteorder(">")).tobytes()
 
 
-def test_a_tiff_of_many_strips_and_of_the_other_byte_order() -> None:
+def test_files_of_many_strips_and_of_the_other_byte_order() -> None:
     tall = np.random.default_rng(1).integers(0, 65536, (3000, 200, 3), dtype=np.uint16)
     motorola = Image.Exif()
     motorola.endian = ">"
     motorola[0x010F] = "Maker"
+    read = cv2.imdecode(np.frombuffer(png.encode(tall), np.uint8), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(read[..., ::-1], tall)
     for exif in (b"", motorola.tobytes()):
         data = tiff.encode(tall, exif)
         assert data[:2] == (b"MM" if exif else b"II")
