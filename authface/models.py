@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from authface import processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.layout import BASE as BASE
-from authface.layout import FILES, VARIANTS, class_name, quiet
+from authface.layout import FILES, INDEX, VARIANTS, WEIGHTED, class_name, quiet
 from authface.tiny import make_tiny as make_tiny
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ _CLASSES = {
     "scheduler": "diffusers:DDPMScheduler",
 }
 _VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
-_WEIGHTED = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
@@ -53,12 +52,18 @@ class Family:
 FAMILIES = {
     family.name: family
     for family in (
-        Family("tiny", str(BUILTIN), "Apache-2.0", "15 M", 60_000_000),
+        # Trained on photos that may be used for research only: its code is Apache-2.0, its weights are not.
+        # U-Net 9.5 M, ControlNet 4.8 M, VAE 1.0 M, text encoders 0.6 M each, 2 bytes each; two tokenizers 1.1 MB.
+        Family("tiny", str(BUILTIN), "research, non-commercial", "16.4 M", 34_000_000),
         # Sizes: U-Net 2,567 M, VAE 84 M, text encoders 123 M and 695 M, ControlNet 1,251 M parameters, 4 bytes each.
         Family("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "CreativeML Open RAIL++-M", "3.5 B", 13_900_000_000),
         Family("authface", "Ethanliang99/AuthFace", "non-commercial; SDXL's RAIL++-M", "4.7 B", 18_900_000_000),
     )
 }
+
+
+NEW_LICENCE = "Apache-2.0"
+"""Of the tiny family with random weights, which this code makes: no photo is in them."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +92,27 @@ class Parts:
     controlnet: ControlNetModel = None
 
 
+def has_builtin() -> bool:
+    """Whether the built-in model is in this installation; `models verify tiny` says whether it is whole."""
+    return (BUILTIN / INDEX).is_file()
+
+
 def resolve(name: str) -> ModelSource:
     """What `name` stands for: a known family, a folder in diffusers' layout, or ``owner/repository`` on the hub.
 
     Raises AuthfaceError where the built-in weights are absent, UsageError for a name that is none of these
     or a folder with missing parts.
     """
-    if name == "tiny" and not BUILTIN.is_dir():
+    if name == "tiny" and not has_builtin():
         raise AuthfaceError(
-            "no built-in weights ship in this version: train them (authface train autoencoder, prior, controlnet) "
-            "or give a folder: --model FOLDER, in training -O train.prior.model=FOLDER"
+            f"the built-in model is not in this installation (no {one_line(BUILTIN / INDEX)}): install authface again, "
+            "train one (authface train autoencoder, prior, controlnet) or give a folder: --model FOLDER, in training "
+            "-O train.prior.model=FOLDER"
         )
     if name in FAMILIES:
         family = FAMILIES[name]
-        return ModelSource(name, family.location, name == "tiny", family.licence)
+        local = name == "tiny"
+        return ModelSource(name, str(BUILTIN) if local else family.location, local, family.licence)
     folder = Path(name).expanduser()
     if folder.is_dir():
         missing = [part for part in BASE if not (folder / part).is_dir()]
@@ -217,12 +229,12 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
     if not where.is_dir():
         hint = "; train it with authface train controlnet" if part == "controlnet" else ""
         raise AuthfaceError(f"{one_line(folder)} has no {part}{hint}")
-    if part in _WEIGHTED and not any(where.glob("*.safetensors")):
+    if part in WEIGHTED and not any(where.glob("*.safetensors")):
         pickled = next((f.name for pattern in ("*.bin", "*.pt", "*.ckpt") for f in where.glob(pattern)), "")
         found = f"only the pickle {one_line(pickled)}, which can run code" if pickled else "no weights"
         raise AuthfaceError(f"{one_line(where)} holds {found}: convert them to safetensors")
     arguments: dict[str, Any] = {"local_files_only": True}
-    if part in _WEIGHTED:
+    if part in WEIGHTED:
         precision = torch.float32 if part == "vae" else dtype
         arguments |= {"use_safetensors": True}
         arguments["dtype" if part.startswith("text") else "torch_dtype"] = precision
@@ -230,7 +242,7 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
         loaded = _class(where, part).from_pretrained(str(where), **arguments)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         raise AuthfaceError(f"cannot load {one_line(where)}: {one_line(error)}; get its files again") from error
-    return loaded.to(device).eval() if part in _WEIGHTED else loaded
+    return loaded.to(device).eval() if part in WEIGHTED else loaded
 
 
 def _class(where: Path, part: str) -> Any:

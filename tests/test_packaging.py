@@ -1,9 +1,12 @@
 """The wheel holds every package and data file under `authface`, and nothing else at the top."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
@@ -29,7 +32,7 @@ def folders(root: Path) -> dict[str, Path]:
 def data_files(root: Path) -> set[str]:
     """Every file that is no module, by its name in the wheel."""
     ours = [path for folder in ("authface", *STAGES) for path in (root / folder).rglob("*") if path.is_file()]
-    names = [path.relative_to(root) for path in ours if path.suffix not in {".py", ".pyc"}]
+    names = [path.relative_to(root) for path in ours if path.suffix not in {".py", ".pyc", ".bin", ".pt"}]
     return {(name if name.parts[0] == "authface" else Path("authface") / name).as_posix() for name in names}
 
 
@@ -48,7 +51,25 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, copy / name)
+    if not (copy / "authface" / "builtin").is_dir():
+        stand_in(copy / "authface" / "builtin")
     return copy
+
+
+BUILTIN = (
+    "model_index.json", "weights.json", "README.md", "training-curve.png", "presets.toml", "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt", "tokenizer/tokenizer.json",
+)  # fmt: skip
+"""Files of every kind that a packed family has."""
+
+
+def stand_in(folder: Path) -> None:
+    """Files of a built-in model's names, for a checkout without it, and some that must not travel."""
+    for name in (*BUILTIN, "unet/pytorch_model.bin", "training/average.pt"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+    manifest = {n: {"sha256": hashlib.sha256(n.encode()).hexdigest()} for n in BUILTIN if n != "weights.json"}
+    (folder / "weights.json").write_text(json.dumps({"files": manifest}))
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +115,22 @@ def test_the_wheel_holds_every_module_and_data_file(wheel: Path, tree: Path) -> 
     assert data_files(tree) <= names and data_files(tree), "package-data in pyproject.toml"
     assert {name.partition("/")[0].partition("-")[0] for name in names} == {"authface"}
     assert not [name for name in names if name.startswith("tests") or "__pycache__" in name]
+
+
+def test_the_built_in_model_travels_whole(wheel: Path, tree: Path) -> None:
+    """Every file of it is in the wheel and in the source archive, with the bytes that its weights.json names."""
+    (archive,) = wheel.parent.glob("*.tar.gz")
+    told = json.loads((tree / "authface" / "builtin" / "weights.json").read_text())["files"]
+    wanted = {f"authface/builtin/{name}" for name in (*told, "weights.json")}
+    with zipfile.ZipFile(wheel) as inside:
+        names = {name for name in inside.namelist() if name.startswith("authface/builtin/") and name[-1] != "/"}
+        assert names == wanted, "package-data in pyproject.toml"
+        for name, facts in told.items():
+            assert hashlib.sha256(inside.read(f"authface/builtin/{name}")).hexdigest() == facts["sha256"], name
+    with tarfile.open(archive) as source:
+        files = {member.name.partition("/")[2] for member in source if member.isfile()}
+    assert {name for name in files if name.startswith("authface/builtin/")} == wanted
+    assert not [name for name in files if name.endswith((".bin", ".pt"))], "a pickle in the source archive"
 
 
 def test_the_licence_travels(wheel: Path) -> None:

@@ -17,7 +17,7 @@ from authface.files import write_file
 from authface.images import encode_png
 from authface.layout import BASE, part_files
 from authface.markdown import cell, render
-from authface.models import FAMILIES
+from authface.models import FAMILIES, NEW_LICENCE
 from authface.train.curve import draw_curve
 from authface.train.data import Faces
 from authface.train.settings import TrainSettings
@@ -105,7 +105,7 @@ def _base(model: str) -> tuple[str, str]:
     A folder made by an earlier training passes on what its own card says.
     """
     if model == "new":
-        return "", FAMILIES["tiny"].licence
+        return "", NEW_LICENCE
     if model in FAMILIES:
         family = FAMILIES[model]
         return ("" if model == "tiny" else family.location), family.licence
