@@ -118,7 +118,6 @@ def _lines(opened: Opened, result: PhotoResult, session: Session) -> list[Line]:
 
 
 def _line(photo: Line, face: FaceResult) -> Line:
-    drift = face.drift
     return replace(
         photo,
         status=face.status,
@@ -131,9 +130,9 @@ def _line(photo: Line, face: FaceResult) -> Line:
         placed_by=face.placed_by if face.quad is not None else "",
         upscaled=face.upscaled,
         quad=None if face.quad is None else tuple(round(float(value), 3) for value in face.quad.ravel()),
-        identity=None if drift is None or drift.identity is None else round(drift.identity, 4),
-        landmark_shift=None if drift is None or drift.landmark_shift is None else round(drift.landmark_shift, 2),
-        colour_shift=None if drift is None else round(drift.colour_shift, 2),
+        identity=None if face.identity is None else round(face.identity, 4),
+        landmark_shift=None if face.landmark_shift is None else round(face.landmark_shift, 2),
+        colour_shift=None if face.colour_shift is None else round(face.colour_shift, 2),
         fidelity=face.fidelity,
         tries=face.tries,
     )

@@ -55,6 +55,21 @@ class FaceResult:
     """The fidelity of a further try; None: the settings' own."""
     tries: int = 1
 
+    @property
+    def identity(self) -> float | None:
+        """Likeness of `after` to `before`, -1..1; None: not measured."""
+        return None if self.drift is None else self.drift.identity
+
+    @property
+    def landmark_shift(self) -> float | None:
+        """How far its 68 points moved, percent of the eyes' distance; None: not measured."""
+        return None if self.drift is None else self.drift.landmark_shift
+
+    @property
+    def colour_shift(self) -> float | None:
+        """Mean CIEDE2000 of the coarse tones; None: not measured."""
+        return None if self.drift is None else self.drift.colour_shift
+
 
 @dataclass(frozen=True)
 class PhotoResult:

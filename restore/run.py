@@ -11,12 +11,10 @@ from pathlib import Path
 from authface import images
 from authface.encode import check_sides
 from authface.errors import ImageError, one_line
-from authface.restore.attempts import restore_faces
 from authface.restore.background import check_size
 from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, with_maps, without_results
 from authface.restore.log import NOT_OURS, Line, Log, now, parse
 from authface.restore.outcome import Opened, write_result
-from authface.restore.photo import finish
 from authface.restore.session import Session, Summary
 
 GROUP_PIXELS = 50_000_000
@@ -121,13 +119,8 @@ def _restore_group(group: Sequence[Opened], session: Session) -> None:
     """Restore the faces of some photos together, and write each photo."""
     if not group:
         return
-    found = [face for opened in group for face in opened.search.found]
-    attempts = restore_faces(session.restorer, found, session.settings, session.guard)
-    first = 0
-    for opened in group:
-        after = first + len(opened.search.found)
-        result = finish(opened.pixels, opened.search, attempts[first:after], session.settings.upscale, session.upscaler)
-        first = after
+    results = session.restore([(opened.pixels, opened.search) for opened in group])
+    for opened, result in zip(group, results, strict=True):
         try:
             write_result(opened, result, session)
         except ImageError as error:

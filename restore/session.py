@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from authface.console import Console
+from authface.deep import Pixels
 from authface.errors import UsageError
 from authface.faces.identity import weights_sha256
+from authface.restore.attempts import restore_faces
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
 from authface.restore.inputs import LOG, Job
 from authface.restore.log import Line, Log
+from authface.restore.photo import PhotoResult, Search, finish
 from authface.restore.restorer import (
     IDENTITY,
     PAPER_SIZE,
@@ -32,6 +36,9 @@ from authface.restore.settings import RestoreSettings
 VERSION = 2
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
+
+Load = Callable[[Weights, RestoreSettings, str], Restorer]
+"""Makes a restorer of a model's files, settings and a device's name."""
 
 NOT_IN_PIXELS = {"batch", "report", "model", "identity_weights", "upscaler"}
 """Settings that no result depends on, or that the fingerprint holds by content."""
@@ -86,13 +93,15 @@ class Summary:
 class Session:
     """Model, finder and logs of one run, each made when first needed: a run with nothing to do loads no model."""
 
-    def __init__(self, request: Request, console: Console) -> None:
+    def __init__(self, request: Request, console: Console, load: Load | None = None) -> None:
+        """`load` is another way to the model's weights than from the disk, such as memory."""
         self.console = console
         self.request = request
         self.summary = Summary()
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self._logs: dict[Path, Log] = {}
+        self._load = load or load_restorer
         if request.settings.min_identity and not request.settings.guard:
             raise UsageError(
                 f"min_identity={request.settings.min_identity:g} needs the measure that restore.guard=false leaves out"
@@ -119,7 +128,7 @@ class Session:
         """The model, loaded."""
         if self.weights is None:
             return Identity(self.settings.size or PAPER_SIZE)
-        return load_restorer(self.weights, self.settings, self.request.device)
+        return self._load(self.weights, self.settings, self.request.device)
 
     @cached_property
     def finder(self) -> Finder:
@@ -156,6 +165,14 @@ class Session:
             "seed": self.request.seed,
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
+
+    def restore(self, photos: Sequence[tuple[Pixels, Search]]) -> Iterator[PhotoResult]:
+        """Restore the faces of several photos, of their 8 or 16 bits, together, and put them back one by one."""
+        found = [face for _, search in photos for face in search.found]
+        attempts = iter(restore_faces(self.restorer, found, self.settings, self.guard))
+        for pixels, search in photos:
+            own = list(islice(attempts, len(search.found)))
+            yield finish(pixels, search, own, self.settings.upscale, self.upscaler)
 
     def log(self, home: Path) -> Log:
         """The log in the folder `home`."""

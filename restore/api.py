@@ -1,0 +1,262 @@
+"""Restoring from Python: `from authface import Restorer`.
+
+The same steps, and for the same file the same pixels, as ``authface restore``; nothing is written unless asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from authface.console import Console
+from authface.errors import UsageError, one_line
+from authface.recipe import Recipe
+from authface.restore.settings import RestoreSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.records import Box
+    from authface.restore.finder import Finder
+    from authface.restore.photo import Search
+    from authface.restore.picture import Image, Picture
+    from authface.restore.restored import Restored
+    from authface.restore.restorer import Loaded, Weights
+    from authface.restore.restorer import Restorer as FaceModel
+    from authface.restore.session import Session
+
+Progress = Callable[[int, int], None]
+"""Told the denoising steps that are done, and of how many; what it raises ends the work."""
+
+
+@dataclass(frozen=True)
+class FoundFace:
+    """A face of a photo, before anything is done to it."""
+
+    index: int
+    """0 is the photo's largest; `Restorer.restore` takes it in `only`."""
+    box: Box
+    """x0, y0, x1, y1 in pixels of the upright photo."""
+    score: float
+    """The detector's confidence, 0..1."""
+    crop: NDArray[np.uint8] | None = None
+    """(size, size, 3) as the model will see it; None where the face cannot be restored."""
+    reason: str = ""
+    """Why it cannot be, in a word; `detail` has value, limit and setting."""
+    detail: str = ""
+
+
+class _Shared:
+    """What restorers of one model share: its weights, and a lock, since it restores one photo at a time."""
+
+    def __init__(self) -> None:
+        self.loaded: dict[tuple[str, str, str], Loaded] = {}
+        self.lock = threading.RLock()
+
+    def restorer(self, weights: Weights, settings: RestoreSettings, device: str) -> FaceModel:
+        """The model for these settings, its weights loaded if nobody has yet."""
+        from authface.restore.restorer import Loaded
+
+        key = (weights.digest, settings.dtype, device)
+        if key not in self.loaded:
+            self.loaded[key] = Loaded(weights, settings.dtype, device)
+        return self.loaded[key].restorer(settings)
+
+
+class _Notices(Console):
+    """What a command prints as notices, as warnings of the logger `authface`."""
+
+    def log(self, text: str) -> None:
+        """One line."""
+        logging.getLogger("authface").warning("%s", one_line(text, 2000))
+
+
+class Restorer:
+    """Restores the faces of photos.
+
+    `model` is a name or a folder in diffusers' layout, `preset` `quality`, `fast` or `official`; `fidelity` 0 trusts
+    the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a number N (the N largest) or
+    ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it was. `upscale` is 1, 2
+    or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``, ``colour="adain"``.
+
+    The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
+    Raises UsageError for settings, devices and models that are none, AuthfaceError where files cannot be had.
+    """
+
+    def __init__(
+        self,
+        model: str = "tiny",
+        preset: str = "quality",
+        fidelity: float = 0.5,
+        *,
+        device: str = "auto",
+        faces: str | int = "all",
+        min_identity: float = 0.0,
+        upscale: int = 1,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        named = {"model": str(model), "preset": preset, "fidelity": fidelity, "faces": faces, "upscale": upscale}
+        given = {**named, "min_identity": min_identity, **settings}
+        self._begin(Recipe("Restorer()").section("restore", RestoreSettings, given), device, seed, _Shared())
+
+    def _begin(self, settings: RestoreSettings, device: str, seed: int, shared: _Shared) -> None:
+        self.settings, self.device, self.seed, self._shared = settings, device, seed, shared
+        self._session = self._new_session()
+        _ = self._session.weights  # a model that is none is said now
+
+    def _new_session(self) -> Session:
+        from authface.restore.session import Request, Session
+
+        request = Request(self.settings, device=self.device, seed=self.seed)
+        return Session(request, _Notices(), self._shared.restorer)
+
+    def with_settings(self, **changed: Any) -> Restorer:
+        """A Restorer with other settings that shares this one's weights, unless `model` or `dtype` change."""
+        other = Restorer.__new__(Restorer)
+        chosen = Recipe("with_settings()").section(
+            "restore", RestoreSettings, {**self.settings.model_dump(), **changed}
+        )
+        other._begin(chosen, self.device, self.seed, self._shared)
+        return other
+
+    @property
+    def size(self) -> int:
+        """Side of the crops that the model works on, pixels; loads it."""
+        with self._shared.lock:
+            return self._session.restorer.size
+
+    def find(self, image: Image) -> tuple[FoundFace, ...]:
+        """All faces of a photo, the largest first, whatever `faces` says. Raises ImageError as `restore` does."""
+        with self._shared.lock:
+            search = self._search(self._open(image), self._every)
+        fit = [FoundFace(one.face.index, one.face.box, one.face.score, one.aligned.rgb) for one in search.found]
+        unfit = [FoundFace(face.index, face.box, face.score, None, face.reason, face.detail) for face in search.skipped]
+        return tuple(sorted(fit + unfit, key=lambda face: face.index))
+
+    def restore(
+        self, image: Image, *, only: Collection[int] | None = None, progress: Progress | None = None
+    ) -> Restored:
+        """A photo with its faces restored: a path, the bytes of a file, a PIL image or an (h, w, 3) uint8 array.
+
+        `only` names faces by their `index` in `find`, in place of the setting `faces`. Of a file or its bytes depth,
+        profile, EXIF and alpha are kept, of an array there is nothing but pixels, taken for sRGB.
+        Raises ImageError for what is no photo or too large, UsageError for a face that is not there.
+        """
+        with self._shared.lock:
+            opened = self._open(image)
+            search = self._search(opened, self._session.finder if only is None else self._every)
+            if only is not None:
+                search = narrowed(search, only)
+            return self._restored([opened], [search], progress)[0]
+
+    def restore_aligned(self, crops: Sequence[Image], *, progress: Progress | None = None) -> list[Restored]:
+        """Aligned faces, each a whole image of any size, or one (n, h, w, 3) uint8 array: no face is looked for.
+
+        A result is as large as its input; `faces[0].after` is what the model gave. Results do not depend on the
+        others. Raises as `restore` does.
+        """
+        from authface.restore.finder import whole
+
+        with self._shared.lock:
+            opened = [self._open(crop) for crop in crops]
+            return self._restored(opened, [self._search(one, whole) for one in opened], progress)
+
+    def close(self) -> None:
+        """Free the model's memory, for all that share it; what is restored after that loads it again."""
+        import gc
+        import sys
+
+        with self._shared.lock:
+            self._shared.loaded.clear()
+            self._session = self._new_session()
+            gc.collect()
+            torch = sys.modules.get("torch")
+            if torch is not None and torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def _every(self) -> Finder:
+        from authface.restore.finder import FaceFinder
+
+        return FaceFinder(self.settings.model_copy(update={"faces": "all"}))
+
+    def _open(self, image: Image) -> Picture:
+        from authface.restore.background import check_size
+        from authface.restore.picture import open_picture
+
+        opened = open_picture(image)
+        height, width = opened.photo.rgb.shape[:2]
+        check_size(width, height, self.settings.upscale)
+        return opened
+
+    def _search(self, opened: Picture, finder: Finder) -> Search:
+        return finder(opened.photo.rgb, self._session.restorer.size, opened.content, self.seed)
+
+    def _restored(
+        self, opened: Sequence[Picture], searches: Sequence[Search], progress: Progress | None
+    ) -> list[Restored]:
+        from authface.restore.outcome import pixels_of
+        from authface.restore.restored import Restored
+
+        faces = sum(len(search.found) for search in searches)
+        with _told(self._session.restorer, faces, progress):
+            pairs = [(pixels_of(one.photo), search) for one, search in zip(opened, searches, strict=True)]
+            results = list(self._session.restore(pairs))
+        quality = self.settings.quality
+        return [Restored(one, result, quality) for one, result in zip(opened, results, strict=True)]
+
+
+def narrowed(search: Search, only: Collection[int]) -> Search:
+    """The search with only the faces of these indices to restore. Raises UsageError where one cannot be."""
+    fit = {one.face.index for one in search.found}
+    left = {face.index: face for face in search.skipped}
+    for index in sorted(set(only) - fit):
+        if index in left:
+            raise UsageError(f"face {index} cannot be restored: {left[index].reason} ({left[index].detail})")
+        raise UsageError(f"no face {index}: {len(fit) + len(left)} were found, counted from 0; see Restorer.find")
+    others = [
+        replace(one.face, status="skipped", reason="not_chosen", detail="not asked for")
+        for one in search.found
+        if one.face.index not in only
+    ]
+    wanted = tuple(one for one in search.found if one.face.index in only)
+    return replace(search, found=wanted, skipped=(*others, *search.skipped))
+
+
+@contextmanager
+def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[None]:
+    """Call `progress` after each denoising step; faces that are tried again add to the steps."""
+    from authface.restore.sampler import DiffusionRestorer
+
+    if progress is None or not faces or not isinstance(model, DiffusionRestorer):
+        yield
+        return
+    total, done = model.sampling.steps * math.ceil(faces / model.sampling.batch), 0
+
+    def count(*_: object) -> None:
+        nonlocal done
+        done += 1
+        progress(done, max(done, total))
+
+    hook = model.unet.register_forward_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

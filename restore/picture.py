@@ -1,0 +1,87 @@
+"""What a caller has of a photo, as the command reads it from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from authface import images
+from authface.deep import Pixels, to_8_bits
+from authface.errors import UsageError
+
+if TYPE_CHECKING:
+    from PIL import Image as Pillow
+
+Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels"
+"""A path, a file's bytes, a PIL image, or (h, w, 3) pixels of 8 or 16 bits."""
+
+_MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
+"""Modes of Pillow that a PNG holds as they are."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A photo in memory."""
+
+    photo: images.Decoded
+    content: str
+    """Hash of its file, or of its pixels where it is none: what the noise of its faces is drawn from."""
+    data: bytes = b""
+    """Its file, if it came from one."""
+    path: Path | None = None
+
+
+def open_picture(image: Image) -> Picture:
+    """Read an image, whatever it comes as. Raises ImageError for a file that is none, UsageError for another type."""
+    if isinstance(image, str | os.PathLike):
+        path = Path(image)
+        return replace(_of_file(images.read_bytes(path)), path=path)
+    if isinstance(image, bytes | bytearray | memoryview):
+        return _of_file(bytes(image))
+    if isinstance(image, np.ndarray):
+        return _of_array(image)
+    from PIL import Image as Pillow
+
+    if isinstance(image, Pillow.Image):
+        return _of_pillow(image)
+    raise UsageError(
+        f"an image of type {type(image).__name__}: give a path, a file's bytes, a PIL image or an (h, w, 3) uint8 array"
+    )
+
+
+def _of_file(data: bytes) -> Picture:
+    photo = images.decode(data, to_srgb=False, deep=True)
+    return Picture(photo, hashlib.sha256(data).hexdigest(), data)
+
+
+def _of_array(pixels: Any) -> Picture:
+    if pixels.dtype not in (np.uint8, np.uint16) or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        hint = "; of values 0..1: (255 * x).round().astype('uint8')" if pixels.dtype.kind == "f" else ""
+        raise UsageError(f"an array of {pixels.dtype}, shape {pixels.shape}: (h, w, 3) uint8 RGB is needed{hint}")
+    if (size := pixels.shape[0] * pixels.shape[1]) > images.MAX_PIXELS:
+        raise UsageError(f"{size / 1e6:.0f} megapixels, the limit is {images.MAX_PIXELS / 1e6:.0f}: make it smaller")
+    pixels = np.ascontiguousarray(pixels)
+    deep = pixels if pixels.dtype == np.uint16 else None
+    photo = images.Decoded(to_8_bits(pixels), None, "", grey=False, exif=b"", icc=b"", mode="RGB", deep=deep)
+    return Picture(photo, _digest(pixels))
+
+
+def _of_pillow(image: Pillow.Image) -> Picture:
+    """By way of an uncompressed PNG, so that turn, profile, palette, alpha and 16 bits are read in one place."""
+    if image.mode not in _MODES:
+        raise UsageError(f"a PIL image of mode {image.mode}: give its file, or image.convert('RGB')")
+    options = {name: image.info[name] for name in ("exif", "icc_profile", "dpi") if image.info.get(name)}
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=0, **options)
+    photo = replace(images.decode(buffer.getvalue(), to_srgb=False, deep=True), format=image.format or "PNG")
+    return Picture(photo, _digest(photo.rgb if photo.deep is None else photo.deep))
+
+
+def _digest(pixels: Pixels) -> str:
+    return hashlib.sha256(f"{pixels.dtype} {pixels.shape}\n".encode() + pixels.tobytes()).hexdigest()
