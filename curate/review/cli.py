@@ -77,6 +77,7 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
 
     log = decision_log(photoset, reviewer)
 
+    from authface import loopback
     from authface.curate.review import server
     from authface.curate.review.desk import Desk
     from authface.curate.review.faces import load
@@ -86,10 +87,10 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
     page = server.Review(
         faces, Pictures(photoset, people), Desk(log), reviewer, one_line(photoset.root.name, 80), settings.reasons
     )
-    token = server.new_token()
+    token = loopback.new_token()
     with server.listen(settings.host, settings.port) as waiting:
         app = server.make_app(page, token, settings.host)
-        url = server.address(settings.host, waiting.getsockname()[1], token)
+        url = loopback.address(settings.host, waiting.getsockname()[1], token)
         run.console.log(f"review: {faces.crops:,} crops for {reviewer}; open {url} and end with Ctrl-C")
         with suppress(KeyboardInterrupt):
             server.serve(app, waiting)

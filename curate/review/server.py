@@ -6,13 +6,10 @@ page (its `Origin`) gets 403. Nothing on the page comes from outside, and the pa
 
 from __future__ import annotations
 
-import ipaddress
-import secrets
 import socket
 from collections.abc import Awaitable, Callable
 from importlib import resources
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
@@ -20,19 +17,19 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from authface import loopback
 from authface.curate.review.desk import Desk
 from authface.curate.review.faces import Faces, Shown
 from authface.curate.review.faces import Query as Wanted
 from authface.curate.review.pictures import Pictures
 from authface.decisions import VERDICTS
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, one_line
 
 PAGE_ROWS = 200
 """Most rows of a view in one answer."""
 _FILES = {"review.html": "text/html", "review.css": "text/css"} | dict.fromkeys(
     ("review.js", "faces.js", "grid.js", "single.js"), "text/javascript"
 )
-_LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -117,7 +114,11 @@ def make_app(review: Review, token: str, host: str) -> FastAPI:
 
     @app.middleware("http")
     async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = await answer(request) if _allowed(request, host) else PlainTextResponse("not from here", 403)
+        response = (
+            await answer(request)
+            if loopback.allowed(request.headers, host)
+            else PlainTextResponse("not from here", 403)
+        )
         response.headers.update(_HEADERS)
         response.headers.setdefault("Cache-Control", "no-store")
         return response
@@ -136,24 +137,6 @@ def make_app(review: Review, token: str, host: str) -> FastAPI:
         return JSONResponse({"detail": one_line(error)}, 500)
 
     return app
-
-
-def _allowed(request: Request, host: str) -> bool:
-    """Whether the request names this server, and comes from its own page or from no page."""
-    named = request.headers.get("host", "")
-    origin = request.headers.get("origin")
-    if origin is not None and origin != f"http://{named}":
-        return False
-    try:
-        name = urlsplit(f"//{named}").hostname
-    except ValueError:  # brackets that hold no address
-        return False
-    return _everywhere(host) or name in _LOOPBACK | {host.lower()}
-
-
-def _everywhere(host: str) -> bool:
-    """Whether the server listens on every address of the machine, whose names it cannot know."""
-    return host in {"0.0.0.0", "::"}
 
 
 def _page_routes() -> APIRouter:
@@ -254,34 +237,8 @@ def _picture_routes(review: Review) -> APIRouter:
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that waits for browsers. Raises UsageError where the address cannot be had."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        waiting = socket.create_server((host, port), family=family)
-        waiting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # an answer of two packets else takes 40 ms
-        return waiting
-    except OSError as error:
-        raise UsageError(
-            f"cannot listen on {one_line(host)} port {port}: {error.strerror}; "
-            "choose another with -O curate.review.port=0 (any free one) or -O curate.review.host=127.0.0.1"
-        ) from error
-
-
-def new_token() -> str:
-    """A secret for the page's address, 192 bits."""
-    return secrets.token_urlsafe(24)
-
-
-def address(host: str, port: int, token: str) -> str:
-    """What to open in a browser on this machine."""
-    name = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
-    return f"http://{f'[{name}]' if _is_ipv6(name) else name}:{port}/{token}/"
-
-
-def _is_ipv6(name: str) -> bool:
-    try:
-        return ipaddress.ip_address(name).version == 6
-    except ValueError:
-        return False
+    instead = "-O curate.review.port=0 (any free one) or -O curate.review.host=127.0.0.1"
+    return loopback.listen(host, port, instead)
 
 
 def serve(app: FastAPI, waiting: socket.socket) -> None:

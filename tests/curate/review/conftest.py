@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from authface import images
+from authface import images, loopback
 from authface.curate.review import server
 from authface.curate.review.desk import Desk
 from authface.curate.review.faces import load
@@ -127,7 +127,7 @@ def serving(photoset: PhotoSet, reviewer: str = "anna") -> Iterator[str]:
         running = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
         thread.start()
-        yield server.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
+        yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
         running.should_exit = True
         thread.join(10)
 
