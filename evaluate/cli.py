@@ -135,6 +135,33 @@ def table(number: Annotated[int, typer.Argument(min=1, max=6)]) -> None:
 
 
 @app.command()
-def ab() -> None:
-    """A blind A/B study as a local page."""
-    later("evaluate ab")
+@command_with_run
+def ab(
+    run: Run,
+    outputs: Annotated[
+        list[str] | None, typer.Option("--outputs", metavar="[NAME=]DIR", help="A method's faces; two or more times.")
+    ] = None,
+    ours: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The method that each other stands beside; the last.")
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The degraded faces, shown between the two.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", metavar="STUDY", help="Folder of the study.")] = Path("study"),
+    host: Annotated[
+        str | None, typer.Option(help="Address the page is served on; 127.0.0.1, this machine alone.")
+    ] = None,
+    people: Annotated[
+        int | None, typer.Option(metavar="N", help="End when so many people have answered all; else with Ctrl-C.")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report", help="What people have said so far; serves nothing.")] = False,
+) -> None:
+    """A blind A/B study as a local page: left, same or right, of pairs in an order and on sides that are drawn."""
+    from authface.evaluate.settings import AbSettings
+    from authface.evaluate.study_cli import report_study, serve_study
+
+    settings = run.settings("evaluate.ab", AbSettings, host=host, people=people)
+    if report:
+        report_study(run, settings, out)
+    else:
+        serve_study(run, outputs or [], ours, inputs, settings, out)

@@ -1,4 +1,4 @@
-"""Settings of evaluating: the recipe's tables `evaluate.synth` and `evaluate.restoration`."""
+"""Settings of evaluating: the recipe's tables below `evaluate`."""
 
 from pathlib import Path
 
@@ -33,3 +33,18 @@ class RestorationSettings(Settings):
     """Faces in the sheet of the worst, for each method."""
     worst_by: str = ""
     """The metric that orders them; none takes the first that was measured of identity, psnr, lpips, musiq, ..."""
+
+
+class AbSettings(Settings):
+    """A blind A/B study as a local page."""
+
+    question: str = Field(default="Which is the better portrait of this person?", min_length=1, max_length=200)
+    """What people are asked; it stands above every pair."""
+    host: str = "127.0.0.1"
+    """Address the page is served on; any but 127.0.0.1 lets other machines in that know the page's secret address."""
+    port: int = Field(default=0, ge=0, le=65535)
+    """Port of the page; 0 takes a free one."""
+    people: int = Field(default=0, ge=0)
+    """The study ends when so many people have answered every pair; 0: with Ctrl-C."""
+    resamples: int = Field(default=2000, ge=100, le=100_000)
+    """Bootstrap resamples behind each 95 % interval."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from authface import cli, images
@@ -57,3 +62,36 @@ def save(path: Path, rgb: NDArray[np.uint8]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(images.encode_png(rgb))
     return path
+
+
+@pytest.fixture
+def ab_folders(tmp_path: Path, portrait: NDArray[np.uint8]) -> tuple[Path, Path, Path]:
+    """Ours, theirs, inputs of six faces: ours are green, theirs red, the inputs grey; files say whose they are."""
+    folders = tuple(tmp_path / name for name in ("ours", "theirs", "inputs"))
+    for number in range(6):
+        for folder, tint in zip(folders, ((0.6, 1, 0.6), (1, 0.6, 0.6), (0.5, 0.5, 0.5)), strict=True):
+            rgb = (np.roll(portrait, 3 * number, axis=1) * np.array(tint)).astype(np.uint8)
+            note = PngInfo()
+            note.add_text("Software", f"secret method {folder.name}")
+            folder.mkdir(exist_ok=True)
+            Image.fromarray(rgb).save(folder / f"face{number}.png", pnginfo=note)
+    return folders  # type: ignore[return-value]  # three of them
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium of the system."""
+    binary = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if binary is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium on this machine: the page's tests need it (apt-get install chromium)")
+        pytest.skip("no Chromium on this machine: apt-get install chromium to test the page")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu", *quiet])
+        yield started
+        started.close()
