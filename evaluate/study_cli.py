@@ -15,7 +15,7 @@ from authface.evaluate.study_files import Pictures, open_study, pictures_again
 from authface.lease import held as writing
 from authface.options import Run
 
-TABLE = "evaluate.ab"
+_INSTEAD = "-O evaluate.ab.port=0 (any free one) or --host 127.0.0.1"
 
 
 def serve_study(
@@ -42,17 +42,18 @@ def serve_study(
 
 
 def _serve(run: Run, desk: Desk, pictures: Pictures, settings: AbSettings, said: str) -> None:
+    from authface import loopback
     from authface.evaluate import study_server, web
 
-    token = web.new_token()
+    token = loopback.new_token()
 
     def answered() -> None:
         if settings.people and desk.finished >= settings.people:
             server.should_exit = True
 
     server = web.server(study_server.make_app(desk, pictures, token, settings.host, answered))
-    with web.listen(settings.host, settings.port, TABLE) as waiting:
-        url = web.address(settings.host, waiting.getsockname()[1], token)
+    with loopback.listen(settings.host, settings.port, _INSTEAD) as waiting:
+        url = loopback.address(settings.host, waiting.getsockname()[1], token)
         with suppress(KeyboardInterrupt):
             run.console.log(f"ab: {said}; {desk.finished} people have finished; open {url} and end with Ctrl-C")
             server.run(sockets=[waiting])

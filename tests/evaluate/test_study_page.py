@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from authface import loopback
 from authface.evaluate import study, web
 from authface.evaluate.pairs import Method
 from authface.evaluate.study import Desk
@@ -37,11 +38,11 @@ def serving(folders: tuple[Path, Path, Path], folder: Path, *, inputs: bool = Tr
     methods = [Method("theirs", theirs), Method("ours", ours)]
     made, pictures = open_study(methods, None, before if inputs else None, 3, 0, "Which is <b>better</b>?")
     app = make_app(Desk(made, study.answers_of(folder)), pictures, TOKEN, "127.0.0.1")
-    with web.listen("127.0.0.1", 0, "evaluate.ab") as waiting:
+    with loopback.listen("127.0.0.1", 0, "another") as waiting:
         running = web.server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
         thread.start()
-        yield web.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
+        yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
         running.should_exit = True
         thread.join(10)
 
