@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -73,13 +74,15 @@ def family_parts(folder: Path) -> list[str]:
 def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
     """Name and fault of all that must not lie in a family: pickles, folders that are no part, links out of it.
 
-    What begins with a dot and a training's own folder are not looked at.
+    What begins with a dot, a training's own folder and what else a repository of the hub holds are not looked at.
     """
+    snapshot = folder.resolve().parent.name == "snapshots"
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in LEFT:
             continue
         if path.is_dir() and path.name not in (*BASE, "controlnet"):
-            yield path.name, "is no part of a family"
+            if not snapshot:
+                yield path.name, "is no part of a family: move it away"
             continue
         for file in sorted(path.iterdir()) if path.is_dir() else [path]:
             name = file.relative_to(folder).as_posix()
@@ -90,10 +93,13 @@ def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _stays(link: Path, folder: Path) -> bool:
-    """Whether a link ends in the folder, or among the blobs of the hub's cache that the folder is a snapshot of."""
-    target, home = link.resolve(), folder.resolve()
-    snapshot = home.parent.name == "snapshots"
-    return target.is_relative_to(home) or (snapshot and target.parent == home.parent.parent / "blobs")
+    """Whether a link ends in the folder, or leads to a blob of the hub's cache that the folder is a snapshot of."""
+    home = folder.resolve()
+    if link.resolve().is_relative_to(home):
+        return True
+    # One step only: a blob may be a link itself, into a store that all repositories of the cache share.
+    step = Path(os.path.normpath(link.parent.resolve() / link.readlink()))
+    return home.parent.name == "snapshots" and step.parent == home.parent.parent / "blobs"
 
 
 def weight_files(folder: Path, part: str) -> tuple[list[Path], Path | None]:

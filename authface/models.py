@@ -6,7 +6,8 @@ Only stock classes, only safetensors: a pickle can run code when it is read, so 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from authface import processes
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.hub_cache import hub_errors
 from authface.layout import BASE as BASE
 from authface.layout import FILES, INDEX, VARIANTS, WEIGHTED, class_name, quiet
 from authface.tiny import make_tiny as make_tiny
@@ -158,24 +160,11 @@ def fetch(source: ModelSource, parts: Collection[str]) -> Path:
 def snapshot(repository: str, patterns: Collection[str], revision: str | None = None) -> Path:
     """The folder with the hub's files of these patterns; its name is their commit. Raises AuthfaceError."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
-    where = one_line(repository)
-    try:
+    with hub_errors(repository, revision):
         found = snapshot_download(
             repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(VARIANTS)
         )
-    except GatedRepoError as error:
-        raise AuthfaceError(f"{where} asks for consent: accept its terms on its page, set HF_TOKEN") from error
-    except RepositoryNotFoundError as error:
-        raise AuthfaceError(f"the hub has no {where}, or it is private: check the name, set HF_TOKEN") from error
-    except RevisionNotFoundError as error:
-        raise AuthfaceError(f"{where} has no revision {one_line(revision)}: give a branch, tag or commit") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise AuthfaceError(
-            f"cannot get {where} ({one_line(error, 100)}): check the connection and HF_HUB_OFFLINE,"
-            " set HF_ENDPOINT to a mirror, or copy its files and give --model FOLDER"
-        ) from error
     return Path(found)
 
 
@@ -219,11 +208,53 @@ def check(parts: Parts) -> None:
             widths = parts.controlnet.config.cross_attention_dim, parts.unet.config.cross_attention_dim
             if widths[0] != widths[1]:
                 raise AuthfaceError(f"{where}: text width of controlnet {widths[0]}, of unet {widths[1]}: not a pair")
+    if parts.unet is not None and parts.text_encoder is not None and parts.text_encoder_2 is not None:
+        told = parts.text_encoder.config.hidden_size + parts.text_encoder_2.config.hidden_size
+        if told != parts.unet.config.cross_attention_dim:
+            raise AuthfaceError(
+                f"{where}: the text encoders are {told} wide, unet hears {parts.unet.config.cross_attention_dim}: "
+                "the parts are of different families"
+            )
+
+
+def skeleton(folder: Path) -> Parts:
+    """All parts of the family in `folder` as its configurations describe them, without the weights' numbers.
+
+    Modules are on torch's device `meta`: nothing of the weights is read. Raises AuthfaceError as `load` does.
+    """
+    import torch
+
+    quiet()
+    parts = Parts(folder)
+    for part in (*BASE, "controlnet"):
+        where = folder / part
+        if part not in WEIGHTED:
+            setattr(parts, part, _load_part(folder, part, "cpu", torch.float32))
+        elif part in BASE or where.is_dir():
+            kind = _class(where, part)
+            with _loading(where), torch.device("meta"):
+                if part.startswith("text"):
+                    made = kind(kind.config_class.from_pretrained(str(where), local_files_only=True))
+                else:
+                    made = kind.from_config(kind.load_config(str(where), local_files_only=True))
+            setattr(parts, part, made.eval())
+    check(parts)
+    return parts
+
+
+@contextmanager
+def _loading(where: Path) -> Iterator[None]:
+    """Raise what the libraries say about a part's files as an AuthfaceError of one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+        raise AuthfaceError(f"cannot load {one_line(where)}: {one_line(error)}; get its files again") from error
 
 
 def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch.dtype) -> Any:
     import torch
-    from safetensors import SafetensorError
 
     where = folder / part
     if not where.is_dir():
@@ -238,10 +269,8 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
         precision = torch.float32 if part == "vae" else dtype
         arguments |= {"use_safetensors": True}
         arguments["dtype" if part.startswith("text") else "torch_dtype"] = precision
-    try:
+    with _loading(where):
         loaded = _class(where, part).from_pretrained(str(where), **arguments)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise AuthfaceError(f"cannot load {one_line(where)}: {one_line(error)}; get its files again") from error
     return loaded.to(device).eval() if part in WEIGHTED else loaded
 
 

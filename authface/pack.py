@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors
 from authface.layout import BESIDE, INDEX, MANIFEST, WEIGHTED, family_parts, part_files, strange_files, weight_files
-from authface.weights import Manifest, headers, read_manifest
+from authface.weights import Manifest, headers, in_bytes, read_manifest
 
 if TYPE_CHECKING:
     import torch
 
+Tick = Callable[[int, str], None]
+"""Told of every file that is done."""
 _CONFIGS = {"config.json", "scheduler_config.json", "tokenizer_config.json", INDEX}
 _TRACES = ("_name_or_path", "name_or_path")
 """Keys in which the libraries note the folder a part was read from: nobody else's business."""
@@ -58,7 +60,7 @@ def planned_bytes(files: list[Path], dtype: str) -> int:
     return total
 
 
-def pack(folder: Path, out: Path, dtype: str, tick: Callable[[int, str], None]) -> Manifest:
+def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> Manifest:
     """Write the family in `folder` to `out` in `dtype`, whole or not at all; an earlier pack there is replaced.
 
     The same files always give the same bytes. Raises UsageError for what `family_files` refuses and for an `out` that
@@ -66,19 +68,47 @@ def pack(folder: Path, out: Path, dtype: str, tick: Callable[[int, str], None]) 
     """
     files = family_files(folder)
     _check_out(out, folder)
+    _check_room(out, planned_bytes(files, dtype))
+    return _written(files, folder, out, Manifest(dtype), tick, lambda path, target: _write(path, target, dtype))
+
+
+def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Manifest:
+    """Copy `files` of the family in `folder` to `out` byte for byte, as `pack` writes: for a machine without the hub.
+
+    Raises UsageError and AuthfaceError as `pack` does.
+    """
+    _check_out(out, folder)
+    _check_room(out, sum(path.stat().st_size for path in files))
+    types = {tensor.dtype for path in files if path.suffix == ".safetensors" for tensor in headers(path).values()}
+    names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
+    dtype = "+".join(sorted(names[one] for one in types if one in names))
+    return _written(files, folder, out, Manifest(dtype), tick, _copy)
+
+
+def _copy(path: Path, target: Path) -> int:
+    shutil.copyfile(path, target)
+    return sum(t.numbers for t in headers(path).values() if t.floating) if path.suffix == ".safetensors" else 0
+
+
+def _check_room(out: Path, needed: int) -> None:
     with write_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    free, needed = shutil.disk_usage(out.absolute().parent).free, planned_bytes(files, dtype)
+    free = shutil.disk_usage(out.absolute().parent).free
     if needed > free:
-        raise AuthfaceError(f"{one_line(out)} needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free: free space")
+        raise AuthfaceError(f"{one_line(out)} needs {in_bytes(needed)}, {in_bytes(free)} are free: free space")
+
+
+def _written(
+    files: list[Path], folder: Path, out: Path, manifest: Manifest, tick: Tick, write: Callable[[Path, Path], int]
+) -> Manifest:  # fmt: skip
+    """Write each file with `write`, which counts its parameters, and the manifest; then take the place of `out`."""
     temporary = out.absolute().parent / f"{TEMPORARY}{secrets.token_hex(6)}"
-    manifest = Manifest(dtype)
     try:
         for path in files:
             name = path.relative_to(folder).as_posix()
             with write_errors(out / name):
                 (temporary / name).parent.mkdir(parents=True, exist_ok=True)
-                manifest.parameters += _write(path, temporary / name, dtype)
+                manifest.parameters += write(path, temporary / name)
                 manifest.add(name, temporary / name)
             tick(1, name)
         with write_errors(out):

@@ -103,3 +103,11 @@ def headers(path: Path) -> dict[str, Header]:
             return {name: Header(str(one.get_dtype()), tuple(one.get_shape())) for name, one in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 100)}): get the file again") from error
+
+
+def in_bytes(size: float) -> str:
+    """A size for people, in decimal units as the hub's pages tell it."""
+    for unit, least in (("GB", 1e9), ("MB", 1e6)):
+        if size >= least:
+            return f"{size / least:,.1f} {unit}"
+    return f"{size / 1e3:,.1f} kB"

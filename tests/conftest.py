@@ -220,7 +220,7 @@ class Hub:
         repo = self.repos.get(f"{owner}/{name}")
         if repo is None:
             return 404, {"error": "Repository not found"}
-        if path.startswith("/datasets/"):
+        if not path.startswith("/api/"):
             return 200, repo.files["/".join(rest[2:])]
         entries = [{"type": "file", "path": p, "size": len(d), "oid": "0" * 40} for p, d in repo.files.items()]
         if rest[:1] == ["tree"]:

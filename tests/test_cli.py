@@ -33,11 +33,11 @@ RUN_COMMANDS = {
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
-    "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration", "models pack",
+    "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
+    "models list", "models pack", "models pull", "models verify",
 }  # fmt: skip
 LATER = {
     "app": [], "doctor": [],
-    "models list": [], "models pull": ["sdxl"], "models verify": [],
     "evaluate prior": [], "evaluate runtime": [], "evaluate table": ["1"],
     "evaluate ab": [],
 }  # fmt: skip

@@ -293,6 +293,6 @@ def test_a_full_disk_is_said_before(family: Path, tmp_path: Path, monkeypatch: p
     """With what is needed and what is free."""
     usage = shutil.disk_usage(tmp_path)._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(AuthfaceError, match=r"needs \d+ MB, 1 MB are free"):
+    with pytest.raises(AuthfaceError, match=r"needs [\d.]+ MB, 1\.0 MB are free"):
         packed(family, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
