@@ -16,6 +16,7 @@ from authface.evaluate.cli import app as evaluate
 from authface.models_cli import app as models
 from authface.options import DEFAULT_SET, SetArgument, command_with_run, later
 from authface.options import Run as Run
+from authface.restore.app_cli import web_app
 from authface.restore.cli import restore
 from authface.train.cli import app as train
 from authface.train.estimate_cli import app as estimate_train
@@ -31,6 +32,7 @@ app.add_typer(curate, name="curate")
 app.add_typer(annotate, name="annotate")
 app.add_typer(train, name="train")
 app.command()(command_with_run(restore))
+app.command("app")(command_with_run(web_app))
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(models, name="models")
 estimate = typer.Typer(help="What a command will take, before it starts.", no_args_is_help=True)
@@ -66,12 +68,6 @@ def demo(run: Run, out: Annotated[str, typer.Argument(help="Folder for the demo'
     from authface.demo import demo as run_demo
 
     run_demo(Path(out), run)
-
-
-@app.command("app")
-def web_app() -> None:
-    """A local web page: restore and compare."""
-    later("app")
 
 
 @app.command()

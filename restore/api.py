@@ -134,6 +134,18 @@ class Restorer:
         with self._shared.lock:
             return self._session.restorer.size
 
+    @property
+    def model(self) -> str:
+        """The model that is run; ``identity`` is none, and faces stay as they are."""
+        return self._session.settings.model
+
+    @property
+    def device_name(self) -> str:
+        """Where it is run, such as ``cuda``."""
+        from authface.models import pick_device
+
+        return str(pick_device(self.device))
+
     def find(self, image: Image) -> tuple[FoundFace, ...]:
         """All faces of a photo, the largest first, whatever `faces` says. Raises ImageError as `restore` does."""
         with self._shared.lock:

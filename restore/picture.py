@@ -18,8 +18,8 @@ from authface.errors import UsageError
 if TYPE_CHECKING:
     from PIL import Image as Pillow
 
-Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels"
-"""A path, a file's bytes, a PIL image, or (h, w, 3) pixels of 8 or 16 bits."""
+Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Picture"
+"""A path, a file's bytes, a PIL image, (h, w, 3) pixels of 8 or 16 bits, or one of them read by `open_picture`."""
 
 _MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes of Pillow that a PNG holds as they are."""
@@ -37,13 +37,18 @@ class Picture:
     path: Path | None = None
 
 
-def open_picture(image: Image) -> Picture:
-    """Read an image, whatever it comes as. Raises ImageError for a file that is none, UsageError for another type."""
+def open_picture(image: Image, max_pixels: int = images.MAX_PIXELS) -> Picture:
+    """Read an image, whatever it comes as; a file of at most `max_pixels`.
+
+    Raises ImageError for a file that is no photo or too large, UsageError for another type.
+    """
+    if isinstance(image, Picture):
+        return image
     if isinstance(image, str | os.PathLike):
         path = Path(image)
-        return replace(_of_file(images.read_bytes(path)), path=path)
+        return replace(_of_file(images.read_bytes(path), max_pixels), path=path)
     if isinstance(image, bytes | bytearray | memoryview):
-        return _of_file(bytes(image))
+        return _of_file(bytes(image), max_pixels)
     if isinstance(image, np.ndarray):
         return _of_array(image)
     from PIL import Image as Pillow
@@ -55,8 +60,8 @@ def open_picture(image: Image) -> Picture:
     )
 
 
-def _of_file(data: bytes) -> Picture:
-    photo = images.decode(data, to_srgb=False, deep=True)
+def _of_file(data: bytes, max_pixels: int) -> Picture:
+    photo = images.decode(data, to_srgb=False, max_pixels=max_pixels, deep=True)
     return Picture(photo, hashlib.sha256(data).hexdigest(), data)
 
 

@@ -29,7 +29,7 @@ COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
 }  # fmt: skip
 RUN_COMMANDS = {
-    "demo", "restore", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
+    "demo", "restore", "app", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
@@ -37,7 +37,7 @@ RUN_COMMANDS = {
     "models list", "models pack", "models pull", "models verify",
 }  # fmt: skip
 LATER = {
-    "app": [], "doctor": [],
+    "doctor": [],
     "evaluate prior": [], "evaluate runtime": [], "evaluate table": ["1"],
     "evaluate ab": [],
 }  # fmt: skip
