@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 TRIPLES = 24
-SAMPLES = 48
+SAMPLES = 32
 """Of each prompt; the same noise for both prompts of a pair."""
 STEPS = 20
 PAIRS = (
@@ -75,7 +75,7 @@ def steer(model: str, out: Path) -> None:
                     continue
                 seen += 1
                 measured = measure(rgb, landmarker.landmarks(rgb, detections[0]))
-                found += any(said.text == tag for said in tags(measured, MeasuredSettings()))
+                found += any(said.name == tag for said in tags(measured, MeasuredSettings()))
             print(f"{prompt!r}: {tag!r} measured in {found} of {seen} faces found in {SAMPLES} samples", flush=True)
             shown.append(np.hstack(list(faces[:8])))
     cv2.imwrite(str(out), np.vstack(shown)[..., ::-1])

@@ -22,23 +22,26 @@ LUMA = (0.299, 0.587, 0.114)
 """Rec. 601, as JPEG and Pillow turn RGB to grey."""
 
 
-def low_pass(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The coarse tones of an (h, w, 3) float image: five blurs with [1 2 1] x [1 2 1] / 16, dilated 1, 2, 4, 8, 16.
+def low_pass(image: NDArray[np.float32], levels: int = LEVELS) -> NDArray[np.float32]:
+    """The coarse tones of an (h, w, 3) float image: blurs with [1 2 1] x [1 2 1] / 16, dilated 1, 2, 4, 8, 16 ...
 
-    Beyond the border the nearest pixel goes on. The a-trous wavelet's last approximation.
+    Beyond the border the nearest pixel goes on. The a-trous wavelet's approximation after `levels` of them: two weigh
+    like a Gaussian of sigma 1.6 px, three 3.2, four 6.5.
     """
     import cv2
     import numpy as np
 
-    for level in range(LEVELS):
+    for level in range(levels):
         taps = np.zeros(2 ** (level + 1) + 1, np.float32)
         taps[[0, len(taps) // 2, -1]] = 0.25, 0.5, 0.25
         image = cv2.sepFilter2D(image, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REPLICATE)
     return image
 
 
-def wavelet_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def wavelet_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8], levels: int = LEVELS) -> NDArray[np.uint8]:
     """Fine detail of `restored` on the coarse tones of `source`, both (h, w, 3) uint8 of one shape.
+
+    The fewer `levels`, the finer is what the source keeps.
 
     The wavelet sum of the details telescopes: ``restored - low_pass(restored) + low_pass(source)``, clipped to
     0..255. Rounded to the nearest level, where AuthFace's script cuts the fraction off and darkens by half a level.
@@ -46,7 +49,7 @@ def wavelet_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArr
     import numpy as np
 
     fine, coarse = restored.astype(np.float32), source.astype(np.float32)
-    return _to_uint8(fine + low_pass(coarse - fine))
+    return _to_uint8(fine + low_pass(coarse - fine, levels))
 
 
 def adain_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,7 +18,8 @@ class RestoreSettings(Settings):
     """How faces are denoised: `quality`, `fast`, or `official`, the released inference's settings."""
     fidelity: float = Field(0.5, ge=0, le=1)
     """0 trusts the face prior, 1 the input; 0.5 is the preset as it is. Above it denoising begins with less noise on
-    the photo's own latents, below it with more, and the ControlNet is heard less."""
+    the photo's own latents, and ever finer tones of the photo are kept; below it with more, and the ControlNet is heard
+    less."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None

@@ -150,6 +150,12 @@ def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.Res
     assert far[2] < far[1] <= far[0] * 1.05
 
 
+def test_fidelity_keeps_finer_and_finer_tones() -> None:
+    levels = [sampler.kept_levels(fidelity, 256) for fidelity in (0.0, 0.5, 0.51, 0.75, 1.0)]
+    assert levels[:2] == [None, None] and levels[2:] == [5, 4, 2]
+    assert sampler.kept_levels(1.0, 512) == 3
+
+
 def test_a_result_depends_on_its_own_crop_and_seed_only(
     make: Callable[..., restorer.Restorer], crops: np.ndarray
 ) -> None:
