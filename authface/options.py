@@ -31,6 +31,7 @@ SECTIONS = {
     "restore": "authface.restore.settings:RestoreSettings",
     "evaluate.synth": "authface.evaluate.settings:SynthSettings",
     "evaluate.restoration": "authface.evaluate.settings:RestorationSettings",
+    "evaluate.runtime": "authface.evaluate.settings:RuntimeSettings",
     "evaluate.ab": "authface.evaluate.settings:AbSettings",
 }
 """Every table a recipe may hold, and the model that owns it. Names only: nothing is imported for ``--help``."""

@@ -123,9 +123,29 @@ def prior() -> None:
 
 
 @app.command()
-def runtime() -> None:
-    """Seconds a face and peak memory."""
-    later("evaluate runtime")
+@command_with_run
+def runtime(
+    run: Run,
+    model: Annotated[str | None, typer.Option(help="A model's name or folder; the recipe's restore.model.")] = None,
+    preset: Annotated[str | None, typer.Option(help="quality, fast, or official: the paper's setting.")] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the faces, pixels; the paper's 512.")] = None,
+    count: Annotated[int | None, typer.Option(metavar="N", help="Runs; their median counts.")] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder for runtime.json.")] = Path("evaluation"),
+) -> None:
+    """Seconds a face and peak memory of a model, warm, and where the time goes; -O restore.* as in restoring."""
+    from authface.errors import one_line
+    from authface.evaluate import runtime as measuring
+    from authface.evaluate.settings import RuntimeSettings
+
+    settings = run.settings("evaluate.runtime", RuntimeSettings, preset=preset, size=size, count=count)
+    asked = measuring.settings_of_model(run.recipe_name, run.overrides, model)
+    if run.dry_run:
+        said = f"{one_line(asked.get('model', 'tiny'))}: {settings.count} runs, {settings.preset}, {settings.size} px"
+        return run.console.result(said, settings=settings.model_dump(mode="json"))
+    found, how = measuring.run_model(asked, settings, run.device, run.seed, run.console)
+    path = measuring.write(found, how, out)
+    text = f"{measuring.as_text(found, how)}\n\nreport: {one_line(path)}"
+    run.console.result(text, **measuring.as_json(found, how), report=str(path))
 
 
 @app.command()

@@ -70,7 +70,7 @@ def protocol(
         "intervals": f"95 %, percentile bootstrap over faces, {settings.resamples} resamples, seed {seed}",
         "differences": "paired by face; p: two-sided Wilcoxon signed-rank, not corrected for the number of tests",
         "weights": dict(sorted(measured.weights.items())),
-        "versions": {"authface": __version__, "python": platform.python_version(), **_versions()},
+        "versions": versions(*_PACKAGES),
         "device": device,
         "seed": seed,
     }
@@ -91,9 +91,10 @@ def device_name(kind: str) -> str:
     return f"{platform.processor() or platform.machine()} ({kind})"
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
+def versions(*packages: str) -> dict[str, str]:
+    """Releases of this toolkit, Python, torch and these packages, as far as they are installed."""
+    found = {"authface": __version__, "python": platform.python_version()}
+    for name in ("torch", *packages):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -35,6 +35,21 @@ class RestorationSettings(Settings):
     """The metric that orders them; none takes the first that was measured of identity, psnr, lpips, musiq, ..."""
 
 
+class RuntimeSettings(Settings):
+    """How the speed of a model is measured; the defaults are the setting of the paper's table 6."""
+
+    preset: str = "official"
+    """The preset of `restore`; `official` has the paper's 50 steps and guidance of 8."""
+    size: int = Field(default=512, ge=64, le=2048, multiple_of=8)
+    """Side of the faces, pixels."""
+    count: int = Field(default=5, ge=1, le=10_000)
+    """Runs by the clock; their median counts."""
+    warmup: int = Field(default=1, ge=0, le=1000)
+    """Runs before them, beside the first, which loads the weights."""
+    faces: int = Field(default=1, ge=1, le=256)
+    """Faces restored at a time."""
+
+
 class AbSettings(Settings):
     """A blind A/B study as a local page."""
 

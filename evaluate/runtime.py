@@ -1,0 +1,211 @@
+"""`authface evaluate runtime`: seconds a face and peak memory of a family, warm, and where the time goes.
+
+The family is run by the toolkit's Python API, `authface.Restorer`, as any program would; the parts are seen from
+outside (`authface.evaluate.stopwatch`). So a stage measures another without importing it.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import UsageError, one_line
+from authface.evaluate.protocol import device_name, versions
+from authface.evaluate.settings import RuntimeSettings
+from authface.evaluate.stopwatch import Part, peak_memory, wait, watching
+from authface.evaluate.tables import text_table
+from authface.files import write_file
+from authface.options import SECTIONS
+from authface.recipe import load
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.console import Console
+
+NAME = "runtime"
+REST = "rest"
+Restore = Callable[[], object]
+"""Restores the faces of one run."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Times of single runs, seconds a face."""
+
+    median: float
+    low: float
+    """Lower quartile."""
+    high: float
+    """Upper quartile."""
+    least: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What was measured."""
+
+    face: Seconds
+    first: float
+    """Seconds of the first run: loading the weights, encoding the prompts and warming up included."""
+    parts: dict[str, Part]
+    """By name, of one run of its own, which on a busy machine may be slower than the median: their shares count. `rest` is all that is none: the sampler, colours, pixels from and to the model."""
+    memory: float | None
+    """Peak, MiB."""
+    memory_of: str
+    runs: int
+    faces: int
+    """In a run."""
+
+
+def seconds_of(times: list[float], faces: int) -> Seconds:
+    """Of at least one run; quartiles by linear interpolation."""
+    each = sorted(value / faces for value in times)
+    low, _, high = statistics.quantiles(each, n=4, method="inclusive") if len(each) > 1 else each * 3
+    return Seconds(statistics.median(each), low, high, each[0], each[-1])
+
+
+def settings_of_model(recipe: str, overrides: Sequence[str], model: str | None) -> dict[str, Any]:
+    """What a recipe says of `restore`, and the model that is named; the rest is that stage's default.
+
+    Raises UsageError where the recipe is wrong.
+    """
+    tables = load(recipe, list(overrides), SECTIONS).tables
+    return {**tables.get("restore", {}), **({"model": model} if model is not None else {})}
+
+
+def measure(restore: Restore, settings: RuntimeSettings, device: str, console: Console) -> Runtime:
+    """Run `restore` once cold, `settings.warmup` times for nothing, `count` times by the clock, once for the parts.
+
+    Peak memory is that of the first of the timed runs.
+    """
+    with console.progress(NAME, 2 + settings.warmup + settings.count, "runs") as tick:
+
+        def timed() -> float:
+            wait(device)
+            began = time.perf_counter()
+            restore()
+            wait(device)
+            tick()
+            return time.perf_counter() - began
+
+        first = timed()
+        for _ in range(settings.warmup):
+            timed()
+        times: list[float] = []
+        memory, of = peak_memory(device, lambda: times.append(timed()))
+        times += [timed() for _ in range(settings.count - 1)]
+        with watching(device) as parts:
+            whole = timed()
+    parts[REST] = Part(seconds=max(0.0, whole - sum(part.seconds for part in parts.values())), calls=1)
+    for part in parts.values():
+        part.share = part.seconds / whole
+    return Runtime(seconds_of(times, settings.faces), first, parts, memory, of, settings.count, settings.faces)
+
+
+def noise(faces: int, size: int, seed: int) -> NDArray[np.uint8]:
+    """(faces, size, size, 3): a network takes as long for noise as for a face."""
+    import numpy as np
+
+    return np.random.default_rng(seed).integers(0, 256, (faces, size, size, 3), np.uint8)
+
+
+def run_model(
+    model: Mapping[str, Any], settings: RuntimeSettings, device: str, seed: int, console: Console
+) -> tuple[Runtime, dict[str, Any]]:
+    """Measure the restorer of these settings of `restore`; the second is how, as JSON.
+
+    Raises UsageError for settings and models that are none, AuthfaceError where files cannot be had.
+    """
+    from authface import Restorer
+    from authface.models import pick_device
+
+    if seed < 0:
+        raise UsageError(f"--seed {seed}: seeds are 0 and more")
+    own = {"guard": False, "report": False, "size": settings.size, "preset": settings.preset, "batch": settings.faces}
+    with Restorer(**{**model, **own}, device=device, seed=seed) as restorer:
+        crops = noise(settings.faces, settings.size, seed)
+        where = str(pick_device(device))
+        found = measure(lambda: restorer.restore_aligned(list(crops)), settings, where, console)
+        how = _protocol(restorer.model, model, settings, where, seed)
+    return found, how
+
+
+def _protocol(name: str, model: Mapping[str, Any], settings: RuntimeSettings, device: str, seed: int) -> dict[str, Any]:
+    import torch
+
+    return {
+        "model": name,
+        "weights": weights_of(name),
+        "preset": settings.preset,
+        "size": settings.size,
+        "settings": {key: value for key, value in model.items() if key not in {"model", "preset"}},
+        "runs": settings.count,
+        "warmup": settings.warmup,
+        "faces": settings.faces,
+        "how": "one process, weights loaded; wall clock from the crop in memory to the restored one, the device is "
+        "waited for at both ends. Parts: one further run in which it is waited for at each part",
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "seed": seed,
+        "versions": versions("diffusers", "transformers", "accelerate"),
+    }
+
+
+def weights_of(model: str) -> dict[str, str]:
+    """sha256 of the files of weights of a family by name; none of one that has none, such as `identity`."""
+    from authface.evaluate.weights import sha256s
+    from authface.layout import BASE, part_files
+    from authface.models import fetch, resolve
+
+    if model == "identity":
+        return {}
+    parts = (*BASE, "controlnet")
+    folder = fetch(resolve(model), parts)
+    files = [file for part in parts for file in part_files(folder, part) if file.suffix == ".safetensors"]
+    return sha256s({f"{file.parent.name}/{file.name}": file for file in files})
+
+
+def as_json(found: Runtime, how: Mapping[str, Any]) -> dict[str, Any]:
+    """For ``--json`` and the file."""
+    return {**asdict(found), "protocol": dict(how)}
+
+
+def as_text(found: Runtime, how: Mapping[str, Any]) -> str:
+    """For a terminal."""
+    face = found.face
+    unet = found.parts.get("U-Net")
+    sampled = f", {unet.calls} steps{' with guidance' if unet.rows > found.faces else ''}" if unet else ""
+    lines = [
+        f"{one_line(how['model'])}, preset {how['preset']}, {how['size']} px{sampled}, on {how['device']}",
+        f"{face.median:.3g} s a face, quartiles {face.low:.3g} and {face.high:.3g}, {face.least:.3g} to "
+        f"{face.most:.3g} in {found.runs} runs; the first, with loading, {found.first:.3g} s",
+        "peak memory " + ("n/a" if found.memory is None else f"{found.memory:,.0f} MiB ({found.memory_of})"),
+        "",
+    ]
+    rows = [
+        [
+            name,
+            f"{part.share * face.median:.3g}",
+            f"{100 * part.share:.1f} %",
+            str(part.calls) if name != REST else "",
+            f"{part.parameters / 1e6:,.1f} M" if part.parameters else "",
+            " ".join(filter(None, [part.dtype, part.device])),
+        ]
+        for name, part in found.parts.items()
+    ]
+    return "\n".join(lines) + text_table(["part", "s a face", "share", "calls", "parameters", ""], rows)
+
+
+def write(found: Runtime, how: Mapping[str, Any], folder: Path) -> Path:
+    """runtime.json. Raises AuthfaceError where the disk refuses."""
+    path = folder / f"{NAME}.json"
+    write_file(path, (json.dumps(as_json(found, how), indent=1, ensure_ascii=False) + "\n").encode())
+    return path
