@@ -18,8 +18,8 @@ class RestoreSettings(Settings):
     """How faces are denoised: `quality`, `fast`, or `official`, the released inference's settings."""
     fidelity: float = Field(0.5, ge=0, le=1)
     """0 trusts the face prior, 1 the input; 0.5 is the preset as it is. Above it denoising begins with less noise on
-    the photo's own latents, and ever finer tones of the photo are kept; below it with more, and the ControlNet is heard
-    less."""
+    the photo's own latents, and more of the photo is kept: ever finer tones, and up to half of the rest; below it with
+    more noise, and the ControlNet is heard less."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None
@@ -64,7 +64,7 @@ class RestoreSettings(Settings):
     """A restored face less like its input is tried again at higher fidelity; if none will do, the input face stays.
 
     The scale is the recogniser's. With `dlib` strangers have 0.87, and a clean face has with its own degraded copy
-    0.997 (preset mild), 0.98 (medium), 0.91 (heavy): from a badly degraded input not even the truth is at 0.95.
+    0.997 (preset mild), 0.97 (medium), 0.91 (heavy): from a badly degraded input not even the truth is at 0.95.
     """
     identity: Literal["dlib", "arcface"] = "dlib"
     """Whose measure of likeness: `dlib` is built in, `arcface` takes an ONNX file (strangers: about 0.1)."""

@@ -150,10 +150,20 @@ def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.Res
     assert far[2] < far[1] <= far[0] * 1.05
 
 
-def test_fidelity_keeps_finer_and_finer_tones() -> None:
-    levels = [sampler.kept_levels(fidelity, 256) for fidelity in (0.0, 0.5, 0.51, 0.75, 1.0)]
-    assert levels[:2] == [None, None] and levels[2:] == [5, 4, 2]
-    assert sampler.kept_levels(1.0, 512) == 3
+def test_fidelity_keeps_more_and_more_of_the_input(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    assert [sampler.kept_levels(fidelity, None, 256) for fidelity in (0.0, 0.5, 0.51, 0.75, 1.0)] == [
+        None, None, 5, 4, 3,
+    ]  # fmt: skip
+    assert [sampler.kept_levels(fidelity, 4, 256) for fidelity in (0.5, 1.0)] == [4, 3]
+    assert sampler.kept_levels(1.0, None, 512) == 4
+    model = make(strength=0.8, steps=2)
+    assert isinstance(model, sampler.DiffusionRestorer)
+    whole = model.sampling.at(1.0, 64)
+    plain = sampler.replace(whole, levels=None, input_share=0.0)
+    kept, bare = (model._batch(crops, SEEDS, sampling).astype(int) for sampling in (whole, plain))
+    pairs = zip(bare.astype(np.uint8), crops, strict=True)
+    fixed = np.stack([sampler.wavelet_fix(made, source, whole.levels or 0) for made, source in pairs])
+    assert whole.input_share == 0.5 and np.abs(kept - (fixed.astype(float) + crops) / 2).max() <= 0.5
 
 
 def test_a_result_depends_on_its_own_crop_and_seed_only(
