@@ -91,7 +91,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         lines.append(f"{summary.tried_again} faces tried again at higher fidelity{kept}")
     if summary.no_face:
         done = "enlarged" if session.settings.upscale > 1 else "copied"
-        lines.append(f"no face to restore in {summary.no_face}: {done} as they are")
+        lines.append(f"no face restored in {summary.no_face}: {done} as they are")
     lines.append(
         f"results: {one_line(out if out is not None else jobs[0].target)}"
         + (" ..." if out is None and jobs[1:] else "")

@@ -76,12 +76,14 @@ def write_result(opened: Opened, result: PhotoResult, session: Session) -> None:
 
 
 def _why_not(result: PhotoResult) -> str:
-    """Why no face of a photo was restored, by reason with the numbers of the first."""
+    """Why no face of a photo was restored, by reason with the numbers of the first, but those that were said before."""
     reasons: dict[str, FaceResult] = {}
     for face in result.faces:
         reasons.setdefault(face.reason, face)
-    said = [f"{reason} ({face.detail})" if face.detail else reason for reason, face in sorted(reasons.items())]
-    return ", ".join(said) or "no face found"
+    told = {"identity": "each restored face drifted"} | {
+        reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if reason != "identity" and face.detail
+    }
+    return ", ".join(told.get(reason, reason) for reason in sorted(reasons)) or "no face found"
 
 
 def losses(photo: images.Decoded, data: bytes, format: str) -> list[str]:

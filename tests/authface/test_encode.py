@@ -222,3 +222,16 @@ def test_xmp_that_no_segment_holds_is_left_out() -> None:
     source = images.decode(png.encode(PHOTO, png.carried(xmp=b"x" * 70_000)), to_srgb=False)
     assert "xmp" not in Image.open(io.BytesIO(encode(source, PHOTO, "JPEG"))).info
     assert Image.open(io.BytesIO(encode(source, PHOTO, "PNG"))).info["xmp"] == b"x" * 70_000
+
+
+def test_the_thumbnail_of_the_old_face_goes() -> None:
+    """EXIF's second directory holds it (EXIF 2.32, 4.5.5): 100 bytes after both."""
+    first = struct.pack("<HHHI4sI", 1, 0x010F, 2, 4, b"Abc\0", 26)
+    second = struct.pack("<HHHII", 2, 0x0201, 4, 1, 56) + struct.pack("<HHIII", 0x0202, 4, 1, 100, 0)
+    exif = b"Exif\0\0" + struct.pack("<2sHI", b"II", 42, 8) + first + second + b"T" * 100
+    with Image.open(io.BytesIO(saved(Image.fromarray(PHOTO), "JPEG", exif=exif))) as before:
+        assert before.getexif().get_ifd(-1)[0x0202] == 100 and b"TTTT" in before.info["exif"]
+    source = images.decode(saved(Image.fromarray(PHOTO), "JPEG", exif=exif), to_srgb=False)
+    with Image.open(io.BytesIO(encode(source, PHOTO, "JPEG"))) as after:
+        assert after.getexif()[0x010F] == "Abc" and b"TTTT" not in after.info["exif"]
+        assert not after.getexif().get_ifd(-1)

@@ -19,7 +19,8 @@ from skimage import data
 
 from authface.errors import ImageError, UsageError
 from authface.faces.detector import Detection
-from authface.faces.identity import five_points
+from authface.faces.identity import SeenFace, five_points
+from authface.faces.landmarks import Dlib68
 from authface.restore.attempts import ladder, restore_faces
 from authface.restore.finder import FaceFinder
 from authface.restore.guard import UNCHANGED, Guard, colour_shift, in_crop, place
@@ -105,15 +106,24 @@ def test_colours_are_compared_coarsely_in_visible_steps() -> None:
     assert colour_shift(grey, noisy) < 0.7
 
 
-def test_a_face_costs_less_than_the_budget(guard: Guard, faces: dict[str, Found]) -> None:
+def test_a_face_costs_little_more_than_its_two_embeddings(guard: Guard, faces: dict[str, Found]) -> None:
+    """Which are 0.12 s on one core; a ratio holds on a busy machine too."""
     face = faces["astronaut"]
     changed = sharpened(face.aligned.rgb)
-    took = []
-    for _ in range(4):
+    points = Dlib68().landmarks(face.aligned.rgb, face.seen) if face.seen else None
+    assert points is not None
+    pair = [SeenFace(face.aligned.rgb, points), SeenFace(changed, points)]
+
+    def cost(work: Callable[[], object]) -> float:
         start = time.thread_time()
-        guard.measure(face.aligned.rgb, changed, face.seen)
-        took.append(time.thread_time() - start)
-    assert min(took) < 0.15
+        work()
+        return time.thread_time() - start
+
+    both = [
+        (cost(lambda: guard.measure(face.aligned.rgb, changed, face.seen)), cost(lambda: guard._embedder.embed(pair)))
+        for _ in range(4)
+    ]
+    assert min(whole for whole, _ in both) < 1.5 * min(part for _, part in both)
 
 
 def test_a_detection_lies_in_the_crop_as_in_the_photo() -> None:
