@@ -149,9 +149,33 @@ def runtime(
 
 
 @app.command()
-def table(number: Annotated[int, typer.Argument(min=1, max=6)]) -> None:
-    """One of the paper's tables, ours beside theirs."""
-    later(f"evaluate table {number}")
+@command_with_run
+def table(
+    run: Run,
+    number: Annotated[int, typer.Argument(min=1, max=6)],
+    ours: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ours", metavar="NAME[@SET]=DIR", help="A report of evaluate restoration, ab or runtime; again."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the table and of the grid.")] = Path("evaluation"),
+    grid: Annotated[
+        bool, typer.Option("--grid", help="The commands that make ours of an ablation, tables 2 and 4.")
+    ] = False,
+    run_grid: Annotated[bool, typer.Option("--run", help="Run them; again, it goes on.")] = False,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Captioned faces that the grid trains on.")
+    ] = None,
+    test: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder of evaluate synth; else one of the dataset's split test."),
+    ] = None,
+) -> None:
+    """One of the paper's tables with ours beside theirs; what is not known or measured is shown as missing."""
+    from authface.evaluate.table_cli import Asked, tell_table
+
+    tell_table(run, Asked(number, ours or [], out, grid, run_grid, dataset, test))
 
 
 @app.command()

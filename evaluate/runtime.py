@@ -56,7 +56,8 @@ class Runtime:
     first: float
     """Seconds of the first run: loading the weights, encoding the prompts and warming up included."""
     parts: dict[str, Part]
-    """By name, of one run of its own, which on a busy machine may be slower than the median: their shares count. `rest` is all that is none: the sampler, colours, pixels from and to the model."""
+    """By name, of one run of its own, which may be slower than the median: their shares count. `rest` is all that is
+    none: the sampler, colours, pixels from and to the model."""
     memory: float | None
     """Peak, MiB."""
     memory_of: str
