@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from contextlib import suppress
 from typing import Annotated
 
@@ -43,14 +46,21 @@ def web_app(
         run.console.log(f"app: open {url} and end with Ctrl-C")
         if not no_browser:
             _open(url)
+        signal.signal(signal.SIGTERM, _interrupt)  # so that the temporary files go then, too
         with suppress(KeyboardInterrupt):
             server(app).run(sockets=[waiting])
     run.console.result("the page is closed and its temporary files are deleted", url=url)
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _open(url: str) -> None:
-    """Show the page, where this machine has a browser; it loads once the server answers."""
+    """Show the page, where this machine has a screen; it loads once the server answers."""
     import webbrowser
 
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return  # a browser in the terminal would take it over
     with suppress(webbrowser.Error):
         webbrowser.open(url)

@@ -22,6 +22,7 @@ SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
 """Fonts that are there: none is fetched."""
 PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("As released", "official")]
 SIZES = [("As it is", 1), ("2 times", 2), ("4 times", 4)]
+TITLE = "Not done"
 EMPTY = """<div class="empty"><p>Your photo appears here, with a box around each face.</p>
 <ol><li>Choose a photo or a scan.</li><li>Choose the faces.</li><li>Restore, compare, download.</li></ol>
 <p>Only faces are changed. Everything else stays as it is, pixel by pixel.</p></div>"""
@@ -59,10 +60,8 @@ def said(function: F) -> F:
     def wrapper(*arguments: Any, **named: Any) -> Any:
         try:
             return function(*arguments, **named)
-        except ImageError as error:
-            raise _problem(f"This file cannot be used: {error}") from error
         except AuthfaceError as error:
-            raise _problem(str(error)) from error
+            raise _problem(_told(error)) from error
         except gr.Error:
             raise
         except Exception as error:
@@ -73,9 +72,18 @@ def said(function: F) -> F:
     return wrapper  # type: ignore[return-value]  # the same function
 
 
+def _told(error: AuthfaceError) -> str:
+    return f"This file cannot be used: {error}" if isinstance(error, ImageError) else str(error)
+
+
 def _problem(text: str) -> gr.Error:
-    """A message that stays until it is closed; Gradio takes it for HTML."""
-    return gr.Error(html.escape(one_line(text, 500)), duration=None, title="Not done", print_exception=False)
+    """A message that stays until it is closed."""
+    return gr.Error(_html(text), duration=None, title=TITLE, print_exception=False)
+
+
+def _html(text: str) -> str:
+    """One line of text as HTML, which Gradio takes its messages for."""
+    return html.escape(one_line(text, 500))
 
 
 class Page:
@@ -156,7 +164,7 @@ class Page:
     def _connect(self) -> None:
         private = {"api_visibility": "private"}
         result = [self.tabs, self.compare, self.changes, self.slider, self.map, self.done, self.cards]
-        shown = [self.sheet, self.empty, self.photo, self.found, self.chosen, self.go]
+        shown = [self.file, self.sheet, self.empty, self.photo, self.found, self.chosen, self.go]
         self.file.upload(
             self.opened, [self.file, self.sheet], [*shown, *result], show_progress_on=self.empty, **private
         )
@@ -167,20 +175,28 @@ class Page:
         buttons = [self.go, self.stop]
         asked = [self.sheet, self.chosen, self.preset, self.fidelity, self.upscale, self.least]
         quiet = {"show_progress": "hidden", **private}
-        self.go.click(lambda: _swap(at_work=True), None, buttons, **quiet).then(
+        work = self.go.click(lambda: _swap(at_work=True), None, buttons, **quiet).then(
             self.restored, asked, [*result, self.summary, self.download], show_progress_on=self.cards, **private
-        ).then(lambda: _swap(at_work=False), None, buttons, **quiet)
+        )
+        for ended in (work.success, work.failure):  # `then` is not called after a failure, whatever its text says
+            ended(lambda: _swap(at_work=False), None, buttons, **quiet)
         self.stop.click(self.desk.stop, self.sheet, None, **quiet)
 
     @said
     def opened(self, file: str | None, before: Sheet | None) -> tuple[Any, ...]:
-        """A photo was uploaded."""
+        """A photo was uploaded; one that cannot be used is not kept, and takes the earlier one with it."""
         self.desk.forget(before)
         if file is None:
             return self.cleared(None)
-        sheet = self.desk.look(Path(file))
+        try:
+            sheet = self.desk.look(Path(file))
+        except AuthfaceError as error:
+            Path(file).unlink(missing_ok=True)
+            gr.Warning(_html(_told(error)), duration=None, title=TITLE)
+            return self.cleared(None)
         every = [face.index for face in sheet.fit]
         return (
+            gr.update(),
             sheet,
             gr.update(visible=False),
             str(self.desk.marked(sheet, every)),
@@ -190,11 +206,13 @@ class Page:
             *_no_result(visible=True),
         )
 
+    @said
     def cleared(self, before: Sheet | None) -> tuple[Any, ...]:
         """The photo was taken away."""
         self.desk.forget(before)
         empty = gr.update(choices=[], value=[], visible=False)
         return (
+            None,
             None,
             gr.update(visible=True),
             None,

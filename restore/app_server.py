@@ -77,7 +77,7 @@ def page(restorer: Restorer, token: str, host: str, max_megabytes: float, max_me
             app,
             made.blocks,
             path=f"/{token}",
-            max_file_size=round(max_megabytes * 1e6),
+            max_file_size=round(max_megabytes * 2**20),
             footer_links=[],
             run_history=False,
             show_error=True,

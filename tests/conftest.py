@@ -294,6 +294,25 @@ def hub() -> Iterator[Hub]:
     server.server_close()
 
 
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """Headless Chromium of the system."""
+    binary = next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
+    )
+    if binary is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Chromium on this machine: the page's tests need it (apt-get install chromium)")
+        pytest.skip("no Chromium on this machine: apt-get install chromium to test the page")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu", *quiet])
+        yield started
+        started.close()
+
+
 @dataclass
 class Done:
     """What a command said."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -130,25 +128,6 @@ def serving(photoset: PhotoSet, reviewer: str = "anna") -> Iterator[str]:
         yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
         running.should_exit = True
         thread.join(10)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium of the system."""
-    binary = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if binary is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium on this machine: the page's tests need it (apt-get install chromium)")
-        pytest.skip("no Chromium on this machine: apt-get install chromium to test the page")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield started
-        started.close()
 
 
 @pytest.fixture
