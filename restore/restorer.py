@@ -124,7 +124,8 @@ class Loaded:
     def restorer(self, settings: RestoreSettings) -> Restorer:
         """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
         from authface.restore.presets import preset_of
-        from authface.restore.sampler import DiffusionRestorer, chosen, sampling_of
+        from authface.restore.sampler import DiffusionRestorer
+        from authface.restore.sampling import chosen, sampling_of
 
         preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come

@@ -7,15 +7,15 @@ a result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, UsageError
-from authface.restore.colour import LEVELS, wavelet_fix
+from authface.restore.colour import wavelet_fix
+from authface.restore.sampling import Sampling, begin, make_scheduler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.models import Parts
-    from authface.restore.presets import Preset
-    from authface.restore.settings import RestoreSettings
     from authface.sdxl import TextEmbedding
 
 
@@ -36,119 +34,6 @@ class Condition:
     states: torch.Tensor
     pooled: torch.Tensor
     time_ids: torch.Tensor
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How latents are denoised: `scheduler` is a name of `make_scheduler`; guidance of 1 or less is none.
-
-    `strength` 1 starts from pure noise, less from the photo; `shared_seed` is that of one generator for all faces.
-    Of its input a face keeps the tones that `levels` of blur leave, and the share `input_share` of all the rest.
-    """
-
-    scheduler: str
-    steps: int
-    guidance: float
-    control_scale: float
-    strength: float
-    batch: int
-    shared_seed: int | None = None
-    levels: int | None = None
-    input_share: float = 0.0
-
-    def at(self, fidelity: float, size: int) -> Sampling:
-        """The same for crops of `size` px at a fidelity of 0..1: see `RestoreSettings.fidelity`."""
-        return replace(
-            self,
-            strength=min(1.0, self.strength * (1.5 - fidelity)) if fidelity != 0.5 else self.strength,
-            control_scale=control_scale(fidelity),
-            levels=kept_levels(fidelity, self.levels, size),
-            input_share=input_share(fidelity),
-        )
-
-
-def chosen(settings: RestoreSettings, preset: Preset) -> Preset:
-    """The preset with what the settings name in its place."""
-    named = ("scheduler", "steps", "guidance", "strength", "prompt", "negative_prompt")
-    return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
-
-
-def sampling_of(preset: Preset, batch: int) -> Sampling:
-    """The part of a preset that the loop reads; `batch` counts where the preset has none."""
-    return Sampling(
-        preset.scheduler,
-        preset.steps,
-        preset.guidance,
-        1.0,
-        preset.strength,
-        preset.batch or batch,
-        preset.shared_seed,
-        preset.levels,
-    )
-
-
-def kept_levels(fidelity: float, levels: int | None, size: int) -> int | None:
-    """Levels of the wavelet fix for a crop of `size` px at a fidelity of 0..1; None: as the colour fix has it.
-
-    Up to 0.5 the preset's `levels`, then ever fewer, to 3 for 256 px at a fidelity of 1, which keeps the input's tones
-    down to a sigma of 3.2 px: of a photo that is not hopeless those are right, and no model knows them better.
-    """
-    if fidelity <= 0.5:
-        return levels
-    finest = max(1, round(3 + math.log2(size / 256)))
-    first = max(levels or LEVELS, finest)
-    return round(first - (2 * fidelity - 1) * (first - finest))
-
-
-def input_share(fidelity: float) -> float:
-    """The share of the input that a restored face is mixed with: 0 up to a fidelity of 0.5, then to 0.5 at 1.
-
-    The errors of both are hardly alike, so their mean is nearer to the truth than either.
-    """
-    return max(0.0, fidelity - 0.5)
-
-
-def control_scale(fidelity: float) -> float:
-    """The ControlNet's conditioning scale, 0.5..1, of a fidelity 0..1: from 0.5 on it is 1, the scale of training."""
-    return min(1.0, 0.5 + fidelity)
-
-
-def make_scheduler(name: str, trained: Any) -> Any:
-    """The sampler `name` on the noise schedule, and for the kind of prediction, that the model was trained with.
-
-    `trained` is the config of the model's own scheduler. Few-step solvers space their steps from the last
-    timestep, so that the start is pure noise (Lin et al. 2024, `trailing`); `ddpm` keeps the model's spacing.
-    """
-    import diffusers
-
-    if name == "ddpm":
-        return diffusers.DDPMScheduler.from_config(trained)
-    if name == "dpm++":
-        return diffusers.DPMSolverMultistepScheduler.from_config(
-            trained, algorithm_type="dpmsolver++", timestep_spacing="trailing", use_karras_sigmas=False
-        )
-    if name == "lcm":
-        return diffusers.LCMScheduler.from_config(trained)
-    kinds = {
-        "ddim": diffusers.DDIMScheduler,
-        "euler": diffusers.EulerDiscreteScheduler,
-        "unipc": diffusers.UniPCMultistepScheduler,
-    }
-    return kinds[name].from_config(trained, timestep_spacing="trailing")
-
-
-def begin(scheduler: Any, sampling: Sampling, device: Any) -> torch.Tensor:
-    """Set the timesteps to be taken, `sampling.steps` of them, and return them.
-
-    Below a strength of 1 they are the last of so many more, as in diffusers' image-to-image pipelines.
-    """
-    total = max(sampling.steps, round(sampling.steps / sampling.strength))
-    scheduler.set_timesteps(total, device=device)
-    first = total - sampling.steps
-    if first and hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(first * scheduler.order)
-    timesteps: torch.Tensor = scheduler.timesteps[first * scheduler.order :]
-    return timesteps
 
 
 def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
@@ -202,7 +87,7 @@ class DiffusionRestorer:
 
         if len(crops) == 0:
             return crops
-        sampling = self.sampling.at(self.fidelity if fidelity is None else fidelity, self.size)
+        sampling = self.sampling.at(self.fidelity if fidelity is None else fidelity)
         step = sampling.batch
         starts = range(0, len(crops), step)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import torch
 from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
-from authface.restore import restorer, sampler
+from authface.restore import restorer, sampler, sampling
+from authface.restore.colour import wavelet_fix
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 2**62 + 5, 7]
@@ -47,7 +49,7 @@ def test_the_loop_gives_what_the_stock_pipeline_gives(
     control = ControlNetModel.from_pretrained(family / "controlnet")
     pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(family, controlnet=control, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = sampler.make_scheduler(scheduler, pipeline.scheduler.config)
+    pipeline.scheduler = sampling.make_scheduler(scheduler, pipeline.scheduler.config)
     expected = pipeline(
         prompt=["a face"] * 3,
         negative_prompt=["blur"] * 3,
@@ -80,7 +82,7 @@ def test_begun_from_the_photo_it_is_the_stock_image_to_image_pipeline(
         family, controlnet=ControlNetModel.from_pretrained(family / "controlnet"), add_watermarker=False
     )
     pipeline.set_progress_bar_config(disable=True)
-    pipeline.scheduler = sampler.make_scheduler(scheduler, pipeline.scheduler.config)
+    pipeline.scheduler = sampling.make_scheduler(scheduler, pipeline.scheduler.config)
     pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
     expected = pipeline(
         prompt=[""] * 3, image=pixels, control_image=pixels, strength=0.5, num_inference_steps=6, guidance_scale=1.0,
@@ -150,20 +152,21 @@ def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.Res
     assert far[2] < far[1] <= far[0] * 1.05
 
 
-def test_fidelity_keeps_more_and_more_of_the_input(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
-    assert [sampler.kept_levels(fidelity, None, 256) for fidelity in (0.0, 0.5, 0.51, 0.75, 1.0)] == [
-        None, None, 5, 4, 3,
-    ]  # fmt: skip
-    assert [sampler.kept_levels(fidelity, 4, 256) for fidelity in (0.5, 1.0)] == [4, 3]
-    assert sampler.kept_levels(1.0, None, 512) == 4
+def test_fidelity_moves_the_start_and_mixes_in_the_input(
+    make: Callable[..., restorer.Restorer], crops: np.ndarray
+) -> None:
+    assert [sampling.strength(fidelity, 1.0) for fidelity in (0.0, 0.5, 0.75, 1.0)] == [1, 1, 0.75, 0.5]
+    assert [sampling.strength(fidelity, 0.1) for fidelity in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
+        [0.2, 0.15, 0.1, 0.1]
+    )
+    assert [sampling.input_share(fidelity) for fidelity in (0.0, 0.5, 0.75, 1.0)] == [0, 0, 0.2, 0.4]
     model = make(strength=0.8, steps=2)
     assert isinstance(model, sampler.DiffusionRestorer)
-    whole = model.sampling.at(1.0, 64)
-    plain = sampler.replace(whole, levels=None, input_share=0.0)
-    kept, bare = (model._batch(crops, SEEDS, sampling).astype(int) for sampling in (whole, plain))
-    pairs = zip(bare.astype(np.uint8), crops, strict=True)
-    fixed = np.stack([sampler.wavelet_fix(made, source, whole.levels or 0) for made, source in pairs])
-    assert whole.input_share == 0.5 and np.abs(kept - (fixed.astype(float) + crops) / 2).max() <= 0.5
+    whole = replace(model.sampling.at(1.0), levels=3)
+    plain = replace(whole, levels=None, input_share=0.0)
+    kept, bare = (model._batch(crops, SEEDS, sampling) for sampling in (whole, plain))
+    fixed = np.stack([wavelet_fix(made, source, 3) for made, source in zip(bare, crops, strict=True)])
+    assert np.abs(kept - (0.6 * fixed + 0.4 * crops)).max() <= 0.51
 
 
 def test_a_result_depends_on_its_own_crop_and_seed_only(
@@ -206,7 +209,7 @@ def test_few_step_samplers_start_at_the_last_timestep() -> None:
     trained |= {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
     first = {}
     for name in ("dpm++", "ddim", "euler", "ddpm"):
-        scheduler = sampler.make_scheduler(name, trained)
+        scheduler = sampling.make_scheduler(name, trained)
         scheduler.set_timesteps(50)
         first[name] = int(scheduler.timesteps[0])
     assert first == {"dpm++": 999, "ddim": 999, "euler": 999, "ddpm": 981}
