@@ -14,7 +14,7 @@ from authface.curate.cli import app as curate
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate.cli import app as evaluate
 from authface.models_cli import app as models
-from authface.options import DEFAULT_SET, SetArgument, command_with_run, later
+from authface.options import DEFAULT_SET, SetArgument, command_with_run
 from authface.options import Run as Run
 from authface.restore.app_cli import web_app
 from authface.restore.cli import restore
@@ -71,9 +71,21 @@ def demo(run: Run, out: Annotated[str, typer.Argument(help="Folder for the demo'
 
 
 @app.command()
-def doctor() -> None:
-    """Check this machine: devices, weights, licences, disk."""
-    later("doctor")
+@command_with_run
+def doctor(
+    run: Run, online: Annotated[bool, typer.Option("--online", help="Ask the hub whether it answers.")] = False
+) -> None:
+    """Check this machine: packages, devices, weights and their licences, disk; each line with what mends it.
+
+    Exit code 1 if something is broken that `authface restore` needs here. Nothing is asked of the network by default.
+    """
+    from authface.doctor import as_json, examine, told
+    from authface.evaluate.weights import FILES
+
+    findings = examine(FILES, online=online)
+    run.console.result(told(findings), **as_json(findings))
+    if any(finding.stops for finding in findings):
+        raise typer.Exit(1)
 
 
 @app.command()
