@@ -5,11 +5,9 @@ No web framework is used here. Each photo has a folder of its own, which goes wi
 
 from __future__ import annotations
 
-import base64
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,32 +16,22 @@ import numpy as np
 from markupsafe import Markup
 
 from authface.errors import AuthfaceError, one_line
-from authface.faces.identity import usual_products
-from authface.images import MAX_PIXELS, encode_jpeg
+from authface.images import MAX_PIXELS
 from authface.restore.api import FoundFace, Progress, Restorer
+from authface.restore.app_cards import cards
 from authface.restore.picture import open_picture
 from authface.restore.restorer import IDENTITY
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from authface.restore.photo import FaceResult
     from authface.restore.restored import Restored
 
 PREVIEW_SIDE = 1600
 """Longer side of the pictures on the page, pixels; the download has all of them."""
-CARD_SIDE = 192
 JPEG_QUALITY = 90
 CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
 """Colours of the boxes: to be restored, left out, too small or unsure."""
-
-REASONS = {
-    "too_small": "too small to restore",
-    "low_score": "perhaps no face",
-    "not_chosen": "not chosen",
-    "identity": "every attempt changed the person too much, so the photo was kept",
-}
-"""Why a face stays as it was, in words for people; `FaceResult.reason` is the key."""
 
 
 @dataclass(frozen=True)
@@ -179,58 +167,6 @@ def summary(made: Restored) -> str:
     return f"{_faces(made.restored)} restored, {width} x {height} px{left}."
 
 
-def cards(faces: Sequence[FaceResult], recogniser: str) -> Markup:
-    """HTML of the faces that were tried: before, after, and how far they are apart."""
-    shown = [face for face in faces if face.before is not None and face.after is not None]
-    html = Markup("").join(_card(face, recogniser) for face in shown)
-    if any(face.identity is not None for face in shown):
-        scale = f"Likeness, as {recogniser} sees it: 1 is the face in the photo, strangers have about "
-        html += Markup('<p class="left">{}{:.2f}.</p>').format(scale, usual_products(recogniser)[0])
-    left = Counter(face.reason for face in faces if face.before is None)
-    if left:
-        reasons = ", ".join(f"{count} {REASONS.get(reason, reason)}" for reason, count in left.items())
-        html += Markup('<p class="left">Left as in the photo: {}</p>').format(reasons)
-    return Markup('<div class="faces">{}</div>').format(html)
-
-
-def _card(face: FaceResult, recogniser: str) -> Markup:
-    assert face.before is not None and face.after is not None
-    note = REASONS.get(face.reason, face.reason) if face.reason else ""
-    return Markup(
-        '<figure><div><img src="{}" alt="face {number} before"><img src="{}" alt="face {number} after"></div>'
-        "<figcaption><b>Face {number}</b>{}<dl>{}</dl></figcaption></figure>"
-    ).format(
-        _inline(face.before),
-        _inline(face.after),
-        Markup('<p class="kept">{}</p>').format(note) if note else "",
-        Markup("").join(
-            Markup('<div title="{}"><dt>{}</dt><dd>{}</dd></div>').format(meaning, name, value)
-            for name, value, meaning in figures(face, recogniser)
-        ),
-        number=face.index + 1,
-    )
-
-
-def figures(face: FaceResult, recogniser: str) -> list[tuple[str, Markup | str, str]]:
-    """Name, value and meaning of what was measured of a face."""
-    found: list[tuple[str, Markup | str, str]] = []
-    if face.identity is not None:
-        strangers = usual_products(recogniser)[0]
-        meter = Markup('{:.3f} <meter min="{:.3f}" max="1" value="{:.3f}"></meter>')
-        found.append(
-            ("Likeness", meter.format(face.identity, strangers, face.identity), "More is nearer to the photo.")
-        )
-    elif face.drift is not None:
-        found.append(("Likeness", "not measurable", "The recogniser does not see a face here."))
-    if face.landmark_shift is not None:
-        found.append(("Features moved", f"{face.landmark_shift:.1f} %", "Of the distance of the eyes, on average."))
-    if face.colour_shift is not None:
-        found.append(("Colours moved", f"{face.colour_shift:.1f}", "CIEDE2000: 1 is just visible side by side."))
-    if face.tries > 1:
-        found.append(("Attempts", str(face.tries), "Tried again closer to the photo, since the likeness was too low."))
-    return found
-
-
 def _faces(count: int) -> str:
     return "1 face" if count == 1 else f"{count} faces"
 
@@ -294,14 +230,6 @@ def _write(folder: Path, name: str, rgb: NDArray[np.uint8], icc: bytes = b"") ->
         profile = {"icc_profile": icc} if icc[16:20] == b"RGB " else {}
         Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY, **profile)
     return Path(file.name)
-
-
-def _inline(crop: NDArray[np.uint8]) -> str:
-    import cv2
-
-    method = cv2.INTER_AREA if len(crop) > CARD_SIDE else cv2.INTER_CUBIC
-    small = np.asarray(cv2.resize(crop, (CARD_SIDE, CARD_SIDE), interpolation=method), np.uint8)
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=JPEG_QUALITY)).decode()
 
 
 def model_line(restorer: Restorer) -> str:

@@ -24,7 +24,8 @@ from authface import Restorer, loopback
 from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore import app_server
-from authface.restore.app_desk import Desk, cards, names, told
+from authface.restore.app_cards import cards
+from authface.restore.app_desk import Desk, names, told
 
 TOKEN = "secret-of-this-test"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
