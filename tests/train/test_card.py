@@ -96,7 +96,10 @@ def test_a_run_without_a_line_has_a_card(faces: Faces, tmp_path: Path) -> None:
     out = family(tmp_path / "out", [], PARTS[:-1])
     write_card(out, PriorSettings(model="tiny", out=out), "prior", 0, faces)
     text = (out / "README.md").read_text("utf-8")
-    assert "pipeline_tag: text-to-image" in text and "evidence" not in text and "license: apache-2.0" in text
+    assert "pipeline_tag: text-to-image" in text and "evidence" not in text
+    assert 'license: other\nlicense_name: "research-non-commercial"' in text, "that of the built-in model's weights"
+    write_card(out, PriorSettings(model="new", out=out), "prior", 0, faces)
+    assert "license: apache-2.0" in (out / "README.md").read_text("utf-8"), "random weights hold no photo"
 
 
 def test_the_curve_falls_where_the_loss_falls() -> None:
