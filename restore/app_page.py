@@ -20,7 +20,7 @@ KEPT_SECONDS = 3600
 """Uploads and pictures of pages that were left open go after so long."""
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
 """Fonts that are there: none is fetched."""
-PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("As released", "official")]
+PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("Most faithful", "fidelity"), ("As released", "official")]
 SIZES = [("As it is", 1), ("2 times", 2), ("4 times", 4)]
 TITLE = "Not done"
 EMPTY = """<div class="empty"><p>Your photo appears here, with a box around each face.</p>

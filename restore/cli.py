@@ -23,7 +23,9 @@ def restore(
         typer.Option("-o", "--out", help="A folder, or a file for one image; else NAME.restored.EXT beside each."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
-    preset: Annotated[str | None, typer.Option(help="quality, fast, or official: the release's settings.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="quality, fast, fidelity, or official: the release's settings.")
+    ] = None,
     fidelity: Annotated[
         float | None, typer.Option(help="0 trusts the face prior, 1 the input; 0.5 is the preset as it is.")
     ] = None,

@@ -42,9 +42,9 @@ def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Samp
 
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
-    if not sampling.input_share:
+    if not sampling.share:
         return restored
-    mixed = restored + sampling.input_share * (source.astype(np.float32) - restored)
+    mixed = restored + sampling.share * (source.astype(np.float32) - restored)
     return np.rint(mixed).astype(np.uint8)
 
 
@@ -103,16 +103,26 @@ class DiffusionRestorer:
         import numpy as np
         import torch
 
-        from authface.sdxl import decode, to_rgb, to_unit
+        from authface.sdxl import to_unit
 
         image = to_unit(np.ascontiguousarray(crops)).to(self.unet.device)
         generators = self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        samples = [self._sample(image, generators, sampling) for _ in range(sampling.samples)]
+        restored = samples[0] if len(samples) == 1 else np.rint(np.mean(samples, axis=0)).astype(np.uint8)
+        return np.stack([_kept(one, source, sampling) for one, source in zip(restored, crops, strict=True)])
+
+    def _sample(self, image: torch.Tensor, generators: Any, sampling: Sampling) -> NDArray[np.uint8]:
+        """One restoration of each of the crops `image` (n, 3, size, size) of 0..1."""
+        import numpy as np
+        import torch
+
+        from authface.sdxl import decode, to_rgb
+
         latents = self._denoise(image, generators, sampling)
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
         # One at a time: the decoder takes more memory than all the rest.
-        restored = np.concatenate([to_rgb(decode(self.vae, latent[None])) for latent in latents])
-        return np.stack([_kept(one, source, sampling) for one, source in zip(restored, crops, strict=True)])
+        return np.concatenate([to_rgb(decode(self.vae, latent[None])) for latent in latents])
 
     def _denoise(self, image: torch.Tensor, generators: Any, sampling: Sampling) -> torch.Tensor:
         """Latents (n, c, h, w) float32 led by `image` (n, 3, size, size) of 0..1, float32; from noise or from it."""

@@ -22,7 +22,8 @@ class Sampling:
     """How latents are denoised: `scheduler` is a name of `make_scheduler`; guidance of 1 or less is none.
 
     `strength` 1 starts from pure noise, less from the photo; `shared_seed` is that of one generator for all faces.
-    Of its input a face keeps the tones that `levels` of blur leave, and the share `input_share` of all the rest.
+    Of its input a face keeps the tones that `levels` of blur leave, and `share` of all the rest; it is the mean of
+    `samples` restorations.
     """
 
     scheduler: str
@@ -33,7 +34,8 @@ class Sampling:
     batch: int
     shared_seed: int | None = None
     levels: int | None = None
-    input_share: float = 0.0
+    share: float = 0.0
+    samples: int = 1
 
     def at(self, fidelity: float) -> Sampling:
         """The same at a fidelity of 0..1: see `RestoreSettings.fidelity`."""
@@ -41,7 +43,7 @@ class Sampling:
             self,
             strength=strength(fidelity, self.strength),
             control_scale=control_scale(fidelity),
-            input_share=input_share(fidelity),
+            share=input_share(fidelity, self.share),
         )
 
 
@@ -62,6 +64,8 @@ def sampling_of(preset: Preset, batch: int) -> Sampling:
         preset.batch or batch,
         preset.shared_seed,
         preset.levels,
+        preset.share,
+        preset.samples,
     )
 
 
@@ -75,12 +79,12 @@ def strength(fidelity: float, trusted: float) -> float:
     return trusted - (2 * fidelity - 1) * max(0.0, trusted - STEADY_STRENGTH)
 
 
-def input_share(fidelity: float) -> float:
-    """The share of the input that a restored face is mixed with: 0 up to a fidelity of 0.5, then to `MOST_SHARE` at 1.
+def input_share(fidelity: float, trusted: float) -> float:
+    """The share of the input that a restored face is mixed with, at a fidelity of 0..1; `trusted` is the preset's.
 
-    The errors of both are hardly alike, so a mean of both is nearer to the truth than either.
+    Up to 0.5 that, then towards `MOST_SHARE` at 1, if it is less.
     """
-    return max(0.0, 2 * fidelity - 1) * MOST_SHARE
+    return trusted + max(0.0, 2 * fidelity - 1) * max(0.0, MOST_SHARE - trusted)
 
 
 def control_scale(fidelity: float) -> float:

@@ -15,7 +15,8 @@ class RestoreSettings(Settings):
     model: str = "tiny"
     """A model's name, a folder in diffusers layout, or `identity`: faces stay as they are, a check of the rest."""
     preset: PresetName = "quality"
-    """How faces are denoised: `quality`, `fast`, or `official`, the released inference's settings."""
+    """How faces are denoised: `quality`, `fast`, `fidelity` (nearest to the truth, less sharp) or `official`, the
+    released inference's settings."""
     fidelity: float = Field(0.5, ge=0, le=1)
     """0 trusts the face prior, 1 the input; 0.5 is the preset as it is. Above it up to 0.4 of the input are mixed in,
     and denoising that began from more than half of the noise begins with less; below it with more, and the ControlNet

@@ -146,6 +146,15 @@ def test_a_family_brings_its_presets(family: Path, tmp_path: Path) -> None:
         preset_of("fast", copy)
 
 
+def test_a_mean_of_samples(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    """Each from noise that goes on where the one before ended, so the first is what one sample gives."""
+    model = make(strength=0.8, steps=2)
+    assert isinstance(model, sampler.DiffusionRestorer)
+    once, twice = (model._batch(crops, SEEDS, replace(model.sampling, samples=n)).astype(float) for n in (1, 2))
+    second = 2 * twice - once
+    assert second.min() >= -1 and second.max() <= 256 and np.abs(second - once).mean() > 2
+
+
 def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
     model = make(strength=0.8, steps=4)
     far = [np.abs(model.restore(crops, SEEDS, fidelity=f).astype(int) - crops).mean() for f in (0.0, 0.5, 1.0)]
@@ -159,11 +168,12 @@ def test_fidelity_moves_the_start_and_mixes_in_the_input(
     assert [sampling.strength(fidelity, 0.1) for fidelity in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
         [0.2, 0.15, 0.1, 0.1]
     )
-    assert [sampling.input_share(fidelity) for fidelity in (0.0, 0.5, 0.75, 1.0)] == [0, 0, 0.2, 0.4]
+    assert [sampling.input_share(fidelity, 0.0) for fidelity in (0.0, 0.5, 0.75, 1.0)] == [0, 0, 0.2, 0.4]
+    assert [sampling.input_share(fidelity, 0.5) for fidelity in (0.0, 1.0)] == [0.5, 0.5]
     model = make(strength=0.8, steps=2)
     assert isinstance(model, sampler.DiffusionRestorer)
     whole = replace(model.sampling.at(1.0), levels=3)
-    plain = replace(whole, levels=None, input_share=0.0)
+    plain = replace(whole, levels=None, share=0.0)
     kept, bare = (model._batch(crops, SEEDS, sampling) for sampling in (whole, plain))
     fixed = np.stack([wavelet_fix(made, source, 3) for made, source in zip(bare, crops, strict=True)])
     assert np.abs(kept - (0.6 * fixed + 0.4 * crops)).max() <= 0.51
