@@ -14,9 +14,9 @@ import cv2
 import numpy as np
 
 TRIPLES = 24
-SAMPLES = 32
+SAMPLES = 24
 """Of each prompt; the same noise for both prompts of a pair."""
-STEPS = 20
+STEPS = 12
 PAIRS = (
     ("smiling", "smiling, mouth open", "mouth closed"),
     ("light from the left", "light from the left", "light from the right"),
@@ -97,13 +97,13 @@ def sample(parts, prompt):  # type: ignore[no-untyped-def]  # of a script
     pipeline.set_progress_bar_config(disable=True)
     size = parts.unet.config.sample_size * 8
     made = []
-    for first in range(0, SAMPLES, 16):
+    for first in range(0, SAMPLES, 8):
         latents = pipeline(
-            prompt_embeds=text.states[:1].expand(16, -1, -1), pooled_prompt_embeds=text.pooled[:1].expand(16, -1),
-            negative_prompt_embeds=text.states[1:].expand(16, -1, -1),
-            negative_pooled_prompt_embeds=text.pooled[1:].expand(16, -1),
+            prompt_embeds=text.states[:1].expand(8, -1, -1), pooled_prompt_embeds=text.pooled[:1].expand(8, -1),
+            negative_prompt_embeds=text.states[1:].expand(8, -1, -1),
+            negative_pooled_prompt_embeds=text.pooled[1:].expand(8, -1),
             height=size, width=size, num_inference_steps=STEPS, guidance_scale=3.0, output_type="latent",
-            generator=[torch.Generator().manual_seed(first + i) for i in range(16)],
+            generator=[torch.Generator().manual_seed(first + i) for i in range(8)],
         ).images  # fmt: skip
         with torch.inference_mode():
             made += [sdxl.to_rgb(sdxl.decode(parts.vae, one[None]))[0] for one in latents]
