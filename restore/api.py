@@ -83,9 +83,9 @@ class Restorer:
     """Restores the faces of photos.
 
     `model` is a name or a folder in diffusers' layout, `preset` `quality`, `fast`, `fidelity` or `official`;
-    `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a number N (the N largest) or
-    ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it was. `upscale` is 1, 2
-    or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``, ``colour="adain"``.
+    `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a number N
+    (the N largest) or ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it was.
+    `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
 
     The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
     Raises UsageError for settings, devices and models that are none, AuthfaceError where files cannot be had.
