@@ -126,18 +126,18 @@ def test_a_photo_goes_in_and_a_restored_one_comes_out(
         assert page.locator("#go").is_disabled()
         drop(page, scan)
         page.get_by_text("2 faces found").wait_for()
-        assert page.locator("#chosen input:checked").count() == 2
+        page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 2")
         box = page.locator("#photo img").bounding_box()
         page.mouse.click(box["x"] + 0.29 * box["width"], box["y"] + 0.4 * box["height"])  # the left, larger face
         page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 1")
         page.get_by_label("Fast").check()
         page.locator("#go").click()
         page.get_by_text("1 face restored, 580 x 300 px").wait_for()
-        assert page.locator("#cards figure").count() == 1
+        page.wait_for_function("document.querySelectorAll('#cards figure').length === 1")
         card = page.locator("#cards figure").inner_text()
         assert "Face 2" in card and re.search(r"Likeness\s+-?\d\.\d{3}", card)
         assert "1 not chosen" in page.locator("#cards").inner_text()
-        assert page.locator("#slider img").count() == 2
+        page.wait_for_function("document.querySelectorAll('#slider img').length === 2")
         with page.expect_download() as started:
             page.locator("#download").click()
         assert started.value.suggested_filename == "aunts.restored.jpg"
