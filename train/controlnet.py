@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -112,8 +113,12 @@ class ControlNetObjective:
         return self._facial(error, batch.latents, estimate, batch.boxes, timesteps, step)
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
-        """Latents of degraded faces (n, 3, size, size) in 0..1."""
-        with torch.no_grad(), torch.autocast(degraded.device.type, enabled=False):
+        """Latents of degraded faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
+        device = degraded.device.type
+        exact = (
+            nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+        )  # an estimate has no values
+        with torch.no_grad(), exact:
             return sdxl.encode(self.parts.vae.to(degraded.device), degraded.float() * 2 - 1)
 
     def _predict(
