@@ -108,8 +108,8 @@ class Session:
             )
         if builtin_is_missing(request.settings.model):
             console.log(
-                "the built-in model authface-tiny is not part of this version: faces pass through unchanged "
-                "(identity); --model FOLDER takes another"
+                "the built-in model authface-tiny is not in this installation: faces pass through unchanged "
+                "(identity); install authface again, or --model FOLDER takes another"
             )
             self.request = replace(request, settings=request.settings.model_copy(update={"model": IDENTITY}))
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -76,22 +73,3 @@ def ab_folders(tmp_path: Path, portrait: NDArray[np.uint8]) -> tuple[Path, Path,
             folder.mkdir(exist_ok=True)
             Image.fromarray(rgb).save(folder / f"face{number}.png", pnginfo=note)
     return folders  # type: ignore[return-value]  # three of them
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Headless Chromium of the system."""
-    binary = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    if binary is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no Chromium on this machine: the page's tests need it (apt-get install chromium)")
-        pytest.skip("no Chromium on this machine: apt-get install chromium to test the page")
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu", *quiet])
-        yield started
-        started.close()

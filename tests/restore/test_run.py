@@ -69,7 +69,7 @@ def test_without_built_in_weights_it_says_so_and_works(
     monkeypatch.setattr("authface.restore.restorer.BUILTIN", tmp_path / "absent")
     code, out, err = authface(photo)
     assert code == 0, err
-    said = [line for line in err.splitlines() if "authface-tiny is not part of this version" in line]
+    said = [line for line in err.splitlines() if "authface-tiny is not in this installation" in line]
     assert len(said) == 1 and "--model FOLDER" in said[0]
     assert "1 faces found and left as they are in 1 of 1 photos" in out
     result = tmp_path / "a face.restored.png"
