@@ -22,8 +22,10 @@ class Noise:
         """(n, *shape): standard normal."""
         return torch.stack([torch.randn(shape, generator=one) for one in self._generators])
 
-    def integers(self, high: int) -> torch.Tensor:
-        """(n,) int64: uniform over 0 .. high - 1."""
+    def integers(self, high: int, power: float = 0) -> torch.Tensor:
+        """(n,) int64 over 0 .. high - 1: uniform, or with a density that grows as their `power`."""
+        if power:
+            return (self.uniform().double() ** (1 / (1 + power)) * high).long()
         return torch.cat([torch.randint(high, (1,), generator=one) for one in self._generators])
 
     def uniform(self) -> torch.Tensor:

@@ -71,7 +71,7 @@ class Prior(torch.nn.Module):
 
 @dataclass
 class PriorObjective:
-    """Epsilon MSE over all timesteps, with prompts that are dropped for some of the images."""
+    """Epsilon MSE over all timesteps, alike or late ones more often, with prompts that are dropped for some of the images."""
 
     faces: Faces
     parts: Parts
@@ -112,7 +112,7 @@ class PriorObjective:
         device = batch.latents.device
         n = len(batch.latents)
         noise = random.normal(*batch.latents.shape[1:]).to(device)
-        timesteps = random.integers(self.parts.scheduler.config.num_train_timesteps).to(device)
+        timesteps = random.integers(self.parts.scheduler.config.num_train_timesteps, self.settings.late).to(device)
         dropped = (random.uniform() < self.settings.prompt_dropout).to(device)
         noisy = self.parts.scheduler.add_noise(batch.latents, noise, timesteps)
         guess = model(

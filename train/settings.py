@@ -127,6 +127,9 @@ class PriorSettings(DiffusionSettings):
     """`semantic` leaves the photographic tags out (the paper's ablation): the dataset's column prompt_semantic."""
     prompt_dropout: float = Field(default=0.1, ge=0, le=1)
     """Share of images shown with the empty prompt, which stage II and guidance need."""
+    late: float = Field(default=0, ge=0)
+    """Draw timesteps with a density that grows as t to this power: what a prompt says is decided where there is much
+    noise, so a prior that is still to learn its prompts learns them sooner; 0 draws all alike, as SDXL."""
     train_text: bool = False
     """Train the text encoders too: for a family that begins with random ones, as `tiny` does."""
     lora_rank: int = Field(default=0, ge=0)

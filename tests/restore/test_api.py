@@ -107,7 +107,9 @@ def test_faces_are_found_and_chosen_by_their_number(restorer: Restorer) -> None:
     assert [face.status for face in both.faces] == ["restored", "restored"]
     assert [(face.status, face.reason) for face in one.faces] == [("skipped", "not_chosen"), ("restored", "")]
     np.testing.assert_array_equal(one.image[:, :300], photo[:, :300])
-    np.testing.assert_array_equal(one.faces[1].after, both.faces[1].after)
+    alone, beside = one.faces[1].after, both.faces[1].after
+    assert alone is not None and beside is not None
+    assert np.abs(alone.astype(int) - beside).max() <= 1  # a batch of another size is rounded another way
     np.testing.assert_array_equal(restorer.restore(photo, only=[]).image, photo)
     largest = restorer.with_settings(faces=1)
     assert largest.restore(photo).restored == 1 and len(largest.find(photo)) == 2

@@ -270,6 +270,9 @@ def test_a_face_keeps_its_noise_in_any_batch() -> None:
     assert float(many.normal(4).std()) == pytest.approx(1, abs=0.03) and float(many.uniform().mean()) == pytest.approx(
         0.5, abs=0.03
     )
+    late = Noise(0, range(4000)).integers(1000, 1).double()  # density 2 t: mean 2/3, a quarter below the middle
+    assert float(late.mean()) == pytest.approx(667, abs=15) and 0 <= late.min() and late.max() < 1000
+    assert float((late < 500).double().mean()) == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.parametrize("device", ["same", "cpu"])
