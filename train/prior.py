@@ -71,7 +71,7 @@ class Prior(torch.nn.Module):
 
 @dataclass
 class PriorObjective:
-    """Epsilon MSE over all timesteps, alike or late ones more often, with prompts that are dropped for some of the images."""
+    """Epsilon MSE over timesteps, alike or more of the late ones, with prompts dropped for some of the images."""
 
     faces: Faces
     parts: Parts
