@@ -36,15 +36,18 @@ class Condition:
     time_ids: torch.Tensor
 
 
-def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
-    """The restored (h, w, 3) crop with what it keeps of its input."""
+def _kept(
+    restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling, moved: float
+) -> NDArray[np.uint8]:
+    """The restored (h, w, 3) crop with what it keeps of its input, from whose latents the model `moved` away."""
     import numpy as np
 
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
-    if not sampling.share:
+    share = sampling.kept_at(moved)
+    if not share:
         return restored
-    mixed = restored + sampling.share * (source.astype(np.float32) - restored)
+    mixed = restored + share * (source.astype(np.float32) - restored)
     return np.rint(mixed).astype(np.uint8)
 
 
@@ -107,25 +110,37 @@ class DiffusionRestorer:
 
         image = to_unit(np.ascontiguousarray(crops)).to(self.unet.device)
         generators = self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        samples = [self._sample(image, generators, sampling) for _ in range(sampling.samples)]
-        restored = samples[0] if len(samples) == 1 else np.rint(np.mean(samples, axis=0)).astype(np.uint8)
-        return np.stack([_kept(one, source, sampling) for one, source in zip(restored, crops, strict=True)])
+        photo = self._encoded(image) if sampling.needs_photo else None
+        samples = [self._sample(image, photo, generators, sampling) for _ in range(sampling.samples)]
+        restored = np.rint(np.mean([pixels for pixels, _ in samples], axis=0)).astype(np.uint8)
+        moved = np.mean([distances for _, distances in samples], axis=0)
+        faces = zip(restored, crops, moved.tolist(), strict=True)
+        return np.stack([_kept(face, crop, sampling, far) for face, crop, far in faces])
 
-    def _sample(self, image: torch.Tensor, generators: Any, sampling: Sampling) -> NDArray[np.uint8]:
-        """One restoration of each of the crops `image` (n, 3, size, size) of 0..1."""
+    def _sample(
+        self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """One restoration of each of the crops `image` (n, 3, size, size) of 0..1, whose latents are `photo`.
+
+        And (n,) how far it is from them, mean square; 0 without them.
+        """
         import numpy as np
         import torch
 
         from authface.sdxl import decode, to_rgb
 
-        latents = self._denoise(image, generators, sampling)
+        latents = self._denoise(image, photo, generators, sampling)
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
         # One at a time: the decoder takes more memory than all the rest.
-        return np.concatenate([to_rgb(decode(self.vae, latent[None])) for latent in latents])
+        pixels = np.concatenate([to_rgb(decode(self.vae, latent[None])) for latent in latents])
+        moved = (latents - (latents if photo is None else photo)).square().mean((1, 2, 3))
+        return pixels, moved.detach().cpu().numpy()
 
-    def _denoise(self, image: torch.Tensor, generators: Any, sampling: Sampling) -> torch.Tensor:
-        """Latents (n, c, h, w) float32 led by `image` (n, 3, size, size) of 0..1, float32; from noise or from it."""
+    def _denoise(
+        self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling
+    ) -> torch.Tensor:
+        """Latents (n, c, h, w) float32 led by `image` (n, 3, size, size) of 0..1; from noise, or from `photo`'s."""
         import torch
         from diffusers.utils.torch_utils import randn_tensor
 
@@ -135,10 +150,10 @@ class DiffusionRestorer:
         side = self.size // self.factor
         shape = (len(image), self.unet.config.in_channels, side, side)
         noise = randn_tensor(shape, generators, image.device, torch.float32)
-        if len(timesteps) == scheduler.num_inference_steps:
+        if photo is None or len(timesteps) == scheduler.num_inference_steps:
             latents = noise * scheduler.init_noise_sigma
         else:
-            latents = scheduler.add_noise(self._encoded(image), noise, timesteps[:1].repeat(len(image)))
+            latents = scheduler.add_noise(photo, noise, timesteps[:1].repeat(len(image)))
         rows = [0, 1] if sampling.guidance > 1 else [0]
         with self._condition(image.to(self.unet.dtype), rows) as condition:
             for t in timesteps:

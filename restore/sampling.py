@@ -22,8 +22,8 @@ class Sampling:
     """How latents are denoised: `scheduler` is a name of `make_scheduler`; guidance of 1 or less is none.
 
     `strength` 1 starts from pure noise, less from the photo; `shared_seed` is that of one generator for all faces.
-    Of its input a face keeps the tones that `levels` of blur leave, and `share` of all the rest; it is the mean of
-    `samples` restorations.
+    Of its input a face keeps the tones that `levels` of blur leave, and `share` of all the rest, more where it is
+    hardly damaged (see `kept_at`); it is the mean of `samples` restorations.
     """
 
     scheduler: str
@@ -36,6 +36,25 @@ class Sampling:
     levels: int | None = None
     share: float = 0.0
     samples: int = 1
+    damage: tuple[float, float] | None = None
+    doubt: float = 1.0
+    """How far `damage` counts, 0..1."""
+
+    @property
+    def needs_photo(self) -> bool:
+        """Whether the photo's own latents are asked for."""
+        return self.strength < 1 or self.damage is not None
+
+    def kept_at(self, moved: float) -> float:
+        """The share of the input, 0..1, in a face whose latents the model `moved` by that mean square.
+
+        All of it up to the first bound of `damage`, `share` from the second on, and in proportion between.
+        """
+        if self.damage is None:
+            return self.share
+        least, most = self.damage
+        whole = min(1.0, max(0.0, (most - moved) / (most - least)))
+        return self.share + (1 - self.share) * self.doubt * whole
 
     def at(self, fidelity: float) -> Sampling:
         """The same at a fidelity of 0..1: see `RestoreSettings.fidelity`."""
@@ -44,6 +63,7 @@ class Sampling:
             strength=strength(fidelity, self.strength),
             control_scale=control_scale(fidelity),
             share=input_share(fidelity, self.share),
+            doubt=min(1.0, 2 * fidelity),
         )
 
 
@@ -66,6 +86,7 @@ def sampling_of(preset: Preset, batch: int) -> Sampling:
         preset.levels,
         preset.share,
         preset.samples,
+        preset.damage,
     )
 
 

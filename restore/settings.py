@@ -20,7 +20,7 @@ class RestoreSettings(Settings):
     fidelity: float = Field(0.5, ge=0, le=1)
     """0 trusts the face prior, 1 the input; 0.5 is the preset as it is. Above it up to 0.4 of the input are mixed in,
     and denoising that began from more than half of the noise begins with less; below it with more, and the ControlNet
-    is heard less."""
+    is heard less, and hardly damaged faces are changed like others."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None

@@ -11,12 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
 from authface.restore import restorer, sampler, sampling
 from authface.restore.colour import wavelet_fix
+from authface.restore.presets import Preset
 from authface.restore.settings import RestoreSettings
+from authface.sdxl import to_unit
 
 SEEDS = [11, 2**62 + 5, 7]
 
@@ -177,6 +180,30 @@ def test_fidelity_moves_the_start_and_mixes_in_the_input(
     kept, bare = (model._batch(crops, SEEDS, sampling) for sampling in (whole, plain))
     fixed = np.stack([wavelet_fix(made, source, 3) for made, source in zip(bare, crops, strict=True)])
     assert np.abs(kept - (0.6 * fixed + 0.4 * crops)).max() <= 0.51
+
+
+def test_hardly_damaged_faces_stay_as_they_are(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    """Up to the first bound the input, from the second on the restored face; each face by its own distance."""
+    model = make(steps=2)
+    assert isinstance(model, sampler.DiffusionRestorer)
+    plain = model.sampling.at(0.5)
+    restored = model._batch(crops, SEEDS, plain)
+    photo = model._encoded(to_unit(crops))
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in SEEDS]
+    _, moved = model._sample(to_unit(crops), photo, generators, plain)
+    least, middle, most = sorted(float(far) for far in moved)
+    assert least < middle < most
+    gate = replace(plain, damage=(middle, most))
+    made = model._batch(crops, SEEDS, gate)
+    for crop, face, far, result in zip(crops, restored, moved, made, strict=True):
+        assert levels_apart(result, face if far == most else crop) <= 1
+    assert levels_apart(model._batch(crops, SEEDS, replace(gate, doubt=0.0)), restored) <= 1
+    between = replace(gate, share=0.2, doubt=0.5)
+    assert [between.kept_at(far) for far in (0, middle, (middle + most) / 2, most, 9 * most)] == pytest.approx(
+        [0.6, 0.6, 0.4, 0.2, 0.2]
+    )
+    with pytest.raises(ValidationError, match="two bounds of 0 or more"):
+        Preset(damage=(0.3, 0.3))
 
 
 def test_a_result_depends_on_its_own_crop_and_seed_only(
