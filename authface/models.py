@@ -208,6 +208,9 @@ def check(parts: Parts) -> None:
             widths = parts.controlnet.config.cross_attention_dim, parts.unet.config.cross_attention_dim
             if widths[0] != widths[1]:
                 raise AuthfaceError(f"{where}: text width of controlnet {widths[0]}, of unet {widths[1]}: not a pair")
+            blocks = [list(part.config.block_out_channels) for part in (parts.controlnet, parts.unet)]
+            if blocks[0] != blocks[1]:
+                raise AuthfaceError(f"{where}: blocks of controlnet {blocks[0]}, of unet {blocks[1]}: not a pair")
     if parts.unet is not None and parts.text_encoder is not None and parts.text_encoder_2 is not None:
         told = parts.text_encoder.config.hidden_size + parts.text_encoder_2.config.hidden_size
         if told != parts.unet.config.cross_attention_dim:

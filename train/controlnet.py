@@ -214,13 +214,14 @@ def train_controlnet(
     parts = load(source, ["vae", "unet", "scheduler"], where, torch.float32)
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
+    trained = _trained(settings, parts)
     critic = None
     if settings.facial.weight != "off":
         _ = faces.regions  # missing columns are told of before anything is encoded
         critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
-    parts.controlnet = begin(parts.unet, settings, seed)
+    parts.controlnet = begin(parts.unet, settings, seed, trained)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -231,13 +232,26 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def begin(unet: Any, settings: ControlNetSettings, seed: int) -> Any:
-    """A ControlNet that copies the prior's down path and, with zero convolutions, does not change it yet."""
+def begin(unet: Any, settings: ControlNetSettings, seed: int, trained: Any = None) -> Any:
+    """What is trained: a ControlNet that was `trained` before, or a copy of the prior's down path.
+
+    With its zero convolutions the copy does not change the prior yet.
+    """
     from diffusers import ControlNetModel
 
     with seeded(seed):  # the layers that see the condition begin at random
-        controlnet = ControlNetModel.from_unet(unet).float()
+        controlnet = trained or ControlNetModel.from_unet(unet).float()
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
         controlnet.enable_gradient_checkpointing()
     return controlnet
+
+
+def _trained(settings: ControlNetSettings, parts: Parts) -> Any:
+    """The ControlNet of `settings.begin_from`, if it names a family. Raises AuthfaceError if it is not the prior's."""
+    if not settings.begin_from:
+        return None
+    begun = load(resolve(settings.begin_from), ["controlnet"], parts.unet.device, torch.float32)
+    begun.unet = parts.unet
+    check(begun)
+    return begun.controlnet

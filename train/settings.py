@@ -185,6 +185,8 @@ class ControlNetSettings(DiffusionSettings):
 
     model: str = "models/prior"
     out: Path = Path("models/authface")
+    begin_from: str = ""
+    """The family whose ControlNet is trained on; without it, it begins as a copy of the prior's down path."""
     lr: float = Field(default=1e-4, gt=0)
     degradation: str = "gfpgan"
     """Name of the degradation model, see authface.degrade."""

@@ -229,6 +229,13 @@ def test_prior_then_controlnet(tiny: Path, dataset: Path, tmp_path: Path) -> Non
     assert np.array_equal(rows[:SIZE, 2 * SIZE :], Faces(dataset, SIZE).rgb(0))
     pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(str(out))
     assert pipeline.controlnet.config.conditioning_channels == 3
+    further = ControlNetSettings(**quick(prior, dataset, tmp_path / "further", steps=1, ema=0, begin_from=str(out)))
+    train_controlnet(further, Quiet(), "cpu")
+    moved = weights(tmp_path / "further", "controlnet")
+    assert not same(moved, trained)  # by one step of at most the learning rate and its decay
+    assert max(float((moved[name] - trained[name]).abs().max()) for name in trained) < 1.1 * further.lr
+    with pytest.raises(AuthfaceError, match="controlnet"):  # a prior has none
+        train_controlnet(further.model_copy(update={"begin_from": str(prior), "out": tmp_path / "no"}), Quiet(), "cpu")
 
 
 def test_a_decoder_learns_texture_and_leaves_the_latents(tiny: Path, dataset: Path, tmp_path: Path) -> None:
