@@ -12,6 +12,7 @@ from authface.restore.colour import FIXES, to_grey
 from authface.restore.guard import Drift, Guard
 from authface.restore.restorer import Restorer
 from authface.restore.settings import RestoreSettings
+from authface.restore.spent import part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,12 +74,16 @@ def _attempt(
     if not found:
         return []
     crops, seeds = np.stack([one.aligned.rgb for one in found]), [one.face.seed for one in found]
-    restored = restorer.restore(crops, seeds) if fidelity is None else restorer.restore(crops, seeds, fidelity=fidelity)
+    with part("model"):
+        given = {} if fidelity is None else {"fidelity": fidelity}
+        restored = restorer.restore(crops, seeds, **given)
     attempts = []
     for one, crop in zip(found, restored, strict=True):
-        fixed = FIXES[settings.colour](crop, one.aligned.rgb)
-        fixed = to_grey(fixed) if one.grey else fixed
-        drift = None if guard is None else guard.measure(one.aligned.rgb, fixed, one.seen)
+        with part("paste"):
+            fixed = FIXES[settings.colour](crop, one.aligned.rgb)
+            fixed = to_grey(fixed) if one.grey else fixed
+        with part("guard"):
+            drift = None if guard is None else guard.measure(one.aligned.rgb, fixed, one.seen)
         attempts.append(Attempt(fixed, drift, fidelity))
     return attempts
 

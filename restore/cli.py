@@ -114,6 +114,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         targets=[str(job.target) for job in summary.jobs],
         model=session.settings.model,
         seconds=round(summary.seconds, 3),
+        spent={name: round(seconds, 3) for name, seconds in summary.spent.items()},
         report=str(page) if page else None,
     )
     if summary.failed:

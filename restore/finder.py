@@ -17,6 +17,7 @@ from authface.restore.guard import in_crop
 from authface.restore.photo import FaceResult, Found, PlacedBy, Search, resize_square, square_of
 from authface.restore.restorer import face_seed
 from authface.restore.settings import RestoreSettings
+from authface.restore.spent import part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,12 +46,14 @@ class FaceFinder:
         found: list[Found] = []
         skipped: list[FaceResult] = []
         grey = is_grey(rgb)
-        sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
+        with part("detect"):
+            sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
         for index, detection in enumerate(sure):
             reason, detail = self._unfit(detection, len(found))
             if not reason:
                 try:
-                    found.append(self._cut(rgb, detection, size, index, face_seed(content, index, seed), grey))
+                    with part("align"):
+                        found.append(self._cut(rgb, detection, size, index, face_seed(content, index, seed), grey))
                     continue
                 except ImageError as error:
                     reason, detail = error.reason, str(error)

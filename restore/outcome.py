@@ -16,6 +16,7 @@ from authface.restore.inputs import Job
 from authface.restore.log import Line, now
 from authface.restore.photo import FaceResult, PhotoResult, Search
 from authface.restore.session import Session
+from authface.restore.spent import part
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def result_bytes(
 def write_result(opened: Opened, result: PhotoResult, session: Session) -> None:
     """Write a result and its lines. Where no pixel changed, the result is the input, byte for byte."""
     job = opened.job
-    data, how = result_bytes(opened.photo, opened.data, result.rgb, job.format, session.settings.quality)
+    with part("encode"):
+        data, how = result_bytes(opened.photo, opened.data, result.rgb, job.format, session.settings.quality)
     if data is not opened.data:
         for loss in losses(opened.photo, opened.data, job.format):
             session.console.log(f"{one_line(job.source)}: {loss}")
@@ -65,8 +67,9 @@ def write_result(opened: Opened, result: PhotoResult, session: Session) -> None:
     if mapped and job.change_map is not None:
         write_file(job.change_map, images.encode_png(change_map(result.background, result.rgb)))
     lines = [replace(line, encoding=how, change_map=mapped) for line in _lines(opened, result, session)]
-    session.log(job.home).add(lines)
-    session.summary.count(job, lines)
+    with session.lock:
+        session.log(job.home).add(lines)
+        session.summary.count(job, lines)
     for face in result.faces:
         if face.reason == "identity":
             session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")

@@ -1,21 +1,29 @@
-"""Restore many photos: open, skip what is done, restore in batches, write, log. A bad file is a line, not the end."""
+"""Restore many photos: open, skip what is done, restore in batches, write, log. A bad file is a line, not the end.
+
+The next photos are opened and the last ones written while the model works.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from authface import images
 from authface.encode import check_sides
 from authface.errors import ImageError, one_line
+from authface.restore.ahead import ahead, behind
 from authface.restore.background import check_size
 from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, with_maps, without_results
 from authface.restore.log import NOT_OURS, Line, Log, now, parse
 from authface.restore.outcome import Opened, write_result
+from authface.restore.photo import PhotoResult
 from authface.restore.session import Session, Summary
+from authface.restore.spent import counted, part
 
 GROUP_PIXELS = 50_000_000
 """Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""
@@ -59,27 +67,46 @@ def restore_jobs(jobs: Sequence[Job], session: Session, *, overwrite: bool = Fal
     """
     start = time.monotonic()
     session.summary = Summary(photos=len(jobs))
-    group: list[Opened] = []
     try:
-        with session.console.progress("restore", len(jobs), "photos") as tick:
-            for job in jobs:
-                opened = _open(job, session, overwrite)
-                if opened is not None:
-                    group.append(opened)
-                if _is_full(group, session.settings.batch):
-                    _restore_group(group, session)
-                    group = []
-                tick(note=job.source.name)
-            _restore_group(group, session)
+        with (
+            counted() as session.summary.spent,
+            session.console.progress("restore", len(jobs), "photos") as tick,
+            behind() as write,
+            closing(ahead(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
+        ):
+            for group in groups:
+                results = session.restore([(opened.pixels, opened.search) for opened in group])
+                put = partial(_write_group, group, results, session, tick)
+                if _is_large(group):  # of which no more than one is in memory
+                    put()
+                else:
+                    write(put)
     finally:
         session.close()
     session.summary.seconds = time.monotonic() - start
     return session.summary
 
 
-def _is_full(group: Sequence[Opened], batch: int) -> bool:
-    faces = sum(len(opened.search.found) for opened in group)
-    return faces >= batch or sum(opened.photo.rgb.size // 3 for opened in group) >= GROUP_PIXELS
+def _groups(
+    jobs: Sequence[Job], session: Session, overwrite: bool, tick: Callable[..., None]
+) -> Iterator[list[Opened]]:
+    """Photos that are restored together: those of a batch of faces, or of so many pixels."""
+    group: list[Opened] = []
+    for job in jobs:
+        opened = _open(job, session, overwrite)
+        if opened is None:
+            tick(note=job.source.name)
+            continue
+        group.append(opened)
+        if _is_large(group) or sum(len(opened.search.found) for opened in group) >= session.settings.batch:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _is_large(group: Sequence[Opened]) -> bool:
+    return sum(opened.photo.rgb.size // 3 for opened in group) >= GROUP_PIXELS
 
 
 def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
@@ -89,12 +116,14 @@ def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
         data = images.read_bytes(job.source)
         content = hashlib.sha256(data).hexdigest()
         if log.is_done(job.name, content, session.fingerprint):
-            session.summary.count(job, log.photos[job.name])
-            session.summary.done_before += 1
+            with session.lock:
+                session.summary.count(job, log.photos[job.name])
+                session.summary.done_before += 1
             return None
         if not overwrite:
             _check_way(job, log)
-        photo = images.decode(data, to_srgb=False, deep=True)
+        with part("read"):
+            photo = images.decode(data, to_srgb=False, deep=True)
         height, width = photo.rgb.shape[:2]
         check_size(width, height, session.settings.upscale)
         check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
@@ -115,16 +144,16 @@ def _check_way(job: Job, log: Log) -> None:
             raise ImageError(NOT_OURS, f"{one_line(path)} is there and not from this command: move it, or choose -o")
 
 
-def _restore_group(group: Sequence[Opened], session: Session) -> None:
-    """Restore the faces of some photos together, and write each photo."""
-    if not group:
-        return
-    results = session.restore([(opened.pixels, opened.search) for opened in group])
+def _write_group(
+    group: Sequence[Opened], results: Iterator[PhotoResult], session: Session, tick: Callable[..., None]
+) -> None:
+    """Put the faces of some photos back, and write each photo."""
     for opened, result in zip(group, results, strict=True):
         try:
             write_result(opened, result, session)
         except ImageError as error:
             _fail(opened.job, opened.content, error, session)
+        tick(note=opened.job.source.name)
 
 
 def _fail(job: Job, content: str, error: ImageError, session: Session) -> None:
@@ -141,4 +170,5 @@ def _fail(job: Job, content: str, error: ImageError, session: Session) -> None:
         detail=one_line(error),
         model=session.settings.model,
     )
-    session.log(job.home).add([line])
+    with session.lock:
+        session.log(job.home).add([line])

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 from authface.console import Console
 from authface.deep import Pixels
 from authface.errors import UsageError
 from authface.faces.identity import weights_sha256
-from authface.restore.attempts import restore_faces
+from authface.restore.attempts import Attempt, restore_faces
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
@@ -32,6 +33,7 @@ from authface.restore.restorer import (
     load_restorer,
 )
 from authface.restore.settings import RestoreSettings
+from authface.restore.spent import Seconds, part
 
 VERSION = 2
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
@@ -68,6 +70,8 @@ class Summary:
     """Photos without any face, or without one that was to be restored: copied as they are."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
+    spent: Seconds = field(default_factory=dict)
+    """Of them, in each part."""
     identities: list[float] = field(default_factory=list)
     """Of the restored faces, where it was measured."""
     tried_again: int = 0
@@ -100,6 +104,8 @@ class Session:
         self.summary = Summary()
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
+        self.lock = Lock()
+        """Held by the thread that adds to the logs or the summary."""
         self._logs: dict[Path, Log] = {}
         self._load = load or load_restorer
         if request.settings.min_identity and not request.settings.guard:
@@ -128,12 +134,14 @@ class Session:
         """The model, loaded."""
         if self.weights is None:
             return Identity(self.settings.size or PAPER_SIZE)
-        return self._load(self.weights, self.settings, self.request.device)
+        with part("load"):
+            return self._load(self.weights, self.settings, self.request.device)
 
     @cached_property
     def finder(self) -> Finder:
         """What finds the faces."""
-        return whole if self.request.aligned else FaceFinder(self.settings)
+        with part("load"):
+            return whole if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
     def guard(self) -> Guard | None:
@@ -141,7 +149,8 @@ class Session:
         settings = self.settings
         if not settings.guard:
             return None
-        return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
+        with part("load"):
+            return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
 
     @cached_property
     def upscaler(self) -> Upscaler:
@@ -167,12 +176,17 @@ class Session:
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
     def restore(self, photos: Sequence[tuple[Pixels, Search]]) -> Iterator[PhotoResult]:
-        """Restore the faces of several photos, of their 8 or 16 bits, together, and put them back one by one."""
+        """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read."""
         found = [face for _, search in photos for face in search.found]
-        attempts = iter(restore_faces(self.restorer, found, self.settings, self.guard))
+        return self._finished(photos, restore_faces(self.restorer, found, self.settings, self.guard))
+
+    def _finished(self, photos: Sequence[tuple[Pixels, Search]], restored: Sequence[Attempt]) -> Iterator[PhotoResult]:
+        attempts = iter(restored)
         for pixels, search in photos:
             own = list(islice(attempts, len(search.found)))
-            yield finish(pixels, search, own, self.settings.upscale, self.upscaler)
+            with part("paste"):
+                result = finish(pixels, search, own, self.settings.upscale, self.upscaler)
+            yield result
 
     def log(self, home: Path) -> Log:
         """The log in the folder `home`."""
