@@ -7,11 +7,12 @@ One arrow of stages that talk through files only: ``authface.curate`` -> ``authf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from authface.annotate.api import Tagger
     from authface.restore.api import Restorer
     from authface.restore.restored import Restored
 
 __version__ = "0.1.0"
-__all__ = ["Restored", "Restorer", "__version__"]
+__all__ = ["Restored", "Restorer", "Tagger", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,4 +25,8 @@ def __getattr__(name: str) -> Any:
         from authface.restore.restored import Restored
 
         return Restored
+    if name == "Tagger":
+        from authface.annotate.api import Tagger
+
+        return Tagger
     raise AttributeError(f"module 'authface' has no attribute {name!r}")

@@ -117,9 +117,41 @@ def _tell(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: 
 
 
 @app.command()
-def prior() -> None:
-    """FID and human preference of a face prior."""
-    later("evaluate prior")
+@command_with_run
+def prior(
+    run: Run,
+    model: Annotated[str | None, typer.Option(help="A model's name or folder; tiny.")] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The dataset whose prompts are drawn; photoset/dataset.")
+    ] = None,
+    prompts: Annotated[str | None, typer.Option(help="none, semantic, or all: semantic and photographic tags.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Real faces for FID; the dataset's own without it.")
+    ] = None,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the report, the samples and the cache.")] = Path(
+        "evaluation"
+    ),
+) -> None:
+    """FID, human preference and obedience of a face prior. Run again, it draws and measures what is new."""
+    from authface.errors import one_line
+    from authface.evaluate import prior_page
+    from authface.evaluate.prior import evaluate_prior
+    from authface.evaluate.samples import asked_of
+    from authface.evaluate.settings import PriorSettings
+
+    if run.engine != "local":
+        later(f"evaluate prior --engine {run.engine}")
+    given = {"model": model, "dataset": dataset, "prompts": prompts, "reference": reference}
+    settings = run.settings("evaluate.prior", PriorSettings, **given)
+    if run.dry_run:
+        count = len(asked_of(settings, run.seed, run.limit))
+        beside = 2 * len(settings.opposites) * settings.steer_samples
+        said = f"{one_line(settings.model)}: {count} samples of {settings.prompts} prompts, {beside} of opposites"
+        return run.console.result(said, count=count, opposites=beside, settings=settings.model_dump(mode="json"))
+    report = evaluate_prior(settings, out, run.device, run.seed, run.limit, run.console)
+    page = prior_page.write(report, out)
+    text = f"{prior_page.as_text(report)}\n\nreport: {one_line(page)}"
+    run.console.result(text, **report.as_json(), drawn=report.drawn, report=str(page), out=str(out))
 
 
 @app.command()

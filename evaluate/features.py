@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ class Inception:
     """FID's Inception-v3 (pool3, the TensorFlow weights of 2015 with their odd pooling), pyiqa's copy of it."""
 
     def __init__(self, metric: str, device: torch.device) -> None:
-        self._clean = metric == "fid_ffhq_clean"
+        self._clean = metric.endswith("clean")
         self._device = device
         with loading(metric):
             from pyiqa.archs.inception import InceptionV3
@@ -103,24 +104,25 @@ def _load_arrays(path: Path, *names: str) -> list[NDArray[np.float64]]:
     return [np.asarray(held[name], np.float64) for name in names]
 
 
+def moments(inception: Inception, images: Iterable[NDArray[np.uint8]]) -> Moments:
+    """Mean and covariance of the features of a set; a few images are in memory at a time.
+
+    Raises AuthfaceError for fewer than two images.
+    """
+    found = Moments(LENGTH)
+    waiting = iter(images)
+    while batch := list(islice(waiting, BATCH)):
+        found.add(inception(batch))
+    if found.count < 2:
+        raise AuthfaceError(f"FID needs 2 images or more, there are {found.count}")
+    return found
+
+
 def fid(
     inception: Inception,
     images: Iterable[NDArray[np.uint8]],
     reference: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> tuple[float, int]:
-    """Fréchet distance of a set to the reference, and how many images it has; a few are in memory at a time.
-
-    Raises AuthfaceError for fewer than two images.
-    """
-    moments = Moments(LENGTH)
-    batch: list[NDArray[np.uint8]] = []
-    for image in images:
-        batch.append(image)
-        if len(batch) == BATCH:
-            moments.add(inception(batch))
-            batch = []
-    if batch:
-        moments.add(inception(batch))
-    if moments.count < 2:
-        raise AuthfaceError(f"FID needs 2 images or more, there are {moments.count}")
-    return frechet_distance((moments.mean, moments.covariance), reference), moments.count
+    """Fréchet distance of a set to the reference, and how many images it has. Raises AuthfaceError as `moments`."""
+    found = moments(inception, images)
+    return frechet_distance((found.mean, found.covariance), reference), found.count

@@ -70,7 +70,27 @@ class Ground:
     base: str
     """The family that stage I begins with, and that the cell without a face prior keeps."""
     common: tuple[str, ...]
-    """Words of every command: recipe, overrides, device, seed."""
+    """Words of every command: recipe, device, seed."""
+    overrides: tuple[str, ...] = ()
+    """Settings ``path=value``: each is said to the commands that read it, so that another way of restoring trains
+    nothing anew."""
+
+    def words(self, section: str, command: Sequence[str], *own: str) -> tuple[str, ...]:
+        """A command that reads the recipe's table `section`; its `own` settings come last, and win."""
+        read = [given for given in self.overrides if _reads(section, given.partition("=")[0].strip())]
+        return (*command, *self.common, *(word for value in (*read, *own) for word in ("-O", value)))
+
+    def training(self, stage: str, *own: str) -> tuple[str, ...]:
+        """A training; latents and prompts are encoded once for all of them, wherever the recipe has its cache."""
+        section = f"train.{stage}"
+        return self.words(
+            section, ("train", stage, str(self.dataset)), f"{section}.cache={self.folder / 'cache'}", *own
+        )
+
+
+def _reads(section: str, path: str) -> bool:
+    """Whether a setting lies in the table `section`, or is a table that holds it."""
+    return f"{path}.".startswith(f"{section}.") or f"{section}.".startswith(f"{path}.")
 
 
 @dataclass(frozen=True)
@@ -99,12 +119,14 @@ def plan(number: int, ground: Ground) -> list[Step]:
     test = ground.test or ground.folder / "test"
     steps = []
     if ground.test is None:
-        steps.append(Step("test", ("evaluate", "synth", str(ground.dataset), "-o", str(test), *ground.common)))
+        steps.append(
+            Step("test", ground.words("evaluate.synth", ("evaluate", "synth", str(ground.dataset), "-o", str(test))))
+        )
     prior = ground.folder / "prior"
     cells = cells_of(number)
     if any(cell.face_prior for cell in cells):
         own = (f"train.prior.model={ground.base}", f"train.prior.out={prior}")
-        steps.append(Step("prior", ("train", "prior", str(ground.dataset), *ground.common, *_overrides(own))))
+        steps.append(Step("prior", ground.training("prior", *own)))
     for cell in cells:
         steps += _cell_steps(cell, ground, test, str(prior) if cell.face_prior else ground.base)
     return steps
@@ -115,22 +137,17 @@ def _cell_steps(cell: Cell, ground: Ground, test: Path, prior: str) -> list[Step
     model, outputs = home / "model", home / "outputs"
     own = [f"train.controlnet.model={prior}", f"train.controlnet.out={model}"]
     own += [f"train.controlnet.facial.{name}={value}" for name, value in cell.facial.items()]
-    train = ("train", "controlnet", str(ground.dataset), *ground.common, *_overrides(own))
+    train = ground.training("controlnet", *own)
     restore = ("restore", str(test / "degraded"), "--aligned", "--model", str(model), "-o", str(outputs))
     sets = ("--truth", str(test / "clean"), "--inputs", str(test / "degraded"), "--outputs", f"{cell.name}={outputs}")
     measure = ("evaluate", "restoration", *sets, "-o", str(home / "report"))
     trained, restored = f"{cell.name} train", f"{cell.name} restore"
     made = () if ground.test is not None else ("test",)
-    quiet = _overrides(["restore.report=false"])
     return [
         Step(trained, train, ("prior",) if cell.face_prior else ()),
-        Step(restored, (*restore, *ground.common, *quiet), (trained, *made)),
-        Step(f"{cell.name} measure", (*measure, *ground.common), (restored, *made)),
+        Step(restored, ground.words("restore", restore, "restore.report=false"), (trained, *made)),
+        Step(f"{cell.name} measure", ground.words("evaluate.restoration", measure), (restored, *made)),
     ]
-
-
-def _overrides(values: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word for value in values for word in ("-O", value))
 
 
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-VERSION = "1"
+VERSION = "2"
 """Raised when a value of any of these changes."""
 
 
@@ -36,10 +36,26 @@ def psnr_y(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 
 
 def ssim(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """SSIM of two (h, w, 3) RGB images, -1..1: uniform 7 x 7 window, mean of the channels (skimage's defaults)."""
-    from skimage.metrics import structural_similarity
+    """SSIM of two (h, w, 3) RGB images of 7 px or more, -1..1: uniform 7 x 7 window, mean of the channels.
 
-    return float(structural_similarity(output, truth, channel_axis=2, data_range=255))
+    skimage's `structural_similarity` as it comes (the window's sample covariance, only where it lies inside), by
+    OpenCV's box filter: half the time.
+    """
+    import cv2
+    import numpy as np
+
+    x, y = output.astype(np.float64), truth.astype(np.float64)
+
+    def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
+        whole = cv2.boxFilter(image, cv2.CV_64F, (7, 7))
+        return np.asarray(whole[3:-3, 3:-3], np.float64)
+
+    mean_x, mean_y, sample = mean(x), mean(y), 49 / 48
+    variance = sample * (mean(x * x) - mean_x**2 + mean(y * y) - mean_y**2)
+    covariance = sample * (mean(x * y) - mean_x * mean_y)
+    low, high = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    alike = (2 * mean_x * mean_y + low) * (2 * covariance + high)
+    return float((alike / ((mean_x**2 + mean_y**2 + low) * (variance + high))).mean())
 
 
 def ssim_y(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:

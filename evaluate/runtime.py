@@ -20,6 +20,7 @@ from authface.evaluate.settings import RuntimeSettings
 from authface.evaluate.stopwatch import Part, peak_memory, wait, watching
 from authface.evaluate.tables import text_table
 from authface.files import write_file
+from authface.layout import BASE, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
 
@@ -160,15 +161,13 @@ def _protocol(name: str, model: Mapping[str, Any], settings: RuntimeSettings, de
     }
 
 
-def weights_of(model: str) -> dict[str, str]:
-    """sha256 of the files of weights of a family by name; none of one that has none, such as `identity`."""
+def weights_of(model: str, parts: Sequence[str] = (*BASE, "controlnet")) -> dict[str, str]:
+    """sha256 of the files of weights of a family's parts by name; none of one that has none, such as `identity`."""
     from authface.evaluate.weights import sha256s
-    from authface.layout import BASE, part_files
     from authface.models import fetch, resolve
 
     if model == "identity":
         return {}
-    parts = (*BASE, "controlnet")
     folder = fetch(resolve(model), parts)
     files = [file for part in parts for file in part_files(folder, part) if file.suffix == ".safetensors"]
     return sha256s({f"{file.parent.name}/{file.name}": file for file in files})

@@ -1,6 +1,7 @@
 """Settings of evaluating: the recipe's tables below `evaluate`."""
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -33,6 +34,50 @@ class RestorationSettings(Settings):
     """Faces in the sheet of the worst, for each method."""
     worst_by: str = ""
     """The metric that orders them; none takes the first that was measured of identity, psnr, lpips, musiq, ..."""
+
+
+class PriorSettings(Settings):
+    """What a face prior draws by the prompts of a dataset, and how it is judged; the defaults suit the tiny family."""
+
+    model: str = "tiny"
+    """The family: a known name, a folder in diffusers' layout, or owner/repository on the hub."""
+    dataset: Path = Path("photoset/dataset")
+    """A dataset of authface annotate export: its prompts are drawn, its faces are what FID compares with."""
+    split: str = "test"
+    """Which part of it."""
+    prompts: Literal["none", "semantic", "all"] = "all"
+    """What is asked for: nothing, the column prompt_semantic, or the column prompt (semantic and photographic tags)."""
+    per_prompt: int = Field(default=1, ge=1, le=1000)
+    """Samples of each prompt, each with noise of its own."""
+    scheduler: Literal["ddim", "dpm++"] = "ddim"
+    """The sampler: DDIM without added noise, or DPM-Solver++; both begin at the last timestep."""
+    steps: int = Field(default=20, ge=1, le=1000)
+    guidance: float = Field(default=3.0, ge=1, le=30)
+    """Classifier-free guidance towards the prompt, away from the empty one; 1 is without."""
+    size: int | None = Field(default=None, ge=64, le=2048, multiple_of=8)
+    """Side of the samples, pixels; None takes the side that the family was trained at."""
+    batch: int = Field(default=8, ge=1, le=1024)
+    """Samples drawn at a time; it changes none but by rounding."""
+    reference: Path | None = None
+    """Real faces for FID in place of the dataset's: a folder of images, or a dataset's, of the same `split`."""
+    ffhq_stats: Path | None = None
+    """BasicSR's statistics of FFHQ at 512 px; None looks for inception_FFHQ_512.pth beside pyiqa's weights."""
+    hps: Literal["v2.0", "v2.1"] = "v2.0"
+    """Which weights of HPSv2 judge; the paper names neither."""
+    opposites: tuple[tuple[str, str], ...] = (
+        ("smiling, mouth open", "mouth closed"),
+        ("light from the left", "light from the right"),
+        ("low key", "high key"),
+        ("black and white", "vivid colours"),
+        ("warm tones", "cool tones"),
+    )
+    """Prompts that exclude each other: the first tag of each is looked for in the samples of both. () leaves it out."""
+    steer_samples: int = Field(default=24, ge=2, le=10_000)
+    """Samples of each of these prompts; both of a pair begin with the same noise."""
+    steer_prompt: str = "close-up portrait, facing the camera, looking at the camera"
+    """What stands before each of them."""
+    resamples: int = Field(default=2000, ge=100, le=100_000)
+    """Bootstrap resamples behind each 95 % interval."""
 
 
 class RuntimeSettings(Settings):

@@ -57,17 +57,17 @@ class Sources:
             yield Source(name, id, data)
 
 
-def open_sources(folder: Path, split: str) -> Sources:
+def open_sources(folder: Path, split: str, section: str = "evaluate.synth") -> Sources:
     """The faces of `folder`: of the dataset's `split` where it holds Parquet files, else its images, folders below too.
 
-    Raises UsageError where there are none, or no such split.
+    `section` is the recipe's table with the setting `split`. Raises UsageError where there are none, or no such split.
     """
     if not folder.is_dir():
         raise UsageError(
             f"no folder {one_line(folder)}: name one with images, or a dataset of authface annotate export"
         )
     if any(folder.glob("*.parquet")) or any((folder / "data").glob("*.parquet")):
-        return _dataset(folder, split)
+        return _dataset(folder, split, section)
     images = tuple(images_in(folder, below=True))
     if not images:
         raise UsageError(f"{one_line(folder)} holds no images and no Parquet files of a dataset")
@@ -124,23 +124,31 @@ def _without_ending(path: Path) -> str:
     return path.with_suffix("").as_posix()
 
 
-def _dataset(folder: Path, split: str) -> Sources:
-    import pyarrow.parquet as pq
-
+def parquet_files(folder: Path, split: str, columns: Sequence[str], section: str) -> tuple[Path, ...]:
+    """The files of a dataset's split, each with these columns. Raises UsageError, which names `section`.split."""
     every = sorted([*folder.glob("*.parquet"), *(folder / "data").glob("*.parquet")])
     files = tuple(path for path in every if _split_of(path) == split)
     if not files:
-        there = ", ".join(sorted({_split_of(path) for path in every}))
+        splits = ", ".join(sorted({_split_of(path) for path in every})) or "none"
         raise UsageError(
-            f"the dataset {one_line(folder)} has no split {one_line(split)}: there are {one_line(there)}; "
-            "-O evaluate.synth.split=NAME"
+            f"the dataset {one_line(folder)} has no split {one_line(split)}: there are {one_line(splits)}; "
+            f"-O {section}.split=NAME"
         )
+    for path in files:
+        there = _columns(path)
+        for column in columns:
+            if column not in there:
+                raise UsageError(f"{one_line(path)} has no column {column}: it has {one_line(', '.join(there))}")
+    return files
+
+
+def _dataset(folder: Path, split: str, section: str) -> Sources:
+    import pyarrow.parquet as pq
+
+    files = parquet_files(folder, split, ["image"], section)
     ids: list[str] = []
     for path in files:
-        columns = _columns(path)
-        if "image" not in columns:
-            raise UsageError(f"{one_line(path)} has no column image: it has {one_line(', '.join(columns))}")
-        if "id" in columns:
+        if "id" in _columns(path):
             ids += [str(id) for id in pq.read_table(path, columns=["id"])["id"].to_pylist()]
         else:
             ids += [f"row-{len(ids) + n:06d}" for n in range(pq.ParquetFile(path).metadata.num_rows)]

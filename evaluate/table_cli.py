@@ -64,5 +64,4 @@ def _ground(run: Run, asked: Asked, folder: Path) -> grid.Ground:
     common = ["--recipe", run.recipe_name, "--device", run.device, "--seed", str(run.seed)]
     common += ["--limit", str(run.limit)] if run.limit else []
     common += ["--workers", str(run.most_workers)] if run.most_workers else []
-    common += [word for override in run.overrides for word in ("-O", override)]
-    return grid.Ground(folder, asked.dataset, asked.test, base, tuple(common))
+    return grid.Ground(folder, asked.dataset, asked.test, base, tuple(common), run.overrides)

@@ -22,6 +22,10 @@ FILES: dict[str, tuple[str, ...]] = {
     "piqe": (),
     "fid_ffhq_basicsr": (_INCEPTION, "pyiqa/inception_FFHQ_512.pth"),
     "fid_ffhq_clean": (_INCEPTION, "pyiqa/ffhq_clean_trainval70k_512.npz"),
+    "fid_basicsr": (_INCEPTION,),
+    "fid_clean": (_INCEPTION,),
+    "hpsv2 v2.0": ("hpsv2/HPS_v2_compressed.pt",),
+    "hpsv2 v2.1": ("hpsv2/HPS_v2.1_compressed.pt",),
 }
 """Files by metric, below torch.hub.get_dir(), where torch and pyiqa look for them; of FID the statistics come last."""
 _ALIASES = {"pyiqa/inception_FFHQ_512.pth": "pyiqa/inception_FFHQ_512-f7b384ab.pth"}
@@ -115,6 +119,8 @@ def _url(relative: str) -> str:
         from pyiqa.archs.clip_model import _MODELS
 
         return str(_MODELS["RN50"])
+    if folder == "hpsv2":
+        return f"https://huggingface.co/xswu/HPSv2/resolve/main/{file}"
     from pyiqa.archs.arch_util import get_url_from_name
 
     return "" if relative in _ALIASES else str(get_url_from_name(file))

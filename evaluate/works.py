@@ -69,7 +69,7 @@ def plain_version(kind: str, min_score: float) -> tuple[str, dict[str, str]]:
     from importlib.metadata import version
 
     if kind == "pixels":
-        return f"{pixels.VERSION} skimage {version('scikit-image')}", {}
+        return f"{pixels.VERSION} opencv {version('opencv-python')}", {}
     files = faces.weights()
     return " ".join([faces.VERSION, str(min_score), *files.values()]), files
 

@@ -34,9 +34,10 @@ RUN_COMMANDS = {
     "annotate export", "train autoencoder", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
     "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
+    "evaluate prior",
     "models list", "models pack", "models pull", "models verify", "doctor",
 }  # fmt: skip
-LATER: dict[str, list[str]] = {"evaluate prior": []}
+LATER = {"evaluate prior": ["--engine", "ray"]}
 
 
 def commands() -> dict[str, Any]:

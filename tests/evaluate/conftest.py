@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -15,6 +15,8 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from authface import cli, images
+from authface.evaluate.learned import loading
+from authface.evaluate.weights import FILES
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -73,3 +75,76 @@ def ab_folders(tmp_path: Path, portrait: NDArray[np.uint8]) -> tuple[Path, Path,
             folder.mkdir(exist_ok=True)
             Image.fromarray(rgb).save(folder / f"face{number}.png", pnginfo=note)
     return folders  # type: ignore[return-value]  # three of them
+
+
+@pytest.fixture(scope="session")
+def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A torch home with LPIPS and FID's Inception, untrained; AlexNet's unused layers are zeros that take no room."""
+    import torch
+    from pyiqa.archs import inception
+    from pyiqa.archs.lpips_arch import LPIPS
+    from torchvision.models import alexnet
+
+    home = tmp_path_factory.mktemp("hub")
+    (home / "pyiqa").mkdir()
+    (home / "checkpoints").mkdir()
+    torch.manual_seed(0)
+    state = alexnet().state_dict()
+    small = {k: v if k.startswith("features") else torch.zeros(1).expand(v.shape) for k, v in state.items()}
+    alex, lins = FILES["lpips"]
+    torch.save(small, home / alex)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(home))
+    with loading("lpips"):
+        perceptual = LPIPS(pretrained=False)
+    torch.hub.set_dir(before)
+    torch.save({k: v.abs() for k, v in perceptual.state_dict().items() if k.startswith("lin")}, home / lins)
+    load, inception.load_pretrained_network = inception.load_pretrained_network, lambda *_: None
+    network = inception.fid_inception_v3()
+    inception.load_pretrained_network = load
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(layer.weight)  # as they come, features end at 1e-8
+    torch.save(
+        {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()},
+        home / FILES["fid_ffhq_clean"][0],
+    )
+    return home
+
+
+@pytest.fixture
+def hub(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    yield from _home(random_weights, monkeypatch)
+
+
+@pytest.fixture
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    (tmp_path / "hub").mkdir()
+    yield from _home(tmp_path / "hub", monkeypatch)
+
+
+def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    import pyiqa.utils.download_util
+    import torch
+
+    monkeypatch.setattr(pyiqa.utils.download_util, "DEFAULT_CACHE_DIR", str(folder / "pyiqa"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(str(folder))
+    yield folder
+    torch.hub.set_dir(before)
+
+
+@pytest.fixture(scope="session")
+def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family at 64 px, with a ControlNet as stage II begins with."""
+    from diffusers import ControlNetModel, UNet2DConditionModel
+
+    from authface.models import make_tiny
+
+    folder = tmp_path_factory.mktemp("family")
+    make_tiny(folder, seed=1, image_size=64, channels=(16, 32, 48))
+    ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(folder / "unet")).save_pretrained(
+        folder / "controlnet"
+    )
+    return folder

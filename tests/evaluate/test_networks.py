@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,68 +14,10 @@ from numpy.typing import NDArray
 from authface.errors import AuthfaceError
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.features import Inception, basicsr_input, clean_input, statistics
-from authface.evaluate.learned import Learned, as_tensor, loading
+from authface.evaluate.learned import Learned, as_tensor
 from authface.evaluate.weights import FILES, Weights
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A torch home with LPIPS and FID's Inception, untrained; AlexNet's unused layers are zeros that take no room."""
-    import torch
-    from pyiqa.archs import inception
-    from pyiqa.archs.lpips_arch import LPIPS
-    from torchvision.models import alexnet
-
-    home = tmp_path_factory.mktemp("hub")
-    (home / "pyiqa").mkdir()
-    (home / "checkpoints").mkdir()
-    torch.manual_seed(0)
-    state = alexnet().state_dict()
-    small = {k: v if k.startswith("features") else torch.zeros(1).expand(v.shape) for k, v in state.items()}
-    alex, lins = FILES["lpips"]
-    torch.save(small, home / alex)
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(home))
-    with loading("lpips"):
-        perceptual = LPIPS(pretrained=False)
-    torch.hub.set_dir(before)
-    torch.save({k: v.abs() for k, v in perceptual.state_dict().items() if k.startswith("lin")}, home / lins)
-    load, inception.load_pretrained_network = inception.load_pretrained_network, lambda *_: None
-    network = inception.fid_inception_v3()
-    inception.load_pretrained_network = load
-    for layer in network.modules():
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight)  # as they come, features end at 1e-8
-    torch.save(
-        {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()},
-        home / FILES["fid_ffhq_clean"][0],
-    )
-    return home
-
-
-@pytest.fixture
-def hub(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from _home(random_weights, monkeypatch)
-
-
-@pytest.fixture
-def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    (tmp_path / "hub").mkdir()
-    yield from _home(tmp_path / "hub", monkeypatch)
-
-
-def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    import pyiqa.utils.download_util
-    import torch
-
-    monkeypatch.setattr(pyiqa.utils.download_util, "DEFAULT_CACHE_DIR", str(folder / "pyiqa"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(folder))
-    yield folder
-    torch.hub.set_dir(before)
 
 
 @pytest.mark.parametrize("name", ["lpips", "lpips_raw01", "piqe"])

@@ -19,21 +19,6 @@ from authface.evaluate.stopwatch import peak_memory, watching
 Command = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture(scope="session")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny family at 64 px, with a ControlNet as stage II begins with."""
-    from diffusers import ControlNetModel, UNet2DConditionModel
-
-    from authface.models import make_tiny
-
-    folder = tmp_path_factory.mktemp("family")
-    make_tiny(folder, seed=1, image_size=64, channels=(16, 32, 48))
-    ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(folder / "unet")).save_pretrained(
-        folder / "controlnet"
-    )
-    return folder
-
-
 def test_median_and_quartiles_a_face() -> None:
     found = seconds_of([4.0, 2.0, 10.0, 6.0, 8.0], faces=2)
     assert (found.least, found.low, found.median, found.high, found.most) == (1, 2, 3, 4, 5)
