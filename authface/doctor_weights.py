@@ -96,14 +96,20 @@ def families() -> Iterator[Finding]:
             yield Finding(SECTION, name, "ok", f"{licence}, {in_bytes(row.bytes)}, in the hub's cache")
 
 
+BY_HAND = "inception_FFHQ_512.pth"
+"""Statistics that no program can fetch."""
+
+
 def metrics(files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
-    """Weights of pyiqa's metrics, below the folder of torch.hub."""
+    """Weights of metrics, below the folder of torch.hub."""
     home = torch_hub()
     for name, wanted in files.items():
         lacking = [file for file in wanted if not _there(home / file)]
-        licence = "pyiqa: noncommercial"
+        licence = "HPSv2: Apache-2.0" if name.startswith("hpsv2") else "pyiqa: noncommercial"
         if lacking:
             mend = f"authface evaluate downloads them, or copy them below {one_line(home, 100)}"
+            if by_hand := [file for file in lacking if file.endswith(BY_HAND)]:
+                mend = f"{mend}; {by_hand[0]} has no address: fetch it from BasicSR's cloud drive with a browser"
             yield Finding(SECTION, name, "missing", f"{licence}; lacks {', '.join(lacking)}", mend)
         else:
             size = sum((home / file).stat().st_size for file in wanted if (home / file).is_file())

@@ -193,7 +193,7 @@ def table(
     ] = None,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the table and of the grid.")] = Path("evaluation"),
     grid: Annotated[
-        bool, typer.Option("--grid", help="The commands that make ours of an ablation, tables 2 and 4.")
+        bool, typer.Option("--grid", help="The commands that make ours of an ablation, tables 2, 3 and 4.")
     ] = False,
     run_grid: Annotated[bool, typer.Option("--run", help="Run them; again, it goes on.")] = False,
     dataset: Annotated[

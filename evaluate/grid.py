@@ -46,7 +46,7 @@ def _weighted(m: str, s: str) -> Cell:
     return Cell(label, name, True, {"weight": "time", "m": m, "s": s})
 
 
-CELLS = {
+CELLS: dict[int, tuple[Cell, ...]] = {
     2: (
         Cell("SDXL prior", "base", False, {"weight": "off"}),
         Cell("face prior", "prior_only", True, {"weight": "off"}),
@@ -56,6 +56,25 @@ CELLS = {
     4: (_weighted("-0.5", "1.0"), _weighted("0.0", "1.0"), _weighted("0.5", "1.0"), _weighted("-0.5", "0.5")),
 }
 """By table. Appendix B: m in -0.5, 0, 0.5 with s = 1, and m = -0.5 with s = 0.5."""
+
+
+@dataclass(frozen=True)
+class PriorCell:
+    """One row of table 3: what stage I is trained on, and asked for."""
+
+    label: str
+    name: str
+    """Its folder."""
+    prompts: str
+    """`semantic` or `all`; empty: the family as it is, asked for all."""
+
+
+PRIORS = (
+    PriorCell("SDXL", "base", ""),
+    PriorCell("semantic tags", "prior_semantic", "semantic"),
+    PriorCell("semantic and photographic tags", "prior", "all"),
+)
+"""Table 3."""
 
 
 @dataclass(frozen=True)
@@ -81,11 +100,10 @@ class Ground:
         return (*command, *self.common, *(word for value in (*read, *own) for word in ("-O", value)))
 
     def training(self, stage: str, *own: str) -> tuple[str, ...]:
-        """A training; latents and prompts are encoded once for all of them, wherever the recipe has its cache."""
+        """A training; latents and prompts are encoded once for all of them, unless the settings have a cache."""
         section = f"train.{stage}"
-        return self.words(
-            section, ("train", stage, str(self.dataset)), f"{section}.cache={self.folder / 'cache'}", *own
-        )
+        cache = f"{section}.cache={self.folder / 'cache'}"
+        return self.words(section, ("train", stage, str(self.dataset), "-O", cache), *own)
 
 
 def _reads(section: str, path: str) -> bool:
@@ -107,15 +125,17 @@ class Step:
         return shlex.join(["authface", *self.words])
 
 
-def cells_of(number: int) -> tuple[Cell, ...]:
+def check(number: int) -> None:
     """Raises UsageError for a table that is no grid."""
-    if number not in CELLS:
-        raise UsageError(f"table {number} is no grid of trainings: --grid is for {' and '.join(map(str, CELLS))}")
-    return CELLS[number]
+    if number not in {*CELLS, 3}:
+        raise UsageError(f"table {number} is no grid of trainings: --grid is for 2, 3 and 4")
 
 
 def plan(number: int, ground: Ground) -> list[Step]:
-    """Every command of a table, in an order in which each finds what it needs."""
+    """Every command of a table, in an order in which each finds what it needs. Raises UsageError as `check`."""
+    check(number)
+    if number == 3:
+        return [step for cell in PRIORS for step in _prior_steps(cell, ground)]
     test = ground.test or ground.folder / "test"
     steps = []
     if ground.test is None:
@@ -123,13 +143,30 @@ def plan(number: int, ground: Ground) -> list[Step]:
             Step("test", ground.words("evaluate.synth", ("evaluate", "synth", str(ground.dataset), "-o", str(test))))
         )
     prior = ground.folder / "prior"
-    cells = cells_of(number)
-    if any(cell.face_prior for cell in cells):
-        own = (f"train.prior.model={ground.base}", f"train.prior.out={prior}")
-        steps.append(Step("prior", ground.training("prior", *own)))
-    for cell in cells:
+    steps.append(_prior_step("prior", ground))
+    for cell in CELLS[number]:
         steps += _cell_steps(cell, ground, test, str(prior) if cell.face_prior else ground.base)
     return steps
+
+
+def _prior_step(name: str, ground: Ground, *own: str) -> Step:
+    model = (f"train.prior.model={ground.base}", f"train.prior.out={ground.folder / name}")
+    return Step(name, ground.training("prior", *model, *own))
+
+
+def _prior_steps(cell: PriorCell, ground: Ground) -> list[Step]:
+    model = str(ground.folder / cell.name) if cell.prompts else ground.base
+    words = ("evaluate", "prior", "--model", model, "--dataset", str(ground.dataset))
+    asked = ("--prompts", cell.prompts or "all", "-o", str(_prior_report(cell, ground.folder)))
+    judge = ground.words("evaluate.prior", (*words, *asked))
+    if not cell.prompts:
+        return [Step(f"{cell.name} judge", judge)]
+    own = () if cell.name == "prior" else (f"train.prior.prompts={cell.prompts}",)  # one training for tables 2, 3, 4
+    return [_prior_step(cell.name, ground, *own), Step(f"{cell.name} judge", judge, (cell.name,))]
+
+
+def _prior_report(cell: PriorCell, folder: Path) -> Path:
+    return folder / f"{cell.name}_drawn"
 
 
 def _cell_steps(cell: Cell, ground: Ground, test: Path, prior: str) -> list[Step]:
@@ -214,10 +251,10 @@ def _ended(words: Sequence[str], log: IO[bytes]) -> int:
 
 def reports(number: int, folder: Path) -> list[Ours]:
     """The cells of a table that were measured in this folder, under the names of the paper's rows."""
-    if number not in CELLS:
-        return []
-    homes = [(cell.label, folder / cell.name / "report") for cell in CELLS[number]]
-    return [Ours(label, "", report) for label, report in homes if (report / "restoration.json").is_file()]
+    homes = [(cell.label, folder / cell.name / "report", "restoration.json") for cell in CELLS.get(number, ())]
+    if number == 3:
+        homes = [(cell.label, _prior_report(cell, folder), "prior.json") for cell in PRIORS]
+    return [Ours(label, "", report) for label, report, file in homes if (report / file).is_file()]
 
 
 def told(steps: Sequence[Step], folder: Path) -> str:

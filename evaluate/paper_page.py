@@ -20,7 +20,7 @@ INTERVALS = {
     "restoration": "ours with 95 % bootstrap intervals of the mean over faces, and how many",
     "ab": "ours with 95 % intervals over people and faces, and how many answers",
     "runtime": "ours with quartiles, and how many runs",
-    "prior": "ours with how many samples",
+    "prior": "ours with 95 % bootstrap intervals over samples where there are any, and how many samples or seeds",
 }
 
 

@@ -54,7 +54,7 @@ def _ground(run: Run, asked: Asked, folder: Path) -> grid.Ground:
     """What the cells share; names and folders as the commands will read them."""
     from authface.recipe import load
 
-    grid.cells_of(asked.number)
+    grid.check(asked.number)
     if asked.dataset is None:
         raise UsageError("--grid needs captioned faces to train on: --dataset photoset/dataset")
     if asked.test is not None and not ((asked.test / "clean").is_dir() and (asked.test / "degraded").is_dir()):

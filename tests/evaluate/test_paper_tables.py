@@ -69,6 +69,7 @@ def test_the_paper_is_there_as_it_prints() -> None:
     assert max(row.values["seconds"].value for row in tables[5].rows) == 10.36
     for number in grid.CELLS:
         assert {cell.label for cell in grid.CELLS[number]} == {row.label for row in paper_table(number).rows}
+    assert [cell.label for cell in grid.PRIORS] == [row.label for row in paper_table(3).rows]
 
 
 def test_ours_stand_below_the_set_and_differ_from_the_papers_own(measured: Path) -> None:
@@ -170,6 +171,25 @@ def test_the_grid_is_commands_that_anyone_could_type(authface: Command, tmp_path
     names = [step["step"] for step in other]
     assert "time train" in names and "time_m0.5_s1.0 train" in names
     assert [step["command"] for step in other if step["step"] == "time train"] == [trained[3]], "one training for both"
+    third = {
+        step["step"]: step["command"] for step in json.loads(authface(*("table", 3), *words[2:], "--json")[1])["steps"]
+    }
+    assert third["prior"] == commands[1] and "train.prior.prompts=semantic" in third["prior_semantic"]
+    assert "--model models/base" in third["base judge"] and "--prompts semantic" in third["prior_semantic judge"]
+    assert all("train.prior.steps" not in command for step, command in third.items() if "judge" in step)
+
+
+def test_each_command_is_told_its_own_settings(tmp_path: Path) -> None:
+    def told(*overrides: str) -> dict[str, str]:
+        steps = grid.plan(2, grid.Ground(tmp_path, Path("faces"), None, "models/base", ("--seed", "0"), overrides))
+        return grid.fingerprints(steps)
+
+    plain = told()
+    changed = {name for name, digest in told("restore.steps=4").items() if digest != plain[name]}
+    assert changed == {f"{cell.name} {what}" for cell in grid.CELLS[2] for what in ("restore", "measure")}
+    assert "test" not in {n for n, d in told("train.controlnet.lr=1").items() if d != plain[n]} and len(plain) == 14
+    whole = {name for name, digest in told("train={}").items() if digest != plain[name]}
+    assert "prior" in whole and "time train" in whole, "a table above a setting holds it"
 
 
 def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,9 +169,9 @@ def test_the_command_its_files_and_again(
 
 def test_fid_to_the_samples_themselves_is_none(hub: Path, dataset: Path, family: Path, tmp_path: Path) -> None:
     settings = few(dataset, family)
-    report = prior.evaluate_prior(settings, tmp_path / "one", "cpu", 0, 0, Console())
+    report = prior.evaluate_prior(settings, tmp_path / "one", "cpu", 0, 3, Console())
     to_itself = settings.model_copy(update={"reference": tmp_path / "one" / "samples"})
-    again = prior.evaluate_prior(to_itself, tmp_path / "one", "cpu", 0, 0, Console())
+    again = prior.evaluate_prior(to_itself, tmp_path / "one", "cpu", 0, 3, Console())
     assert again.drawn == 0 and report.values["fid_clean"].value > 1
     assert again.values["fid_clean"].value == pytest.approx(0, abs=1e-4)
 
