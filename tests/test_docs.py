@@ -1,0 +1,217 @@
+"""README and docs/ say what is there: links, commands, settings, code; and the site needs nothing of other hosts."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"(?:^|\s|&& |\$\(|-m )authface(?:\.cli)?\s([^#)`]*)")
+SETTING = re.compile(r"-O\s+'?([a-z_.]+)=")
+
+
+def pages() -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def blocks(text: str) -> Iterator[tuple[str, str]]:
+    """Language and content of every code block: fenced, or indented by four spaces with joined continuations."""
+    for language, body in re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        yield language, body
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    for body in re.findall(r"(?:^    .*\n)+", plain, re.MULTILINE):
+        yield "", re.sub(r"^    ", "", body, flags=re.MULTILINE)
+
+
+def commands(text: str) -> list[list[str]]:
+    """The words after `authface` of every command line in the code blocks, without what a shell would redirect."""
+    found = []
+    for language, body in blocks(text):
+        if language not in {"", "bash", "sh", "shell"}:
+            continue
+        for line in body.replace("\\\n", " ").splitlines():
+            for words in COMMAND.findall(re.sub(r"\s#\s.*", "", line)):
+                found.append(shlex.split(words.replace(" && ", "\n").partition("\n")[0]))
+    return found
+
+
+@cache
+def tree() -> Any:
+    import typer
+
+    from authface.cli import app
+
+    return typer.main.get_command(app)
+
+
+def complaints(words: list[str]) -> list[str]:
+    """What is wrong with a command line: no such command, no such flag, no such setting or recipe."""
+    command, rest = tree(), list(words)
+    while getattr(command, "commands", None):
+        if not rest or rest[0] in {"COMMAND", "..."}:
+            return []
+        if rest[0].startswith("-"):
+            break
+        name = rest.pop(0)
+        if "|" in name:  # several at once, in a table of commands
+            return [f"no command {one}" for one in name.split("|") if one not in command.commands]
+        if name not in command.commands:
+            return [f"no command {name}"]
+        command = command.commands[name]
+    known = {flag for param in command.params for flag in (*param.opts, *param.secondary_opts)} | {"--help"}
+    given = [word.partition("=")[0] for word in rest if re.match(r"--?[A-Za-z]", word)]
+    return [f"no flag {flag} of authface {' '.join(words)}" for flag in given if flag not in known]
+
+
+@pages()
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    links = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text) + re.findall(r"src=\"([^\"]+)\"", text)
+    assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
+    assert [name for name in re.findall(r"`(docs/[\w/]+\.\w+)`", text) if not (ROOT / name).exists()] == []
+
+
+@pages()
+def test_commands_and_flags_exist(page: Path) -> None:
+    assert [wrong for words in commands(page.read_text("utf-8")) for wrong in complaints(words)] == []
+
+
+@pages()
+def test_settings_exist(page: Path) -> None:
+    from authface.options import SECTIONS
+
+    for path in SETTING.findall(page.read_text("utf-8")):
+        if "." in path:
+            assert setting_exists(path, SECTIONS), path
+
+
+def setting_exists(path: str, sections: dict[str, str]) -> bool:
+    section = max((name for name in sections if path.startswith(name + ".")), key=len, default="")
+    if not section:
+        return False
+    module, _, name = sections[section].partition(":")
+    model: Any = getattr(importlib.import_module(module), name)
+    for key in path.removeprefix(section + ".").split("."):
+        if key not in getattr(model, "model_fields", {}):
+            return False
+        model = model.model_fields[key].annotation
+    return True
+
+
+@pages()
+def test_python_compiles(page: Path) -> None:
+    for language, body in blocks(page.read_text("utf-8")):
+        if language == "python":
+            compile(body, str(page), "exec")
+        elif language == "toml":
+            tomllib.loads(body)
+
+
+def test_the_checks_see_what_is_wrong() -> None:
+    assert complaints(["restor", "a.jpg"]) == ["no command restor"]
+    assert complaints(["curate", "filter", "--swep"]) == ["no flag --swep of authface curate filter --swep"]
+    assert complaints(["restore", "a.jpg", "-o", "out", "--json"]) == []
+    text = "    pip install x && authface restore a.jpg \\\n        --nothing 1   # why\n"
+    assert [complaints(words) for words in commands(text)] == [
+        ["no flag --nothing of authface restore a.jpg --nothing 1"]
+    ]
+    from authface.options import SECTIONS
+
+    assert setting_exists("train.controlnet.facial.weight", SECTIONS)
+    assert not setting_exists("curate.align.siz", SECTIONS)
+
+
+@cache
+def hooks() -> Any:
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_reference_names_every_command_flag_setting_and_recipe() -> None:
+    from authface.options import SECTIONS
+    from authface.recipe import builtin_recipes
+
+    told = hooks().commands()
+    for words in (["restore"], ["curate", "filter"], ["annotate", "push"], ["estimate", "train", "prior"]):
+        command = tree()
+        for word in words:
+            command = command.commands[word]
+        section = (
+            told.partition(f"## authface {' '.join(words)}\n")[2].partition("\n## ")[0]
+            + told.partition("\n## authface")[0]
+        )
+        flags = [flag for param in command.params for flag in param.opts if flag.startswith("-")]
+        assert len(flags) >= 10 and [flag for flag in flags if flag not in section] == []
+    told = hooks().settings()
+    for path, target in SECTIONS.items():
+        module, _, name = target.partition(":")
+        section = told.partition(f"## {path}\n")[2]
+        for field in getattr(importlib.import_module(module), name).model_fields:
+            assert f"`{field}`" in section or f"## {path}.{field}\n" in told, f"{path}.{field}"
+    told = hooks().recipes()
+    assert all(f"## {name}\n" in told for name in builtin_recipes() if name != "default")
+    assert "\n## Photo\n" in hooks().records() and "`photographer_url`" in hooks().records()
+    assert "Restorer.restore_aligned" in hooks().python() and "FaceResult" in hooks().python()
+
+
+def test_the_site_builds_and_asks_nothing_of_other_hosts(tmp_path: Path) -> None:
+    pytest.importorskip("material", reason="the site needs the extra docs")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path / "site")]
+    done = subprocess.run(
+        build, cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    built = sorted((tmp_path / "site").rglob("*.html"))
+    assert len(built) >= 15
+    for page in built:
+        html = page.read_text("utf-8")
+        assert "<!-- generate" not in html, page
+        loaded = re.findall(r"<(?:script|img|iframe|source)[^>]*\ssrc=\"?([^\"\s>]+)", html)
+        loaded += [tag for tag in re.findall(r"<link[^>]*>", html) if 'rel="stylesheet"' in tag or "preconnect" in tag]
+        assert [one for one in loaded if "//" in one] == [], page
+
+
+def test_ci_builds_the_site_strictly() -> None:
+    assert "mkdocs build --strict" in (ROOT / ".ci" / "run").read_text("utf-8")
+    assert "/site/" in (ROOT / ".gitignore").read_text("utf-8").split()
+
+
+def test_the_examples_of_a_new_backend_run(tmp_path: Path) -> None:
+    """docs/backends.md, top to bottom: a source, a metric, an annotator."""
+    import shutil
+
+    from authface.curate.sources import Samples
+
+    (tmp_path / "archive").mkdir()
+    item = next(iter(Samples().items()))
+    shutil.copy(item.path, tmp_path / "archive" / "nasa_0001.png")
+    text = (ROOT / "docs" / "backends.md").read_text("utf-8")
+    program = "\n".join(body for language, body in blocks(text) if language == "python")
+    program += """
+assert [photo.photographer for photo in photoset.photos] == ["nasa"]
+(face,) = photoset.faces
+assert face.status == "kept" and face.scores[0].metric == "contrast" and face.scores[0].value > 5
+(tags,) = photoset.tags("brightness")
+assert [tag.name for tag in tags.tags] in (["high key"], ["low key"]), tags
+"""
+    (tmp_path / "program.py").write_text(program)
+    done = subprocess.run(
+        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True,
+        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
