@@ -1,7 +1,8 @@
-"""`authface restore`: photos in, photos out."""
+"""`authface restore`: photos and videos in, the same out."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from authface.options import Run, later
 
 if TYPE_CHECKING:
     from authface.restore.inputs import Job
+    from authface.restore.log import Line
     from authface.restore.session import Session, Summary
 
 
@@ -20,7 +22,7 @@ def restore(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files, folders, globs; quoted globs too.")],
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", help="A folder, or a file for one image; else NAME.restored.EXT beside each."),
+        typer.Option("-o", "--out", help="A folder, or a file for one input; else NAME.restored.EXT beside each."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
     preset: Annotated[
@@ -44,7 +46,7 @@ def restore(
         bool, typer.Option("--overwrite", help="Replace files that are in the way, but no input.")
     ] = False,
 ) -> None:
-    """Restore the faces in photos: find, align, restore, paste back. Run again, it does only what is missing."""
+    """Restore the faces in photos and videos: find, align, restore, paste back. Run again, it does what is missing."""
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
@@ -79,13 +81,14 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     from authface.restore.restorer import IDENTITY
 
     page = None
-    if session.settings.report and summary.jobs and summary.done_before < summary.photos:
+    if session.settings.report and summary.jobs and summary.done_before < summary.inputs:
         page = write_page(session, summary, summary.jobs[0].home)
     done = "found and left as they are" if session.settings.model == IDENTITY else "restored"
-    lines = [
-        f"{summary.faces} faces {done} in {summary.restored} of {summary.photos} photos, {summary.seconds:.1f} s"
-        + (f"; {summary.done_before} photos were done before" if summary.done_before else "")
-    ]
+    lines = [*_counted(summary, done)]
+    lines[-1] += f", {summary.seconds:.1f} s"
+    if summary.done_before:
+        what = "photos" if not summary.videos else "videos" if not summary.photos else "inputs"
+        lines[-1] += f"; {summary.done_before} {what} were done before"
     if summary.identities:
         lines.append(f"identity: {identity_summary(session.settings, summary)}")
     if summary.tried_again:
@@ -103,6 +106,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     run.console.result(
         "\n".join(lines),
         photos=summary.photos,
+        videos=[{"target": str(path), **_facts(line)} for path, line in summary.clips.items()],
         restored=summary.restored,
         faces=summary.faces,
         no_face=summary.no_face,
@@ -111,22 +115,41 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         kept=summary.kept,
         done_before=summary.done_before,
         failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
-        targets=[str(job.target) for job in summary.jobs],
+        targets=[str(path) for path in (*(job.target for job in summary.jobs), *summary.clips)],
         model=session.settings.model,
         seconds=round(summary.seconds, 3),
         spent={name: round(seconds, 3) for name, seconds in summary.spent.items()},
         report=str(page) if page else None,
     )
     if summary.failed:
-        run.console.log(f"{len(summary.failed)} of {summary.photos} inputs failed")
-    if not summary.restored and (session.settings.upscale == 1 or len(summary.failed) == summary.photos):
+        run.console.log(f"{len(summary.failed)} of {summary.inputs} inputs failed")
+    restored = summary.restored or any(line.faces for line in summary.clips.values())
+    if not restored and (session.settings.upscale == 1 or len(summary.failed) == summary.inputs):
         raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
     if summary.failed:
         raise typer.Exit(3)
 
 
+def _counted(summary: Summary, done: str) -> Iterator[str]:
+    """What became of the photos, and of the videos, a line each."""
+    if summary.photos or not summary.videos:
+        yield f"{summary.faces} faces {done} in {summary.restored} of {summary.photos} photos"
+    if summary.videos:
+        clips = [line for line in summary.clips.values() if line.faces]
+        faces, followed = sum(line.faces for line in clips), sum(line.followed for line in clips)
+        frames = sum(line.frames for line in summary.clips.values())
+        people = f"{followed} followed through {frames} frames"
+        yield f"{faces} faces ({people}) {done} in {len(clips)} of {summary.videos} videos"
+
+
+def _facts(line: Line) -> dict[str, object]:
+    """What the log says of a video."""
+    names = ("frames", "faces", "followed", "identity", "seconds", "detail")
+    return {name: getattr(line, name) for name in names}
+
+
 def _why_nothing(summary: Summary) -> str:
-    if len(summary.failed) == summary.photos:
+    if len(summary.failed) == summary.inputs:
         return "no input could be used"
     if summary.kept:
         return f"{summary.kept} faces drifted from their input at every fidelity: lower --min-identity"

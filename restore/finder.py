@@ -49,11 +49,13 @@ class FaceFinder:
         with part("detect"):
             sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
         for index, detection in enumerate(sure):
-            reason, detail = self._unfit(detection, len(found))
+            reason, detail = self.unfit(detection, len(found))
             if not reason:
                 try:
                     with part("align"):
-                        found.append(self._cut(rgb, detection, size, index, face_seed(content, index, seed), grey))
+                        points, placed_by = self.points(rgb, detection)
+                        drawn = face_seed(content, index, seed)
+                        found.append(cut(rgb, detection, ffhq_quad(points), size, index, drawn, grey, placed_by))
                     continue
                 except ImageError as error:
                     reason, detail = error.reason, str(error)
@@ -61,7 +63,7 @@ class FaceFinder:
         skipped += self._doubted(doubtful, len(sure))
         return Search(tuple(found), tuple(skipped))
 
-    def _unfit(self, detection: Detection, taken: int) -> tuple[str, str]:
+    def unfit(self, detection: Detection, taken: int) -> tuple[str, str]:
         """Why a face is left alone, in a word and in numbers; empty where it is not."""
         side, eyes = _long_side(detection), eye_distance(detection.points5)
         if side < self.settings.min_face:
@@ -80,26 +82,37 @@ class FaceFinder:
             _skipped(first + i, face, "low_score", f"score {face.score:.2f}, {limit}") for i, face in enumerate(fit)
         ]
 
-    def _cut(self, rgb: NDArray[np.uint8], detection: Detection, size: int, index: int, seed: int, grey: bool) -> Found:
-        points, placed_by = self._points(rgb, detection)
-        aligned = align(rgb, ffhq_quad(points), size)
-        face = FaceResult(
-            index,
-            detection.box,
-            detection.score,
-            "restored",
-            seed=seed,
-            placed_by=placed_by,
-            upscaled=aligned.upscaled,
-            quad=aligned.quad,
-        )
-        return Found(face, aligned, in_crop(detection, aligned.quad, size), grey)
-
-    def _points(self, rgb: NDArray[np.uint8], detection: Detection) -> tuple[NDArray[np.float64], PlacedBy]:
+    def points(self, rgb: NDArray[np.uint8], detection: Detection) -> tuple[NDArray[np.float64], PlacedBy]:
+        """(68, 2) points that place the crop, and whose they are."""
         points = self.landmarker.landmarks(rgb, detection)
         if disagreement(points, detection.points5) <= self.settings.max_disagreement:
             return points, "dlib68"
         return spread_points(detection.points5), "retinaface5"
+
+
+def cut(
+    rgb: NDArray[np.uint8],
+    detection: Detection,
+    quad: NDArray[np.float64],
+    size: int,
+    index: int,
+    seed: int,
+    grey: bool,
+    placed_by: PlacedBy,
+) -> Found:
+    """A face cut out of the photo by its quad. Raises ImageError as `align` does."""
+    aligned = align(rgb, quad, size)
+    face = FaceResult(
+        index,
+        detection.box,
+        detection.score,
+        "restored",
+        seed=seed,
+        placed_by=placed_by,
+        upscaled=aligned.upscaled,
+        quad=aligned.quad,
+    )
+    return Found(face, aligned, in_crop(detection, aligned.quad, size), grey)
 
 
 def _skipped(index: int, detection: Detection, reason: str, detail: str) -> FaceResult:

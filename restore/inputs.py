@@ -1,4 +1,4 @@
-"""From what was typed to jobs: which photos, and where each result goes. Nothing is opened here."""
+"""From what was typed to jobs: which photos and videos, and where each result goes. Nothing is opened here."""
 
 from __future__ import annotations
 
@@ -29,16 +29,21 @@ ENDINGS = {
 """File endings that are written, with Pillow's name of the format."""
 READ_ONLY = frozenset({".bmp", ".gif", ".heic", ".heif", ".avif", ".mpo"})
 """Endings that are read besides; their results are PNG."""
+VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
+"""Endings of videos that are written."""
+READ_ONLY_VIDEOS = frozenset({".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"})
+"""Endings of videos that are read besides; their results are Matroska, which holds every sound."""
 MARK = ".restored"
 MAP = ".change.png"
 LOG = "restore.jsonl"
 PAGE = "restore.html"
+_KNOWN = frozenset({*ENDINGS, *READ_ONLY, *VIDEOS, *READ_ONLY_VIDEOS})
 _NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photo to restore. `target` is written in the format of its ending; `home` holds the log and the page."""
+    """One photo or video to restore. `target` has the format of its ending; `home` holds the log and the page."""
 
     source: Path
     target: Path
@@ -47,8 +52,13 @@ class Job:
     """Where the map of what changed goes, if one is asked for."""
 
     @property
+    def is_video(self) -> bool:
+        """Whether it is a video."""
+        return self.target.suffix.lower() in VIDEOS
+
+    @property
     def format(self) -> str:
-        """Pillow's name of the format of the result."""
+        """Pillow's name of the format of the result, where that is a photo."""
         return ENDINGS[self.target.suffix.lower()]
 
     @property
@@ -93,7 +103,9 @@ def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
             below = (path for path in below if results not in map(os.path.realpath, path.parents))
         found = list(below)
         if not found:
-            raise AuthfaceError(f"no images in the folder {one_line(name)}: name another, or the files themselves")
+            raise AuthfaceError(
+                f"no photos or videos in {one_line(name)}: name another folder, or the files themselves"
+            )
         yield from (Input(path, path.relative_to(name)) for path in found)
     elif not os.path.lexists(name) and glob.has_magic(str(name)):
         matches = [Path(match) for match in sorted(glob.glob(str(name.expanduser()), recursive=True))]  # noqa: PTH207  a whole path, absolute or not
@@ -109,25 +121,25 @@ def _images_below(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            ending = Path(name).suffix.lower()
-            if not name.startswith((".", TEMPORARY)) and (ending in ENDINGS or ending in READ_ONLY):
+            if not name.startswith((".", TEMPORARY)) and Path(name).suffix.lower() in _KNOWN:
                 yield Path(root) / name
 
 
 def is_single_file(named: Sequence[Path], out: Path) -> bool:
-    """Whether ``-o OUT`` names the one result rather than a folder: one input, and an image's ending or a file there.
+    """Whether ``-o OUT`` names the one result rather than a folder: one input, and its kind's ending or a file there.
 
-    Raises UsageError where several inputs would go into one file, or the ending is of no format that is written.
+    Raises UsageError where several inputs would go into one file, or the ending is none that is written of its kind.
     """
     if out.is_dir() or str(out).endswith(("/", os.sep)):
         return False
     single = len(named) == 1 and not named[0].is_dir() and (named[0].exists() or not glob.has_magic(str(named[0])))
     if out.is_file() and not single:
         raise UsageError(f"-o {one_line(out)} is a file: several results need a folder")
-    if out.suffix.lower() in ENDINGS:
+    written = VIDEOS if single and is_video(named[0]) else tuple(ENDINGS)
+    if out.suffix.lower() in written:
         return single
-    if out.is_file() or out.suffix.lower() in READ_ONLY:
-        raise UsageError(f"-o {one_line(out)}: results are written as {', '.join(ENDINGS)}")
+    if out.is_file() or out.suffix.lower() in _KNOWN:
+        raise UsageError(f"-o {one_line(out)}: results are written as {', '.join(written)}")
     return False
 
 
@@ -149,10 +161,18 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     return [_told_apart(job) if count[_key(job.target)] > 1 else job for job in jobs]
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file's ending is a video's."""
+    return path.suffix.lower() in VIDEOS or path.suffix.lower() in READ_ONLY_VIDEOS
+
+
 def _job(entry: Input, out: Path | None, format: Format) -> Job:
-    ending = entry.inside.suffix if entry.inside.suffix.lower() in ENDINGS else ".png"
-    ending = _NEW_ENDING.get(format, ending)
-    stem = entry.inside.stem if entry.inside.suffix.lower() in {*ENDINGS, *READ_ONLY} else entry.inside.name
+    own = entry.inside.suffix
+    if is_video(entry.inside):
+        ending = own if own.lower() in VIDEOS else ".mkv"
+    else:
+        ending = _NEW_ENDING.get(format, own if own.lower() in ENDINGS else ".png")
+    stem = entry.inside.stem if own.lower() in _KNOWN else entry.inside.name
     if out is None:
         return Job(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
     return Job(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
@@ -163,10 +183,13 @@ def _marked(job: Job) -> Job:
 
 
 def with_maps(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs with a place for a change map each: NAME.change.png beside the result, in no other file's way."""
+    """The jobs with a place for a photo's change map: NAME.change.png beside the result, in no other file's way."""
     taken = {_key(path) for job in jobs for path in (job.source, job.target)}
     every = []
     for job in jobs:
+        if job.is_video:
+            every.append(job)
+            continue
         digits = hashlib.sha256(os.fsencode(os.path.realpath(job.target))).hexdigest()[:8]
         names = (job.target.stem, job.target.name, f"{job.target.stem}-{digits}")
         places = (job.target.with_name(f"{name}{MAP}") for name in names)

@@ -1,4 +1,4 @@
-"""The log beside the results: one JSON line a face, and from it what need not be done again."""
+"""The log beside the results: one JSON line a face or video, and from it what need not be done again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_OURS = "target_exists"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One face, or a photo without one (`face` is None).
+    """One face, or a photo without one, or a whole video (`face` is None).
 
     Coordinates are pixels of the upright photo, the centre of the first at (0, 0); times are UTC.
     """
@@ -70,6 +70,14 @@ class Line:
     fidelity: float | None = None
     """Of a further try, made since the identity was too low; None: the settings' own."""
     tries: int = 1
+    frames: int = 0
+    """Of a video, which has one line; 0: a photo."""
+    faces: int = 0
+    """Put back, over all frames of a video."""
+    followed: int = 0
+    """Faces that were followed through a video: one that stays counts once."""
+    seconds: float = 0
+    """That a video took."""
 
 
 def now() -> str:

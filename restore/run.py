@@ -1,4 +1,4 @@
-"""Restore many photos: open, skip what is done, restore in batches, write, log. A bad file is a line, not the end.
+"""Restore many photos and videos: open, skip what is done, restore in batches, write, log. A bad file is but a line.
 
 The next photos are opened and the last ones written while the model works.
 """
@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from authface import images
 from authface.encode import check_sides
-from authface.errors import ImageError, one_line
+from authface.errors import ImageError, UsageError, one_line
+from authface.restore import clip, video
 from authface.restore.ahead import ahead, behind
 from authface.restore.background import check_size
 from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, with_maps, without_results
@@ -61,30 +63,57 @@ def _made(homes: Iterable[Path]) -> dict[str, str]:
 
 
 def restore_jobs(jobs: Sequence[Job], session: Session, *, overwrite: bool = False) -> Summary:
-    """Restore each photo that is not done yet. `overwrite` takes a target that another program made, too.
+    """Restore each photo that is not done yet, then each video. `overwrite` takes a target of another program, too.
 
-    A photo that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model does.
+    One that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model does.
     """
     start = time.monotonic()
-    session.summary = Summary(photos=len(jobs))
+    videos = [job for job in jobs if job.is_video]
+    jobs = [job for job in jobs if not job.is_video]
+    session.summary = Summary(photos=len(jobs), videos=len(videos))
+    if videos and not jobs and find_spec("av") is None:
+        raise UsageError(clip.NEEDS_PYAV)
     try:
-        with (
-            counted() as session.summary.spent,
-            session.console.progress("restore", len(jobs), "photos") as tick,
-            behind() as write,
-            closing(ahead(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
-        ):
-            for group in groups:
-                results = session.restore([(opened.pixels, opened.search) for opened in group])
-                put = partial(_write_group, group, results, session, tick)
-                if _is_large(group):  # of which no more than one is in memory
-                    put()
-                else:
-                    write(put)
+        with counted() as session.summary.spent:
+            if jobs:
+                _restore_photos(jobs, session, overwrite)
+            for job in videos:
+                _restore_video(job, session, overwrite)
     finally:
         session.close()
     session.summary.seconds = time.monotonic() - start
     return session.summary
+
+
+def _restore_photos(jobs: Sequence[Job], session: Session, overwrite: bool) -> None:
+    with (
+        session.console.progress("restore", len(jobs), "photos") as tick,
+        behind() as write,
+        closing(ahead(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
+    ):
+        for group in groups:
+            results = session.restore([(opened.pixels, opened.search) for opened in group])
+            put = partial(_write_group, group, results, session, tick)
+            if _is_large(group):  # of which no more than one is in memory
+                put()
+            else:
+                write(put)
+
+
+def _restore_video(job: Job, session: Session, overwrite: bool) -> None:
+    """Restore a video that is not done yet."""
+    log, content = session.log(job.home), ""
+    try:
+        content = video.sha256(job.source)
+        if log.is_done(job.name, content, video.fingerprint(session)):
+            session.summary.done_before += 1
+        else:
+            if not overwrite:
+                _check_way(job, log)
+            log.add([video.restore_video(job, content, session)])
+        session.summary.clips[job.target] = log.photos[job.name][0]
+    except ImageError as error:
+        _fail(job, content, error, session)
 
 
 def _groups(

@@ -44,6 +44,8 @@ Load = Callable[[Weights, RestoreSettings, str], Restorer]
 
 NOT_IN_PIXELS = {"batch", "report", "model", "identity_weights", "upscaler"}
 """Settings that no result depends on, or that the fingerprint holds by content."""
+OF_VIDEOS = {"smooth", "crf"}
+"""Settings that no photo depends on."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,14 @@ class Request:
 
 @dataclass
 class Summary:
-    """What a run did. `photos` counts all inputs; those `done_before` are counted in the others as well."""
+    """What a run did. Of photos but where videos are named; those `done_before` are counted in the others as well."""
 
     photos: int = 0
+    """All that were given."""
+    videos: int = 0
+    """All that were given."""
     done_before: int = 0
+    """Photos and videos."""
     restored: int = 0
     """Photos with a restored face."""
     faces: int = 0
@@ -80,6 +86,13 @@ class Summary:
     """Faces whose every restoration drifted from the input, which therefore stays."""
     jobs: list[Job] = field(default_factory=list)
     """Those that gave a restored photo, now or before."""
+    clips: dict[Path, Line] = field(default_factory=dict)
+    """The line of each video that is done, by its result."""
+
+    @property
+    def inputs(self) -> int:
+        """Photos and videos that were given."""
+        return self.photos + self.videos
 
     def count(self, job: Job, lines: Sequence[Line]) -> None:
         """Add a photo that is done, with the lines that the log has of it."""
@@ -166,7 +179,7 @@ class Session:
         settings = self.settings
         made_by = {
             "version": VERSION,
-            "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS),
+            "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS | OF_VIDEOS),
             "weights": self.weights.digest if self.weights else IDENTITY,
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
             "upscaler": file_sha256(settings.upscaler),

@@ -59,6 +59,10 @@ class RestoreSettings(Settings):
     """A super-resolution network for what is around the faces (.safetensors, .pth); without it Lanczos' kernel."""
     quality: int = Field(0, ge=0, le=100)
     """Of JPEG and WebP. 0 keeps a JPEG's own tables and subsampling where they are of quality 90 and more, else 95."""
+    smooth: float = Field(0.1, ge=0, le=1)
+    """Of videos: how wide, in seconds, a face's place is smoothed over time (standard deviation); 0 is not at all."""
+    crf: int = Field(18, ge=-1, le=51)
+    """Of videos: the encoder's constant rate factor, less is better and larger; -1 takes the input's bit rate."""
     guard: bool = True
     """Measure each restored face against its input: identity, landmarks, colours; 0.13 s a face."""
     min_identity: float = Field(0, ge=0, le=1)

@@ -54,7 +54,7 @@ def test_a_photo_named_twice_is_one_job(touch: Callable[..., list[Path]], tmp_pa
 
 
 def test_an_empty_folder_is_said_and_an_absent_file_is_left_to_the_reader(tmp_path: Path) -> None:
-    with pytest.raises(AuthfaceError, match="no images in the folder"):
+    with pytest.raises(AuthfaceError, match="no photos or videos in"):
         expand([tmp_path])
     assert expand([tmp_path / "gone.jpg"]) == [Input(tmp_path / "gone.jpg", Path("gone.jpg"))]
 

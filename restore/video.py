@@ -1,0 +1,230 @@
+"""One video: its frames as a stream through finding, following, restoring and pasting back; its line in the log.
+
+Decoding runs ahead of the model and encoding behind it. The result has its final name when it is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from authface.deep import Pixels, to_8_bits
+from authface.errors import ImageError, one_line
+from authface.files import replacing
+from authface.restore.ahead import ahead, behind
+from authface.restore.background import check_size
+from authface.restore.clip import Clip, ClipWriter, Shot
+from authface.restore.finder import FaceFinder
+from authface.restore.follow import FaceFollower, Follower, WholeFollower
+from authface.restore.inputs import Job
+from authface.restore.log import Line, now
+from authface.restore.photo import PhotoResult, Search
+from authface.restore.session import Session
+from authface.restore.spent import part
+
+if TYPE_CHECKING:
+    from authface.restore.clip import AnyPacket
+
+VERSION = 1
+"""Raised when the same settings and weights give another video."""
+MOST_WAITING = 24
+"""Frames that wait, as decoded, for what comes after them: of 8 bits and 4K they take 0.3 GB."""
+GROUP_PIXELS = 12_000_000
+"""Frames are restored together until their faces fill a batch, or they have so many pixels."""
+
+
+@dataclass
+class Piece:
+    """A frame with its faces cut out, and the packets that came before it."""
+
+    shot: Shot
+    search: Search
+    rgb: Pixels | None
+    """Its upright pixels; None where it has no face to restore."""
+    packets: list[AnyPacket]
+
+
+@dataclass
+class Counts:
+    """What became of the frames so far."""
+
+    frames: int = 0
+    faces: int = 0
+    changed: bool = False
+    """A pixel of any frame."""
+    identities: list[float] = field(default_factory=list)
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a video. Raises ImageError (`unreadable`, `not_a_file`)."""
+    try:
+        if path.exists() and not path.is_file():
+            raise ImageError("not_a_file", "not a regular file")
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or type(error).__name__) from error
+
+
+def fingerprint(session: Session) -> str:
+    """Digest of all that a video's result depends on, besides the video."""
+    settings = session.settings
+    return hashlib.sha256(f"{VERSION} {session.fingerprint} {settings.smooth} {settings.crf}".encode()).hexdigest()
+
+
+def restore_video(job: Job, content: str, session: Session) -> Line:
+    """Restore the faces of a video whose bytes hash to `content`, and write it; the line for the log.
+
+    Where no pixel of it changed, the result is the input, byte for byte, if its container stays. Raises ImageError
+    for what is no video, AuthfaceError where the disk or the model refuses.
+    """
+    start = time.monotonic()
+    counts, scale = Counts(), session.settings.upscale
+    with Clip(job.source) as clip, replacing(job.target) as temporary:
+        check_size(*clip.size, scale)
+        follower = _follower(session, content)
+        with (
+            ClipWriter(temporary, job.target.suffix, clip, scale, session.settings.crf) as writer,
+            session.console.progress(f"restore {one_line(job.source.name, 40)}", clip.frames, "frames") as tick,
+            behind() as write,
+            closing(ahead(_groups(clip, follower, session.settings.batch), lambda _: False)) as groups,
+        ):
+            for group in groups:
+                results = session.restore([(piece.rgb, piece.search) for piece in group if piece.rgb is not None])
+                write(partial(_write, writer, group, results, scale, session, counts, tick))
+        if not counts.frames:
+            raise ImageError("no_frames", _without_frames(clip))
+        same = not counts.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
+        if same:
+            shutil.copyfile(job.source, temporary)
+    told = _told(clip, writer, counts)
+    for text in told:
+        session.console.log(f"{one_line(job.source)}: {text}")
+    if not counts.faces:
+        session.console.log(f"{one_line(job.source)}: no face restored: {follower.left or 'no face found'}")
+    return Line(
+        target=job.name,
+        source=str(job.source.absolute()),
+        content=content,
+        fingerprint=fingerprint(session),
+        made=now(),
+        status="restored" if counts.faces else "no_face",
+        reason="" if counts.faces else "none",
+        detail="; ".join([*told, *([follower.left] if follower.left else [])]),
+        model=session.settings.model,
+        width=clip.size[0],
+        height=clip.size[1],
+        scale=scale,
+        encoding="the input, byte for byte" if same else writer.said,
+        identity=round(sum(counts.identities) / len(counts.identities), 4) if counts.identities else None,
+        frames=counts.frames,
+        faces=counts.faces,
+        followed=follower.followed,
+        seconds=round(time.monotonic() - start, 3),
+    )
+
+
+def _follower(session: Session, content: str) -> Follower:
+    size, seed, finder = session.restorer.size, session.request.seed, session.finder
+    if isinstance(finder, FaceFinder):
+        return FaceFollower(finder, size, session.settings.smooth, content, seed)
+    return WholeFollower(size, content, seed)
+
+
+def _groups(clip: Clip, follower: Follower, batch: int) -> Iterator[list[Piece]]:
+    """Frames whose faces are restored together."""
+    group: list[Piece] = []
+    for piece in _pieces(clip, follower):
+        group.append(piece)
+        faces = sum(len(piece.search.found) for piece in group)
+        pixels = sum(piece.shot.frame.width * piece.shot.frame.height for piece in group)
+        if faces >= batch or pixels >= GROUP_PIXELS:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _pieces(clip: Clip, follower: Follower) -> Iterator[Piece]:
+    """Each frame with its faces, once the frames were seen that its window reaches to."""
+    waiting: deque[tuple[Shot, list[AnyPacket]]] = deque()
+    packets: list[AnyPacket] = []
+    for item in clip.read():
+        if not isinstance(item, Shot):
+            packets.append(item)
+            continue
+        if (item.frame.width, item.frame.height) != clip.size:
+            raise ImageError("frame_size", f"frames of {clip.size} px become {item.frame.width} x {item.frame.height}")
+        with part("read"):
+            rgb = to_8_bits(item.pixels())
+        follower.see(rgb, item.time)
+        waiting.append((item, packets))
+        packets = []
+        while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MOST_WAITING):
+            yield _piece(*waiting.popleft(), follower)
+    while waiting:
+        shot, own = waiting.popleft()
+        yield _piece(shot, own if waiting else own + packets, follower)
+
+
+def _piece(shot: Shot, packets: list[AnyPacket], follower: Follower) -> Piece:
+    with part("read"):
+        rgb = shot.pixels()
+    search = follower.faces(to_8_bits(rgb), shot.time)
+    return Piece(shot, search, rgb if search.found else None, packets)
+
+
+def _write(
+    writer: ClipWriter,
+    group: Sequence[Piece],
+    results: Iterator[PhotoResult],
+    scale: int,
+    session: Session,
+    counts: Counts,
+    tick: Callable[..., None],
+) -> None:
+    """Put the faces of some frames back, and write each frame with what came before it."""
+    for piece in group:
+        for packet in piece.packets:
+            writer.copy(packet)
+        pixels = None
+        if piece.rgb is not None:
+            result = next(results)
+            counts.faces += result.restored
+            counts.identities += [
+                face.identity for face in result.faces if face.status == "restored" and face.identity is not None
+            ]
+            if result.rgb.shape != piece.rgb.shape or (result.rgb != piece.rgb).any():
+                pixels, counts.changed = result.rgb, True
+        elif scale > 1:
+            pixels = session.upscaler(piece.shot.pixels(), scale)
+        with part("encode"):
+            writer.write(piece.shot, pixels)
+        counts.frames += 1
+        tick()
+
+
+def _without_frames(clip: Clip) -> str:
+    return "no frame could be decoded: " + (f"{clip.damaged} packets are damaged" if clip.damaged else "it is empty")
+
+
+def _told(clip: Clip, writer: ClipWriter, counts: Counts) -> list[str]:
+    """What the result lacks of its input, a line each."""
+    told = list(writer.lost)
+    if clip.damaged:
+        told.append(f"{clip.damaged} damaged packets are passed over")
+    if clip.frames is not None and counts.frames < clip.frames:
+        told.append(f"{counts.frames} frames could be decoded of the {clip.frames} that the file names")
+    if clip.dropped:
+        told.append(f"streams of {' and '.join(clip.dropped)} are not kept")
+    if clip.deep and not writer.deep:
+        told.append("has more than 8 bits a channel, the result has 8")
+    return told
