@@ -53,6 +53,12 @@ class Shot:
         """Quarter turns anticlockwise after which the frame stands upright."""
         return round(self.frame.rotation / 90) % 4
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright frame, pixels."""
+        stored = (self.frame.width, self.frame.height)
+        return stored[::-1] if self.turns % 2 else stored
+
     def pixels(self) -> Pixels:
         """(h, w, 3) RGB, upright, of 16 bits where the video has more than 8."""
         rgb = self.frame.to_ndarray(format="rgb48le" if self.deep else "rgb24", interpolation=_exact())
@@ -178,6 +184,19 @@ def _read_errors() -> Iterator[None]:
         raise ImageError("unreadable", f"no video that can be read: {one_line(error.strerror, 100)}") from error
 
 
+@contextmanager
+def _write_errors() -> Iterator[None]:
+    """Raise what the encoder or the container refuses as an ImageError; what the disk refuses stays as it is."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise ImageError("encoding", f"the result cannot be written: {one_line(error.strerror, 100)}") from error
+
+
 class ClipWriter:
     """The result, written while frames come; a context. `scale` is how many times larger its frames are.
 
@@ -246,9 +265,10 @@ class ClipWriter:
 
     def write(self, shot: Shot, pixels: Pixels | None) -> None:
         """Add a frame: as it is, or with upright (h, w, 3) RGB in the place of its picture."""
-        if not self._started:
-            self._start(shot.frame)
-        self.container.mux(self._video.encode(shot.with_pixels(pixels, self.format)))
+        with _write_errors():
+            if not self._started:
+                self._start(shot.frame)
+            self.container.mux(self._video.encode(shot.with_pixels(pixels, self.format)))
 
     def _start(self, first: VideoFrame) -> None:
         """Take over the first frame's colours and turn, which later ones share, and what came before it."""
@@ -268,7 +288,8 @@ class ClipWriter:
             self._waiting.append(packet)
         elif (stream := self._others.get(packet.stream.index)) is not None:
             packet.stream = stream
-            self.container.mux(packet)
+            with _write_errors():
+                self.container.mux(packet)
 
     def __enter__(self) -> Self:
         return self
@@ -276,12 +297,11 @@ class ClipWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        import av
-
         try:
-            if kind is None and self._started:
-                self.container.mux(self._video.encode())
-            self.container.close()
-        except av.error.FFmpegError:
+            with _write_errors():
+                if kind is None and self._started:
+                    self.container.mux(self._video.encode())
+                self.container.close()
+        except (ImageError, OSError):
             if kind is None:
                 raise

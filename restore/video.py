@@ -58,6 +58,8 @@ class Counts:
 
     frames: int = 0
     faces: int = 0
+    size: tuple[int, int] = (0, 0)
+    """Of the upright frames."""
     changed: bool = False
     """A pixel of any frame."""
     identities: list[float] = field(default_factory=list)
@@ -117,11 +119,10 @@ def restore_video(job: Job, content: str, session: Session) -> Line:
         fingerprint=fingerprint(session),
         made=now(),
         status="restored" if counts.faces else "no_face",
-        reason="" if counts.faces else "none",
         detail="; ".join([*told, *([follower.left] if follower.left else [])]),
         model=session.settings.model,
-        width=clip.size[0],
-        height=clip.size[1],
+        width=counts.size[0],
+        height=counts.size[1],
         scale=scale,
         encoding="the input, byte for byte" if same else writer.said,
         identity=round(sum(counts.identities) / len(counts.identities), 4) if counts.identities else None,
@@ -162,7 +163,10 @@ def _pieces(clip: Clip, follower: Follower) -> Iterator[Piece]:
             packets.append(item)
             continue
         if (item.frame.width, item.frame.height) != clip.size:
-            raise ImageError("frame_size", f"frames of {clip.size} px become {item.frame.width} x {item.frame.height}")
+            later = f"{item.frame.width} x {item.frame.height}"
+            raise ImageError(
+                "frame_size", f"frames of {clip.size[0]} x {clip.size[1]} px become {later} at {item.time:.1f} s"
+            )
         with part("read"):
             rgb = to_8_bits(item.pixels())
         follower.see(rgb, item.time)
@@ -208,7 +212,7 @@ def _write(
             pixels = session.upscaler(piece.shot.pixels(), scale)
         with part("encode"):
             writer.write(piece.shot, pixels)
-        counts.frames += 1
+        counts.frames, counts.size = counts.frames + 1, piece.shot.size
         tick()
 
 
