@@ -92,7 +92,7 @@ def _long(param: Any) -> str:
 
 
 def _metavar(param: Any) -> str:
-    name = (param.metavar or param.name.upper()).strip("[]")
+    name = (param.metavar or param.name.upper()).replace("[", "").replace("]", "")
     return name if param.required else f"[{name}]"
 
 
@@ -256,7 +256,7 @@ def _signature(owner: str, method: ast.FunctionDef) -> str:
         return f"{method.name}: {ast.unparse(method.returns) if method.returns else 'Any'}"
     arguments = ast.unparse(method.args).removeprefix("self, ").removeprefix("self")
     if method.name == "__init__":
-        return f"{owner}({arguments})"
+        return f"{owner}(\n    {', '.join(arguments.split(', ')[:3])},\n    {', '.join(arguments.split(', ')[3:])}\n)"
     return f"{method.name}({arguments}) -> {ast.unparse(method.returns) if method.returns else 'None'}"
 
 
