@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -44,8 +45,9 @@ _TRANSFORMERS = {
 def quiet() -> None:
     """Switch off the libraries' own bars for loading and saving: the console has its own.
 
-    And tell diffusers, before its models are imported, that bitsandbytes is not there: it imports it whole where it is
-    installed, torch's compiler with it, for quantized models, which no family here is.
+    And tell bitsandbytes not to complain of a kernel that nothing here asks for, and diffusers, before its models are
+    imported, that bitsandbytes is not there: it imports it whole where it is installed, torch's compiler with it, for
+    quantized models, which no family here is.
     """
     from diffusers.utils import import_utils
     from diffusers.utils import logging as diffusers_logging
@@ -53,6 +55,7 @@ def quiet() -> None:
 
     if hasattr(import_utils, "_bitsandbytes_available"):
         import_utils._bitsandbytes_available = False
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 

@@ -42,7 +42,7 @@ class Status:
     """Content key of the exported dataset; empty where there is none."""
     trainings: list[str] = field(default_factory=list)
     next: str = ""
-    """The command that comes next."""
+    """The command that comes next, or what stands in its way."""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -141,6 +141,10 @@ def _next(photoset: PhotoSet, said: Status) -> str:
             continue
         if table is None or table.missing or table.outdated:
             return f"authface {_STEPS[name]} {here}"
+        if table.counts and not table.counts.get("kept"):
+            return (
+                f"nothing is kept in {name}: {here}/reports/curate.html says why, then authface {_STEPS[name]} {here}"
+            )
     if not (tags := [table for table in said.tables if table.name.startswith("tags/")]):
         return f"authface annotate tags {here} --with measured"
     if behind := next((table for table in tags if table.missing or table.outdated), None):
