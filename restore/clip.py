@@ -124,8 +124,14 @@ class Clip:
 
     @property
     def frames(self) -> int | None:
-        """How many it says it holds; None: it does not say."""
-        return self.video.frames or None
+        """How many it says it holds; None: it does not say, or by a rule of thumb."""
+        exact = "mp4" in self.container.format.name
+        return self.video.frames or None if exact else None
+
+    @property
+    def expected(self) -> int | None:
+        """About how many it holds; None: unknown."""
+        return self.frames or round((self.container.duration or 0) / 1_000_000 * self.rate) or None
 
     @property
     def deep(self) -> bool:

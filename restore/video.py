@@ -95,7 +95,7 @@ def restore_video(job: Job, content: str, session: Session) -> Line:
         follower = _follower(session, content)
         with (
             ClipWriter(temporary, job.target.suffix, clip, scale, session.settings.crf) as writer,
-            session.console.progress(f"restore {one_line(job.source.name, 40)}", clip.frames, "frames") as tick,
+            session.console.progress(f"restore {one_line(job.source.name, 40)}", clip.expected, "frames") as tick,
             behind() as write,
             closing(ahead(_groups(clip, follower, session.settings.batch), lambda _: False)) as groups,
         ):
@@ -217,7 +217,9 @@ def _write(
 
 
 def _without_frames(clip: Clip) -> str:
-    return "no frame could be decoded: " + (f"{clip.damaged} packets are damaged" if clip.damaged else "it is empty")
+    return "no frame could be decoded: " + (
+        f"{clip.damaged} packets are damaged" if clip.damaged else "it ends before the first"
+    )
 
 
 def _told(clip: Clip, writer: ClipWriter, counts: Counts) -> list[str]:
