@@ -47,22 +47,28 @@ def to_rgb(signed: torch.Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def encode(vae: AutoencoderKL | AutoencoderTiny, signed: torch.Tensor) -> torch.Tensor:
+def encode(
+    vae: AutoencoderKL | AutoencoderTiny, signed: torch.Tensor, device: torch.device | None = None
+) -> torch.Tensor:
     """Images (n, 3, h, w) in -1..1 -> latents (n, 4, h/8, w/8) in the U-Net's scale, float32.
 
-    The posterior's mean: SDXL's posterior is so narrow that a sample of it differs in the noise only.
+    The posterior's mean: SDXL's posterior is so narrow that a sample of it differs in the noise only. `device` is
+    where the VAE runs, if its weights wait elsewhere.
     """
-    posterior = vae.encode(signed.to(vae.device, vae.dtype))
+    posterior = vae.encode(signed.to(device or vae.device, vae.dtype))
     latents = posterior.latent_dist.mode() if hasattr(posterior, "latent_dist") else posterior.latents
     mean, factor = _normalisation(vae, latents)
     scaled: torch.Tensor = (latents.float() - mean) * factor
     return scaled
 
 
-def decode(vae: AutoencoderKL | AutoencoderTiny, latents: torch.Tensor) -> torch.Tensor:
+def decode(
+    vae: AutoencoderKL | AutoencoderTiny, latents: torch.Tensor, device: torch.device | None = None
+) -> torch.Tensor:
     """The inverse of `encode`: latents in the U-Net's scale -> images (n, 3, h, w), about -1..1, float32."""
+    latents = latents.to(device or vae.device)
     mean, factor = _normalisation(vae, latents)
-    raw = latents.to(vae.device).float() / factor + mean
+    raw = latents.float() / factor + mean
     image: torch.Tensor = vae.decode(raw.to(vae.dtype)).sample
     return image.float()
 
@@ -74,8 +80,8 @@ def _normalisation(vae: AutoencoderKL | AutoencoderTiny, like: torch.Tensor) -> 
     mean, std = (vae.config.get(name) for name in ("latents_mean", "latents_std"))
     if mean is None or std is None:
         return 0.0, vae.config.scaling_factor
-    means = torch.tensor(mean, device=vae.device).view(1, -1, 1, 1)
-    return means, vae.config.scaling_factor / torch.tensor(std, device=vae.device).view(1, -1, 1, 1)
+    means = torch.tensor(mean, device=like.device).view(1, -1, 1, 1)
+    return means, vae.config.scaling_factor / torch.tensor(std, device=like.device).view(1, -1, 1, 1)
 
 
 def tokenize(parts: Parts, prompts: Sequence[str]) -> torch.Tensor:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from authface.restore.finder import Finder
     from authface.restore.photo import Search
     from authface.restore.picture import Image, Picture
+    from authface.restore.placement import Placement
     from authface.restore.restored import Restored
     from authface.restore.restorer import Loaded, Weights
     from authface.restore.restorer import Restorer as FaceModel
@@ -58,16 +59,17 @@ class _Shared:
     """What restorers of one model share: its weights, and a lock, since it restores one photo at a time."""
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple[str, str, str], Loaded] = {}
+        self.loaded: dict[tuple[str, Placement], Loaded] = {}
         self.lock = threading.RLock()
 
     def restorer(self, weights: Weights, settings: RestoreSettings, device: str) -> FaceModel:
         """The model for these settings, its weights loaded if nobody has yet."""
+        from authface.restore.placement import placement_of
         from authface.restore.restorer import Loaded
 
-        key = (weights.digest, settings.dtype, device)
+        key = (weights.digest, placement_of(settings, device))
         if key not in self.loaded:
-            self.loaded[key] = Loaded(weights, settings.dtype, device)
+            self.loaded[key] = Loaded(weights, key[1])
         return self.loaded[key].restorer(settings)
 
 
@@ -120,7 +122,10 @@ class Restorer:
         return Session(request, _Notices(), self._shared.restorer)
 
     def with_settings(self, **changed: Any) -> Restorer:
-        """A Restorer with other settings that shares this one's weights, unless `model` or `dtype` change."""
+        """A Restorer with other settings that shares this one's weights, unless the model or how it runs changes.
+
+        That is `model`, `dtype`, `tiling`, `offload`, `compile`.
+        """
         other = Restorer.__new__(Restorer)
         chosen = Recipe("with_settings()").section(
             "restore", RestoreSettings, {**self.settings.model_dump(), **changed}

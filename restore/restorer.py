@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from authface.models import BASE, BUILTIN, ModelSource, fetch, load, pick_device, resolve
+from authface.models import BASE, BUILTIN, ModelSource, fetch, load, resolve
+from authface.restore.placement import Placement, placement_of
 from authface.restore.presets import FILE
 from authface.restore.settings import RestoreSettings
 
@@ -89,26 +90,28 @@ def find_weights(name: str) -> Weights:
 
 def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str) -> Restorer:
     """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
-    return Loaded(weights, settings.dtype, device_name).restorer(settings)
+    return Loaded(weights, placement_of(settings, device_name)).restorer(settings)
 
 
 class Loaded:
-    """A model's weights in memory, for restorers of any settings but `model` and `dtype`.
+    """A model's weights in memory, for restorers of any settings but `model` and those of the placement.
 
     The text encoders say what a preset's prompts mean once, on the CPU, and are freed: two thirds of a billion
     parameters.
     """
 
-    def __init__(self, weights: Weights, dtype: str, device_name: str) -> None:
-        self.weights, self.dtype = weights, dtype
-        self.device = pick_device(device_name)
+    def __init__(self, weights: Weights, placement: Placement) -> None:
+        self.weights, self.placement = weights, placement
         self._texts: dict[tuple[str, str], TextEmbedding] = {}
 
     @cached_property
     def parts(self) -> Parts:
         """The modules that denoise."""
-        precision = pick_dtype(self.dtype, self.device)
-        return load(self.weights.source, ("unet", "controlnet", "vae", "scheduler"), self.device, precision)
+        place = self.placement
+        precision = pick_dtype(place.dtype, place.device)
+        parts = load(self.weights.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
+        place.apply(parts)
+        return parts
 
     def text(self, prompt: str, negative: str) -> TextEmbedding:
         """What the encoders say of the two prompts."""
@@ -132,7 +135,8 @@ class Loaded:
         parts = self.parts
         factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
         size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
-        return DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity)
+        sampling = sampling_of(preset, settings.batch)
+        return DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any
 
-from authface.errors import AuthfaceError, UsageError
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.restore.colour import wavelet_fix
 from authface.restore.sampling import Sampling, begin, make_scheduler
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.models import Parts
+    from authface.restore.placement import Placement
     from authface.sdxl import TextEmbedding
 
 
@@ -59,9 +60,13 @@ class DiffusionRestorer:
     overflows in float16, are of float32. Raises UsageError where `size` does not fit the latent grid.
     """
 
-    def __init__(self, parts: Parts, text: TextEmbedding, sampling: Sampling, size: int, fidelity: float = 0.5) -> None:
+    def __init__(
+        self, parts: Parts, text: TextEmbedding, sampling: Sampling, size: int, fidelity: float, placement: Placement
+    ) -> None:
         import torch
 
+        self.placement = placement
+        self._given = torch.nn.Identity()  # one for all: compiled code knows it again
         self.unet, self.controlnet, self.vae = parts.unet, parts.controlnet, parts.vae
         self.schedule = parts.scheduler.config
         self.text, self.sampling, self.fidelity = text, sampling, fidelity
@@ -98,8 +103,13 @@ class DiffusionRestorer:
                 done = [self._batch(crops[i : i + step], seeds[i : i + step], sampling) for i in starts]
         except torch.OutOfMemoryError as error:
             raise AuthfaceError(
-                f"{step} faces of {self.size} px at a time do not fit into memory: -O restore.batch={max(1, step // 2)}"
+                f"{step} faces of {self.size} px at a time do not fit into memory: -O restore."
+                + (f"batch={step // 2}" if step > 1 else "offload=sequential")
             ) from error
+        except RuntimeError as error:
+            if self.placement.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise AuthfaceError(f"torch.compile: {one_line(error, 200)}; -O restore.compile=false") from error
+            raise
         return np.concatenate(done)
 
     def _batch(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.uint8]:
@@ -108,7 +118,7 @@ class DiffusionRestorer:
 
         from authface.sdxl import to_unit
 
-        image = to_unit(np.ascontiguousarray(crops)).to(self.unet.device)
+        image = to_unit(np.ascontiguousarray(crops)).to(self.placement.device)
         generators = self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         photo = self._encoded(image) if sampling.needs_photo else None
         samples = [self._sample(image, photo, generators, sampling) for _ in range(sampling.samples)]
@@ -133,7 +143,8 @@ class DiffusionRestorer:
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
         # One at a time: the decoder takes more memory than all the rest.
-        pixels = np.concatenate([to_rgb(decode(self.vae, latent[None])) for latent in latents])
+        with self.placement.here(self.vae):
+            pixels = np.concatenate([to_rgb(decode(self.vae, one[None], self.placement.device)) for one in latents])
         moved = (latents - (latents if photo is None else photo)).square().mean((1, 2, 3))
         return pixels, moved.detach().cpu().numpy()
 
@@ -155,7 +166,10 @@ class DiffusionRestorer:
         else:
             latents = scheduler.add_noise(photo, noise, timesteps[:1].repeat(len(image)))
         rows = [0, 1] if sampling.guidance > 1 else [0]
-        with self._condition(image.to(self.unet.dtype), rows) as condition:
+        with (
+            self.placement.here(self.unet, self.controlnet),
+            self._condition(image.to(self.unet.dtype), rows) as condition,
+        ):
             for t in timesteps:
                 noisy = scheduler.scale_model_input(latents, t).to(self.unet.dtype).repeat(len(rows), 1, 1, 1)
                 predicted = self._predict(noisy, t, condition, sampling).float().chunk(len(rows))
@@ -171,7 +185,8 @@ class DiffusionRestorer:
 
         from authface.sdxl import encode
 
-        return torch.cat([encode(self.vae, one[None] * 2 - 1) for one in image])
+        with self.placement.here(self.vae):
+            return torch.cat([encode(self.vae, one[None] * 2 - 1, self.placement.device) for one in image])
 
     @contextmanager
     def _condition(self, image: torch.Tensor, rows: list[int]) -> Iterator[Condition]:
@@ -180,7 +195,6 @@ class DiffusionRestorer:
         Within the block the ControlNet takes the embedding of its images in their place: it is the same in every step
         and every row, and a third of a step's time.
         """
-        import torch
 
         from authface.sdxl import time_ids
 
@@ -190,7 +204,7 @@ class DiffusionRestorer:
         )
         embedding = self.controlnet.controlnet_cond_embedding
         embedded = embedding(image).repeat(len(rows), 1, 1, 1)
-        self.controlnet.controlnet_cond_embedding = torch.nn.Identity()
+        self.controlnet.controlnet_cond_embedding = self._given
         try:
             yield Condition(embedded, states, pooled, time_ids(self.size, count, image))
         finally:

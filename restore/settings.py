@@ -8,6 +8,8 @@ from authface.recipe import Settings
 from authface.restore.choice import face_rule
 from authface.restore.presets import PresetName, Scheduler
 
+Offload = Literal["none", "model", "sequential"]
+
 
 class RestoreSettings(Settings):
     """Which faces of a photo are restored, with which model, and how the result is written."""
@@ -38,6 +40,13 @@ class RestoreSettings(Settings):
     """Of the U-Net and the ControlNet; auto is float16 on CUDA, float32 elsewhere. The VAE runs in float32."""
     batch: int = Field(4, ge=1, le=256)
     """Faces the model sees at a time; results do not depend on it."""
+    tiling: int | None = Field(None, ge=128, le=2048, multiple_of=64)
+    """Side of the tiles, pixels, in which the VAE encodes and decodes larger crops; None takes them whole."""
+    offload: Offload = "none"
+    """Which weights wait on the CPU while a GPU does not need them: `model` the VAE's while the U-Net and ControlNet
+    work and theirs while it does, `sequential` those of each layer."""
+    compile: bool = False
+    """Compile U-Net and ControlNet with torch.compile: a minute or more at the start, faster steps after."""
     colour: Literal["wavelet", "adain", "none"] = "wavelet"
     """How a restored face takes the colours of its input."""
     min_score: float = Field(0.9, ge=0, le=1)

@@ -7,11 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
@@ -96,18 +98,36 @@ def test_begun_from_the_photo_it_is_the_stock_image_to_image_pipeline(
     assert levels_apart(given, np.rint(expected * 255).astype(int)) <= 1
 
 
+@pytest.fixture(scope="module")
+def released(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The family as the authors lay theirs out: a folder a part and no index, their key of the ControlNet's config,
+    text encoders as transformers 4 saved them."""
+    folder = tmp_path_factory.mktemp("released")
+    shutil.copytree(family, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("model_index.json"))
+    config = folder / "controlnet" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"use_pre_img_encoder": False}))
+    for part in ("text_encoder", "text_encoder_2"):
+        file = folder / part / "model.safetensors"
+        old = {name if name.startswith("text_") else f"text_model.{name}": v for name, v in load_file(file).items()}
+        save_file(old, file, {"format": "pt"})
+    return folder
+
+
 def test_the_official_preset_is_one_stream_of_noise(
-    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray
+    make: Callable[..., restorer.Restorer], released: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """50 steps of DDPM at guidance 8 from one generator of seed 123 over all the faces, in batches of 6."""
-    from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
+    from diffusers import StableDiffusionXLControlNetPipeline
 
+    from authface.models import load, resolve
     from authface.restore.presets import PRESETS
 
     official = PRESETS["official"]
-    pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(
-        family, controlnet=ControlNetModel.from_pretrained(family / "controlnet"), add_watermarker=False
-    )
+    parts = load(resolve(str(released)), restorer.PARTS, "cpu", torch.float32)
+    modules = {name: getattr(parts, name) for name in restorer.PARTS}
+    pipeline = StableDiffusionXLControlNetPipeline(
+        **modules, force_zeros_for_empty_prompt=False, add_watermarker=False
+    )  # fmt: skip
     pipeline.set_progress_bar_config(disable=True)
     faces = np.concatenate([crops, crops[::-1], crops[:1]])
     generator, expected = torch.Generator().manual_seed(123), []
@@ -116,11 +136,24 @@ def test_the_official_preset_is_one_stream_of_noise(
             pipeline(
                 prompt=[official.prompt] * len(some), negative_prompt=[official.negative_prompt] * len(some),
                 image=torch.from_numpy(some).permute(0, 3, 1, 2).float() / 255, num_inference_steps=50,
-                guidance_scale=8.0, generator=generator, height=64, width=64, output_type="np",
+                guidance_scale=8.0, generator=generator, height=64, width=64, output_type="latent",
             ).images
         )  # fmt: skip
-    given = make(preset="official", steps=None).restore(faces, list(range(7)))
-    assert levels_apart(given, np.rint(np.concatenate(expected) * 255).astype(int)) <= 1
+    latents: list[torch.Tensor] = []
+    denoise = sampler.DiffusionRestorer._denoise
+
+    def kept(*given: Any) -> torch.Tensor:
+        latents.append(denoise(*given))
+        return latents[-1]
+
+    monkeypatch.setattr(sampler.DiffusionRestorer, "_denoise", kept)
+    given = make(released, preset="official", steps=None).restore(faces, list(range(7)))
+    assert [len(some) for some in latents] == [6, 1]
+    assert (torch.cat(latents) - torch.cat(expected)).abs().max() <= 1e-4
+    with torch.inference_mode():
+        pixels = [pipeline.vae.decode(some / pipeline.vae.config.scaling_factor).sample for some in expected]
+    stock = pipeline.image_processor.postprocess(torch.cat(pixels), output_type="np")
+    assert levels_apart(given, np.rint(stock * 255).astype(int)) <= 1
 
 
 def test_the_condition_is_embedded_once(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:

@@ -1,0 +1,96 @@
+"""Where a model's weights lie and how its networks run: tiles, weights that wait on the CPU, compiled code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import UsageError
+from authface.models import pick_device
+from authface.restore.settings import Offload, RestoreSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from authface.models import Parts
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What restorers of one model in memory have in common, besides the weights; the fields are those of settings."""
+
+    device: torch.device
+    """Where the networks run."""
+    dtype: str = "auto"
+    tiling: int | None = None
+    offload: Offload = "none"
+    compile: bool = False
+
+    @property
+    def home(self) -> torch.device | str:
+        """Where the weights are loaded to."""
+        return self.device if self.offload == "none" else "cpu"
+
+    def apply(self, parts: Parts) -> None:
+        """Make the U-Net, ControlNet and VAE of `parts`, which are at `home`, run so. Raises UsageError."""
+        if self.tiling is not None:
+            tile(parts.vae, self.tiling)
+        if self.offload == "sequential":
+            from accelerate import cpu_offload
+
+            for network in (parts.controlnet, parts.unet, parts.vae):
+                cpu_offload(network, self.device)
+        if self.compile:
+            import torch
+
+            for network in (parts.controlnet, parts.unet):
+                # Not the module's call: hooks, such as that of progress, are none of the compiler's business.
+                network.forward = torch.compile(network.forward, backend=COMPILER)
+
+    @contextmanager
+    def here(self, *networks: torch.nn.Module) -> Iterator[None]:
+        """Within the block the networks are on the device; where they are offloaded by model they wait elsewhere."""
+        if self.offload != "model":
+            yield
+            return
+        try:
+            for network in networks:
+                network.to(self.device)
+            yield
+        finally:
+            for network in networks:
+                network.to("cpu")
+
+
+def placement_of(settings: RestoreSettings, device_name: str) -> Placement:
+    """The placement that the settings and ``--device`` name. Raises UsageError where they do not go together."""
+    device = pick_device(device_name)
+    if settings.offload != "none":
+        if device.type == "cpu":
+            raise UsageError(
+                f"restore.offload={settings.offload} keeps weights off a GPU, and this runs on the CPU: "
+                "leave it out, or --device cuda"
+            )
+        if settings.compile:
+            raise UsageError(f"restore.compile and restore.offload={settings.offload} do not go together: choose one")
+    return Placement(device, settings.dtype, settings.tiling, settings.offload, settings.compile)
+
+
+def tile(vae: Any, side: int) -> None:
+    """Let a VAE encode and decode what is larger than `side` pixels in tiles of that side, blended where they overlap.
+
+    Raises UsageError for one that cannot.
+    """
+    if type(vae).__name__ == "AutoencoderTiny" and vae.config.latent_channels != 4:
+        raise UsageError(
+            f"restore.tiling={side}: diffusers tiles an AutoencoderTiny of 4 latent channels, this one has "
+            f"{vae.config.latent_channels}: leave it out"
+        )
+    vae.enable_tiling()
+    vae.tile_sample_min_size = side
+    vae.tile_latent_min_size = side // 2 ** (len(vae.config.block_out_channels) - 1)
