@@ -146,7 +146,11 @@ def plan(number: int, ground: Ground) -> list[Step]:
     steps.append(_prior_step("prior", ground))
     for cell in CELLS[number]:
         steps += _cell_steps(cell, ground, test, str(prior) if cell.face_prior else ground.base)
-    return steps
+    measured = tuple(f"{cell.name} measure" for cell in CELLS[number])
+    return [
+        *steps,
+        Step(f"compare {number}", _measure(CELLS[number], ground, test, compared(number, ground.folder)), measured),
+    ]
 
 
 def _prior_step(name: str, ground: Ground, *own: str) -> Step:
@@ -176,15 +180,26 @@ def _cell_steps(cell: Cell, ground: Ground, test: Path, prior: str) -> list[Step
     own += [f"train.controlnet.facial.{name}={value}" for name, value in cell.facial.items()]
     train = ground.training("controlnet", *own)
     restore = ("restore", str(test / "degraded"), "--aligned", "--model", str(model), "-o", str(outputs))
-    sets = ("--truth", str(test / "clean"), "--inputs", str(test / "degraded"), "--outputs", f"{cell.name}={outputs}")
-    measure = ("evaluate", "restoration", *sets, "-o", str(home / "report"))
     trained, restored = f"{cell.name} train", f"{cell.name} restore"
     made = () if ground.test is not None else ("test",)
     return [
         Step(trained, train, ("prior",) if cell.face_prior else ()),
         Step(restored, ground.words("restore", restore, "restore.report=false"), (trained, *made)),
-        Step(f"{cell.name} measure", ground.words("evaluate.restoration", measure), (restored, *made)),
+        Step(f"{cell.name} measure", _measure([cell], ground, test, home / "report"), (restored, *made)),
     ]
+
+
+def _measure(cells: Sequence[Cell], ground: Ground, test: Path, report: Path) -> tuple[str, ...]:
+    """The cells' outputs in one report; what one report measured another reads."""
+    words = ["evaluate", "restoration", "--truth", str(test / "clean"), "--inputs", str(test / "degraded")]
+    words += [word for cell in cells for word in ("--outputs", f"{cell.name}={ground.folder / cell.name / 'outputs'}")]
+    cache = f"evaluate.restoration.cache={ground.folder / 'values'}"
+    return ground.words("evaluate.restoration", [*words, "-o", str(report)], cache)
+
+
+def compared(number: int, folder: Path) -> Path:
+    """The folder of the report on all cells of a table, with their differences face by face."""
+    return folder / f"compare{number}"
 
 
 def fingerprints(steps: Sequence[Step]) -> dict[str, str]:

@@ -72,7 +72,7 @@ def sheet(paths: Sequence[Path], columns: int) -> NDArray[np.uint8]:
     first = sample_rgb(paths[0])
     side = min(len(first), SIDE)
     rows = -(-len(paths) // columns)
-    made = np.full((rows * side, min(columns, len(paths)) * side, 3), 255, np.uint8)
+    made = np.full((rows * side, columns * side, 3), 255, np.uint8)
     for place, path in enumerate(paths):
         y, x = side * (place // columns), side * (place % columns)
         made[y : y + side, x : x + side] = cv2.resize(sample_rgb(path), (side, side), interpolation=cv2.INTER_AREA)
@@ -108,8 +108,10 @@ def write(report: PriorReport, folder: Path) -> Path:
 
 
 def _sections(report: PriorReport, picture: NDArray[np.uint8]) -> Iterator[Section]:
-    missing = "\n\n".join(report.unmeasured.values())
-    yield Section("Figures", missing, table=figures_table(report))
+    yield Section("Figures", "", table=figures_table(report))
+    if report.unmeasured:
+        missing = [[name, why.partition(" is not measured: ")[2] or why] for name, why in report.unmeasured.items()]
+        yield Section("Not measured", "", table=Table(["", "why"], missing))
     shown = min(len(report.samples), COLUMNS * ROWS)
     yield Section("Samples", f"The first {shown}, in the order of the dataset's rows.", [Cell(picture, "samples")])
     if report.steering:
@@ -118,7 +120,8 @@ def _sections(report: PriorReport, picture: NDArray[np.uint8]) -> Iterator[Secti
             "What the measured annotator finds in samples of two prompts that exclude each other, begun with the same "
             "noise. 0 is a prior that does not listen. Shares have Wilson's intervals, differences Newcombe's."
         )
-        yield Section("Does it do what it is asked?", text, rows, steering_table(report))
+        yield Section("Does it do what it is asked?", text, table=steering_table(report))
+        yield Section("Opposites", "A row a prompt; a column is one noise.", rows)
     protocol = [[name, json.dumps(value, ensure_ascii=False)] for name, value in report.protocol.items()]
     yield Section("Protocol", "", table=Table(["", ""], protocol))
 

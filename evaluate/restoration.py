@@ -81,7 +81,7 @@ class Evaluation:
 
 
 def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
-    """Measure what is asked; values go into a cache in `folder`, and are read from it.
+    """Measure what is asked; values go into a cache, of `folder` or the settings, and are read from it.
 
     Raises UsageError where names do not pair or a metric cannot be asked for, AuthfaceError where nothing was measured.
     """
@@ -93,7 +93,7 @@ def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
     inputs = images_by_name(question.inputs, "inputs") if question.inputs is not None else None
     measured = hashed(pair(outputs, truth, inputs, question.limit), console)
     device = functools.cache(functools.partial(_device, question.device))
-    with Values(folder) as values:
+    with Values(settings.cache or folder) as values:
         plain = [metric for metric in metrics if metric.kind in {"pixels", "faces"}]
         measure_plain(measured, plain, settings.min_score, values, console, question.workers)
         weights = Weights(console.log)

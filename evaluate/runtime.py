@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class Runtime:
     runs: int
     faces: int
     """In a run."""
+    processor: float | None = None
+    """Median seconds a face that the processor's cores worked, on a CPU: a busy machine does not change it."""
 
 
 def seconds_of(times: list[float], faces: int) -> Seconds:
@@ -102,14 +105,21 @@ def measure(restore: Restore, settings: RuntimeSettings, device: str, console: C
         for _ in range(settings.warmup):
             timed()
         times: list[float] = []
+        work = [time.process_time()]
         memory, of = peak_memory(device, lambda: times.append(timed()))
-        times += [timed() for _ in range(settings.count - 1)]
+        work.append(time.process_time())
+        for _ in range(settings.count - 1):
+            times.append(timed())
+            work.append(time.process_time())
         with watching(device) as parts:
             whole = timed()
     parts[REST] = Part(seconds=max(0.0, whole - sum(part.seconds for part in parts.values())), calls=1)
     for part in parts.values():
         part.share = part.seconds / whole
-    return Runtime(seconds_of(times, settings.faces), first, parts, memory, of, settings.count, settings.faces)
+    each = [(after - before) / settings.faces for before, after in pairwise(work)]
+    processor = statistics.median(each) if device == "cpu" else None
+    face = seconds_of(times, settings.faces)
+    return Runtime(face, first, parts, memory, of, settings.count, settings.faces, processor)
 
 
 def noise(faces: int, size: int, seed: int) -> NDArray[np.uint8]:
@@ -187,6 +197,11 @@ def as_text(found: Runtime, how: Mapping[str, Any]) -> str:
         f"{one_line(how['model'])}, preset {how['preset']}, {how['size']} px{sampled}, on {how['device']}",
         f"{face.median:.3g} s a face, quartiles {face.low:.3g} and {face.high:.3g}, {face.least:.3g} to "
         f"{face.most:.3g} in {found.runs} runs; the first, with loading, {found.first:.3g} s",
+        *(
+            []
+            if found.processor is None
+            else [f"{found.processor:.3g} s of the processor a face, whatever else it does"]
+        ),
         "peak memory " + ("n/a" if found.memory is None else f"{found.memory:,.0f} MiB ({found.memory_of})"),
         "",
     ]

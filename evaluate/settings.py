@@ -30,6 +30,8 @@ class RestorationSettings(Settings):
     """Least confidence of the detector in the face of a truth, which is known to show one."""
     ffhq_stats: Path | None = None
     """BasicSR's statistics of FFHQ at 512 px; None looks for inception_FFHQ_512.pth beside pyiqa's weights."""
+    cache: Path | None = None
+    """Folder that keeps what was measured, for several reports to share; None takes the report's own."""
     worst: int = Field(default=20, ge=0, le=200)
     """Faces in the sheet of the worst, for each method."""
     worst_by: str = ""

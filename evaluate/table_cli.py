@@ -47,6 +47,8 @@ def tell_table(run: Run, asked: Asked) -> None:
         return run.console.result(paper_page.as_text(filled), **paper_page.as_json(filled))
     page = paper_page.write(filled, asked.out)
     told = f"{paper_page.as_text(filled)}\n\nreport: {one_line(page)}"
+    beside = grid.compared(asked.number, folder) / "restoration.html"
+    told += f"\nours face by face: {one_line(beside)}" if beside.is_file() else ""
     run.console.result(told, **paper_page.as_json(filled), report=str(page), out=str(asked.out))
 
 

@@ -160,7 +160,9 @@ def test_the_grid_is_commands_that_anyone_could_type(authface: Command, tmp_path
     )
     code, text, _ = authface(*words)
     commands = [line for line in text.splitlines() if not line.startswith("#")]
-    assert code == 0 and len(commands) == 1 + 1 + 4 * 3 and commands[0].startswith("authface evaluate synth faces -o")
+    assert (
+        code == 0 and len(commands) == 1 + 1 + 4 * 3 + 1 and commands[0].startswith("authface evaluate synth faces -o")
+    )
     assert "-O train.prior.steps=2 -O train.prior.model=models/base" in commands[1]
     trained = [command for command in commands if "train controlnet" in command]
     assert "train.controlnet.model=models/base" in trained[0] and "facial.weight=off" in trained[0]
@@ -186,8 +188,10 @@ def test_each_command_is_told_its_own_settings(tmp_path: Path) -> None:
 
     plain = told()
     changed = {name for name, digest in told("restore.steps=4").items() if digest != plain[name]}
-    assert changed == {f"{cell.name} {what}" for cell in grid.CELLS[2] for what in ("restore", "measure")}
-    assert "test" not in {n for n, d in told("train.controlnet.lr=1").items() if d != plain[n]} and len(plain) == 14
+    assert changed == {f"{cell.name} {what}" for cell in grid.CELLS[2] for what in ("restore", "measure")} | {
+        "compare 2"
+    }
+    assert "test" not in {n for n, d in told("train.controlnet.lr=1").items() if d != plain[n]} and len(plain) == 15
     whole = {name for name, digest in told("train={}").items() if digest != plain[name]}
     assert "prior" in whole and "time train" in whole, "a table above a setting holds it"
 
@@ -200,19 +204,20 @@ def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, mon
         return grid.Ground(tmp_path, Path("faces"), None, "models/base", common)
 
     first = grid.plan(2, ground())
-    assert grid.run(first, tmp_path, Console()) == 14 and grid.run(first, tmp_path, Console()) == 0
+    assert grid.run(first, tmp_path, Console()) == 15 and grid.run(first, tmp_path, Console()) == 0
     ran.clear()
     steps = [
         grid.Step(step.name, (*step.words, "--changed"), step.needs) if step.name == "constant train" else step
         for step in first
     ]
-    assert grid.run(steps, tmp_path, Console()) == 3 and ran == [
+    assert grid.run(steps, tmp_path, Console()) == 4 and ran == [
         "constant train",
         "constant restore",
         "constant measure",
+        "compare 2",
     ]
     ran.clear()
-    assert grid.run(grid.plan(4, ground()), tmp_path, Console()) == 9, "prior, test and the cell of both are there"
+    assert grid.run(grid.plan(4, ground()), tmp_path, Console()) == 10, "prior, test and the cell of both are there"
 
 
 def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
@@ -254,7 +259,7 @@ def test_a_grid_of_one_cell_from_training_to_table(
     assert held["means"]["time"]["psnr"]["mean"] == rows[1]["values"]["PSNR"]["value"]
     monkeypatch.setattr(grid, "_ended", None)
     code, _, log = authface("table", 4, *own, "--run")
-    assert code == 0 and "0 of 4 steps ran, 4 were finished" in log
+    assert code == 0 and "0 of 5 steps ran, 5 were finished" in log
 
 
 def in_this_process(words: Sequence[str], log: IO[bytes]) -> int:

@@ -150,7 +150,7 @@ def test_the_command_its_files_and_again(
         "samples.csv",
         "sheet.png",
     }
-    assert images.read(out / "sheet.png").rgb.shape == (64, 6 * 64, 3)
+    assert images.read(out / "sheet.png").rgb.shape == (64, 8 * 64, 3)
     with (out / "samples.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["prompt"] for row in rows][:2] == ["a face, number 0, low key", "a face, number 1, low key"]
