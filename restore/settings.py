@@ -68,6 +68,11 @@ class RestoreSettings(Settings):
     """A super-resolution network for what is around the faces (.safetensors, .pth); without it Lanczos' kernel."""
     quality: int = Field(0, ge=0, le=100)
     """Of JPEG and WebP. 0 keeps a JPEG's own tables and subsampling where they are of quality 90 and more, else 95."""
+    mask: Literal["square", "parsing"] = "square"
+    """What of a restored crop is put back: the feathered square, or what a network takes for the face (its weights,
+    85 MB, are downloaded once; for research that is not commercial)."""
+    mask_hair: bool = True
+    """With `mask=parsing`: hair belongs to the face."""
     smooth: float = Field(0.1, ge=0, le=1)
     """Of videos: how wide, in seconds, a face's place is smoothed over time (standard deviation); 0 is not at all."""
     crf: int = Field(18, ge=-1, le=51)

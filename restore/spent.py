@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
-Part = Literal["load", "read", "detect", "align", "model", "guard", "paste", "encode"]
+Part = Literal["load", "read", "detect", "align", "model", "guard", "mask", "paste", "encode"]
 Seconds = dict[Part, float]
 
 _SECONDS: ContextVar[Seconds | None] = ContextVar("seconds", default=None)

@@ -45,25 +45,44 @@ def feathered_mask(size: int) -> Plane:
     return _feather(along[None, :], along[:, None])
 
 
-def paste(photo: P, aligned: Aligned, restored: Image, *, strength: float = 1.0, upscale: int = 1) -> P:
+def paste(
+    photo: P,
+    aligned: Aligned,
+    restored: Image,
+    *,
+    strength: float = 1.0,
+    upscale: int = 1,
+    mask: Plane | None = None,
+) -> P:
     """`paste_all` for a single face."""
-    return paste_all(photo, [(aligned, restored)], strength=strength, upscale=upscale)
+    return paste_all(photo, [(aligned, restored)], strength=strength, upscale=upscale, masks=[mask])
 
 
-def paste_all(photo: P, faces: Sequence[tuple[Aligned, Image]], *, strength: float = 1.0, upscale: int = 1) -> P:
+def paste_all(
+    photo: P,
+    faces: Sequence[tuple[Aligned, Image]],
+    *,
+    strength: float = 1.0,
+    upscale: int = 1,
+    masks: Sequence[Plane | None] | None = None,
+) -> P:
     """The (h, w, 3) photo with restored crops in place of the aligned ones they were made from; a new array.
 
-    With W the warp from crop to photo, m the mask and g (0..1) how clearly the crop changed there:
+    With W the warp from crop to photo, m the mask (the feathered square, times the face's own of `masks`, (size, size)
+    of 0..1 in the crop) and g (0..1) how clearly the crop changed there:
     ``photo + strength * m * ((1 - g) * (W(restored) - W(aligned)) + g * (W(restored) - photo))``.
     Where crops overlap, each pixel goes to the crop whose centre it is nearest to. `upscale` says how many times
     the photo is larger than the one the faces were aligned in. A uint16 photo is blended with 16 bits: a level of a
-    crop is 257 of its own. Raises AuthfaceError if a restored crop has another
-    shape than its aligned one, or `strength` lies outside 0..1.
+    crop is 257 of its own. Raises AuthfaceError if a restored crop or a mask has another shape than its aligned one,
+    or `strength` lies outside 0..1.
     """
     if not 0.0 <= strength <= 1.0:
         raise AuthfaceError(f"a paste strength of {strength}: it goes from 0 to 1")
     height, width = photo.shape[:2]
-    places = [Place.of(aligned, upscale, width, height) for aligned, _ in faces]
+    own_masks = masks or [None] * len(faces)
+    places = [
+        Place.of(aligned, upscale, width, height, mask) for (aligned, _), mask in zip(faces, own_masks, strict=True)
+    ]
     most = int(np.iinfo(photo.dtype).max)
     level = np.float32(most / 255)
     out = photo.copy()
@@ -72,6 +91,8 @@ def paste_all(photo: P, faces: Sequence[tuple[Aligned, Image]], *, strength: flo
             raise AuthfaceError(
                 f"a restored crop {restored.shape} {restored.dtype}: its face was aligned as {aligned.rgb.shape} uint8"
             )
+        if place.mask is not None and place.mask.shape != restored.shape[:2]:
+            raise AuthfaceError(f"a mask {place.mask.shape}: its face was aligned as {aligned.rgb.shape}")
         rivals = [other for other in places if other is not place and other.meets(place)]
         changed = _changed(aligned.rgb, restored)
         # With 16 bits a crop that is enlarged may fall between its own 256 levels.
@@ -100,9 +121,11 @@ class Place:
     frame: Frame
     box: tuple[int, int, int, int]
     """x0, y0, x1, y1 of the photo's pixels under the mask, the last ones excluded."""
+    mask: Plane | None = None
+    """(size, size) 0..1 which of the crop's pixels are the face; None: all."""
 
     @classmethod
-    def of(cls, aligned: Aligned, upscale: int, width: int, height: int) -> Place:
+    def of(cls, aligned: Aligned, upscale: int, width: int, height: int, mask: Plane | None = None) -> Place:
         size = aligned.rgb.shape[0]
         quad = scale_quad(aligned.quad, upscale)
         masked = quad.mean(axis=0) + (quad - quad.mean(axis=0)) * FEATHER_OUTER
@@ -114,6 +137,7 @@ class Place:
             size / quad_side(quad),
             Frame.around(quad.min(axis=0), quad.max(axis=0), quad_side(quad), width, height),
             (int(low[0]), int(low[1]), int(high[0]), int(high[1])),
+            mask,
         )
 
     def meets(self, other: Place) -> bool:
@@ -133,6 +157,8 @@ class Place:
         u = turn[0, 0] * x[None, :] + turn[0, 1] * y[:, None] + (turn[0, 2] + 1 / self.size - 1)
         v = turn[1, 0] * x[None, :] + turn[1, 1] * y[:, None] + (turn[1, 2] + 1 / self.size - 1)
         mask = _feather(u.astype(np.float32), v.astype(np.float32))
+        if self.mask is not None:
+            mask = mask * cv2.warpAffine(self.mask, self.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
         if self.frame.padded:
             left, top = np.float64(self.frame.x0), np.float64(self.frame.y0)
             inside = np.float32(1.0) - blurred_share(self.frame.depth(x[None, :] - left, y[:, None] - top))

@@ -5,44 +5,26 @@ facexlib comes with pyiqa; its weights (109 MB, MIT) are downloaded where they a
 
 from __future__ import annotations
 
-import functools
-import hashlib
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, one_line
 from authface.faces.detector import RetinaFace
+from authface.faces.fetched import fetched, sha256_of
 
 WEIGHTS_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"
 
 
-@functools.cache
 def weights_file() -> Path:
     """The weights in facexlib's folder, downloaded if need be. Raises AuthfaceError where they cannot be had."""
-    import facexlib
-    from facexlib.utils import load_file_from_url
-
-    folder = Path(facexlib.__file__).parent / "weights"
-    file = folder / Path(WEIGHTS_URL).name
-    try:
-        if not file.is_file():
-            load_file_from_url(WEIGHTS_URL, model_dir=str(folder), progress=False)
-    except OSError as error:
-        raise AuthfaceError(
-            f"retinaface-resnet50 has no weights here and cannot download them ({one_line(error, 100)}): "
-            f"put {WEIGHTS_URL} into {one_line(folder)}, or take curate.filter.detector=retinaface"
-        ) from error
-    return file
+    return fetched(WEIGHTS_URL, "retinaface-resnet50", "curate.filter.detector=retinaface")
 
 
-@functools.cache
 def weights_sha256() -> str:
     """Hex sha256 of the weights, for fingerprints."""
-    with weights_file().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(weights_file())
 
 
 class ResNetRetinaFace(RetinaFace):

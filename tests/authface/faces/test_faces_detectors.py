@@ -54,10 +54,8 @@ def test_names(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
     with pytest.raises(UsageError, match="no detector yolo: there are retinaface, retinaface-resnet50"):
         make_detector("yolo", 0.9)
     monkeypatch.setattr(resnet, "weights_file", lambda: weights)
-    resnet.weights_sha256.cache_clear()
     assert isinstance(make_detector("retinaface-resnet50", 0.9), ResNetRetinaFace)
     assert weights_sha256("retinaface-resnet50") != weights_sha256("retinaface")
-    resnet.weights_sha256.cache_clear()
 
 
 def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +66,6 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(facexlib.utils, "load_file_from_url", offline)
     monkeypatch.setattr(Path, "is_file", lambda _: False)
-    resnet.weights_file.cache_clear()
     with pytest.raises(AuthfaceError, match=r"retinaface-resnet50 .*no route.*detection_Resnet50_Final.pth") as caught:
         resnet.weights_file()
     assert "\n" not in str(caught.value)

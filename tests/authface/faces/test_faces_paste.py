@@ -37,6 +37,37 @@ def square(x: float, y: float, side: float, degrees: float = 0.0) -> NDArray[np.
 def test_a_model_that_changes_nothing_changes_no_pixel(x: float, y: float, side: float, turn: float, size: int) -> None:
     face = align(ASTRONAUT, square(x, y, side, turn), size)
     assert np.array_equal(paste(ASTRONAUT, face, face.rgb.copy()), ASTRONAUT)
+    assert np.array_equal(paste(ASTRONAUT, face, face.rgb.copy(), mask=spot(size)), ASTRONAUT)
+
+
+def spot(size: int) -> NDArray[np.float32]:
+    """A soft round mask right of the crop's middle, gone from 0.2 sides around its own."""
+    v, u = (np.mgrid[:size, :size] + 0.5) / size
+    return np.clip(2 - np.hypot(u - 0.6, v - 0.5) * 10, 0, 1).astype(np.float32)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.floats(-180, 180, allow_subnormal=False), st.sampled_from([64, 256]), st.sampled_from([1, 2, 4]))
+def test_beyond_a_face_s_own_mask_no_pixel_changes(turn: float, size: int, upscale: int) -> None:
+    photo = np.full((200 * upscale, 200 * upscale, 3), 90, np.uint8)
+    quad = square(100, 100, 120, turn)
+    face = Aligned(np.full((size, size, 3), 90, np.uint8), quad, 0.0, False)
+    out = paste(photo, face, np.full_like(face.rgb, 180), mask=spot(size), upscale=upscale)
+    large = scale_quad(quad, upscale)
+    middle = large[0] + 0.6 * (large[3] - large[0]) + 0.5 * (large[1] - large[0])
+    y, x = np.mgrid[: len(photo), : len(photo)]
+    distance = np.hypot(x - middle[0], y - middle[1]) / (120 * upscale)
+    assert (out[distance > 0.2 + 1.5 / size] == 90).all()
+    assert (out[distance < 0.1 - 1.5 / size] == 180).all()
+
+
+def test_a_nearer_face_s_mask_leaves_the_rest_to_its_neighbour() -> None:
+    photo = np.full((300, 500, 3), 100, np.uint8)
+    left, right = (align(photo, square(x, 150, 200), 128) for x in (220, 280))
+    faces = [(left, np.full_like(left.rgb, 140)), (right, np.full_like(right.rgb, 180))]
+    nothing = np.zeros((128, 128), np.float32)
+    out = paste_all(photo, faces, masks=[nothing, None])
+    assert np.array_equal(out, paste_all(photo, faces[1:]))
 
 
 @pytest.mark.parametrize(("side", "scale"), [(20, 1), (2000, 8)])
@@ -148,5 +179,7 @@ def test_wrong_input_is_refused_in_one_line() -> None:
     face: Aligned = align(ASTRONAUT, square(224, 118, 200), 64)
     with pytest.raises(AuthfaceError, match="64, 64"):
         paste(ASTRONAUT, face, np.zeros((32, 32, 3), np.uint8))
+    with pytest.raises(AuthfaceError, match="a mask"):
+        paste(ASTRONAUT, face, face.rgb, mask=np.ones((32, 32), np.float32))
     with pytest.raises(AuthfaceError, match="0 to 1"):
         paste(ASTRONAUT, face, face.rgb, strength=1.5)
