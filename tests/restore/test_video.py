@@ -75,8 +75,12 @@ def film(
     ticks: Sequence[int] | None = None,
     colours: tuple[int, int, int, int] = (1, 1, 1, 1),
     format: str = "yuv420p",
+    words: Path | None = None,
 ) -> Path:
-    """Write upright pictures, with a sine for sound; `turns` quarter turns make the stored ones upright."""
+    """Write upright pictures, with a sine for sound; `turns` quarter turns make the stored ones upright.
+
+    `words` is a file of subtitles.
+    """
     base = Fraction(1, RATE * TICKS)
     with av.open(str(path), "w") as out:
         out.metadata["title"] = "A film"
@@ -89,6 +93,14 @@ def film(
         if turns:
             video.set_display_rotation({1: 90, 2: 180, 3: -90}[turns])
         audio = out.add_stream(sound, rate=48000, layout="mono") if sound else None
+        if words is not None:
+            with av.open(str(words)) as told:
+                stream = out.add_stream_from_template(told.streams[0])
+                stream.metadata["language"] = "eng"
+                for packet in told.demux():
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        out.mux(packet)
         for i, picture in enumerate(pictures):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, -turns)))
             frame = frame.reformat(format=format, dst_colorspace=colours[0], dst_color_range=colours[1])
@@ -245,6 +257,20 @@ def test_an_avi_becomes_matroska(pictures: list[NDArray[np.uint8]], tmp_path: Pa
     target, summary = restore(source, tmp_path / "out")
     assert target.name == "old.mkv" and summary.clips[target].faces == 3
     assert [sound for _, sound in heard(target)] == [sound for _, sound in heard(source)]
+
+
+def test_subtitles_are_kept_where_the_container_takes_them(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    (tmp_path / "words.srt").write_text("1\n00:00:00,040 --> 00:00:00,080\nHello\n")
+    source = film(tmp_path / "told.mkv", pictures[:3], sound="", words=tmp_path / "words.srt")
+    target, summary = restore(source, tmp_path / "out")
+    assert summary.clips[target].detail == ""
+    with av.open(str(target)) as file:
+        assert file.streams.subtitles[0].language == "eng"
+        (packet,) = [packet for packet in file.demux(subtitles=0) if packet.dts is not None]
+        assert (packet.time_base * packet.pts, packet.time_base * packet.duration) == (Fraction(1, 25),) * 2
+        assert bytes(packet) == b"Hello"
+    target, summary = restore(source, tmp_path / "out.mp4")
+    assert "mp4 holds no" in summary.clips[target].detail and summary.clips[target].faces == 3
 
 
 def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path) -> None:
