@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME = "prior"
-COLUMNS, ROWS = 8, 6
+COLUMNS, ROWS = 8, 4
 """Of the sheet; each prompt of the opposites has a row of the page."""
 SIDE = 256
 """Of a sample in a sheet, at most, pixels."""
