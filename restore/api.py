@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from authface.records import Box
     from authface.restore.finder import Finder
+    from authface.restore.log import Line
     from authface.restore.photo import Search
     from authface.restore.picture import Image, Picture
     from authface.restore.placement import Placement
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from authface.restore.session import Session
 
 Progress = Callable[[int, int], None]
-"""Told the denoising steps that are done, and of how many; what it raises ends the work."""
+"""Told the denoising steps, or a video's frames, that are done, and of how many; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,25 @@ class Restorer:
         with self._shared.lock:
             opened = [self._open(crop) for crop in crops]
             return self._restored(opened, [self._search(one, whole) for one in opened], progress)
+
+    def restore_video(
+        self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: Progress | None = None
+    ) -> Line:
+        """Write a video with its faces restored (extra `video`); gives the line that the command would log.
+
+        `progress` is told the frames that are done, and of about how many, 0 where that is unknown. Raises ImageError
+        for what is no video, UsageError for a target of no video's ending or the video itself.
+        """
+        from authface.restore import video
+        from authface.restore.inputs import VIDEOS, Job
+
+        job = Job(Path(source), Path(target), Path(target).parent)
+        if not job.is_video:
+            raise UsageError(f"{one_line(target)}: videos are written as {', '.join(VIDEOS)}")
+        if os.path.realpath(job.source) == os.path.realpath(job.target):
+            raise UsageError(f"{one_line(target)} is the input itself: originals are not overwritten")
+        with self._shared.lock:
+            return video.restore_video(job, video.sha256(job.source), self._session, progress or (lambda *_: None))
 
     def close(self) -> None:
         """Free the model's memory, for all that share it; what is restored after that loads it again."""

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -82,9 +82,10 @@ def fingerprint(session: Session) -> str:
     return hashlib.sha256(f"{VERSION} {session.fingerprint} {settings.smooth} {settings.crf}".encode()).hexdigest()
 
 
-def restore_video(job: Job, content: str, session: Session) -> Line:
+def restore_video(job: Job, content: str, session: Session, progress: Callable[[int, int], None] | None = None) -> Line:
     """Restore the faces of a video whose bytes hash to `content`, and write it; the line for the log.
 
+    `progress` is told the frames that are done, and of about how many, in the place of the console.
     Where no pixel of it changed, the result is the input, byte for byte, if its container stays. Raises ImageError
     for what is no video, AuthfaceError where the disk or the model refuses.
     """
@@ -95,7 +96,7 @@ def restore_video(job: Job, content: str, session: Session) -> Line:
         follower = _follower(session, content)
         with (
             ClipWriter(temporary, job.target.suffix, clip, scale, session.settings.crf) as writer,
-            session.console.progress(f"restore {one_line(job.source.name, 40)}", clip.expected, "frames") as tick,
+            _ticks(session, job, clip, counts, progress) as tick,
             behind() as write,
             closing(ahead(_groups(clip, follower, session.settings.batch), lambda _: False)) as groups,
         ):
@@ -131,6 +132,18 @@ def restore_video(job: Job, content: str, session: Session) -> Line:
         followed=follower.followed,
         seconds=round(time.monotonic() - start, 3),
     )
+
+
+@contextmanager
+def _ticks(
+    session: Session, job: Job, clip: Clip, counts: Counts, progress: Callable[[int, int], None] | None
+) -> Iterator[Callable[[], None]]:
+    """What is called after each frame."""
+    if progress is not None:
+        yield lambda: progress(counts.frames, max(counts.frames, clip.expected) if clip.expected else 0)
+        return
+    with session.console.progress(f"restore {one_line(job.source.name, 40)}", clip.expected, "frames") as tick:
+        yield lambda: tick()
 
 
 def _follower(session: Session, content: str) -> Follower:
@@ -193,7 +206,7 @@ def _write(
     scale: int,
     session: Session,
     counts: Counts,
-    tick: Callable[..., None],
+    tick: Callable[[], None],
 ) -> None:
     """Put the faces of some frames back, and write each frame with what came before it."""
     for piece in group:

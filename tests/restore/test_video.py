@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
+from authface import Restorer
 from authface.console import Console
+from authface.errors import UsageError
 from authface.restore.finder import FaceFinder
 from authface.restore.follow import FaceFollower
 from authface.restore.run import jobs_of, restore_jobs
@@ -405,6 +407,26 @@ def test_sound_that_a_container_does_not_take_is_said(clip: Path, tmp_path: Path
     _, summary = restore(clip, out)
     assert [reason for _, reason in summary.failed] == ["audio: webm holds no aac sound: take -o NAME.mkv"]
     assert not out.exists()
+
+
+def test_from_python(clip: Path, tmp_path: Path) -> None:
+    restorer = Restorer("identity", guard=False)
+    told: list[tuple[int, int]] = []
+    line = restorer.restore_video(clip, tmp_path / "out.mp4", progress=lambda done, of: told.append((done, of)))
+    assert (line.frames, line.faces, line.followed) == (10, 10, 1)
+    assert told == [(i + 1, 10) for i in range(10)]
+    assert (tmp_path / "out.mp4").read_bytes() == clip.read_bytes()
+    with pytest.raises(UsageError, match="the input itself"):
+        restorer.restore_video(clip, clip)
+    with pytest.raises(UsageError, match=r"videos are written as \.mp4"):
+        restorer.restore_video(clip, tmp_path / "out.gif")
+
+    def stop(done: int, of: int) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        restorer.restore_video(clip, tmp_path / "stopped.mp4", progress=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
