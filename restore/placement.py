@@ -71,10 +71,10 @@ def placement_of(settings: RestoreSettings, device_name: str) -> Placement:
     """The placement that the settings and ``--device`` name. Raises UsageError where they do not go together."""
     device = pick_device(device_name)
     if settings.offload != "none":
-        if device.type == "cpu":
+        if device.type in {"cpu", "mps"}:  # Apple's GPUs share the CPU's memory
             raise UsageError(
-                f"restore.offload={settings.offload} keeps weights off a GPU, and this runs on the CPU: "
-                "leave it out, or --device cuda"
+                f"restore.offload={settings.offload} keeps weights in the CPU's memory, where {device.type} has them "
+                "anyway: leave it out, or --device cuda"
             )
         if settings.compile:
             raise UsageError(f"restore.compile and restore.offload={settings.offload} do not go together: choose one")

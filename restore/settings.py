@@ -43,7 +43,7 @@ class RestoreSettings(Settings):
     tiling: int | None = Field(None, ge=128, le=2048, multiple_of=64)
     """Side of the tiles, pixels, in which the VAE encodes and decodes larger crops; None takes them whole."""
     offload: Offload = "none"
-    """Which weights wait on the CPU while a GPU does not need them: `model` the VAE's while the U-Net and ControlNet
+    """Which weights wait on the CPU while a CUDA GPU does not need them: `model` the VAE's while the two other networks
     work and theirs while it does, `sequential` those of each layer."""
     compile: bool = False
     """Compile U-Net and ControlNet with torch.compile: a minute or more at the start, faster steps after."""

@@ -121,10 +121,12 @@ def test_memory_that_falls_short_says_what_helps(
 def test_tiles_of_the_vae() -> None:
     """The built-in VAE on a face: its norms see a tile in place of the picture, so tiles are near, not equal."""
     from authface.models import load, resolve
-    from authface.sdxl import decode, encode, to_signed
+    from authface.restore.colour import wavelet_fix
+    from authface.sdxl import decode, encode, to_rgb, to_signed
 
     vae = load(resolve("tiny"), ["vae"], "cpu", torch.float32).vae
-    face = to_signed(data.astronaut()[None, 0:256, 100:356])
+    photo = data.astronaut()[0:256, 100:356]
+    face = to_signed(photo[None])
     with torch.inference_mode():
         latents, whole = encode(vae, face), decode(vae, encode(vae, face))
         tile(vae, 256)
@@ -132,9 +134,10 @@ def test_tiles_of_the_vae() -> None:
         tile(vae, 128)
         sizes: list[int] = []
         vae.decoder.register_forward_pre_hook(lambda _, given: sizes.append(given[0].shape[-1]))
-        levels = (decode(vae, latents) - whole).abs() * 127.5
+        tiled = decode(vae, latents)
     assert max(sizes) == 16 and len(sizes) == 9
-    assert 0 < levels.mean() < 2
+    near, exact = (wavelet_fix(to_rgb(some)[0], photo, 5).astype(int) for some in (tiled, whole))
+    assert 0 < np.abs(near - exact).mean() < 4  # levels; 2.6 when this was written
 
 
 def test_an_autoencoder_without_norms_is_tiled_where_its_class_can() -> None:
@@ -142,22 +145,26 @@ def test_an_autoencoder_without_norms_is_tiled_where_its_class_can() -> None:
 
     torch.manual_seed(0)
     vae = AutoencoderTiny(num_encoder_blocks=(1, 1, 1, 1), num_decoder_blocks=(1, 1, 1, 1)).eval()
-    latents = torch.randn(1, 4, 64, 64)
+    latents = torch.randn(1, 4, 48, 48)
     with torch.inference_mode():
         whole = vae.decode(latents).sample
         tile(vae, 256)
-        assert torch.allclose(vae.decode(latents).sample, whole, atol=1e-4)
+        apart = (vae.decode(latents).sample - whole).abs()
+    assert 0 < apart.mean() < 0.02 * whole.std()
     with pytest.raises(UsageError, match="4 latent channels, this one has 8"):
         tile(AutoencoderTiny(latent_channels=8, num_encoder_blocks=(1, 1, 1, 1)), 256)
 
 
 def test_settings_that_do_not_go_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="restore.offload=model .* on the CPU"):
-        placement_of(RestoreSettings(offload="model"), "cpu")
-    for name in ("cuda", "mps"):
-        monkeypatch.setattr(placement, "pick_device", torch.device)
-        chosen = placement_of(RestoreSettings(offload="sequential", tiling=512), name)
-        assert (chosen.device.type, chosen.home, chosen.tiling) == (name, "cpu", 512)
-        assert placement_of(RestoreSettings(compile=True), name).home == chosen.device
+    if not torch.backends.mps.is_available():
+        with pytest.raises(UsageError, match="0 mps devices here"):
+            placement_of(RestoreSettings(), "mps")
+    monkeypatch.setattr(placement, "pick_device", torch.device)
+    for name in ("cpu", "mps"):
+        with pytest.raises(UsageError, match=f"restore.offload=model .* where {name} has them"):
+            placement_of(RestoreSettings(offload="model"), name)
+        assert placement_of(RestoreSettings(compile=True), name).home == torch.device(name)
+    chosen = placement_of(RestoreSettings(offload="sequential", tiling=512), "cuda")
+    assert (chosen.device.type, chosen.home, chosen.tiling) == ("cuda", "cpu", 512)
     with pytest.raises(UsageError, match="do not go together"):
         placement_of(RestoreSettings(offload="model", compile=True), "cuda")
