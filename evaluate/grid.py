@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.paper import Ours
 from authface.files import write_errors, write_file
+from authface.lease import held
 
 if TYPE_CHECKING:
     from authface.console import Console
@@ -228,11 +229,12 @@ def _mark(folder: Path, name: str, ending: str) -> Path:
 def run(steps: Sequence[Step], folder: Path, console: Console) -> int:
     """Run what is not finished, one after the other; how many ran.
 
-    Raises AuthfaceError for a command that failed, with what it said; what was finished is kept.
+    Raises AuthfaceError for a command that failed, with what it said, and where another run holds the folder; what was
+    finished is kept.
     """
     digests, ran = fingerprints(steps), 0
-    done = finished(steps, folder)
-    with console.progress("grid", len(steps), "steps") as tick:
+    with held(folder), console.progress("grid", len(steps), "steps") as tick:
+        done = finished(steps, folder)
         for step in steps:
             if step.name not in done:
                 _run_one(step, folder)

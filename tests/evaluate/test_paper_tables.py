@@ -220,6 +220,14 @@ def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, mon
     assert grid.run(grid.plan(4, ground()), tmp_path, Console()) == 10, "prior, test and the cell of both are there"
 
 
+def test_two_runs_do_not_share_a_grid(tmp_path: Path) -> None:
+    from authface.lease import held
+
+    steps = grid.plan(2, grid.Ground(tmp_path, Path("faces"), None, "models/base", ()))
+    with held(tmp_path), pytest.raises(AuthfaceError, match="is in use by another authface"):
+        grid.run(steps, tmp_path, Console())
+
+
 def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
     step = grid.Step("prior", ("train", "configs", "none"))
     with pytest.raises(
