@@ -195,15 +195,14 @@ class Restorer:
     ) -> Line:
         """Write a video with its faces restored (extra `video`); gives the line that the command would log.
 
-        `progress` is told the frames that are done, and of about how many, 0 where that is unknown. Raises ImageError
-        for what is no video, UsageError for a target of no video's ending or the video itself.
+        `progress` is told the frames that are done, and of about how many (0: unknown). Raises ImageError for what is
+        no video, UsageError for a target of no video's ending or the video itself.
         """
-        from authface.restore import video
-        from authface.restore.inputs import VIDEOS, Job
+        from authface.restore import inputs, video
 
-        job = Job(Path(source), Path(target), Path(target).parent)
+        job = inputs.Job(Path(source), Path(target), Path(target).parent)
         if not job.is_video:
-            raise UsageError(f"{one_line(target)}: videos are written as {', '.join(VIDEOS)}")
+            raise UsageError(f"{one_line(target)}: videos are written as {', '.join(inputs.VIDEOS)}")
         if os.path.realpath(job.source) == os.path.realpath(job.target):
             raise UsageError(f"{one_line(target)} is the input itself: originals are not overwritten")
         with self._shared.lock:

@@ -21,7 +21,8 @@ from authface.errors import ImageError, one_line
 from authface.files import replacing
 from authface.restore.ahead import ahead, behind
 from authface.restore.background import check_size
-from authface.restore.clip import Clip, ClipWriter, Shot
+from authface.restore.clip import Clip, Shot
+from authface.restore.clip_writer import ClipWriter
 from authface.restore.finder import FaceFinder
 from authface.restore.follow import FaceFollower, Follower, WholeFollower
 from authface.restore.inputs import Job
