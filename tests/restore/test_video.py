@@ -193,7 +193,8 @@ def test_times_sound_turn_and_colours_are_kept(
 ) -> None:
     source = film(tmp_path / name, pictures, **how)
     target, summary = restore(source, tmp_path / "out", crf=8)
-    assert summary.clips[target].faces == 10
+    line = summary.clips[target]
+    assert (line.faces, line.width, line.height) == (10, WIDTH, HEIGHT)  # upright
     old, new = seen(source), seen(target)
     assert [frame.time for frame in new] == [frame.time for frame in old]
     for one in ("rotation", "colorspace", "color_range", "color_primaries", "color_trc"):
