@@ -188,9 +188,10 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) ->
     rate = f", {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
     done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
+    onward = f"next: authface {following} {one_line(photoset.root)}"
     run.console.result(
         f"{done}, {summary.skipped} parts were done before\n{counts}\n"
-        f"contact sheet: {one_line(page)}\nnext: authface {following} {one_line(photoset.root)}",
+        f"contact sheet: {one_line(page)}\n{onward if summary.counts['kept'] else 'nothing is kept: it says why'}",
         report=str(page),
         **summary.as_json(),
     )

@@ -97,10 +97,9 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     if summary.no_face:
         done = "enlarged" if session.settings.upscale > 1 else "copied"
         lines.append(f"no face restored in {summary.no_face}: {done} as they are")
-    lines.append(
-        f"results: {one_line(out if out is not None else jobs[0].target)}"
-        + (" ..." if out is None and jobs[1:] else "")
-    )
+    if len(summary.failed) < summary.inputs:
+        named = one_line(out if out is not None else jobs[0].target)
+        lines.append(f"results: {named}" + (" ..." if out is None and jobs[1:] else ""))
     if page is not None:
         lines.append(f"before and after: {one_line(page)}")
     run.console.result(
