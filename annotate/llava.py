@@ -17,6 +17,7 @@ from authface.annotate.captions import Said
 from authface.annotate.parity import Spoken, difference
 from authface.annotate.settings import LlavaSettings
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import sha256_of
 from authface.models import pick_device, snapshot
 from authface.photoset import PhotoSet
 from authface.records import Crop
@@ -52,8 +53,7 @@ def locate(settings: LlavaSettings) -> Located:
             )
         total = hashlib.sha256()
         for path in files:
-            with path.open("rb") as file:
-                total.update(f"{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{path.name}\n{sha256_of(path)}\n".encode())
         return Located(folder, total.hexdigest())
     if settings.model.count("/") != 1 or settings.model.startswith(("/", ".", "~")):
         raise UsageError(f"no model {name!r}: --model takes a folder, or owner/repository of the hub")

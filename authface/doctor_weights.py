@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from importlib import metadata
-from importlib.util import find_spec
 from pathlib import Path
 
 from authface import inventory, models
 from authface.doctor import BUILTIN_MODEL, Finding
 from authface.errors import AuthfaceError, one_line
+from authface.faces.fetched import folder
 from authface.verify import Verified, contents
 from authface.weights import in_bytes, read_manifest
 
@@ -40,8 +40,7 @@ def faces() -> Iterator[Finding]:
 
 def _fetched(name: str, file: str, licence: str, use: str) -> Finding:
     """A file that facexlib downloads where it is first asked for."""
-    found = find_spec("facexlib")
-    place = Path(found.origin).parent / "weights" if found is not None and found.origin else None
+    place = folder()
     if place is not None and (place / file).is_file():
         return Finding(SECTION, name, "ok", f"{licence}, {one_line(place, 100)}")
     return Finding(SECTION, name, "missing", f"{licence}, {use}", "downloaded where it is first asked for")

@@ -6,6 +6,8 @@ A place is a local path or an address such as ``s3://bucket/folder`` (`place`), 
 from __future__ import annotations
 
 import errno
+import functools
+import hashlib
 import os
 import re
 import secrets
@@ -29,6 +31,18 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
 }
+
+
+def sha256_of(path: Path) -> str:
+    """Hex sha256 of a file. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@functools.cache
+def sha256_of_weights(path: Path) -> str:
+    """`sha256_of`, once a process, for a file that does not change while it runs."""
+    return sha256_of(path)
 
 
 def place(text: str | Path) -> Path:

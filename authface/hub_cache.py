@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import cast
 
 from authface.errors import AuthfaceError, one_line
+from authface.files import sha256_of
 from authface.layout import BASE, VARIANTS
 
 _CHUNK = 1 << 20
@@ -109,8 +110,7 @@ def etag_of(path: Path, listed: dict[str, str], name: str) -> str:
 def is_content(path: Path, etag: str) -> bool | None:
     """Whether a file's content has that etag; None for one that is no hash."""
     if re.fullmatch("[0-9a-f]{64}", etag):
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == etag
+        return sha256_of(path) == etag
     if re.fullmatch("[0-9a-f]{40}", etag):
         digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)  # as git hashes a file
         with path.open("rb") as file:

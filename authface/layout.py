@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, write_errors, write_file
+from authface.files import TEMPORARY, sha256_of, write_errors, write_file
 
 BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 """The parts of every family; `controlnet` is there after stage II."""
@@ -143,8 +143,7 @@ def digest(folder: Path, parts: tuple[str, ...]) -> str:
     total = hashlib.sha256()
     for part in parts:
         for path in part_files(folder, part):
-            with path.open("rb") as file:
-                total.update(f"{part}/{path.name}\n{hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            total.update(f"{part}/{path.name}\n{sha256_of(path)}\n".encode())
     return total.hexdigest()
 
 

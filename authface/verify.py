@@ -10,9 +10,10 @@ from typing import Any
 
 from authface import hub_cache, models
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import sha256_of
 from authface.layout import BASE, BESIDE, WEIGHTED, part_files, strange_files, weight_files
 from authface.models import FAMILIES
-from authface.weights import Manifest, headers, in_bytes, read_manifest, sha256_of
+from authface.weights import Manifest, headers, in_bytes, read_manifest
 
 Tick = Callable[[int, str], None]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from authface.errors import AuthfaceError, one_line
+from authface.files import sha256_of
 from authface.layout import MANIFEST
 
 NUMBER_BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
@@ -59,12 +59,6 @@ def read_manifest(folder: Path) -> Manifest | None:
         return Manifest(str(told["dtype"]), int(told["parameters"]), int(told["bytes"]), files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 80)}): get the files again") from error
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,6 +15,7 @@ from authface.evaluate.catalogue import BY_NAME, Metric
 from authface.evaluate.pairs import Pair
 from authface.evaluate.weights import Weights, sha256s
 from authface.evaluate.works import Job, LearnedWork, PlainWork, Result, plain_version
+from authface.files import sha256_of
 from authface.workers import inline, processes
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def hashed(pairs: Sequence[Pair], console: Console) -> Measured:
                 if path is None:
                     continue
                 try:
-                    known[path] = known.get(path) or _sha256(path)
+                    known[path] = known.get(path) or sha256_of(path)
                     outcome.contents[role] = known[path]
                 except OSError as error:
                     outcome.reason, outcome.detail = "unreadable", f"{role} {one_line(path)}: {error.strerror}"
@@ -170,8 +170,3 @@ def _take(outcome: Outcome, result: Result, versions: Mapping[str, str]) -> list
     outcome.values |= result.values
     outcome.problems |= result.problems
     return [(key_of(outcome, BY_NAME[name], versions[name]), value) for name, value in result.values.items()]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -13,8 +13,8 @@ from authface.evaluate import cache, features, learned
 from authface.evaluate.cache import Values
 from authface.evaluate.frechet import frechet_distance
 from authface.evaluate.sources import Sources
-from authface.evaluate.synth import sha256_of
 from authface.evaluate.weights import Weights, sha256s
+from authface.files import sha256_of
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ from authface.degrade import degrade, preset
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.settings import SynthSettings
 from authface.evaluate.sources import Source, Sources
-from authface.files import write_errors, write_file
+from authface.files import sha256_of, write_errors, write_file
 from authface.photoset import Provenance
 from authface.workers import inline, processes
 
@@ -234,12 +234,6 @@ def _is_done(out: Path, source: Source, row: Made) -> bool:
         )
     except (ImageError, OSError):
         return False
-
-
-def sha256_of(path: Path) -> str:
-    """Hex sha256 of a file. Raises OSError."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _chunks(sources: Iterator[Source]) -> Iterator[list[Source]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from authface.errors import AuthfaceError, one_line
+from authface.files import sha256_of
 
 _INCEPTION = "pyiqa/pt_inception-2015-12-05-6726825d.pth"
 FILES: dict[str, tuple[str, ...]] = {
@@ -96,8 +96,7 @@ def sha256s(files: dict[str, Path]) -> dict[str, str]:
 
 @cache
 def _sha256(path: Path, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)
 
 
 def _place(relative: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -11,6 +10,7 @@ import numpy as np
 
 from authface.deep import Pixels, is_grey
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.files import sha256_of
 from authface.images import MAX_PIXELS
 from authface.restore.colour import LUMA
 
@@ -129,8 +129,7 @@ def file_sha256(file: str) -> str:
     if not file:
         return ""
     try:
-        with Path(file).open("rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
+        return sha256_of(Path(file))
     except OSError as error:
         raise UsageError(f"restore.upscaler={one_line(file)}: {error.strerror or type(error).__name__}") from error
 

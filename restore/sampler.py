@@ -195,7 +195,6 @@ class DiffusionRestorer:
         Within the block the ControlNet takes the embedding of its images in their place: it is the same in every step
         and every row, and a third of a step's time.
         """
-
         from authface.sdxl import time_ids
 
         count = len(rows) * len(image)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from authface.deep import Pixels, to_8_bits
 from authface.errors import ImageError, one_line
-from authface.files import replacing
+from authface.files import replacing, sha256_of
 from authface.restore.ahead import ahead, behind
 from authface.restore.background import check_size
 from authface.restore.clip import Clip, Shot
@@ -71,8 +71,7 @@ def sha256(path: Path) -> str:
     try:
         if path.exists() and not path.is_file():
             raise ImageError("not_a_file", "not a regular file")
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256_of(path)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or type(error).__name__) from error
 

@@ -5,8 +5,6 @@ An embedding tells who somebody is: it is biometric data, and law protects it as
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.faces.warp import warp
+from authface.files import sha256_of_weights
 
 CHIP = 150
 """Side of a face as dlib's network sees it, pixels."""
@@ -59,13 +58,7 @@ def usual_products(name: str) -> tuple[float, float]:
 
 def weights_sha256(name: str, weights: str = "") -> str:
     """Hex sha256 of an embedder's weights, for fingerprints. Raises UsageError, AuthfaceError as `make_embedder`."""
-    return _sha256(dlib_file() if name == "dlib" else arcface_file(weights))
-
-
-@functools.cache
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_weights(dlib_file() if name == "dlib" else arcface_file(weights))
 
 
 def dlib_file() -> Path:

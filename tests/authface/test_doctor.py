@@ -16,7 +16,8 @@ import pytest
 
 from authface import doctor, doctor_weights, machine, models, requirements
 from authface.doctor import Finding
-from authface.weights import FileFacts, Manifest, sha256_of
+from authface.files import sha256_of
+from authface.weights import FileFacts, Manifest
 
 Run = Callable[..., Any]
 H100 = machine.Gpu("NVIDIA H100", 85_000_000_000, (9, 0))

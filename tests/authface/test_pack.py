@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 
 from authface import models, pack
 from authface.errors import AuthfaceError, UsageError
+from authface.files import sha256_of
 from authface.layout import write_family
-from authface.weights import headers, read_manifest, sha256_of
+from authface.weights import headers, read_manifest
 
 Change = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"

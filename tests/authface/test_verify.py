@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from authface import hub_cache, inventory, models, pack
 from authface.errors import AuthfaceError, UsageError
+from authface.files import sha256_of
 from authface.layout import write_family
 from authface.verify import Verified, told, verify
-from authface.weights import sha256_of
 
 Run = Callable[..., Any]
 Spoil = Callable[[Path], None]

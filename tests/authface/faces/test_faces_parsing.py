@@ -13,6 +13,7 @@ from skimage import data
 from authface.errors import AuthfaceError
 from authface.faces import fetched, parsing
 from authface.faces.parsing import CLASSES, FaceParser
+from authface.files import sha256_of
 
 CROP = np.ascontiguousarray(data.astronaut()[20:220, 130:330])
 
@@ -46,7 +47,7 @@ def test_classes_are_those_facexlib_gives(placed: Path) -> None:
         theirs = network((seen[None] - 0.5) / 0.5)[0].argmax(dim=1)[0].numpy()
     ours = FaceParser(side=64).classes(CROP[:64, :64])
     assert (ours == theirs).mean() > 0.99 and len(np.unique(ours)) > 1
-    assert parsing.weights_sha256() == fetched.sha256_of(placed)
+    assert parsing.weights_sha256() == sha256_of(placed)
 
 
 class Told(FaceParser):
