@@ -10,7 +10,7 @@ import numpy as np
 
 from authface.restore.colour import FIXES, to_grey
 from authface.restore.guard import Drift, Guard
-from authface.restore.restorer import Restorer
+from authface.restore.restorer import Identity, Restorer
 from authface.restore.settings import RestoreSettings
 from authface.restore.spent import part
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.restore.photo import Found
+
+HARDLY_DAMAGED = "hardly_damaged"
+"""The reason of a face that stays as it is since its model gives it back in every pixel."""
+IS_WELL = "left as it is; a --fidelity below 0.5 changes it"
 
 
 @dataclass(frozen=True)
@@ -32,9 +36,17 @@ class Attempt:
     """That it was made with; None: the settings' own."""
     refused: str = ""
     """Why the input face stays all the same; empty: the restored one takes its place."""
+    unchanged: bool = False
+    """The model gave the input in every pixel: it is hardly damaged, and stays. Never of `Identity`, which shows what
+    pasting does."""
     tries: int = 1
     mask: NDArray[np.float32] | None = None
     """(size, size) 0..1 which of its pixels are the face; None: all of the crop."""
+
+    @property
+    def stays(self) -> bool:
+        """Whether the photo keeps the input face."""
+        return bool(self.refused) or self.unchanged
 
 
 def ladder(fidelity: float) -> list[float]:
@@ -86,7 +98,8 @@ def _attempt(
             fixed = to_grey(fixed) if one.grey else fixed
         with part("guard"):
             drift = None if guard is None else guard.measure(one.aligned.rgb, fixed, one.seen)
-        attempts.append(Attempt(fixed, drift, fidelity))
+        unchanged = not isinstance(restorer, Identity) and np.array_equal(crop, one.aligned.rgb)
+        attempts.append(Attempt(fixed, drift, fidelity, unchanged=unchanged))
     return attempts
 
 

@@ -38,7 +38,7 @@ class Line:
     """When the photo was done, ISO 8601; the same in all lines of one photo."""
     status: Outcome
     reason: str = ""
-    """Why a face was skipped, in a word; `detail` has value, limit and setting."""
+    """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""
     model: str = ""
     width: int = 0

@@ -11,6 +11,7 @@ from authface.deep import Pixels, is_deep
 from authface.encode import DEEP_FORMATS, encode, said
 from authface.errors import one_line
 from authface.files import write_file
+from authface.restore.attempts import HARDLY_DAMAGED
 from authface.restore.change import change_map
 from authface.restore.inputs import Job
 from authface.restore.log import Line, now
@@ -83,8 +84,9 @@ def _why_not(result: PhotoResult) -> str:
     reasons: dict[str, FaceResult] = {}
     for face in result.faces:
         reasons.setdefault(face.reason, face)
-    told = {"identity": "each restored face drifted"} | {
-        reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if reason != "identity" and face.detail
+    said = {"identity": "each restored face drifted", HARDLY_DAMAGED: "hardly damaged"}
+    told = said | {
+        reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if reason not in said and face.detail
     }
     return ", ".join(told.get(reason, reason) for reason in sorted(reasons)) or "no face found"
 

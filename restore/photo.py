@@ -14,7 +14,7 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import Aligned
 from authface.faces.paste import paste_all
 from authface.records import Box
-from authface.restore.attempts import Attempt, restore_faces
+from authface.restore.attempts import HARDLY_DAMAGED, IS_WELL, Attempt, restore_faces
 from authface.restore.background import Upscaler, lanczos
 from authface.restore.guard import Drift, Guard
 from authface.restore.restorer import Restorer
@@ -36,7 +36,8 @@ class FaceResult:
     score: float
     status: Literal["restored", "skipped"]
     reason: str = ""
-    """Why a face was skipped: `too_small`, `low_score`, `not_chosen`, `identity`, or what was wrong with it."""
+    """Why a face was skipped: `too_small`, `low_score`, `not_chosen`, `hardly_damaged`, `identity`, or what was wrong
+    with it."""
     detail: str = ""
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
@@ -163,7 +164,7 @@ def restore_photo(
 def finish(
     rgb: Pixels, search: Search, attempts: Sequence[Attempt], scale: int = 1, upscaler: Upscaler = lanczos
 ) -> PhotoResult:
-    """Put the restored crops into the (h, w, 3) photo of 8 or 16 bits, but those that were refused.
+    """Put the restored crops into the (h, w, 3) photo of 8 or 16 bits, but those whose input stays.
 
     With a `scale` the photo is enlarged by `upscaler` and the crops are put into the larger one, from the model's own
     pixels.
@@ -177,6 +178,8 @@ def finish(
         face = replace(face, fidelity=attempt.fidelity, tries=attempt.tries)
         if attempt.refused:
             face = replace(face, status="skipped", reason="identity", detail=attempt.refused)
+        elif attempt.unchanged:
+            face = replace(face, status="skipped", reason=HARDLY_DAMAGED, detail=IS_WELL, drift=None)
         elif one.face.placed_by == "whole":
             out = _replace(out, one.aligned, attempt.crop)
         else:

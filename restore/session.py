@@ -17,7 +17,7 @@ from authface.errors import UsageError
 from authface.faces import parsing
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
-from authface.restore.attempts import Attempt, restore_faces
+from authface.restore.attempts import HARDLY_DAMAGED, Attempt, restore_faces
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
@@ -37,7 +37,7 @@ from authface.restore.restorer import (
 from authface.restore.settings import RestoreSettings
 from authface.restore.spent import Seconds, part
 
-VERSION = 2
+VERSION = 3
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
@@ -76,6 +76,10 @@ class Summary:
     faces: int = 0
     no_face: int = 0
     """Photos without any face, or without one that was to be restored: copied as they are."""
+    sound: int = 0
+    """Photos without a restored face where one is hardly damaged: copied as they are."""
+    hardly_damaged: int = 0
+    """Faces of photos that stay since their model would not change them."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
     spent: Seconds = field(default_factory=dict)
@@ -101,7 +105,10 @@ class Summary:
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
-        self.no_face += not faces
+        well = sum(line.reason == HARDLY_DAMAGED for line in lines)
+        self.hardly_damaged += well
+        self.sound += bool(well) and not faces
+        self.no_face += not faces and not well
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
         self.tried_again += sum(line.tries > 1 for line in lines)
         self.kept += sum(line.reason == "identity" for line in lines)
@@ -207,7 +214,7 @@ class Session:
         attempts = restore_faces(self.restorer, found, self.settings, self.guard)
         if self.parser is not None:
             with part("mask"):
-                attempts = [replace(one, mask=self.parser.mask(one.crop)) for one in attempts]
+                attempts = [one if one.stays else replace(one, mask=self.parser.mask(one.crop)) for one in attempts]
         return self._finished(photos, attempts)
 
     def _finished(self, photos: Sequence[tuple[Pixels, Search]], restored: Sequence[Attempt]) -> Iterator[PhotoResult]:

@@ -20,6 +20,7 @@ from authface.deep import Pixels, to_8_bits
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.restore.ahead import ahead, behind
+from authface.restore.attempts import HARDLY_DAMAGED
 from authface.restore.background import check_size
 from authface.restore.clip import Clip, Shot
 from authface.restore.clip_writer import ClipWriter
@@ -59,6 +60,8 @@ class Counts:
 
     frames: int = 0
     faces: int = 0
+    hardly_damaged: int = 0
+    """Faces that stay, since the model would not change them."""
     size: tuple[int, int] = (0, 0)
     """Of the upright frames."""
     changed: bool = False
@@ -111,16 +114,19 @@ def restore_video(job: Job, content: str, session: Session, progress: Callable[[
     told = _told(clip, writer, counts)
     for text in told:
         session.console.log(f"{one_line(job.source)}: {text}")
+    well = f"hardly damaged ({counts.hardly_damaged} faces over all frames)" if counts.hardly_damaged else ""
+    left = ", ".join(filter(None, (well, follower.left)))
     if not counts.faces:
-        session.console.log(f"{one_line(job.source)}: no face restored: {follower.left or 'no face found'}")
+        session.console.log(f"{one_line(job.source)}: no face restored: {left or 'no face found'}")
     return Line(
         target=job.name,
         source=str(job.source.absolute()),
         content=content,
         fingerprint=fingerprint(session),
         made=now(),
-        status="restored" if counts.faces else "no_face",
-        detail="; ".join([*told, *([follower.left] if follower.left else [])]),
+        status="restored" if counts.faces else "skipped" if well else "no_face",
+        reason=HARDLY_DAMAGED if well and not counts.faces else "",
+        detail="; ".join([*told, *([left] if left else [])]),
         model=session.settings.model,
         width=counts.size[0],
         height=counts.size[1],
@@ -216,6 +222,7 @@ def _write(
         if piece.rgb is not None:
             result = next(results)
             counts.faces += result.restored
+            counts.hardly_damaged += sum(face.reason == HARDLY_DAMAGED for face in result.faces)
             counts.identities += [
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
             ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface.faces.geometry import ffhq_quad
+from authface.faces.geometry import ffhq_quad, scale_quad
+from authface.restore.background import lanczos
 from authface.restore.choice import face_rule
 from authface.restore.finder import FaceFinder, spread_points, whole
 from authface.restore.photo import FaceResult, restore_photo
@@ -120,6 +121,36 @@ def test_what_is_restored_is_what_is_seen(finder: FaceFinder) -> None:
         assert face.before is not None and face.after is not None
         assert face.before.shape == face.after.shape == (64, 64, 3)
         assert (face.after == (0, 255, 0)).all()
+
+
+@dataclass(frozen=True)
+class Sparing:
+    """Paints the faces that are larger in the photo, and gives the others back as they came."""
+
+    painted: int
+    size: int = 64
+
+    def restore(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
+    ) -> NDArray[np.uint8]:
+        made = crops.copy()
+        made[: self.painted] = (0, 255, 0)
+        return made
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_face_that_its_model_would_not_change_stays_to_the_last_bit(finder: FaceFinder, scale: int) -> None:
+    photo = group()
+    chosen = SETTINGS.model_copy(update={"upscale": scale})
+    result = restore_photo(photo, finder, Sparing(2), chosen, "ab")
+    assert [face.status for face in result.faces] == ["restored"] * 2 + ["skipped"] * 4
+    for face in result.faces[2:]:
+        assert face.reason == "hardly_damaged" and "--fidelity below 0.5" in face.detail
+        assert face.identity is None and face.after is not None, "nothing is measured where nothing was done"
+    changed = (result.rgb != lanczos(photo, scale)).any(axis=2)
+    large = cv2.resize(photo, None, fx=scale, fy=scale)
+    painted = [replace(face, quad=scale_quad(face.quad, scale)) for face in result.faces[:2] if face.quad is not None]
+    assert changed.any() and not (changed & ~inside(large.shape, painted, 1.02)).any()
 
 
 def test_a_grey_photo_stays_grey(finder: FaceFinder, model: Restorer) -> None:

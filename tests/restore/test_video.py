@@ -216,6 +216,19 @@ def test_a_video_where_nothing_changes_is_copied(clip: Path, tmp_path: Path, aut
     assert not (tmp_path / "out" / "restore.html").exists()
 
 
+def test_a_video_whose_faces_are_hardly_damaged_is_copied_and_that_is_a_success(
+    clip: Path, tmp_path: Path, authface: Command, lines: Lines, contented: Path
+) -> None:
+    code, out, err = authface(clip, "--model", contented, "--device", "cpu", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert (tmp_path / "out" / "clip.mp4").read_bytes() == clip.read_bytes()
+    assert "nothing to restore in 1 video: copied as it is" in out
+    assert "clip.mp4: no face restored: hardly damaged (10 faces over all frames)" in err
+    (line,) = lines(tmp_path / "out")
+    assert (line["status"], line["reason"], line["faces"]) == ("skipped", "hardly_damaged", 0)
+    assert "hardly damaged (10 faces" in str(line["detail"])
+
+
 def test_a_second_run_does_nothing_and_other_settings_do_it_again(clip: Path, tmp_path: Path) -> None:
     again = Brighter()
     target, _ = restore(clip, tmp_path / "out")
