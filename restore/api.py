@@ -127,7 +127,7 @@ class Restorer:
     def with_settings(self, **changed: Any) -> Restorer:
         """A Restorer with other settings that shares this one's weights, unless the model or how it runs changes.
 
-        That is `model`, `dtype`, `tiling`, `offload`, `compile`.
+        That is `model`, `dtype`, `tiling`, `offload`, `compile`, `graphs`.
         """
         other = Restorer.__new__(Restorer)
         chosen = Recipe("with_settings()").section(
@@ -288,13 +288,13 @@ def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[N
         return
     total, done = model.sampling.steps * math.ceil(faces / model.sampling.batch), 0
 
-    def count(*_: object) -> None:
+    def count() -> None:
         nonlocal done
         done += 1
         progress(done, max(done, total))
 
-    hook = model.unet.register_forward_hook(count)
+    model.on_step = count
     try:
         yield
     finally:
-        hook.remove()
+        model.on_step = None

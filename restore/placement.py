@@ -1,4 +1,4 @@
-"""Where a model's weights lie and how its networks run: tiles, weights that wait on the CPU, compiled code."""
+"""Where a model's weights lie and how its networks run: tiles, weights that wait on the CPU, compiled code, graphs."""
 
 from __future__ import annotations
 
@@ -30,6 +30,12 @@ class Placement:
     tiling: int | None = None
     offload: Offload = "none"
     compile: bool = False
+    graphs: bool = True
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded as graphs: weights that come and go have no place that a graph could know."""
+        return self.graphs and self.device.type == "cuda" and self.offload == "none" and not self.compile
 
     @property
     def home(self) -> torch.device | str:
@@ -40,6 +46,7 @@ class Placement:
         """Make the U-Net, ControlNet and VAE of `parts`, which are at `home`, run so. Raises UsageError."""
         if self.tiling is not None:
             tile(parts.vae, self.tiling)
+        self._lay_out(parts)
         if self.offload == "sequential":
             from accelerate import cpu_offload
 
@@ -51,6 +58,14 @@ class Placement:
             for network in (parts.controlnet, parts.unet):
                 # Not the module's call: hooks, such as that of progress, are none of the compiler's business.
                 network.forward = torch.compile(network.forward, backend=COMPILER)
+
+    def _lay_out(self, parts: Parts) -> None:
+        """On CUDA and in half precision channels go last, as the convolutions of tensor cores take them."""
+        import torch
+
+        for network in (parts.controlnet, parts.unet):
+            if self.device.type == "cuda" and network.dtype in {torch.float16, torch.bfloat16}:
+                network.to(memory_format=torch.channels_last)
 
     @contextmanager
     def here(self, *networks: torch.nn.Module) -> Iterator[None]:
@@ -78,7 +93,7 @@ def placement_of(settings: RestoreSettings, device_name: str) -> Placement:
             )
         if settings.compile:
             raise UsageError(f"restore.compile and restore.offload={settings.offload} do not go together: choose one")
-    return Placement(device, settings.dtype, settings.tiling, settings.offload, settings.compile)
+    return Placement(device, settings.dtype, settings.tiling, settings.offload, settings.compile, settings.graphs)
 
 
 def tile(vae: Any, side: int) -> None:

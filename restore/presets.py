@@ -30,6 +30,9 @@ class Preset(Settings):
     strength: float = Field(default=1, gt=0, le=1)
     """Where denoising begins: 1 is pure noise, as the release does; below, the photo's own latents with so much of the
     schedule's noise, as image-to-image pipelines do."""
+    reuse: int = Field(default=1, ge=1, le=10)
+    """The U-Net's encoder and the ControlNet are computed in every so-many-th step, from the first on, and their
+    features kept in between, as Faster Diffusion does; 1 computes all in every step."""
     levels: int | None = Field(default=None, ge=1, le=8)
     """How fine the tones are that a face keeps of its input, as blurs of the wavelet fix: 5 have a sigma of 13 px, 3 of
     3.2. None leaves it to the colour fix, which takes 5."""

@@ -7,14 +7,14 @@ a result.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.restore.colour import wavelet_fix
+from authface.restore.features import Features, Step, decode, encode
 from authface.restore.sampling import Sampling, begin, make_scheduler
 
 if TYPE_CHECKING:
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.models import Parts
+    from authface.restore.graphs import Run
     from authface.restore.placement import Placement
     from authface.sdxl import TextEmbedding
 
 
-@dataclass(frozen=True)
-class Condition:
+class Condition(NamedTuple):
     """What leads the model in every step: the embeddings of n images and as many rows of text and time ids."""
 
     image: torch.Tensor
@@ -57,7 +57,8 @@ class DiffusionRestorer:
 
     `parts` holds `unet`, `controlnet`, `vae` and `scheduler`; `text` what the encoders say of the prompt and, in a
     second row, of the negative prompt. U-Net and ControlNet may be of half precision; the latents and the VAE, which
-    overflows in float16, are of float32. Raises UsageError where `size` does not fit the latent grid.
+    overflows in float16, are of float32. Raises UsageError where `size` does not fit the latent grid, or for
+    `reuse` of compiled networks.
     """
 
     def __init__(
@@ -65,7 +66,11 @@ class DiffusionRestorer:
     ) -> None:
         import torch
 
+        if placement.compile and sampling.reuse > 1:
+            raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")
         self.placement = placement
+        self.on_step: Callable[[], None] | None = None
+        """Called after each denoising step; what it raises ends the work."""
         self._given = torch.nn.Identity()  # one for all: compiled code knows it again
         self.unet, self.controlnet, self.vae = parts.unet, parts.controlnet, parts.vae
         self.schedule = parts.scheduler.config
@@ -170,13 +175,19 @@ class DiffusionRestorer:
             self.placement.here(self.unet, self.controlnet),
             self._condition(image.to(self.unet.dtype), rows) as condition,
         ):
-            for t in timesteps:
-                noisy = scheduler.scale_model_input(latents, t).to(self.unet.dtype).repeat(len(rows), 1, 1, 1)
-                predicted = self._predict(noisy, t, condition, sampling).float().chunk(len(rows))
+            first = Step(latents.to(self.unet.dtype).repeat(len(rows), 1, 1, 1), timesteps[0], *condition)
+            run = self._run(first, sampling, len(timesteps))
+            predict = self._predictor(run, sampling)
+            for index, t in enumerate(timesteps):
+                run.load(scheduler.scale_model_input(latents, t).to(self.unet.dtype).repeat(len(rows), 1, 1, 1), t)
+                # A copy: the next step may write to the same place.
+                predicted = predict(index).to(torch.float32, copy=True).chunk(len(rows))
                 guided = predicted[0]
                 if rows[1:]:
                     guided = predicted[1] + sampling.guidance * (predicted[0] - predicted[1])
                 latents = scheduler.step(guided, t, latents, **drawing, return_dict=False)[0]
+                if self.on_step is not None:
+                    self.on_step()
         return torch.as_tensor(latents)
 
     def _encoded(self, image: torch.Tensor) -> torch.Tensor:
@@ -209,24 +220,52 @@ class DiffusionRestorer:
         finally:
             self.controlnet.controlnet_cond_embedding = embedding
 
-    def _predict(self, noisy: torch.Tensor, t: torch.Tensor, condition: Condition, sampling: Sampling) -> torch.Tensor:
-        added = {"text_embeds": condition.pooled, "time_ids": condition.time_ids}
-        down, mid = self.controlnet(
-            noisy,
-            t,
-            encoder_hidden_states=condition.states,
-            controlnet_cond=condition.image,
-            conditioning_scale=sampling.control_scale,
-            added_cond_kwargs=added,
-            return_dict=False,
-        )
+    def _run(self, first: Step, sampling: Sampling, steps: int) -> Run:
+        """How so many steps that begin with `first` are run: as the placement has it."""
+        from authface.restore.graphs import Eager, graphs_of
+
+        if not self.placement.records:
+            return Eager(first)
+        return graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
+
+    def _predictor(self, run: Run, sampling: Sampling) -> Callable[[int], torch.Tensor]:
+        """What predicts the noise, or the velocity, of the step that `run` has, told how many came before it."""
+        scale = sampling.control_scale
+        kept: Features
+
+        def predict(index: int) -> torch.Tensor:
+            nonlocal kept
+            if sampling.reuse == 1:
+                return run("predict", lambda step: self._predict(step, scale))
+            if index % sampling.reuse == 0:
+                kept = run("encode", lambda step: encode(self.unet, step, *self._led(step, scale)))
+            return run("decode", lambda step: decode(self.unet, kept, step))
+
+        return predict
+
+    def _predict(self, step: Step, scale: float) -> torch.Tensor:
+        """Both networks, by their stock forward."""
+        down, mid = self._led(step, scale)
         predicted: torch.Tensor = self.unet(
-            noisy,
-            t,
-            encoder_hidden_states=condition.states,
+            step.noisy,
+            step.t,
+            encoder_hidden_states=step.states,
             down_block_additional_residuals=down,
             mid_block_additional_residual=mid,
-            added_cond_kwargs=added,
+            added_cond_kwargs=step.added,
             return_dict=False,
         )[0]
         return predicted
+
+    def _led(self, step: Step, scale: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The ControlNet's residuals: of the down blocks, and of the mid block."""
+        down, mid = self.controlnet(
+            step.noisy,
+            step.t,
+            encoder_hidden_states=step.states,
+            controlnet_cond=step.image,
+            conditioning_scale=scale,
+            added_cond_kwargs=step.added,
+            return_dict=False,
+        )
+        return down, mid

@@ -39,6 +39,8 @@ class Sampling:
     damage: tuple[float, float] | None = None
     doubt: float = 1.0
     """How far `damage` counts, 0..1."""
+    reuse: int = 1
+    """Steps that the features of the U-Net's encoder and the ControlNet serve for."""
 
     @property
     def needs_photo(self) -> bool:
@@ -69,7 +71,7 @@ class Sampling:
 
 def chosen(settings: RestoreSettings, preset: Preset) -> Preset:
     """The preset with what the settings name in its place."""
-    named = ("scheduler", "steps", "guidance", "strength", "prompt", "negative_prompt")
+    named = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
     return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
 
 
@@ -87,6 +89,7 @@ def sampling_of(preset: Preset, batch: int) -> Sampling:
         preset.share,
         preset.samples,
         preset.damage,
+        reuse=preset.reuse,
     )
 
 

@@ -30,6 +30,9 @@ class RestoreSettings(Settings):
     """Where denoising begins: 1 is pure noise, less the photo's own latents with less noise."""
     guidance: float | None = Field(None, ge=0, le=30)
     """Classifier-free guidance; 1 and less is without, at half the cost."""
+    reuse: int | None = Field(None, ge=1, le=10)
+    """Compute the U-Net's encoder and the ControlNet in every so-many-th step only, and keep what they saw in between:
+    faster, and with many steps hardly another result. 1 computes all in every step."""
     prompt: str | None = None
     """What the model is told; it is trained with the empty prompt."""
     negative_prompt: str | None = None
@@ -47,6 +50,9 @@ class RestoreSettings(Settings):
     work and theirs while it does, `sequential` those of each layer."""
     compile: bool = False
     """Compile U-Net and ControlNet with torch.compile: a minute or more at the start, faster steps after."""
+    graphs: bool = True
+    """On CUDA record a step once and replay it: the same kernels, without the time the host takes to launch them. Not
+    with `offload` and `compile`."""
     colour: Literal["wavelet", "adain", "none"] = "wavelet"
     """How a restored face takes the colours of its input."""
     min_score: float = Field(0.9, ge=0, le=1)

@@ -1,0 +1,85 @@
+"""The stock U-Net in two halves, so that what its encoder saw may serve for several steps.
+
+The encoder's features hardly change from a step to the next, the decoder's do: Faster Diffusion (Li et al. 2023)
+computes the encoder, and a ControlNet that adds to it, in some steps only. diffusers' forward always runs both halves,
+so they are here apart, module by module as in `UNet2DConditionModel.forward`, for a U-Net of SDXL's shape.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Step(NamedTuple):
+    """What the networks are given in a step: n noisy latents, and as many rows of what leads them."""
+
+    noisy: torch.Tensor
+    """(n, c, h, w)"""
+    t: torch.Tensor
+    """The timestep, a tensor without dimensions where the latents are."""
+    image: torch.Tensor
+    """The ControlNet's embedding of the images."""
+    states: torch.Tensor
+    """What the text encoders say, token by token."""
+    pooled: torch.Tensor
+    """What they say of the whole."""
+    time_ids: torch.Tensor
+
+    @property
+    def added(self) -> dict[str, torch.Tensor]:
+        """SDXL's conditions besides the text's states, as diffusers names them."""
+        return {"text_embeds": self.pooled, "time_ids": self.time_ids}
+
+
+class Features(NamedTuple):
+    """What the decoder is given: the encoder's outputs with the ControlNet's residuals added."""
+
+    skips: tuple[torch.Tensor, ...]
+    """Those of each layer of the down blocks, from the finest on."""
+    middle: torch.Tensor
+
+
+def encode(unet: Any, step: Step, down: Sequence[torch.Tensor], mid: torch.Tensor) -> Features:
+    """The features of the down blocks and the mid block, with the ControlNet's residuals `down` and `mid`."""
+    embedded, states = _embedded(unet, step)
+    sample = unet.conv_in(step.noisy)
+    skips = [sample]
+    for block in unet.down_blocks:
+        sample, more = block(hidden_states=sample, temb=embedded, **_heard(block, states))
+        skips += more
+    sample = unet.mid_block(sample, embedded, **_heard(unet.mid_block, states))
+    return Features(tuple(skip + residual for skip, residual in zip(skips, down, strict=True)), sample + mid)
+
+
+def decode(unet: Any, features: Features, step: Step) -> torch.Tensor:
+    """What the U-Net predicts (n, c, h, w) from `features`, of this or an earlier step, and this step's time and text.
+
+    The latents' sides are multiples of what the U-Net halves, as `DiffusionRestorer` sees to.
+    """
+    embedded, states = _embedded(unet, step)
+    sample, skips = features.middle, features.skips
+    for block in unet.up_blocks:
+        count = len(block.resnets)
+        skips, taken = skips[:-count], skips[-count:]
+        heard = _heard(block, states)
+        sample = block(hidden_states=sample, temb=embedded, res_hidden_states_tuple=taken, **heard)
+    if unet.conv_norm_out:
+        sample = unet.conv_act(unet.conv_norm_out(sample))
+    predicted: torch.Tensor = unet.conv_out(sample)
+    return predicted
+
+
+def _embedded(unet: Any, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
+    """The embedding of the timestep and SDXL's conditions, and the text's states as attention hears them."""
+    embedded = unet.time_embedding(unet.get_time_embed(sample=step.noisy, timestep=step.t))
+    given = {"encoder_hidden_states": step.states, "added_cond_kwargs": step.added}
+    embedded = embedded + unet.get_aug_embed(emb=embedded, **given)
+    return embedded, unet.process_encoder_hidden_states(**given)
+
+
+def _heard(block: Any, states: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {"encoder_hidden_states": states} if getattr(block, "has_cross_attention", False) else {}
