@@ -113,7 +113,7 @@ def test_recorded_steps_give_the_same_faces(
 
 
 def test_a_prediction_outlives_the_next_step(
-    make: Callable[..., DiffusionRestorer], family: Path, crops: np.ndarray, noted: Noted
+    make: Callable[..., DiffusionRestorer], crops: np.ndarray, noted: Noted
 ) -> None:
     """Solvers of higher order read earlier ones, as they are where the model predicts the sample itself."""
     recorded, eager = (make(replace(CPU, graphs=flag)) for flag in (True, False))
