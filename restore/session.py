@@ -44,7 +44,7 @@ VERSION = 3
 Load = Callable[[Weights, RestoreSettings, str], Restorer]
 """Makes a restorer of a model's files, settings and a device's name."""
 
-NOT_IN_PIXELS = {"batch", "offload", "compile", "report", "model", "identity_weights", "upscaler"}
+NOT_IN_PIXELS = {"batch", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
 """Settings that no result depends on, or that the fingerprint holds by content."""
 OF_VIDEOS = {"smooth", "crf"}
 """Settings that no photo depends on."""
