@@ -50,6 +50,23 @@ class Pass:
     flops: int
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What an operation makes of arguments of certain shapes."""
+
+    flops: int
+    tensors: tuple[tuple[Any, ...] | None, ...] | None
+    """Size, stride and dtype of each, or nothing in its place; None: one is no new tensor, but a view or a change in
+    place, so torch does it again each time."""
+    single: bool = True
+    """One tensor, not a tuple of them."""
+
+
+_MADE: dict[Any, _Made] = {}
+"""By operation and arguments: torch works shapes out in Python, and a network's blocks ask for the same ones over and
+over."""
+
+
 class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
     """Counts the FLOPs of operations, and the bytes of every storage from the operation that makes it until the last
     tensor on it is gone.
@@ -73,11 +90,21 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if formula := flop_registry.get(func._overloadpacket):
-            self.flops += formula(*args, **kwargs, out_val=result)
-        for value in tree_flatten(result)[0]:
-            if isinstance(value, torch.Tensor) and value.device == META:
+        key = _key(func, args, kwargs)
+        made = None if key is None else _MADE.get(key)
+        if made is not None and made.tensors is not None:
+            new = tuple(one and _EMPTY(one[0], one[1], dtype=one[2], device=META) for one in made.tensors)
+            result: Any = new[0] if made.single else new
+        else:
+            result = func(*args, **kwargs)
+            if made is None:
+                formula = flop_registry.get(func._overloadpacket)
+                made = _made((args, kwargs), result, formula(*args, **kwargs, out_val=result) if formula else 0)
+                if key is not None:
+                    _MADE[key] = made
+        self.flops += made.flops
+        for value in (result,) if isinstance(result, torch.Tensor) else tree_flatten(result)[0]:
+            if isinstance(value, torch.Tensor) and value.is_meta:
                 self._meet(value)
         return result
 
@@ -107,6 +134,56 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
         size = self._sizes.pop(key)
         self.bytes[self._kinds.pop(key)] -= size
         self._total -= size
+
+
+_EMPTY = torch.ops.aten.empty_strided.default
+
+
+def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What the shapes of an operation's result depend on; None where that cannot be told."""
+    key: list[Any] = [func]
+    for value in (*args, *kwargs.items()):
+        part = _part(value)
+        if part is None:
+            return None
+        key.append(part)
+    return tuple(key)
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        if not value.is_meta:
+            return None  # its values may count
+        return value.shape, value.stride(), value.dtype
+    if isinstance(value, (list, tuple)):
+        parts = tuple(_part(one) for one in value)
+        return None if None in parts else (type(value), parts)
+    if value is None or isinstance(value, (bool, int, float, str, torch.dtype, torch.device, torch.layout)):
+        return type(value), value  # 1 and 1.0 make other dtypes
+    if isinstance(value, torch.memory_format):
+        return torch.memory_format, str(value)
+    return None
+
+
+def _made(given: Any, result: Any, flops: int) -> _Made:
+    single = isinstance(result, torch.Tensor)
+    values = (result,) if single else result
+    known = {value.untyped_storage()._cdata for value in tree_flatten(given)[0] if isinstance(value, torch.Tensor)}
+    if not isinstance(values, tuple) or not all(value is None or _is_new(value, known) for value in values):
+        return _Made(flops, None)
+    told = tuple(None if value is None else (value.shape, value.stride(), value.dtype) for value in values)
+    return _Made(flops, told, single)
+
+
+def _is_new(value: Any, known: set[int]) -> bool:
+    """Whether size, stride and dtype alone make a tensor like `value`; from then on its storage is `known`."""
+    if not isinstance(value, torch.Tensor) or not value.is_meta or value.storage_offset():
+        return False
+    storage = value.untyped_storage()
+    spanned = 1 + sum((size - 1) * step for size, step in zip(value.shape, value.stride(), strict=True))
+    shared = storage._cdata in known
+    known.add(storage._cdata)
+    return not shared and value.numel() > 0 and storage.nbytes() == spanned * value.element_size()
 
 
 class OnGpu(TorchFunctionMode):

@@ -18,13 +18,13 @@ from authface.errors import AuthfaceError, UsageError
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
 from authface.tiny import LATENT_CHANNELS, unet_config
-from authface.train import estimate_cli, hardware
+from authface.train import estimate_cli, hardware, rehearsal
 from authface.train.discriminator import ComponentDiscriminator
 from authface.train.estimate import LORA_RANK, Counted, Estimator, faces_in, judge
 from authface.train.hardware import RESERVE, Gpu
 from authface.train.networks import SDXL_UNET, Architecture, find
 from authface.train.rehearsal import META, rehearse
-from authface.train.settings import ControlNetSettings, PriorSettings
+from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
 SIZE = 64
 MANY = 512 * 1000
@@ -120,6 +120,38 @@ def test_a_whole_network_is_counted_as_a_real_pass_is() -> None:
         value.backward()  # type: ignore[no-untyped-call]
     assert counted.flops == flops.get_total_flops()
     assert counted.kept == pytest.approx(sum(kept.values()), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        PriorSettings(size=SIZE, batch=4, gradient_checkpointing=True),
+        PriorSettings(size=SIZE, lora_rank=8),
+        PriorSettings(size=SIZE, train_text=True),
+        ControlNetSettings(size=SIZE, batch=2, accumulate=2, facial={"adaptive": 0.3}),  # type: ignore[arg-type]
+    ],
+    ids=lambda settings: type(settings).__name__,
+)
+def test_operations_that_are_known_count_as_they_did(
+    tiny: Architecture, settings: DiffusionSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, again = (Estimator(tiny, half=True).count(settings) for _ in range(2))
+    assert again == first
+    monkeypatch.setattr(rehearsal, "_key", lambda *_: None)  # each operation is torch's own
+    assert Estimator(tiny, half=True).count(settings) == first
+
+
+def test_a_view_is_no_new_memory_however_often() -> None:
+    def peak() -> int:
+        def losses() -> list[torch.Tensor]:
+            with META:
+                whole = torch.empty(64, 1024)
+            views = [torch.ops.aten._unsafe_view.default(whole, [1024, 64]) for _ in range(3)]
+            return [sum(views[1:], views[0])]
+
+        return rehearse([], losses, bf16=False, accumulating=False).peak
+
+    assert [peak(), peak()] == [3 * 4 * 64 * 1024] * 2, "the whole, a sum and the next"
 
 
 def test_parts_of_memory_follow_the_settings(estimator: Estimator) -> None:
