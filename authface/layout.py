@@ -42,6 +42,10 @@ _TRANSFORMERS = {
 }
 
 
+def _tells(record: logging.LogRecord) -> bool:
+    return "kept in float32: []" not in record.getMessage()
+
+
 def quiet() -> None:
     """Switch off the libraries' own bars for loading and saving: the console has its own.
 
@@ -56,6 +60,8 @@ def quiet() -> None:
     if hasattr(import_utils, "_bitsandbytes_available"):
         import_utils._bitsandbytes_available = False
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # diffusers 0.42 warns of modules to be kept in float32 where its list of them is empty.
+    logging.getLogger("diffusers.models.modeling_utils").addFilter(_tells)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 

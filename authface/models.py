@@ -140,8 +140,8 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {one_line(name)}: there are auto, cpu, cuda, cuda:1, mps") from error
-    if name == "cuda" and (number := processes.local_rank()) is not None:
-        device = torch.device("cuda", number)
+    if name == "cuda":  # with a number, which torch.cuda.set_device asks for
+        device = torch.device("cuda", processes.local_rank() or 0)
     found = torch.cuda.device_count() if device.type == "cuda" else int(torch.backends.mps.is_available())
     if device.type in {"cuda", "mps"} and (device.index or 0) >= found:
         raise UsageError(
