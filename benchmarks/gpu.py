@@ -190,6 +190,8 @@ class Bench:
 
         self.given, self.device = given, torch.device(given.device)
         self.cuda = self.device.type == "cuda"
+        if self.cuda and self.device.index is None:
+            self.device = torch.device("cuda", torch.cuda.current_device())  # memory limits take no other
         self.rounds: int = given.rounds
         self.size: int = given.size
         self.flops: dict[tuple[bool, int], float] = {}

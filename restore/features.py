@@ -36,15 +36,20 @@ class Step(NamedTuple):
 
 
 class Features(NamedTuple):
-    """What the decoder is given: the encoder's outputs with the ControlNet's residuals added."""
+    """What the encoder makes, and what the decoder is given once the ControlNet's residuals are added."""
 
     skips: tuple[torch.Tensor, ...]
     """Those of each layer of the down blocks, from the finest on."""
     middle: torch.Tensor
 
+    def led(self, down: Sequence[torch.Tensor], mid: torch.Tensor) -> Features:
+        """With the ControlNet's residuals: `down`, one for each of the skips, and `mid`."""
+        skips = tuple(skip + residual for skip, residual in zip(self.skips, down, strict=True))
+        return Features(skips, self.middle + mid)
 
-def encode(unet: Any, step: Step, down: Sequence[torch.Tensor], mid: torch.Tensor) -> Features:
-    """The features of the down blocks and the mid block, with the ControlNet's residuals `down` and `mid`."""
+
+def encode(unet: Any, step: Step) -> Features:
+    """The features of the down blocks and the mid block, which no residual has a part in."""
     embedded, states = _embedded(unet, step)
     sample = unet.conv_in(step.noisy)
     skips = [sample]
@@ -52,7 +57,7 @@ def encode(unet: Any, step: Step, down: Sequence[torch.Tensor], mid: torch.Tenso
         sample, more = block(hidden_states=sample, temb=embedded, **_heard(block, states))
         skips += more
     sample = unet.mid_block(sample, embedded, **_heard(unet.mid_block, states))
-    return Features(tuple(skip + residual for skip, residual in zip(skips, down, strict=True)), sample + mid)
+    return Features(tuple(skips), sample)
 
 
 def decode(unet: Any, features: Features, step: Step) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 A step of SDXL's size is some thousand kernels, and at 512 px and a batch of 1 the host takes longer to launch them than
 the GPU to run them. A graph works on the tensors it was recorded with: "CUDA Graphs" in PyTorch's "CUDA semantics".
+Most of these kernels are too small for the whole GPU, so what does not depend on each other is recorded side by side.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from authface.errors import one_line
 from authface.restore.features import Step
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 MOST = 4
 """Shapes whose graphs are kept, those used last: a batch, the rest of one, and a second fidelity of each."""
@@ -46,12 +48,20 @@ class Recorder(Protocol):
         """The function as a graph, and the tensors it will write to. Raises RuntimeError for what cannot be one."""
         ...
 
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """What two functions make that may run at once, called by one that is warmed up or recorded."""
+        ...
+
 
 class CudaRecorder:
-    """Records on a stream of its own. All its graphs share their memory, since no two of them run at once."""
+    """Records on a stream of its own, and on a second one what runs beside it.
+
+    All its graphs share their memory, since no two of them run at once.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self._device, self._stream = device, torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._device = device
+        self._stream, self._side = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
         self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def warm_up(self, function: Callable[[], object]) -> None:
@@ -75,9 +85,29 @@ class CudaRecorder:
         self._alive.add(graph)
         return graph, made
 
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """The first on the second stream: a branch of the graph.
+
+        What it makes is of that stream's memory, which is used again only there: after the next fork, and so after
+        what reads it here.
+        """
+        now = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(now)
+        try:
+            with torch.cuda.stream(self._side):
+                one = first()
+            return one, second()
+        finally:
+            now.wait_stream(self._side)
+
 
 class Run(Protocol):
     """How the functions of a step are run."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether as graphs, where they can be."""
+        ...
 
     def load(self, noisy: torch.Tensor, t: torch.Tensor) -> None:
         """Go on to the next step."""
@@ -87,9 +117,15 @@ class Run(Protocol):
         """What the function `name` makes of the step; its tensors are valid until it is run again."""
         ...
 
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """Within such a function, what two make that do not need each other: at once where that can be."""
+        ...
+
 
 class Eager:
     """As they are."""
+
+    recorded = False
 
     def __init__(self, step: Step) -> None:
         self._step = step
@@ -102,12 +138,18 @@ class Eager:
         """What the function makes of the step."""
         return function(self._step)
 
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """One after the other."""
+        return first(), second()
+
 
 class Recorded:
     """As graphs over one step's tensors, into which those of all other steps of its shapes are copied.
 
     Each function is recorded when it is first run. One may read what another made, if that was run before.
     """
+
+    recorded = True
 
     def __init__(self, step: Step, graphs: Graphs) -> None:
         self._step, self._graphs = Step(*(part.clone() for part in step)), graphs
@@ -133,6 +175,10 @@ class Recorded:
         graph, made = self._recorded[name]
         graph.replay()
         return made  # type: ignore[no-any-return]  # of the function of this name
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """At once; one after the other where they cannot be recorded."""
+        return self._graphs.beside(first, second)
 
 
 class Graphs:
@@ -175,6 +221,10 @@ class Graphs:
             told = "steps are not recorded (%s): slower, same results; restore.graphs=false says so beforehand"
             logging.getLogger("authface").warning(told, one_line(error, 200))
             return None
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """What both make, at once as long as nothing failed to be recorded."""
+        return (first(), second()) if self._failed else self._recorder.beside(first, second)
 
 
 _OF: WeakKeyDictionary[torch.nn.Module, Graphs] = WeakKeyDictionary()

@@ -233,12 +233,18 @@ class DiffusionRestorer:
         scale = sampling.control_scale
         kept: Features
 
+        def features(step: Step) -> Features:
+            (down, mid), own = run.beside(lambda: self._led(step, scale), lambda: encode(self.unet, step))
+            return own.led(down, mid)
+
         def predict(index: int) -> torch.Tensor:
             nonlocal kept
+            if sampling.reuse == 1 and run.recorded:  # in halves, so that the ControlNet runs beside the encoder
+                return run("predict", lambda step: decode(self.unet, features(step), step))
             if sampling.reuse == 1:
                 return run("predict", lambda step: self._predict(step, scale))
             if index % sampling.reuse == 0:
-                kept = run("encode", lambda step: encode(self.unet, step, *self._led(step, scale)))
+                kept = run("encode", features)
             return run("decode", lambda step: decode(self.unet, kept, step))
 
         return predict

@@ -58,7 +58,7 @@ def test_both_halves_are_the_stock_forward_bit_for_bit(
             step = Step(noise, torch.tensor(time), *condition)
             whole = model._predict(step, 0.7)
             down, mid = model._led(step, 0.7)
-            kept = encode(model.unet, step, down, mid)
+            kept = encode(model.unet, step).led(down, mid)
             assert torch.equal(decode(model.unet, kept, step), whole)
             assert min(float(part.abs().max()) for part in (*down, mid)) > 0  # the ControlNet is heard
             later = step._replace(t=step.t - 100)

@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from authface.restore import graphs
 from authface.restore.features import Step
-from authface.restore.graphs import LEAST_STEPS, MOST, Eager, Graphs, Recorded
+from authface.restore.graphs import LEAST_STEPS, MOST, CudaRecorder, Eager, Graphs, Recorded
 from authface.restore.placement import Placement, placement_of
 from authface.restore.restorer import Loaded, find_weights
 from authface.restore.sampler import DiffusionRestorer
@@ -45,7 +45,7 @@ class Noted:
     """Records nothing but what it was asked for. As under CUDA, recording leaves no values in what is written to."""
 
     def __init__(self) -> None:
-        self.warm = 0
+        self.warm = self.pairs = 0
         self.made: list[Again] = []
         self.broken = False
 
@@ -61,6 +61,11 @@ class Noted:
             part.fill_(float("nan"))
         self.made.append(Again(function, made))
         return self.made[-1], made
+
+    def beside(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+        self.pairs += 1
+        made = second()  # the other way round: neither needs the other
+        return first(), made
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,7 @@ def test_recorded_steps_give_the_same_faces(
     np.testing.assert_array_equal(recorded.restore(crops, SEEDS), eager.restore(crops, SEEDS))
     names = 2 if "reuse" in settings else 1
     assert len(noted.made) == noted.warm == 2 * names  # of both batch sizes
+    assert noted.pairs > 2 * 2  # ControlNet and encoder, warmed up, recorded and, here, replayed
     done = [one.replays for one in noted.made]
     assert done == [8, 8] if names == 1 else done[1::2] == [8, 8] and done[0] == -(-8 // settings["reuse"])
     other = crops[[2, 0, 1]]
@@ -169,6 +175,7 @@ def test_what_cannot_be_recorded_is_run_as_it_is_and_said_once(
             np.testing.assert_array_equal(recorded.restore(crops, SEEDS), eager.restore(crops, SEEDS))
     said = [one.getMessage() for one in caplog.records if one.name == "authface"]
     assert len(said) == noted.warm == 1 and "stream is capturing" in said[0]
+    assert noted.pairs == 1  # while warming up; from then on one after the other
 
 
 def test_networks_that_are_watched_are_run_as_they_are(
@@ -258,6 +265,33 @@ def test_on_cuda_more_shapes_than_are_kept_share_their_memory(
         assert np.abs(given[0].astype(int) - given[1]).max() <= 1
     own = graphs.graphs_of(recorded.unet, gpu.device)
     assert not own._failed and len(own._kept) == MOST
+
+
+@CUDA
+def test_on_cuda_two_functions_are_on_two_streams_and_what_follows_waits_for_both() -> None:
+    recorder, streams = CudaRecorder(torch.device("cuda")), []
+    given = torch.zeros(1024, 1024, device="cuda")
+
+    def counted(times: int) -> torch.Tensor:
+        streams.append(torch.cuda.current_stream().cuda_stream)
+        made = given
+        for _ in range(times):
+            made = made + 1
+        return made
+
+    def whole() -> torch.Tensor:
+        for long, short in ((200, 3), (5, 400)):  # the second pair takes the first one's memory
+            one, other = recorder.beside(lambda n=long: counted(n), lambda n=short: counted(n))
+            given.copy_(one * 2 + other)
+        return given + 0
+
+    recorder.warm_up(whole)
+    graph, made = recorder.record(whole)
+    assert len(set(streams)) == 2 and streams[0::2] == streams[:1] * (len(streams) // 2)
+    for value in (0.0, 7.0, 1.0):
+        given.fill_(value)
+        graph.replay()
+        assert torch.equal(made, torch.full_like(made, 9 * value + 3 * 403 + 410))
 
 
 @CUDA
