@@ -45,6 +45,9 @@ class Preset(Settings):
     """A face that is hardly damaged should stay as it is, and how far the model moves its latents (mean square) says
     how damaged it is: up to the first bound the input stays, from the second on the restored face takes its place,
     between them they are mixed. None: always the restored face."""
+    gain: tuple[float, float] | None = None
+    """Bounds likewise, for how many times the fine detail of the input the restored face has: a blurred face may be
+    moved as little as a whole one, but what comes back is finer. Both must say that a face is hardly damaged."""
     prompt: str = ""
     negative_prompt: str = ""
     shared_seed: int | None = None
@@ -54,8 +57,9 @@ class Preset(Settings):
 
     @model_validator(mode="after")
     def _bounds_rise(self) -> Preset:
-        if self.damage is not None and not 0 <= self.damage[0] < self.damage[1]:
-            raise ValueError(f"damage {self.damage}: two bounds of 0 or more, the second the larger")
+        for name, bounds in (("damage", self.damage), ("gain", self.gain)):
+            if bounds is not None and not 0 <= bounds[0] < bounds[1]:
+                raise ValueError(f"{name} {bounds}: two bounds of 0 or more, the second the larger")
         return self
 
 

@@ -13,7 +13,7 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.restore.colour import wavelet_fix
+from authface.restore.colour import LEAST_DETAIL, fine_detail, wavelet_fix
 from authface.restore.features import Features, Step, decode, encode
 from authface.restore.sampling import Sampling, begin, make_scheduler
 
@@ -43,9 +43,9 @@ def _kept(
     """The restored (h, w, 3) crop with what it keeps of its input, from whose latents the model `moved` away."""
     import numpy as np
 
+    share = sampling.kept_at(moved, fine_detail(restored) / max(fine_detail(source), LEAST_DETAIL))
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
-    share = sampling.kept_at(moved)
     if not share:
         return restored
     mixed = restored + share * (source.astype(np.float32) - restored)

@@ -37,6 +37,7 @@ class Sampling:
     share: float = 0.0
     samples: int = 1
     damage: tuple[float, float] | None = None
+    gain: tuple[float, float] | None = None
     doubt: float = 1.0
     """How far `damage` counts, 0..1."""
     reuse: int = 1
@@ -47,15 +48,15 @@ class Sampling:
         """Whether the photo's own latents are asked for."""
         return self.strength < 1 or self.damage is not None
 
-    def kept_at(self, moved: float) -> float:
-        """The share of the input, 0..1, in a face whose latents the model `moved` by that mean square.
+    def kept_at(self, moved: float, finer: float = 1.0) -> float:
+        """The share of the input, 0..1, in a face that the model `moved` and made so many times `finer`.
 
-        All of it up to the first bound of `damage`, `share` from the second on, and in proportion between.
+        By the mean square of its latents, and by its fine detail over the input's. All of it up to the first bounds of
+        `damage` and `gain`, `share` from the second of either on, and in proportion between.
         """
         if self.damage is None:
             return self.share
-        least, most = self.damage
-        whole = min(1.0, max(0.0, (most - moved) / (most - least)))
+        whole = min(_below(self.damage, moved), 1.0 if self.gain is None else _below(self.gain, finer))
         return self.share + (1 - self.share) * self.doubt * whole
 
     def at(self, fidelity: float) -> Sampling:
@@ -67,6 +68,12 @@ class Sampling:
             share=input_share(fidelity, self.share),
             doubt=min(1.0, 2 * fidelity),
         )
+
+
+def _below(bounds: tuple[float, float], value: float) -> float:
+    """1 up to the first of two bounds, 0 from the second on, in proportion between."""
+    least, most = bounds
+    return min(1.0, max(0.0, (most - value) / (most - least)))
 
 
 def chosen(settings: RestoreSettings, preset: Preset) -> Preset:
@@ -89,6 +96,7 @@ def sampling_of(preset: Preset, batch: int) -> Sampling:
         preset.share,
         preset.samples,
         preset.damage,
+        preset.gain,
         reuse=preset.reuse,
     )
 

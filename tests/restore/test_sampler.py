@@ -18,7 +18,7 @@ from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
 from authface.restore import restorer, sampler, sampling
-from authface.restore.colour import wavelet_fix
+from authface.restore.colour import fine_detail, wavelet_fix
 from authface.restore.presets import Preset
 from authface.restore.settings import RestoreSettings
 from authface.sdxl import to_unit
@@ -235,8 +235,25 @@ def test_hardly_damaged_faces_stay_as_they_are(make: Callable[..., restorer.Rest
     assert [between.kept_at(far) for far in (0, middle, (middle + most) / 2, most, 9 * most)] == pytest.approx(
         [0.6, 0.6, 0.4, 0.2, 0.2]
     )
-    with pytest.raises(ValidationError, match="two bounds of 0 or more"):
-        Preset(damage=(0.3, 0.3))
+    for wrong in ({"damage": (0.3, 0.3)}, {"gain": (2.0, 1.0)}):
+        with pytest.raises(ValidationError, match="two bounds of 0 or more"):
+            Preset(**wrong)
+
+
+def test_a_face_that_gains_detail_was_blurred(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+    """However little the model moves it, it does not stay as it is."""
+    model = make(steps=2)
+    assert isinstance(model, sampler.DiffusionRestorer)
+    plain = model.sampling.at(0.5)
+    restored = model._batch(crops, SEEDS, plain)
+    gains = [fine_detail(face) / fine_detail(crop) for face, crop in zip(restored, crops, strict=True)]
+    least, middle, most = sorted(gains)
+    assert least < middle < most
+    made = model._batch(crops, SEEDS, replace(plain, damage=(1e6, 2e6), gain=(middle, most)))
+    for crop, face, gain, result in zip(crops, restored, gains, made, strict=True):
+        assert levels_apart(result, face if gain == most else crop) == 0
+    both = replace(plain, damage=(1.0, 2.0), gain=(1.5, 2.5))
+    assert [both.kept_at(*seen) for seen in ((1, 1.5), (1, 2), (1.75, 2), (3, 1), (1, 3))] == [1, 0.5, 0.25, 0, 0]
 
 
 def test_a_result_depends_on_its_own_crop_and_seed_only(
