@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 BINS = 48
 """Bars of a histogram: one is about 10 px wide on a page."""
+NOTHING = 1e-300
+"""A span below this is none: parts of it would leave the range of floats."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +76,14 @@ class Histogram:
 
 def round_span(low: float, high: float, bins: int = BINS) -> tuple[float, float]:
     """The least span of round ends (multiples of 1, 2 or 5 of a power of ten) that holds `low`..`high`."""
-    if not (math.isfinite(low) and math.isfinite(high)) or high <= low:
+    if not (math.isfinite(low) and math.isfinite(high)) or high - low < NOTHING:
         middle = low if math.isfinite(low) else 0.0
         reach = max(abs(middle) * 0.1, 0.5)
         return middle - reach, middle + reach
     power = 10.0 ** math.floor(math.log10((high - low) / bins))
     step = next(power * factor for factor in (1, 2, 5, 10, 20, 50) if power * factor * bins >= (high - low))
-    return math.floor(low / step) * step, math.ceil(high / step) * step
+    # What is next to nothing beside a step may be rounded away from its side.
+    return min(low, math.floor(low / step) * step), max(high, math.ceil(high / step) * step)
 
 
 class Tally:

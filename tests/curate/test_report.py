@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authface.curate.histograms import histograms
@@ -114,6 +114,8 @@ def test_an_empty_set_has_a_sheet(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
+@example([49.0, -5e-324])
+@example([0.0, 5e-324])
 def test_any_values_find_a_bar(values: list[float]) -> None:
     from authface.charts import Tally, round_span
 
