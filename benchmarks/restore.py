@@ -4,9 +4,9 @@
 
 Weights are random, of SDXL's shape and small, at 512 px, with 50 steps of DDPM at guidance 8, which are the released
 script's. `--theirs` is a checkout of the authors' repository and PYTHON one whose packages it runs with (diffusers
-0.28). Without it a stock StableDiffusionXLControlNetPipeline is called with their settings: their pipeline computes the
-same networks in the same steps, casts the residuals to float16, which a U-Net of bfloat16 does not take, and decodes
-every face twice.
+0.28, transformers 4); both sides then read the weights of `age`. Without it a stock StableDiffusionXLControlNetPipeline
+is called with their settings: their pipeline computes the same networks in the same steps, casts the residuals to
+float16, which a U-Net of bfloat16 does not take, and decodes every face twice.
 
 Each side is a process of its own with as many threads; they restore a face each in turn. Told are medians and their
 ratio to the other side's float32, by the clock and in CPU seconds, which other work on the machine disturbs less. Ends
@@ -32,8 +32,8 @@ SEED = 123
 PROMPT, NEGATIVE = "realistic close-up portrait, skin pores", "painting, blur"
 
 
-def make(folder: Path) -> None:
-    """The weights: `make_tiny` at 512 px, and a ControlNet whose every layer is heard."""
+def make(folder: Path, aged: bool) -> None:
+    """The weights: `make_tiny` at 512 px, and a ControlNet whose every layer is heard; `aged` as in `age`."""
     import torch
     from diffusers import ControlNetModel, UNet2DConditionModel
 
@@ -46,6 +46,32 @@ def make(folder: Path) -> None:
     for end in ends:  # zeros as they come
         torch.nn.init.normal_(end.weight, std=0.05)
     control.save_pretrained(folder / "controlnet")
+    if aged:
+        age(folder)
+
+
+def age(folder: Path) -> None:
+    """Write the weights anew as SDXL's lie, which diffusers 0.28 and transformers 4 read as today's do.
+
+    The VAE has attention in its middle, which that diffusers cannot leave out; the names of the first text encoder's
+    weights begin with text_model; the tokenizers lie as vocab.json and merges.txt too.
+    """
+    import torch
+    from diffusers import AutoencoderKL
+    from safetensors.torch import load_file, save_file
+
+    from authface.tiny import vae_config
+
+    torch.manual_seed(3)
+    AutoencoderKL(**vae_config(SIZE) | {"mid_block_add_attention": True}).save_pretrained(folder / "vae")
+    path = folder / "text_encoder" / "model.safetensors"
+    weights = {"text_model." + name.removeprefix("text_model."): value for name, value in load_file(path).items()}
+    save_file(weights, path, {"format": "pt"})
+    for name in ("tokenizer", "tokenizer_2"):
+        words = json.loads((folder / name / "tokenizer.json").read_text("utf-8"))["model"]
+        (folder / name / "vocab.json").write_text(json.dumps(words["vocab"]), "utf-8")
+        merges = "\n".join(["#version: 0.2", *(" ".join(pair) for pair in words["merges"]), ""])
+        (folder / name / "merges.txt").write_text(merges, "utf-8")
 
 
 def picture() -> Any:
@@ -103,15 +129,19 @@ def theirs(folder: Path, dtype: str, steps: int, code: str) -> Any:
     pipeline = StableDiffusionXLControlNetPipeline(**parts, add_watermarker=False)
     pipeline.set_progress_bar_config(disable=True)
     photo = Image.fromarray(picture())
+    last: dict[str, Any] = {}
 
     def restore() -> Any:
-        latents = pipeline(
-            prompt=[PROMPT], negative_prompt=[NEGATIVE], image=[photo], num_inference_steps=steps, guidance_scale=8.0,
-            height=SIZE, width=SIZE, generator=torch.Generator().manual_seed(SEED), output_type="latent",
-        ).images.float()  # fmt: skip
+        call: dict[str, Any] = {
+            "prompt": [PROMPT], "negative_prompt": [NEGATIVE], "image": [photo], "num_inference_steps": steps,
+            "guidance_scale": 8.0, "height": SIZE, "width": SIZE, "generator": torch.Generator().manual_seed(SEED),
+        }  # fmt: skip
+        if code:
+            pipeline(**call, callback=lambda step, time, latents: last.update(latents=latents))
+            return last["latents"]
+        latents = pipeline(**call, output_type="latent").images.float()
         with torch.inference_mode():  # their VAE is of float32, which a stock pipeline would not feed
-            for _ in range(2 if code else 1):
-                pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor)
+            pipeline.vae.decode(latents / pipeline.vae.config.scaling_factor)
         return latents
 
     return restore
@@ -201,7 +231,7 @@ def main() -> int:
         work(given)
         return 0
     with tempfile.TemporaryDirectory() as home:
-        make(Path(home) / "model")
+        make(Path(home) / "model", aged=bool(given.theirs))
         return compare(Path(home), given)
 
 
