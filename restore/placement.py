@@ -60,11 +60,16 @@ class Placement:
                 network.forward = torch.compile(network.forward, backend=COMPILER)
 
     def _lay_out(self, parts: Parts) -> None:
-        """On CUDA and in half precision channels go last, as the convolutions of tensor cores take them."""
+        """Channels go last, as convolutions take them: in half precision, and the VAE's on the CPU.
+
+        Not the networks' in float32 there: a twentieth faster, but 50 steps add up what is rounded otherwise than in
+        a stock pipeline.
+        """
         import torch
 
-        for network in (parts.controlnet, parts.unet):
-            if self.device.type == "cuda" and network.dtype in {torch.float16, torch.bfloat16}:
+        for network in (parts.controlnet, parts.unet, parts.vae):
+            half = network.dtype in {torch.float16, torch.bfloat16}
+            if (network is parts.vae and self.device.type == "cpu") or (half and self.device.type in {"cpu", "cuda"}):
                 network.to(memory_format=torch.channels_last)
 
     @contextmanager

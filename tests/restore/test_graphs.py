@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -207,19 +206,6 @@ def test_where_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         placement_of(RestoreSettings(), "cpu").graphs and not placement_of(RestoreSettings(graphs=False), "cpu").graphs
     )
-
-
-def test_channels_go_last_in_half_precision_on_cuda() -> None:
-    def strides(place: str, dtype: torch.dtype) -> set[bool]:
-        networks = [torch.nn.Conv2d(4, 4, 3).to(dtype) for _ in range(2)]
-        for one in networks:
-            one.dtype = dtype  # type: ignore[assignment]  # as diffusers' models tell theirs
-        parts: Any = SimpleNamespace(unet=networks[0], controlnet=networks[1], vae=None)
-        Placement(torch.device(place)).apply(parts)
-        return {one.weight.is_contiguous(memory_format=torch.channels_last) for one in networks}
-
-    assert strides("cuda", torch.float16) == {True}
-    assert strides("cuda", torch.float32) == strides("cpu", torch.float16) == {False}
 
 
 @CUDA

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,21 @@ def make(family: Path) -> Callable[[Placement], DiffusionRestorer]:
 
 def levels_apart(a: np.ndarray, b: np.ndarray) -> int:
     return int(np.abs(a.astype(int) - b).max())
+
+
+def test_where_channels_go_last() -> None:
+    def last(place: str, dtype: torch.dtype) -> list[str]:
+        networks = {name: torch.nn.Conv2d(4, 4, 3).to(dtype) for name in ("unet", "controlnet", "vae")}
+        for one in networks.values():
+            one.dtype = dtype  # type: ignore[assignment]  # as diffusers' models tell theirs
+        parts: Any = SimpleNamespace(**networks)
+        Placement(torch.device(place)).apply(parts)
+        layout = torch.channels_last
+        return [name for name, one in networks.items() if one.weight.is_contiguous(memory_format=layout)]
+
+    assert last("cuda", torch.float16) == last("cpu", torch.bfloat16) == ["unet", "controlnet", "vae"]
+    assert last("cuda", torch.float32) == []
+    assert last("cpu", torch.float32) == ["vae"]
 
 
 def test_offloaded_by_layer_no_network_keeps_weights_on_the_device(
