@@ -176,7 +176,7 @@ def processes(work: Work[I, L, M, R], chunks: Iterator[list[I]], *, workers: int
         while flying:
             yield pool.result(flying)
     finally:
-        pool.close()
+        pool.close(wait=not flying)
 
 
 class _Pool(Generic[I, L, M, R]):
@@ -219,8 +219,9 @@ class _Pool(Generic[I, L, M, R]):
             except BrokenProcessPool:
                 return self._work.failed(row, "crashed", "the process that worked on it died; see the system's log")
 
-    def close(self) -> None:
-        self._executor.shutdown(wait=False, cancel_futures=True)
+    def close(self, wait: bool) -> None:
+        """End the processes; `wait` for it where none is at work: Python 3.11 prints a trace if it ends meanwhile."""
+        self._executor.shutdown(wait, cancel_futures=True)
 
 
 _worker: Worker[Any, Any, Any, Any] | None = None
