@@ -117,7 +117,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         kept=summary.kept,
         done_before=summary.done_before,
         failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
-        targets=[str(path) for path in (*(job.target for job in summary.jobs), *summary.clips)],
+        targets=[str(path) for path in (*(job.target for job in summary.jobs if not job.is_video), *summary.clips)],
         model=session.settings.model,
         seconds=round(summary.seconds, 3),
         spent={name: round(seconds, 3) for name, seconds in summary.spent.items()},

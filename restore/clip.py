@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     AnyPacket: TypeAlias = Packet[Any]
 
+NEAR = 0.002
+"""Containers round times by as much, seconds: Matroska's to milliseconds."""
 NEEDS_PYAV = "videos need PyAV: pip install 'authface[video]'"
 
 
@@ -171,6 +173,14 @@ class Clip:
                     frame.time_base = frame.time_base or base
                     last = frame.pts
                     yield Shot(frame, float(last * frame.time_base), self.deep)
+
+    def at(self, seconds: float) -> Shot | None:
+        """The frame of a time, or the next one; None: there is none. `read` goes on after it. Raises as `read`."""
+        base = self.video.time_base or 1 / self.rate
+        with _read_errors():
+            self.container.seek(round(seconds / base), stream=self.video)
+        shots = (item for item in self.read() if isinstance(item, Shot))
+        return next((shot for shot in shots if shot.time > seconds - NEAR), None)
 
 
 @contextmanager

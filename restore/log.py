@@ -76,6 +76,9 @@ class Line:
     """Put back, over all frames of a video."""
     followed: int = 0
     """Faces that were followed through a video: one that stays counts once."""
+    moments: tuple[tuple[float, ...], ...] = ()
+    """Some of a video's frames with restored faces, evenly spaced among all: seconds, and the crop's corners of the
+    largest of them, as in `quad`."""
     seconds: float = 0
     """That a video took."""
 

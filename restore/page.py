@@ -1,26 +1,34 @@
-"""The before/after page of a run: photos and their faces, read back from the files as they were written."""
+"""The before/after page of a run: photos, frames of videos, and their faces, read back from the files as written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from authface import images
+from authface.deep import to_8_bits
 from authface.errors import ImageError, one_line
 from authface.faces.geometry import align, scale_quad
 from authface.faces.identity import usual_products
-from authface.report import Comparison, before_after, quantity
+from authface.report import Comparison, Facts, before_after, quantity
+from authface.restore.clip import Clip
 from authface.restore.inputs import PAGE, Job
 from authface.restore.log import Line
 from authface.restore.session import Session, Summary
 from authface.restore.settings import RestoreSettings
 
+T = TypeVar("T")
+
 MOST_PHOTOS = 60
 """Of a larger run the page shows as many, evenly spaced: it stays below 100 MB."""
 MOST_FACES = 4
 """Faces shown of one photo, the largest first."""
+MOST_FRAMES = 4
+"""Frames shown of one video."""
 MOST_LEFT = 12
 """Faces named as left alone under one photo."""
 FACE_SIDE = 512
@@ -29,16 +37,20 @@ INLINE_PHOTOS = 8
 
 
 def write_page(session: Session, summary: Summary, home: Path) -> Path:
-    """Write the page of the restored photos of a run to `home`. Raises AuthfaceError where the disk refuses."""
+    """Write the page of what a run restored to `home`. Raises AuthfaceError where the disk refuses."""
     chosen = spread(summary.jobs, MOST_PHOTOS)
     path = home / PAGE
-    facts = [
-        ("model", session.settings.model),
-        ("photos restored", quantity(summary.restored)),
-        ("faces", quantity(summary.faces)),
-        ("without a face to restore", quantity(summary.no_face)),
-        ("failed", quantity(len(summary.failed))),
-    ]
+    facts = [("model", session.settings.model)]
+    if summary.photos:
+        facts += [
+            ("photos restored", quantity(summary.restored)),
+            ("faces", quantity(summary.faces)),
+            ("without a face to restore", quantity(summary.no_face)),
+        ]
+    if clips := [line for line in summary.clips.values() if line.status == "restored"]:
+        facts.append(("videos restored", quantity(len(clips))))
+        facts.append(("faces in their frames", quantity(sum(line.faces for line in clips))))
+    facts.append(("failed", quantity(len(summary.failed))))
     if summary.identities:
         facts.append(("identity", identity_summary(session.settings, summary)))
     if summary.tried_again:
@@ -47,8 +59,8 @@ def write_page(session: Session, summary: Summary, home: Path) -> Path:
         facts.append(("hardly damaged, so left as they are", quantity(summary.hardly_damaged)))
     if summary.kept:
         facts.append(("input face kept, since the restored one drifted", quantity(summary.kept)))
-    if len(chosen) < summary.restored:
-        facts.append(("shown", f"{len(chosen)} of {summary.restored} photos, evenly spaced"))
+    if len(chosen) < len(summary.jobs):
+        facts.append(("shown", f"{len(chosen)} of {len(summary.jobs)}, evenly spaced"))
     before_after(path, "Restored faces", _pairs(session, chosen), facts, embed=len(chosen) <= INLINE_PHOTOS)
     return path
 
@@ -60,16 +72,19 @@ def identity_summary(settings: RestoreSettings, summary: Summary) -> str:
     return f"mean {mean:.3f}, least {min(summary.identities):.3f} ({settings.identity}; strangers have {strangers:g})"
 
 
-def spread(jobs: Sequence[Job], most: int) -> list[Job]:
-    """At most `most` of the jobs, evenly spaced, the first among them."""
-    if len(jobs) <= most:
-        return list(jobs)
-    return [jobs[int(i)] for i in np.arange(most) * len(jobs) / most]
+def spread(all: Sequence[T], most: int) -> list[T]:
+    """At most `most` of them, evenly spaced, the first among them."""
+    if len(all) <= most:
+        return list(all)
+    return [all[int(i)] for i in np.arange(most) * len(all) / most]
 
 
 def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
     for job in jobs:
         every = session.log(job.home).photos[job.name]
+        if job.is_video:
+            yield from _moments(job, every[0])
+            continue
         try:
             before, after = images.read(job.source).rgb, images.read(job.target).rgb
             mapped = images.read(job.home / every[0].change_map).rgb if every[0].change_map else None
@@ -83,10 +98,41 @@ def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
             yield Comparison(f"{one_line(job.source.name)}: what changed", after, mapped)
         for line in lines[:MOST_FACES]:
             if line.quad is not None and line.placed_by != "whole":
-                quad = np.reshape(line.quad, (4, 2))
-                old = align(before, quad, FACE_SIDE).rgb
-                new = align(after, scale_quad(quad, line.scale), FACE_SIDE).rgb
-                yield Comparison(f"{one_line(job.source.name)}, face {line.face}", old, new, _facts(line))
+                name = f"{one_line(job.source.name)}, face {line.face}"
+                yield _face(name, before, after, line.quad, line.scale, _facts(line))
+
+
+def _moments(job: Job, line: Line) -> Iterator[Comparison]:
+    """Some frames of a video, each with its largest face."""
+    name = one_line(job.source.name)
+    facts = [("faces restored", f"{quantity(line.faces)} in {quantity(line.frames)} frames")]
+    facts += [("identity", f"mean {line.identity:.3f}")] if line.identity is not None else []
+    try:
+        with Clip(job.source) as old, Clip(job.target) as new:
+            for seconds, *quad in spread(line.moments, MOST_FRAMES):
+                was, now = old.at(seconds), new.at(seconds)
+                if was is None or now is None:
+                    continue
+                before, after = to_8_bits(was.pixels()), to_8_bits(now.pixels())
+                yield Comparison(f"{name}, {seconds:.2f} s", before, after, facts)
+                if quad:
+                    yield _face(f"{name}, {seconds:.2f} s, largest face", before, after, quad, line.scale)
+    except ImageError:
+        return  # moved since it was restored
+
+
+def _face(
+    name: str,
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    corners: Sequence[float],
+    scale: int,
+    facts: Facts = (),
+) -> Comparison:
+    """One face of a picture and of its result, `scale` times as large; `corners` are a line's quad."""
+    quad = np.reshape(corners, (4, 2))
+    old = align(before, quad, FACE_SIDE).rgb
+    return Comparison(name, old, align(after, scale_quad(quad, scale), FACE_SIDE).rgb, facts)
 
 
 def _left(line: Line) -> str:

@@ -111,7 +111,7 @@ def _restore_video(job: Job, session: Session, overwrite: bool) -> None:
             if not overwrite:
                 _check_way(job, log)
             log.add([video.restore_video(job, content, session)])
-        session.summary.clips[job.target] = log.photos[job.name][0]
+        session.summary.clip(job, log.photos[job.name][0])
     except ImageError as error:
         _fail(job, content, error, session)
 

@@ -91,7 +91,7 @@ class Summary:
     kept: int = 0
     """Faces whose every restoration drifted from the input, which therefore stays."""
     jobs: list[Job] = field(default_factory=list)
-    """Those that gave a restored photo, now or before."""
+    """Those that gave a restored photo or video, now or before."""
     clips: dict[Path, Line] = field(default_factory=dict)
     """The line of each video that is done, by its result."""
 
@@ -113,6 +113,12 @@ class Summary:
         self.tried_again += sum(line.tries > 1 for line in lines)
         self.kept += sum(line.reason == "identity" for line in lines)
         if faces:
+            self.jobs.append(job)
+
+    def clip(self, job: Job, line: Line) -> None:
+        """Add a video that is done, with its line in the log."""
+        self.clips[job.target] = line
+        if line.status == "restored":
             self.jobs.append(job)
 
 

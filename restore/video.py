@@ -39,6 +39,8 @@ VERSION = 1
 """Raised when the same settings and weights give another video."""
 MOST_WAITING = 24
 """Frames that wait, as decoded, for what comes after them: of 8 bits and 4K they take 0.3 GB."""
+MOST_MOMENTS = 8
+"""Frames of a video that its line names for the page."""
 GROUP_PIXELS = 12_000_000
 """Frames are restored together until their faces fill a batch, or they have so many pixels."""
 
@@ -55,6 +57,24 @@ class Piece:
 
 
 @dataclass
+class Spread:
+    """Some of many, evenly spaced, however many come."""
+
+    kept: list[tuple[float, ...]] = field(default_factory=list)
+    _every: int = 1
+    _seen: int = 0
+
+    def add(self, one: tuple[float, ...]) -> None:
+        """Keep it if it is its turn; where too many are kept, every other one goes."""
+        if self._seen % self._every == 0:
+            self.kept.append(one)
+        self._seen += 1
+        if len(self.kept) > MOST_MOMENTS:
+            del self.kept[1::2]
+            self._every *= 2
+
+
+@dataclass
 class Counts:
     """What became of the frames so far."""
 
@@ -67,6 +87,8 @@ class Counts:
     changed: bool = False
     """A pixel of any frame."""
     identities: list[float] = field(default_factory=list)
+    moments: Spread = field(default_factory=Spread)
+    """Of frames with restored faces, as `Line.moments`."""
 
 
 def sha256(path: Path) -> str:
@@ -136,6 +158,7 @@ def restore_video(job: Job, content: str, session: Session, progress: Callable[[
         frames=counts.frames,
         faces=counts.faces,
         followed=follower.followed,
+        moments=tuple(counts.moments.kept),
         seconds=round(time.monotonic() - start, 3),
     )
 
@@ -222,6 +245,8 @@ def _write(
         if piece.rgb is not None:
             result = next(results)
             counts.faces += result.restored
+            if result.restored:
+                counts.moments.add(_moment(piece.shot.time, result))
             counts.hardly_damaged += sum(face.reason == HARDLY_DAMAGED for face in result.faces)
             counts.identities += [
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
@@ -234,6 +259,12 @@ def _write(
             writer.write(piece.shot, pixels)
         counts.frames, counts.size = counts.frames + 1, piece.shot.size
         tick()
+
+
+def _moment(seconds: float, result: PhotoResult) -> tuple[float, ...]:
+    largest = next(face for face in result.faces if face.status == "restored")
+    quad = () if largest.quad is None else largest.quad.ravel().tolist()
+    return (round(seconds, 4), *(round(float(value), 1) for value in quad))
 
 
 def _without_frames(clip: Clip) -> str:

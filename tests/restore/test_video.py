@@ -18,6 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
@@ -25,11 +27,14 @@ from skimage import data
 from authface import Restorer
 from authface.console import Console
 from authface.errors import UsageError
+from authface.restore.clip import Clip
 from authface.restore.finder import FaceFinder
 from authface.restore.follow import FaceFollower
+from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings
+from authface.restore.video import MOST_MOMENTS, Spread
 
 av = pytest.importorskip("av")
 
@@ -206,6 +211,13 @@ def test_times_sound_turn_and_colours_are_kept(
     assert change[0, 61:77, 46:62].mean() > 40  # where the face is, upright
     with av.open(f"file:{target}") as file:
         assert file.metadata["title"] == "A film"
+    assert [moment[0] for moment in line.moments] == [round(float(frame.time), 4) for frame in old][::2]
+    with Clip(source) as before, Clip(target) as after:
+        for seconds, *quad in line.moments[::-1]:  # backwards: it seeks
+            was, now = before.at(seconds), after.at(seconds)
+            assert was is not None and now is not None and was.time == now.time == pytest.approx(seconds, abs=1e-3)
+            assert len(quad) == 8 and np.abs(now.pixels().astype(int) - was.pixels()).max() > 20
+        assert before.at(old[-1].time + 1) is None
 
 
 def test_a_video_where_nothing_changes_is_copied(clip: Path, tmp_path: Path, authface: Command, lines: Lines) -> None:
@@ -213,7 +225,7 @@ def test_a_video_where_nothing_changes_is_copied(clip: Path, tmp_path: Path, aut
     assert code == 0, err
     assert (tmp_path / "out" / "clip.mp4").read_bytes() == clip.read_bytes()
     assert "10 faces (1 followed through 10 frames) found and left as they are in 1 of 1 videos" in out
-    assert not (tmp_path / "out" / "restore.html").exists()
+    assert (tmp_path / "out" / "restore.html").exists()
 
 
 def test_a_video_whose_faces_are_hardly_damaged_is_copied_and_that_is_a_success(
@@ -253,6 +265,26 @@ def test_photos_and_videos_of_a_folder(clip: Path, tmp_path: Path, authface: Com
     assert {line["target"] for line in lines(tmp_path / "out")} == {"clip.mp4", "photo.png"}
     code, out, err = authface(folder, "--model", "identity", "-o", tmp_path / "out")
     assert "2 inputs were done before" in out
+
+
+def test_the_page_shows_frames_of_a_video(clip: Path, tmp_path: Path) -> None:
+    target, summary = restore(clip, tmp_path / "out", upscale=2)
+    session = Session(Request(RestoreSettings(model="identity", guard=False)), Console())
+    page = write_page(session, summary, tmp_path / "out").read_text()
+    assert "0.00 s, largest face" in page and "10 in 10 frames" in page and "photos restored" not in page
+    assert page.count("clip.mp4, ") == 2 * page.count("largest face") == 8
+    target.unlink()
+    assert "largest face" not in write_page(session, summary, tmp_path / "out").read_text()
+
+
+@given(st.integers(0, 3000))
+def test_of_many_frames_some_are_kept_evenly(count: int) -> None:
+    some = Spread()
+    for i in range(count):
+        some.add((float(i),))
+    kept = [i for (i,) in some.kept]
+    assert len(kept) <= MOST_MOMENTS and len(kept) >= min(count, MOST_MOMENTS // 2)
+    assert len(set(np.diff(kept))) <= 1 and kept[:1] == [0.0][:count]
 
 
 def test_a_larger_video(clip: Path, tmp_path: Path) -> None:
