@@ -112,6 +112,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         no_face=summary.no_face,
         sound=summary.sound,
         hardly_damaged=summary.hardly_damaged,
+        reduced=summary.reduced,
         identity=summary.identities,
         tried_again=summary.tried_again,
         kept=summary.kept,
@@ -149,6 +150,9 @@ def _sound(summary: Summary, copied: str) -> Iterator[str]:
     if count := summary.hardly_damaged:
         faces = "1 face is" if count == 1 else f"{count} faces are"
         yield f"{faces} hardly damaged: left as in the photo (a --fidelity below 0.5 changes that)"
+    if count := summary.reduced:
+        larger = "it has" if count == summary.hardly_damaged == 1 else f"{count} of them have"
+        yield f"{larger} more pixels in the photo than the model sees, and may show damage there that it does not"
     clips = sum(line.status == "skipped" for line in summary.clips.values())
     for count, what in ((summary.sound, "photo"), (clips, "video")):
         if count:

@@ -179,7 +179,7 @@ def finish(
         if attempt.refused:
             face = replace(face, status="skipped", reason="identity", detail=attempt.refused)
         elif attempt.unchanged:
-            face = replace(face, status="skipped", reason=HARDLY_DAMAGED, detail=IS_WELL, drift=None)
+            face = replace(face, status="skipped", reason=HARDLY_DAMAGED, detail=_well(face), drift=None)
         elif one.face.placed_by == "whole":
             out = _replace(out, one.aligned, attempt.crop)
         else:
@@ -190,3 +190,11 @@ def finish(
     if pasted:
         out = paste_all(out, pasted, upscale=scale, masks=masks)
     return PhotoResult(out, tuple(faces), background)
+
+
+def _well(face: FaceResult) -> str:
+    """Why a face stays that is hardly damaged, at least where its model sees fewer pixels than the photo has."""
+    if face.quad is None or face.before is None or face.upscaled or face.placed_by == "whole":
+        return IS_WELL
+    side, seen = float(np.linalg.norm(face.quad[2] - face.quad[1])), face.before.shape[1]
+    return f"as the model sees it, in {seen} px of its {side:.0f}; {IS_WELL}"

@@ -80,6 +80,8 @@ class Summary:
     """Photos without a restored face where one is hardly damaged: copied as they are."""
     hardly_damaged: int = 0
     """Faces of photos that stay since their model would not change them."""
+    reduced: int = 0
+    """Those of them that have more pixels in their photo than the model sees."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
     spent: Seconds = field(default_factory=dict)
@@ -105,8 +107,10 @@ class Summary:
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
-        well = sum(line.reason == HARDLY_DAMAGED for line in lines)
+        sound = [line for line in lines if line.reason == HARDLY_DAMAGED]
+        well = len(sound)
         self.hardly_damaged += well
+        self.reduced += sum(not line.upscaled and line.placed_by != "whole" for line in sound)
         self.sound += bool(well) and not faces
         self.no_face += not faces and not well
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]

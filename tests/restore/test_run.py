@@ -275,15 +275,18 @@ def test_photos_whose_faces_are_hardly_damaged_are_copied_and_that_is_a_success(
     assert (tmp_path / "out/a face.png").read_bytes() == photo.read_bytes()
     assert "a face.png: hardly damaged; copied as it is" in err and "no face" not in err + out
     assert "1 face is hardly damaged: left as in the photo (a --fidelity below 0.5 changes that)" in out
+    assert "it has more pixels in the photo than the model sees" in out
     assert "nothing to restore in 1 photo: copied as it is" in out and "identity:" not in out
     (line,) = lines(tmp_path / "out")
     assert (line["status"], line["reason"], line["identity"]) == ("skipped", "hardly_damaged", None)
+    x0, y0, x1, y1 = line["quad"][2:6]
+    assert f"as the model sees it, in 64 px of its {np.hypot(x1 - x0, y1 - y0):.0f}; left as it is" in line["detail"]
     assert not (tmp_path / "out/restore.html").exists() and not line["change_map"]
     code, again, _ = authface(*given, "--json")  # which was done before
     told = json.loads(again)
     assert code == 0
-    counts = [told[name] for name in ("hardly_damaged", "sound", "restored", "no_face", "done_before")]
-    assert counts == [1, 1, 0, 0, 1]
+    counts = [told[name] for name in ("hardly_damaged", "reduced", "sound", "restored", "no_face", "done_before")]
+    assert counts == [1, 1, 1, 0, 0, 1]
     code, out, err = authface(*given, "--fidelity", 0.2)
     assert code == 0 and "hardly damaged" not in out, err
     assert lines(tmp_path / "out")[0]["status"] == "restored"
@@ -324,7 +327,7 @@ def test_the_page_tells_of_hardly_damaged_faces_beside_restored_ones(portrait: I
     assert (summary.faces, summary.hardly_damaged, summary.sound, summary.no_face) == (1, 1, 0, 0)
     page = write_page(session, summary, tmp_path / "out").read_text()
     assert "hardly damaged, so left as they are" in page
-    assert "face 1 left" in page and "hardly_damaged: left as it is" in page
+    assert "face 1 left" in page and "hardly_damaged: as the model sees it" in page
 
 
 def test_bad_files_are_a_line_each_and_the_run_goes_on(authface: Command, photo: Path, tmp_path: Path) -> None:
