@@ -43,7 +43,8 @@ def _kept(
     """The restored (h, w, 3) crop with what it keeps of its input, from whose latents the model `moved` away."""
     import numpy as np
 
-    share = sampling.kept_at(moved, fine_detail(restored) / max(fine_detail(source), LEAST_DETAIL))
+    finer = 1.0 if sampling.gain is None else fine_detail(restored) / max(fine_detail(source), LEAST_DETAIL)
+    share = sampling.kept_at(moved, finer)
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
     if not share:
