@@ -169,6 +169,11 @@ def parse(text: str) -> Iterator[Line]:
 def _parse(text: str) -> Line | None:
     try:
         values: Any = json.loads(text)
-        return Line(**{name: value for name, value in values.items() if name in _NAMES})
+        return Line(**{name: _tuples(value) for name, value in values.items() if name in _NAMES})
     except (ValueError, TypeError, AttributeError):
         return None
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
