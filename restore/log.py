@@ -78,7 +78,7 @@ class Line:
     """Faces that were followed through a video: one that stays counts once."""
     moments: tuple[tuple[float, ...], ...] = ()
     """Some of a video's frames with restored faces, evenly spaced among all: seconds, and the crop's corners of the
-    largest of them, as in `quad`."""
+    largest of them, as in `quad`, unless frames are the crops."""
     seconds: float = 0
     """That a video took."""
 

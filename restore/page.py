@@ -72,11 +72,11 @@ def identity_summary(settings: RestoreSettings, summary: Summary) -> str:
     return f"mean {mean:.3f}, least {min(summary.identities):.3f} ({settings.identity}; strangers have {strangers:g})"
 
 
-def spread(all: Sequence[T], most: int) -> list[T]:
+def spread(every: Sequence[T], most: int) -> list[T]:
     """At most `most` of them, evenly spaced, the first among them."""
-    if len(all) <= most:
-        return list(all)
-    return [all[int(i)] for i in np.arange(most) * len(all) / most]
+    if len(every) <= most:
+        return list(every)
+    return [every[int(i)] for i in np.arange(most) * len(every) / most]
 
 
 def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:

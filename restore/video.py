@@ -263,7 +263,7 @@ def _write(
 
 def _moment(seconds: float, result: PhotoResult) -> tuple[float, ...]:
     largest = next(face for face in result.faces if face.status == "restored")
-    quad = () if largest.quad is None else largest.quad.ravel().tolist()
+    quad = () if largest.quad is None or largest.placed_by == "whole" else largest.quad.ravel().tolist()
     return (round(seconds, 4), *(round(float(value), 1) for value in quad))
 
 

@@ -277,6 +277,15 @@ def test_the_page_shows_frames_of_a_video(clip: Path, tmp_path: Path) -> None:
     assert "largest face" not in write_page(session, summary, tmp_path / "out").read_text()
 
 
+def test_frames_that_are_faces_are_shown_once(tmp_path: Path, authface: Command, lines: Lines) -> None:
+    source = film(tmp_path / "face.mkv", [scene(0)[10:90, 10:90]] * 3, sound="")
+    code, _, err = authface(source, "--aligned", "--model", "identity", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert [len(moment) for moment in lines(tmp_path / "out")[0]["moments"]] == [1, 1, 1]
+    page = (tmp_path / "out/restore.html").read_text()
+    assert page.count("face.mkv, ") == 3 and "largest face" not in page
+
+
 @given(st.integers(0, 3000))
 def test_of_many_frames_some_are_kept_evenly(count: int) -> None:
     some = Spread()
