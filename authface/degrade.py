@@ -7,7 +7,8 @@ degraded input, so a network taught to undo colour shifts would be undone itself
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,8 @@ _MOST_PARTS = 6
 """A kernel of more row times column filters is slower by parts than whole."""
 REFERENCE = 512
 """Side of the images that the published ranges are for, pixels."""
+_WHICH = 1
+"""Key of the random numbers that choose among a mixture's parts: those of the damage itself stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +64,27 @@ PRESETS: dict[str, Degradation] = {
     "mild": Degradation(blur=(0.5, 2), downsample=(1.5, 3), noise=(2, 6), jpeg=(80, 95)),
     "medium": Degradation(blur=(2, 5), downsample=(3, 6), noise=(6, 14), jpeg=(65, 80)),
     "heavy": Degradation(blur=(5, 10), downsample=(6, 12), noise=(14, 20), jpeg=(40, 65)),
+    # An ordinary good photo: learned from, it teaches a model to leave whole what is whole.
+    "nearly_clean": Degradation(blur=(0.1, 0.8), downsample=(0.8, 1.2), noise=(0, 3), jpeg=(90, 100)),
 }
 """GFP-GAN v1 without and with its colour operations, BFRffusion (the same without), CodeFormer stages II and III."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Damages that faces have in given shares: each seed draws one of them."""
+
+    parts: tuple[tuple[Degradation, float], ...]
+    """Each with its share, above 0; they need not sum to 1."""
+
+    def draw(self, seed: int | Sequence[int]) -> Degradation:
+        """The damage of `seed`, by random numbers of its own: what that damage draws does not depend on it."""
+        import numpy as np
+
+        at = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_WHICH,))).random()
+        ends = np.cumsum([share for _, share in self.parts])
+        place = int(np.searchsorted(ends, at * ends[-1], side="right"))
+        return self.parts[min(place, len(self.parts) - 1)][0]
 
 
 def preset(name: str) -> Degradation:
@@ -72,20 +94,42 @@ def preset(name: str) -> Degradation:
     return PRESETS[name]
 
 
-def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], degradation: Degradation) -> NDArray[np.uint8]:
+def mixture(spec: str | Mapping[str, float]) -> Mixture:
+    """The presets that `spec` names: one alone, or several with their shares, in any order. Raises UsageError.
+
+    Shares are above 0 and need not sum to 1: {"gfpgan": 3, "nearly_clean": 1} damages a quarter of the faces hardly.
+    """
+    shares = {spec: 1.0} if isinstance(spec, str) else spec
+    if not shares:
+        raise UsageError(f"a mixture of no degradations: name one or more of {', '.join(PRESETS)}")
+    parts = tuple((preset(name), float(shares[name])) for name in sorted(shares))
+    for name, share in shares.items():
+        if not (share > 0 and math.isfinite(share)):
+            raise UsageError(f"the share of degradation {name} is {share}: give a number above 0, or leave it out")
+    return Mixture(parts)
+
+
+def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], damage: Degradation | Mixture) -> NDArray[np.uint8]:
     """A degraded copy of `rgb` (side, side, 3), of the same shape: the same for the same seed, on every machine.
 
     `seed` is one non-negative number or several, such as (run, epoch, sample). Raises UsageError for an image
     that is not square RGB.
     """
-    import cv2
     import numpy as np
 
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[0] != rgb.shape[1] or rgb.shape[0] < 8:
         raise UsageError(
             f"an array of shape {rgb.shape} cannot be degraded: a square RGB face of 8 px or more is needed"
         )
-    random = np.random.default_rng(np.random.SeedSequence(seed))
+    one = damage.draw(seed) if isinstance(damage, Mixture) else damage
+    return _published(rgb, np.random.default_rng(np.random.SeedSequence(seed)), one)
+
+
+def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation: Degradation) -> NDArray[np.uint8]:
+    """`rgb` blurred, made small, with noise, as JPEG, at its size again and in other colours, in this order."""
+    import cv2
+    import numpy as np
+
     side = rgb.shape[0]
     image: NDArray[Any] = rgb.astype(np.float32) / 255
     image = _filter(image, _kernel(random, degradation, side / REFERENCE))
@@ -113,8 +157,6 @@ def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> 
 
 
 def _kernel(random: np.random.Generator, degradation: Degradation, scale: float) -> NDArray[np.float32]:
-    import math
-
     size = 2 * max(1, round(degradation.kernel // 2 * scale)) + 1
     round_one = random.random() < degradation.isotropic
     sigma_x, sigma_y = (random.uniform(*degradation.blur) * scale for _ in range(2))

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from authface.degrade import PRESETS, Degradation, degrade, gaussian_kernel, preset
+from authface.degrade import PRESETS, Degradation, degrade, gaussian_kernel, mixture, preset
 from authface.errors import UsageError
 
 NOTHING = Degradation(blur=(1e-3, 1e-3), downsample=(1, 1), noise=(0, 0), jpeg=(100, 100))
@@ -136,3 +136,60 @@ def test_what_cannot_be_degraded() -> None:
     for shape in [(64, 32, 3), (64, 64), (4, 4, 3), (64, 64, 4)]:
         with pytest.raises(UsageError, match="square RGB"):
             degrade(np.zeros(shape, np.uint8), 0, PRESETS["mild"])
+
+
+@settings(max_examples=20, deadline=None)
+@given(name=st.sampled_from(sorted(PRESETS)), seed=st.integers(0, 2**40))
+def test_a_mixture_of_one_is_that_one(name: str, seed: int) -> None:
+    """Choosing takes nothing of the random numbers that the damage itself draws."""
+    assert np.array_equal(degrade(face(32), seed, mixture(name)), degrade(face(32), seed, PRESETS[name]))
+    assert mixture(name) == mixture({name: 1})
+
+
+def test_a_mixture_keeps_its_shares() -> None:
+    """Over 2,000 seeds each part comes as often as its share says, within four standard deviations, in any order."""
+    shares = {"heavy": 6.0, "nearly_clean": 3.0, "mild": 1.0}
+    drawn = [mixture(shares).draw((7, 0, n, 0)) for n in range(2000)]
+    for name, share in shares.items():
+        expected = share / 10
+        spread = 4 * math.sqrt(expected * (1 - expected) / len(drawn))
+        assert drawn.count(PRESETS[name]) / len(drawn) == pytest.approx(expected, abs=spread), name
+    again = mixture(dict(reversed(shares.items())))
+    assert [again.draw((7, 0, n, 0)) for n in range(2000)] == drawn
+    clean = face(32)
+    for n in range(20):
+        assert np.array_equal(degrade(clean, (7, 0, n, 0), again), degrade(clean, (7, 0, n, 0), drawn[n]))
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PRESETS)), st.floats(1e-6, 1e6), min_size=1), st.integers(0, 2**70))
+def test_a_mixture_draws_what_it_names(shares: dict[str, float], seed: int) -> None:
+    """One of its parts for every seed, and the same one for the same shares at another scale."""
+    drawn = mixture(shares).draw(seed)
+    assert drawn in [PRESETS[name] for name in shares]
+    assert mixture({name: share * 4 for name, share in shares.items()}).draw(seed) == drawn
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("rain", "no degradation 'rain': there are gfpgan"),
+        ({}, "of no degradations"),
+        ({"mild": 1.0, "rain": 1.0}, "no degradation 'rain'"),
+        ({"mild": 1.0, "heavy": -0.5}, "heavy is -0.5"),
+        ({"mild": 0.0}, "mild is 0.0"),
+        ({"mild": math.nan}, "mild is nan"),
+        ({"mild": math.inf}, "mild is inf"),
+    ],
+)
+def test_what_is_no_mixture(spec: str | dict[str, float], said: str) -> None:
+    """Each in one line."""
+    with pytest.raises(UsageError, match=said) as caught:
+        mixture(spec)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_good_photo_stays_nearly_whole() -> None:
+    """`nearly_clean` costs a face little: the weakest damage of all presets."""
+    clean = face(256)
+    loss = {name: np.mean([psnr(clean, degrade(clean, s, PRESETS[name])) for s in range(5)]) for name in PRESETS}
+    assert loss["nearly_clean"] > 34 and max(loss, key=lambda name: float(loss[name])) == "nearly_clean"
