@@ -18,6 +18,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.hub_cache import hub_errors
 from authface.layout import BASE as BASE
 from authface.layout import FILES, INDEX, VARIANTS, WEIGHTED, class_name, quiet
+from authface.sdxl import spatial_factor
 from authface.tiny import make_tiny as make_tiny
 
 if TYPE_CHECKING:
@@ -204,6 +205,10 @@ def check(parts: Parts) -> None:
                 f"{where}/controlnet: its condition has {shape[1]} channels, 3 (RGB) are needed: it was trained on "
                 "another kind of condition"
             )
+        if parts.vae is not None:
+            layers = len(parts.controlnet.config.conditioning_embedding_out_channels)
+            if (made := 2 ** (layers - 1)) != (factor := spatial_factor(parts.vae)):
+                raise AuthfaceError(f"{where}: pixels a latent, of controlnet {made}, of vae {factor}: not a pair")
         if parts.unet is not None:
             widths = parts.controlnet.config.cross_attention_dim, parts.unet.config.cross_attention_dim
             if widths[0] != widths[1]:

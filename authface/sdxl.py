@@ -47,10 +47,24 @@ def to_rgb(signed: torch.Tensor) -> NDArray[np.uint8]:
     return array
 
 
+def spatial_factor(vae: AutoencoderKL | AutoencoderTiny) -> int:
+    """How many pixels a side one latent stands for: each level of the VAE but the first halves it (SDXL: 8)."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
+def condition_widths(factor: int) -> tuple[int, ...]:
+    """Widths of the layers in which a ControlNet takes its condition down to latents of `factor` pixels a side.
+
+    Each but the first halves it, so that it meets the latents at their size: SDXL's are 16, 32, 96, 256.
+    """
+    halvings = factor.bit_length() - 1
+    return (16, 32, 96, 256)[: halvings + 1] + (256,) * (halvings - 3)
+
+
 def encode(
     vae: AutoencoderKL | AutoencoderTiny, signed: torch.Tensor, device: torch.device | None = None
 ) -> torch.Tensor:
-    """Images (n, 3, h, w) in -1..1 -> latents (n, 4, h/8, w/8) in the U-Net's scale, float32.
+    """Images (n, 3, h, w) in -1..1 -> latents (n, c, h/f, w/f) in the U-Net's scale, float32; f: `spatial_factor`.
 
     The posterior's mean: SDXL's posterior is so narrow that a sample of it differs in the noise only. `device` is
     where the VAE runs, if its weights wait elsewhere.

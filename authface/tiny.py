@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,29 @@ if TYPE_CHECKING:
 TEXT_WIDTHS = (64, 64)
 """Hidden sizes of the two text encoders; the U-Net attends to both side by side, as in SDXL (768 + 1280)."""
 CHANNELS = (48, 96, 192)
-VAE_CHANNELS = (16, 32, 64, 64)
-LATENT_CHANNELS = 8
-"""SDXL's VAE has 4; twice as many leave a small one more to rebuild a face from (29.9 dB after 2,850 steps)."""
+
+
+@dataclass(frozen=True)
+class VaeShape:
+    """What a VAE is made of: the widths of its levels, each but the first of half the side, and its latents' channels.
+
+    `groups` divides every width: its norms have so many.
+    """
+
+    channels: tuple[int, ...]
+    latents: int
+    groups: int = 4
+
+    @property
+    def factor(self) -> int:
+        """Pixels a side that one latent stands for."""
+        return int(2 ** (len(self.channels) - 1))
+
+
+VAES = {"f8c16": VaeShape((8, 24, 48, 96), 16), "f4c4": VaeShape((16, 24, 48), 4)}
+"""By name: 8 pixels a side and 16 channels, or 4 and 4. Both keep as many numbers of a face and compute about alike."""
+VAE = VAES["f8c16"]
+"""What a new family has: docs/builtin.md says why."""
 VOCABULARY = 8_192
 """Tokens of the small family's text encoders, CLIP's most frequent: at 64 numbers each, all 49,408 would weigh as much
 as the ControlNet."""
@@ -32,16 +53,18 @@ WORDS = 49_408
 
 def make_tiny(
     folder: Path, seed: int, image_size: int = 256, prediction: str = "epsilon",
-    channels: tuple[int, int, int] = CHANNELS,
+    channels: tuple[int, int, int] = CHANNELS, vae: VaeShape = VAE,
 ) -> None:  # fmt: skip
     """Write the tiny family with random weights to `folder`: all of `authface.models.BASE` and a model_index.json.
 
-    `image_size` is the side of the images it is meant for, pixels, a multiple of 64; `prediction` is what its U-Net
-    is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the widths of the U-Net's three levels,
-    multiples of 16. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
+    `image_size` is the side of the images it is meant for, pixels, that all levels of the VAE and of the U-Net can
+    halve; `prediction` is what its U-Net is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the
+    widths of the U-Net's three levels, multiples of 16. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)``
+    loads it.
     """
-    if image_size < 64 or image_size % 64:
-        raise AuthfaceError(f"image_size {image_size}: the tiny family needs a multiple of 64, such as 256")
+    grid = vae.factor * 2 ** (len(channels) - 1)
+    if image_size < 64 or image_size % grid:
+        raise AuthfaceError(f"image_size {image_size}: this family needs a multiple of {grid} from 64 on, such as 256")
     quiet()
     import torch
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
@@ -49,8 +72,8 @@ def make_tiny(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         parts: dict[str, Any] = {
-            "unet": UNet2DConditionModel(**unet_config(image_size, channels)),
-            "vae": AutoencoderKL(**vae_config(image_size)),
+            "unet": UNet2DConditionModel(**unet_config(image_size, channels, vae)),
+            "vae": AutoencoderKL(**vae_config(image_size, vae)),
             "text_encoder": _text_encoder(TEXT_WIDTHS[0], projected=False),
             "text_encoder_2": _text_encoder(TEXT_WIDTHS[1], projected=True),
         }
@@ -121,28 +144,34 @@ def text_config(width: int) -> dict[str, Any]:
     }
 
 
-def vae_config(image_size: int) -> dict[str, Any]:
+def vae_config(image_size: int, vae: VaeShape = VAE) -> dict[str, Any]:
     """What its AutoencoderKL is made of; `image_size` in pixels."""
+    levels = len(vae.channels)
     return {
         "sample_size": image_size,
-        "block_out_channels": VAE_CHANNELS,
-        "down_block_types": ("DownEncoderBlock2D",) * 4,
-        "up_block_types": ("UpDecoderBlock2D",) * 4,
+        "block_out_channels": vae.channels,
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
         "layers_per_block": 1,
-        "norm_num_groups": 8,
-        "latent_channels": LATENT_CHANNELS,
-        # Without attention the model sees each place alone: it can be trained on small patches.
+        "norm_num_groups": vae.groups,
+        "latent_channels": vae.latents,
+        # Without attention a face of any size costs what its pixels cost, and patches can be trained on.
         "mid_block_add_attention": False,
         "force_upcast": False,
     }
 
 
-def unet_config(image_size: int, channels: tuple[int, int, int] = CHANNELS) -> dict[str, Any]:
-    """What its UNet2DConditionModel is made of; `image_size` in pixels, `channels` the widths of its levels."""
+def unet_config(
+    image_size: int, channels: tuple[int, int, int] = CHANNELS, vae: VaeShape = VAE
+) -> dict[str, Any]:  # fmt: skip
+    """What its UNet2DConditionModel is made of: `image_size` in pixels, `channels` the widths of its levels.
+
+    It works on the latents of `vae`.
+    """
     return {
-        "sample_size": image_size // 8,
-        "in_channels": LATENT_CHANNELS,
-        "out_channels": LATENT_CHANNELS,
+        "sample_size": image_size // vae.factor,
+        "in_channels": vae.latents,
+        "out_channels": vae.latents,
         "block_out_channels": channels,
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),

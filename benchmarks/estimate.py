@@ -33,7 +33,8 @@ def step(unet, n, side):
 
 torch.manual_seed(0)
 with FlopCounterMode(display=False) as flops:  # small: what libraries allocate once is there before measuring
-    step(UNet2DConditionModel(**unet_config(64)).train(), 1, 8)
+    small = UNet2DConditionModel(**unet_config(64)).train()
+    step(small, 1, small.config.sample_size)
 gc.collect()
 ctypes.CDLL(None).malloc_trim(0)
 start = now()
@@ -46,11 +47,11 @@ for p in unet.parameters():
 gradients = now() - start - weights
 before = now()
 begun = time.perf_counter()
-step(unet, batch, size // 8)
+step(unet, batch, unet.config.sample_size)
 seconds = time.perf_counter() - begun
 peak = most() - before
 with FlopCounterMode(display=False) as flops:
-    step(unet, batch, size // 8)
+    step(unet, batch, unet.config.sample_size)
 print(json.dumps({"weights, MB": weights / 1e6, "gradients, MB": gradients / 1e6, "seconds": seconds,
                   "forward and backward, MB": peak / 1e6, "GFLOP a micro-batch": flops.get_total_flops() / 1e9}))
 """
@@ -63,7 +64,7 @@ def counted(size: int, batch: int) -> dict[str, float]:
     from authface.train.settings import PriorSettings
 
     settings = PriorSettings(size=size, batch=batch, accumulate=2)  # gradients are there before the pass
-    found = Estimator(find("tiny", size, {}), half=False).count(settings)
+    found = Estimator(find("new", size, {}), half=False).count(settings)
     parts = found.memory.parts["backward"]
     return {
         "weights, MB": parts["trained weights"] / 1e6,

@@ -262,9 +262,9 @@ class Bench:
         """Seconds and TFLOP of a face's decoding and encoding."""
         import torch
 
-        from authface.sdxl import decode, encode
+        from authface.sdxl import decode, encode, spatial_factor
 
-        vae, side = self.parts.vae, self.size // 2 ** (len(self.parts.vae.config.block_out_channels) - 1)
+        vae, side = self.parts.vae, self.size // spatial_factor(self.parts.vae)
         latents = torch.randn(1, vae.config.latent_channels, side, side, device=self.device)
         image = torch.rand(1, 3, self.size, self.size, device=self.device)
         work: dict[str, Callable[[], object]] = {

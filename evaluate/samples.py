@@ -126,8 +126,10 @@ class Sampler:
     @cached_property
     def size(self) -> int:
         """Side of the samples, pixels. Raises UsageError where the family cannot draw the size of the settings."""
+        from authface.sdxl import spatial_factor
+
         config = self._parts.unet.config
-        factor = 2 ** (len(self._parts.vae.config.block_out_channels) - 1)
+        factor = spatial_factor(self._parts.vae)
         size = self._settings.size or int(config.sample_size) * factor
         grid = factor * 2 ** (len(config.block_out_channels) - 1)
         if size % grid:

@@ -56,7 +56,7 @@ class PriorSettings(Settings):
     steps: int = Field(default=20, ge=1, le=1000)
     guidance: float = Field(default=3.0, ge=1, le=30)
     """Classifier-free guidance towards the prompt, away from the empty one; 1 is without."""
-    size: int | None = Field(default=None, ge=64, le=2048, multiple_of=8)
+    size: int | None = Field(default=None, ge=64, le=2048)
     """Side of the samples, pixels; None takes the side that the family was trained at."""
     batch: int = Field(default=8, ge=1, le=1024)
     """Samples drawn at a time; it changes none but by rounding."""
@@ -87,7 +87,7 @@ class RuntimeSettings(Settings):
 
     preset: str = "official"
     """The preset of `restore`; `official` has the paper's 50 steps and guidance of 8."""
-    size: int = Field(default=512, ge=64, le=2048, multiple_of=8)
+    size: int = Field(default=512, ge=64, le=2048)
     """Side of the faces, pixels."""
     count: int = Field(default=5, ge=1, le=10_000)
     """Runs by the clock; their median counts."""

@@ -106,6 +106,8 @@ def tile(vae: Any, side: int) -> None:
 
     Raises UsageError for one that cannot.
     """
+    from authface.sdxl import spatial_factor
+
     if type(vae).__name__ == "AutoencoderTiny" and vae.config.latent_channels != 4:
         raise UsageError(
             f"restore.tiling={side}: diffusers tiles an AutoencoderTiny of 4 latent channels, this one has "
@@ -113,4 +115,4 @@ def tile(vae: Any, side: int) -> None:
         )
     vae.enable_tiling()
     vae.tile_sample_min_size = side
-    vae.tile_latent_min_size = side // 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.tile_latent_min_size = side // spatial_factor(vae)

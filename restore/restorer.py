@@ -129,11 +129,12 @@ class Loaded:
         from authface.restore.presets import preset_of
         from authface.restore.sampler import DiffusionRestorer
         from authface.restore.sampling import chosen, sampling_of
+        from authface.sdxl import spatial_factor
 
         preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
         parts = self.parts
-        factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        factor = spatial_factor(parts.vae)
         size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
         sampling = sampling_of(preset, settings.batch)
         return DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)

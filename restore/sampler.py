@@ -67,6 +67,8 @@ class DiffusionRestorer:
     ) -> None:
         import torch
 
+        from authface.sdxl import spatial_factor
+
         if placement.compile and sampling.reuse > 1:
             raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")
         self.placement = placement
@@ -76,7 +78,7 @@ class DiffusionRestorer:
         self.unet, self.controlnet, self.vae = parts.unet, parts.controlnet, parts.vae
         self.schedule = parts.scheduler.config
         self.text, self.sampling, self.fidelity = text, sampling, fidelity
-        self.factor = 2 ** (len(parts.vae.config.block_out_channels) - 1)
+        self.factor = spatial_factor(parts.vae)
         grid = self.factor * 2 ** (len(parts.unet.config.block_out_channels) - 1)
         if size % grid:
             raise UsageError(f"restore.size={size}: this model takes multiples of {grid} px")

@@ -37,7 +37,7 @@ class RestoreSettings(Settings):
     """What the model is told; it is trained with the empty prompt."""
     negative_prompt: str | None = None
     """What guidance leads away from."""
-    size: int | None = Field(None, ge=64, le=2048, multiple_of=8)
+    size: int | None = Field(None, ge=64, le=2048)
     """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the U-Net and the ControlNet; auto is float16 on CUDA, float32 elsewhere. The VAE runs in float32."""

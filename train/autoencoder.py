@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn import functional
 
 from authface import processes, sdxl
+from authface.errors import UsageError
 from authface.layout import write_family
 from authface.models import ModelSource, load, make_tiny, pick_device, resolve
+from authface.tiny import VAES
 from authface.train.critic import PixelCritic
 from authface.train.data import Batch, Draw, Faces, validation
 from authface.train.loop import Outcome, fit
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 
     from authface.console import Console
 
+TONE = 16
+"""Side of the squares whose means are tones, pixels."""
 MEASURED = 256
 """Faces that the scale of the latents is measured on."""
 
@@ -58,7 +63,7 @@ class RoundTrip(torch.nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """L1 + MSE of the reconstruction, a discriminator's verdict if asked for, and a light pull of the latents.
+    """L1 + MSE of the reconstruction, MSE of its tones, a light pull of the latents, and a discriminator if asked for.
 
     The pull, to zero mean and unit deviation, takes the place of a VAE's KL term: stock pipelines scale latents and do
     not shift them, so the channels must be centred for the diffusion model that follows.
@@ -83,14 +88,16 @@ class AutoencoderObjective:
         return ImageBatch(tuple(self.faces.id(draw.index) for draw in draws), sdxl.to_signed(np.stack(images)))
 
     def loss(self, model: torch.nn.Module, batch: ImageBatch, random: Noise, step: int) -> Loss:
-        """Mean |x - y| + mean (x - y)^2 over pixels in -1..1 + moments x pull."""
-        _, _, height, width = batch.images.shape
-        noise = random.normal(int(self.trained.vae.config.latent_channels), height // 8, width // 8)
+        """Mean |x - y| + mean (x - y)^2 over pixels in -1..1 + tones x mean (X - Y)^2 of tones + moments x pull."""
+        vae, (height, width) = self.trained.vae, batch.images.shape[2:]
+        factor = sdxl.spatial_factor(vae)
+        noise = random.normal(int(vae.config.latent_channels), height // factor, width // factor)
         made, latents = model(batch.images, noise.to(self.device))
         error = made.float() - batch.images
         means, deviations = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
         pull = means.square().mean() + (deviations - 1).square().mean()
-        rebuilt = error.abs().mean() + error.square().mean()
+        tones = functional.avg_pool2d(error, min(TONE, height, width)).square().mean()
+        rebuilt = error.abs().mean() + error.square().mean() + self.settings.tones * tones
         if self.critic is None:
             return Loss(rebuilt + self.settings.moments * pull)
         lead, critic = self.critic.judge(batch.images, made)
@@ -140,12 +147,14 @@ def train_autoencoder(
     if settings.model == "new":
         begin = settings.out / "training" / "new"
         if processes.rank() == 0 and not (begin / "model_index.json").is_file():
-            make_tiny(begin, seed, settings.size, settings.prediction)
+            make_tiny(begin, seed, settings.size, settings.prediction, vae=VAES[settings.vae])
         meet(where)
         source = ModelSource("new", str(begin), True)
     else:
         source = resolve(settings.model)
     parts = load(source, ["vae"], where, torch.float32)
+    if settings.patch % (factor := sdxl.spatial_factor(parts.vae)):
+        raise UsageError(f"train.autoencoder.patch={settings.patch}: this VAE takes multiples of {factor} px, or 0")
     if settings.gradient_checkpointing:
         parts.vae.enable_gradient_checkpointing()
     if settings.decoder_only:

@@ -65,7 +65,7 @@ class Latents:
     keys: tuple[str, ...]
 
     def read(self, index: int, flip: bool) -> torch.Tensor:
-        """(4, size/8, size/8) in the U-Net's scale."""
+        """(c, size/f, size/f) in the U-Net's scale."""
         return self.store.read(self.keys[index])["latents"][int(flip)]
 
 

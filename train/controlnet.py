@@ -38,7 +38,7 @@ LEAST_SHARE, MOST_SHARE = 1e-4, 1.0
 
 @dataclass(frozen=True)
 class ControlBatch(Batch):
-    """`latents` (n, 4, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1, and
+    """`latents` (n, c, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1, and
     `boxes` (n, 3, 3) of eyes and mouth in latents, None without the facial loss."""
 
     latents: torch.Tensor
@@ -221,7 +221,8 @@ def train_controlnet(
         critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
-    parts.controlnet = begin(parts.unet, settings, seed, trained)
+    widths = sdxl.condition_widths(sdxl.spatial_factor(parts.vae))
+    parts.controlnet = begin(parts.unet, settings, seed, trained, widths)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -232,15 +233,20 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def begin(unet: Any, settings: ControlNetSettings, seed: int, trained: Any = None) -> Any:
+def begin(
+    unet: Any, settings: ControlNetSettings, seed: int, trained: Any = None, widths: Sequence[int] = ()
+) -> Any:  # fmt: skip
     """What is trained: a ControlNet that was `trained` before, or a copy of the prior's down path.
 
-    With its zero convolutions the copy does not change the prior yet.
+    With its zero convolutions the copy does not change the prior yet. `widths` are of the copy's layers over the
+    condition (`sdxl.condition_widths` of the VAE).
     """
     from diffusers import ControlNetModel
 
     with seeded(seed):  # the layers that see the condition begin at random
-        controlnet = trained or ControlNetModel.from_unet(unet).float()
+        controlnet = (
+            trained or ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=tuple(widths)).float()
+        )
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
         controlnet.enable_gradient_checkpointing()
@@ -252,6 +258,6 @@ def _trained(settings: ControlNetSettings, parts: Parts) -> Any:
     if not settings.begin_from:
         return None
     begun = load(resolve(settings.begin_from), ["controlnet"], parts.unet.device, torch.float32)
-    begun.unet = parts.unet
+    begun.unet, begun.vae = parts.unet, parts.vae
     check(begun)
     return begun.controlnet

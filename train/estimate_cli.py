@@ -64,6 +64,7 @@ def _estimate(
     import torch
     from diffusers.utils import logging
 
+    from authface.tiny import VAES
     from authface.train import estimate, networks
     from authface.train.estimate_report import Report
     from authface.train.settings import AutoencoderSettings, PriorSettings
@@ -72,7 +73,7 @@ def _estimate(
     logging.set_verbosity_error()  # it warns of weights cast to bfloat16, which is meant
     first, second = run.settings("train.autoencoder", AutoencoderSettings), run.settings("train.prior", PriorSettings)
     begun = {str(first.out): first.model, str(second.out): second.model}
-    architecture = networks.find(settings.model, settings.size, begun)
+    architecture = networks.find(settings.model, settings.size, begun, VAES[first.vae])
     half = settings.half(torch.device("cpu" if run.device == "cpu" else "cuda"))
     known = faces or estimate.faces_in(dataset or settings.dataset, run.limit)
     own = hardware.here()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, one_line
-from authface.models import Parts, resolve
-from authface.tiny import TEXT_WIDTHS, text_config, unet_config, vae_config
+from authface.models import Parts, has_builtin, resolve
+from authface.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,27 +80,27 @@ class Architecture:
         return parts
 
 
-def find(model: str, size: int, begun: Mapping[str, str]) -> Architecture:
+def find(model: str, size: int, begun: Mapping[str, str], vae: VaeShape = VAE) -> Architecture:
     """The architecture of `model`: a folder's configs where there is one, else what is known of its name.
 
-    `size` is the side of the images, pixels, for `tiny`. `begun` says of folders that a recipe will make which model
-    they begin from: until they are there, that one's architecture is theirs. Raises AuthfaceError for a family whose
-    configs are not on this machine, UsageError for a name that is none.
+    `size` is the side of the images, pixels, and `vae` the shape of the VAE, for a family that is `new`. `begun` says
+    of folders that a recipe will make which model they begin from: until they are there, that one's architecture is
+    theirs. Raises AuthfaceError for a family whose configs are not on this machine, UsageError for a name that is none.
     """
     path = [model]
     while not (Path(path[-1]).expanduser() / "unet").is_dir() and path[-1] in begun and begun[path[-1]] not in path:
         path.append(begun[path[-1]])
     name = path[-1]
     via = f"; {one_line(model)} is not there yet, it begins from it" if len(path) > 1 else ""
-    if name in {"tiny", "new"}:
+    if name == "new" or (name == "tiny" and not has_builtin()):
         text = text_config(TEXT_WIDTHS[0]), text_config(TEXT_WIDTHS[1])
-        return Architecture(f"tiny's architecture{via}", unet_config(size), vae_config(size), text)
+        return Architecture(f"tiny's architecture{via}", unet_config(size, vae=vae), vae_config(size, vae), text)
     if name in BUILT_IN:
         return Architecture(f"SDXL's architecture, built in{via}", SDXL_UNET, SDXL_VAE, SDXL_TEXT)
     source = resolve(name)
     read = _local(Path(source.location)) if source.local else _cached(source.location)
-    unet, vae, first, second = (read(part) for part in _CONFIGS)
-    return Architecture(f"the configs of {one_line(name)}{via}", unet, vae, (first, second))
+    unet, own, first, second = (read(part) for part in _CONFIGS)
+    return Architecture(f"the configs of {one_line(name)}{via}", unet, own, (first, second))
 
 
 def _local(folder: Path) -> Callable[[str], dict[str, Any]]:

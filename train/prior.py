@@ -29,7 +29,7 @@ ENCODERS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True)
 class PriorBatch(Batch):
-    """`latents` (n, 4, h, w) in the U-Net's scale; what the prompts say and, with one row, what the empty one says.
+    """`latents` (n, c, h, w) in the U-Net's scale; what the prompts say and, with one row, what the empty one says.
 
     Either embeddings, `states` (n, 77, width) and `pooled` (n, width), or `tokens` (2, n, 77) of both encoders.
     """

@@ -72,8 +72,9 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
     begun = size_of(*_there(parts))
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
+    widths = sdxl.condition_widths(sdxl.spatial_factor(parts.vae))
     with META:
-        parts.controlnet = begin(parts.unet, settings, 0)
+        parts.controlnet = begin(parts.unet, settings, 0, widths=widths)
     critic = None
     if settings.facial.weight != "off":
         critic = Critic(int(parts.vae.config["latent_channels"]), settings.facial, META, 0)
@@ -129,7 +130,7 @@ def autoencoder_peak(parts: Parts, count: int, size: int, *, decoding: bool) -> 
     def run() -> list[torch.Tensor]:
         with torch.no_grad(), META:
             if decoding:
-                side = size // 8
+                side = size // sdxl.spatial_factor(vae)
                 return [vae.decode(torch.empty(count, vae.config["latent_channels"], side, side)).sample]
             signed = torch.empty(count, 3, size, size)
             return [sdxl.encode(vae, signed), sdxl.encode(vae, signed.flip(-1))]
@@ -167,7 +168,8 @@ def _faces(settings: DiffusionSettings) -> Any:
 
 def _latents(settings: DiffusionSettings, parts: Parts) -> torch.Tensor:
     config: Any = parts.unet.config
-    return torch.empty(settings.batch, config.in_channels, settings.size // 8, settings.size // 8)
+    side = settings.size // sdxl.spatial_factor(parts.vae)
+    return torch.empty(settings.batch, config.in_channels, side, side)
 
 
 def _prior_batch(settings: PriorSettings, parts: Parts) -> PriorBatch:

@@ -81,15 +81,20 @@ class AutoencoderSettings(TrainSettings):
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     """What the U-Net of a `new` family is to predict: the noise, as SDXL's does, or the velocity (Salimans and Ho
     2022), which says more where there is little noise and suits few steps."""
+    vae: Literal["f8c16", "f4c4"] = "f8c16"
+    """The VAE of a `new` family: one latent of 16 numbers for 8 x 8 pixels, or of 4 for 4 x 4."""
     out: Path = Path("models/autoencoder")
-    patch: int = Field(default=64, ge=0, multiple_of=8)
-    """Side of the random patches trained on, pixels; 0 takes whole images."""
+    patch: int = Field(default=0, ge=0)
+    """Side of the random patches trained on, pixels, a multiple of the VAE's factor (8 or 4); 0 takes whole images.
+    The VAE's norms see other statistics in a patch than in a face: what it learns from patches is off in its tones."""
     batch: int = Field(default=8, ge=1)
     lr: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
     moments: float = Field(default=0.01, ge=0)
     """Weight of the pull of each latent channel to mean 0 and standard deviation 1."""
+    tones: float = Field(default=10, ge=0)
+    """Weight of the mean square error of tones, means of 16 x 16 pixels: what is off there is seen first."""
     decoder_only: bool = False
     """Leave the encoder as it is: what was trained on its latents stays right."""
     adversarial: float = Field(default=0, ge=0)

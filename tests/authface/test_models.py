@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from authface import models, sdxl
 from authface.errors import AuthfaceError, UsageError
 from authface.layout import BASE, digest, part_files, write_family
-from authface.tiny import clip_tokenizer
+from authface.tiny import VAES, clip_tokenizer
 
 PROMPTS = [
     "",
@@ -118,6 +118,34 @@ def test_the_same_seed_makes_the_same_weights(tiny: Path, tmp_path: Path) -> Non
     assert digest(tmp_path / "again", weighted) == digest(tiny, weighted) != digest(tmp_path / "other", weighted)
 
 
+@pytest.mark.parametrize("name", VAES)
+def test_stock_pipelines_draw_with_every_vae(name: str, tmp_path: Path) -> None:
+    """At the size that the family is meant for, which they read from it; latents are as many pixels a side."""
+    from diffusers import StableDiffusionXLPipeline
+
+    shape = VAES[name]
+    models.make_tiny(tmp_path, seed=0, image_size=64, channels=(16, 32, 48), vae=shape)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(str(tmp_path))
+    drawn = pipeline("", num_inference_steps=1, guidance_scale=1, output_type="np").images
+    assert drawn.shape == (1, 64, 64, 3)
+    assert pipeline.vae_scale_factor == shape.factor == sdxl.spatial_factor(pipeline.vae)
+    latents = sdxl.encode(pipeline.vae, torch.zeros(1, 3, 64, 96))
+    assert latents.shape == (1, shape.latents, 64 // shape.factor, 96 // shape.factor)
+    with pytest.raises(AuthfaceError, match=f"multiple of {4 * shape.factor} "):
+        models.make_tiny(tmp_path, seed=0, image_size=64 + 2 * shape.factor, vae=shape)
+
+
+def test_a_condition_is_halved_as_often_as_images_are() -> None:
+    """SDXL's widths at a factor of 8, fewer or more of them at others."""
+    from diffusers import ControlNetModel
+
+    assert (
+        list(sdxl.condition_widths(8))
+        == ControlNetModel.load_config(models.BUILTIN / "controlnet")["conditioning_embedding_out_channels"]
+    )
+    assert sdxl.condition_widths(4) == (16, 32, 96) and sdxl.condition_widths(32) == (16, 32, 96, 256, 256, 256)
+
+
 def test_prompts_and_time_ids_are_the_stock_pipelines(tiny: Path, parts: models.Parts) -> None:
     """Penultimate states of both encoders, pooled output of the second, and the six numbers."""
     from diffusers import StableDiffusionXLPipeline
@@ -141,7 +169,7 @@ def test_latents_are_scaled_as_stock_pipelines_do(parts: models.Parts) -> None:
         raw = vae.encode(image).latent_dist.mode()
         vae.register_to_config(scaling_factor=0.13025)
         assert torch.allclose(sdxl.encode(vae, image), raw * 0.13025)
-        vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0] * 2, latents_std=[1.0, 2.0, 1.0, 2.0] * 2)
+        vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0] * 4, latents_std=[1.0, 2.0, 1.0, 2.0] * 4)
         scaled = sdxl.encode(vae, image)
         assert torch.allclose(scaled[:, 1], (raw[:, 1] - 2) * 0.13025 / 2)
         assert torch.allclose(sdxl.decode(vae, scaled), vae.decode(raw).sample, atol=1e-4)
@@ -198,18 +226,23 @@ def test_pickles_and_broken_files_are_refused(copy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"), [({"conditioning_channels": 4}, "3 .RGB."), ({"in_channels": 4}, "latent")]
+    ("change", "said"),
+    [
+        ({"conditioning_channels": 4}, "3 .RGB."),
+        ({"in_channels": 4}, "latent channels"),
+        ({"conditioning_embedding_out_channels": (16, 32, 96)}, "pixels a latent, of controlnet 4, of vae 8"),
+    ],
 )
 def test_a_controlnet_that_does_not_fit_is_refused(
-    parts: models.Parts, copy: Path, change: dict[str, int], said: str
+    parts: models.Parts, copy: Path, change: dict[str, Any], said: str
 ) -> None:
-    """A condition of 4 channels (made of latents, not pixels), or latents of another width."""
+    """A condition of 4 channels (made of latents, not pixels), or latents of another width or another size."""
     from diffusers import ControlNetModel
 
     config = dict(ControlNetModel.from_unet(parts.unet).config)
     ControlNetModel.from_config(config | change).save_pretrained(str(copy / "controlnet"))
     with pytest.raises(AuthfaceError, match=said):
-        models.load(models.resolve(str(copy)), ["unet", "controlnet"], "cpu", torch.float32)
+        models.load(models.resolve(str(copy)), ["vae", "unet", "controlnet"], "cpu", torch.float32)
 
 
 def test_without_the_hub_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

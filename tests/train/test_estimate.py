@@ -17,7 +17,7 @@ from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
-from authface.tiny import LATENT_CHANNELS, unet_config
+from authface.tiny import VAE, VAES, unet_config, vae_config
 from authface.train import estimate_cli, hardware, rehearsal
 from authface.train.discriminator import ComponentDiscriminator
 from authface.train.estimate import LORA_RANK, Counted, Estimator, faces_in, judge
@@ -33,7 +33,7 @@ MANY = 512 * 1000
 
 @pytest.fixture(scope="module")
 def tiny() -> Architecture:
-    return find("tiny", SIZE, {})
+    return find("new", SIZE, {})
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def unet_pass(device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch
     def loss() -> torch.Tensor:
         with device:
             noisy, added = (
-                torch.zeros(2, LATENT_CHANNELS, 8, 8),
+                torch.zeros(2, VAE.latents, 8, 8),
                 {"text_embeds": torch.zeros(2, 64), "time_ids": torch.zeros(2, 6)},
             )
             timesteps, states = torch.zeros(2, dtype=torch.long), torch.zeros(2, 77, 128)
@@ -210,7 +210,7 @@ def test_stage_two_counts_prior_discriminators_and_the_adaptive_scale(estimator:
     unet = estimator.architecture.parts().unet
     with META:
         own = weights(ControlNetModel.from_unet(unet))
-        judges = 2 * weights(ComponentDiscriminator(LATENT_CHANNELS))
+        judges = 2 * weights(ComponentDiscriminator(VAE.latents))
     assert noise.trained == facial.trained == own and noise.frozen == weights(unet)
     assert facial.memory.parts["step"]["discriminators, their moments"] == 12 * judges
     assert facial.memory.parts["step"]["gradients"] == 4 * (facial.trained + judges)
@@ -312,7 +312,7 @@ def test_the_command_tells_people_and_scripts(tmp_path: Path, monkeypatch: pytes
         and " epochs of 100 faces" in text
     )
     found = json.loads(run(*words, "--gpus", "2", "--json"))
-    assert found["trained"] == weights(find("tiny", SIZE, {}).parts().unet)
+    assert found["trained"] == weights(find("new", SIZE, {}).parts().unet)
     assert found["steps"] * found["images_a_step"] / 100 == found["epochs"]
     assert found["peak"] == max(sum(parts.values()) for parts in found["memory"].values())
     assert found["on"][0]["gpu"] == "L4" and found["on"][0]["fits"] is True

@@ -17,13 +17,14 @@ import pytest
 import skimage.data
 import torch
 
-from authface import sdxl
+from authface import Restorer, sdxl
 from authface.console import Console, Tick
 from authface.degrade import PRESETS
 from authface.errors import AuthfaceError, UsageError
 from authface.images import read
 from authface.models import load, make_tiny, resolve
-from authface.train.autoencoder import train_autoencoder
+from authface.tiny import VAE, VAES
+from authface.train.autoencoder import AutoencoderObjective, ImageBatch, RoundTrip, train_autoencoder
 from authface.train.cache import Store, cache_latents, cache_texts
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.critic import Critic
@@ -258,6 +259,55 @@ def test_a_decoder_learns_texture_and_leaves_the_latents(tiny: Path, dataset: Pa
     ]
     assert factors[0] == factors[1]
     assert all(np.isfinite([line["adversarial"], line["critic"]]).all() for line in metrics(tmp_path / "cut"))
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_every_vae_goes_through_all_stages(name: str, dataset: Path, tmp_path: Path) -> None:
+    """Two steps each of whole images, then one face restored; latents are cached in the VAE's own shape."""
+    models, shape = tmp_path / "models", VAES[name]
+    made: dict[str, Any] = {"dataset": dataset, "size": SIZE, "steps": 2, "batch": 2, "warmup": 1, "tracker": "none"}
+    first = AutoencoderSettings(vae=name, out=models / "vae", **made)  # type: ignore[arg-type]
+    assert train_autoencoder(first, Quiet(), "cpu").finished
+    second = PriorSettings(model=str(first.out), out=models / "prior", **made)
+    assert train_prior(second, Quiet(), "cpu").finished
+    third = ControlNetSettings(model=str(second.out), out=models / "restorer", facial={"weight": "off"}, **made)
+    assert train_controlnet(third, Quiet(), "cpu").finished
+    for out in (second.out, third.out):
+        cached = Store(out / "training" / "cache")
+        shapes = {tuple(v.shape) for f in cached.folder.rglob("*") if f.is_file() for k, v in cached.read(f.stem).items()
+                  if k == "latents"}  # fmt: skip
+        assert shapes == {(2, shape.latents, SIZE // shape.factor, SIZE // shape.factor)}
+    widths = load(resolve(str(third.out)), ["controlnet"], CPU, torch.float32).controlnet.config
+    assert len(widths["conditioning_embedding_out_channels"]) == len(shape.channels)
+    face = Faces(dataset, SIZE).rgb(0)
+    with Restorer(str(third.out), device="cpu", steps=2) as restorer:
+        (restored,) = restorer.restore_aligned([face])
+    assert restored.faces[0].after is not None and restored.faces[0].after.shape == face.shape
+
+
+def test_a_patch_that_the_vae_cannot_halve_is_refused(dataset: Path, tmp_path: Path) -> None:
+    """In one line with the step, before anything is read."""
+    settings = AutoencoderSettings(**quick(Path("new"), dataset, tmp_path, patch=36))
+    with pytest.raises(UsageError, match="patch=36: this VAE takes multiples of 8 px"):
+        train_autoencoder(settings, Quiet(), "cpu")
+
+
+def test_tones_count_by_their_weight(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """A difference of 0.1 everywhere costs 10 x 0.01 more; one that squares of 16 px average away costs nothing."""
+    parts = load(resolve(str(tiny)), ["vae"], CPU, torch.float32)
+    clean = torch.zeros(1, 3, SIZE, SIZE)
+    checks = (torch.arange(SIZE)[:, None] + torch.arange(SIZE)) % 2 * 2.0 - 1
+
+    def loss(error: torch.Tensor, tones: float) -> float:
+        settings = AutoencoderSettings(**quick(tiny, dataset, tmp_path, tones=tones, moments=0))
+        trained = RoundTrip(parts.vae)
+        objective = AutoencoderObjective(Faces(dataset, SIZE), tiny, trained, settings, CPU, 0)
+        made = (clean + error, torch.zeros(1, VAE.latents, 8, 8))
+        return float(objective.loss(lambda *_: made, ImageBatch(("",), clean), Noise(0, range(1)), 0).total)  # type: ignore[arg-type]
+
+    flat, fine = torch.full_like(clean, 0.1), 0.1 * checks.expand_as(clean)
+    assert loss(flat, 10) - loss(flat, 0) == pytest.approx(0.1, rel=1e-4)
+    assert loss(fine, 10) == pytest.approx(loss(fine, 0), rel=1e-6)
 
 
 @pytest.fixture(scope="module")
