@@ -17,7 +17,7 @@ from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
-from authface.tiny import VAE, VAES, unet_config, vae_config
+from authface.tiny import VAE, VAES, unet_config
 from authface.train import estimate_cli, hardware, rehearsal
 from authface.train.discriminator import ComponentDiscriminator
 from authface.train.estimate import LORA_RANK, Counted, Estimator, faces_in, judge
@@ -255,6 +255,9 @@ def test_a_folder_that_a_recipe_will_make_has_the_architecture_it_begins_from(tm
     found = find(prior_out, 512, {prior_out: "sdxl"})
     assert found.unet == SDXL_UNET and "not there yet" in found.said
     assert find(prior_out, SIZE, {prior_out: first_out, first_out: "new"}).unet == unet_config(SIZE)
+    other = find("new", SIZE, {}, VAES["f4c4"])
+    assert other.unet["in_channels"] == other.vae["latent_channels"] == 4 and len(other.vae["block_out_channels"]) == 3
+    assert find("tiny", SIZE, {}).vae["latent_channels"] == 8, "the built-in one says itself what it is"
     with pytest.raises(UsageError):
         find(prior_out, SIZE, {prior_out: prior_out})
 
