@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from authface.models import BASE, BUILTIN, ModelSource, fetch, load, resolve
+from authface.layout import PARTS
+from authface.models import BUILTIN, ModelSource, fetch, load, resolve
 from authface.restore.placement import Placement, placement_of
 from authface.restore.presets import FILE
 from authface.restore.settings import RestoreSettings
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from authface.models import Parts
     from authface.sdxl import TextEmbedding
 
-PARTS = (*BASE, "controlnet")
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
 PAPER_SIZE = 512

@@ -107,6 +107,45 @@ class AutoencoderSettings(TrainSettings):
         return self
 
 
+class CleanerSettings(TrainSettings):
+    """Training of a family's cleaner, the network in pixels that takes damage off before diffusion adds detail."""
+
+    out: Path = Path("models/cleaner")
+    begin_from: str = ""
+    """The family whose cleaner is trained on; without it, it begins with random weights."""
+    channels: tuple[int, ...] = (24, 48, 96, 160)
+    """Widths of the levels of a new one, each half as large as the one before: multiples of 8."""
+    damage: str | dict[str, float] = {
+        "gfpgan": 0.45, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "nearly_clean": 0.15
+    }  # fmt: skip
+    """Names of degradations, see authface.degrade, with shares: whole faces stay whole since they are seen too."""
+    patch: int = Field(default=128, ge=32, multiple_of=16)
+    """Side of the random patches trained on, pixels."""
+    zoom: tuple[float, float] = (0.8, 1.2)
+    """Range of the scales at which faces are shown."""
+    grey: float = Field(default=0.1, ge=0, le=1)
+    """Share of the faces that are shown without colour."""
+    batch: int = Field(default=8, ge=1)
+    lr: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    spectrum: float = Field(default=0.5, ge=0)
+    """Weight of the distance of Fourier coefficients beside that of pixels."""
+    face_parts: float = Field(default=3.0, ge=1)
+    """How many times eyes and mouth count."""
+    validate_count: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> CleanerSettings:
+        if self.patch > self.size:
+            raise ValueError(f"patch {self.patch} is larger than size {self.size}")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom {self.zoom}: two scales above 0, the second not the smaller")
+        if not self.channels or any(width < 8 or width % 8 for width in self.channels):
+            raise ValueError(f"channels {self.channels}: multiples of 8")
+        return self
+
+
 class DiffusionSettings(TrainSettings):
     """What both stages share."""
 
