@@ -16,6 +16,7 @@ from authface.degrade import Degradation, Mixture, degrade, mixture
 from authface.errors import UsageError, one_line
 from authface.layout import write_family
 from authface.models import Parts, check, load, pick_device, resolve
+from authface.scan import Scan
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
@@ -58,7 +59,7 @@ class ControlNetObjective:
     parts: Parts
     latents: Latents
     null: sdxl.TextEmbedding
-    degradation: Degradation | Mixture
+    degradation: Degradation | Scan | Mixture
     settings: ControlNetSettings
     seed: int
     critic: Critic | None = None
