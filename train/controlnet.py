@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from authface import sdxl
-from authface.degrade import Degradation, degrade, preset
+from authface.degrade import Degradation, Mixture, degrade, mixture
 from authface.errors import UsageError, one_line
 from authface.layout import write_family
 from authface.models import Parts, check, load, pick_device, resolve
+from authface.scan import Scan
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
@@ -58,7 +59,7 @@ class ControlNetObjective:
     parts: Parts
     latents: Latents
     null: sdxl.TextEmbedding
-    degradation: Degradation
+    degradation: Degradation | Scan | Mixture
     settings: ControlNetSettings
     seed: int
     critic: Critic | None = None
@@ -200,7 +201,7 @@ def train_controlnet(
     settings: ControlNetSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
 ) -> Outcome:
     """Stage II on `settings.dataset`, over the prior `settings.model`; the family is written to `settings.out`."""
-    degradation = preset(settings.degradation)
+    degradation = mixture(settings.degradation)
     if settings.model == ControlNetSettings().model and not Path(settings.model).is_dir():
         raise UsageError(
             f"there is no prior at {one_line(settings.model)}: run authface train prior first, or name a family,"

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from authface import sdxl
-from authface.degrade import preset
+from authface.degrade import mixture
 from authface.models import ModelSource, Parts
 from authface.train import lora
 from authface.train.controlnet import ControlBatch, ControlNetObjective, begin
@@ -83,7 +83,7 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
     with META:
         null = sdxl.TextEmbedding(torch.empty(1, TOKENS, config.cross_attention_dim), torch.empty(1, _pooled(config)))
     objective = EveryFace(
-        _faces(settings), parts, cast(Any, None), null, preset(settings.degradation), settings, 0, critic
+        _faces(settings), parts, cast(Any, None), null, mixture(settings.degradation), settings, 0, critic
     )  # fmt: skip
     trained = objective.trained.train()
     judges: list[torch.nn.Module] = [critic.nets] if critic is not None else []

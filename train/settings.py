@@ -227,8 +227,8 @@ class ControlNetSettings(DiffusionSettings):
     begin_from: str = ""
     """The family whose ControlNet is trained on; without it, it begins as a copy of the prior's down path."""
     lr: float = Field(default=1e-4, gt=0)
-    degradation: str = "gfpgan"
-    """Name of the degradation model, see authface.degrade."""
+    degradation: dict[str, float] | str = "gfpgan"
+    """A preset of authface.degrade by its name, or several with their shares: {gfpgan = 0.7, nearly_clean = 0.3}."""
     from_degraded: float = Field(default=0, ge=0, le=1)
     """Share of the faces whose noisy latents are made from the degraded face, with the clean one as the aim: restoring
     may then begin from the photo (`restore.strength` below 1) instead of pure noise. The paper: 0."""
