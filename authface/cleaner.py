@@ -67,12 +67,13 @@ class Cleaner(nn.Module):
         return images.float() + residual
 
 
-def clean(cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device) -> NDArray[np.uint8]:
-    """One (h, w, 3) uint8 face, cleaned at its own resolution."""
+def clean(cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
+    """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded."""
     signed = sdxl.to_signed(rgb[None]).to(device)
     with torch.inference_mode():
         done = cleaner(signed) if max(rgb.shape[:2]) <= WHOLE else _tiled(cleaner, signed)
-    return sdxl.to_rgb(done)[0]
+    levels: NDArray[np.float32] = done[0].add(1).mul(127.5).permute(1, 2, 0).cpu().numpy()
+    return levels
 
 
 def _tiled(cleaner: Cleaner, images: torch.Tensor) -> torch.Tensor:
