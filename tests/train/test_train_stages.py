@@ -450,7 +450,7 @@ def test_faces_are_degraded_by_the_mixtures_shares(stage_two: ControlNetObjectiv
     from dataclasses import replace
 
     mixed = replace(stage_two, degradation=mixture({"nearly_clean": 1, "heavy": 1}))
-    draws = [Draw(epoch, 0, False) for epoch in range(8)]
+    draws = [Draw(0, epoch, False) for epoch in range(8)]
     made = mixed.batch(draws).degraded
     alone = {name: replace(stage_two, degradation=PRESETS[name]).batch(draws).degraded
              for name in ("nearly_clean", "heavy")}  # fmt: skip
