@@ -19,10 +19,10 @@ def jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
     import cv2
     import numpy as np
 
-    pixels = np.rint(image[..., ::-1] * 255).astype(np.uint8)
+    pixels = cv2.cvtColor(np.rint(image * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done  # an 8-bit BGR array is always encoded
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
     assert decoded is not None  # just encoded
-    back: NDArray[np.float32] = decoded[..., ::-1].astype(np.float32) / 255
+    back: NDArray[np.float32] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
     return back

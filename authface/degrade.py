@@ -1,8 +1,9 @@
-"""Blind degradation of a clean face, seeded: blur, downsampling, noise, JPEG, and back to size.
+"""Blind degradation of a clean face, seeded: blur, downsampling, noise, JPEG, and back to size; or a scan's damage.
 
 Order and ranges are those of GFP-GAN and BFRffusion, which AuthFace's training names; CodeFormer's ranges are
 the alternatives. Colour operations are off by default: the wavelet colour fix takes the low frequencies from the
-degraded input, so a network taught to undo colour shifts would be undone itself.
+degraded input, so a network taught to undo colour shifts would be undone itself. That holds for the fading of `scan`
+too: its colours come back only where they are taken from what a network made of the input, not from the input itself.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ PRESETS: dict[str, Degradation | Scan] = {
     "medium": Degradation(blur=(2, 5), downsample=(3, 6), noise=(6, 14), jpeg=(65, 80)),
     "heavy": Degradation(blur=(5, 10), downsample=(6, 12), noise=(14, 20), jpeg=(40, 65)),
     # An ordinary good photo: learned from, it teaches a model to leave whole what is whole.
-    "nearly_clean": Degradation(blur=(0.1, 0.8), downsample=(0.8, 1.2), noise=(0, 3), jpeg=(90, 100)),
+    "nearly_clean": Degradation(blur=(0.1, 0.8), downsample=(1, 1.2), noise=(0, 3), jpeg=(90, 100)),
     "scan": Scan(),
 }
 """GFP-GAN v1 without and with its colour operations, BFRffusion (the same without), CodeFormer stages II and III."""

@@ -44,10 +44,10 @@ class Scan:
     """Share of images that were printed with a screen of dots."""
     dots: Range = (4.5, 8.0)
     """Distance of the dots, pixels; the screen's angle is any."""
-    descreen: Range = (0.18, 0.35)
+    descreen: Range = (0.2, 0.4)
     """Sigma of the blur that is to hide the dots, as a share of their distance."""
     specks: Range = (0.0, 40.0)
-    """Number of specks of dust, of a radius of 0.6..3 pixels."""
+    """Number of specks of dust, of a radius of 0.6..3 pixels. Each is light or dark, as hairs and scratches are."""
     hairs: Range = (0.0, 3.0)
     """Number of hairs: thin curves of 30..140 pixels."""
     scratches: Range = (0.0, 3.0)
@@ -160,11 +160,11 @@ def _marked(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDA
     import numpy as np
 
     side = image.shape[0]
-    for luminance in (_LIGHT, _DARK):
-        cover = np.zeros((REFERENCE, REFERENCE), np.uint8)
-        for kind, draw in ((scan.specks, _speck), (scan.hairs, _hair), (scan.scratches, _scratch)):
-            for _ in range(round(random.uniform(*kind) / 2)):
-                draw(cover, random)
+    covers = np.zeros((2, REFERENCE, REFERENCE), np.uint8)
+    for count, draw in ((scan.specks, _speck), (scan.hairs, _hair), (scan.scratches, _scratch)):
+        for _ in range(round(random.uniform(*count))):
+            draw(covers[random.integers(2)], random)
+    for luminance, cover in zip((_LIGHT, _DARK), covers, strict=True):
         if cover.any():
             share = cv2.resize(cover, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
             image = image + (np.float32(luminance) - image) * share

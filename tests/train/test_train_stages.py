@@ -19,10 +19,12 @@ import torch
 
 from authface import sdxl
 from authface.console import Console, Tick
-from authface.degrade import PRESETS
+from authface.degrade import PRESETS, mixture
 from authface.errors import AuthfaceError, UsageError
 from authface.images import read
 from authface.models import load, make_tiny, resolve
+from authface.options import SECTIONS
+from authface.recipe import load as load_recipe
 from authface.train.autoencoder import train_autoencoder
 from authface.train.cache import Store, cache_latents, cache_texts
 from authface.train.controlnet import ControlNetObjective, train_controlnet
@@ -422,6 +424,39 @@ def test_what_is_missing_is_said_in_one_line(tiny: Path, tmp_path: Path, monkeyp
         train_controlnet(ControlNetSettings(model=str(tiny)), Quiet(), "cpu")
     with pytest.raises(UsageError, match="gfpgan"):
         train_controlnet(ControlNetSettings(degradation="rain"), Quiet(), "cpu")
+    with pytest.raises(UsageError, match="share of degradation scan is -1"):
+        train_controlnet(ControlNetSettings(degradation={"scan": -1}), Quiet(), "cpu")
+
+
+def test_degradations_by_share_are_said_in_a_recipe_or_by_hand(tmp_path: Path) -> None:
+    """A table of a recipe, an inline table or single shares by -O; a name alone as ever."""
+    (tmp_path / "mine.toml").write_text("[train.controlnet.degradation]\nscan = 1\nmild = 2.5\n")
+    said: list[tuple[str, list[str], Any]] = [
+        (str(tmp_path / "mine.toml"), [], {"scan": 1, "mild": 2.5}),
+        (str(tmp_path / "mine.toml"), [".mild=0.5"], {"scan": 1, "mild": 0.5}),
+        (str(tmp_path / "mine.toml"), ["=heavy"], "heavy"),
+        ("default", ["={gfpgan=0.7,scan=0.3}"], {"gfpgan": 0.7, "scan": 0.3}),
+        ("default", [], "gfpgan"),
+    ]
+    for recipe, by_hand, degradation in said:
+        made = load_recipe(recipe, [f"train.controlnet.degradation{words}" for words in by_hand], SECTIONS)
+        assert made.section("train.controlnet", ControlNetSettings).degradation == degradation
+    with pytest.raises(UsageError, match="degradation.*scan = .many"):
+        load_recipe("default", ["train.controlnet.degradation.scan=many"], SECTIONS)
+
+
+def test_faces_are_degraded_by_the_mixtures_shares(stage_two: ControlNetObjective) -> None:
+    """Each face of a batch has what its own seed draws."""
+    from dataclasses import replace
+
+    mixed = replace(stage_two, degradation=mixture({"nearly_clean": 1, "heavy": 1}))
+    draws = [Draw(0, epoch, False) for epoch in range(8)]
+    made = mixed.batch(draws).degraded
+    alone = {name: replace(stage_two, degradation=PRESETS[name]).batch(draws).degraded
+             for name in ("nearly_clean", "heavy")}  # fmt: skip
+    drawn = [[name for name, batch in alone.items() if torch.equal(batch[n], made[n])] for n in range(8)]
+    assert sorted({name for names in drawn for name in names}) == ["heavy", "nearly_clean"]
+    assert all(len(names) == 1 for names in drawn)
 
 
 def test_stage_two_goes_on_with_its_discriminators(tiny: Path, dataset: Path, tmp_path: Path) -> None:
