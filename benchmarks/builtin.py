@@ -143,15 +143,16 @@ def measure(work: Path, methods: Sequence[Method], faces: Sequence[Face], worker
     """All values of all methods; what the faces' groups are is left to say."""
     folders = {method: folder_of(work, method) for method in methods}
     known = {" ".join(method): method for method in methods}
-    values = {method: {name: {} for name in (*OF_EVALUATE, "perceptual")} for method in methods}
+    metrics = (*OF_EVALUATE, "perceptual")
+    values: dict[Method, dict[str, dict[str, float]]] = {m: {metric: {} for metric in metrics} for m in methods}
     vectors: dict[Method, dict[str, NDArray[np.float64]]] = {method: {} for method in methods}
     question = Question(
         [pairs.Method(name, folders[method]) for name, method in known.items()], work / "clean", None,
         RestorationSettings(metrics=OF_EVALUATE, resamples=100), workers=workers,
     )  # fmt: skip
-    for (method, name), outcome in evaluate(question, work / "measured", Console()).measured.outcomes.items():
+    for (said, name), outcome in evaluate(question, work / "measured", Console()).measured.outcomes.items():
         for metric, value in outcome.values.items():
-            values[known[method]][metric][name] = value
+            values[known[said]][metric][name] = value
     names = [face.name for face in faces]
     with torch.inference_mode():
         for some in (names[at : at + BATCH] for at in range(0, len(names), BATCH)):
