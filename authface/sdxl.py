@@ -47,6 +47,11 @@ def to_rgb(signed: torch.Tensor) -> NDArray[np.uint8]:
     return array
 
 
+def spatial_factor(vae: AutoencoderKL | AutoencoderTiny) -> int:
+    """How many pixels a side one latent stands for: each level of the VAE but the first halves it (SDXL: 8)."""
+    return int(2 ** (len(vae.config.block_out_channels) - 1))
+
+
 def encode(
     vae: AutoencoderKL | AutoencoderTiny, signed: torch.Tensor, device: torch.device | None = None
 ) -> torch.Tensor:

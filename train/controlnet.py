@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from authface.scan import Scan
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
-from authface.train.data import Batch, Draw, Faces, seeded, validation
+from authface.train.data import Batch, Draw, Faces, exact, seeded, validation
 from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
 from authface.train.objective import Loss
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.console import Console
-
-
-LEAST_SHARE, MOST_SHARE = 1e-4, 1.0
-"""Between which the adaptive scale of the facial loss stays."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +106,11 @@ class ControlNetObjective:
         if self.critic is None or batch.boxes is None:
             return Loss(error)
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
-        return self._facial(error, batch.latents, estimate, batch.boxes, timesteps, step)
+        return self._facial(error, guess, batch, estimate, timesteps, step)
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
         """Latents of degraded faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
-        device = degraded.device.type
-        exact = (
-            nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-        )  # an estimate has no values
-        with torch.no_grad(), exact:
+        with torch.no_grad(), exact(degraded.device):
             return sdxl.encode(self.parts.vae.to(degraded.device), degraded.float() * 2 - 1)
 
     def _predict(
@@ -143,38 +134,26 @@ class ControlNetObjective:
         return guess
 
     def _facial(
-        self, error: torch.Tensor, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor,
+        self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         timesteps: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
         """Equation 1 and, weighted by equation 3 and averaged over the whole batch, equation 2."""
-        assert self.critic is not None  # asked by loss
-        s = self.settings.facial
+        assert self.critic is not None and batch.boxes is not None  # asked by loss
+        s, balance = self.settings.facial, self.critic.balance
         weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
-        near = weight > s.cut * facial.peak_weight(s)
-        zero = error.new_zeros(())
-        if not bool(near.any()):
-            return Loss(error, None, {"noise": error, **dict.fromkeys(("adversarial", "style", "critic"), zero)})
-        judged = self.critic.judge(clean[near], estimate[near], boxes[near])
-        weight = weight[near] / len(clean)
+        near = weight > s.cut * facial.peak_weight(s)  # where no face is, each term is 0, and so is its gradient
+        judged = self.critic.judge(batch.latents[near], estimate[near], batch.boxes[near])
+        weight = weight[near] / len(timesteps)
         adversarial, style, critic = (
             (weight * term).sum() for term in (judged.adversarial, judged.style, judged.critic)
         )  # fmt: skip
-        parts = {"noise": error, "adversarial": adversarial, "style": style, "critic": critic}
-        if step < s.start:
-            return Loss(error, critic, parts)
-        extra = s.adversarial * adversarial + s.style * style
-        if s.adaptive:
-            extra = extra * self._share(error, extra)
-        return Loss(error + extra, critic, parts)
-
-    def _share(self, error: torch.Tensor, extra: torch.Tensor) -> float:
-        """What scales the facial loss, so that its gradient at the last layer is `adaptive` of the error's."""
-        last = self.parts.controlnet.controlnet_mid_block.weight
-        if hasattr(last, "full_tensor"):  # FSDP's
-            raise UsageError("facial.adaptive does not go with FSDP, which shards the layer it looks at: set it to 0")
-        norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (error, extra)]
-        share = self.settings.facial.adaptive * norms[0] / max(norms[1], 1e-12)
-        return min(MOST_SHARE, max(LEAST_SHARE, share))
+        lambdas = balance.weights() * float(step >= s.start)
+        shares = lambdas * balance.measure(guess, error, adversarial, style)
+        parts = {
+            "noise": error, "adversarial": adversarial, "style": style, "critic": critic,
+            "adversarial_share": shares[0], "style_share": shares[1],
+        }  # fmt: skip
+        return Loss(error + lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
 
     def picture(self) -> Drawn:
         """Rows of degraded | restored | clean: the degradation of a face is the same in every picture."""
@@ -219,7 +198,13 @@ def train_controlnet(
     critic = None
     if settings.facial.weight != "off":
         _ = faces.regions  # missing columns are told of before anything is encoded
-        critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
+        factor = sdxl.spatial_factor(parts.vae)
+        critic = Critic(int(parts.vae.config.latent_channels), factor, settings.facial, where, seed)
+        if settings.facial.start >= settings.steps:
+            console.log(
+                f"controlnet: the facial loss counts from step {settings.facial.start} on, this run has"
+                f" {settings.steps}: lower train.controlnet.facial.start"
+            )
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
     parts.controlnet = begin(parts.unet, settings, seed, trained)
@@ -236,7 +221,8 @@ def train_controlnet(
 def begin(unet: Any, settings: ControlNetSettings, seed: int, trained: Any = None) -> Any:
     """What is trained: a ControlNet that was `trained` before, or a copy of the prior's down path.
 
-    With its zero convolutions the copy does not change the prior yet.
+    With its zero convolutions the copy does not change the prior yet. Checkpointing covers the frozen prior too:
+    gradients cross its up path.
     """
     from diffusers import ControlNetModel
 
@@ -244,7 +230,8 @@ def begin(unet: Any, settings: ControlNetSettings, seed: int, trained: Any = Non
         controlnet = trained or ControlNetModel.from_unet(unet).float()
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
-        controlnet.enable_gradient_checkpointing()
+        for crossed in (controlnet, unet):
+            crossed.enable_gradient_checkpointing()
     return controlnet
 
 

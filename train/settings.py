@@ -198,25 +198,29 @@ class FacialSettings(Settings):
     jacobian: bool = False
     """Divide equation 3 by t (1 - t), which makes it the density of SD3's logit-normal."""
     norm: Literal["pdf", "peak", "mean"] = "pdf"
-    """Scale of equation 3: as printed (peak 0.399), its peak 1, or its mean over t 1."""
+    """Scale of equation 3: as printed (peak 0.399), its peak 1, or its mean over t 1; it counts with fixed lambdas."""
     constant: float = Field(default=0.2, ge=0)
     """Weight of `constant`; 0.2 is the mean of equation 3, so that both spend alike *."""
-    adversarial: float = Field(default=0.01, ge=0)
-    """lambda_d, of the discriminators' verdict *."""
-    style: float = Field(default=2.0, ge=0)
-    """lambda_s, of the distance of their features' Gram matrices *; GFP-GAN's ratio to lambda_d is 200."""
-    adaptive: float = Field(default=0, ge=0)
-    """Above 0: scale the loss so that its gradient at the ControlNet's last layer is this share of equation 1's *."""
-    start: int = Field(default=0, ge=0)
+    adversarial_share: float = Field(default=0.2, ge=0)
+    """Share of the noise loss's gradient, at the predicted noise and averaged over some 100 steps, that the
+    discriminators' verdict gets *; the scale of w(t) then cancels. 0 takes the fixed `adversarial` instead."""
+    style_share: float = Field(default=0.1, ge=0)
+    """The same share for the distance of the features' Gram matrices *; 0 takes the fixed `style` instead."""
+    adversarial: float = Field(default=0.05, ge=0)
+    """lambda_d, of the discriminators' verdict, where no share is asked for or none is measured yet; at 0 the term
+    is left out *."""
+    style: float = Field(default=30.0, ge=0)
+    """lambda_s, of the distance of their features' Gram matrices, likewise *."""
+    start: int = Field(default=1000, ge=0)
     """Steps before the loss counts, while the discriminators already learn *."""
     cut: float = Field(default=0.02, ge=0, lt=1)
     """Faces at timesteps where the weight is below this share of its peak are left out of it *."""
     share_eyes: bool = True
     """One discriminator for both eyes, the right one mirrored; false gives each its own, as GFP-GAN has *."""
     oversample: int = Field(default=1, ge=1, le=4)
-    """Samples a side of a region over GFP-GAN's (10 for eyes, 15 for the mouth) *."""
-    lr: float = Field(default=2e-3, gt=0)
-    """Learning rate of the discriminators (GFP-GAN's)."""
+    """Samples a side of a region over GFP-GAN's (80 px for eyes, 120 for the mouth, over the VAE's factor) *."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Learning rate of the discriminators *; GFP-GAN's 2e-3 is its generator's too."""
 
 
 class ControlNetSettings(DiffusionSettings):
