@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 KNEE = 1e-3
 """Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
-SHOWN = ("mild", "medium", "heavy", "nearly_clean")
+SHOWN = ("mild", "medium", "heavy", "scan")
 """Damage of the faces in a validation picture, in turn."""
 
 

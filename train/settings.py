@@ -116,7 +116,7 @@ class CleanerSettings(TrainSettings):
     channels: tuple[int, ...] = (24, 48, 96, 160)
     """Widths of the levels of a new one, each half as large as the one before: multiples of 8."""
     damage: str | dict[str, float] = {
-        "gfpgan": 0.45, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "nearly_clean": 0.15
+        "gfpgan": 0.3, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "nearly_clean": 0.15
     }  # fmt: skip
     """Names of degradations, see authface.degrade, with shares: whole faces stay whole since they are seen too."""
     patch: int = Field(default=128, ge=32, multiple_of=16)
