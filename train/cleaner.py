@@ -154,7 +154,7 @@ def train_cleaner(
     settings: CleanerSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
 ) -> Outcome:
     """Train a cleaner on `settings.dataset`; the family `settings.model` with it is written to `settings.out`."""
-    damage = mixture(settings.damage)
+    damage = mixture(settings.degradation)
     source = resolve(settings.model)
     faces = Faces(settings.dataset, settings.size, limit)
     _ = faces.regions  # missing columns are told of before anything is trained

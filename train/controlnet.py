@@ -11,10 +11,11 @@ import numpy as np
 import torch
 
 from authface import sdxl
+from authface.cleaner import Cleaner
 from authface.degrade import Degradation, Mixture, degrade, mixture
 from authface.errors import UsageError, one_line
-from authface.layout import write_family
-from authface.models import Parts, check, load, pick_device, resolve
+from authface.layout import part_files, write_family
+from authface.models import Parts, check, fetch, load, pick_device, resolve
 from authface.scan import Scan
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
@@ -89,18 +90,19 @@ class ControlNetObjective:
         """
         device = batch.latents.device
         scheduler = self.parts.scheduler
+        condition = self._cleaned(batch.degraded)
         noise = random.normal(*batch.latents.shape[1:]).to(device)
         timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
         source = batch.latents
         chosen = torch.zeros_like(timesteps, dtype=torch.bool)
         if self.settings.from_degraded:
             chosen = (random.uniform() < self.settings.from_degraded).to(device)
-            source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(batch.degraded), source)
+            source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(condition), source)
             timesteps = torch.where(chosen, (timesteps * self.settings.strength).long(), timesteps)
         weight = sdxl.snr_weight(scheduler, timesteps, self.settings.snr_gamma)
         weight = torch.where(chosen, 1 - scheduler.alphas_cumprod.to(device)[timesteps], weight)
         noisy = scheduler.add_noise(source, noise, timesteps)
-        guess = self._predict(model, noisy, timesteps, batch.degraded)
+        guess = self._predict(model, noisy, timesteps, condition)
         target = sdxl.loss_target(scheduler, batch.latents, noisy, timesteps)
         error = (sdxl.square_error(guess, target) * weight).mean()
         if self.critic is None or batch.boxes is None:
@@ -108,8 +110,15 @@ class ControlNetObjective:
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
         return self._facial(error, guess, batch, estimate, timesteps, step)
 
+    def _cleaned(self, degraded: torch.Tensor) -> torch.Tensor:
+        """What the ControlNet sees of degraded faces (n, 3, size, size) in 0..1: by the cleaner, if there is one."""
+        if self.parts.cleaner is None:
+            return degraded
+        with torch.no_grad():
+            return Cleaner(self.parts.cleaner)(degraded * 2 - 1).clamp(-1, 1).add(1).div(2)
+
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
-        """Latents of degraded faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
+        """Latents of faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
         with torch.no_grad(), exact(degraded.device):
             return sdxl.encode(self.parts.vae.to(degraded.device), degraded.float() * 2 - 1)
 
@@ -162,7 +171,7 @@ class ControlNetObjective:
         degraded = np.stack([degrade(rgb, (self.seed, i), self.degradation) for i, rgb in enumerate(clean)])
         p, s = self.parts, self.settings
         text = sdxl.TextEmbedding(self.null.states.expand(len(clean), -1, -1), self.null.pooled.expand(len(clean), -1))
-        condition = sdxl.to_unit(degraded)
+        condition = self._cleaned(sdxl.to_unit(degraded).to(self.null.states.device))
         strength = s.strength if s.from_degraded else 1
         made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps, p.controlnet, condition, strength)
         return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
@@ -191,8 +200,9 @@ def train_controlnet(
     where = pick_device(device)
     store = Store(settings.cache or settings.out / "training" / "cache")
     null = cache_texts([], source, where, store, console).read([""])
-    parts = load(source, ["vae", "unet", "scheduler"], where, torch.float32)
-    for frozen in (parts.vae, parts.unet):
+    cleaner = ["cleaner"] if part_files(fetch(source, ["cleaner"]), "cleaner") else []
+    parts = load(source, ["vae", "unet", "scheduler", *cleaner], where, torch.float32)
+    for frozen in (parts.vae, parts.unet, *([parts.cleaner] if cleaner else [])):
         frozen.requires_grad_(False)
     trained = _trained(settings, parts)
     critic = None

@@ -115,7 +115,7 @@ class CleanerSettings(TrainSettings):
     """The family whose cleaner is trained on; without it, it begins with random weights."""
     channels: tuple[int, ...] = (24, 48, 96, 160)
     """Widths of the levels of a new one, each half as large as the one before: multiples of 8."""
-    damage: str | dict[str, float] = {
+    degradation: dict[str, float] | str = {
         "gfpgan": 0.3, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "nearly_clean": 0.15
     }  # fmt: skip
     """Names of degradations, see authface.degrade, with shares: whole faces stay whole since they are seen too."""
@@ -234,8 +234,9 @@ class ControlNetSettings(DiffusionSettings):
     degradation: dict[str, float] | str = "gfpgan"
     """A preset of authface.degrade by its name, or several with their shares: {gfpgan = 0.7, nearly_clean = 0.3}."""
     from_degraded: float = Field(default=0, ge=0, le=1)
-    """Share of the faces whose noisy latents are made from the degraded face, with the clean one as the aim: restoring
-    may then begin from the photo (`restore.strength` below 1) instead of pure noise. The paper: 0."""
+    """Share of the faces whose noisy latents are made from the degraded face (a family's cleaner has cleaned it), with
+    the clean one as the aim: restoring may then begin from the photo (`restore.strength` below 1) instead of pure
+    noise. The paper: 0."""
     strength: float = Field(default=0.5, gt=0, le=1)
     """The most noise that these are given, as a share of the schedule: the largest `restore.strength` to be used."""
     facial: FacialSettings = FacialSettings()
