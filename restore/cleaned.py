@@ -25,15 +25,24 @@ is coarser the cleaner knows better."""
 
 
 class CleanedRestorer:
-    """cleaned + (1 - fidelity) x high pass of (decoded - decoded latents of the cleaned face)."""
+    """cleaned + (1 - fidelity) x most x high pass of (decoded - decoded latents of the cleaned face).
+
+    `most` says how many times that detail is added at a fidelity of 0; where nothing is added, no step is taken.
+    """
 
     colour: ColourFix = "none"
 
     def __init__(
-        self, cleaner: Cleaner, diffusion: DiffusionRestorer, side: Side, fidelity: float, device: torch.device
+        self,
+        cleaner: Cleaner,
+        diffusion: DiffusionRestorer,
+        side: Side,
+        fidelity: float,
+        most: float,
+        device: torch.device,
     ) -> None:
         self.cleaner, self.diffusion, self.side = cleaner, diffusion, side
-        self.fidelity, self.device = fidelity, device
+        self.fidelity, self.most, self.device = fidelity, most, device
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
@@ -42,7 +51,7 @@ class CleanedRestorer:
 
         Raises AuthfaceError where memory or precision fall short.
         """
-        gain = 1 - (self.fidelity if fidelity is None else fidelity)
+        gain = self.most * (1 - (self.fidelity if fidelity is None else fidelity))
         cleaned = [clean(self.cleaner, crop, self.device) for crop in crops]
         if gain:
             small = [_rounded(_resized(face, self.diffusion.size)) for face in cleaned]

@@ -41,6 +41,8 @@ class Preset(Settings):
     to the truth than either, and less sharp."""
     samples: int = Field(default=1, ge=1, le=16)
     """Restorations of a face, each from its own noise, whose mean is taken: nearer to the truth, and less sharp."""
+    detail: float = Field(default=1, ge=0, le=4)
+    """Of a family with a cleaner: how many times the prior's detail a fidelity of 0 adds to the cleaned face."""
     prompt: str = ""
     negative_prompt: str = ""
     shared_seed: int | None = None

@@ -175,7 +175,7 @@ class Loaded:
         if self.cleaner is None or settings.preset == "official":
             return diffusion
         side = Side(size, own=settings.size is None)
-        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, self.placement.device)
+        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset.detail, self.placement.device)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
