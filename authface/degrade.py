@@ -1,8 +1,9 @@
-"""Blind degradation of a clean face, seeded: blur, downsampling, noise, JPEG, and back to size.
+"""Blind degradation of a clean face, seeded: blur, downsampling, noise, JPEG, and back to size; or a scan's damage.
 
 Order and ranges are those of GFP-GAN and BFRffusion, which AuthFace's training names; CodeFormer's ranges are
 the alternatives. Colour operations are off by default: the wavelet colour fix takes the low frequencies from the
-degraded input, so a network taught to undo colour shifts would be undone itself.
+degraded input, so a network taught to undo colour shifts would be undone itself. That holds for the fading of `scan`
+too: its colours come back only where they are taken from what a network made of the input, not from the input itself.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from authface.damage import REFERENCE, Range, jpeg
 from authface.errors import UsageError, one_line
+from authface.scan import Scan, scanned
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-Range = tuple[float, float]
-
 _MOST_PARTS = 6
 """A kernel of more row times column filters is slower by parts than whole."""
-REFERENCE = 512
-"""Side of the images that the published ranges are for, pixels."""
 _WHICH = 1
 """Key of the random numbers that choose among a mixture's parts: those of the damage itself stay as they are."""
 
@@ -54,7 +53,7 @@ class Degradation:
 
 
 _GFPGAN = Degradation()
-PRESETS: dict[str, Degradation] = {
+PRESETS: dict[str, Degradation | Scan] = {
     "gfpgan": _GFPGAN,
     "gfpgan_colour": replace(_GFPGAN, shift=0.3, grey=0.01, jitter=0.3),
     "bfrffusion": _GFPGAN,
@@ -65,7 +64,8 @@ PRESETS: dict[str, Degradation] = {
     "medium": Degradation(blur=(2, 5), downsample=(3, 6), noise=(6, 14), jpeg=(65, 80)),
     "heavy": Degradation(blur=(5, 10), downsample=(6, 12), noise=(14, 20), jpeg=(40, 65)),
     # An ordinary good photo: learned from, it teaches a model to leave whole what is whole.
-    "nearly_clean": Degradation(blur=(0.1, 0.8), downsample=(0.8, 1.2), noise=(0, 3), jpeg=(90, 100)),
+    "nearly_clean": Degradation(blur=(0.1, 0.8), downsample=(1, 1.2), noise=(0, 3), jpeg=(90, 100)),
+    "scan": Scan(),
 }
 """GFP-GAN v1 without and with its colour operations, BFRffusion (the same without), CodeFormer stages II and III."""
 
@@ -74,10 +74,10 @@ PRESETS: dict[str, Degradation] = {
 class Mixture:
     """Damages that faces have in given shares: each seed draws one of them."""
 
-    parts: tuple[tuple[Degradation, float], ...]
+    parts: tuple[tuple[Degradation | Scan, float], ...]
     """Each with its share, above 0; they need not sum to 1."""
 
-    def draw(self, seed: int | Sequence[int]) -> Degradation:
+    def draw(self, seed: int | Sequence[int]) -> Degradation | Scan:
         """The damage of `seed`, by random numbers of its own: what that damage draws does not depend on it."""
         import numpy as np
 
@@ -87,7 +87,7 @@ class Mixture:
         return self.parts[min(place, len(self.parts) - 1)][0]
 
 
-def preset(name: str) -> Degradation:
+def preset(name: str) -> Degradation | Scan:
     """The degradation called `name`. Raises UsageError."""
     if name not in PRESETS:
         raise UsageError(f"no degradation {one_line(name)!r}: there are {', '.join(PRESETS)}")
@@ -109,7 +109,9 @@ def mixture(spec: str | Mapping[str, float]) -> Mixture:
     return Mixture(parts)
 
 
-def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], damage: Degradation | Mixture) -> NDArray[np.uint8]:
+def degrade(
+    rgb: NDArray[np.uint8], seed: int | Sequence[int], damage: Degradation | Scan | Mixture
+) -> NDArray[np.uint8]:
     """A degraded copy of `rgb` (side, side, 3), of the same shape: the same for the same seed, on every machine.
 
     `seed` is one non-negative number or several, such as (run, epoch, sample). Raises UsageError for an image
@@ -122,7 +124,8 @@ def degrade(rgb: NDArray[np.uint8], seed: int | Sequence[int], damage: Degradati
             f"an array of shape {rgb.shape} cannot be degraded: a square RGB face of 8 px or more is needed"
         )
     one = damage.draw(seed) if isinstance(damage, Mixture) else damage
-    return _published(rgb, np.random.default_rng(np.random.SeedSequence(seed)), one)
+    random = np.random.default_rng(np.random.SeedSequence(seed))
+    return scanned(rgb, random, one) if isinstance(one, Scan) else _published(rgb, random, one)
 
 
 def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation: Degradation) -> NDArray[np.uint8]:
@@ -137,7 +140,7 @@ def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation:
     image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
     sigma = random.uniform(*degradation.noise) / 255
     image = np.clip(image + random.standard_normal(image.shape, np.float32) * np.float32(sigma), 0, 1)
-    image = _jpeg(image, int(random.uniform(*degradation.jpeg)))
+    image = jpeg(image, int(random.uniform(*degradation.jpeg)))
     image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     image = _colour(image, random, degradation)
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
@@ -182,19 +185,6 @@ def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
     parts: list[NDArray[Any]] = [cv2.sepFilter2D(image, -1, right[i], left[:, i] * weights[i]) for i in range(rank)]
     summed: NDArray[Any] = parts[0] if rank == 1 else np.sum(parts, axis=0)
     return summed
-
-
-def _jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
-    import cv2
-    import numpy as np
-
-    pixels = np.rint(image[..., ::-1] * 255).astype(np.uint8)
-    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    assert done  # an 8-bit BGR array is always encoded
-    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert decoded is not None  # just encoded
-    back: NDArray[np.float32] = decoded[..., ::-1].astype(np.float32) / 255
-    return back
 
 
 def _colour(image: NDArray[np.float32], random: np.random.Generator, degradation: Degradation) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from typing import cast
 
 from authface.errors import AuthfaceError, one_line
 from authface.files import sha256_of
-from authface.layout import BASE, VARIANTS
+from authface.layout import BASE, PARTS, VARIANTS
 
 _CHUNK = 1 << 20
 
@@ -46,7 +46,7 @@ class Cached:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
-_WANTED = tuple(f"{part}/" for part in (*BASE, "controlnet"))
+_WANTED = tuple(f"{part}/" for part in PARTS)
 _ENDINGS = (".json", ".txt", ".safetensors")
 
 

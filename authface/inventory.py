@@ -9,7 +9,7 @@ from typing import Literal
 
 from authface import hub_cache, models
 from authface.errors import AuthfaceError, one_line
-from authface.layout import BASE, BESIDE, part_files
+from authface.layout import BESIDE, PARTS, part_files
 from authface.models import FAMILIES, Family
 from authface.weights import headers, in_bytes, read_manifest
 
@@ -84,7 +84,7 @@ def _row(name: str, found: hub_cache.Cached, licence: str, parameters: str) -> R
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for part in (*BASE, "controlnet"):
+    for part in PARTS:
         yield from part_files(folder, part)
     yield from (folder / name for name in BESIDE if (folder / name).is_file())
 

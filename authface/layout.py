@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,16 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, sha256_of, write_errors, write_file
 
 BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
-"""The parts of every family; `controlnet` is there after stage II."""
+"""The parts of every family."""
+FURTHER = ("controlnet", "cleaner")
+"""Parts that a family may have: `controlnet` is there after stage II, `cleaner` after authface train cleaner."""
+PARTS = (*BASE, *FURTHER)
 
 FILES = ("*.json", "*.txt", "*.safetensors")
 VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*", "*flax*")
 """Copies of the weights in other precisions and formats, which are never read."""
 
-WEIGHTED = ("unet", "controlnet", "vae", "text_encoder", "text_encoder_2")
+WEIGHTED = ("unet", "controlnet", "cleaner", "vae", "text_encoder", "text_encoder_2")
 """Parts with weights."""
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 """Endings of files that can run code when they are read."""
@@ -72,12 +75,17 @@ def part_files(folder: Path, part: str) -> list[Path]:
     return sorted(path for path in found if not any(path.match(variant) for variant in VARIANTS))
 
 
+def expected_parts(folder: Path) -> list[str]:
+    """`BASE`, which a family must have, and which of `FURTHER` it has."""
+    return [*BASE, *(part for part in FURTHER if (folder / part).is_dir())]
+
+
 def family_parts(folder: Path) -> list[str]:
-    """The parts a family has, those of `BASE` and `controlnet` if it is there. Raises UsageError for no family."""
+    """The parts a family has, those of `BASE` and which of `FURTHER` are there. Raises UsageError for no family."""
     missing = [part for part in BASE if not part_files(folder, part)]
     if missing:
         raise UsageError(f"{one_line(folder)} is no model folder: it lacks {', '.join(missing)}")
-    return [*BASE, *(["controlnet"] if (folder / "controlnet").is_dir() else [])]
+    return expected_parts(folder)
 
 
 def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -89,7 +97,7 @@ def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in LEFT:
             continue
-        if path.is_dir() and path.name not in (*BASE, "controlnet"):
+        if path.is_dir() and path.name not in PARTS:
             if not snapshot:
                 yield path.name, "is no part of a family: move it away"
             continue
@@ -153,13 +161,17 @@ def digest(folder: Path, parts: tuple[str, ...]) -> str:
     return total.hexdigest()
 
 
-def write_family(out: Path, base: Path, changed: Mapping[str, Any]) -> None:
+def write_family(out: Path, base: Path, changed: Mapping[str, Any], kept: Collection[str] = ("cleaner",)) -> None:
     """Make `out` a whole family: `changed` modules are saved as safetensors, the other parts copied from `base`.
+
+    `kept` are those of `FURTHER` that stay right whatever changed, and are copied where `base` has them: a cleaner
+    works in pixels, a ControlNet belongs to its prior.
 
     Copied, not saved again: transformers 5 names the text encoders' weights otherwise than older readers expect.
     Each part appears whole; model_index.json comes last. Raises AuthfaceError where the disk refuses.
     """
-    for part in dict.fromkeys((*BASE, *changed)):
+    further = [part for part in kept if part_files(base, part)]
+    for part in dict.fromkeys((*BASE, *further, *changed)):
         temporary = out / f"{TEMPORARY}{secrets.token_hex(6)}"
         with write_errors(out / part):
             try:
@@ -191,7 +203,7 @@ def write_index(folder: Path) -> None:
         # The prior is trained with the encoded empty prompt, not with zeros in its place.
         "force_zeros_for_empty_prompt": False,
     }
-    for part in (*BASE, *(["controlnet"] if control else [])):
+    for part in expected_parts(folder):
         if part in _TRANSFORMERS:
             index[part] = ["transformers", _TRANSFORMERS[part]]
         else:

@@ -1,6 +1,7 @@
 """Names -> weights: a model family is a folder in diffusers' layout, here or on the hub.
 
-``unet/ vae/ text_encoder/ text_encoder_2/ tokenizer/ tokenizer_2/ scheduler/`` and, once trained, ``controlnet/``.
+``unet/ vae/ text_encoder/ text_encoder_2/ tokenizer/ tokenizer_2/ scheduler/`` and, once trained, ``controlnet/`` and
+``cleaner/``.
 Only stock classes, only safetensors: a pickle can run code when it is read, so it is refused.
 """
 
@@ -17,13 +18,20 @@ from authface import processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.hub_cache import hub_errors
 from authface.layout import BASE as BASE
-from authface.layout import FILES, INDEX, VARIANTS, WEIGHTED, class_name, quiet
+from authface.layout import FILES, FURTHER, INDEX, PARTS, VARIANTS, WEIGHTED, class_name, quiet
 from authface.sdxl import spatial_factor
 from authface.tiny import make_tiny as make_tiny
 
 if TYPE_CHECKING:
     import torch
-    from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+    from diffusers import (
+        AutoencoderKL,
+        AutoencoderTiny,
+        ControlNetModel,
+        DDPMScheduler,
+        UNet2DConditionModel,
+        UNet2DModel,
+    )
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 BUILTIN = Path(__file__).parent / "builtin"
@@ -31,6 +39,7 @@ BUILTIN = Path(__file__).parent / "builtin"
 _CLASSES = {
     "unet": "diffusers:UNet2DConditionModel",
     "controlnet": "diffusers:ControlNetModel",
+    "cleaner": "diffusers:UNet2DModel",
     "text_encoder": "transformers:CLIPTextModel",
     "text_encoder_2": "transformers:CLIPTextModelWithProjection",
     "tokenizer": "transformers:CLIPTokenizer",
@@ -93,6 +102,7 @@ class Parts:
     tokenizer_2: CLIPTokenizer = None
     scheduler: DDPMScheduler = None
     controlnet: ControlNetModel = None
+    cleaner: UNet2DModel = None
 
 
 def has_builtin() -> bool:
@@ -234,7 +244,7 @@ def skeleton(folder: Path) -> Parts:
 
     quiet()
     parts = Parts(folder)
-    for part in (*BASE, "controlnet"):
+    for part in PARTS:
         where = folder / part
         if part not in WEIGHTED:
             setattr(parts, part, _load_part(folder, part, "cpu", torch.float32))
@@ -266,7 +276,7 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
 
     where = folder / part
     if not where.is_dir():
-        hint = "; train it with authface train controlnet" if part == "controlnet" else ""
+        hint = f"; train it with authface train {part}" if part in FURTHER else ""
         raise AuthfaceError(f"{one_line(folder)} has no {part}{hint}")
     if part in WEIGHTED and not any(where.glob("*.safetensors")):
         pickled = next((f.name for pattern in ("*.bin", "*.pt", "*.ckpt") for f in where.glob(pattern)), "")

@@ -27,6 +27,7 @@ SECTIONS = {
     "annotate.export": "authface.annotate.settings:ExportSettings",
     "train.autoencoder": "authface.train.settings:AutoencoderSettings",
     "train.prior": "authface.train.settings:PriorSettings",
+    "train.cleaner": "authface.train.settings:CleanerSettings",
     "train.controlnet": "authface.train.settings:ControlNetSettings",
     "restore": "authface.restore.settings:RestoreSettings",
     "evaluate.synth": "authface.evaluate.settings:SynthSettings",

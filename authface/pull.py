@@ -9,11 +9,11 @@ from pathlib import Path
 
 from authface import hub_cache, models
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.layout import BASE, BESIDE, FILES, MANIFEST, VARIANTS
+from authface.layout import BASE, BESIDE, FILES, MANIFEST, PARTS, VARIANTS
 from authface.weights import in_bytes
 
 PATTERNS = (
-    *(f"{part}/{pattern}" for part in (*BASE, "controlnet") for pattern in FILES),
+    *(f"{part}/{pattern}" for part in PARTS for pattern in FILES),
     *BESIDE,
     MANIFEST,
 )

@@ -11,7 +11,16 @@ from typing import Any
 from authface import hub_cache, models
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
-from authface.layout import BASE, BESIDE, WEIGHTED, part_files, strange_files, weight_files
+from authface.layout import (
+    BASE,
+    BESIDE,
+    PARTS,
+    WEIGHTED,
+    expected_parts,
+    part_files,
+    strange_files,
+    weight_files,
+)
 from authface.models import FAMILIES
 from authface.weights import Manifest, headers, in_bytes, read_manifest
 
@@ -102,7 +111,7 @@ def contents(found: Verified, manifest: Manifest) -> Iterator[tuple[str, str]]:
 
 def _files(folder: Path) -> dict[str, Path]:
     """The family's files that are there, by name; links to nothing too."""
-    parts = [path for part in (*BASE, "controlnet") for path in part_files(folder, part)]
+    parts = [path for part in PARTS for path in part_files(folder, part)]
     beside = [folder / name for name in BESIDE if (folder / name).is_file() or (folder / name).is_symlink()]
     return {path.relative_to(folder).as_posix(): path for path in sorted([*parts, *beside])}
 
@@ -153,7 +162,7 @@ def _blobs(found: Verified, files: dict[str, Path], tick: Tick) -> None:
 def _weights(found: Verified) -> None:
     """Every part is there, its weights are the files that are read, and their headers parse."""
     folder = found.folder
-    for part in (*BASE, *(["controlnet"] if (folder / "controlnet").is_dir() else [])):
+    for part in expected_parts(folder):
         if not part_files(folder, part):
             found.fault(part, "is missing: get the files again")
             continue

@@ -23,7 +23,7 @@ def synth(
     faces: Annotated[Path, typer.Argument(metavar="FACES", help="A folder of square faces, or a dataset folder.")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for clean/, degraded/ and manifest.json.")],
     degradation: Annotated[
-        str | None, typer.Option(help="mild, medium, heavy, gfpgan, codeformer_large, ...; default medium.")
+        str | None, typer.Option(help="mild, medium, heavy, scan, gfpgan, codeformer_large, ...; default medium.")
     ] = None,
 ) -> None:
     """A test set with truth: degraded copies of clean faces. Run again, it makes only what is missing."""

@@ -138,9 +138,9 @@ class Restorer:
 
     @property
     def size(self) -> int:
-        """Side of the crops that the model works on, pixels; loads it."""
+        """Least side of the crops that the model works on, pixels; loads it."""
         with self._shared.lock:
-            return self._session.restorer.size
+            return self._session.restorer.side.least
 
     @property
     def model(self) -> str:
@@ -245,7 +245,7 @@ class Restorer:
         return opened
 
     def _search(self, opened: Picture, finder: Finder) -> Search:
-        return finder(opened.photo.rgb, self._session.restorer.size, opened.content, self.seed)
+        return finder(opened.photo.rgb, self._session.restorer.side, opened.content, self.seed)
 
     def _restored(
         self, opened: Sequence[Picture], searches: Sequence[Search], progress: Progress | None
@@ -281,8 +281,11 @@ def narrowed(search: Search, only: Collection[int]) -> Search:
 @contextmanager
 def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[None]:
     """Call `progress` after each denoising step; faces that are tried again add to the steps."""
+    from authface.restore.cleaned import CleanedRestorer
     from authface.restore.sampler import DiffusionRestorer
 
+    if isinstance(model, CleanedRestorer):
+        model = model.diffusion
     if progress is None or not faces or not isinstance(model, DiffusionRestorer):
         yield
         return

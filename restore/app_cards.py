@@ -26,7 +26,6 @@ REASONS = {
     "too_small": "too small to restore",
     "low_score": "perhaps no face",
     "not_chosen": "not chosen",
-    "hardly_damaged": "hardly damaged, so left as in the photo; a fidelity below 0.5 changes it",
     "identity": "every attempt changed the person too much, so the photo was kept",
 }
 """Why a face stays as it was, in words for people; `FaceResult.reason` is the key."""

@@ -19,7 +19,6 @@ from authface.errors import AuthfaceError, one_line
 from authface.images import MAX_PIXELS
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app_cards import cards
-from authface.restore.attempts import HARDLY_DAMAGED
 from authface.restore.picture import open_picture
 from authface.restore.restorer import IDENTITY
 
@@ -163,10 +162,9 @@ def names(sheet: Sheet) -> list[tuple[str, int]]:
 def summary(made: Restored) -> str:
     """What was done, in a sentence."""
     height, width = made.image.shape[:2]
-    well, kept = (sum(face.reason == reason for face in made.faces) for reason in (HARDLY_DAMAGED, "identity"))
-    sound = f"; {well} left as in the photo, being hardly damaged" if well else ""
+    kept = sum(face.reason == "identity" for face in made.faces)
     left = f"; {kept} left as in the photo, since every attempt changed the person too much" if kept else ""
-    return f"{_faces(made.restored)} restored, {width} x {height} px{sound}{left}."
+    return f"{_faces(made.restored)} restored, {width} x {height} px{left}."
 
 
 def _faces(count: int) -> str:

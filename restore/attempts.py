@@ -6,22 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from authface.restore.colour import FIXES, to_grey
 from authface.restore.guard import Drift, Guard
-from authface.restore.restorer import Identity, Restorer
+from authface.restore.restorer import Restorer
 from authface.restore.settings import RestoreSettings
 from authface.restore.spent import part
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from authface.restore.photo import Found
-
-HARDLY_DAMAGED = "hardly_damaged"
-"""The reason of a face that stays as it is since its model gives it back in every pixel."""
-IS_WELL = "left as it is; a --fidelity below 0.5 changes it"
 
 
 @dataclass(frozen=True)
@@ -36,9 +31,6 @@ class Attempt:
     """That it was made with; None: the settings' own."""
     refused: str = ""
     """Why the input face stays all the same; empty: the restored one takes its place."""
-    unchanged: bool = False
-    """The model gave the input in every pixel: it is hardly damaged, and stays. Never of `Identity`, which shows what
-    pasting does."""
     tries: int = 1
     mask: NDArray[np.float32] | None = None
     """(size, size) 0..1 which of its pixels are the face; None: all of the crop."""
@@ -46,7 +38,7 @@ class Attempt:
     @property
     def stays(self) -> bool:
         """Whether the photo keeps the input face."""
-        return bool(self.refused) or self.unchanged
+        return bool(self.refused)
 
 
 def ladder(fidelity: float) -> list[float]:
@@ -87,19 +79,19 @@ def _attempt(
 ) -> list[Attempt]:
     if not found:
         return []
-    crops, seeds = np.stack([one.aligned.rgb for one in found]), [one.face.seed for one in found]
+    crops, seeds = [one.aligned.rgb for one in found], [one.face.seed for one in found]
+    fix = FIXES[restorer.colour if settings.colour == "auto" else settings.colour]
     with part("model"):
         given = {} if fidelity is None else {"fidelity": fidelity}
         restored = restorer.restore(crops, seeds, **given)
     attempts = []
     for one, crop in zip(found, restored, strict=True):
         with part("paste"):
-            fixed = FIXES[settings.colour](crop, one.aligned.rgb)
+            fixed = fix(crop, one.aligned.rgb)
             fixed = to_grey(fixed) if one.grey else fixed
         with part("guard"):
             drift = None if guard is None else guard.measure(one.aligned.rgb, fixed, one.seen)
-        unchanged = not isinstance(restorer, Identity) and np.array_equal(crop, one.aligned.rgb)
-        attempts.append(Attempt(fixed, drift, fidelity, unchanged=unchanged))
+        attempts.append(Attempt(fixed, drift, fidelity))
     return attempts
 
 

@@ -76,7 +76,7 @@ def _show(run: Run, jobs: list[Job]) -> None:
 
 
 def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out: Path | None) -> None:
-    """Say what was done; exit code 1 where nothing was restored or well as it was, 3 where some inputs failed."""
+    """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
     from authface.restore.page import identity_summary, write_page
     from authface.restore.restorer import IDENTITY
 
@@ -92,7 +92,6 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     if summary.identities:
         lines.append(f"identity: {identity_summary(session.settings, summary)}")
     copied = "enlarged" if session.settings.upscale > 1 else "copied"
-    lines += _sound(summary, copied)
     if summary.tried_again:
         kept = f"; {summary.kept} stay as they were" if summary.kept else ""
         lines.append(f"{summary.tried_again} faces tried again at higher fidelity{kept}")
@@ -110,9 +109,6 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         restored=summary.restored,
         faces=summary.faces,
         no_face=summary.no_face,
-        sound=summary.sound,
-        hardly_damaged=summary.hardly_damaged,
-        reduced=summary.reduced,
         identity=summary.identities,
         tried_again=summary.tried_again,
         kept=summary.kept,
@@ -126,7 +122,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     )
     if summary.failed:
         run.console.log(f"{len(summary.failed)} of {summary.inputs} inputs failed")
-    good = summary.restored + summary.sound + sum(line.status != "no_face" for line in summary.clips.values())
+    good = summary.restored + sum(line.status != "no_face" for line in summary.clips.values())
     if not good and (session.settings.upscale == 1 or len(summary.failed) == summary.inputs):
         raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
     if summary.failed:
@@ -143,22 +139,6 @@ def _counted(summary: Summary, done: str) -> Iterator[str]:
         frames = sum(line.frames for line in summary.clips.values())
         people = f"{followed} followed through {frames} frames"
         yield f"{faces} faces ({people}) {done} in {len(clips)} of {summary.videos} videos"
-
-
-def _sound(summary: Summary, copied: str) -> Iterator[str]:
-    """What of the photos and videos was hardly damaged, a line each; nothing where nothing was."""
-    if count := summary.hardly_damaged:
-        faces = "1 face is" if count == 1 else f"{count} faces are"
-        yield f"{faces} hardly damaged: left as in the photo (a --fidelity below 0.5 changes that)"
-    if count := summary.reduced:
-        larger = "it has" if count == summary.hardly_damaged == 1 else f"{count} of them have"
-        yield f"{larger} more pixels in the photo than the model sees, and may show damage there that it does not"
-    clips = sum(line.status == "skipped" for line in summary.clips.values())
-    for count, what in ((summary.sound, "photo"), (clips, "video")):
-        if count:
-            yield f"nothing to restore in {count} {what}{'s' * (count > 1)}: {copied} as " + (
-                "it is" if count == 1 else "they are"
-            )
 
 
 def _facts(line: Line) -> dict[str, object]:

@@ -18,8 +18,6 @@ LEVELS = 5
 """Blurs in the cascade: they reach 31 px and together weigh like a Gaussian of sigma 13.1 px."""
 VARIANCE_FLOOR = 1e-5
 """Added to AdaIN's variances, of values 0..1, so that a flat crop does not divide by 0."""
-LEAST_DETAIL = 0.01
-"""Of `fine_detail` where it is divided by: less than any photo has, more than nothing, as of a flat crop."""
 LUMA = (0.299, 0.587, 0.114)
 """Rec. 601, as JPEG and Pillow turn RGB to grey."""
 
@@ -53,17 +51,6 @@ def wavelet_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8], levels: 
 
     fine, coarse = restored.astype(np.float32), source.astype(np.float32)
     return _to_uint8(fine + low_pass(coarse - fine, levels))
-
-
-def fine_detail(rgb: NDArray[np.uint8]) -> float:
-    """Levels of detail finer than some 3 px in an (h, w, 3) crop: the standard deviation of what two blurs take away.
-
-    Of the mean of the channels. A blur of sigma 1.5 px halves it for a sharp face of 256 px, noise raises it.
-    """
-    import numpy as np
-
-    grey = rgb.mean(axis=2, dtype=np.float32)
-    return float((grey - low_pass(grey, 2)).std())
 
 
 def adain_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:

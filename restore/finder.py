@@ -10,12 +10,12 @@ import numpy as np
 from authface.deep import is_grey
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
-from authface.faces.geometry import Aligned, align, ffhq_quad
+from authface.faces.geometry import Aligned, align, ffhq_quad, quad_side
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.restore.choice import face_rule
 from authface.restore.guard import in_crop
 from authface.restore.photo import FaceResult, Found, PlacedBy, Search, resize_square, square_of
-from authface.restore.restorer import face_seed
+from authface.restore.restorer import Side, face_seed
 from authface.restore.settings import RestoreSettings
 from authface.restore.spent import part
 
@@ -27,9 +27,9 @@ DOUBTFUL_SCORE = 0.5
 
 
 class Finder(Protocol):
-    """Cuts the faces out of an upright (h, w, 3) uint8 photo, as crops of `size` px; see `face_seed` for the rest."""
+    """Cuts the faces out of an upright (h, w, 3) uint8 photo, as large as `side` says; see `face_seed` for the rest."""
 
-    def __call__(self, rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search: ...
+    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search: ...
 
 
 class FaceFinder:
@@ -41,7 +41,7 @@ class FaceFinder:
         self.detector = RetinaFace(settings.min_score)
         self.landmarker = Dlib68()
 
-    def __call__(self, rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search:
+    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search:
         """The faces of a photo, the largest first. Raises ImageError where `rgb` is of another shape or type."""
         found: list[Found] = []
         skipped: list[FaceResult] = []
@@ -55,7 +55,7 @@ class FaceFinder:
                     with part("align"):
                         points, placed_by = self.points(rgb, detection)
                         drawn = face_seed(content, index, seed)
-                        found.append(cut(rgb, detection, ffhq_quad(points), size, index, drawn, grey, placed_by))
+                        found.append(cut(rgb, detection, ffhq_quad(points), side, index, drawn, grey, placed_by))
                     continue
                 except ImageError as error:
                     reason, detail = error.reason, str(error)
@@ -94,13 +94,14 @@ def cut(
     rgb: NDArray[np.uint8],
     detection: Detection,
     quad: NDArray[np.float64],
-    size: int,
+    side: Side,
     index: int,
     seed: int,
     grey: bool,
     placed_by: PlacedBy,
 ) -> Found:
     """A face cut out of the photo by its quad. Raises ImageError as `align` does."""
+    size = side.of(quad_side(quad))
     aligned = align(rgb, quad, size)
     face = FaceResult(
         index,
@@ -142,14 +143,15 @@ def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
     return points
 
 
-def whole(rgb: NDArray[np.uint8], size: int, content: str, seed: int) -> Search:
+def whole(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search:
     """The photo itself as the crop, in the middle of the smallest square around it, which its reflection fills."""
     height, width = rgb.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    corners = np.array([[0, 0], [0, side], [side, side], [side, 0]], np.float64) - (left + 0.5, top + 0.5)
+    photo = max(height, width)
+    size = side.of(photo)
+    top, left = (photo - height) // 2, (photo - width) // 2
+    corners = np.array([[0, 0], [0, photo], [photo, photo], [photo, 0]], np.float64) - (left + 0.5, top + 0.5)
     crop = resize_square(square_of(rgb), size)
-    aligned = Aligned(crop, corners, 1 - height * width / side**2, side < size)
+    aligned = Aligned(crop, corners, 1 - height * width / photo**2, photo < size)
     face = FaceResult(
         0,
         (0.0, 0.0, width - 1.0, height - 1.0),

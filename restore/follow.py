@@ -11,7 +11,7 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import ffhq_quad
 from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut, whole
 from authface.restore.photo import Found, Search
-from authface.restore.restorer import face_seed
+from authface.restore.restorer import Side, face_seed
 from authface.restore.spent import part
 from authface.restore.tracks import REACH, Sighting, Track, is_cut, matched, thumbnail
 
@@ -56,8 +56,8 @@ class FaceFollower:
     faces are restored (`--faces`, `min_face`) is decided when one comes in, or later when it has become large enough.
     """
 
-    def __init__(self, finder: FaceFinder, size: int, smooth: float, content: str, seed: int) -> None:
-        self.finder, self.size, self.smooth = finder, size, smooth
+    def __init__(self, finder: FaceFinder, side: Side, smooth: float, content: str, seed: int) -> None:
+        self.finder, self.side, self.smooth = finder, side, smooth
         self.content, self.seed = content, seed
         self.reach = REACH * smooth
         self.followed = 0
@@ -129,7 +129,7 @@ class FaceFollower:
             seed = face_seed(self.content, track.number, self.seed)
             try:
                 with part("align"):
-                    found.append(cut(rgb, face, quad.reshape(4, 2), self.size, track.number, seed, grey, "dlib68"))
+                    found.append(cut(rgb, face, quad.reshape(4, 2), self.side, track.number, seed, grey, "dlib68"))
             except ImageError:
                 continue  # the window put it out of the picture
         for track in self._tracks:
@@ -143,12 +143,12 @@ class WholeFollower:
 
     reach, followed, left = 0.0, 1, ""
 
-    def __init__(self, size: int, content: str, seed: int) -> None:
-        self.size, self.content, self.seed = size, content, seed
+    def __init__(self, side: Side, content: str, seed: int) -> None:
+        self.side, self.content, self.seed = side, content, seed
 
     def see(self, rgb: NDArray[np.uint8], time: float) -> None:
         """Nothing is looked for."""
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> Search:
         """The frame."""
-        return whole(rgb, self.size, self.content, self.seed)
+        return whole(rgb, self.side, self.content, self.seed)

@@ -11,7 +11,6 @@ from authface.deep import Pixels, is_deep
 from authface.encode import DEEP_FORMATS, encode, said
 from authface.errors import one_line
 from authface.files import write_file
-from authface.restore.attempts import HARDLY_DAMAGED
 from authface.restore.change import change_map
 from authface.restore.inputs import Job
 from authface.restore.log import Line, now
@@ -84,10 +83,8 @@ def _why_not(result: PhotoResult) -> str:
     reasons: dict[str, FaceResult] = {}
     for face in result.faces:
         reasons.setdefault(face.reason, face)
-    said = {"identity": "each restored face drifted", HARDLY_DAMAGED: "hardly damaged"}
-    told = said | {
-        reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if reason not in said and face.detail
-    }
+    told = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
+    told["identity"] = "each restored face drifted"
     return ", ".join(told.get(reason, reason) for reason in sorted(reasons)) or "no face found"
 
 

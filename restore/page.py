@@ -55,8 +55,6 @@ def write_page(session: Session, summary: Summary, home: Path) -> Path:
         facts.append(("identity", identity_summary(session.settings, summary)))
     if summary.tried_again:
         facts.append(("tried again at higher fidelity", quantity(summary.tried_again)))
-    if summary.hardly_damaged:
-        facts.append(("hardly damaged, so left as they are", quantity(summary.hardly_damaged)))
     if summary.kept:
         facts.append(("input face kept, since the restored one drifted", quantity(summary.kept)))
     if len(chosen) < len(summary.jobs):

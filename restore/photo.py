@@ -14,7 +14,7 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import Aligned
 from authface.faces.paste import paste_all
 from authface.records import Box
-from authface.restore.attempts import HARDLY_DAMAGED, IS_WELL, Attempt, restore_faces
+from authface.restore.attempts import Attempt, restore_faces
 from authface.restore.background import Upscaler, lanczos
 from authface.restore.guard import Drift, Guard
 from authface.restore.restorer import Restorer
@@ -36,8 +36,7 @@ class FaceResult:
     score: float
     status: Literal["restored", "skipped"]
     reason: str = ""
-    """Why a face was skipped: `too_small`, `low_score`, `not_chosen`, `hardly_damaged`, `identity`, or what was wrong
-    with it."""
+    """Why a face was skipped: `too_small`, `low_score`, `not_chosen`, `identity`, or what was wrong with it."""
     detail: str = ""
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
@@ -156,7 +155,7 @@ def restore_photo(
     `content` is the hash of the photo's file, from which each face's noise is drawn (`face_seed`). A grey photo
     stays grey, pixels outside of the faces do not change. Raises ImageError where `rgb` is of another shape or type.
     """
-    search = finder(rgb, restorer.size, content, seed)
+    search = finder(rgb, restorer.side, content, seed)
     attempts = restore_faces(restorer, search.found, settings, guard)
     return finish(rgb, search, attempts, settings.upscale, upscaler)
 
@@ -178,8 +177,6 @@ def finish(
         face = replace(face, fidelity=attempt.fidelity, tries=attempt.tries)
         if attempt.refused:
             face = replace(face, status="skipped", reason="identity", detail=attempt.refused)
-        elif attempt.unchanged:
-            face = replace(face, status="skipped", reason=HARDLY_DAMAGED, detail=_well(face), drift=None)
         elif one.face.placed_by == "whole":
             out = _replace(out, one.aligned, attempt.crop)
         else:
@@ -190,11 +187,3 @@ def finish(
     if pasted:
         out = paste_all(out, pasted, upscale=scale, masks=masks)
     return PhotoResult(out, tuple(faces), background)
-
-
-def _well(face: FaceResult) -> str:
-    """Why a face stays that is hardly damaged, at least where its model sees fewer pixels than the photo has."""
-    if face.quad is None or face.before is None or face.upscaled or face.placed_by == "whole":
-        return IS_WELL
-    side, seen = float(np.linalg.norm(face.quad[2] - face.quad[1])), face.before.shape[1]
-    return f"as the model sees it, in {seen} px of its {side:.0f}; {IS_WELL}"

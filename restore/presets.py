@@ -6,7 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, one_line
 from authface.recipe import Settings
@@ -41,26 +41,14 @@ class Preset(Settings):
     to the truth than either, and less sharp."""
     samples: int = Field(default=1, ge=1, le=16)
     """Restorations of a face, each from its own noise, whose mean is taken: nearer to the truth, and less sharp."""
-    damage: tuple[float, float] | None = None
-    """A face that is hardly damaged should stay as it is, and how far the model moves its latents (mean square) says
-    how damaged it is: up to the first bound the input stays, from the second on the restored face takes its place,
-    between them they are mixed. None: always the restored face."""
-    gain: tuple[float, float] | None = None
-    """Bounds likewise, for how many times the fine detail of the input the restored face has: a blurred face may be
-    moved as little as a whole one, but what comes back is finer. Both must say that a face is hardly damaged."""
+    detail: float = Field(default=1, ge=0, le=4)
+    """Of a family with a cleaner: how many times the prior's detail a fidelity of 0 adds to the cleaned face."""
     prompt: str = ""
     negative_prompt: str = ""
     shared_seed: int | None = None
     """One generator for all faces of a run, in their order, where the release has it; else each face has its own."""
     batch: int | None = Field(default=None, ge=1, le=256)
     """Faces at a time, where results depend on it."""
-
-    @model_validator(mode="after")
-    def _bounds_rise(self) -> Preset:
-        for name, bounds in (("damage", self.damage), ("gain", self.gain)):
-            if bounds is not None and not 0 <= bounds[0] < bounds[1]:
-                raise ValueError(f"{name} {bounds}: two bounds of 0 or more, the second the larger")
-        return self
 
 
 PRESETS: dict[PresetName, Preset] = {

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from authface.models import BASE, BUILTIN, ModelSource, fetch, load, resolve
+from authface.layout import PARTS, part_files
+from authface.models import BUILTIN, ModelSource, fetch, load, resolve
+from authface.restore.colour import ColourFix
 from authface.restore.placement import Placement, placement_of
 from authface.restore.presets import FILE
 from authface.restore.settings import RestoreSettings
@@ -18,28 +20,47 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from authface.cleaner import Cleaner
     from authface.models import Parts
     from authface.sdxl import TextEmbedding
 
-PARTS = (*BASE, "controlnet")
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
 PAPER_SIZE = 512
 """Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
 
 
+@dataclass(frozen=True)
+class Side:
+    """How large a restorer's crops are, pixels a side: all alike, or each as large as its face is in the photo."""
+
+    least: int
+    own: bool = False
+    """A face that has more pixels than `least` keeps them."""
+
+    def of(self, photo: float) -> int:
+        """The side of the crop for a face whose crop covers `photo` pixels a side of its photo."""
+        return max(self.least, round(photo)) if self.own else self.least
+
+
 class Restorer(Protocol):
     """Restores aligned faces."""
 
     @property
-    def size(self) -> int:
-        """Side of the crops it takes and gives, pixels."""
+    def side(self) -> Side:
+        """How large the crops are that it takes and gives."""
+        ...
+
+    @property
+    def colour(self) -> ColourFix:
+        """How its faces take the colours of their inputs, where the settings leave that to it."""
         ...
 
     def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
-        """Restored (n, size, size, 3) uint8 RGB crops; each depends on its own crop and seed only.
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (side, side, 3) uint8 RGB crops, each as large as its own crop, on which and whose seed alone it
+        depends.
 
         `fidelity` 0..1 is that of the settings unless given.
         """
@@ -50,11 +71,12 @@ class Restorer(Protocol):
 class Identity:
     """Faces pass through unchanged: what comes out shows what finding, aligning and pasting alone do to a photo."""
 
-    size: int = PAPER_SIZE
+    side: Side = Side(PAPER_SIZE)
+    colour: ColourFix = "none"
 
     def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
         """The crops as they are."""
         return crops
 
@@ -113,6 +135,18 @@ class Loaded:
         place.apply(parts)
         return parts
 
+    @cached_property
+    def cleaner(self) -> Cleaner | None:
+        """What cleans faces before the diffusion model adds detail; None where the family has none."""
+        import torch
+
+        from authface.cleaner import Cleaner
+
+        if not part_files(fetch(self.weights.source, PARTS), "cleaner"):
+            return None
+        net = load(self.weights.source, ["cleaner"], self.placement.device, torch.float32).cleaner
+        return Cleaner(net.to(memory_format=torch.channels_last))
+
     def text(self, prompt: str, negative: str) -> TextEmbedding:
         """What the encoders say of the two prompts."""
         import torch
@@ -126,6 +160,7 @@ class Loaded:
 
     def restorer(self, settings: RestoreSettings) -> Restorer:
         """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
+        from authface.restore.cleaned import CleanedRestorer
         from authface.restore.presets import preset_of
         from authface.restore.sampler import DiffusionRestorer
         from authface.restore.sampling import chosen, sampling_of
@@ -137,7 +172,11 @@ class Loaded:
         factor = spatial_factor(parts.vae)
         size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
         sampling = sampling_of(preset, settings.batch)
-        return DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)
+        diffusion = DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)
+        if self.cleaner is None or settings.preset == "official":
+            return diffusion
+        side = Side(size, own=settings.size is None)
+        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset.detail, self.placement.device)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -156,7 +156,7 @@ def _open(job: Job, session: Session, overwrite: bool) -> Opened | None:
         height, width = photo.rgb.shape[:2]
         check_size(width, height, session.settings.upscale)
         check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
-        search = session.finder(photo.rgb, session.restorer.size, content, session.request.seed)
+        search = session.finder(photo.rgb, session.restorer.side, content, session.request.seed)
     except ImageError as error:
         _fail(job, content, error, session)
         return None

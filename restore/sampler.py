@@ -7,14 +7,15 @@ a result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.restore.colour import LEAST_DETAIL, fine_detail, wavelet_fix
+from authface.restore.colour import ColourFix, wavelet_fix
 from authface.restore.features import Features, Step, decode, encode
+from authface.restore.restorer import Side
 from authface.restore.sampling import Sampling, begin, make_scheduler
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from authface.sdxl import TextEmbedding
 
 
+T = TypeVar("T", bound="np.generic")
+
+
 class Condition(NamedTuple):
     """What leads the model in every step: the embeddings of n images and as many rows of text and time ids."""
 
@@ -37,19 +41,15 @@ class Condition(NamedTuple):
     time_ids: torch.Tensor
 
 
-def _kept(
-    restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling, moved: float
-) -> NDArray[np.uint8]:
-    """The restored (h, w, 3) crop with what it keeps of its input, from whose latents the model `moved` away."""
+def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
+    """The restored (h, w, 3) crop with what it keeps of its input."""
     import numpy as np
 
-    finer = 1.0 if sampling.gain is None else fine_detail(restored) / max(fine_detail(source), LEAST_DETAIL)
-    share = sampling.kept_at(moved, finer)
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
-    if not share:
+    if not sampling.share:
         return restored
-    mixed = restored + share * (source.astype(np.float32) - restored)
+    mixed = restored + sampling.share * (source.astype(np.float32) - restored)
     return np.rint(mixed).astype(np.uint8)
 
 
@@ -72,6 +72,7 @@ class DiffusionRestorer:
         if placement.compile and sampling.reuse > 1:
             raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")
         self.placement = placement
+        self.colour: ColourFix = "wavelet"
         self.on_step: Callable[[], None] | None = None
         """Called after each denoising step; what it raises ends the work."""
         self._given = torch.nn.Identity()  # one for all: compiled code knows it again
@@ -82,33 +83,47 @@ class DiffusionRestorer:
         grid = self.factor * 2 ** (len(parts.unet.config.block_out_channels) - 1)
         if size % grid:
             raise UsageError(f"restore.size={size}: this model takes multiples of {grid} px")
-        self._size = size
+        self.size = size
+        self.side = Side(size)
         seed = sampling.shared_seed
         self._shared = None if seed is None else torch.Generator("cpu").manual_seed(seed)
 
-    @property
-    def size(self) -> int:
-        """Side of the crops, pixels."""
-        return self._size
-
     def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
-        """Restored (n, size, size, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (size, size, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
 
         Raises AuthfaceError where memory or precision fall short.
         """
+        return self._batches(
+            self._restored, crops, seeds, self.sampling.at(self.fidelity if fidelity is None else fidelity)
+        )
+
+    def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
+        """What the prior adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign.
+
+        That is decoded latents less the decoded latents of the crop itself, so that what the VAE loses drops out.
+        Raises AuthfaceError as `restore` does.
+        """
+        return self._batches(self._added, crops, seeds, self.sampling)
+
+    def _batches(
+        self,
+        batch: Callable[..., Iterable[NDArray[T]]],
+        crops: Sequence[NDArray[np.uint8]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> list[NDArray[T]]:
         import numpy as np
         import torch
 
-        if len(crops) == 0:
-            return crops
-        sampling = self.sampling.at(self.fidelity if fidelity is None else fidelity)
         step = sampling.batch
         starts = range(0, len(crops), step)
         try:
             with torch.inference_mode():
-                done = [self._batch(crops[i : i + step], seeds[i : i + step], sampling) for i in starts]
+                return [
+                    one for i in starts for one in batch(np.stack(crops[i : i + step]), seeds[i : i + step], sampling)
+                ]
         except torch.OutOfMemoryError as error:
             raise AuthfaceError(
                 f"{step} faces of {self.size} px at a time do not fit into memory: -O restore."
@@ -118,43 +133,48 @@ class DiffusionRestorer:
             if self.placement.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise AuthfaceError(f"torch.compile: {one_line(error, 200)}; -O restore.compile=false") from error
             raise
-        return np.concatenate(done)
 
-    def _batch(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.uint8]:
+    def _restored(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling
+    ) -> Iterator[NDArray[np.uint8]]:
         import numpy as np
+
+        from authface.sdxl import to_rgb
+
+        image, generators = self._begun(crops, seeds)
+        photo = self._encoded(image) if sampling.needs_photo else None
+        samples = [
+            to_rgb(self._decoded(self._denoise(image, photo, generators, sampling))) for _ in range(sampling.samples)
+        ]
+        restored = np.rint(np.mean(samples, axis=0)).astype(np.uint8)
+        return (_kept(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
+
+    def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:
+        image, generators = self._begun(crops, seeds)
+        photo = self._encoded(image)
+        latents = self._denoise(image, photo if sampling.needs_photo else None, generators, sampling)
+        levels: NDArray[np.float32] = (self._decoded(latents) - self._decoded(photo)).mul(127.5).cpu().numpy()
+        return levels.transpose(0, 2, 3, 1)
+
+    def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Any]:
+        """(n, size, size, 3) crops as images of 0..1, and what draws their noise."""
         import torch
 
         from authface.sdxl import to_unit
 
-        image = to_unit(np.ascontiguousarray(crops)).to(self.placement.device)
-        generators = self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        photo = self._encoded(image) if sampling.needs_photo else None
-        samples = [self._sample(image, photo, generators, sampling) for _ in range(sampling.samples)]
-        restored = np.rint(np.mean([pixels for pixels, _ in samples], axis=0)).astype(np.uint8)
-        moved = np.mean([distances for _, distances in samples], axis=0)
-        faces = zip(restored, crops, moved.tolist(), strict=True)
-        return np.stack([_kept(face, crop, sampling, far) for face, crop, far in faces])
+        image = to_unit(crops).to(self.placement.device)
+        return image, self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
-    def _sample(
-        self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling
-    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-        """One restoration of each of the crops `image` (n, 3, size, size) of 0..1, whose latents are `photo`.
-
-        And (n,) how far it is from them, mean square; 0 without them.
-        """
-        import numpy as np
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images of about -1..1, one at a time: the decoder takes more memory than all the rest."""
         import torch
 
-        from authface.sdxl import decode, to_rgb
+        from authface.sdxl import decode
 
-        latents = self._denoise(image, photo, generators, sampling)
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
-        # One at a time: the decoder takes more memory than all the rest.
         with self.placement.here(self.vae):
-            pixels = np.concatenate([to_rgb(decode(self.vae, one[None], self.placement.device)) for one in latents])
-        moved = (latents - (latents if photo is None else photo)).square().mean((1, 2, 3))
-        return pixels, moved.detach().cpu().numpy()
+            return torch.cat([decode(self.vae, one[None], self.placement.device) for one in latents])
 
     def _denoise(
         self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling

@@ -22,8 +22,8 @@ class Sampling:
     """How latents are denoised: `scheduler` is a name of `make_scheduler`; guidance of 1 or less is none.
 
     `strength` 1 starts from pure noise, less from the photo; `shared_seed` is that of one generator for all faces.
-    Of its input a face keeps the tones that `levels` of blur leave, and `share` of all the rest, more where it is
-    hardly damaged (see `kept_at`); it is the mean of `samples` restorations.
+    Of its input a face keeps the tones that `levels` of blur leave, and `share` of all the rest; it is the mean of
+    `samples` restorations.
     """
 
     scheduler: str
@@ -36,28 +36,13 @@ class Sampling:
     levels: int | None = None
     share: float = 0.0
     samples: int = 1
-    damage: tuple[float, float] | None = None
-    gain: tuple[float, float] | None = None
-    doubt: float = 1.0
-    """How far `damage` counts, 0..1."""
     reuse: int = 1
     """Steps that the features of the U-Net's encoder and the ControlNet serve for."""
 
     @property
     def needs_photo(self) -> bool:
         """Whether the photo's own latents are asked for."""
-        return self.strength < 1 or self.damage is not None
-
-    def kept_at(self, moved: float, finer: float = 1.0) -> float:
-        """The share of the input, 0..1, in a face that the model `moved` and made so many times `finer`.
-
-        By the mean square of its latents, and by its fine detail over the input's. All of it up to the first bounds of
-        `damage` and `gain`, `share` from the second of either on, and in proportion between.
-        """
-        if self.damage is None:
-            return self.share
-        whole = min(_below(self.damage, moved), 1.0 if self.gain is None else _below(self.gain, finer))
-        return self.share + (1 - self.share) * self.doubt * whole
+        return self.strength < 1
 
     def at(self, fidelity: float) -> Sampling:
         """The same at a fidelity of 0..1: see `RestoreSettings.fidelity`."""
@@ -66,14 +51,7 @@ class Sampling:
             strength=strength(fidelity, self.strength),
             control_scale=control_scale(fidelity),
             share=input_share(fidelity, self.share),
-            doubt=min(1.0, 2 * fidelity),
         )
-
-
-def _below(bounds: tuple[float, float], value: float) -> float:
-    """1 up to the first of two bounds, 0 from the second on, in proportion between."""
-    least, most = bounds
-    return min(1.0, max(0.0, (most - value) / (most - least)))
 
 
 def chosen(settings: RestoreSettings, preset: Preset) -> Preset:
@@ -95,8 +73,6 @@ def sampling_of(preset: Preset, batch: int) -> Sampling:
         preset.levels,
         preset.share,
         preset.samples,
-        preset.damage,
-        preset.gain,
         reuse=preset.reuse,
     )
 

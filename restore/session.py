@@ -17,7 +17,7 @@ from authface.errors import UsageError
 from authface.faces import parsing
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
-from authface.restore.attempts import HARDLY_DAMAGED, Attempt, restore_faces
+from authface.restore.attempts import Attempt, restore_faces
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
@@ -29,6 +29,7 @@ from authface.restore.restorer import (
     PAPER_SIZE,
     Identity,
     Restorer,
+    Side,
     Weights,
     builtin_is_missing,
     find_weights,
@@ -37,7 +38,7 @@ from authface.restore.restorer import (
 from authface.restore.settings import RestoreSettings
 from authface.restore.spent import Seconds, part
 
-VERSION = 3
+VERSION = 4
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
@@ -76,12 +77,6 @@ class Summary:
     faces: int = 0
     no_face: int = 0
     """Photos without any face, or without one that was to be restored: copied as they are."""
-    sound: int = 0
-    """Photos without a restored face where one is hardly damaged: copied as they are."""
-    hardly_damaged: int = 0
-    """Faces of photos that stay since their model would not change them."""
-    reduced: int = 0
-    """Those of them that have more pixels in their photo than the model sees."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
     spent: Seconds = field(default_factory=dict)
@@ -107,12 +102,7 @@ class Summary:
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
-        sound = [line for line in lines if line.reason == HARDLY_DAMAGED]
-        well = len(sound)
-        self.hardly_damaged += well
-        self.reduced += sum(not line.upscaled and line.placed_by != "whole" for line in sound)
-        self.sound += bool(well) and not faces
-        self.no_face += not faces and not well
+        self.no_face += not faces
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
         self.tried_again += sum(line.tries > 1 for line in lines)
         self.kept += sum(line.reason == "identity" for line in lines)
@@ -165,7 +155,7 @@ class Session:
     def restorer(self) -> Restorer:
         """The model, loaded."""
         if self.weights is None:
-            return Identity(self.settings.size or PAPER_SIZE)
+            return Identity(Side(self.settings.size or PAPER_SIZE))
         with part("load"):
             return self._load(self.weights, self.settings, self.request.device)
 

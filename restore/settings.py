@@ -20,9 +20,10 @@ class RestoreSettings(Settings):
     """How faces are denoised: `quality`, `fast`, `fidelity` (nearest to the truth, less sharp) or `official`, the
     released inference's settings."""
     fidelity: float = Field(0.5, ge=0, le=1)
-    """0 trusts the face prior, 1 the input; 0.5 is the preset as it is. Above it up to 0.4 of the input are mixed in,
-    and denoising that began from more than half of the noise begins with less; below it with more, and the ControlNet
-    is heard less, and hardly damaged faces are changed like others."""
+    """0 trusts the face prior, 1 the input. A family with a cleaner adds 1 - fidelity of the prior's detail to the
+    cleaned face: at 1 it is nearest to the truth on average, at 0 most detailed. In others 0.5 is the preset as it is;
+    above it up to 0.4 of the input are mixed in, and denoising that began from more than half of the noise begins with
+    less; below it with more, and the ControlNet is heard less."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None
@@ -53,8 +54,9 @@ class RestoreSettings(Settings):
     graphs: bool = True
     """On CUDA record a step once and replay it: the same kernels, without the time the host takes to launch them. Not
     with `offload` and `compile`."""
-    colour: Literal["wavelet", "adain", "none"] = "wavelet"
-    """How a restored face takes the colours of its input."""
+    colour: Literal["auto", "wavelet", "adain", "none"] = "auto"
+    """How a restored face takes the colours of its input. auto: by wavelet, but from a family with a cleaner as they
+    are, since what it learned includes them."""
     min_score: float = Field(0.9, ge=0, le=1)
     """Least confidence of the face detector."""
     min_face: float = Field(16, ge=0)

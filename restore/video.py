@@ -20,7 +20,6 @@ from authface.deep import Pixels, to_8_bits
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.restore.ahead import ahead, behind
-from authface.restore.attempts import HARDLY_DAMAGED
 from authface.restore.background import check_size
 from authface.restore.clip import Clip, Shot
 from authface.restore.clip_writer import ClipWriter
@@ -80,8 +79,6 @@ class Counts:
 
     frames: int = 0
     faces: int = 0
-    hardly_damaged: int = 0
-    """Faces that stay, since the model would not change them."""
     size: tuple[int, int] = (0, 0)
     """Of the upright frames."""
     changed: bool = False
@@ -136,19 +133,16 @@ def restore_video(job: Job, content: str, session: Session, progress: Callable[[
     told = _told(clip, writer, counts)
     for text in told:
         session.console.log(f"{one_line(job.source)}: {text}")
-    well = f"hardly damaged ({counts.hardly_damaged} faces over all frames)" if counts.hardly_damaged else ""
-    left = ", ".join(filter(None, (well, follower.left)))
     if not counts.faces:
-        session.console.log(f"{one_line(job.source)}: no face restored: {left or 'no face found'}")
+        session.console.log(f"{one_line(job.source)}: no face restored: {follower.left or 'no face found'}")
     return Line(
         target=job.name,
         source=str(job.source.absolute()),
         content=content,
         fingerprint=fingerprint(session),
         made=now(),
-        status="restored" if counts.faces else "skipped" if well else "no_face",
-        reason=HARDLY_DAMAGED if well and not counts.faces else "",
-        detail="; ".join([*told, *([left] if left else [])]),
+        status="restored" if counts.faces else "no_face",
+        detail="; ".join([*told, *([follower.left] if follower.left else [])]),
         model=session.settings.model,
         width=counts.size[0],
         height=counts.size[1],
@@ -176,10 +170,10 @@ def _ticks(
 
 
 def _follower(session: Session, content: str) -> Follower:
-    size, seed, finder = session.restorer.size, session.request.seed, session.finder
+    side, seed, finder = session.restorer.side, session.request.seed, session.finder
     if isinstance(finder, FaceFinder):
-        return FaceFollower(finder, size, session.settings.smooth, content, seed)
-    return WholeFollower(size, content, seed)
+        return FaceFollower(finder, side, session.settings.smooth, content, seed)
+    return WholeFollower(side, content, seed)
 
 
 def _groups(clip: Clip, follower: Follower, batch: int) -> Iterator[list[Piece]]:
@@ -247,7 +241,6 @@ def _write(
             counts.faces += result.restored
             if result.restored:
                 counts.moments.add(_moment(piece.shot.time, result))
-            counts.hardly_damaged += sum(face.reason == HARDLY_DAMAGED for face in result.faces)
             counts.identities += [
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
             ]

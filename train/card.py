@@ -15,7 +15,7 @@ from authface import __version__
 from authface.errors import one_line
 from authface.files import write_file
 from authface.images import encode_png
-from authface.layout import BASE, part_files
+from authface.layout import PARTS, part_files
 from authface.markdown import cell, render
 from authface.models import FAMILIES, NEW_LICENCE
 from authface.train.curve import draw_curve
@@ -34,6 +34,7 @@ _LOCAL = {"dataset", "out", "cache"}
 _STAGES = {
     "autoencoder": "its VAE, in pixel space",
     "prior": "stage I, its U-Net, a face prior on captioned faces",
+    "cleaner": "a network in pixels that takes damage off faces before diffusion adds detail",
     "controlnet": "stage II, a ControlNet that leads the frozen prior from a degraded face to a restored one",
 }
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "datasets")
@@ -82,7 +83,7 @@ def card(
         steps=int(lines[-1]["step"]) if lines else 0,
         metrics=_metrics(lines),
         mean_of=LAST,
-        parts=[(part, _bytes(out, part)) for part in (*BASE, "controlnet") if part_files(out, part)],
+        parts=[(part, _bytes(out, part)) for part in PARTS if part_files(out, part)],
         control=(out / "controlnet").is_dir(),
         versions=[("authface", __version__), ("python", platform.python_version()), *_versions()],
     )

@@ -1,4 +1,4 @@
-"""`authface train`: autoencoder, prior (stage I), controlnet (stage II), push."""
+"""`authface train`: autoencoder, cleaner, prior (stage I), controlnet (stage II), push."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ def autoencoder(run: Run, dataset: DatasetArgument = None) -> None:
         from authface.train.autoencoder import train_autoencoder
 
         _report(run, train_autoencoder(settings, run.console, run.device, run.seed, run.limit))
+
+
+@app.command()
+@command_with_run
+def cleaner(run: Run, dataset: DatasetArgument = None) -> None:
+    """A network in pixels that takes damage off faces; any family may have one."""
+    from authface.train.settings import CleanerSettings
+
+    settings = _settings(run, "train.cleaner", CleanerSettings, dataset)
+    if not run.dry_run:
+        from authface.train.cleaner import train_cleaner
+
+        _report(run, train_cleaner(settings, run.console, run.device, run.seed, run.limit))
 
 
 @app.command()

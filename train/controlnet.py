@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,16 @@ import numpy as np
 import torch
 
 from authface import sdxl
-from authface.degrade import Degradation, degrade, preset
+from authface.cleaner import Cleaner
+from authface.degrade import Degradation, Mixture, degrade, mixture
 from authface.errors import UsageError, one_line
-from authface.layout import write_family
-from authface.models import Parts, check, load, pick_device, resolve
+from authface.layout import part_files, write_family
+from authface.models import Parts, check, fetch, load, pick_device, resolve
+from authface.scan import Scan
 from authface.train import facial
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
 from authface.train.critic import Critic
-from authface.train.data import Batch, Draw, Faces, seeded, validation
+from authface.train.data import Batch, Draw, Faces, exact, seeded, validation
 from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
 from authface.train.objective import Loss
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.console import Console
-
-
-LEAST_SHARE, MOST_SHARE = 1e-4, 1.0
-"""Between which the adaptive scale of the facial loss stays."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +55,7 @@ class ControlNetObjective:
     parts: Parts
     latents: Latents
     null: sdxl.TextEmbedding
-    degradation: Degradation
+    degradation: Degradation | Scan | Mixture
     settings: ControlNetSettings
     seed: int
     critic: Critic | None = None
@@ -93,32 +90,36 @@ class ControlNetObjective:
         """
         device = batch.latents.device
         scheduler = self.parts.scheduler
+        condition = self._cleaned(batch.degraded)
         noise = random.normal(*batch.latents.shape[1:]).to(device)
         timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
         source = batch.latents
         chosen = torch.zeros_like(timesteps, dtype=torch.bool)
         if self.settings.from_degraded:
             chosen = (random.uniform() < self.settings.from_degraded).to(device)
-            source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(batch.degraded), source)
+            source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(condition), source)
             timesteps = torch.where(chosen, (timesteps * self.settings.strength).long(), timesteps)
         weight = sdxl.snr_weight(scheduler, timesteps, self.settings.snr_gamma)
         weight = torch.where(chosen, 1 - scheduler.alphas_cumprod.to(device)[timesteps], weight)
         noisy = scheduler.add_noise(source, noise, timesteps)
-        guess = self._predict(model, noisy, timesteps, batch.degraded)
+        guess = self._predict(model, noisy, timesteps, condition)
         target = sdxl.loss_target(scheduler, batch.latents, noisy, timesteps)
         error = (sdxl.square_error(guess, target) * weight).mean()
         if self.critic is None or batch.boxes is None:
             return Loss(error)
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
-        return self._facial(error, batch.latents, estimate, batch.boxes, timesteps, step)
+        return self._facial(error, guess, batch, estimate, timesteps, step)
+
+    def _cleaned(self, degraded: torch.Tensor) -> torch.Tensor:
+        """What the ControlNet sees of degraded faces (n, 3, size, size) in 0..1: by the cleaner, if there is one."""
+        if self.parts.cleaner is None:
+            return degraded
+        with torch.no_grad():
+            return Cleaner(self.parts.cleaner)(degraded * 2 - 1).clamp(-1, 1).add(1).div(2)
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
-        """Latents of degraded faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
-        device = degraded.device.type
-        exact = (
-            nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
-        )  # an estimate has no values
-        with torch.no_grad(), exact:
+        """Latents of faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
+        with torch.no_grad(), exact(degraded.device):
             return sdxl.encode(self.parts.vae.to(degraded.device), degraded.float() * 2 - 1)
 
     def _predict(
@@ -142,38 +143,26 @@ class ControlNetObjective:
         return guess
 
     def _facial(
-        self, error: torch.Tensor, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor,
+        self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         timesteps: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
         """Equation 1 and, weighted by equation 3 and averaged over the whole batch, equation 2."""
-        assert self.critic is not None  # asked by loss
-        s = self.settings.facial
+        assert self.critic is not None and batch.boxes is not None  # asked by loss
+        s, balance = self.settings.facial, self.critic.balance
         weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
-        near = weight > s.cut * facial.peak_weight(s)
-        zero = error.new_zeros(())
-        if not bool(near.any()):
-            return Loss(error, None, {"noise": error, **dict.fromkeys(("adversarial", "style", "critic"), zero)})
-        judged = self.critic.judge(clean[near], estimate[near], boxes[near])
-        weight = weight[near] / len(clean)
+        near = weight > s.cut * facial.peak_weight(s)  # where no face is, each term is 0, and so is its gradient
+        judged = self.critic.judge(batch.latents[near], estimate[near], batch.boxes[near])
+        weight = weight[near] / len(timesteps)
         adversarial, style, critic = (
             (weight * term).sum() for term in (judged.adversarial, judged.style, judged.critic)
         )  # fmt: skip
-        parts = {"noise": error, "adversarial": adversarial, "style": style, "critic": critic}
-        if step < s.start:
-            return Loss(error, critic, parts)
-        extra = s.adversarial * adversarial + s.style * style
-        if s.adaptive:
-            extra = extra * self._share(error, extra)
-        return Loss(error + extra, critic, parts)
-
-    def _share(self, error: torch.Tensor, extra: torch.Tensor) -> float:
-        """What scales the facial loss, so that its gradient at the last layer is `adaptive` of the error's."""
-        last = self.parts.controlnet.controlnet_mid_block.weight
-        if hasattr(last, "full_tensor"):  # FSDP's
-            raise UsageError("facial.adaptive does not go with FSDP, which shards the layer it looks at: set it to 0")
-        norms = [float(torch.autograd.grad(term, last, retain_graph=True)[0].norm()) for term in (error, extra)]
-        share = self.settings.facial.adaptive * norms[0] / max(norms[1], 1e-12)
-        return min(MOST_SHARE, max(LEAST_SHARE, share))
+        lambdas = balance.weights() * float(step >= s.start)
+        shares = lambdas * balance.measure(guess, error, adversarial, style)
+        parts = {
+            "noise": error, "adversarial": adversarial, "style": style, "critic": critic,
+            "adversarial_share": shares[0], "style_share": shares[1],
+        }  # fmt: skip
+        return Loss(error + lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
 
     def picture(self) -> Drawn:
         """Rows of degraded | restored | clean: the degradation of a face is the same in every picture."""
@@ -182,7 +171,7 @@ class ControlNetObjective:
         degraded = np.stack([degrade(rgb, (self.seed, i), self.degradation) for i, rgb in enumerate(clean)])
         p, s = self.parts, self.settings
         text = sdxl.TextEmbedding(self.null.states.expand(len(clean), -1, -1), self.null.pooled.expand(len(clean), -1))
-        condition = sdxl.to_unit(degraded)
+        condition = self._cleaned(sdxl.to_unit(degraded).to(self.null.states.device))
         strength = s.strength if s.from_degraded else 1
         made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps, p.controlnet, condition, strength)
         return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
@@ -200,7 +189,7 @@ def train_controlnet(
     settings: ControlNetSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
 ) -> Outcome:
     """Stage II on `settings.dataset`, over the prior `settings.model`; the family is written to `settings.out`."""
-    degradation = preset(settings.degradation)
+    degradation = mixture(settings.degradation)
     if settings.model == ControlNetSettings().model and not Path(settings.model).is_dir():
         raise UsageError(
             f"there is no prior at {one_line(settings.model)}: run authface train prior first, or name a family,"
@@ -211,18 +200,23 @@ def train_controlnet(
     where = pick_device(device)
     store = Store(settings.cache or settings.out / "training" / "cache")
     null = cache_texts([], source, where, store, console).read([""])
-    parts = load(source, ["vae", "unet", "scheduler"], where, torch.float32)
-    for frozen in (parts.vae, parts.unet):
+    cleaner = ["cleaner"] if part_files(fetch(source, ["cleaner"]), "cleaner") else []
+    parts = load(source, ["vae", "unet", "scheduler", *cleaner], where, torch.float32)
+    for frozen in (parts.vae, parts.unet, *([parts.cleaner] if cleaner else [])):
         frozen.requires_grad_(False)
     trained = _trained(settings, parts)
-    critic = None
+    critic, factor = None, sdxl.spatial_factor(parts.vae)
     if settings.facial.weight != "off":
         _ = faces.regions  # missing columns are told of before anything is encoded
-        critic = Critic(int(parts.vae.config.latent_channels), settings.facial, where, seed)
+        critic = Critic(int(parts.vae.config.latent_channels), factor, settings.facial, where, seed)
+        if settings.facial.start >= settings.steps:
+            console.log(
+                f"controlnet: the facial loss counts from step {settings.facial.start} on, this run has"
+                f" {settings.steps}: lower train.controlnet.facial.start"
+            )
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     parts.vae.to("cpu")  # pictures fetch it back
-    widths = sdxl.condition_widths(sdxl.spatial_factor(parts.vae))
-    parts.controlnet = begin(parts.unet, settings, seed, trained, widths)
+    parts.controlnet = begin(parts.unet, settings, seed, trained, sdxl.condition_widths(factor))
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -239,7 +233,8 @@ def begin(
     """What is trained: a ControlNet that was `trained` before, or a copy of the prior's down path.
 
     With its zero convolutions the copy does not change the prior yet. `widths` are of the copy's layers over the
-    condition (`sdxl.condition_widths` of the VAE).
+    condition (`sdxl.condition_widths` of the VAE's factor). Checkpointing covers the frozen prior too: gradients cross
+    its up path.
     """
     from diffusers import ControlNetModel
 
@@ -249,7 +244,8 @@ def begin(
         )
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
-        controlnet.enable_gradient_checkpointing()
+        for crossed in (controlnet, unet):
+            crossed.enable_gradient_checkpointing()
     return controlnet
 
 

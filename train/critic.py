@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from authface.train import facial
-from authface.train.data import REGIONS, seeded
+from authface.train.balance import Balance
+from authface.train.data import REGIONS, exact, seeded
 from authface.train.discriminator import ComponentDiscriminator, PatchDiscriminator
 from authface.train.settings import FacialSettings
 
@@ -69,35 +70,55 @@ class PixelCritic(Discriminators):
     def judge(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """What leads the decoder and what teaches the discriminator, scalars, for images (n, 3, h, w) in -1..1."""
         net = self.nets["pixels"]
-        with torch.autocast(real.device.type, enabled=False):
+        with exact(real.device):
             with frozen(net):
                 lead = facial.adversarial(net(fake.float())).mean()
             return lead, facial.verdict(net(real.float()), net(fake.detach().float())).mean()
 
 
 class Critic(Discriminators):
-    """D_eyes and D_mouth of the facial loss."""
+    """D_eyes and D_mouth of the facial loss, and how much their terms count.
 
-    def __init__(self, latent_channels: int, settings: FacialSettings, device: torch.device, seed: int) -> None:
+    They see latents of `latent_channels` channels, `factor` times smaller a side than the image.
+    """
+
+    def __init__(
+        self, latent_channels: int, factor: int, settings: FacialSettings, device: torch.device, seed: int
+    ) -> None:
         names = ("eyes", "mouth") if settings.share_eyes else REGIONS
         with seeded(seed):
             nets = nn.ModuleDict({name: ComponentDiscriminator(latent_channels) for name in names}).to(device)
         super().__init__(nets, settings.lr)
-        self.settings = settings
+        self.settings, self.factor = settings, factor
+        self.balance = Balance(settings, device)
+
+    def step(self, accelerator: Any) -> None:
+        """One step of the discriminators and of the balance."""
+        super().step(accelerator)
+        self.balance.step(accelerator)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, optimizer and the balance's average."""
+        return {**super().state_dict(), "balance": self.balance.average}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        super().load_state_dict(state)
+        self.balance.average = state["balance"].to(self.balance.average.device)
 
     def judge(self, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor) -> Judged:
         """Equation 2 for latents (n, c, h, w), `clean` and estimated from noise; `boxes` (n, 3, 3) in latents.
 
         Computed in float32 whatever the autocast: differences of Gram matrices are small.
         """
-        with torch.autocast(clean.device.type, enabled=False):
+        with exact(clean.device):
             parts = [self._judge(name, clean.float(), estimate.float(), boxes[:, i]) for i, name in enumerate(REGIONS)]
         return Judged(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
 
     def _judge(
         self, name: str, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        side = (facial.MOUTH_SIDE if name == "mouth" else facial.EYE_SIDE) * self.settings.oversample
+        side = facial.side(name, self.factor) * self.settings.oversample
         mirror = name == "right_eye" and self.settings.share_eyes
         net = self.nets[name if name in self.nets else "eyes"]
         real = facial.region(clean, boxes, side, mirror)

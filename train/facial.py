@@ -18,8 +18,8 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from authface.train.settings import FacialSettings
 
-EYE_SIDE, MOUTH_SIDE = 10, 15
-"""Samples a side of a region: GFP-GAN's 80 and 120 pixels of a 512 px face, over the VAE's 8."""
+EYE_SIDE, MOUTH_SIDE = 80, 120
+"""Pixels a side of a region of a 512 px face (GFP-GAN)."""
 STYLE_WEIGHTS = (0.5, 1.0)
 """Of the two feature maps in the style term (GFP-GAN)."""
 
@@ -66,6 +66,11 @@ def _scale(settings: FacialSettings) -> float:
         return 1.0
     weights = _gaussian(_grid(), settings)
     return float(weights.max() if settings.norm == "peak" else weights.mean())
+
+
+def side(name: str, factor: int) -> int:
+    """Samples a side of a region of latents `factor` times smaller than the image: GFP-GAN's over the VAE's factor."""
+    return (MOUTH_SIDE if name == "mouth" else EYE_SIDE) // factor
 
 
 def region(latents: torch.Tensor, boxes: torch.Tensor, side: int, mirror: bool = False) -> torch.Tensor:

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from authface.errors import UsageError, one_line
-from authface.layout import BASE, part_files
+from authface.layout import WEIGHTED, expected_parts, part_files
 from authface.train.card import CARD, CURVE
 
 INDEX = "model_index.json"
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}
 """Files that can run code when they are read."""
-WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet")
 
 
 def family_files(folder: Path) -> list[Path]:
@@ -20,7 +19,7 @@ def family_files(folder: Path) -> list[Path]:
     Raises UsageError for what is no whole family, or one with pickled weights.
     """
     where = one_line(folder)
-    parts = [*BASE, *(["controlnet"] if (folder / "controlnet").is_dir() else [])]
+    parts = expected_parts(folder)
     missing = [part for part in parts if not part_files(folder, part)]
     missing += [part for part in parts if part in WEIGHTED and part not in missing and not _weights(folder, part)]
     if missing:

@@ -260,18 +260,18 @@ def rehearse(
     *,
     bf16: bool,
     accumulating: bool,
-    checkpointed: torch.nn.Module | None = None,
+    checkpointed: Iterable[torch.nn.Module] = (),
 ) -> Pass:
     """Count one pass: `losses()` forward, then backward from each to every weight of `modules` that asks for gradients.
 
     All modules and what `losses` makes are on the meta device; where it makes nothing that asks for gradients, there
-    is no backward. `accumulating`: gradients of earlier micro-batches are there from the start. `checkpointed`
-    (diffusers' ``enable_gradient_checkpointing``) computes activations twice.
+    is no backward. `accumulating`: gradients of earlier micro-batches are there from the start. Networks
+    in `checkpointed` (diffusers' ``enable_gradient_checkpointing``) compute activations twice.
     """
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
     alive = Alive(weights)
-    if checkpointed is not None:
-        checkpointed.enable_gradient_checkpointing(_checkpointing(alive, bf16))  # type: ignore[operator]  # diffusers'
+    for net in checkpointed:
+        net.enable_gradient_checkpointing(_checkpointing(alive, bf16))  # type: ignore[operator]  # diffusers'
     trained = [tensor for tensor in weights if tensor.requires_grad]
     for tensor in trained:
         tensor.register_post_accumulate_grad_hook(lambda moved: alive.mark(moved.grad, "gradients"))  # type: ignore[no-untyped-call]

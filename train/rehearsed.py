@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 
 from authface import sdxl
-from authface.degrade import preset
+from authface.degrade import mixture
 from authface.models import ModelSource, Parts
 from authface.train import lora
 from authface.train.controlnet import ControlBatch, ControlNetObjective, begin
@@ -61,7 +61,7 @@ def prior(settings: PriorSettings, architecture: Architecture, half: bool) -> Re
         return _totals(objective.loss(trained, batch, Noise(0, range(settings.batch)), 0))
 
     def counted() -> Pass:
-        return _rehearse(settings, [trained], losses, half, parts.unet)
+        return _rehearse(settings, [trained], losses, half, [parts.unet])
 
     return Rehearsed(trained, [], parts, begun, counted)
 
@@ -77,14 +77,15 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
         parts.controlnet = begin(parts.unet, settings, 0, widths=widths)
     critic = None
     if settings.facial.weight != "off":
-        critic = Critic(int(parts.vae.config["latent_channels"]), settings.facial, META, 0)
+        factor = sdxl.spatial_factor(parts.vae)
+        critic = Critic(int(parts.vae.config["latent_channels"]), factor, settings.facial, META, 0)
     if half:
         parts.unet.to(torch.bfloat16)
     config: Any = parts.unet.config
     with META:
         null = sdxl.TextEmbedding(torch.empty(1, TOKENS, config.cross_attention_dim), torch.empty(1, _pooled(config)))
     objective = EveryFace(
-        _faces(settings), parts, cast(Any, None), null, preset(settings.degradation), settings, 0, critic
+        _faces(settings), parts, cast(Any, None), null, mixture(settings.degradation), settings, 0, critic
     )  # fmt: skip
     trained = objective.trained.train()
     judges: list[torch.nn.Module] = [critic.nets] if critic is not None else []
@@ -97,7 +98,7 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
         return _totals(objective.loss(trained, batch, Noise(0, range(n)), settings.facial.start))
 
     def counted() -> Pass:
-        return _rehearse(settings, [trained, parts.unet, *judges], losses, half, trained)
+        return _rehearse(settings, [trained, parts.unet, *judges], losses, half, [trained, parts.unet])
 
     return Rehearsed(trained, [cast(torch.nn.Module, parts.unet)], parts, begun, counted, judges)
 
@@ -106,21 +107,16 @@ class EveryFace(ControlNetObjective):
     """Stage II with the facial loss on all faces of a batch: shapes cannot say which timesteps it leaves out."""
 
     def _facial(
-        self, error: torch.Tensor, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor,
+        self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         timesteps: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
-        assert self.critic is not None  # asked by loss
+        assert self.critic is not None and batch.boxes is not None  # asked by loss
+        clean, fake, boxes = batch.latents.float(), estimate.float(), batch.boxes
         with torch._C.DisableTorchFunction():  # in float32: no autocast
-            terms = [
-                self.critic._judge(name, clean.float(), estimate.float(), boxes[:, i]) for i, name in enumerate(REGIONS)
-            ]
+            terms = [self.critic._judge(name, clean, fake, boxes[:, i]) for i, name in enumerate(REGIONS)]
         adversarial, style, critic = (torch.stack(term).sum() for term in zip(*terms, strict=True))
-        extra = adversarial + style
-        if self.settings.facial.adaptive:
-            last = self.parts.controlnet.controlnet_mid_block.weight
-            for term in (error, extra):
-                torch.autograd.grad(term, last, retain_graph=True)
-        return Loss(error + extra, critic)
+        self.critic.balance.measure(guess, error, adversarial, style)
+        return Loss(error + adversarial + style, critic)
 
 
 def autoencoder_peak(parts: Parts, count: int, size: int, *, decoding: bool) -> int:
@@ -145,9 +141,10 @@ def size_of(*modules: torch.nn.Module) -> int:
 
 
 def _rehearse(
-    settings: DiffusionSettings, modules: list[Any], losses: Callable[[], Sequence[torch.Tensor]], half: bool, net: Any
-) -> Pass:
-    checkpointed = net if settings.gradient_checkpointing else None
+    settings: DiffusionSettings, modules: list[Any], losses: Callable[[], Sequence[torch.Tensor]], half: bool,
+    crossed: list[Any],
+) -> Pass:  # fmt: skip
+    checkpointed = crossed if settings.gradient_checkpointing else ()
     return rehearse(
         modules, losses, bf16=half, accumulating=settings.accumulate > 1, checkpointed=checkpointed
     )  # fmt: skip

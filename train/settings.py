@@ -112,6 +112,45 @@ class AutoencoderSettings(TrainSettings):
         return self
 
 
+class CleanerSettings(TrainSettings):
+    """Training of a family's cleaner, the network in pixels that takes damage off before diffusion adds detail."""
+
+    out: Path = Path("models/cleaner")
+    begin_from: str = ""
+    """The family whose cleaner is trained on; without it, it begins with random weights."""
+    channels: tuple[int, ...] = (24, 48, 96, 160)
+    """Widths of the levels of a new one, each half as large as the one before: multiples of 8."""
+    degradation: dict[str, float] | str = {
+        "gfpgan": 0.3, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "nearly_clean": 0.15
+    }  # fmt: skip
+    """Names of degradations, see authface.degrade, with shares: whole faces stay whole since they are seen too."""
+    patch: int = Field(default=128, ge=32, multiple_of=16)
+    """Side of the random patches trained on, pixels."""
+    zoom: tuple[float, float] = (0.8, 1.2)
+    """Range of the scales at which faces are shown."""
+    grey: float = Field(default=0.1, ge=0, le=1)
+    """Share of the faces that are shown without colour."""
+    batch: int = Field(default=8, ge=1)
+    lr: float = Field(default=5e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    spectrum: float = Field(default=0.5, ge=0)
+    """Weight of the distance of Fourier coefficients beside that of pixels."""
+    face_parts: float = Field(default=3.0, ge=1)
+    """How many times eyes and mouth count."""
+    validate_count: int = Field(default=32, ge=1)
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> CleanerSettings:
+        if self.patch > self.size:
+            raise ValueError(f"patch {self.patch} is larger than size {self.size}")
+        if not 0 < self.zoom[0] <= self.zoom[1]:
+            raise ValueError(f"zoom {self.zoom}: two scales above 0, the second not the smaller")
+        if not self.channels or any(width < 8 or width % 8 for width in self.channels):
+            raise ValueError(f"channels {self.channels}: multiples of 8")
+        return self
+
+
 class DiffusionSettings(TrainSettings):
     """What both stages share."""
 
@@ -164,25 +203,29 @@ class FacialSettings(Settings):
     jacobian: bool = False
     """Divide equation 3 by t (1 - t), which makes it the density of SD3's logit-normal."""
     norm: Literal["pdf", "peak", "mean"] = "pdf"
-    """Scale of equation 3: as printed (peak 0.399), its peak 1, or its mean over t 1."""
+    """Scale of equation 3: as printed (peak 0.399), its peak 1, or its mean over t 1; it counts with fixed lambdas."""
     constant: float = Field(default=0.2, ge=0)
     """Weight of `constant`; 0.2 is the mean of equation 3, so that both spend alike *."""
-    adversarial: float = Field(default=0.01, ge=0)
-    """lambda_d, of the discriminators' verdict *."""
-    style: float = Field(default=2.0, ge=0)
-    """lambda_s, of the distance of their features' Gram matrices *; GFP-GAN's ratio to lambda_d is 200."""
-    adaptive: float = Field(default=0, ge=0)
-    """Above 0: scale the loss so that its gradient at the ControlNet's last layer is this share of equation 1's *."""
-    start: int = Field(default=0, ge=0)
+    adversarial_share: float = Field(default=0.2, ge=0)
+    """Share of the noise loss's gradient, at the predicted noise and averaged over some 100 steps, that the
+    discriminators' verdict gets *; the scale of w(t) then cancels. 0 takes the fixed `adversarial` instead."""
+    style_share: float = Field(default=0.1, ge=0)
+    """The same share for the distance of the features' Gram matrices *; 0 takes the fixed `style` instead."""
+    adversarial: float = Field(default=0.05, ge=0)
+    """lambda_d, of the discriminators' verdict, where no share is asked for or none is measured yet; at 0 the term
+    is left out *."""
+    style: float = Field(default=30.0, ge=0)
+    """lambda_s, of the distance of their features' Gram matrices, likewise *."""
+    start: int = Field(default=1000, ge=0)
     """Steps before the loss counts, while the discriminators already learn *."""
     cut: float = Field(default=0.02, ge=0, lt=1)
     """Faces at timesteps where the weight is below this share of its peak are left out of it *."""
     share_eyes: bool = True
     """One discriminator for both eyes, the right one mirrored; false gives each its own, as GFP-GAN has *."""
     oversample: int = Field(default=1, ge=1, le=4)
-    """Samples a side of a region over GFP-GAN's (10 for eyes, 15 for the mouth) *."""
-    lr: float = Field(default=2e-3, gt=0)
-    """Learning rate of the discriminators (GFP-GAN's)."""
+    """Samples a side of a region over GFP-GAN's (80 px for eyes, 120 for the mouth, over the VAE's factor) *."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Learning rate of the discriminators *; GFP-GAN's 2e-3 is its generator's too."""
 
 
 class ControlNetSettings(DiffusionSettings):
@@ -193,11 +236,12 @@ class ControlNetSettings(DiffusionSettings):
     begin_from: str = ""
     """The family whose ControlNet is trained on; without it, it begins as a copy of the prior's down path."""
     lr: float = Field(default=1e-4, gt=0)
-    degradation: str = "gfpgan"
-    """Name of the degradation model, see authface.degrade."""
+    degradation: dict[str, float] | str = "gfpgan"
+    """A preset of authface.degrade by its name, or several with their shares: {gfpgan = 0.7, nearly_clean = 0.3}."""
     from_degraded: float = Field(default=0, ge=0, le=1)
-    """Share of the faces whose noisy latents are made from the degraded face, with the clean one as the aim: restoring
-    may then begin from the photo (`restore.strength` below 1) instead of pure noise. The paper: 0."""
+    """Share of the faces whose noisy latents are made from the degraded face (a family's cleaner has cleaned it), with
+    the clean one as the aim: restoring may then begin from the photo (`restore.strength` below 1) instead of pure
+    noise. The paper: 0."""
     strength: float = Field(default=0.5, gt=0, le=1)
     """The most noise that these are given, as a share of the schedule: the largest `restore.strength` to be used."""
     facial: FacialSettings = FacialSettings()

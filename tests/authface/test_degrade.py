@@ -32,11 +32,13 @@ def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:
 def test_the_published_ranges() -> None:
     """research of GFP-GAN v1, BFRffusion and CodeFormer: kernel, sigma, scale, noise, JPEG."""
     gfpgan = PRESETS["gfpgan"]
+    assert isinstance(gfpgan, Degradation)
     assert (gfpgan.kernel, gfpgan.blur, gfpgan.downsample) == (41, (0.1, 10.0), (0.8, 8.0))
     assert (gfpgan.noise, gfpgan.jpeg, gfpgan.isotropic) == ((0.0, 20.0), (60.0, 100.0), 0.5)
     assert PRESETS["bfrffusion"] == gfpgan
     assert (gfpgan.shift, gfpgan.grey, gfpgan.jitter) == (0, 0, 0)
     large = PRESETS["codeformer_large"]
+    assert isinstance(large, Degradation)
     assert (large.blur, large.downsample, large.noise, large.jpeg) == ((1, 15), (4, 30), (0, 20), (30, 80))
 
 

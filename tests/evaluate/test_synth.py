@@ -61,6 +61,15 @@ def test_the_set_is_what_its_manifest_says(authface: Command, faces: Path, tmp_p
     assert np.array_equal(images.read(tmp_path / "set/degraded/face2.png").rgb, degrade(rgb, seed, PRESETS["heavy"]))
 
 
+def test_a_set_of_scans(authface: Command, faces: Path, tmp_path: Path) -> None:
+    code, _, _ = authface("synth", faces, "-o", tmp_path / "set", "--degradation", "scan")
+    assert code == 0 and manifest(tmp_path / "set")["recipe"]["ranges"]["grain"] == list(PRESETS["scan"].grain)
+    rgb, seed = clean_face((faces / "face2.png").read_bytes(), None, 0)
+    assert np.array_equal(images.read(tmp_path / "set/degraded/face2.png").rgb, degrade(rgb, seed, PRESETS["scan"]))
+    assert "0 faces degraded, 6 were there before" in authface("synth", faces, "-o", tmp_path / "set",
+                                                               "--degradation", "scan")[1]  # fmt: skip
+
+
 def test_a_second_run_does_nothing_and_a_broken_file_is_made_again(
     authface: Command, faces: Path, tmp_path: Path
 ) -> None:

@@ -83,6 +83,18 @@ def test_a_region_is_where_its_box_says() -> None:
     assert torch.allclose(pair[1], 2 * pair[0])
 
 
+def test_a_region_has_gfpgans_detail_whatever_the_vae_halves() -> None:
+    """80 and 120 of 512 pixels, over 8, 4 and 16 pixels a latent."""
+    for factor, sides in ((8, (10, 15)), (4, (20, 30)), (16, (5, 7))):
+        assert (facial.side("left_eye", factor), facial.side("mouth", factor)) == sides
+        critic = Critic(4, factor, FacialSettings(), CPU, seed=0)
+        seen: set[tuple[int, ...]] = set()
+        for net in critic.nets.values():
+            net.register_forward_pre_hook(lambda module, given, seen=seen: seen.add(tuple(given[0].shape[-2:])))
+        critic.judge(torch.zeros(1, 4, 32, 32), torch.zeros(1, 4, 32, 32), torch.tensor([[[16.0, 16, 4]] * 3]))
+        assert seen == {(side, side) for side in sides}
+
+
 def test_a_mirrored_face_has_mirrored_eyes() -> None:
     """Mirrored latents with boxes that changed places give the same two eyes, seen from the other side."""
     latents = torch.randn(1, 4, 32, 32)
@@ -124,7 +136,7 @@ def test_gram_and_the_terms_of_equation_2() -> None:
 @pytest.mark.parametrize("share", [True, False])
 def test_gradients_go_where_they_belong(share: bool) -> None:
     """Equation 2 leads the estimate and leaves the discriminators; their own loss does the reverse."""
-    critic = Critic(4, FacialSettings(share_eyes=share), CPU, seed=0)
+    critic = Critic(4, 8, FacialSettings(share_eyes=share), CPU, seed=0)
     assert list(critic.nets) == (["eyes", "mouth"] if share else ["left_eye", "right_eye", "mouth"])
     clean, estimate = torch.randn(2, 4, 32, 32), torch.randn(2, 4, 32, 32, requires_grad=True)
     boxes = torch.tensor([[[10.0, 12, 3], [22, 12, 3], [16, 22, 4]]] * 2)
@@ -148,7 +160,7 @@ def test_the_discriminators_learn_to_tell() -> None:
     class Alone:
         num_processes = 1
 
-    critic = Critic(4, FacialSettings(lr=0.02), CPU, seed=0)
+    critic = Critic(4, 8, FacialSettings(lr=0.02), CPU, seed=0)
     random = torch.Generator().manual_seed(0)
     boxes = torch.tensor([[[10.0, 12, 3], [22, 12, 3], [16, 22, 4]]] * 8)
     losses = []
@@ -160,12 +172,12 @@ def test_the_discriminators_learn_to_tell() -> None:
         critic.step(Alone())
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
-    other = Critic(4, FacialSettings(lr=0.02), CPU, seed=1)
+    other = Critic(4, 8, FacialSettings(lr=0.02), CPU, seed=1)
     other.load_state_dict(critic.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(critic.nets.parameters(), other.nets.parameters(), strict=True))
     assert (
-        Critic(4, FacialSettings(), CPU, seed=1).nets["mouth"].first[0].weight[0, 0, 0, 0]
-        != Critic(4, FacialSettings(), CPU, seed=2).nets["mouth"].first[0].weight[0, 0, 0, 0]
+        Critic(4, 8, FacialSettings(), CPU, seed=1).nets["mouth"].first[0].weight[0, 0, 0, 0]
+        != Critic(4, 8, FacialSettings(), CPU, seed=2).nets["mouth"].first[0].weight[0, 0, 0, 0]
     )
 
 

@@ -1,0 +1,74 @@
+"""A cleaner takes the damage off a face at its own resolution; the prior then adds detail, as much as is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from authface.cleaner import clean
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from authface.cleaner import Cleaner
+    from authface.restore.colour import ColourFix
+    from authface.restore.restorer import Side
+    from authface.restore.sampler import DiffusionRestorer
+
+FINE = 4.0
+"""Of the prior's detail only what is finer than this is added, pixels of its own size (sigma of the high pass): what
+is coarser the cleaner knows better."""
+
+
+class CleanedRestorer:
+    """cleaned + (1 - fidelity) x most x high pass of (decoded - decoded latents of the cleaned face).
+
+    `most` says how many times that detail is added at a fidelity of 0; where nothing is added, no step is taken.
+    """
+
+    colour: ColourFix = "none"
+
+    def __init__(
+        self,
+        cleaner: Cleaner,
+        diffusion: DiffusionRestorer,
+        side: Side,
+        fidelity: float,
+        most: float,
+        device: torch.device,
+    ) -> None:
+        self.cleaner, self.diffusion, self.side = cleaner, diffusion, side
+        self.fidelity, self.most, self.device = fidelity, most, device
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
+
+        Raises AuthfaceError where memory or precision fall short.
+        """
+        gain = self.most * (1 - (self.fidelity if fidelity is None else fidelity))
+        cleaned = [clean(self.cleaner, crop, self.device) for crop in crops]
+        if gain:
+            small = [_rounded(_resized(face, self.diffusion.size)) for face in cleaned]
+            details = self.diffusion.detail(small, seeds)
+            cleaned = [
+                face + gain * _resized(detail - cv2.GaussianBlur(detail, None, FINE), len(face))
+                for face, detail in zip(cleaned, details, strict=True)
+            ]
+        return [_rounded(face) for face in cleaned]
+
+
+def _resized(square: NDArray[np.float32], side: int) -> NDArray[np.float32]:
+    if len(square) == side:
+        return square
+    method = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(square, (side, side), interpolation=method), np.float32)
+
+
+def _rounded(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

@@ -1,0 +1,171 @@
+"""The cleaner: a network in pixels learns to take damage off faces, before the diffusion model adds detail."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from authface import sdxl
+from authface.cleaner import Cleaner, make_cleaner
+from authface.degrade import Mixture, degrade, mixture
+from authface.layout import FURTHER, PARTS, write_family
+from authface.models import ModelSource, fetch, load, pick_device, resolve
+from authface.train.data import Batch, Draw, Faces, validation
+from authface.train.loop import Outcome, fit
+from authface.train.noise import Noise
+from authface.train.objective import Loss
+from authface.train.picture import Drawn, fidelity, grid
+from authface.train.settings import CleanerSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from authface.console import Console
+
+KNEE = 1e-3
+"""Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
+SHOWN = ("mild", "medium", "heavy", "scan")
+"""Damage of the faces in a validation picture, in turn."""
+
+
+@dataclass(frozen=True)
+class CleanerBatch(Batch):
+    """`clean` and `degraded` (n, 3, patch, patch) in -1..1; `weights` (n, 1, patch, patch), of each pixel's error."""
+
+    clean: torch.Tensor
+    degraded: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A face at some zoom, before and after damage, (patch, patch, 3), and what its pixels weigh, (patch, patch)."""
+
+    clean: NDArray[np.uint8]
+    degraded: NDArray[np.uint8]
+    weights: NDArray[np.float32]
+
+
+@dataclass
+class CleanerObjective:
+    """Charbonnier distance of pixels + `spectrum` x the mean distance of Fourier coefficients.
+
+    Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
+    """
+
+    faces: Faces
+    base: Path
+    trained: Cleaner
+    damage: Mixture
+    settings: CleanerSettings
+    device: torch.device
+    seed: int
+    critic: None = None
+
+    @property
+    def count(self) -> int:
+        """Faces in the dataset."""
+        return len(self.faces)
+
+    def batch(self, draws: Sequence[Draw]) -> CleanerBatch:
+        """A patch of each face, at a zoom and with damage of its own in each pass over the dataset."""
+        patches = [self._patch(draw) for draw in draws]
+        return CleanerBatch(
+            tuple(self.faces.id(draw.index) for draw in draws),
+            sdxl.to_signed(np.stack([patch.clean for patch in patches])),
+            sdxl.to_signed(np.stack([patch.degraded for patch in patches])),
+            torch.from_numpy(np.stack([patch.weights for patch in patches])[:, None]),
+        )
+
+    def loss(self, model: torch.nn.Module, batch: CleanerBatch, random: Noise, step: int) -> Loss:
+        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)|, over pixels in -1..1."""
+        error = model(batch.degraded) - batch.clean
+        pixels = ((error.square() + KNEE**2).sqrt() * batch.weights).mean()
+        spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
+        return Loss(pixels + self.settings.spectrum * spectrum, None, {"pixels": pixels, "spectrum": spectrum})
+
+    def picture(self) -> Drawn:
+        """Rows of degraded | cleaned | clean, damaged as `SHOWN` in turn."""
+        shown = validation(self.faces.folder, self.faces.size, self.settings.validate_count)
+        clean = np.stack([shown.rgb(i) for i in range(len(shown))])
+        damages = [mixture(SHOWN[i % len(SHOWN)]) for i in range(len(clean))]
+        degraded = np.stack(
+            [degrade(rgb, (self.seed, i), damage) for i, (rgb, damage) in enumerate(zip(clean, damages, strict=True))]
+        )
+        made = np.concatenate(
+            [sdxl.to_rgb(self.trained(sdxl.to_signed(one[None]).to(self.device))) for one in degraded]
+        )
+        scores = fidelity(shown, clean, made)
+        for name in dict.fromkeys(SHOWN):
+            mine = [i for i in range(len(clean)) if SHOWN[i % len(SHOWN)] == name]
+            if mine:
+                gains = _psnr(clean[mine], made[mine]) - _psnr(clean[mine], degraded[mine])
+                scores[f"gain_{name}"] = float(gains.mean())
+        few = slice(0, 8)
+        return Drawn(grid([degraded[few], made[few], clean[few]]), scores)
+
+    def write(self, out: Path) -> None:
+        """Save the cleaner; the rest of the family is the base's."""
+        write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER)
+
+    def _patch(self, draw: Draw) -> Patch:
+        import cv2
+
+        s = self.settings
+        words = (self.seed, draw.epoch, draw.index, int(draw.flip))
+        random = np.random.default_rng(np.random.SeedSequence((*words, 3)))
+        rgb = self.faces.rgb(draw.index, draw.flip)
+        zoom = random.uniform(*s.zoom)
+        side = max(s.patch, round(len(rgb) * zoom))
+        if side != len(rgb):
+            how = cv2.INTER_AREA if side < len(rgb) else cv2.INTER_CUBIC
+            rgb = np.asarray(cv2.resize(rgb, (side, side), interpolation=how), np.uint8)
+        if random.random() < s.grey:
+            rgb = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)
+        degraded = degrade(rgb, words, self.damage)
+        weights = part_weights(self.faces.boxes(draw.index, draw.flip) * (side / self.faces.size), side, s.face_parts)
+        top, left = random.integers(0, side - s.patch + 1, 2)
+        cut = (slice(top, top + s.patch), slice(left, left + s.patch))
+        return Patch(rgb[cut], degraded[cut], weights[cut])
+
+
+def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArray[np.float32]:
+    """(side, side): `weight` in each box of `boxes` (n, 3: centre x, centre y, half side, pixels), 1 elsewhere."""
+    weights = np.ones((side, side), np.float32)
+    for x, y, half in boxes:
+        left, right, top, bottom = (max(0, round(float(v))) for v in (x - half, x + half, y - half, y + half))
+        weights[top:bottom, left:right] = weight
+    return weights
+
+
+def _psnr(clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> NDArray[np.float64]:
+    error = np.square(clean.astype(np.float64) - made).mean((1, 2, 3))
+    psnr: NDArray[np.float64] = 10 * np.log10(255**2 / np.maximum(error, 1e-6))
+    return psnr
+
+
+def train_cleaner(
+    settings: CleanerSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
+) -> Outcome:
+    """Train a cleaner on `settings.dataset`; the family `settings.model` with it is written to `settings.out`."""
+    damage = mixture(settings.degradation)
+    source = resolve(settings.model)
+    faces = Faces(settings.dataset, settings.size, limit)
+    _ = faces.regions  # missing columns are told of before anything is trained
+    where = pick_device(device)
+    base = fetch(source, PARTS)
+    net = _begun(resolve(settings.begin_from), where) if settings.begin_from else make_cleaner(seed, settings.channels)
+    objective = CleanerObjective(faces, base, Cleaner(net.to(where)), damage, settings, where, seed)
+    return fit(objective, settings, console, where, seed, "cleaner")
+
+
+def _begun(source: ModelSource, where: torch.device) -> torch.nn.Module:
+    """The cleaner of a family, to be trained on."""
+    net: torch.nn.Module = load(source, ["cleaner"], where, torch.float32).cleaner
+    return net
