@@ -127,7 +127,7 @@ class CleanerSettings(TrainSettings):
     patch: int = Field(default=128, ge=32, multiple_of=16)
     """Side of the random patches trained on, pixels."""
     zoom: tuple[float, float] = (0.8, 1.2)
-    """Range of the scales at which faces are shown."""
+    """Range of the scales at which faces are shown, of their resolution in their photos, which is at most `size`."""
     grey: float = Field(default=0.1, ge=0, le=1)
     """Share of the faces that are shown without colour."""
     batch: int = Field(default=8, ge=1)
