@@ -66,7 +66,7 @@ class CleanerObjective:
     settings: CleanerSettings
     device: torch.device
     seed: int
-    critic: None = None
+    judges: tuple[()] = ()
 
     @property
     def count(self) -> int:

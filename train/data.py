@@ -142,7 +142,8 @@ class Faces:
         if "quad" not in self._rows.column_names:
             return np.full(self._count, self.size, np.float32)
         quads = np.array(self._rows.select_columns(["quad"])[: self._count]["quad"], np.float32).reshape(-1, 4, 2)
-        return np.minimum(np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1), self.size).astype(np.float32)
+        sides: NDArray[np.float32] = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1).astype(np.float32)
+        return np.minimum(sides, np.float32(self.size))
 
     def landmarks(self, index: int) -> NDArray[np.float64] | None:
         """(68, 2) points of a row in pixels of the square of `size`; None where the dataset has none."""
