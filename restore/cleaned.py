@@ -19,10 +19,6 @@ if TYPE_CHECKING:
     from authface.restore.restorer import Side
     from authface.restore.sampler import DiffusionRestorer
 
-FINE = 4.0
-"""Of the prior's detail only what is finer than this is added, pixels of its own size (sigma of the high pass): what
-is coarser the cleaner knows better."""
-
 
 class CleanedRestorer:
     """cleaned + (1 - fidelity) x most x high pass of (decoded - decoded latents of the cleaned face).
@@ -56,10 +52,7 @@ class CleanedRestorer:
         if gain:
             small = [_rounded(_resized(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)
-            cleaned = [
-                face + gain * _resized(detail - cv2.GaussianBlur(detail, None, FINE), len(face))
-                for face, detail in zip(cleaned, details, strict=True)
-            ]
+            cleaned = [face + gain * _resized(detail, len(face)) for face, detail in zip(cleaned, details, strict=True)]
         return [_rounded(face) for face in cleaned]
 
 

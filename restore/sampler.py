@@ -102,7 +102,8 @@ class DiffusionRestorer:
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
         """What the prior adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign.
 
-        That is decoded latents less the decoded latents of the crop itself, so that what the VAE loses drops out.
+        That is what is `fine` in decoded latents less the decoded latents of the crop itself: what the VAE loses drops
+        out.
         Raises AuthfaceError as `restore` does.
         """
         return self._batches(self._added, crops, seeds, self.sampling)
@@ -150,10 +151,13 @@ class DiffusionRestorer:
         return (_kept(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
 
     def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:
+        from authface.cleaner import fine
+
         image, generators = self._begun(crops, seeds)
         photo = self._encoded(image)
         latents = self._denoise(image, photo if sampling.needs_photo else None, generators, sampling)
-        levels: NDArray[np.float32] = (self._decoded(latents) - self._decoded(photo)).mul(127.5).cpu().numpy()
+        added = fine(self._decoded(latents) - self._decoded(photo))
+        levels: NDArray[np.float32] = added.mul(127.5).cpu().numpy()
         return levels.transpose(0, 2, 3, 1)
 
     def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Any]:

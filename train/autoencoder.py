@@ -78,6 +78,11 @@ class AutoencoderObjective:
     critic: PixelCritic | None = None
 
     @property
+    def judges(self) -> tuple[PixelCritic, ...]:
+        """The discriminator, if there is one."""
+        return () if self.critic is None else (self.critic,)
+
+    @property
     def count(self) -> int:
         """Faces in the dataset."""
         return len(self.faces)

@@ -1,13 +1,13 @@
-"""How strongly the facial loss pulls beside the noise loss, measured where both meet: at the U-Net's prediction."""
+"""How strongly further losses pull beside the noise loss, measured where they meet: at the U-Net's prediction."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from authface.train.data import exact
-from authface.train.settings import FacialSettings
 
 STEPS = 100
 """About so many steps are averaged over."""
@@ -16,7 +16,7 @@ MOST = 100.0
 
 
 class Balance:
-    """The weights of the adversarial and of the style term that give each its share of the noise loss's gradient.
+    """The weights of k terms, such as the adversarial one, that give each its share of the noise loss's gradient.
 
     A weight is share x sqrt(E |g_noise|^2 / E |g_term|^2), with gradients g at the predicted noise: every term crosses
     it, so nothing runs back through the U-Net and no weight is touched that FSDP may have sharded. E is a moving
@@ -26,30 +26,28 @@ class Balance:
     those at its peak, and equation 3 would be undone; on average it keeps its shape, and its scale alone cancels.
     """
 
-    def __init__(self, settings: FacialSettings, device: torch.device) -> None:
-        self.shares = torch.tensor([settings.adversarial_share, settings.style_share], device=device)
-        self.fixed = torch.tensor([settings.adversarial, settings.style], device=device)
-        self.average, self.gathered = torch.zeros(3, device=device), torch.zeros(3, device=device)
-        """Squared norms of the gradients of the noise, the adversarial and the style term: E, and of this step."""
+    def __init__(self, shares: Sequence[float], fixed: Sequence[float], device: torch.device) -> None:
+        self.shares = torch.tensor(shares, device=device)
+        self.fixed = torch.tensor(fixed, device=device)
+        self.average, self.gathered = (torch.zeros(1 + len(shares), device=device) for _ in range(2))
+        """Squared norms of the gradients of the noise and of each term: E, and of this step."""
 
     def weights(self) -> torch.Tensor:
-        """(2,): what the adversarial and the style term are multiplied by in this step.
+        """(k,): what the terms are multiplied by in this step.
 
-        The fixed lambda where no share is asked for, and until a face was near enough to the peak of w(t).
+        The fixed lambda where no share is asked for, and until a term had a gradient.
         """
         noise, terms = self.average[0], self.average[1:]
         balanced = (self.shares * (noise / terms).sqrt()).minimum(MOST * self.fixed)
         return torch.where((self.shares > 0) & (terms > 0), balanced, self.fixed)
 
-    def measure(
-        self, guess: torch.Tensor, noise: torch.Tensor, adversarial: torch.Tensor, style: torch.Tensor
-    ) -> torch.Tensor:
-        """(2,): norms of the gradients of `adversarial` and `style` at `guess` (n, c, h, w) over that of `noise`.
+    def measure(self, guess: torch.Tensor, noise: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
+        """(k,): norms of the gradients of `terms` at `guess` (n, c, h, w) over that of `noise`.
 
-        All three are scalars of one batch; their squares are gathered for `step`.
+        All are scalars of one batch; their squares are gathered for `step`.
         """
         with exact(guess.device):
-            gradients = [torch.autograd.grad(term, guess, retain_graph=True)[0] for term in (noise, adversarial, style)]
+            gradients = [torch.autograd.grad(term, guess, retain_graph=True)[0] for term in (noise, *terms)]
         squares = torch.stack([gradient.float().square().sum() for gradient in gradients])
         self.gathered = self.gathered + squares
         return (squares[1:] / squares[0]).sqrt()

@@ -66,7 +66,7 @@ class CleanerObjective:
     settings: CleanerSettings
     device: torch.device
     seed: int
-    critic: None = None
+    judges: tuple[()] = ()
 
     @property
     def count(self) -> int:
@@ -74,7 +74,10 @@ class CleanerObjective:
         return len(self.faces)
 
     def batch(self, draws: Sequence[Draw]) -> CleanerBatch:
-        """A patch of each face, at a zoom and with damage of its own in each pass over the dataset."""
+        """A patch of each face, with a zoom and damage of its own in each pass over the dataset.
+
+        Zoomed from the resolution that the face has in its photo, up to `size`: an enlarged face is no sharp one.
+        """
         patches = [self._patch(draw) for draw in draws]
         return CleanerBatch(
             tuple(self.faces.id(draw.index) for draw in draws),
@@ -121,8 +124,7 @@ class CleanerObjective:
         words = (self.seed, draw.epoch, draw.index, int(draw.flip))
         random = np.random.default_rng(np.random.SeedSequence((*words, 3)))
         rgb = self.faces.rgb(draw.index, draw.flip)
-        zoom = random.uniform(*s.zoom)
-        side = max(s.patch, round(len(rgb) * zoom))
+        side = max(s.patch, round(float(self.faces.sides[draw.index]) * random.uniform(*s.zoom)))
         if side != len(rgb):
             how = cv2.INTER_AREA if side < len(rgb) else cv2.INTER_CUBIC
             rgb = np.asarray(cv2.resize(rgb, (side, side), interpolation=how), np.uint8)

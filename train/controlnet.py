@@ -25,6 +25,7 @@ from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
 from authface.train.objective import Loss
 from authface.train.picture import Drawn, fidelity, grid, sample
+from authface.train.pixels import PixelTerms, restored
 from authface.train.settings import ControlNetSettings
 
 if TYPE_CHECKING:
@@ -35,12 +36,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ControlBatch(Batch):
-    """`latents` (n, c, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1, and
-    `boxes` (n, 3, 3) of eyes and mouth in latents, None without the facial loss."""
+    """`latents` (n, c, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1; `boxes`
+    (n, 3, 3) of eyes and mouth in latents for the facial loss, `clean` (n, 3, size, size) in -1..1 where pixels are
+    judged, else None."""
 
     latents: torch.Tensor
     degraded: torch.Tensor
-    boxes: torch.Tensor | None
+    boxes: torch.Tensor | None = None
+    clean: torch.Tensor | None = None
 
 
 @dataclass
@@ -59,7 +62,14 @@ class ControlNetObjective:
     settings: ControlNetSettings
     seed: int
     critic: Critic | None = None
-    """The discriminators of the facial loss; None trains by equation 1 alone."""
+    """The discriminators of the facial loss; None trains without."""
+    pixels: PixelTerms | None = None
+    """What judges the pixels; None trains without."""
+
+    @property
+    def judges(self) -> tuple[Critic | PixelTerms, ...]:
+        """What learns beside the ControlNet."""
+        return tuple(judge for judge in (self.critic, self.pixels) if judge is not None)
 
     @property
     def trained(self) -> torch.nn.Module:
@@ -80,7 +90,11 @@ class ControlNetObjective:
         if self.critic is not None:
             pixels = np.stack([self.faces.boxes(draw.index, draw.flip) for draw in draws])
             boxes = torch.from_numpy(pixels * (latents.shape[-1] / self.faces.size))
-        return ControlBatch(tuple(self.faces.id(draw.index) for draw in draws), latents, sdxl.to_unit(degraded), boxes)
+        clean = None
+        if self.pixels is not None:
+            clean = sdxl.to_signed(np.stack([self.faces.rgb(draw.index, draw.flip) for draw in draws]))
+        names = tuple(self.faces.id(draw.index) for draw in draws)
+        return ControlBatch(names, latents, sdxl.to_unit(degraded), boxes, clean)
 
     def loss(self, model: torch.nn.Module, batch: ControlBatch, random: Noise, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss.
@@ -105,17 +119,23 @@ class ControlNetObjective:
         guess = self._predict(model, noisy, timesteps, condition)
         target = sdxl.loss_target(scheduler, batch.latents, noisy, timesteps)
         error = (sdxl.square_error(guess, target) * weight).mean()
-        if self.critic is None or batch.boxes is None:
-            return Loss(error)
+        loss = Loss(error)
+        if not self.judges:
+            return loss
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
-        return self._facial(error, guess, batch, estimate, timesteps, step)
+        if self.critic is not None:
+            loss = loss + self._facial(error, guess, batch, estimate, timesteps, step)
+        if self.pixels is not None:
+            loss = loss + self._seen(error, guess, batch, estimate, condition, chosen, step)
+        return loss
 
     def _cleaned(self, degraded: torch.Tensor) -> torch.Tensor:
         """What the ControlNet sees of degraded faces (n, 3, size, size) in 0..1: by the cleaner, if there is one."""
         if self.parts.cleaner is None:
             return degraded
         with torch.no_grad():
-            return Cleaner(self.parts.cleaner)(degraded * 2 - 1).clamp(-1, 1).add(1).div(2)
+            cleaned: torch.Tensor = Cleaner(self.parts.cleaner)(degraded * 2 - 1)
+            return cleaned.clamp(-1, 1).add(1).div(2)
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
         """Latents of faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
@@ -146,7 +166,7 @@ class ControlNetObjective:
         self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         timesteps: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
-        """Equation 1 and, weighted by equation 3 and averaged over the whole batch, equation 2."""
+        """Equation 2, weighted by equation 3 and averaged over the whole batch."""
         assert self.critic is not None and batch.boxes is not None  # asked by loss
         s, balance = self.settings.facial, self.critic.balance
         weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
@@ -162,7 +182,26 @@ class ControlNetObjective:
             "noise": error, "adversarial": adversarial, "style": style, "critic": critic,
             "adversarial_share": shares[0], "style_share": shares[1],
         }  # fmt: skip
-        return Loss(error + lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
+        return Loss(lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
+
+    def _seen(
+        self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
+        condition: torch.Tensor, chosen: torch.Tensor, step: int,
+    ) -> Loss:  # fmt: skip
+        """What the pixels say of the faces that began from the degraded ones, averaged over them."""
+        assert self.pixels is not None and batch.clean is not None  # asked by loss
+        cleaned = None if self.parts.cleaner is None else condition[chosen] * 2 - 1
+        made = restored(self.parts.vae, estimate[chosen], cleaned)
+        seen, balance = self.pixels.judge(made, batch.clean[chosen]), self.pixels.balance
+        weights = balance.weights()
+        if step < self.settings.pixels.start:
+            weights = weights * torch.tensor([1.0, 0.0], device=weights.device)
+        shares = weights * balance.measure(guess, error, seen.perceptual, seen.adversarial)
+        parts = {
+            "noise": error, "perceptual": seen.perceptual, "texture": seen.adversarial, "pixel_critic": seen.critic,
+            "perceptual_share": shares[0], "texture_share": shares[1],
+        }  # fmt: skip
+        return Loss(weights[0] * seen.perceptual + weights[1] * seen.adversarial, seen.critic, parts)
 
     def picture(self) -> Drawn:
         """Rows of degraded | restored | clean: the degradation of a face is the same in every picture."""
@@ -215,7 +254,8 @@ def train_controlnet(
                 f" {settings.steps}: lower train.controlnet.facial.start"
             )
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
-    parts.vae.to("cpu")  # pictures fetch it back
+    pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
+    parts.vae.to(where if pixels else "cpu")  # pictures fetch it back
     parts.controlnet = begin(parts.unet, settings, seed, trained, sdxl.condition_widths(factor))
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
@@ -223,7 +263,7 @@ def train_controlnet(
     if settings.channels_last is not False:
         parts.unet.to(memory_format=torch.channels_last)
     null = sdxl.TextEmbedding(null.states.to(where), null.pooled.to(where))
-    objective = ControlNetObjective(faces, parts, latents, null, degradation, settings, seed, critic)
+    objective = ControlNetObjective(faces, parts, latents, null, degradation, settings, seed, critic, pixels)
     return fit(objective, settings, console, where, seed, "controlnet")
 
 

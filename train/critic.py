@@ -90,7 +90,9 @@ class Critic(Discriminators):
             nets = nn.ModuleDict({name: ComponentDiscriminator(latent_channels) for name in names}).to(device)
         super().__init__(nets, settings.lr)
         self.settings, self.factor = settings, factor
-        self.balance = Balance(settings, device)
+        self.balance = Balance(
+            (settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), device
+        )
 
     def step(self, accelerator: Any) -> None:
         """One step of the discriminators and of the balance."""

@@ -133,6 +133,18 @@ class Faces:
         boxes *= (self.size / np.array(rows["size"], np.float32))[:, None, None]
         return boxes
 
+    @functools.cached_property
+    def sides(self) -> NDArray[np.float32]:
+        """(n,): how many pixels of its photo the side of each row's square covers, at most `size`.
+
+        A face whose crop was enlarged has fewer than its image. `size` where the dataset does not say.
+        """
+        if "quad" not in self._rows.column_names:
+            return np.full(self._count, self.size, np.float32)
+        quads = np.array(self._rows.select_columns(["quad"])[: self._count]["quad"], np.float32).reshape(-1, 4, 2)
+        sides: NDArray[np.float32] = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1).astype(np.float32)
+        return np.minimum(sides, np.float32(self.size))
+
     def landmarks(self, index: int) -> NDArray[np.float64] | None:
         """(68, 2) points of a row in pixels of the square of `size`; None where the dataset has none."""
         if not {"landmarks", "size"} <= set(self._rows.column_names):

@@ -101,8 +101,8 @@ class Trainer(Generic[B]):
         self.model, self.optimizer = parallel.prepare(accelerator, module, optimizer)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
         self.ema = Average(self.parameters, settings.ema, settings.ema_device) if settings.ema else None
-        if objective.critic is not None:
-            accelerator.register_for_checkpointing(objective.critic)
+        if objective.judges:
+            accelerator.register_for_checkpointing(*objective.judges)
         self.bf16 = settings.half(device)
         self.logbook = Logbook(folder.training, accelerator)
         self.stream = Stream(
@@ -145,8 +145,8 @@ class Trainer(Generic[B]):
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            if self.objective.critic is not None:
-                self.objective.critic.step(self.accelerator)
+            for judge in self.objective.judges:
+                judge.step(self.accelerator)
             if self.ema is not None:
                 self.ema.step()
             self.step = step + 1

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
-from authface.train.critic import Discriminators
 from authface.train.data import Batch, Draw, Faces
 from authface.train.noise import Noise
 from authface.train.picture import Drawn
@@ -28,6 +27,28 @@ class Loss:
     critic: torch.Tensor | None = None
     parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
+    def __add__(self, other: Loss) -> Loss:
+        """Both at once."""
+        critics = [critic for critic in (self.critic, other.critic) if critic is not None]
+        critic = torch.stack(critics).sum() if critics else None
+        return Loss(self.total + other.total, critic, {**self.parts, **other.parts})
+
+
+class Judge(Protocol):
+    """Learns beside what is trained, and is saved with the run's state."""
+
+    def step(self, accelerator: Any) -> None:
+        """Learn by the gradients that have gathered, averaged over the processes."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its state."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        ...
+
 
 class Objective(Protocol[B]):
     """What is trained, on what, towards what: the loop knows nothing else of a stage."""
@@ -38,8 +59,8 @@ class Objective(Protocol[B]):
         ...
 
     @property
-    def critic(self) -> Discriminators | None:
-        """Discriminators that learn beside it."""
+    def judges(self) -> Sequence[Judge]:
+        """What learns beside it, such as discriminators."""
         ...
 
     @property

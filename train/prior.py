@@ -81,7 +81,7 @@ class PriorObjective:
     """Cached embeddings; None where the encoders are trained."""
     prompts: tuple[str, ...]
     settings: PriorSettings
-    critic: None = None
+    judges: tuple[()] = ()
 
     def __post_init__(self) -> None:
         self._prior = Prior(self.parts, self.settings.train_text)

@@ -116,7 +116,7 @@ class EveryFace(ControlNetObjective):
             terms = [self.critic._judge(name, clean, fake, boxes[:, i]) for i, name in enumerate(REGIONS)]
         adversarial, style, critic = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         self.critic.balance.measure(guess, error, adversarial, style)
-        return Loss(error + adversarial + style, critic)
+        return Loss(adversarial + style, critic)
 
 
 def autoencoder_peak(parts: Parts, count: int, size: int, *, decoding: bool) -> int:

@@ -127,7 +127,7 @@ class CleanerSettings(TrainSettings):
     patch: int = Field(default=128, ge=32, multiple_of=16)
     """Side of the random patches trained on, pixels."""
     zoom: tuple[float, float] = (0.8, 1.2)
-    """Range of the scales at which faces are shown."""
+    """Range of the scales at which faces are shown, of their resolution in their photos, which is at most `size`."""
     grey: float = Field(default=0.1, ge=0, le=1)
     """Share of the faces that are shown without colour."""
     batch: int = Field(default=8, ge=1)
@@ -228,6 +228,32 @@ class FacialSettings(Settings):
     """Learning rate of the discriminators *; GFP-GAN's 2e-3 is its generator's too."""
 
 
+class PixelSettings(Settings):
+    """What a restored face should look like, judged on its pixels: by features of a network, and by a discriminator.
+
+    For faces that begin from the degraded one (`from_degraded`): their estimate is decoded, and of a family with a
+    cleaner what is judged is the cleaned face with the estimate's fine detail, as `restore` makes it.
+    """
+
+    perceptual: float = Field(default=0, ge=0)
+    """Share of the noise loss's gradient that the distance of features has; 0 is without."""
+    network: str = "tf_efficientnet_lite0"
+    """timm's name of the network, trained on ImageNet, whose features are compared."""
+    weights: str = ""
+    """A file with its weights (.safetensors); without it timm downloads them."""
+    adversarial: float = Field(default=0, ge=0)
+    """Share that the verdict of a discriminator of fine detail has; 0 is without."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Learning rate of that discriminator."""
+    start: int = Field(default=200, ge=0)
+    """Steps in which it learns before it is listened to."""
+
+    @property
+    def on(self) -> bool:
+        """Whether pixels are judged at all."""
+        return self.perceptual > 0 or self.adversarial > 0
+
+
 class ControlNetSettings(DiffusionSettings):
     """Stage II: a ControlNet on degraded faces over the frozen prior (equation 1 and the facial loss)."""
 
@@ -245,3 +271,10 @@ class ControlNetSettings(DiffusionSettings):
     strength: float = Field(default=0.5, gt=0, le=1)
     """The most noise that these are given, as a share of the schedule: the largest `restore.strength` to be used."""
     facial: FacialSettings = FacialSettings()
+    pixels: PixelSettings = PixelSettings()
+
+    @model_validator(mode="after")
+    def _pixels_have_faces(self) -> ControlNetSettings:
+        if self.pixels.on and not self.from_degraded:
+            raise ValueError("pixels judge faces that begin from the degraded one: set from_degraded above 0")
+        return self

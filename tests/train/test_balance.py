@@ -102,6 +102,11 @@ def test_the_fixed_lambdas_act(stage: ControlNetObjective, batch: ControlBatch) 
     assert 0.2 / 16 < adversarial < 0.4 and 0.1 / 3 < style < 0.3
 
 
+def balance_of(settings: FacialSettings) -> Balance:
+    """That of the facial loss."""
+    return Balance((settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), CPU)
+
+
 def measured(balance: Balance, faces: torch.Tensor, near: torch.Tensor, weight: float = 1.0) -> None:
     """Gather made terms, means over `faces` (n, k), of those that are `near` (n,)."""
     guess = faces.clone().requires_grad_()
@@ -121,7 +126,7 @@ def test_batches_and_processes_do_not_matter() -> None:
 
     faces = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
     near = torch.tensor([1.0, 0, 1, 1, 0, 0, 0, 0])
-    whole, parts, first, second = (Balance(FacialSettings(), CPU) for _ in range(4))
+    whole, parts, first, second = (balance_of(FacialSettings()) for _ in range(4))
     measured(whole, faces, near)
     for balances in ((parts, parts), (first, second)):
         for balance, half in zip(balances, (slice(0, 4), slice(4, 8)), strict=True):
@@ -134,7 +139,7 @@ def test_batches_and_processes_do_not_matter() -> None:
 
 def test_batches_without_a_near_face_leave_fixed_lambdas_or_a_finite_weight() -> None:
     settings, none = FacialSettings(), torch.zeros(4)
-    balance = Balance(settings, CPU)
+    balance = balance_of(settings)
     fixed = [settings.adversarial, settings.style]
     faces = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
@@ -143,7 +148,7 @@ def test_batches_without_a_near_face_leave_fixed_lambdas_or_a_finite_weight() ->
         assert balance.weights().tolist() == pytest.approx(fixed)
     measured(balance, faces, none + 1)
     balance.step(Alone())
-    often = Balance(settings, CPU)
+    often = balance_of(settings)
     measured(often, faces, none + 1)
     often.step(Alone())
     # One of four batches holds all that pulls: it does so twice as hard, root mean square.
@@ -153,7 +158,7 @@ def test_batches_without_a_near_face_leave_fixed_lambdas_or_a_finite_weight() ->
 def test_who_has_nothing_to_say_is_not_made_to_shout() -> None:
     """The weight ends at a multiple of the fixed lambda; a lambda of 0 leaves a term out."""
     settings = FacialSettings(style=0)
-    balance = Balance(settings, CPU)
+    balance = balance_of(settings)
     measured(balance, torch.ones(4, 6), torch.ones(4), weight=1e-6)
     balance.step(Alone())
     assert balance.weights().tolist() == pytest.approx([MOST * settings.adversarial, 0])
