@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from diffusers import AutoencoderKL, AutoencoderTiny, DDPMScheduler
+    from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
     from numpy.typing import NDArray
 
     from authface.models import Parts
@@ -52,13 +52,16 @@ def spatial_factor(vae: AutoencoderKL | AutoencoderTiny) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
-def condition_widths(factor: int) -> tuple[int, ...]:
-    """Widths of the layers in which a ControlNet takes its condition down to latents of `factor` pixels a side.
+def new_controlnet(unet: UNet2DConditionModel, factor: int) -> ControlNetModel:
+    """A copy of `unet`'s down path with zero convolutions, over images of `factor` pixels a side for each latent.
 
-    Each but the first halves it, so that it meets the latents at their size: SDXL's are 16, 32, 96, 256.
+    The layers that see the image begin at random: each but the first halves it. SDXL's are 16, 32, 96 and 256 wide.
     """
+    from diffusers import ControlNetModel
+
     halvings = factor.bit_length() - 1
-    return (16, 32, 96, 256)[: halvings + 1] + (256,) * (halvings - 3)
+    widths = (16, 32, 96, 256)[: halvings + 1] + (256,) * (halvings - 3)
+    return ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=widths)
 
 
 def encode(

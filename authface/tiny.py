@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 TEXT_WIDTHS = (64, 64)
 """Hidden sizes of the two text encoders; the U-Net attends to both side by side, as in SDXL (768 + 1280)."""
-CHANNELS = (48, 96, 192)
 
 
 @dataclass(frozen=True)
 class VaeShape:
     """What a VAE is made of: the widths of its levels, each but the first of half the side, and its latents' channels.
 
-    `groups` divides every width: its norms have so many.
+    `unet` are the widths of the U-Net's three levels that go with it. `groups` divides every width of the VAE: its
+    norms have so many.
     """
 
     channels: tuple[int, ...]
     latents: int
+    unet: tuple[int, int, int]
     groups: int = 4
 
     @property
@@ -36,9 +37,9 @@ class VaeShape:
         return int(2 ** (len(self.channels) - 1))
 
 
-VAES = {"f8c16": VaeShape((8, 24, 48, 96), 16), "f4c4": VaeShape((16, 24, 48), 4)}
-"""By name: 8 pixels a side and 16 channels, or 4 and 4. Both keep as many numbers of a face and compute about alike."""
-VAE = VAES["f8c16"]
+VAES = {"f4c4": VaeShape((8, 16, 48), 4, (32, 64, 128)), "f8c16": VaeShape((8, 24, 48, 96), 16, (48, 96, 192))}
+"""By name: 4 pixels a side and 4 channels, or 8 and 16. Both keep as many numbers of a face."""
+VAE = VAES["f4c4"]
 """What a new family has: docs/builtin.md says why."""
 VOCABULARY = 8_192
 """Tokens of the small family's text encoders, CLIP's most frequent: at 64 numbers each, all 49,408 would weigh as much
@@ -53,16 +54,16 @@ WORDS = 49_408
 
 def make_tiny(
     folder: Path, seed: int, image_size: int = 256, prediction: str = "epsilon",
-    channels: tuple[int, int, int] = CHANNELS, vae: VaeShape = VAE,
+    channels: tuple[int, int, int] | None = None, vae: VaeShape = VAE,
 ) -> None:  # fmt: skip
     """Write the tiny family with random weights to `folder`: all of `authface.models.BASE` and a model_index.json.
 
     `image_size` is the side of the images it is meant for, pixels, that all levels of the VAE and of the U-Net can
     halve; `prediction` is what its U-Net is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the
-    widths of the U-Net's three levels, multiples of 16. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)``
+    widths of the U-Net's three levels, multiples of 16, if not those that go with `vae`. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)``
     loads it.
     """
-    grid = vae.factor * 2 ** (len(channels) - 1)
+    grid = vae.factor * 2 ** (len(vae.unet) - 1)
     if image_size < 64 or image_size % grid:
         raise AuthfaceError(f"image_size {image_size}: this family needs a multiple of {grid} from 64 on, such as 256")
     quiet()
@@ -162,17 +163,17 @@ def vae_config(image_size: int, vae: VaeShape = VAE) -> dict[str, Any]:
 
 
 def unet_config(
-    image_size: int, channels: tuple[int, int, int] = CHANNELS, vae: VaeShape = VAE
+    image_size: int, channels: tuple[int, int, int] | None = None, vae: VaeShape = VAE
 ) -> dict[str, Any]:  # fmt: skip
     """What its UNet2DConditionModel is made of: `image_size` in pixels, `channels` the widths of its levels.
 
-    It works on the latents of `vae`.
+    It works on the latents of `vae`, which says the widths if they are not given.
     """
     return {
         "sample_size": image_size // vae.factor,
         "in_channels": vae.latents,
         "out_channels": vae.latents,
-        "block_out_channels": channels,
+        "block_out_channels": channels or vae.unet,
         "layers_per_block": 1,
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

@@ -116,25 +116,27 @@ def make_parts(device: torch.device, dtype: torch.dtype, small: bool) -> Parts:
     from authface.layout import quiet
 
     quiet()  # before the models are imported
-    from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
     from authface.models import Parts
+    from authface.sdxl import new_controlnet
     from authface.tiny import unet_config, vae_config
     from authface.train.networks import SDXL_UNET, SDXL_VAE
 
+    shape = vae_config(512) if small else SDXL_VAE
     torch.manual_seed(1)
     before = torch.get_default_dtype()
     try:
         torch.set_default_dtype(dtype)
         with device, torch.no_grad():
             unet = UNet2DConditionModel(**(unet_config(512) if small else SDXL_UNET))
-            control = ControlNetModel.from_unet(unet)
+            control = new_controlnet(unet, 2 ** (len(shape["block_out_channels"]) - 1))
             ends = [control.controlnet_mid_block, *control.controlnet_down_blocks]
             for end in [*ends, control.controlnet_cond_embedding.conv_out]:
                 end.reset_parameters()  # zeros as they come
         torch.set_default_dtype(torch.float32)
         with device:
-            vae = AutoencoderKL(**(vae_config(512) if small else SDXL_VAE))
+            vae = AutoencoderKL(**shape)
     finally:
         torch.set_default_dtype(before)
     # SDXL's noise schedule: scheduler_config.json of stable-diffusion-xl-base-1.0.

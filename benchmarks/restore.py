@@ -38,8 +38,9 @@ def make(folder: Path, aged: bool) -> None:
     from diffusers import ControlNetModel, UNet2DConditionModel
 
     from authface.models import make_tiny
+    from authface.tiny import VAES
 
-    make_tiny(folder, seed=1, image_size=SIZE)
+    make_tiny(folder, seed=1, image_size=SIZE, vae=VAES["f8c16"])
     torch.manual_seed(2)
     control = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(folder / "unet"))
     ends = [control.controlnet_mid_block, *control.controlnet_down_blocks, control.controlnet_cond_embedding.conv_out]
@@ -60,10 +61,10 @@ def age(folder: Path) -> None:
     from diffusers import AutoencoderKL
     from safetensors.torch import load_file, save_file
 
-    from authface.tiny import vae_config
+    from authface.tiny import VAES, vae_config
 
     torch.manual_seed(3)
-    AutoencoderKL(**vae_config(SIZE) | {"mid_block_add_attention": True}).save_pretrained(folder / "vae")
+    AutoencoderKL(**vae_config(SIZE, VAES["f8c16"]) | {"mid_block_add_attention": True}).save_pretrained(folder / "vae")
     path = folder / "text_encoder" / "model.safetensors"
     weights = {"text_model." + name.removeprefix("text_model."): value for name, value in load_file(path).items()}
     save_file(weights, path, {"format": "pt"})

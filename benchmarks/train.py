@@ -273,6 +273,7 @@ def main() -> None:
     if asked.floor:
         return floor(asked.folder, asked.size, asked.batch, asked.steps, asked.floor)
     from authface.models import make_tiny
+    from authface.tiny import VAES
 
     every = sorted(path for path in asked.folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not every or not asked.script.is_file():
@@ -282,7 +283,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), asked.script.resolve(), asked.size, asked.batch, asked.steps)
         make_dataset(every[:: max(1, len(every) // asked.faces)][: asked.faces], asked.size, bench.work / "dataset")
-        make_tiny(bench.work / "family", 0, asked.size, channels=CHANNELS)
+        make_tiny(
+            bench.work / "family", 0, asked.size, channels=CHANNELS, vae=VAES["f8c16"]
+        )  # theirs has 8 px a latent
         bench.ours("fp32", Seen(), steps=1)  # fills the caches
         runs: dict[str, Callable[[Seen], None]] = {
             "script": bench.theirs,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from authface.errors import UsageError
 from authface.models import pick_device
 from authface.restore.settings import Offload, RestoreSettings
+from authface.sdxl import spatial_factor
 
 if TYPE_CHECKING:
     import torch
@@ -106,8 +107,6 @@ def tile(vae: Any, side: int) -> None:
 
     Raises UsageError for one that cannot.
     """
-    from authface.sdxl import spatial_factor
-
     if type(vae).__name__ == "AutoencoderTiny" and vae.config.latent_channels != 4:
         raise UsageError(
             f"restore.tiling={side}: diffusers tiles an AutoencoderTiny of 4 latent channels, this one has "

@@ -14,6 +14,7 @@ from authface.restore.colour import ColourFix
 from authface.restore.placement import Placement, placement_of
 from authface.restore.presets import FILE
 from authface.restore.settings import RestoreSettings
+from authface.sdxl import spatial_factor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -164,7 +165,6 @@ class Loaded:
         from authface.restore.presets import preset_of
         from authface.restore.sampler import DiffusionRestorer
         from authface.restore.sampling import chosen, sampling_of
-        from authface.sdxl import spatial_factor
 
         preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come

@@ -17,6 +17,7 @@ from authface.restore.colour import ColourFix, wavelet_fix
 from authface.restore.features import Features, Step, decode, encode
 from authface.restore.restorer import Side
 from authface.restore.sampling import Sampling, begin, make_scheduler
+from authface.sdxl import spatial_factor
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,8 +67,6 @@ class DiffusionRestorer:
         self, parts: Parts, text: TextEmbedding, sampling: Sampling, size: int, fidelity: float, placement: Placement
     ) -> None:
         import torch
-
-        from authface.sdxl import spatial_factor
 
         if placement.compile and sampling.reuse > 1:
             raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")

@@ -256,7 +256,7 @@ def train_controlnet(
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
     parts.vae.to(where if pixels else "cpu")  # pictures fetch it back
-    parts.controlnet = begin(parts.unet, settings, seed, trained, sdxl.condition_widths(factor))
+    parts.controlnet = begin(parts.unet, settings, seed, factor, trained)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -267,21 +267,14 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def begin(
-    unet: Any, settings: ControlNetSettings, seed: int, trained: Any = None, widths: Sequence[int] = ()
-) -> Any:  # fmt: skip
+def begin(unet: Any, settings: ControlNetSettings, seed: int, factor: int, trained: Any = None) -> Any:
     """What is trained: a ControlNet that was `trained` before, or a copy of the prior's down path.
 
-    With its zero convolutions the copy does not change the prior yet. `widths` are of the copy's layers over the
-    condition (`sdxl.condition_widths` of the VAE's factor). Checkpointing covers the frozen prior too: gradients cross
-    its up path.
+    With its zero convolutions the copy does not change the prior yet; `factor` is the VAE's. Checkpointing covers the
+    frozen prior too: gradients cross its up path.
     """
-    from diffusers import ControlNetModel
-
     with seeded(seed):  # the layers that see the condition begin at random
-        controlnet = (
-            trained or ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=tuple(widths)).float()
-        )
+        controlnet: Any = trained or sdxl.new_controlnet(unet, factor).float()
     controlnet.requires_grad_(True)
     if settings.gradient_checkpointing:
         for crossed in (controlnet, unet):

@@ -72,12 +72,11 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
     begun = size_of(*_there(parts))
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
-    widths = sdxl.condition_widths(sdxl.spatial_factor(parts.vae))
+    factor = sdxl.spatial_factor(parts.vae)
     with META:
-        parts.controlnet = begin(parts.unet, settings, 0, widths=widths)
+        parts.controlnet = begin(parts.unet, settings, 0, factor)
     critic = None
     if settings.facial.weight != "off":
-        factor = sdxl.spatial_factor(parts.vae)
         critic = Critic(int(parts.vae.config["latent_channels"]), factor, settings.facial, META, 0)
     if half:
         parts.unet.to(torch.bfloat16)

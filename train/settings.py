@@ -81,11 +81,11 @@ class AutoencoderSettings(TrainSettings):
     prediction: Literal["epsilon", "v_prediction"] = "epsilon"
     """What the U-Net of a `new` family is to predict: the noise, as SDXL's does, or the velocity (Salimans and Ho
     2022), which says more where there is little noise and suits few steps."""
-    vae: Literal["f8c16", "f4c4"] = "f8c16"
-    """The VAE of a `new` family: one latent of 16 numbers for 8 x 8 pixels, or of 4 for 4 x 4."""
+    vae: Literal["f4c4", "f8c16"] = "f4c4"
+    """The VAE of a `new` family: one latent of 4 numbers for 4 x 4 pixels, or of 16 for 8 x 8."""
     out: Path = Path("models/autoencoder")
     patch: int = Field(default=0, ge=0)
-    """Side of the random patches trained on, pixels, a multiple of the VAE's factor (8 or 4); 0 takes whole images.
+    """Side of the random patches trained on, pixels, a multiple of the VAE's factor (4 or 8); 0 takes whole images.
     The VAE's norms see other statistics in a patch than in a face: what it learns from patches is off in its tones."""
     batch: int = Field(default=8, ge=1)
     lr: float = Field(default=2e-3, gt=0)

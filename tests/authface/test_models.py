@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from authface import models, sdxl
 from authface.errors import AuthfaceError, UsageError
 from authface.layout import BASE, digest, part_files, write_family
-from authface.tiny import VAES, clip_tokenizer
+from authface.tiny import VAE, VAES, clip_tokenizer
 
 PROMPTS = [
     "",
@@ -100,10 +100,10 @@ def test_a_stock_pipeline_loads_and_runs_the_tiny_family(tiny: Path) -> None:
 
 
 def test_no_pickle_and_the_size_it_is_meant_to_have(tiny: Path, parts: models.Parts) -> None:
-    """Only safetensors; a U-Net of about 9 M parameters."""
+    """Only safetensors; a U-Net of about 4 M parameters."""
     names = {path.suffix for path in tiny.rglob("*") if path.is_file()}
     assert names == {".json", ".safetensors"}
-    assert 8e6 < sum(p.numel() for p in parts.unet.parameters()) < 10e6
+    assert 3.5e6 < sum(p.numel() for p in parts.unet.parameters()) < 5e6
     assert parts.vae.dtype == torch.float32
 
 
@@ -135,15 +135,15 @@ def test_stock_pipelines_draw_with_every_vae(name: str, tmp_path: Path) -> None:
         models.make_tiny(tmp_path, seed=0, image_size=64 + 2 * shape.factor, vae=shape)
 
 
-def test_a_condition_is_halved_as_often_as_images_are() -> None:
-    """SDXL's widths at a factor of 8, fewer or more of them at others."""
+def test_a_condition_is_halved_as_often_as_images_are(parts: models.Parts) -> None:
+    """A ControlNet has SDXL's widths at a factor of 8, fewer or more of them at others."""
     from diffusers import ControlNetModel
 
-    assert (
-        list(sdxl.condition_widths(8))
-        == ControlNetModel.load_config(models.BUILTIN / "controlnet")["conditioning_embedding_out_channels"]
-    )
-    assert sdxl.condition_widths(4) == (16, 32, 96) and sdxl.condition_widths(32) == (16, 32, 96, 256, 256, 256)
+    def widths(factor: int) -> list[int]:
+        return list(sdxl.new_controlnet(parts.unet, factor).config.conditioning_embedding_out_channels)
+
+    assert widths(8) == list(ControlNetModel.from_unet(parts.unet).config.conditioning_embedding_out_channels)
+    assert widths(4) == [16, 32, 96] and widths(16) == [16, 32, 96, 256, 256]
 
 
 def test_prompts_and_time_ids_are_the_stock_pipelines(tiny: Path, parts: models.Parts) -> None:
@@ -169,7 +169,7 @@ def test_latents_are_scaled_as_stock_pipelines_do(parts: models.Parts) -> None:
         raw = vae.encode(image).latent_dist.mode()
         vae.register_to_config(scaling_factor=0.13025)
         assert torch.allclose(sdxl.encode(vae, image), raw * 0.13025)
-        vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0] * 4, latents_std=[1.0, 2.0, 1.0, 2.0] * 4)
+        vae.register_to_config(latents_mean=[1.0, 2.0, 3.0, 4.0], latents_std=[1.0, 2.0, 1.0, 2.0])
         scaled = sdxl.encode(vae, image)
         assert torch.allclose(scaled[:, 1], (raw[:, 1] - 2) * 0.13025 / 2)
         assert torch.allclose(sdxl.decode(vae, scaled), vae.decode(raw).sample, atol=1e-4)
@@ -229,8 +229,8 @@ def test_pickles_and_broken_files_are_refused(copy: Path) -> None:
     ("change", "said"),
     [
         ({"conditioning_channels": 4}, "3 .RGB."),
-        ({"in_channels": 4}, "latent channels"),
-        ({"conditioning_embedding_out_channels": (16, 32, 96)}, "pixels a latent, of controlnet 4, of vae 8"),
+        ({"in_channels": 8}, "latent channels"),
+        ({"conditioning_embedding_out_channels": (16, 32, 96, 256)}, "pixels a latent, of controlnet 8, of vae 4"),
     ],
 )
 def test_a_controlnet_that_does_not_fit_is_refused(
@@ -239,7 +239,7 @@ def test_a_controlnet_that_does_not_fit_is_refused(
     """A condition of 4 channels (made of latents, not pixels), or latents of another width or another size."""
     from diffusers import ControlNetModel
 
-    config = dict(ControlNetModel.from_unet(parts.unet).config)
+    config = dict(sdxl.new_controlnet(parts.unet, VAE.factor).config)
     ControlNetModel.from_config(config | change).save_pretrained(str(copy / "controlnet"))
     with pytest.raises(AuthfaceError, match=said):
         models.load(models.resolve(str(copy)), ["vae", "unet", "controlnet"], "cpu", torch.float32)
@@ -260,10 +260,10 @@ def test_a_written_family_is_whole_and_copies_what_did_not_change(
     tiny: Path, parts: models.Parts, tmp_path: Path
 ) -> None:
     """Byte for byte, model_index names the ControlNet, and stock diffusers loads all of it."""
-    from diffusers import ControlNetModel, DiffusionPipeline, StableDiffusionXLPipeline
+    from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
 
     out = tmp_path / "out"
-    write_family(out, tiny, {"controlnet": ControlNetModel.from_unet(parts.unet)})
+    write_family(out, tiny, {"controlnet": sdxl.new_controlnet(parts.unet, VAE.factor)})
     for part in BASE:
         assert [p.read_bytes() for p in part_files(out, part)] == [p.read_bytes() for p in part_files(tiny, part)]
     assert not list(out.glob(".tmp-*"))

@@ -14,6 +14,8 @@ from authface import models, pack
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.layout import write_family
+from authface.sdxl import new_controlnet
+from authface.tiny import VAE
 from authface.weights import headers, read_manifest
 
 Change = Callable[[Path], None]
@@ -23,12 +25,10 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family with a ControlNet and all that a training leaves."""
-    from diffusers import ControlNetModel
-
     root = tmp_path_factory.mktemp("family")
     models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
     unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    write_family(root / "out", root / "base", {"controlnet": ControlNetModel.from_unet(unet)})
+    write_family(root / "out", root / "base", {"controlnet": new_controlnet(unet, VAE.factor)})
     (root / "out" / "README.md").write_text("# a card\n")
     (root / "out" / "training-curve.png").write_bytes(b"\x89PNG curve")
     (root / "out" / "notes.txt").write_text("stays at home")

@@ -16,6 +16,8 @@ from authface import hub_cache, inventory, models, pack
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.layout import write_family
+from authface.sdxl import new_controlnet
+from authface.tiny import VAE
 from authface.verify import Verified, told, verify
 
 Run = Callable[..., Any]
@@ -27,12 +29,10 @@ REPOSITORY = "anna/faces"
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A packed family with a ControlNet."""
-    from diffusers import ControlNetModel
-
     root = tmp_path_factory.mktemp("family")
     models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
     unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    write_family(root / "out", root / "base", {"controlnet": ControlNetModel.from_unet(unet)})
+    write_family(root / "out", root / "base", {"controlnet": new_controlnet(unet, VAE.factor)})
     (root / "out" / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
     pack.pack(root / "out", root / "packed", "float16", lambda done, note: None)
     return root / "packed"
@@ -147,7 +147,7 @@ def _other_text(folder: Path) -> None:
 
 def _latents(folder: Path) -> None:
     config = folder / "vae" / "config.json"
-    config.write_text(config.read_text().replace('"latent_channels": 16', '"latent_channels": 4'))
+    config.write_text(config.read_text().replace('"latent_channels": 4', '"latent_channels": 8'))
 
 
 @pytest.mark.parametrize(

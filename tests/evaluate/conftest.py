@@ -138,13 +138,15 @@ def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family at 64 px, with a ControlNet as stage II begins with."""
-    from diffusers import ControlNetModel, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     from authface.models import make_tiny
+    from authface.sdxl import new_controlnet
+    from authface.tiny import VAE
 
     folder = tmp_path_factory.mktemp("family")
     make_tiny(folder, seed=1, image_size=64, channels=(16, 32, 48))
-    ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(folder / "unet")).save_pretrained(
+    new_controlnet(UNet2DConditionModel.from_pretrained(folder / "unet"), VAE.factor).save_pretrained(
         folder / "controlnet"
     )
     return folder

@@ -39,13 +39,15 @@ def lines() -> Callable[[Path], list[dict[str, object]]]:
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the tiny family at 64 px. Fresh ControlNets end in zeros, so that the input would not matter."""
     import torch
-    from diffusers import ControlNetModel, UNet2DConditionModel
+    from diffusers import UNet2DConditionModel
 
     from authface.models import make_tiny
+    from authface.sdxl import new_controlnet
+    from authface.tiny import VAE
 
     folder = tmp_path_factory.mktemp("family")
     make_tiny(folder, seed=1, image_size=64)
-    controlnet = ControlNetModel.from_unet(UNet2DConditionModel.from_pretrained(folder / "unet"))
+    controlnet = new_controlnet(UNet2DConditionModel.from_pretrained(folder / "unet"), VAE.factor)
     generator = torch.Generator().manual_seed(2)
     # Without its biases, which outweigh what an untrained embedding says of the picture.
     for layer in controlnet.controlnet_cond_embedding.modules():

@@ -324,7 +324,7 @@ def test_values_that_overflow_are_an_error_and_no_picture(
 def test_size_is_the_model_s_or_the_one_asked_for(make: Callable[..., restorer.Restorer]) -> None:
     assert make().size == 64
     assert make(size=96).size == 96
-    with pytest.raises(UsageError, match="multiples of 32"):
+    with pytest.raises(UsageError, match="multiples of 16"):
         make(size=72)
 
 

@@ -13,6 +13,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
+from authface import sdxl
 from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.options import SECTIONS
@@ -91,7 +92,7 @@ def unet_pass(device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch
     def loss() -> torch.Tensor:
         with device:
             noisy, added = (
-                torch.zeros(2, VAE.latents, 8, 8),
+                torch.zeros(2, VAE.latents, 16, 16),
                 {"text_embeds": torch.zeros(2, 64), "time_ids": torch.zeros(2, 6)},
             )
             timesteps, states = torch.zeros(2, dtype=torch.long), torch.zeros(2, 77, 128)
@@ -209,7 +210,7 @@ def test_stage_two_counts_prior_discriminators_and_their_balance(estimator: Esti
     noise, facial = (estimator.count(controlnet(facial={"weight": w})) for w in ("off", "time"))
     unet = estimator.architecture.parts().unet
     with META:
-        own = weights(ControlNetModel.from_unet(unet))
+        own = weights(sdxl.new_controlnet(unet, VAE.factor))
         judges = 2 * weights(ComponentDiscriminator(VAE.latents))
     assert noise.trained == facial.trained == own and noise.frozen == weights(unet)
     assert facial.memory.parts["step"]["discriminators, their moments"] == 12 * judges
@@ -255,8 +256,8 @@ def test_a_folder_that_a_recipe_will_make_has_the_architecture_it_begins_from(tm
     found = find(prior_out, 512, {prior_out: "sdxl"})
     assert found.unet == SDXL_UNET and "not there yet" in found.said
     assert find(prior_out, SIZE, {prior_out: first_out, first_out: "new"}).unet == unet_config(SIZE)
-    other = find("new", SIZE, {}, VAES["f4c4"])
-    assert other.unet["in_channels"] == other.vae["latent_channels"] == 4 and len(other.vae["block_out_channels"]) == 3
+    other = find("new", SIZE, {}, VAES["f8c16"])
+    assert other.unet["in_channels"] == other.vae["latent_channels"] == 16 and len(other.vae["block_out_channels"]) == 4
     assert find("tiny", SIZE, {}).vae["latent_channels"] == 8, "the built-in one says itself what it is"
     with pytest.raises(UsageError):
         find(prior_out, SIZE, {prior_out: prior_out})

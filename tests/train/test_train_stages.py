@@ -289,8 +289,8 @@ def test_every_vae_goes_through_all_stages(name: str, dataset: Path, tmp_path: P
 
 def test_a_patch_that_the_vae_cannot_halve_is_refused(dataset: Path, tmp_path: Path) -> None:
     """In one line with the step, before anything is read."""
-    settings = AutoencoderSettings(**quick(Path("new"), dataset, tmp_path, patch=36))
-    with pytest.raises(UsageError, match="patch=36: this VAE takes multiples of 8 px"):
+    settings = AutoencoderSettings(**quick(Path("new"), dataset, tmp_path, patch=34))
+    with pytest.raises(UsageError, match="patch=34: this VAE takes multiples of 4 px"):
         train_autoencoder(settings, Quiet(), "cpu")
 
 
@@ -304,7 +304,7 @@ def test_tones_count_by_their_weight(tiny: Path, dataset: Path, tmp_path: Path) 
         settings = AutoencoderSettings(**quick(tiny, dataset, tmp_path, tones=tones, moments=0))
         trained = RoundTrip(parts.vae)
         objective = AutoencoderObjective(Faces(dataset, SIZE), tiny, trained, settings, CPU, 0)
-        made = (clean + error, torch.zeros(1, VAE.latents, 8, 8))
+        made = (clean + error, torch.zeros(1, VAE.latents, SIZE // VAE.factor, SIZE // VAE.factor))
         return float(objective.loss(lambda *_: made, ImageBatch(("",), clean), Noise(0, range(1)), 0).total)  # type: ignore[arg-type]
 
     flat, fine = torch.full_like(clean, 0.1), 0.1 * checks.expand_as(clean)
@@ -315,14 +315,12 @@ def test_tones_count_by_their_weight(tiny: Path, dataset: Path, tmp_path: Path) 
 @pytest.fixture(scope="module")
 def stage_two(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> ControlNetObjective:
     """Stage II's objective before its first step."""
-    from diffusers import ControlNetModel
-
     settings = ControlNetSettings(**quick(tiny, dataset, tmp_path_factory.mktemp("stage-two")))
     source, faces = resolve(str(tiny)), Faces(dataset, SIZE)
     store = Store(settings.out / "cache")
     parts = load(source, ["vae", "unet", "scheduler"], CPU, torch.float32)
     parts.unet.requires_grad_(False)
-    parts.controlnet = ControlNetModel.from_unet(parts.unet)
+    parts.controlnet = sdxl.new_controlnet(parts.unet, VAE.factor)
     null = cache_texts([], source, CPU, store, Quiet()).read([""])
     latents = cache_latents(faces, source, parts.vae, store, 3, Quiet())
     return ControlNetObjective(faces, parts, latents, null, PRESETS["gfpgan"], settings, seed=0)
@@ -424,7 +422,13 @@ def test_checkpointing_covers_the_prior_that_gradients_cross(stage_two: ControlN
     plain, whole, gradients = once()
     parts.controlnet.enable_gradient_checkpointing()
     alone, *_ = once()
-    begin(parts.unet, stage_two.settings.model_copy(update={"gradient_checkpointing": True}), 0, parts.controlnet)
+    begin(
+        parts.unet,
+        stage_two.settings.model_copy(update={"gradient_checkpointing": True}),
+        0,
+        VAE.factor,
+        parts.controlnet,
+    )
     both, again, same_gradients = once()
     for net in (parts.controlnet, parts.unet):
         net.disable_gradient_checkpointing()
@@ -566,7 +570,7 @@ def test_the_facial_loss_waits_for_its_start(stage_two: ControlNetObjective) -> 
     """Before `start` the ControlNet is led by the noise alone, while the discriminators learn."""
     settings = stage_two.settings.model_copy(update={"facial": FacialSettings(start=5, cut=0)})
     channels = int(stage_two.parts.vae.config.latent_channels)
-    critic = Critic(channels, 8, settings.facial, CPU, seed=0)
+    critic = Critic(channels, VAE.factor, settings.facial, CPU, seed=0)
     late = ControlNetObjective(
         stage_two.faces, stage_two.parts, stage_two.latents, stage_two.null, PRESETS["gfpgan"], settings, 0, critic
     )
