@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
+from authface.layout import BASE
 from authface.restore import restorer, sampler, sampling
 from authface.restore.colour import wavelet_fix
 from authface.restore.settings import RestoreSettings
@@ -124,8 +125,9 @@ def test_the_official_preset_is_one_stream_of_noise(
     from authface.restore.presets import PRESETS
 
     official = PRESETS["official"]
-    parts = load(resolve(str(released)), restorer.PARTS, "cpu", torch.float32)
-    modules = {name: getattr(parts, name) for name in restorer.PARTS}
+    names = [*BASE, "controlnet"]
+    parts = load(resolve(str(released)), names, "cpu", torch.float32)
+    modules = {name: getattr(parts, name) for name in names}
     pipeline = StableDiffusionXLControlNetPipeline(
         **modules, force_zeros_for_empty_prompt=False, add_watermarker=False
     )  # fmt: skip
