@@ -121,7 +121,7 @@ def test_it_learns_and_the_family_has_it(led: Path, dataset: Path, tmp_path: Pat
     for part in (*BASE, "controlnet"):
         assert [p.read_bytes() for p in part_files(out, part)] == [p.read_bytes() for p in part_files(led, part)]
     assert read(out / "training" / "validation" / "step-00000060.png").rgb.shape == (2 * SIZE, 3 * SIZE, 3)
-    lines = (out / "training" / "metrics.jsonl").read_text("utf-8")
+    lines = (out / "training" / "validation.jsonl").read_text("utf-8")
     assert "gain_mild" in lines and "gain_medium" in lines and "gain_scan" not in lines  # two faces: two damages
     pipeline = DiffusionPipeline.from_pretrained(str(out))
     assert type(pipeline).__name__ == "StableDiffusionXLControlNetPipeline" and pipeline.controlnet is not None
