@@ -40,7 +40,7 @@ class Side:
 
     def of(self, photo: float) -> int:
         """The side of the crop for a face whose crop covers `photo` pixels a side of its photo."""
-        return max(self.least, round(photo)) if self.own else self.least
+        return max(self.least, int(photo)) if self.own else self.least
 
 
 class Restorer(Protocol):

@@ -135,7 +135,7 @@ class ControlNetObjective:
             return degraded
         with torch.no_grad():
             cleaned: torch.Tensor = Cleaner(self.parts.cleaner)(degraded * 2 - 1)
-            return cleaned.clamp(-1, 1).add(1).div(2)
+        return cleaned.clamp(-1, 1).add(1).div(2)
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
         """Latents of faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
