@@ -169,8 +169,8 @@ def write_family(
     """Make `out` a whole family: `changed` modules are saved as safetensors, the other parts copied from `base`.
 
     `kept` are those of `FURTHER` that stay right whatever changed, and are copied where `base` has them: a cleaner
-    works in pixels, a ControlNet belongs to its prior. `presets` is the family that the ControlNet is of, or was trained
-    on from: its own presets come along where `out` has none.
+    works in pixels, a ControlNet belongs to its prior. `presets` is the family that the ControlNet is of, or began
+    from: its own presets come along where `out` has none.
 
     Copied, not saved again: transformers 5 names the text encoders' weights otherwise than older readers expect.
     Each part appears whole; model_index.json comes last. Raises AuthfaceError where the disk refuses.

@@ -216,7 +216,7 @@ class ControlNetObjective:
         return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
 
     def write(self, out: Path) -> None:
-        """Save the ControlNet; the rest of the family is the prior's, its presets those of the ControlNet begun from."""
+        """Save the ControlNet; the rest of the family is the prior's, its presets those of `begin_from`."""
         begun = fetch(resolve(name), ["controlnet"]) if (name := self.settings.begin_from) else None
         write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet}, presets=begun)
 
