@@ -115,7 +115,7 @@ class CleanerObjective:
 
     def write(self, out: Path) -> None:
         """Save the cleaner; the rest of the family is the base's."""
-        write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER)
+        write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER, presets=self.base)
 
     def _patch(self, draw: Draw) -> Patch:
         import cv2

@@ -216,8 +216,9 @@ class ControlNetObjective:
         return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
 
     def write(self, out: Path) -> None:
-        """Save the ControlNet; the rest of the family is the prior's."""
-        write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet})
+        """Save the ControlNet; the rest of the family is the prior's, its presets those of `begin_from`."""
+        begun = fetch(resolve(name), ["controlnet"]) if (name := self.settings.begin_from) else None
+        write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet}, presets=begun)
 
     def _degraded(self, draw: Draw) -> NDArray[np.uint8]:
         rgb = self.faces.rgb(draw.index, draw.flip)

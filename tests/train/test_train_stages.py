@@ -22,6 +22,7 @@ from authface.console import Console, Tick
 from authface.degrade import PRESETS, mixture
 from authface.errors import AuthfaceError, UsageError
 from authface.images import read
+from authface.layout import OWN_PRESETS
 from authface.models import load, make_tiny, resolve
 from authface.options import SECTIONS
 from authface.recipe import load as load_recipe
@@ -189,8 +190,10 @@ def test_prior_then_controlnet(tiny: Path, dataset: Path, tmp_path: Path) -> Non
     assert np.array_equal(rows[:SIZE, 2 * SIZE :], Faces(dataset, SIZE).rgb(0))
     pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(str(out))
     assert pipeline.controlnet.config.conditioning_channels == 3
+    (out / OWN_PRESETS).write_text("[quality]\nsteps = 3\n")
     further = ControlNetSettings(**quick(prior, dataset, tmp_path / "further", steps=1, ema=0, begin_from=str(out)))
     train_controlnet(further, Quiet(), "cpu")
+    assert (tmp_path / "further" / OWN_PRESETS).read_bytes() == (out / OWN_PRESETS).read_bytes()
     moved = weights(tmp_path / "further", "controlnet")
     assert not same(moved, trained)  # by one step of at most the learning rate and its decay
     assert max(float((moved[name] - trained[name]).abs().max()) for name in trained) < 1.1 * further.lr
