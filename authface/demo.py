@@ -227,7 +227,7 @@ def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDAr
 def _restored(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> report.Section:
     text = (
         f"The photo is degraded (preset {DEGRADATION}: blur, downsampling, noise, JPEG), its face found, aligned, "
-        "restored by the family trained above, and pasted back; nothing outside of the face's mask changes. The training "
-        "saw this photo: how good the model is on people it never saw, authface/builtin/README.md tells."
+        "restored by the family trained above, and pasted back; nothing outside of the face's mask changes. The "
+        "training saw this photo: how good the model is on people it never saw, authface/builtin/README.md tells."
     )
     return report.Section("Restore", text, pairs=[report.Comparison("degraded | restored", before, after)])
