@@ -30,6 +30,8 @@ FINE = 4.0
 coarser the cleaner knows better."""
 WHOLE, TILE, OVERLAP = 1024, 768, 64
 """Faces up to `WHOLE` pixels a side are cleaned in one go, larger ones in tiles of `TILE` that share `OVERLAP`."""
+GRID = 64
+"""Tiles begin at its multiples, where what the network halves falls on the same pixels as of the whole face."""
 
 
 def make_cleaner(seed: int, channels: Sequence[int] = CHANNELS) -> Any:
@@ -106,13 +108,13 @@ def _tiled(cleaner: Cleaner, images: torch.Tensor) -> torch.Tensor:
 
 
 def _starts(length: int) -> Iterator[int]:
-    """Where tiles begin, so that they cover `length` and share at least `OVERLAP`."""
+    """Where tiles begin, so that they cover `length` and share at least `OVERLAP`; the last may be shorter."""
     if length <= TILE:
         yield 0
         return
     count = -(-(length - OVERLAP) // (TILE - OVERLAP))
     for i in range(count):
-        yield round(i * (length - TILE) / (count - 1))
+        yield -(-i * (length - TILE) // ((count - 1) * GRID)) * GRID
 
 
 def _fade(length: int, device: torch.device) -> torch.Tensor:

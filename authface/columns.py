@@ -5,8 +5,8 @@ from __future__ import annotations
 import operator
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
 
@@ -39,6 +39,24 @@ def _arrow_type(hint: Any) -> pa.DataType:
     if is_dataclass(hint) and isinstance(hint, type):
         return pa.struct(list(arrow_schema(hint)))
     raise TypeError(f"no column type for {hint}")
+
+
+def with_defaults(rows: pa.Table, row_type: type[Any], names: Sequence[str]) -> pa.Table:
+    """The table with those of `names` that it lacks, though `row_type` has them, at their defaults: null for measures.
+
+    A table of an earlier version lacks what a later one added, so that its columns read as its rows do. What has no
+    default, or no such field, stays away.
+    """
+    import pyarrow as pa
+
+    if not (lacking := set(names) - set(rows.column_names)):
+        return rows
+    schema = arrow_schema(row_type)
+    for one in fields(row_type):
+        if one.name in lacking and one.default is not MISSING:
+            column = schema.field(one.name)
+            rows = rows.append_column(column, pa.array([one.default] * rows.num_rows, column.type))
+    return rows
 
 
 def plain(row: Any) -> dict[str, Any]:

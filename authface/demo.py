@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from authface import images, report
 from authface.errors import one_line
@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SUBJECT = "grace_hopper"
-"""The sample that is degraded and restored; the paper's models never saw what its photo became."""
 DEGRADATION = "medium"
+"""Of the photo that is restored."""
+STAGES = {
+    "autoencoder": ("autoencoder", "as it was | rebuilt from its latents"),
+    "prior": ("face prior", "drawn from noise by the tags of each crop"),
+    "cleaner": ("cleaner", "damaged | cleaned | as it was"),
+    "controlnet": ("ControlNet", "damaged | restored | as it was"),
+}
+"""The folders of the trainings: the stage's name, and what its validation picture shows."""
 
 
 @dataclass
@@ -58,10 +64,10 @@ def demo(out: Path, run: Run) -> Path:
         dataset = _annotate(photoset, run)
     story.sections.append(_annotated(photoset, dataset))
     with story.timed("train"):
-        model = _train(dataset, out / "models", run)
-    story.sections.append(_trained(out / "models"))
+        trained = _train(dataset, out / "models", run)
+    story.sections.append(_trained(trained))
     with story.timed("restore"):
-        before, after = _restore(photoset, model, out, run)
+        before, after = _restore(photoset, trained[-1], out, run)
     story.sections.append(_restored(before, after))
     page = out / "report.html"
     times = [(name, f"{seconds:.0f} s") for name, seconds in story.seconds.items()]
@@ -145,49 +151,69 @@ def _annotated(photoset: PhotoSet, dataset: Path) -> report.Section:
     return report.Section("Annotate", text, table=report.Table(("photo", "group", "tag", "confidence"), groups))
 
 
-def _train(dataset: Path, models: Path, run: Run) -> Path:
-    """autoencoder, stage I, stage II; returns the folder of the family that restores."""
+def _train(dataset: Path, models: Path, run: Run) -> list[Path]:
+    """A few steps of each stage, from what the one before left; the families' folders, the last of which restores."""
     from authface.train.autoencoder import train_autoencoder
+    from authface.train.cleaner import train_cleaner
     from authface.train.controlnet import train_controlnet
     from authface.train.prior import train_prior
-    from authface.train.settings import AutoencoderSettings, ControlNetSettings, PriorSettings
+    from authface.train.settings import AutoencoderSettings, CleanerSettings, ControlNetSettings, PriorSettings
 
-    places = {"dataset": dataset}
-    first = run.settings("train.autoencoder", AutoencoderSettings, out=models / "autoencoder", **places)
-    train_autoencoder(first, run.console, run.device, run.seed)
-    second = run.settings("train.prior", PriorSettings, model=str(first.out), out=models / "prior", **places)
-    train_prior(second, run.console, run.device, run.seed)
-    third = run.settings(
-        "train.controlnet", ControlNetSettings, model=str(second.out), out=models / "authface", **places
-    )
-    train_controlnet(third, run.console, run.device, run.seed)
-    return third.out
+    def places(name: str, begun: str = "") -> dict[str, Any]:
+        came = {"model": str(trained[-1])} if trained else {}
+        return {"dataset": dataset, "out": models / name, **came, **({"begin_from": begun} if begun else {})}
+
+    trained: list[Path] = []
+    first = run.settings("train.autoencoder", AutoencoderSettings, **places("autoencoder"))
+    trained.append(train_autoencoder(first, run.console, run.device, run.seed).out)
+    further = _further_parts(first.model)
+    second = run.settings("train.prior", PriorSettings, **places("prior"))
+    trained.append(train_prior(second, run.console, run.device, run.seed).out)
+    if "cleaner" in further:  # a new one would learn nothing in a few steps
+        third = run.settings("train.cleaner", CleanerSettings, **places("cleaner", first.model))
+        trained.append(train_cleaner(third, run.console, run.device, run.seed).out)
+    begun = first.model if "controlnet" in further else ""
+    last = run.settings("train.controlnet", ControlNetSettings, **places("controlnet", begun))
+    trained.append(train_controlnet(last, run.console, run.device, run.seed).out)
+    return trained
 
 
-def _trained(models: Path) -> report.Section:
-    text = (
-        "A tiny family of SDXL's own classes learns from the crops above: an autoencoder, then the face prior "
-        "(stage I), then the ControlNet (stage II, with the facial loss) on faces degraded as they are drawn. A few "
-        "dozen steps on two portraits show that every part works; they do not make a model that restores."
-    )
+def _further_parts(model: str) -> list[str]:
+    """Which parts the family `model` has beyond those that every family has."""
+    from authface.layout import FURTHER, part_files
+    from authface.models import fetch, resolve
+
+    folder = None if model == "new" else fetch(resolve(model), FURTHER)
+    return [part for part in FURTHER if folder is not None and part_files(folder, part)]
+
+
+def _trained(families: list[Path]) -> report.Section:
     cells, rows = [], []
-    for stage in ("autoencoder", "prior", "authface"):
-        training = models / stage / "training"
+    for training in (family / "training" for family in families):
+        name, shown = STAGES[training.parent.name]
         losses = [json.loads(line)["loss"] for line in (training / "metrics.jsonl").read_text().splitlines()]
-        rows.append([stage, f"{len(losses):,}", report.quantity(losses[0]), report.quantity(losses[-1])])
+        settings = json.loads((training / "run.json").read_text())["settings"]
+        rows.append([name, f"{len(losses):,}", f"{settings['lr']:g}", report.quantity(sum(losses) / len(losses))])
         for picture in sorted((training / "validation").glob("*.png"))[-1:]:
-            cells.append(report.Cell(images.preview(picture, 512), stage, f"after {len(losses)} steps"))
-    return report.Section("Train", text, cells, report.Table(("stage", "steps", "first loss", "last loss"), rows))
+            cells.append(report.Cell(images.preview(picture, 1024), name, shown))
+    text = (
+        "Each stage goes on from the model that comes along, for a few steps on the crops above: the decoder of its "
+        "autoencoder, its face prior (stage I), its cleaner where it has one, and its ControlNet (stage II, with the "
+        "facial loss). They show that every stage works; the learning rate is so low that what the model knows stays, "
+        "and so few portraits teach it nothing new. The pictures are each stage's own, drawn after its last step."
+    )
+    return report.Section("Train", text, cells, report.Table(("stage", "steps", "learning rate", "mean loss"), rows))
 
 
 def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Degrade the subject's photo, restore it with `restore`'s own code, and read both back."""
+    """Degrade the photo of the last crop, restore it with `restore`'s own code, and read both back."""
     from authface.degrade import degrade, preset
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
 
-    photo = next(row for row in photoset.photos if SUBJECT in row.source_id)
+    subject = [crop.photo_id for crop in photoset.crops if crop.file][-1]
+    photo = next(row for row in photoset.photos if row.id == subject)
     clean = images.read(photoset.root / photo.file).rgb
     side = min(clean.shape[:2])
     degraded, restored = out / "degraded.png", out / "restored.png"
@@ -201,7 +227,7 @@ def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDAr
 def _restored(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> report.Section:
     text = (
         f"The photo is degraded (preset {DEGRADATION}: blur, downsampling, noise, JPEG), its face found, aligned, "
-        "restored by the family trained above, and pasted back; nothing outside of the face's mask changes. After "
-        "so few steps the face itself is little more than noise: authface restore --model FOLDER takes a trained one."
+        "restored by the family trained above, and pasted back; nothing outside of the face's mask changes. The "
+        "training saw this photo: how good the model is on people it never saw, authface/builtin/README.md tells."
     )
     return report.Section("Restore", text, pairs=[report.Comparison("degraded | restored", before, after)])

@@ -134,9 +134,8 @@ def _repeated(photoset: PhotoSet, photo_id: str, own: set[str]) -> list[str]:
     found: set[str] = set()
     for part in photoset.faces.parts():
         rows = photoset.faces.arrow(part, ["id", "duplicate_of"])
-        if "duplicate_of" in rows.column_names:
-            mask = pc.starts_with(rows.column("duplicate_of"), photo_id)
-            found.update(rows.filter(mask).column("id").to_pylist())
+        mask = pc.starts_with(rows.column("duplicate_of"), photo_id)
+        found.update(rows.filter(mask).column("id").to_pylist())
     return sorted(found - own)
 
 

@@ -32,7 +32,9 @@ PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 INDEX = "model_index.json"
 MANIFEST = "weights.json"
 """What `models pack` writes beside a family: sha256 and size of every file."""
-BESIDE = (INDEX, "README.md", "training-curve.png", "presets.toml")
+OWN_PRESETS = "presets.toml"
+"""A family's own presets of restoring: what its ControlNet, over its prior, was measured to need."""
+BESIDE = (INDEX, "README.md", "training-curve.png", OWN_PRESETS)
 """Files of a family that lie beside its parts: index, card, the card's picture, its own presets of restoring."""
 LEFT = ("training",)
 """Folders that lie in a trained family and are no part of it: checkpoints, logs, caches."""
@@ -161,11 +163,14 @@ def digest(folder: Path, parts: tuple[str, ...]) -> str:
     return total.hexdigest()
 
 
-def write_family(out: Path, base: Path, changed: Mapping[str, Any], kept: Collection[str] = ("cleaner",)) -> None:
+def write_family(
+    out: Path, base: Path, changed: Mapping[str, Any], kept: Collection[str] = ("cleaner",), presets: Path | None = None
+) -> None:
     """Make `out` a whole family: `changed` modules are saved as safetensors, the other parts copied from `base`.
 
     `kept` are those of `FURTHER` that stay right whatever changed, and are copied where `base` has them: a cleaner
-    works in pixels, a ControlNet belongs to its prior.
+    works in pixels, a ControlNet belongs to its prior. `presets` is the family that the ControlNet is of, or began
+    from: its own presets come along where `out` has none.
 
     Copied, not saved again: transformers 5 names the text encoders' weights otherwise than older readers expect.
     Each part appears whole; model_index.json comes last. Raises AuthfaceError where the disk refuses.
@@ -187,6 +192,8 @@ def write_family(out: Path, base: Path, changed: Mapping[str, Any], kept: Collec
                 temporary.rename(out / part)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
+    if presets is not None and (own := presets / OWN_PRESETS).is_file() and not (out / OWN_PRESETS).exists():
+        write_file(out / OWN_PRESETS, own.read_bytes())
     write_index(out)
 
 

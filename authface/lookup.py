@@ -62,8 +62,6 @@ def photos_of(photoset: PhotoSet, photographer: str) -> list[Found]:
 
     def mask(rows: pa.Table) -> pa.ChunkedArray:
         by_name = pc.equal(pc.utf8_lower(rows.column("photographer")), name)
-        if "photographer_url" not in rows.column_names:
-            return by_name
         url = pc.replace_substring_regex(pc.utf8_lower(rows.column("photographer_url")), r"/*(\?.*)?$", "")
         return pc.or_(by_name, pc.and_(pc.equal(url, page), pc.not_equal(url, "")))
 
@@ -84,7 +82,7 @@ def _named(rows: pa.Table, text: str) -> pa.ChunkedArray:
     name = rows.column("source_id")
     mask = pc.or_(pc.equal(name, text), pc.ends_with(name, "/" + text))
     for column in ("page_url", "file_url"):
-        if column in rows.column_names and text:
+        if text:
             mask = pc.or_(mask, pc.fill_null(pc.equal(rows.column(column), text), False))
     if shape := _ID.fullmatch(text):
         mask = pc.or_(mask, pc.starts_with(rows.column("id"), shape[1]))

@@ -211,10 +211,7 @@ def check(parts: Parts) -> None:
     if parts.controlnet is not None:
         shape = tuple(parts.controlnet.controlnet_cond_embedding.conv_in.weight.shape)
         if shape[1] != 3:
-            raise AuthfaceError(
-                f"{where}/controlnet: its condition has {shape[1]} channels, 3 (RGB) are needed: it was trained on "
-                "another kind of condition"
-            )
+            raise AuthfaceError(f"{where}/controlnet: its condition has {shape[1]} channels, 3 (RGB) are needed")
         if parts.vae is not None:
             layers = len(parts.controlnet.config.conditioning_embedding_out_channels)
             if (made := 2 ** (layers - 1)) != (factor := spatial_factor(parts.vae)):

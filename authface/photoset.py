@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from authface.columns import arrow_schema, plain, row_reader
+from authface.columns import arrow_schema, plain, row_reader, with_defaults
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.images import read_bytes
@@ -139,11 +139,12 @@ class Table(Generic[R]):
         self.put(part, pa.Table.from_pylist(values, schema=arrow_schema(self.row_type)), meta)
 
     def arrow(self, part: int, names: Sequence[str] | None = None) -> pa.Table:
-        """Those columns of one part that it has, or all of them; nothing becomes a Python object."""
+        """All columns of one part as they lie there, or those named, which a part of an earlier version may lack."""
         import pyarrow.parquet as pq
 
         with pq.ParquetFile(self._source(part)) as file:
-            return file.read([name for name in file.schema_arrow.names if names is None or name in names])
+            rows = file.read([name for name in file.schema_arrow.names if names is None or name in names])
+        return rows if names is None else with_defaults(rows, self.row_type, names)
 
     def schema(self, part: int) -> pa.Schema:
         """Names and types of the columns of one part."""

@@ -117,6 +117,8 @@ class Face:
     """Share of single pixels that stand out of all their neighbours, 0..1."""
     smoothing: float | None = None
     """How far the skin lacks its fine texture (beauty filters, denoising), 0..1; higher is smoother."""
+    hatching: float | None = None
+    """How strong and even fine texture is all over the face, levels of 255: engravings, halftones; about 0.1 to 5."""
     blockiness: float | None = None
     """Steps at the borders of JPEG's 8 px blocks over those within; 1 is none."""
     exposure: float | None = None

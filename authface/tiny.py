@@ -60,8 +60,8 @@ def make_tiny(
 
     `image_size` is the side of the images it is meant for, pixels, that all levels of the VAE and of the U-Net can
     halve; `prediction` is what its U-Net is to predict, `epsilon` as SDXL's or `v_prediction`; `channels` are the
-    widths of the U-Net's three levels, multiples of 16, if not those that go with `vae`. Stock ``StableDiffusionXLPipeline.from_pretrained(folder)``
-    loads it.
+    widths of the U-Net's three levels, multiples of 16, if not those that go with `vae`. Stock
+    ``StableDiffusionXLPipeline.from_pretrained(folder)`` loads it.
     """
     grid = vae.factor * 2 ** (len(vae.unet) - 1)
     if image_size < 64 or image_size % grid:

@@ -46,6 +46,7 @@ max_pepper = 1
 max_blockiness = 1e9
 min_resolution = 0
 max_smoothing = 1
+max_hatching = 1e9
 max_piqe = 100
 duplicate_radius = -1
 

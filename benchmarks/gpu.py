@@ -338,7 +338,7 @@ class Bench:
         seen: list[NDArray[np.uint8]] = []
 
         def call() -> None:
-            seen[:] = [restorer.restore(crops, seeds)]
+            seen[:] = [np.stack(restorer.restore(crops, seeds))]
 
         told: dict[str, Any] = {"name": row.name, "faces": row.faces, "steps": sampling.steps}
         if row.offloaded:

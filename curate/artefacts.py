@@ -1,10 +1,11 @@
-"""What photos lost or gained before they came here: pepper noise, over-smoothing, JPEG blocks, false light, enlarging.
+"""What photos lost or gained on their way here: pepper noise, smoothing, JPEG blocks, false light, enlarging, print.
 
 Pepper, blocks and true resolution are read from the photo's own pixels (`FaceRegion.native`), skin and light from the
 face at one scale. On 300 sharp portraits of 300 px (``benchmarks/calibrate_quality.py``) they order a less and a more
 degraded picture of one face rightly in: pepper 100 %, blockiness 98.6, smoothing 99.3, exposure 98.8, clipped 97.7,
 resolution 100; and a clean face and any other's degraded one in: pepper 99.8, blockiness 93, smoothing 72 to 79 (faces
-differ more in skin than filters do), exposure 81 to 91, clipped 92 to 96, resolution 97.
+differ more in skin than filters do), exposure 81 to 91, clipped 92 to 96, resolution 97. `hatching` orders
+made engravings and halftones in the tests; of real ones see its docstring.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+_FACE = window(EYES_Y - 0.4 * EYE_DISTANCE, EYES_Y + 1.35 * EYE_DISTANCE, 0.75 * EYE_DISTANCE)
+"""Brows to chin, and so far to both sides as a face in half profile has skin."""
 PEPPER_STEP = 20.0
 """Levels by which a pixel must pass all of its eight neighbours to count as pepper or salt."""
 JPEG_BLOCK = 8
@@ -31,6 +34,14 @@ SKIN_SHARE = 0.2
 """The flattest of the face's tiles up to this share stand for skin: brows, eyes, lips, hair and shadows are rougher."""
 TEXTURE_HALF = 0.3
 """Levels of texture, in skin of middle luma, at which `smoothing` is 0.5."""
+HATCH_BAND = (0.6, 1.2)
+"""Band of detail in which hatching is looked for: difference of Gaussians, sigma in pixels of the region."""
+HATCH_REACH = 3.0
+"""Sigma, pixels of the region, over which the strength of that detail is taken: a few lines of a hatching."""
+QUIET, LOUD = 0.25, 0.98
+"""Quantiles over the face: of that strength, in its quietest quarter; of the detail itself, at its hardest edges."""
+LEAST_LOUD = 1.0
+"""Levels of the hardest edges under which a face has no detail to compare."""
 SPECTRUM_SIDE = 256
 """Largest side of the patch whose spectrum is taken, pixels."""
 RINGS = 32
@@ -65,12 +76,30 @@ def smoothing(region: FaceRegion) -> float:
     import cv2
     import numpy as np
 
-    face = region.luma[window(EYES_Y - 0.4 * EYE_DISTANCE, EYES_Y + 1.35 * EYE_DISTANCE, 0.75 * EYE_DISTANCE)]
+    face = region.luma[_FACE]
     grey = face[: face.shape[0] // TILE * TILE, : face.shape[1] // TILE * TILE].astype(np.float32)
     fine = cv2.GaussianBlur(grey, (0, 0), 0.5) - cv2.GaussianBlur(grey, (0, 0), 1.0)
     rough = np.sort(np.sqrt(_tiles(fine * fine)), axis=None)
     texture = float(rough[: max(1, int(len(rough) * SKIN_SHARE))].mean()) * 128 / max(float(grey.mean()), 30.0)
     return 1 / (1 + texture / TEXTURE_HALF)
+
+
+def hatching(region: FaceRegion) -> float:
+    """How strong and how even fine texture is over the face, levels of 255: engravings, coarse halftones.
+
+    quiet squared / loud: the root mean square of detail around one pixel of the region in the face's quietest quarter,
+    and the 98th percentile of the detail. Photos: 0.05 to 0.9, since skin is quiet beside eyes and hair, however sharp
+    they are; noise of standard deviation 6 adds less than 0.4. Hatching leaves no part quiet: 0.5 to 20. Over 1 are, of
+    1,146 old portraits, 43 (by eye 39 prints or drawings, 1 photo, 3 unclear) and 0 of 889 photos of today; it
+    finds two prints in five: soft, finely screened or mostly blank ones measure like photos.
+    """
+    import cv2
+    import numpy as np
+
+    face = region.luma[_FACE].astype(np.float32)
+    detail = cv2.GaussianBlur(face, (0, 0), HATCH_BAND[0]) - cv2.GaussianBlur(face, (0, 0), HATCH_BAND[1])
+    strength = cv2.GaussianBlur(detail * detail, (0, 0), HATCH_REACH)
+    return float(np.quantile(strength, QUIET) / max(np.quantile(np.abs(detail), LOUD), LEAST_LOUD))
 
 
 def blockiness(region: FaceRegion) -> float:
@@ -97,7 +126,7 @@ def exposure(region: FaceRegion) -> tuple[float, float]:
     """Mean luma of the skin, 0..255 (the middle half of the face's values), and the share of clipped pixels, 0..1."""
     import numpy as np
 
-    face = region.luma[window(EYES_Y - 0.4 * EYE_DISTANCE, EYES_Y + 1.35 * EYE_DISTANCE, 0.75 * EYE_DISTANCE)]
+    face = region.luma[_FACE]
     counts = np.bincount(face.ravel(), minlength=256)
     below = np.cumsum(counts) / face.size
     share = np.clip(below, 0.25, 0.75)

@@ -94,8 +94,7 @@ def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
         rows = rows.filter(pc.equal(rows.column("status"), "kept"))
         if not every:
             rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
-        empty = pa.array([""] * rows.num_rows, pa.string())
-        columns = [pc.fill_null(rows.column(n), "") if n in rows.column_names else empty for n in _COLUMNS]
+        columns = [pc.fill_null(rows.column(name), "") for name in _COLUMNS]
         parts.append(pa.table(columns, schema=schema))
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     licence = pc.if_else(pc.equal(table.column("licence"), ""), UNKNOWN, table.column("licence"))

@@ -149,8 +149,6 @@ def _near(photoset: PhotoSet, gone: erase_rows.Gone) -> list[str]:
     found: set[str] = set()
     for part in photoset.faces.parts():
         rows = photoset.faces.arrow(part, ["id", "duplicate_of"])
-        if "duplicate_of" not in rows.column_names:
-            continue
         pairs = rows.filter(pc.not_equal(rows.column("duplicate_of"), "")).to_pylist()
         for face, of in ((pair["id"], pair["duplicate_of"]) for pair in pairs):
             if (face[:64] in gone.photos) != (of[:64] in gone.photos):
@@ -173,7 +171,7 @@ def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Gone)
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
     for part in photoset.photos.parts():
         rows = photoset.photos.arrow(part, ["id", "source", "source_id", "photographer", "photographer_url"])
-        for column in {"photographer", "photographer_url"} & set(rows.column_names):
+        for column in ("photographer", "photographer_url"):
             theirs = pc.is_in(rows.column(column), pa.array(sorted(left), pa.string()))
             left -= {row[column] for row in rows.filter(theirs).to_pylist() if not gone.holds(row)}
     return frozenset(left)

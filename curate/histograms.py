@@ -33,6 +33,7 @@ _NOTES = {
     "noise": "standard deviation of the noise on the face, 0 to 255",
     "pepper": "share of single pixels that stand out",
     "smoothing": "how far the skin lacks its texture, 0 to 1",
+    "hatching": "fine texture all over the face, levels; engravings and halftones have most",
     "blockiness": "steps at JPEG's block borders over those within; 1 is none",
     "exposure": "mean luma of the skin, 0 to 255",
     "clipped": "share of black or burnt pixels",

@@ -50,6 +50,7 @@ LIMITS = (
     Limit("max_blockiness", "blockiness", "blocky"),
     Limit("min_resolution", "resolution", "enlarged"),
     Limit("max_smoothing", "smoothing", "over_smoothed"),
+    Limit("max_hatching", "hatching", "hatched"),
     Limit("max_piqe", "piqe", "low_quality"),
 )
 """In the order they are asked: the first that is broken is the reason."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from authface.faces.detector import Detection, Detector
 
-VERSION = 1
+VERSION = 2
 LEAST_SCORE = 0.6
 """Detections under this are background more often than faces; they get no row."""
 
@@ -80,6 +80,7 @@ def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
         noise=quality.noise(region),
         pepper=artefacts.pepper(region),
         smoothing=artefacts.smoothing(region),
+        hatching=artefacts.hatching(region),
         blockiness=artefacts.blockiness(region),
         exposure=light,
         clipped=clipped,

@@ -132,6 +132,9 @@ class FilterSettings(Settings):
     """Least true detail over nominal: about 0.5 for a sharp photo that was enlarged twice."""
     max_smoothing: float = Field(0.65, ge=0, le=1)
     """Largest lack of fine texture on the skin, as beauty filters leave it."""
+    max_hatching: float = Field(1, ge=0)
+    """Largest strength of fine texture that leaves no part of the face quiet, levels of 255, as in engravings, woodcuts
+    and coarse halftones; more lets the softer of them pass, less refuses sharp photos of rough skin or much grain."""
     max_piqe: float = Field(65, ge=0, le=100)
     """Largest PIQE of the face region, 0..100, lower is better."""
     duplicate_radius: int = Field(17, ge=-1, le=144)

@@ -44,6 +44,7 @@ _WORDS = {
     "blocky": "JPEG blocks show",
     "enlarged": "less detail than pixels: enlarged or soft",
     "over_smoothed": "skin smoothed out",
+    "hatched": "hatched all over: an engraving, a halftone or a drawing",
     "low_quality": "low quality by PIQE",
     "near_duplicate": "nearly repeats a better face",
     "landmarks_disagree": "landmarks disagree",

@@ -269,11 +269,8 @@ def narrowed(search: Search, only: Collection[int]) -> Search:
         if index in left:
             raise UsageError(f"face {index} cannot be restored: {left[index].reason} ({left[index].detail})")
         raise UsageError(f"no face {index}: {len(fit) + len(left)} were found, counted from 0; see Restorer.find")
-    others = [
-        replace(one.face, status="skipped", reason="not_chosen", detail="not asked for")
-        for one in search.found
-        if one.face.index not in only
-    ]
+    rest = (one.face for one in search.found if one.face.index not in only)
+    others = [replace(face, status="skipped", reason="not_chosen", detail="not asked for") for face in rest]
     wanted = tuple(one for one in search.found if one.face.index in only)
     return replace(search, found=wanted, skipped=(*others, *search.skipped))
 
@@ -281,11 +278,9 @@ def narrowed(search: Search, only: Collection[int]) -> Search:
 @contextmanager
 def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[None]:
     """Call `progress` after each denoising step; faces that are tried again add to the steps."""
-    from authface.restore.cleaned import CleanedRestorer
     from authface.restore.sampler import DiffusionRestorer
 
-    if isinstance(model, CleanedRestorer):
-        model = model.diffusion
+    model = getattr(model, "diffusion", model)  # of a cleaner's the detail alone takes steps
     if progress is None or not faces or not isinstance(model, DiffusionRestorer):
         yield
         return

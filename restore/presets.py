@@ -9,13 +9,11 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, one_line
+from authface.layout import OWN_PRESETS
 from authface.recipe import Settings
 
 PresetName = Literal["quality", "fast", "fidelity", "official"]
 Scheduler = Literal["dpm++", "unipc", "lcm", "ddim", "euler", "ddpm"]
-
-FILE = "presets.toml"
-"""In a family's folder: its own tables `quality`, `fast` and `fidelity`, where it was measured to need others."""
 
 
 class Preset(Settings):
@@ -71,7 +69,7 @@ def preset_of(name: PresetName, folder: Path) -> Preset:
 
     `official` is what it is for every family.
     """
-    path = folder / FILE
+    path = folder / OWN_PRESETS
     if name == "official" or not path.is_file():
         return PRESETS[name]
     try:

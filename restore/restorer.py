@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from authface.layout import PARTS, part_files
+from authface.layout import OWN_PRESETS, PARTS, part_files
 from authface.models import BUILTIN, ModelSource, fetch, load, resolve
 from authface.restore.colour import ColourFix
 from authface.restore.placement import Placement, placement_of
-from authface.restore.presets import FILE
 from authface.restore.settings import RestoreSettings
 from authface.sdxl import spatial_factor
 
@@ -41,7 +40,7 @@ class Side:
 
     def of(self, photo: float) -> int:
         """The side of the crop for a face whose crop covers `photo` pixels a side of its photo."""
-        return max(self.least, round(photo)) if self.own else self.least
+        return max(self.least, int(photo)) if self.own else self.least
 
 
 class Restorer(Protocol):
@@ -105,7 +104,7 @@ def find_weights(name: str) -> Weights:
     folder = fetch(source, PARTS)
     digest = hashlib.sha256()
     files = [path for part in PARTS for path in (folder / part).glob("*")]
-    for file in sorted(path for path in (*files, folder / FILE) if path.is_file()):
+    for file in sorted(path for path in (*files, folder / OWN_PRESETS) if path.is_file()):
         facts = file.stat()
         digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
     return Weights(source, digest.hexdigest())

@@ -17,7 +17,7 @@ from authface.restore.colour import ColourFix, wavelet_fix
 from authface.restore.features import Features, Step, decode, encode
 from authface.restore.restorer import Side
 from authface.restore.sampling import Sampling, begin, make_scheduler
-from authface.sdxl import spatial_factor
+from authface.sdxl import spatial_factor, to_rgb, to_unit
 
 if TYPE_CHECKING:
     import numpy as np
@@ -139,8 +139,6 @@ class DiffusionRestorer:
     ) -> Iterator[NDArray[np.uint8]]:
         import numpy as np
 
-        from authface.sdxl import to_rgb
-
         image, generators = self._begun(crops, seeds)
         photo = self._encoded(image) if sampling.needs_photo else None
         samples = [
@@ -162,8 +160,6 @@ class DiffusionRestorer:
     def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Any]:
         """(n, size, size, 3) crops as images of 0..1, and what draws their noise."""
         import torch
-
-        from authface.sdxl import to_unit
 
         image = to_unit(crops).to(self.placement.device)
         return image, self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]

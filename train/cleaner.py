@@ -115,7 +115,7 @@ class CleanerObjective:
 
     def write(self, out: Path) -> None:
         """Save the cleaner; the rest of the family is the base's."""
-        write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER)
+        write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER, presets=self.base)
 
     def _patch(self, draw: Draw) -> Patch:
         import cv2
@@ -131,7 +131,10 @@ class CleanerObjective:
         if random.random() < s.grey:
             rgb = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)
         degraded = degrade(rgb, words, self.damage)
-        weights = part_weights(self.faces.boxes(draw.index, draw.flip) * (side / self.faces.size), side, s.face_parts)
+        weights = np.ones((side, side), np.float32)
+        if s.face_parts > 1:
+            boxes = self.faces.boxes(draw.index, draw.flip) * (side / self.faces.size)
+            weights = part_weights(boxes, side, s.face_parts)
         top, left = random.integers(0, side - s.patch + 1, 2)
         cut = (slice(top, top + s.patch), slice(left, left + s.patch))
         return Patch(rgb[cut], degraded[cut], weights[cut])
@@ -159,7 +162,8 @@ def train_cleaner(
     damage = mixture(settings.degradation)
     source = resolve(settings.model)
     faces = Faces(settings.dataset, settings.size, limit)
-    _ = faces.regions  # missing columns are told of before anything is trained
+    if settings.face_parts > 1:
+        _ = faces.regions  # missing columns are told of before anything is trained
     where = pick_device(device)
     base = fetch(source, PARTS)
     net = _begun(resolve(settings.begin_from), where) if settings.begin_from else make_cleaner(seed, settings.channels)

@@ -135,7 +135,7 @@ class ControlNetObjective:
             return degraded
         with torch.no_grad():
             cleaned: torch.Tensor = Cleaner(self.parts.cleaner)(degraded * 2 - 1)
-            return cleaned.clamp(-1, 1).add(1).div(2)
+        return cleaned.clamp(-1, 1).add(1).div(2)
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
         """Latents of faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
@@ -216,8 +216,9 @@ class ControlNetObjective:
         return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
 
     def write(self, out: Path) -> None:
-        """Save the ControlNet; the rest of the family is the prior's."""
-        write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet})
+        """Save the ControlNet; the rest of the family is the prior's, its presets those of `begin_from`."""
+        begun = fetch(resolve(name), ["controlnet"]) if (name := self.settings.begin_from) else None
+        write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet}, presets=begun)
 
     def _degraded(self, draw: Draw) -> NDArray[np.uint8]:
         rgb = self.faces.rgb(draw.index, draw.flip)

@@ -124,8 +124,9 @@ class Faces:
         """
         if missing := [name for name in ("roi", "size") if name not in self._rows.column_names]:
             raise UsageError(
-                f"{one_line(self.folder)} has no column {' and no column '.join(missing)}, which the facial loss needs:"
-                " export it with authface annotate export, or train without, -O train.controlnet.facial.weight=off"
+                f"{one_line(self.folder)} has no column {' and no column '.join(missing)}, which tell where eyes and"
+                " mouth are: export it with authface annotate export, or train without,"
+                " -O train.controlnet.facial.weight=off or -O train.cleaner.face_parts=1"
             )
         rows = self._rows.select_columns(["roi", "size"])[: self._count]
         boxes = np.array([[roi[name] for name in REGIONS] for roi in rows["roi"]], np.float32).reshape(-1, 3, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -41,7 +42,7 @@ def sample(
     """(n, size, size, 3): images of the prompts in `text`, by stock pipelines, DDIM and no guidance.
 
     With `control` (a ControlNet) `condition` (n, 3, size, size) in 0..1 leads the way, and below a `strength` of 1 is
-    what denoising begins from, with so much of the schedule's noise.
+    what denoising begins from, with so much of the schedule's noise, in one step or more.
     """
     from diffusers import (
         DDIMScheduler,
@@ -70,8 +71,8 @@ def sample(
     latents = pipeline(
         prompt_embeds=text.states.to(unet.device, unet.dtype),
         pooled_prompt_embeds=text.pooled.to(unet.device, unet.dtype),
-        height=size, width=size, num_inference_steps=steps, guidance_scale=1.0, output_type="latent",
-        generator=torch.Generator().manual_seed(SEED), **call,
+        height=size, width=size, num_inference_steps=max(steps, math.ceil(1 / strength)), guidance_scale=1.0,
+        output_type="latent", generator=torch.Generator().manual_seed(SEED), **call,
     ).images  # fmt: skip
     with torch.autocast(latents.device.type, enabled=False):
         vae.to(latents.device)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authface import models, sdxl
 from authface.errors import AuthfaceError, UsageError
-from authface.layout import BASE, digest, part_files, write_family
+from authface.layout import BASE, OWN_PRESETS, digest, part_files, write_family
 from authface.tiny import VAE, VAES, clip_tokenizer
 
 PROMPTS = [
@@ -272,6 +272,22 @@ def test_a_written_family_is_whole_and_copies_what_did_not_change(
     assert StableDiffusionXLPipeline.from_pretrained(str(out)).unet is not None
     loaded = models.load(models.resolve(str(out)), ["controlnet", "unet", "vae"], "cpu", torch.float32)
     assert loaded.text_encoder is None and not loaded.controlnet.training
+
+
+def test_presets_go_along_where_the_controlnet_does(
+    tiny: Path, parts: models.Parts, copy: Path, tmp_path: Path
+) -> None:
+    """They were measured for it: another ControlNet begins without, and what somebody wrote beside it stays."""
+
+    control = {"controlnet": sdxl.new_controlnet(parts.unet, VAE.factor)}
+    (copy / OWN_PRESETS).write_text("[quality]\nsteps = 3\n")
+    write_family(tmp_path / "new", copy, control)
+    write_family(tmp_path / "further", tiny, control, presets=copy)
+    assert not (tmp_path / "new" / OWN_PRESETS).exists()
+    assert "steps = 3" in (tmp_path / "further" / OWN_PRESETS).read_text()
+    (tmp_path / "further" / OWN_PRESETS).write_text("[quality]\nsteps = 4\n")
+    write_family(tmp_path / "further", tiny, control, presets=copy)
+    assert "steps = 4" in (tmp_path / "further" / OWN_PRESETS).read_text()
 
 
 def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:

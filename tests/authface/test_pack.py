@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from authface import models, pack
+from authface.cleaner import make_cleaner
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.layout import write_family
@@ -24,11 +25,12 @@ UNET = "unet/diffusion_pytorch_model.safetensors"
 
 @pytest.fixture(scope="module")
 def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny family with a ControlNet and all that a training leaves."""
+    """The tiny family with a ControlNet, a cleaner and all that a training leaves."""
     root = tmp_path_factory.mktemp("family")
     models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
     unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    write_family(root / "out", root / "base", {"controlnet": new_controlnet(unet, VAE.factor)})
+    further = {"controlnet": new_controlnet(unet, VAE.factor), "cleaner": make_cleaner(0, (16, 16))}
+    write_family(root / "out", root / "base", further)
     (root / "out" / "README.md").write_text("# a card\n")
     (root / "out" / "training-curve.png").write_bytes(b"\x89PNG curve")
     (root / "out" / "notes.txt").write_text("stays at home")
@@ -58,6 +60,7 @@ def test_what_ships_and_what_stays(family: Path, tmp_path: Path) -> None:
     """Parts, index, card, curve and the list of them; no checkpoint, no other precision, no note."""
     files = everything(packed(family, tmp_path / "out"))
     assert {"README.md", "training-curve.png", "model_index.json", "controlnet/config.json", UNET} < set(files)
+    assert {"cleaner/config.json", "cleaner/diffusion_pytorch_model.safetensors"} < set(files)
     assert not any(b"stays at home" in data for data in files.values()) and "notes.txt" not in files
     manifest = read_manifest(tmp_path / "out")
     assert manifest is not None and set(manifest.files) == set(files) - {"weights.json"}
@@ -77,16 +80,16 @@ def test_every_tensor_is_in_that_precision(family: Path, tmp_path: Path, dtype: 
     parts = models.load(models.resolve(str(out)), models.BASE, "cpu", torch.float32)
     manifest = read_manifest(out)
     weighted = [parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2]
-    control = sum(h.numbers for h in headers(out / "controlnet" / Path(UNET).name).values())
+    further = sum(h.numbers for p in ("controlnet", "cleaner") for h in headers(out / p / Path(UNET).name).values())
     assert manifest is not None and manifest.dtype == dtype
-    assert manifest.parameters == control + sum(p.numel() for part in weighted for p in part.parameters())
+    assert manifest.parameters == further + sum(p.numel() for part in weighted for p in part.parameters())
 
 
 def test_half_precision_on_disk_is_loaded_in_the_precision_asked_for(family: Path, tmp_path: Path) -> None:
     """float32 everywhere on a CPU; the VAE always; bfloat16 where asked. Values are those on disk."""
     source = models.resolve(str(packed(family, tmp_path / "out")))
-    parts = models.load(source, (*models.BASE, "controlnet"), "cpu", torch.float32)
-    for part in (parts.unet, parts.controlnet, parts.vae, parts.text_encoder, parts.text_encoder_2):
+    parts = models.load(source, (*models.BASE, "controlnet", "cleaner"), "cpu", torch.float32)
+    for part in (parts.unet, parts.controlnet, parts.cleaner, parts.vae, parts.text_encoder, parts.text_encoder_2):
         assert {p.dtype for p in part.state_dict().values() if p.is_floating_point()} == {torch.float32}
     stored = load_file(tmp_path / "out" / UNET)
     assert all(torch.equal(value, stored[name].float()) for name, value in parts.unet.state_dict().items())

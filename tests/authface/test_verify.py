@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from authface import hub_cache, inventory, models, pack
+from authface.cleaner import make_cleaner
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.layout import write_family
@@ -28,11 +29,12 @@ REPOSITORY = "anna/faces"
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A packed family with a ControlNet."""
+    """A packed family with a ControlNet and a cleaner."""
     root = tmp_path_factory.mktemp("family")
     models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
     unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    write_family(root / "out", root / "base", {"controlnet": new_controlnet(unet, VAE.factor)})
+    further = {"controlnet": new_controlnet(unet, VAE.factor), "cleaner": make_cleaner(0, (16, 16))}
+    write_family(root / "out", root / "base", further)
     (root / "out" / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
     pack.pack(root / "out", root / "packed", "float16", lambda done, note: None)
     return root / "packed"
@@ -60,9 +62,9 @@ def check(folder: Path) -> Verified:
 def test_a_packed_family_is_whole(packed: Path) -> None:
     """All files, against weights.json."""
     found = check(packed)
-    assert found.faults == {} and found.against == "weights.json" and found.files == 17
+    assert found.faults == {} and found.against == "weights.json" and found.files == 19
     assert found.bytes == sum(p.stat().st_size for p in packed.rglob("*") if p.is_file() and p.name != "weights.json")
-    assert "whole, 17 files" in told(found)
+    assert "whole, 19 files" in told(found)
 
 
 def test_without_a_list_of_sha256_it_says_that_contents_are_unchecked(copy: Path) -> None:
@@ -145,6 +147,11 @@ def _other_text(folder: Path) -> None:
     config.write_text(config.read_text().replace('"hidden_size": 64', '"hidden_size": 32'))
 
 
+def _narrow(folder: Path) -> None:
+    config = folder / "cleaner" / "config.json"
+    config.write_text(config.read_text().replace('"block_out_channels": [\n    16', '"block_out_channels": [\n    24'))
+
+
 def _latents(folder: Path) -> None:
     config = folder / "vae" / "config.json"
     config.write_text(config.read_text().replace('"latent_channels": 4', '"latent_channels": 8'))
@@ -156,6 +163,7 @@ def _latents(folder: Path) -> None:
         (_header, UNET, "is broken"),
         (_part, "text_encoder_2", "is missing"),
         (_wider, "vae", "different models"),
+        (_narrow, "cleaner", "different models"),
         (_fewer, "unet", "1 tensors of shape"),
         (_other_text, "model_index.json", "text encoders are 96 wide"),
         (_latents, "model_index.json", "latent channels differ"),
@@ -208,7 +216,7 @@ def test_pull_says_licence_and_size_and_downloads_what_is_read(filled: Any, on_h
     done = on_hub("models", "pull", REPOSITORY)
     assert done.returncode == 0, done.stderr
     first, second, *_ = done.stderr.splitlines()
-    assert "licence not stated" in first and "17 files" in second and "to download" in second
+    assert "licence not stated" in first and "19 files" in second and "to download" in second
     folder = Path(done.stdout.strip())
     assert (folder / UNET).read_bytes() == (packed / UNET).read_bytes()
     assert not any(path.read_bytes() == b"stays" for path in folder.rglob("*") if path.is_file())

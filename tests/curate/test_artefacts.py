@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from authface.curate import artefacts
 from authface.curate.pose import SHAPE, find_pose
-from authface.curate.quality import FaceRegion, face_region
-from authface.curate.settings import FetchSettings
+from authface.curate.quality import EYE_DISTANCE, FaceRegion, face_region, noise
+from authface.curate.settings import FetchSettings, FilterSettings
 from authface.curate.sources import make_source
 from authface.faces.detector import RetinaFace
 from authface.images import read
@@ -81,6 +81,48 @@ def test_smoothing_rises_with_the_filter_though_eyes_are_kept(faces: list[Face])
         assert rising([artefacts.smoothing(face_region(picture, points)) for picture in mixed])
 
 
+def lines(grey: np.ndarray, pitch: float) -> np.ndarray:
+    """The picture as black lines on white, `pitch` pixels apart, as wide as it is dark."""
+    y, x = np.mgrid[: grey.shape[0], : grey.shape[1]]
+    across = ((0.83 * x + 0.56 * y) / pitch) % 1
+    return np.clip((grey / 255 - np.abs(across - 0.5) * 2) * pitch / 2 + 0.5, 0, 1) * 255
+
+
+def dots(grey: np.ndarray, pitch: float) -> np.ndarray:
+    """The picture as an amplitude-modulated halftone at 45 degrees, its dots `pitch` pixels apart."""
+    y, x = np.mgrid[: grey.shape[0], : grey.shape[1]] * (np.sqrt(2) * np.pi / pitch)
+    return np.clip((grey / 255 - (np.cos(x + y) + np.cos(x - y)) / 4 - 0.5) * pitch / 2 + 0.5, 0, 1) * 255
+
+
+@pytest.mark.parametrize("eyes", [45, 64, 90, 128])  # of faces of about 110 to 320 px
+def test_engravings_and_halftones_are_hatched_and_their_photos_are_not(faces: list[Face], eyes: float) -> None:
+    limit = FilterSettings().max_hatching
+    for rgb, points in faces:
+        factor = eyes / np.hypot(points[2] - points[0], points[3] - points[1])
+        photo = cv2.resize(
+            rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+        )
+        place = tuple(np.array(points) * factor)
+        assert artefacts.hatching(face_region(photo, place)) < limit
+        grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY).astype(float)
+        for made in (lines, dots):
+            for pitch in (3, 4, 6, 8):  # pixels of the region
+                drawn = made(grey, pitch * eyes / EYE_DISTANCE).round().astype(np.uint8)
+                assert artefacts.hatching(face_region(cv2.merge([drawn] * 3), place)) > 2 * limit, (made, pitch)
+
+
+def test_noise_that_may_stay_is_no_hatching(faces: list[Face]) -> None:
+    settings = FilterSettings()
+    for rgb, points in faces:
+        drawn = np.random.default_rng(5).normal(0, settings.max_noise, rgb.shape[:2])[..., None]
+        grainy = np.clip(rgb + drawn, 0, 255).round().astype(np.uint8)
+        region = face_region(grainy, points)
+        assert noise(region) > settings.max_noise
+        assert artefacts.hatching(region) < min(
+            settings.max_hatching, artefacts.hatching(face_region(rgb, points)) + 0.4
+        )
+
+
 def test_light_is_measured_on_the_face_and_clipping_at_both_ends(faces: list[Face]) -> None:
     for rgb, points in faces:
         lights = [artefacts.exposure(face_region((rgb * gain).astype(np.uint8), points)) for gain in (0.1, 0.4, 1.0)]
@@ -100,6 +142,7 @@ def test_any_patch_is_measured(height: int, width: int, level: int) -> None:
     assert artefacts.blockiness(region) == pytest.approx(1.0) or artefacts.blockiness(region) == 0.0
     assert artefacts.resolution(region) == 0.0
     assert artefacts.smoothing(region) == pytest.approx(1.0, abs=1e-3)
+    assert artefacts.hatching(region) == pytest.approx(0.0, abs=1e-3)
     light, clipped = artefacts.exposure(region)
     assert light == pytest.approx(level, abs=1) and clipped == (level <= 5 or level >= 250)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,9 +20,11 @@ from authface.console import Console
 from authface.curate import duplicates
 from authface.curate.fetch import fetch
 from authface.curate.filter import filter_photos
+from authface.curate.histograms import histograms
 from authface.curate.judge import LIMITS, Neighbours, judge
 from authface.curate.measure import LEAST_SCORE, measured
 from authface.curate.settings import FetchSettings, FilterSettings
+from authface.curate.sheet import contact_sheet
 from authface.curate.sources import make_source
 from authface.curate.sweep import sweep
 from authface.faces.detector import RetinaFace
@@ -182,6 +185,25 @@ def test_the_sweep_of_the_command_line(tmp_path: Path, photos: dict) -> None:
     assert [row["value"] for row in found["min_size"]["thresholds"] if row["current"]] == [9999]
     assert all(row["together"] == 0 for row in found["max_piqe"]["thresholds"])
     assert [photoset.faces.meta(part) for part in photoset.faces.parts()] == before
+
+
+def test_a_set_of_before_a_measure_is_swept_reported_and_then_measured_again(tmp_path: Path, photos: dict) -> None:
+    photoset = fetched(tmp_path / "set", folder_of(tmp_path, {"a": photos["astronaut"]}))
+    filter_photos(photoset, LOOSE, Console())
+    new = photoset.measured.rows(0)
+    for table in (photoset.measured, photoset.faces):
+        meta = table.meta(0)
+        assert meta is not None
+        past = replace(meta, provenance=replace(meta.provenance, version=meta.provenance.version - 1))
+        table.put(0, table.arrow(0).drop_columns(["hatching"]), past)
+    assert "hatching" not in photoset.measured.schema(0).names
+    assert [face.hatching for face in photoset.measured] == [None] * len(new)
+    found = {one.setting: one for one in sweep(photoset, LOOSE)}
+    assert found.pop("max_hatching").faces == 0
+    assert all(one.faces == 1 and one.thresholds[-1].together <= 1 for one in found.values())
+    assert "hatching" not in {chart.name for chart in histograms(photoset)}
+    assert contact_sheet(photoset).is_file()
+    assert filter_photos(photoset, LOOSE, Console()).made == 1 and photoset.measured.rows(0) == new
 
 
 def test_duplicates_are_looked_for_among_good_faces_only(tmp_path: Path, photos: dict) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -59,16 +58,6 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
         torch.nn.init.normal_(end.weight, std=0.2, generator=generator)
     controlnet.save_pretrained(folder / "controlnet")
     _stretch(folder / "vae")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def contented(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same family with a preset that takes every face for hardly damaged."""
-    folder = tmp_path_factory.mktemp("content") / "family"
-    shutil.copytree(family, folder)
-    bounds = "damage = [1e6, 2e6]"
-    (folder / "presets.toml").write_text(f'[quality]\nscheduler = "ddim"\nsteps = 1\nstrength = 0.5\n{bounds}\n')
     return folder
 
 

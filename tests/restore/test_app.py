@@ -25,7 +25,7 @@ from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore import app_server
 from authface.restore.app_cards import cards
-from authface.restore.app_desk import Desk, names, summary, told
+from authface.restore.app_desk import Desk, names, told
 
 TOKEN = "secret-of-this-test"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
@@ -236,17 +236,6 @@ def test_cards_say_why_a_face_stays(restorer: Restorer, desk: Desk, scan: Path) 
     html = cards(made.faces, "dlib")
     assert "every attempt changed the person too much" in html and "<dt>Attempts</dt><dd>3</dd>" in html
     assert f"strangers have about {usual_products('dlib')[0]:.2f}" in html
-
-
-def test_a_hardly_damaged_face_is_told_as_such(contented: Path, scan: Path) -> None:
-    with Restorer(str(contented), device="cpu") as restorer:
-        made = restorer.restore(scan)
-    assert summary(made).startswith("0 faces restored") and "2 left as in the photo, being hardly damaged" in summary(
-        made
-    )
-    html = cards(made.faces, "dlib")
-    assert html.count("hardly damaged, so left as in the photo") == 2 and "Likeness" not in html
-    assert made.encoded() == scan.read_bytes()
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:

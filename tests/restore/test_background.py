@@ -23,9 +23,10 @@ from authface.deep import is_grey
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.restore import background
 from authface.restore.background import ModelUpscaler, check_size, lanczos, tiles
+from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder, whole
 from authface.restore.photo import restore_photo
-from authface.restore.restorer import Identity
+from authface.restore.restorer import Identity, Side
 from authface.restore.settings import RestoreSettings
 
 spandrel = pytest.importorskip("spandrel")
@@ -136,7 +137,7 @@ def test_a_file_that_is_no_such_network_is_one_line(network: Path, tmp_path: Pat
 def test_the_identity_changes_nothing_of_the_enlarged_photo(scale: int) -> None:
     chosen = RestoreSettings(upscale=scale)  # type: ignore[arg-type]  # one of the three
     for finder in (FaceFinder(chosen), whole):
-        result = restore_photo(PHOTO, finder, Identity(128), chosen, "ab")
+        result = restore_photo(PHOTO, finder, Identity(Side(128)), chosen, "ab")
         assert result.restored == 1
         np.testing.assert_array_equal(result.rgb, lanczos(PHOTO, scale))
 
@@ -145,11 +146,13 @@ def test_the_identity_changes_nothing_of_the_enlarged_photo(scale: int) -> None:
 class Checkered:
     """Lays a pattern of single pixels over the face: detail that only the model's own crop holds."""
 
-    size: int = 512
+    side: Side = Side(512)
+    colour: ColourFix = "none"
 
     def restore(self, crops: Any, seeds: Sequence[int], fidelity: float | None = None) -> Any:
-        pattern = np.indices((self.size, self.size)).sum(axis=0) // 2 % 2
-        return np.broadcast_to(np.where(pattern[None, ..., None], 230, 30).astype(np.uint8), crops.shape).copy()
+        pattern = np.indices((512, 512)).sum(axis=0) // 2 % 2
+        painted = np.where(pattern[..., None], 230, 30).astype(np.uint8)
+        return [np.broadcast_to(painted, crop.shape).copy() for crop in crops]
 
 
 def test_faces_come_from_the_models_own_pixels() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -95,12 +94,3 @@ def test_grey_is_the_luma_that_pillow_uses(portrait: np.ndarray) -> None:
     grey = colour.to_grey(portrait)
     assert is_grey(grey) and not is_grey(portrait)
     assert np.abs(grey[..., 0].astype(int) - np.asarray(Image.fromarray(portrait).convert("L"))).max() <= 1
-
-
-def test_fine_detail_is_what_blur_takes_and_brightness_does_not_change(portrait: np.ndarray) -> None:
-    """Zero where all is flat."""
-    assert colour.fine_detail(np.full((32, 32, 3), 90, np.uint8)) == 0
-    sharp, soft, softer = (colour.fine_detail(cv2.GaussianBlur(portrait, (0, 0), sigma)) for sigma in (0.1, 1, 2))
-    assert sharp > 1.5 * soft > 2.25 * softer > 0
-    dark = portrait // 2
-    assert colour.fine_detail(dark) == pytest.approx(colour.fine_detail(dark + 100), rel=1e-4)

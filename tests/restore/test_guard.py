@@ -22,9 +22,11 @@ from authface.faces.detector import Detection
 from authface.faces.identity import SeenFace, five_points
 from authface.faces.landmarks import Dlib68
 from authface.restore.attempts import ladder, restore_faces
+from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder
 from authface.restore.guard import UNCHANGED, Guard, colour_shift, in_crop, place
 from authface.restore.photo import Found, restore_photo
+from authface.restore.restorer import Side
 from authface.restore.settings import RestoreSettings
 
 SIZE = 256
@@ -40,7 +42,7 @@ def photos() -> dict[str, Crop]:
 @pytest.fixture(scope="module")
 def faces() -> dict[str, Found]:
     finder = FaceFinder(RestoreSettings())
-    return {name: finder(photo, SIZE, "ab", 0).found[0] for name, photo in photos().items()}
+    return {name: finder(photo, Side(SIZE), "ab", 0).found[0] for name, photo in photos().items()}
 
 
 @pytest.fixture(scope="module")
@@ -154,14 +156,15 @@ class Drifts:
 
     other: Crop
     faithful_from: float | None
-    size: int = SIZE
+    side: Side = Side(SIZE)
+    colour: ColourFix = "none"
     asked: list[tuple[int, float | None]] = field(default_factory=list)
 
-    def restore(self, crops: Crop, seeds: Sequence[int], fidelity: float | None = None) -> Crop:
+    def restore(self, crops: Sequence[Crop], seeds: Sequence[int], fidelity: float | None = None) -> Sequence[Crop]:
         self.asked.append((len(crops), fidelity))
         if self.faithful_from is not None and fidelity is not None and fidelity >= self.faithful_from:
-            return np.stack([sharpened(crop) for crop in crops])
-        return np.stack([self.other] * len(crops))
+            return [sharpened(crop) for crop in crops]
+        return [self.other] * len(crops)
 
 
 CHOSEN = RestoreSettings(min_identity=0.95, fidelity=0.5, colour="none")

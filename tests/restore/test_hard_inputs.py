@@ -27,6 +27,8 @@ from authface.console import Console
 from authface.faces.geometry import Aligned, align, pad_fraction
 from authface.faces.paste import FEATHER_OUTER, paste_all
 from authface.restore.background import lanczos
+from authface.restore.colour import ColourFix
+from authface.restore.restorer import Side
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings
@@ -66,10 +68,11 @@ def profile() -> Pixels:
 class Darker:
     """Stands for a model: it changes every face, in no time."""
 
-    size: int = 64
+    side: Side = Side(64)
+    colour: ColourFix = "none"
 
-    def restore(self, crops: Pixels, seeds: Sequence[int], fidelity: float | None = None) -> Pixels:
-        return (crops * 0.6).astype(np.uint8)
+    def restore(self, crops: Sequence[Pixels], seeds: Sequence[int], fidelity: float | None = None) -> Sequence[Pixels]:
+        return [(crop * 0.6).astype(np.uint8) for crop in crops]
 
 
 @pytest.fixture

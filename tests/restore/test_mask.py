@@ -19,8 +19,9 @@ from authface.console import Console
 from authface.faces import fetched
 from authface.faces.geometry import crop_points
 from authface.restore.background import lanczos
+from authface.restore.colour import ColourFix
 from authface.restore.photo import PhotoResult
-from authface.restore.restorer import Identity
+from authface.restore.restorer import Identity, Side
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
 
@@ -37,12 +38,13 @@ class Oval:
 
 @dataclass(frozen=True)
 class Painter:
-    size: int = 64
+    side: Side = Side(64)
+    colour: ColourFix = "none"
 
     def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
-        return np.broadcast_to(np.array((0, 255, 0), np.uint8), crops.shape).copy()
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        return [np.full_like(crop, (0, 255, 0)) for crop in crops]
 
 
 def turned(degrees: float) -> NDArray[np.uint8]:
@@ -55,7 +57,7 @@ def restored(photo: NDArray[np.uint8], model: Any, upscale: int) -> PhotoResult:
     chosen: dict[str, Any] = {"mask": "parsing", "upscale": upscale, "guard": False, "colour": "none"}
     session = Session(Request(RestoreSettings(model="identity", **chosen)), Console())
     session.__dict__ |= {"restorer": model, "parser": Oval()}
-    search = session.finder(photo, model.size, "ab", 0)
+    search = session.finder(photo, model.side, "ab", 0)
     assert len(search.found) == 1
     (result,) = session.restore([(photo, search)])
     return result
@@ -67,7 +69,7 @@ def test_the_identity_changes_no_pixel_and_a_model_none_beyond_the_mask(degrees:
     photo = turned(degrees)
     background = lanczos(photo, upscale)
     for size in (64, 512):
-        np.testing.assert_array_equal(restored(photo, Identity(size), upscale).rgb, background)
+        np.testing.assert_array_equal(restored(photo, Identity(Side(size)), upscale).rgb, background)
     result = restored(photo, Painter(), upscale)
     quad = result.faces[0].quad
     assert quad is not None

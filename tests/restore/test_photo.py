@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface.faces.geometry import ffhq_quad, scale_quad
-from authface.restore.background import lanczos
+from authface.faces.geometry import ffhq_quad
 from authface.restore.choice import face_rule
+from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder, spread_points, whole
 from authface.restore.photo import FaceResult, restore_photo
-from authface.restore.restorer import Identity, Restorer, find_weights, load_restorer
+from authface.restore.restorer import Identity, Restorer, Side, find_weights, load_restorer
 from authface.restore.settings import RestoreSettings
 
 SETTINGS = RestoreSettings(min_face=8)
@@ -31,13 +31,13 @@ SETTINGS = RestoreSettings(min_face=8)
 class Painter:
     """Paints every face in one colour: a restoration that is seen wherever it goes."""
 
-    size: int = 64
-    colour: tuple[int, int, int] = (0, 255, 0)
+    side: Side = Side(64)
+    colour: ColourFix = "none"
 
     def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
-        return np.broadcast_to(np.array(self.colour, np.uint8), crops.shape).copy()
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        return [np.full_like(crop, (0, 255, 0)) for crop in crops]
 
 
 def hopper() -> np.ndarray:
@@ -88,7 +88,7 @@ def model(family: Path) -> Restorer:
 def test_the_identity_changes_no_pixel(finder: FaceFinder, name: str, size: int) -> None:
     make, faces = PHOTOS[name]
     photo = make()
-    result = restore_photo(photo, finder, Identity(size), SETTINGS, "ab")
+    result = restore_photo(photo, finder, Identity(Side(size)), SETTINGS, "ab")
     assert result.restored == faces
     np.testing.assert_array_equal(result.rgb, photo)
 
@@ -123,36 +123,6 @@ def test_what_is_restored_is_what_is_seen(finder: FaceFinder) -> None:
         assert (face.after == (0, 255, 0)).all()
 
 
-@dataclass(frozen=True)
-class Sparing:
-    """Paints the faces that are larger in the photo, and gives the others back as they came."""
-
-    painted: int
-    size: int = 64
-
-    def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
-        made = crops.copy()
-        made[: self.painted] = (0, 255, 0)
-        return made
-
-
-@pytest.mark.parametrize("scale", [1, 2])
-def test_a_face_that_its_model_would_not_change_stays_to_the_last_bit(finder: FaceFinder, scale: int) -> None:
-    photo = group()
-    chosen = SETTINGS.model_copy(update={"upscale": scale})
-    result = restore_photo(photo, finder, Sparing(2), chosen, "ab")
-    assert [face.status for face in result.faces] == ["restored"] * 2 + ["skipped"] * 4
-    for face in result.faces[2:]:
-        assert face.reason == "hardly_damaged" and "--fidelity below 0.5" in face.detail
-        assert face.identity is None and face.after is not None, "nothing is measured where nothing was done"
-    changed = (result.rgb != lanczos(photo, scale)).any(axis=2)
-    large = cv2.resize(photo, None, fx=scale, fy=scale)
-    painted = [replace(face, quad=scale_quad(face.quad, scale)) for face in result.faces[:2] if face.quad is not None]
-    assert changed.any() and not (changed & ~inside(large.shape, painted, 1.02)).any()
-
-
 def test_a_grey_photo_stays_grey(finder: FaceFinder, model: Restorer) -> None:
     grey = np.repeat(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     for colour in ("wavelet", "adain", "none"):
@@ -163,29 +133,29 @@ def test_a_grey_photo_stays_grey(finder: FaceFinder, model: Restorer) -> None:
 
 def test_faces_left_alone_say_why_and_do_not_change_the_others(finder: FaceFinder) -> None:
     photo = group()
-    every = restore_photo(photo, finder, Identity(64), SETTINGS, "ab").faces
+    every = restore_photo(photo, finder, Identity(Side(64)), SETTINGS, "ab").faces
     assert [face.index for face in every] == list(range(6))
     assert len({face.seed for face in every}) == 6
     sizes = [max(face.box[2] - face.box[0], face.box[3] - face.box[1]) for face in every]
     assert sizes[0] > 2 * sizes[-1]
     chosen = RestoreSettings(faces="2", min_face=sum(sizes[3:5]) / 2)
-    some = restore_photo(photo, FaceFinder(chosen), Identity(64), chosen, "ab").faces
+    some = restore_photo(photo, FaceFinder(chosen), Identity(Side(64)), chosen, "ab").faces
     assert [face.reason for face in some] == ["", "", "not_chosen", "not_chosen", "too_small", "too_small"]
     assert [face.seed for face in some[:2]] == [face.seed for face in every[:2]]
-    other = restore_photo(photo, finder, Identity(64), SETTINGS, "cd").faces
+    other = restore_photo(photo, finder, Identity(Side(64)), SETTINGS, "cd").faces
     assert not {face.seed for face in other} & {face.seed for face in every}
 
 
 def reasons(**chosen: object) -> list[str]:
     picked = SETTINGS.model_copy(update=chosen)
-    return [face.reason for face in restore_photo(group(), FaceFinder(picked), Identity(64), picked, "ab").faces]
+    return [face.reason for face in restore_photo(group(), FaceFinder(picked), Identity(Side(64)), picked, "ab").faces]
 
 
 def test_faces_are_chosen_by_number_and_by_region() -> None:
     assert reasons(faces="largest") == [""] + ["not_chosen"] * 5
     assert reasons(faces="4") == [""] * 4 + ["not_chosen"] * 2
     picked = SETTINGS.model_copy(update={"faces": "190,0,220,220"})  # the second of six places, by `group`
-    faces = restore_photo(group(), FaceFinder(picked), Identity(64), picked, "ab").faces
+    faces = restore_photo(group(), FaceFinder(picked), Identity(Side(64)), picked, "ab").faces
     (chosen,) = [face for face in faces if not face.reason]
     x, y = (chosen.box[0] + chosen.box[2]) / 2, (chosen.box[1] + chosen.box[3]) / 2
     assert 190 <= x < 410 and 0 <= y < 220
@@ -194,11 +164,11 @@ def test_faces_are_chosen_by_number_and_by_region() -> None:
 
 def test_small_and_doubtful_faces_are_named_with_value_and_limit() -> None:
     strict = SETTINGS.model_copy(update={"min_eyes": 1000.0})
-    faces = restore_photo(group(), FaceFinder(strict), Identity(64), strict, "ab").faces
+    faces = restore_photo(group(), FaceFinder(strict), Identity(Side(64)), strict, "ab").faces
     assert {face.reason for face in faces} == {"too_small"}
     assert all("px apart, the limit is 1000 (restore.min_eyes)" in face.detail for face in faces)
     sure = SETTINGS.model_copy(update={"min_score": 0.99999})
-    faces = restore_photo(group(), FaceFinder(sure), Identity(64), sure, "ab").faces
+    faces = restore_photo(group(), FaceFinder(sure), Identity(Side(64)), sure, "ab").faces
     assert len(faces) == 6 and [face.index for face in faces] == list(range(6))
     doubtful = [face for face in faces if face.reason == "low_score"]
     assert doubtful and all(face.detail.startswith(f"score {face.score:.2f}") for face in doubtful)
@@ -224,9 +194,9 @@ def test_a_region_wants_the_boxes_whose_middle_it_holds(
 
 def test_where_dlib_is_lost_the_detector_s_points_place_the_crop(finder: FaceFinder) -> None:
     photo = data.astronaut()
-    good = restore_photo(photo, finder, Identity(64), SETTINGS, "ab").faces[0]
+    good = restore_photo(photo, finder, Identity(Side(64)), SETTINGS, "ab").faces[0]
     strict = RestoreSettings(max_disagreement=1e-6)
-    other = restore_photo(photo, FaceFinder(strict), Identity(64), strict, "ab").faces[0]
+    other = restore_photo(photo, FaceFinder(strict), Identity(Side(64)), strict, "ab").faces[0]
     assert (good.placed_by, other.placed_by) == ("dlib68", "retinaface5")
     assert good.quad is not None and other.quad is not None
     side = np.linalg.norm(good.quad[3] - good.quad[0])
@@ -255,16 +225,16 @@ SHAPES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 @given(SHAPES, st.sampled_from([64, 96]))
 def test_an_aligned_image_of_any_shape_is_the_crop(shape: tuple[int, int], size: int) -> None:
     photo = np.random.default_rng(7).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    same = restore_photo(photo, whole, Identity(size), SETTINGS, "ab")
+    same = restore_photo(photo, whole, Identity(Side(size)), SETTINGS, "ab")
     np.testing.assert_array_equal(same.rgb, photo)
-    painted = restore_photo(photo, whole, Painter(size), RestoreSettings(colour="none"), "ab")
+    painted = restore_photo(photo, whole, Painter(Side(size)), RestoreSettings(colour="none"), "ab")
     assert painted.rgb.shape == photo.shape
     assert (painted.rgb == (0, 255, 0)).all()
 
 
 def test_an_aligned_image_is_not_stretched() -> None:
     tall = np.ascontiguousarray(data.astronaut()[:300, 100:300])
-    crop = whole(tall, 150, "ab", 0).found[0].aligned
+    crop = whole(tall, Side(150), "ab", 0).found[0].aligned
     expected = cv2.resize(tall, (100, 150), interpolation=cv2.INTER_AREA)
     assert np.abs(crop.rgb[:, 25:125].astype(int) - expected).max() <= 1
     assert crop.pad_fraction == pytest.approx(1 / 3)

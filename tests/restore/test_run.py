@@ -17,7 +17,8 @@ from skimage import data
 
 from authface import images, png, tiff
 from authface.console import Console
-from authface.restore.page import write_page
+from authface.restore.colour import ColourFix
+from authface.restore.restorer import Side
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings
@@ -30,12 +31,13 @@ Lines = Callable[[Path], list[dict[str, object]]]
 class Brighter:
     """Stands for a model: it changes every face, in no time."""
 
-    size: int = 64
+    side: Side = Side(64)
+    colour: ColourFix = "none"
 
     def restore(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-    ) -> NDArray[np.uint8]:
-        return np.minimum(crops.astype(int) + 60, 255).astype(np.uint8)
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
 
 
 @pytest.fixture
@@ -264,70 +266,6 @@ def test_a_photo_without_a_face_is_copied_byte_for_byte(authface: Command, photo
     code, out, err = authface(tmp_path / "coffee.jpg", "--model", "identity", "-o", tmp_path / "alone")
     assert code == 1
     assert "nothing was restored: no face was found to restore" in err
-
-
-def test_photos_whose_faces_are_hardly_damaged_are_copied_and_that_is_a_success(
-    lines: Lines, authface: Command, photo: Path, tmp_path: Path, contented: Path
-) -> None:
-    given = [photo, "--model", contented, "--device", "cpu", "-o", tmp_path / "out", "--change-map"]
-    code, out, err = authface(*given)
-    assert code == 0, err
-    assert (tmp_path / "out/a face.png").read_bytes() == photo.read_bytes()
-    assert "a face.png: hardly damaged; copied as it is" in err and "no face" not in err + out
-    assert "1 face is hardly damaged: left as in the photo (a --fidelity below 0.5 changes that)" in out
-    assert "it has more pixels in the photo than the model sees" in out
-    assert "nothing to restore in 1 photo: copied as it is" in out and "identity:" not in out
-    (line,) = lines(tmp_path / "out")
-    assert (line["status"], line["reason"], line["identity"]) == ("skipped", "hardly_damaged", None)
-    x0, y0, x1, y1 = line["quad"][2:6]
-    assert f"as the model sees it, in 64 px of its {np.hypot(x1 - x0, y1 - y0):.0f}; left as it is" in line["detail"]
-    assert not (tmp_path / "out/restore.html").exists() and not line["change_map"]
-    code, again, _ = authface(*given, "--json")  # which was done before
-    told = json.loads(again)
-    assert code == 0
-    counts = [told[name] for name in ("hardly_damaged", "reduced", "sound", "restored", "no_face", "done_before")]
-    assert counts == [1, 1, 1, 0, 0, 1]
-    code, out, err = authface(*given, "--fidelity", 0.2)
-    assert code == 0 and "hardly damaged" not in out, err
-    assert lines(tmp_path / "out")[0]["status"] == "restored"
-    assert (tmp_path / "out/a face.png").read_bytes() != photo.read_bytes()
-
-
-def test_hardly_damaged_faces_meet_every_limit_of_identity_and_are_written_aligned(
-    lines: Lines, authface: Command, photo: Path, tmp_path: Path, contented: Path
-) -> None:
-    given = ["--model", contented, "--device", "cpu", "-o", tmp_path / "out"]
-    assert authface(photo, *given, "--min-identity", 1)[0] == 0
-    (line,) = lines(tmp_path / "out")
-    assert (line["reason"], line["tries"]) == ("hardly_damaged", 1)
-    code, out, err = authface(photo, *given, "--aligned")
-    assert code == 0, err
-    (line,) = lines(tmp_path / "out")
-    assert (line["reason"], line["placed_by"]) == ("hardly_damaged", "whole")
-    assert (tmp_path / "out/a face.png").read_bytes() == photo.read_bytes()
-
-
-def test_the_page_tells_of_hardly_damaged_faces_beside_restored_ones(portrait: Image.Image, tmp_path: Path) -> None:
-    @dataclass(frozen=True)
-    class First(Brighter):
-        """Changes the first face and no other."""
-
-        def restore(
-            self, crops: NDArray[np.uint8], seeds: Sequence[int], fidelity: float | None = None
-        ) -> NDArray[np.uint8]:
-            return np.concatenate([super().restore(crops[:1], seeds[:1]), crops[1:]])
-
-    both = Image.new("RGB", (580, 300))
-    both.paste(portrait, (0, 0))
-    both.paste(portrait.resize((240, 212)), (340, 40))
-    both.save(tmp_path / "both.png")
-    session = Session(Request(RestoreSettings(model="identity", colour="none", guard=False)), Console())
-    session.__dict__["restorer"] = First()
-    summary = restore_jobs(jobs_of([tmp_path / "both.png"], tmp_path / "out", ""), session)
-    assert (summary.faces, summary.hardly_damaged, summary.sound, summary.no_face) == (1, 1, 0, 0)
-    page = write_page(session, summary, tmp_path / "out").read_text()
-    assert "hardly damaged, so left as they are" in page
-    assert "face 1 left" in page and "hardly_damaged: as the model sees it" in page
 
 
 def test_bad_files_are_a_line_each_and_the_run_goes_on(authface: Command, photo: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from authface.cleaner import make_cleaner
 from authface.models import make_tiny
 
 Run = Callable[..., Any]
@@ -17,6 +18,7 @@ def family(tmp_path: Path) -> Path:
     """A real family with what a training leaves beside it."""
     out = tmp_path / "out"
     make_tiny(out, 0, 64)
+    make_cleaner(0, (16, 16)).save_pretrained(out / "cleaner")
     (out / "README.md").write_text("---\nlicense: other\n---\n# out\n")
     (out / "training-curve.png").write_bytes(b"\x89PNG curve")
     for name in ("training/checkpoints/step-1/model.safetensors", "training/cache/ab/x.safetensors", "notes.txt"):
@@ -34,6 +36,7 @@ def test_the_family_goes_and_nothing_else(hub: Any, on_hub: Run, family: Path) -
     said, files = json.loads(done.stdout), hub.repos["anna/faces"].files
     assert set(files) == {*said["files"], "mine.txt"} and not any(b"secret" in body for body in hub.received)
     assert {"model_index.json", "README.md", "training-curve.png", "vae/config.json"} < set(files)
+    assert {"cleaner/config.json", "cleaner/diffusion_pytorch_model.safetensors"} < set(files)
     assert all((family / name).read_bytes() == files[name] for name in said["files"])
     assert on_hub("train", "push", family, "--to", "anna/new").returncode == 0
     assert hub.repos["anna/new"].private

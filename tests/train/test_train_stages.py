@@ -22,6 +22,7 @@ from authface.console import Console, Tick
 from authface.degrade import PRESETS, mixture
 from authface.errors import AuthfaceError, UsageError
 from authface.images import read
+from authface.layout import OWN_PRESETS
 from authface.models import load, make_tiny, resolve
 from authface.options import SECTIONS
 from authface.recipe import load as load_recipe
@@ -69,49 +70,6 @@ class Quiet(Console):
                     os.kill(os.getpid(), self.number)
 
         yield tick
-
-
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four crops of two real portraits, with prompts."""
-    import matplotlib.cbook
-
-    hopper = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))[..., ::-1]
-    astronaut = skimage.data.astronaut()
-    crops = [astronaut[0:240, 100:340], hopper[20:420, 60:460], astronaut[40:200, 150:310], hopper[60:340, 120:400]]
-    rows = [
-        {
-            "id": f"face-{i}",
-            "image": {"bytes": cv2.imencode(".png", crop[..., ::-1])[1].tobytes(), "path": None},
-            "prompt": ["soft light, smile", "uniform, cap"][i % 2],
-            "prompt_semantic": ["", "cap"][i % 2],
-            "size": crop.shape[0],
-            # About where FFHQ's alignment would have put them: enough for a loss to look at.
-            "roi": {
-                name: [float(x * crop.shape[0]), float(y * crop.shape[0]), 0.07 * crop.shape[0]]
-                for name, (x, y) in {"left_eye": (0.37, 0.47), "right_eye": (0.62, 0.47), "mouth": (0.5, 0.72)}.items()
-            },
-        }
-        for i, crop in enumerate(crops)
-    ]
-    number = datasets.Value("float32")
-    features = datasets.Features({
-        "id": datasets.Value("string"), "image": datasets.Image(), "prompt": datasets.Value("string"),
-        "prompt_semantic": datasets.Value("string"), "size": datasets.Value("int32"),
-        "roi": {name: datasets.List(number, length=3) for name in ("left_eye", "right_eye", "mouth")},
-    })  # fmt: skip
-    folder = tmp_path_factory.mktemp("photoset") / "dataset"
-    (folder / "data").mkdir(parents=True)
-    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny family with random weights."""
-    folder = tmp_path_factory.mktemp("family") / "tiny"
-    make_tiny(folder, seed=0, image_size=SIZE)
-    return folder
 
 
 def quick(model: Path, dataset: Path, out: Path, **more: Any) -> dict[str, Any]:
@@ -232,8 +190,10 @@ def test_prior_then_controlnet(tiny: Path, dataset: Path, tmp_path: Path) -> Non
     assert np.array_equal(rows[:SIZE, 2 * SIZE :], Faces(dataset, SIZE).rgb(0))
     pipeline = StableDiffusionXLControlNetPipeline.from_pretrained(str(out))
     assert pipeline.controlnet.config.conditioning_channels == 3
+    (out / OWN_PRESETS).write_text("[quality]\nsteps = 3\n")
     further = ControlNetSettings(**quick(prior, dataset, tmp_path / "further", steps=1, ema=0, begin_from=str(out)))
     train_controlnet(further, Quiet(), "cpu")
+    assert (tmp_path / "further" / OWN_PRESETS).read_bytes() == (out / OWN_PRESETS).read_bytes()
     moved = weights(tmp_path / "further", "controlnet")
     assert not same(moved, trained)  # by one step of at most the learning rate and its decay
     assert max(float((moved[name] - trained[name]).abs().max()) for name in trained) < 1.1 * further.lr

@@ -1,0 +1,55 @@
+"""What tests of the trainings share: a dataset of real portraits, and a family to begin from."""
+
+from pathlib import Path
+
+import cv2
+import datasets
+import pytest
+import skimage.data
+
+from authface.models import make_tiny
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four crops of two real portraits, with prompts."""
+    import matplotlib.cbook
+
+    hopper = cv2.imread(str(matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)))[..., ::-1]
+    astronaut = skimage.data.astronaut()
+    crops = [astronaut[0:240, 100:340], hopper[20:420, 60:460], astronaut[40:200, 150:310], hopper[60:340, 120:400]]
+    rows = [
+        {
+            "id": f"face-{i}",
+            "image": {"bytes": cv2.imencode(".png", crop[..., ::-1])[1].tobytes(), "path": None},
+            "prompt": ["soft light, smile", "uniform, cap"][i % 2],
+            "prompt_semantic": ["", "cap"][i % 2],
+            "size": crop.shape[0],
+            # About where FFHQ's alignment would have put them: enough for a loss to look at.
+            "roi": {
+                name: [float(x * crop.shape[0]), float(y * crop.shape[0]), 0.07 * crop.shape[0]]
+                for name, (x, y) in {"left_eye": (0.37, 0.47), "right_eye": (0.62, 0.47), "mouth": (0.5, 0.72)}.items()
+            },
+        }
+        for i, crop in enumerate(crops)
+    ]
+    number = datasets.Value("float32")
+    features = datasets.Features({
+        "id": datasets.Value("string"), "image": datasets.Image(), "prompt": datasets.Value("string"),
+        "prompt_semantic": datasets.Value("string"), "size": datasets.Value("int32"),
+        "roi": {name: datasets.List(number, length=3) for name in ("left_eye", "right_eye", "mouth")},
+    })  # fmt: skip
+    folder = tmp_path_factory.mktemp("photoset") / "dataset"
+    (folder / "data").mkdir(parents=True)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny family with random weights."""
+    folder = tmp_path_factory.mktemp("family") / "tiny"
+    make_tiny(folder, seed=0, image_size=SIZE)
+    return folder
