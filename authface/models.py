@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 BUILTIN = Path(__file__).parent / "builtin"
-
 _CLASSES = {
     "unet": "diffusers:UNet2DConditionModel",
     "controlnet": "diffusers:ControlNetModel",
@@ -93,7 +92,7 @@ class Parts:
     """The modules of a family that were asked for; the others are None. Modules are in eval mode."""
 
     folder: Path
-    """The files they came from."""
+    """Where they came from."""
     unet: UNet2DConditionModel = None
     vae: AutoencoderKL | AutoencoderTiny = None
     text_encoder: CLIPTextModel = None
@@ -284,9 +283,8 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
         raise AuthfaceError(f"{one_line(where)} holds {found}: convert them to safetensors")
     arguments: dict[str, Any] = {"local_files_only": True}
     if part in WEIGHTED:
-        precision = torch.float32 if part == "vae" else dtype
-        arguments |= {"use_safetensors": True}
-        arguments["dtype" if part.startswith("text") else "torch_dtype"] = precision
+        named = "dtype" if part.startswith("text") else "torch_dtype"
+        arguments |= {"use_safetensors": True, named: torch.float32 if part == "vae" else dtype}
     with _loading(where):
         loaded = _class(where, part).from_pretrained(str(where), **arguments)
     return loaded.to(device).eval() if part in WEIGHTED else loaded
