@@ -64,7 +64,7 @@ FAMILIES = {
     family.name: family
     for family in (
         # Trained on photos that may be used for research only: its code is Apache-2.0, its weights are not.
-        # U-Net 9.5 M, ControlNet 4.8 M, cleaner 4.2 M, VAE 1.0 M, text encoders 0.6 M each, 2 bytes each; two tokenizers 1.1 MB.
+        # U-Net 9.5 M, ControlNet 4.8 M, cleaner 4.2 M, VAE 1.0 M, texts 1.3 M, 2 bytes each; two tokenizers 1.1 MB.
         Family("tiny", str(BUILTIN), "research, non-commercial", "20.6 M", 42_500_000),
         # Sizes: U-Net 2,567 M, VAE 84 M, text encoders 123 M and 695 M, ControlNet 1,251 M parameters, 4 bytes each.
         Family("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "CreativeML Open RAIL++-M", "3.5 B", 13_900_000_000),
