@@ -250,7 +250,7 @@ def built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_built_in_model_is_hashed(built_in: Path) -> None:
     """Whole, changed, without a readable list, absent: only a broken one stops restore."""
-    assert doctor_weights.builtin().state == "ok" and "20.6 M" in doctor_weights.builtin().said
+    assert doctor_weights.builtin().state == "ok" and "16.4 M" in doctor_weights.builtin().said
     (built_in / "model_index.json").write_text("[]")
     broken = doctor_weights.builtin()
     assert broken.state == "broken" and broken.stops and "another sha256" in broken.said
