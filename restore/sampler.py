@@ -134,17 +134,13 @@ class DiffusionRestorer:
                 raise AuthfaceError(f"torch.compile: {one_line(error, 200)}; -O restore.compile=false") from error
             raise
 
-    def _restored(
-        self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling
-    ) -> Iterator[NDArray[np.uint8]]:
+    def _restored(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> Iterator[NDArray[Any]]:
         import numpy as np
 
         image, generators = self._begun(crops, seeds)
         photo = self._encoded(image) if sampling.needs_photo else None
-        samples = [
-            to_rgb(self._decoded(self._denoise(image, photo, generators, sampling))) for _ in range(sampling.samples)
-        ]
-        restored = np.rint(np.mean(samples, axis=0)).astype(np.uint8)
+        found = (self._denoise(image, photo, generators, sampling) for _ in range(sampling.samples))
+        restored = np.rint(np.mean([to_rgb(self._decoded(one)) for one in found], axis=0)).astype(np.uint8)
         return (_kept(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
 
     def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:

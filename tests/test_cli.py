@@ -20,7 +20,7 @@ COMMANDS = """
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
     curate balance
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
-    train autoencoder|train prior|train controlnet|train configs|train push
+    train autoencoder|train cleaner|train prior|train controlnet|train configs|train push
     estimate train prior|estimate train controlnet
     evaluate synth|evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
     models list|models pull|models verify|models pack
@@ -31,7 +31,7 @@ COMMON_FLAGS = {
 RUN_COMMANDS = {
     "demo", "restore", "app", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
     "annotate import", "annotate compare", "annotate push", "annotate rebuild",
-    "annotate export", "train autoencoder", "train prior", "train controlnet",
+    "annotate export", "train autoencoder", "train cleaner", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
     "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
     "evaluate prior",

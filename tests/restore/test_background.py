@@ -150,7 +150,7 @@ class Checkered:
     colour: ColourFix = "none"
 
     def restore(self, crops: Any, seeds: Sequence[int], fidelity: float | None = None) -> Any:
-        pattern = np.indices((512, 512)).sum(axis=0) // 2 % 2
+        pattern = np.indices((self.side.least, self.side.least)).sum(axis=0) // 2 % 2
         painted = np.where(pattern[..., None], 230, 30).astype(np.uint8)
         return [np.broadcast_to(painted, crop.shape).copy() for crop in crops]
 
@@ -213,5 +213,5 @@ def test_what_would_be_too_large_is_refused_before_work(authface: Command, tmp_p
 def test_any_shape_is_enlarged_and_the_crop_put_back_whole(width: int, height: int, scale: int) -> None:
     photo = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
     chosen = RestoreSettings(upscale=scale, colour="none")  # type: ignore[arg-type]  # one of the three
-    result = restore_photo(photo, whole, Checkered(64), chosen, "ab")
+    result = restore_photo(photo, whole, Checkered(Side(64)), chosen, "ab")
     assert result.rgb.shape == (height * scale, width * scale, 3)

@@ -80,9 +80,9 @@ def test_the_encoder_is_computed_in_every_so_many_th_step(
 
     monkeypatch.setattr(sampler, "encode", told_encode)
     monkeypatch.setattr(sampler, "decode", told_decode)
-    full = make(loaded).restore(crops, SEEDS)
+    full = np.stack(make(loaded).restore(crops, SEEDS))
     assert not ran
-    near = make(loaded, reuse=2).restore(crops, SEEDS)
+    near = np.stack(make(loaded, reuse=2).restore(crops, SEEDS))
     assert ran == ["encode", "decode", "decode"] * 3
     assert (
         0 < np.abs(near.astype(int) - full).mean() < np.abs(make(loaded, reuse=6).restore(crops, SEEDS) - full).mean()
@@ -100,7 +100,7 @@ def test_with_features_of_every_step_nothing_changes(
 def test_reuse_leaves_faces_to_themselves(
     make: Callable[..., DiffusionRestorer], loaded: Loaded, crops: np.ndarray
 ) -> None:
-    together = make(loaded, reuse=2, batch=3).restore(crops, SEEDS)
+    together = np.stack(make(loaded, reuse=2, batch=3).restore(crops, SEEDS))
     alone = make(loaded, reuse=2, batch=1).restore(crops, SEEDS)
     assert np.abs(together.astype(int) - alone).max() <= 1
 

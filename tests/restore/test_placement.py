@@ -43,7 +43,7 @@ def make(family: Path) -> Callable[[Placement], DiffusionRestorer]:
 
 
 def levels_apart(a: np.ndarray, b: np.ndarray) -> int:
-    return int(np.abs(a.astype(int) - b).max())
+    return int(np.abs(np.asarray(a, int) - np.asarray(b, int)).max())
 
 
 def test_where_channels_go_last() -> None:
