@@ -265,7 +265,7 @@ def test_a_folder_that_a_recipe_will_make_has_the_architecture_it_begins_from(tm
 
 def test_a_folder_is_read_by_its_configs(tmp_path: Path, tiny: Architecture) -> None:
     for name, config in (
-        ("unet", {**tiny.unet, "block_out_channels": (32, 64, 128)}), ("vae", tiny.vae),
+        ("unet", {**tiny.unet, "block_out_channels": (32, 64, 96)}), ("vae", tiny.vae),
         ("text_encoder", tiny.text[0]), ("text_encoder_2", tiny.text[1]),
     ):  # fmt: skip
         (tmp_path / name).mkdir()
