@@ -93,9 +93,9 @@ class AutoencoderSettings(TrainSettings):
     betas: tuple[float, float] = (0.9, 0.99)
     moments: float = Field(default=0.01, ge=0)
     """Weight of the pull of each latent channel to mean 0 and standard deviation 1."""
-    tones: float = Field(default=1, ge=0)
-    """Weight of the mean square error of tones, means of 16 x 16 pixels: what is off there is seen first. At 10 it
-    takes the gradient from all the rest."""
+    tones: float = Field(default=0, ge=0)
+    """Weight of the mean square error of tones, means of 16 x 16 pixels. Whole images mend tones by themselves: with
+    them 1 changed nothing, and from 2 on a VAE that begins on patches learned more slowly (docs/builtin.md)."""
     decoder_only: bool = False
     """Leave the encoder as it is: what was trained on its latents stays right."""
     adversarial: float = Field(default=0, ge=0)
