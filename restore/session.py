@@ -15,6 +15,7 @@ from authface.console import Console
 from authface.deep import Pixels
 from authface.errors import UsageError
 from authface.faces import parsing
+from authface.faces.geometry import Side
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
 from authface.restore.attempts import Attempt, restore_faces
@@ -29,7 +30,6 @@ from authface.restore.restorer import (
     PAPER_SIZE,
     Identity,
     Restorer,
-    Side,
     Weights,
     builtin_is_missing,
     find_weights,

@@ -39,7 +39,8 @@ class RestoreSettings(Settings):
     negative_prompt: str | None = None
     """What guidance leads away from."""
     size: int | None = Field(None, ge=64, le=2048)
-    """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper."""
+    """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper, or with a
+    cleaner as many as the face has in the photo, from the model's own to 4,096."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """Of the U-Net and the ControlNet; auto is float16 on CUDA, float32 elsewhere. The VAE runs in float32."""
     batch: int = Field(4, ge=1, le=256)

@@ -18,7 +18,7 @@ from authface.train.data import Batch, Draw, Faces, validation
 from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise
 from authface.train.objective import Loss
-from authface.train.picture import Drawn, fidelity, grid
+from authface.train.picture import Drawn, fidelity, grid, psnr
 from authface.train.settings import CleanerSettings
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class CleanerObjective:
         for name in dict.fromkeys(SHOWN):
             mine = [i for i in range(len(clean)) if SHOWN[i % len(SHOWN)] == name]
             if mine:
-                gains = _psnr(clean[mine], made[mine]) - _psnr(clean[mine], degraded[mine])
+                gains = psnr(clean[mine], made[mine]) - psnr(clean[mine], degraded[mine])
                 scores[f"gain_{name}"] = float(gains.mean())
         few = slice(0, 8)
         return Drawn(grid([degraded[few], made[few], clean[few]]), scores)
@@ -147,12 +147,6 @@ def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArra
         left, right, top, bottom = (max(0, round(float(v))) for v in (x - half, x + half, y - half, y + half))
         weights[top:bottom, left:right] = weight
     return weights
-
-
-def _psnr(clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> NDArray[np.float64]:
-    error = np.square(clean.astype(np.float64) - made).mean((1, 2, 3))
-    psnr: NDArray[np.float64] = 10 * np.log10(255**2 / np.maximum(error, 1e-6))
-    return psnr
 
 
 def train_cleaner(

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authface.options import Run, command_with_run
+from authface.options import SECTIONS, Run, command_with_run
 
 if TYPE_CHECKING:
     from authface.train.loop import Outcome
     from authface.train.settings import TrainSettings
-
-    S = TypeVar("S", bound=TrainSettings)
 
 app = typer.Typer(
     help="Train a family: the face prior and its ControlNet. The same command again goes on.", no_args_is_help=True
@@ -29,52 +28,28 @@ DatasetArgument = Annotated[
 @command_with_run
 def autoencoder(run: Run, dataset: DatasetArgument = None) -> None:
     """The VAE of a small family, in pixels: `tiny` begins here, SDXL does not need it."""
-    from authface.train.settings import AutoencoderSettings
-
-    settings = _settings(run, "train.autoencoder", AutoencoderSettings, dataset)
-    if not run.dry_run:
-        from authface.train.autoencoder import train_autoencoder
-
-        _report(run, train_autoencoder(settings, run.console, run.device, run.seed, run.limit))
+    _train(run, "autoencoder", dataset)
 
 
 @app.command()
 @command_with_run
 def cleaner(run: Run, dataset: DatasetArgument = None) -> None:
     """A network in pixels that takes damage off faces; any family may have one."""
-    from authface.train.settings import CleanerSettings
-
-    settings = _settings(run, "train.cleaner", CleanerSettings, dataset)
-    if not run.dry_run:
-        from authface.train.cleaner import train_cleaner
-
-        _report(run, train_cleaner(settings, run.console, run.device, run.seed, run.limit))
+    _train(run, "cleaner", dataset)
 
 
 @app.command()
 @command_with_run
 def prior(run: Run, dataset: DatasetArgument = None) -> None:
     """Stage I: the U-Net becomes a face prior, on captioned faces."""
-    from authface.train.settings import PriorSettings
-
-    settings = _settings(run, "train.prior", PriorSettings, dataset)
-    if not run.dry_run:
-        from authface.train.prior import train_prior
-
-        _report(run, train_prior(settings, run.console, run.device, run.seed, run.limit))
+    _train(run, "prior", dataset)
 
 
 @app.command()
 @command_with_run
 def controlnet(run: Run, dataset: DatasetArgument = None) -> None:
     """Stage II: a ControlNet learns to restore over the frozen prior, on degraded faces."""
-    from authface.train.settings import ControlNetSettings
-
-    settings = _settings(run, "train.controlnet", ControlNetSettings, dataset)
-    if not run.dry_run:
-        from authface.train.controlnet import train_controlnet
-
-        _report(run, train_controlnet(settings, run.console, run.device, run.seed, run.limit))
+    _train(run, "controlnet", dataset)
 
 
 @app.command()
@@ -125,15 +100,20 @@ def push(
     run.console.result(f"{listed}\nsent {told}: {one_line(commit)}", files=names, bytes=size, commit=commit)
 
 
-def _settings(run: Run, path: str, model: type[S], dataset: Path | None) -> S:
+def _train(run: Run, stage: str, dataset: Path | None) -> None:
+    """Run `train_STAGE` of authface.train.STAGE by the settings of train.STAGE, or show them."""
+    path = f"train.{stage}"
+    module, _, name = SECTIONS[path].partition(":")
+    model: type[TrainSettings] = getattr(import_module(module), name)
     settings = run.settings(path, model)
     if dataset is not None:
         settings = settings.model_copy(update={"dataset": dataset})
     if run.dry_run:
         values = settings.model_dump(mode="json")
-        lines = [f"{path}.{name} = {value}" for name, value in values.items()]
-        run.console.result("\n".join(lines), settings=values)
-    return settings
+        lines = [f"{path}.{key} = {value}" for key, value in values.items()]
+        return run.console.result("\n".join(lines), settings=values)
+    train = getattr(import_module(f"authface.train.{stage}"), f"train_{stage}")
+    _report(run, train(settings, run.console, run.device, run.seed, run.limit))
 
 
 def _report(run: Run, outcome: Outcome) -> None:

@@ -84,15 +84,14 @@ class ControlNetObjective:
 
     def batch(self, draws: Sequence[Draw]) -> ControlBatch:
         """Cached latents of the clean faces, and a new degradation of each for each pass over the dataset."""
-        degraded = np.stack([self._degraded(draw) for draw in draws])
+        images = [self.faces.rgb(draw.index, draw.flip) for draw in draws]
+        degraded = np.stack([self._degraded(rgb, draw) for rgb, draw in zip(images, draws, strict=True)])
         latents = torch.stack([self.latents.read(draw.index, draw.flip) for draw in draws])
         boxes = None
         if self.critic is not None:
             pixels = np.stack([self.faces.boxes(draw.index, draw.flip) for draw in draws])
             boxes = torch.from_numpy(pixels * (latents.shape[-1] / self.faces.size))
-        clean = None
-        if self.pixels is not None:
-            clean = sdxl.to_signed(np.stack([self.faces.rgb(draw.index, draw.flip) for draw in draws]))
+        clean = None if self.pixels is None else sdxl.to_signed(np.stack(images))
         names = tuple(self.faces.id(draw.index) for draw in draws)
         return ControlBatch(names, latents, sdxl.to_unit(degraded), boxes, clean)
 
@@ -191,14 +190,15 @@ class ControlNetObjective:
         """What the pixels say of the faces that began from the degraded ones, averaged over them."""
         assert self.pixels is not None and batch.clean is not None  # asked by loss
         cleaned = None if self.parts.cleaner is None else condition[chosen] * 2 - 1
-        made = restored(self.parts.vae, estimate[chosen], cleaned)
+        made = restored(self.parts.vae.to(guess.device), estimate[chosen], cleaned)  # pictures leave it on the CPU
         seen, balance = self.pixels.judge(made, batch.clean[chosen]), self.pixels.balance
         weights = balance.weights()
         if step < self.settings.pixels.start:
             weights = weights * torch.tensor([1.0, 0.0], device=weights.device)
         shares = weights * balance.measure(guess, error, seen.perceptual, seen.adversarial)
         parts = {
-            "noise": error, "perceptual": seen.perceptual, "texture": seen.adversarial, "pixel_critic": seen.critic,
+            "noise": error, "perceptual": seen.perceptual, "texture": seen.adversarial,
+            "pixel_critic": torch.zeros_like(error) if seen.critic is None else seen.critic,
             "perceptual_share": shares[0], "texture_share": shares[1],
         }  # fmt: skip
         return Loss(weights[0] * seen.perceptual + weights[1] * seen.adversarial, seen.critic, parts)
@@ -220,8 +220,7 @@ class ControlNetObjective:
         begun = fetch(resolve(name), ["controlnet"]) if (name := self.settings.begin_from) else None
         write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet}, presets=begun)
 
-    def _degraded(self, draw: Draw) -> NDArray[np.uint8]:
-        rgb = self.faces.rgb(draw.index, draw.flip)
+    def _degraded(self, rgb: NDArray[np.uint8], draw: Draw) -> NDArray[np.uint8]:
         return degrade(rgb, (self.seed, draw.epoch, draw.index, int(draw.flip)), self.degradation)
 
 

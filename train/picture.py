@@ -81,6 +81,13 @@ def sample(
         return images
 
 
+def psnr(clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """(n,) PSNR of `made` (n, h, w, 3) in dB, over all pixels of each."""
+    error = np.square(clean.astype(np.float32) - made.astype(np.float32)).mean((1, 2, 3))
+    found: NDArray[np.float32] = 10 * np.log10(255**2 / np.maximum(error, 1e-6))
+    return found
+
+
 def fidelity(faces: Faces, clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> dict[str, float]:
     """How close `made` (n, h, w, 3) comes to `clean`, the first n of `faces`: means over the faces.
 
@@ -88,8 +95,7 @@ def fidelity(faces: Faces, clean: NDArray[np.uint8], made: NDArray[np.uint8]) ->
     """
     from authface.faces.identity import SeenFace, make_embedder
 
-    error = np.square(clean.astype(np.float32) - made.astype(np.float32)).mean((1, 2, 3))
-    scores = {"psnr": float((10 * np.log10(255**2 / np.maximum(error, 1e-6))).mean())}
+    scores = {"psnr": float(psnr(clean, made).mean())}
     points = [faces.landmarks(i) for i in range(len(clean))]
     if found := [(a, b, p) for a, b, p in zip(clean, made, points, strict=True) if p is not None]:
         embedder = make_embedder("dlib")

@@ -12,17 +12,17 @@ from authface.cleaner import fine
 from authface.train.balance import Balance
 from authface.train.critic import PixelCritic
 from authface.train.data import exact
-from authface.train.perceptual import Perceptual
+from authface.train.perceptual import Perceptual, trained_network
 from authface.train.settings import PixelSettings
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What pixels say of a batch, scalars: both lead the ControlNet, `critic` teaches the discriminator."""
+    """What pixels say of a batch, scalars: two lead the ControlNet, `critic` teaches the discriminator if it looked."""
 
     perceptual: torch.Tensor
     adversarial: torch.Tensor
-    critic: torch.Tensor
+    critic: torch.Tensor | None
 
 
 def restored(vae: Any, estimate: torch.Tensor, cleaned: torch.Tensor | None) -> torch.Tensor:
@@ -45,7 +45,9 @@ class PixelTerms:
 
     def __init__(self, settings: PixelSettings, device: torch.device, seed: int) -> None:
         self.settings = settings
-        self.perceptual = Perceptual(settings.network, settings.weights).to(device) if settings.perceptual else None
+        self.perceptual = None
+        if settings.perceptual:
+            self.perceptual = Perceptual(trained_network(settings.network, settings.weights)).to(device)
         self.critic = PixelCritic(settings.lr, device, seed) if settings.adversarial else None
         # Before a gradient was measured, about what their shares come to.
         self.balance = Balance((settings.perceptual, settings.adversarial), (0.1, 0.01), device)
@@ -53,11 +55,11 @@ class PixelTerms:
     def judge(self, made: torch.Tensor, real: torch.Tensor) -> Seen:
         """Images (n, 3, h, w) in -1..1, restored and true, in float32 whatever the autocast."""
         zero = made.sum() * 0  # with a gradient, which is 0
+        if not len(made):
+            return Seen(zero, zero, None)
         with exact(made.device):
-            near = zero if self.perceptual is None or not len(made) else self.perceptual(made, real).mean()
-            if self.critic is None or not len(made):
-                return Seen(near, zero, zero.detach())
-            return Seen(near, *self.critic.judge(real, made))
+            near = zero if self.perceptual is None else self.perceptual(made, real).mean()
+            return Seen(near, zero, None) if self.critic is None else Seen(near, *self.critic.judge(real, made))
 
     def step(self, accelerator: Any) -> None:
         """One step of the discriminator and of the balance."""

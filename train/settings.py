@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
 from authface.recipe import Settings
+from authface.tiny import CLEANER_CHANNELS
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,20 @@ class TrainSettings(Settings):
         return self.precision == "bf16" or (self.precision == "auto" and device.type == "cuda")
 
 
-class AutoencoderSettings(TrainSettings):
+class PatchSettings(TrainSettings):
+    """What trainings on patches share."""
+
+    patch: int = 0
+    """Side of the random patches trained on, pixels."""
+
+    @model_validator(mode="after")
+    def _patch_fits(self) -> Self:
+        if self.patch > self.size:
+            raise ValueError(f"patch {self.patch} is larger than size {self.size}")
+        return self
+
+
+class AutoencoderSettings(PatchSettings):
     """Training of a family's VAE in pixels; the paper takes SDXL's as it is, `tiny` begins without one."""
 
     model: str = "new"
@@ -106,20 +120,14 @@ class AutoencoderSettings(TrainSettings):
     critic_start: int = Field(default=200, ge=0)
     """Steps in which it learns before it is listened to."""
 
-    @model_validator(mode="after")
-    def _patch_fits(self) -> AutoencoderSettings:
-        if self.patch > self.size:
-            raise ValueError(f"patch {self.patch} is larger than size {self.size}")
-        return self
 
-
-class CleanerSettings(TrainSettings):
+class CleanerSettings(PatchSettings):
     """Training of a family's cleaner, the network in pixels that takes damage off before diffusion adds detail."""
 
     out: Path = Path("models/cleaner")
     begin_from: str = ""
     """The family whose cleaner is trained on; without it, it begins with random weights."""
-    channels: tuple[int, ...] = (24, 48, 96, 160)
+    channels: tuple[int, ...] = CLEANER_CHANNELS
     """Widths of the levels of a new one, each half as large as the one before: multiples of 8."""
     degradation: dict[str, float] | str = {
         "gfpgan": 0.3, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "nearly_clean": 0.15
@@ -142,9 +150,7 @@ class CleanerSettings(TrainSettings):
     validate_count: int = Field(default=32, ge=1)
 
     @model_validator(mode="after")
-    def _patch_fits(self) -> CleanerSettings:
-        if self.patch > self.size:
-            raise ValueError(f"patch {self.patch} is larger than size {self.size}")
+    def _zoom_and_channels(self) -> CleanerSettings:
         if not 0 < self.zoom[0] <= self.zoom[1]:
             raise ValueError(f"zoom {self.zoom}: two scales above 0, the second not the smaller")
         if not self.channels or any(width < 8 or width % 8 for width in self.channels):

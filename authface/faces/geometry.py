@@ -9,6 +9,7 @@ first pixel is (0, 0), so its corners lie at -0.5 and `size` - 0.5, and crop poi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
@@ -17,6 +18,24 @@ from numpy.typing import ArrayLike, NDArray
 from authface.errors import ImageError
 from authface.faces.padding import Frame, fade
 from authface.faces.warp import warp
+
+S = TypeVar("S", bound=NDArray[Any])
+
+LARGEST = 4096
+"""Side of the largest crops that are as large as their face, pixels: a larger one takes gigabytes and shows no more."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """How large crops are, pixels a side: all alike, or each as large as its face is in the photo."""
+
+    least: int
+    own: bool = False
+    """A face that has more pixels than `least` keeps them, up to `LARGEST`."""
+
+    def of(self, photo: float) -> int:
+        """The side of the crop for a face whose crop covers `photo` pixels a side of its photo."""
+        return max(self.least, int(min(photo, LARGEST))) if self.own else self.least
 
 
 @dataclass(frozen=True)
@@ -125,3 +144,12 @@ def pad_fraction(quad: NDArray[np.float64], width: int, height: int) -> float:
     if share == 0.0:
         raise ImageError("quad", "the crop lies wholly outside the photo: check the landmarks")
     return 1.0 - share if share < 1.0 - 1e-6 else 0.0
+
+
+def resize_square(square: S, side: int) -> S:
+    """A (n, n, 3) square as (side, side, 3), of the same type: by areas where it gets smaller, else cubic."""
+    if len(square) == side:
+        return square
+    method = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
+    resized: S = cv2.resize(square, (side, side), interpolation=method)
+    return resized

@@ -15,11 +15,12 @@ from PIL import Image
 from skimage import data
 
 from authface.cleaner import Cleaner, clean, make_cleaner
+from authface.faces.geometry import Side
 from authface.restore.attempts import restore_faces
 from authface.restore.cleaned import CleanedRestorer
 from authface.restore.colour import wavelet_fix
 from authface.restore.finder import FaceFinder, whole
-from authface.restore.restorer import Restorer, Side, find_weights, load_restorer
+from authface.restore.restorer import Restorer, find_weights, load_restorer
 from authface.restore.sampler import DiffusionRestorer
 from authface.restore.settings import RestoreSettings
 

@@ -24,11 +24,10 @@ from skimage import data
 
 from authface import images
 from authface.console import Console
-from authface.faces.geometry import Aligned, align, pad_fraction
+from authface.faces.geometry import Aligned, Side, align, pad_fraction
 from authface.faces.paste import FEATHER_OUTER, paste_all
 from authface.restore.background import lanczos
 from authface.restore.colour import ColourFix
-from authface.restore.restorer import Side
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings

@@ -17,8 +17,8 @@ from skimage import data
 
 from authface import images, png, tiff
 from authface.console import Console
+from authface.faces.geometry import Side
 from authface.restore.colour import ColourFix
-from authface.restore.restorer import Side
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings

@@ -27,12 +27,12 @@ from skimage import data
 from authface import Restorer
 from authface.console import Console
 from authface.errors import UsageError
+from authface.faces.geometry import Side
 from authface.restore.clip import Clip
 from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder
 from authface.restore.follow import FaceFollower
 from authface.restore.page import write_page
-from authface.restore.restorer import Side
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings

@@ -1,5 +1,6 @@
 """Stage II judged on its pixels: the distance of features, the detail that is judged, the shares, and resuming."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,13 @@ from safetensors.torch import save_file
 
 from authface import sdxl
 from authface.cleaner import fine, make_cleaner
+from authface.console import Console
 from authface.degrade import degrade, preset
 from authface.errors import AuthfaceError, UsageError
 from authface.models import load, resolve
-from authface.train.controlnet import ControlBatch, ControlNetObjective
+from authface.train.controlnet import ControlBatch, ControlNetObjective, train_controlnet
 from authface.train.noise import Noise
-from authface.train.perceptual import Perceptual
+from authface.train.perceptual import Perceptual, trained_network
 from authface.train.pixels import PixelTerms, restored
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings, PixelSettings
@@ -83,7 +85,7 @@ def batch(stage: ControlNetObjective, portraits: torch.Tensor) -> ControlBatch:
 
 
 def test_features_tell_a_face_from_its_blurred_self(weights: str, portraits: torch.Tensor) -> None:
-    network = Perceptual(NETWORK, weights)
+    network = Perceptual(trained_network(NETWORK, weights))
     soft, softer = (
         torch.stack([torch.from_numpy(cv2.GaussianBlur(one.permute(1, 2, 0).numpy(), (0, 0), sigma)).permute(2, 0, 1)
                      for one in portraits])
@@ -100,14 +102,14 @@ def test_features_tell_a_face_from_its_blurred_self(weights: str, portraits: tor
 
 def test_a_network_that_cannot_be_had_is_one_line(weights: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="timm has no network nonsense"):
-        Perceptual("nonsense")
+        trained_network("nonsense")
     for wrong in (tmp_path / "none.safetensors", tmp_path / "broken.safetensors"):
         (tmp_path / "broken.safetensors").write_bytes(b"no tensors")
         with pytest.raises(AuthfaceError, match="name a file, pixels.weights") as told:
-            Perceptual(NETWORK, str(wrong))
+            trained_network(NETWORK, str(wrong))
         assert "\n" not in str(told.value)
     with pytest.raises(AuthfaceError, match="mobilenetv3_small_075 from"):
-        Perceptual("mobilenetv3_small_075", weights)
+        trained_network("mobilenetv3_small_075", weights)
 
 
 def test_pixels_need_faces_that_begin_from_the_degraded_one() -> None:
@@ -164,3 +166,19 @@ def test_it_goes_on_as_it_was(stage: ControlNetObjective, portraits: torch.Tenso
     assert torch.equal(first.balance.weights(), second.balance.weights())
     seen = [terms.judge(portraits, portraits.flip(3)) for terms in (first, second)]
     assert torch.equal(seen[0].adversarial, seen[1].adversarial) and torch.equal(seen[0].critic, seen[1].critic)
+
+
+@pytest.mark.parametrize(("perceptual", "adversarial"), [(0.5, 0.0), (0.0, 0.2), (0.5, 0.2)])
+def test_a_run_meets_batches_without_such_faces(
+    perceptual: float, adversarial: float, tiny: Path, dataset: Path, weights: str, tmp_path: Path
+) -> None:
+    """A face a step, half of which begin from the degraded one; no other discriminator learns beside."""
+    pixels = PixelSettings(perceptual=perceptual, adversarial=adversarial, network=NETWORK, weights=weights, start=0)
+    settings = ControlNetSettings(
+        model=str(tiny), dataset=dataset, out=tmp_path / "out", size=64, batch=1, steps=6, from_degraded=0.5,
+        facial=FacialSettings(weight="off"), pixels=pixels, validate_every=3, validate_steps=2, tracker="none",
+    )  # fmt: skip
+    assert train_controlnet(settings, Console(), "cpu").finished
+    lines = [json.loads(line) for line in (tmp_path / "out/training/metrics.jsonl").read_text().splitlines()]
+    judged = [line["perceptual"] + line["texture"] > 0 for line in lines]
+    assert len(lines) == 6 and any(judged) and not all(judged)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,11 +18,14 @@ from PIL import Image
 
 from authface.errors import ImageError
 from authface.faces.geometry import (
+    LARGEST,
+    Side,
     align,
     crop_points,
     ffhq_quad,
     photo_points,
     quad_side,
+    resize_square,
     scale_quad,
 )
 
@@ -183,3 +187,19 @@ def test_a_quad_that_holds_no_photo_is_refused(quad: Array, astronaut: Pixels) -
 def test_a_part_of_a_huge_photo_costs_no_copy_of_it() -> None:
     huge = np.broadcast_to(np.array([10, 120, 230], dtype=np.uint8), (40_000, 40_000, 3))  # 4.8 GB if it were copied
     assert align(huge, square(20_000, 20_000, 600, 30), 64).rgb[32, 32].tolist() == [10, 120, 230]
+
+
+@given(st.floats(1, 1e6), st.integers(16, 1024))
+def test_a_crop_is_as_large_as_its_face_within_bounds(photo: float, least: int) -> None:
+    assert Side(least).of(photo) == least
+    own = Side(least, own=True).of(photo)
+    assert least <= own <= LARGEST and (own == int(photo) or photo < least or photo > LARGEST)
+
+
+@pytest.mark.parametrize("type", [np.uint8, np.uint16, np.float32])
+def test_a_square_is_resized_in_its_own_type(type: Any) -> None:
+    square = np.full((8, 8, 3), 7, type)
+    assert resize_square(square, 8) is square
+    for side in (3, 20):
+        resized = resize_square(square, side)
+        assert resized.shape == (side, side, 3) and resized.dtype == type and np.allclose(resized, 7)
