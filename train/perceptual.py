@@ -38,10 +38,10 @@ def trained_network(name: str, weights: str = "") -> nn.Module:
 class Perceptual(nn.Module):
     """A frozen network of timm whose features at all its scales are compared."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network: Any = network
-        told: dict[str, Any] = self.network.pretrained_cfg
+        self.network = network
+        told = network.pretrained_cfg
         self.mean, self.std = (torch.tensor(told[name]).view(3, 1, 1) for name in ("mean", "std"))
         self.eval().requires_grad_(False)
 
