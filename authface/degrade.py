@@ -37,8 +37,9 @@ class Degradation:
     """Side of the blur kernel at 512 px, odd."""
     isotropic: float = 0.5
     """Share of kernels that are round; the others have two sigmas and an angle in -pi..pi."""
-    downsample: Range = (0.8, 8.0)
-    """The degraded image is int(512 // r) pixels wide, whatever the size of the clean one."""
+    downsample: Range | None = (0.8, 8.0)
+    """The degraded image is int(512 // r) pixels wide, whatever the size of the clean one. None resamples nothing:
+    noise and JPEG's blocks stay as sharp as a camera leaves them."""
     noise: Range = (0.0, 20.0)
     """Sigma of Gaussian noise of each channel, 0..255."""
     jpeg: Range = (60.0, 100.0)
@@ -65,6 +66,8 @@ PRESETS: dict[str, Degradation | Scan] = {
     "heavy": Degradation(blur=(5, 10), downsample=(6, 12), noise=(14, 20), jpeg=(40, 65)),
     # An ordinary good photo: learned from, it teaches a model to leave whole what is whole.
     "nearly_clean": Degradation(blur=(0.1, 0.8), downsample=(1, 1.2), noise=(0, 3), jpeg=(90, 100)),
+    # Noise of single pixels and JPEG's blocks of 8, which resampling would soften: what a camera saved.
+    "noise_jpeg": Degradation(blur=(0.1, 1.0), downsample=None, noise=(0, 25), jpeg=(30, 100)),
     "scan": Scan(),
 }
 """GFP-GAN v1 without and with its colour operations, BFRffusion (the same without), CodeFormer stages II and III."""
@@ -136,12 +139,15 @@ def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation:
     side = rgb.shape[0]
     image: NDArray[Any] = rgb.astype(np.float32) / 255
     image = _filter(image, _kernel(random, degradation, side / REFERENCE))
-    low = max(1, int(REFERENCE // random.uniform(*degradation.downsample)))
-    image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
+    low = side
+    if degradation.downsample is not None:
+        low = max(1, int(REFERENCE // random.uniform(*degradation.downsample)))
+        image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
     sigma = random.uniform(*degradation.noise) / 255
     image = np.clip(image + random.standard_normal(image.shape, np.float32) * np.float32(sigma), 0, 1)
     image = jpeg(image, int(random.uniform(*degradation.jpeg)))
-    image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+    if low != side:
+        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
     image = _colour(image, random, degradation)
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 

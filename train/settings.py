@@ -130,7 +130,7 @@ class CleanerSettings(PatchSettings):
     channels: tuple[int, ...] = CLEANER_CHANNELS
     """Widths of the levels of a new one, each half as large as the one before: multiples of 8."""
     degradation: dict[str, float] | str = {
-        "gfpgan": 0.3, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "nearly_clean": 0.15
+        "gfpgan": 0.2, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "noise_jpeg": 0.15, "nearly_clean": 0.1
     }  # fmt: skip
     """Names of degradations, see authface.degrade, with shares: whole faces stay whole since they are seen too."""
     patch: int = Field(default=128, ge=32, multiple_of=16)

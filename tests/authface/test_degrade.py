@@ -190,6 +190,19 @@ def test_what_is_no_mixture(spec: str | dict[str, float], said: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_noise_that_is_not_resampled_stays_white() -> None:
+    """Neighbouring pixels of `noise_jpeg` at the best quality share no noise; those of `heavy` do."""
+    flat = np.full((256, 256, 3), 128, np.uint8)
+
+    def correlation(damage: Degradation) -> float:
+        noise = degrade(flat, 3, damage)[..., 1].astype(float) - 128
+        return float(np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1])
+
+    white = replace(PRESETS["noise_jpeg"], noise=(20, 20), jpeg=(100, 100))
+    softened = replace(PRESETS["heavy"], noise=(20, 20), jpeg=(100, 100))
+    assert abs(correlation(white)) < 0.1 and correlation(softened) > 0.3
+
+
 def test_a_good_photo_stays_nearly_whole() -> None:
     """`nearly_clean` costs a face little: the weakest damage of all presets."""
     clean = face(256)
