@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from authface.annotate.resolve import can_say, contradictions
-from authface.annotate.vocabulary import GROUP_OF, VOCABULARY
+from authface.annotate.vocabulary.resolve import can_say, contradictions
+from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY
 from authface.records import Tag
 
 EXAMPLES = 12

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authface.annotate import export_cli, import_cli, publish_cli
+from authface.annotate.export import cli as export_cli
+from authface.annotate.export import publish_cli
+from authface.annotate.rebuild import cli as import_cli
 from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
@@ -37,8 +39,8 @@ def tags(
     from authface.annotate.settings import TagsSettings
     from authface.annotate.tag_report import write
     from authface.annotate.tagging import tag, with_model
-    from authface.photoset import PhotoSet
-    from authface.reviews import ReviewSettings
+    from authface.review.reviews import ReviewSettings
+    from authface.store.photoset import PhotoSet
 
     review = run.settings("curate.review", ReviewSettings)
     settings = with_model(run.settings("annotate.tags", TagsSettings, annotator=annotator), model)

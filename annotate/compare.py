@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from authface import images, report
 from authface.annotate.agreement import Agreement, Counts, Tally
-from authface.annotate.resolve import MEASURED
+from authface.annotate.vocabulary.resolve import MEASURED
 from authface.errors import ImageError, UsageError, one_line
-from authface.photoset import PhotoSet
+from authface.imaging import decode as images
+from authface.report import pages as report
+from authface.store.photoset import PhotoSet
 
 SHOWN = 24
 """Disagreements of two annotators that get a section with crops."""

@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from authface import images, report
-from authface.annotate.captions import PROSE
-from authface.annotate.tokens import MOST_TOKENS
-from authface.annotate.vocabulary import OTHER, VOCABULARY, prompt
-from authface.annotate.wording import words
+from authface.annotate.captioners.step import PROSE
+from authface.annotate.vocabulary.tokens import MOST_TOKENS
+from authface.annotate.vocabulary.vocabulary import OTHER, VOCABULARY, prompt
+from authface.annotate.vocabulary.wording import words
 from authface.errors import ImageError, one_line
-from authface.photoset import PhotoSet, Table
+from authface.imaging import decode as images
 from authface.records import Tags
+from authface.report import pages as report
+from authface.store.photoset import PhotoSet, Table
 
 SAMPLE = 24
 FAILED = 12

@@ -13,13 +13,13 @@ from authface.annotate.cli import app as annotate
 from authface.curate.cli import app as curate
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate.cli import app as evaluate
-from authface.models_cli import app as models
+from authface.models.cli import app as models
 from authface.options import DEFAULT_SET, SetArgument, command_with_run
 from authface.options import Run as Run
-from authface.restore.app_cli import web_app
+from authface.restore.app.cli import web_app
 from authface.restore.cli import restore
 from authface.train.cli import app as train
-from authface.train.estimate_cli import app as estimate_train
+from authface.train.estimate.cli import app as estimate_train
 
 app = typer.Typer(
     name="authface",
@@ -79,8 +79,8 @@ def doctor(
 
     Exit code 1 if something is broken that `authface restore` needs here. Nothing is asked of the network by default.
     """
-    from authface.doctor import as_json, examine, told
     from authface.evaluate.weights import FILES
+    from authface.inspect.doctor import as_json, examine, told
 
     findings = examine(FILES, online=online)
     run.console.result(told(findings), **as_json(findings))
@@ -92,9 +92,9 @@ def doctor(
 @command_with_run
 def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """What is done in a photo set, what is outdated, what it takes on the disk, and the next command."""
-    from authface.photoset import PhotoSet
-    from authface.status import status as read_status
-    from authface.status import told
+    from authface.inspect.status import status as read_status
+    from authface.inspect.status import told
+    from authface.store.photoset import PhotoSet
 
     said = read_status(PhotoSet.open(set))
     run.console.result(told(said), **said.as_json())
@@ -108,9 +108,9 @@ def why(
     id: Annotated[str, typer.Argument(metavar="ID", help="Photo or face id, six digits of it, or a file's name.")],
 ) -> None:
     """All that happened to one photo: its source, faces, verdicts, tags, people's decisions, where it went."""
-    from authface import history
     from authface.errors import UsageError
-    from authface.photoset import PhotoSet
+    from authface.inspect import why as history
+    from authface.store.photoset import PhotoSet
 
     photoset = PhotoSet.open(set)
     try:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from authface.errors import one_line
-from authface.processes import rank
+from authface.ranks import rank
 
 PLAIN_SECONDS = 10.0
 """Without a terminal a line of progress is printed this often."""

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from authface import images, report
+from authface.engine.runner import parts_of
+from authface.engine.runner import run as run_parts
 from authface.errors import one_line
 from authface.files import write_file
+from authface.imaging import decode as images
 from authface.options import Run
-from authface.photoset import PhotoSet
-from authface.runner import parts_of
-from authface.runner import run as run_parts
+from authface.report import pages as report
+from authface.store.photoset import PhotoSet
 
 if TYPE_CHECKING:
     import numpy as np
@@ -83,10 +84,10 @@ def demo(out: Path, run: Run) -> Path:
 def _curate(photoset: PhotoSet, run: Run) -> None:
     """fetch, filter, align."""
     from authface.curate.align import Align
-    from authface.curate.fetch import fetch
-    from authface.curate.filter import filter_photos
+    from authface.curate.fetch.run import fetch
+    from authface.curate.fetch.sources import make_source
+    from authface.curate.filter.run import filter_photos
     from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings
-    from authface.curate.sources import make_source
 
     fetching = run.settings("curate.fetch", FetchSettings)
     fetch(photoset, make_source(fetching, photoset), fetching, run.console, workers=1, limit=run.limit)
@@ -123,10 +124,10 @@ def _curated(photoset: PhotoSet) -> report.Section:
 
 def _annotate(photoset: PhotoSet, run: Run) -> Path:
     """tags, export; returns the dataset's folder."""
-    from authface.annotate.export import export
+    from authface.annotate.export.run import export
+    from authface.annotate.measured.step import MeasuredTags
     from authface.annotate.settings import ExportSettings, TagsSettings
-    from authface.annotate.tags import MeasuredTags
-    from authface.reviews import Honouring, ReviewSettings, reviewed_crops
+    from authface.review.reviews import Honouring, ReviewSettings, reviewed_crops
 
     review, settings = run.settings("curate.review", ReviewSettings), run.settings("annotate.tags", TagsSettings)
     tagging = Honouring(MeasuredTags(photoset.root, settings.measured))
@@ -180,8 +181,8 @@ def _train(dataset: Path, models: Path, run: Run) -> list[Path]:
 
 def _further_parts(model: str) -> list[str]:
     """Which parts the family `model` has beyond those that every family has."""
-    from authface.layout import FURTHER, part_files
-    from authface.models import fetch, resolve
+    from authface.models.families import fetch, resolve
+    from authface.models.layout import FURTHER, part_files
 
     folder = None if model == "new" else fetch(resolve(model), FURTHER)
     return [part for part in FURTHER if folder is not None and part_files(folder, part)]
@@ -207,7 +208,7 @@ def _trained(families: list[Path]) -> report.Section:
 
 def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Degrade the photo of the last crop, restore it with `restore`'s own code, and read both back."""
-    from authface.degrade import degrade, preset
+    from authface.faces.degrade import degrade, preset
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 if TYPE_CHECKING:
-    from authface.cluster import Cluster
     from authface.console import Console
+    from authface.engine.ray import Cluster
     from authface.recipe import S
 
 SECTIONS = {
     "curate.fetch": "authface.curate.settings:FetchSettings",
     "curate.filter": "authface.curate.settings:FilterSettings",
     "curate.align": "authface.curate.settings:AlignSettings",
-    "curate.review": "authface.reviews:ReviewSettings",
+    "curate.review": "authface.review.reviews:ReviewSettings",
     "curate.balance": "authface.curate.settings:BalanceSettings",
     "curate.split": "authface.curate.settings:SplitSettings",
     "annotate.tags": "authface.annotate.settings:TagsSettings",
@@ -77,7 +77,7 @@ class Run:
         """Where a step runs under `--engine ray`, None for this machine; `gpu`: its models run on `--device`."""
         if self.engine != "ray":
             return None
-        from authface.cluster import Cluster
+        from authface.engine.ray import Cluster
 
         return Cluster(self.most_workers, gpu and self.device.partition(":")[0] == "cuda")
 

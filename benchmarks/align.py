@@ -20,10 +20,10 @@ import numpy as np
 from ffhq_reference import psnr, reference
 from numpy.typing import NDArray
 
-from authface import images
 from authface.faces.detector import RetinaFace
 from authface.faces.geometry import align, ffhq_quad, quad_side, scale_quad
 from authface.faces.landmarks import Dlib68
+from authface.imaging import decode as images
 
 ENLARGED = (1, 3, 6)
 MAX_SIDE = 6500

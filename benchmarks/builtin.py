@@ -36,7 +36,6 @@ import torch
 from builtin_figures import CLEAN, FILTERS, INPUT, NOTE, OF_EVALUATE, Figures, Method, as_json, bars, markdown, means
 
 from authface.console import Console
-from authface.degrade import PRESETS, degrade
 from authface.errors import AuthfaceError
 from authface.evaluate import pairs
 from authface.evaluate.restoration import Question, evaluate
@@ -44,7 +43,8 @@ from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.sources import open_sources, parquet_files
 from authface.evaluate.synth import clean_face
 from authface.evaluate.tables import text_table
-from authface.images import encode_png, read
+from authface.faces.degrade import PRESETS, degrade
+from authface.imaging.decode import encode_png, read
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -201,7 +201,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("dataset", type=Path, help="a folder of authface annotate export, with a split test")
     parser.add_argument("--model", default="tiny", help="a model's name or folder")
     parser.add_argument("--count", type=int, default=300, help="test faces, half of each group where there are two")
-    parser.add_argument("--strengths", nargs="+", default=STRENGTHS, help="presets of authface.degrade")
+    parser.add_argument("--strengths", nargs="+", default=STRENGTHS, help="presets of authface.faces.degrade")
     parser.add_argument("--row", action="append", metavar="NAME=OPTIONS", help=f"of authface restore; again; {ROWS}")
     parser.add_argument("--group", action="append", metavar="NAME=REGEX", help=f"of photos' names; again; {GROUPS}")
     parser.add_argument("--fitted-on", default="validation", metavar="SPLIT", help="faces for the filters")
@@ -229,7 +229,7 @@ def run(given: argparse.Namespace, work: Path) -> None:
     groups = named(given.group or GROUPS, (TOGETHER, OTHERS))
     strengths = [strength for strength in given.strengths if strength in PRESETS]
     for strength in set(given.strengths) - set(strengths):
-        print(f"strength {strength} is left out: authface.degrade has none of that name", file=sys.stderr)
+        print(f"strength {strength} is left out: authface.faces.degrade has none of that name", file=sys.stderr)
     faces = chosen(given.dataset, "test", given.count, groups, given.seed)
     fitted = chosen(given.dataset, given.fitted_on, FITTED, groups, given.seed)
     for name in ("clean", INPUT, FILTERS, *rows):

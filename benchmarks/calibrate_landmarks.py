@@ -20,10 +20,10 @@ import dlib
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import images
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.landmarks import Dlib68, disagreement, dlib_box, weights_file
+from authface.imaging import decode as images
 
 Boxes = NDArray[np.float64]
 

@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import images
-from authface.curate import artefacts, quality
-from authface.curate.judge import LIMITS
-from authface.curate.piqe import piqe
+from authface.curate.filter.judge import LIMITS
+from authface.curate.filter.measures import artefacts, quality
+from authface.curate.filter.measures.piqe import piqe
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
 from authface.faces.detector import RetinaFace
+from authface.imaging import decode as images
 from authface.records import Points5
 
 Rgb = NDArray[np.uint8]

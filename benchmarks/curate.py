@@ -25,8 +25,8 @@ from typing import Any
 import numpy as np
 from ffhq_reference import psnr, reference
 
-from authface.photoset import PhotoSet
 from authface.records import Crop
+from authface.store.photoset import PhotoSet
 
 MIN_SCORE, MIN_SIZE = 0.98, 128
 RECIPE = f"""
@@ -112,13 +112,13 @@ def floor(photos: list[Path], size: int) -> dict[str, float]:
     """Milliseconds a photo of each thing that has to be done, one thread."""
     import cv2
 
-    from authface import images
-    from authface.curate.piqe import piqe
-    from authface.curate.quality import face_region
+    from authface.curate.filter.measures.piqe import piqe
+    from authface.curate.filter.measures.quality import face_region
     from authface.faces.detector import RetinaFace
     from authface.faces.geometry import crop_to_photo, ffhq_quad
     from authface.faces.landmarks import Dlib68
     from authface.faces.warp import warp
+    from authface.imaging import decode as images
 
     cv2.setNumThreads(1)
     detector, landmarker = RetinaFace(), Dlib68()
@@ -146,7 +146,7 @@ def floor(photos: list[Path], size: int) -> dict[str, float]:
 
 def fidelity(root: Path, crops: dict[str, Crop]) -> list[float]:
     """PSNR of crops on disk against the reference transform of the same quad, dB."""
-    from authface import images
+    from authface.imaging import decode as images
 
     photoset = PhotoSet(root)
     files = {photo.id: photo.file for photo in photoset.photos}

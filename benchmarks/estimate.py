@@ -18,7 +18,7 @@ import ctypes, gc, json, resource, sys, time
 import torch
 from diffusers import UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
-from authface.tiny import unet_config
+from authface.models.tiny import unet_config
 
 size, batch = int(sys.argv[1]), int(sys.argv[2])
 now = lambda: int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
@@ -59,8 +59,8 @@ print(json.dumps({"weights, MB": weights / 1e6, "gradients, MB": gradients / 1e6
 
 def counted(size: int, batch: int) -> dict[str, float]:
     """The same figures without running anything."""
-    from authface.train.estimate import Estimator
-    from authface.train.networks import find
+    from authface.train.estimate.estimate import Estimator
+    from authface.train.estimate.networks import find
     from authface.train.settings import PriorSettings
 
     settings = PriorSettings(size=size, batch=batch, accumulate=2)  # gradients are there before the pass

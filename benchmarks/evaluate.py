@@ -75,7 +75,7 @@ def floor(pairs: Path, count: int) -> dict[str, float]:
     from authface.evaluate.catalogue import BY_NAME
     from authface.evaluate.faces import FaceGauge
     from authface.evaluate.learned import Learned
-    from authface.images import read
+    from authface.imaging.decode import read
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from authface.evaluate.frechet import Moments, frechet_distance
-from authface.train.perceptual import Perceptual, distance
+from authface.metrics.frechet import Moments, frechet_distance
+from authface.train.losses.perceptual import Perceptual, distance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

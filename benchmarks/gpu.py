@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from authface.models import Parts
-    from authface.restore.sampler import DiffusionRestorer
-    from authface.restore.sampling import Sampling
-    from authface.sdxl import TextEmbedding
+    from authface.models.families import Parts
+    from authface.models.sdxl import TextEmbedding
+    from authface.restore.model.diffusion import DiffusionRestorer
+    from authface.restore.model.sampling import Sampling
 
 MATRIX = 8192
 OFFLOAD_STEPS = 4
@@ -113,15 +113,15 @@ def make_parts(device: torch.device, dtype: torch.dtype, small: bool) -> Parts:
     """U-Net, ControlNet, VAE and scheduler, their weights random; the ControlNet's every layer is heard."""
     import torch
 
-    from authface.layout import quiet
+    from authface.models.layout import quiet
 
     quiet()  # before the models are imported
     from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 
-    from authface.models import Parts
-    from authface.sdxl import new_controlnet
-    from authface.tiny import unet_config, vae_config
-    from authface.train.networks import SDXL_UNET, SDXL_VAE
+    from authface.models.families import Parts
+    from authface.models.sdxl import new_controlnet
+    from authface.models.tiny import unet_config, vae_config
+    from authface.train.estimate.networks import SDXL_UNET, SDXL_VAE
 
     shape = vae_config(512) if small else SDXL_VAE
     torch.manual_seed(1)
@@ -154,7 +154,7 @@ def make_text(parts: Parts, device: torch.device) -> TextEmbedding:
     """What would be said of a prompt and a negative one."""
     import torch
 
-    from authface.sdxl import TextEmbedding
+    from authface.models.sdxl import TextEmbedding
 
     config = parts.unet.config
     width = config.projection_class_embeddings_input_dim - 6 * config.addition_time_embed_dim
@@ -264,7 +264,7 @@ class Bench:
         """Seconds and TFLOP of a face's decoding and encoding."""
         import torch
 
-        from authface.sdxl import decode, encode, spatial_factor
+        from authface.models.sdxl import decode, encode, spatial_factor
 
         vae, side = self.parts.vae, self.size // spatial_factor(self.parts.vae)
         latents = torch.randn(1, vae.config.latent_channels, side, side, device=self.device)
@@ -280,8 +280,8 @@ class Bench:
 
     def sampling(self, row: Row, **changes: Any) -> Sampling:
         """As the row has it, with these changes. Raises TypeError for a field that this version lacks."""
-        from authface.restore.presets import PRESETS
-        from authface.restore.sampling import sampling_of
+        from authface.restore.model.presets import PRESETS
+        from authface.restore.model.sampling import sampling_of
 
         preset = PRESETS[row.preset]  # type: ignore[index]
         steps = {"steps": self.given.steps} if self.given.steps else {}
@@ -293,8 +293,8 @@ class Bench:
         Its U-Net is an object of its own over the same weights: graphs are kept for a U-Net as long as it lives, and a
         row's memory is to hold no other row's.
         """
-        from authface.restore.placement import Placement
-        from authface.restore.sampler import DiffusionRestorer
+        from authface.restore.model.diffusion import DiffusionRestorer
+        from authface.restore.model.placement import Placement
 
         given = row.placement | changes
         known = {each.name for each in fields(Placement)}
@@ -391,8 +391,8 @@ class Bench:
 
     def lacking(self, row: Row) -> str:
         """What keeps this row from being measured here, if anything."""
-        from authface.restore.placement import Placement
-        from authface.restore.sampling import Sampling
+        from authface.restore.model.placement import Placement
+        from authface.restore.model.sampling import Sampling
 
         if row.offloaded and not self.cuda:
             return "the weights are on the CPU anyway"

@@ -38,12 +38,12 @@ from made_faces import (
 )
 from moved_faces import Face, Move, leaning, moved, turned_head, wider
 
-from authface import images
-from authface.annotate.measured import measure, tags
-from authface.annotate.regions import Regions, find_regions
+from authface.annotate.measured.regions import Regions, find_regions
+from authface.annotate.measured.tagger import measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.faces.geometry import crop_points
-from authface.photoset import PhotoSet
+from authface.imaging import decode as images
+from authface.store.photoset import PhotoSet
 
 Labels = Mapping[str, Mapping[str, bool]]
 """What a person saw: by tag and crop."""

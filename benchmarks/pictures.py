@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from authface import Restorer, images
-from authface.curate.sources.folder import Samples
-from authface.degrade import degrade, preset
+from authface import Restorer
+from authface.curate.fetch.sources.folder import Samples
+from authface.faces.degrade import degrade, preset
+from authface.imaging import decode as images
 
 OUT = Path(__file__).parent.parent / "docs" / "images"
 SUBJECTS = ("astronaut", "grace_hopper")

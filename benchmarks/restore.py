@@ -37,8 +37,8 @@ def make(folder: Path, aged: bool) -> None:
     import torch
     from diffusers import ControlNetModel, UNet2DConditionModel
 
-    from authface.models import make_tiny
-    from authface.tiny import VAES
+    from authface.models.families import make_tiny
+    from authface.models.tiny import VAES
 
     make_tiny(folder, seed=1, image_size=SIZE, vae=VAES["f8c16"])
     torch.manual_seed(2)
@@ -61,7 +61,7 @@ def age(folder: Path) -> None:
     from diffusers import AutoencoderKL
     from safetensors.torch import load_file, save_file
 
-    from authface.tiny import VAES, vae_config
+    from authface.models.tiny import VAES, vae_config
 
     torch.manual_seed(3)
     AutoencoderKL(**vae_config(SIZE, VAES["f8c16"]) | {"mid_block_add_attention": True}).save_pretrained(folder / "vae")
@@ -85,7 +85,8 @@ def picture() -> Any:
 
 def ours(folder: Path, dtype: str, steps: int) -> Any:
     """A function that restores a face and returns its latents."""
-    from authface.restore import restorer, sampler
+    from authface.restore.model import diffusion as sampler
+    from authface.restore.model import restorer
     from authface.restore.settings import RestoreSettings
 
     settings = RestoreSettings(

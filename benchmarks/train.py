@@ -103,8 +103,8 @@ def make_dataset(photos: list[Path], size: int, out: Path) -> None:
     import datasets
     import numpy as np
 
-    from authface.degrade import PRESETS, degrade
-    from authface.images import decode, encode_png
+    from authface.faces.degrade import PRESETS, degrade
+    from authface.imaging.decode import decode, encode_png
 
     rows = []
     for number, path in enumerate(photos):
@@ -177,8 +177,8 @@ def floor(work: Path, size: int, batch: int, steps: int, precision: str) -> None
     from diffusers import ControlNetModel
 
     from authface.console import Console
-    from authface.degrade import PRESETS
-    from authface.models import load, resolve
+    from authface.faces.degrade import PRESETS
+    from authface.models.families import load, resolve
     from authface.train.cache import Store, cache_latents, cache_texts
     from authface.train.controlnet import ControlNetObjective
     from authface.train.data import Draw, Faces
@@ -272,8 +272,8 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.floor:
         return floor(asked.folder, asked.size, asked.batch, asked.steps, asked.floor)
-    from authface.models import make_tiny
-    from authface.tiny import VAES
+    from authface.models.families import make_tiny
+    from authface.models.tiny import VAES
 
     every = sorted(path for path in asked.folder.rglob("*") if path.suffix.lower() in {".jpg", ".jpeg", ".png"})
     if not every or not asked.script.is_file():

@@ -8,11 +8,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from authface import images
 from authface.curate.settings import AlignSettings
 from authface.errors import ImageError
-from authface.photoset import PhotoSet, Provenance
+from authface.imaging import decode as images
 from authface.records import Crop, Face
+from authface.store.photoset import PhotoSet, Provenance
 
 if TYPE_CHECKING:
     import numpy as np

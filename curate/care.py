@@ -11,10 +11,10 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
-    from authface.curate.balance import Balance
-    from authface.curate.forget import Forgot
-    from authface.photoset import PhotoSet
+    from authface.curate.balance.run import Balance
+    from authface.curate.forget.run import Forgot
     from authface.records import Photo
+    from authface.store.photoset import PhotoSet
 
 app = typer.Typer()
 
@@ -24,7 +24,7 @@ app = typer.Typer()
 def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """Write the contact sheet again: outcomes of all steps, histograms of what was measured, samples."""
     from authface.curate.sheet import contact_sheet
-    from authface.photoset import PhotoSet
+    from authface.store.photoset import PhotoSet
 
     page = contact_sheet(PhotoSet.open(set))
     run.console.result(f"contact sheet: {one_line(page)}", report=str(page))
@@ -44,7 +44,7 @@ def credits_(
     from typing import get_args
 
     from authface.curate.credits import Format, counts, write_credits
-    from authface.photoset import PhotoSet
+    from authface.store.photoset import PhotoSet
 
     chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
     if chosen is None:
@@ -78,10 +78,10 @@ def forget(
 
     Without an ID it finishes what a stopped run left.
     """
-    from authface.curate.forget import forget as run_forget
+    from authface.curate.forget.run import forget as run_forget
     from authface.curate.sheet import contact_sheet
-    from authface.forgotten import tombstones
-    from authface.photoset import PhotoSet
+    from authface.store.photoset import PhotoSet
+    from authface.store.tombstones import tombstones
 
     photoset = PhotoSet.open(set)
     if run.dry_run:
@@ -101,8 +101,8 @@ def forget(
 
 def _named(photoset: PhotoSet, ids: list[str], photographer: str | None) -> list[Photo]:
     """The photos that are named; an id that was forgotten already names none. Raises UsageError."""
-    from authface.history import forgotten_at
-    from authface.lookup import find_photo, photos_of
+    from authface.inspect.why import forgotten_at
+    from authface.store.query import find_photo, photos_of
 
     found = []
     for text in ids:
@@ -169,10 +169,10 @@ def balance(
     clear: Annotated[bool, typer.Option("--clear", help="Take an earlier choice back.")] = False,
 ) -> None:
     """How pose, light, expression, skin tone, size, source and licence are spread; choose a subset that evens them."""
-    from authface.curate import balance as balancing
+    from authface.curate.balance import run as balancing
     from authface.curate.settings import BalanceSettings
-    from authface.photoset import PhotoSet
-    from authface.reviews import ReviewSettings
+    from authface.review.reviews import ReviewSettings
+    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.balance", BalanceSettings, target=target, keep=keep)
     review = run.settings("curate.review", ReviewSettings)

@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from authface.curate import care, split_cli
+from authface.curate import care
 from authface.curate.review import cli as review
+from authface.curate.split import cli as split_cli
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
     from authface.curate.settings import FilterSettings
-    from authface.photoset import PhotoSet, Table
+    from authface.engine.runner import Summary
+    from authface.engine.workers import Work
     from authface.recipe import Settings
-    from authface.runner import Summary
-    from authface.workers import Work
+    from authface.store.photoset import PhotoSet, Table
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
@@ -58,10 +59,10 @@ def fetch(
     ] = False,
 ) -> None:
     """Bring photos into the set, byte for byte, each with its row. Run again, it takes only what is new."""
-    from authface.curate.fetch import fetch as run_fetch
+    from authface.curate.fetch.run import fetch as run_fetch
+    from authface.curate.fetch.sources import make_source
     from authface.curate.settings import FetchSettings
-    from authface.curate.sources import make_source
-    from authface.photoset import PhotoSet
+    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.fetch", FetchSettings, source=source, path=path)
     photoset = PhotoSet(set)
@@ -101,7 +102,7 @@ def filter_(
 ) -> None:
     """Find the faces, measure them, keep the good ones; every other keeps its reason, value and limit."""
     from authface.curate.settings import FilterSettings
-    from authface.photoset import PhotoSet
+    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.filter", FilterSettings)
     photoset = PhotoSet.open(set)
@@ -109,7 +110,7 @@ def filter_(
         return _show(run, "curate.filter", settings)
     if sweep:
         return _sweep(run, photoset, settings)
-    from authface.curate.filter import filter_photos
+    from authface.curate.filter.run import filter_photos
 
     with photoset.lock():
         photoset.remember("curate.filter", settings.model_dump(mode="json"))
@@ -128,7 +129,7 @@ def filter_(
 
 
 def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
-    from authface.curate.sweep import sweep, told
+    from authface.curate.filter.sweep import sweep, told
 
     if not photoset.measured.parts():
         raise UsageError(f"{one_line(photoset.root)} has no measures yet: authface curate filter takes them")
@@ -142,7 +143,7 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """Turn every kept face into a square crop, FFHQ style, and check dlib's landmarks against RetinaFace's."""
     from authface.curate.align import Align
     from authface.curate.settings import AlignSettings
-    from authface.photoset import PhotoSet
+    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.align", AlignSettings)
     photoset = PhotoSet.open(set)
@@ -161,8 +162,8 @@ def _run_step(
     target: Table[Any],
 ) -> None:
     """Run one step over a table, show its contact sheet and what it counted."""
-    from authface.runner import parts_of
-    from authface.runner import run as run_parts
+    from authface.engine.runner import parts_of
+    from authface.engine.runner import run as run_parts
 
     if run.dry_run:
         return _show(run, section, settings)

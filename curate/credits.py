@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from authface import report
 from authface.errors import one_line
 from authface.files import replacing
-from authface.photoset import PhotoSet
+from authface.report import pages as report
+from authface.store.photoset import PhotoSet
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from authface.columns import row_reader
-from authface.photoset import R, Table
+from authface.store.columns import row_reader
+from authface.store.photoset import R, Table
 
 if TYPE_CHECKING:
     import numpy as np

@@ -121,7 +121,7 @@ class FilterSettings(Settings):
     max_clipped: float = Field(0.2, ge=0, le=1)
     """Largest share of the face that is black or white beyond recovery."""
     min_sharpness: float = Field(0.15, ge=0)
-    """Least sharpness of the eyes; see `authface.curate.quality.sharpness`."""
+    """Least sharpness of the eyes; see `authface.curate.filter.measures.quality.sharpness`."""
     max_noise: float = Field(6, ge=0)
     """Largest standard deviation of the noise on the face, 0..255."""
     max_pepper: float = Field(0.002, ge=0, le=1)

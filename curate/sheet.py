@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from authface import images, report
-from authface.curate.histograms import histograms
+from authface.curate.filter.histograms import histograms
 from authface.curate.sampling import Sample, sample
 from authface.errors import ImageError, one_line
-from authface.photoset import PhotoSet
+from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
+from authface.report import pages as report
+from authface.store.photoset import PhotoSet
 
 if TYPE_CHECKING:
     import numpy as np

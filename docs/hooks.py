@@ -277,8 +277,8 @@ def _fields_of(node: ast.ClassDef) -> list[str]:
 
 
 def models() -> str:
-    """Families and their licences, from authface/models.py."""
-    from authface.models import FAMILIES
+    """Families and their licences, from authface/models/families.py."""
+    from authface.models.families import FAMILIES
 
     rows = [
         (f"`{one.name}`", one.licence, one.parameters, "built in" if Path(one.location).is_absolute() else one.location)
@@ -288,8 +288,8 @@ def models() -> str:
 
 
 def reasons() -> str:
-    """Why a face is rejected, and by which limit, in the order of curate/judge.py."""
-    from authface.curate.judge import LIMITS
+    """Why a face is rejected, and by which limit, in the order of curate/filter/judge.py."""
+    from authface.curate.filter.judge import LIMITS
     from authface.curate.settings import FilterSettings
 
     fields = FilterSettings.model_fields

@@ -27,11 +27,11 @@ def synth(
     ] = None,
 ) -> None:
     """A test set with truth: degraded copies of clean faces. Run again, it makes only what is missing."""
-    from authface.degrade import preset
     from authface.errors import one_line
     from authface.evaluate.settings import SynthSettings
     from authface.evaluate.sources import open_sources
     from authface.evaluate.synth import conclude, synthesize
+    from authface.faces.degrade import preset
 
     if run.engine != "local":
         later(f"evaluate synth --engine {run.engine}")
@@ -134,9 +134,9 @@ def prior(
 ) -> None:
     """FID, human preference and obedience of a face prior. Run again, it draws and measures what is new."""
     from authface.errors import one_line
-    from authface.evaluate import prior_page
-    from authface.evaluate.prior import evaluate_prior
-    from authface.evaluate.samples import asked_of
+    from authface.evaluate.prior import page as prior_page
+    from authface.evaluate.prior.run import evaluate_prior
+    from authface.evaluate.prior.samples import asked_of
     from authface.evaluate.settings import PriorSettings
 
     if run.engine != "local":
@@ -205,7 +205,7 @@ def table(
     ] = None,
 ) -> None:
     """One of the paper's tables with ours beside theirs; what is not known or measured is shown as missing."""
-    from authface.evaluate.table_cli import Asked, tell_table
+    from authface.evaluate.paper.cli import Asked, tell_table
 
     tell_table(run, Asked(number, ours or [], out, grid, run_grid, dataset, test))
 
@@ -234,7 +234,7 @@ def ab(
 ) -> None:
     """A blind A/B study as a local page: left, same or right, of pairs in an order and on sides that are drawn."""
     from authface.evaluate.settings import AbSettings
-    from authface.evaluate.study_cli import report_study, serve_study
+    from authface.evaluate.study.cli import report_study, serve_study
 
     settings = run.settings("evaluate.ab", AbSettings, host=host, people=people)
     if report:

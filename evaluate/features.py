@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, one_line
-from authface.evaluate.frechet import Moments, frechet_distance
 from authface.evaluate.learned import as_tensor, loading
+from authface.metrics.frechet import Moments, frechet_distance
 
 if TYPE_CHECKING:
     import numpy as np

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate import cache, learned
 from authface.evaluate.cache import Values
@@ -16,7 +17,6 @@ from authface.evaluate.pairs import Pair
 from authface.evaluate.weights import Weights, sha256s
 from authface.evaluate.works import Job, LearnedWork, PlainWork, Result, plain_version
 from authface.files import sha256_of
-from authface.workers import inline, processes
 
 if TYPE_CHECKING:
     import torch

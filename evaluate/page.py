@@ -14,7 +14,7 @@ from authface.evaluate.measure import Outcome
 from authface.evaluate.restoration import Evaluation
 from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.tables import NAME, differences_table, label, means_table, number
-from authface.report import Cell, Table, quantity, write_page
+from authface.report.pages import Cell, Table, quantity, write_page
 
 if TYPE_CHECKING:
     import numpy as np
@@ -101,7 +101,7 @@ def _faces(outcomes: Sequence[Outcome], by: Metric) -> Iterator[Face]:
 
 
 def _picture(path: Path) -> NDArray[np.uint8] | None:
-    from authface.images import read
+    from authface.imaging.decode import read
 
     try:
         return read(path).rgb

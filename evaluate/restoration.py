@@ -127,7 +127,7 @@ def _without_dear(metrics: Sequence[Metric], measured: Measured, console: Consol
 
 
 def _device(name: str) -> torch.device:
-    from authface.models import pick_device
+    from authface.models.families import pick_device
 
     return pick_device(name)
 

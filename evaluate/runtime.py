@@ -21,7 +21,7 @@ from authface.evaluate.settings import RuntimeSettings
 from authface.evaluate.stopwatch import Part, peak_memory, wait, watching
 from authface.evaluate.tables import text_table
 from authface.files import write_file
-from authface.layout import PARTS, part_files
+from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
 
@@ -137,7 +137,7 @@ def run_model(
     Raises UsageError for settings and models that are none, AuthfaceError where files cannot be had.
     """
     from authface import Restorer
-    from authface.models import pick_device
+    from authface.models.families import pick_device
 
     if seed < 0:
         raise UsageError(f"--seed {seed}: seeds are 0 and more")
@@ -174,7 +174,7 @@ def _protocol(name: str, model: Mapping[str, Any], settings: RuntimeSettings, de
 def weights_of(model: str, parts: Sequence[str] = PARTS) -> dict[str, str]:
     """sha256 of the files of weights of a family's parts by name; none of one that has none, such as `identity`."""
     from authface.evaluate.weights import sha256s
-    from authface.models import fetch, resolve
+    from authface.models.families import fetch, resolve
 
     if model == "identity":
         return {}

@@ -104,7 +104,7 @@ def _measure(
 
 
 def _images(outcomes: Sequence[Outcome], tick: Tick) -> Iterator[NDArray[np.uint8]]:
-    from authface.images import read
+    from authface.imaging.decode import read
 
     for outcome in outcomes:
         try:

@@ -12,7 +12,7 @@ class SynthSettings(Settings):
     """A test set with truth: clean faces and degraded copies of them."""
 
     degradation: str = "medium"
-    """Name in authface.degrade: mild, medium, heavy, scan, noise_jpeg, nearly_clean, gfpgan, codeformer_large, ..."""
+    """Name in faces.degrade: mild, medium, heavy, scan, noise_jpeg, nearly_clean, gfpgan, codeformer_large, ..."""
     split: str = "test"
     """Which part of a dataset folder; a folder of images has none."""
     size: int | None = Field(default=None, ge=32, le=4096)

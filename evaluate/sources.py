@@ -12,7 +12,7 @@ from typing import Any
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.files import TEMPORARY
-from authface.images import EXTENSIONS, read_bytes
+from authface.imaging.decode import EXTENSIONS, read_bytes
 
 ENDINGS = frozenset(f".{ending}" for ending in EXTENSIONS.values()) | {".jpeg", ".jpe", ".jfif", ".tiff", ".heif"}
 """File endings that are taken for images, in small letters."""

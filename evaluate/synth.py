@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface import __version__
-from authface.degrade import degrade, preset
+from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.settings import SynthSettings
 from authface.evaluate.sources import Source, Sources
+from authface.faces.degrade import degrade, preset
 from authface.files import sha256_of, write_errors, write_file
-from authface.photoset import Provenance
-from authface.workers import inline, processes
+from authface.store.photoset import Provenance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +66,7 @@ class Opened:
 
 @dataclass
 class Synth:
-    """The step: one source in, its two files and its row out. `authface.workers` runs it."""
+    """The step: one source in, its two files and its row out. `authface.engine.workers` runs it."""
 
     out: Path
     settings: SynthSettings
@@ -94,7 +94,7 @@ class Synth:
 
     def save(self, source: Source, result: tuple[Opened, NDArray[np.uint8]]) -> list[Made]:
         """Write both files."""
-        from authface.images import encode_png
+        from authface.imaging.decode import encode_png
 
         opened, degraded = result
         files = {CLEAN: encode_png(opened.rgb), DEGRADED: encode_png(degraded)}
@@ -112,12 +112,12 @@ def clean_face(data: bytes, size: int | None, seed: int) -> tuple[NDArray[np.uin
     """(side, side, 3) uint8 of an encoded face, resized to `size` if that is given, and the seed of its degradation.
 
     The seed is made of `seed` and the sha256 of the decoded pixels before resizing: neither the face's name nor its
-    place counts. Raises ImageError (`not_square`, `too_small` under 32 px, and as `authface.images.decode`).
+    place counts. Raises ImageError (`not_square`, `too_small` under 32 px, and as `authface.imaging.decode.decode`).
     """
     import cv2
     import numpy as np
 
-    from authface.images import decode
+    from authface.imaging.decode import decode
 
     rgb = decode(data).rgb
     height, width = rgb.shape[:2]

@@ -1,4 +1,4 @@
-"""The steps that measure one output each; `authface.workers` feeds them."""
+"""The steps that measure one output each; `authface.engine.workers` feeds them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from authface.errors import ImageError, one_line
 from authface.evaluate import faces, pixels
 from authface.evaluate.catalogue import Metric
 from authface.evaluate.pairs import Pair
-from authface.photoset import Provenance
+from authface.store.photoset import Provenance
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +76,7 @@ def plain_version(kind: str, min_score: float) -> tuple[str, dict[str, str]]:
 
 def load(job: Job) -> Loaded:
     """The images of a job. Raises ImageError: `size` where output and truth differ in size, for nothing is resized."""
-    from authface.images import read
+    from authface.imaging.decode import read
 
     pair = job.pair
     output = read(pair.output).rgb
@@ -91,7 +91,7 @@ def load(job: Job) -> Loaded:
 
 
 def _beside(pair: Pair, role: str) -> Rgb:
-    from authface.images import read
+    from authface.imaging.decode import read
 
     path = pair.truth if role == "truth" else pair.input
     assert path is not None  # the catalogue lets no metric through that needs what was not given

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from authface.records import Box
     from authface.restore.finder import Finder
     from authface.restore.log import Line
+    from authface.restore.model.placement import Placement
+    from authface.restore.model.restorer import Loaded, Weights
+    from authface.restore.model.restorer import Restorer as FaceModel
     from authface.restore.photo import Search
     from authface.restore.picture import Image, Picture
-    from authface.restore.placement import Placement
     from authface.restore.restored import Restored
-    from authface.restore.restorer import Loaded, Weights
-    from authface.restore.restorer import Restorer as FaceModel
     from authface.restore.session import Session
 
 Progress = Callable[[int, int], None]
@@ -67,8 +67,8 @@ class _Shared:
 
     def restorer(self, weights: Weights, settings: RestoreSettings, device: str) -> FaceModel:
         """The model for these settings, its weights loaded if nobody has yet."""
-        from authface.restore.placement import placement_of
-        from authface.restore.restorer import Loaded
+        from authface.restore.model.placement import placement_of
+        from authface.restore.model.restorer import Loaded
 
         key = (weights.digest, placement_of(settings, device))
         if key not in self.loaded:
@@ -150,7 +150,7 @@ class Restorer:
     @property
     def device_name(self) -> str:
         """Where it is run, such as ``cuda``."""
-        from authface.models import pick_device
+        from authface.models.families import pick_device
 
         return str(pick_device(self.device))
 
@@ -198,7 +198,8 @@ class Restorer:
         `progress` is told the frames that are done, and of about how many (0: unknown). Raises ImageError for what is
         no video, UsageError for a target of no video's ending or the video itself.
         """
-        from authface.restore import inputs, video
+        from authface.restore import inputs
+        from authface.restore.video import run as video
 
         job = inputs.Job(Path(source), Path(target), Path(target).parent)
         if not job.is_video:
@@ -278,7 +279,7 @@ def narrowed(search: Search, only: Collection[int]) -> Search:
 @contextmanager
 def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[None]:
     """Call `progress` after each denoising step; faces that are tried again add to the steps."""
-    from authface.restore.sampler import DiffusionRestorer
+    from authface.restore.model.diffusion import DiffusionRestorer
 
     model = getattr(model, "diffusion", model)  # of a cleaner's the detail alone takes steps
     if progress is None or not faces or not isinstance(model, DiffusionRestorer):

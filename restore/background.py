@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
-from authface.deep import Pixels, is_grey
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.files import sha256_of
-from authface.images import MAX_PIXELS
-from authface.restore.colour import LUMA
+from authface.imaging.bitdepth import Pixels, is_grey
+from authface.imaging.decode import MAX_PIXELS
+from authface.restore.model.colour import LUMA
 
 if TYPE_CHECKING:
     pass

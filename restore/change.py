@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from authface.deep import Pixels, to_8_bits
+from authface.imaging.bitdepth import Pixels, to_8_bits
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

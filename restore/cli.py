@@ -77,8 +77,8 @@ def _show(run: Run, jobs: list[Job]) -> None:
 
 def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out: Path | None) -> None:
     """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
+    from authface.restore.model.restorer import IDENTITY
     from authface.restore.page import identity_summary, write_page
-    from authface.restore.restorer import IDENTITY
 
     page = None
     if session.settings.report and summary.jobs and summary.done_before < summary.inputs:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from authface.deep import is_grey
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
 from authface.faces.landmarks import Dlib68, disagreement
+from authface.imaging.bitdepth import is_grey
 from authface.restore.choice import face_rule
 from authface.restore.guard import in_crop
+from authface.restore.model.restorer import face_seed
 from authface.restore.photo import FaceResult, Found, PlacedBy, Search, square_of
-from authface.restore.restorer import face_seed
 from authface.restore.settings import RestoreSettings
-from authface.restore.spent import part
+from authface.restore.timing import part
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,7 +16,7 @@ from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import crop_points, quad_side
 from authface.faces.identity import Embedder, SeenFace, five_points, make_embedder
 from authface.faces.landmarks import Dlib68, disagreement
-from authface.restore.colour import low_pass
+from authface.restore.model.colour import low_pass
 
 FIND_SCORE = 0.5
 """Least score of the detector on a crop, which is known to be of a face."""

@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from authface import images
-from authface.deep import Pixels, is_deep
-from authface.encode import DEEP_FORMATS, encode, said
 from authface.errors import one_line
 from authface.files import write_file
+from authface.imaging import decode as images
+from authface.imaging.bitdepth import Pixels, is_deep
+from authface.imaging.encode import DEEP_FORMATS, encode, said
 from authface.restore.change import change_map
 from authface.restore.inputs import Job
 from authface.restore.log import Line, now
 from authface.restore.photo import FaceResult, PhotoResult, Search
 from authface.restore.session import Session
-from authface.restore.spent import part
+from authface.restore.timing import part
 
 
 @dataclass(frozen=True)

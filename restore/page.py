@@ -9,17 +9,17 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import images
-from authface.deep import to_8_bits
 from authface.errors import ImageError, one_line
 from authface.faces.geometry import align, scale_quad
 from authface.faces.identity import usual_products
-from authface.report import Comparison, Facts, before_after, quantity
-from authface.restore.clip import Clip
+from authface.imaging import decode as images
+from authface.imaging.bitdepth import to_8_bits
+from authface.report.pages import Comparison, Facts, before_after, quantity
 from authface.restore.inputs import PAGE, Job
 from authface.restore.log import Line
 from authface.restore.session import Session, Summary
 from authface.restore.settings import RestoreSettings
+from authface.restore.video.reader import Clip
 
 T = TypeVar("T")
 

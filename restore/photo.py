@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.deep import Pixels
 from authface.faces.detector import Detection
 from authface.faces.geometry import Aligned, resize_square
 from authface.faces.paste import paste_all
+from authface.imaging.bitdepth import Pixels
 from authface.records import Box
-from authface.restore.attempts import Attempt, restore_faces
 from authface.restore.background import Upscaler, lanczos
 from authface.restore.guard import Drift, Guard
-from authface.restore.restorer import Restorer
+from authface.restore.model.restorer import Restorer
+from authface.restore.retries import Attempt, restore_faces
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from authface import images
-from authface.deep import Pixels, to_8_bits
 from authface.errors import UsageError
+from authface.imaging import decode as images
+from authface.imaging.bitdepth import Pixels, to_8_bits
 
 if TYPE_CHECKING:
     from PIL import Image as Pillow

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from authface.deep import Pixels, to_8_bits
 from authface.errors import UsageError, one_line
 from authface.files import write_file
+from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.change import change_map
 from authface.restore.inputs import ENDINGS
 from authface.restore.outcome import losses, result_bytes

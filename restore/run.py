@@ -14,10 +14,9 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from authface import images
-from authface.encode import check_sides
 from authface.errors import ImageError, UsageError, one_line
-from authface.restore import clip, video
+from authface.imaging import decode as images
+from authface.imaging.encode import check_sides
 from authface.restore.ahead import ahead, behind
 from authface.restore.background import check_size
 from authface.restore.inputs import LOG, Format, Job, expand, homes_of, is_single_file, plan, with_maps, without_results
@@ -25,7 +24,9 @@ from authface.restore.log import NOT_OURS, Line, Log, now, parse
 from authface.restore.outcome import Opened, write_result
 from authface.restore.photo import PhotoResult
 from authface.restore.session import Session, Summary
-from authface.restore.spent import counted, part
+from authface.restore.timing import counted, part
+from authface.restore.video import reader as clip
+from authface.restore.video import run as video
 
 GROUP_PIXELS = 50_000_000
 """Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""

@@ -12,20 +12,18 @@ from pathlib import Path
 from threading import Lock
 
 from authface.console import Console
-from authface.deep import Pixels
 from authface.errors import UsageError
 from authface.faces import parsing
 from authface.faces.geometry import Side
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
-from authface.restore.attempts import Attempt, restore_faces
+from authface.imaging.bitdepth import Pixels
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
 from authface.restore.inputs import LOG, Job
 from authface.restore.log import Line, Log
-from authface.restore.photo import PhotoResult, Search, finish
-from authface.restore.restorer import (
+from authface.restore.model.restorer import (
     IDENTITY,
     PAPER_SIZE,
     Identity,
@@ -35,8 +33,10 @@ from authface.restore.restorer import (
     find_weights,
     load_restorer,
 )
+from authface.restore.photo import PhotoResult, Search, finish
+from authface.restore.retries import Attempt, restore_faces
 from authface.restore.settings import RestoreSettings
-from authface.restore.spent import Seconds, part
+from authface.restore.timing import Seconds, part
 
 VERSION = 4
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
@@ -179,7 +179,7 @@ class Session:
         """What tells a face from what is around it; None where the whole square is put back."""
         if self.settings.mask == "square":
             return None
-        from authface.models import pick_device
+        from authface.models.families import pick_device
 
         with part("load"):
             return FaceParser(hair=self.settings.mask_hair, device=str(pick_device(self.request.device)))
@@ -187,7 +187,7 @@ class Session:
     @cached_property
     def upscaler(self) -> Upscaler:
         """What enlarges the photo around the faces."""
-        from authface.models import pick_device
+        from authface.models.families import pick_device
 
         file = self.settings.upscaler
         return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from authface.recipe import Settings
 from authface.restore.choice import face_rule
-from authface.restore.presets import PresetName, Scheduler
+from authface.restore.model.presets import PresetName, Scheduler
 
 Offload = Literal["none", "model", "sequential"]
 

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from authface import images
-from authface.photoset import PhotoSet, Provenance
+from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
+from authface.store.photoset import PhotoSet, Provenance
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line: see authface.cli.main

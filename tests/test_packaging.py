@@ -147,7 +147,7 @@ def test_the_stages_import_from_the_wheel_and_leak_no_name(python: Path, tmp_pat
         "    assert importlib.util.find_spec(stage) is None, stage\n"
         "from importlib.resources import files\n"
         "assert files('authface.recipes').joinpath('default.toml').is_file()\n"
-        "assert files('authface.templates').joinpath('_base.html.jinja').read_text()\n"
+        "assert files('authface.report.templates').joinpath('_base.html.jinja').read_text()\n"
         "assert files('authface').joinpath('py.typed').is_file()\n"
         "print('whole')"
     )

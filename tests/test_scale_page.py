@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from authface.photoset import PhotoSet, Provenance
 from authface.records import Face, Photo
+from authface.store.photoset import PhotoSet, Provenance
 
 PAGE = Path(__file__).parent.parent / "docs" / "scale.md"
 

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from authface import processes, sdxl
+from authface import ranks as processes
 from authface.errors import UsageError
-from authface.layout import write_family
-from authface.models import ModelSource, load, make_tiny, pick_device, resolve
-from authface.tiny import VAES
-from authface.train.critic import PixelCritic
+from authface.models import sdxl
+from authface.models.families import ModelSource, load, make_tiny, pick_device, resolve
+from authface.models.layout import write_family
+from authface.models.tiny import VAES
 from authface.train.data import Batch, Draw, Faces, validation
+from authface.train.distributed import meet
 from authface.train.loop import Outcome, fit
+from authface.train.losses.critic import PixelCritic
 from authface.train.noise import Noise
 from authface.train.objective import Loss
-from authface.train.parallel import meet
 from authface.train.picture import Drawn, fidelity, grid
 from authface.train.settings import AutoencoderSettings
 

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from authface import sdxl
 from authface.errors import AuthfaceError, one_line
 from authface.files import replacing
-from authface.layout import digest
-from authface.models import ModelSource, fetch, load
+from authface.models import sdxl
+from authface.models.families import ModelSource, fetch, load
+from authface.models.layout import digest
 from authface.train.data import Faces
-from authface.train.parallel import meet, share
+from authface.train.distributed import meet, share
 
 if TYPE_CHECKING:
     from authface.console import Console

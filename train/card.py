@@ -14,14 +14,14 @@ from typing import Any
 from authface import __version__
 from authface.errors import one_line
 from authface.files import write_file
-from authface.images import encode_png
-from authface.layout import PARTS, part_files
-from authface.markdown import cell, render
-from authface.models import FAMILIES, NEW_LICENCE
+from authface.imaging.decode import encode_png
+from authface.models.families import FAMILIES, NEW_LICENCE
+from authface.models.layout import PARTS, part_files
+from authface.report.markdown import cell, render
+from authface.store.lineage import training_sources
 from authface.train.curve import draw_curve
 from authface.train.data import Faces
 from authface.train.settings import TrainSettings
-from authface.uses import training_sources
 
 CARD = "README.md"
 CURVE = "training-curve.png"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from authface import sdxl
-from authface.cleaner import Cleaner, make_cleaner
-from authface.degrade import Mixture, degrade, mixture
-from authface.layout import FURTHER, PARTS, write_family
-from authface.models import ModelSource, fetch, load, pick_device, resolve
+from authface.faces.degrade import Mixture, degrade, mixture
+from authface.models import sdxl
+from authface.models.cleaner import Cleaner, make_cleaner
+from authface.models.families import ModelSource, fetch, load, pick_device, resolve
+from authface.models.layout import FURTHER, PARTS, write_family
 from authface.train.data import Batch, Draw, Faces, validation
 from authface.train.loop import Outcome, fit
 from authface.train.noise import Noise

@@ -81,7 +81,7 @@ def push(
     The token is HF_TOKEN or that of `hf auth login`. Files of these parts that were there before are replaced.
     """
     from authface.errors import one_line
-    from authface.hub import check_name, repository
+    from authface.models.hub import check_name, repository
     from authface.train.push import family_files, names_of
 
     check_name(to)

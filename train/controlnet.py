@@ -10,22 +10,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from authface import sdxl
-from authface.cleaner import Cleaner
-from authface.degrade import Degradation, Mixture, degrade, mixture
 from authface.errors import UsageError, one_line
-from authface.layout import part_files, write_family
-from authface.models import Parts, check, fetch, load, pick_device, resolve
-from authface.scan import Scan
-from authface.train import facial
+from authface.faces.degrade import Degradation, Mixture, degrade, mixture
+from authface.faces.scan import Scan
+from authface.models import sdxl
+from authface.models.cleaner import Cleaner
+from authface.models.families import Parts, check, fetch, load, pick_device, resolve
+from authface.models.layout import part_files, write_family
 from authface.train.cache import Latents, Store, cache_latents, cache_texts
-from authface.train.critic import Critic
 from authface.train.data import Batch, Draw, Faces, exact, seeded, validation
 from authface.train.loop import Outcome, fit
+from authface.train.losses import facial
+from authface.train.losses.critic import Critic
+from authface.train.losses.pixels import PixelTerms, restored
 from authface.train.noise import Noise
 from authface.train.objective import Loss
 from authface.train.picture import Drawn, fidelity, grid, sample
-from authface.train.pixels import PixelTerms, restored
 from authface.train.settings import ControlNetSettings
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from authface.charts import round_span
+from authface.report.charts import round_span
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
-from authface.images import decode
+from authface.imaging.decode import decode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

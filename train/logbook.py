@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.files import write_file
-from authface.images import encode_png
+from authface.imaging.decode import encode_png
 from authface.train.picture import Drawn
 from authface.train.state import Metrics
 

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import torch
 
 from authface.errors import AuthfaceError, one_line
-from authface.train import parallel
-from authface.train.average import Average
+from authface.store.lineage import record_training
+from authface.train import distributed as parallel
 from authface.train.card import write_card
 from authface.train.data import Batch, Stream, ahead
+from authface.train.ema import Average
 from authface.train.logbook import Logbook
 from authface.train.noise import Noise
 from authface.train.objective import Objective
@@ -26,7 +27,6 @@ from authface.train.optimizer import learning_rate as learning_rate
 from authface.train.optimizer import make_optimizer
 from authface.train.settings import TrainSettings
 from authface.train.state import RunFolder, Stop
-from authface.uses import record_training
 
 if TYPE_CHECKING:
     from authface.console import Console

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from authface.models import ModelSource, load
+from authface.models.families import ModelSource, load
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers that adapters are put beside: all of the attention, as in diffusers' own training."""

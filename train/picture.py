@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from authface import sdxl
+from authface.models import sdxl
 from authface.train.data import Faces
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from authface import sdxl
-from authface.layout import write_family
-from authface.models import ModelSource, Parts, load, pick_device, resolve
+from authface.models import sdxl
+from authface.models.families import ModelSource, Parts, load, pick_device, resolve
+from authface.models.layout import write_family
 from authface.train import lora
 from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, Faces, mirrored, seeded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from authface.errors import UsageError, one_line
-from authface.layout import WEIGHTED, expected_parts, part_files
+from authface.models.layout import WEIGHTED, expected_parts, part_files
 from authface.train.card import CARD, CURVE
 
 INDEX = "model_index.json"

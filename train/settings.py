@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, model_validator
 
+from authface.models.tiny import CLEANER_CHANNELS
 from authface.recipe import Settings
-from authface.tiny import CLEANER_CHANNELS
 
 if TYPE_CHECKING:
     import torch
@@ -132,7 +132,7 @@ class CleanerSettings(PatchSettings):
     degradation: dict[str, float] | str = {
         "gfpgan": 0.2, "mild": 0.15, "medium": 0.15, "heavy": 0.1, "scan": 0.15, "noise_jpeg": 0.15, "nearly_clean": 0.1
     }  # fmt: skip
-    """Names of degradations, see authface.degrade, with shares: whole faces stay whole since they are seen too."""
+    """Names of degradations, see faces.degrade, with shares: whole faces stay whole since they are seen too."""
     patch: int = Field(default=128, ge=32, multiple_of=16)
     """Side of the random patches trained on, pixels."""
     zoom: tuple[float, float] = (0.8, 1.2)
@@ -196,7 +196,7 @@ class PriorSettings(DiffusionSettings):
 
 
 class FacialSettings(Settings):
-    """The time-aware latent facial feature loss (equations 2 and 3): see authface.train.facial.
+    """The time-aware latent facial feature loss (equations 2 and 3): see authface.train.losses.facial.
 
     The paper prints neither lambda nor the discriminators; defaults marked * are chosen here.
     """
@@ -270,7 +270,7 @@ class ControlNetSettings(DiffusionSettings):
     """The family whose ControlNet is trained on; without it, it begins as a copy of the prior's down path."""
     lr: float = Field(default=1e-4, gt=0)
     degradation: dict[str, float] | str = "gfpgan"
-    """A preset of authface.degrade by its name, or several with their shares: {gfpgan = 0.7, nearly_clean = 0.3}."""
+    """A preset of faces.degrade by its name, or several with their shares: {gfpgan = 0.7, nearly_clean = 0.3}."""
     from_degraded: float = Field(default=0, ge=0, le=1)
     """Share of the faces whose noisy latents are made from the degraded face (a family's cleaner has cleaned it), with
     the clean one as the aim: restoring may then begin from the photo (`restore.strength` below 1) instead of pure

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors, write_file
-from authface.train.parallel import together
+from authface.store.lineage import SOURCES
+from authface.train.distributed import together
 from authface.train.settings import TrainSettings
-from authface.uses import SOURCES
 
 if TYPE_CHECKING:
-    from authface.train.average import Average
+    from authface.train.ema import Average
 
 FREE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",

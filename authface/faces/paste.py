@@ -14,11 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.deep import Pixels
 from authface.errors import AuthfaceError
 from authface.faces.geometry import Aligned, crop_to_photo, quad_side, scale_quad
 from authface.faces.padding import Frame, blurred_share
 from authface.faces.warp import warp
+from authface.imaging.bitdepth import Pixels
 
 FEATHER_INNER = 0.70
 FEATHER_OUTER = 0.94

@@ -14,8 +14,8 @@ from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
     from authface.curate.review.retouch import Outcome
-    from authface.photoset import PhotoSet
-    from authface.reviews import Reviewed, ReviewSettings
+    from authface.review.reviews import Reviewed, ReviewSettings
+    from authface.store.photoset import PhotoSet
 
 app = typer.Typer()
 
@@ -37,8 +37,8 @@ def review(
     ] = None,
 ) -> None:
     """Look at faces and decide, in a local page: keep, reject, retouch. Every decision is on disk at once."""
-    from authface.photoset import PhotoSet
-    from authface.reviews import ReviewSettings, reviewed
+    from authface.review.reviews import ReviewSettings, reviewed
+    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.review", ReviewSettings)
     photoset = PhotoSet.open(set)
@@ -73,15 +73,15 @@ def _user() -> str:
 
 
 def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSettings, reviewer: str) -> None:
-    from authface.reviews import decision_log
+    from authface.review.reviews import decision_log
 
     log = decision_log(photoset, reviewer)
 
-    from authface import loopback
     from authface.curate.review import server
     from authface.curate.review.desk import Desk
     from authface.curate.review.faces import load
     from authface.curate.review.pictures import Pictures
+    from authface.web import loopback
 
     faces = load(photoset, run.limit)
     page = server.Review(
@@ -126,7 +126,7 @@ def _export(run: Run, photoset: PhotoSet, people: Reviewed, folder: Path) -> Non
 
 def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path) -> None:
     from authface.curate.review.retouch import take_back
-    from authface.reviews import reviewed
+    from authface.review.reviews import reviewed
 
     with photoset.lock():
         outcomes = list(take_back(photoset, reviewed(photoset, settings), folder))

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
-from authface import images, report
-from authface.decisions import VERDICTS, Verdict, sure
 from authface.errors import ImageError, UsageError, one_line
-from authface.photoset import PhotoSet
+from authface.imaging import decode as images
 from authface.records import Crop
-from authface.reviews import Reviewed
+from authface.report import pages as report
+from authface.review.decisions import VERDICTS, Verdict, sure
+from authface.review.reviews import Reviewed
+from authface.store.photoset import PhotoSet
 
 SAMPLE = 300
 """Pictures of one kind of disagreement on the page, of about 10 KB each."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 
-from authface.decisions import Decision, Verdict, standing
-from authface.journal import Journal
-from authface.reviews import now
+from authface.review.decisions import Decision, Verdict, standing
+from authface.review.reviews import now
+from authface.store.jsonl import Journal
 
 
 class Desk:

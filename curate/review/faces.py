@@ -9,9 +9,9 @@ from typing import Literal, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
-from authface.decisions import Decision
-from authface.photoset import PhotoSet
 from authface.records import Crop, Face, Photo
+from authface.review.decisions import Decision
+from authface.store.photoset import PhotoSet
 
 KEPT_VIEWS = 16
 """Views that are remembered; a page holds one, so that several tabs and a few steps back fit."""

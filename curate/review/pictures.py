@@ -8,11 +8,11 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import images
 from authface.curate.review.faces import Shown
 from authface.errors import ImageError
-from authface.photoset import PhotoSet
-from authface.reviews import Reviewed
+from authface.imaging import decode as images
+from authface.review.reviews import Reviewed
+from authface.store.photoset import PhotoSet
 
 THUMBNAIL = 256
 """Side of a thumbnail, pixels: sharp in a cell of the grid on a screen of double density."""

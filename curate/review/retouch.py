@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from authface import images
-from authface.decisions import Retouch
 from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
-from authface.photoset import PhotoSet
+from authface.imaging import decode as images
 from authface.records import Crop
-from authface.reviews import Reviewed, now, retouch_log, retouched_file
+from authface.review.decisions import Retouch
+from authface.review.reviews import Reviewed, now, retouch_log, retouched_file
+from authface.store.photoset import PhotoSet
 
 if TYPE_CHECKING:
     import numpy as np

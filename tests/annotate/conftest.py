@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from authface import images
+from authface.imaging import decode as images
 
 Aligned = tuple[np.ndarray, np.ndarray]
 

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from authface import images
-from authface.annotate.export import export
+from authface.annotate.export.run import export
+from authface.annotate.measured.step import MeasuredTags
 from authface.annotate.settings import ExportSettings, MeasuredSettings
-from authface.annotate.tags import MeasuredTags
 from authface.console import Console
-from authface.decisions import Decision, Retouch
+from authface.engine.runner import run
 from authface.errors import AuthfaceError
-from authface.photoset import PhotoSet, Provenance, Table, digest
+from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.reviews import (
+from authface.review.decisions import Decision, Retouch
+from authface.review.reviews import (
     Honouring,
     ReviewSettings,
     decision_log,
@@ -29,7 +29,7 @@ from authface.reviews import (
     retouched_file,
     reviewed_crops,
 )
-from authface.runner import run
+from authface.store.photoset import PhotoSet, Provenance, Table, digest
 
 SIZE = 128
 

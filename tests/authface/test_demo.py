@@ -11,13 +11,13 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 
-from authface import images
-from authface.cleaner import make_cleaner
 from authface.console import Console
 from authface.demo import demo
 from authface.faces.detector import RetinaFace
-from authface.layout import OWN_PRESETS
-from authface.models import BUILTIN
+from authface.imaging import decode as images
+from authface.models.cleaner import make_cleaner
+from authface.models.families import BUILTIN
+from authface.models.layout import OWN_PRESETS
 from authface.options import Run
 
 STAGES = ["autoencoder", "prior", "cleaner", "controlnet"]

@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface import images
 from authface.console import Console
 from authface.curate.align import Align, FaceAligner, Placed
+from authface.curate.fetch.sources import Samples
 from authface.curate.settings import AlignSettings
-from authface.curate.sources import Samples
+from authface.engine.runner import parts_of, run
 from authface.faces.detector import RetinaFace
 from authface.faces.geometry import crop_points, crop_to_photo, grow_quad, quad_side
 from authface.faces.landmarks import Dlib68
-from authface.photoset import PhotoSet, Provenance
+from authface.imaging import decode as images
 from authface.records import Face
-from authface.runner import parts_of, run
+from authface.store.photoset import PhotoSet, Provenance
 
 
 @pytest.fixture(scope="module")

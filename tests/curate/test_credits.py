@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.curate.credits import Format, credits, groups, referred, web_link, write_credits
-from authface.photoset import PhotoSet
+from authface.store.photoset import PhotoSet
 
 Furnished = Callable[[Path], PhotoSet]
 

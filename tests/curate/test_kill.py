@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from authface.curate.ledger import Finished
-from authface.journal import Journal
-from authface.photoset import PhotoSet, Table
+from authface.curate.fetch.ledger import Finished
+from authface.store.jsonl import Journal
+from authface.store.photoset import PhotoSet, Table
 from tests.curate.conftest import Handler, Server
 
 PARTS = 12

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authface.curate.histograms import histograms
+from authface.curate.filter.histograms import histograms
 from authface.curate.sampling import rank, sample
 from authface.curate.sheet import contact_sheet
-from authface.photoset import PhotoSet, Provenance, Table, outcome
 from authface.records import Face
+from authface.store.photoset import PhotoSet, Provenance, Table, outcome
 
 Furnished = Callable[[Path], PhotoSet]
 
@@ -117,7 +117,7 @@ def test_an_empty_set_has_a_sheet(tmp_path: Path) -> None:
 @example([49.0, -5e-324])
 @example([0.0, 5e-324])
 def test_any_values_find_a_bar(values: list[float]) -> None:
-    from authface.charts import Tally, round_span
+    from authface.report.charts import Tally, round_span
 
     low, high = round_span(min(values), max(values))
     assert low <= min(values) and max(values) <= high and low < high

@@ -14,9 +14,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
-from authface import cli, images
+from authface import cli
 from authface.evaluate.learned import loading
 from authface.evaluate.weights import FILES
+from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -140,9 +141,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family at 64 px, with a ControlNet as stage II begins with."""
     from diffusers import UNet2DConditionModel
 
-    from authface.models import make_tiny
-    from authface.sdxl import new_controlnet
-    from authface.tiny import VAE
+    from authface.models.families import make_tiny
+    from authface.models.sdxl import new_controlnet
+    from authface.models.tiny import VAE
 
     folder = tmp_path_factory.mktemp("family")
     make_tiny(folder, seed=1, image_size=64, channels=(16, 32, 48))

@@ -12,13 +12,13 @@ from scipy.stats import wilcoxon
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from authface.degrade import PRESETS, degrade
 from authface.errors import ImageError, UsageError
 from authface.evaluate.catalogue import METRICS, choose
 from authface.evaluate.faces import FaceGauge, landmark_error
-from authface.evaluate.frechet import Moments, frechet_distance
 from authface.evaluate.pixels import psnr, psnr_y, ssim, ssim_y
 from authface.evaluate.statistics import bootstrap_means, difference, mean_of
+from authface.faces.degrade import PRESETS, degrade
+from authface.metrics.frechet import Moments, frechet_distance
 
 Rgb = NDArray[np.uint8]
 

@@ -46,7 +46,7 @@ def test_features_are_clean_fids_and_basicsrs(hub: Path, faces: Path) -> None:
     from pyiqa.archs.inception import InceptionV3
     from torch.nn import functional
 
-    from authface.images import read
+    from authface.imaging.decode import read
 
     paths, cpu = sorted(faces.iterdir())[:3], torch.device("cpu")
     images = [read(path).rgb for path in paths]
@@ -72,8 +72,8 @@ def test_fid_of_a_set_and_what_is_missing(hub: Path, authface: Command, faces: P
     """Against the statistics of the set itself, in BasicSR's file format, with one mean moved by 3, it is 9."""
     import torch
 
-    from authface.evaluate.frechet import Moments
-    from authface.images import read
+    from authface.imaging.decode import read
+    from authface.metrics.frechet import Moments
 
     moments = Moments(2048)
     moments.add(

@@ -16,11 +16,11 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio
 
-from authface import images
-from authface.degrade import PRESETS, degrade
 from authface.evaluate import works
 from authface.evaluate.cache import FILE, Values
 from authface.evaluate.protocol import set_sha256
+from authface.faces.degrade import PRESETS, degrade
+from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
 PLAIN = "psnr,psnr_y,ssim,ssim_y,identity,landmarks,landmarks_px"

@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface import images
 from authface.console import Console
-from authface.degrade import PRESETS, degrade
 from authface.errors import UsageError
 from authface.evaluate.settings import SynthSettings
 from authface.evaluate.sources import file_names, open_sources
 from authface.evaluate.synth import clean_face, synthesize
+from authface.faces.degrade import PRESETS, degrade
+from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
 

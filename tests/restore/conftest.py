@@ -40,9 +40,9 @@ def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from authface.models import make_tiny
-    from authface.sdxl import new_controlnet
-    from authface.tiny import VAE
+    from authface.models.families import make_tiny
+    from authface.models.sdxl import new_controlnet
+    from authface.models.tiny import VAE
 
     folder = tmp_path_factory.mktemp("family")
     make_tiny(folder, seed=1, image_size=64)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from authface.restore.ahead import ahead, behind
-from authface.restore.spent import counted, part
+from authface.restore.timing import counted, part
 
 
 def test_the_next_item_is_made_while_one_is_used_and_no_more() -> None:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage import data
 
-from authface import Restored, Restorer, images
+from authface import Restored, Restorer
 from authface.errors import AuthfaceError, ImageError, UsageError
+from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])

@@ -18,16 +18,17 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface import images, png
-from authface.deep import is_grey
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces.geometry import Side
+from authface.imaging import decode as images
+from authface.imaging import png
+from authface.imaging.bitdepth import is_grey
 from authface.restore import background
 from authface.restore.background import ModelUpscaler, check_size, lanczos, tiles
-from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder, whole
+from authface.restore.model.colour import ColourFix
+from authface.restore.model.restorer import Identity
 from authface.restore.photo import restore_photo
-from authface.restore.restorer import Identity
 from authface.restore.settings import RestoreSettings
 
 spandrel = pytest.importorskip("spandrel")

@@ -22,11 +22,11 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import Side
 from authface.faces.identity import SeenFace, five_points
 from authface.faces.landmarks import Dlib68
-from authface.restore.attempts import ladder, restore_faces
-from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder
 from authface.restore.guard import UNCHANGED, Guard, colour_shift, in_crop, place
+from authface.restore.model.colour import ColourFix
 from authface.restore.photo import Found, restore_photo
+from authface.restore.retries import ladder, restore_faces
 from authface.restore.settings import RestoreSettings
 
 SIZE = 256

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface import images
 from authface.console import Console
 from authface.faces.geometry import Aligned, Side, align, pad_fraction
 from authface.faces.paste import FEATHER_OUTER, paste_all
+from authface.imaging import decode as images
 from authface.restore.background import lanczos
-from authface.restore.colour import ColourFix
+from authface.restore.model.colour import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings

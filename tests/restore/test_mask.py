@@ -19,9 +19,9 @@ from authface.console import Console
 from authface.faces import fetched
 from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
-from authface.restore.colour import ColourFix
+from authface.restore.model.colour import ColourFix
+from authface.restore.model.restorer import Identity
 from authface.restore.photo import PhotoResult
-from authface.restore.restorer import Identity
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
 

@@ -18,10 +18,10 @@ from skimage import data
 
 from authface.faces.geometry import Side, ffhq_quad
 from authface.restore.choice import face_rule
-from authface.restore.colour import ColourFix
 from authface.restore.finder import FaceFinder, spread_points, whole
+from authface.restore.model.colour import ColourFix
+from authface.restore.model.restorer import Identity, Restorer, find_weights, load_restorer
 from authface.restore.photo import FaceResult, restore_photo
-from authface.restore.restorer import Identity, Restorer, find_weights, load_restorer
 from authface.restore.settings import RestoreSettings
 
 SETTINGS = RestoreSettings(min_face=8)

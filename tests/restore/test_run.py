@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage import data
 
-from authface import images, png, tiff
 from authface.console import Console
 from authface.faces.geometry import Side
-from authface.restore.colour import ColourFix
+from authface.imaging import decode as images
+from authface.imaging import png, tiff
+from authface.restore.model.colour import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session, Summary
 from authface.restore.settings import RestoreSettings
@@ -69,7 +70,7 @@ def photo(tmp_path: Path, portrait: Image.Image) -> Path:
 def test_without_built_in_weights_it_says_so_and_works(
     lines: Lines, authface: Command, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("authface.restore.restorer.BUILTIN", tmp_path / "absent")
+    monkeypatch.setattr("authface.restore.model.restorer.BUILTIN", tmp_path / "absent")
     code, out, err = authface(photo)
     assert code == 0, err
     said = [line for line in err.splitlines() if "authface-tiny is not in this installation" in line]

@@ -7,7 +7,7 @@ import datasets
 import pytest
 import skimage.data
 
-from authface.models import make_tiny
+from authface.models.families import make_tiny
 
 SIZE = 64
 

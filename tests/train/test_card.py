@@ -10,7 +10,7 @@ import pytest
 import skimage.data
 from huggingface_hub import ModelCard
 
-from authface.images import encode_png, read
+from authface.imaging.decode import encode_png, read
 from authface.train.card import front_matter, write_card
 from authface.train.curve import HEIGHT, WIDTH, draw_curve
 from authface.train.data import Faces

@@ -17,15 +17,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from authface import sdxl
-from authface.cleaner import Cleaner, make_cleaner
 from authface.console import Console, Tick
-from authface.degrade import mixture
 from authface.errors import AuthfaceError, UsageError
-from authface.images import read
-from authface.layout import BASE, part_files, write_family
-from authface.models import load, resolve
-from authface.tiny import VAE
+from authface.faces.degrade import mixture
+from authface.imaging.decode import read
+from authface.models import sdxl
+from authface.models.cleaner import Cleaner, make_cleaner
+from authface.models.families import load, resolve
+from authface.models.layout import BASE, part_files, write_family
+from authface.models.tiny import VAE
 from authface.train.cache import Store, cache_latents, cache_texts
 from authface.train.cleaner import KNEE, CleanerObjective, part_weights, train_cleaner
 from authface.train.controlnet import ControlNetObjective, train_controlnet

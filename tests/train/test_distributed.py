@@ -23,10 +23,11 @@ from safetensors.torch import load_file
 from authface.console import Console, Tick
 from authface.errors import AuthfaceError, UsageError
 from authface.files import refusal
-from authface.models import make_tiny
-from authface.train import loop, parallel
-from authface.train.average import Average
+from authface.models.families import make_tiny
+from authface.train import distributed as parallel
+from authface.train import loop
 from authface.train.controlnet import train_controlnet
+from authface.train.ema import Average
 from authface.train.noise import Noise
 from authface.train.optimizer import make_optimizer
 from authface.train.prior import train_prior
@@ -143,9 +144,9 @@ TWICE = """
 import json, shutil, sys
 from pathlib import Path
 from authface.console import Console
-from authface.processes import rank
+from authface.ranks import rank
 from authface.train.controlnet import train_controlnet
-from authface.train.parallel import meet
+from authface.train.distributed import meet
 from authface.train.settings import ControlNetSettings
 import torch
 settings = ControlNetSettings(**json.loads(sys.argv[1]))

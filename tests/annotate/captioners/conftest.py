@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from authface import images
-from authface.annotate.vocabulary import GROUP_OF
-from authface.photoset import PhotoSet, Provenance
+from authface.annotate.vocabulary.vocabulary import GROUP_OF
+from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
+from authface.store.photoset import PhotoSet, Provenance
 
 SIZES = ((64, 64), (128, 128), (100, 128), (128, 70), (64, 64), (120, 60))
 """Height and width of the crops: LLaVA-NeXT makes prompts of different lengths of them."""

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from authface.annotate.asking import question
-from authface.annotate.llava import Llava, locate
-from authface.annotate.parity import Spoken, difference
+from authface.annotate.captioners.llava import Llava, locate
+from authface.annotate.captioners.parity import Spoken, difference
+from authface.annotate.captioners.prompts import question
 from authface.annotate.settings import LlavaSettings
 from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
-from authface.photoset import PhotoSet
 from authface.records import Crop
+from authface.store.photoset import PhotoSet
 
 
 def authface(*words: object) -> subprocess.CompletedProcess[str]:

@@ -24,18 +24,18 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from authface.annotate.answers import Reply, message, parse, retry_after
-from authface.annotate.asking import question
-from authface.annotate.captions import Captions
-from authface.annotate.openai import Openai, first_model
+from authface.annotate.captioners.answers import Reply, message, parse, retry_after
+from authface.annotate.captioners.openai import Openai, first_model
+from authface.annotate.captioners.prompts import question
+from authface.annotate.captioners.step import Captions
 from authface.annotate.settings import OpenaiSettings, TagsSettings
-from authface.annotate.vocabulary import GROUP_OF, prompt
+from authface.annotate.vocabulary.vocabulary import GROUP_OF, prompt
 from authface.cli import app
 from authface.console import Console
+from authface.engine.runner import Summary, parts_of, run
 from authface.errors import AuthfaceError, UsageError
-from authface.photoset import PhotoSet
 from authface.records import Tags
-from authface.runner import Summary, parts_of, run
+from authface.store.photoset import PhotoSet
 
 SECRET = "sk-very-secret-key"
 Answer = Callable[[int, dict[str, Any]], tuple[int, dict[str, str], bytes]]
@@ -313,7 +313,7 @@ def transformers_serve(llava: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_transformers_serve_says_what_the_model_says_here(
     transformers_serve: str, photoset: PhotoSet, llava: Path
 ) -> None:
-    from authface.annotate.llava import Llava
+    from authface.annotate.captioners.llava import Llava
     from authface.annotate.settings import LlavaSettings
 
     tagged(photoset, Server(transformers_serve), model=str(llava), image="png", max_tokens=12)

@@ -13,14 +13,15 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
-from authface import images, loopback
 from authface.curate.review import server
 from authface.curate.review.desk import Desk
 from authface.curate.review.faces import load
 from authface.curate.review.pictures import Pictures
-from authface.photoset import PhotoSet, Provenance
+from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.reviews import ReviewSettings, decision_log, reviewed
+from authface.review.reviews import ReviewSettings, decision_log, reviewed
+from authface.store.photoset import PhotoSet, Provenance
+from authface.web import loopback
 
 HOSTILE = """<img src=x onerror="document.title='owned'">'"&amp;\u202e.jpg"""
 SIZE = 64

@@ -9,8 +9,8 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from authface.photoset import PhotoSet
-from authface.reviews import decision_log
+from authface.review.reviews import decision_log
+from authface.store.photoset import PhotoSet
 
 Serve = Callable[..., AbstractContextManager[str]]
 Open = Callable[..., Any]

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface import images
 from authface.curate.review.retouch import MANIFEST, Outcome, give_out, take_back
-from authface.decisions import Decision
 from authface.errors import UsageError
-from authface.photoset import PhotoSet
+from authface.imaging import decode as images
 from authface.records import Crop
-from authface.reviews import ReviewSettings, decision_log, now, retouch_log, reviewed
+from authface.review.decisions import Decision
+from authface.review.reviews import ReviewSettings, decision_log, now, retouch_log, reviewed
+from authface.store.photoset import PhotoSet
 
 Ids = Callable[[int], str]
 

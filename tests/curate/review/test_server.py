@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from authface import images
 from authface.curate.review import server
 from authface.curate.review.pictures import _window
 from authface.errors import UsageError
-from authface.photoset import PhotoSet
-from authface.reviews import decision_log
+from authface.imaging import decode as images
+from authface.review.reviews import decision_log
+from authface.store.photoset import PhotoSet
 
 Ids = Callable[[int], str]
 

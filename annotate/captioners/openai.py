@@ -1,0 +1,222 @@
+"""`annotate tags --with openai`: a captioner behind any OpenAI-compatible server, over HTTP.
+
+What the server sends is data of a stranger: it is capped, it never ends the run by its form, and the key is taken out
+of all that is shown or kept.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import TYPE_CHECKING, Any
+
+from authface.annotate.captioners.answers import AGAIN, Reply, message, parse, retry_after
+from authface.annotate.captioners.prompts import Question
+from authface.annotate.captioners.step import Said
+from authface.annotate.settings import OpenaiSettings
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.imaging import decode as images
+from authface.records import Crop
+from authface.store.photoset import PhotoSet
+
+if TYPE_CHECKING:
+    import httpx
+
+KEY = "OPENAI_API_KEY"
+MOST_BYTES = 4_000_000
+"""Of one reply."""
+LONGEST_WAIT = 60.0
+"""Seconds between two tries, whatever the server asks for."""
+LESS_REPETITION = 0.5
+"""`frequency_penalty` of the last try."""
+_LOCAL = ("http://127.", "http://localhost", "http://[::1]", "https://127.", "https://localhost", "https://[::1]")
+_NOT_THERE = {401, 403, 404}
+"""Answers that every photo will get: the key or the model's name is wrong."""
+
+
+def first_model(settings: OpenaiSettings) -> str:
+    """The first model that the server lists. Raises AuthfaceError where there is no server or no list."""
+    with _client(settings) as client:
+        reply = _get_models(client, settings)
+    found = reply.value.get("data") if isinstance(reply.value, dict) else None
+    names = [entry["id"] for entry in found or [] if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    if not names:
+        raise UsageError(f"{settings.base_url} lists no models: name one with --model")
+    return str(names[0])
+
+
+@dataclass
+class Openai:
+    """A captioner; see `authface.annotate.captioners.step.Captioner`. `settings.model` is not empty."""
+
+    settings: OpenaiSettings
+    question: Question
+    name: str = "openai"
+    retries: tuple[bool, ...] = (True,)
+    _client: Any = field(default=None, repr=False)
+    _pool: Any = field(default=None, repr=False)
+    _lock: Any = field(default=None, repr=False)
+    _ended: Any = field(default=None, repr=False)
+    _silent: int = 0
+    """Photos in a row that got no answer."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What is in every request but the photo; not where the server is."""
+        sent = self.settings.model_dump(mode="json", include={"model", "image", "max_side", "max_tokens", "seed"})
+        return {**sent, "prompt": self.question.name, "prompt_sha256": self.question.sha256}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """What the server runs under the model's name is not known."""
+        return {}
+
+    @property
+    def batch_size(self) -> int:
+        """Enough that few threads wait for the slowest answer of a batch."""
+        return 16 * self.settings.concurrency
+
+    def open(self) -> None:
+        """See that the server is there. Raises AuthfaceError."""
+        self._lock, self._ended = threading.Lock(), threading.Event()
+        self._client = _client(self.settings)
+        # Its threads are daemons: Ctrl-C does not wait for what a slow server has not answered.
+        self._pool = ThreadPool(self.settings.concurrency)
+        _get_models(self._client, self.settings)
+
+    def prepare(self, photoset: PhotoSet, crop: Crop) -> bytes:
+        """The crop's file. Raises ImageError."""
+        return photoset.read(crop.file)
+
+    def answer(self, photos: Sequence[bytes], *, penalty: bool = False) -> list[Said]:
+        """Raises AuthfaceError where the key or the model is refused, or too many photos in a row got no answer."""
+        try:
+            return list(self._pool.imap(partial(self._answer, penalty=penalty), photos))
+        except BaseException:
+            self._ended.set()
+            self._pool.terminate()
+            raise
+
+    def _answer(self, photo: bytes, penalty: bool) -> Said:
+        try:
+            said = self._said(self._body(data_url(photo, self.settings), penalty))
+        except ImageError as error:
+            return Said(one_line(error), failure=error.reason)
+        with self._lock:
+            self._silent = self._silent + 1 if said.failure == "no_answer" else 0
+            if self._silent >= self.settings.give_up_after:
+                raise AuthfaceError(
+                    f"{self.settings.base_url}: {self._silent} photos in a row got no answer, the last: {said.text}; "
+                    "finished parts are kept: see to the server and run the same command again"
+                )
+        return said
+
+    def _body(self, url: str, penalty: bool) -> bytes:
+        content = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": self.question.text},
+        ]
+        body: dict[str, Any] = {
+            "model": self.settings.model,
+            "messages": [{"role": "user", "content": content}],
+            "temperature": 0,
+            "seed": self.settings.seed,
+            "max_tokens": self.settings.max_tokens,
+        }
+        return json.dumps(body | ({"frequency_penalty": LESS_REPETITION} if penalty else {})).encode()
+
+    def _said(self, body: bytes) -> Said:
+        """The answer after at most `attempts` tries."""
+        problem = "the run ended"
+        for attempt in range(self.settings.attempts):
+            if self._ended.is_set():
+                break
+            reply = _send(self._client, "POST", "chat/completions", self.settings, body)
+            if reply.status in _NOT_THERE:
+                raise AuthfaceError(
+                    f"{self.settings.base_url} refuses {one_line(self.settings.model, 80)}: {message(reply)}; "
+                    f"see to --model and to {KEY} in the environment"
+                )
+            if reply.status and reply.status not in AGAIN:
+                return parse(reply)
+            problem = message(reply)
+            asked = retry_after(reply.headers.get("retry-after"))
+            backoff = random.uniform(0.5, 1) * self.settings.backoff_seconds * 2**attempt
+            if attempt + 1 < self.settings.attempts:
+                self._ended.wait(min(LONGEST_WAIT, backoff if asked is None else asked))
+        return Said(f"{problem}, after {self.settings.attempts} tries", failure="no_answer")
+
+
+def data_url(data: bytes, settings: OpenaiSettings) -> str:
+    """The photo as a ``data:`` address, at most `max_side` pixels. Raises ImageError."""
+    import cv2
+
+    rgb = images.decode(data).rgb
+    scale = settings.max_side / max(rgb.shape[:2])
+    if scale < 1:
+        width, height = (max(1, round(side * scale)) for side in (rgb.shape[1], rgb.shape[0]))
+        rgb = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA)
+    encoded = images.encode_png(rgb) if settings.image == "png" else images.encode_jpeg(rgb, quality=92)
+    return f"data:image/{settings.image};base64,{base64.b64encode(encoded).decode()}"
+
+
+def _client(settings: OpenaiSettings) -> httpx.Client:
+    import httpx
+
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    if key := _key():
+        headers["Authorization"] = f"Bearer {key}"
+    return httpx.Client(
+        headers=headers,
+        timeout=httpx.Timeout(settings.timeout_seconds, connect=min(10.0, settings.timeout_seconds), pool=None),
+        limits=httpx.Limits(max_connections=settings.concurrency),
+        trust_env=not settings.base_url.startswith(_LOCAL),  # a proxy does not know this machine's own servers
+    )
+
+
+def _key() -> str:
+    key = os.environ.get(KEY, "").strip()
+    if not key.isascii() or any(not letter.isprintable() for letter in key):
+        raise UsageError(f"{KEY} in the environment holds letters that no key has: set it again")
+    return key
+
+
+def _get_models(client: httpx.Client, settings: OpenaiSettings) -> Reply:
+    """What the server says of its models; one without such a list will do. Raises AuthfaceError."""
+    reply = _send(client, "GET", "models", settings)
+    if not reply.status:
+        raise AuthfaceError(
+            f"no server at {settings.base_url} ({message(reply)}): start it, or set annotate.tags.openai.base_url"
+        )
+    if reply.status in {401, 403}:
+        raise AuthfaceError(f"{settings.base_url}: {message(reply)}; set {KEY} in the environment")
+    return reply
+
+
+def _send(client: httpx.Client, method: str, path: str, settings: OpenaiSettings, body: bytes = b"") -> Reply:
+    """What came back, without the key; status 0 where nothing whole did."""
+    import httpx
+
+    end = time.monotonic() + settings.timeout_seconds
+    data = bytearray()
+    try:
+        with client.stream(method, f"{settings.base_url.rstrip('/')}/{path}", content=body or None) as response:
+            for piece in response.iter_bytes():
+                data += piece
+                if len(data) > MOST_BYTES or time.monotonic() > end:
+                    late = f"no whole reply in {settings.timeout_seconds:g} s"
+                    return Reply(problem="reply too long" if len(data) > MOST_BYTES else late)
+            text = bytes(data).decode("utf-8", "replace")
+            if key := _key():
+                text = text.replace(key, "***")
+            return Reply(response.status_code, dict(response.headers), text)
+    except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, OSError) as error:
+        return Reply(problem=one_line(f"{type(error).__name__}: {error}".rstrip(": "), 160))

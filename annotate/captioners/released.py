@@ -1,0 +1,110 @@
+"""Captions that came with photos, as AuthFace-HQ's: kept in the photo's row, read into tags like any answer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from authface.annotate.captioners.step import Said
+from authface.errors import ImageError
+from authface.records import Crop
+from authface.store.photoset import PhotoSet
+
+ANNOTATOR = "qwen"
+"""Who captioned AuthFace-HQ, and the name of the table."""
+CAPTION, PROBLEM = "caption", "caption_problem"
+"""Keys of `Photo.extra`: what the file beside the photo says, or why it says nothing."""
+_KEYS = ("caption", "tags", "answer", "text", "prompt", "description", "captions", "keywords", "response", "output")
+"""Where a caption may stand in a JSON object, the first that holds text."""
+_NO_TEXT = {
+    "id",
+    "image",
+    "image_path",
+    "file",
+    "filename",
+    "file_name",
+    "name",
+    "path",
+    "url",
+    "model",
+    "created",
+    "object",
+}
+
+
+@dataclass
+class Released:
+    """A captioner; see `authface.annotate.captioners.step.Captioner`. `said` is the `extra` of a photo by its id."""
+
+    said: Mapping[str, Mapping[str, str]]
+    name: str = ANNOTATOR
+    batch_size: int = 32
+    retries: tuple[bool, ...] = ()
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The captions themselves."""
+        text = json.dumps(sorted((photo, dict(extra)) for photo, extra in self.said.items()))
+        return {"captions_sha256": hashlib.sha256(text.encode()).hexdigest()}
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """None: the model is the authors'."""
+        return {}
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def prepare(self, photoset: PhotoSet, crop: Crop) -> str:
+        """The caption. Raises ImageError (`no_caption`)."""
+        extra = self.said.get(crop.photo_id, {})
+        if not extra.get(CAPTION):
+            raise ImageError("no_caption", extra.get(PROBLEM) or "the photo came without a caption")
+        return extra[CAPTION]
+
+    def answer(self, photos: Sequence[str], *, penalty: bool = False) -> list[Said]:
+        """The captions."""
+        return [Said(caption) for caption in photos]
+
+
+def captions(photoset: PhotoSet) -> dict[str, dict[str, str]]:
+    """Caption, or why there is none, of every photo that came with a file for it, by the photo's id."""
+    found = {}
+    for part in photoset.photos.parts():
+        for photo_id, status, extra in photoset.photos.columns(part, ["id", "status", "extra"]):
+            if status != "kept" or not extra:
+                continue
+            value = json.loads(extra)
+            if isinstance(value, dict) and (CAPTION in value or PROBLEM in value):
+                found[photo_id] = {key: str(value[key]) for key in (CAPTION, PROBLEM) if key in value}
+    return found
+
+
+def caption_of(data: bytes) -> str:
+    """The caption in a JSON file: a string, a list of tags, or an object that holds one. Raises ValueError: why not."""
+    try:
+        value = json.loads(data.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError("the file is no JSON in UTF-8") from error
+    if not (text := _text(value, depth=0)):
+        raise ValueError(f"the JSON holds no text under {', '.join(_KEYS[:3])}")
+    return text
+
+
+def _text(value: Any, depth: int) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, list):
+        return ", ".join(text for item in value if (text := _text(item, depth + 1))) if depth < 4 else ""
+    if isinstance(value, dict) and depth < 4:
+        named = {str(key).lower(): inner for key, inner in value.items()}
+        for key in _KEYS:
+            if text := _text(named.get(key), depth + 1):
+                return text
+        # One entry named after the photo, or groups of tags: {"hair": "long", "light": ["soft light"]}
+        texts = ((key, _text(inner, depth + 1)) for key, inner in named.items() if key not in _NO_TEXT)
+        return ", ".join(f"{key}: {text}" for key, text in texts if text)
+    return ""

@@ -1,0 +1,214 @@
+"""What a row of the exported dataset holds, and how it is joined from the tables of a photo set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Final
+
+from authface.annotate.settings import ExportSettings
+from authface.annotate.vocabulary.resolve import Chosen, choose
+from authface.annotate.vocabulary.vocabulary import SEMANTIC, prompt
+from authface.engine.runner import PartInput
+from authface.errors import AuthfaceError, ImageError, one_line
+from authface.records import Crop, Face, Person, Photo, Tag
+from authface.review.reviews import is_retouched
+from authface.store.photoset import PhotoSet, Table
+
+if TYPE_CHECKING:
+    import datasets
+    import numpy as np
+    from numpy.typing import NDArray
+
+ROI_POINTS = {"left_eye": (36, 42), "right_eye": (42, 48), "mouth": (48, 68)}
+"""Landmarks of each region; `left` is the picture's left."""
+ROI_SCALE = {"left_eye": 1.4, "right_eye": 1.4, "mouth": 1.0}
+"""GFP-GAN's enlargement of each region's box (its `parse_landmark` script)."""
+LEAST_HALF = 16 / 512
+"""Least half side of a region, of the crop's side: GFP-GAN's 16 px of 512."""
+SPLITS: Final = {"train": "train", "val": "validation", "test": "test"}
+"""Splits of the table `people`, and what `datasets` calls them."""
+MEASURES: Final = tuple(
+    f.name for f in fields(Face) if f.type == "float | None" and f.name not in {"size", "value", "limit"}
+)
+"""Measures of a face, as `authface.records.Face` has them; its `size` is called face_size here."""
+ORIGIN: Final = (
+    "source", "source_id", "page_url", "file_url", "photographer", "photographer_url", "licence", "terms", "as_of",
+)  # fmt: skip
+"""Where a photo comes from, as `authface.records.Photo` has it."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The tables of a set that an export is made from."""
+
+    photoset: PhotoSet
+    reviewed: Sequence[PartInput[Crop]]
+    """The crops as people left them."""
+    crops: Sequence[PartInput[Crop]]
+    """The same after `curate balance`."""
+    annotators: Sequence[str]
+    split: bool
+    """Whether `curate split` was run."""
+
+
+def features() -> datasets.Features:
+    """The typed columns."""
+    from datasets import Features, Image, List, Value
+
+    number, whole, text = Value("float32"), Value("int32"), Value("string")
+    quality = {"face_size": number, **dict.fromkeys((*MEASURES, "disagreement", "pad_fraction"), number)}
+    return Features(
+        {
+            "image": Image(),
+            "prompt": text,
+            "prompt_semantic": text,
+            "tokens": whole,
+            "tags": List({"name": text, "group": text, "confidence": number, "annotator": text}),
+            "landmarks": List(List(number, length=2), length=68),
+            "roi": {name: List(number, length=3) for name in ROI_POINTS},
+            "quality": {**quality, "upscaled": Value("bool")},
+            "scores": List({"metric": text, "value": number}),
+            "split": text,
+            "id": text,
+            "photo_id": text,
+            **dict.fromkeys(ORIGIN, text),
+            "photo": {"width": whole, "height": whole, "bytes": Value("int64"), "format": text},
+            "size": whole,
+            "quad": List(Value("float64"), length=8),
+            "face": {"index": whole, "box": List(number), "points5": List(number)},
+            "retouched": Value("bool"),
+        }
+    )
+
+
+def region_boxes(landmarks: NDArray[np.float64], size: int) -> dict[str, list[float]]:
+    """Eyes and mouth as [centre x, centre y, half side] in crop pixels, from (68, 2) landmarks.
+
+    The centre is the points' mean, the half side half of their box's longer side, at least 16 px of 512, times
+    1.4 at the eyes: GFP-GAN's regions, which stage II's facial loss looks at.
+    """
+    import numpy as np
+
+    boxes = {}
+    for name, (first, last) in ROI_POINTS.items():
+        points = landmarks[first:last]
+        centre, half = points.mean(axis=0), float(np.ptp(points, axis=0).max()) / 2
+        boxes[name] = [float(centre[0]), float(centre[1]), max(half, LEAST_HALF * size) * ROI_SCALE[name]]
+    return boxes
+
+
+def rows(inputs: Inputs, settings: ExportSettings, left_out: Counter[str]) -> Iterator[dict[str, Any]]:
+    """The dataset's rows, part by part in constant memory: kept crops that every annotator tagged.
+
+    With splits, only crops of one. Why the others are not there is counted in `left_out`.
+    """
+    photoset = inputs.photoset
+    for judged in inputs.crops:
+        part = judged.number
+        photos = {photo.id: photo for photo in photoset.photos.rows(part) if photo.status == "kept"}
+        faces = {face.id: face for face in photoset.faces.rows(part)}
+        people = {person.id: person for person in photoset.people.rows(part)} if inputs.split else {}
+        said = [(name, {row.id: row for row in photoset.tags(name).rows(part)}) for name in inputs.annotators]
+        for crop in judged.rows():
+            person = people.get(crop.id)
+            if why := _left_out(crop, person, [(name, table[crop.id].status) for name, table in said], inputs.split):
+                left_out[why] += 1
+                continue
+            found = [(name, table[crop.id].tags) for name, table in said]
+            chosen = choose(found, settings.least_confidence, settings.resolve)
+            split = SPLITS[person.split] if person else ""
+            yield _row(photoset, photos[crop.photo_id], faces[crop.id], crop, split) | _words(chosen, settings)
+
+
+def _left_out(crop: Crop, person: Person | None, tagged: Sequence[tuple[str, str]], split: bool) -> str:
+    """Why a crop is not exported; empty where it is."""
+    if crop.status != "kept":
+        return crop.reason
+    if untagged := next((name for name, status in tagged if status != "kept"), ""):
+        return f"no tags by {untagged}"
+    if split and (person is None or person.status != "kept" or person.split not in SPLITS):
+        return person.reason if person and person.reason else "in no split"
+    return ""
+
+
+def check_current(inputs: Inputs) -> None:
+    """Raise AuthfaceError where a table was made from rows that have changed since, with the command to run."""
+    photoset = inputs.photoset
+    judged = {part.number: part.digest for part in inputs.reviewed}
+    crops = _digests(photoset.crops)
+    chain: list[tuple[dict[int, str], Table[Any], str]] = [
+        (_digests(photoset.photos), photoset.measured, "curate filter"),
+        (_digests(photoset.measured), photoset.faces, "curate filter"),
+        (_digests(photoset.faces), photoset.crops, "curate align"),
+        *([(crops, photoset.people, "curate split")] if inputs.split else []),
+        *((judged, photoset.tags(name), f"annotate tags --with {name}") for name in inputs.annotators),
+    ]
+    for source, made, command in chain:
+        for part, before in source.items():
+            after = made.meta(part)
+            if after is None or not before or not after.inputs.startswith(before):  # a digest may say more at its end
+                raise AuthfaceError(
+                    f"part {part} of {made.folder.name} is missing or older than the rows it is made from: "
+                    f"run authface {command} with {one_line(photoset.root)} first"
+                )
+
+
+def _digests(table: Table[Any]) -> dict[int, str]:
+    """By part; empty, which no rows were made from, where a part is not one of ours."""
+    return {part: meta.digest if meta else "" for part, meta in table.metas().items()}
+
+
+def _words(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
+    """What is said of a crop: the whole prompt, the one of what is seen only, the tags with who said them."""
+    from authface.annotate.vocabulary import tokens
+
+    tags: list[Tag] = [tag for _, tag in chosen]
+    fitting = tokens.fit(tags, settings.max_tokens) if settings.max_tokens else tags
+    words = prompt(fitting)
+    return {
+        "prompt": words,
+        "prompt_semantic": prompt(tag for tag in fitting if tag.group in SEMANTIC),
+        "tokens": tokens.count(words),
+        "tags": [
+            {"name": tag.name, "group": tag.group, "confidence": tag.confidence, "annotator": annotator}
+            for annotator, tag in chosen
+        ],
+    }
+
+
+def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, split: str) -> dict[str, Any]:
+    import numpy as np
+
+    from authface.faces.geometry import crop_points
+
+    landmarks = crop_points(np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2)), crop.size)
+    try:
+        image = photoset.read(crop.file)
+    except ImageError as error:
+        again = f"run authface curate align {one_line(photoset.root)} after deleting tables/crops"
+        raise AuthfaceError(f"crop {one_line(crop.file)}: {one_line(error)}; {again}") from error
+    quality = {name: getattr(face, name) for name in MEASURES}
+    return {
+        "image": {"bytes": image, "path": crop.file.rpartition("/")[2]},
+        "landmarks": landmarks.tolist(),
+        "roi": region_boxes(landmarks, crop.size),
+        "quality": {
+            "face_size": face.size,
+            **quality,
+            "disagreement": crop.disagreement,
+            "pad_fraction": crop.pad_fraction,
+            "upscaled": crop.upscaled,
+        },
+        "scores": [{"metric": score.metric, "value": score.value} for score in face.scores],
+        "split": split,
+        "id": crop.id,
+        "photo_id": photo.id,
+        **{name: getattr(photo, name) for name in ORIGIN},
+        "photo": {"width": photo.width, "height": photo.height, "bytes": photo.bytes, "format": photo.format},
+        "size": crop.size,
+        "quad": list(crop.quad or ()),
+        "face": {"index": face.index, "box": face.box, "points5": face.points5},
+        "retouched": is_retouched(crop.file),
+    }

@@ -1,0 +1,220 @@
+"""`annotate export`: the photo set's faces as a dataset in one folder, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from authface.annotate.export import rows as dataset
+from authface.annotate.export.composition import SPLIT_NAMES, Counts
+from authface.annotate.export.formats import FORMATS, Place
+from authface.annotate.export.rows import Inputs
+from authface.annotate.settings import ExportSettings
+from authface.console import Console
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import TEMPORARY, is_local, write_errors, write_file
+from authface.review.reviews import ReviewSettings, reviewed_crops
+from authface.review.subset import balanced
+from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
+from authface.store.photoset import PhotoSet, Table
+
+VERSION = 2
+STATE = "authface.json"
+"""In an export's folder: what it was made from and how, and what it counts."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """Where an export is, and whether this run made it."""
+
+    folder: Path
+    rows: int
+    files: int
+    bytes: int
+    written: bool
+    splits: dict[str, int] = field(default_factory=dict)
+    """Rows by split; ``train`` holds all where the set was not split."""
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Kept crops that are no row, by why."""
+
+
+def export(
+    photoset: PhotoSet,
+    settings: ExportSettings,
+    console: Console,
+    *,
+    review: ReviewSettings = ReviewSettings(),  # noqa: B008  immutable
+    limit: int = 0,
+) -> Exported:
+    """Write the folder with the first `limit` rows or all; the caller holds the set's lock.
+
+    Raises UsageError where tags are missing or the folder may not be written, AuthfaceError where tables are outdated
+    or nothing is kept.
+    """
+    folder = folder_of(photoset, settings)
+    inputs = inputs_of(photoset, settings, review)
+    dataset.check_current(inputs)
+    key = key_of(inputs, settings, limit)
+    before = read_state(folder)
+    if before.get("made_from") == key:
+        return _exported(folder, before, written=False)
+    if settings.to and not before and folder.exists() and any(folder.iterdir()):
+        raise UsageError(f"{one_line(folder)} holds something that is no export: name a new or an empty folder")
+    total = sum(part.count for part in inputs.crops)
+    here = one_line(photoset.root)
+    if not total:
+        raise AuthfaceError(
+            f"{here} has no kept crops: the contact sheet says why; loosen curate.filter and run it again"
+        )
+    beside = folder.with_name(f"{TEMPORARY}{folder.name}")
+    with write_errors(folder):
+        shutil.rmtree(beside, ignore_errors=True)
+        counts, size = Counts(), next(iter(photoset.crops)).size
+        place = Place(beside, folder, key, settings.shard_megabytes * 1_000_000, size)
+        with console.progress("export", min(total, limit or total), "images") as tick:
+            for row in _written(
+                place, islice(dataset.rows(inputs, settings, counts.left_out), limit or None), settings
+            ):
+                counts.add(row)
+                tick()
+        if not counts.rows:
+            shutil.rmtree(beside)
+            raise AuthfaceError(
+                f"{here}: no kept crop has kept tags and a split, nothing to export: {_told(counts.left_out)}; "
+                f"see authface annotate tags {here}"
+            )
+        from authface.annotate.export.card import card, configs_of
+
+        state = _state(key, counts, settings, inputs, review, limit)
+        write_file(
+            beside / "README.md", card(inputs, settings, counts, configs_of(settings.format, key, counts)).encode()
+        )
+        write_file(beside / STATE, json.dumps(state, indent=1).encode())
+        swap(beside, folder)
+        record_use(photoset, dataset_use(folder, key, counts.rows))
+    return _exported(folder, state, written=True)
+
+
+def folder_of(photoset: PhotoSet, settings: ExportSettings) -> Path:
+    """Where the export goes. Raises UsageError for a set on an object store, where no folder can be renamed."""
+    if settings.to:
+        return Path(settings.to)
+    if not is_local(photoset.root):
+        raise UsageError(
+            f"{one_line(photoset.root)} is on an object store, an export needs a folder of this machine: "
+            "name one with --to FOLDER"
+        )
+    return photoset.root / ("dataset" if settings.format == "dataset" else f"exports/{settings.format}")
+
+
+def inputs_of(photoset: PhotoSet, settings: ExportSettings, review: ReviewSettings) -> Inputs:
+    """The tables an export is made from. Raises UsageError where tags are missing."""
+    annotators = list(settings.annotators) or photoset.annotators()
+    here = one_line(photoset.root)
+    for name in annotators or ["measured"]:
+        if not photoset.tags(name).parts():
+            raise UsageError(f"{here} has no tags: run authface annotate tags {here} --with {one_line(name)} first")
+    reviewed = reviewed_crops(photoset, review)
+    return Inputs(photoset, reviewed, balanced(photoset, reviewed), annotators, bool(photoset.people.parts()))
+
+
+def key_of(inputs: Inputs, settings: ExportSettings, limit: int) -> str:
+    """Digest of all that an export is made from, in hex."""
+
+    def digests(table: Table[Any]) -> list[str]:
+        return [meta.digest for meta in table.metas().values() if meta]
+
+    photoset = inputs.photoset
+    made_from = [
+        digests(photoset.photos),
+        digests(photoset.faces),
+        [part.digest for part in inputs.crops],
+        digests(photoset.people) if inputs.split else [],
+        *(digests(photoset.tags(name)) for name in inputs.annotators),
+    ]
+    asked = settings.model_dump(mode="json", exclude={"to"})
+    text = json.dumps([VERSION, list(inputs.annotators), asked, limit, made_from])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What an export's folder says of itself; empty where there is none of ours."""
+    try:
+        found = json.loads((folder / STATE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def check_newest(photoset: PhotoSet, folder: Path) -> dict[str, Any]:
+    """The state of an export, if the set still is what it was made from. Raises UsageError where it is not.
+
+    So nothing is published that was rejected or forgotten since.
+    """
+    here, state = one_line(photoset.root), read_state(folder)
+    if not state:
+        raise UsageError(f"{here} has no dataset to publish: run authface annotate export {here} first")
+    try:
+        settings = ExportSettings.model_validate(state["settings"])
+        inputs = inputs_of(photoset, settings, ReviewSettings(policy=state["review"]))
+        current = key_of(inputs, settings, int(state["limit"])) == state["made_from"]
+    except (KeyError, TypeError, ValueError):
+        current = False
+    if not current:
+        raise UsageError(
+            f"{one_line(folder)} is older than what the set holds: run authface annotate export {here} again"
+        )
+    return state
+
+
+def _state(
+    key: str, counts: Counts, settings: ExportSettings, inputs: Inputs, review: ReviewSettings, limit: int
+) -> dict[str, Any]:
+    return {
+        "made_from": key,
+        "rows": counts.rows,
+        "splits": {name: counts.splits[name] for name in SPLIT_NAMES if counts.splits[name]},
+        "left_out": dict(counts.left_out),
+        "annotators": list(inputs.annotators),
+        "settings": settings.model_dump(mode="json", exclude={"to"}),
+        "review": review.policy,
+        "limit": limit,
+    }
+
+
+def _written(place: Place, rows: Iterator[dict[str, Any]], settings: ExportSettings) -> Iterator[dict[str, Any]]:
+    """Write the rows in the format that is asked for, passing them on."""
+    place.folder.mkdir(parents=True)
+    with FORMATS[settings.format](place) as out, (place.folder / PHOTO_IDS).open("w", encoding="ascii") as ids:
+        for row in rows:
+            out.add(row)
+            ids.write(f"{row['photo_id']}\n")
+            yield row
+
+
+def swap(new: Path, folder: Path) -> None:
+    """Put `new` in the place of `folder`; a kill between leaves one of them whole, and the next export mends it."""
+    old = folder.with_name(f"{TEMPORARY}{folder.name}-old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _exported(folder: Path, state: dict[str, Any], *, written: bool) -> Exported:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    splits, left_out = state.get("splits", {}), state.get("left_out", {})
+    return Exported(folder, int(state["rows"]), len(files), size, written, splits, left_out)
+
+
+def _told(left_out: Counter[str]) -> str:
+    return ", ".join(f"{count:,} {one_line(why, 60)}" for why, count in left_out.most_common(4)) or "no rows"

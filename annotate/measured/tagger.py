@@ -1,0 +1,237 @@
+"""Tags computed from pixels and landmarks: no model, the same on every machine.
+
+Two steps that know nothing of each other: `measure` turns a crop into physical quantities, `tags` turns
+those into words, so thresholds can be set anew without reading a pixel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from authface.annotate.settings import MeasuredSettings
+from authface.annotate.vocabulary import vocabulary
+from authface.records import Tag
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.annotate.measured.eyes import Eye
+    from authface.annotate.measured.regions import Regions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measures:
+    """What is measured of one crop; lengths are pixels of the crop brought to 256 px, L* a* b* are CIE's."""
+
+    light: float
+    """Light across the face in stops; > 0 where it comes from the picture's right."""
+    lightness: float
+    """Median L* of the crop, 0..100."""
+    skin_lightness: float
+    """Median L* of the skin, 0..100."""
+    contrast: float
+    """Distance of the 5th and the 95th percentile of L*, 0..100."""
+    chroma: float
+    """Mean chroma of the crop."""
+    colour_spread: float
+    """Chroma left when every tone is given one colour: 0 for grey and for toned pictures."""
+    warmth: float
+    """log2 of red over blue of the skin and of the whites of the eyes, against daylight portraits; > 0 is warm."""
+    yaw: float
+    """Degrees; > 0 turned to the picture's right."""
+    tilt: float
+    """Degrees; > 0 the head leans to the picture's right."""
+    left_eye: Eye
+    """The eye on the picture's left."""
+    right_eye: Eye
+    mouth_open: float
+    """Gap of the inner lips over the eyes' outer distance."""
+    smile: float
+    """Breadth of the inner lips over the eyes' outer distance, plus how far the lower one hangs below the corners."""
+    face_height: float
+    """Brows to chin over the height of the crop."""
+    skin_texture: float
+    """Fine detail of the cheeks over that of eyes, brows and mouth."""
+    sharpness: float
+    """Fine detail of eyes, brows and mouth over their coarse detail."""
+    padding: float
+    """Share of the crop that lay outside the photo and was made up, 0..1."""
+    background_share: float
+    """Share of the crop that is background, 0..1."""
+    background_colour: tuple[float, float, float]
+    """Median L*, a*, b* of the background."""
+    background_spread: float
+    """85th percentile of the background's distance from its median colour, L* a* b*."""
+    background_detail: float
+    """Coarse detail of the background in L*: of most of it (85th percentile)."""
+    background_edges: float
+    """Coarse detail of the background in L*: of its strongest edges."""
+    background_sharpness: float
+    """Fine detail of the background over its coarse detail, against the same of the face; 1 is as sharp as the face."""
+
+
+def measure(
+    rgb: NDArray[np.uint8], landmarks: NDArray[np.float64], tilt: float = 0.0, padding: float = 0.0
+) -> Measures:
+    """Measure a (s, s, 3) FFHQ-aligned sRGB crop with (68, 2) landmarks in its pixels.
+
+    Alignment turns the head upright: `tilt` is how far the crop's own x axis was turned in the photo, degrees
+    clockwise; `padding` is the share of the crop outside the photo, 0..1. Raises ValueError where the shapes are
+    others.
+    """
+    import numpy as np
+
+    from authface.annotate.measured import detail, eyes, geometry, light
+    from authface.annotate.measured.regions import SIDE, find_regions
+
+    regions = find_regions(rgb, landmarks)
+    points = regions.points
+    lightness, skin_lightness = light.key(regions)
+    chroma, colour_spread = light.chroma(regions)
+    bands = detail.bands(regions)
+    features = [
+        detail.amount(band, regions.features, detail.EDGES) for band in (bands.fine, bands.middle, bands.coarse)
+    ]
+    fine, middle, coarse = (max(value, 1e-3) for value in features)
+    behind = detail.amount(bands.fine, regions.background, detail.EDGES)
+    edges = detail.amount(bands.coarse, regions.background, detail.EDGES)
+    colour, spread = _background(regions)
+    left_eye, right_eye = eyes.measure(regions)
+    return Measures(
+        light=light.direction(regions),
+        lightness=lightness,
+        skin_lightness=skin_lightness,
+        contrast=light.contrast(regions),
+        chroma=chroma,
+        colour_spread=colour_spread,
+        warmth=light.warmth(regions),
+        yaw=regions.pose.yaw,
+        tilt=regions.pose.roll + tilt,
+        left_eye=left_eye,
+        right_eye=right_eye,
+        mouth_open=geometry.mouth_open(points),
+        smile=geometry.smile(points),
+        face_height=float(np.ptp(points[:27, 1])) / SIDE,
+        skin_texture=detail.amount(bands.fine, regions.cheeks, detail.TYPICAL) / fine,
+        sharpness=middle / coarse,
+        padding=padding,
+        background_share=float(regions.background.mean()),
+        background_colour=colour,
+        background_spread=spread,
+        background_detail=detail.amount(bands.coarse, regions.background, detail.MOST),
+        background_edges=edges,
+        background_sharpness=behind / max(edges, 1e-3) / (fine / coarse),
+    )
+
+
+def _background(regions: Regions) -> tuple[tuple[float, float, float], float]:
+    """Median L*, a*, b* of the background and its spread."""
+    import numpy as np
+
+    from authface.annotate.measured.regions import quantile
+
+    lab = regions.lab[::2, ::2][regions.background[::2, ::2]]
+    if len(lab) == 0:
+        return (0.0, 0.0, 0.0), 0.0
+    lightness, a, b = (quantile(lab[:, channel], 0.5) for channel in range(3))
+    away = lab - np.array([lightness, a, b], np.float32)
+    return (lightness, a, b), float(np.sqrt(quantile((away**2).sum(1), 0.85)))  # the rest may be hair, or a logo
+
+
+def tags(measures: Measures, limits: MeasuredSettings) -> tuple[Tag, ...]:
+    """The tags that `measures` earn, in the vocabulary's order.
+
+    A tag's confidence is 0.5 at its limit and grows to 1 with the distance from it (logistic, in units of
+    what the measure changes by when the crop is compressed and resized).
+    """
+    found = [*_of_face(measures, limits), *_of_light(measures, limits), *_of_background(measures, limits)]
+    return vocabulary.in_order(vocabulary.make_tag(name, sure) for name, sure in found if sure >= 0.5)
+
+
+Found = Iterator[tuple[str, float]]
+
+
+def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
+    yield "close-up portrait", _above(m.face_height, limits.close_up, 0.02)
+    yield "facing the camera", _above(-abs(m.yaw), -limits.facing, 1.5)
+    yield "head turned to the left", _above(-m.yaw, limits.turned, 1.5)
+    yield "head turned to the right", _above(m.yaw, limits.turned, 1.5)
+    yield "head tilted to the left", _above(-m.tilt, limits.tilted, 1.0)
+    yield "head tilted to the right", _above(m.tilt, limits.tilted, 1.0)
+    yield "smiling", _above(m.smile, limits.smile, 0.02)
+    yield "mouth open", _above(m.mouth_open, limits.mouth_open, 0.008)
+    yield "mouth closed", _above(-m.mouth_open, -limits.mouth_closed, 0.008)
+    yield from _of_eyes(m.left_eye, m.right_eye, limits)
+    if m.sharpness >= limits.sharp_face:
+        yield "detailed skin texture", _above(m.skin_texture, limits.skin_texture, 0.01)
+        yield "smooth skin", _above(-m.skin_texture, -limits.skin_smooth, 0.005)
+
+
+def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
+    """Where both eyes are open and an iris is seen; what lies between the camera and a side has no word."""
+    if min(left.opening, right.opening) < limits.eyes_open or max(left.iris, right.iris) < limits.iris:
+        return
+    weights = left.iris**2, right.iris**2  # the eye in shadow, behind a rim or far around the head counts less
+    gaze = (weights[0] * left.gaze + weights[1] * right.gaze) / sum(weights)
+    yield "looking at the camera", _above(-abs(gaze), -limits.gaze_camera, 0.03)
+    yield "looking to the left", _above(-gaze, limits.gaze_aside, 0.05)
+    yield "looking to the right", _above(gaze, limits.gaze_aside, 0.05)
+
+
+def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
+    yield "light from the left", _above(-m.light, limits.side_light, 0.1)
+    yield "light from the right", _above(m.light, limits.side_light, 0.1)
+    yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
+    yield "high key", _above(m.lightness, limits.high_key, 1.5)
+    yield "high contrast", _above(m.contrast, limits.high_contrast, 1.5)
+    yield "low contrast", _above(-m.contrast, -limits.low_contrast, 1.5)
+    if m.colour_spread < limits.monochrome:
+        grey = m.chroma < limits.grey
+        yield "black and white" if grey else "toned monochrome", _above(-m.colour_spread, -limits.monochrome, 0.3)
+        return
+    yield "warm tones", _above(m.warmth, limits.warm, 0.1)
+    yield "cool tones", _above(-m.warmth, -limits.cool, 0.1)
+    yield "vivid colours", _above(m.chroma, limits.vivid, 1.0)
+    yield "muted colours", _above(-m.chroma, -limits.muted, 0.5)
+
+
+def _of_background(m: Measures, limits: MeasuredSettings) -> Found:
+    if m.background_share < limits.background_share or m.padding > limits.padding:
+        return
+    plain = min(
+        _above(-m.background_spread, -limits.plain_spread, 0.7),
+        _above(-m.background_detail, -limits.plain_detail, 0.3),
+    )
+    yield "plain background", plain
+    if plain >= 0.5:
+        if colour := _backdrop(*m.background_colour):
+            yield colour, plain
+    elif m.background_edges >= limits.background_edges and m.sharpness >= limits.sharp_face:
+        yield "shallow depth of field", _above(-m.background_sharpness, -limits.shallow, 0.05)
+        yield "background in focus", _above(m.background_sharpness, limits.in_focus, 0.05)
+
+
+def _backdrop(lightness: float, a: float, b: float) -> str | None:
+    """The name of a backdrop's colour, where it has one that nobody would dispute."""
+    chroma, hue = math.hypot(a, b), math.degrees(math.atan2(b, a)) % 360
+    if chroma < 8:
+        if lightness > 90:
+            return "white background"
+        if lightness < 15:
+            return "black background"
+        return "grey background" if 25 < lightness < 80 else None
+    if chroma > 30:
+        # CIELAB hues of the sRGB primaries: red 40, green 136, blue 306; skies and blue backdrops reach down to 220.
+        for name, low, high in (("red", 5, 50), ("green", 115, 180), ("blue", 220, 310)):
+            if low <= hue <= high:
+                return f"{name} background"
+    return None
+
+
+def _above(value: float, limit: float, spread: float) -> float:
+    """Confidence that `value` lies above `limit`, 0..1."""
+    return 1 / (1 + math.exp(-max(-50.0, min(50.0, (value - limit) / spread))))

@@ -1,0 +1,81 @@
+"""`authface annotate import`: faces that others aligned and captioned, as a photo set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from authface.errors import one_line
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+
+if TYPE_CHECKING:
+    from authface.store.photoset import PhotoSet
+
+app = typer.Typer()
+
+
+@app.command("import")
+@command_with_run
+def import_set(
+    run: Run,
+    what: Annotated[Literal["authface-hq"], typer.Argument(help="The release: authface-hq.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it is unpacked.")],
+    set: SetArgument = DEFAULT_SET,
+) -> None:
+    """Bring a released dataset in: photos, crops as they are, captions as tags. Run again, it brings what is new."""
+    from dataclasses import replace
+
+    from authface.annotate.captioners.released import ANNOTATOR
+    from authface.annotate.rebuild.authface_hq import import_faces, released
+    from authface.annotate.settings import TagsSettings
+    from authface.annotate.tag_report import write
+    from authface.annotate.tagging import tag
+    from authface.review.reviews import ReviewSettings
+    from authface.store.photoset import PhotoSet
+
+    review = run.settings("curate.review", ReviewSettings)
+    settings = run.settings("annotate.tags", TagsSettings, annotator=ANNOTATOR)
+    if run.dry_run:
+        found = sum(1 for _ in released(folder))
+        return run.console.result(f"{found:,} pictures in {one_line(folder)}", pictures=found)
+    photoset, where = PhotoSet(set), one_line(set)
+    with photoset.lock():
+        done = import_faces(photoset, folder, run.console, limit=run.limit)
+        tags = tag(photoset, settings, review, replace(run, limit=0)).summary
+        page, _ = write(photoset)
+    steps = {"photos": done.photos, "faces": done.faces, "crops": done.crops, f"tags by {ANNOTATOR}": tags}
+    lines = [
+        f"  {name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.counts.most_common())
+        for name, summary in steps.items()
+    ]
+    run.console.result(
+        f"{done.photos.rows:,} pictures imported, {done.before:,} were there before\n" + "\n".join(lines) + "\n"
+        f"report: {one_line(page)}\nnext: authface annotate export {where}",
+        imported=done.photos.rows,
+        before=done.before,
+        counts={name: dict(summary.counts) for name, summary in steps.items()},
+        report=str(page),
+    )
+    _tell_failures(run, photoset)
+    if sum(summary.failed for summary in steps.values()):
+        raise typer.Exit(3)
+
+
+def _tell_failures(run: Run, photoset: PhotoSet, most: int = 10) -> None:
+    """The first failures, one line each; the tables hold them all."""
+    from authface.annotate.captioners.released import ANNOTATOR
+    from authface.annotate.rebuild.authface_hq import SOURCE
+
+    names = {photo.id: photo.source_id for photo in photoset.photos if photo.source == SOURCE and photo.id}
+    failed = [f"{photo.source_id}: {photo.detail}" for photo in photoset.photos if photo.status == "failed"]
+    failed += [
+        f"{names.get(row.id.partition('-')[0], row.id)}: {row.detail}"
+        for row in photoset.tags(ANNOTATOR)
+        if row.status == "failed"
+    ]
+    for line in failed[:most]:
+        run.console.log(line)
+    if len(failed) > most:
+        run.console.log(f"and {len(failed) - most:,} more: authface why SET ID tells of each")

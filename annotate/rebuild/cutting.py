@@ -1,0 +1,139 @@
+"""The rows of a manifest on the photos of a set: faces, crops cut out again, people and tags."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.annotate.export.formats import pixels_sha256
+from authface.annotate.export.manifest import Entry
+from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
+from authface.imaging import decode as images
+from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
+from authface.store.photoset import PhotoSet, Provenance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+STEP = "rebuild"
+VERSION = 1
+PIXELS_DIFFER = "its pixels are not those of the manifest"
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A row of a manifest on a photo of the set."""
+
+    entry: Entry
+    photo_file: str
+    status: str = "kept"
+    """As the steps that run over rows expect it."""
+
+
+def provenance(manifest: str) -> Provenance:
+    """How tables are made from the manifest with that digest."""
+    return Provenance(STEP, VERSION, {"manifest": manifest}, {})
+
+
+@dataclass
+class Cut:
+    """The step from a manifest's rows to a set's table `crops`."""
+
+    root: Path
+    manifest: str
+    """Digest of the manifest."""
+    batch_size: int = 4
+
+    @property
+    def provenance(self) -> Provenance:
+        """The manifest."""
+        return provenance(self.manifest)
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def load(self, placed: Placed) -> NDArray[np.uint8]:
+        """The crop's pixels. Raises ImageError where the photo cannot be read or the quad lies outside of it."""
+        from authface.faces.geometry import align
+
+        photo = images.decode(PhotoSet(self.root).read(placed.photo_file)).rgb
+        return align(photo, placed.entry.quad, placed.entry.size).rgb
+
+    def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
+        """No model looks at the crops."""
+        return batch
+
+    def save(self, placed: Placed, rgb: NDArray[np.uint8]) -> list[Crop]:
+        """Write the crop; its row says where its pixels are others than the manifest's."""
+        photoset = PhotoSet(self.root)
+        file = photoset.crop_file(placed.entry.id)
+        photoset.save(file, images.encode_png(rgb))
+        same = pixels_sha256(rgb) == placed.entry.pixels_sha256
+        return [replace(crop_row(placed.entry, file), detail="" if same else PIXELS_DIFFER)]
+
+    def failed(self, placed: Placed, reason: str, detail: str) -> list[Crop]:
+        """The row of a crop that could not be cut."""
+        return [replace(crop_row(placed.entry, ""), status="failed", reason=reason, detail=detail)]
+
+
+def photo_row(photo: Photo, entry: Entry) -> Photo:
+    """A fetched photo's row with the origin that the manifest states."""
+    return replace(photo, **{name: getattr(entry, name) for name in ORIGIN})
+
+
+def face_row(entry: Entry, photo_file: str) -> Face:
+    """The face of a row."""
+    measures: dict[str, Any] = {name: entry.quality.get(name) for name in MEASURES}
+    size = entry.quality.get("face_size")
+    return Face(
+        id=entry.id,
+        photo_id=entry.photo_id,
+        photo_file=photo_file,
+        index=entry.face.index,
+        box=entry.face.box,
+        points5=entry.face.points5,
+        size=size,
+        scores=tuple(Score(metric=score.metric, value=score.value) for score in entry.scores),
+        **measures,
+    )
+
+
+def crop_row(entry: Entry, file: str) -> Crop:
+    """The crop of a row, its matrices from its quad."""
+    import cv2
+
+    from authface.faces.geometry import crop_to_photo, photo_points
+
+    turn = crop_to_photo(entry.quad, entry.size)
+    return Crop(
+        id=entry.id,
+        photo_id=entry.photo_id,
+        file=file,
+        size=entry.size,
+        quad=entry.quad,
+        to_photo=tuple(turn.ravel().tolist()),
+        to_crop=tuple(cv2.invertAffineTransform(turn).ravel().tolist()),
+        landmarks=tuple(photo_points(entry.landmarks, entry.quad, entry.size).ravel().tolist()),
+        disagreement=entry.quality.get("disagreement"),
+        pad_fraction=entry.quality.get("pad_fraction"),
+        upscaled=bool(entry.quality.get("upscaled")),
+    )
+
+
+def person_row(entry: Entry) -> Person:
+    """The split of a row; whom it shows, a manifest does not tell."""
+    split = next((ours for ours, name in SPLITS.items() if name == entry.split), "")
+    return Person(id=entry.id, photo_id=entry.photo_id, split=split)
+
+
+def tags_row(entry: Entry, annotator: str) -> Tags:
+    """What one annotator said, as far as the manifest holds it."""
+    said = tuple(
+        Tag(name=tag.name, group=tag.group, confidence=tag.confidence)
+        for tag in entry.tags
+        if tag.annotator == annotator
+    )
+    return Tags(id=entry.id, annotator=annotator, tags=said)

@@ -1,0 +1,229 @@
+"""`annotate rebuild`: a set made again from a manifest, on photos that `curate fetch` brought, and what has changed.
+
+Run first on an empty set, it lists the photos' addresses; run again after they were fetched, it puts the manifest's
+faces on those whose bytes are the same. Photos are known by the sha256 of their files, however they came.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from authface.annotate.export.manifest import BadRow, Entry, Manifest, Origin
+from authface.annotate.rebuild import cutting
+from authface.annotate.rebuild.cutting import STEP, Cut, Placed
+from authface.engine.runner import PartInput, run
+from authface.errors import UsageError, one_line
+from authface.store.photoset import PhotoSet, Table
+from authface.store.tombstones import Forgotten
+
+if TYPE_CHECKING:
+    from authface.console import Console
+
+URLS = "rebuild/urls.jsonl"
+"""Photos that are still to be fetched, as ``curate fetch --from urls`` takes them."""
+DRIFT = "rebuild/drift.jsonl"
+"""Every row of the manifest that the set does not hold as it was."""
+
+Kind = Literal[
+    "to_fetch", "no_address", "gone", "changed", "forgotten", "bad_row", "repeated", "failed", "pixels", "retouched"
+]
+WORDS: Final[dict[Kind, str]] = {
+    "to_fetch": "photo not fetched yet",
+    "no_address": "photo without an address: it has to come from a folder",
+    "gone": "photo could not be fetched",
+    "changed": "photo has other bytes at its address now",
+    "forgotten": "photo that this set was told to forget",
+    "bad_row": "row of the manifest that cannot be used",
+    "repeated": "row of the manifest that was there before",
+    "failed": "crop that could not be cut",
+    "pixels": "crop whose pixels differ",
+    "retouched": "crop that was retouched by hand: it is here as it was before",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One line of ``rebuild/drift.jsonl``."""
+
+    id: str
+    photo_id: str
+    kind: Kind
+    detail: str = ""
+    file_url: str = ""
+
+
+@dataclass
+class Rebuilt:
+    """What a run came to."""
+
+    rows: int
+    """Of the manifest."""
+    crops: int = 0
+    """Of the set."""
+    to_fetch: int = 0
+    """Photos with an address."""
+    drift: Counter[Kind] = field(default_factory=Counter)
+
+    @property
+    def lost(self) -> int:
+        """Rows that will not come back by fetching."""
+        return sum(count for kind, count in self.drift.items() if kind not in {"to_fetch", "no_address"})
+
+
+def rebuild(photoset: PhotoSet, manifest: Manifest, console: Console, *, workers: int) -> Rebuilt:
+    """Put the manifest's faces on the set's photos, list those that lack, and say what differs; the caller holds the
+    set's lock.
+
+    Raises UsageError where the set has faces that are no rebuild's.
+    """
+    here = one_line(photoset.root)
+    for table in (photoset.measured, photoset.faces, photoset.crops):
+        if any(meta is None or meta.provenance.step != STEP for meta in table.metas().values()):
+            raise UsageError(f"{here} has {table.folder.name} of its own: rebuild into another set")
+    origins = list(manifest.origins())
+    found = Rebuilt(len(origins))
+    held = _photo_parts(photoset)
+    drift = list(_missing(photoset, origins, held))
+    drift += _place(photoset, manifest, console, held, workers)
+    found.crops = photoset.crops.counts()["kept"]
+    found.drift.update(line.kind for line in drift)
+    photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in drift))
+    lacking = {line.photo_id for line in drift if line.kind == "to_fetch"}
+    urls = list({one.photo_id: one for one in origins if one.photo_id in lacking}.values())
+    photoset.save(URLS, b"".join(_url_line(one) for one in urls))
+    found.to_fetch = len(urls)
+    return found
+
+
+def _photo_parts(photoset: PhotoSet) -> dict[str, int]:
+    """The part of every kept photo by its id."""
+    table = photoset.photos
+    rows = ((part, *row) for part in table.parts() for row in table.columns(part, ["id", "status"]))
+    return {photo_id: part for part, photo_id, status in rows if status == "kept"}
+
+
+def _missing(photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, int]) -> Iterable[Drift]:
+    """Rows whose photo is not in the set, and why."""
+    forgotten = Forgotten.of(photoset)
+    at_address: dict[str, tuple[str, str, str]] = {}
+    for part in photoset.photos.parts():
+        for url, *said in photoset.photos.columns(part, ["file_url", "status", "reason", "detail"]):
+            if url:
+                at_address[url] = (said[0], said[1], said[2])
+    for one in origins:
+        if one.photo_id not in held:
+            kind, detail = _why_missing(one, forgotten, at_address.get(one.file_url))
+            yield Drift(one.id, one.photo_id, kind, detail, one.file_url)
+
+
+def _why_missing(one: Origin, forgotten: Forgotten, there: tuple[str, str, str] | None) -> tuple[Kind, str]:
+    by = (one.photographer, one.photographer_url)
+    if forgotten.holds(photo_id=one.photo_id, source=one.source, source_id=one.source_id, photographers=by):
+        return "forgotten", ""
+    if there is not None:
+        status, reason, detail = there
+        if status == "kept" or reason == "duplicate":
+            return "changed", "the bytes at its address are of another photo"
+        return "gone", one_line(f"{reason}: {detail}", 200)
+    return ("to_fetch", "") if one.file_url.startswith(("https://", "http://")) else ("no_address", "")
+
+
+def _place(
+    photoset: PhotoSet, manifest: Manifest, console: Console, held: Mapping[str, int], workers: int
+) -> list[Drift]:
+    """Write the tables, part by part of the photos, and return the rows that are not as they were."""
+    key = manifest.key
+    annotators = manifest.annotators() or ["measured"]
+    photos: dict[int, set[str]] = {part: set() for part in photoset.photos.parts()}
+    for photo_id, part in held.items():
+        photos[part].add(photo_id)
+    drift: list[Drift] = []
+    inputs = []
+    for part, ids in photos.items():
+        entries, bad = _usable(manifest, ids)
+        drift += bad
+        files = _faces(photoset, part, entries, key)
+        meta = photoset.faces.meta(part)
+        assert meta is not None
+        inputs.append(PartInput(part, len(entries), meta.digest, partial(_placed, manifest, ids, files)))
+    run(Cut(photoset.root, key), inputs, photoset.crops, console, workers=workers)
+    for part, ids in photos.items():
+        drift += _crops(photoset, part, _usable(manifest, ids)[0], annotators, key)
+    return drift
+
+
+def _usable(manifest: Manifest, photo_ids: set[str]) -> tuple[list[Entry], list[Drift]]:
+    """The rows of some photos, each face once, and those that are of no use."""
+    entries: dict[str, Entry] = {}
+    drift = []
+    for row in manifest.entries(photo_ids):
+        if isinstance(row, BadRow):
+            drift.append(Drift(row.id, row.photo_id, "bad_row", row.detail))
+        elif row.id in entries:
+            drift.append(Drift(row.id, row.photo_id, "repeated"))
+        else:
+            entries[row.id] = row
+    return list(entries.values()), drift
+
+
+def _placed(manifest: Manifest, photo_ids: set[str], files: Mapping[str, str]) -> list[Placed]:
+    return [Placed(entry, files[entry.photo_id]) for entry in _usable(manifest, photo_ids)[0]]
+
+
+def _faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) -> dict[str, str]:
+    """Write a part of `photos` with the origins of the manifest, of `measured` and of `faces`; return the files of the
+    photos by id."""
+    photos = photoset.photos
+    meta = photos.meta(part)
+    assert meta is not None
+    of_photo = {entry.photo_id: entry for entry in entries}
+    before = photos.rows(part)
+    after = [
+        cutting.photo_row(photo, of_photo[photo.id]) if photo.status == "kept" and photo.id in of_photo else photo
+        for photo in before
+    ]
+    if after != before:
+        photos.write(part, after, meta.provenance, meta.inputs)
+    files = {photo.id: photo.file for photo in after if photo.status == "kept"}
+    rows = [cutting.face_row(entry, files[entry.photo_id]) for entry in entries]
+    _write(photoset.measured, photos, part, rows, key)
+    _write(photoset.faces, photoset.measured, part, rows, key)
+    return files
+
+
+def _crops(photoset: PhotoSet, part: int, entries: list[Entry], annotators: list[str], key: str) -> list[Drift]:
+    """Write a part of `people`, where there are splits, and of `tags`; return the crops that are not as they were."""
+    crops = photoset.crops
+    kept = {crop.id: crop for crop in crops.rows(part)}
+    there = [entry for entry in entries if kept[entry.id].status == "kept"]
+    if any(entry.split for entry in entries) or photoset.people.parts():
+        _write(photoset.people, crops, part, [cutting.person_row(entry) for entry in there], key)
+    for name in annotators:
+        _write(photoset.tags(name), crops, part, [cutting.tags_row(entry, name) for entry in there], key)
+    drift = []
+    for entry in entries:
+        crop = kept[entry.id]
+        if crop.status != "kept":
+            detail = one_line(f"{crop.reason}: {crop.detail}", 200)
+            drift.append(Drift(entry.id, entry.photo_id, "failed", detail, entry.file_url))
+        elif crop.detail:
+            kind: Kind = "retouched" if entry.retouched else "pixels"
+            drift.append(Drift(entry.id, entry.photo_id, kind, crop.detail, entry.file_url))
+    return drift
+
+
+def _write(table: Table[Any], source: Table[Any], part: int, rows: list[Any], key: str) -> None:
+    """A part made from one of `source`."""
+    meta = source.meta(part)
+    assert meta is not None
+    table.write(part, rows, cutting.provenance(key), meta.digest)
+
+
+def _url_line(one: Origin) -> bytes:
+    names = ("photographer", "photographer_url", "licence", "page_url", "terms", "photo_id")
+    return json.dumps({"url": one.file_url} | {name: getattr(one, name) for name in names}).encode() + b"\n"

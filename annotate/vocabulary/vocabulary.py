@@ -1,0 +1,287 @@
+"""The vocabulary of tags, and the prompt they make.
+
+An annotator under the closed vocabulary may say only what stands here; `authface.annotate.vocabulary.wording` brings
+free text into these words. Left and right are those of the picture as it is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from authface.records import Tag
+
+VOCABULARY: Final[dict[str, tuple[str, ...]]] = {
+    "framing": ("close-up portrait", "extreme close-up", "head and shoulders", "half-length portrait"),
+    "age": ("child", "teenager", "young adult", "middle-aged", "elderly"),
+    "pose": (
+        "facing the camera",
+        "head turned to the left",
+        "head turned to the right",
+        "head tilted to the left",
+        "head tilted to the right",
+        "three-quarter view",
+        "profile view",
+        "head tilted",
+        "chin raised",
+        "chin lowered",
+        "looking over the shoulder",
+        "hand on the face",
+    ),
+    "expression": (
+        "smiling",
+        "neutral expression",
+        "mouth open",
+        "mouth closed",
+        "eyes closed",
+        "looking at the camera",
+        "looking to the left",
+        "looking to the right",
+        "laughing",
+        "teeth showing",
+        "serious expression",
+        "thoughtful expression",
+        "relaxed expression",
+        "confident expression",
+        "sad expression",
+        "surprised expression",
+        "angry expression",
+        "frowning",
+        "squinting",
+        "looking away",
+        "looking up",
+        "looking down",
+    ),
+    "hair": (
+        "long hair",
+        "short hair",
+        "bald",
+        "curly hair",
+        "straight hair",
+        "bangs",
+        "black hair",
+        "brown hair",
+        "blond hair",
+        "red hair",
+        "grey hair",
+        "beard",
+        "moustache",
+        "medium-length hair",
+        "wavy hair",
+        "white hair",
+        "dyed hair",
+        "ponytail",
+        "braided hair",
+        "hair bun",
+        "hair tied back",
+        "dreadlocks",
+        "afro",
+        "shaved head",
+        "receding hairline",
+        "stubble",
+        "goatee",
+        "clean-shaven",
+        "loose strands of hair",
+        "hair over the face",
+        "messy hair",
+        "wet hair",
+        "thick eyebrows",
+    ),
+    "accessories": (
+        "glasses",
+        "sunglasses",
+        "earrings",
+        "necklace",
+        "hat",
+        "headscarf",
+        "cap",
+        "beanie",
+        "turban",
+        "veil",
+        "helmet",
+        "hood",
+        "hair band",
+        "hair clip",
+        "flower in the hair",
+        "scarf",
+        "choker",
+        "piercing",
+        "headphones",
+        "face mask",
+        "tattoo",
+        "tie",
+    ),
+    "makeup": (
+        "no makeup",
+        "natural makeup",
+        "red lipstick",
+        "eyeliner",
+        "heavy makeup",
+        "lipstick",
+        "pink lipstick",
+        "nude lipstick",
+        "dark lipstick",
+        "lip gloss",
+        "eyeshadow",
+        "smoky eyes",
+        "mascara",
+        "false eyelashes",
+        "blush",
+        "glitter makeup",
+        "face paint",
+    ),
+    "skin": (
+        "detailed skin texture",
+        "smooth skin",
+        "freckles",
+        "wrinkles",
+        "skin pores",
+        "fine lines",
+        "moles",
+        "acne",
+        "blemishes",
+        "scar",
+        "oily skin",
+        "dry skin",
+        "dewy skin",
+        "matte skin",
+        "tanned skin",
+        "wet skin",
+        "rosy cheeks",
+        "peach fuzz",
+        "visible veins",
+        "dark circles",
+    ),
+    "lighting": (
+        "light from the left",
+        "light from the right",
+        "even light",
+        "hard light",
+        "soft light",
+        "backlit",
+        "front light",
+        "side light",
+        "top light",
+        "light from below",
+        "rim light",
+        "rembrandt light",
+        "butterfly light",
+        "loop light",
+        "split light",
+        "natural light",
+        "window light",
+        "sunlight",
+        "golden hour light",
+        "overcast light",
+        "studio light",
+        "direct flash",
+        "ring light",
+        "softbox light",
+        "coloured light",
+        "neon light",
+        "candlelight",
+        "dappled light",
+        "low light",
+        "soft shadows",
+        "deep shadows",
+        "shadow on the face",
+        "catchlights",
+        "specular highlights",
+        "silhouette",
+    ),
+    "tone": (
+        "black and white",
+        "toned monochrome",
+        "low key",
+        "high key",
+        "high contrast",
+        "low contrast",
+        "warm tones",
+        "cool tones",
+        "vivid colours",
+        "muted colours",
+        "sepia",
+        "pastel colours",
+        "earth tones",
+        "neutral tones",
+        "natural colours",
+        "faded colours",
+        "cinematic colours",
+        "dark tones",
+        "bright tones",
+        "film grain",
+    ),
+    "lens": (
+        "shallow depth of field",
+        "background in focus",
+        "bokeh",
+        "sharp focus",
+        "focus on the eyes",
+        "soft focus",
+        "motion blur",
+        "macro detail",
+        "telephoto compression",
+        "wide-angle distortion",
+        "lens flare",
+        "vignette",
+    ),
+    "background": (
+        "plain background",
+        "white background",
+        "black background",
+        "grey background",
+        "red background",
+        "blue background",
+        "green background",
+        "dark background",
+        "light background",
+        "brown background",
+        "yellow background",
+        "orange background",
+        "pink background",
+        "purple background",
+        "gradient background",
+        "textured background",
+        "colourful background",
+        "outdoor background",
+        "indoor background",
+        "urban background",
+        "foliage background",
+        "sky background",
+        "water background",
+        "wall background",
+        "studio background",
+    ),
+}
+"""Tags by group. The order of the groups is their priority in a prompt, that of the tags their order within it:
+a text encoder cuts a prompt after 75 tokens, so what identifies a picture comes first."""
+
+SEMANTIC: Final = ("framing", "age", "pose", "hair", "accessories")
+"""Groups that say what is seen; the others say how it was photographed."""
+
+OTHER: Final = "other"
+"""Group of the words that the open vocabulary lets pass; it comes last."""
+
+GROUP_OF: Final[dict[str, str]] = {name: group for group, names in VOCABULARY.items() for name in names}
+"""The group of every tag."""
+
+_ORDER = {name: index for index, name in enumerate(GROUP_OF)}
+
+
+def make_tag(name: str, confidence: float) -> Tag:
+    """A tag of the vocabulary; raises KeyError where there is none of this name."""
+    return Tag(name=name, group=GROUP_OF[name], confidence=confidence)
+
+
+def in_order(tags: Iterable[Tag]) -> tuple[Tag, ...]:
+    """Tags in the vocabulary's order, each name once (the surest); names it does not hold come last, by name."""
+    surest: dict[str, Tag] = {}
+    for tag in tags:
+        if tag.name not in surest or surest[tag.name].confidence < tag.confidence:
+            surest[tag.name] = tag
+    return tuple(sorted(surest.values(), key=lambda tag: (_ORDER.get(tag.name, len(_ORDER)), tag.name)))
+
+
+def prompt(tags: Iterable[Tag]) -> str:
+    """The prompt of some tags: their names in the vocabulary's order, each once, separated by commas."""
+    return ", ".join(tag.name for tag in in_order(tags))

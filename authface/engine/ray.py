@@ -1,0 +1,236 @@
+"""`--engine ray`: a step on a cluster, by the actors of Ray Data, over the same parts and with the same rows.
+
+An actor reads the rows of its piece of a part, the photos and the crops from the set itself, so the set lies on a file
+system that all nodes share or on an object store. This process holds the set's lock and alone writes its tables. Ray
+begins the pieces of a lost process or node again elsewhere. A piece that is begun a third time is given up and done row
+by row; a row that is begun a third time alone is `failed: crashed`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.engine.pieces import Gathered, Piece, Result, cut, finer
+from authface.engine.workers import I, L, M, Work, Worker, share_cores
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.store.photoset import R
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from authface.console import Tick
+
+MOST_PIECES = 10_000
+"""Pieces a run is cut into at most where its parts are fewer: this process keeps a reference to each."""
+TRIES = 2
+"""Times a piece may be begun: the second because a node can be lost, which says nothing against its rows."""
+_STORE_BYTES = 200_000_000
+"""Object store of a Ray that is started here: only rows travel through it, never pixels."""
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what Ray's C++ says in this process; its files in /tmp/ray keep the rest
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How much of a cluster a step takes."""
+
+    workers: int = 0
+    """Actors at most; 0 takes one a core, or one a GPU where `gpu`, of what the cluster has as the step begins."""
+    gpu: bool = False
+    """Every actor holds a GPU."""
+
+
+def by_part(
+    work: Work[I, L, M, R],
+    counts: Sequence[int],
+    readers: Sequence[Callable[[], list[I]]],
+    tick: Tick,
+    *,
+    cluster: Cluster,
+    chunk_rows: int,
+) -> Iterator[tuple[int, list[R]]]:
+    """Place and new rows of every part, each as soon as it is whole. `readers` read the parts' rows, `counts` of them.
+
+    Raises UsageError where Ray is missing, AuthfaceError where the cluster cannot be had or the work cannot go on.
+    """
+    yield from ((part, []) for part, count in enumerate(counts) if count == 0)
+    pieces = cut(counts, max(chunk_rows, -(-sum(counts) // MOST_PIECES)))
+    if not pieces:
+        return
+    gathered = Gathered[R](counts)
+    with _connected(cluster) as actors:
+        for piece, rows in finer(partial(_pass, work, readers, cluster, actors), pieces):
+            if rows is None:
+                row = readers[piece.part]()[piece.begin]
+                rows = work.failed(row, "crashed", "every process that worked on it died, perhaps for want of memory")
+            tick(piece.rows)
+            if (whole := gathered.add(piece, rows)) is not None:
+                yield piece.part, whole
+    if gathered.open:
+        raise AuthfaceError(f"Ray lost pieces of {gathered.open} parts: run the same command again")
+
+
+@contextmanager
+def _connected(cluster: Cluster) -> Iterator[int]:
+    """The cluster at RAY_ADDRESS, or a Ray of this machine that ends with the block; how many actors it holds now."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)  # read as Ray loads
+    ray = _ray()
+    address = os.environ.get("RAY_ADDRESS", "local")
+    if address.startswith("ray://"):
+        raise UsageError(
+            f"RAY_ADDRESS={one_line(address)}: Ray Data does not run through Ray's client: run this on a node of the "
+            f"cluster with RAY_ADDRESS=auto, or through ray job submit"
+        )
+    own = {"num_cpus": cluster.workers or os.cpu_count(), "object_store_memory": _STORE_BYTES}
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            with _stderr_shut():
+                ray.init(
+                    address=address,
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.CRITICAL,
+                    **(own if address == "local" else {}),
+                )
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise AuthfaceError(f"no Ray at {one_line(address)} (RAY_ADDRESS): {one_line(error)}") from error
+    try:
+        kind = "GPU" if cluster.gpu else "CPU"
+        have = int(ray.cluster_resources().get(kind, 0))
+        if have == 0:
+            raise AuthfaceError(f"the Ray cluster at {one_line(address)} has no {kind}: add a node, or choose --device")
+        yield have
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+@contextmanager
+def _stderr_shut() -> Iterator[None]:
+    """Ray's C++ begins with a line on standard error that says it will be quiet."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _ray() -> Any:
+    """Ray with Ray Data, neither of which says anything but to its files."""
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UsageError(f"--engine ray needs Ray: pip install 'authface[ray]' ({one_line(error)})") from error
+    for name in ("ray", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Ray prints what it retries on standard output, which is the command's own; it has no setting for it.
+    ray._private.worker._worker_logs_enabled = False
+    return ray
+
+
+def _pass(
+    work: Work[I, L, M, R],
+    readers: Sequence[Callable[[], list[I]]],
+    cluster: Cluster,
+    actors: int,
+    pieces: Sequence[Piece],
+) -> Iterator[Result]:
+    """Every piece once through the actors of Ray Data, in any order."""
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext, from_items
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    DataContext.get_current().enable_progress_bars = False
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    lasting = {"max_restarts": -1, "max_task_retries": -1}
+    begun = ray.remote(_Begun).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
+    most = min(cluster.workers or actors, len(pieces))
+    pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, actors), max_tasks_in_flight_per_actor=2)
+    items = [{"number": number, **asdict(piece)} for number, piece in enumerate(pieces)]
+    made = from_items(items, override_num_blocks=len(items)).map_batches(
+        _Actor,
+        fn_constructor_args=(work, readers, str(Path.cwd()), begun),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=pool,
+        num_cpus=None if cluster.gpu else 1,
+        num_gpus=1 if cluster.gpu else None,
+    )
+    try:
+        for row in made.iter_rows():
+            outcome = pickle.loads(row["outcome"])  # from our own actors
+            if isinstance(outcome, AuthfaceError):
+                raise outcome
+            yield pieces[row["number"]], outcome
+    except ray.exceptions.RayError as error:
+        raise AuthfaceError(f"Ray gave up: {one_line(error)}; what was finished is kept, run again to go on") from error
+
+
+class _Begun:
+    """How often each piece was begun; lives beside this process, so that no lost node takes it along.
+
+    Where its process dies all the same, Ray begins it again and pieces get their tries anew.
+    """
+
+    def __init__(self) -> None:
+        self._times = Counter[int]()
+
+    def again(self, number: int) -> int:
+        self._times[number] += 1
+        return self._times[number]
+
+
+class _Actor:
+    """In a process of a node: makes the models at the first piece, so that their errors are results."""
+
+    def __init__(
+        self, work: Work[Any, Any, Any, Any], readers: Sequence[Callable[[], list[Any]]], folder: str, begun: Any
+    ) -> None:
+        share_cores(1)
+        with suppress(OSError):
+            os.chdir(folder)  # a set may be named relative to where the command runs
+        self._work, self._readers, self._begun = work, readers, begun
+        self._worker: Worker[Any, Any, Any, Any] | None = None
+        self._read: tuple[int, list[Any]] = (-1, [])
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        (item,) = batch.to_pylist()
+        number = item.pop("number")
+        try:
+            outcome: object = self._made(number, Piece(**item))
+        except AuthfaceError as error:
+            outcome = (UsageError if error.exit_code == UsageError.exit_code else AuthfaceError)(str(error))
+        except Exception as error:  # noqa: BLE001  it goes to the process that waits for it
+            outcome = AuthfaceError(f"on a node of the cluster: {type(error).__name__}: {one_line(error)}")
+        return pa.table({"number": [number], "outcome": pa.array([pickle.dumps(outcome)], pa.large_binary())})
+
+    def _made(self, number: int, piece: Piece) -> list[Any] | None:
+        import ray
+
+        if ray.get(self._begun.again.remote(number)) > TRIES:
+            return None
+        if self._worker is None:
+            self._worker = Worker(self._work)
+        if self._read[0] != piece.part:
+            self._read = piece.part, self._readers[piece.part]()
+        return self._worker(self._read[1][piece.begin : piece.end])

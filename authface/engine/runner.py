@@ -1,0 +1,264 @@
+"""Run a step over the parts of a table: what is missing or outdated, resume, progress, engines.
+
+Rows travel in chunks to workers (`authface.engine.workers`). Parts are finished in order, and a finished part
+is never touched again unless its inputs or its provenance changed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Generic
+
+from authface.console import Console, Tick
+from authface.engine.workers import I, L, M, Work, inline, processes
+from authface.errors import AuthfaceError, one_line
+from authface.store.photoset import Provenance, R, Table, digest
+
+if TYPE_CHECKING:
+    from authface.engine.ray import Cluster
+
+CHUNK_ROWS = 32
+"""Rows sent to a worker at a time: enough to hide the hand-over, few enough to spread a small part."""
+INLINE_ROWS = 128
+"""Below this many rows a worker process costs more to start than it saves."""
+
+
+@dataclass(frozen=True)
+class PartInput(Generic[I]):
+    """The rows that one part is made from, read only if the part has to be made."""
+
+    number: int
+    count: int
+    digest: str
+    rows: Callable[[], list[I]]
+
+
+@dataclass
+class Summary:
+    """What a run did: parts made and skipped, and the outcome of every row in the table."""
+
+    made: int = 0
+    skipped: int = 0
+    rows: int = 0
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "made": self.made,
+            "skipped": self.skipped,
+            "seconds": round(self.seconds, 3),
+            "images": self.rows,
+            "counts": dict(self.counts),
+        }
+
+    @property
+    def failed(self) -> int:
+        """Rows that could not be measured."""
+        return sum(count for name, count in self.counts.items() if name.startswith("failed"))
+
+
+def parts_of(table: Table[R], limit: int = 0) -> list[PartInput[R]]:
+    """The kept rows of a table, part by part, as inputs of the next step; `limit` > 0 stops after that many rows."""
+    inputs: list[PartInput[R]] = []
+    left = limit or sys.maxsize
+    for number, meta in table.metas().items():
+        if meta is None:
+            raise AuthfaceError(
+                f"{one_line(table.folder)}/{number:05d}.parquet is not a part of a photo set: move it away, run again"
+            )
+        count = min(meta.counts.get("kept", 0), left)
+        cut = count < meta.counts.get("kept", 0)
+        rows = partial(_kept, table, number, count)
+        inputs.append(PartInput(number, count, digest(rows()) if cut else meta.digest, rows))
+        left -= count
+        if left <= 0:
+            break
+    return inputs
+
+
+def _kept(table: Table[R], number: int, count: int) -> list[R]:
+    return [row for row in table.rows(number) if row.status == "kept"][:count]
+
+
+def run(
+    work: Work[I, L, M, R],
+    inputs: Sequence[PartInput[I]],
+    target: Table[R],
+    console: Console,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    prune: bool = True,
+    redo: bool = False,
+    finish: Callable[[list[R]], list[R]] = list,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Summary:
+    """Make the parts of `target` that are missing or outdated, or all with `redo`; the caller holds the set's lock.
+
+    `workers` processes of this machine do it, or the actors of `cluster`. `finish` sees the rows of each part in
+    order before they are written; `prune` removes parts whose input is gone. Raises AuthfaceError when the run
+    cannot go on; finished parts stay.
+    """
+    start = time.monotonic()
+    step = work.provenance.step
+    todo = list(inputs) if redo else _outdated(work.provenance, inputs, target, console)
+    summary = Summary(skipped=len(inputs) - len(todo), rows=sum(part.count for part in todo))
+    if prune:
+        for number in set(target.parts()) - {part.number for part in inputs}:
+            target.remove(number)
+    if todo:
+        engine = inline if workers == 1 or summary.rows < INLINE_ROWS else partial(processes, workers=workers)
+        with console.progress(step, summary.rows, "images") as tick:
+            if cluster is None:
+                made = _by_part(partial(engine, work), _opened(todo, target), tick, chunk_rows)
+            else:
+                made = _on_cluster(work, todo, target, tick, cluster, chunk_rows, ordered=finish is not list)
+            for part, rows in made:
+                target.write(part.number, finish(rows), work.provenance, part.digest)
+                summary.made += 1
+    summary.counts = target.counts()
+    summary.seconds = time.monotonic() - start
+    return summary
+
+
+def append(
+    provenance: Provenance,
+    engine: Engine[I],
+    inputs: Iterator[I],
+    *,
+    target: Table[R],
+    console: Console,
+    part_rows: int,
+    total: int | None,
+    finish: Callable[[list[R]], list[R]] = list,
+    written: Callable[[list[R]], None] = lambda rows: None,
+    chunk_rows: int = CHUNK_ROWS,
+) -> Summary:
+    """Add parts made of inputs that come one by one, `total` of them as far as is known; else as `run`.
+
+    `written` is told the rows of each part, as `finish` saw them, once it is on the disk.
+    """
+    start = time.monotonic()
+    summary = Summary()
+    rows: list[R] = []
+    count = 0
+
+    def write() -> None:
+        if rows:
+            target.write(max(target.parts(), default=-1) + 1, finish(rows), provenance, "")
+            written(rows)
+            summary.made += 1
+            rows.clear()
+
+    with console.progress(provenance.step, total, "images") as tick:
+        try:
+            for done, made in engine(_pieces(inputs, part_rows, chunk_rows)):
+                rows += made
+                count += done
+                tick(done)
+                if count % part_rows == 0:
+                    write()
+        except KeyboardInterrupt:  # no input is asked for twice: what came is worth a part of its own
+            write()
+            raise
+        write()
+    summary.rows = count
+    summary.counts = target.counts()
+    summary.seconds = time.monotonic() - start
+    return summary
+
+
+def _pieces(inputs: Iterator[I], part_rows: int, chunk_rows: int) -> Iterator[list[I]]:
+    """The inputs in chunks that end where a part ends."""
+    left = part_rows
+    while piece := list(islice(inputs, min(chunk_rows, left))):
+        left = left - len(piece) or part_rows
+        yield piece
+
+
+def _outdated(
+    provenance: Provenance, inputs: Sequence[PartInput[I]], target: Table[R], console: Console
+) -> list[PartInput[I]]:
+    todo, why = [], Counter[str]()
+    made = target.metas()
+    for part in inputs:
+        meta = made.get(part.number)
+        if meta is None:
+            todo.append(part)
+        elif change := meta.provenance.difference(provenance):
+            todo.append(part)
+            why[change] += 1
+        elif meta.inputs != part.digest:
+            todo.append(part)
+            why["the rows they were made from changed"] += 1
+    for change, count in why.items():
+        console.log(f"{provenance.step}: making {count} of {len(inputs)} parts again: {change}")
+    return todo
+
+
+def _opened(todo: Iterable[PartInput[I]], target: Table[R]) -> Iterator[tuple[PartInput[I], list[I]]]:
+    for part in todo:
+        target.remove(part.number)  # its files are about to be overwritten: rows must not outlive them
+        yield part, part.rows()
+
+
+def _on_cluster(
+    work: Work[I, L, M, R],
+    todo: Sequence[PartInput[I]],
+    target: Table[R],
+    tick: Tick,
+    cluster: Cluster,
+    chunk_rows: int,
+    *,
+    ordered: bool,
+) -> Iterator[tuple[PartInput[I], list[R]]]:
+    """Results of whole parts as they are finished, or in order: then a lost node holds up all that follows it."""
+    from authface.engine.ray import by_part
+
+    for part in todo:
+        target.remove(part.number)  # as in `_opened`
+    counts, readers = [part.count for part in todo], [part.rows for part in todo]
+    waiting: dict[int, list[R]] = {}
+    following = 0
+    for place, rows in by_part(work, counts, readers, tick, cluster=cluster, chunk_rows=chunk_rows):
+        if not ordered:
+            yield todo[place], rows
+            continue
+        waiting[place] = rows
+        while following in waiting:
+            yield todo[following], waiting.pop(following)
+            following += 1
+
+
+Engine = Callable[[Iterator[list[I]]], Iterator[tuple[int, list[Any]]]]
+"""Chunks of input rows in; for each, in order, how many it held and the rows made of them."""
+
+
+def _by_part(
+    engine: Engine[I], parts: Iterator[tuple[PartInput[I], list[I]]], tick: Tick, chunk_rows: int
+) -> Iterator[tuple[PartInput[I], list[Any]]]:
+    """Results of whole parts, in order, while chunks of the following parts are already under way."""
+    chunks_ahead: deque[tuple[PartInput[I], int]] = deque()
+
+    def chunks() -> Iterator[list[I]]:
+        for part, rows in parts:
+            pieces = [rows[at : at + chunk_rows] for at in range(0, len(rows), chunk_rows)] or [[]]
+            chunks_ahead.extend((part, len(pieces) - 1 - index) for index in range(len(pieces)))
+            yield from pieces
+
+    done: list[Any] = []
+    for count, rows in engine(chunks()):
+        part, left = chunks_ahead.popleft()
+        done.extend(rows)
+        tick(count)
+        if left == 0:
+            yield part, done
+            done = []

@@ -1,0 +1,260 @@
+"""Workers: rows through load, step and save, in this process or in several.
+
+A `Work` says how one row is loaded, stepped and saved; it knows nothing of parts, resume or processes.
+Threads load ahead of the step and save behind it, both bounded.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from typing import Any, Generic, Protocol, TypeVar
+
+from authface.errors import AuthfaceError, ImageError, one_line
+from authface.store.photoset import Provenance
+
+IO_THREADS = 2
+"""Threads a worker to load and to save: they overlap the step, whose models use the cores."""
+
+I = TypeVar("I")  # noqa: E741  input row
+I_contra = TypeVar("I_contra", contravariant=True)
+L = TypeVar("L")  # loaded input
+M = TypeVar("M")  # what the models say of it
+R = TypeVar("R")  # row made of it
+T = TypeVar("T")
+
+
+class Work(Protocol[I_contra, L, M, R]):
+    """What is done to one row. It is pickled to every worker, so it holds settings, not models."""
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    def open(self) -> None:
+        """Make the models; called once a worker before the rest."""
+
+    def load(self, row: I_contra) -> L:
+        """Read what the step needs, in a thread. An ImageError becomes a `failed` row."""
+
+    def step(self, batch: Sequence[L]) -> Sequence[M]:
+        """Models over a batch: one result per input, in order, independent of the batch."""
+
+    def save(self, row: I_contra, result: M) -> list[R]:
+        """The result as rows, its files written, in a thread."""
+
+    def failed(self, row: I_contra, reason: str, detail: str) -> list[R]:
+        """The row of an input that could not be measured."""
+
+
+def inline(work: Work[I, L, M, R], chunks: Iterator[list[I]]) -> Iterator[tuple[int, list[R]]]:
+    with Worker(work) as worker:
+        for chunk in chunks:
+            yield len(chunk), worker(chunk)
+
+
+class Worker(Generic[I, L, M, R]):
+    """Takes chunks of rows through load, step and save, each ahead of the next by at most a batch or two."""
+
+    def __init__(self, work: Work[I, L, M, R]) -> None:
+        work.open()
+        self._work = work
+        self._loaders = ThreadPoolExecutor(IO_THREADS, "load")
+        self._savers = ThreadPoolExecutor(IO_THREADS, "save")
+
+    def __enter__(self) -> Worker[I, L, M, R]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loaders.shutdown(cancel_futures=True)
+        self._savers.shutdown(cancel_futures=True)
+
+    def __call__(self, rows: list[I]) -> list[R]:
+        size = self._work.batch_size
+        loads: deque[Future[L]] = deque()
+        saves: deque[Future[list[R]]] = deque()
+        done: list[R] = []
+        waiting = iter(rows)
+        for begin in range(0, len(rows), size):
+            ahead = 2 * size - len(loads)
+            loads.extend(self._loaders.submit(self._work.load, row) for row in islice(waiting, ahead))
+            batch = rows[begin : begin + size]
+            outcomes = [_outcome(loads.popleft().result) for _ in batch]
+            saves.extend(
+                self._savers.submit(self._finish, *pair) for pair in zip(batch, self._step(outcomes), strict=True)
+            )
+            while len(saves) > 2 * size:
+                done.extend(saves.popleft().result())
+        for save in saves:
+            done.extend(save.result())
+        return done
+
+    def _step(self, loaded: list[L | _Failure]) -> list[M | _Failure]:
+        """The step over what was loaded; where a batch fails, each of its inputs is tried alone."""
+        good = [value for value in loaded if not isinstance(value, _Failure)]
+        together = _outcome(lambda: list(self._work.step(good))) if good else []
+        if isinstance(together, _Failure):
+            alone = [_outcome(partial(self._alone, value)) for value in good]
+        else:
+            alone = list(together)
+        results = iter(alone)
+        return [value if isinstance(value, _Failure) else next(results) for value in loaded]
+
+    def _alone(self, value: L) -> M:
+        return self._work.step([value])[0]
+
+    def _finish(self, row: I, result: M | _Failure) -> list[R]:
+        if not isinstance(result, _Failure):
+            rows = _outcome(partial(self._work.save, row, result))
+            if not isinstance(rows, _Failure):
+                return rows
+            result = rows
+        return self._work.failed(row, result.reason, result.detail)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    reason: str
+    detail: str
+
+
+def _outcome(call: Callable[[], T]) -> T | _Failure:
+    """What `call` returns, or why one input failed; what ends the whole run is raised."""
+    try:
+        return call()
+    except ImageError as error:
+        return _Failure(error.reason, one_line(error))
+    except AuthfaceError:
+        raise
+    except Exception as error:  # noqa: BLE001  whatever one input provokes in a library is that input's row
+        return _Failure("error", one_line(f"{type(error).__name__}: {error}"))
+
+
+def threads(work: Callable[[I], list[R]], chunks: Iterator[list[I]], *, count: int) -> Iterator[tuple[int, list[R]]]:
+    """Each row whole in one of `count` threads, for work that waits more than it computes; results in order."""
+    pool = ThreadPoolExecutor(count, "wait")
+    flying: deque[list[Future[list[R]]]] = deque()
+    try:
+        for chunk in chunks:
+            flying.append([pool.submit(work, row) for row in chunk])
+            while len(flying) > 4 * count or (flying and all(future.done() for future in flying[0])):
+                yield _gathered(flying.popleft())
+        while flying:
+            yield _gathered(flying.popleft())
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _gathered(futures: list[Future[list[R]]]) -> tuple[int, list[R]]:
+    return len(futures), [row for future in futures for row in future.result()]
+
+
+def processes(work: Work[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
+    """Chunks over worker processes, at most two a worker under way, results in order.
+
+    A process that dies takes its chunks with it: their rows are tried one by one, and the one that
+    kills its process again is `failed: crashed`.
+    """
+    pool = _Pool(work, workers)
+    flying: deque[tuple[list[I], Future[list[R]]]] = deque()
+    try:
+        for chunk in chunks:
+            flying.append((chunk, pool.submit(chunk)))
+            if len(flying) >= 2 * workers:
+                yield pool.result(flying)
+        while flying:
+            yield pool.result(flying)
+    finally:
+        pool.close(wait=not flying)
+
+
+class _Pool(Generic[I, L, M, R]):
+    def __init__(self, work: Work[I, L, M, R], workers: int) -> None:
+        self._work = work
+        self._workers = workers
+        self._executor = self._start(workers)
+
+    def _start(self, workers: int) -> ProcessPoolExecutor:
+        context = multiprocessing.get_context("spawn")
+        threads = max(1, (os.cpu_count() or 1) // workers)
+        return ProcessPoolExecutor(workers, context, _begin, (self._work, threads))
+
+    def submit(self, chunk: list[I]) -> Future[list[R]]:
+        try:
+            return self._executor.submit(_work_on, chunk)
+        except BrokenProcessPool as error:
+            broken: Future[list[R]] = Future()
+            broken.set_exception(error)
+            return broken
+
+    def result(self, flying: deque[tuple[list[I], Future[list[R]]]]) -> tuple[int, list[R]]:
+        """The oldest chunk's rows; after a crash, every chunk under way is done again row by row."""
+        chunk, future = flying[0]
+        try:
+            rows = future.result()
+        except BrokenProcessPool:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+            rows = [row for one in chunk for row in self._apart(one)]
+            self._executor = self._start(self._workers)
+            for index in range(1, len(flying)):
+                flying[index] = (flying[index][0], self.submit(flying[index][0]))
+        flying.popleft()
+        return len(chunk), rows
+
+    def _apart(self, row: I) -> list[R]:
+        with self._start(1) as executor:
+            try:
+                return executor.submit(_work_on, [row]).result()
+            except BrokenProcessPool:
+                return self._work.failed(row, "crashed", "the process that worked on it died; see the system's log")
+
+    def close(self, wait: bool) -> None:
+        """End the processes; `wait` for it where none is at work: Python 3.11 prints a trace if it ends meanwhile."""
+        self._executor.shutdown(wait, cancel_futures=True)
+
+
+_worker: Worker[Any, Any, Any, Any] | None = None
+_waiting_work: Work[Any, Any, Any, Any] | None = None
+
+
+def share_cores(threads: int) -> None:
+    """Let the libraries of this process use so many threads each; they read it as they load, which is in Work.open."""
+    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def _begin(work: Work[Any, Any, Any, Any], threads: int) -> None:
+    """In a new worker process: share the cores, leave Ctrl-C to the parent, end when the parent does."""
+    global _waiting_work
+    share_cores(threads)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _waiting_work = work
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _follow_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work_on(rows: list[Any]) -> list[Any]:
+    """In a worker process: the models are made here, not in `_begin`, so that their errors reach the parent."""
+    global _worker
+    if _worker is None:
+        if _waiting_work is None:
+            raise RuntimeError("a worker began without its work")
+        _worker = Worker(_waiting_work)
+    return _worker(rows)

@@ -1,0 +1,242 @@
+"""Damage of scanned old photos, seeded: blur and film grain, printing screens, fading, dust and scratches, two JPEGs.
+
+A print is made (blur, resampling, film grain, in some a printing screen), ages (fading, dust, scratches), is scanned
+(blur, resampling by other interpolations) and saved twice, with JPEG's blocks at another place the second time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from authface.faces.damage import REFERENCE, Range, jpeg
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_SEPIA = (1.06, 0.95, 0.76)
+"""Red, green and blue of a sepia tone over its grey."""
+_GRAIN_TINT = 0.2
+"""Most by which a channel's grain differs from the luminance's, as a share."""
+_LIGHT, _DARK = 0.93, 0.1
+"""Luminance of what lies bare where the emulsion is scratched off or a hair kept light away, and of dust."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """Ranges that are drawn from uniformly, in pixels of a 512 px image: they are scaled with the side.
+
+    As they are, a 256 px face keeps 20 to 25 dB, of which fading takes most in many: the darkest and the brightest
+    tones come as near to each other as 70 % of what they were, blue loses up to a sixth.
+    """
+
+    blur: Range = (0.3, 2.2)
+    """Sigma of the Gaussian of the print, and of that of the scanner, pixels."""
+    shrink: Range = (1.0, 4.0)
+    """Either round makes the image 512 / r pixels wide, where it is not smaller already, and large again."""
+    grain: Range = (3.0, 14.0)
+    """Sigma of the film grain in mid tones, 0..255; black and white have none."""
+    grain_size: Range = (0.5, 1.6)
+    """Sigma of the Gaussian that correlates neighbouring grains, pixels."""
+    halftone: float = 0.15
+    """Share of images that were printed with a screen of dots."""
+    dots: Range = (4.5, 8.0)
+    """Distance of the dots, pixels; the screen's angle is any."""
+    descreen: Range = (0.2, 0.4)
+    """Sigma of the blur that is to hide the dots, as a share of their distance."""
+    specks: Range = (0.0, 40.0)
+    """Number of specks of dust, of a radius of 0.6..3 pixels. Each is light or dark, as hairs and scratches are."""
+    hairs: Range = (0.0, 3.0)
+    """Number of hairs: thin curves of 30..140 pixels."""
+    scratches: Range = (0.0, 3.0)
+    """Number of nearly vertical scratches, as long as a fifth of the image up to all of it."""
+    black: Range = (0.0, 0.12)
+    """What black has faded to, 0..1."""
+    white: Range = (0.82, 1.0)
+    """What white has become, 0..1."""
+    yellow: Range = (0.0, 0.16)
+    """Share of blue that is lost; green loses a third of it."""
+    cast: Range = (0.0, 0.05)
+    """Most by which each channel is made brighter or darker, as a share."""
+    uneven: Range = (0.0, 0.7)
+    """Share of the fading that is missing where it is weakest; it varies smoothly."""
+    sepia: float = 0.15
+    """Share of images in one brown tone."""
+    grey: float = 0.35
+    """Share of images without colour: neither yellow nor of another cast."""
+    jpeg: Range = (55.0, 95.0)
+    """Quality of either JPEG."""
+
+
+def scanned(rgb: NDArray[np.uint8], random: np.random.Generator, scan: Scan) -> NDArray[np.uint8]:
+    """A damaged copy of `rgb` (side, side, 3), of the same shape: what `degrade.degrade` does for a `Scan`."""
+    import cv2
+    import numpy as np
+
+    side = rgb.shape[0]
+    scale = side / REFERENCE
+    down = random.permutation([cv2.INTER_AREA, cv2.INTER_LINEAR]).tolist()
+    up = random.permutation([cv2.INTER_LINEAR, cv2.INTER_CUBIC]).tolist()
+    image: NDArray[Any] = rgb.astype(np.float32) / 255
+    image = _shrunk(_blurred(image, random.uniform(*scan.blur) * scale), random.uniform(*scan.shrink), down[0])
+    image = cv2.resize(image, (side, side), interpolation=up[0])
+    image = grained(image, random.uniform(*scan.grain) / 255, random.uniform(*scan.grain_size) * scale, random)
+    if random.random() < scan.halftone:
+        period = random.uniform(*scan.dots) * scale
+        image = screened(image, period, random.uniform(0, math.pi / 2))
+        image = _blurred(image, random.uniform(*scan.descreen) * period)
+    image = _marked(_faded(image, random, scan), random, scan)
+    image = _shrunk(_blurred(image, random.uniform(*scan.blur) * scale), random.uniform(*scan.shrink), down[1])
+    image = _saved_twice(np.clip(image, 0, 1), random, scan)
+    image = cv2.resize(image, (side, side), interpolation=up[1])
+    damaged: NDArray[np.uint8] = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
+    return damaged
+
+
+def grained(image: NDArray[Any], sigma: float, size: float, random: np.random.Generator) -> NDArray[Any]:
+    """`image` (height, width, 3) in 0..1 with film grain of deviation `sigma` in mid tones.
+
+    The grain is white noise filtered by a Gaussian of sigma `size` pixels, and times 4 l (1 - l) of luminance l. It is
+    alike in all channels but for a share of `_GRAIN_TINT`.
+    """
+    import cv2
+    import numpy as np
+
+    noise = random.standard_normal(image.shape[:2], np.float32)
+    if size >= 0.1:  # a narrower filter is none
+        row = cv2.getGaussianKernel(2 * math.ceil(3 * size) + 1, size)
+        noise = cv2.sepFilter2D(noise, -1, row, row) / np.float32(np.square(row).sum())
+    light = np.clip(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, 1)
+    noise = noise * (light * (1 - light) * np.float32(4 * sigma))
+    gains = random.uniform(1 - _GRAIN_TINT, 1 + _GRAIN_TINT, 3).astype(np.float32)
+    grainy: NDArray[Any] = image + noise[..., None] * gains
+    return grainy
+
+
+def screened(image: NDArray[Any], period: float, angle: float) -> NDArray[Any]:
+    """`image` (height, width, 3) in 0..1 printed with round dots `period` pixels apart, in rows turned by `angle`.
+
+    Ink lies where luminance is below the screen (cos u + cos v + 2) / 4, u and v being 2 pi / `period` times the
+    turned coordinates; colours keep their distance to luminance. Edges of dots are as soft as a pixel is wide.
+    """
+    import cv2
+    import numpy as np
+
+    height, width = image.shape[:2]
+    y, x = np.ogrid[:height, :width]
+    turn, step = (math.cos(angle), math.sin(angle)), 2 * math.pi / period
+    u, v = (x * turn[0] + y * turn[1]) * step, (y * turn[0] - x * turn[1]) * step
+    screen = ((np.cos(u) + np.cos(v) + 2) / 4).astype(np.float32)
+    light = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    paper = np.clip((light - screen) * np.float32(period) + 0.5, 0, 1)
+    printed: NDArray[Any] = image + (paper - light)[..., None]
+    return printed
+
+
+def _faded(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
+    import cv2
+    import numpy as np
+
+    side = image.shape[0]
+    black, white = random.uniform(*scan.black), random.uniform(*scan.white)
+    yellow, cast = random.uniform(*scan.yellow), random.uniform(*scan.cast)
+    gains = np.array([1, 1 - yellow / 3, 1 - yellow]) * random.uniform(1 - cast, 1 + cast, 3)
+    weakest = 1 - random.uniform(*scan.uneven)
+    strength = cv2.resize(random.uniform(weakest, 1, (3, 3)), (side, side), interpolation=cv2.INTER_LINEAR)
+    tone = random.random()
+    if tone < scan.grey + scan.sepia:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+        gains = np.ones(3) if tone < scan.grey else np.array(_SEPIA)
+    most = (image * np.float32(white - black) + np.float32(black)) * gains.astype(np.float32)
+    faded: NDArray[Any] = image + (most - image) * strength.astype(np.float32)[..., None]
+    return faded
+
+
+def _marked(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
+    """`image` with dust, hairs and scratches, drawn at `REFERENCE` pixels."""
+    import cv2
+    import numpy as np
+
+    side = image.shape[0]
+    covers = np.zeros((2, REFERENCE, REFERENCE), np.uint8)
+    for count, draw in ((scan.specks, _speck), (scan.hairs, _hair), (scan.scratches, _scratch)):
+        for _ in range(round(random.uniform(*count))):
+            draw(covers[random.integers(2)], random)
+    for luminance, cover in zip((_LIGHT, _DARK), covers, strict=True):
+        if cover.any():
+            share = cv2.resize(cover, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+            image = image + (np.float32(luminance) - image) * share
+    return image
+
+
+def _speck(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
+    import cv2
+
+    centre, axes = random.uniform(0, REFERENCE, 2), 0.6 + 2.4 * random.random(2) ** 3
+    spot = [round(float(value) * 16) for value in (*centre, *axes)]
+    cv2.ellipse(cover, (spot[0], spot[1]), (spot[2], spot[3]), random.uniform(0, 180), 0, 360, _opacity(random), -1,
+                cv2.LINE_AA, 4)  # fmt: skip
+
+
+def _hair(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
+    """A curve whose direction turns by a random, slowly changing angle."""
+    import numpy as np
+
+    steps = 16
+    turns = np.cumsum(np.cumsum(random.normal(0, 0.05, steps)) + random.normal(0, 0.12)) + random.uniform(0, 2 * np.pi)
+    walk = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1), 0) * random.uniform(30, 140) / steps
+    _line(cover, random.uniform(0, REFERENCE, 2) + walk, random)
+
+
+def _scratch(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
+    """A line from top to bottom or a part of it, that leans a little and trembles."""
+    import numpy as np
+
+    length = REFERENCE * random.uniform(0.2, 1)
+    y = random.uniform(0, REFERENCE - length) + np.linspace(0, length, 24)
+    x = random.uniform(0, REFERENCE) + np.linspace(0, length * random.normal(0, 0.03), 24)
+    _line(cover, np.stack([x + np.cumsum(random.normal(0, 0.4, 24)), y], 1), random)
+
+
+def _line(cover: NDArray[np.uint8], points: NDArray[Any], random: np.random.Generator) -> None:
+    """A line through `points` (n, 2), x and y in pixels, 1 or 2 pixels wide, that ends faintly and is uneven."""
+    import cv2
+    import numpy as np
+
+    where, width = np.rint(points * 16).astype(int).tolist(), int(random.integers(1, 3))
+    ends = np.sqrt(np.sin(np.linspace(0, np.pi, len(points) + 1)[1:-1]))
+    opacities = (_opacity(random) * ends * random.uniform(0.6, 1, len(ends))).tolist()
+    for start, end, opacity in zip(where, where[1:], opacities, strict=False):
+        cv2.line(cover, start, end, round(opacity), width, cv2.LINE_AA, 4)
+
+
+def _opacity(random: np.random.Generator) -> int:
+    return int(random.uniform(90, 255))
+
+
+def _blurred(image: NDArray[Any], sigma: float) -> NDArray[Any]:
+    """`image` blurred by a Gaussian; below a sigma of 0.1 pixels there is nothing to see."""
+    import cv2
+
+    return cv2.GaussianBlur(image, (0, 0), sigma) if sigma >= 0.1 else image
+
+
+def _shrunk(image: NDArray[Any], by: float, interpolation: int) -> NDArray[Any]:
+    """`image` made `REFERENCE` / `by` pixels wide, or left where it is not wider."""
+    import cv2
+
+    low = max(1, int(REFERENCE // by))
+    return cv2.resize(image, (low, low), interpolation=interpolation) if low < image.shape[0] else image
+
+
+def _saved_twice(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
+    """`image` through JPEG, and once more with its blocks' corners moved by up to 7 pixels each way."""
+    import cv2
+    import numpy as np
+
+    first, second = (int(random.uniform(*scan.jpeg)) for _ in range(2))
+    top, left = (int(value) for value in random.integers(0, 8, 2))
+    moved = cv2.copyMakeBorder(jpeg(image, first), top, 0, left, 0, cv2.BORDER_REPLICATE)
+    return jpeg(np.asarray(moved, np.float32), second)[top:, left:]

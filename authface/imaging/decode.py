@@ -1,0 +1,275 @@
+"""Decode images safely: EXIF turn, ICC to sRGB, alpha, 16 bit, CMYK, size bombs. `encode` saves them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import threading
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import ImageError, one_line
+from authface.files import is_local
+from authface.imaging.bitdepth import is_deep, read_deep, to_8_bits
+from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
+from authface.imaging.png import kept
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL import Image
+
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "TIFF": "tif",
+    "BMP": "bmp",
+    "GIF": "gif",
+    "HEIF": "heic",
+    "AVIF": "avif",
+}
+"""Formats that are read, by Pillow's name, with the file ending each is stored under."""
+
+MAX_PIXELS = 178_000_000
+"""Largest photo that is decoded, in pixels: Pillow refuses 179 MP and more; the largest single frames have 151 MP."""
+
+PNG_GREY_ALPHA = 4
+"""Colour type in IHDR (PNG 11.2.2); Pillow spreads it to RGB where it has 16 bits."""
+
+_plugins = threading.Lock()
+
+_ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
+"""Formats whose further frames are an animation; those of MPO and TIFF are depth maps, thumbnails, pages."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An upright 8-bit photo and what a faithful save needs (`authface.imaging.encode`).
+
+    `rgb` is (height, width, 3) uint8, `alpha` (height, width) uint8 or None. `icc` is the profile that is true of the
+    pixels: none where they were converted to sRGB. `exif` is the EXIF block with the orientation reset to 1, `grey`
+    says whether the file stored a single channel. Pixels of 16 bits are read where `decode` is asked for them.
+    """
+
+    rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None
+    format: str
+    grey: bool
+    exif: bytes
+    icc: bytes
+    mode: str = ""
+    """Pillow's name of how the file stores its pixels, such as `RGB`, `L`, `CMYK`."""
+    xmp: bytes = b""
+    dpi: tuple[float, float] | None = None
+    deep: NDArray[np.uint16] | None = None
+    """(height, width, 3) of a PNG or TIFF of 16 bits a channel; `rgb` is then its nearest 8 bits."""
+    deep_alpha: NDArray[np.uint16] | None = None
+    jpeg: JpegStyle | None = None
+    lossless_webp: bool = False
+    png_chunks: tuple[tuple[bytes, bytes], ...] = ()
+    """Of a PNG whose colours were not converted: what they mean (gamma and the like), and its texts."""
+
+
+def sniff(data: bytes) -> bool:
+    """Whether `data` begins like an image of a format that is read."""
+    try:
+        _open(data, MAX_PIXELS).close()
+    except ImageError as error:
+        return error.reason in {"too_large", "animated"}
+    return True
+
+
+def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, deep: bool = False) -> Decoded:
+    """Decode an encoded still image.
+
+    `to_srgb=False` leaves RGB and grey pixels in the file's own colour space, for a caller that writes the profile
+    back; CMYK always becomes sRGB. `deep=True` reads the 16 bits of a PNG or TIFF besides.
+    Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`).
+    """
+    image = _open(data, max_pixels)
+    orientation = orientation_of(image) if deep else 1
+    decoded = _normalise(image, to_srgb)
+    if decoded.format == "WEBP":
+        decoded = replace(decoded, lossless_webp=b"VP8L" in data[12:64])
+    if to_srgb:
+        return decoded
+    if decoded.format == "PNG":
+        decoded = replace(decoded, png_chunks=kept(data), grey=decoded.grey or data[25] == PNG_GREY_ALPHA)
+    return _deepened(decoded, data, orientation) if deep and is_deep(data) else decoded
+
+
+def _deepened(decoded: Decoded, data: bytes, orientation: int) -> Decoded:
+    read = read_deep(data, orientation, decoded.rgb)
+    if read is None:
+        return decoded
+    alpha = read[1] if decoded.alpha is not None else None
+    return replace(decoded, rgb=to_8_bits(read[0]), deep=read[0], deep_alpha=alpha)
+
+
+def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_bytes: int = 1 << 30) -> Decoded:
+    """Decode a file; see `decode`. Raises ImageError, also for a file that cannot be read (`unreadable`)."""
+    return decode(read_bytes(path, max_bytes=max_bytes), to_srgb=to_srgb, max_pixels=max_pixels)
+
+
+def read_bytes(path: Path, *, max_bytes: int = 1 << 30) -> bytes:
+    """A regular file of at most `max_bytes`. Raises ImageError (`unreadable`, `not_a_file`, `too_large`)."""
+    try:
+        if is_local(path) and not path.is_file():
+            reason = "not_a_file" if path.exists() else "unreadable"
+            raise ImageError(reason, "not a regular file" if path.exists() else "no such file")
+        if (size := path.stat().st_size) > max_bytes:
+            raise ImageError("too_large", f"{size} bytes, the limit is {max_bytes}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError("unreadable", error.strerror or type(error).__name__) from error
+
+
+def preview(path: Path, side: int, box: tuple[float, float, float, float] | None = None) -> NDArray[np.uint8]:
+    """The part of a photo inside `box` (x0, y0, x1, y1 of the upright photo; None: all), at most `side` px.
+
+    JPEGs are decoded at the smallest scale that will do, so a sheet of large photos costs little.
+    Raises ImageError.
+    """
+    import numpy as np
+    from PIL import Image
+
+    image = _open(read_bytes(path), MAX_PIXELS)
+    full = max(image.size)
+    seen = full if box is None else max(box[2] - box[0], box[3] - box[1], 1.0)
+    image.draft("RGB", (max(1, int(image.width * side / seen)), max(1, int(image.height * side / seen))))
+    rgb = _normalise(image, to_srgb=True).rgb
+    if box is not None:
+        scale = max(rgb.shape[:2]) / full
+        x0, x1 = _inside(box[0] * scale, box[2] * scale, rgb.shape[1])
+        y0, y1 = _inside(box[1] * scale, box[3] * scale, rgb.shape[0])
+        rgb = rgb[y0:y1, x0:x1]
+    small = Image.fromarray(np.ascontiguousarray(rgb))
+    small.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return np.asarray(small)
+
+
+def _inside(start: float, end: float, length: int) -> tuple[int, int]:
+    first = min(max(round(start), 0), length - 1)
+    return first, min(max(round(end), first + 1), length)
+
+
+def encode_png(rgb: NDArray[np.uint8]) -> bytes:
+    """Lossless PNG of a (h, w, 3) RGB or (h, w) grey array, tuned for speed; see `authface.imaging.png`."""
+    from authface.imaging import png
+
+    return png.encode(rgb)
+
+
+def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
+    """JPEG of a (h, w, 3) RGB or (h, w) grey array with full colour resolution (4:4:4), `quality` 1..100."""
+    import cv2
+
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    pixels = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])[1])
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
+    """The image, not decoded yet, a still within the limit."""
+    from PIL import Image, UnidentifiedImageError
+
+    if not data:
+        raise ImageError("empty", "the file has 0 bytes")
+    try:
+        image = Image.open(io.BytesIO(data), formats=_formats())
+        frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
+    except UnidentifiedImageError as error:
+        raise ImageError("not_an_image", "no photo in a format that is read here") from error
+    except Image.DecompressionBombError as error:
+        raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
+    except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
+        raise ImageError("not_an_image", one_line(f"{type(error).__name__}: {error}")) from error
+    if (pixels := image.width * image.height) > max_pixels:
+        size = f"{image.width} x {image.height} is {pixels / 1e6:.0f} megapixels"
+        raise ImageError("too_large", f"{size}, the limit is {max_pixels / 1e6:.0f}: make it smaller")
+    if frames > 1:
+        raise ImageError("animated", f"an animation of {frames} frames: save one as a still")
+    return image
+
+
+def _formats() -> list[str]:
+    """Names of the decoders to try; Pillow's plugins load once, which two threads must not do at a time."""
+    with _plugins:
+        return _load_plugins()
+
+
+@functools.cache
+def _load_plugins() -> list[str]:
+    from PIL import Image
+
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # of large or damaged files: a row or an ImageError says it
+    with contextlib.suppress(ImportError):
+        import pillow_heif  # an extra
+
+        pillow_heif.register_heif_opener()
+    Image.init()
+    return [name for name in EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG and has no opener of its own
+
+
+def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
+    import numpy as np
+
+    source_format = image.format or ""
+    try:
+        image.load()
+    except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
+        raise ImageError("truncated", one_line(error)) from error
+    icc = image.info.get("icc_profile") or b""
+    style = jpeg_style(image)
+    exif = upright(image)
+    mode, dpi = image.mode, dpi_of(image)
+    xmp = image.info.get("xmp") or b""
+    carried: dict[str, Any] = {"mode": mode, "dpi": dpi, "jpeg": style, "xmp": xmp if isinstance(xmp, bytes) else b""}
+    grey = image.mode in {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
+    try:
+        if image.mode == "F":
+            raise ValueError("floating-point pixels")
+        if image.mode.startswith("I"):
+            of_grey = icc if not to_srgb and icc[16:20] == b"GRAY" else b""
+            return Decoded(_from_16_bit(image), None, source_format, grey, exif, of_grey, **carried)
+        alpha = None
+        if image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            alpha = np.asarray(rgba.getchannel("A"))
+            alpha = alpha if alpha.min() < 255 else None
+            image = rgba.convert("RGB")
+        if image.mode == "P":
+            image = image.convert("RGB")
+        space = b"GRAY" if grey else b"RGB "  # the colour space in a profile's header, ICC.1:2022, 7.2
+        keep_profile = not to_srgb and image.mode in {"RGB", "L"} and icc[16:20] == space
+        image = image.convert("RGB") if keep_profile or not icc else _to_srgb(image, icc)
+    except (OSError, ValueError) as error:
+        raise ImageError("unsupported_mode", one_line(f"mode {image.mode}: {error}: save as 8-bit RGB")) from error
+    return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"", **carried)
+
+
+def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:
+    import numpy as np
+
+    wide = np.asarray(image).astype(np.int64)
+    if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
+        raise ValueError(f"values {wide.min()}..{wide.max()} are no 16-bit grey")
+    return np.repeat(((wide + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
+    from PIL import ImageCms
+
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        if "sRGB" in ImageCms.getProfileDescription(profile) and image.mode == "RGB":
+            return image
+        turned = ImageCms.profileToProfile(image, profile, ImageCms.createProfile("sRGB"), outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError):
+        return image.convert("RGB")  # a profile that is broken or of another mode says nothing
+    return turned if turned is not None else image.convert("RGB")

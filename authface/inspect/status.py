@@ -1,0 +1,179 @@
+"""`authface status`: what is done in a photo set, what is outdated, what it takes on the disk, what comes next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from authface.errors import one_line
+from authface.report.pages import quantity
+from authface.store.lineage import dataset_key, uses
+from authface.store.photoset import PhotoSet, Table
+from authface.store.tombstones import tombstones
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """One table against the one it is made from."""
+
+    name: str
+    parts: int
+    missing: int
+    """Parts of its source that it lacks."""
+    outdated: int
+    """Parts made from rows that changed since."""
+    counts: dict[str, int]
+    """Rows by outcome."""
+
+
+@dataclass
+class Status:
+    """The state of a set."""
+
+    tables: list[TableStatus] = field(default_factory=list)
+    disk: dict[str, int] = field(default_factory=dict)
+    """Bytes by top-level folder."""
+    forgotten: int = 0
+    unfinished: int = 0
+    """Photos whose forgetting was stopped midway."""
+    dataset: str = ""
+    """Content key of the exported dataset; empty where there is none."""
+    trainings: list[str] = field(default_factory=list)
+    next: str = ""
+    """The command that comes next, or what stands in its way."""
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "tables": {
+                table.name: {
+                    "parts": table.parts,
+                    "missing": table.missing,
+                    "outdated": table.outdated,
+                    "counts": table.counts,
+                }
+                for table in self.tables
+            },
+            "bytes": self.disk,
+            "forgotten": self.forgotten,
+            "unfinished": self.unfinished,
+            "dataset": self.dataset,
+            "trainings": self.trainings,
+            "next": self.next,
+        }
+
+
+def status(photoset: PhotoSet) -> Status:
+    """Read the parts' metadata and the sizes of the files; no row is read."""
+    tables = photoset.tables()
+    said = Status([_table(name, tables[name], _source(name, tables)) for name in sorted(tables, key=_place)])
+    said.disk = _sizes(photoset)
+    stones = tombstones(photoset)
+    said.forgotten = sum(bool(stone.photo or stone.item) for stone in stones)
+    said.unfinished = sum(not stone.done for stone in stones)
+    said.dataset = dataset_key(photoset.root / "dataset")
+    said.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
+    said.next = _next(photoset, said)
+    return said
+
+
+def told(said: Status) -> str:
+    """The state as lines for a person."""
+    return "\n".join(_lines(said))
+
+
+_STEPS = {"measured": "curate filter", "faces": "curate filter", "crops": "curate align"}
+_PLACES = ("photos", "measured", "faces", "crops", "tags/", "embeddings", "people", "balance")
+
+
+def _place(name: str) -> tuple[int, str]:
+    found = (index for index, start in enumerate(_PLACES) if name.startswith(start))
+    return next(found, len(_PLACES)), name
+
+
+def _source(name: str, tables: dict[str, Table[Any]]) -> Table[Any] | None:
+    """The table that another is made from, part by part; None where parts do not answer to each other."""
+    above = {"measured": "photos", "crops": "faces", "balance": "crops", "embeddings": "crops"}
+    above["faces"] = "measured" if "measured" in tables else "photos"
+    if name.startswith("tags/"):
+        return tables.get("crops")
+    return tables.get(above[name]) if name in above else None
+
+
+def _table(name: str, table: Table[Any], source: Table[Any] | None) -> TableStatus:
+    metas = table.metas()
+    counts: Counter[str] = Counter()
+    for meta in metas.values():
+        counts.update(meta.counts if meta else {})
+    missing = outdated = 0
+    if source is not None:
+        for part, above in source.metas().items():
+            made = metas.get(part)
+            missing += made is None
+            outdated += made is not None and above is not None and _older(made.inputs, above.digest, name)
+    return TableStatus(name, len(metas), missing, outdated, dict(counts.most_common()))
+
+
+def _older(inputs: str, digest: str, name: str) -> bool:
+    """Whether a part is made from other rows; of tags and a balance nothing is known, for people's decisions count."""
+    return not inputs.startswith(digest) and not name.startswith(("tags/", "balance"))
+
+
+def _sizes(photoset: PhotoSet) -> dict[str, int]:
+    """Bytes below each folder of the set."""
+    sizes = {}
+    for top in sorted(photoset.root.iterdir()):
+        if top.is_dir():
+            sizes[top.name] = sum(path.stat().st_size for path in top.rglob("*") if path.is_file())
+    return sizes
+
+
+def _next(photoset: PhotoSet, said: Status) -> str:
+    here = one_line(photoset.root)
+    if said.unfinished:
+        return f"authface curate forget {here}"
+    tables = {table.name: table for table in said.tables}
+    for name in ("measured", "faces", "crops"):
+        table = tables.get(name)
+        if name == "measured" and table is None:
+            continue
+        if table is None or table.missing or table.outdated:
+            return f"authface {_STEPS[name]} {here}"
+        if table.counts and not table.counts.get("kept"):
+            return (
+                f"nothing is kept in {name}: {here}/reports/curate.html says why, then authface {_STEPS[name]} {here}"
+            )
+    if not (tags := [table for table in said.tables if table.name.startswith("tags/")]):
+        return f"authface annotate tags {here} --with measured"
+    if behind := next((table for table in tags if table.missing or table.outdated), None):
+        return f"authface annotate tags {here} --with {one_line(behind.name.removeprefix('tags/'))}"
+    if not said.dataset:
+        return f"authface annotate export {here}"
+    return f"authface train prior {here}/dataset"
+
+
+def _lines(said: Status) -> Iterator[str]:
+    for table in said.tables:
+        total = sum(table.counts.values())
+        notes = [f"{table.missing} parts to make" if table.missing else ""]
+        notes += [f"{table.outdated} parts older than what they are made from" if table.outdated else ""]
+        note = "; ".join(found for found in notes if found)
+        yield f"{table.name}: {total:,} rows in {table.parts:,} parts{'; ' + note if note else ''}"
+        yield from (f"  {count:>9,}  {one_line(name)}" for name, count in table.counts.items())
+    if said.forgotten:
+        yield f"forgotten: {said.forgotten:,} photos"
+    if said.unfinished:
+        yield f"{said.unfinished:,} of them not wholly: the same curate forget again goes on"
+    if said.dataset:
+        yield f"dataset: {said.dataset[:16]}"
+    yield from (f"training: {one_line(path)}" for path in said.trainings)
+    total = sum(said.disk.values())
+    parts = ", ".join(f"{name} {_megabytes(size)}" for name, size in said.disk.items() if size)
+    yield f"disk: {_megabytes(total)} ({parts})"
+    yield f"next: {said.next}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{quantity(size / 1e6)} MB"

@@ -1,0 +1,190 @@
+"""All that happened to one photo of a set, joined from its tables, its logs and the datasets and trainings it went to.
+
+Rows are shown as they stand in the tables: a column that a later version adds is shown without a change here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from authface.errors import one_line
+from authface.store import lineage as uses
+from authface.store.lineage import Use
+from authface.store.photoset import PhotoSet, Table
+from authface.store.query import Found, find_photo
+from authface.store.tombstones import tombstones
+
+Values = dict[str, Any]
+
+_ORDER = ("photos", "measured", "faces", "crops")
+_LONG = {"embedding", "landmarks", "points5", "box", "quad", "transform", "inverse"}
+"""Columns that a person does not read; JSON has them, but for the embedding, which is biometric data."""
+_VERDICT = {"status", "reason", "value", "limit", "detail"}
+
+
+@dataclass
+class History:
+    """What is known of one photo."""
+
+    photos: list[Values]
+    """Its rows: several where the same bytes came more than once."""
+    rows: dict[str, list[Values]] = field(default_factory=dict)
+    """Rows by table, in the order of the steps: faces, crops, tags, people ..."""
+    decisions: list[Values] = field(default_factory=list)
+    """Lines of the reviewers' logs, with `reviewer`."""
+    repeated_by: list[str] = field(default_factory=list)
+    """Faces of other photos that were taken for near duplicates of one of its faces."""
+    files: list[str] = field(default_factory=list)
+    """What lies in the set under its name."""
+    used_by: list[Use] = field(default_factory=list)
+    """Datasets and trainings that hold it."""
+
+    def as_json(self) -> Values:
+        """Plain values."""
+        return {
+            "photos": self.photos,
+            "tables": {
+                name: [{k: v for k, v in row.items() if k != "embedding"} for row in rows]
+                for name, rows in self.rows.items()
+            },
+            "decisions": self.decisions,
+            "repeated_by": self.repeated_by,
+            "files": self.files,
+            "used_by": [{"kind": use.kind, "path": use.path, "key": use.key} for use in self.used_by],
+        }
+
+
+def why(photoset: PhotoSet, text: str) -> History:
+    """The history of the photo that `text` names; see `authface.store.query.find_photo`. Raises UsageError."""
+    found = find_photo(photoset, text)
+    photo = found[0].photo
+    history = History([_row(photoset.photos, each) for each in found])
+    history.rows = dict(_rows(photoset, photo.id, [each.part for each in found]))
+    history.decisions = list(_decisions(photoset, photo.id)) if photo.id else []
+    if photo.id:
+        faces = {row["id"] for row in history.rows.get("faces", [])}
+        history.repeated_by = _repeated(photoset, photo.id, faces)
+        history.files = _files(photoset, photo.id)
+        history.used_by = [use for use, _ in uses.holders(photoset, {photo.id})]
+    return history
+
+
+def forgotten_at(photoset: PhotoSet, text: str) -> str:
+    """When a photo that `text` begins the id of was forgotten; empty where it was not."""
+    if len(text) < 6:
+        return ""
+    return next((stone.at for stone in tombstones(photoset) if stone.photo.startswith(text[:64])), "")
+
+
+def told(history: History) -> str:
+    """The history as lines for a person."""
+    return "\n".join(_lines(history))
+
+
+def _row(table: Table[Any], found: Found) -> Values:
+    rows: list[Values] = table.arrow(found.part).to_pylist()
+    wanted = (found.photo.id, found.photo.source, found.photo.source_id, found.photo.as_of)
+    return next(row for row in rows if (row["id"], row["source"], row["source_id"], row["as_of"]) == wanted)
+
+
+def _rows(photoset: PhotoSet, photo_id: str, parts: Sequence[int]) -> Iterator[tuple[str, list[Values]]]:
+    """The photo's rows of every other table: in the part of the same number, or else wherever they are."""
+    tables = photoset.tables()
+    for name in sorted(tables, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
+        if name == "photos" or not photo_id:
+            continue
+        near = [part for part in tables[name].parts() if part in parts]
+        rows = [row for part in near for row in _of_photo(tables[name], part, photo_id)]
+        if not rows:
+            others = (part for part in tables[name].parts() if part not in parts)
+            rows = next((rows for part in others if (rows := _of_photo(tables[name], part, photo_id))), [])
+        if rows:
+            yield name, rows
+
+
+def _of_photo(table: Table[Any], part: int, photo_id: str) -> list[Values]:
+    import pyarrow.compute as pc
+
+    mask = pc.starts_with(table.arrow(part, ["id"]).column("id"), photo_id)
+    if not pc.any(mask).as_py():
+        return []
+    rows: list[Values] = table.arrow(part).filter(mask).to_pylist()
+    return rows
+
+
+def _decisions(photoset: PhotoSet, photo_id: str) -> Iterator[Values]:
+    """Lines of ``review/*.jsonl`` on its faces; what is no such line is passed over."""
+    folder = photoset.root / "review"
+    for log in sorted(folder.glob("*.jsonl")) if folder.is_dir() else []:
+        for line in log.read_bytes().splitlines():
+            try:
+                said = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(said, dict) and str(said.get("id", "")).startswith(photo_id):
+                yield {"reviewer": log.stem, **said}
+
+
+def _repeated(photoset: PhotoSet, photo_id: str, own: set[str]) -> list[str]:
+    import pyarrow.compute as pc
+
+    found: set[str] = set()
+    for part in photoset.faces.parts():
+        rows = photoset.faces.arrow(part, ["id", "duplicate_of"])
+        mask = pc.starts_with(rows.column("duplicate_of"), photo_id)
+        found.update(rows.filter(mask).column("id").to_pylist())
+    return sorted(found - own)
+
+
+def _files(photoset: PhotoSet, photo_id: str) -> list[str]:
+    paths = photoset.root.glob(f"*/{photo_id[:2]}/{photo_id}*")
+    return sorted(path.relative_to(photoset.root).as_posix() for path in paths)
+
+
+def _lines(history: History) -> Iterator[str]:
+    for photo in history.photos:
+        yield f"photo {photo['id'] or '(no bytes)'}"
+        yield f"  {_values(photo, {'id', 'extra', *_VERDICT})}"
+        yield f"  {_outcome(photo)}"
+    for name, rows in history.rows.items():
+        for row in rows:
+            yield f"{name} {row['id'][:10]}…{row['id'][64:]}: {_outcome(row)}"
+            if text := _values(row, {"id", "photo_id", "photo_file", "tags", "scores", *_LONG, *_VERDICT}):
+                yield f"  {text}"
+            if row.get("scores"):
+                yield "  " + ", ".join(f"{score['metric']} {score['value']:.3g}" for score in row["scores"])
+            if "tags" in row:
+                yield "  " + (", ".join(f"{tag['name']} {tag['confidence']:.2f}" for tag in row["tags"]) or "no tags")
+    for said in history.decisions:
+        note = said.get("reason") or said.get("note") or ""
+        words = f"{said.get('verdict', '?')} by {said['reviewer']}, {said.get('at', '')} {note}"
+        yield f"review {str(said['id'])[:10]}…{str(said['id'])[64:]}: {one_line(words.strip())}"
+    for face in history.repeated_by:
+        yield f"nearly repeated by {one_line(face)}"
+    for file in history.files:
+        yield f"file {one_line(file)}"
+    for use in history.used_by:
+        yield f"{use.kind} {one_line(use.path)} holds it"
+
+
+def _outcome(row: Values) -> str:
+    """The verdict in words, with value and limit."""
+    said = f"{row['status']}: {row['reason'].replace('_', ' ')}" if row["reason"] else str(row["status"])
+    if row.get("value") is not None and row.get("limit") is not None:
+        said += f", {row['value']:.4g} where the limit is {row['limit']:.4g}"
+    return f"{said}, {one_line(row['detail'])}" if row.get("detail") else said
+
+
+def _values(row: Values, left_out: set[str]) -> str:
+    """Names and values of a row that say something."""
+    said = []
+    for name, value in row.items():
+        if name in left_out or value in (None, "", [], False):
+            continue
+        if isinstance(value, dict):
+            value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in (None, ""))
+        said.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {one_line(value, 200)}")
+    return ", ".join(said)

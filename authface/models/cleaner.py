@@ -1,0 +1,122 @@
+"""A family's cleaner: a network in pixels that takes damage off a face, and adds nothing that is not in it.
+
+It is the regression before the generation, as DiffBIR (Lin et al. 2023) and PMRF (Ohayon et al. 2025) have it: trained
+on the distance of pixels alone, it tends to the mean of all faces that fit the damaged one. It has convolutions and
+group norms only, so it works at any size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from authface.models import sdxl
+from authface.models.tiny import CLEANER_CHANNELS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+FOLD = 2
+"""Pixels a side that are laid into one place's channels before the network, and back after it."""
+FINE = 4.0
+"""Of a prior's detail only what is finer than this is added to a cleaned face, pixels (sigma of the high pass): what is
+coarser the cleaner knows better."""
+WHOLE, TILE, OVERLAP = 1024, 768, 64
+"""Faces up to `WHOLE` pixels a side are cleaned in one go, larger ones in tiles of `TILE` that share `OVERLAP`."""
+GRID = 64
+"""Tiles begin at its multiples, where what the network halves falls on the same pixels as of the whole face."""
+
+
+def make_cleaner(seed: int, channels: Sequence[int] = CLEANER_CHANNELS) -> Any:
+    """A new cleaner, a diffusers.UNet2DModel without attention whose last layer is 0: it leaves faces as they are."""
+    from diffusers import UNet2DModel
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = UNet2DModel(
+            in_channels=3 * FOLD**2,
+            out_channels=3 * FOLD**2,
+            block_out_channels=tuple(channels),
+            layers_per_block=1,
+            down_block_types=("DownBlock2D",) * len(channels),
+            up_block_types=("UpBlock2D",) * len(channels),
+            norm_num_groups=8,
+            add_attention=False,
+        )
+    nn.init.zeros_(net.conv_out.weight)
+    nn.init.zeros_(net.conv_out.bias)
+    return net
+
+
+class Cleaner(nn.Module):
+    """x + f(x) for faces x, where f is the network `net` on folded pixels, at timestep 0."""
+
+    def __init__(self, net: Any) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(n, 3, h, w) in -1..1, cleaned: the same shape, float32, about -1..1. Sides of any length."""
+        height, width = images.shape[2:]
+        multiple = FOLD * 2 ** (len(self.net.config.block_out_channels) - 1)
+        padded = functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        folded = functional.pixel_unshuffle(padded, FOLD)
+        moved = self.net(folded.to(self.net.dtype), 0).sample
+        residual = functional.pixel_shuffle(moved.float(), FOLD)[..., :height, :width]
+        return images.float() + residual
+
+
+def fine(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
+    """(n, c, h, w) less its Gaussian blur of `sigma` pixels; beyond the border the nearest pixel goes on."""
+    reach = math.ceil(3 * sigma)
+    place = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
+    taps = torch.exp(-0.5 * (place / sigma) ** 2)
+    taps = (taps / taps.sum()).expand(images.shape[1], 1, -1)
+    padded = functional.pad(images, (reach, reach, reach, reach), mode="replicate")
+    across = functional.conv2d(padded, taps[:, :, None], groups=len(taps))
+    return images - functional.conv2d(across, taps[..., None], groups=len(taps))
+
+
+def clean(cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
+    """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded."""
+    signed = sdxl.to_signed(rgb[None]).to(device)
+    with torch.inference_mode():
+        done = cleaner(signed) if max(rgb.shape[:2]) <= WHOLE else _tiled(cleaner, signed)
+    levels: NDArray[np.float32] = done[0].add(1).mul(127.5).permute(1, 2, 0).cpu().numpy()
+    return levels
+
+
+def _tiled(cleaner: Cleaner, images: torch.Tensor) -> torch.Tensor:
+    """As `cleaner`, in tiles whose seams are faded over."""
+    height, width = images.shape[2:]
+    total, weights = torch.zeros_like(images), torch.zeros_like(images[:1, :1])
+    for top in _starts(height):
+        for left in _starts(width):
+            tile = (..., slice(top, top + TILE), slice(left, left + TILE))
+            done = cleaner(images[tile])
+            fade = _fade(done.shape[2], done.device)[:, None] * _fade(done.shape[3], done.device)
+            total[tile] += done * fade
+            weights[tile] += fade
+    return total / weights
+
+
+def _starts(length: int) -> Iterator[int]:
+    """Where tiles begin, so that they cover `length` and share at least `OVERLAP`; the last may be shorter."""
+    if length <= TILE:
+        yield 0
+        return
+    count = -(-(length - OVERLAP) // (TILE - OVERLAP))
+    for i in range(count):
+        yield -(-i * (length - TILE) // ((count - 1) * GRID)) * GRID
+
+
+def _fade(length: int, device: torch.device) -> torch.Tensor:
+    """(length,) weights that rise over `OVERLAP` from either end, never 0."""
+    place = torch.arange(length, device=device, dtype=torch.float32) + 0.5
+    return torch.minimum(place, length - place).div(OVERLAP).clamp(max=1)

@@ -1,0 +1,176 @@
+"""`authface models`: list, pull, verify, pack."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from authface.options import Run, command_with_run
+
+if TYPE_CHECKING:
+    from authface.models.families import ModelSource
+
+app = typer.Typer(help="Models: what there is, fetch it, check it, make one ready to ship.", no_args_is_help=True)
+
+
+class Precision(StrEnum):
+    """What `--dtype` takes."""
+
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+    float32 = "float32"
+
+
+@app.command("pack")
+@command_with_run
+def pack(
+    run: Run,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A trained family, such as models/authface.")],
+    out: Annotated[Path, typer.Option("-o", metavar="OUT", help="The folder it is written to.")],
+    dtype: Annotated[Precision, typer.Option(help="Precision of its weights.")] = Precision.float16,
+) -> None:
+    """Copy a family for shipping: one precision, no checkpoints, the sha256 of every file in weights.json.
+
+    The same family always gives the same bytes. An earlier pack in OUT is replaced; anything else there is refused.
+    """
+    from authface.errors import one_line
+    from authface.models import pack as packing
+    from authface.models.layout import MANIFEST
+
+    folder, out = folder.expanduser(), out.expanduser()
+    files = packing.family_files(folder)
+    names = [path.relative_to(folder).as_posix() for path in files]
+    if run.dry_run:
+        size = packing.planned_bytes(files, dtype)
+        said = "\n".join([*map(one_line, names), f"would write {len(names):,} files, about {size / 1e6:,.1f} MB"])
+        return run.console.result(said, files=names, bytes=size, dtype=str(dtype))
+    with run.console.progress("pack", len(files), "files") as tick:
+        done = packing.pack(folder, out, dtype, tick)
+    listed = "\n".join(f"{facts.bytes:>14,}  {one_line(name)}" for name, facts in sorted(done.files.items()))
+    total = f"{done.parameters / 1e6:,.1f} M parameters in {done.dtype}, {done.bytes / 1e6:,.1f} MB"
+    run.console.result(
+        f"{listed}\npacked {total}: {one_line(out)} ({len(done.files):,} files and {MANIFEST})",
+        out=str(out),
+        dtype=done.dtype,
+        parameters=done.parameters,
+        bytes=done.bytes,
+        files={name: facts.sha256 for name, facts in done.files.items()},
+    )
+
+
+@app.command("list")
+@command_with_run
+def models_list(run: Run) -> None:
+    """Every model by name: where it is, its licence, parameters and size; nothing is downloaded."""
+    from authface.models.inventory import inventory, table
+
+    rows = inventory()
+    run.console.result(
+        table(rows),
+        models=[
+            {
+                "name": row.name,
+                "where": row.state,
+                "licence": row.licence,
+                "parameters": row.parameters,
+                "bytes": row.bytes,
+                "folder": row.folder and str(row.folder),
+                "repository": row.location,
+                "missing": row.missing,
+                "next": row.advice,
+            }
+            for row in rows
+        ],
+    )
+
+
+@app.command("pull")
+@command_with_run
+def models_pull(
+    run: Run,
+    name: Annotated[str, typer.Argument(help="sdxl, authface, or owner/repository on the hub.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FOLDER", help="Copy it there too, for a machine without the hub.")
+    ] = None,
+) -> None:
+    """Download a model into the hub's cache; its licence and size are said first.
+
+    HF_ENDPOINT names a mirror, HF_HOME where the cache lies, HF_TOKEN the token for what asks for consent.
+    """
+    from authface.models import pull
+
+    source = pull.source_of(name)
+    out = out.expanduser() if out else None
+    folder, licence = _pulled(run, source, out)
+    if folder is None:
+        return
+    files = pull.family_files(folder)
+    size = sum(path.stat().st_size for path in files)
+    if out is not None:
+        from authface.models.pack import copy_family
+
+        with run.console.progress("copy", len(files), "files") as tick:
+            copy_family(files, folder, out, tick)
+        folder = out
+    run.console.result(f"{folder}", name=name, folder=str(folder), licence=licence, files=len(files), bytes=size)
+
+
+def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | None, str]:
+    """The folder in the cache (None for a dry run) and the licence."""
+    from authface.errors import AuthfaceError, one_line
+    from authface.models import pull
+    from authface.models.weights import in_bytes
+
+    name = one_line(source.location)
+    if source.licence:
+        run.console.log(f"{name}: licence {source.licence}")
+    try:
+        offered = pull.offer(source)
+    except AuthfaceError as error:
+        if (folder := pull.here_already(source)) is None:
+            raise
+        run.console.log(f"{one_line(error)}; what the cache holds of it is whole")
+        return (None if run.dry_run else folder), source.licence
+    if not source.licence:
+        run.console.log(f"{name}: licence {one_line(offered.licence) or 'not stated: read its page before you use it'}")
+    said = (
+        f"{len(offered.files):,} files, {in_bytes(offered.bytes)}, of which {in_bytes(offered.to_download)} to download"
+    )
+    run.console.log(f"{name}: {said}")
+    pull.check_room(offered, out)
+    if run.dry_run:
+        run.console.result("nothing was downloaded", files=offered.files, bytes=offered.bytes,
+                           to_download=offered.to_download, licence=offered.licence)  # fmt: skip
+        return None, offered.licence
+    return pull.download(source), offered.licence
+
+
+@app.command("verify")
+@command_with_run
+def models_verify(
+    run: Run,
+    name: Annotated[
+        str, typer.Argument(metavar="[NAME|FOLDER]", help="A name, a folder or owner/repository; all if not given.")
+    ] = "",
+) -> None:
+    """Check a model's files: their sha256, no pickles, whole headers, parts that fit. One line a bad file, exit code 1.
+
+    sha256 are compared with weights.json, or with what the hub called the files; nothing is downloaded.
+    """
+    from authface.errors import AuthfaceError, one_line
+    from authface.models.inventory import inventory
+    from authface.models.verify import told, verify
+
+    names = [name] if name else [row.name for row in inventory() if row.folder is not None]
+    if not names:
+        raise AuthfaceError("no model is on this machine: authface models pull sdxl, or name a folder")
+    checked = []
+    for one in names:
+        with run.console.progress(f"verify {one_line(one, 60)}", None, "files") as tick:
+            checked.append(verify(one, tick))
+    run.console.result("\n".join(map(told, checked)), models=[found.as_json() for found in checked])
+    if any(found.faults for found in checked):
+        raise typer.Exit(1)

@@ -1,0 +1,114 @@
+"""`models list`: the families known by name and those in the hub's cache, and what of them is on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from authface.errors import AuthfaceError, one_line
+from authface.models import families as models
+from authface.models import hub_cache
+from authface.models.families import FAMILIES, Family
+from authface.models.layout import BESIDE, PARTS, part_files
+from authface.models.weights import headers, in_bytes, read_manifest
+
+State = Literal["built in", "hub cache", "partly here", "not here"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A family, and where it is."""
+
+    name: str
+    state: State
+    licence: str
+    parameters: str
+    """Such as `3.5 B`; empty where only the files would tell and they are not here."""
+    bytes: int
+    """Of its files here; of one that is not here, of those that would be downloaded, rounded."""
+    folder: Path | None = None
+    location: str = ""
+    """Its repository on the hub."""
+    missing: tuple[str, ...] = ()
+    """Files and parts that a family partly here lacks."""
+
+    @property
+    def advice(self) -> str:
+        """What to do about a family that is not whole; empty for one that is."""
+        if self.state in {"built in", "hub cache"}:
+            return ""
+        return "install authface again" if self.name == "tiny" else f"authface models pull {one_line(self.name)}"
+
+
+def inventory() -> list[Row]:
+    """The families by name, then other families of the hub's cache."""
+    known = [_builtin(family) if name == "tiny" else _hub(family) for name, family in FAMILIES.items()]
+    locations = {family.location for family in FAMILIES.values()}
+    return [*known, *(_other(found) for found in hub_cache.families() if found.repository not in locations)]
+
+
+def _builtin(family: Family) -> Row:
+    if not models.has_builtin():
+        return Row(family.name, "not here", family.licence, family.parameters, family.bytes)
+    try:
+        manifest = read_manifest(models.BUILTIN)
+    except AuthfaceError:
+        manifest = None  # `models verify tiny` says what is wrong with it
+    size = manifest.bytes if manifest is not None else sum(path.stat().st_size for path in _files(models.BUILTIN))
+    count = in_count(manifest.parameters) if manifest is not None else family.parameters
+    return Row(family.name, "built in", family.licence, count, size, models.BUILTIN)
+
+
+def _hub(family: Family) -> Row:
+    found = hub_cache.cached(family.location)
+    if found is None:
+        return Row(family.name, "not here", family.licence, family.parameters, family.bytes, None, family.location)
+    return _row(family.name, found, family.licence, family.parameters)
+
+
+def _other(found: hub_cache.Cached) -> Row:
+    weights = [path for path in _files(found.folder) if path.suffix == ".safetensors" and path.exists()]
+    try:
+        count = in_count(sum(one.numbers for path in weights for one in headers(path).values() if one.floating))
+    except AuthfaceError:
+        count = ""  # `models verify` names the broken file
+    return _row(found.repository, found, "", count)
+
+
+def _row(name: str, found: hub_cache.Cached, licence: str, parameters: str) -> Row:
+    missing = tuple(found.missing)
+    state: State = "partly here" if missing else "hub cache"
+    size = sum(path.stat().st_size for path in _files(found.folder) if path.exists())
+    return Row(name, state, licence, parameters, size, found.folder, found.repository, missing)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for part in PARTS:
+        yield from part_files(folder, part)
+    yield from (folder / name for name in BESIDE if (folder / name).is_file())
+
+
+def in_count(numbers: int) -> str:
+    """A count of parameters for people: `16.4 M`, `3.5 B`."""
+    return f"{numbers / 1e9:.1f} B" if numbers >= 1e9 else f"{numbers / 1e6:.1f} M"
+
+
+def table(rows: list[Row]) -> str:
+    """The rows as aligned lines for a terminal."""
+    head = ("name", "where", "licence", "parameters", "size", "")
+    cells = [head]
+    for row in rows:
+        licence = one_line(row.licence, 60) or "see its page"
+        cells.append((one_line(row.name, 80), row.state, licence, row.parameters, in_bytes(row.bytes), row.advice))
+    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
+    right = {3, 4}
+    padded = [
+        [
+            text.rjust(width) if at in right else text.ljust(width)
+            for at, (text, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        for line in cells
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in padded)

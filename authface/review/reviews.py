@@ -1,0 +1,245 @@
+"""What people decided about crops, and which crops and files go on to the later stages.
+
+Each reviewer has a log of `Decision` lines in ``review/<reviewer>.jsonl``, retouched crops one of `Retouch` lines.
+A log only grows; a line that a kill tore counts for nothing. Without a log every kept crop goes on as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, Literal
+
+from pydantic import Field, StringConstraints
+
+from authface.engine.runner import PartInput, parts_of
+from authface.engine.workers import L, M, Work
+from authface.errors import ImageError, UsageError, one_line
+from authface.recipe import Settings
+from authface.records import Crop
+from authface.review.decisions import Decision, Retouch, Verdict, final_verdict, standing, sure
+from authface.store.jsonl import Journal
+from authface.store.photoset import PhotoSet, Provenance, R, digest
+
+FOLDER = "review"
+_REVIEWER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+_RETOUCHED = re.compile(r"crops/([0-9a-f]{2})/(\1[0-9a-f]*-[0-9]+)\.retouched-[0-9a-f]{8}\.png")
+
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
+
+
+class ReviewSettings(Settings):
+    """How people judge crops (recipe table `curate.review`), and what follows where several have."""
+
+    host: str = "127.0.0.1"
+    """Address the page is served on; any but 127.0.0.1 lets other machines in that know the page's secret address."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port of the page; 0 takes a free one."""
+    reasons: Annotated[tuple[Reason, ...], Field(max_length=9)] = (
+        "blurred",
+        "noise or artefacts",
+        "over-smoothed skin",
+        "face covered",
+        "bad light",
+        "bad crop",
+        "no real face",
+        "seen before",
+        "other",
+    )
+    """Reasons to reject, on the keys 1 to 9."""
+    policy: Literal["any_reject", "majority", "all_keep"] = "any_reject"
+    """Who decides where several judged: one reject rejects; half of the votes reject; or only crops go on that every
+    reviewer of the set judged and nobody rejected. Under the first two a crop nobody judged goes on."""
+
+
+def decision_log(photoset: PhotoSet, reviewer: str) -> Journal[Decision]:
+    """The log of one reviewer. Raises UsageError for a name that is not of [a-z0-9-], 40 at most."""
+    if not _REVIEWER.fullmatch(reviewer):
+        raise UsageError(
+            f"reviewer {one_line(reviewer, 60)!r}: use 1 to 40 of a-z, 0-9 and dashes, as in --reviewer anna"
+        )
+    return Journal(photoset.root / FOLDER / f"{reviewer}.jsonl", Decision)
+
+
+def retouched_file(crop_id: str, sha256: str) -> str:
+    """Where a crop that came back from retouching lies, relative to the set."""
+    return f"crops/{crop_id[:2]}/{crop_id}.retouched-{sha256[:8]}.png"
+
+
+def is_retouched(file: str) -> bool:
+    """Whether a crop's file came back from retouching."""
+    return ".retouched-" in file
+
+
+def retouch_log(photoset: PhotoSet) -> Journal[Retouch]:
+    """The log of the crops that came back from retouching."""
+    return Journal(photoset.root / FOLDER / "retouched" / "log.jsonl", Retouch)
+
+
+def reviewers(photoset: PhotoSet) -> list[str]:
+    """Names of those who left a log."""
+    folder = photoset.root / FOLDER
+    names = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
+    return sorted(name for name in names if _REVIEWER.fullmatch(name))
+
+
+def now() -> str:
+    """The time as logs hold it: ISO 8601 in UTC, of one length, so that later is greater."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """All that people said of a set's crops, and what follows from it."""
+
+    policy: str
+    decisions: Mapping[str, Mapping[str, Decision]]
+    """By reviewer and crop id: the decision that holds."""
+    retouches: Mapping[str, Sequence[Retouch]]
+    """By crop id, oldest first."""
+    torn: int = 0
+    """Lines of the logs that are no record."""
+
+    def said(self, crop_id: str) -> dict[str, Decision]:
+        """What each reviewer who judged the crop decided."""
+        return {who: found[crop_id] for who, found in self.decisions.items() if crop_id in found}
+
+    def verdict(self, crop_id: str) -> Verdict | None:
+        """What holds for a crop under the policy; None where it is left undecided."""
+        return final_verdict([sure(found.verdict) for found in self.said(crop_id).values()], self.policy)
+
+    def retouch(self, crop: Crop) -> Retouch | None:
+        """The latest retouching of this very crop: a crop aligned anew in another way is another one."""
+        fitting = [r for r in self.retouches.get(crop.id, ()) if (r.size, r.quad) == (crop.size, crop.quad)]
+        return fitting[-1] if fitting else None
+
+    def awaits(self, crop: Crop) -> bool:
+        """Whether the crop is to be retouched and has not come back since it was last asked for."""
+        if self.verdict(crop.id) != "retouch":
+            return False
+        done = self.retouch(crop)
+        return done is None or done.at < max(d.at for d in self.said(crop.id).values() if d.verdict == "retouch")
+
+    def judged(self, crop: Crop) -> Crop:
+        """A kept crop as people left it: with its retouched file, or rejected with the reason."""
+        if crop.status != "kept":
+            return crop
+        if self.policy == "all_keep" and len(self.said(crop.id)) < len(self.decisions):
+            missing = ", ".join(sorted(self.decisions.keys() - self.said(crop.id).keys()))
+            return replace(crop, status="rejected", reason="not_reviewed", detail=f"not judged by {missing}")
+        if self.verdict(crop.id) == "reject":
+            reasons = {d.reason for d in self.said(crop.id).values() if d.verdict == "reject" and d.reason}
+            detail = one_line(", ".join(sorted(reasons)))
+            return replace(crop, status="rejected", reason="rejected_in_review", detail=detail)
+        if self.awaits(crop):
+            return replace(crop, status="rejected", reason="awaits_retouch")
+        return replace(crop, file=self.file(crop))
+
+    def keeps(self, crop: Crop) -> bool:
+        """Whether the crop goes on."""
+        return self.judged(crop).status == "kept"
+
+    def file(self, crop: Crop) -> str:
+        """The file to use for the crop: retouched by hand, or its own."""
+        done = self.retouch(crop)
+        return done.file if done else crop.file
+
+
+def reviewed(photoset: PhotoSet, settings: ReviewSettings) -> Reviewed:
+    """Read all decisions and retouchings of a set."""
+    decisions, torn = {}, 0
+    for who in reviewers(photoset):
+        lines, bad = decision_log(photoset, who).read()
+        decisions[who] = {decision.id: decision for decision in standing(lines)}
+        torn += bad
+    rounds, bad = retouch_log(photoset).read()
+    retouches: dict[str, list[Retouch]] = {}
+    for done in rounds:
+        if _own_file(done):
+            retouches.setdefault(done.id, []).append(done)
+    return Reviewed(settings.policy, decisions, retouches, torn + bad)
+
+
+def _own_file(done: Retouch) -> bool:
+    """Whether the file's name is of the shape that is written: a log may be edited by hand."""
+    shape = _RETOUCHED.fullmatch(done.file)
+    return shape is not None and shape[2] == done.id
+
+
+def reviewed_crops(photoset: PhotoSet, settings: ReviewSettings, limit: int = 0) -> list[PartInput[Crop]]:
+    """`parts_of(photoset.crops)` as people left the crops: those taken out have status `rejected`, retouched ones
+    their new file. A part's digest changes with the decisions on it; without any it is that of the table."""
+    people = reviewed(photoset, settings)
+    parts = parts_of(photoset.crops, limit)
+    return [_judged_part(people, part) for part in parts] if people.decisions or people.retouches else parts
+
+
+def _judged_part(people: Reviewed, part: PartInput[Crop]) -> PartInput[Crop]:
+    rows = part.rows()
+    judged = [people.judged(crop) for crop in rows]
+    if judged == rows:
+        return part
+    return PartInput(part.number, len(judged), digest(judged), lambda: [people.judged(crop) for crop in part.rows()])
+
+
+@dataclass
+class Honouring(Generic[L, M, R]):
+    """A step over `reviewed_crops`: the crops that people took out become rejected rows without being read."""
+
+    work: Work[Crop, L, M, R]
+
+    @property
+    def provenance(self) -> Provenance:
+        """Of the step."""
+        return self.work.provenance
+
+    @property
+    def batch_size(self) -> int:
+        """Of the step."""
+        return self.work.batch_size
+
+    def open(self) -> None:
+        """Of the step."""
+        self.work.open()
+
+    def load(self, crop: Crop) -> L:
+        """Of the step. Raises ImageError for a crop that was taken out."""
+        if crop.status == "rejected":
+            raise ImageError(crop.reason, crop.detail)
+        return self.work.load(crop)
+
+    def step(self, batch: Sequence[L]) -> Sequence[M]:
+        """Of the step."""
+        return self.work.step(batch)
+
+    def save(self, crop: Crop, result: M) -> list[R]:
+        """Of the step."""
+        return self.work.save(crop, result)
+
+    def failed(self, crop: Crop, reason: str, detail: str) -> list[R]:
+        """The step's row, `rejected` for a crop that was taken out."""
+        rows = self.work.failed(crop, reason, detail)
+        return rows if crop.status == "kept" else [replace(row, status=crop.status) for row in rows]
+
+
+def forget(photoset: PhotoSet, crop_ids: set[str]) -> int:
+    """Erase all that was said of some crops, and their retouched files; the caller holds the set's lock.
+
+    Returns how many lines and files went. Raises AuthfaceError where the disk refuses.
+    """
+    gone = 0
+    retouches = retouch_log(photoset)
+    for done in retouches.read()[0]:
+        if done.id in crop_ids and _own_file(done):
+            photoset.delete(done.file)
+            gone += 1
+    logs: list[Journal[Any]] = [retouches, *(decision_log(photoset, who) for who in reviewers(photoset))]
+    for log in logs:
+        lines, _ = log.read()
+        left = [line for line in lines if line.id not in crop_ids]
+        if len(left) < len(lines):
+            log.rewrite(left)
+            gone += len(lines) - len(left)
+    return gone

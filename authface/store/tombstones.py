@@ -1,0 +1,119 @@
+"""What a photo set was told to forget: tombstones that keep hashes only, so that no later fetch brings it back."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from authface.records import Photo
+from authface.store.jsonl import Journal
+from authface.store.photoset import PhotoSet
+
+REASON = "forgotten"
+"""Of the rows that stand in a table for what was there."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """One line of ``forgotten.jsonl``: what is left of a forgotten photo, so that it is never fetched again."""
+
+    photo: str
+    """sha256 of the photo's bytes in hex; empty where only its item or its photographer is known."""
+    item: str = ""
+    """sha256 of the source and the photo's name in it; see `item_hash`."""
+    photographer: str = ""
+    """sha256 of a photographer all of whose photos are to stay away; see `photographer_hash`."""
+    at: str = ""
+    """ISO 8601, UTC."""
+    reason: str = ""
+    done: bool = False
+    """Nothing of it is left in the set; until then `curate forget` goes on where it was stopped."""
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """The hashes of all that was forgotten; small enough to be sent to every worker."""
+
+    photos: frozenset[str] = frozenset()
+    items: frozenset[str] = frozenset()
+    photographers: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, photoset: PhotoSet) -> Forgotten:
+        """What the set's tombstones say; nothing where there are none."""
+        stones = tombstones(photoset)
+        return cls(
+            frozenset(stone.photo for stone in stones) - {""},
+            frozenset(stone.item for stone in stones) - {""},
+            frozenset(stone.photographer for stone in stones) - {""},
+        )
+
+    def holds(
+        self, *, photo_id: str = "", source: str = "", source_id: str = "", photographers: Iterable[str] = ()
+    ) -> bool:
+        """Whether a photo is to stay away: by its bytes' sha256, by its name in its source, or by its photographer.
+
+        `photographers` are the name and the page of the photographer, those that are known.
+        """
+        if photo_id in self.photos:
+            return True
+        if self.items and source and item_hash(source, source_id) in self.items:
+            return True
+        return bool(self.photographers) and any(
+            photographer_hash(source, name) in self.photographers for name in photographers if name
+        )
+
+
+def item_hash(source: str, source_id: str) -> str:
+    """sha256 in hex of a photo's name in its source."""
+    return _hash("item", source, source_id)
+
+
+def photographer_hash(source: str, name: str) -> str:
+    """sha256 in hex of a photographer's name or page within a source, without its query and case."""
+    return _hash("photographer", source, name.partition("?")[0].rstrip("/").casefold())
+
+
+def tombstones(photoset: PhotoSet) -> list[Tombstone]:
+    """All of them, oldest first."""
+    return _journal(photoset).read()[0]
+
+
+def bury(photoset: PhotoSet, stones: Sequence[Tombstone]) -> None:
+    """Add tombstones that are not there yet; the caller holds the set's lock."""
+    before = tombstones(photoset)
+    known = {(stone.photo, stone.item, stone.photographer) for stone in before}
+    new = [stone for stone in stones if (stone.photo, stone.item, stone.photographer) not in known]
+    if new:
+        _journal(photoset).rewrite([*before, *new])
+
+
+def close(photoset: PhotoSet) -> None:
+    """Mark every tombstone as done: nothing of what they name is left."""
+    _journal(photoset).rewrite([replace(stone, done=True) for stone in tombstones(photoset)])
+
+
+def tombstone(photo: Photo, reason: str, *, done: bool = False) -> Tombstone:
+    """The tombstone of a photo; `done` where nothing of it came into the set."""
+    item = item_hash(photo.source, photo.source_id)
+    return Tombstone(photo=photo.id, item=item, at=now(), reason=reason, done=done)
+
+
+def blank(source: str) -> Photo:
+    """The row that stands for a forgotten photo: nothing of it but its source's name."""
+    return Photo(id="", source=source, source_id="", file="", status="rejected", reason=REASON)
+
+
+def now() -> str:
+    """The time as logs hold it: ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _journal(photoset: PhotoSet) -> Journal[Tombstone]:
+    return Journal(photoset.root / "forgotten.jsonl", Tombstone)
+
+
+def _hash(*words: str) -> str:
+    return hashlib.sha256("\n".join(words).encode("utf-8", "backslashreplace")).hexdigest()

@@ -1,0 +1,166 @@
+"""Words for every kept face in a few margins (pose, light, skin tone ...): what a balance counts. Nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from authface.curate.balance import skin
+from authface.engine.runner import PartInput
+from authface.errors import ImageError
+from authface.imaging import decode as images
+from authface.records import Crop, Face, Photo, Tag
+from authface.store.photoset import PhotoSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.console import Tick
+
+MARGINS: dict[str, tuple[str, ...]] = {
+    "pose": ("far-left", "left", "frontal", "right", "far-right", "unknown"),
+    "light": ("from-left", "from-right", "backlit", "from-neither", "unknown"),
+    "hardness": ("hard", "soft", "between", "unknown"),
+    "expression": ("smiling", "mouth-open", "calm", "other", "unknown"),
+    "age": ("young-adult", "middle-aged", "elderly", "unknown"),
+    "skin": (*(name for name, _ in skin.BANDS), "dark", "unknown"),
+    "size": ("under-128", "128-255", "256-511", "512-1023", "1024-up"),
+    "source": (),
+    "licence": (),
+}
+"""Margins and their words in order; the last two take the words of the set. Left and right are the picture's."""
+NOTES = {
+    "pose": "turn of the head: frontal within 10 degrees, far beyond 30",
+    "light": "side the light falls from, by the tags",
+    "hardness": "edges of shadows, by the tags",
+    "expression": "by the tags",
+    "age": "by the tags, where an annotator says it",
+    "skin": "individual typology angle of the cheeks, measured; it moves with the light of the photo",
+    "size": "longer side of the face's box in the photo, pixels",
+    "source": "where the photos come from",
+    "licence": "what their source or their collector stated",
+}
+_SIZES = ((1024.0, "1024-up"), (512.0, "512-1023"), (256.0, "256-511"), (128.0, "128-255"))
+_LIGHT = {"light from the left": "from-left", "light from the right": "from-right", "backlit": "backlit"}
+_POSE = {"facing the camera": "frontal", "head turned to the left": "left", "head turned to the right": "right"}
+
+
+@dataclass
+class Kinds:
+    """Every face's word in every margin."""
+
+    ids: list[str] = field(default_factory=list)
+    words: dict[str, list[str]] = field(default_factory=lambda: {name: list(words) for name, words in MARGINS.items()})
+    """The words of each margin, in order."""
+    codes: list[list[int]] = field(default_factory=list)
+    """For each face the number of its word, in the order of `words`."""
+
+    def add(self, face_id: str, said: Mapping[str, str]) -> None:
+        """One more face."""
+        row = []
+        for margin, words in self.words.items():
+            if said[margin] not in words:
+                words.append(said[margin])
+            row.append(words.index(said[margin]))
+        self.ids.append(face_id)
+        self.codes.append(row)
+
+    def of(self, margin: str) -> NDArray[np.int64]:
+        """The number of every face's word in one margin."""
+        import numpy as np
+
+        column = list(self.words).index(margin)
+        return np.array([row[column] for row in self.codes], np.int64)
+
+    def counts(self, margin: str) -> list[int]:
+        """Faces of each word of a margin."""
+        import numpy as np
+
+        return [int(count) for count in np.bincount(self.of(margin), minlength=len(self.words[margin]))]
+
+    def cross(self, one: str, other: str) -> NDArray[np.int64]:
+        """Faces by the words of two margins, (words of one, words of the other)."""
+        import numpy as np
+
+        shape = len(self.words[one]), len(self.words[other])
+        flat = np.ravel_multi_index((self.of(one), self.of(other)), shape)
+        return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
+
+
+def kinds(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> Kinds:
+    """The words of every kept crop in `parts`; skin is measured in `workers` threads, for nothing of it is kept."""
+    found = Kinds()
+    annotators = sorted(photoset.annotators(), key=lambda name: (name != "measured", name))
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        for part in parts:
+            crops = [crop for crop in part.rows() if crop.status == "kept"]
+            faces = {face.id: face for face in photoset.faces.rows(part.number) if face.status == "kept"}
+            photos = {photo.id: photo for photo in photoset.photos.rows(part.number) if photo.status == "kept"}
+            tags = [_tags(photoset, name, part.number) for name in annotators]
+            angles = pool.map(partial(_angle, photoset), crops)
+            for crop, angle in zip(crops, angles, strict=True):
+                said = [table[crop.id] for table in tags if crop.id in table]
+                found.add(crop.id, words_of(photos[crop.photo_id], faces[crop.id], said, angle))
+                tick(1)
+    return found
+
+
+def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: float | None) -> dict[str, str]:
+    """The word of one face in every margin; `said` are the tags of each annotator, the most trusted first."""
+
+    def of(group: str, choose: Callable[[set[str]], str]) -> str:
+        names = next((found for tags in said if (found := {tag.name for tag in tags if tag.group == group})), set())
+        return choose(names) if said else "unknown"
+
+    size = face.size or 0.0
+    return {
+        "pose": _pose(face.yaw) if face.yaw is not None else of("pose", partial(_first, _POSE, "unknown")),
+        "light": of("lighting", partial(_first, _LIGHT, "from-neither")),
+        "hardness": of("lighting", partial(_first, {"hard light": "hard", "soft light": "soft"}, "between")),
+        "expression": of("expression", _expression),
+        "age": of("age", lambda names: min(names).replace(" ", "-") if names else "unknown"),
+        "skin": skin.band(angle),
+        "size": next((name for least, name in _SIZES if size >= least), "under-128"),
+        "source": photo.source,
+        "licence": photo.licence or "unknown",
+    }
+
+
+def _first(words: Mapping[str, str], otherwise: str, names: set[str]) -> str:
+    return next((word for name, word in words.items() if name in names), otherwise)
+
+
+def _pose(yaw: float) -> str:
+    side = "right" if yaw > 0 else "left"
+    return "frontal" if abs(yaw) <= 10 else side if abs(yaw) <= 30 else f"far-{side}"
+
+
+def _expression(names: set[str]) -> str:
+    if "smiling" in names:
+        return "smiling"
+    if "mouth open" in names:
+        return "mouth-open"
+    return "calm" if names & {"mouth closed", "neutral expression"} else "other"
+
+
+def _tags(photoset: PhotoSet, annotator: str, part: int) -> dict[str, tuple[Tag, ...]]:
+    table = photoset.tags(annotator)
+    return {row.id: row.tags for row in table.rows(part) if row.status == "kept"} if part in table.parts() else {}
+
+
+def _angle(photoset: PhotoSet, crop: Crop) -> float | None:
+    """The typology angle of a crop; None where its file cannot be read."""
+    import numpy as np
+
+    from authface.faces.geometry import crop_points
+
+    try:
+        rgb = images.decode(photoset.read(crop.file)).rgb
+    except ImageError:
+        return None
+    points = np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2))
+    return skin.typology_angle(rgb, crop_points(*points, crop.size))

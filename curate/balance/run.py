@@ -1,0 +1,237 @@
+"""`curate balance`: how the kept faces are spread over pose, light, skin tone ..., and a subset that evens some of it.
+
+Words of single faces are in memory only; what is written are sums, and for the subset which crops are in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.curate.balance import rake
+from authface.curate.balance.aggregates import Share, hidden, marginal
+from authface.curate.balance.kinds import MARGINS, NOTES, Kinds, kinds
+from authface.curate.settings import BalanceSettings
+from authface.errors import UsageError, one_line
+from authface.records import Choice
+from authface.report import pages as report
+from authface.review.reviews import ReviewSettings, reviewed_crops
+from authface.review.subset import choice_table
+from authface.store.photoset import PhotoSet, Provenance
+
+if TYPE_CHECKING:
+    from authface.console import Console
+    from authface.engine.runner import PartInput
+    from authface.records import Crop
+
+VERSION = 1
+_PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
+"""Margins that are crossed with each other; source and licence are crossed with skin tone only."""
+
+
+@dataclass(frozen=True)
+class Cross:
+    """Two margins against each other; None where a count must not be shown."""
+
+    rows: str
+    columns: str
+    header: list[str]
+    cells: list[tuple[str, list[int | None]]]
+
+
+@dataclass(frozen=True)
+class MarginReport:
+    """One margin before and after."""
+
+    name: str
+    note: str
+    shares: list[Share]
+    after: list[Share]
+    goals: list[tuple[str, float]]
+    """Word and share asked for; empty where nothing was."""
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What was found, and chosen."""
+
+    page: Path
+    faces: int
+    kept: int | None
+    """Faces in the subset; None where none was asked for."""
+    off: float
+    """Largest distance of a share of the subset from its goal, 0..1."""
+    margins: list[MarginReport]
+    crosses: list[Cross]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``: sums only."""
+        return {
+            "faces": self.faces,
+            "kept": self.kept,
+            "off": self.off,
+            "margins": {
+                margin.name: {
+                    "shares": [_share_json(share) for share in margin.shares],
+                    "after": [_share_json(share) for share in margin.after],
+                    "goals": dict(margin.goals),
+                }
+                for margin in self.margins
+            },
+            "cross": [
+                {"rows": cross.rows, "columns": cross.columns, "header": cross.header, "cells": dict(cross.cells)}
+                for cross in self.crosses
+            ],
+        }
+
+    def text(self) -> str:
+        """For a person."""
+        lines = [f"{self.faces:,} faces"]
+        for margin in self.margins:
+            lines.append(f"{margin.name}")
+            after, goals = {share.words: share for share in margin.after}, dict(margin.goals)
+            for share in margin.shares:
+                low, high = share.interval
+                line = (
+                    f"  {share.count:>8,}  {share.share:6.1%}  ({low:.1%} to {high:.1%})  {one_line(share.name, 100)}"
+                )
+                if margin.goals:
+                    asked = sum(goals.get(word, 0.0) for word in share.words)
+                    got = f"{after[share.words].share:.1%}" if share.words in after else "too few to show"
+                    line += f": asked {asked:.1%}, now {got}"
+                lines.append(line)
+        if self.kept is not None:
+            lines.append(f"chosen: {self.kept:,} of {self.faces:,} faces; shares are within {self.off:.1%} of the goal")
+            lines.append("taken back by: --clear")
+        lines.append(f"report: {one_line(self.page)}")
+        return "\n".join(lines)
+
+
+def balance(
+    photoset: PhotoSet, settings: BalanceSettings, review: ReviewSettings, console: Console, *, workers: int, seed: int
+) -> Balance:
+    """Measure, choose where a target is set, write ``reports/balance.html``; the caller holds the set's lock.
+
+    Raises UsageError for a target that names no margin or word, AuthfaceError where the disk refuses.
+    """
+    wanted = rake.parse(settings.target) if settings.target else {}
+    if unknown := wanted.keys() - MARGINS.keys():
+        raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
+    parts = reviewed_crops(photoset, review)
+    with console.progress("balance", sum(part.count for part in parts), "faces") as tick:
+        found = kinds(photoset, parts, tick, workers)
+    goals = [rake.goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
+    chosen, off = choose(found, goals, settings, seed) if goals else (None, 0.0)
+    if chosen is not None:
+        _write_choice(photoset, parts, found, goals, chosen, settings, seed)
+        photoset.remember("curate.balance", settings.model_dump(mode="json"))
+    margins = [_margin(found, name, chosen, goals) for name in found.words]
+    crosses = [_cross(found, *pair) for pair in combinations(_PEOPLE, 2)]
+    crosses += [_cross(found, name, "skin") for name in ("source", "licence")]
+    page = photoset.root / "reports" / "balance.html"
+    done = Balance(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
+    facts = [("faces", f"{done.faces:,}"), *([("chosen", f"{done.kept:,}")] if done.kept is not None else [])]
+    title = f"Balance of {one_line(photoset.root.resolve().name)}"
+    report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done)
+    return done
+
+
+def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, seed: int) -> tuple[set[str], float]:
+    """Ids of a subset with the goals' margins, and how far its shares are from them.
+
+    `settings.keep` faces, or as many as keep every share within `settings.tolerance`. Raises UsageError for more
+    than there are.
+    """
+    import numpy as np
+
+    columns = np.stack([found.of(goal.margin) for goal in goals], axis=1)
+    cells, member, available = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
+    if settings.keep is not None and settings.keep > len(found.ids):
+        raise UsageError(f"keep {settings.keep}: there are {len(found.ids)} faces")
+    if settings.keep is None:
+        _, fitted = rake.largest(cells, available, goals, settings.tolerance)
+    else:
+        fitted = rake.fit(cells, available, goals, settings.keep)
+    counts = rake.whole(fitted.take, available)
+    chosen: set[str] = set()
+    for cell, count in enumerate(counts):
+        chosen |= rake.pick([found.ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
+    total = max(1, len(chosen))
+    shares = [np.bincount(cells[:, m], counts, len(goal.shares)) / total for m, goal in enumerate(goals)]
+    off = max(float(np.abs(got - goal.shares).max()) for got, goal in zip(shares, goals, strict=True))
+    return chosen, off
+
+
+def clear(photoset: PhotoSet) -> None:
+    """Take a choice back: every crop goes on."""
+    table = choice_table(photoset)
+    for part in table.parts():
+        table.remove(part)
+
+
+def _write_choice(
+    photoset: PhotoSet,
+    parts: Sequence[PartInput[Crop]],
+    found: Kinds,
+    goals: Sequence[rake.Goal],
+    chosen: set[str],
+    settings: BalanceSettings,
+    seed: int,
+) -> None:
+    """The table `balance`: every kept crop with its verdict and the share of its kind before and after."""
+    provenance = Provenance("balance", VERSION, {**settings.model_dump(mode="json"), "seed": seed}, {})
+    columns = [list(found.words).index(goal.margin) for goal in goals]
+    kind_of = {face: tuple(row[column] for column in columns) for face, row in zip(found.ids, found.codes, strict=True)}
+    before, after = _kind_shares(kind_of, kind_of.keys()), _kind_shares(kind_of, chosen)
+    table = choice_table(photoset)
+
+    def verdict(crop: Crop) -> Choice:
+        kind = kind_of[crop.id]
+        row = Choice(id=crop.id, photo_id=crop.photo_id, value=before[kind], limit=after.get(kind, 0.0))
+        return row if crop.id in chosen else replace(row, status="rejected", reason="over_represented")
+
+    for part in parts:
+        rows = [verdict(crop) for crop in part.rows() if crop.status == "kept"]
+        table.write(part.number, rows, provenance, part.digest)
+    for number in set(table.parts()) - {part.number for part in parts}:
+        table.remove(number)
+
+
+def _kind_shares(kind_of: dict[str, tuple[int, ...]], faces: Any) -> dict[tuple[int, ...], float]:
+    from collections import Counter
+
+    counts = Counter(kind_of[face] for face in faces)
+    return {kind: count / counts.total() for kind, count in counts.items()}
+
+
+def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
+    import numpy as np
+
+    words, codes = found.words[name], found.of(name)
+    after = []
+    if chosen is not None:
+        kept = np.array([face in chosen for face in found.ids], bool)
+        after = marginal(words, [int(count) for count in np.bincount(codes[kept], minlength=len(words))])
+    asked = [(w, s) for goal in goals if goal.margin == name for w, s in zip(words, goal.shares, strict=True) if s]
+    return MarginReport(name, NOTES[name], marginal(words, found.counts(name)), after, asked)
+
+
+def _cross(found: Kinds, rows: str, columns: str) -> Cross:
+    import numpy as np
+
+    counts = found.cross(rows, columns)
+    out = hidden(counts)
+    seen_rows, seen_columns = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0))
+    cells = [
+        (found.words[rows][row], [None if out[row, column] else int(counts[row, column]) for column in seen_columns])
+        for row in seen_rows
+    ]
+    return Cross(rows, columns, [found.words[columns][column] for column in seen_columns], cells)
+
+
+def _share_json(share: Share) -> dict[str, Any]:
+    low, high = share.interval
+    return {"words": list(share.words), "count": share.count, "share": share.share, "low": low, "high": high}

@@ -1,0 +1,117 @@
+"""Which photos a set has rows of, and which are finished while their part is not written yet."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from authface.records import Photo
+from authface.store.jsonl import Journal
+from authface.store.photoset import PhotoSet
+
+_MERGE = 1 << 18
+"""New hashes gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
+
+
+def key(photo: Photo) -> tuple[str, str, str]:
+    """What tells a photo from the others of all sources."""
+    return identity(photo.source, photo.source_id, photo.as_of)
+
+
+def identity(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
+    """A file that changed since is another photo; a photo of a listing is the same whenever it was listed."""
+    return source, source_id, as_of if source == "folder" else ""
+
+
+class Seen:
+    """A growing set of keys as 64-bit hashes: with seven million of them a new key is mistaken once in a trillion."""
+
+    def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
+        import numpy as np
+
+        self._sorted = np.sort(np.fromiter((_hash(identity(*names)) for names in known), dtype=np.uint64))
+        self._fresh: set[int] = set()
+
+    def __contains__(self, names: tuple[str, str, str]) -> bool:
+        return self._has(_hash(names))
+
+    def add(self, names: tuple[str, str, str]) -> bool:
+        """Whether the key is new; it is not from now on."""
+        import numpy as np
+
+        number = _hash(names)
+        if self._has(number):
+            return False
+        self._fresh.add(number)
+        if len(self._fresh) >= _MERGE:
+            fresh = np.fromiter(self._fresh, dtype=np.uint64)
+            self._sorted = np.sort(np.concatenate([self._sorted, fresh]))
+            self._fresh.clear()
+        return True
+
+    def _has(self, number: int) -> bool:
+        import numpy as np
+
+        if number in self._fresh:
+            return True
+        at = int(self._sorted.searchsorted(np.uint64(number)))
+        return at < len(self._sorted) and int(self._sorted[at]) == number
+
+
+def _hash(names: tuple[str, str, str]) -> int:
+    text = "\0".join(names).encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """One line of ``sources/fetched.jsonl``; the last line of a photo counts."""
+
+    photo: Photo
+    owed: bool = False
+    """Its source is still to be told that the photo was taken."""
+
+
+class Unwritten:
+    """Rows that cost requests and are in no part yet, kept in a file at once, so that a kill loses none of them."""
+
+    def __init__(self, photoset: PhotoSet, seen: Seen) -> None:
+        self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", Finished)
+        self._lock = threading.Lock()
+        lines, _ = self._journal.read()
+        found = {key(line.photo): line for line in lines}
+        self._rows = {
+            names: line
+            for names, line in found.items()
+            if names not in seen and (line.photo.status != "kept" or photoset.exists(line.photo.file))
+        }
+        if len(self._rows) != len(lines):
+            self._journal.rewrite(list(self._rows.values()))
+
+    def get(self, photo: Photo) -> Finished | None:
+        """What an earlier run finished of this photo."""
+        with self._lock:
+            return self._rows.get(key(photo))
+
+    def add(self, photo: Photo, *, owed: bool = False) -> None:
+        """Keep a finished row; on return it is on the disk."""
+        line = Finished(photo=photo, owed=owed)
+        with self._lock:
+            self._rows[key(photo)] = line
+            self._journal.append(line)
+
+    def written(self, rows: list[Photo]) -> None:
+        """Forget rows that a part holds now."""
+        with self._lock:
+            before = len(self._rows)
+            for row in rows:
+                self._rows.pop(key(row), None)
+            if len(self._rows) != before:
+                self._journal.rewrite(list(self._rows.values()))
+
+    def rows(self) -> list[Photo]:
+        """The rows that are in no part, less those that their source is still to be told of."""
+        with self._lock:
+            return [line.photo for line in self._rows.values() if not (line.owed and line.photo.download_location)]

@@ -1,0 +1,180 @@
+"""`curate fetch`: a source's photos into the set, byte for byte, named by content, each with its row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from authface.console import Console
+from authface.curate.fetch.download import Download
+from authface.curate.fetch.ledger import Seen, Unwritten, key
+from authface.curate.fetch.originals import MEGA, described, store
+from authface.curate.fetch.pace import Paused
+from authface.curate.fetch.sources import Item, Source
+from authface.curate.settings import FetchSettings
+from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
+from authface.engine.workers import inline, processes, threads
+from authface.imaging import decode as images
+from authface.records import Photo
+from authface.store.photoset import PhotoSet, Provenance
+from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
+
+VERSION = 2
+TRANSIENT = {"timeout", "unreachable", "http_error"}
+"""Reasons of failed rows that another day may better."""
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A photo that was read and decoded once to be sure of it."""
+
+    data: bytes
+    photo: Photo
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Read, decode and store one photo that lies on this machine."""
+
+    root: Path
+    settings: FetchSettings
+    forgotten: Forgotten = Forgotten()
+    batch_size: int = 8
+
+    @property
+    def provenance(self) -> Provenance:
+        """Photos are never fetched again for a changed setting: it speaks of the photos to come."""
+        return PROVENANCE
+
+    def open(self) -> None:
+        """Nothing to load."""
+
+    def load(self, item: Item) -> Fetched:
+        """Read and decode. Raises ImageError."""
+        if item.photo.status != "kept":
+            return Fetched(b"", item.photo)
+        data = images.read_bytes(Path(item.path), max_bytes=int(self.settings.max_megabytes * MEGA))
+        return Fetched(data, described(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
+
+    def step(self, batch: Sequence[Fetched]) -> Sequence[Fetched]:
+        """No model looks at the photos yet."""
+        return batch
+
+    def save(self, item: Item, fetched: Fetched) -> list[Photo]:
+        """Store the bytes of a kept photo."""
+        store(fetched.photo, fetched.data, PhotoSet(self.root))
+        return [fetched.photo]
+
+    def failed(self, item: Item, reason: str, detail: str) -> list[Photo]:
+        """The row of a photo that could not be read."""
+        return [replace(item.photo, status="failed", reason=reason, detail=detail)]
+
+
+PROVENANCE = Provenance("fetch", VERSION, {}, {})
+
+
+def fetch(
+    photoset: PhotoSet, source: Source, settings: FetchSettings, console: Console, *, workers: int, limit: int
+) -> Summary:
+    """Add the source's photos that the set does not hold; the caller holds the set's lock.
+
+    Photos of the web that a killed run had finished are not asked for again; see `Unwritten`.
+    """
+    forgotten = Forgotten.of(photoset)
+    kept = _Kept(photoset)
+    seen = Seen(_identities(photoset, settings))
+    unwritten = Unwritten(photoset, seen)
+    extend = partial(
+        append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
+        finish=kept.settle, written=unwritten.written,
+    )  # fmt: skip
+    new = (item for item in source.items() if _wanted(item.photo, source, forgotten) and seen.add(key(item.photo)))
+    chosen = islice(new, limit) if limit else new
+    if source.web is None:
+        head = list(islice(chosen, INLINE_ROWS))
+        many = workers > 1 and len(head) == INLINE_ROWS
+        work = Fetch(photoset.root, settings, forgotten)
+        engine: Engine[Item] = partial(processes, work, workers=workers) if many else partial(inline, work)
+        total = _expected(source, photoset, limit) if many else len(head)
+        return _with_leftovers(
+            extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS), unwritten, extend
+        )
+    download = Download(photoset, source, source.web, settings, unwritten, forgotten)
+    engine = partial(threads, download, count=settings.web.connections)
+    summary = extend(engine, _until_paused(chosen, source), total=_expected(source, photoset, limit), chunk_rows=1)
+    return summary if limit or source.paused else _with_leftovers(summary, unwritten, extend)
+
+
+def _wanted(photo: Photo, source: Source, forgotten: Forgotten) -> bool:
+    """Whether a photo may come; one that was forgotten leaves no row, which would name it again."""
+    by = (photo.photographer, photo.photographer_url)
+    if not forgotten.holds(source=photo.source, source_id=photo.source_id, photographers=by):
+        return True
+    source.ignored["forgotten before"] += 1
+    return False
+
+
+def _until_paused(items: Iterator[Item], source: Source) -> Iterator[Item]:
+    """The items up to a wait that the user does not want, in the listing or for a photo."""
+    try:
+        for item in items:
+            yield item
+            if source.paused:
+                return
+    except Paused:
+        return
+
+
+def _with_leftovers(summary: Summary, unwritten: Unwritten, extend: Any) -> Summary:
+    """Rows of an earlier run that died, of photos that this run's source does not list, get their part too."""
+    if not (rows := unwritten.rows()):
+        return summary
+    more: Summary = extend(lambda chunks: ((1, chunk) for chunk in chunks), iter(rows), total=len(rows), chunk_rows=1)
+    return replace(summary, made=summary.made + more.made, rows=summary.rows + more.rows, counts=more.counts)
+
+
+def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[str, str, str]]:
+    """What tells the photos of the set apart; with `retry_failed`, without those that are worth another try."""
+    for part in photoset.photos.parts():
+        for *identity, reason in photoset.photos.columns(part, ["source", "source_id", "as_of", "reason"]):
+            if not (settings.retry_failed and reason in TRANSIENT):
+                yield identity[0], identity[1], identity[2]
+
+
+def _expected(source: Source, photoset: PhotoSet, limit: int) -> int | None:
+    """About how many photos are new, for the bar alone."""
+    listed = source.count()
+    if listed is None:
+        return limit or None
+    new = listed - sum(photoset.photos.counts().values())
+    return min(new, limit or new) if new > 0 else None
+
+
+class _Kept:
+    """The photos the set holds, by id: the first of several equal files is kept."""
+
+    def __init__(self, photoset: PhotoSet) -> None:
+        self._photoset = photoset
+        self._ids: set[bytes] = set()
+        for part in photoset.photos.parts():
+            for photo_id, status in photoset.photos.columns(part, ["id", "status"]):
+                if status == "kept":
+                    self._ids.add(bytes.fromhex(photo_id))
+
+    def settle(self, rows: list[Photo]) -> list[Photo]:
+        """The rows of a part: a photo that the set has is rejected, of one that it forgot no name is left."""
+        bury(self._photoset, [tombstone(row, "the same bytes", done=True) for row in rows if row.reason == REASON])
+        return [blank(row.source) if row.reason == REASON else self._once(row) for row in rows]
+
+    def _once(self, row: Photo) -> Photo:
+        if row.status != "kept":
+            return row
+        photo_id = bytes.fromhex(row.id)
+        if photo_id in self._ids:
+            return replace(row, status="rejected", reason="duplicate", detail="the same bytes are in the set")
+        self._ids.add(photo_id)
+        return row

@@ -1,0 +1,46 @@
+"""Where photos come from. A source lists items; the fetch step reads, checks and stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from authface.curate.fetch.sources.base import Item, Source
+from authface.curate.fetch.sources.folder import Folder, Samples
+from authface.curate.settings import FetchSettings
+from authface.errors import UsageError
+from authface.store.photoset import PhotoSet
+
+__all__ = ["Folder", "Item", "Samples", "Source", "make_source"]
+
+_EXAMPLES = {
+    "folder": "the folder, as in authface curate fetch SET --from folder PATH",
+    "urls": "the list, as in authface curate fetch SET --from urls list.csv",
+    "unsplash-lite": "the data set, as in authface curate fetch SET --from unsplash-lite unsplash-lite.zip",
+}
+
+
+def make_source(
+    settings: FetchSettings, photoset: PhotoSet, *, wait: bool = True, say: Callable[[str], None] = lambda text: None
+) -> Source:
+    """The source by name; `wait` waits for quotas, `say` tells of it. Raises UsageError where it needs more."""
+    if settings.source in _EXAMPLES and not settings.path:
+        raise UsageError(f"--from {settings.source}: give {_EXAMPLES[settings.source]}")
+    if settings.source == "folder":
+        return Folder(Path(settings.path), settings.photographer, settings.licence)
+    if settings.source == "samples":
+        return Samples()
+    from authface.curate.fetch.web import Web
+
+    web = Web(settings.web, wait=wait, say=say)
+    if settings.source == "urls":
+        from authface.curate.fetch.sources.urls import Urls
+
+        return Urls(Path(settings.path), settings, web)
+    if settings.source == "unsplash-lite":
+        from authface.curate.fetch.sources.lite import Lite
+
+        return Lite(Path(settings.path), settings, web)
+    from authface.curate.fetch.sources.unsplash import Unsplash
+
+    return Unsplash(settings, web, photoset, say)

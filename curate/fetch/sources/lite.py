@@ -1,0 +1,212 @@
+"""The Unsplash Dataset from its own files: photos.tsv and keywords.tsv, in parts, in a folder or a zip.
+
+Photos are chosen by keyword, size and camera data before a byte is downloaded. Both tables are read as streams.
+Columns: DOCS.md of github.com/unsplash/datasets.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import chain
+from pathlib import Path
+from typing import IO
+
+from authface.curate.fetch.ledger import Seen
+from authface.curate.fetch.originals import positive, small
+from authface.curate.fetch.sources.base import Item, Source, link, premium
+from authface.curate.fetch.web import Web
+from authface.curate.settings import FetchSettings
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.records import Camera, Photo
+
+LICENCE = "Unsplash Dataset Lite: internal commercial or non-commercial use, no redistribution"
+TERMS = "TERMS.md of github.com/unsplash/datasets"
+_PREVIEW = "w=640&q=80&fm=jpg"
+_EXTRA = ("photo_description", "ai_description", "photo_submitted_at", "photo_featured", "photo_location_country")
+_LONGEST_FIELD = 1 << 20
+
+
+@dataclass(frozen=True)
+class _File:
+    name: str
+    changed: str
+    open: Callable[[], IO[bytes]]
+
+
+class Lite(Source):
+    """The photos of the data set that carry one of the keywords; those too small or too noisy are rejected rows."""
+
+    def __init__(self, path: Path, settings: FetchSettings, web: Web) -> None:
+        super().__init__()
+        if not path.exists():
+            raise UsageError(
+                f"--from unsplash-lite {one_line(path)}: does not exist; give the data set's folder or zip"
+            )
+        self.web = web
+        self._path, self._settings = path, settings
+        with self._tables() as tables:
+            if not tables("photos"):
+                raise UsageError(f"--from unsplash-lite {one_line(path)}: no photos.tsv in it")
+            if settings.lite.keywords and not tables("keywords"):
+                raise UsageError(
+                    f"--from unsplash-lite {one_line(path)}: no keywords.tsv to choose by; "
+                    "-O curate.fetch.lite.keywords=[] takes all photos"
+                )
+
+    def items(self) -> Iterator[Item]:
+        """One item a chosen photo. Raises AuthfaceError where the files cannot be read."""
+        try:
+            with self._tables() as tables:
+                chosen = self._with_keyword(tables("keywords")) if self._settings.lite.keywords else None
+                for file, record in _records(tables("photos")):
+                    if chosen is None or (record.get("photo_id", ""), "", "") in chosen:
+                        yield self._item(record, file.changed)
+                    else:
+                        self.ignored["without one of the keywords"] += 1
+        except (OSError, EOFError, zipfile.BadZipFile) as error:
+            raise AuthfaceError(f"cannot read {one_line(self._path)}: {one_line(error)}") from error
+
+    def _with_keyword(self, files: list[_File]) -> Seen:
+        """Ids of the photos that have one of the keywords, sure enough."""
+        wanted = {word.strip().lower() for word in self._settings.lite.keywords}
+        least = self._settings.lite.min_confidence
+        chosen = Seen()
+        for _, record in _records(files):
+            if record.get("keyword", "").strip().lower() in wanted and _confidence(record) >= least:
+                chosen.add((record.get("photo_id", ""), "", ""))
+        return chosen
+
+    def _item(self, record: Mapping[str, str], changed: str) -> Item:
+        url = one_line(record.get("photo_image_url", "").strip(), 2000)
+        names = (record.get("photographer_first_name", ""), record.get("photographer_last_name", ""))
+        user = record.get("photographer_username", "")
+        photo = Photo(
+            id="",
+            source="unsplash-lite",
+            source_id=one_line(record.get("photo_id", ""), 100),
+            file="",
+            file_url=url,
+            page_url=link(one_line(record.get("photo_url", "").strip(), 2000)),
+            photographer=one_line(" ".join(name.strip() for name in names if name.strip()) or user, 200),
+            photographer_url=f"https://unsplash.com/@{user}" if re.fullmatch(r"[\w.-]+", user, re.ASCII) else "",
+            licence=LICENCE,
+            terms=TERMS,
+            as_of=changed,
+            width=_whole(record.get("photo_width", "")),
+            height=_whole(record.get("photo_height", "")),
+            camera=_camera(record),
+            extra=_extra(record),
+        )
+        if not url or not photo.source_id:
+            photo = replace(photo, status="failed", reason="bad_line", detail="no address or no id in the data set")
+        photo = self._judged(small(premium(photo), self._settings))
+        return Item(photo, url=url, preview=f"{url}{'&' if '?' in url else '?'}{_PREVIEW}" if url else "")
+
+    def _judged(self, photo: Photo) -> Photo:
+        """The row, rejected where the camera data speak against it."""
+        wants, camera = self._settings.lite, photo.camera or Camera()
+        for reason, value, limit, bad in (
+            ("iso", camera.iso, wants.max_iso, (camera.iso or 0) > wants.max_iso > 0),
+            ("aperture", camera.aperture, wants.min_aperture, (camera.aperture or 1e9) < wants.min_aperture),
+            ("aperture", camera.aperture, wants.max_aperture, (camera.aperture or 0) > wants.max_aperture > 0),
+        ):
+            if photo.status == "kept" and bad:
+                photo = replace(photo, status="rejected", reason=reason, value=value, limit=limit)
+        return photo
+
+    @contextmanager
+    def _tables(self) -> Iterator[Callable[[str], list[_File]]]:
+        """A function from a table's name to its parts, in the order of their numbers."""
+        if self._path.is_dir():
+            yield lambda table: [_on_disk(path) for path in sorted(self._path.rglob(f"{table}.*")) if _is(path.name)]
+            return
+        try:
+            archive = zipfile.ZipFile(self._path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise UsageError(
+                f"--from unsplash-lite {one_line(self._path)}: {one_line(error)}; give the data set's folder or zip"
+            ) from error
+        with archive:
+            entries = sorted(archive.infolist(), key=lambda entry: entry.filename)
+            yield lambda table: [
+                _in_zip(archive, entry)
+                for entry in entries
+                if (name := Path(entry.filename).name).startswith(f"{table}.") and _is(name)
+            ]
+
+
+def _is(name: str) -> bool:
+    """Whether a file is a part of a table: ``photos.tsv``, ``photos.tsv000``, in older versions ``photos.csv000``."""
+    return re.fullmatch(r"[a-z]+\.[tc]sv\d*", name) is not None
+
+
+def _on_disk(path: Path) -> _File:
+    return _File(
+        path.name,
+        datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds"),
+        lambda: path.open("rb"),
+    )
+
+
+def _in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _File:
+    changed = "{:04d}-{:02d}-{:02d}T{:02d}:{:02d}:{:02d}".format(*entry.date_time)
+    return _File(Path(entry.filename).name, changed, lambda: archive.open(entry))
+
+
+def _records(files: Iterable[_File]) -> Iterator[tuple[_File, dict[str, str]]]:
+    """The rows of all parts by column; a part without a line of names has those of the part before it."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    names: list[str] = []
+    for file in files:
+        with file.open() as raw, io.TextIOWrapper(raw, "utf-8-sig", "backslashreplace", newline="") as text:
+            head = text.readline()
+            delimiter = "\t" if "\t" in head else ","
+            first = next(csv.reader([head], delimiter=delimiter), [])
+            lines = chain([head], text) if names and "photo_id" not in first else text
+            names = first if "photo_id" in first else names
+            reader = csv.reader(lines, delimiter=delimiter)
+            while True:
+                try:
+                    row = next(reader, None)
+                except csv.Error:
+                    continue  # a field without end: its lines are no photo's
+                if row is None:
+                    break
+                if row:
+                    yield file, dict(zip(names, row, strict=False))
+
+
+def _confidence(record: Mapping[str, str]) -> float:
+    """How sure a keyword is, 0..100."""
+    if record.get("suggested_by_user", "").strip().lower() in {"t", "true", "1"}:
+        return 100.0
+    return max(positive(record.get(f"ai_service_{n}_confidence", "")) or 0.0 for n in (1, 2))
+
+
+def _camera(record: Mapping[str, str]) -> Camera | None:
+    camera = Camera(
+        make=one_line(record.get("exif_camera_make", "").strip(), 80),
+        model=one_line(record.get("exif_camera_model", "").strip(), 80),
+        iso=positive(record.get("exif_iso", "")),
+        aperture=positive(record.get("exif_aperture_value", "")),
+        focal_length=positive(record.get("exif_focal_length", "")),
+        exposure=positive(record.get("exif_exposure_time", "")),
+    )
+    return camera if camera != Camera() else None
+
+
+def _extra(record: Mapping[str, str]) -> str:
+    found = {name: record[name] for name in _EXTRA if record.get(name)}
+    return json.dumps(found) if found else ""
+
+
+def _whole(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0

@@ -1,0 +1,134 @@
+"""The first pass of `curate filter`: find the faces of every photo and measure them. It refuses nothing.
+
+Nothing here depends on a limit, so that a changed limit costs no second look at the photos.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from authface.curate.settings import FilterSettings
+from authface.errors import ImageError
+from authface.imaging import decode as images
+from authface.records import Face, Photo
+from authface.store.photoset import PhotoSet, Provenance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.faces.detector import Detection, Detector
+
+VERSION = 2
+LEAST_SCORE = 0.6
+"""Detections under this are background more often than faces; they get no row."""
+
+
+def measured(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:
+    """Faces of an upright (h, w, 3) uint8 photo with all their measures, largest first, ids empty.
+
+    One rejected row with index -1 (`no_face`) if there is none.
+    """
+    found = detector.detect(rgb)
+    if not found:
+        return [
+            Face(id="", photo_id="", photo_file="", index=-1, status="rejected", reason="no_face", value=0, limit=1)
+        ]
+    return [_measure(rgb, _detected(index, detection)) for index, detection in enumerate(found)]
+
+
+def _detected(index: int, detection: Detection) -> Face:
+    from authface.curate.filter.measures.pose import find_pose
+
+    x0, y0, x1, y1 = detection.box
+    yaw, pitch, roll = find_pose(detection.points5)
+    return Face(
+        id="",
+        photo_id="",
+        photo_file="",
+        index=index,
+        box=detection.box,
+        score=detection.score,
+        points5=detection.points5,
+        size=max(x1 - x0, y1 - y0),
+        yaw=yaw,
+        pitch=pitch,
+        roll=roll,
+    )
+
+
+def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
+    import cv2
+    import numpy as np
+
+    from authface.curate.filter.duplicates import face_hash
+    from authface.curate.filter.measures import artefacts, quality
+    from authface.curate.filter.measures.piqe import piqe
+
+    assert face.points5 is not None
+    try:
+        region = quality.face_region(rgb, face.points5)
+    except ImageError as error:
+        return replace(face, status="failed", reason=error.reason, detail=str(error))
+    light, clipped = artefacts.exposure(region)
+    return replace(
+        face,
+        sharpness=quality.sharpness(region),
+        noise=quality.noise(region),
+        pepper=artefacts.pepper(region),
+        smoothing=artefacts.smoothing(region),
+        hatching=artefacts.hatching(region),
+        blockiness=artefacts.blockiness(region),
+        exposure=light,
+        clipped=clipped,
+        resolution=artefacts.resolution(region),
+        piqe=piqe(region.luma),
+        hash=face_hash(np.asarray(cv2.cvtColor(region.luma, cv2.COLOR_GRAY2RGB))),
+    )
+
+
+@dataclass
+class Measure:
+    """The step from a photo set's table `photos` to `measured`."""
+
+    root: Path
+    settings: FilterSettings
+    batch_size: int = 4
+    _detector: Detector | None = None
+
+    @property
+    def provenance(self) -> Provenance:
+        """The detector and its weights; no limit."""
+        from authface.faces import detectors
+
+        name = self.settings.detector
+        return Provenance("measure", VERSION, {"detector": name}, {name: detectors.weights_sha256(name)})
+
+    def open(self) -> None:
+        """Load the detector."""
+        from authface.faces.detectors import make_detector
+
+        self._detector = make_detector(self.settings.detector, LEAST_SCORE)
+
+    def load(self, photo: Photo) -> NDArray[np.uint8]:
+        """The photo's pixels. Raises ImageError."""
+        return images.decode(PhotoSet(self.root).read(photo.file)).rgb
+
+    def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[list[Face]]:
+        """Faces of each photo: photos differ in size, so they are looked at one by one."""
+        assert self._detector is not None
+        return [measured(rgb, self._detector) for rgb in batch]
+
+    def save(self, photo: Photo, faces: list[Face]) -> list[Face]:
+        """The rows."""
+        return [
+            replace(face, id=f"{photo.id}-{face.index}", photo_id=photo.id, photo_file=photo.file) for face in faces
+        ]
+
+    def failed(self, photo: Photo, reason: str, detail: str) -> list[Face]:
+        """The row of a photo whose pixels could not be read again."""
+        face = Face(id=f"{photo.id}--1", photo_id=photo.id, photo_file=photo.file, index=-1)
+        return [replace(face, status="failed", reason=reason, detail=detail)]

@@ -1,0 +1,155 @@
+"""Quality of the face itself, not of the photo: a portrait's background may be blurred and its face sharp.
+
+Measures are taken on a `FaceRegion`: the face brought to one scale, so that a photo of 20 megapixels and one of 0.1
+are judged by the same detail, and the face in the photo's own pixels for what depends on those; see also
+`authface.curate.filter.measures.artefacts` and `authface.curate.filter.measures.piqe`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from authface.errors import ImageError
+from authface.records import Points5
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+EYE_DISTANCE = 64.0
+"""Distance of the eyes in a face region, pixels: that of an FFHQ-style crop of 256 px."""
+REGION = 256
+"""Side of a face region, pixels."""
+EYES_Y = int(0.42 * REGION)
+"""Row of the eyes in the region: hair to chin fit below and above."""
+NATIVE_SIDE = 512
+"""Largest side of the native patch, pixels."""
+_FINE, _COARSE = (0.6, 1.2), (1.2, 4.8)
+"""Bands of detail at the eyes as differences of Gaussians, sigma in pixels of the region."""
+_REACH = 20
+"""Pixels that the widest of these Gaussians sees beyond a window; OpenCV cuts it off at four sigmas."""
+_MAD_TO_SIGMA = 0.6745
+"""Median absolute value of a standard normal variable."""
+
+
+@dataclass(frozen=True)
+class FaceRegion:
+    """A face at one scale.
+
+    `luma` is (256, 256) uint8 with the eyes level and 64 px apart; beyond the photo it is reflected. `scale` is
+    region pixels a photo pixel: above 1 the region was enlarged and holds less detail than its pixels. `native` is
+    the face from eyes to mouth in the photo's own pixels, luma, float32 0..255, at most 512 px a side.
+    """
+
+    luma: NDArray[np.uint8]
+    scale: float
+    native: NDArray[np.float32]
+    photo: NDArray[np.uint8]
+    """The (h, w, 3) part of the photo around the face, and ..."""
+    turn: NDArray[np.float64]
+    """... (2, 3) where the region's pixels lie in it."""
+
+    @cached_property
+    def rgb(self) -> NDArray[np.uint8]:
+        """(256, 256, 3) the region in colour, made when it is first asked for."""
+        from authface.faces.warp import warp
+
+        return warp(self.photo, self.turn, REGION, REGION)
+
+
+def face_region(rgb: NDArray[np.uint8], points5: Points5) -> FaceRegion:
+    """Bring the face to one scale from (h, w, 3) uint8 and RetinaFace's five points.
+
+    Raises ImageError (`quad`) where the face lies wholly outside the photo.
+    """
+    import cv2
+    import numpy as np
+
+    from authface.faces.geometry import crop_to_photo
+    from authface.faces.padding import Frame
+    from authface.faces.warp import warp
+
+    left, right = np.array(points5[0:2]), np.array(points5[2:4])
+    distance = max(float(np.hypot(*(right - left))), 1.0)
+    across = (right - left) / distance
+    down = np.array([-across[1], across[0]])
+    side = distance * REGION / EYE_DISTANCE
+    top_left = (left + right) / 2 - across * side / 2 - down * side * 0.42
+    quad = np.array([top_left, top_left + down * side, top_left + (across + down) * side, top_left + across * side])
+    height, width = rgb.shape[:2]
+    frame = Frame.around(quad.min(axis=0), quad.max(axis=0), side, width, height)
+    photo = rgb[frame.y0 : frame.y1, frame.x0 : frame.x1]
+    if photo.size == 0:
+        raise ImageError("quad", "the face lies wholly outside the photo")
+    turn = crop_to_photo(quad - [frame.x0, frame.y0], REGION)
+    luma = warp(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), turn, REGION, REGION)
+    return FaceRegion(luma, REGION / side, _native(rgb, (left + right) / 2, distance), photo, turn)
+
+
+def sharpness(region: FaceRegion) -> float:
+    """How crisp the eyes are: about 0.08 (blurred) to 0.3 (crisp), higher is sharper.
+
+    fine / sqrt(coarse x brightness): the 99th percentiles of a band of detail around one pixel of the region
+    and of the next two octaves around both eyes, and the face's mean luma. The first quotient falls with the
+    width of edges, the second with their contrast.
+    """
+    import numpy as np
+
+    rows, columns = window(EYES_Y - 0.3 * EYE_DISTANCE, EYES_Y + 0.3 * EYE_DISTANCE, 0.85 * EYE_DISTANCE)
+    wide = region.luma[rows.start - _REACH : rows.stop + _REACH, columns.start - _REACH : columns.stop + _REACH]
+    blurred = {sigma: _blurred(wide.astype(np.float32), sigma) for sigma in {*_FINE, *_COARSE}}
+    fine, coarse = (_percentile_99(blurred[inner] - blurred[outer]) for inner, outer in (_FINE, _COARSE))
+    face = region.luma[window(EYES_Y - 0.6 * EYE_DISTANCE, EYES_Y + 1.7 * EYE_DISTANCE, 0.95 * EYE_DISTANCE)]
+    return fine / float(np.sqrt(max(coarse, 1.0) * max(float(face.mean()), 30.0)))
+
+
+def noise(region: FaceRegion) -> float:
+    """Standard deviation of the noise on the face, 0..255, in the photo's own pixels.
+
+    Median absolute value of the finest diagonal Haar coefficients (Donoho and Johnstone 1994), which
+    edges and skin hardly reach.
+    """
+    import numpy as np
+
+    grey = region.native
+    height, width = (side // 2 * 2 for side in grey.shape)
+    if min(height, width) < 8:
+        return 0.0
+    a, b = grey[0:height:2, 0:width:2], grey[0:height:2, 1:width:2]
+    c, d = grey[1:height:2, 0:width:2], grey[1:height:2, 1:width:2]
+    return float(np.median(np.abs(a - b - c + d)) / 2 / _MAD_TO_SIGMA)
+
+
+def window(top: float, bottom: float, half_width: float) -> tuple[slice, slice]:
+    """Rows and columns of the region, even about its middle."""
+    return slice(int(top), int(bottom)), slice(int(REGION / 2 - half_width), int(REGION / 2 + half_width))
+
+
+def _blurred(grey: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """The middle of the blurred patch, `_REACH` pixels in from each side."""
+    import cv2
+    import numpy as np
+
+    return np.asarray(cv2.GaussianBlur(grey, (0, 0), sigma)[_REACH:-_REACH, _REACH:-_REACH])
+
+
+def _percentile_99(band: NDArray[np.float32]) -> float:
+    import numpy as np
+
+    return float(np.percentile(np.abs(band), 99))
+
+
+def _native(rgb: NDArray[np.uint8], middle: NDArray[np.float64], distance: float) -> NDArray[np.float32]:
+    """Eyes to mouth in the photo's own pixels, luma."""
+    import cv2
+    import numpy as np
+
+    half = min(distance * 0.9, NATIVE_SIDE / 2)
+    x0, x1 = int(max(middle[0] - half, 0)), int(min(middle[0] + half, rgb.shape[1]))
+    y0, y1 = int(max(middle[1] - half * 0.5, 0)), int(min(middle[1] + half * 1.5, rgb.shape[0]))
+    patch = rgb[y0 : max(y1, 0), x0 : max(x1, 0)]
+    if patch.size == 0:
+        return np.zeros((0, 0), np.float32)
+    return np.asarray(cv2.cvtColor(patch.astype(np.float32), cv2.COLOR_RGB2GRAY))

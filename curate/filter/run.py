@@ -1,0 +1,224 @@
+"""`curate filter`: find and measure the faces of every photo, then say which are kept and why not.
+
+Two passes. `filter.measure` looks at the photos and knows no limit (table `measured`). Here the measures are
+judged, near duplicates are found over the whole set, and what is left meets the metrics of pyiqa that were asked for
+(table `faces`). A changed limit repeats the second pass only, and a score that was taken is not taken again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from authface.console import Console
+from authface.curate.filter.judge import Neighbours, judge, judge_alone, judge_score
+from authface.curate.filter.measure import Measure
+from authface.curate.filter.metrics import in_order, lower_better, pyiqa_version
+from authface.curate.settings import FilterSettings
+from authface.engine.runner import PartInput, Summary, parts_of, run
+from authface.imaging import decode as images
+from authface.records import Face, Photo, Points5, Score
+from authface.store.photoset import PhotoSet, Provenance
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from authface.curate.filter.metrics import Metric
+    from authface.engine.ray import Cluster
+
+VERSION = 2
+
+Duplicates = Mapping[str, tuple[str, int]]
+"""Face id -> id of the better face it nearly repeats, distance in bits."""
+Scores = Mapping[str, tuple[Points5, Mapping[str, float]]]
+"""Face id -> the points its region was cut by, and the scores it got."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A measured face, what its verdict needs to know of others, and the scores it has from an earlier run."""
+
+    face: Face
+    near: Neighbours
+    known: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A candidate with the verdict so far, and its region where a metric has to look at it."""
+
+    candidate: Candidate
+    face: Face
+    region: NDArray[np.uint8] | None
+
+
+@dataclass
+class Judge:
+    """The step from a photo set's table `measured` to `faces`."""
+
+    root: Path
+    settings: FilterSettings
+    device: str = "cpu"
+    batch_size: int = 16
+    _metrics: dict[str, Metric] = field(default_factory=dict)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The limits, and the release of pyiqa where a metric of it is asked for."""
+        settings = self.settings.model_dump(mode="json", exclude={"detector"})
+        return Provenance("filter", VERSION, settings, {"pyiqa": pyiqa_version()} if self.settings.metrics else {})
+
+    def open(self) -> None:
+        """Nothing to load: a metric is loaded when a face meets it, or by `load_metrics`."""
+
+    def load_metrics(self) -> None:
+        """Load every metric. Raises AuthfaceError where one cannot be had, UsageError where there is none."""
+        for name in self.settings.metrics:
+            self._metric(name)
+
+    def load(self, candidate: Candidate) -> Seen:
+        """The verdict without metrics, and the region if one has to look at it. Raises ImageError."""
+        from authface.curate.filter.measures.quality import face_region
+
+        face = judge(candidate.face, candidate.near, self.settings)
+        wanted = face.status == "kept" and set(self.settings.metrics) - set(candidate.known)
+        if not wanted or face.points5 is None:
+            return Seen(candidate, face, None)
+        rgb = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
+        return Seen(candidate, face, face_region(rgb, face.points5).rgb)
+
+    def step(self, batch: Sequence[Seen]) -> Sequence[Face]:
+        """The verdicts: each metric over those of the batch that the ones before it left."""
+        faces = [seen.face for seen in batch]
+        for name in in_order(self.settings.metrics):
+            alive = [at for at, face in enumerate(faces) if face.status == "kept"]
+            scores = self._scores(name, {at: batch[at] for at in alive})
+            for at in alive:
+                scored = replace(faces[at], scores=(*faces[at].scores, Score(metric=name, value=scores[at])))
+                faces[at] = judge_score(scored, name, self.settings.metrics, lower_better=lower_better(name))
+        return faces
+
+    def save(self, candidate: Candidate, face: Face) -> list[Face]:
+        """The row."""
+        return [face]
+
+    def failed(self, candidate: Candidate, reason: str, detail: str) -> list[Face]:
+        """The row of a face whose photo could not be read again."""
+        return [replace(candidate.face, status="failed", reason=reason, detail=detail)]
+
+    def _scores(self, name: str, alive: Mapping[int, Seen]) -> dict[int, float]:
+        """What `name` says of each face: as it was said before, or anew."""
+        scores = {at: seen.candidate.known[name] for at, seen in alive.items() if name in seen.candidate.known}
+        regions = {at: seen.region for at, seen in alive.items() if at not in scores and seen.region is not None}
+        if regions:
+            scores |= dict(zip(regions, self._metric(name)(list(regions.values())), strict=True))
+        return scores
+
+    def _metric(self, name: str) -> Metric:
+        from authface.curate.filter.metrics import Metric
+
+        if name not in self._metrics:
+            self._metrics[name] = Metric(name, self.device)
+        return self._metrics[name]
+
+
+def filter_photos(
+    photoset: PhotoSet,
+    settings: FilterSettings,
+    console: Console,
+    *,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    limit: int = 0,
+    device: str = "cpu",
+) -> Summary:
+    """Measure the kept photos in `workers` processes or on `cluster`, judge their faces in this one.
+
+    `device` is where metrics of pyiqa run. The caller holds the set's lock. Raises AuthfaceError when the run cannot
+    go on, before any photo is looked at where a metric cannot be loaded; finished parts stay.
+    """
+    measuring, judging = Measure(photoset.root, settings), Judge(photoset.root, settings, device)
+    photos = parts_of(photoset.photos, limit)
+    if settings.metrics and not _current(measuring, photos, photoset):
+        judging.load_metrics()
+    first = run(measuring, photos, photoset.measured, console, workers=workers, cluster=cluster)
+    second = run(judging, candidates(photoset, settings), photoset.faces, console)
+    work = first if first.made else second
+    return Summary(work.made, work.skipped, work.rows, first.seconds + second.seconds, second.counts)
+
+
+def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[Candidate]]:
+    """Every row of the table `measured`, part by part; a part's digest tells of duplicates as well."""
+    duplicates = near_duplicates(photoset, settings)
+    known = known_scores(photoset) if settings.metrics else {}
+    inputs = []
+    for number, meta in photoset.measured.metas().items():
+        if meta is None:
+            continue  # a part that was just written is ours
+        rows = partial(_candidates, photoset, number, duplicates, known)
+        named = photoset.measured.columns(number, ["id"]) if duplicates else []
+        repeats = {face_id: duplicates[face_id] for (face_id,) in named if face_id in duplicates}
+        # Begins with the digest of the part it was made from, as `authface status` expects.
+        digest = meta.digest + (hashlib.sha256(json.dumps(repeats).encode()).hexdigest() if repeats else "")
+        inputs.append(PartInput(number, sum(meta.counts.values()), digest, rows))
+    return inputs
+
+
+def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
+    """Among the faces that break no limit, over the whole set."""
+    from authface.curate.filter.duplicates import find_duplicates
+
+    if settings.duplicate_radius < 0:
+        return {}
+    return find_duplicates(_good(photoset, settings), settings.duplicate_radius)
+
+
+def known_scores(photoset: PhotoSet) -> Scores:
+    """What metrics of the pyiqa installed here said of the faces in the table `faces`."""
+    found: dict[str, tuple[Points5, Mapping[str, float]]] = {}
+    for part, meta in photoset.faces.metas().items():
+        if meta and meta.provenance.weights.get("pyiqa") == pyiqa_version():
+            for face_id, points, scores in photoset.faces.columns(part, ["id", "points5", "scores"]):
+                if scores:
+                    found[face_id] = tuple(points), {score["metric"]: score["value"] for score in scores}
+    return found
+
+
+def _good(photoset: PhotoSet, settings: FilterSettings) -> Iterator[Face]:
+    for part in photoset.measured.parts():
+        rows = photoset.measured.rows(part)
+        in_photo = Counter(face.photo_id for face in rows)
+        for face in rows:
+            if judge_alone(face, in_photo[face.photo_id], settings).status == "kept":
+                yield face
+
+
+def _candidates(photoset: PhotoSet, number: int, duplicates: Duplicates, known: Scores) -> list[Candidate]:
+    rows = photoset.measured.rows(number)
+    in_photo = Counter(face.photo_id for face in rows)
+    return [
+        Candidate(face, Neighbours(in_photo[face.photo_id], *duplicates.get(face.id, ("", 0))), _known(face, known))
+        for face in rows
+    ]
+
+
+def _known(face: Face, known: Scores) -> Mapping[str, float]:
+    points, scores = known.get(face.id, ((), {}))
+    return scores if points == face.points5 else {}
+
+
+def _current(measuring: Measure, photos: Sequence[PartInput[Photo]], photoset: PhotoSet) -> bool:
+    """Whether every photo was measured as it would be now."""
+    metas = photoset.measured.metas()
+    made = [metas.get(part.number) for part in photos]
+    return all(
+        meta is not None and meta.inputs == part.digest and not meta.provenance.difference(measuring.provenance)
+        for meta, part in zip(made, photos, strict=True)
+    )

@@ -1,0 +1,165 @@
+"""`curate filter --sweep`: how many faces every limit would leave, from what was measured; nothing is judged anew."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from authface.curate.filter.judge import ANGLES, LIMITS
+from authface.curate.settings import FilterSettings
+from authface.store.photoset import PhotoSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Column = NDArray[np.float64]
+    Mask = NDArray[np.bool_]
+
+QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
+ROUND = 5
+"""Round values about a limit, on each side of it at most so many."""
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """One value a limit could take."""
+
+    value: float
+    alone: int
+    """Faces that it leaves, were it the only limit."""
+    together: int
+    """Faces that it leaves with all other limits as they are set."""
+    current: bool = False
+    """Whether it is set to this."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The values one limit could take, ascending."""
+
+    setting: str
+    faces: int
+    """Faces that have the measure: of a metric, those that came to it."""
+    thresholds: tuple[Threshold, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+
+def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
+    """One sweep for each limit, over all faces of the table `measured`; near duplicates are not counted out.
+
+    The metrics of pyiqa follow, over the faces of the table `faces` that have their score.
+    """
+    import numpy as np
+
+    names = list(dict.fromkeys(limit.measure for limit in LIMITS))
+    columns, policy = _columns(photoset, settings, names)
+    limits = [float(getattr(settings, limit.setting)) for limit in LIMITS]
+    passes = [_passes(columns[x.measure], bound, x.least) for x, bound in zip(LIMITS, limits, strict=True)]
+    found = []
+    for at, limit in enumerate(LIMITS):
+        others = np.logical_and.reduce([policy, *passes[:at], *passes[at + 1 :]])
+        found.append(_sweep(limit.setting, columns[limit.measure], limits[at], limit.least, others))
+    return found + _metrics(photoset, settings)
+
+
+def told(sweeps: Sequence[Sweep]) -> str:
+    """The sweeps as a table for a person; ``>`` marks the value that is set."""
+    lines = [f"{'limit':>22} {'value':>10} {'alone':>9} {'together':>9}"]
+    for one in sweeps:
+        if not one.faces:
+            continue
+        lines.append("")
+        for at, row in enumerate(one.thresholds):
+            name = one.setting if at == 0 else ""
+            mark = ">" if row.current else " "
+            lines.append(f"{name:>22} {mark}{row.value:>9.4g} {row.alone:>9,} {row.together:>9,}")
+    return "\n".join(lines)
+
+
+def _sweep(setting: str, column: Column, bound: float, least: bool, others: Mask) -> Sweep:
+    import numpy as np
+
+    there = np.isfinite(column)
+    return Sweep(
+        setting,
+        int(there.sum()),
+        tuple(
+            Threshold(
+                value,
+                int((passing := there & _passes(column, value, least)).sum()),
+                int((passing & others).sum()),
+                value == bound,
+            )
+            for value in _values(column[there], bound)
+        ),
+    )
+
+
+def _values(column: Column, bound: float) -> list[float]:
+    """The limit, quantiles of the measure and round values about the limit, to three digits."""
+    import numpy as np
+
+    if not len(column):
+        return [bound]
+    quantiles = [float(f"{value:.3g}") for value in np.quantile(column, QUANTILES)]
+    span = max(abs(bound), float(np.ptp(column)) / 10, 1e-6)
+    step = 10.0 ** np.floor(np.log10(span / ROUND))
+    step *= 1 if span / ROUND < 2 * step else 2 if span / ROUND < 5 * step else 5
+    middle = round(bound / step)
+    about = [round((middle + at) * step, 9) for at in range(-ROUND, ROUND + 1)]
+    low, high = float(column.min()), float(column.max())
+    return sorted({bound, *quantiles, *(value for value in about if low <= value <= high)})
+
+
+def _passes(column: Column, bound: float, least: bool) -> Mask:
+    """Which values the limit leaves; what was not measured is not refused."""
+    import numpy as np
+
+    return np.asarray(~(column < bound) if least else ~(column > bound))
+
+
+def _columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> tuple[dict[str, Column], Mask]:
+    """The measures of every measured face, and which of them the policy on several faces leaves."""
+    import numpy as np
+    import pyarrow as pa
+
+    parts: list[NDArray[np.float64]] = []
+    policy: list[Mask] = []
+    for part in photoset.measured.parts():
+        rows = photoset.measured.arrow(part, ["photo_id", "index", "status", *names])
+        _, photo, faces = np.unique(rows.column("photo_id").to_numpy(), return_inverse=True, return_counts=True)
+        there = rows.column("status").to_numpy() == "kept"
+        first = rows.column("index").to_numpy() == 0
+        left = {"all": there, "largest": first, "one": faces[photo] == 1}[settings.faces]
+        taken = [rows.column(name).cast(pa.float64()).to_numpy() for name in names]
+        parts.append(np.stack(taken, axis=1)[there])
+        policy.append(left[there])
+    table = np.concatenate([np.empty((0, len(names))), *parts])
+    columns = {name: np.abs(table[:, at]) if name in ANGLES else table[:, at] for at, name in enumerate(names)}
+    return columns, np.concatenate([np.empty(0, np.bool_), *policy])
+
+
+def _metrics(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
+    import numpy as np
+
+    from authface.curate.filter.metrics import in_order, lower_better
+
+    found: dict[str, list[float]] = {name: [] for name in in_order(settings.metrics)}
+    kept: dict[str, list[bool]] = {name: [] for name in found}
+    if not found:
+        return []
+    for part in photoset.faces.parts():
+        for scores, reason in photoset.faces.columns(part, ["scores", "reason"]):
+            for score in scores or ():
+                if (name := score["metric"]) in found:
+                    found[name].append(score["value"])
+                    kept[name].append(not reason or reason.endswith(f"_{name}"))
+    return [
+        _sweep(name, np.array(values), settings.metrics[name], not lower_better(name), np.array(kept[name], np.bool_))
+        for name, values in found.items()
+    ]

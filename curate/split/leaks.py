@@ -1,0 +1,193 @@
+"""What a set shares with folders it must not overlap with: the same files, near duplicates, the same people."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from authface.curate.filter.duplicates import NearIndex, hash_codes
+from authface.curate.split.groups import Faces
+from authface.curate.split.identities import Likeness, make_index
+from authface.errors import ImageError, one_line
+from authface.imaging import decode as images
+from authface.records import Box, Rival
+from authface.report import pages as report
+from authface.store.photoset import PhotoSet
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Kind = Literal["same_file", "near_duplicate", "same_person"]
+WORDS: Mapping[Kind, str] = {
+    "same_file": "the same file",
+    "near_duplicate": "nearly the same picture",
+    "same_person": "perhaps the same person",
+}
+"""Kinds of leak, the gravest first."""
+SHOWN = 100
+"""Pairs of a kind on the page."""
+PICTURE = 160
+"""Side of the pictures on the page, pixels."""
+_MARGIN = 0.35
+"""Room around a face's box on the page, of its size."""
+_NEAREST = 8
+"""Faces of theirs by dot product among which the likest is looked for."""
+_BATCH = 4096
+
+
+Compare = Callable[["NDArray[np.float32]"], Likeness]
+"""How alike each of (n, length) unit vectors is to others: `authface.curate.split.identities.likeness_of` a cohort."""
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A face of ours and what it shares with a folder: the gravest kind, the nearest of theirs."""
+
+    face: str
+    kind: Kind
+    value: float
+    """Bits in which near duplicates differ, or likeness (`authface.curate.split.identities`); 0 for the same file."""
+    limit: float
+    folder: str
+    file: str
+    """Below the folder, printable."""
+    rival: str
+    """Id of their face."""
+    box: Box | None
+
+
+def find_leaks(
+    ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, radius: int, same_person: float
+) -> dict[str, Leak]:
+    """Leaks by the id of our face. `theirs` are rows with the name of their folder, faceless photos too."""
+    found: dict[str, Leak] = {}
+    people = _people(ours, theirs, compare, same_person)
+    for leaks in (people, _duplicates(ours, theirs, radius), _files(ours, theirs)):
+        found.update((leak.face, leak) for leak in leaks)  # the graver kind comes later and wins
+    return found
+
+
+def _files(ours: Faces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
+    first: dict[str, tuple[str, Rival]] = {}
+    for folder, rival in theirs:
+        first.setdefault(rival.id[:64], (folder, rival))
+    for face, photo in zip(ours.ids, ours.photos, strict=True):
+        if photo in first:
+            yield _leak(face, "same_file", 0, 0, *first[photo])
+
+
+def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
+    rivals = [pair for pair in theirs if pair[1].hash]
+    index = NearIndex(radius)
+    index.add(hash_codes([rival.hash for _, rival in rivals]))
+    hashed = [number for number, text in enumerate(ours.hashes) if text]
+    for start in range(0, len(hashed), _BATCH):
+        batch = hashed[start : start + _BATCH]
+        for number, near in zip(batch, index.search(hash_codes([ours.hashes[n] for n in batch])), strict=True):
+            if near:
+                distance, rival = min(near)
+                yield _leak(ours.ids[number], "near_duplicate", distance, radius, *rivals[rival])
+
+
+def _people(ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
+    import numpy as np
+
+    rivals = [pair for pair in theirs if pair[1].embedding is not None]
+    if not rivals or not len(ours.vectors):
+        return
+    vectors = np.array([rival.embedding for _, rival in rivals], np.float32)
+    index, of_ours, of_theirs = make_index(vectors), compare(ours.vectors), compare(vectors)
+    for start in range(0, len(ours.vectors), _BATCH):
+        products, numbers = index.search(ours.vectors[start : start + _BATCH], min(_NEAREST, len(rivals)))
+        first = np.repeat(np.arange(start, start + len(numbers)), numbers.shape[1])
+        second = np.maximum(numbers.ravel(), 0)  # an inverted file may find fewer: the product it gives then is -inf
+        likeness = of_ours.of(products.ravel(), first, of_theirs, second).reshape(numbers.shape)
+        best = likeness.argmax(axis=1)
+        for row in np.flatnonzero(likeness.max(axis=1) >= least).tolist():
+            rival = rivals[int(numbers[row, best[row]])]
+            yield _leak(ours.ids[start + row], "same_person", float(likeness[row, best[row]]), least, *rival)
+
+
+def _leak(face: str, kind: Kind, value: float, limit: float, folder: str, rival: Rival) -> Leak:
+    return Leak(face, kind, value, limit, folder, rival.file, rival.id, rival.box)
+
+
+def write_page(
+    photoset: PhotoSet, leaks: Mapping[str, Leak], identity: Mapping[str, str], paths: Mapping[str, str]
+) -> Path:
+    """Write ``reports/leaks.html``: counts, and pairs side by side, one a person of ours; returns its path.
+
+    `identity` names the person of each of our faces, `paths` are their files by sha256.
+    """
+    path = photoset.root / "reports" / "leaks.html"
+    gravest = sorted(leaks.values(), key=_gravity)
+    people: dict[str, Leak] = {}
+    for leak in gravest:
+        people.setdefault(identity.get(leak.face) or leak.face, leak)
+    counts = Counter(leak.kind for leak in gravest)
+    summary = [(f"in {name}", f"{n:,} faces of the set") for name, n in Counter(k.folder for k in gravest).items()]
+    summary += [(WORDS[kind], f"{counts[kind]:,} faces of the set") for kind in WORDS if counts[kind]]
+    summary.append(("people of the set concerned", f"{len(people):,}"))
+    cells = {
+        kind: [_cell(photoset, leak, paths) for leak in [k for k in people.values() if k.kind == kind][:SHOWN]]
+        for kind in WORDS
+    }
+    report.contact_sheet(
+        path,
+        "What the set shares with other folders",
+        summary,
+        (
+            report.SheetGroup(
+                WORDS[kind],
+                f"Left ours, right theirs; one pair a person, the {SHOWN} nearest first.",
+                len(cells[kind]),
+                cells[kind],
+            )
+            for kind in WORDS
+            if cells[kind]
+        ),
+    )
+    return path
+
+
+def _gravity(leak: Leak) -> tuple[int, float, str]:
+    nearness = -leak.value if leak.kind == "same_person" else leak.value
+    return (list(WORDS).index(leak.kind), nearness, leak.face)
+
+
+def _cell(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Cell:
+    """Our crop beside their face, as far as they can be read."""
+    import numpy as np
+
+    ours = _picture(photoset.root / photoset.crop_file(leak.face), None)
+    theirs = _picture(Path(paths[leak.rival[:64]]), _around(leak.box))
+    said = {"same_file": "", "near_duplicate": f", {leak.value:.0f} bits apart, limit {leak.limit:.0f}"}
+    said["same_person"] = f", likeness {leak.value:.1f}, limit {leak.limit:.1f}"
+    name = leak.face[:10] + leak.face[64:]
+    return report.Cell(np.hstack([ours, theirs]), name, f"{leak.folder}: {one_line(leak.file, 60)}{said[leak.kind]}")
+
+
+def _picture(path: Path, box: Box | None) -> NDArray[np.uint8]:
+    """(160, 160, 3) the part of a photo in the middle of a light square, or the square alone."""
+    import numpy as np
+
+    square = np.full((PICTURE, PICTURE, 3), 240, np.uint8)
+    with suppress(ImageError):
+        seen = images.preview(path, PICTURE, box)
+        top, left = (PICTURE - seen.shape[0]) // 2, (PICTURE - seen.shape[1]) // 2
+        square[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+    return square
+
+
+def _around(box: Box | None) -> Box | None:
+    """The box with some room, made square."""
+    if box is None:
+        return None
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    half = (0.5 + _MARGIN) * max(box[2] - box[0], box[3] - box[1])
+    return (x - half, y - half, x + half, y + half)

@@ -1,0 +1,289 @@
+"""`curate split`: training, validation and test sets that share no person, no near duplicate and no photo.
+
+Groups of faces that belong together go to a split by a hash of their name, so the same set gives the same splits. Run
+again with more photos, a group stays where its faces were. Only where new faces join groups of two splits, one has to
+move: to training, else to validation, since what was trained on cannot be tested on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.curate.settings import SplitSettings
+from authface.curate.split.groups import Faces, groups_of, people_of, read_faces
+from authface.curate.split.identities import cohort_of, likeness_of
+from authface.curate.split.leaks import Leak, find_leaks, write_page
+from authface.engine.runner import PartInput, parts_of, run
+from authface.errors import AuthfaceError, one_line
+from authface.records import Crop, Person, Rival
+from authface.store.photoset import PhotoSet, Provenance
+
+if TYPE_CHECKING:
+    from authface.console import Console
+    from authface.curate.split.against import RivalFile
+    from authface.engine.ray import Cluster
+
+VERSION = 1
+SPLITS = ("train", "val", "test")
+"""The earlier wins where faces that were in several come together."""
+_MOVES_NOTHING = {"against", "drop_leaks", "leak_likeness"}
+"""Settings that neither make groups nor say where they go; where another changes, former splits count no longer."""
+
+
+def members_of(ids: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
+    """Face ids by group."""
+    members: dict[str, list[str]] = {}
+    for id, group in zip(ids, groups, strict=True):
+        members.setdefault(group, []).append(id)
+    return members
+
+
+def assign(
+    groups: Mapping[str, Sequence[str]], former: Mapping[str, str], settings: SplitSettings, seed: int
+) -> dict[str, str]:
+    """The split of each group by name. `groups` maps names to face ids, `former` face ids to the split they had."""
+    split = {}
+    for name, members in groups.items():
+        had = {former[id] for id in members if id in former}
+        if had:
+            split[name] = next(known for known in SPLITS if known in had)
+    drawn = sorted((_draw(seed, name), name) for name in groups if name not in split)
+    counted = Counter(split[name] for name in split for _ in groups[name])
+    faces = sum(len(members) for members in groups.values())
+    for where, draw in drawn:
+        size = len(groups[draw])
+        split[draw] = _place(where, size, counted, settings, faces)
+        counted[split[draw]] += size
+    return split
+
+
+def _place(where: float, size: int, counted: Counter[str], settings: SplitSettings, total: int) -> str:
+    """Where a new group of `size` faces of `total` goes; `where` is its draw, 0..1."""
+    edge = 0.0
+    for name, share, wanted in (
+        ("test", settings.test, settings.test_faces),
+        ("val", settings.val, settings.val_faces),
+    ):
+        if wanted:
+            if counted[name] + size <= wanted:
+                return name
+            continue
+        edge += share
+        if edge - share <= where < edge and size <= max(share * total, 1):
+            return name
+    return "train"
+
+
+def _draw(seed: int, name: str) -> float:
+    """A number of 0..1 that depends on the seed and the group's name alone."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64
+
+
+def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str]) -> Provenance:
+    """How splits are made."""
+    told = settings.model_dump(mode="json", exclude={"keep_embeddings", "arcface"})
+    return Provenance("split", VERSION, told | {"seed": seed}, dict(weights))
+
+
+def _settled(made: Provenance) -> Provenance:
+    return replace(made, settings={key: value for key, value in made.settings.items() if key not in _MOVES_NOTHING})
+
+
+def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> dict[str, str]:
+    """The splits that faces were in, by id; none where the shares or the seed were others."""
+    former: dict[str, str] = {}
+    for part, meta in photoset.people.metas().items():
+        if meta is None:
+            continue
+        if change := _settled(meta.provenance).difference(_settled(new)):
+            log(f"split: all groups are dealt anew: {change}")
+            return {}
+        former |= {id: split for id, split in photoset.people.columns(part, ("id", "split")) if split}
+    return former
+
+
+def state_of(photoset: PhotoSet, parts: Sequence[PartInput[Any]], rivals: Sequence[PartInput[Any]]) -> str:
+    """Digest of all that splits are made from."""
+    tables = [[meta.digest if meta else "" for meta in table.metas().values()] for table in (photoset.faces,)]
+    told = [tables, [part.digest for part in parts], [part.digest for part in rivals]]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
+def is_current(photoset: PhotoSet, new: Provenance, parts: Sequence[PartInput[Any]], state: str) -> bool:
+    """Whether the table `people` is what a run would make."""
+    metas = photoset.people.metas()
+    return set(metas) == {part.number for part in parts} and all(
+        meta is not None and not meta.provenance.difference(new) and meta.inputs == f"{part.digest}:{state}"
+        for part in parts
+        for meta in (metas[part.number],)
+    )
+
+
+def write_people(
+    photoset: PhotoSet,
+    parts: Sequence[PartInput[Crop]],
+    rows: Mapping[str, Person],
+    made: Provenance,
+    state: str,
+) -> None:
+    """The table `people`, a part for each of the crops'."""
+    for number in set(photoset.people.parts()) - {part.number for part in parts}:
+        photoset.people.remove(number)
+    for part in parts:
+        of_part = [rows[crop.id] for crop in part.rows()]
+        photoset.people.write(part.number, of_part, made, f"{part.digest}:{state}")
+
+
+def person_rows(
+    faces: Faces,
+    people: Sequence[str],
+    groups: Sequence[str],
+    split: Mapping[str, str],
+    leaks: Mapping[str, Leak],
+    drop: str,
+) -> dict[str, Person]:
+    """The rows by face; of training, those go that `drop` asks for: repeated pictures, or all faces of a person."""
+    dropped: dict[str, Leak] = {}
+    if drop != "nothing":
+        dropped = {face: leak for face, leak in leaks.items() if drop == "people" or leak.kind != "same_person"}
+    gone_people: dict[str, Leak] = {}
+    if drop == "people":
+        for face, person in zip(faces.ids, people, strict=True):
+            if face in dropped:
+                gone_people.setdefault(person or face, dropped[face])
+    rows = {}
+    for face, photo, person, group in zip(faces.ids, faces.photos, people, groups, strict=True):
+        leak = dropped.get(face) or gone_people.get(person or face)
+        row = Person(id=face, photo_id=photo, identity=person, group=group, split=split[group])
+        rows[face] = row if leak is None or split[group] != "train" else _leaked(row, leak)
+    for id, lost in faces.failed.items():
+        rows[id] = Person(id=id, photo_id=lost.photo_id, status=lost.status, reason=lost.reason, detail=lost.detail)
+    return rows
+
+
+def _leaked(row: Person, leak: Leak) -> Person:
+    detail = f"{leak.kind} as {one_line(leak.file, 100)} in {leak.folder}"
+    return replace(row, status="rejected", reason="leak", value=leak.value, limit=leak.limit, detail=detail)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a split came to."""
+
+    counts: Counter[str]
+    """Faces by split, of those kept; ``rejected: leak``, ``failed: ...`` of the others."""
+    identities: int
+    groups: int
+    largest: int
+    """Faces of the largest group."""
+    moved: int
+    """Faces that were in another split before."""
+    leaks: Mapping[str, Leak] = field(default_factory=dict)
+    page: Path | None = None
+    """Where the leaks are shown."""
+
+
+def split(
+    photoset: PhotoSet,
+    settings: SplitSettings,
+    console: Console,
+    *,
+    seed: int,
+    workers: int = 1,
+    cluster: Cluster | None = None,
+    limit: int = 0,
+) -> Outcome:
+    """Embed what is new, group, assign, write the table `people` and the page of leaks; the caller holds the lock.
+
+    Raises UsageError for a folder to compare with that is none, AuthfaceError where there are no crops.
+    """
+    from authface.curate.split.against import rival_parts
+    from authface.curate.split.embed import Embed
+    from authface.faces.identity import usual_products, weights_sha256
+
+    parts = parts_of(photoset.crops, limit)
+    if not any(part.count for part in parts):
+        raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
+    folders = {name: (Path(name), rival_parts(Path(name))) for name in settings.against}
+    embedded = bool("identity" in settings.keep_together or folders)
+    weights: dict[str, str] = {}
+    if embedded:
+        weights[settings.embedder] = weights_sha256(settings.embedder, settings.arcface)
+    made = provenance(settings, seed, weights)
+    state = state_of(photoset, parts, [part for _, rivals in folders.values() for part in rivals])
+    if not folders and is_current(photoset, made, parts, state):
+        console.log("split: nothing to do")
+        return _outcome(list(photoset.people), {})
+    if embedded:
+        step = Embed(photoset.root, settings)
+        run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
+    theirs, paths = _rivals(photoset, settings, folders, console, workers)
+    faces = read_faces(photoset, parts, embedded=embedded)
+    cohort = cohort_of(faces.vectors) if settings.cohort == "set" else None
+    compare = partial(likeness_of, cohort=cohort, usual=usual_products(settings.embedder))
+    people = people_of(faces, compare(faces.vectors), settings.same_person)
+    leaks: dict[str, Leak] = {}
+    if folders:
+        leaks = find_leaks(faces, theirs, compare, settings.duplicate_radius, settings.leak_likeness)
+    groups = groups_of(faces, people, settings)
+    former = former_splits(photoset, made, console.log)
+    rows = person_rows(
+        faces,
+        people,
+        groups,
+        assign(members_of(faces.ids, groups), former, settings, seed),
+        leaks,
+        drop=settings.drop_leaks,
+    )
+    write_people(photoset, parts, rows, made, state)
+    page = write_page(photoset, leaks, dict(zip(faces.ids, people, strict=True)), paths) if folders else None
+    if not settings.keep_embeddings:
+        forget_embeddings(photoset)
+    return replace(_outcome(list(rows.values()), former), leaks=leaks, page=page)
+
+
+def _rivals(
+    photoset: PhotoSet,
+    settings: SplitSettings,
+    folders: Mapping[str, tuple[Path, list[PartInput[RivalFile]]]],
+    console: Console,
+    workers: int,
+) -> tuple[list[tuple[str, Rival]], dict[str, str]]:
+    """The faces of the folders with their folder's name, and the path of each file by sha256."""
+    from authface.curate.split.against import FindRivals, against_table
+
+    theirs: list[tuple[str, Rival]] = []
+    paths: dict[str, str] = {}
+    for folder, parts in folders.values():
+        table = against_table(photoset, folder)
+        run(FindRivals(settings), parts, table, console, workers=workers)
+        theirs += [(one_line(folder.name, 80), row) for row in table]
+        paths |= {file.sha256: file.path for part in parts for file in part.rows()}
+    return theirs, paths
+
+
+def forget_embeddings(photoset: PhotoSet) -> None:
+    """Delete every embedding of the set: its own and those of folders it was compared with."""
+    for name, table in photoset.tables().items():
+        if name == "embeddings" or name.startswith("against/"):
+            for part in table.parts():
+                table.remove(part)
+
+
+def _outcome(rows: Sequence[Person], former: Mapping[str, str]) -> Outcome:
+    counts = Counter(row.split if row.status == "kept" else f"{row.status}: {row.reason}" for row in rows)
+    sizes = Counter(row.group for row in rows if row.group)
+    return Outcome(
+        counts,
+        identities=len({row.identity for row in rows if row.identity}),
+        groups=len(sizes),
+        largest=max(sizes.values(), default=0),
+        moved=sum(row.id in former and former[row.id] != row.split for row in rows),
+    )

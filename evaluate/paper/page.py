@@ -1,0 +1,137 @@
+"""The paper's tables as text, CSV, JSON and HTML."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from authface.errors import one_line
+from authface.evaluate.paper.paper import Column, Filled, Row
+from authface.evaluate.tables import text_table
+from authface.files import replacing, write_file
+from authface.report.pages import Table, quantity, write_page
+
+MISSING = "-"
+INTERVALS = {
+    "restoration": "ours with 95 % bootstrap intervals of the mean over faces, and how many",
+    "ab": "ours with 95 % intervals over people and faces, and how many answers",
+    "runtime": "ours with quartiles, and how many runs",
+    "prior": "ours with 95 % bootstrap intervals over samples where there are any, and how many samples or seeds",
+}
+
+
+def as_table(filled: Filled) -> tuple[list[str], list[list[str]]]:
+    """Header and rows; in brackets what ours has more than the paper's row of that name, or than its own method."""
+    columns = filled.table.columns
+    with_sets = any(row.set for row in filled.rows)
+    names = [f"{column.name} {'↓' if column.lower_better else '↑'}" for column in columns]
+    if filled.table.reads == "ab":
+        names = [f"{column.name} %" for column in columns]
+    rows = [
+        [*([one_line(row.set, 40)] if with_sets else []), one_line(row.label, 60), row.origin]
+        + [_cell(filled, row, column) for column in columns]
+        for row in filled.rows
+    ]
+    return [*(["set"] if with_sets else []), "", "from", *names], rows
+
+
+def _cell(filled: Filled, row: Row, column: Column) -> str:
+    found = row.values.get(column.name)
+    if found is None:
+        return MISSING
+    text = f"{found.value:,.{column.digits}f}"
+    if found.low is not None and found.high is not None:
+        text += f" [{found.low:.{column.digits}f}, {found.high:.{column.digits}f}]"
+    if found.count is not None:
+        text += f" of {found.count:,}"
+    apart = filled.difference(row, column)
+    return text if apart is None else f"{text} ({apart:+.{column.digits}f})"
+
+
+def as_text(filled: Filled) -> str:
+    """For a terminal."""
+    table = filled.table
+    lines = [f"Table {table.number}. {table.title}", text_table(*as_table(filled)), ""]
+    lines.append(f"{MISSING} missing; {INTERVALS[table.reads]}; in brackets ours less the paper's")
+    lines += [*table.notes, f"paper: {table.source}"]
+    for name, how in filled.protocols.items():
+        lines.append(f"{one_line(name, 60)}: {_short(how)}")
+    return "\n".join(lines)
+
+
+def _short(how: dict[str, Any]) -> str:
+    """The protocol in a line; the files hold all of it."""
+    said = [f"{key} {how[key]}" for key in ("faces", "pairs", "model", "preset", "size", "runs", "seed") if key in how]
+    sets = {"truth": how.get("truth"), "inputs": how.get("inputs"), **how.get("methods", {})}
+    said += [f"{name} {held['set_sha256'][:12]}" for name, held in sets.items() if held]
+    said += [f"{name or 'inputs'} {digest[:12]}" for name, digest in how.get("sets", {}).items()]
+    said += [f"{name} {digest[:8]}" for name, digest in how.get("weights", {}).items()]
+    versions = how.get("versions", {})
+    said += [f"{name} {versions[name]}" for name in ("authface", "torch", "pyiqa", "diffusers") if name in versions]
+    return one_line(", ".join([*said, *filter(None, [how.get("device")])]), 600)
+
+
+def as_json(filled: Filled) -> dict[str, Any]:
+    """For ``--json`` and the file; missing cells are null."""
+    table = filled.table
+    return {
+        "table": table.number,
+        "title": table.title,
+        "columns": [asdict(column) for column in table.columns],
+        "rows": [
+            {
+                "set": row.set,
+                "label": row.label,
+                "from": row.origin,
+                "values": {c.name: asdict(v) if (v := row.values.get(c.name)) else None for c in table.columns},
+                "differences": {c.name: filled.difference(row, c) for c in table.columns},
+            }
+            for row in filled.rows
+        ],
+        "notes": list(table.notes),
+        "source": table.source,
+        "protocols": filled.protocols,
+    }
+
+
+def write(filled: Filled, folder: Path) -> Path:
+    """tableN.json, .csv and .html, whose path is returned. Raises AuthfaceError where the disk refuses."""
+    table = filled.table
+    stem = f"table{table.number}"
+    text = json.dumps(as_json(filled), indent=1, ensure_ascii=False, allow_nan=False)
+    write_file(folder / f"{stem}.json", (text + "\n").encode("utf-8", "backslashreplace"))
+    with replacing(folder / f"{stem}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(_csv_rows(filled))
+    cells = [(row, column) for row in filled.rows for column in table.columns]
+    path = folder / f"{stem}.html"
+    write_page(
+        path,
+        "paper_table.html.jinja",
+        title=f"Table {table.number}: {table.title}",
+        summary=[
+            ("rows of the paper", quantity(len(table.rows))),
+            ("rows of ours", quantity(len(filled.rows) - len(table.rows))),
+            ("cells missing", quantity(sum(column.name not in row.values for row, column in cells))),
+        ],
+        table=Table(*as_table(filled)),
+        notes=[f"{MISSING} is missing; {INTERVALS[table.reads]}; in brackets ours less the paper's.", *table.notes],
+        source=table.source,
+        protocols=[
+            (name, json.dumps(how, indent=1, ensure_ascii=False).splitlines()) for name, how in filled.protocols.items()
+        ],
+    )
+    return path
+
+
+def _csv_rows(filled: Filled) -> Iterator[list[object]]:
+    yield ["table", "set", "label", "from", "column", "metric", "value", "low", "high", "count", "difference"]
+    for row in filled.rows:
+        for column in filled.table.columns:
+            found = row.values.get(column.name)
+            numbers = [found.value, found.low, found.high, found.count] if found else [None] * 4
+            names = [filled.table.number, one_line(row.set), one_line(row.label), row.origin, column.name]
+            yield [*names, column.metric, *numbers, filled.difference(row, column)]

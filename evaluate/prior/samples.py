@@ -1,0 +1,178 @@
+"""Samples of a face prior: one file each, named by all that made it, so that a run goes on where it stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.evaluate.settings import PriorSettings
+from authface.files import write_errors, write_file
+
+if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+
+    from authface.console import Console
+    from authface.models.families import ModelSource, Parts
+
+FOLDER = "samples"
+VERSION = 1
+"""Raised when other pixels come of the same recipe."""
+_COLUMNS = {"none": "prompt_semantic", "semantic": "prompt_semantic", "all": "prompt"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One sample that is asked for."""
+
+    prompt: str
+    """What the family is told."""
+    seed: int
+    """Of its noise, 0..2^63-1."""
+    judged_by: str = ""
+    """What HPSv2 judges it by."""
+
+
+def noise_seed(seed: int, number: int) -> int:
+    """The seed of sample `number` of a run, whatever it is asked for."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:8]) >> 1
+
+
+def asked_of(settings: PriorSettings, seed: int, limit: int = 0) -> list[Asked]:
+    """What the prompts of a dataset ask for, or its first `limit` rows. Raises UsageError where there are none.
+
+    HPSv2 judges by the semantic tags, whatever was asked: so its figures of several priors can be compared.
+    """
+    import pyarrow.parquet as pq
+
+    from authface.evaluate.sources import parquet_files
+
+    column = _COLUMNS[settings.prompts]
+    rows: list[tuple[str, str]] = []
+    for path in parquet_files(settings.dataset, settings.split, (column, "prompt_semantic"), "evaluate.prior"):
+        table = pq.read_table(path, columns=sorted({column, "prompt_semantic"}))
+        rows += zip(table[column].to_pylist(), table["prompt_semantic"].to_pylist(), strict=True)
+    rows = rows[:limit] if limit else rows
+    each = settings.per_prompt
+    return [
+        Asked("" if settings.prompts == "none" else prompt or "", noise_seed(seed, each * row + n), semantic or "")
+        for row, (prompt, semantic) in enumerate(rows)
+        for n in range(each)
+    ]
+
+
+class Sampler:
+    """A family's U-Net led by prompts alone, by diffusers' stock pipeline.
+
+    Each sample has a generator of its own on the CPU: neither batch nor order changes its noise. Raises UsageError for
+    a model or device that is none, AuthfaceError where its files cannot be had.
+    """
+
+    def __init__(self, settings: PriorSettings, device: str, folder: Path) -> None:
+        import torch
+
+        from authface.evaluate.runtime import weights_of
+        from authface.models.families import pick_device, resolve
+        from authface.models.layout import BASE
+
+        self._settings = settings
+        self._source: ModelSource = resolve(settings.model)
+        self.device = pick_device(device)
+        self._dtype = torch.float16 if self.device.type == "cuda" else torch.float32
+        self._folder = folder / FOLDER
+        self.weights: dict[str, str] = weights_of(settings.model, BASE)
+        self._recipe: Mapping[str, Any] = {
+            "version": VERSION,
+            "weights": self.weights,
+            "device": self.device.type,
+            **{name: getattr(settings, name) for name in ("scheduler", "steps", "guidance", "size")},
+        }
+
+    def file(self, asked: Asked) -> Path:
+        """Where a sample lies, drawn or not."""
+        said = json.dumps([self._recipe, asked.prompt, asked.seed], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(said.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.png"
+
+    def draw(self, asked: Sequence[Asked], title: str, console: Console) -> int:
+        """Draw the samples that are not there yet; how many were. Raises AuthfaceError where the disk refuses."""
+        from authface.imaging.decode import encode_png
+
+        missing = list({self.file(one): one for one in asked if not self.file(one).is_file()}.values())
+        if not missing:
+            return 0
+        with write_errors(self._folder):
+            self._folder.mkdir(parents=True, exist_ok=True)
+        with console.progress(title, len(missing), "samples") as tick:
+            for at in range(0, len(missing), self._settings.batch):
+                batch = missing[at : at + self._settings.batch]
+                for one, rgb in zip(batch, self._sample(batch), strict=True):
+                    write_file(self.file(one), encode_png(rgb))
+                tick(len(batch))
+        return len(missing)
+
+    @cached_property
+    def _parts(self) -> Parts:
+        from authface.models.families import load
+        from authface.models.layout import BASE
+
+        return load(self._source, BASE, self.device, self._dtype)
+
+    @cached_property
+    def size(self) -> int:
+        """Side of the samples, pixels. Raises UsageError where the family cannot draw the size of the settings."""
+        from authface.models.sdxl import spatial_factor
+
+        config = self._parts.unet.config
+        factor = spatial_factor(self._parts.vae)
+        size = self._settings.size or int(config.sample_size) * factor
+        grid = factor * 2 ** (len(config.block_out_channels) - 1)
+        if size % grid:
+            raise UsageError(f"evaluate.prior.size={size}: this model takes multiples of {grid} px")
+        return size
+
+    @cached_property
+    def _pipeline(self) -> Any:
+        import diffusers
+
+        trained = self._parts.scheduler.config
+        own: dict[str, Any] = {"timestep_spacing": "trailing"}
+        if self._settings.scheduler == "ddim":
+            kind, own = diffusers.DDIMScheduler, own | {"clip_sample": False}
+        else:
+            kind, own = diffusers.DPMSolverMultistepScheduler, own | {"algorithm_type": "dpmsolver++"}
+        made = diffusers.StableDiffusionXLPipeline(
+            vae=self._parts.vae, unet=self._parts.unet, text_encoder=None, text_encoder_2=None, tokenizer=None,
+            tokenizer_2=None, scheduler=kind.from_config(trained, **own),
+            add_watermarker=False,
+        )  # fmt: skip
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    def _sample(self, batch: Sequence[Asked]) -> list[NDArray[Any]]:
+        """(size, size, 3) uint8 RGB each."""
+        import torch
+
+        from authface.models import sdxl
+
+        guided = self._settings.guidance if any(one.prompt for one in batch) else 1.0  # "" away from "" is nowhere
+        text = sdxl.encode_prompts(self._parts, [*(one.prompt for one in batch), ""])
+        latents: torch.Tensor = self._pipeline(
+            prompt_embeds=text.states[:-1], pooled_prompt_embeds=text.pooled[:-1],
+            negative_prompt_embeds=text.states[-1:].expand(len(batch), -1, -1),
+            negative_pooled_prompt_embeds=text.pooled[-1:].expand(len(batch), -1),
+            height=self.size, width=self.size, num_inference_steps=self._settings.steps, guidance_scale=guided,
+            generator=[torch.Generator().manual_seed(one.seed) for one in batch], output_type="latent",
+        ).images  # fmt: skip
+        if not torch.isfinite(latents).all():
+            raise AuthfaceError(
+                f"{one_line(self._settings.model)} draws latents that are no numbers in {self._dtype}: "
+                "try --device cpu, which computes in float32"
+            )
+        with torch.inference_mode():
+            return [sdxl.to_rgb(sdxl.decode(self._parts.vae, one[None]))[0] for one in latents]

@@ -1,0 +1,237 @@
+"""A blind A/B study: which pairs there are, who sees them in which order and on which side, and what was said.
+
+A study is a folder: ``study.json`` says what is compared, ``answers.jsonl`` only grows. Order and sides follow from the
+study's seed and the person's name alone, so that a person goes on where they stopped, on any day.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import write_file
+from authface.store.jsonl import Journal
+
+FILE, ANSWERS = "study.json", "answers.jsonl"
+MADE_BY = "authface evaluate ab"
+NAME_LENGTH = 40
+Choice = Literal["other", "same", "ours"]
+CHOICES: tuple[Choice, ...] = ("other", "same", "ours")
+"""In the order of the paper's table 5."""
+Place = Literal["left", "same", "right"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One pair: the output of ours and of the other method of one face."""
+
+    other: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A pair as one person sees it."""
+
+    item: Item
+    ours_left: bool
+
+    def choice(self, place: Place) -> Choice:
+        """Whom a click prefers."""
+        if place == "same":
+            return "same"
+        return "ours" if (place == "left") == self.ours_left else "other"
+
+    def place(self, choice: Choice) -> Place:
+        """The inverse of `choice`."""
+        if choice == "same":
+            return "same"
+        return "left" if (choice == "ours") == self.ours_left else "right"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One line of ``answers.jsonl``; a later one of the same person on the same pair takes its place."""
+
+    person: str
+    """As `person_key` has it."""
+    other: str
+    """The method beside ours."""
+    name: str
+    """The face: a file name without its ending."""
+    choice: Choice
+    left: Literal["ours", "other"]
+    """Which of the two stood left."""
+    seconds: float
+    """From both pictures on the screen to the answer."""
+    at: str
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is compared with what; `seed` gives every person their order and sides."""
+
+    ours: str
+    others: tuple[str, ...]
+    names: tuple[str, ...]
+    seed: int
+    question: str
+    folders: Mapping[str, str]
+    """Of each method's outputs, and of the inputs under the empty name, as they were given."""
+    sets: Mapping[str, str]
+    """sha256 of what each of them holds, by name: see `authface.evaluate.protocol.set_sha256`."""
+
+    @property
+    def items(self) -> list[Item]:
+        """Every pair: each other method on each face."""
+        return [Item(other, name) for other in self.others for name in self.names]
+
+    @property
+    def inputs(self) -> bool:
+        """Whether the degraded faces are shown between the two."""
+        return "" in self.folders
+
+    def order(self, person: str) -> list[Shown]:
+        """All pairs as this person sees them; ours stands left in half of the pairs with each other method."""
+        left = set[Item]()
+        for other in self.others:
+            items = sorted(
+                (Item(other, name) for name in self.names), key=lambda item: self._draw("side", person, item)
+            )
+            odd = self._draw("odd", person, Item(other, "")) < "8"  # of an odd number the middle one by a coin
+            left.update(items[: (len(items) + odd) // 2])
+        items = sorted(self.items, key=lambda item: self._draw("order", person, item))
+        return [Shown(item, item in left) for item in items]
+
+    def _draw(self, what: str, person: str, item: Item) -> str:
+        """A random number of 256 bits that is the same on every machine."""
+        text = json.dumps([what, self.seed, person, item.other, item.name])
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def person_key(name: str) -> str:
+    """A name as answers hold it: without case, double spaces and look-alike spellings of one letter.
+
+    Raises UsageError where nothing is left, or more than 40 characters are.
+    """
+    key = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    if not key or len(key) > NAME_LENGTH or not key.isprintable():
+        raise UsageError(f"name {one_line(name, 60)!r}: 1 to {NAME_LENGTH} printable characters are needed")
+    return key
+
+
+def keep(study: Study, folder: Path) -> None:
+    """Write ``study.json``, or make sure that it is of the same study. Raises UsageError where it is of another."""
+    path = folder / FILE
+    if not path.exists():
+        write_file(path, (json.dumps({"made_by": MADE_BY, **asdict(study)}, indent=1) + "\n").encode())
+        return
+    before = read(folder)
+    for what in ("ours", "others", "names", "seed", "question", "sets"):
+        if getattr(before, what) != getattr(study, what):
+            raise UsageError(
+                f"{one_line(folder)} holds a study with other {'pictures' if what == 'sets' else what}: its answers "
+                "are not of this one; choose another folder with -o"
+            )
+
+
+def read(folder: Path) -> Study:
+    """The study of a folder. Raises UsageError where there is none."""
+    path = folder / FILE
+    try:
+        held = json.loads(path.read_text("utf-8"))
+        if held.pop("made_by") != MADE_BY:
+            raise ValueError("made by another program")
+        return Study(**held | {"others": tuple(held["others"]), "names": tuple(held["names"])})
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{one_line(folder)} holds no study: begin one with --outputs A=DIR --outputs B=DIR -o {one_line(folder)}"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{one_line(path)} is no study ({one_line(error, 100)}): choose another folder") from error
+
+
+def answers_of(folder: Path) -> Journal[Answer]:
+    """The answers of a study, oldest first."""
+    return Journal(folder / ANSWERS, Answer)
+
+
+def standing(study: Study, answers: Iterable[Answer]) -> dict[str, dict[Item, Answer]]:
+    """What holds, by person and pair: the last answer; those on pairs that the study has not are left out."""
+    known = set(study.items)
+    held: dict[str, dict[Item, Answer]] = {}
+    for answer in answers:
+        item = Item(answer.other, answer.name)
+        if item in known:
+            held.setdefault(answer.person, {})[item] = answer
+    return held
+
+
+@dataclass
+class Desk:
+    """Where answers arrive; safe for several threads. Each is on the disk before it is confirmed."""
+
+    study: Study
+    journal: Journal[Answer]
+    torn: int = 0
+    """Lines that a kill tore."""
+    _held: dict[str, dict[Item, Answer]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        lines, self.torn = self.journal.read()
+        self._held = standing(self.study, lines)
+        self.order = cache(self.study.order)
+
+    def said(self, person: str) -> list[Place | None]:
+        """This person's answers in their order, None where there is none yet."""
+        held = self._held.get(person, {})
+        return [shown.place(held[shown.item].choice) if shown.item in held else None for shown in self.order(person)]
+
+    def answer(self, person: str, number: int, place: Place, seconds: float) -> None:
+        """Keep what a person says of pair `number` of their order. Raises AuthfaceError where the disk refuses."""
+        shown = self.order(person)[number]
+        answer = Answer(
+            person=person,
+            other=shown.item.other,
+            name=shown.item.name,
+            choice=shown.choice(place),
+            left="ours" if shown.ours_left else "other",
+            seconds=round(seconds, 2),
+            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+        with self._lock:
+            self.journal.append(answer)
+            self._held.setdefault(person, {})[shown.item] = answer
+
+    @property
+    def finished(self) -> int:
+        """People who answered every pair."""
+        return sum(len(held) == len(self.study.items) for held in self._held.values())
+
+
+def check_names(methods: Sequence[str], ours: str | None) -> tuple[str, tuple[str, ...]]:
+    """Ours, the last unless it is named, and the others. Raises UsageError."""
+    if len(methods) < 2:
+        raise UsageError("a study compares two or more: --outputs A=DIR --outputs B=DIR; the last is ours")
+    chosen = methods[-1] if ours is None else ours
+    if chosen not in methods:
+        raise UsageError(f"--ours {one_line(chosen)}: the outputs are called {', '.join(map(one_line, methods))}")
+    return chosen, tuple(method for method in methods if method != chosen)
+
+
+def no_answers(folder: Path) -> AuthfaceError:
+    """What to raise where there is nothing to report."""
+    return AuthfaceError(
+        f"{one_line(folder)} holds no answers yet: run the same command without --report, open its page"
+    )

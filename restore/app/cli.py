@@ -1,0 +1,66 @@
+"""`authface app`: restore and compare in a local web page."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from authface.options import Run
+
+
+def web_app(
+    run: Run,
+    model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other computers in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 7860,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,
+    max_megabytes: Annotated[float, typer.Option(min=0.1, help="Largest file that is taken.")] = 100,
+    max_megapixels: Annotated[float, typer.Option(min=0.1, max=178, help="Largest photo that is taken.")] = 100,
+) -> None:
+    """A local web page: restore the faces in a photo and compare. Photos stay on this machine."""
+    from importlib.util import find_spec
+
+    from authface.errors import UsageError
+    from authface.restore.settings import RestoreSettings
+
+    settings = run.settings("restore", RestoreSettings, model=model)
+    if run.dry_run:
+        lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
+        return run.console.result(f"[restore]\n{lines}", settings=settings.model_dump(mode="json"))
+    if find_spec("gradio") is None:
+        raise UsageError("authface app needs Gradio: pip install 'authface[app]'")
+
+    from authface.restore.api import Restorer
+    from authface.restore.app.server import listen, page, server
+    from authface.web import loopback
+
+    restorer = Restorer(**settings.model_dump(), device=run.device, seed=run.seed)
+    token = loopback.new_token()
+    with listen(host, port) as waiting, page(restorer, token, host, max_megabytes, max_megapixels) as app:
+        url = loopback.address(host, waiting.getsockname()[1], token)
+        run.console.log(f"app: open {url} and end with Ctrl-C")
+        if not no_browser:
+            _open(url)
+        signal.signal(signal.SIGTERM, _interrupt)  # so that the temporary files go then, too
+        with suppress(KeyboardInterrupt):
+            server(app).run(sockets=[waiting])
+    run.console.result("the page is closed and its temporary files are deleted", url=url)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _open(url: str) -> None:
+    """Show the page, where this machine has a screen; it loads once the server answers."""
+    import webbrowser
+
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return  # a browser in the terminal would take it over
+    with suppress(webbrowser.Error):
+        webbrowser.open(url)

@@ -1,0 +1,242 @@
+"""What the web page does with a photo: find its faces, restore those that were chosen, say what became of them.
+
+No web framework is used here. Each photo has a folder of its own, which goes with it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from authface.errors import AuthfaceError, one_line
+from authface.imaging.decode import MAX_PIXELS
+from authface.restore.api import FoundFace, Progress, Restorer
+from authface.restore.app.cards import cards
+from authface.restore.model.restorer import IDENTITY
+from authface.restore.picture import open_picture
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from authface.restore.restored import Restored
+
+PREVIEW_SIDE = 1600
+"""Longer side of the pictures on the page, pixels; the download has all of them."""
+JPEG_QUALITY = 90
+CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
+"""Colours of the boxes: to be restored, left out, too small or unsure."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A photo on the page."""
+
+    file: Path
+    """As it was uploaded."""
+    folder: Path
+    width: int
+    height: int
+    small: NDArray[np.uint8]
+    """(h, w, 3) for the page, in the photo's own colour space, whose profile is `icc`."""
+    icc: bytes
+    faces: tuple[FoundFace, ...]
+
+    @property
+    def fit(self) -> list[FoundFace]:
+        """The faces that can be restored."""
+        return [face for face in self.faces if face.crop is not None]
+
+    @property
+    def scale(self) -> float:
+        """Pixels of `small` per pixel of the photo."""
+        return float(self.small.shape[1]) / self.width
+
+    def face_at(self, x: float, y: float) -> int | None:
+        """Index of the smallest restorable face whose box holds a point of `small`."""
+        hit = [face for face in self.fit if _holds(face.box, x / self.scale, y / self.scale)]
+        return min(hit, key=lambda face: face.box[2] - face.box[0]).index if hit else None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A restored photo on the page: files to show and to download, and a line of HTML for each face."""
+
+    before: Path
+    after: Path
+    changes: Path
+    result: Path
+    said: str
+    cards: Markup
+
+
+@dataclass
+class Desk:
+    """The model and the folder where photos wait; `root` is emptied by whoever made it."""
+
+    restorer: Restorer
+    root: Path
+    max_pixels: int = MAX_PIXELS
+    _stopped: set[Path] = field(default_factory=set)
+    """Folders of the photos whose work is to end."""
+
+    def look(self, file: Path) -> Sheet:
+        """A new photo with its faces. Raises ImageError for one that cannot be used, or is too large."""
+        picture = open_picture(file, self.max_pixels)
+        faces = self.restorer.find(picture)
+        folder = Path(tempfile.mkdtemp(prefix="photo-", dir=self.root))
+        height, width = picture.photo.rgb.shape[:2]
+        return Sheet(file, folder, width, height, _fitted(picture.photo.rgb), picture.photo.icc, faces)
+
+    def marked(self, sheet: Sheet, chosen: Collection[int]) -> Path:
+        """The photo with a numbered box around each face."""
+        return _write(sheet.folder, "faces", _boxes(sheet, set(chosen)), sheet.icc)
+
+    def restore(
+        self,
+        sheet: Sheet,
+        chosen: Collection[int],
+        *,
+        preset: str,
+        fidelity: float,
+        upscale: int,
+        min_identity: float,
+        progress: Progress | None = None,
+    ) -> Outcome:
+        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, AuthfaceError once stopped."""
+        self._stopped.discard(sheet.folder)
+
+        def step(done: int, total: int) -> None:
+            if sheet.folder in self._stopped:
+                raise AuthfaceError(f"stopped after {done} of {total} steps: nothing was changed")
+            if progress is not None:
+                progress(done, total)
+
+        settings = self.restorer.settings
+        guarded = {"min_identity": min_identity} if settings.guard else {}
+        restorer = self.restorer.with_settings(preset=preset, fidelity=fidelity, upscale=upscale, **guarded)
+        made = restorer.restore(open_picture(sheet.file, self.max_pixels), only=chosen, progress=step)
+        result = made.save(sheet.folder / f"{sheet.file.stem[:100] or 'photo'}.restored{made.ending}")
+        return Outcome(
+            _write(sheet.folder, "before", sheet.small, sheet.icc),
+            _write(sheet.folder, "after", _fitted(made.image, sheet.small.shape[1::-1]), sheet.icc),
+            _write(sheet.folder, "changes", made.change_map()),
+            result,
+            summary(made),
+            cards(made.faces, settings.identity),
+        )
+
+    def stop(self, sheet: Sheet | None) -> None:
+        """End the work on a photo at its next step."""
+        if sheet is not None:
+            self._stopped.add(sheet.folder)
+
+    def forget(self, sheet: Sheet | None) -> None:
+        """Delete a photo's files, the uploaded one too."""
+        if sheet is not None:
+            shutil.rmtree(sheet.folder, ignore_errors=True)
+            sheet.file.unlink(missing_ok=True)
+
+
+def told(sheet: Sheet) -> str:
+    """What was found in a photo, in a sentence."""
+    size = f"{sheet.width} x {sheet.height} px"
+    if not sheet.faces:
+        return f"{size}: no face found. A larger scan may help; faces turned far away or covered are not seen."
+    fit, other = len(sheet.fit), len(sheet.faces) - len(sheet.fit)
+    left = f", {other} more too small or unsure" if other else ""
+    return f"{size}: {_faces(fit)} found{left}. Click a face to leave it out or take it in."
+
+
+def names(sheet: Sheet) -> list[tuple[str, int]]:
+    """The restorable faces as choices: a name for people, and the index."""
+    return [(f"{face.index + 1} · {round(face.box[3] - face.box[1])} px high", face.index) for face in sheet.fit]
+
+
+def summary(made: Restored) -> str:
+    """What was done, in a sentence."""
+    height, width = made.image.shape[:2]
+    kept = sum(face.reason == "identity" for face in made.faces)
+    left = f"; {kept} left as in the photo, since every attempt changed the person too much" if kept else ""
+    return f"{_faces(made.restored)} restored, {width} x {height} px{left}."
+
+
+def _faces(count: int) -> str:
+    return "1 face" if count == 1 else f"{count} faces"
+
+
+def _holds(box: tuple[float, float, float, float], x: float, y: float) -> bool:
+    return box[0] <= x <= box[2] and box[1] <= y <= box[3]
+
+
+def _fitted(rgb: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+    """The picture at a size (width, height), or at most `PREVIEW_SIDE` px."""
+    import cv2
+
+    height, width = rgb.shape[:2]
+    scale = min(1.0, PREVIEW_SIDE / max(height, width))
+    size = size or (max(1, round(width * scale)), max(1, round(height * scale)))
+    return rgb if size == (width, height) else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _boxes(sheet: Sheet, chosen: set[int]) -> NDArray[np.uint8]:
+    import cv2
+
+    picture = np.ascontiguousarray(sheet.small.copy())
+    thick = max(2, round(max(picture.shape[:2]) / 350))
+    for face in reversed(sheet.faces):
+        colour = UNFIT if face.crop is None else CHOSEN if face.index in chosen else OTHER
+        x0, y0, x1, y1 = (round(value * sheet.scale) for value in face.box)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thick + 2, cv2.LINE_AA)
+        cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick, cv2.LINE_AA)
+        if face.crop is not None:
+            _tag(picture, str(face.index + 1), (x0, y0), colour, thick)
+    return picture
+
+
+def _tag(picture: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: tuple[int, ...], thick: int) -> None:
+    """A number on a patch of the box's colour in its upper left corner."""
+    import cv2
+
+    size = 0.28 * thick
+    (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
+    x, y = max(0, corner[0]), max(0, corner[1])
+    pad = 2 * thick
+    cv2.rectangle(picture, (x, y), (x + width + 2 * pad, y + height + 2 * pad), colour, -1)
+    dark = (20, 20, 20) if sum(colour) > 500 else (255, 255, 255)
+    cv2.putText(
+        picture,
+        text,
+        (x + pad, y + pad + height),
+        cv2.FONT_HERSHEY_SIMPLEX,
+        size,
+        dark,
+        max(1, thick // 2),
+        cv2.LINE_AA,
+    )
+
+
+def _write(folder: Path, name: str, rgb: NDArray[np.uint8], icc: bytes = b"") -> Path:
+    """A JPEG for the page under a new name, so that no browser shows an older one."""
+    from PIL import Image
+
+    with tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".jpg", dir=folder, delete=False) as file:
+        profile = {"icc_profile": icc} if icc[16:20] == b"RGB " else {}
+        Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY, **profile)
+    return Path(file.name)
+
+
+def model_line(restorer: Restorer) -> str:
+    """Which model works, where, and that nothing leaves."""
+    model = restorer.model
+    if model == IDENTITY:
+        return (
+            "Trial mode: no model is loaded, so faces are found but stay as they are. Start again with --model FOLDER."
+        )
+    return f"Model {one_line(Path(model).name if Path(model).is_dir() else model, 60)} on {restorer.device_name}."

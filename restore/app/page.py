@@ -1,0 +1,284 @@
+"""The web page: how it looks, and what its controls call. Gradio is imported here, and only here."""
+
+from __future__ import annotations
+
+import functools
+import html
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import gradio as gr
+
+from authface.errors import AuthfaceError, ImageError, one_line
+from authface.restore.app import desk as app_desk
+from authface.restore.app.desk import Desk, Sheet
+from authface.restore.inputs import ENDINGS, READ_ONLY
+
+KEPT_SECONDS = 3600
+"""Uploads and pictures of pages that were left open go after so long."""
+SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
+"""Fonts that are there: none is fetched."""
+PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("Most faithful", "fidelity"), ("As released", "official")]
+SIZES = [("As it is", 1), ("2 times", 2), ("4 times", 4)]
+TITLE = "Not done"
+EMPTY = """<div class="empty"><p>Your photo appears here, with a box around each face.</p>
+<ol><li>Choose a photo or a scan.</li><li>Choose the faces.</li><li>Restore, compare, download.</li></ol>
+<p>Only faces are changed. Everything else stays as it is, pixel by pixel.</p></div>"""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def theme() -> Any:
+    """Quiet colours and the system's fonts."""
+    green = gr.themes.colors.emerald
+    made = gr.themes.Base(primary_hue=green, neutral_hue=gr.themes.colors.stone, font=SANS, font_mono=("monospace",))
+    return made.set(
+        body_background_fill="#faf9f7",
+        block_shadow="none",
+        block_border_width="0px",
+        block_background_fill="transparent",
+        block_padding="0px",
+        button_primary_background_fill="#1c7f63",
+        button_primary_background_fill_hover="#17694f",
+        button_primary_text_color="#ffffff",
+        slider_color="#1c7f63",
+        checkbox_background_color_selected="#1c7f63",
+        checkbox_label_background_fill="transparent",
+        checkbox_label_background_fill_selected="transparent",
+        body_text_color_subdued="#696e77",
+        block_info_text_color="#696e77",
+        color_accent="#1c7f63",
+    )
+
+
+def said(function: F) -> F:
+    """Turn what a handler raises into one line on the page; a bug leaves its trace on the terminal."""
+
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        try:
+            return function(*arguments, **named)
+        except AuthfaceError as error:
+            raise _problem(_told(error)) from error
+        except gr.Error:
+            raise
+        except Exception as error:
+            logging.getLogger("authface").exception("the page's work failed")
+            text = f"unexpected {type(error).__name__}: {one_line(error)}; the terminal has the trace"
+            raise _problem(text) from error
+
+    return wrapper  # type: ignore[return-value]  # the same function
+
+
+def _told(error: AuthfaceError) -> str:
+    return f"This file cannot be used: {error}" if isinstance(error, ImageError) else str(error)
+
+
+def _problem(text: str) -> gr.Error:
+    """A message that stays until it is closed."""
+    return gr.Error(_html(text), duration=None, title=TITLE, print_exception=False)
+
+
+def _html(text: str) -> str:
+    """One line of text as HTML, which Gradio takes its messages for."""
+    return html.escape(one_line(text, 500))
+
+
+class Page:
+    """The components, and the handlers between them and the desk."""
+
+    def __init__(self, desk: Desk, max_megabytes: float) -> None:
+        self.desk = desk
+        self.limits = (
+            f"Up to {max_megabytes:g} MB and {desk.max_pixels / 1e6:g} megapixels: JPEG, PNG, TIFF, WebP, HEIC."
+        )
+        with gr.Blocks(
+            title="authface", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS), fill_width=False
+        ) as self.blocks:
+            self.sheet = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=desk.forget)
+            with gr.Row(elem_id="head"):
+                gr.HTML(
+                    f"<h1>Restore the faces in old photos</h1><p>{html.escape(app_desk.model_line(desk.restorer))} "
+                    "Photos stay on the computer that runs this page; nothing is sent anywhere else.</p>"
+                )
+            with gr.Row(elem_id="body", equal_height=False):
+                with gr.Column(scale=0, min_width=340, elem_id="controls"):
+                    self._controls()
+                with gr.Column(scale=1, min_width=420, elem_id="views"):
+                    self._views()
+            self._connect()
+
+    def _controls(self) -> None:
+        settings = self.desk.restorer.settings
+        gr.HTML("<h2><b>1</b> Photo</h2>")
+        endings = sorted({*ENDINGS, *READ_ONLY})
+        self.file = gr.File(file_types=endings, show_label=False, height=150, elem_id="file", container=False)
+        gr.HTML(f"<p class='hint'>{self.limits}</p>")
+        gr.HTML("<h2><b>2</b> Faces</h2>")
+        self.found = gr.HTML("<p class='hint'>They are found when a photo is there.</p>", elem_id="found")
+        self.chosen = gr.CheckboxGroup([], show_label=False, visible=False, elem_id="chosen", container=False)
+        gr.HTML("<h2><b>3</b> How</h2>")
+        self.preset = gr.Radio(PRESETS, value=settings.preset, label="Work", elem_id="preset")
+        self.fidelity = gr.Slider(
+            0, 1, value=settings.fidelity, step=0.05, label="Closeness to the photo", elem_id="fidelity", buttons=[],
+            info="0 paints more that may be wrong, 1 keeps more of the blur.",
+        )  # fmt: skip
+        self.upscale = gr.Radio(SIZES, value=settings.upscale, label="Size of the result", elem_id="upscale")
+        with gr.Accordion(
+            "Guard the likeness", elem_id="guard", open=settings.min_identity > 0, visible=settings.guard
+        ):
+            self.least = gr.Slider(
+                0, 1, value=settings.min_identity, step=0.01, label="Least likeness", elem_id="least", buttons=[],
+                info="A face that ends up less like the photo is tried again, and else left as it was. "
+                "0 lets all pass; from a clear photo 0.95 is strict, and a poor one rarely reaches it.",
+            )  # fmt: skip
+        self.go = gr.Button("Restore", variant="primary", interactive=False, elem_id="go")
+        self.stop = gr.Button("Stop", visible=False, elem_id="stop")
+
+    def _views(self) -> None:
+        self.empty = gr.HTML(EMPTY, elem_id="empty")
+        with gr.Tabs(selected="photo", visible=False) as self.tabs:
+            with gr.Tab("Photo", id="photo"):
+                self.photo = gr.Image(
+                    type="filepath", interactive=False, show_label=False, buttons=[], elem_id="photo", container=False
+                )
+            with gr.Tab("Before and after", id="compare", interactive=False) as self.compare:
+                self.slider = gr.ImageSlider(
+                    type="filepath", interactive=False, show_label=False, buttons=[], max_height=900,
+                    elem_id="slider", container=False,
+                )  # fmt: skip
+            with gr.Tab("What changed", id="changes", interactive=False) as self.changes:
+                gr.HTML(
+                    "<p class='hint'>The brighter, the more a pixel differs from the photo. Grey: nothing changed.</p>"
+                )
+                self.map = gr.Image(
+                    type="filepath", interactive=False, show_label=False, buttons=[], elem_id="map", container=False
+                )
+        with gr.Row(visible=False, elem_id="done") as self.done:
+            self.summary = gr.HTML()
+            self.download = gr.DownloadButton("Download", variant="primary", size="md", scale=0, elem_id="download")
+        self.cards = gr.HTML(elem_id="cards")
+
+    def _connect(self) -> None:
+        private = {"api_visibility": "private"}
+        result = [self.tabs, self.compare, self.changes, self.slider, self.map, self.done, self.cards]
+        shown = [self.file, self.sheet, self.empty, self.photo, self.found, self.chosen, self.go]
+        self.file.upload(
+            self.opened, [self.file, self.sheet], [*shown, *result], show_progress_on=self.empty, **private
+        )
+        self.file.clear(self.cleared, self.sheet, [*shown, *result], show_progress="hidden", **private)
+        choice = [self.sheet, self.chosen]
+        self.photo.select(self.clicked, choice, self.chosen, show_progress="hidden", **private)
+        self.chosen.change(self.marked, choice, [self.photo, self.go], show_progress="hidden", **private)
+        buttons = [self.go, self.stop]
+        asked = [self.sheet, self.chosen, self.preset, self.fidelity, self.upscale, self.least]
+        quiet = {"show_progress": "hidden", **private}
+        work = self.go.click(lambda: _swap(at_work=True), None, buttons, **quiet).then(
+            self.restored, asked, [*result, self.summary, self.download], show_progress_on=self.cards, **private
+        )
+        for ended in (work.success, work.failure):  # `then` is not called after a failure, whatever its text says
+            ended(lambda: _swap(at_work=False), None, buttons, **quiet)
+        self.stop.click(self.desk.stop, self.sheet, None, **quiet)
+
+    @said
+    def opened(self, file: str | None, before: Sheet | None) -> tuple[Any, ...]:
+        """A photo was uploaded; one that cannot be used is not kept, and takes the earlier one with it."""
+        self.desk.forget(before)
+        if file is None:
+            return self.cleared(None)
+        try:
+            sheet = self.desk.look(Path(file))
+        except AuthfaceError as error:
+            Path(file).unlink(missing_ok=True)
+            gr.Warning(_html(_told(error)), duration=None, title=TITLE)
+            return self.cleared(None)
+        every = [face.index for face in sheet.fit]
+        return (
+            gr.update(),
+            sheet,
+            gr.update(visible=False),
+            str(self.desk.marked(sheet, every)),
+            f"<p>{html.escape(app_desk.told(sheet))}</p>",
+            gr.update(choices=app_desk.names(sheet), value=every, visible=bool(every)),
+            gr.update(interactive=bool(every)),
+            *_no_result(visible=True),
+        )
+
+    @said
+    def cleared(self, before: Sheet | None) -> tuple[Any, ...]:
+        """The photo was taken away."""
+        self.desk.forget(before)
+        empty = gr.update(choices=[], value=[], visible=False)
+        return (
+            None,
+            None,
+            gr.update(visible=True),
+            None,
+            "",
+            empty,
+            gr.update(interactive=False),
+            *_no_result(visible=False),
+        )
+
+    @said
+    def clicked(self, sheet: Sheet | None, chosen: list[int], event: gr.SelectData) -> list[int]:
+        """A place in the photo was clicked: its face changes sides."""
+        at = sheet.face_at(*event.index) if sheet is not None else None
+        return chosen if at is None else sorted({*chosen} ^ {at})
+
+    @said
+    def marked(self, sheet: Sheet | None, chosen: list[int]) -> tuple[Any, Any]:
+        """Other faces were chosen."""
+        photo = None if sheet is None else str(self.desk.marked(sheet, chosen))
+        return photo, gr.update(interactive=bool(chosen))
+
+    @said
+    def restored(
+        self,
+        sheet: Sheet | None,
+        chosen: list[int],
+        preset: str,
+        fidelity: float,
+        upscale: int,
+        least: float,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+    ) -> tuple[Any, ...]:
+        """The button was pressed."""
+        if sheet is None or not sheet.file.exists():
+            raise _problem("The photo is no longer here (photos are deleted after an hour): choose it again")
+        progress(0, desc="Loading the model")
+
+        def step(done: int, total: int) -> None:
+            progress((done, total), desc="Restoring", unit="steps")
+
+        outcome = self.desk.restore(
+            sheet, chosen, preset=preset, fidelity=fidelity, upscale=upscale, min_identity=least, progress=step
+        )
+        return (
+            gr.update(selected="compare"),
+            gr.update(interactive=True),
+            gr.update(interactive=True),
+            (str(outcome.before), str(outcome.after)),
+            str(outcome.changes),
+            gr.update(visible=True),
+            str(outcome.cards),
+            f"<p>{html.escape(outcome.said)}</p>",
+            gr.update(value=str(outcome.result), label=f"Download {_short(outcome.result.name)}"),
+        )
+
+
+def _swap(at_work: bool) -> tuple[Any, Any]:
+    """The button that starts, or the one that stops."""
+    return gr.update(visible=not at_work), gr.update(visible=at_work)
+
+
+def _no_result(visible: bool) -> tuple[Any, ...]:
+    """The views of a result, with none."""
+    off = gr.update(interactive=False)
+    return gr.update(selected="photo", visible=visible), off, off, None, None, gr.update(visible=False), ""
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 34 else f"{name[:14]}…{name[-18:]}"

@@ -1,0 +1,237 @@
+"""Steps on CUDA, recorded once as graphs and replayed: the same kernels, without the host launching each of them.
+
+A step of SDXL's size is some thousand kernels, and at 512 px and a batch of 1 the host takes longer to launch them than
+the GPU to run them. A graph works on the tensors it was recorded with: "CUDA Graphs" in PyTorch's "CUDA semantics".
+Most of these kernels are too small for the whole GPU, so what does not depend on each other is recorded side by side.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary, WeakSet
+
+import torch
+
+from authface.errors import one_line
+from authface.restore.model.unet_split import Step
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+MOST = 4
+"""Shapes whose graphs are kept, those used last: a batch, the rest of one, and a second fidelity of each."""
+LEAST_STEPS = 4
+"""Recording takes the time of about as many steps, so that fewer are not worth it."""
+WARM_UPS = 2
+"""Runs before recording, in which libraries choose their kernels and make their workspaces."""
+
+
+class Graph(Protocol):
+    """A recorded function."""
+
+    def replay(self) -> None:
+        """Run it again, on what its inputs hold now; results go where they went when it was recorded."""
+        ...
+
+
+class Recorder(Protocol):
+    """What makes graphs."""
+
+    def warm_up(self, function: Callable[[], object]) -> None:
+        """Run it as it will be recorded."""
+        ...
+
+    def record(self, function: Callable[[], T]) -> tuple[Graph, T]:
+        """The function as a graph, and the tensors it will write to. Raises RuntimeError for what cannot be one."""
+        ...
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """What two functions make that may run at once, called by one that is warmed up or recorded."""
+        ...
+
+
+class CudaRecorder:
+    """Records on a stream of its own, and on a second one what runs beside it.
+
+    All its graphs share their memory, since no two of them run at once.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream, self._side = (torch.cuda.Stream(device) for _ in range(2))  # type: ignore[no-untyped-call]
+        self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
+
+    def warm_up(self, function: Callable[[], object]) -> None:
+        """Run it on the stream."""
+        now = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(now)
+        with torch.cuda.stream(self._stream):
+            for _ in range(WARM_UPS):
+                function()
+        now.wait_stream(self._stream)
+
+    def record(self, function: Callable[[], T]) -> tuple[Graph, T]:
+        """The function as a CUDA graph; other threads may use the GPU meanwhile."""
+        graph = torch.cuda.CUDAGraph()
+        pool = next((other.pool() for other in self._alive), None)
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(graph, pool, self._stream, capture_error_mode="thread_local"),
+        ):
+            made = function()
+        self._alive.add(graph)
+        return graph, made
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """The first on the second stream: a branch of the graph.
+
+        What it makes is of that stream's memory, which is used again only there: after the next fork, and so after
+        what reads it here.
+        """
+        now = torch.cuda.current_stream(self._device)
+        self._side.wait_stream(now)
+        try:
+            with torch.cuda.stream(self._side):
+                one = first()
+            return one, second()
+        finally:
+            now.wait_stream(self._side)
+
+
+class Run(Protocol):
+    """How the functions of a step are run."""
+
+    @property
+    def recorded(self) -> bool:
+        """Whether as graphs, where they can be."""
+        ...
+
+    def load(self, noisy: torch.Tensor, t: torch.Tensor) -> None:
+        """Go on to the next step."""
+        ...
+
+    def __call__(self, name: str, function: Callable[[Step], T]) -> T:
+        """What the function `name` makes of the step; its tensors are valid until it is run again."""
+        ...
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """Within such a function, what two make that do not need each other: at once where that can be."""
+        ...
+
+
+class Eager:
+    """As they are."""
+
+    recorded = False
+
+    def __init__(self, step: Step) -> None:
+        self._step = step
+
+    def load(self, noisy: torch.Tensor, t: torch.Tensor) -> None:
+        """Go on to the next step."""
+        self._step = self._step._replace(noisy=noisy, t=t)
+
+    def __call__(self, name: str, function: Callable[[Step], T]) -> T:
+        """What the function makes of the step."""
+        return function(self._step)
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """One after the other."""
+        return first(), second()
+
+
+class Recorded:
+    """As graphs over one step's tensors, into which those of all other steps of its shapes are copied.
+
+    Each function is recorded when it is first run. One may read what another made, if that was run before.
+    """
+
+    recorded = True
+
+    def __init__(self, step: Step, graphs: Graphs) -> None:
+        self._step, self._graphs = Step(*(part.clone() for part in step)), graphs
+        self._recorded: dict[str, tuple[Graph, Any]] = {}
+
+    def begin(self, step: Step) -> None:
+        """Take the whole step."""
+        for own, given in zip(self._step, step, strict=True):
+            own.copy_(given)
+
+    def load(self, noisy: torch.Tensor, t: torch.Tensor) -> None:
+        """Go on to the next step."""
+        self._step.noisy.copy_(noisy)
+        self._step.t.copy_(t)
+
+    def __call__(self, name: str, function: Callable[[Step], T]) -> T:
+        """What the function makes of the step; where it cannot be recorded, it is run as it is."""
+        if name not in self._recorded:
+            recorded = self._graphs.record(lambda: function(self._step))
+            if recorded is None:
+                return function(self._step)
+            self._recorded[name] = recorded
+        graph, made = self._recorded[name]
+        graph.replay()
+        return made  # type: ignore[no-any-return]  # of the function of this name
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """At once; one after the other where they cannot be recorded."""
+        return self._graphs.beside(first, second)
+
+
+class Graphs:
+    """The graphs of one model's weights, by what they were recorded for."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self._kept: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._failed = False
+
+    def run(self, step: Step, scale: float, steps: int) -> Run:
+        """How to run `steps` steps that begin with `step`; `scale`, the ControlNet's, is a number that graphs hold.
+
+        Modules that somebody watches are run as they are: graphs call none.
+        """
+        key = (scale, *((part.shape, part.dtype) for part in step))
+        watched = torch.nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
+        if self._failed or watched:
+            return Eager(step)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            self._kept[key].begin(step)
+        elif steps < LEAST_STEPS:
+            return Eager(step)
+        else:
+            self._kept[key] = Recorded(step, self)
+            if len(self._kept) > MOST:
+                self._kept.popitem(last=False)
+        return self._kept[key]
+
+    def record(self, function: Callable[[], T]) -> tuple[Graph, T] | None:
+        """A graph of the function and what it writes to; None from the first on that cannot be recorded."""
+        if self._failed:
+            return None
+        self._recorder.warm_up(function)
+        try:
+            return self._recorder.record(function)
+        except RuntimeError as error:
+            self._failed = True
+            told = "steps are not recorded (%s): slower, same results; restore.graphs=false says so beforehand"
+            logging.getLogger("authface").warning(told, one_line(error, 200))
+            return None
+
+    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """What both make, at once as long as nothing failed to be recorded."""
+        return (first(), second()) if self._failed else self._recorder.beside(first, second)
+
+
+_OF: WeakKeyDictionary[torch.nn.Module, Graphs] = WeakKeyDictionary()
+
+
+def graphs_of(unet: torch.nn.Module, device: torch.device) -> Graphs:
+    """Those of a U-Net on this device, shared by all that restore with it."""
+    if unet not in _OF:
+        _OF[unet] = Graphs(CudaRecorder(device))
+    return _OF[unet]

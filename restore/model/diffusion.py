@@ -1,0 +1,295 @@
+"""Crops in, restored crops out: a face prior led by a ControlNet, from stock diffusers classes.
+
+The loop is that of AuthFace's released inference, a stock SDXL ControlNet pipeline that starts from pure noise, or of
+the image-to-image pipeline, which starts from the photo; with one seed a face, so that neither batch nor order changes
+a result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.faces.geometry import Side
+from authface.models.sdxl import spatial_factor, to_rgb, to_unit
+from authface.restore.model.colour import ColourFix, wavelet_fix
+from authface.restore.model.sampling import Sampling, begin, make_scheduler
+from authface.restore.model.unet_split import Features, Step, decode, encode
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from authface.models.families import Parts
+    from authface.models.sdxl import TextEmbedding
+    from authface.restore.model.cuda_graphs import Run
+    from authface.restore.model.placement import Placement
+
+
+T = TypeVar("T", bound="np.generic")
+
+
+class Condition(NamedTuple):
+    """What leads the model in every step: the embeddings of n images and as many rows of text and time ids."""
+
+    image: torch.Tensor
+    states: torch.Tensor
+    pooled: torch.Tensor
+    time_ids: torch.Tensor
+
+
+def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
+    """The restored (h, w, 3) crop with what it keeps of its input."""
+    import numpy as np
+
+    if sampling.levels is not None:
+        restored = wavelet_fix(restored, source, sampling.levels)
+    if not sampling.share:
+        return restored
+    mixed = restored + sampling.share * (source.astype(np.float32) - restored)
+    return np.rint(mixed).astype(np.uint8)
+
+
+class DiffusionRestorer:
+    """An SDXL-shaped U-Net with a ControlNet over the pixels of the degraded crop.
+
+    `parts` holds `unet`, `controlnet`, `vae` and `scheduler`; `text` what the encoders say of the prompt and, in a
+    second row, of the negative prompt. U-Net and ControlNet may be of half precision; the latents and the VAE, which
+    overflows in float16, are of float32. Raises UsageError where `size` does not fit the latent grid, or for
+    `reuse` of compiled networks.
+    """
+
+    def __init__(
+        self, parts: Parts, text: TextEmbedding, sampling: Sampling, size: int, fidelity: float, placement: Placement
+    ) -> None:
+        import torch
+
+        if placement.compile and sampling.reuse > 1:
+            raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")
+        self.placement = placement
+        self.colour: ColourFix = "wavelet"
+        self.on_step: Callable[[], None] | None = None
+        """Called after each denoising step; what it raises ends the work."""
+        self._given = torch.nn.Identity()  # one for all: compiled code knows it again
+        self.unet, self.controlnet, self.vae = parts.unet, parts.controlnet, parts.vae
+        self.schedule = parts.scheduler.config
+        self.text, self.sampling, self.fidelity = text, sampling, fidelity
+        self.factor = spatial_factor(parts.vae)
+        grid = self.factor * 2 ** (len(parts.unet.config.block_out_channels) - 1)
+        if size % grid:
+            raise UsageError(f"restore.size={size}: this model takes multiples of {grid} px")
+        self.size = size
+        self.side = Side(size)
+        seed = sampling.shared_seed
+        self._shared = None if seed is None else torch.Generator("cpu").manual_seed(seed)
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (size, size, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
+
+        Raises AuthfaceError where memory or precision fall short.
+        """
+        return self._batches(
+            self._restored, crops, seeds, self.sampling.at(self.fidelity if fidelity is None else fidelity)
+        )
+
+    def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
+        """What the prior adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign.
+
+        That is what is `fine` in decoded latents less the decoded latents of the crop itself: what the VAE loses drops
+        out.
+        Raises AuthfaceError as `restore` does.
+        """
+        return self._batches(self._added, crops, seeds, self.sampling)
+
+    def _batches(
+        self,
+        batch: Callable[..., Iterable[NDArray[T]]],
+        crops: Sequence[NDArray[np.uint8]],
+        seeds: Sequence[int],
+        sampling: Sampling,
+    ) -> list[NDArray[T]]:
+        import numpy as np
+        import torch
+
+        step = sampling.batch
+        starts = range(0, len(crops), step)
+        try:
+            with torch.inference_mode():
+                return [
+                    one for i in starts for one in batch(np.stack(crops[i : i + step]), seeds[i : i + step], sampling)
+                ]
+        except torch.OutOfMemoryError as error:
+            raise AuthfaceError(
+                f"{step} faces of {self.size} px at a time do not fit into memory: -O restore."
+                + (f"batch={step // 2}" if step > 1 else "offload=sequential")
+            ) from error
+        except RuntimeError as error:
+            if self.placement.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+                raise AuthfaceError(f"torch.compile: {one_line(error, 200)}; -O restore.compile=false") from error
+            raise
+
+    def _restored(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> Iterator[NDArray[Any]]:
+        import numpy as np
+
+        image, generators = self._begun(crops, seeds)
+        photo = self._encoded(image) if sampling.needs_photo else None
+        found = (self._denoise(image, photo, generators, sampling) for _ in range(sampling.samples))
+        restored = np.rint(np.mean([to_rgb(self._decoded(one)) for one in found], axis=0)).astype(np.uint8)
+        return (_kept(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
+
+    def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:
+        from authface.models.cleaner import fine
+
+        image, generators = self._begun(crops, seeds)
+        photo = self._encoded(image)
+        latents = self._denoise(image, photo if sampling.needs_photo else None, generators, sampling)
+        added = fine(self._decoded(latents) - self._decoded(photo))
+        levels: NDArray[np.float32] = added.mul(127.5).cpu().numpy()
+        return levels.transpose(0, 2, 3, 1)
+
+    def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Any]:
+        """(n, size, size, 3) crops as images of 0..1, and what draws their noise."""
+        import torch
+
+        image = to_unit(crops).to(self.placement.device)
+        return image, self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+
+    def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
+        """Images of about -1..1, one at a time: the decoder takes more memory than all the rest."""
+        import torch
+
+        from authface.models.sdxl import decode
+
+        if not bool(torch.isfinite(latents).all()):
+            raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
+        with self.placement.here(self.vae):
+            return torch.cat([decode(self.vae, one[None], self.placement.device) for one in latents])
+
+    def _denoise(
+        self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling
+    ) -> torch.Tensor:
+        """Latents (n, c, h, w) float32 led by `image` (n, 3, size, size) of 0..1; from noise, or from `photo`'s."""
+        import torch
+        from diffusers.utils.torch_utils import randn_tensor
+
+        scheduler = make_scheduler(sampling.scheduler, self.schedule)
+        drawing = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
+        timesteps = begin(scheduler, sampling, image.device)
+        side = self.size // self.factor
+        shape = (len(image), self.unet.config.in_channels, side, side)
+        noise = randn_tensor(shape, generators, image.device, torch.float32)
+        if photo is None or len(timesteps) == scheduler.num_inference_steps:
+            latents = noise * scheduler.init_noise_sigma
+        else:
+            latents = scheduler.add_noise(photo, noise, timesteps[:1].repeat(len(image)))
+        rows = [0, 1] if sampling.guidance > 1 else [0]
+        with (
+            self.placement.here(self.unet, self.controlnet),
+            self._condition(image.to(self.unet.dtype), rows) as condition,
+        ):
+            first = Step(latents.to(self.unet.dtype).repeat(len(rows), 1, 1, 1), timesteps[0], *condition)
+            run = self._run(first, sampling, len(timesteps))
+            predict = self._predictor(run, sampling)
+            for index, t in enumerate(timesteps):
+                run.load(scheduler.scale_model_input(latents, t).to(self.unet.dtype).repeat(len(rows), 1, 1, 1), t)
+                # A copy: the next step may write to the same place.
+                predicted = predict(index).to(torch.float32, copy=True).chunk(len(rows))
+                guided = predicted[0]
+                if rows[1:]:
+                    guided = predicted[1] + sampling.guidance * (predicted[0] - predicted[1])
+                latents = scheduler.step(guided, t, latents, **drawing, return_dict=False)[0]
+                if self.on_step is not None:
+                    self.on_step()
+        return torch.as_tensor(latents)
+
+    def _encoded(self, image: torch.Tensor) -> torch.Tensor:
+        """The latents of the crops, one at a time: the encoder takes more memory than all the rest."""
+        import torch
+
+        from authface.models.sdxl import encode
+
+        with self.placement.here(self.vae):
+            return torch.cat([encode(self.vae, one[None] * 2 - 1, self.placement.device) for one in image])
+
+    @contextmanager
+    def _condition(self, image: torch.Tensor, rows: list[int]) -> Iterator[Condition]:
+        """What leads the model, for each of `rows` of the text in turn with all of the images.
+
+        Within the block the ControlNet takes the embedding of its images in their place: it is the same in every step
+        and every row, and a third of a step's time.
+        """
+        from authface.models.sdxl import time_ids
+
+        count = len(rows) * len(image)
+        states, pooled = (
+            part[rows].repeat_interleave(len(image), dim=0).to(image) for part in (self.text.states, self.text.pooled)
+        )
+        embedding = self.controlnet.controlnet_cond_embedding
+        embedded = embedding(image).repeat(len(rows), 1, 1, 1)
+        self.controlnet.controlnet_cond_embedding = self._given
+        try:
+            yield Condition(embedded, states, pooled, time_ids(self.size, count, image))
+        finally:
+            self.controlnet.controlnet_cond_embedding = embedding
+
+    def _run(self, first: Step, sampling: Sampling, steps: int) -> Run:
+        """How so many steps that begin with `first` are run: as the placement has it."""
+        from authface.restore.model.cuda_graphs import Eager, graphs_of
+
+        if not self.placement.records:
+            return Eager(first)
+        return graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
+
+    def _predictor(self, run: Run, sampling: Sampling) -> Callable[[int], torch.Tensor]:
+        """What predicts the noise, or the velocity, of the step that `run` has, told how many came before it."""
+        scale = sampling.control_scale
+        kept: Features
+
+        def features(step: Step) -> Features:
+            (down, mid), own = run.beside(lambda: self._led(step, scale), lambda: encode(self.unet, step))
+            return own.led(down, mid)
+
+        def predict(index: int) -> torch.Tensor:
+            nonlocal kept
+            if sampling.reuse == 1 and run.recorded:  # in halves, so that the ControlNet runs beside the encoder
+                return run("predict", lambda step: decode(self.unet, features(step), step))
+            if sampling.reuse == 1:
+                return run("predict", lambda step: self._predict(step, scale))
+            if index % sampling.reuse == 0:
+                kept = run("encode", features)
+            return run("decode", lambda step: decode(self.unet, kept, step))
+
+        return predict
+
+    def _predict(self, step: Step, scale: float) -> torch.Tensor:
+        """Both networks, by their stock forward."""
+        down, mid = self._led(step, scale)
+        predicted: torch.Tensor = self.unet(
+            step.noisy,
+            step.t,
+            encoder_hidden_states=step.states,
+            down_block_additional_residuals=down,
+            mid_block_additional_residual=mid,
+            added_cond_kwargs=step.added,
+            return_dict=False,
+        )[0]
+        return predicted
+
+    def _led(self, step: Step, scale: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """The ControlNet's residuals: of the down blocks, and of the mid block."""
+        down, mid = self.controlnet(
+            step.noisy,
+            step.t,
+            encoder_hidden_states=step.states,
+            controlnet_cond=step.image,
+            conditioning_scale=scale,
+            added_cond_kwargs=step.added,
+            return_dict=False,
+        )
+        return down, mid

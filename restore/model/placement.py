@@ -1,0 +1,117 @@
+"""Where a model's weights lie and how its networks run: tiles, weights that wait on the CPU, compiled code, graphs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from authface.errors import UsageError
+from authface.models.families import pick_device
+from authface.models.sdxl import spatial_factor
+from authface.restore.settings import Offload, RestoreSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from authface.models.families import Parts
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What restorers of one model in memory have in common, besides the weights; the fields are those of settings."""
+
+    device: torch.device
+    """Where the networks run."""
+    dtype: str = "auto"
+    tiling: int | None = None
+    offload: Offload = "none"
+    compile: bool = False
+    graphs: bool = True
+
+    @property
+    def records(self) -> bool:
+        """Whether steps are recorded as graphs: weights that come and go have no place that a graph could know."""
+        return self.graphs and self.device.type == "cuda" and self.offload == "none" and not self.compile
+
+    @property
+    def home(self) -> torch.device | str:
+        """Where the weights are loaded to."""
+        return self.device if self.offload == "none" else "cpu"
+
+    def apply(self, parts: Parts) -> None:
+        """Make the U-Net, ControlNet and VAE of `parts`, which are at `home`, run so. Raises UsageError."""
+        if self.tiling is not None:
+            tile(parts.vae, self.tiling)
+        self._lay_out(parts)
+        if self.offload == "sequential":
+            from accelerate import cpu_offload
+
+            for network in (parts.controlnet, parts.unet, parts.vae):
+                cpu_offload(network, self.device)
+        if self.compile:
+            import torch
+
+            for network in (parts.controlnet, parts.unet):
+                # Not the module's call: hooks, such as that of progress, are none of the compiler's business.
+                network.forward = torch.compile(network.forward, backend=COMPILER)
+
+    def _lay_out(self, parts: Parts) -> None:
+        """Channels go last, as convolutions take them: in half precision, and the VAE's on the CPU.
+
+        Not the networks' in float32 there: a twentieth faster, but 50 steps add up what is rounded otherwise than in
+        a stock pipeline.
+        """
+        import torch
+
+        for network in (parts.controlnet, parts.unet, parts.vae):
+            half = network.dtype in {torch.float16, torch.bfloat16}
+            if (network is parts.vae and self.device.type == "cpu") or (half and self.device.type in {"cpu", "cuda"}):
+                network.to(memory_format=torch.channels_last)
+
+    @contextmanager
+    def here(self, *networks: torch.nn.Module) -> Iterator[None]:
+        """Within the block the networks are on the device; where they are offloaded by model they wait elsewhere."""
+        if self.offload != "model":
+            yield
+            return
+        try:
+            for network in networks:
+                network.to(self.device)
+            yield
+        finally:
+            for network in networks:
+                network.to("cpu")
+
+
+def placement_of(settings: RestoreSettings, device_name: str) -> Placement:
+    """The placement that the settings and ``--device`` name. Raises UsageError where they do not go together."""
+    device = pick_device(device_name)
+    if settings.offload != "none":
+        if device.type in {"cpu", "mps"}:  # Apple's GPUs share the CPU's memory
+            raise UsageError(
+                f"restore.offload={settings.offload} keeps weights in the CPU's memory, where {device.type} has them "
+                "anyway: leave it out, or --device cuda"
+            )
+        if settings.compile:
+            raise UsageError(f"restore.compile and restore.offload={settings.offload} do not go together: choose one")
+    return Placement(device, settings.dtype, settings.tiling, settings.offload, settings.compile, settings.graphs)
+
+
+def tile(vae: Any, side: int) -> None:
+    """Let a VAE encode and decode what is larger than `side` pixels in tiles of that side, blended where they overlap.
+
+    Raises UsageError for one that cannot.
+    """
+    if type(vae).__name__ == "AutoencoderTiny" and vae.config.latent_channels != 4:
+        raise UsageError(
+            f"restore.tiling={side}: diffusers tiles an AutoencoderTiny of 4 latent channels, this one has "
+            f"{vae.config.latent_channels}: leave it out"
+        )
+    vae.enable_tiling()
+    vae.tile_sample_min_size = side
+    vae.tile_latent_min_size = side // spatial_factor(vae)

@@ -1,0 +1,185 @@
+"""What restores aligned faces: a model by name, or the identity."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from authface.faces.geometry import Side
+from authface.models.families import BUILTIN, ModelSource, fetch, load, resolve
+from authface.models.layout import OWN_PRESETS, PARTS, part_files
+from authface.models.sdxl import spatial_factor
+from authface.restore.model.colour import ColourFix
+from authface.restore.model.placement import Placement, placement_of
+from authface.restore.settings import RestoreSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from authface.models.cleaner import Cleaner
+    from authface.models.families import Parts
+    from authface.models.sdxl import TextEmbedding
+
+TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+IDENTITY = "identity"
+PAPER_SIZE = 512
+"""Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
+
+
+class Restorer(Protocol):
+    """Restores aligned faces."""
+
+    @property
+    def side(self) -> Side:
+        """How large the crops are that it takes and gives."""
+        ...
+
+    @property
+    def colour(self) -> ColourFix:
+        """How its faces take the colours of their inputs, where the settings leave that to it."""
+        ...
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (side, side, 3) uint8 RGB crops, each as large as its own crop, on which and whose seed alone it
+        depends.
+
+        `fidelity` 0..1 is that of the settings unless given.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Faces pass through unchanged: what comes out shows what finding, aligning and pasting alone do to a photo."""
+
+    side: Side = Side(PAPER_SIZE)
+    colour: ColourFix = "none"
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """The crops as they are."""
+        return crops
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model on disk, not yet loaded: where it is from, and a digest by which a later run knows it again."""
+
+    source: ModelSource
+    digest: str
+
+
+def builtin_is_missing(name: str) -> bool:
+    """Whether `name` is the built-in model and this version ships without its weights."""
+    return name == "tiny" and not (BUILTIN / "controlnet").is_dir()
+
+
+def find_weights(name: str) -> Weights:
+    """The files of the model `name`, downloaded if need be.
+
+    The digest is of the files' names, sizes and times: reading the bytes of a 19 GB family would take longer than
+    restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files cannot be had.
+    """
+    source = resolve(name)
+    folder = fetch(source, PARTS)
+    digest = hashlib.sha256()
+    files = [path for part in PARTS for path in (folder / part).glob("*")]
+    for file in sorted(path for path in (*files, folder / OWN_PRESETS) if path.is_file()):
+        facts = file.stat()
+        digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
+    return Weights(source, digest.hexdigest())
+
+
+def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str) -> Restorer:
+    """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
+    return Loaded(weights, placement_of(settings, device_name)).restorer(settings)
+
+
+class Loaded:
+    """A model's weights in memory, for restorers of any settings but `model` and those of the placement.
+
+    The text encoders say what a preset's prompts mean once, on the CPU, and are freed: two thirds of a billion
+    parameters.
+    """
+
+    def __init__(self, weights: Weights, placement: Placement) -> None:
+        self.weights, self.placement = weights, placement
+        self._texts: dict[tuple[str, str], TextEmbedding] = {}
+
+    @cached_property
+    def parts(self) -> Parts:
+        """The modules that denoise."""
+        place = self.placement
+        precision = pick_dtype(place.dtype, place.device)
+        parts = load(self.weights.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
+        place.apply(parts)
+        return parts
+
+    @cached_property
+    def cleaner(self) -> Cleaner | None:
+        """What cleans faces before the diffusion model adds detail; None where the family has none."""
+        import torch
+
+        from authface.models.cleaner import Cleaner
+
+        if not part_files(fetch(self.weights.source, PARTS), "cleaner"):
+            return None
+        net = load(self.weights.source, ["cleaner"], self.placement.device, torch.float32).cleaner
+        return Cleaner(net.to(memory_format=torch.channels_last))
+
+    def text(self, prompt: str, negative: str) -> TextEmbedding:
+        """What the encoders say of the two prompts."""
+        import torch
+
+        from authface.models.sdxl import encode_prompts
+
+        if (prompt, negative) not in self._texts:
+            encoders = load(self.weights.source, TEXT_PARTS, "cpu", torch.float32)
+            self._texts[prompt, negative] = encode_prompts(encoders, [prompt, negative])
+        return self._texts[prompt, negative]
+
+    def restorer(self, settings: RestoreSettings) -> Restorer:
+        """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
+        from authface.restore.model.cleaned import CleanedRestorer
+        from authface.restore.model.diffusion import DiffusionRestorer
+        from authface.restore.model.presets import preset_of
+        from authface.restore.model.sampling import chosen, sampling_of
+
+        preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
+        text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
+        parts = self.parts
+        factor = spatial_factor(parts.vae)
+        size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
+        sampling = sampling_of(preset, settings.batch)
+        diffusion = DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)
+        if self.cleaner is None or settings.preset == "official":
+            return diffusion
+        side = Side(size, own=settings.size is None)
+        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset.detail, self.placement.device)
+
+
+def pick_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The torch dtype of `restore.dtype`: auto is float16, the release's, on CUDA and float32 elsewhere."""
+    import torch
+
+    if name == "auto":
+        name = "float16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def face_seed(content: str, index: int, seed: int) -> int:
+    """The seed, 0..2^63-1, of face `index` (0 is the largest) of the photo whose bytes hash to `content`.
+
+    It depends on nothing else: not on the file's name, the batch, the order, or which other faces are restored.
+    """
+    digest = hashlib.sha256(f"{content}-{index}-{seed}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1

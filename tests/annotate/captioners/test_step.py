@@ -1,0 +1,169 @@
+"""What all captioners share: prompts, rows of answers, empty and looping ones, rules that change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from authface.annotate.captioners.prompts import question, variants
+from authface.annotate.captioners.step import (
+    MOST_CHARACTERS,
+    Captions,
+    Said,
+    flaw,
+    loops,
+    on_one_line,
+    read,
+    read_again,
+)
+from authface.annotate.settings import TagsSettings
+from authface.annotate.tag_report import write
+from authface.annotate.vocabulary.vocabulary import SEMANTIC, VOCABULARY, prompt
+from authface.console import Console
+from authface.engine.runner import parts_of, run
+from authface.errors import UsageError
+from authface.records import Crop, Tags
+from authface.store.photoset import PhotoSet
+
+
+@dataclass
+class Scripted:
+    """A captioner that says what it is told to, by the try."""
+
+    script: dict[str, list[str]]
+    name: str = "scripted"
+    asked: dict[str, Any] = field(default_factory=dict)
+    weights: dict[str, str] = field(default_factory=dict)
+    batch_size: int = 2
+    retries: tuple[bool, ...] = (False, True)
+    tries: dict[str, list[bool | None]] = field(default_factory=dict)
+    """Photos by the penalty of each try; None: among others."""
+
+    def open(self) -> None:
+        pass
+
+    def prepare(self, photoset: PhotoSet, crop: Crop) -> str:
+        return crop.id[:2]
+
+    def answer(self, photos: Sequence[str], *, penalty: bool = False) -> list[Said]:
+        for photo in photos:
+            self.tries.setdefault(photo, []).append(None if len(photos) > 1 else penalty)
+        return [Said(self.script.get(photo, ["smiling"])[len(self.tries[photo]) - 1]) for photo in photos]
+
+
+def rows(photoset: PhotoSet) -> dict[str, Tags]:
+    return {row.id[:2]: row for row in photoset.tags("scripted")}
+
+
+def test_the_shipped_prompts_ask_for_their_groups() -> None:
+    assert variants() == ["photographic", "semantic"]
+    semantic, photographic = question("semantic"), question("photographic")
+    assert semantic.sha256 != photographic.sha256
+    assert photographic.text.count("(") == len(VOCABULARY) and semantic.text.count("(") == len(SEMANTIC)
+
+
+def test_a_prompt_is_read_from_a_file_and_refused_where_it_is_none(tmp_path: Path) -> None:
+    file = tmp_path / "mine.txt"
+    file.write_text("Tags, please.\n")
+    assert question(str(file)).text == "Tags, please."
+    for text, words in ((b"", "0 characters"), (b"\xff\xfe\x00", "cannot read"), (b"a" * 9000, "9000 characters")):
+        file.write_bytes(text)
+        with pytest.raises(UsageError, match=words):
+            question(str(file))
+    with pytest.raises(UsageError, match="photographic, semantic"):
+        question("photogenic")
+
+
+@pytest.mark.parametrize(
+    ("text", "looping"),
+    [
+        ("smiling, smiling, smiling, smiling, smiling, smiling", True),
+        ("soft light, bokeh, " * 4, True),
+        ("freckles, " + "long hair, black hair, and " * 5, True),
+        ("a" * 60, True),
+        ("very very very very long hair", False),
+        ("red hair, red lipstick, red background, red hat, red scarf, red light, red lips", False),
+        ("smiling, long hair, soft light, bokeh, smiling, long hair, soft light", False),
+        ("", False),
+    ],
+)
+def test_loops_are_seen(text: str, looping: bool) -> None:
+    assert loops(text) is looping
+
+
+@given(st.text(), st.booleans())
+def test_a_stored_answer_is_one_short_printable_line(text: str, cut: bool) -> None:
+    line = on_one_line(Said(text, cut))
+    assert len(line) <= MOST_CHARACTERS and line.isprintable()
+    assert not cut or line.endswith("…")
+    assert flaw(Said(text)) in {"", "empty_answer", "looping_answer"}
+
+
+def test_flawed_answers_are_tried_alone_and_then_fail_with_the_reason(photoset: PhotoSet) -> None:
+    loop = "bokeh, " * 9
+    script = {
+        "00": ["", "freckles"],
+        "01": [loop, loop, "smiling"],
+        "10": [" \n", "...", "?"],
+        "11": [loop] * 3,
+        "12": ["Yes."],
+    }
+    captioner = Scripted(script)
+    work = Captions(photoset.root, captioner, TagsSettings())
+    run(work, parts_of(photoset.crops), photoset.tags("scripted"), Console())
+    found = rows(photoset)
+    assert captioner.tries["00"] == [None, False] and captioner.tries["01"] == [None, False, True]
+    assert captioner.tries["13"] == [None]
+    assert [prompt(found[name].tags) for name in ("00", "01", "13")] == ["freckles", "smiling", "smiling"]
+    assert {name: found[name].reason for name in ("10", "11", "12")} == {
+        "10": "empty_answer", "11": "looping_answer", "12": "no_tags",
+    }  # fmt: skip
+    assert found["11"].answer.startswith("bokeh") and found["13"].tokens == 1
+
+
+def test_other_rules_read_the_answers_again_without_a_model(photoset: PhotoSet) -> None:
+    script = {"00": ["smiling, dimples"], "01": ["dimples"]}
+    closed = Captions(photoset.root, Scripted(script), TagsSettings())
+    target = photoset.tags("scripted")
+    run(closed, parts_of(photoset.crops), target, Console())
+    assert (prompt(rows(photoset)["00"].tags), rows(photoset)["01"].reason) == ("smiling", "no_tags")
+    settings = TagsSettings(vocabulary="open")
+    opened = Captions(photoset.root, Scripted(script), settings)
+    assert read_again(target, opened.provenance, settings) == 2
+    assert prompt(rows(photoset)["00"].tags) == "smiling, dimples" and rows(photoset)["01"].status == "kept"
+    assert run(opened, parts_of(photoset.crops), target, Console()).made == 0
+    asked = Captions(photoset.root, Scripted(script, asked={"prompt": "another"}), settings)
+    assert read_again(target, asked.provenance, settings) == 0
+
+
+def test_a_row_reads_the_same_from_what_is_stored() -> None:
+    row = Tags(id="a", annotator="x", answer=on_one_line(Said("smiling\nlong hair\nbok", cut=True)))
+    assert prompt(read(row, TagsSettings()).tags) == "smiling, long hair"
+    assert read(read(row, TagsSettings()), TagsSettings()) == read(row, TagsSettings())
+
+
+def test_the_report_shows_tags_unknown_words_and_failures_escaped(photoset: PhotoSet) -> None:
+    script = {"00": ["smiling, wonky <b>grin</b>, zebra crossing"], "01": ["<script>alert(1)</script>"]}
+    work = Captions(photoset.root, Scripted(script), TagsSettings())
+    run(work, parts_of(photoset.crops), photoset.tags("scripted"), Console())
+    page, tallies = write(photoset)
+    text = page.read_text()
+    assert tallies["scripted"].unknown["zebra crossing"] == 1
+    assert "zebra crossing" in text and "no_tags" in text and "&lt;script&gt;alert" in text
+    assert "<script>alert" not in text and "<b>grin" not in text
+    assert text.count("data:image/jpeg") == 6
+
+
+def test_the_provenance_knows_the_prompt_and_the_rules(photoset: PhotoSet) -> None:
+    settings = TagsSettings()
+    one = Captions(photoset.root, Scripted({}, asked={"prompt_sha256": "a"}), settings).provenance
+    assert one == Captions(photoset.root, Scripted({}, asked={"prompt_sha256": "a"}), settings).provenance
+    other = Captions(photoset.root, Scripted({}, asked={"prompt_sha256": "b"}), settings).provenance
+    assert "prompt_sha256 a -> b" in one.difference(other)
+    assert one.difference(replace(one, weights={"m": "1"})) == "other weights of m"

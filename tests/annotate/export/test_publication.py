@@ -1,0 +1,166 @@
+"""What goes to the hub: against a stand-in of its HTTP API on loopback, by the real client."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from authface.annotate.export.run import export
+from authface.annotate.export.terms import NO_DERIVATIVES, RESERVED, UNKNOWN, UNSPLASH, Publisher
+from authface.annotate.settings import ExportSettings
+from authface.console import Console
+from authface.review.decisions import Decision
+from authface.review.reviews import decision_log, now
+from authface.store.lineage import dataset_ids
+from authface.store.photoset import PhotoSet
+
+MakeSet = Callable[..., PhotoSet]
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def authface(on_hub: Run) -> Run:
+    """Runs `authface annotate` against the stand-in of the hub."""
+    return lambda *words, **how: on_hub("annotate", *words, **how)
+
+
+MIXED: list[dict[str, Any]] = [
+    {"split": "test"},
+    {"source": "unsplash", "licence": "Unsplash License"},
+    {"source": "unsplash-lite", "licence": "CC0-1.0"},
+    {"source": "urls", "file_url": "https://images.unsplash.com/photo-1"},
+    {"licence": "unknown"},
+    {"licence": "CC BY-ND 4.0"},
+    {},
+]
+
+
+def crops_in(data: bytes) -> list[str]:
+    """Ids of the rows of a Parquet file that hold an image."""
+    table = pq.read_table(io.BytesIO(data))
+    return table.column("id").to_pylist() if "image" in table.column_names else []
+
+
+def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
+    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
+    photoset = make_set(tmp_path / "set", MIXED)
+    export(photoset, ExportSettings(), Console())
+    photos = list(photoset.photos)
+    done = authface("push", photoset.root, "anna/faces", "--json")
+    assert done.returncode == 0, done.stderr
+    said, repo = json.loads(done.stdout), hub.repos["anna/faces"]
+    assert repo.private and set(repo.files) == set(said["files"])
+    assert said["without_pixels"] == {UNSPLASH: 3, UNKNOWN: 1, NO_DERIVATIVES: 1} and said["with_pixels"] == 2
+    shown = {name.split("-")[0]: crops_in(data) for name, data in repo.files.items() if name.startswith("data/")}
+    assert shown == {"data/test": [f"{photos[0].id}-0"], "data/train": [f"{photos[6].id}-0"]}
+    sent = b"".join(hub.received)
+    for number, crop in enumerate(photoset.crops):
+        png = photoset.read(crop.file)
+        assert (png[:400] in sent) == (number in {0, 6}), number
+        assert photoset.read(photos[number].file)[100:400] not in sent
+    manifest = [name for name in repo.files if name.startswith("manifest/")]
+    rows = [row for name in manifest for row in pq.read_table(io.BytesIO(repo.files[name])).to_pylist()]
+    assert {row["photo_id"] for row in rows} == {photo.id for photo in photos}
+    assert all("image" not in row and row["quad"] and row["tags"] for row in rows)
+    assert str(tmp_path) not in "".join(data.decode("utf-8", "ignore") for data in repo.files.values())
+    card = repo.files["README.md"].decode()
+    assert f"| {UNSPLASH} | 3 |" in card and "annotate rebuild" in card
+    local = tmp_path / "cloned"
+    for name, data in repo.files.items():
+        (local / name).parent.mkdir(parents=True, exist_ok=True)
+        (local / name).write_bytes(data)
+    import datasets
+
+    opened = datasets.load_dataset(str(local), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in opened.items()} == {"train": 1, "test": 1}
+    whole = datasets.load_dataset(str(local), "manifest", cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in whole.items()} == {"train": 6, "test": 1}
+    assert dataset_ids(photoset.root / "exports" / "hub") == {photo.id for photo in photos}
+    again = authface("rebuild", "anna/faces", tmp_path / "new", "--json")
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["drift"] == {"no_address": 6, "to_fetch": 1}
+    unknown = authface("rebuild", "anna/nothing", tmp_path / "new")
+    assert unknown.returncode == 1 and "no such repository" in unknown.stderr and unknown.stderr.count("\n") == 1
+
+
+def test_all_of_it_may_go_and_replaces_what_was_there(
+    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
+    photoset = make_set(tmp_path / "set", [{}, {"licence": "unknown"}])
+    folder = export(photoset, ExportSettings(), Console()).folder
+    hub.add("anna/faces", True, {"data/old.parquet": b"old", "manifest/old.parquet": b"old", "mine.txt": b"m"})
+    done = authface("push", photoset.root, "anna/faces", "--i-hold-the-rights")
+    assert done.returncode == 0, done.stderr
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del files["photo_ids.txt"]
+    assert hub.repos["anna/faces"].files == files | {"mine.txt": b"m"}
+    done = authface("push", photoset.root, "anna/faces", "--no-pixels")
+    assert done.returncode == 0, done.stderr
+    assert {name.partition("/")[0] for name in hub.repos["anna/faces"].files} == {
+        "manifest", "mine.txt", "README.md", "authface.json"
+    }  # fmt: skip
+
+
+def test_a_dry_run_says_what_would_go_and_asks_nobody(
+    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
+    photoset = make_set(tmp_path / "set", MIXED)
+    export(photoset, ExportSettings(), Console())
+    before = sorted(photoset.root.rglob("*"))
+    done = authface("push", photoset.root, "anna/faces", "--dry-run")
+    assert done.returncode == 0 and "nothing was sent" in done.stdout
+    assert f"3  without pixels: {UNSPLASH}" in done.stdout and "7 rows, 2 with pixels" in done.stdout
+    assert not hub.received and not hub.repos and sorted(photoset.root.rglob("*")) == before
+
+
+def test_what_is_wrong_is_one_line(hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", MIXED)
+    root = photoset.root
+
+    def told(words: str, code: int, *flags: str, name: str = "anna/faces", **how: Any) -> None:
+        done = authface("push", root, name, *flags, **how)
+        errors = [line for line in done.stderr.splitlines() if not line.startswith(("push: ", "publication: "))]
+        assert done.returncode == code and len(errors) == 1, done.stderr
+        assert words in done.stderr
+
+    told("run authface annotate export", 2)
+    export(photoset, ExportSettings(), Console())
+    told("write OWNER/faces", 2, name="faces")
+    told("hf auth login", 2, token="")
+    told("does not accept the token", 1, token="hf_" + "b" * 34)
+    told("HF_HUB_OFFLINE", 1, offline=True)
+    told("check the connection", 1, endpoint="http://127.0.0.1:9")
+    hub.add("anna/faces", False, {})
+    told("--public", 2)
+    assert hub.repos["anna/faces"].files == {}
+    hub.broken = True
+    told("may not write", 1, "--public")
+    crop = next(iter(photoset.crops))
+    decision_log(photoset, "anna").append(Decision(id=crop.id, verdict="reject", at=now()))
+    told("older than what the set holds", 2)
+
+
+@pytest.mark.parametrize(
+    ("licence", "reason"),
+    [
+        ("CC0-1.0", ""), ("CC BY 4.0", ""), ("public domain", ""), ("", UNKNOWN), ("Unknown", UNKNOWN),
+        ("CC-BY-NC-ND-4.0", NO_DERIVATIVES), ("Attribution-NoDerivs", NO_DERIVATIVES),
+        ("The Unsplash License", UNSPLASH),
+        ("© Anna, all rights reserved", RESERVED), ("research", ""), ("Legend of Andes", ""),
+    ],
+)  # fmt: skip
+def test_what_a_licence_says(licence: str, reason: str) -> None:
+    origin = {"source": "folder", "licence": licence, "page_url": "", "file_url": "http://[bad"}
+    assert Publisher().withholds(origin) == reason
+    owner = Publisher(rights=True).withholds(origin)
+    assert owner == ("" if reason in {UNKNOWN, RESERVED} else reason)
+    assert Publisher(rights=True).withholds(origin | {"source": "unsplash"}) == UNSPLASH
+    assert Publisher(rights=True).withholds(origin | {"page_url": "https://unsplash.com/photos/x"}) == UNSPLASH
+    assert Publisher(pixels=False).withholds(origin) != ""

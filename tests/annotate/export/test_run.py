@@ -1,0 +1,178 @@
+"""Tags and the exported dataset, from the photos that ship with the dependencies to `datasets.load_dataset`."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from authface.annotate.export.rows import region_boxes
+from authface.annotate.export.run import export
+from authface.annotate.measured.step import MeasuredTags
+from authface.annotate.settings import ExportSettings, MeasuredSettings
+from authface.annotate.vocabulary.resolve import choose
+from authface.annotate.vocabulary.vocabulary import make_tag
+from authface.console import Console
+from authface.engine.runner import parts_of, run
+from authface.errors import AuthfaceError
+from authface.faces.geometry import crop_points
+from authface.store.photoset import PhotoSet
+
+
+def authface(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "authface.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def tag(photoset: PhotoSet, settings: MeasuredSettings | None = None):  # type: ignore[no-untyped-def]
+    work = MeasuredTags(photoset.root, settings or MeasuredSettings())
+    return run(work, parts_of(photoset.crops), photoset.tags("measured"), Console())
+
+
+@pytest.fixture(scope="module")
+def aligned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of the samples' faces, aligned at 256 px, without tags."""
+    root = tmp_path_factory.mktemp("samples") / "set"
+    for step in (["fetch", root, "--from", "samples"], ["filter", root], ["align", root]):
+        done = authface("curate", *step, "-O", "curate.align.size=256")
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+@pytest.fixture
+def photoset(aligned: Path, tmp_path: Path) -> PhotoSet:
+    return PhotoSet(Path(shutil.copytree(aligned, tmp_path / "set")))
+
+
+def loaded(folder: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
+    import datasets
+
+    return datasets.load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+
+
+def test_the_dataset_opens_typed_and_holds_what_the_tables_hold(photoset: PhotoSet, tmp_path: Path) -> None:
+    summary = tag(photoset)
+    kept = {crop.id: crop for crop in photoset.crops if crop.status == "kept"}
+    assert summary.counts == {"kept": len(kept)} and kept
+    done = export(photoset, ExportSettings(), Console())
+    rows = loaded(done.folder, tmp_path)
+    assert done.written and done.rows == len(rows) == len(kept)
+    photos = {photo.id: photo for photo in photoset.photos}
+    said = {row.id: row for row in photoset.tags("measured")}
+    for row in rows:
+        crop = kept[row["id"]]
+        stored = np.asarray(Image.open(io.BytesIO((photoset.root / crop.file).read_bytes())))
+        assert np.array_equal(np.asarray(row["image"]), stored)
+        assert [entry["name"] for entry in row["tags"]] == [entry.name for entry in said[crop.id].tags]
+        assert row["prompt"] == ", ".join(entry["name"] for entry in row["tags"])
+        assert row["licence"] == photos[crop.photo_id].licence != ""
+        points = crop_points(crop.landmarks, crop.quad, crop.size)
+        assert np.allclose(row["landmarks"], points, atol=1e-3)
+        for name, box in region_boxes(points, crop.size).items():
+            assert row["roi"][name] == pytest.approx(box, abs=1e-3)
+    assert (rows.features["image"].dtype, rows.features["landmarks"].length) == ("PIL.Image.Image", 68)
+
+
+def test_one_cache_tells_two_exports_apart(photoset: PhotoSet, tmp_path: Path) -> None:
+    """`datasets` keys its cache by the card's file patterns, not by the folder or what is in it."""
+    tag(photoset)
+    whole = export(photoset, ExportSettings(), Console())
+    assert len(loaded(whole.folder, tmp_path)) == whole.rows
+    settings = ExportSettings(least_confidence=0.999)
+    sure = export(photoset, settings, Console())
+    assert sure.written
+    confidences = [entry["confidence"] for row in loaded(sure.folder, tmp_path) for entry in row["tags"]]
+    assert all(confidence >= 0.999 for confidence in confidences)
+
+
+def test_regions_lie_where_the_points_are() -> None:
+    points = np.zeros((68, 2))
+    points[36:42] = [[90, 120], [98, 114], [106, 114], [114, 120], [106, 124], [98, 124]]
+    points[42:48] = [200.0, 120.0]
+    points[48:68] = np.stack([np.linspace(100, 220, 20), np.full(20, 200.0)], 1)
+    boxes = region_boxes(points, 512)
+    assert boxes["left_eye"] == pytest.approx([102, 119.333, 16 * 1.4], abs=1e-3)  # 12 px is under the least 16
+    assert boxes["right_eye"] == pytest.approx([200, 120, 16 * 1.4])
+    assert boxes["mouth"] == pytest.approx([160, 200, 60])
+    assert np.allclose([boxes[n] for n in boxes], np.array([*region_boxes(points / 2, 256).values()]) * 2)
+
+
+def test_the_same_export_does_nothing_and_a_change_is_exported(photoset: PhotoSet) -> None:
+    tag(photoset)
+    first = export(photoset, ExportSettings(), Console())
+    stamps = {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
+    again = export(photoset, ExportSettings(), Console())
+    assert (first.written, again.written, again.rows) == (True, False, first.rows)
+    assert stamps == {path: path.stat().st_mtime_ns for path in first.folder.rglob("*")}
+    assert tag(photoset, MeasuredSettings(facing=1, low_key=99)).made == 1
+    assert export(photoset, ExportSettings(), Console()).written
+    assert not list(photoset.root.glob(".tmp-*"))
+
+
+def test_a_broken_export_leaves_the_old_dataset(photoset: PhotoSet, tmp_path: Path) -> None:
+    tag(photoset)
+    folder = export(photoset, ExportSettings(), Console()).folder
+    crops = sorted((photoset.root / "crops").rglob("*.png"))
+    crops[-1].rename(tmp_path / "away.png")
+    with pytest.raises(AuthfaceError, match="no such file") as caught:
+        export(photoset, ExportSettings(shard_megabytes=7), Console())
+    assert len(str(caught.value).splitlines()) == 1
+    assert len(loaded(folder, tmp_path)) == len(crops)
+    (tmp_path / "away.png").rename(crops[-1])
+    assert export(photoset, ExportSettings(shard_megabytes=7), Console()).written
+
+
+def test_crops_that_cannot_be_read_are_failed_rows_and_nothing_is_exported_of_them(photoset: PhotoSet) -> None:
+    crops = sorted((photoset.root / "crops").rglob("*.png"))
+    for crop in crops:
+        crop.write_bytes(crop.read_bytes()[:500])
+    assert tag(photoset).failed == len(crops) > 0
+    with pytest.raises(AuthfaceError, match="nothing to export"):
+        export(photoset, ExportSettings(), Console())
+    assert not (photoset.root / "dataset").exists()
+
+
+def test_the_first_annotator_speaks_for_a_group() -> None:
+    first = [make_tag("low key", 0.9), make_tag("smiling", 0.3)]
+    second = [make_tag("high key", 0.9), make_tag("mouth open", 0.8)]
+    chosen = [(who, found.name) for who, found in choose([("a", first), ("b", second)], 0.5)]
+    assert chosen == [("a", "low key"), ("b", "mouth open")]
+
+
+def test_the_card_names_licences_and_says_no_private_path(photoset: PhotoSet) -> None:
+    tag(photoset)
+    text = (export(photoset, ExportSettings(), Console()).folder / "README.md").read_text()
+    assert text.startswith("---\nlicense: other")
+    assert "public domain" in text and "biometric" in text
+    assert str(photoset.root.parent) not in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["export"], 2, "annotate tags"),
+        (["tags", "--with", "mona"], 2, "mona"),
+        (["compare"], 2, "two annotators are needed"),
+        (["compare", "measured", "llava"], 2, "measured left no tags"),
+        (["export", "--format", "zip"], 2, "imagefolder"),
+        (["export", "--resolve", "vote"], 2, "agreed"),
+    ],
+)
+def test_wrong_use_says_what_to_type(arguments: list[str], code: int, words: str, aligned: Path) -> None:
+    done = authface("annotate", arguments[0], aligned, *arguments[1:])
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_commands_tag_and_export(photoset: PhotoSet) -> None:
+    tagged = authface("annotate", "tags", photoset.root, "--with", "measured", "--json")
+    assert tagged.returncode == 0 and '"made": 1' in tagged.stdout, tagged.stderr
+    exported = authface("annotate", "export", photoset.root)
+    assert exported.returncode == 0 and "written" in exported.stdout, exported.stderr
+    assert "up to date" in authface("annotate", "export", photoset.root).stdout

@@ -1,0 +1,137 @@
+"""`why` tells all of one photo and nothing of another; `status` finds what is outdated and what comes next."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from authface.errors import UsageError
+from authface.inspect.status import status
+from authface.inspect.why import told, why
+from authface.records import Person
+from authface.store.lineage import Use, record_training, record_use, training_sources, uses
+from authface.store.photoset import PhotoSet, Provenance, Table
+
+Furnished = Callable[[Path], PhotoSet]
+
+
+def authface(*words: object) -> subprocess.CompletedProcess[str]:
+    line = [sys.executable, "-m", "authface.cli", *map(str, words)]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_all_that_happened_is_told(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    first, second = list(photoset.photos)[:2]
+    found = why(photoset, "photo-1")
+    text = told(found)
+    for said in (second.id, "Maker 1", "CC0", "sharpness 0.3", "musiq 51", "light from the", "split train",
+                 "keep by anna", "nearly repeated by", "2026"):  # fmt: skip
+        assert said in text
+    assert first.id not in text.replace(f"identity {first.id}", ""), "of the other only the group's name"
+    assert list(found.rows) == ["faces", "crops", "people", "tags/measured"]
+    assert json.dumps(found.as_json())
+
+
+def test_a_rejection_has_its_value_and_limit(furnished: Furnished, tmp_path: Path) -> None:
+    text = told(why(furnished(tmp_path / "set"), "photo-2"))
+    assert "rejected: duplicate, 2 where the limit is 4" in text
+    assert "failed: truncated, cut" in told(why(PhotoSet(tmp_path / "set"), "photo-6"))
+
+
+def test_people_are_found_in_a_part_of_another_number(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    photo = list(photoset.photos)[0]
+    for part in photoset.people.parts():
+        photoset.people.remove(part)
+    person = Person(id=f"{photo.id}-0", photo_id=photo.id, split="test")
+    photoset.people.write(7, [person], Provenance("split", 1, {}, {}), "")
+    meta = photoset.people.meta(7)
+    assert meta is not None
+    vectors = photoset.people.arrow(7, ["id", "status", "reason"]).append_column("embedding", [[[0.5, 0.5]]])
+    Table(photoset.root / "tables" / "embeddings", Person).put(7, vectors, meta)
+    found = why(photoset, photo.id)
+    assert found.rows["people"][0]["split"] == "test" and "embeddings" in found.rows
+    assert '"embedding"' not in json.dumps(found.as_json()) and "0.5" not in told(found)
+
+
+def test_torn_and_foreign_lines_of_a_log_do_no_harm(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    photo = list(photoset.photos)[0]
+    line = json.dumps({"id": f"{photo.id}-0", "verdict": "reject", "note": "eyes\nclosed"})
+    photoset.save("review/bo.jsonl", f'[1]\nnull\n{{"id": 5}}\n{line}\n{line[:30]}'.encode())
+    found = why(photoset, photo.id)
+    assert [said["reviewer"] for said in found.decisions] == ["anna", "bo"]
+    assert "reject by bo,  eyes\\nclosed" in told(found)
+
+
+def test_a_hostile_name_is_one_line(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    meta = photoset.photos.meta(0)
+    assert meta is not None
+    rows = [replace(row, photographer="a\nb\x1b[31m") for row in photoset.photos.rows(0)]
+    photoset.photos.write(0, rows, meta.provenance, "")
+    assert "a\\nb\\x1b[31m" in told(why(photoset, "photo-0"))
+
+
+def test_commands_answer_and_refuse(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    done = authface("why", photoset.root, "photo-0", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["photos"][0]["source_id"] == "photo-0"
+    done = authface("why", photoset.root, "nothing")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    done = authface("status", photoset.root)
+    assert done.returncode == 0 and "next: authface annotate export" in done.stdout and "photos: 7 rows" in done.stdout
+
+
+def test_status_sees_what_is_missing_and_what_is_older(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    tables = {table.name: table for table in status(photoset).tables}
+    assert all(table.missing == table.outdated == 0 for table in tables.values())
+    photoset.crops.remove(1)
+    said = status(photoset)
+    assert {t.name: t.missing for t in said.tables}["crops"] == 1 and "curate align" in said.next
+    meta = photoset.photos.meta(0)
+    assert meta is not None
+    photoset.photos.write(0, photoset.photos.rows(0)[:2], meta.provenance, "")
+    said = status(photoset)
+    assert {t.name: t.outdated for t in said.tables}["faces"] == 1 and "curate filter" in said.next
+    assert said.disk["tables"] > 0 and said.as_json()["tables"]["photos"]["counts"]["kept"] == 4
+
+
+def test_a_training_says_what_it_read_and_the_set_knows(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    dataset = photoset.root / "dataset"
+    dataset.mkdir()
+    (dataset / "authface.json").write_text('{"made_from": "one", "rows": 2}')
+    training = tmp_path / "out" / "training"
+    for _ in range(2):
+        record_training(training, dataset, ["b" * 64, "a" * 64])
+    assert [(s.key, s.rows, s.set) for s in training_sources(training)] == [("one", 2, str(photoset.root))]
+    (dataset / "authface.json").write_text('{"made_from": "two", "rows": 3}')
+    record_training(training, dataset, ["c" * 64])
+    assert [s.key for s in training_sources(training)] == ["one", "two"]
+    assert (training / "photo_ids.txt").read_text().split() == ["a" * 64, "b" * 64, "c" * 64]
+    assert [(use.kind, use.key) for use in uses(photoset)] == [("training", "one"), ("training", "two")]
+    assert "a" * 64 not in (training / "sources.json").read_text()
+    assert status(photoset).trainings == [str(tmp_path / "out")]
+    record_training(tmp_path / "other" / "training", tmp_path, [])
+    assert training_sources(tmp_path / "other" / "training")[0].set == "", "a folder in no set"
+
+
+def test_uses_are_told_once(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    for key in ("a", "a", "b", "a"):
+        record_use(photoset, Use(kind="dataset", path="/x", key=key, rows=1))
+    assert [use.key for use in uses(photoset)] == ["a", "b", "a"]
+
+
+def test_an_unknown_name_is_refused(furnished: Furnished, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="6 digits"):
+        why(furnished(tmp_path / "set"), "abc")

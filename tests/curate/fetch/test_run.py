@@ -1,0 +1,166 @@
+"""Bad input is a row or one clear line; nothing is lost and nothing is copied twice."""
+
+from __future__ import annotations
+
+import io
+import os
+import struct
+import subprocess
+import sys
+import zlib
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from authface.console import Console
+from authface.curate.fetch.run import fetch
+from authface.curate.fetch.sources import Folder, Samples
+from authface.curate.settings import FetchSettings
+from authface.engine.runner import Summary
+from authface.store.photoset import PhotoSet
+
+
+def encoded(image: Image.Image, format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def bomb(side: int) -> bytes:
+    """A PNG of a few kilobytes that says it is side x side."""
+    head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    chunks = [(b"IHDR", head), (b"IDAT", zlib.compress(bytes(1000))), (b"IEND", b"")]
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.fixture
+def zoo(tmp_path: Path) -> Path:
+    """Every kind of trouble a folder can hold."""
+    folder = tmp_path / "zoo"
+    (folder / "sub folder" / "deeper").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    photo = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8))
+    jpeg = encoded(photo, "JPEG")
+    frames = [Image.fromarray(rng.integers(0, 255, (60, 80), dtype=np.uint8)).convert("P") for _ in range(3)]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    files = {
+        "plain.jpg": jpeg,
+        "text.jpg": b"this is a letter, not a photo",
+        "cut.jpg": jpeg[: len(jpeg) // 2],
+        "empty.png": b"",
+        "deep.png": encoded(Image.fromarray(rng.integers(0, 65535, (60, 80), dtype=np.uint16)), "PNG"),
+        "print.jpg": encoded(photo.convert("CMYK"), "JPEG"),
+        "palette.png": encoded(photo.convert("P"), "PNG", transparency=3),
+        "moving.gif": encoded(frames[0], "GIF", save_all=True, append_images=frames[1:]),
+        "turned.jpg": encoded(photo, "JPEG", exif=turned, quality=80),
+        "bomb.png": bomb(30_000),
+        "a name with spaces.jpg": encoded(photo, "JPEG", quality=70),
+        "имя-名前-😀.jpg": encoded(photo, "JPEG", quality=71),
+        "line\nbreak.jpg": encoded(photo, "JPEG", quality=72),
+        "-rf.jpg": encoded(photo, "JPEG", quality=73),
+        "<script>alert(1)<!--.jpg": encoded(photo, "JPEG", quality=74),
+        "sub folder/deeper/again.JPG": jpeg,
+        "wrong-ending.png": encoded(photo, "JPEG", quality=77),
+        "notes.txt": b"not looked at",
+        ".hidden.jpg": b"not looked at",
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    (folder / os.fsdecode(b"latin-\xe9.jpg")).write_bytes(encoded(photo, "JPEG", quality=76))
+    (folder / "dangling.jpg").symlink_to(folder / "gone.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    return folder
+
+
+def bring(root: Path, folder: Path, **settings: object) -> Summary:
+    values = FetchSettings(source="folder", path=str(folder), **settings)  # type: ignore[arg-type]
+    source = Folder(folder, "somebody", "CC0")
+    return fetch(PhotoSet(root), source, values, Console(), workers=1, limit=0)
+
+
+def test_every_trouble_is_a_row_with_its_reason(zoo: Path, tmp_path: Path) -> None:
+    bring(tmp_path / "set", zoo)
+    rows = {row.source_id: row for row in PhotoSet(tmp_path / "set").photos}
+    reasons = {name: row.reason for name, row in rows.items() if row.status != "kept"}
+    assert reasons == {
+        "text.jpg": "not_an_image",
+        "cut.jpg": "truncated",
+        "empty.png": "empty",
+        "moving.gif": "animated",
+        "bomb.png": "too_large",
+        "dangling.jpg": "unreadable",
+        "pipe.jpg": "not_a_file",
+        "sub folder/deeper/again.JPG": "duplicate",
+    }
+    kept = [row for row in rows.values() if row.status == "kept"]
+    assert len(kept) == 12
+    assert {"line\nbreak.jpg", "latin-\\xe9.jpg", "имя-名前-😀.jpg", "-rf.jpg"} <= {row.source_id for row in kept}
+    assert (rows["turned.jpg"].width, rows["turned.jpg"].height) == (60, 80)
+    assert rows["wrong-ending.png"].file.endswith(".jpg")
+    assert all((row.photographer, row.licence) == ("somebody", "CC0") for row in rows.values())
+    for row in kept:
+        stored = tmp_path / "set" / row.file
+        assert stored.stat().st_size == row.bytes
+        assert stored.resolve().is_relative_to((tmp_path / "set" / "photos").resolve())
+
+
+def test_the_bytes_are_the_source_s_and_a_second_run_adds_only_what_is_new(zoo: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    first = bring(root, zoo, part_rows=5)
+    assert first.made == 4
+    plain = next(row for row in PhotoSet(root).photos if row.source_id == "plain.jpg")
+    assert (root / plain.file).read_bytes() == (zoo / "plain.jpg").read_bytes()
+    assert bring(root, zoo).made == 0
+    Image.new("RGB", (9, 9)).save(zoo / "new.png")
+    before = list(PhotoSet(root).photos)
+    assert bring(root, zoo).made == 1
+    assert [row.source_id for row in list(PhotoSet(root).photos)[len(before) :]] == ["new.png"]
+
+
+def test_small_photos_are_refused_with_value_and_limit(zoo: Path, tmp_path: Path) -> None:
+    bring(tmp_path / "set", zoo, min_long_side=81)
+    rows = [row for row in PhotoSet(tmp_path / "set").photos if row.reason == "small_photo"]
+    assert len(rows) == 13
+    assert {(row.value, row.limit, row.file) for row in rows} == {(80, 81, "")}
+    assert not (tmp_path / "set" / "photos").exists()
+
+
+def test_samples_are_photos_that_ship_with_the_dependencies(tmp_path: Path) -> None:
+    summary = fetch(PhotoSet(tmp_path), Samples(), FetchSettings(source="samples"), Console(), workers=1, limit=0)
+    assert summary.counts == Counter(kept=6)
+    assert {row.licence for row in PhotoSet(tmp_path).photos} == {"public domain", "CC0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["fetch", "--from", "folder", "EMPTY"], 1, "no photos in"),
+        (["fetch", "--from", "folder", "GONE"], 2, "does not exist"),
+        (["fetch", "--from", "folder"], 2, "give the folder"),
+        (["fetch"], 2, "UNSPLASH_ACCESS_KEY"),
+        (["fetch", "--from", "urls"], 2, "give the list"),
+        (["fetch", "--from", "urls", "GONE"], 2, "does not exist"),
+        (["fetch", "--from", "unsplash-lite", "EMPTY"], 2, "no photos.tsv"),
+        (["fetch", "--from", "moon"], 2, "moon"),
+        (["filter"], 2, "curate fetch"),
+        (["filter", "-O", "curate.filter.min_sise=3"], 2, "min_size"),
+        (["align", "-O", "curate.align.size=100"], 2, "multiple of 8"),
+    ],
+)
+def test_wrong_use_is_one_line(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
+    (tmp_path / "EMPTY").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "authface.cli", "curate", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert words in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr

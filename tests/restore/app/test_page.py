@@ -1,0 +1,285 @@
+"""The web page in a real browser: a real upload, faces chosen, a restored file with its metadata; nothing leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from authface import Restorer
+from authface.errors import UsageError
+from authface.faces.identity import usual_products
+from authface.restore.app import server as app_server
+from authface.restore.app.cards import cards
+from authface.restore.app.desk import Desk, names, told
+from authface.web import loopback
+
+TOKEN = "secret-of-this-test"
+ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
+HOSTILE = "<img src=x onerror=alert(1)> & 'aunt'.jpg"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def with_gradio() -> None:
+    if find_spec("gradio") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("no Gradio: the page's tests need the extra app")
+        pytest.skip("no Gradio: pip install 'authface[app]' to test the page")
+
+
+@pytest.fixture
+def scan(tmp_path: Path) -> Path:
+    """A photo of two faces, the left one larger, with EXIF."""
+    small = np.asarray(Image.fromarray(ASTRONAUT).resize((240, 212)))
+    photo = np.zeros((300, 580, 3), np.uint8)
+    photo[:, :340], photo[40:252, 340:] = ASTRONAUT, small
+    exif = Image.Exif()
+    exif[0x010F] = "Scanner"
+    Image.fromarray(photo).save(tmp_path / "aunts.jpg", quality=95, exif=exif)
+    return tmp_path / "aunts.jpg"
+
+
+@pytest.fixture(scope="module")
+def restorer(family: Path) -> Iterator[Restorer]:
+    with Restorer(str(family), device="cpu", steps=2) as made:
+        yield made
+
+
+@contextmanager
+def serving(restorer: Restorer, megabytes: float = 20, megapixels: float = 40) -> Iterator[str]:
+    with (
+        app_server.listen("127.0.0.1", 0) as waiting,
+        app_server.page(restorer, TOKEN, "127.0.0.1", megabytes, megapixels) as app,
+    ):
+        running = app_server.server(app)
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
+        thread.start()
+        try:
+            yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
+        finally:
+            running.should_exit = True
+            thread.join(10)
+        assert not thread.is_alive()
+
+
+@pytest.fixture
+def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
+    """Opens the page in a window of its own; an error on it or a request to elsewhere fails the test."""
+    contexts, wrong = [], list[str]()
+
+    def visit(url: str) -> Any:
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(120_000)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        own = (url.removesuffix(f"{TOKEN}/"), "data:", "blob:")
+        page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(own) else None)
+        page.goto(url)
+        page.wait_for_selector("#go")
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    assert wrong == []
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Where this process connects to, besides itself."""
+    made: list[Any] = []
+    connect = socket.socket.connect
+
+    def noted(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in {"127.0.0.1", "::1"}:
+            made.append(address)
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", noted)
+    return made
+
+
+def drop(page: Any, file: Path) -> None:
+    page.locator("#file input[type=file]").set_input_files(file)
+
+
+def test_a_photo_goes_in_and_a_restored_one_comes_out(
+    restorer: Restorer, scan: Path, visit: Callable[[str], Any], connections: list[Any], tmp_path: Path
+) -> None:
+    with serving(restorer) as url:
+        temporary = Path(os.environ["GRADIO_TEMP_DIR"])
+        page = visit(url)
+        assert page.locator("#go").is_disabled()
+        drop(page, scan)
+        page.get_by_text("2 faces found").wait_for()
+        page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 2")
+        box = page.locator("#photo img").bounding_box()
+        page.mouse.click(box["x"] + 0.29 * box["width"], box["y"] + 0.4 * box["height"])  # the left, larger face
+        page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 1")
+        page.get_by_label("Fast").check()
+        page.locator("#go").click()
+        page.get_by_text("1 face restored, 580 x 300 px").wait_for()
+        page.wait_for_function("document.querySelectorAll('#cards figure').length === 1")
+        card = page.locator("#cards figure").inner_text()
+        assert "Face 2" in card and re.search(r"Likeness\s+-?\d\.\d{3}", card)
+        assert "1 not chosen" in page.locator("#cards").inner_text()
+        page.wait_for_function("document.querySelectorAll('#slider img').length === 2")
+        with page.expect_download() as started:
+            page.locator("#download").click()
+        assert started.value.suggested_filename == "aunts.restored.jpg"
+        started.value.save_as(tmp_path / "got.jpg")
+        assert list(temporary.rglob("*.jpg"))
+        page.locator("#file").get_by_label("Clear").click()
+        page.locator("#empty").wait_for()
+        assert list(temporary.rglob("*.jpg")) == [], "a photo's files go with it"
+    assert not temporary.exists()
+    expected = restorer.with_settings(preset="fast").restore(scan, only=[1])
+    assert (tmp_path / "got.jpg").read_bytes() == expected.encoded(".jpg")
+    assert Image.open(tmp_path / "got.jpg").getexif()[0x010F] == "Scanner"
+    assert connections == []
+
+
+def test_what_cannot_be_done_is_one_line_on_the_page(
+    restorer: Restorer, visit: Callable[[str], Any], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no photo")
+    Image.new("RGB", (2000, 1500)).save(tmp_path / "large.png")
+    (tmp_path / "heavy.png").write_bytes(np.random.default_rng(0).bytes(2_000_000))
+    Image.fromarray(data.coffee()).save(tmp_path / HOSTILE)
+    with serving(restorer, megabytes=1, megapixels=2) as url:
+        page = visit(url)
+        for name, said in (
+            ("broken.jpg", "This file cannot be used: no photo in a format that is read here"),
+            ("large.png", "2000 x 1500 is 3 megapixels, the limit is 2: make it smaller"),
+            ("heavy.png", 'exceed the maximum allowed size of 1.0 Mb: "heavy.png"'),
+        ):
+            drop(page, tmp_path / name)
+            page.get_by_text(said).first.wait_for()
+            page.reload()
+            page.wait_for_selector("#go")
+        drop(page, tmp_path / HOSTILE)
+        page.get_by_text("no face found").wait_for()
+        assert page.locator("#go").is_disabled() and page.locator("img[src=x]").count() == 0
+
+
+def test_work_stops_at_the_next_step(restorer: Restorer, scan: Path, visit: Callable[[str], Any]) -> None:
+    with serving(restorer.with_settings(steps=1000)) as url:
+        page = visit(url)
+        drop(page, scan)
+        page.get_by_text("2 faces found").wait_for()
+        page.locator("#go").click()
+        page.locator("#stop").wait_for()
+        page.get_by_text("steps").first.wait_for()
+        page.locator("#stop").click()
+        page.get_by_text(re.compile(r"stopped after \d+ of 1000 steps: nothing was changed")).wait_for()
+        page.locator("#go").wait_for()
+
+
+def ask(url: str, path: str = "", **headers: str) -> tuple[int, dict[str, str]]:
+    import httpx
+
+    answer = httpx.get(url + path, headers=headers)
+    return answer.status_code, dict(answer.headers)
+
+
+def test_only_its_own_page_is_answered(restorer: Restorer) -> None:
+    with serving(restorer) as url:
+        code, headers = ask(url)
+        assert code == 200 and "default-src 'self'" in headers["content-security-policy"]
+        assert ask(url.removesuffix(f"{TOKEN}/"))[0] == 404
+        assert ask(url, host="evil.test")[0] == 403
+        assert ask(url, "config", origin="http://evil.test")[0] == 403
+        assert ask(url, "gradio_api/file=/etc/passwd")[0] == 403
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(Restorer("identity"), tmp_path)
+
+
+def test_a_photo_s_files_go_with_it(desk: Desk, scan: Path, tmp_path: Path) -> None:
+    sheet = desk.look(scan)
+    first, second = names(sheet)
+    assert first[0].startswith("1 · ") and first[0].endswith(" px high") and (first[1], second[1]) == (0, 1)
+    marks = [np.asarray(Image.open(desk.marked(sheet, chosen))).astype(int) for chosen in ([0, 1], [1])]
+    x0, y0, _, y1 = (round(value) for value in sheet.faces[0].box)
+    assert np.abs(marks[0] - marks[1])[y0:y1, x0 - 3 : x0 + 4].max() > 60
+    assert np.abs(marks[0] - marks[1])[:, 400:].max() < 30
+    desk.forget(sheet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_is_the_smallest_face_around_it(desk: Desk, scan: Path) -> None:
+    sheet = desk.look(scan)
+    x0, y0, x1, y1 = sheet.faces[1].box
+    assert sheet.face_at((x0 + x1) / 2, (y0 + y1) / 2) == 1
+    assert sheet.face_at(2, 2) is None
+    assert "Click a face" in told(sheet)
+
+
+def test_cards_say_why_a_face_stays(restorer: Restorer, desk: Desk, scan: Path) -> None:
+    made = restorer.with_settings(min_identity=1.0).restore(scan, only=[0])
+    html = cards(made.faces, "dlib")
+    assert "every attempt changed the person too much" in html and "<dt>Attempts</dt><dd>3</dd>" in html
+    assert f"strangers have about {usual_products('dlib')[0]:.2f}" in html
+
+
+def test_a_port_that_is_taken_is_one_line() -> None:
+    with app_server.listen("127.0.0.1", 0) as waiting, pytest.raises(UsageError, match="--port 0"):
+        app_server.listen("127.0.0.1", waiting.getsockname()[1])
+
+
+def run(*words: str, without: str = "") -> subprocess.CompletedProcess[str]:
+    hide = f"sys.modules[{without!r}] = None; " if without else ""
+    code = f"import sys; {hide}sys.argv = ['authface', *{words!r}]; from authface.cli import main; main()"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def test_without_the_extra_it_says_what_to_type() -> None:
+    done = run("app", "--no-browser", "--model", "identity", without="gradio")
+    assert done.returncode == 2
+    assert done.stderr == "authface: authface app needs Gradio: pip install 'authface[app]'\n"
+
+
+def test_wrong_wishes_are_one_line(tmp_path: Path) -> None:
+    for words, said in (
+        (["--model", str(tmp_path)], "is no model folder"),
+        (["--host", "192.0.2.1", "--model", "identity"], "cannot listen on 192.0.2.1 port 0"),
+        (["-O", "restore.fidelity=2"], "restore.fidelity = 2"),
+    ):
+        done = run("app", "--no-browser", "--port", "0", *words)
+        assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
+
+
+def test_the_command_serves_and_cleans_up_when_it_is_ended(tmp_path: Path) -> None:
+    import httpx
+
+    code = "from authface.cli import main; import sys; sys.argv[0] = 'authface'; main()"
+    words = ["app", "--no-browser", "--port", "0", "--model", "identity", "--json"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as running:
+        assert running.stderr is not None
+        line = next(line for line in running.stderr if line.startswith("app: open http://127.0.0.1:"))
+        assert httpx.get(line.split()[2], timeout=60).status_code == 200
+        assert list(tmp_path.glob("authface-app-*"))
+        running.terminate()
+        out, _ = running.communicate(timeout=60)
+    assert running.returncode == 0 and json.loads(out)["url"] == line.split()[2]
+    assert list(tmp_path.glob("authface-app-*")) == []

@@ -1,0 +1,490 @@
+"""Videos: made here by PyAV, restored by a stand-in for a model, and read again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image
+from skimage import data
+
+from authface import Restorer
+from authface.console import Console
+from authface.errors import UsageError
+from authface.faces.geometry import Side
+from authface.restore.finder import FaceFinder
+from authface.restore.model.colour import ColourFix
+from authface.restore.page import write_page
+from authface.restore.run import jobs_of, restore_jobs
+from authface.restore.session import Request, Session, Summary
+from authface.restore.settings import RestoreSettings
+from authface.restore.video.follow import FaceFollower
+from authface.restore.video.reader import Clip
+from authface.restore.video.run import MOST_MOMENTS, Spread
+
+av = pytest.importorskip("av")
+
+Command = Callable[..., tuple[int, str, str]]
+Lines = Callable[[Path], list[dict[str, Any]]]
+WIDTH, HEIGHT = 192, 160
+RATE = 25
+TICKS = 100
+"""Of the time base in a frame."""
+
+
+@dataclass
+class Brighter:
+    """Stands for a model: it changes every face, in no time, and remembers how often and by what seeds."""
+
+    side: Side = Side(64)
+    colour: ColourFix = "none"
+
+    def __post_init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        self.calls.append(list(seeds))
+        return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
+
+
+def scene(i: float, noise: float = 0, seed: int = 0) -> NDArray[np.uint8]:
+    """A face of some 60 px that moves by 2 and 1 px a frame."""
+    turn = np.array([[0.6, 0, -80 - 2 * i], [0, 0.6, -2 - i]], np.float64)
+    rgb = cv2.warpAffine(data.astronaut(), turn, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
+    if noise:
+        grain = np.random.default_rng(seed).normal(0, noise, rgb.shape)
+        rgb = np.clip(rgb + grain, 0, 255).astype(np.uint8)
+    return np.asarray(rgb, np.uint8)
+
+
+def film(
+    path: Path,
+    pictures: Sequence[NDArray[np.uint8]],
+    *,
+    codec: str = "libx264",
+    sound: str = "aac",
+    turns: int = 0,
+    ticks: Sequence[int] | None = None,
+    colours: tuple[int, int, int, int] = (1, 1, 1, 1),
+    format: str = "yuv420p",
+    words: Path | None = None,
+) -> Path:
+    """Write upright pictures, with a sine for sound; `turns` quarter turns make the stored ones upright.
+
+    `words` is a file of subtitles.
+    """
+    base = Fraction(1, RATE * TICKS)
+    with av.open(f"file:{path}", "w") as out:
+        out.metadata["title"] = "A film"
+        video = out.add_stream(codec, rate=RATE, options={"crf": "8"} | ({"b": "0"} if "vp9" in codec else {}))
+        stored = np.rot90(pictures[0], -turns)
+        video.width, video.height, video.pix_fmt = stored.shape[1], stored.shape[0], format
+        video.time_base = video.codec_context.time_base = base
+        context = video.codec_context
+        context.colorspace, context.color_range, context.color_trc, context.color_primaries = colours
+        if turns:
+            video.set_display_rotation({1: 90, 2: 180, 3: -90}[turns])
+        audio = out.add_stream(sound, rate=48000, layout="mono") if sound else None
+        if words is not None:
+            with av.open(str(words)) as told:
+                stream = out.add_stream_from_template(told.streams[0])
+                stream.metadata["language"] = "eng"
+                for packet in told.demux():
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        out.mux(packet)
+        for i, picture in enumerate(pictures):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, -turns)))
+            frame = frame.reformat(format=format, dst_colorspace=colours[0], dst_color_range=colours[1])
+            frame.pts, frame.time_base = (ticks[i] if ticks else i * TICKS), base
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        if audio is not None:
+            wave = np.sin(2 * np.pi * 440 * np.arange(48000 * len(pictures) // RATE) / 48000).astype(np.float32) * 0.3
+            for start in range(0, len(wave), 960):
+                piece = av.AudioFrame.from_ndarray(wave[None, start : start + 960].copy(), format="fltp", layout="mono")
+                piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
+                out.mux(audio.encode(piece))
+            out.mux(audio.encode())
+    return path
+
+
+def seen(path: Path) -> list[Any]:
+    """Its frames as they are stored."""
+    with av.open(f"file:{path}") as file:
+        return list(file.decode(video=0))
+
+
+def upright(path: Path) -> list[NDArray[np.uint8]]:
+    return [np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4) for frame in seen(path)]
+
+
+def heard(path: Path) -> list[tuple[Any, ...]]:
+    """Its packets of sound: when, and what bytes."""
+    with av.open(f"file:{path}") as file:
+        packets = [packet for packet in file.demux(audio=0) if packet.dts is not None]
+        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
+
+
+def restore(source: Path, out: Path, model: Any = None, **chosen: Any) -> tuple[Path, Summary]:
+    settings = RestoreSettings(**({"model": "identity", "colour": "none", "guard": False} | chosen))
+    session = Session(Request(settings), Console())
+    session.__dict__["restorer"] = model or Brighter()
+    jobs = jobs_of([source], out, settings.format)
+    summary = restore_jobs(jobs, session)
+    return jobs[0].target, summary
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[NDArray[np.uint8]]:
+    return [scene(i) for i in range(10)]
+
+
+@pytest.fixture(scope="module")
+def clip(pictures: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return film(tmp_path_factory.mktemp("film") / "clip.mp4", pictures)
+
+
+def gained(before: Path, after: Path) -> NDArray[np.float64]:
+    """(n, h, w) how much brighter each pixel of each frame became."""
+    pairs = zip(upright(before), upright(after), strict=True)
+    return np.stack([new.astype(float).mean(axis=2) - old.astype(float).mean(axis=2) for old, new in pairs])
+
+
+def test_each_frame_s_face_changes_and_nothing_else(clip: Path, tmp_path: Path, lines: Lines) -> None:
+    model = Brighter()
+    target, summary = restore(clip, tmp_path / "out", model, batch=4, crf=8)
+    difference = gained(clip, target)
+    for i, change in enumerate(difference):
+        x, y = 0.6 * 224 - 80 - 2 * i, 0.6 * 118 - 2 - i  # the face's middle, by eye
+        assert change[int(y) - 8 : int(y) + 8, int(x) - 8 : int(x) + 8].mean() > 45
+        assert np.abs(change[120:, 140:]).mean() < 2
+    assert [len(call) for call in model.calls] == [4, 4, 2]  # faces of several frames together
+    assert len({seed for call in model.calls for seed in call}) == 1  # one noise for one face
+    (line,) = lines(tmp_path / "out")
+    assert (line["status"], line["frames"], line["faces"], line["followed"]) == ("restored", 10, 10, 1)
+    assert (line["width"], line["height"], line["target"]) == (WIDTH, HEIGHT, "clip.mp4")
+    assert line["seconds"] > 0 and summary.clips[target].faces == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("12:30 turned.mov", {"turns": 3}),
+        ("uneven.mkv", {"ticks": [0, 100, 250, 300, 700, 750, 800, 1000, 1100, 1500]}),
+        ("wide.mp4", {"colours": (1, 2, 1, 1)}),
+        ("old.mp4", {"colours": (5, 1, 6, 5)}),
+        ("deep.mp4", {"codec": "libx265", "format": "yuv420p10le"}),
+        ("web.webm", {"codec": "libvpx-vp9", "sound": "libopus"}),
+    ],
+)
+def test_times_sound_turn_and_colours_are_kept(
+    pictures: list[NDArray[np.uint8]], tmp_path: Path, name: str, how: dict[str, Any]
+) -> None:
+    source = film(tmp_path / name, pictures, **how)
+    target, summary = restore(source, tmp_path / "out", crf=8)
+    line = summary.clips[target]
+    assert (line.faces, line.width, line.height) == (10, WIDTH, HEIGHT)  # upright
+    old, new = seen(source), seen(target)
+    assert [frame.time for frame in new] == [frame.time for frame in old]
+    for one in ("rotation", "colorspace", "color_range", "color_primaries", "color_trc"):
+        assert {getattr(frame, one) for frame in new} == {getattr(old[0], one)}, one
+    assert new[0].format.name == old[0].format.name
+    assert heard(target) == heard(source) and heard(source)
+    change = gained(source, target)
+    assert np.abs(change[:, 120:, 140:].mean()) < 1  # no tone is shifted by a wrong matrix or range
+    assert change[0, 61:77, 46:62].mean() > 40  # where the face is, upright
+    with av.open(f"file:{target}") as file:
+        assert file.metadata["title"] == "A film"
+    assert [moment[0] for moment in line.moments] == [round(float(frame.time), 4) for frame in old][::2]
+    with Clip(source) as before, Clip(target) as after:
+        for seconds, *quad in line.moments[::-1]:  # backwards: it seeks
+            was, now = before.at(seconds), after.at(seconds)
+            assert was is not None and now is not None and was.time == now.time == pytest.approx(seconds, abs=1e-3)
+            assert len(quad) == 8 and np.abs(now.pixels().astype(int) - was.pixels()).max() > 20
+        assert before.at(old[-1].time + 1) is None
+
+
+def test_a_video_where_nothing_changes_is_copied(clip: Path, tmp_path: Path, authface: Command, lines: Lines) -> None:
+    code, out, err = authface(clip, "--model", "identity", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert (tmp_path / "out" / "clip.mp4").read_bytes() == clip.read_bytes()
+    assert "10 faces (1 followed through 10 frames) found and left as they are in 1 of 1 videos" in out
+    assert (tmp_path / "out" / "restore.html").exists()
+
+
+def test_a_second_run_does_nothing_and_other_settings_do_it_again(clip: Path, tmp_path: Path) -> None:
+    again = Brighter()
+    target, _ = restore(clip, tmp_path / "out")
+    first = target.stat().st_mtime_ns
+    _, summary = restore(clip, tmp_path / "out", again)
+    assert summary.done_before == 1 and not again.calls and target.stat().st_mtime_ns == first
+    assert summary.clips[target].faces == 10
+    restore(clip, tmp_path / "out", again, crf=30)
+    assert again.calls and target.stat().st_mtime_ns > first
+
+
+def test_photos_and_videos_of_a_folder(clip: Path, tmp_path: Path, authface: Command, lines: Lines) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "clip.mp4").write_bytes(clip.read_bytes())
+    Image.fromarray(scene(0)).save(folder / "photo.png")
+    code, out, err = authface(folder, "--model", "identity", "-o", tmp_path / "out", "--json")
+    assert code == 0, err
+    told = json.loads(out)
+    assert (told["photos"], told["restored"], told["faces"]) == (1, 1, 1)
+    assert [video["frames"] for video in told["videos"]] == [10]
+    assert {line["target"] for line in lines(tmp_path / "out")} == {"clip.mp4", "photo.png"}
+    code, out, err = authface(folder, "--model", "identity", "-o", tmp_path / "out")
+    assert "2 inputs were done before" in out
+
+
+def test_the_page_shows_frames_of_a_video(clip: Path, tmp_path: Path) -> None:
+    target, summary = restore(clip, tmp_path / "out", upscale=2)
+    session = Session(Request(RestoreSettings(model="identity", guard=False)), Console())
+    page = write_page(session, summary, tmp_path / "out").read_text()
+    assert "0.00 s, largest face" in page and "10 in 10 frames" in page and "photos restored" not in page
+    assert page.count("clip.mp4, ") == 2 * page.count("largest face") == 8
+    target.unlink()
+    assert "largest face" not in write_page(session, summary, tmp_path / "out").read_text()
+
+
+def test_frames_that_are_faces_are_shown_once(tmp_path: Path, authface: Command, lines: Lines) -> None:
+    source = film(tmp_path / "face.mkv", [scene(0)[10:90, 10:90]] * 3, sound="")
+    code, _, err = authface(source, "--aligned", "--model", "identity", "-o", tmp_path / "out")
+    assert code == 0, err
+    assert [len(moment) for moment in lines(tmp_path / "out")[0]["moments"]] == [1, 1, 1]
+    page = (tmp_path / "out/restore.html").read_text()
+    assert page.count("face.mkv, ") == 3 and "largest face" not in page
+
+
+@given(st.integers(0, 3000))
+def test_of_many_frames_some_are_kept_evenly(count: int) -> None:
+    some = Spread()
+    for i in range(count):
+        some.add((float(i),))
+    kept = [i for (i,) in some.kept]
+    assert len(kept) <= MOST_MOMENTS and len(kept) >= min(count, MOST_MOMENTS // 2)
+    assert len(set(np.diff(kept))) <= 1 and kept[:1] == [0.0][:count]
+
+
+def test_a_larger_video(clip: Path, tmp_path: Path) -> None:
+    target, _ = restore(clip, tmp_path / "out", upscale=2)
+    assert (seen(target)[0].width, seen(target)[0].height) == (2 * WIDTH, 2 * HEIGHT)
+
+
+def test_odd_sides_lose_no_pixel(tmp_path: Path) -> None:
+    odd = [scene(i)[:159, :191] for i in range(3)]
+    source = film(tmp_path / "odd.mkv", odd, format="yuv444p", sound="")
+    target, summary = restore(source, tmp_path / "out")
+    assert (seen(target)[0].width, seen(target)[0].height) == (191, 159)
+    assert summary.clips[target].faces == 3
+
+
+def test_an_avi_becomes_matroska(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    source = film(tmp_path / "old.avi", pictures[:3], codec="mpeg4", sound="libmp3lame")
+    target, summary = restore(source, tmp_path / "out")
+    assert target.name == "old.mkv" and summary.clips[target].faces == 3
+    assert [sound for _, sound in heard(target)] == [sound for _, sound in heard(source)]
+
+
+def test_subtitles_are_kept_where_the_container_takes_them(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    (tmp_path / "words.srt").write_text("1\n00:00:00,040 --> 00:00:00,080\nHello\n")
+    source = film(tmp_path / "told.mkv", pictures[:3], sound="", words=tmp_path / "words.srt")
+    target, summary = restore(source, tmp_path / "out")
+    assert summary.clips[target].detail == ""
+    with av.open(f"file:{target}") as file:
+        assert file.streams.subtitles[0].language == "eng"
+        (packet,) = [packet for packet in file.demux(subtitles=0) if packet.dts is not None]
+        assert (packet.time_base * packet.pts, packet.time_base * packet.duration) == (Fraction(1, 25),) * 2
+        assert bytes(packet) == b"Hello"
+    target, summary = restore(source, tmp_path / "out.mp4")
+    assert "mp4 holds no" in summary.clips[target].detail and summary.clips[target].faces == 3
+
+
+def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path) -> None:
+    """A flash of noise hides it for two frames; its place there lies between its places before and after."""
+    shown = [scene(i) for i in range(12)]
+    for i in (5, 6):
+        shown[i] = scene(i, noise=70)
+    follower = FaceFollower(Blind(5, 6), Side(64), 0.1, "ab", 0)
+    for i, rgb in enumerate(shown):
+        follower.see(rgb, i / RATE)
+    quads = [follower.faces(rgb, i / RATE).found[0].aligned.quad.mean(axis=0) for i, rgb in enumerate(shown)]
+    steps = np.diff(quads, axis=0)
+    np.testing.assert_allclose(steps, np.broadcast_to([-2, -1], steps.shape), atol=0.8)
+    assert follower.followed == 1
+
+
+class Blind(FaceFinder):
+    """Sees no face in some frames."""
+
+    def __init__(self, *blind: int) -> None:
+        super().__init__(RestoreSettings())
+        self.frame, self.blind, self.real = -1, blind, self.detector
+        self.detector = self  # type: ignore[assignment]
+
+    def survey(self, rgb: NDArray[np.uint8], doubtful: float) -> Any:
+        self.frame += 1
+        return ([], []) if self.frame in self.blind else self.real.survey(rgb, doubtful)
+
+
+def jitter(smooth: float) -> tuple[float, float]:
+    """How far a face's crops under noise lie from their steady path, and from the one before; pixels, of all corners.
+
+    It moves by a third of the step, so that it stays in the picture.
+    """
+    frames = 24
+    shown = [scene(i / 3, noise=12, seed=i) for i in range(frames)]
+    follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), smooth, "ab", 0)
+    for i, rgb in enumerate(shown):
+        follower.see(rgb, i / RATE)
+    quads = np.stack([follower.faces(rgb, i / RATE).found[0].aligned.quad for i, rgb in enumerate(shown)])
+    rest = quads - np.arange(frames)[:, None, None] / 3 * np.array([-2.0, -1.0])
+    return float(rest.std(axis=0).mean()), float(np.diff(rest, axis=0).std())
+
+
+def test_smoothing_holds_the_crop_still() -> None:
+    rough, smooth = jitter(0.0), jitter(0.1)
+    assert smooth[0] < 0.6 * rough[0], (rough, smooth)
+    assert smooth[1] < 0.25 * rough[1], (rough, smooth)
+
+
+def test_a_new_scene_ends_a_face() -> None:
+    follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), 0.1, "ab", 0)
+    shown = [
+        scene(i) if i < 4 else 255 - scene(i) if i == 4 else np.ascontiguousarray(scene(i)[:, ::-1]) for i in range(8)
+    ]
+    for i, rgb in enumerate(shown):
+        follower.see(rgb, i / RATE)
+    seeds = [[one.face.seed for one in follower.faces(rgb, i / RATE).found] for i, rgb in enumerate(shown)]
+    assert {len(found) for found in seeds[:4]} == {len(found) for found in seeds[5:]} == {1}
+    assert not set(sum(seeds[:4], [])) & set(sum(seeds[5:], []))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda data: data[: len(data) // 2], "unreadable"),
+        (lambda data: b"", "unreadable"),
+        (lambda data: b"no video at all" * 99, "unreadable"),
+    ],
+)
+def test_a_broken_video_is_one_line_and_a_row(
+    clip: Path, tmp_path: Path, authface: Command, lines: Lines, make: Callable[[bytes], bytes], said: str
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(make(clip.read_bytes()))
+    code, _, err = authface(bad, "--model", "identity", "-o", tmp_path / "out")
+    assert code == 1 and "no input could be used" in err
+    assert len([line for line in err.splitlines() if line.startswith(f"{bad}: failed ({said})")]) == 1
+    (line,) = lines(tmp_path / "out")
+    assert (line["status"], line["reason"]) == ("failed", said)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"restore.jsonl"}
+
+
+def test_a_video_cut_short_is_restored_as_far_as_it_goes(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    whole = film(tmp_path / "whole.mkv", pictures, codec="ffv1", sound="").read_bytes()  # all frames are of one size
+    (tmp_path / "short.mkv").write_bytes(whole[: int(len(whole) * 0.6)])
+    target, summary = restore(tmp_path / "short.mkv", tmp_path / "out")
+    assert 0 < summary.clips[target].frames < 10
+    assert summary.clips[target].faces == summary.clips[target].frames == len(seen(target))
+
+
+def test_sound_without_a_picture_is_no_video(tmp_path: Path, authface: Command) -> None:
+    path = tmp_path / "sound.mkv"
+    with av.open(str(path), "w") as out:
+        audio = out.add_stream("aac", rate=48000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 48000, 0
+        out.mux(audio.encode(frame))
+        out.mux(audio.encode())
+    code, _, err = authface(path, "-o", tmp_path / "out")
+    assert code == 1 and "failed (no_video): the file holds no video stream" in err
+
+
+def test_a_video_without_a_face_is_copied_and_says_so(tmp_path: Path, authface: Command) -> None:
+    coffee = [np.ascontiguousarray(data.coffee()[i : i + HEIGHT, :WIDTH]) for i in range(3)]
+    source = film(tmp_path / "coffee.mp4", coffee)
+    code, _, err = authface(source, "--model", "identity", "-o", tmp_path / "out")
+    assert code == 1 and f"{source}: no face restored: no face found" in err
+    assert (tmp_path / "out" / "coffee.mp4").read_bytes() == source.read_bytes()
+
+
+def test_without_pyav_one_line_says_what_to_install(
+    clip: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("authface.restore.run.find_spec", lambda name: None if name == "av" else real(name))
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, _, err = authface(clip, "--model", "identity", "-o", tmp_path / "out")
+    assert code == 2 and err.splitlines() == ["authface: videos need PyAV: pip install 'authface[video]'"]
+    Image.fromarray(scene(0)).save(tmp_path / "photo.png")
+    code, _, err = authface(clip, tmp_path / "photo.png", "--model", "identity", "-o", tmp_path / "out")
+    assert code == 3 and "failed (no_pyav): videos need PyAV: pip install 'authface[video]'" in err
+
+
+def test_a_result_has_the_ending_of_a_video(clip: Path, tmp_path: Path, authface: Command) -> None:
+    code, _, err = authface(clip, "-o", tmp_path / "out.png")
+    assert code == 2 and "results are written as .mp4, .m4v, .mov, .mkv, .webm" in err
+
+
+def test_sound_that_a_container_does_not_take_is_said(clip: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.webm"
+    _, summary = restore(clip, out)
+    assert [reason for _, reason in summary.failed] == ["audio: webm holds no aac sound: take -o NAME.mkv"]
+    assert not out.exists()
+
+
+def test_from_python(clip: Path, tmp_path: Path) -> None:
+    restorer = Restorer("identity", guard=False)
+    told: list[tuple[int, int]] = []
+    line = restorer.restore_video(clip, tmp_path / "out.mp4", progress=lambda done, of: told.append((done, of)))
+    assert (line.frames, line.faces, line.followed) == (10, 10, 1)
+    assert told == [(i + 1, 10) for i in range(10)]
+    assert (tmp_path / "out.mp4").read_bytes() == clip.read_bytes()
+    with pytest.raises(UsageError, match="the input itself"):
+        restorer.restore_video(clip, clip)
+    with pytest.raises(UsageError, match=r"videos are written as \.mp4"):
+        restorer.restore_video(clip, tmp_path / "out.gif")
+
+    def stop(done: int, of: int) -> None:
+        raise RuntimeError("enough")
+
+    with pytest.raises(RuntimeError, match="enough"):
+        restorer.restore_video(clip, tmp_path / "stopped.mp4", progress=stop)
+    assert {path.name for path in tmp_path.iterdir()} == {"out.mp4"}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
+    source = film(tmp_path / "long.mp4", [scene(i % 20) for i in range(400)])
+    command = [sys.executable, "-m", "authface.cli", "restore", str(source), "--model", "identity", "-o"]
+    running = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list((tmp_path / "out").glob(".tmp-*")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=120)
+    assert running.returncode == 130 and "authface: stopped; what was finished is kept" in err
+    assert "Traceback" not in err
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left <= {"restore.jsonl"}

@@ -1,0 +1,86 @@
+"""`authface estimate train`: what a training will take, before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from authface.options import Run, command_with_run
+from authface.train.cli import DatasetArgument
+from authface.train.estimate.hardware import UTILISATION
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from authface.train.settings import DiffusionSettings
+
+app = typer.Typer(
+    help="Memory, steps, FLOPs and hours of a training, counted on networks without weights.", no_args_is_help=True
+)
+
+FacesOption = Annotated[int, typer.Option(min=0, help="Faces of the dataset; 0 counts those that are there.")]
+GpusOption = Annotated[int, typer.Option(min=1, help="GPUs that train together, each with a replica.")]
+GpuOption = Annotated[list[str], typer.Option(help="A GPU to judge by, such as L40S; all that are known if not given.")]
+UtilisationOption = Annotated[
+    float, typer.Option(min=0.01, max=1, help="Share of a GPU's peak that training reaches: an assumption.")
+]
+
+
+@app.command()
+@command_with_run
+def prior(
+    run: Run, dataset: DatasetArgument = None, faces: FacesOption = 0, gpus: GpusOption = 1, gpu: GpuOption = [],  # noqa: B006  # typer's default
+    utilisation: UtilisationOption = UTILISATION,
+) -> None:  # fmt: skip
+    """Stage I: the U-Net, its adapters, or U-Net and text encoders."""
+    from authface.train.settings import PriorSettings
+
+    settings = run.settings("train.prior", PriorSettings)
+    _estimate(run, "prior", settings, dataset, faces, gpus, gpu, utilisation)
+
+
+@app.command()
+@command_with_run
+def controlnet(
+    run: Run, dataset: DatasetArgument = None, faces: FacesOption = 0, gpus: GpusOption = 1, gpu: GpuOption = [],  # noqa: B006  # typer's default
+    utilisation: UtilisationOption = UTILISATION,
+) -> None:  # fmt: skip
+    """Stage II: the ControlNet over the frozen prior."""
+    from authface.train.settings import ControlNetSettings
+
+    settings = run.settings("train.controlnet", ControlNetSettings)
+    _estimate(run, "controlnet", settings, dataset, faces, gpus, gpu, utilisation)
+
+
+def _estimate(
+    run: Run, stage: str, settings: DiffusionSettings, dataset: Path | None, faces: int, gpus: int, names: list[str],
+    utilisation: float,
+) -> None:  # fmt: skip
+    from authface.models.layout import quiet
+    from authface.train.estimate import hardware
+
+    judged = hardware.chosen(names)  # a wrong name is told of before torch is loaded
+    import torch
+    from diffusers.utils import logging
+
+    from authface.models.tiny import VAES
+    from authface.train.estimate import estimate, networks
+    from authface.train.estimate.report import Report
+    from authface.train.settings import AutoencoderSettings, PriorSettings
+
+    quiet()
+    logging.set_verbosity_error()  # it warns of weights cast to bfloat16, which is meant
+    first, second = run.settings("train.autoencoder", AutoencoderSettings), run.settings("train.prior", PriorSettings)
+    begun = {str(first.out): first.model, str(second.out): second.model}
+    architecture = networks.find(settings.model, settings.size, begun, VAES[first.vae])
+    half = settings.half(torch.device("cpu" if run.device == "cpu" else "cuda"))
+    known = faces or estimate.faces_in(dataset or settings.dataset, run.limit)
+    own = hardware.here()
+    if own is not None and not names:
+        judged = (own, *judged)
+    estimator = estimate.Estimator(architecture, half, gpus)
+    counted = estimator.count(settings)
+    verdicts = estimate.judge(estimator, settings, counted, judged, utilisation)
+    report = Report(stage, architecture.said, settings, half, gpus, utilisation, counted, known, verdicts)
+    run.console.result(report.told(), **report.as_json())

@@ -1,0 +1,204 @@
+"""What a training will take, before it starts: memory by part, steps, FLOPs, hours, and what makes it fit a GPU.
+
+Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.rehearsal). Not
+counted: workspaces of convolutions, what torch.compile saves, loading of images, FSDP and DeepSpeed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from authface.train.data import Faces
+from authface.train.estimate import rehearsed
+from authface.train.estimate.hardware import RESERVE, Gpu
+from authface.train.estimate.networks import Architecture
+from authface.train.estimate.rehearsal import Pass
+from authface.train.estimate.rehearsed import Rehearsed, autoencoder_peak, size_of
+from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
+
+MOMENTS = ("encoding", "backward", "step", "picture")
+"""When memory may peak: faces are encoded once before training, each micro-batch, each step, each validation."""
+_QUANTISED = 4096
+"""Tensors of fewer weights keep float32 moments in bitsandbytes' 8-bit AdamW; larger ones a scale each 256."""
+LORA_RANK = 64
+"""What is proposed where nothing else makes stage I fit."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on each GPU, by part, at each of `MOMENTS`."""
+
+    parts: dict[str, dict[str, int]]
+    """moment -> part -> bytes."""
+
+    def total(self, moment: str) -> int:
+        """All parts of one moment."""
+        return sum(self.parts[moment].values())
+
+    @property
+    def peak(self) -> int:
+        """The most there is at once."""
+        return max(self.total(moment) for moment in self.parts)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One training, counted. `flops` are of one micro-batch on one GPU, weights are numbers of scalars."""
+
+    memory: Memory
+    flops: int
+    trained: int
+    frozen: int
+
+
+class Estimator:
+    """Counts trainings of one stage over one architecture; each different pass is rehearsed once.
+
+    `half`: arithmetic in bfloat16. `gpus` train together, each with a replica (DDP).
+    """
+
+    def __init__(self, architecture: Architecture, half: bool, gpus: int = 1) -> None:
+        self.architecture, self.half, self.gpus = architecture, half, gpus
+        self._passes: dict[tuple[Any, ...], tuple[Rehearsed, Pass, int, int]] = {}
+
+    def count(self, settings: DiffusionSettings) -> Counted:
+        """Memory and FLOPs of a training with these settings."""
+        stage, passed, encode, decode = self._rehearsed(settings)
+        weights = [p for p in stage.trained.parameters() if p.requires_grad]
+        frozen = size_of(*stage.frozen) + sum(
+            p.numel() * p.element_size() for p in stage.trained.parameters() if not p.requires_grad
+        )
+        judges = sum(p.numel() for net in stage.critic for p in net.parameters())
+        trained = sum(p.numel() for p in weights)
+        gradients = 4 * (trained + judges)
+        always = {
+            "trained weights": 4 * trained,
+            "frozen weights": frozen,
+            "optimizer's moments": _moments(weights, settings.optimizer),
+            "moving average": 4 * trained if settings.ema and settings.ema_device == "same" else 0,
+            "discriminators, their moments": 12 * judges,
+            "buckets of DDP": 4 * trained if self.gpus > 1 else 0,
+            "CUDA and its libraries": RESERVE,
+        }
+        vae = size_of(stage.parts.vae)
+        memory = Memory(
+            {
+                "encoding": {
+                    "frozen weights": stage.begun, "activations": encode, "discriminators, their moments": 4 * judges,
+                    "CUDA and its libraries": RESERVE,
+                },
+                "backward": {
+                    **always, "gradients": passed.gradients, "copies in bfloat16": passed.copies,
+                    "activations": passed.peak - passed.copies - passed.gradients,
+                },
+                "step": {**always, "gradients": gradients},
+                "picture": {**always, "frozen weights": frozen + vae, "activations": decode},
+            }
+        )  # fmt: skip
+        still = sum(p.numel() for m in (stage.trained, *stage.frozen) for p in m.parameters()) - trained
+        return Counted(memory, passed.flops, trained, still)
+
+    def fitting(self, settings: DiffusionSettings) -> Iterator[tuple[dict[str, Any], Counted]]:
+        """Changes that make a training smaller, each with those before it: first what costs nothing, last what trains
+        something else, which is tried alone too."""
+        given: dict[str, Any] = {}
+        for change in _changes(settings):
+            if "lora_rank" in change:
+                yield change, self.count(settings.model_copy(update=change))
+            given = {**given, **change}
+            yield given, self.count(settings.model_copy(update=given))
+
+    def _rehearsed(self, settings: DiffusionSettings) -> tuple[Rehearsed, Pass, int, int]:
+        free = {"optimizer", "ema", "ema_device", "steps", "accumulate"}
+        key = (settings.accumulate > 1, settings.model_dump_json(exclude=free))
+        if key not in self._passes:
+            if isinstance(settings, PriorSettings):
+                stage = rehearsed.prior(settings, self.architecture, self.half)
+            else:
+                assert isinstance(settings, ControlNetSettings)
+                stage = rehearsed.controlnet(settings, self.architecture, self.half)
+            passed = stage.pass_()
+            encode = autoencoder_peak(stage.parts, settings.batch, settings.size, decoding=False)
+            decode = autoencoder_peak(stage.parts, 1, settings.size, decoding=True)
+            self._passes[key] = stage, passed, encode, decode
+        return self._passes[key]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a training fits a GPU, how long it takes on as many of them as were named, and what makes it fit."""
+
+    gpu: Gpu
+    over: int
+    """Bytes that are missing; 0 or less: it fits."""
+    hours: float | None
+    """None where the GPU's speed is not known."""
+    changes: dict[str, Any] | None
+    """Settings with which it fits; None where it fits as it is, or where nothing known here makes it fit."""
+
+
+def judge(
+    estimator: Estimator, settings: DiffusionSettings, counted: Counted, gpus: tuple[Gpu, ...], utilisation: float
+) -> list[Verdict]:
+    """A verdict for each of `gpus`; changes are only counted as far as the smallest of them needs."""
+    tried: list[tuple[dict[str, Any], int]] = []
+    more = estimator.fitting(settings)
+
+    def found(room: int) -> dict[str, Any] | None:
+        for changes, peak in tried:
+            if peak <= room:
+                return changes
+        for changes, smaller in more:
+            tried.append((changes, smaller.memory.peak))
+            if tried[-1][1] <= room:
+                return changes
+        return None
+
+    flops = counted.flops * settings.steps * settings.accumulate
+    verdicts = []
+    for gpu in gpus:
+        over = counted.memory.peak - gpu.bytes
+        known = gpu.bf16 > 0
+        hours = gpu.hours(flops, estimator.half, utilisation) if known else None
+        verdicts.append(Verdict(gpu, over, hours, found(gpu.bytes) if over > 0 else None))
+    return verdicts
+
+
+def faces_in(folder: Path, limit: int) -> int | None:
+    """How many faces a training on `folder` sees, None where there is no such folder."""
+    import pyarrow.parquet as pq
+
+    if not folder.is_dir():
+        return None
+    if shards := list(folder.glob("data/train-*.parquet")):  # read without decoding, or copying into a cache
+        count = sum(int(pq.read_metadata(shard).num_rows) for shard in shards)
+        return min(limit, count) if limit else count
+    return len(Faces(folder, 64, limit))
+
+
+def _moments(weights: list[torch.nn.Parameter], optimizer: str) -> int:
+    if optimizer == "adamw":
+        return sum(8 * weight.numel() for weight in weights)
+    sizes = [weight.numel() for weight in weights]
+    return sum(8 * size if size < _QUANTISED else 2 * (size + 4 * -(-size // 256)) for size in sizes)
+
+
+def _changes(settings: DiffusionSettings) -> Iterator[dict[str, Any]]:
+    """What can still be changed, the cheapest first."""
+    if settings.optimizer != "adamw8bit":
+        yield {"optimizer": "adamw8bit"}
+    if settings.ema and settings.ema_device != "cpu":
+        yield {"ema_device": "cpu"}
+    if not settings.gradient_checkpointing:
+        yield {"gradient_checkpointing": True}
+    batch, images = settings.batch, settings.batch * settings.accumulate
+    while batch > 1:
+        batch = next(n for n in range(batch // 2, 0, -1) if not images % n)
+        yield {"batch": batch, "accumulate": images // batch}
+    if isinstance(settings, PriorSettings) and not settings.lora_rank and not settings.train_text:
+        yield {"lora_rank": LORA_RANK}
