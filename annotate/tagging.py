@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from authface.annotate.captioners.llava import Llava, locate
+from authface.annotate.captioners.openai import Openai, first_model
+from authface.annotate.captioners.prompts import question
+from authface.annotate.captioners.released import Released, captions
 from authface.annotate.captioners.step import Captioner, Captions, read_again
 from authface.annotate.measured.step import MeasuredTags
 from authface.annotate.settings import TagsSettings
@@ -62,20 +66,13 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
 
 def captioner(photoset: PhotoSet, settings: TagsSettings, device: str) -> Captioner[Any]:
     """The captioner by its name, its model found but not loaded. Raises UsageError, AuthfaceError."""
-    from authface.annotate.captioners.prompts import question
-
     if settings.annotator == "llava":
-        from authface.annotate.captioners.llava import Llava, locate
-
         asked = question(settings.prompt)
         return Llava(settings.llava, asked, locate(settings.llava).version, device)
     if settings.annotator == "openai":
-        from authface.annotate.captioners.openai import Openai, first_model
-
         server = settings.openai
         if not server.model:
             server = server.model_copy(update={"model": first_model(server)})
         return Openai(server, question(settings.prompt))
-    from authface.annotate.captioners.released import Released, captions
 
     return Released(captions(photoset))

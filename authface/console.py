@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from authface.errors import one_line
 from authface.ranks import rank
 
@@ -70,9 +73,6 @@ class Console:
 
     @contextmanager
     def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
-        from rich.console import Console as RichConsole
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),

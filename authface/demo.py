@@ -12,20 +12,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.annotate.export.run import export
+from authface.annotate.measured.step import MeasuredTags
+from authface.annotate.settings import ExportSettings, TagsSettings
+from authface.curate.align import Align
+from authface.curate.fetch.run import fetch
+from authface.curate.fetch.sources import make_source
+from authface.curate.filter.run import filter_photos
+from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings
 from authface.engine.runner import parts_of
 from authface.engine.runner import run as run_parts
 from authface.errors import one_line
+from authface.faces.degrade import degrade, preset
 from authface.files import write_file
 from authface.imaging import decode as images
+from authface.models.layout import FURTHER, part_files
 from authface.options import Run
 from authface.report import pages as report
+from authface.restore.run import jobs_of, restore_jobs
+from authface.restore.session import Request, Session
+from authface.restore.settings import RestoreSettings
+from authface.review.reviews import Honouring, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from authface.train.settings import AutoencoderSettings, CleanerSettings, ControlNetSettings, PriorSettings
 
 DEGRADATION = "medium"
 """Of the photo that is restored."""
@@ -83,12 +97,6 @@ def demo(out: Path, run: Run) -> Path:
 
 def _curate(photoset: PhotoSet, run: Run) -> None:
     """fetch, filter, align."""
-    from authface.curate.align import Align
-    from authface.curate.fetch.run import fetch
-    from authface.curate.fetch.sources import make_source
-    from authface.curate.filter.run import filter_photos
-    from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings
-
     fetching = run.settings("curate.fetch", FetchSettings)
     fetch(photoset, make_source(fetching, photoset), fetching, run.console, workers=1, limit=run.limit)
     filter_photos(photoset, run.settings("curate.filter", FilterSettings), run.console)
@@ -124,11 +132,6 @@ def _curated(photoset: PhotoSet) -> report.Section:
 
 def _annotate(photoset: PhotoSet, run: Run) -> Path:
     """tags, export; returns the dataset's folder."""
-    from authface.annotate.export.run import export
-    from authface.annotate.measured.step import MeasuredTags
-    from authface.annotate.settings import ExportSettings, TagsSettings
-    from authface.review.reviews import Honouring, ReviewSettings, reviewed_crops
-
     review, settings = run.settings("curate.review", ReviewSettings), run.settings("annotate.tags", TagsSettings)
     tagging = Honouring(MeasuredTags(photoset.root, settings.measured))
     run_parts(tagging, reviewed_crops(photoset, review), photoset.tags("measured"), run.console)
@@ -158,7 +161,6 @@ def _train(dataset: Path, models: Path, run: Run) -> list[Path]:
     from authface.train.cleaner import train_cleaner
     from authface.train.controlnet import train_controlnet
     from authface.train.prior import train_prior
-    from authface.train.settings import AutoencoderSettings, CleanerSettings, ControlNetSettings, PriorSettings
 
     def places(name: str, begun: str = "") -> dict[str, Any]:
         came = {"model": str(trained[-1])} if trained else {}
@@ -182,7 +184,6 @@ def _train(dataset: Path, models: Path, run: Run) -> list[Path]:
 def _further_parts(model: str) -> list[str]:
     """Which parts the family `model` has beyond those that every family has."""
     from authface.models.families import fetch, resolve
-    from authface.models.layout import FURTHER, part_files
 
     folder = None if model == "new" else fetch(resolve(model), FURTHER)
     return [part for part in FURTHER if folder is not None and part_files(folder, part)]
@@ -208,11 +209,6 @@ def _trained(families: list[Path]) -> report.Section:
 
 def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Degrade the photo of the last crop, restore it with `restore`'s own code, and read both back."""
-    from authface.faces.degrade import degrade, preset
-    from authface.restore.run import jobs_of, restore_jobs
-    from authface.restore.session import Request, Session
-    from authface.restore.settings import RestoreSettings
-
     subject = [crop.photo_id for crop in photoset.crops if crop.file][-1]
     photo = next(row for row in photoset.photos if row.id == subject)
     clean = images.read(photoset.root / photo.file).rgb

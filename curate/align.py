@@ -6,19 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.curate.settings import AlignSettings
 from authface.errors import ImageError
+from authface.faces.detector import Detection
+from authface.faces.geometry import align, crop_to_photo, ffhq_quad, grow_quad, pad_fraction, quad_side
+from authface.faces.landmarks import Dlib68, disagreement, weights_sha256
 from authface.imaging import decode as images
 from authface.records import Crop, Face
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.landmarks import Dlib68
 
 VERSION = 2
 
@@ -48,12 +48,6 @@ class FaceAligner:
 
     def __call__(self, rgb: NDArray[np.uint8], face: Face) -> Placed:
         """Landmarks, their check against RetinaFace's points, and the crop."""
-        import cv2
-
-        from authface.faces.detector import Detection
-        from authface.faces.geometry import align, crop_to_photo, ffhq_quad, grow_quad, pad_fraction, quad_side
-        from authface.faces.landmarks import disagreement
-
         limits = self.settings
         if face.box is None or face.score is None or face.points5 is None:
             raise ImageError("no_face", "the face has no box: run authface curate filter again")
@@ -95,14 +89,10 @@ class Align:
     @property
     def provenance(self) -> Provenance:
         """Settings and the predictor's weights."""
-        from authface.faces.landmarks import weights_sha256
-
         return Provenance("align", VERSION, self.settings.model_dump(mode="json"), {"dlib-68": weights_sha256()})
 
     def open(self) -> None:
         """Load the predictor."""
-        from authface.faces.landmarks import Dlib68
-
         self._step = FaceAligner(self.settings, Dlib68())
 
     def load(self, face: Face) -> Found:

@@ -7,16 +7,16 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from authface.errors import one_line
 from authface.files import replacing
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Format = Literal["html", "md", "csv", "txt"]
 UNKNOWN = "unknown"
@@ -84,9 +84,6 @@ def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
 
     Held as columns, about 300 bytes a photo. A column that an older set lacks is empty.
     """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
     parts = []
     for part in photoset.photos.parts():
@@ -121,8 +118,6 @@ def write_credits(photoset: PhotoSet, format: Format, *, every: bool = False) ->
 
 def counts(table: pa.Table) -> dict[str, int]:
     """Photos, photographers, licences, and photos of unknown licence."""
-    import pyarrow.compute as pc
-
     return {
         "photos": table.num_rows,
         "photographers": len(set(table.column("photographer").unique().to_pylist()) - {""}),
@@ -191,9 +186,6 @@ def referred(url: str) -> str:
 
 def _shown(photoset: PhotoSet, part: int) -> pa.Array:
     """Ids of the photos of which a crop of this part is kept."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     if part not in photoset.crops.parts():
         return pa.array([], pa.string())
     rows = photoset.crops.arrow(part, ["photo_id", "status"])

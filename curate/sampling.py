@@ -6,15 +6,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from authface.store.columns import row_reader
 from authface.store.photoset import R, Table
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,6 @@ def sample(table: Table[R], size: int) -> Sample[R]:
 
 def outcomes(rows: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
     """Names of the outcomes in `rows` (columns status and reason), and for each row the number of its own."""
-    import numpy as np
-    import pyarrow.compute as pc
-
     status, reason = (pc.fill_null(rows.column(name), "") for name in ("status", "reason"))
     joined = pc.if_else(pc.equal(reason, ""), status, pc.binary_join_element_wise(status, reason, ": "))
     coded = joined.combine_chunks().dictionary_encode()
@@ -83,8 +80,6 @@ def rank(name: str) -> int:
 
 
 def _ranks(rows: pa.Table) -> NDArray[np.int64]:
-    import numpy as np
-
     ids: list[str | None] = rows.column("id").to_pylist()
     others = rows.column("source_id").to_pylist() if "source_id" in rows.column_names else ids
     return np.array([rank(name or other or "") for name, other in zip(ids, others, strict=True)], np.int64)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.curate.filter.histograms import histograms
 from authface.curate.sampling import Sample, sample
@@ -13,10 +16,6 @@ from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SAMPLE = 36
 """Pictures an outcome: the eye sees a pattern in a few dozen, and a sheet stays a few megabytes."""

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import ImageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.detector import Detection
-    from authface.faces.identity import Embedder
+from authface.faces import detector, identity, landmarks
+from authface.faces.detector import Detection, RetinaFace
+from authface.faces.identity import Embedder, SeenFace, make_embedder
+from authface.faces.landmarks import Dlib68
 
 VERSION = "1"
 """Raised when a value changes; the networks' sha256 is kept beside it."""
@@ -40,9 +40,6 @@ class FaceGauge:
     """Detector, landmarks and embedding, loaded once a process; what was found on the last references is remembered."""
 
     def __init__(self, min_score: float) -> None:
-        from authface.faces.detector import RetinaFace
-        from authface.faces.landmarks import Dlib68
-
         self._detector = RetinaFace(min_score)
         self._landmarks = Dlib68()
         self._embedder: Embedder | None = None
@@ -69,8 +66,6 @@ class FaceGauge:
         return landmark_error(self._landmarks.landmarks(output, found.detection), found.points)
 
     def _embed(self, rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.float32]:
-        from authface.faces.identity import SeenFace, make_embedder
-
         if self._embedder is None:
             self._embedder = make_embedder("dlib")
         vector: NDArray[np.float32] = self._embedder.embed([SeenFace(rgb, points)])[0]
@@ -82,8 +77,6 @@ def landmark_error(points: NDArray[np.float64], truth: NDArray[np.float64]) -> t
 
     The normalised mean error of 300-W. Raises ImageError (`landmarks`) where the eye corners are one point.
     """
-    import numpy as np
-
     pixels = float(np.hypot(*(points - truth).T).mean())
     eyes = float(np.hypot(*(truth[RIGHT_CORNER] - truth[LEFT_CORNER])))
     if eyes < 1:
@@ -93,8 +86,6 @@ def landmark_error(points: NDArray[np.float64], truth: NDArray[np.float64]) -> t
 
 def weights() -> dict[str, str]:
     """Name and sha256 of the networks behind these figures. Raises AuthfaceError where one is missing."""
-    from authface.faces import detector, identity, landmarks
-
     return {
         "retinaface": detector.weights_sha256(),
         "dlib-68": landmarks.weights_sha256(),

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy._core.multiarray import _reconstruct, scalar
+from numpy.typing import NDArray
+from PIL import Image
 
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate.learned import as_tensor, loading
 from authface.metrics.frechet import Moments, frechet_distance
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
 LENGTH = 2048
 SIDE = 299
@@ -55,9 +59,7 @@ def basicsr_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
 
 def clean_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
     """(1, 3, 299, 299): Pillow's antialiased bicubic on each channel in floats, then (x - 128) / 128, as clean-fid."""
-    import numpy as np
     import torch
-    from PIL import Image
 
     def resized(channel: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(Image.fromarray(channel).resize((SIDE, SIDE), Image.Resampling.BICUBIC)).clip(0, 255)
@@ -68,8 +70,6 @@ def clean_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
 
 def statistics(metric: str, path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean (2048,) and covariance (2048, 2048) of a reference set. Raises AuthfaceError for a file without them."""
-    import numpy as np
-
     try:
         if metric == "fid_ffhq_clean":
             with np.load(path) as held:
@@ -90,11 +90,7 @@ def statistics(metric: str, path: Path) -> tuple[NDArray[np.float64], NDArray[np
 
 def _load_arrays(path: Path, *names: str) -> list[NDArray[np.float64]]:
     """Arrays of a file that torch saved, without running what else a pickle could hold."""
-    import codecs
-
-    import numpy as np
     import torch
-    from numpy._core.multiarray import _reconstruct, scalar
 
     allowed: list[Any] = [np.ndarray, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), codecs.encode]
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):

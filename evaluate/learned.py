@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.errors import AuthfaceError, one_line
+from authface.evaluate.catalogue import Metric
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
-
-    from authface.evaluate.catalogue import Metric
 
 
 def code_version() -> str:
@@ -51,7 +51,6 @@ class Learned:
 
 def as_tensor(rgb: NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """(1, 3, h, w) in 0..1 of (h, w, 3) uint8."""
-    import numpy as np
     import torch
 
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].to(device).float() / 255

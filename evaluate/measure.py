@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from authface.console import Console
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate import cache, learned
@@ -21,7 +22,6 @@ from authface.files import sha256_of
 if TYPE_CHECKING:
     import torch
 
-    from authface.console import Console
 
 _CHUNK = 8
 _INLINE = 24

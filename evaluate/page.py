@@ -6,7 +6,9 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import ImageError
 from authface.evaluate.catalogue import BY_NAME, WORST_BY, Metric
@@ -14,11 +16,8 @@ from authface.evaluate.measure import Outcome
 from authface.evaluate.restoration import Evaluation
 from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.tables import NAME, differences_table, label, means_table, number
+from authface.imaging.decode import read
 from authface.report.pages import Cell, Table, quantity, write_page
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SIDE = 224
 """Of the pictures in the sheets, pixels."""
@@ -101,8 +100,6 @@ def _faces(outcomes: Sequence[Outcome], by: Metric) -> Iterator[Face]:
 
 
 def _picture(path: Path) -> NDArray[np.uint8] | None:
-    from authface.imaging.decode import read
-
     try:
         return read(path).rgb
     except ImageError:

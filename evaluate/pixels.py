@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 VERSION = "2"
 """Raised when a value of any of these changes."""
@@ -18,8 +18,6 @@ def psnr(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     Identical ones would be infinite, and no mean could be taken: they get the value of one level of difference in one
     number, the largest any others can have.
     """
-    import numpy as np
-
     error = np.square(output.astype(np.float64) - truth.astype(np.float64)).mean()
     return _decibels(float(error) or 1 / output.size)
 
@@ -29,8 +27,6 @@ def psnr_y(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 
     Identical ones get the value of one level of blue in one pixel.
     """
-    import numpy as np
-
     error = np.square(luma_studio(output) - luma_studio(truth)).mean()
     return _decibels(float(error) or (24.966 / 255) ** 2 / (output.size // 3))
 
@@ -41,9 +37,6 @@ def ssim(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     skimage's `structural_similarity` as it comes (the window's sample covariance, only where it lies inside), by
     OpenCV's box filter: half the time.
     """
-    import cv2
-    import numpy as np
-
     x, y = output.astype(np.float64), truth.astype(np.float64)
 
     def mean(image: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -63,9 +56,6 @@ def ssim_y(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 
     Gaussian 11 x 11 window of sigma 1.5, only where it lies inside; contrast and structure are not let below zero.
     """
-    import cv2
-    import numpy as np
-
     x, y = luma_full(output), luma_full(truth)
     window = cv2.getGaussianKernel(11, 1.5, cv2.CV_64F)
 
@@ -83,8 +73,6 @@ def ssim_y(output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
 
 def luma_studio(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(h, w) luma of BT.601 in 16..235, not rounded, of (h, w, 3) uint8 RGB."""
-    import numpy as np
-
     return np.asarray(16 + rgb.astype(np.float64) @ (np.array([65.481, 128.553, 24.966]) / 255), np.float64)
 
 
@@ -93,13 +81,9 @@ def luma_full(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
     In float32, as pyiqa computes it: a few pixels in a thousand lie between two levels, and take the same one.
     """
-    import numpy as np
-
     luma = (rgb.astype(np.float32) / 255) @ np.array([0.299, 0.587, 0.114], np.float32)
     return np.rint(luma * np.float32(255)).astype(np.float64)
 
 
 def _decibels(error: float) -> float:
-    import math
-
     return 10 * math.log10(255**2 / error)

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.cache import Values
 from authface.evaluate.catalogue import DEAR, Metric, choose
@@ -19,11 +20,10 @@ from authface.evaluate.sets import Sets, measure_sets
 from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.statistics import Difference, Mean, difference, mean_of
 from authface.evaluate.weights import Weights
+from authface.models.families import pick_device
 
 if TYPE_CHECKING:
     import torch
-
-    from authface.console import Console
 
 
 @dataclass(frozen=True)
@@ -127,8 +127,6 @@ def _without_dear(metrics: Sequence[Metric], measured: Measured, console: Consol
 
 
 def _device(name: str) -> torch.device:
-    from authface.models.families import pick_device
-
     return pick_device(name)
 
 

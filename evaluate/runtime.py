@@ -13,23 +13,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface import Restorer
+from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.evaluate.protocol import device_name, versions
 from authface.evaluate.settings import RuntimeSettings
 from authface.evaluate.stopwatch import Part, peak_memory, wait, watching
 from authface.evaluate.tables import text_table
+from authface.evaluate.weights import sha256s
 from authface.files import write_file
+from authface.models.families import fetch, pick_device, resolve
 from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.console import Console
 
 NAME = "runtime"
 REST = "rest"
@@ -124,8 +125,6 @@ def measure(restore: Restore, settings: RuntimeSettings, device: str, console: C
 
 def noise(faces: int, size: int, seed: int) -> NDArray[np.uint8]:
     """(faces, size, size, 3): a network takes as long for noise as for a face."""
-    import numpy as np
-
     return np.random.default_rng(seed).integers(0, 256, (faces, size, size, 3), np.uint8)
 
 
@@ -136,9 +135,6 @@ def run_model(
 
     Raises UsageError for settings and models that are none, AuthfaceError where files cannot be had.
     """
-    from authface import Restorer
-    from authface.models.families import pick_device
-
     if seed < 0:
         raise UsageError(f"--seed {seed}: seeds are 0 and more")
     own = {"guard": False, "report": False, "size": settings.size, "preset": settings.preset, "batch": settings.faces}
@@ -173,9 +169,6 @@ def _protocol(name: str, model: Mapping[str, Any], settings: RuntimeSettings, de
 
 def weights_of(model: str, parts: Sequence[str] = PARTS) -> dict[str, str]:
     """sha256 of the files of weights of a family's parts by name; none of one that has none, such as `identity`."""
-    from authface.evaluate.weights import sha256s
-    from authface.models.families import fetch, resolve
-
     if model == "identity":
         return {}
     folder = fetch(resolve(model), parts)

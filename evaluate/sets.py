@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.console import Console, Tick
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.evaluate import cache, features, learned
 from authface.evaluate.cache import Values
@@ -14,13 +18,10 @@ from authface.evaluate.catalogue import Metric
 from authface.evaluate.measure import Measured, Outcome
 from authface.evaluate.weights import Weights
 from authface.evaluate.weights import sha256s as sha256s_of
+from authface.imaging.decode import read
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
-
-    from authface.console import Console, Tick
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,6 @@ def _measure(
 
 
 def _images(outcomes: Sequence[Outcome], tick: Tick) -> Iterator[NDArray[np.uint8]]:
-    from authface.imaging.decode import read
-
     for outcome in outcomes:
         try:
             yield read(outcome.pair.output).rgb

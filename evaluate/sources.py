@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from authface.errors import ImageError, UsageError, one_line
 from authface.files import TEMPORARY
 from authface.imaging.decode import EXTENSIONS, read_bytes
@@ -143,8 +146,6 @@ def parquet_files(folder: Path, split: str, columns: Sequence[str], section: str
 
 
 def _dataset(folder: Path, split: str, section: str) -> Sources:
-    import pyarrow.parquet as pq
-
     files = parquet_files(folder, split, ["image"], section)
     ids: list[str] = []
     for path in files:
@@ -156,9 +157,6 @@ def _dataset(folder: Path, split: str, section: str) -> Sources:
 
 
 def _columns(path: Path) -> list[str]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         return list(pq.ParquetFile(path).schema_arrow.names)
     except (OSError, pa.ArrowException) as error:
@@ -171,8 +169,6 @@ def _split_of(path: Path) -> str:
 
 
 def _rows(files: Sequence[Path]) -> Iterator[bytes]:
-    import pyarrow.parquet as pq
-
     for path in files:
         for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS, columns=["image"]):
             for image in batch["image"].to_pylist():

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 _DRAWN = 2_000_000
 """Numbers drawn at a time: 16 MB, however many images there are."""
@@ -42,8 +40,6 @@ class Difference:
 
 def mean_of(values: Sequence[float], seed: int, resamples: int) -> Mean:
     """Mean, deviation and percentile bootstrap interval (Efron 1979) of at least one finite value."""
-    import numpy as np
-
     array = np.asarray(values, np.float64)
     mean = float(array.mean())
     if len(array) == 1:
@@ -54,8 +50,6 @@ def mean_of(values: Sequence[float], seed: int, resamples: int) -> Mean:
 
 def bootstrap_means(values: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
     """(resamples,) means of as many values drawn with replacement; the same for the same seed."""
-    import numpy as np
-
     random = np.random.default_rng(seed)
     rows = max(1, _DRAWN // len(values))
     parts = [
@@ -75,8 +69,6 @@ def difference(
     resamples: int,
 ) -> Difference:
     """Names and values of two methods on the same images, in one order, at least one."""
-    import numpy as np
-
     apart = np.asarray(second[1], np.float64) - np.asarray(first[1], np.float64)
     gain = -apart if lower_better else apart
     better = float((gain > 0).mean() + 0.5 * (gain == 0).mean())

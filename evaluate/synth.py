@@ -10,22 +10,22 @@ from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface import __version__
+from authface.console import Console
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.settings import SynthSettings
 from authface.evaluate.sources import Source, Sources
 from authface.faces.degrade import degrade, preset
 from authface.files import sha256_of, write_errors, write_file
+from authface.imaging.decode import decode, encode_png
 from authface.store.photoset import Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.console import Console
 
 VERSION = 1
 """Raised when the same settings give other files."""
@@ -94,8 +94,6 @@ class Synth:
 
     def save(self, source: Source, result: tuple[Opened, NDArray[np.uint8]]) -> list[Made]:
         """Write both files."""
-        from authface.imaging.decode import encode_png
-
         opened, degraded = result
         files = {CLEAN: encode_png(opened.rgb), DEGRADED: encode_png(degraded)}
         for folder, data in files.items():
@@ -114,11 +112,6 @@ def clean_face(data: bytes, size: int | None, seed: int) -> tuple[NDArray[np.uin
     The seed is made of `seed` and the sha256 of the decoded pixels before resizing: neither the face's name nor its
     place counts. Raises ImageError (`not_square`, `too_small` under 32 px, and as `authface.imaging.decode.decode`).
     """
-    import cv2
-    import numpy as np
-
-    from authface.imaging.decode import decode
-
     rgb = decode(data).rgb
     height, width = rgb.shape[:2]
     if height != width:

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from authface.errors import one_line
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.measure import Outcome
@@ -20,9 +23,6 @@ NAME = "restoration"
 
 def write_tables(evaluation: Evaluation, folder: Path) -> None:
     """restoration.parquet, .csv and .json. Raises AuthfaceError where the disk refuses."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     names = [metric.name for metric in evaluation.metrics]
     rows = [row_of(outcome, names) for outcome in evaluation.measured.outcomes.values()]
     texts = [pa.field(name, pa.string()) for name in rows[0] if name not in names]

@@ -5,21 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
 from authface.evaluate import faces, pixels
 from authface.evaluate.catalogue import Metric
+from authface.evaluate.faces import FaceGauge, Found
+from authface.evaluate.learned import Learned
 from authface.evaluate.pairs import Pair
+from authface.imaging.decode import read
 from authface.store.photoset import Provenance
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
-
-    from authface.evaluate.faces import FaceGauge, Found
-    from authface.evaluate.learned import Learned
 
     Rgb = NDArray[np.uint8]
 
@@ -66,8 +68,6 @@ class Result:
 
 def plain_version(kind: str, min_score: float) -> tuple[str, dict[str, str]]:
     """What the values of `pixels` or `faces` depend on, and the sha256 of the networks among it."""
-    from importlib.metadata import version
-
     if kind == "pixels":
         return f"{pixels.VERSION} opencv {version('opencv-python')}", {}
     files = faces.weights()
@@ -76,8 +76,6 @@ def plain_version(kind: str, min_score: float) -> tuple[str, dict[str, str]]:
 
 def load(job: Job) -> Loaded:
     """The images of a job. Raises ImageError: `size` where output and truth differ in size, for nothing is resized."""
-    from authface.imaging.decode import read
-
     pair = job.pair
     output = read(pair.output).rgb
     truth = _beside(pair, "truth") if pair.truth is not None else None
@@ -91,8 +89,6 @@ def load(job: Job) -> Loaded:
 
 
 def _beside(pair: Pair, role: str) -> Rgb:
-    from authface.imaging.decode import read
-
     path = pair.truth if role == "truth" else pair.input
     assert path is not None  # the catalogue lets no metric through that needs what was not given
     try:
@@ -194,8 +190,6 @@ class LearnedWork:
 
     def open(self) -> None:
         """Load the network. Raises AuthfaceError."""
-        from authface.evaluate.learned import Learned
-
         self._learned = Learned(self.metric, self.device)
 
     def load(self, job: Job) -> Loaded:

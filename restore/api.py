@@ -5,9 +5,11 @@ The same steps, and for the same file the same pixels, as ``authface restore``; 
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
 import os
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,27 +17,31 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import UsageError, one_line
+from authface.models.families import pick_device
 from authface.recipe import Recipe
+from authface.records import Box
+from authface.restore import inputs
+from authface.restore.background import check_size
+from authface.restore.finder import FaceFinder, Finder, whole
+from authface.restore.log import Line
+from authface.restore.model.diffusion import DiffusionRestorer
+from authface.restore.model.placement import Placement, placement_of
+from authface.restore.model.restorer import Loaded, Weights
+from authface.restore.model.restorer import Restorer as FaceModel
+from authface.restore.outcome import pixels_of
+from authface.restore.photo import Search
+from authface.restore.picture import Image, Picture, open_picture
+from authface.restore.restored import Restored
+from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.records import Box
-    from authface.restore.finder import Finder
-    from authface.restore.log import Line
-    from authface.restore.model.placement import Placement
-    from authface.restore.model.restorer import Loaded, Weights
-    from authface.restore.model.restorer import Restorer as FaceModel
-    from authface.restore.photo import Search
-    from authface.restore.picture import Image, Picture
-    from authface.restore.restored import Restored
-    from authface.restore.session import Session
+from authface.restore.video import run as video
 
 Progress = Callable[[int, int], None]
 """Told the denoising steps, or a video's frames, that are done, and of how many; what it raises ends the work."""
@@ -67,9 +73,6 @@ class _Shared:
 
     def restorer(self, weights: Weights, settings: RestoreSettings, device: str) -> FaceModel:
         """The model for these settings, its weights loaded if nobody has yet."""
-        from authface.restore.model.placement import placement_of
-        from authface.restore.model.restorer import Loaded
-
         key = (weights.digest, placement_of(settings, device))
         if key not in self.loaded:
             self.loaded[key] = Loaded(weights, key[1])
@@ -119,8 +122,6 @@ class Restorer:
         _ = self._session.weights  # a model that is none is said now
 
     def _new_session(self) -> Session:
-        from authface.restore.session import Request, Session
-
         request = Request(self.settings, device=self.device, seed=self.seed)
         return Session(request, _Notices(), self._shared.restorer)
 
@@ -150,8 +151,6 @@ class Restorer:
     @property
     def device_name(self) -> str:
         """Where it is run, such as ``cuda``."""
-        from authface.models.families import pick_device
-
         return str(pick_device(self.device))
 
     def find(self, image: Image) -> tuple[FoundFace, ...]:
@@ -184,8 +183,6 @@ class Restorer:
         A result is as large as its input; `faces[0].after` is what the model gave. Results do not depend on the
         others. Raises as `restore` does.
         """
-        from authface.restore.finder import whole
-
         with self._shared.lock:
             opened = [self._open(crop) for crop in crops]
             return self._restored(opened, [self._search(one, whole) for one in opened], progress)
@@ -198,9 +195,6 @@ class Restorer:
         `progress` is told the frames that are done, and of about how many (0: unknown). Raises ImageError for what is
         no video, UsageError for a target of no video's ending or the video itself.
         """
-        from authface.restore import inputs
-        from authface.restore.video import run as video
-
         job = inputs.Job(Path(source), Path(target), Path(target).parent)
         if not job.is_video:
             raise UsageError(f"{one_line(target)}: videos are written as {', '.join(inputs.VIDEOS)}")
@@ -211,9 +205,6 @@ class Restorer:
 
     def close(self) -> None:
         """Free the model's memory, for all that share it; what is restored after that loads it again."""
-        import gc
-        import sys
-
         with self._shared.lock:
             self._shared.loaded.clear()
             self._session = self._new_session()
@@ -232,14 +223,9 @@ class Restorer:
 
     @cached_property
     def _every(self) -> Finder:
-        from authface.restore.finder import FaceFinder
-
         return FaceFinder(self.settings.model_copy(update={"faces": "all"}))
 
     def _open(self, image: Image) -> Picture:
-        from authface.restore.background import check_size
-        from authface.restore.picture import open_picture
-
         opened = open_picture(image)
         height, width = opened.photo.rgb.shape[:2]
         check_size(width, height, self.settings.upscale)
@@ -251,9 +237,6 @@ class Restorer:
     def _restored(
         self, opened: Sequence[Picture], searches: Sequence[Search], progress: Progress | None
     ) -> list[Restored]:
-        from authface.restore.outcome import pixels_of
-        from authface.restore.restored import Restored
-
         faces = sum(len(search.found) for search in searches)
         with _told(self._session.restorer, faces, progress):
             pairs = [(pixels_of(one.photo), search) for one, search in zip(opened, searches, strict=True)]
@@ -279,8 +262,6 @@ def narrowed(search: Search, only: Collection[int]) -> Search:
 @contextmanager
 def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[None]:
     """Call `progress` after each denoising step; faces that are tried again add to the steps."""
-    from authface.restore.model.diffusion import DiffusionRestorer
-
     model = getattr(model, "diffusion", model)  # of a cleaner's the detail alone takes steps
     if progress is None or not faces or not isinstance(model, DiffusionRestorer):
         yield

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+import cv2
 import numpy as np
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
@@ -49,8 +50,6 @@ def check_size(width: int, height: int, scale: int) -> None:
 
 def lanczos(photo: Pixels, scale: int) -> Pixels:
     """The photo enlarged by OpenCV's Lanczos kernel of 8 x 8 pixels; pixel 0 covers the first `scale` ones."""
-    import cv2
-
     height, width = photo.shape[:2]
     if scale == 1:
         return photo
@@ -91,7 +90,6 @@ class ModelUpscaler:
                     ) from error
 
     def _fill(self, out: Pixels, photo: Pixels, box: Box, scale: int) -> None:
-        import cv2
         import torch
 
         height, width = photo.shape[:2]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.imaging.bitdepth import Pixels, to_8_bits
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 MOST_SIDE = 2048
 """Longer side of the map, pixels; of a larger photo it shows averages."""
@@ -31,8 +30,6 @@ def change_map(before: Pixels, after: Pixels) -> NDArray[np.uint8]:
     Colours run with CIEDE2000 (Sharma et al. 2005) from 0 to 20 and more over the perceptually uniform scale
     `inferno`; pixels are taken as sRGB. What did not change is the photo in dimmed grey.
     """
-    import cv2
-
     old, new = _small(before), _small(after)
     difference = delta_e(old, new)
     colours = cv2.applyColorMap(np.rint(np.clip(difference / FULL, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)
@@ -56,8 +53,6 @@ def delta_e(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.f
 
 
 def _small(picture: Any) -> NDArray[np.uint8]:
-    import cv2
-
     height, width = picture.shape[:2]
     scale = MOST_SIDE / max(height, width)
     if scale < 1:
@@ -68,8 +63,6 @@ def _small(picture: Any) -> NDArray[np.uint8]:
 
 def _legend(width: int) -> NDArray[np.uint8]:
     """(LEGEND, width, 3) the scale from 0 to `FULL`, with its ends named where there is room."""
-    import cv2
-
     steps = np.rint(np.linspace(0, 255, width)).astype(np.uint8)[None]
     bar = np.repeat(cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[..., ::-1], LEGEND, axis=0)
     bar = np.ascontiguousarray(bar)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
@@ -18,9 +19,6 @@ from authface.restore.model.restorer import face_seed
 from authface.restore.photo import FaceResult, Found, PlacedBy, Search, square_of
 from authface.restore.settings import RestoreSettings
 from authface.restore.timing import part
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 DOUBTFUL_SCORE = 0.5
 """What the detector gives this and less than `restore.min_score` is named as a face that was left alone."""

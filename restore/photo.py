@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -107,8 +108,6 @@ class Search:
 
 def square_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The smallest square around an (h, w, 3) photo, which lies in its middle; its reflection fills the rest."""
-    import cv2
-
     height, width = rgb.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2

@@ -7,16 +7,14 @@ import io
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from PIL import Image as Pillow
 
 from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import Pixels, to_8_bits
-
-if TYPE_CHECKING:
-    from PIL import Image as Pillow
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Picture"
 """A path, a file's bytes, a PIL image, (h, w, 3) pixels of 8 or 16 bits, or one of them read by `open_picture`."""
@@ -51,7 +49,6 @@ def open_picture(image: Image, max_pixels: int = images.MAX_PIXELS) -> Picture:
         return _of_file(bytes(image), max_pixels)
     if isinstance(image, np.ndarray):
         return _of_array(image)
-    from PIL import Image as Pillow
 
     if isinstance(image, Pillow.Image):
         return _of_pillow(image)

@@ -6,7 +6,9 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import UsageError, one_line
 from authface.files import write_file
@@ -16,10 +18,6 @@ from authface.restore.inputs import ENDINGS
 from authface.restore.outcome import losses, result_bytes
 from authface.restore.photo import FaceResult, PhotoResult
 from authface.restore.picture import Picture
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _ENDING_OF = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 

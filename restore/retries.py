@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.restore.guard import Drift, Guard
 from authface.restore.model.colour import FIXES, to_grey
 from authface.restore.model.restorer import Restorer
@@ -13,9 +16,6 @@ from authface.restore.settings import RestoreSettings
 from authface.restore.timing import part
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from authface.restore.photo import Found
 
 

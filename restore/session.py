@@ -18,6 +18,7 @@ from authface.faces.geometry import Side
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
+from authface.models.families import pick_device
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
 from authface.restore.guard import Guard
@@ -179,7 +180,6 @@ class Session:
         """What tells a face from what is around it; None where the whole square is put back."""
         if self.settings.mask == "square":
             return None
-        from authface.models.families import pick_device
 
         with part("load"):
             return FaceParser(hair=self.settings.mask_hair, device=str(pick_device(self.request.device)))
@@ -187,8 +187,6 @@ class Session:
     @cached_property
     def upscaler(self) -> Upscaler:
         """What enlarges the photo around the faces."""
-        from authface.models.families import pick_device
-
         file = self.settings.upscaler
         return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
 

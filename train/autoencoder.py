@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from authface import ranks as processes
+from authface.console import Console
 from authface.errors import UsageError
 from authface.models import sdxl
 from authface.models.families import ModelSource, load, make_tiny, pick_device, resolve
@@ -25,11 +27,6 @@ from authface.train.noise import Noise
 from authface.train.objective import Loss
 from authface.train.picture import Drawn, fidelity, grid
 from authface.train.settings import AutoencoderSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from authface.console import Console
 
 TONE = 16
 """Side of the squares whose means are tones, pixels."""

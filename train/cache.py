@@ -7,11 +7,14 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 
+from authface.console import Console
 from authface.errors import AuthfaceError, one_line
 from authface.files import replacing
 from authface.models import sdxl
@@ -19,9 +22,6 @@ from authface.models.families import ModelSource, fetch, load
 from authface.models.layout import digest
 from authface.train.data import Faces
 from authface.train.distributed import meet, share
-
-if TYPE_CHECKING:
-    from authface.console import Console
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,11 @@ class Store:
 
     def write(self, key: str, tensors: dict[str, torch.Tensor]) -> None:
         """Keep `tensors` in half precision: noise of training is far above its rounding."""
-        from safetensors.torch import save_file
-
         with replacing(self.path(key)) as temporary:
             save_file({name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}, str(temporary))
 
     def read(self, key: str) -> dict[str, torch.Tensor]:
         """The tensors of `key` in float32. Raises AuthfaceError for a broken file."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
         try:
             tensors: dict[str, torch.Tensor] = load_file(str(self.path(key)))
         except (OSError, SafetensorError) as error:

@@ -11,6 +11,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml  # type: ignore[import-untyped]
+
 from authface import __version__
 from authface.errors import one_line
 from authface.files import write_file
@@ -122,7 +126,6 @@ def _base(model: str) -> tuple[str, str]:
 
 def front_matter(path: Path) -> Mapping[str, Any]:
     """The hub's metadata on top of a card; empty where there is none that can be read."""
-    import yaml  # type: ignore[import-untyped]
     from huggingface_hub import metadata_load
 
     try:
@@ -144,9 +147,6 @@ def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, st
 
 def _splits(folder: Path) -> list[tuple[str, int]]:
     """Rows of each split of a dataset folder, as its Parquet files say."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows: Counter[str] = Counter()
     for shard in sorted((folder / "data").glob("*.parquet")):
         try:

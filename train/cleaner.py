@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from authface.console import Console
 from authface.faces.degrade import Mixture, degrade, mixture
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, make_cleaner
@@ -20,13 +23,6 @@ from authface.train.noise import Noise
 from authface.train.objective import Loss
 from authface.train.picture import Drawn, fidelity, grid, psnr
 from authface.train.settings import CleanerSettings
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from numpy.typing import NDArray
-
-    from authface.console import Console
 
 KNEE = 1e-3
 """Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
@@ -118,8 +114,6 @@ class CleanerObjective:
         write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER, presets=self.base)
 
     def _patch(self, draw: Draw) -> Patch:
-        import cv2
-
         s = self.settings
         words = (self.seed, draw.epoch, draw.index, int(draw.flip))
         random = np.random.default_rng(np.random.SeedSequence((*words, 3)))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.faces.degrade import Degradation, Mixture, degrade, mixture
 from authface.faces.scan import Scan
@@ -27,11 +29,6 @@ from authface.train.noise import Noise
 from authface.train.objective import Loss
 from authface.train.picture import Drawn, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from authface.console import Console
 
 
 @dataclass(frozen=True)

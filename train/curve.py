@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.report.charts import round_span
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 WIDTH, HEIGHT = 960, 420
 LEFT, RIGHT, TOP, BOTTOM = 80, 20, 40, 50
@@ -25,8 +23,6 @@ def draw_curve(steps: Sequence[int], values: Sequence[float], title: str) -> NDA
 
     Values that are not finite are left out; a run of one step is a dot.
     """
-    import cv2
-
     picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     pairs = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
     _write(picture, title, (LEFT, 26), 0.6)
@@ -73,6 +69,4 @@ def _down(value: float, low: float, high: float) -> int:
 
 
 def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], size: float) -> None:
-    import cv2
-
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)

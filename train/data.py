@@ -11,16 +11,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
+import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging.decode import decode
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -170,8 +169,6 @@ class Faces:
 
     def rgb(self, index: int, flip: bool = False) -> NDArray[np.uint8]:
         """(size, size, 3) uint8: the middle square of a row's image, resized, mirrored if `flip`."""
-        import cv2
-
         try:
             image = decode(self.data(index)).rgb
         except (ImageError, OSError) as error:

@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError
-
-if TYPE_CHECKING:
-    from authface.train.settings import TrainSettings
+from authface.train.settings import TrainSettings
 
 T = TypeVar("T")
 
@@ -109,8 +109,6 @@ def channels_last(accelerator: Any, settings: TrainSettings) -> bool:
 def prepare(accelerator: Any, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> tuple[Any, Any]:
     """The module and its optimizer as the processes share them."""
     if accelerator.distributed_type == "FSDP":
-        from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
-
         plugin = accelerator.state.fsdp_plugin
         present = {type(part).__name__ for part in module.modules()}
         plugin.transformer_cls_names_to_wrap = [name for name in BLOCKS if name in present]
@@ -131,8 +129,6 @@ def resting(model: torch.nn.Module) -> Iterator[None]:
 
 def gather(accelerator: Any, model: torch.nn.Module) -> None:
     """Make a sharded model an ordinary one again on the main process, in place; all processes call it at the end."""
-    from torch.distributed.fsdp import FSDPModule
-
     if accelerator.distributed_type != "FSDP":
         return
     full = accelerator.get_state_dict(model)
@@ -150,8 +146,6 @@ def gather(accelerator: Any, model: torch.nn.Module) -> None:
 
 
 def _reshard(model: torch.nn.Module) -> None:
-    from torch.distributed.fsdp import FSDPModule
-
     for part in model.modules():
         if isinstance(part, FSDPModule):
             part.reshard()

@@ -10,10 +10,12 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
+from safetensors import SafetensorError
 
+from authface.console import Console
 from authface.errors import AuthfaceError, one_line
 from authface.store.lineage import record_training
 from authface.train import distributed as parallel
@@ -27,9 +29,6 @@ from authface.train.optimizer import learning_rate as learning_rate
 from authface.train.optimizer import make_optimizer
 from authface.train.settings import TrainSettings
 from authface.train.state import RunFolder, Stop
-
-if TYPE_CHECKING:
-    from authface.console import Console
 
 B = TypeVar("B", bound=Batch)
 
@@ -119,7 +118,6 @@ class Trainer(Generic[B]):
         found = self.folder.newest_checkpoint()
         if found is not None:
             self.step, path = found
-            from safetensors import SafetensorError
 
             try:
                 self.accelerator.load_state(str(path))

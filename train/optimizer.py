@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import torch
 
 from authface.errors import UsageError
-
-if TYPE_CHECKING:
-    from authface.train.settings import TrainSettings
+from authface.train.settings import TrainSettings
 
 
 def make_optimizer(

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from authface.faces.identity import SeenFace, make_embedder
 from authface.models import sdxl
 from authface.train.data import Faces
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -93,8 +92,6 @@ def fidelity(faces: Faces, clean: NDArray[np.uint8], made: NDArray[np.uint8]) ->
 
     `psnr` in dB over all pixels; `identity`, the cosine of dlib's embeddings, where the dataset has landmarks.
     """
-    from authface.faces.identity import SeenFace, make_embedder
-
     scores = {"psnr": float(psnr(clean, made).mean())}
     points = [faces.landmarks(i) for i in range(len(clean))]
     if found := [(a, b, p) for a, b, p in zip(clean, made, points, strict=True) if p is not None]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from authface.console import Console
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
 from authface.models.layout import write_family
@@ -20,9 +21,6 @@ from authface.train.noise import Noise
 from authface.train.objective import Loss
 from authface.train.picture import Drawn, grid, sample
 from authface.train.settings import PriorSettings
-
-if TYPE_CHECKING:
-    from authface.console import Console
 
 ENCODERS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 

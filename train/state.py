@@ -12,16 +12,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
+
+import filelock
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors, write_file
 from authface.store.lineage import SOURCES
 from authface.train.distributed import together
+from authface.train.ema import Average
 from authface.train.settings import TrainSettings
-
-if TYPE_CHECKING:
-    from authface.train.ema import Average
 
 FREE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
@@ -45,8 +47,6 @@ class RunFolder:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the folder: a second run on it ends with one line. Raises AuthfaceError."""
-        import filelock
-
         with write_errors(self.training):
             self.training.mkdir(parents=True, exist_ok=True)
         try:
@@ -130,9 +130,6 @@ class RunFolder:
     @contextmanager
     def _refusals(self, temporary: Path) -> Iterator[None]:
         """What the disk says through torch and safetensors, as one line; the half checkpoint gives its space back."""
-        from safetensors import SafetensorError
-        from torch.distributed.checkpoint.api import CheckpointException
-
         try:
             yield
         except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:

@@ -8,8 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from authface.annotate.captioners.parity import Spoken, difference
 from authface.annotate.captioners.prompts import Question
@@ -21,10 +26,6 @@ from authface.imaging import decode as images
 from authface.models.families import pick_device, snapshot
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 CUDA_BATCH = 16
 REPETITION_PENALTY = 1.2
@@ -157,7 +158,6 @@ class Llava:
 
     def _spoken(self, photos: Sequence[NDArray[np.uint8]], penalty: bool = False, logits: bool = False) -> list[Spoken]:
         import torch
-        from PIL import Image
 
         shown = [[Image.fromarray(photo)] for photo in photos]
         begin = self._processor.tokenizer.bos_token
@@ -218,7 +218,6 @@ class Llava:
         dtype = getattr(torch, half if self.settings.dtype == "auto" else self.settings.dtype)
         if not self.settings.four_bit:
             return {"dtype": dtype}
-        from importlib.util import find_spec
 
         from transformers import BitsAndBytesConfig
 

@@ -16,7 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.pool import ThreadPool
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import httpx
 
 from authface.annotate.captioners.answers import AGAIN, Reply, message, parse, retry_after
 from authface.annotate.captioners.prompts import Question
@@ -26,9 +29,6 @@ from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import httpx
 
 KEY = "OPENAI_API_KEY"
 MOST_BYTES = 4_000_000
@@ -157,8 +157,6 @@ class Openai:
 
 def data_url(data: bytes, settings: OpenaiSettings) -> str:
     """The photo as a ``data:`` address, at most `max_side` pixels. Raises ImageError."""
-    import cv2
-
     rgb = images.decode(data).rgb
     scale = settings.max_side / max(rgb.shape[:2])
     if scale < 1:
@@ -169,8 +167,6 @@ def data_url(data: bytes, settings: OpenaiSettings) -> str:
 
 
 def _client(settings: OpenaiSettings) -> httpx.Client:
-    import httpx
-
     headers = {"Content-Type": "application/json", "Accept": "application/json"}
     if key := _key():
         headers["Authorization"] = f"Bearer {key}"
@@ -203,8 +199,6 @@ def _get_models(client: httpx.Client, settings: OpenaiSettings) -> Reply:
 
 def _send(client: httpx.Client, method: str, path: str, settings: OpenaiSettings, body: bytes = b"") -> Reply:
     """What came back, without the key; status 0 where nothing whole did."""
-    import httpx
-
     end = time.monotonic() + settings.timeout_seconds
     data = bytearray()
     try:

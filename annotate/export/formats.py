@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
 
+import tomli_w
+
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.shards import WHOLE, Shards
+from authface.imaging import decode as images
 
 if TYPE_CHECKING:
     import datasets
@@ -41,7 +44,6 @@ class Format(Protocol):
     """Takes rows one by one."""
 
     def __enter__(self) -> Self: ...
-
     def __exit__(self, *_: object) -> None: ...
 
     def add(self, row: dict[str, Any]) -> None:
@@ -84,8 +86,6 @@ class Manifest(Parquet):
 
     def add(self, row: dict[str, Any]) -> None:
         """One more row."""
-        from authface.imaging import decode as images
-
         entry = without_pixels(row) | {"pixels_sha256": pixels_sha256(images.decode(row["image"]["bytes"]).rgb)}
         self._shards.add(entry, len(json.dumps(entry)))
 
@@ -179,8 +179,6 @@ class Kohya:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import tomli_w
-
         subset = {"image_dir": str((self._place.final / WHOLE).resolve()), "num_repeats": 1}
         config = {
             "general": {"caption_extension": ".txt", "shuffle_caption": False, "enable_bucket": False},

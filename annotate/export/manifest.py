@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.models.hub import download
 
 PATTERN = "manifest/*.parquet"
 NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256")
@@ -114,9 +118,6 @@ class Manifest:
     """The rows of some Parquet files. Raises UsageError where they are no manifest."""
 
     def __init__(self, paths: list[Path]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         self._paths = paths
         for path in paths:
             try:
@@ -150,18 +151,12 @@ class Manifest:
 
     def entries(self, photo_ids: Collection[str]) -> Iterator[Entry | BadRow]:
         """The rows of some photos, or why one is none."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
         wanted = pa.array(sorted(photo_ids), pa.string())
         for batch in self._batches(None):
             for row in batch.filter(pc.is_in(batch["photo_id"], wanted)).to_pylist():
                 yield _entry(row)
 
     def _batches(self, names: list[str] | None) -> Iterator[Any]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         for path in self._paths:
             try:
                 with pq.ParquetFile(path) as file:
@@ -181,7 +176,6 @@ def locate(text: str) -> Manifest:
             raise UsageError(
                 f"no manifest at {one_line(text)}: give a folder, a .parquet file, or OWNER/NAME of the hub"
             )
-        from authface.models.hub import download
 
         path = download(text, [PATTERN])
     found = sorted(path.glob(PATTERN)) or sorted(path.glob("*.parquet"))

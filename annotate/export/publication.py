@@ -10,21 +10,22 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow.parquet as pq
+
+from authface.annotate.export.card import card, configs_of
 from authface.annotate.export.composition import Counts
 from authface.annotate.export.formats import Manifest, Parquet, Place
 from authface.annotate.export.run import STATE, check_newest, inputs_of, read_state, swap
 from authface.annotate.export.terms import Publisher
 from authface.annotate.settings import ExportSettings
+from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
 from authface.review.reviews import ReviewSettings
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    from authface.console import Console
 
 VERSION = 1
 SENT = ("README.md", STATE, "data/*", "manifest/*")
@@ -74,8 +75,6 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> Plan:
 
     Raises UsageError where there is no dataset that is as new as the set.
     """
-    import pyarrow.parquet as pq
-
     state = check_newest(photoset, folder)
     held: Counter[str] = Counter()
     rows = images = whole = 0
@@ -111,8 +110,6 @@ def prepare(photoset: PhotoSet, planned: Plan, publisher: Publisher, console: Co
 
 
 def _write(photoset: PhotoSet, planned: Plan, beside: Path, key: str, publisher: Publisher, console: Console) -> None:
-    from authface.annotate.export.card import card, configs_of
-
     settings = ExportSettings.model_validate(planned.state["settings"])
     place = Place(beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
     beside.mkdir(parents=True)
@@ -141,8 +138,6 @@ def _write(photoset: PhotoSet, planned: Plan, beside: Path, key: str, publisher:
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of a dataset, in constant memory."""
-    import pyarrow.parquet as pq
-
     for shard in _shards(folder):
         with pq.ParquetFile(shard) as file:
             for batch in file.iter_batches(BATCH_ROWS):

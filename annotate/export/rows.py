@@ -7,19 +7,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.annotate.settings import ExportSettings
+from authface.annotate.vocabulary import tokens
 from authface.annotate.vocabulary.resolve import Chosen, choose
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, prompt
 from authface.engine.runner import PartInput
 from authface.errors import AuthfaceError, ImageError, one_line
+from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
 from authface.store.photoset import PhotoSet, Table
 
 if TYPE_CHECKING:
     import datasets
-    import numpy as np
-    from numpy.typing import NDArray
 
 ROI_POINTS = {"left_eye": (36, 42), "right_eye": (42, 48), "mouth": (48, 68)}
 """Landmarks of each region; `left` is the picture's left."""
@@ -89,8 +92,6 @@ def region_boxes(landmarks: NDArray[np.float64], size: int) -> dict[str, list[fl
     The centre is the points' mean, the half side half of their box's longer side, at least 16 px of 512, times
     1.4 at the eyes: GFP-GAN's regions, which stage II's facial loss looks at.
     """
-    import numpy as np
-
     boxes = {}
     for name, (first, last) in ROI_POINTS.items():
         points = landmarks[first:last]
@@ -162,8 +163,6 @@ def _digests(table: Table[Any]) -> dict[int, str]:
 
 def _words(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
     """What is said of a crop: the whole prompt, the one of what is seen only, the tags with who said them."""
-    from authface.annotate.vocabulary import tokens
-
     tags: list[Tag] = [tag for _, tag in chosen]
     fitting = tokens.fit(tags, settings.max_tokens) if settings.max_tokens else tags
     words = prompt(fitting)
@@ -179,10 +178,6 @@ def _words(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
 
 
 def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, split: str) -> dict[str, Any]:
-    import numpy as np
-
-    from authface.faces.geometry import crop_points
-
     landmarks = crop_points(np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2)), crop.size)
     try:
         image = photoset.read(crop.file)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.annotate.export import rows as dataset
+from authface.annotate.export.card import card, configs_of
 from authface.annotate.export.composition import SPLIT_NAMES, Counts
 from authface.annotate.export.formats import FORMATS, Place
 from authface.annotate.export.rows import Inputs
@@ -90,7 +91,6 @@ def export(
                 f"{here}: no kept crop has kept tags and a split, nothing to export: {_told(counts.left_out)}; "
                 f"see authface annotate tags {here}"
             )
-        from authface.annotate.export.card import card, configs_of
 
         state = _state(key, counts, settings, inputs, review, limit)
         write_file(

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 SHARD_KEY = 16
 """Digits of the content's digest in the shards' names and in the card's pattern of them. `datasets` keys its cache by
@@ -75,8 +74,6 @@ class _Shard:
             self._writer.close()
 
     def _flush(self) -> None:
-        import pyarrow as pa
-
         group, self._group, self._held = self._group, [], 0
         if group:
             self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
@@ -84,8 +81,6 @@ class _Shard:
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     """A writer that packs all but PNG, which is packed already, and whose index lets readers fetch single pages."""
-    import pyarrow.parquet as pq
-
     image = "image.bytes"
     words = [name for name in _leaves(schema) if name != image]
     packed = dict.fromkeys(words, "zstd") | ({image: "none"} if "image" in schema.names else {})
@@ -94,9 +89,6 @@ def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
 
 def _leaves(schema: pa.Schema) -> list[str]:
     """Paths of the columns of a Parquet file of that schema."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     sink = pa.BufferOutputStream()
     pq.write_table(schema.empty_table(), sink)
     columns = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema

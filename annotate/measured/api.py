@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.annotate.measured.tagger import measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.errors import ImageError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.detector import RetinaFace
-    from authface.faces.landmarks import Dlib68
-    from authface.records import Tag
+from authface.faces.detector import RetinaFace
+from authface.faces.landmarks import Dlib68
+from authface.records import Tag
 
 
 class Tagger:
@@ -29,8 +27,6 @@ class Tagger:
 
     def __call__(self, rgb: NDArray[np.uint8]) -> tuple[Tag, ...]:
         """The tags of an aligned (s, s, 3) face, in the vocabulary's order. Raises ImageError (`no_face`)."""
-        from authface.annotate.measured.tagger import measure, tags
-
         detector, landmarks = self._networks
         faces = detector.detect(rgb)
         if not faces:
@@ -39,7 +35,4 @@ class Tagger:
 
     @cached_property
     def _networks(self) -> tuple[RetinaFace, Dlib68]:
-        from authface.faces.detector import RetinaFace
-        from authface.faces.landmarks import Dlib68
-
         return RetinaFace(self.min_score), Dlib68()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.annotate.measured.regions import Regions, quantile
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _SIGMAS = (0.6, 1.2, 2.4, 6.0)
 """Limits of the bands of detail, which are differences of Gaussians: pixels of the 256 px crop."""
@@ -29,8 +28,6 @@ class Bands:
 
 def bands(regions: Regions) -> Bands:
     """The three bands of a crop's L*."""
-    import cv2
-
     low, middle, high, coarse = _SIGMAS
     lightness = cv2.extractChannel(regions.lab, 0)
     first, second, third = (cv2.GaussianBlur(lightness, (0, 0), sigma) for sigma in (low, middle, high))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.annotate.measured.regions import LEFT_EYE, RIGHT_EYE, Regions
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _WIDTH, _HEIGHT, _MIDDLE_X, _MIDDLE_Y, _HALF = 73, 49, 36, 24, 20
 """The patch of an eye, pixels: its corners lie level, `_HALF` to either side of the middle."""
@@ -47,8 +46,6 @@ _UNSEEN = Eye(opening=0.0, iris=0.0, gaze=0.0)
 
 def measure(regions: Regions) -> tuple[Eye, Eye]:
     """The eyes on the picture's left and right; all zero where the corners are less than 8 of 256 pixels apart."""
-    import numpy as np
-
     red = np.ascontiguousarray(regions.rgb[..., 0])  # where skin of any tone is lightest against an iris
     turn = _PER_DEGREE * regions.pose.yaw
     return (
@@ -58,9 +55,6 @@ def measure(regions: Regions) -> tuple[Eye, Eye]:
 
 
 def _measure_eye(red: NDArray[np.uint8], lids: NDArray[np.float64], shift: float) -> Eye:
-    import cv2
-    import numpy as np
-
     across = lids[3] - lids[0]
     width = float(np.hypot(*across))
     if width < 8:
@@ -93,9 +87,6 @@ def _iris(patch: NDArray[np.float32], row: int) -> tuple[float, float]:
     is the mean of the places weighted by the eighth power of that: no jumps, and little pull by the corners, which lie
     in shadow.
     """
-    import cv2
-    import numpy as np
-
     smooth = cv2.GaussianBlur(patch, (0, 0), 1.2)  # 0.8 px of the crop: noise and blocks
     rows = slice(row - _REACH_Y, row + _REACH_Y + 1)
     left, middle, right = (

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 RIGID = (36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35)
 """iBUG points that no expression moves much: corners of the eyes, ridge and base of the nose."""
@@ -50,8 +48,6 @@ class Pose:
 
 def find_pose(points: NDArray[np.float64]) -> Pose:
     """Pose of (68, 2) landmarks by scaled orthography (POS of DeMenthon and Davis 1995)."""
-    import numpy as np
-
     shape = np.array(SHAPE)
     middle = shape.mean(0)
     seen = points[list(RIGID)]
@@ -74,8 +70,6 @@ def find_pose(points: NDArray[np.float64]) -> Pose:
 
 def mouth_open(points: NDArray[np.float64]) -> float:
     """Mean gap of the inner lips over the distance of the eyes' outer corners, 0 for a closed mouth."""
-    import numpy as np
-
     gaps = np.hypot(*(points[[67, 66, 65]] - points[[61, 62, 63]]).T)
     return float(gaps.mean() / max(np.hypot(*(points[45] - points[36])), 1e-6))
 
@@ -86,8 +80,6 @@ def smile(points: NDArray[np.float64]) -> float:
     The second over the mouth's width. About 0.5 for a mouth at rest and 0.75 for a smile: of fifteen such measures and
     their pairs, the pair that told 157 portraits of which a person was sure apart best (area under the curve 0.99).
     """
-    import numpy as np
-
     across = points[54] - points[48]
     width = max(float(np.hypot(*across)), 1e-6)
     down = np.array([-across[1], across[0]]) / width

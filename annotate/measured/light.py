@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.annotate.measured.geometry import HEAD_RADII
 from authface.annotate.measured.regions import LEFT_EYE, RIGHT_EYE, Regions, drawn, quantile
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _DAYLIGHT_SKIN, _DAYLIGHT_WHITE = 1.22, 0.96
 """Medians of log2(red / blue) over 1,500 portraits; the whites of small eyes hold some skin."""
@@ -25,8 +24,6 @@ def direction(regions: Regions) -> float:
     tone can move. Huber weights keep glasses, hair and highlights out of it. The result is the difference
     between normals that point 45 degrees to either side; 0 where too little skin is seen.
     """
-    import numpy as np
-
     y, x = np.nonzero(regions.skin[::3, ::2])
     if len(x) < 40:
         return 0.0
@@ -68,8 +65,6 @@ def chroma(regions: Regions) -> tuple[float, float]:
     The second is 0 for grey and for toned (sepia, cyanotype) pictures alike: the root mean square distance
     of a*, b* from their mean at the same L*.
     """
-    import numpy as np
-
     lab = regions.lab[::2, ::2].reshape(-1, 3)
     tone = np.clip(lab[:, 0] / 4, 0, 24).astype(int)
     count = np.maximum(np.bincount(tone, minlength=25), 1)
@@ -84,9 +79,6 @@ def warmth(regions: Regions) -> float:
     spread the first and bloodshot or badly resolved eyes the second. Where they agree on the side, the smaller of
     the two counts, otherwise 0.
     """
-    import cv2
-    import numpy as np
-
     eyes = drawn(regions.points[LEFT_EYE], inside=True) | drawn(regions.points[RIGHT_EYE], inside=True)
     white = regions.linear[eyes]
     if len(white) < 8 or not regions.skin.any():

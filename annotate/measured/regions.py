@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.annotate.measured.geometry import HEAD_RADII, Pose, find_pose
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 SIDE = 256
 """Side every crop is brought to, pixels: the smallest crop that is made, so 256, 512 and 1024 measure alike."""
@@ -49,8 +48,6 @@ class Regions:
     @property
     def eye_distance(self) -> float:
         """Distance of the eyes' centres, pixels of the 256 px crop."""
-        import numpy as np
-
         return float(np.hypot(*(self.points[RIGHT_EYE].mean(0) - self.points[LEFT_EYE].mean(0))))
 
 
@@ -59,9 +56,6 @@ def find_regions(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> Regi
 
     Raises ValueError where the shapes are others.
     """
-    import cv2
-    import numpy as np
-
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[0] != rgb.shape[1] or landmarks.shape != (68, 2):
         raise ValueError(f"a crop is (s, s, 3) with (68, 2) landmarks, not {rgb.shape} with {landmarks.shape}")
     size = rgb.shape[0]
@@ -89,9 +83,6 @@ def find_regions(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> Regi
 
 def _face_masks(points: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Skin, and the features that are cut out of it."""
-    import cv2
-    import numpy as np
-
     eye = float(abs(points[RIGHT_EYE].mean(0) - points[LEFT_EYE].mean(0)).max())
     features = np.zeros((SIDE, SIDE), np.uint8)
     for eyelids in (LEFT_EYE, RIGHT_EYE):
@@ -106,8 +97,6 @@ def _face_masks(points: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray
 
 
 def _cheeks(points: NDArray[np.float64]) -> NDArray[np.bool_]:
-    import numpy as np
-
     nose = points[[31, 35], 0]
     place = np.arange(SIDE)
     beside = (place < nose.min() - 3) | (place > nose.max() + 3)
@@ -121,9 +110,6 @@ def _background(rgb: NDArray[np.uint8], points: NDArray[np.float64], pose: Pose)
     The head's ellipsoid is certain foreground, the border of the upper crop beside it certain background. Below
     the mouth nothing is looked at: clothes look like anything.
     """
-    import cv2
-    import numpy as np
-
     side = 36
     scale = side / SIDE
     y, x = np.mgrid[:side, :side]
@@ -149,17 +135,12 @@ def _background(rgb: NDArray[np.uint8], points: NDArray[np.float64], pose: Pose)
 
 def drawn(chain: NDArray[np.floating], pixels: float = 0.0, *, inside: bool = False) -> NDArray[np.bool_]:
     """What lies within `pixels` of a chain of (n, 2) points, and what it encloses where `inside`: (256, 256)."""
-    import numpy as np
-
     mask = np.zeros((SIDE, SIDE), np.uint8)
     _draw(mask, chain, pixels, inside=inside)
     return mask.astype(bool)
 
 
 def _draw(mask: NDArray[np.uint8], chain: NDArray[np.floating], pixels: float, *, inside: bool = False) -> None:
-    import cv2
-    import numpy as np
-
     corners = [np.rint(chain).clip(-4 * SIDE, 4 * SIDE).astype(np.int32)]
     if inside:
         cv2.fillPoly(mask, corners, 1)
@@ -169,8 +150,6 @@ def _draw(mask: NDArray[np.uint8], chain: NDArray[np.floating], pixels: float, *
 
 def quantile(values: NDArray[np.floating], share: float) -> float:
     """The value that a share (0..1) of some (n,) values do not exceed, 0 where there are none."""
-    import numpy as np
-
     if values.size == 0:
         return 0.0
     place = min(int(share * values.size), values.size - 1)
@@ -180,7 +159,5 @@ def quantile(values: NDArray[np.floating], share: float) -> float:
 @lru_cache(maxsize=1)
 def _linear_light() -> NDArray[np.float32]:
     """Linear light of the 256 sRGB values (IEC 61966-2-1)."""
-    import numpy as np
-
     value = np.arange(256) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)

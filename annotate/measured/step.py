@@ -6,17 +6,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.annotate.measured.tagger import measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.errors import ImageError
+from authface.faces.geometry import crop_points
 from authface.imaging import decode as images
 from authface.records import Crop, Tags
 from authface.store.photoset import Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 ANNOTATOR = "measured"
 """Name of the annotator, and of its table."""
@@ -51,14 +52,10 @@ class MeasuredTags:
 
     def open(self) -> None:
         """Nothing to load; OpenCV's own threads would only get in the way of the workers'."""
-        import cv2
-
         cv2.setNumThreads(1)
 
     def load(self, crop: Crop) -> AlignedFace:
         """The crop's pixels and landmarks. Raises ImageError."""
-        from authface.faces.geometry import crop_points
-
         if crop.quad is None or crop.landmarks is None:
             raise ImageError("no_landmarks", "the crop has no landmarks: run authface curate align again")
         rgb = images.read(self.root / crop.file).rgb
@@ -67,8 +64,6 @@ class MeasuredTags:
 
     def step(self, batch: Sequence[AlignedFace]) -> Sequence[Tags]:
         """The tags of each crop, without an id."""
-        from authface.annotate.measured.tagger import measure, tags
-
         found = (measure(face.rgb, face.landmarks, face.tilt, face.padding) for face in batch)
         return [Tags(id="", annotator=ANNOTATOR, tags=tags(one, self.settings)) for one in found]
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.annotate.measured import detail, eyes, geometry, light
+from authface.annotate.measured.eyes import Eye
+from authface.annotate.measured.regions import SIDE, Regions, find_regions, quantile
 from authface.annotate.settings import MeasuredSettings
 from authface.annotate.vocabulary import vocabulary
 from authface.records import Tag
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.annotate.measured.eyes import Eye
-    from authface.annotate.measured.regions import Regions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +81,6 @@ def measure(
     clockwise; `padding` is the share of the crop outside the photo, 0..1. Raises ValueError where the shapes are
     others.
     """
-    import numpy as np
-
-    from authface.annotate.measured import detail, eyes, geometry, light
-    from authface.annotate.measured.regions import SIDE, find_regions
-
     regions = find_regions(rgb, landmarks)
     points = regions.points
     lightness, skin_lightness = light.key(regions)
@@ -130,10 +123,6 @@ def measure(
 
 def _background(regions: Regions) -> tuple[tuple[float, float, float], float]:
     """Median L*, a*, b* of the background and its spread."""
-    import numpy as np
-
-    from authface.annotate.measured.regions import quantile
-
     lab = regions.lab[::2, ::2][regions.background[::2, ::2]]
     if len(lab) == 0:
         return (0.0, 0.0, 0.0), 0.0

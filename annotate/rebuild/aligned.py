@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.faces.detector import Detection, RetinaFace, weights_sha256
+from authface.faces.landmarks import Dlib68, disagreement
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MIN_SCORE = 0.5
 """Least confidence of a face: somebody has chosen these pictures already."""
@@ -30,14 +31,10 @@ class Faces:
     @property
     def provenance(self) -> Provenance:
         """The detector."""
-        from authface.faces.detector import weights_sha256
-
         return Provenance("faces of aligned pictures", 1, {"min_score": MIN_SCORE}, {"retinaface": weights_sha256()})
 
     def open(self) -> None:
         """Load the detector."""
-        from authface.faces.detector import RetinaFace
-
         self._detector = RetinaFace(MIN_SCORE)
 
     def load(self, photo: Photo) -> NDArray[np.uint8]:
@@ -91,8 +88,6 @@ class Crops:
 
     def open(self) -> None:
         """Load the predictor."""
-        from authface.faces.landmarks import Dlib68
-
         self._landmarker = Dlib68()
 
     def load(self, face: Face) -> tuple[Face, NDArray[np.uint8]]:
@@ -118,9 +113,6 @@ class Crops:
         return [replace(row, status="failed", reason=reason, detail=detail)]
 
     def _crop(self, face: Face, rgb: NDArray[np.uint8]) -> Crop:
-        from authface.faces.detector import Detection
-        from authface.faces.landmarks import disagreement
-
         height, width = rgb.shape[:2]
         row = Crop(id=face.id, photo_id=face.photo_id, file="", size=width)
         if width != height:

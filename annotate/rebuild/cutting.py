@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.annotate.export.formats import pixels_sha256
 from authface.annotate.export.manifest import Entry
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
+from authface.faces.geometry import align, crop_to_photo, photo_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 STEP = "rebuild"
 VERSION = 1
@@ -57,8 +58,6 @@ class Cut:
 
     def load(self, placed: Placed) -> NDArray[np.uint8]:
         """The crop's pixels. Raises ImageError where the photo cannot be read or the quad lies outside of it."""
-        from authface.faces.geometry import align
-
         photo = images.decode(PhotoSet(self.root).read(placed.photo_file)).rgb
         return align(photo, placed.entry.quad, placed.entry.size).rgb
 
@@ -103,10 +102,6 @@ def face_row(entry: Entry, photo_file: str) -> Face:
 
 def crop_row(entry: Entry, file: str) -> Crop:
     """The crop of a row, its matrices from its quad."""
-    import cv2
-
-    from authface.faces.geometry import crop_to_photo, photo_points
-
     turn = crop_to_photo(entry.quad, entry.size)
     return Crop(
         id=entry.id,

@@ -11,18 +11,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from authface.annotate.export.manifest import BadRow, Entry, Manifest, Origin
 from authface.annotate.rebuild import cutting
 from authface.annotate.rebuild.cutting import STEP, Cut, Placed
+from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.errors import UsageError, one_line
 from authface.store.photoset import PhotoSet, Table
 from authface.store.tombstones import Forgotten
-
-if TYPE_CHECKING:
-    from authface.console import Console
 
 URLS = "rebuild/urls.jsonl"
 """Photos that are still to be fetched, as ``curate fetch --from urls`` takes them."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from authface.annotate.vocabulary.vocabulary import in_order, prompt
+from authface.models.tiny import clip_tokenizer
 from authface.records import Tag
 
 if TYPE_CHECKING:
@@ -34,6 +35,4 @@ def fit(tags: Iterable[Tag], most: int = MOST_TOKENS) -> tuple[Tag, ...]:
 
 @functools.cache
 def _tokenizer() -> CLIPTokenizer:
-    from authface.models.tiny import clip_tokenizer
-
     return clip_tokenizer()

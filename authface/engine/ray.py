@@ -17,17 +17,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+
+from authface.console import Tick
 from authface.engine.pieces import Gathered, Piece, Result, cut, finer
-from authface.engine.workers import I, L, M, Work, Worker, share_cores
+from authface.engine.workers import I, L, M, Work, Worker, thread_limit
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.store.photoset import R
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from authface.console import Tick
 
 MOST_PIECES = 10_000
 """Pieces a run is cut into at most where its parts are fewer: this process keeps a reference to each."""
@@ -173,6 +171,7 @@ def _pass(
         compute=pool,
         num_cpus=None if cluster.gpu else 1,
         num_gpus=1 if cluster.gpu else None,
+        runtime_env={"env_vars": thread_limit(1)},
     )
     try:
         for row in made.iter_rows():
@@ -204,7 +203,6 @@ class _Actor:
     def __init__(
         self, work: Work[Any, Any, Any, Any], readers: Sequence[Callable[[], list[Any]]], folder: str, begun: Any
     ) -> None:
-        share_cores(1)
         with suppress(OSError):
             os.chdir(folder)  # a set may be named relative to where the command runs
         self._work, self._readers, self._begun = work, readers, begun
@@ -212,8 +210,6 @@ class _Actor:
         self._read: tuple[int, list[Any]] = (-1, [])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        import pyarrow as pa
-
         (item,) = batch.to_pylist()
         number = item.pop("number")
         try:

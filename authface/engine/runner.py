@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 from authface.console import Console, Tick
+from authface.engine.ray import Cluster, by_part
 from authface.engine.workers import I, L, M, Work, inline, processes
 from authface.errors import AuthfaceError, one_line
 from authface.store.photoset import Provenance, R, Table, digest
-
-if TYPE_CHECKING:
-    from authface.engine.ray import Cluster
 
 CHUNK_ROWS = 32
 """Rows sent to a worker at a time: enough to hide the hand-over, few enough to spread a small part."""
@@ -221,8 +219,6 @@ def _on_cluster(
     ordered: bool,
 ) -> Iterator[tuple[PartInput[I], list[R]]]:
     """Results of whole parts as they are finished, or in order: then a lost node holds up all that follows it."""
-    from authface.engine.ray import by_part
-
     for part in todo:
         target.remove(part.number)  # as in `_opened`
     counts, readers = [part.count for part in todo], [part.rows for part in todo]

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -187,12 +188,12 @@ class _Pool(Generic[I, L, M, R]):
 
     def _start(self, workers: int) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        return ProcessPoolExecutor(workers, context, _begin, (self._work, threads))
+        return ProcessPoolExecutor(workers, context, _begin, (self._work,))
 
     def submit(self, chunk: list[I]) -> Future[list[R]]:
         try:
-            return self._executor.submit(_work_on, chunk)
+            with _environment(thread_limit(max(1, (os.cpu_count() or 1) // self._workers))):
+                return self._executor.submit(_work_on, chunk)  # starts the processes that are missing
         except BrokenProcessPool as error:
             broken: Future[list[R]] = Future()
             broken.set_exception(error)
@@ -213,7 +214,7 @@ class _Pool(Generic[I, L, M, R]):
         return len(chunk), rows
 
     def _apart(self, row: I) -> list[R]:
-        with self._start(1) as executor:
+        with self._start(1) as executor, _environment(thread_limit(os.cpu_count() or 1)):
             try:
                 return executor.submit(_work_on, [row]).result()
             except BrokenProcessPool:
@@ -228,16 +229,29 @@ _worker: Worker[Any, Any, Any, Any] | None = None
 _waiting_work: Work[Any, Any, Any, Any] | None = None
 
 
-def share_cores(threads: int) -> None:
-    """Let the libraries of this process use so many threads each; they read it as they load, which is in Work.open."""
-    for name in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
+def thread_limit(threads: int) -> dict[str, str]:
+    """The environment of a process whose libraries use at most `threads` threads each; they read it as they load."""
+    return dict.fromkeys(("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM", "MKL_NUM_THREADS"), str(threads))
 
 
-def _begin(work: Work[Any, Any, Any, Any], threads: int) -> None:
-    """In a new worker process: share the cores, leave Ctrl-C to the parent, end when the parent does."""
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Within the block new processes find `values` in their environment."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _begin(work: Work[Any, Any, Any, Any]) -> None:
+    """In a new worker process: leave Ctrl-C to the parent, end when the parent does."""
     global _waiting_work
-    share_cores(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _waiting_work = work
     threading.Thread(target=_follow_parent, daemon=True).start()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 Range = tuple[float, float]
 """Least and most; numbers between are drawn uniformly."""
@@ -16,9 +14,6 @@ REFERENCE = 512
 
 def jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
     """`image` (height, width, 3), RGB in 0..1, encoded by OpenCV at `quality` (0..100) and decoded."""
-    import cv2
-    import numpy as np
-
     pixels = cv2.cvtColor(np.rint(image * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done  # an 8-bit BGR array is always encoded

@@ -11,15 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import UsageError, one_line
 from authface.faces.damage import REFERENCE, Range, jpeg
 from authface.faces.scan import Scan, scanned
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _MOST_PARTS = 6
 """A kernel of more row times column filters is slower by parts than whole."""
@@ -82,8 +82,6 @@ class Mixture:
 
     def draw(self, seed: int | Sequence[int]) -> Degradation | Scan:
         """The damage of `seed`, by random numbers of its own: what that damage draws does not depend on it."""
-        import numpy as np
-
         at = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(_WHICH,))).random()
         ends = np.cumsum([share for _, share in self.parts])
         place = int(np.searchsorted(ends, at * ends[-1], side="right"))
@@ -120,8 +118,6 @@ def degrade(
     `seed` is one non-negative number or several, such as (run, epoch, sample). Raises UsageError for an image
     that is not square RGB.
     """
-    import numpy as np
-
     if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[0] != rgb.shape[1] or rgb.shape[0] < 8:
         raise UsageError(
             f"an array of shape {rgb.shape} cannot be degraded: a square RGB face of 8 px or more is needed"
@@ -133,9 +129,6 @@ def degrade(
 
 def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation: Degradation) -> NDArray[np.uint8]:
     """`rgb` blurred, made small, with noise, as JPEG, at its size again and in other colours, in this order."""
-    import cv2
-    import numpy as np
-
     side = rgb.shape[0]
     image: NDArray[Any] = rgb.astype(np.float32) / 255
     image = _filter(image, _kernel(random, degradation, side / REFERENCE))
@@ -154,8 +147,6 @@ def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation:
 
 def gaussian_kernel(size: int, sigma_x: float, sigma_y: float, angle: float) -> NDArray[np.float32]:
     """(size, size) Gaussian of unit sum whose main axes have the given sigmas (pixels), turned by `angle` (radians)."""
-    import numpy as np
-
     steps = np.arange(size) - (size - 1) / 2
     x, y = np.meshgrid(steps, steps)
     along = x * np.cos(angle) + y * np.sin(angle)
@@ -180,9 +171,6 @@ def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
     the same to 1e-5 of its peak. What JPEG rounds the other way for it can move a pixel by some levels: 174 of 200
     faces came out as by the whole kernel, no pixel of the others further than 11.
     """
-    import cv2
-    import numpy as np
-
     left, weights, right = np.linalg.svd(kernel.astype(np.float64))
     rank = int((weights > 1e-5 * weights[0]).sum())
     if rank > _MOST_PARTS:
@@ -194,9 +182,6 @@ def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
 
 
 def _colour(image: NDArray[np.float32], random: np.random.Generator, degradation: Degradation) -> NDArray[np.float32]:
-    import cv2
-    import numpy as np
-
     if random.random() < degradation.shift:
         by = degradation.shift_by / 255
         image = np.clip(image + random.uniform(-by, by, 3).astype(np.float32), 0, 1)

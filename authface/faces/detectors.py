@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from authface.errors import UsageError, one_line
-from authface.faces import detector
+from authface.faces import detector, resnet
 from authface.faces.detector import Detector, RetinaFace
+from authface.faces.resnet import ResNetRetinaFace
 
 NAMES = ("retinaface", "retinaface-resnet50")
 """`retinaface` has a MobileNet-0.25 body and is built in; the other's weights are downloaded once."""
@@ -15,8 +16,6 @@ def make_detector(name: str, min_score: float) -> Detector:
     if name == "retinaface":
         return RetinaFace(min_score)
     if name == "retinaface-resnet50":
-        from authface.faces.resnet import ResNetRetinaFace
-
         return ResNetRetinaFace(min_score)
     raise _unknown(name)
 
@@ -26,8 +25,6 @@ def weights_sha256(name: str) -> str:
     if name == "retinaface":
         return detector.weights_sha256()
     if name == "retinaface-resnet50":
-        from authface.faces import resnet
-
         return resnet.weights_sha256()
     raise _unknown(name)
 

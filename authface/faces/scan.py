@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.faces.damage import REFERENCE, Range, jpeg
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _SEPIA = (1.06, 0.95, 0.76)
 """Red, green and blue of a sepia tone over its grey."""
@@ -72,9 +72,6 @@ class Scan:
 
 def scanned(rgb: NDArray[np.uint8], random: np.random.Generator, scan: Scan) -> NDArray[np.uint8]:
     """A damaged copy of `rgb` (side, side, 3), of the same shape: what `degrade.degrade` does for a `Scan`."""
-    import cv2
-    import numpy as np
-
     side = rgb.shape[0]
     scale = side / REFERENCE
     down = random.permutation([cv2.INTER_AREA, cv2.INTER_LINEAR]).tolist()
@@ -101,9 +98,6 @@ def grained(image: NDArray[Any], sigma: float, size: float, random: np.random.Ge
     The grain is white noise filtered by a Gaussian of sigma `size` pixels, and times 4 l (1 - l) of luminance l. It is
     alike in all channels but for a share of `_GRAIN_TINT`.
     """
-    import cv2
-    import numpy as np
-
     noise = random.standard_normal(image.shape[:2], np.float32)
     if size >= 0.1:  # a narrower filter is none
         row = cv2.getGaussianKernel(2 * math.ceil(3 * size) + 1, size)
@@ -121,9 +115,6 @@ def screened(image: NDArray[Any], period: float, angle: float) -> NDArray[Any]:
     Ink lies where luminance is below the screen (cos u + cos v + 2) / 4, u and v being 2 pi / `period` times the
     turned coordinates; colours keep their distance to luminance. Edges of dots are as soft as a pixel is wide.
     """
-    import cv2
-    import numpy as np
-
     height, width = image.shape[:2]
     y, x = np.ogrid[:height, :width]
     turn, step = (math.cos(angle), math.sin(angle)), 2 * math.pi / period
@@ -136,9 +127,6 @@ def screened(image: NDArray[Any], period: float, angle: float) -> NDArray[Any]:
 
 
 def _faded(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
-    import cv2
-    import numpy as np
-
     side = image.shape[0]
     black, white = random.uniform(*scan.black), random.uniform(*scan.white)
     yellow, cast = random.uniform(*scan.yellow), random.uniform(*scan.cast)
@@ -156,9 +144,6 @@ def _faded(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDAr
 
 def _marked(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
     """`image` with dust, hairs and scratches, drawn at `REFERENCE` pixels."""
-    import cv2
-    import numpy as np
-
     side = image.shape[0]
     covers = np.zeros((2, REFERENCE, REFERENCE), np.uint8)
     for count, draw in ((scan.specks, _speck), (scan.hairs, _hair), (scan.scratches, _scratch)):
@@ -172,8 +157,6 @@ def _marked(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDA
 
 
 def _speck(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
-    import cv2
-
     centre, axes = random.uniform(0, REFERENCE, 2), 0.6 + 2.4 * random.random(2) ** 3
     spot = [round(float(value) * 16) for value in (*centre, *axes)]
     cv2.ellipse(cover, (spot[0], spot[1]), (spot[2], spot[3]), random.uniform(0, 180), 0, 360, _opacity(random), -1,
@@ -182,8 +165,6 @@ def _speck(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
 
 def _hair(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
     """A curve whose direction turns by a random, slowly changing angle."""
-    import numpy as np
-
     steps = 16
     turns = np.cumsum(np.cumsum(random.normal(0, 0.05, steps)) + random.normal(0, 0.12)) + random.uniform(0, 2 * np.pi)
     walk = np.cumsum(np.stack([np.cos(turns), np.sin(turns)], 1), 0) * random.uniform(30, 140) / steps
@@ -192,8 +173,6 @@ def _hair(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
 
 def _scratch(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
     """A line from top to bottom or a part of it, that leans a little and trembles."""
-    import numpy as np
-
     length = REFERENCE * random.uniform(0.2, 1)
     y = random.uniform(0, REFERENCE - length) + np.linspace(0, length, 24)
     x = random.uniform(0, REFERENCE) + np.linspace(0, length * random.normal(0, 0.03), 24)
@@ -202,9 +181,6 @@ def _scratch(cover: NDArray[np.uint8], random: np.random.Generator) -> None:
 
 def _line(cover: NDArray[np.uint8], points: NDArray[Any], random: np.random.Generator) -> None:
     """A line through `points` (n, 2), x and y in pixels, 1 or 2 pixels wide, that ends faintly and is uneven."""
-    import cv2
-    import numpy as np
-
     where, width = np.rint(points * 16).astype(int).tolist(), int(random.integers(1, 3))
     ends = np.sqrt(np.sin(np.linspace(0, np.pi, len(points) + 1)[1:-1]))
     opacities = (_opacity(random) * ends * random.uniform(0.6, 1, len(ends))).tolist()
@@ -218,24 +194,17 @@ def _opacity(random: np.random.Generator) -> int:
 
 def _blurred(image: NDArray[Any], sigma: float) -> NDArray[Any]:
     """`image` blurred by a Gaussian; below a sigma of 0.1 pixels there is nothing to see."""
-    import cv2
-
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma >= 0.1 else image
 
 
 def _shrunk(image: NDArray[Any], by: float, interpolation: int) -> NDArray[Any]:
     """`image` made `REFERENCE` / `by` pixels wide, or left where it is not wider."""
-    import cv2
-
     low = max(1, int(REFERENCE // by))
     return cv2.resize(image, (low, low), interpolation=interpolation) if low < image.shape[0] else image
 
 
 def _saved_twice(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
     """`image` through JPEG, and once more with its blocks' corners moved by up to 7 pixels each way."""
-    import cv2
-    import numpy as np
-
     first, second = (int(random.uniform(*scan.jpeg)) for _ in range(2))
     top, left = (int(value) for value in random.integers(0, 8, 2))
     moved = cv2.copyMakeBorder(jpeg(image, first), top, 0, left, 0, cv2.BORDER_REPLICATE)

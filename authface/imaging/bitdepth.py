@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 """A picture of 8 or of 16 bits a channel."""
@@ -22,7 +23,6 @@ def is_deep(data: bytes) -> bool:
         return data[24] == 16  # the bit depth in IHDR, PNG 11.2.2
     if not data.startswith((b"II", b"MM")):
         return False
-    from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
@@ -40,9 +40,6 @@ def read_deep(
     `orientation` is that of the EXIF block of a PNG; a TIFF's own tag OpenCV follows. `shallow` is the picture as it
     was read with 8 bits, upright: pixels that do not agree with it (planes, inks and the like) are not taken.
     """
-    import cv2
-    import numpy as np
-
     try:
         read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error:
@@ -63,8 +60,6 @@ def read_deep(
 
 def to_8_bits(wide: Pixels) -> NDArray[np.uint8]:
     """The nearest 8-bit levels: 0 stays 0, and 65535 becomes 255; 8 bits stay as they are."""
-    import numpy as np
-
     if wide.dtype == np.uint8:
         return np.asarray(wide, np.uint8)
     return np.asarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))
@@ -72,8 +67,6 @@ def to_8_bits(wide: Pixels) -> NDArray[np.uint8]:
 
 def turned(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
     """(h, w, ...) pixels upright, from one of the eight orientations of EXIF (tag 0x0112)."""
-    import numpy as np
-
     if orientation in {5, 6, 7, 8}:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
@@ -85,6 +78,4 @@ def turned(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
 
 def is_grey(pixels: Pixels) -> bool:
     """Whether every pixel of an (h, w, 3) photo has equal channels."""
-    import numpy as np
-
     return bool(np.array_equal(pixels[..., 0], pixels[..., 1]) and np.array_equal(pixels[..., 1], pixels[..., 2]))

@@ -9,18 +9,19 @@ import threading
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from authface.errors import ImageError, one_line
 from authface.files import is_local
+from authface.imaging import png
 from authface.imaging.bitdepth import is_deep, read_deep, to_8_bits
 from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
 from authface.imaging.png import kept
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
 
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -135,9 +136,6 @@ def preview(path: Path, side: int, box: tuple[float, float, float, float] | None
     JPEGs are decoded at the smallest scale that will do, so a sheet of large photos costs little.
     Raises ImageError.
     """
-    import numpy as np
-    from PIL import Image
-
     image = _open(read_bytes(path), MAX_PIXELS)
     full = max(image.size)
     seen = full if box is None else max(box[2] - box[0], box[3] - box[1], 1.0)
@@ -160,15 +158,11 @@ def _inside(start: float, end: float, length: int) -> tuple[int, int]:
 
 def encode_png(rgb: NDArray[np.uint8]) -> bytes:
     """Lossless PNG of a (h, w, 3) RGB or (h, w) grey array, tuned for speed; see `authface.imaging.png`."""
-    from authface.imaging import png
-
     return png.encode(rgb)
 
 
 def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
     """JPEG of a (h, w, 3) RGB or (h, w) grey array with full colour resolution (4:4:4), `quality` 1..100."""
-    import cv2
-
     sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     pixels = rgb if rgb.ndim == 2 else cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])[1])
@@ -176,8 +170,6 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
 
 def _open(data: bytes, max_pixels: int) -> Image.Image:
     """The image, not decoded yet, a still within the limit."""
-    from PIL import Image, UnidentifiedImageError
-
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
     try:
@@ -205,8 +197,6 @@ def _formats() -> list[str]:
 
 @functools.cache
 def _load_plugins() -> list[str]:
-    from PIL import Image
-
     warnings.filterwarnings("ignore", module=r"PIL\.")  # of large or damaged files: a row or an ImageError says it
     with contextlib.suppress(ImportError):
         import pillow_heif  # an extra
@@ -217,8 +207,6 @@ def _load_plugins() -> list[str]:
 
 
 def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
-    import numpy as np
-
     source_format = image.format or ""
     try:
         image.load()
@@ -254,8 +242,6 @@ def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
 
 
 def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:
-    import numpy as np
-
     wide = np.asarray(image).astype(np.int64)
     if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
         raise ValueError(f"values {wide.min()}..{wide.max()} are no 16-bit grey")
@@ -263,8 +249,6 @@ def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:
-    from PIL import ImageCms
-
     try:
         profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
         if "sRGB" in ImageCms.getProfileDescription(profile) and image.mode == "RGB":

@@ -5,6 +5,10 @@ from __future__ import annotations
 import io
 from typing import Any, cast
 
+import cv2
+import numpy as np
+from PIL import Image
+
 from authface.errors import ImageError
 from authface.imaging import png, tiff
 from authface.imaging.bitdepth import Pixels, is_grey, to_8_bits
@@ -39,8 +43,6 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     over white, and no room for more than 64 kB of EXIF or XMP, which are then left out.
     Raises ImageError (`unsupported_mode`) where the format cannot hold so large a picture.
     """
-    import numpy as np
-
     if format not in DEEP_FORMATS:
         pixels = to_8_bits(pixels)
     alpha = _alpha(decoded, pixels)
@@ -91,8 +93,6 @@ def said(decoded: Decoded, format: str, deep: bool, quality: int = 0) -> str:
 
 def quality_of(style: JpegStyle) -> int:
     """The quality 1..100 at which libjpeg's own luminance table would be about as fine."""
-    import numpy as np
-
     scale = 100 * float(np.mean(style.tables[0])) / _STANDARD_LUMA
     return int(np.clip(round((200 - scale) / 2 if scale <= 100 else 5000 / scale), 1, 100))
 
@@ -110,8 +110,6 @@ def _options(decoded: Decoded, format: str, quality: int) -> dict[str, Any]:
 
 
 def _save(pixels: Pixels, format: str, options: dict[str, Any]) -> bytes:
-    from PIL import Image
-
     height, width = pixels.shape[:2]
     buffer = io.BytesIO()
     try:
@@ -123,9 +121,6 @@ def _save(pixels: Pixels, format: str, options: dict[str, Any]) -> bytes:
 
 def _alpha(decoded: Decoded, pixels: Pixels) -> Pixels | None:
     """(h, w) the alpha at the size and depth of `pixels`."""
-    import cv2
-    import numpy as np
-
     if decoded.alpha is None:
         return None
     alpha: Any = decoded.alpha
@@ -138,9 +133,6 @@ def _alpha(decoded: Decoded, pixels: Pixels) -> Pixels | None:
 
 
 def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
-    import numpy as np
-    from PIL import Image
-
     picture = Image.fromarray(pixels)
     white = Image.new("RGB", picture.size, (255, 255, 255))
     return np.asarray(Image.composite(picture, white, Image.fromarray(alpha)))
@@ -148,8 +140,6 @@ def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
 
 def _sized(exif: bytes, width: int, height: int) -> bytes:
     """The EXIF block, which may name the picture's size, with the one that is written."""
-    from PIL import Image
-
     block: Any = Image.Exif()
     if not exif:
         return exif

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from PIL import Image
+from PIL import Image, ImageOps, JpegImagePlugin
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,6 @@ def orientation_of(image: Image.Image) -> int:
 
 def upright(image: Image.Image) -> bytes:
     """Turn the image as its EXIF says; its EXIF without the turn and without how the file lay on disk."""
-    from PIL import ImageOps
-
     try:
         ImageOps.exif_transpose(image, in_place=True)  # a copy would lose the tags of a TIFF
         exif = image.getexif()
@@ -62,8 +58,6 @@ def dpi_of(image: Image.Image) -> tuple[float, float] | None:
 
 def jpeg_style(image: Image.Image) -> JpegStyle | None:
     """How a JPEG was compressed; None for other formats, and for inks, which are not written."""
-    from PIL import JpegImagePlugin
-
     if not isinstance(image, JpegImagePlugin.JpegImageFile) or image.mode == "CMYK":
         return None
     tables = tuple(tuple(image.quantization[i]) for i in sorted(image.quantization))

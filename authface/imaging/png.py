@@ -9,6 +9,8 @@ import itertools
 import struct
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from authface.imaging.bitdepth import Pixels
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -40,7 +42,6 @@ def encode(pixels: Pixels, chunks: Sequence[Chunk] = ()) -> bytes:
 
 def _blocks(pixels: Pixels) -> Iterator[Chunk]:
     """The picture as IDAT chunks, some rows at a time: a large one would lie in memory three times over."""
-    import numpy as np
     from isal import isal_zlib
 
     height = len(pixels)

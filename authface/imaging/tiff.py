@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from authface.imaging.bitdepth import Pixels
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 STRIP_BYTES = 1 << 20
 """About so much of the picture is deflated at a time."""
@@ -31,9 +31,6 @@ def encode(
     Strips are deflated after horizontal differencing (TIFF 6.0, section 14; Adobe's deflate). `exif` is a block as
     Pillow gives it; its tags become the file's own.
     """
-    import numpy as np
-    from PIL import Image
-
     height, width = pixels.shape[:2]
     samples = pixels.reshape(height, width, -1)
     channels = samples.shape[2]
@@ -61,7 +58,6 @@ def encode(
 
 
 def _deflate(rows: NDArray[np.generic], order: Literal["<", ">"]) -> bytes:
-    import numpy as np
     from isal import isal_zlib
 
     steps = rows.copy()

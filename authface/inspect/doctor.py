@@ -16,6 +16,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import httpx
+
 from authface import __version__
 from authface.errors import one_line
 from authface.inspect import machine, requirements
@@ -233,8 +235,6 @@ def network(*, online: bool) -> Iterator[Finding]:
 
 
 def _reached(endpoint: str, token: str) -> Finding:
-    import httpx
-
     try:
         answer = httpx.head(endpoint, timeout=5, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow.compute as pc
+
 from authface.errors import one_line
 from authface.store import lineage as uses
 from authface.store.lineage import Use
@@ -106,8 +108,6 @@ def _rows(photoset: PhotoSet, photo_id: str, parts: Sequence[int]) -> Iterator[t
 
 
 def _of_photo(table: Table[Any], part: int, photo_id: str) -> list[Values]:
-    import pyarrow.compute as pc
-
     mask = pc.starts_with(table.arrow(part, ["id"]).column("id"), photo_id)
     if not pc.any(mask).as_py():
         return []
@@ -129,8 +129,6 @@ def _decisions(photoset: PhotoSet, photo_id: str) -> Iterator[Values]:
 
 
 def _repeated(photoset: PhotoSet, photo_id: str, own: set[str]) -> list[str]:
-    import pyarrow.compute as pc
-
     found: set[str] = set()
     for part in photoset.faces.parts():
         rows = photoset.faces.arrow(part, ["id", "duplicate_of"])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
+if TYPE_CHECKING:
     Array = NDArray[np.float64]
 
 
@@ -15,16 +15,12 @@ class Moments:
     """Mean and covariance of vectors, added batch by batch: memory does not grow (Chan et al. 1979)."""
 
     def __init__(self, length: int) -> None:
-        import numpy as np
-
         self.count = 0
         self.mean: Array = np.zeros(length)
         self._scatter: Array = np.zeros((length, length))
 
     def add(self, vectors: NDArray[np.floating]) -> None:
         """(n, length) more."""
-        import numpy as np
-
         batch = np.asarray(vectors, np.float64)
         if not len(batch):
             return
@@ -47,8 +43,6 @@ def frechet_distance(first: tuple[Array, Array], second: tuple[Array, Array]) ->
     The trace of the root is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no
     complex numbers and no offset where a covariance is singular, as it is of fewer images than features.
     """
-    import numpy as np
-
     (mean1, cov1), (mean2, cov2) = first, second
     values, vectors = np.linalg.eigh(cov1)
     root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T

@@ -14,6 +14,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
+
 from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub_cache import hub_errors
@@ -259,8 +261,6 @@ def skeleton(folder: Path) -> Parts:
 @contextmanager
 def _loading(where: Path) -> Iterator[None]:
     """Raise what the libraries say about a part's files as an AuthfaceError of one line."""
-    from safetensors import SafetensorError
-
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:

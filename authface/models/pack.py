@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors
 from authface.models.layout import (
@@ -174,8 +177,6 @@ def _write(path: Path, target: Path, dtype: str) -> int:
 
 def _convert(path: Path, target: Path, dtype: str) -> int:
     import torch
-    from safetensors import SafetensorError, safe_open
-    from safetensors.torch import save_file
 
     wanted: torch.dtype = getattr(torch, dtype)
     numbers = 0
@@ -214,8 +215,6 @@ def _cast(tensor: torch.Tensor, wanted: torch.dtype, name: str) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _broken(path: Path) -> Iterator[None]:
-    from safetensors import SafetensorError
-
     try:
         yield
     except SafetensorError as error:

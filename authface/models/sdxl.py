@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from diffusers import AutoencoderKL, AutoencoderTiny, ControlNetModel, DDPMScheduler, UNet2DConditionModel
-    from numpy.typing import NDArray
 
     from authface.models.families import Parts
 
@@ -167,7 +168,6 @@ def clean_estimate(
 
     (z_t - sqrt(1 - abar) epsilon) / sqrt(abar), or sqrt(abar) z_t - sqrt(1 - abar) v for a predicted velocity.
     """
-
     kept = scheduler.alphas_cumprod.to(noisy.device)[timesteps].float().view(-1, 1, 1, 1)
     clean: torch.Tensor = kept.sqrt() * noisy.float() - (1 - kept).sqrt() * guess.float()
     if scheduler.config.prediction_type != "v_prediction":

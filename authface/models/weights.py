@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError, safe_open
+
 from authface.errors import AuthfaceError, one_line
 from authface.files import sha256_of
 from authface.models.layout import MANIFEST
@@ -89,8 +91,6 @@ class Header:
 
 def headers(path: Path) -> dict[str, Header]:
     """The tensors of a safetensors file, whose length is checked with them. Raises AuthfaceError where it is broken."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(str(path), framework="numpy") as file:
             slices = {str(name): file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a dict

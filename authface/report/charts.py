@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 BINS = 48
 """Bars of a histogram: one is about 10 px wide on a page."""
@@ -90,16 +88,12 @@ class Tally:
     """Counts values into `bins` equal bins between `low` and `high`, batch by batch."""
 
     def __init__(self, low: float, high: float, bins: int = BINS) -> None:
-        import numpy as np
-
         self.edges: NDArray[np.float64] = np.linspace(low, high, bins + 1)
         self.counts: NDArray[np.int64] = np.zeros((2, bins), np.int64)
         self.beyond = [0, 0]
 
     def add(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> None:
         """Count `values`; those that are no numbers are left out."""
-        import numpy as np
-
         low, high = self.edges[0], self.edges[-1]
         real = np.isfinite(values)
         values, kept = values[real], kept[real]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import jinja2
+
 from authface.errors import one_line
 
 
 def render(template: str, /, **values: Any) -> str:
     """The Markdown of a template of `authface.report.templates`; its filter `cell` is for text from outside."""
-    import jinja2
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("authface", "templates"),
         autoescape=False,  # Markdown, not HTML: `cell` escapes what comes from outside

@@ -16,18 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
+import cv2
+import jinja2
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from authface import __version__
 from authface.errors import one_line
 from authface.files import replacing, write_file
-
-if TYPE_CHECKING:
-    import jinja2
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.report.charts import Histogram
+from authface.imaging.decode import encode_jpeg
+from authface.report.charts import Histogram
 
 Facts = Sequence[tuple[str, str]]
 """Name and value, already formatted."""
@@ -190,10 +192,6 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
-    import jinja2
-
-    from authface import __version__
-
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("authface", "templates"),
         autoescape=True,
@@ -247,16 +245,10 @@ def _shape(image: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _inline(image: NDArray[np.uint8], side: int) -> str:
-    from markupsafe import Markup
-
     return Markup("data:image/jpeg;base64," + base64.b64encode(_jpeg(image, side)).decode())
 
 
 def _jpeg(image: NDArray[np.uint8], side: int) -> bytes:
-    import cv2
-
-    from authface.imaging.decode import encode_jpeg
-
     scale = side / max(image.shape[:2])
     if scale < 1:
         width, height = (max(1, round(length * scale)) for length in _shape(image))

@@ -8,25 +8,20 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+import pyarrow as pa
 
 T = TypeVar("T")
 
 
 def arrow_schema(row_type: type[Any]) -> pa.Schema:
     """The Parquet columns of a record type."""
-    import pyarrow as pa
-
     hints = typing.get_type_hints(row_type)
     return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in fields(row_type)])
 
 
 def _arrow_type(hint: Any) -> pa.DataType:
-    import pyarrow as pa
-
     plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
     if hint in plain:
         return plain[hint]
@@ -47,8 +42,6 @@ def with_defaults(rows: pa.Table, row_type: type[Any], names: Sequence[str]) -> 
     A table of an earlier version lacks what a later one added, so that its columns read as its rows do. What has no
     default, or no such field, stays away.
     """
-    import pyarrow as pa
-
     if not (lacking := set(names) - set(rows.column_names)):
         return rows
     schema = arrow_schema(row_type)

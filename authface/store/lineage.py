@@ -6,11 +6,15 @@ checkpoint, and ``training/photo_ids.txt``. Paths are written as they were: a fo
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from authface.errors import AuthfaceError, one_line
 from authface.files import is_local, place, write_file
@@ -113,11 +117,6 @@ def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]
 
 def dataset_ids(folder: Path) -> set[str]:
     """Ids of the photos in an export: as it lists them, else from that column of its files."""
-    import io
-
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     found: set[str] = set()
     try:
         if (folder / PHOTO_IDS).is_file():

@@ -17,7 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tomli_w
 
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
@@ -25,9 +29,6 @@ from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, Person, Photo, Row, Tags
 from authface.store.columns import arrow_schema, plain, row_reader, with_defaults
 from authface.store.lock import held
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 R = TypeVar("R", bound=Row)
 
@@ -105,9 +106,6 @@ class Table(Generic[R]):
 
     def meta(self, part: int) -> PartMeta | None:
         """What the part says of itself; None where there is no such part or it is not one of ours."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         try:
             values = json.loads(pq.read_schema(self._footer(part)).metadata[_META_KEY])
             return PartMeta(Provenance(**values.pop("provenance")), **values)
@@ -132,30 +130,22 @@ class Table(Generic[R]):
 
     def write(self, part: int, rows: Sequence[R], provenance: Provenance, inputs: str) -> None:
         """Write one part, whole or not at all. Raises AuthfaceError where the disk refuses."""
-        import pyarrow as pa
-
         values = [plain(row) for row in rows]
         meta = PartMeta(provenance, inputs, digest_of(values), dict(Counter(outcome(row) for row in rows)))
         self.put(part, pa.Table.from_pylist(values, schema=arrow_schema(self.row_type)), meta)
 
     def arrow(self, part: int, names: Sequence[str] | None = None) -> pa.Table:
         """All columns of one part as they lie there, or those named, which a part of an earlier version may lack."""
-        import pyarrow.parquet as pq
-
         with pq.ParquetFile(self._source(part)) as file:
             rows = file.read([name for name in file.schema_arrow.names if names is None or name in names])
         return rows if names is None else with_defaults(rows, self.row_type, names)
 
     def schema(self, part: int) -> pa.Schema:
         """Names and types of the columns of one part."""
-        import pyarrow.parquet as pq
-
         return pq.read_schema(self._source(part))
 
     def put(self, part: int, rows: pa.Table, meta: PartMeta) -> None:
         """Write one part as it is given, whole or not at all. Raises AuthfaceError where the disk refuses."""
-        import pyarrow.parquet as pq
-
         marked = rows.replace_schema_metadata({_META_KEY: json.dumps(asdict(meta))})
         with replacing(self._path(part), durable=True) as temporary:
             # Hardly a value repeats: without dictionaries a table of crops is 18 % smaller and written 3 times as fast.
@@ -263,8 +253,6 @@ class PhotoSet:
 
     def remember(self, section: str, settings: dict[str, Any]) -> None:
         """Keep the resolved settings of a stage in the set's recipe.toml."""
-        import tomli_w
-
         path = self.root / "recipe.toml"
         try:
             tables = tomllib.loads(path.read_text("utf-8"))

@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from authface.errors import UsageError, one_line
 from authface.records import Photo
 from authface.store.columns import row_reader
 from authface.store.photoset import PhotoSet
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     Mask = Callable[[pa.Table], pa.ChunkedArray]
 
 LEAST_DIGITS = 6
@@ -55,8 +56,6 @@ def find_photo(photoset: PhotoSet, text: str) -> list[Found]:
 
 def photos_of(photoset: PhotoSet, photographer: str) -> list[Found]:
     """Every photo of a photographer, by name (any case) or by their page (with or without its query)."""
-    import pyarrow.compute as pc
-
     name = photographer.casefold()
     page = name.partition("?")[0].rstrip("/")
 
@@ -77,8 +76,6 @@ def _matching(photoset: PhotoSet, mask: Mask) -> Iterator[Found]:
 
 
 def _named(rows: pa.Table, text: str) -> pa.ChunkedArray:
-    import pyarrow.compute as pc
-
     name = rows.column("source_id")
     mask = pc.or_(pc.equal(name, text), pc.ends_with(name, "/" + text))
     for column in ("page_url", "file_url"):

@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 FEWEST = 5
 """Counts under this are merged with others or left out."""
@@ -71,8 +69,6 @@ def marginal(words: Sequence[str], counts: Sequence[int]) -> list[Share]:
 def hidden(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which cells of a cross table must not be shown, (rows, columns): those of 1 to `FEWEST` - 1 faces, and for each
     that stands alone in its row or column the next smallest there, or a sum would give it away."""
-    import numpy as np
-
     mask = (counts > 0) & (counts < FEWEST)
     while True:
         before = mask.sum()

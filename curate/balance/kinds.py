@@ -6,20 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.console import Tick
 from authface.curate.balance import skin
 from authface.engine.runner import PartInput
 from authface.errors import ImageError
+from authface.faces.geometry import crop_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo, Tag
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.console import Tick
 
 MARGINS: dict[str, tuple[str, ...]] = {
     "pose": ("far-left", "left", "frontal", "right", "far-right", "unknown"),
@@ -71,21 +69,15 @@ class Kinds:
 
     def of(self, margin: str) -> NDArray[np.int64]:
         """The number of every face's word in one margin."""
-        import numpy as np
-
         column = list(self.words).index(margin)
         return np.array([row[column] for row in self.codes], np.int64)
 
     def counts(self, margin: str) -> list[int]:
         """Faces of each word of a margin."""
-        import numpy as np
-
         return [int(count) for count in np.bincount(self.of(margin), minlength=len(self.words[margin]))]
 
     def cross(self, one: str, other: str) -> NDArray[np.int64]:
         """Faces by the words of two margins, (words of one, words of the other)."""
-        import numpy as np
-
         shape = len(self.words[one]), len(self.words[other])
         flat = np.ravel_multi_index((self.of(one), self.of(other)), shape)
         return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
@@ -154,10 +146,6 @@ def _tags(photoset: PhotoSet, annotator: str, part: int) -> dict[str, tuple[Tag,
 
 def _angle(photoset: PhotoSet, crop: Crop) -> float | None:
     """The typology angle of a crop; None where its file cannot be read."""
-    import numpy as np
-
-    from authface.faces.geometry import crop_points
-
     try:
         rgb = images.decode(photoset.read(crop.file)).rgb
     except ImageError:

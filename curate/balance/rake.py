@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import UsageError, one_line
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 UNIFORM = "uniform"
 _ROUNDS = 300
@@ -103,8 +101,6 @@ def fit(cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[
     `cells` is (k, m): the word of each of m margins; `available` (k,) how many faces a cell has, which no count goes
     beyond. Deming and Stephan 1940, with each count cut to what there is after every step.
     """
-    import numpy as np
-
     take = available * (keep / available.sum())
     for _ in range(_ROUNDS):
         before = take.copy()
@@ -137,8 +133,6 @@ def largest(
 
 def whole(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
     """Whole counts with the same sum, to within rounding: by largest remainder, never more than there is."""
-    import numpy as np
-
     counts = np.minimum(np.floor(take + 1e-9), available).astype(np.int64)
     missing = min(round(float(take.sum())), int(available.sum())) - int(counts.sum())
     order = np.argsort(-(take - counts), kind="stable")

@@ -5,27 +5,27 @@ Words of single faces are in memory only; what is written are sums, and for the 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+
+from authface.console import Console
 from authface.curate.balance import rake
 from authface.curate.balance.aggregates import Share, hidden, marginal
 from authface.curate.balance.kinds import MARGINS, NOTES, Kinds, kinds
 from authface.curate.settings import BalanceSettings
+from authface.engine.runner import PartInput
 from authface.errors import UsageError, one_line
-from authface.records import Choice
+from authface.records import Choice, Crop
 from authface.report import pages as report
 from authface.review.reviews import ReviewSettings, reviewed_crops
 from authface.review.subset import choice_table
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    from authface.console import Console
-    from authface.engine.runner import PartInput
-    from authface.records import Crop
 
 VERSION = 1
 _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
@@ -145,8 +145,6 @@ def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, 
     `settings.keep` faces, or as many as keep every share within `settings.tolerance`. Raises UsageError for more
     than there are.
     """
-    import numpy as np
-
     columns = np.stack([found.of(goal.margin) for goal in goals], axis=1)
     cells, member, available = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
     if settings.keep is not None and settings.keep > len(found.ids):
@@ -201,15 +199,11 @@ def _write_choice(
 
 
 def _kind_shares(kind_of: dict[str, tuple[int, ...]], faces: Any) -> dict[tuple[int, ...], float]:
-    from collections import Counter
-
     counts = Counter(kind_of[face] for face in faces)
     return {kind: count / counts.total() for kind, count in counts.items()}
 
 
 def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
-    import numpy as np
-
     words, codes = found.words[name], found.of(name)
     after = []
     if chosen is not None:
@@ -220,8 +214,6 @@ def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[ra
 
 
 def _cross(found: Kinds, rows: str, columns: str) -> Cross:
-    import numpy as np
-
     counts = found.cross(rows, columns)
     out = hidden(counts)
     seen_rows, seen_columns = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0))

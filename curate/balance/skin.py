@@ -7,11 +7,10 @@ many photos say something; a single value does not, and none is kept.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 SIDE = 128
 """Side a crop is brought to, pixels: skin's colour needs no more, and its noise averages out."""
@@ -32,9 +31,6 @@ def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float
     `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None where too little skin is seen
     (burnt and black pixels do not count) or where it has no colour.
     """
-    import cv2
-    import numpy as np
-
     size = rgb.shape[0]
     small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if size != SIDE else rgb
     mask = np.zeros((SIDE, SIDE), np.uint8)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.ledger import Unwritten
@@ -14,16 +16,11 @@ from authface.curate.fetch.sources.base import Item, Source
 from authface.curate.fetch.web import Answer, Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, ImageError, one_line
+from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Photo, Status
 from authface.store.photoset import PhotoSet
 from authface.store.tombstones import Forgotten
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.detector import RetinaFace
 
 PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9
@@ -131,8 +128,6 @@ class _Faces:
 
     def largest(self, rgb: NDArray[np.uint8]) -> float:
         """Longer side of the largest face in pixels, 0 if there is none."""
-        from authface.faces.detector import RetinaFace
-
         with self._lock:
             self._detector = self._detector or RetinaFace(PRESCREEN_SCORE)
         faces = self._detector.detect(rgb)

@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from authface.records import Photo
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
@@ -29,8 +31,6 @@ class Seen:
     """A growing set of keys as 64-bit hashes: with seven million of them a new key is mistaken once in a trillion."""
 
     def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
-        import numpy as np
-
         self._sorted = np.sort(np.fromiter((_hash(identity(*names)) for names in known), dtype=np.uint64))
         self._fresh: set[int] = set()
 
@@ -39,8 +39,6 @@ class Seen:
 
     def add(self, names: tuple[str, str, str]) -> bool:
         """Whether the key is new; it is not from now on."""
-        import numpy as np
-
         number = _hash(names)
         if self._has(number):
             return False
@@ -52,8 +50,6 @@ class Seen:
         return True
 
     def _has(self, number: int) -> bool:
-        import numpy as np
-
         if number in self._fresh:
             return True
         at = int(self._sorted.searchsorted(np.uint64(number)))

@@ -6,6 +6,8 @@ import hashlib
 import math
 from dataclasses import replace
 
+from PIL import Image
+
 from authface.curate.settings import FetchSettings
 from authface.imaging import decode as images
 from authface.records import Camera, Photo
@@ -59,8 +61,6 @@ def store(photo: Photo, data: bytes, photoset: PhotoSet) -> None:
 
 def camera(exif: bytes) -> Camera | None:
     """What an EXIF block says of the camera; None where it says nothing that can be read."""
-    from PIL import Image
-
     if not exif:
         return None
     try:

@@ -10,17 +10,17 @@ import functools
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.faces.detector import Detection
+from authface.faces.landmarks import Dlib68
+from authface.faces.warp import warp
 from authface.records import Face
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.detector import Detection
-    from authface.faces.landmarks import Dlib68
 
 FREQUENCIES = 12
 """Lowest frequencies of the hash, each way."""
@@ -55,11 +55,6 @@ def face_hash(rgb: NDArray[np.uint8]) -> str:
     Bit k is the sign of frequency (k // 12, k % 12) of the discrete cosine transform of the face, grey, from the
     brows to the chin, at 32 x 32 pixels; the first, the mean's, is always 1.
     """
-    import cv2
-    import numpy as np
-
-    from authface.faces.warp import warp
-
     points = _landmarker().landmarks(rgb, _usual_face())
     left, right = points[36:42].mean(axis=0), points[42:48].mean(axis=0)
     x = (right - left) * SIDE_IN_EYES / SIDE
@@ -150,8 +145,6 @@ class NearIndex:
 
 def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
     """(n, 18) uint8 of hashes in hex. Raises AuthfaceError for one that `face_hash` does not make."""
-    import numpy as np
-
     for text in hashes:
         if not _HASH.fullmatch(text):
             raise AuthfaceError(
@@ -179,8 +172,6 @@ def _may_repeat(face: Face, other: Face) -> bool:
 
 def _near_ahead(codes: NDArray[np.uint8], radius: int) -> list[list[tuple[int, int]]]:
     """For each of (n, 18) uint8 hashes the distance and number of those before it that are within the radius."""
-    import numpy as np
-
     distances = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2, dtype=np.int64)
     near: list[list[tuple[int, int]]] = [[] for _ in codes]
     for row, ahead in np.argwhere(np.tril(distances <= radius, -1)).tolist():
@@ -190,15 +181,11 @@ def _near_ahead(codes: NDArray[np.uint8], radius: int) -> list[list[tuple[int, i
 
 @functools.cache
 def _landmarker() -> Dlib68:
-    from authface.faces.landmarks import Dlib68
-
     return Dlib68()
 
 
 @functools.cache
 def _usual_face() -> Detection:
     """What RetinaFace says of a face in its region: medians over 10,235 portraits."""
-    from authface.faces.detector import Detection
-
     points = (95.5, 107.0, 159.5, 107.0, 127.0, 145.2, 100.7, 173.1, 155.0, 173.1)
     return Detection((47.8, 45.7, 209.4, 207.3), 1.0, points)

@@ -6,14 +6,15 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
 from authface.report.charts import Histogram, Tally, round_span
 from authface.store.photoset import PhotoSet, Table
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pyarrow as pa
-    from numpy.typing import NDArray
-
     Values = dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
     """Values of each measure in one part, and which of them belong to kept rows."""
 
@@ -56,8 +57,6 @@ def histograms(photoset: PhotoSet) -> list[Histogram]:
 
 
 def _of_table(photoset: PhotoSet, name: str, table: Table[Any]) -> Iterator[Histogram]:
-    import numpy as np
-
     parts = table.parts()
     every = max(1, -(-len(parts) // SPAN_PARTS))
     seen: dict[str, list[NDArray[np.float64]]] = {}
@@ -80,10 +79,6 @@ def _of_table(photoset: PhotoSet, name: str, table: Table[Any]) -> Iterator[Hist
 
 def _values(table: Table[Any], name: str, part: int) -> Values:
     """The measures of one part: its columns of numbers, the longer side of photos, the scores by their metric."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     schema = [
         column.name
         for column in table.schema(part)
@@ -109,9 +104,6 @@ def _values(table: Table[Any], name: str, part: int) -> Values:
 
 
 def _numbers(rows: pa.Table, name: str) -> NDArray[np.float64]:
-    import numpy as np
-    import pyarrow as pa
-
     return np.asarray(rows.column(name).cast(pa.float64()).to_numpy(), np.float64)
 
 
@@ -143,8 +135,6 @@ def _limits(measure: str, settings: dict[str, Any]) -> list[tuple[str, float]]:
 
 def _span(values: NDArray[np.float64], limits: Sequence[float]) -> tuple[float, float]:
     """Ends of the axis: nearly all values, and the limits that lie near them."""
-    import numpy as np
-
     low, high = (float(end) for end in np.quantile(values, [OUTLIERS, 1 - OUTLIERS]))
     reach = max(high - low, 1e-9)
     near = [limit for limit in limits if low - reach <= limit <= high + reach]

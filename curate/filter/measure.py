@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.curate.filter.duplicates import face_hash
+from authface.curate.filter.measures import artefacts, quality
+from authface.curate.filter.measures.piqe import piqe
+from authface.curate.filter.measures.pose import find_pose
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
+from authface.faces import detectors
+from authface.faces.detector import Detection, Detector
+from authface.faces.detectors import make_detector
 from authface.imaging import decode as images
 from authface.records import Face, Photo
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.detector import Detection, Detector
 
 VERSION = 2
 LEAST_SCORE = 0.6
@@ -41,8 +45,6 @@ def measured(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:
 
 
 def _detected(index: int, detection: Detection) -> Face:
-    from authface.curate.filter.measures.pose import find_pose
-
     x0, y0, x1, y1 = detection.box
     yaw, pitch, roll = find_pose(detection.points5)
     return Face(
@@ -61,13 +63,6 @@ def _detected(index: int, detection: Detection) -> Face:
 
 
 def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
-    import cv2
-    import numpy as np
-
-    from authface.curate.filter.duplicates import face_hash
-    from authface.curate.filter.measures import artefacts, quality
-    from authface.curate.filter.measures.piqe import piqe
-
     assert face.points5 is not None
     try:
         region = quality.face_region(rgb, face.points5)
@@ -102,15 +97,11 @@ class Measure:
     @property
     def provenance(self) -> Provenance:
         """The detector and its weights; no limit."""
-        from authface.faces import detectors
-
         name = self.settings.detector
         return Provenance("measure", VERSION, {"detector": name}, {name: detectors.weights_sha256(name)})
 
     def open(self) -> None:
         """Load the detector."""
-        from authface.faces.detectors import make_detector
-
         self._detector = make_detector(self.settings.detector, LEAST_SCORE)
 
     def load(self, photo: Photo) -> NDArray[np.uint8]:

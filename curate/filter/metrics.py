@@ -10,13 +10,13 @@ import difflib
 import sys
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from authface.models.families import pick_device
 
 _CHEAP = ("musiq", "topiq_nr", "topiq_nr-face", "clipiqa", "clipiqa+")
 """Seconds a megapixel on a CPU by pyiqa's own table: 0.6 to 1.1; ..."""
@@ -65,8 +65,6 @@ class Metric:
     def __init__(self, name: str, device: str) -> None:
         import torch
 
-        from authface.models.families import pick_device
-
         self.name = name
         self.lower_better = lower_better(name)
         self._device = pick_device(device)
@@ -84,7 +82,6 @@ class Metric:
 
     def __call__(self, regions: Sequence[NDArray[np.uint8]]) -> list[float]:
         """Scores of (h, w, 3) uint8 pictures of one size, rounded to `DIGITS` decimals."""
-        import numpy as np
         import torch
 
         size = 1 if self.name.startswith(_ONE_BY_ONE) else len(regions)

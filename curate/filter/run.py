@@ -14,24 +14,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.curate.filter.duplicates import find_duplicates
 from authface.curate.filter.judge import Neighbours, judge, judge_alone, judge_score
 from authface.curate.filter.measure import Measure
-from authface.curate.filter.metrics import in_order, lower_better, pyiqa_version
+from authface.curate.filter.measures.quality import face_region
+from authface.curate.filter.metrics import Metric, in_order, lower_better, pyiqa_version
 from authface.curate.settings import FilterSettings
+from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.imaging import decode as images
 from authface.records import Face, Photo, Points5, Score
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.curate.filter.metrics import Metric
-    from authface.engine.ray import Cluster
 
 VERSION = 2
 
@@ -85,8 +83,6 @@ class Judge:
 
     def load(self, candidate: Candidate) -> Seen:
         """The verdict without metrics, and the region if one has to look at it. Raises ImageError."""
-        from authface.curate.filter.measures.quality import face_region
-
         face = judge(candidate.face, candidate.near, self.settings)
         wanted = face.status == "kept" and set(self.settings.metrics) - set(candidate.known)
         if not wanted or face.points5 is None:
@@ -122,8 +118,6 @@ class Judge:
         return scores
 
     def _metric(self, name: str) -> Metric:
-        from authface.curate.filter.metrics import Metric
-
         if name not in self._metrics:
             self._metrics[name] = Metric(name, self.device)
         return self._metrics[name]
@@ -173,8 +167,6 @@ def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[C
 
 def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
     """Among the faces that break no limit, over the whole set."""
-    from authface.curate.filter.duplicates import find_duplicates
-
     if settings.duplicate_radius < 0:
         return {}
     return find_duplicates(_good(photoset, settings), settings.duplicate_radius)

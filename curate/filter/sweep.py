@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
 from authface.curate.filter.judge import ANGLES, LIMITS
+from authface.curate.filter.metrics import in_order, lower_better
 from authface.curate.settings import FilterSettings
 from authface.store.photoset import PhotoSet
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     Column = NDArray[np.float64]
     Mask = NDArray[np.bool_]
 
@@ -54,8 +56,6 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
 
     The metrics of pyiqa follow, over the faces of the table `faces` that have their score.
     """
-    import numpy as np
-
     names = list(dict.fromkeys(limit.measure for limit in LIMITS))
     columns, policy = _columns(photoset, settings, names)
     limits = [float(getattr(settings, limit.setting)) for limit in LIMITS]
@@ -82,8 +82,6 @@ def told(sweeps: Sequence[Sweep]) -> str:
 
 
 def _sweep(setting: str, column: Column, bound: float, least: bool, others: Mask) -> Sweep:
-    import numpy as np
-
     there = np.isfinite(column)
     return Sweep(
         setting,
@@ -102,8 +100,6 @@ def _sweep(setting: str, column: Column, bound: float, least: bool, others: Mask
 
 def _values(column: Column, bound: float) -> list[float]:
     """The limit, quantiles of the measure and round values about the limit, to three digits."""
-    import numpy as np
-
     if not len(column):
         return [bound]
     quantiles = [float(f"{value:.3g}") for value in np.quantile(column, QUANTILES)]
@@ -118,16 +114,11 @@ def _values(column: Column, bound: float) -> list[float]:
 
 def _passes(column: Column, bound: float, least: bool) -> Mask:
     """Which values the limit leaves; what was not measured is not refused."""
-    import numpy as np
-
     return np.asarray(~(column < bound) if least else ~(column > bound))
 
 
 def _columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> tuple[dict[str, Column], Mask]:
     """The measures of every measured face, and which of them the policy on several faces leaves."""
-    import numpy as np
-    import pyarrow as pa
-
     parts: list[NDArray[np.float64]] = []
     policy: list[Mask] = []
     for part in photoset.measured.parts():
@@ -145,10 +136,6 @@ def _columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> 
 
 
 def _metrics(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
-    import numpy as np
-
-    from authface.curate.filter.metrics import in_order, lower_better
-
     found: dict[str, list[float]] = {name: [] for name in in_order(settings.metrics)}
     kept: dict[str, list[bool]] = {name: [] for name in found}
     if not found:

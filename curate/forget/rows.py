@@ -10,14 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from authface.records import Photo
 from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
 from authface.store.tombstones import REASON, blank, item_hash
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Rows = list[dict[str, Any]]
 
@@ -76,8 +76,6 @@ def changes(photoset: PhotoSet, gone: Gone) -> list[PartChange]:
 
 def apply(photoset: PhotoSet, gone: Gone, planned: list[PartChange]) -> None:
     """Write the changed parts, what is made from others first: wherever it stops, a second `changes` finds the rest."""
-    import pyarrow as pa
-
     gone = replace(gone, renamed={n: new for t in photoset.tables().values() for n, new in _renamed(t, gone)})
     for change in reversed(planned):
         before = change.table.arrow(change.part)
@@ -103,16 +101,11 @@ def _change(table: Table[Any], part: int, gone: Gone, digests: dict[str, str]) -
 
 
 def _text_columns(table: Table[Any], part: int) -> list[str]:
-    import pyarrow as pa
-
     return [column.name for column in table.schema(part) if pa.types.is_string(column.type)]
 
 
 def _touched(rows: pa.Table, gone: Gone) -> bool:
     """Whether any text of the rows names a photo that goes."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     ids = pa.array(sorted(gone.photos), pa.string())
     for column in rows.itercolumns():
         if pc.any(pc.is_in(pc.utf8_slice_codeunits(column, 0, 64), ids)).as_py():

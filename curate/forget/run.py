@@ -9,6 +9,10 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import tomli_w
+
 from authface.curate.forget import rows as erase_rows
 from authface.curate.forget import texts as erase_texts
 from authface.errors import AuthfaceError, one_line
@@ -135,9 +139,6 @@ def _texts(photoset: PhotoSet, names: erase_texts.Names, gone: erase_rows.Gone, 
 
 def _faces(photoset: PhotoSet, gone: erase_rows.Gone) -> Iterator[str]:
     """Ids of the faces of what goes, from any table that has them."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     ids = pa.array(sorted(gone.photos), pa.string())
     for table in (photoset.faces, photoset.crops):
         for part in table.parts():
@@ -147,8 +148,6 @@ def _faces(photoset: PhotoSet, gone: erase_rows.Gone) -> Iterator[str]:
 
 def _near(photoset: PhotoSet, gone: erase_rows.Gone) -> list[str]:
     """Faces of photos that stay, which nearly repeat a face that goes or are repeated by it."""
-    import pyarrow.compute as pc
-
     found: set[str] = set()
     for part in photoset.faces.parts():
         rows = photoset.faces.arrow(part, ["id", "duplicate_of"])
@@ -168,9 +167,6 @@ def _known_as(photos: Sequence[Photo], photographer: str) -> set[str]:
 
 def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Gone) -> frozenset[str]:
     """Names and pages of photographers that no photo has which stays."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
     for part in photoset.photos.parts():
         rows = photoset.photos.arrow(part, ["id", "source", "source_id", "photographer", "photographer_url"])
@@ -182,8 +178,6 @@ def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Gone)
 
 def _forget_settings(photoset: PhotoSet, orphans: frozenset[str]) -> None:
     """Blank a photographer in the settings the set remembers."""
-    import tomli_w
-
     path = photoset.root / "recipe.toml"
     try:
         tables = tomllib.loads(path.read_text("utf-8"))

@@ -6,8 +6,10 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from authface.errors import ImageError, UsageError, one_line
@@ -17,10 +19,6 @@ from authface.records import Crop
 from authface.review.decisions import Retouch
 from authface.review.reviews import Reviewed, now, retouch_log, retouched_file
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 MANIFEST = "retouch.json"
 """Beside the pictures: what was given out. It has to come back with them."""
@@ -157,8 +155,6 @@ def _store(
     before: NDArray[np.uint8],
     after: NDArray[np.uint8],
 ) -> Outcome:
-    import numpy as np
-
     difference = np.abs(after.astype(np.int16) - before)
     changed = float((difference > 0).any(axis=2).mean())
     if not changed:

@@ -11,22 +11,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.curate.fetch.sources.folder import Folder
+from authface.curate.filter.duplicates import face_hash
+from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
+from authface.curate.split.embed import embedder_provenance
 from authface.engine.runner import PartInput
 from authface.errors import ImageError, UsageError, one_line
+from authface.faces import detector, landmarks
+from authface.faces.detector import RetinaFace
+from authface.faces.identity import Embedder, SeenFace, make_embedder
+from authface.faces.landmarks import Dlib68
 from authface.imaging import decode as images
 from authface.records import Rival
 from authface.store.photoset import PhotoSet, Provenance, Table
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.detector import RetinaFace
-    from authface.faces.identity import Embedder
-    from authface.faces.landmarks import Dlib68
 
 VERSION = 1
 LEAST_SCORE = 0.9
@@ -57,19 +61,12 @@ class FindRivals:
     @property
     def provenance(self) -> Provenance:
         """The identity network, the detector and the landmarks' predictor."""
-        from authface.curate.split.embed import embedder_provenance
-        from authface.faces import detector, landmarks
-
         own = embedder_provenance("against", VERSION, self.settings)
         found = {"retinaface": detector.weights_sha256(), "dlib-68": landmarks.weights_sha256()}
         return replace(own, weights=own.weights | found)
 
     def open(self) -> None:
         """Load the networks."""
-        from authface.faces.detector import RetinaFace
-        from authface.faces.identity import make_embedder
-        from authface.faces.landmarks import Dlib68
-
         self._detector, self._landmarker = RetinaFace(LEAST_SCORE), Dlib68()
         self._embedder = make_embedder(self.settings.embedder, self.settings.arcface)
 
@@ -93,13 +90,6 @@ class FindRivals:
         return [Rival(id=f"{file.sha256}--1", file=file.name, status="failed", reason=reason, detail=detail)]
 
     def _faces(self, rgb: NDArray[np.uint8]) -> list[Rival]:
-        import cv2
-        import numpy as np
-
-        from authface.curate.filter.duplicates import face_hash
-        from authface.curate.filter.measures.quality import face_region
-        from authface.faces.identity import SeenFace
-
         assert self._detector and self._landmarker and self._embedder
         found = self._detector.detect(rgb)
         seen = [SeenFace(rgb, self._landmarker.landmarks(rgb, detection)) for detection in found]
@@ -135,8 +125,6 @@ def rival_parts(folder: Path) -> list[PartInput[RivalFile]]:
 
 def rival_files(folder: Path) -> Iterator[RivalFile]:
     """Every photo below the folder. Raises UsageError where it is none."""
-    from authface.curate.fetch.sources.folder import Folder
-
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"--against {one_line(folder)}: {what}; give a folder of photos")

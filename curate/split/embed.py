@@ -5,27 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.curate.settings import SplitSettings
 from authface.errors import ImageError
+from authface.faces.geometry import crop_points
+from authface.faces.identity import Embedder, SeenFace, make_embedder, weights_sha256
 from authface.imaging import decode as images
 from authface.records import Crop, Embedding
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from authface.faces.identity import Embedder, SeenFace
 
 VERSION = 1
 
 
 def embedder_provenance(step: str, version: int, settings: SplitSettings) -> Provenance:
     """How a step makes embeddings: the network by name and weights, wherever its file lies."""
-    from authface.faces.identity import weights_sha256
-
     weights: dict[str, str] = {settings.embedder: weights_sha256(settings.embedder, settings.arcface)}
     return Provenance(step, version, {"embedder": settings.embedder}, weights)
 
@@ -46,15 +42,10 @@ class Embed:
 
     def open(self) -> None:
         """Load the network."""
-        from authface.faces.identity import make_embedder
-
         self._embedder = make_embedder(self.settings.embedder, self.settings.arcface)
 
     def load(self, crop: Crop) -> SeenFace:
         """The crop and its landmarks in it. Raises ImageError."""
-        from authface.faces.geometry import crop_points
-        from authface.faces.identity import SeenFace
-
         if crop.landmarks is None or crop.quad is None:
             raise ImageError("landmarks", "the crop has no landmarks: run authface curate align again")
         rgb = images.decode(PhotoSet(self.root).read(crop.file)).rgb

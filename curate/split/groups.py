@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.curate.filter.duplicates import near_pairs
 from authface.curate.settings import SplitSettings
 from authface.curate.split.identities import Likeness, identities, together
 from authface.engine.runner import PartInput
 from authface.records import Crop, Embedding
 from authface.store.photoset import PhotoSet, Table
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,6 @@ class Faces:
 
 def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool) -> Faces:
     """The kept crops with all that may hold them together; `embedded`: with their embeddings."""
-    import numpy as np
-
     blocks: list[NDArray[np.float32]] = []
     failed: dict[str, Embedding] = {}
     if embedded:
@@ -83,8 +81,6 @@ def people_of(faces: Faces, likeness: Likeness, same_person: float) -> list[str]
 
 def groups_of(faces: Faces, people: Sequence[str], settings: SplitSettings) -> list[str]:
     """The group of each face: the first id of the faces that have to be in one split."""
-    from authface.curate.filter.duplicates import near_pairs
-
     keys: dict[str, Sequence[str]] = {"identity": people, "photo": faces.photos, "photographer": faces.photographers}
     chosen = [[key or None for key in keys[name]] for name in settings.keep_together if name in keys]
     pairs: list[tuple[int, int]] = []

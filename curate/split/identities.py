@@ -14,11 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 NEIGHBOURS = 32
 """Neighbours looked at for each face; a person of more faces is found through several of them."""
@@ -69,7 +68,6 @@ def make_index(vectors: NDArray[np.float32]) -> Any:
     benchmarks/neighbours.py. Memory: the vectors once more, 0.5 GB for a million of 128 numbers.
     """
     import faiss
-    import numpy as np
 
     count, length = vectors.shape
     if count <= FLAT_ROWS:
@@ -103,8 +101,6 @@ class Likeness:
         self, products: NDArray[np.float32], first: NDArray[np.int64], others: Likeness, second: NDArray[np.int64]
     ) -> NDArray[np.float32]:
         """(m,) likeness of the faces numbered `first` to those of `others` numbered `second`, by their dot products."""
-        import numpy as np
-
         one = (products - self.mean[first]) / self.spread[first]
         both = one + (products - others.mean[second]) / others.spread[second]
         return np.asarray(both / 2, dtype=np.float32)
@@ -112,8 +108,6 @@ class Likeness:
 
 def cohort_of(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
     """Up to `COHORT` of the (n, length) vectors, evenly taken; None where they are too few to compare with."""
-    import numpy as np
-
     count = len(vectors)
     return vectors[np.linspace(0, count - 1, min(count, COHORT)).astype(int)] if count >= COHORT_LEAST else None
 
@@ -122,8 +116,6 @@ def likeness_of(
     vectors: NDArray[np.float32], cohort: NDArray[np.float32] | None, usual: tuple[float, float]
 ) -> Likeness:
     """How alike each of (n, length) unit vectors is to a cohort; without one all get the `usual` mean and spread."""
-    import numpy as np
-
     means, spreads = (np.full(len(vectors), value, np.float32) for value in usual)
     if cohort is not None:
         nearest = int(len(cohort) * _COHORT_NEAREST)
@@ -143,8 +135,6 @@ def alike(
 
     Each vector is asked for its `NEIGHBOURS` nearest; a pair is listed once, its smaller number first.
     """
-    import numpy as np
-
     index, count = make_index(vectors), len(vectors)
     codes, found = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for start in range(0, count, _BATCH):

@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.curate.filter.duplicates import NearIndex, hash_codes
 from authface.curate.split.groups import Faces
@@ -17,10 +20,6 @@ from authface.imaging import decode as images
 from authface.records import Box, Rival
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 Kind = Literal["same_file", "near_duplicate", "same_person"]
 WORDS: Mapping[Kind, str] = {
@@ -95,8 +94,6 @@ def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -
 
 
 def _people(ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
-    import numpy as np
-
     rivals = [pair for pair in theirs if pair[1].embedding is not None]
     if not rivals or not len(ours.vectors):
         return
@@ -162,8 +159,6 @@ def _gravity(leak: Leak) -> tuple[int, float, str]:
 
 def _cell(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Cell:
     """Our crop beside their face, as far as they can be read."""
-    import numpy as np
-
     ours = _picture(photoset.root / photoset.crop_file(leak.face), None)
     theirs = _picture(Path(paths[leak.rival[:64]]), _around(leak.box))
     said = {"same_file": "", "near_duplicate": f", {leak.value:.0f} bits apart, limit {leak.limit:.0f}"}
@@ -174,8 +169,6 @@ def _cell(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Ce
 
 def _picture(path: Path, box: Box | None) -> NDArray[np.uint8]:
     """(160, 160, 3) the part of a photo in the middle of a light square, or the square alone."""
-    import numpy as np
-
     square = np.full((PICTURE, PICTURE, 3), 240, np.uint8)
     with suppress(ImageError):
         seen = images.preview(path, PICTURE, box)

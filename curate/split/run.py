@@ -14,21 +14,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from authface.console import Console
 from authface.curate.settings import SplitSettings
+from authface.curate.split.against import FindRivals, RivalFile, against_table, rival_parts
+from authface.curate.split.embed import Embed
 from authface.curate.split.groups import Faces, groups_of, people_of, read_faces
 from authface.curate.split.identities import cohort_of, likeness_of
 from authface.curate.split.leaks import Leak, find_leaks, write_page
+from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, one_line
+from authface.faces.identity import usual_products, weights_sha256
 from authface.records import Crop, Person, Rival
 from authface.store.photoset import PhotoSet, Provenance
-
-if TYPE_CHECKING:
-    from authface.console import Console
-    from authface.curate.split.against import RivalFile
-    from authface.engine.ray import Cluster
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
@@ -204,10 +204,6 @@ def split(
 
     Raises UsageError for a folder to compare with that is none, AuthfaceError where there are no crops.
     """
-    from authface.curate.split.against import rival_parts
-    from authface.curate.split.embed import Embed
-    from authface.faces.identity import usual_products, weights_sha256
-
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):
         raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
@@ -257,8 +253,6 @@ def _rivals(
     workers: int,
 ) -> tuple[list[tuple[str, Rival]], dict[str, str]]:
     """The faces of the folders with their folder's name, and the path of each file by sha256."""
-    from authface.curate.split.against import FindRivals, against_table
-
     theirs: list[tuple[str, Rival]] = []
     paths: dict[str, str] = {}
     for folder, parts in folders.values():

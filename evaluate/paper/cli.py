@@ -11,6 +11,7 @@ from authface.evaluate.paper import grid
 from authface.evaluate.paper import page as paper_page
 from authface.evaluate.paper.paper import fill, ours_of, paper_table
 from authface.options import SECTIONS, Run
+from authface.recipe import load
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,6 @@ def tell_table(run: Run, asked: Asked) -> None:
 
 def _ground(run: Run, asked: Asked, folder: Path) -> grid.Ground:
     """What the cells share; names and folders as the commands will read them."""
-    from authface.recipe import load
-
     grid.check(asked.number)
     if asked.dataset is None:
         raise UsageError("--grid needs captioned faces to train on: --dataset photoset/dataset")

@@ -14,15 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
+from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.paper.paper import Ours
 from authface.files import write_errors, write_file
 from authface.store.lock import held
-
-if TYPE_CHECKING:
-    from authface.console import Console
 
 SOME_FAILED = 3
 """Exit code of a command that was done but for some inputs."""

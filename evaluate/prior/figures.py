@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.evaluate import cache, features, learned
 from authface.evaluate.cache import Values
+from authface.evaluate.prior.preference import HPSv2, need_extra
 from authface.evaluate.sources import Sources
 from authface.evaluate.weights import Weights, sha256s
 from authface.files import sha256_of
+from authface.imaging.decode import decode, read
 from authface.metrics.frechet import frechet_distance
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
-
-    from authface.console import Console
 
     Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]
     """Mean and covariance."""
@@ -90,8 +92,6 @@ def _fid(bench: Bench, metric: str, key: str, reference: Callable[[features.Ince
 
 def preferences(bench: Bench, version: str, texts: Sequence[str]) -> list[float]:
     """HPSv2 of each sample and its text. Raises AuthfaceError where the extra or the weights are missing."""
-    from authface.evaluate.prior.preference import HPSv2, need_extra
-
     need_extra()
     files = bench.files(f"hpsv2 {version}")
     judge: HPSv2 | None = None
@@ -111,8 +111,6 @@ def preferences(bench: Bench, version: str, texts: Sequence[str]) -> list[float]
 
 def sample_rgb(path: Path) -> NDArray[np.uint8]:
     """The pixels of a sample. Raises AuthfaceError for one that was damaged since."""
-    from authface.imaging.decode import read
-
     try:
         return read(path).rgb
     except ImageError as error:
@@ -126,8 +124,6 @@ def _seen(paths: Sequence[Path], tick: Callable[[], None]) -> Iterator[NDArray[n
 
 
 def _decoded(sources: Sources, tick: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
-    from authface.imaging.decode import decode
-
     for source in sources.read():
         try:
             yield decode(source.data()).rgb

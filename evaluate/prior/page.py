@@ -6,18 +6,18 @@ import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.evaluate.prior.figures import sample_rgb
 from authface.evaluate.prior.run import NOTES, PriorReport
 from authface.evaluate.prior.steering import Share
 from authface.evaluate.tables import number, text_table
 from authface.files import replacing, write_file
+from authface.imaging.decode import encode_png
 from authface.report.pages import Cell, Section, Table, quantity, story
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 NAME = "prior"
 COLUMNS, ROWS = 8, 4
@@ -66,9 +66,6 @@ def as_text(report: PriorReport) -> str:
 
 def sheet(paths: Sequence[Path], columns: int) -> NDArray[np.uint8]:
     """(rows x side, columns x side, 3): samples side by side, no larger than `SIDE`; empty places are white."""
-    import cv2
-    import numpy as np
-
     first = sample_rgb(paths[0])
     side = min(len(first), SIDE)
     rows = -(-len(paths) // columns)
@@ -84,8 +81,6 @@ def write(report: PriorReport, folder: Path) -> Path:
 
     Raises AuthfaceError where the disk refuses or a sample was damaged.
     """
-    from authface.imaging.decode import encode_png
-
     text = json.dumps(report.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
     write_file(folder / f"{NAME}.json", (text + "\n").encode("utf-8", "backslashreplace"))
     for name, rows in ((NAME, _figure_rows(report)), ("samples", _sample_rows(report, folder))):

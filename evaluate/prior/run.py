@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from authface import Tagger
+from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.evaluate.cache import Values
 from authface.evaluate.prior.figures import Bench, fid_to_faces, fid_to_ffhq, preferences, sample_rgb
@@ -17,10 +19,6 @@ from authface.evaluate.settings import PriorSettings
 from authface.evaluate.sources import Sources, open_sources
 from authface.evaluate.statistics import Mean, mean_of
 from authface.evaluate.weights import Weights
-
-if TYPE_CHECKING:
-    from authface import Tagger
-    from authface.console import Console
 
 NOTES = {
     "fid_basicsr": "FID to the real faces by BasicSR's Inception, bilinear to 299 px; less is better",
@@ -140,8 +138,6 @@ def _figure(mean: Mean) -> Figure:
 
 def _obedience(report: PriorReport, settings: PriorSettings, sampler: Sampler, seed: int, console: Console) -> None:
     """Faces in the samples; then draw the opposites, and count what was asked for in both of each two."""
-    from authface import Tagger
-
     tagger = Tagger()
     found = [_tags(tagger, path) for path in report.samples]
     faces = share_of(sum(tags is not None for tags in found), len(found))

@@ -10,16 +10,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.evaluate.runtime import weights_of
 from authface.evaluate.settings import PriorSettings
+from authface.evaluate.sources import parquet_files
 from authface.files import write_errors, write_file
+from authface.imaging.decode import encode_png
+from authface.models import sdxl
+from authface.models.families import ModelSource, Parts, load, pick_device, resolve
+from authface.models.layout import BASE
+from authface.models.sdxl import spatial_factor
 
 if TYPE_CHECKING:
     import torch
-    from numpy.typing import NDArray
 
-    from authface.console import Console
-    from authface.models.families import ModelSource, Parts
 
 FOLDER = "samples"
 VERSION = 1
@@ -49,10 +57,6 @@ def asked_of(settings: PriorSettings, seed: int, limit: int = 0) -> list[Asked]:
 
     HPSv2 judges by the semantic tags, whatever was asked: so its figures of several priors can be compared.
     """
-    import pyarrow.parquet as pq
-
-    from authface.evaluate.sources import parquet_files
-
     column = _COLUMNS[settings.prompts]
     rows: list[tuple[str, str]] = []
     for path in parquet_files(settings.dataset, settings.split, (column, "prompt_semantic"), "evaluate.prior"):
@@ -77,10 +81,6 @@ class Sampler:
     def __init__(self, settings: PriorSettings, device: str, folder: Path) -> None:
         import torch
 
-        from authface.evaluate.runtime import weights_of
-        from authface.models.families import pick_device, resolve
-        from authface.models.layout import BASE
-
         self._settings = settings
         self._source: ModelSource = resolve(settings.model)
         self.device = pick_device(device)
@@ -101,8 +101,6 @@ class Sampler:
 
     def draw(self, asked: Sequence[Asked], title: str, console: Console) -> int:
         """Draw the samples that are not there yet; how many were. Raises AuthfaceError where the disk refuses."""
-        from authface.imaging.decode import encode_png
-
         missing = list({self.file(one): one for one in asked if not self.file(one).is_file()}.values())
         if not missing:
             return 0
@@ -118,16 +116,11 @@ class Sampler:
 
     @cached_property
     def _parts(self) -> Parts:
-        from authface.models.families import load
-        from authface.models.layout import BASE
-
         return load(self._source, BASE, self.device, self._dtype)
 
     @cached_property
     def size(self) -> int:
         """Side of the samples, pixels. Raises UsageError where the family cannot draw the size of the settings."""
-        from authface.models.sdxl import spatial_factor
-
         config = self._parts.unet.config
         factor = spatial_factor(self._parts.vae)
         size = self._settings.size or int(config.sample_size) * factor
@@ -157,8 +150,6 @@ class Sampler:
     def _sample(self, batch: Sequence[Asked]) -> list[NDArray[Any]]:
         """(size, size, 3) uint8 RGB each."""
         import torch
-
-        from authface.models import sdxl
 
         guided = self._settings.guidance if any(one.prompt for one in batch) else 1.0  # "" away from "" is nowhere
         text = sdxl.encode_prompts(self._parts, [*(one.prompt for one in batch), ""])

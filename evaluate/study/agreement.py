@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import numpy as np
+from numpy.typing import NDArray
 
 Z95 = 1.959963984540054
 """Of the standard normal, two-sided 95 %."""
@@ -69,8 +67,6 @@ def share_intervals(
     one person, and answers on one face, are alike (pigeonhole bootstrap, Owen 2007). A single person or a single
     face is kept as it is; None of one of each.
     """
-    import numpy as np
-
     people, faces = said.shape
     if people == 1 and faces == 1:
         return [None] * choices

@@ -9,11 +9,13 @@ from pathlib import Path
 from authface.errors import UsageError, one_line
 from authface.evaluate.pairs import methods_of
 from authface.evaluate.settings import AbSettings
+from authface.evaluate.study import report as study_report
 from authface.evaluate.study import study
 from authface.evaluate.study.files import Pictures, open_study, pictures_again
 from authface.evaluate.study.study import Desk, Study
 from authface.options import Run
 from authface.store.lock import held as writing
+from authface.web import loopback
 
 _INSTEAD = "-O evaluate.ab.port=0 (any free one) or --host 127.0.0.1"
 
@@ -44,7 +46,6 @@ def serve_study(
 def _serve(run: Run, desk: Desk, pictures: Pictures, settings: AbSettings, said: str) -> None:
     from authface.evaluate.study import server as study_server
     from authface.evaluate.study import web
-    from authface.web import loopback
 
     token = loopback.new_token()
 
@@ -68,8 +69,6 @@ def report_study(run: Run, settings: AbSettings, folder: Path) -> None:
 
 def conclude(run: Run, made: Study, pictures: Pictures, settings: AbSettings, folder: Path) -> None:
     """Write the files and say the table. Raises AuthfaceError where there are no answers."""
-    from authface.evaluate.study import report as study_report
-
     lines, torn = study.answers_of(folder).read()
     held = study.standing(made, lines)
     if not held:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import set_sha256
 from authface.evaluate.study.study import Shown, Study, check_names
+from authface.imaging.decode import decode, encode_png, read, read_bytes
 
 INPUT = ""
 """The name under which a study keeps the folder of the degraded faces."""
@@ -38,8 +39,6 @@ class Pictures:
 
 
 def _png(path: Path) -> bytes:
-    from authface.imaging.decode import encode_png, read
-
     return encode_png(read(path).rgb)
 
 
@@ -88,9 +87,6 @@ def pictures_again(study: Study) -> Pictures:
 
 def _checked(path: Path) -> tuple[str, tuple[int, int]]:
     """sha256 of a file, and width and height as it will be shown. Raises AuthfaceError where it is no image."""
-    from authface.errors import ImageError
-    from authface.imaging.decode import decode, read_bytes
-
     try:
         data = read_bytes(path)
         height, width = decode(data).rgb.shape[:2]

@@ -9,7 +9,12 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from authface import __version__
 from authface.errors import ImageError, one_line
@@ -18,11 +23,8 @@ from authface.evaluate.study.files import INPUT, Pictures
 from authface.evaluate.study.study import ANSWERS, CHOICES, Answer, Choice, Item, Study
 from authface.evaluate.tables import p_value, text_table
 from authface.files import replacing, write_file
+from authface.imaging.decode import read
 from authface.report.pages import Cell, Table, quantity, write_page
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 NAME = "ab"
 _LOST = 12
@@ -78,8 +80,6 @@ def tallies(study: Study, held: Held, seed: int, resamples: int) -> list[Tally]:
 
 
 def _tally(other: str, rows: Mapping[str, Sequence[Answer | None]], seed: int, resamples: int) -> Tally:
-    import numpy as np
-
     said = np.array([[CHOICES.index(a.choice) if a else -1 for a in row] for row in rows.values()], np.int64)
     said = said[:, (said >= 0).any(axis=0)]
     counts = [[int((column == choice).sum()) for choice in range(len(CHOICES))] for column in said.T]
@@ -177,9 +177,6 @@ def as_text(found: Findings) -> str:
 
 def write_files(found: Findings, held: Held, pictures: Pictures, folder: Path) -> Path:
     """answers.parquet, ab.json, ab.csv and ab.html, whose path is returned. Raises AuthfaceError."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     rows = [asdict(answer) for person in sorted(held) for answer in held[person].values()]
     with replacing(folder / ANSWERS.replace(".jsonl", ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
@@ -257,8 +254,6 @@ def _lost(study: Study, other: str, held: Held, pictures: Pictures) -> Iterator[
 
 
 def _picture(path: Path) -> NDArray[np.uint8] | None:
-    from authface.imaging.decode import read
-
     try:
         return read(path).rgb
     except ImageError:

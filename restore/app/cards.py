@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from authface.faces.identity import usual_products
 from authface.imaging.decode import encode_jpeg
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from authface.restore.photo import FaceResult
+from authface.restore.photo import FaceResult
 
 CARD_SIDE = 192
 """Side of a face, pixels."""
@@ -84,8 +81,6 @@ def figures(face: FaceResult, recogniser: str) -> list[tuple[str, Markup | str, 
 
 
 def _inline(crop: NDArray[np.uint8]) -> str:
-    import cv2
-
     method = cv2.INTER_AREA if len(crop) > CARD_SIDE else cv2.INTER_CUBIC
     small = np.asarray(cv2.resize(crop, (CARD_SIDE, CARD_SIDE), interpolation=method), np.uint8)
     return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=JPEG_QUALITY)).decode()

@@ -10,10 +10,12 @@ import tempfile
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
 
 from authface.errors import AuthfaceError, one_line
 from authface.imaging.decode import MAX_PIXELS
@@ -21,11 +23,7 @@ from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app.cards import cards
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import open_picture
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from authface.restore.restored import Restored
+from authface.restore.restored import Restored
 
 PREVIEW_SIDE = 1600
 """Longer side of the pictures on the page, pixels; the download has all of them."""
@@ -177,8 +175,6 @@ def _holds(box: tuple[float, float, float, float], x: float, y: float) -> bool:
 
 def _fitted(rgb: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """The picture at a size (width, height), or at most `PREVIEW_SIDE` px."""
-    import cv2
-
     height, width = rgb.shape[:2]
     scale = min(1.0, PREVIEW_SIDE / max(height, width))
     size = size or (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -186,8 +182,6 @@ def _fitted(rgb: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDAr
 
 
 def _boxes(sheet: Sheet, chosen: set[int]) -> NDArray[np.uint8]:
-    import cv2
-
     picture = np.ascontiguousarray(sheet.small.copy())
     thick = max(2, round(max(picture.shape[:2]) / 350))
     for face in reversed(sheet.faces):
@@ -202,8 +196,6 @@ def _boxes(sheet: Sheet, chosen: set[int]) -> NDArray[np.uint8]:
 
 def _tag(picture: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: tuple[int, ...], thick: int) -> None:
     """A number on a patch of the box's colour in its upper left corner."""
-    import cv2
-
     size = 0.28 * thick
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
     x, y = max(0, corner[0]), max(0, corner[1])
@@ -224,8 +216,6 @@ def _tag(picture: NDArray[np.uint8], text: str, corner: tuple[int, int], colour:
 
 def _write(folder: Path, name: str, rgb: NDArray[np.uint8], icc: bytes = b"") -> Path:
     """A JPEG for the page under a new name, so that no browser shows an older one."""
-    from PIL import Image
-
     with tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".jpg", dir=folder, delete=False) as file:
         profile = {"icc_profile": icc} if icc[16:20] == b"RGB " else {}
         Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY, **profile)

@@ -12,13 +12,15 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import UsageError
+from authface.restore.api import Restorer
+from authface.restore.app.desk import Desk
+from authface.restore.app.page import Page, theme
 from authface.web import loopback
 
 if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
-    from authface.restore.api import Restorer
 
 _HEADERS = {
     # Gradio's page is built by scripts and styles inside it; from elsewhere it can load nothing.
@@ -67,9 +69,6 @@ def page(restorer: Restorer, token: str, host: str, max_megabytes: float, max_me
         except ImportError as error:
             raise UsageError("authface app needs Gradio: pip install 'authface[app]'") from error
         from fastapi import FastAPI
-
-        from authface.restore.app.desk import Desk
-        from authface.restore.app.page import Page, theme
 
         made = Page(Desk(restorer, Path(folder), round(max_megapixels * 1e6)), max_megabytes)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)

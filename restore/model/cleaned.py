@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
-from authface.faces.geometry import resize_square
-from authface.models.cleaner import clean
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from authface.faces.geometry import Side
-    from authface.models.cleaner import Cleaner
-    from authface.restore.model.colour import ColourFix
-    from authface.restore.model.diffusion import DiffusionRestorer
+from authface.faces.geometry import Side, resize_square
+from authface.models.cleaner import Cleaner, clean
+from authface.restore.model.colour import ColourFix
+from authface.restore.model.diffusion import DiffusionRestorer
 
 
 class CleanedRestorer:

@@ -6,11 +6,11 @@ The two corrections of AuthFace's released inference, as formulas; neither chang
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 ColourFix = Literal["wavelet", "adain", "none"]
 
@@ -29,9 +29,6 @@ def low_pass(image: NDArray[np.float32], levels: int = LEVELS) -> NDArray[np.flo
     a-trous wavelet's approximation after `levels` of them: two weigh like a Gaussian of sigma 1.6 px, three 3.2,
     four 6.5.
     """
-    import cv2
-    import numpy as np
-
     for level in range(levels):
         taps = np.zeros(2 ** (level + 1) + 1, np.float32)
         taps[[0, len(taps) // 2, -1]] = 0.25, 0.5, 0.25
@@ -47,8 +44,6 @@ def wavelet_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8], levels: 
     The wavelet sum of the details telescopes: ``restored - low_pass(restored) + low_pass(source)``, clipped to
     0..255. Rounded to the nearest level, where AuthFace's script cuts the fraction off and darkens by half a level.
     """
-    import numpy as np
-
     fine, coarse = restored.astype(np.float32), source.astype(np.float32)
     return _to_uint8(fine + low_pass(coarse - fine, levels))
 
@@ -58,8 +53,6 @@ def adain_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray
 
     Adaptive instance normalisation (Huang and Belongie 2017), per channel over all pixels, with unbiased variances.
     """
-    import numpy as np
-
     fine, coarse = restored.astype(np.float64) / 255, source.astype(np.float64) / 255
     spread = [np.sqrt(values.var(axis=(0, 1), ddof=1) + VARIANCE_FLOOR) for values in (fine, coarse)]
     fixed = (fine - fine.mean(axis=(0, 1))) / spread[0] * spread[1] + coarse.mean(axis=(0, 1))
@@ -80,13 +73,9 @@ FIXES: dict[ColourFix, Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[
 
 def to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The (h, w, 3) crop without colour: every channel is its Rec. 601 luma."""
-    import numpy as np
-
     return np.repeat(_to_uint8(rgb.astype(np.float64) @ LUMA)[..., None], 3, axis=2)
 
 
 def _to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    import numpy as np
-
     rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

@@ -12,22 +12,22 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.geometry import Side
-from authface.models.sdxl import spatial_factor, to_rgb, to_unit
+from authface.models.families import Parts
+from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model.colour import ColourFix, wavelet_fix
+from authface.restore.model.placement import Placement
 from authface.restore.model.sampling import Sampling, begin, make_scheduler
 from authface.restore.model.unet_split import Features, Step, decode, encode
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
-    from authface.models.families import Parts
-    from authface.models.sdxl import TextEmbedding
     from authface.restore.model.cuda_graphs import Run
-    from authface.restore.model.placement import Placement
 
 
 T = TypeVar("T", bound="np.generic")
@@ -44,8 +44,6 @@ class Condition(NamedTuple):
 
 def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
     """The restored (h, w, 3) crop with what it keeps of its input."""
-    import numpy as np
-
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
     if not sampling.share:
@@ -114,7 +112,6 @@ class DiffusionRestorer:
         seeds: Sequence[int],
         sampling: Sampling,
     ) -> list[NDArray[T]]:
-        import numpy as np
         import torch
 
         step = sampling.batch
@@ -135,8 +132,6 @@ class DiffusionRestorer:
             raise
 
     def _restored(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> Iterator[NDArray[Any]]:
-        import numpy as np
-
         image, generators = self._begun(crops, seeds)
         photo = self._encoded(image) if sampling.needs_photo else None
         found = (self._denoise(image, photo, generators, sampling) for _ in range(sampling.samples))
@@ -224,8 +219,6 @@ class DiffusionRestorer:
         Within the block the ControlNet takes the embedding of its images in their place: it is the same in every step
         and every row, and a third of a step's time.
         """
-        from authface.models.sdxl import time_ids
-
         count = len(rows) * len(image)
         states, pooled = (
             part[rows].repeat_interleave(len(image), dim=0).to(image) for part in (self.text.states, self.text.pooled)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import UsageError
-from authface.models.families import pick_device
+from authface.models.families import Parts, pick_device
 from authface.models.sdxl import spatial_factor
 from authface.restore.settings import Offload, RestoreSettings
 
 if TYPE_CHECKING:
     import torch
 
-    from authface.models.families import Parts
 
 COMPILER = "inductor"
 """Backend of torch.compile."""

@@ -8,22 +8,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.faces.geometry import Side
-from authface.models.families import BUILTIN, ModelSource, fetch, load, resolve
+from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, resolve
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
-from authface.models.sdxl import spatial_factor
+from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
 from authface.restore.model.colour import ColourFix
+from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of
+from authface.restore.model.presets import preset_of
+from authface.restore.model.sampling import chosen, sampling_of
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
-    from numpy.typing import NDArray
 
     from authface.models.cleaner import Cleaner
-    from authface.models.families import Parts
-    from authface.models.sdxl import TextEmbedding
 
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
@@ -139,8 +141,6 @@ class Loaded:
         """What the encoders say of the two prompts."""
         import torch
 
-        from authface.models.sdxl import encode_prompts
-
         if (prompt, negative) not in self._texts:
             encoders = load(self.weights.source, TEXT_PARTS, "cpu", torch.float32)
             self._texts[prompt, negative] = encode_prompts(encoders, [prompt, negative])
@@ -149,9 +149,6 @@ class Loaded:
     def restorer(self, settings: RestoreSettings) -> Restorer:
         """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
         from authface.restore.model.cleaned import CleanedRestorer
-        from authface.restore.model.diffusion import DiffusionRestorer
-        from authface.restore.model.presets import preset_of
-        from authface.restore.model.sampling import chosen, sampling_of
 
         preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come

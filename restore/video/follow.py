@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import ImageError
 from authface.faces.detector import Detection
 from authface.faces.geometry import Side, ffhq_quad
+from authface.imaging.bitdepth import is_grey
 from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut, whole
 from authface.restore.model.restorer import face_seed
 from authface.restore.photo import Found, Search
 from authface.restore.timing import part
 from authface.restore.video.tracks import REACH, Sighting, Track, is_cut, matched, thumbnail
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 LOST = 0.5
 """A face that is found again after so many seconds is another one, with noise of its own."""
@@ -115,8 +114,6 @@ class FaceFollower:
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> Search:
         """The followed faces, cut out where the window puts them."""
-        from authface.imaging.bitdepth import is_grey
-
         found: list[Found] = []
         grey = is_grey(rgb)
         for track in self._tracks:

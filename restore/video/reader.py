@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-    AnyPacket: TypeAlias = Packet[Any]
+AnyPacket: TypeAlias = "Packet[Any]"
 
 NEAR = 0.002
 """Containers round times by as much, seconds: Matroska's to milliseconds."""

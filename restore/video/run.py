@@ -14,7 +14,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
@@ -28,11 +27,8 @@ from authface.restore.photo import PhotoResult, Search
 from authface.restore.session import Session
 from authface.restore.timing import part
 from authface.restore.video.follow import FaceFollower, Follower, WholeFollower
-from authface.restore.video.reader import Clip, Shot
+from authface.restore.video.reader import AnyPacket, Clip, Shot
 from authface.restore.video.writer import ClipWriter
-
-if TYPE_CHECKING:
-    from authface.restore.video.reader import AnyPacket
 
 VERSION = 1
 """Raised when the same settings and weights give another video."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -114,8 +115,6 @@ def matched(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
 
 def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(18, 32, 3) small picture of a frame."""
-    import cv2
-
     return np.asarray(cv2.resize(rgb, (32, 18), interpolation=cv2.INTER_AREA), np.uint8)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
@@ -12,17 +13,14 @@ import numpy as np
 from authface.errors import ImageError, one_line
 from authface.imaging.bitdepth import Pixels
 from authface.restore.inputs import VIDEOS
-from authface.restore.video.reader import Clip, Shot, address
+from authface.restore.video.reader import AnyPacket, Clip, Shot, address
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from av import VideoFrame
     from av.container import OutputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
 
-    from authface.restore.video.reader import AnyPacket
 
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by the ending of a video."""

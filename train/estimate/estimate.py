@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import torch
 
 from authface.train.data import Faces
@@ -171,8 +172,6 @@ def judge(
 
 def faces_in(folder: Path, limit: int) -> int | None:
     """How many faces a training on `folder` sees, None where there is no such folder."""
-    import pyarrow.parquet as pq
-
     if not folder.is_dir():
         return None
     if shards := list(folder.glob("data/train-*.parquet")):  # read without decoding, or copying into a cache

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from authface.errors import AuthfaceError, one_line
 from authface.models.families import Parts, has_builtin, resolve
 from authface.models.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 SDXL_UNET: dict[str, Any] = {
     "sample_size": 128,

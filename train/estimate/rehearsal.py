@@ -17,6 +17,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import flop_registry
 
 META = torch.device("meta")
@@ -244,7 +245,6 @@ def _attention(
 def _checkpointing(alive: Alive, bf16: bool) -> Callable[..., Any]:
     """What diffusers' ``enable_gradient_checkpointing`` takes: the recomputation of a block has an autocast of its
     own, whose copies of the block's weights end with it."""
-    from torch.utils.checkpoint import checkpoint
 
     def run(module: Any, *args: Any) -> Any:
         return checkpoint(

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch.nn import functional
 
-if TYPE_CHECKING:
-    from authface.train.settings import FacialSettings
+from authface.train.settings import FacialSettings
 
 EYE_SIDE, MOUTH_SIDE = 80, 120
 """Pixels a side of a region of a 512 px face (GFP-GAN)."""

@@ -7,6 +7,10 @@ from pathlib import Path
 
 from authface.curate.fetch.sources.base import Item, Source
 from authface.curate.fetch.sources.folder import Folder, Samples
+from authface.curate.fetch.sources.lite import Lite
+from authface.curate.fetch.sources.unsplash import Unsplash
+from authface.curate.fetch.sources.urls import Urls
+from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError
 from authface.store.photoset import PhotoSet
@@ -30,17 +34,11 @@ def make_source(
         return Folder(Path(settings.path), settings.photographer, settings.licence)
     if settings.source == "samples":
         return Samples()
-    from authface.curate.fetch.web import Web
 
     web = Web(settings.web, wait=wait, say=say)
     if settings.source == "urls":
-        from authface.curate.fetch.sources.urls import Urls
-
         return Urls(Path(settings.path), settings, web)
     if settings.source == "unsplash-lite":
-        from authface.curate.fetch.sources.lite import Lite
-
         return Lite(Path(settings.path), settings, web)
-    from authface.curate.fetch.sources.unsplash import Unsplash
 
     return Unsplash(settings, web, photoset, say)

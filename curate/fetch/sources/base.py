@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Self
+from typing import Self
 from urllib.parse import urlsplit
 
+from authface.curate.fetch.pace import Paused
+from authface.curate.fetch.web import Web
 from authface.records import Photo
-
-if TYPE_CHECKING:
-    from authface.curate.fetch.pace import Paused
-    from authface.curate.fetch.web import Web
 
 
 @dataclass(frozen=True, slots=True)

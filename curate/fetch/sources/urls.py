@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from authface.curate.fetch.sources.base import Item, Source, link, premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
@@ -64,8 +67,6 @@ class Urls(Source):
         with self._path.open("rb") as file:
             if self._path.suffix.lower() != ".parquet":
                 return 1 + sum(piece.count(b"\n") for piece in iter(partial(file.read, 1 << 20), b""))
-            import pyarrow as pa
-            import pyarrow.parquet as pq
 
             try:
                 return int(pq.ParquetFile(file).metadata.num_rows)
@@ -181,9 +182,6 @@ def _table(text: IO[str], delimiter: str) -> Iterator[tuple[int, Record | str]]:
 
 
 def _parquet(path: Path, packed: bool) -> Iterator[tuple[int, Record | str]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     with _unpacked(path) if packed else path.open("rb") as file:
         try:
             number = 0

@@ -11,13 +11,12 @@ made engravings and halftones in the tests; of real ones see its docstring.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.curate.filter.measures.quality import EYE_DISTANCE, EYES_Y, FaceRegion, window
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 _FACE = window(EYES_Y - 0.4 * EYE_DISTANCE, EYES_Y + 1.35 * EYE_DISTANCE, 0.75 * EYE_DISTANCE)
 """Brows to chin, and so far to both sides as a face in half profile has skin."""
@@ -55,9 +54,6 @@ FULL_DETAIL = 0.7
 
 def pepper(region: FaceRegion) -> float:
     """Share of single pixels, 0..1, that are darker or brighter than all their eight neighbours by `PEPPER_STEP`."""
-    import cv2
-    import numpy as np
-
     grey = region.native
     if min(grey.shape) < 3:
         return 0.0
@@ -73,9 +69,6 @@ def smoothing(region: FaceRegion) -> float:
     1 / (1 + t / TEXTURE_HALF), t the root mean square of detail around one pixel of the region in the face's
     flattest tiles, brought to middle luma.
     """
-    import cv2
-    import numpy as np
-
     face = region.luma[_FACE]
     grey = face[: face.shape[0] // TILE * TILE, : face.shape[1] // TILE * TILE].astype(np.float32)
     fine = cv2.GaussianBlur(grey, (0, 0), 0.5) - cv2.GaussianBlur(grey, (0, 0), 1.0)
@@ -93,9 +86,6 @@ def hatching(region: FaceRegion) -> float:
     1,146 old portraits, 43 (by eye 39 prints or drawings, 1 photo, 3 unclear) and 0 of 889 photos of today; it
     finds two prints in five: soft, finely screened or mostly blank ones measure like photos.
     """
-    import cv2
-    import numpy as np
-
     face = region.luma[_FACE].astype(np.float32)
     detail = cv2.GaussianBlur(face, (0, 0), HATCH_BAND[0]) - cv2.GaussianBlur(face, (0, 0), HATCH_BAND[1])
     strength = cv2.GaussianBlur(detail * detail, (0, 0), HATCH_REACH)
@@ -108,8 +98,6 @@ def blockiness(region: FaceRegion) -> float:
     The mean difference of neighbours is taken by column, and by row, modulo 8; where the grid begins is not known
     after a crop, so the largest of the eight is held against the rest.
     """
-    import numpy as np
-
     grey = region.native
     if min(grey.shape) < 2 * JPEG_BLOCK:
         return 1.0
@@ -124,8 +112,6 @@ def blockiness(region: FaceRegion) -> float:
 
 def exposure(region: FaceRegion) -> tuple[float, float]:
     """Mean luma of the skin, 0..255 (the middle half of the face's values), and the share of clipped pixels, 0..1."""
-    import numpy as np
-
     face = region.luma[_FACE]
     counts = np.bincount(face.ravel(), minlength=256)
     below = np.cumsum(counts) / face.size
@@ -141,8 +127,6 @@ def resolution(region: FaceRegion) -> float:
     The frequency (the larger of both axes, over the highest) below which nine tenths of the gradients' power lie,
     over `FULL_DETAIL`.
     """
-    import numpy as np
-
     grey = _middle(region.native, SPECTRUM_SIDE)
     if min(grey.shape) < 16:
         return 0.0
@@ -159,8 +143,6 @@ def resolution(region: FaceRegion) -> float:
 
 def _tiles(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Mean of each tile, for a height and width of whole tiles."""
-    import numpy as np
-
     rows, columns = (side // TILE for side in values.shape)
     return np.asarray(values.reshape(rows, TILE, columns, TILE).mean(axis=(1, 3)))
 
@@ -174,9 +156,6 @@ def _middle(grey: NDArray[np.float32], side: int) -> NDArray[np.float32]:
 
 def _spectrum(grey: NDArray[np.float32]) -> NDArray[np.float32]:
     """(RINGS,) mean power in square rings of frequency, levels squared: white noise of sigma s has s squared in all."""
-    import cv2
-    import numpy as np
-
     height, width = grey.shape
     taper, ring, sizes = _grid(height, width)
     seen = cv2.dft((grey - grey.mean()) * taper, flags=cv2.DFT_COMPLEX_OUTPUT)[:, : width // 2 + 1]
@@ -187,9 +166,6 @@ def _spectrum(grey: NDArray[np.float32]) -> NDArray[np.float32]:
 @lru_cache(maxsize=256)
 def _grid(height: int, width: int) -> tuple[NDArray[np.float32], NDArray[np.intp], NDArray[np.float64]]:
     """Of a patch: its taper, the ring of each coefficient of half a spectrum, and how much counts as one in a ring."""
-    import cv2
-    import numpy as np
-
     taper = cv2.createHanningWindow((width, height), cv2.CV_32F)
     down, across = np.abs(np.fft.fftfreq(height)), np.fft.rfftfreq(width)
     ring = np.minimum(np.maximum(down[:, None], across) * 2 * RINGS, RINGS - 1).astype(np.intp).ravel()

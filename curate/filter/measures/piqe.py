@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
+if TYPE_CHECKING:
     Plane = NDArray[np.float32]
 
 BLOCK = 16
@@ -32,8 +33,6 @@ def piqe(image: NDArray[np.uint8]) -> float:
     ((1 + sum of the distortion of active blocks) / (1 + their number)) x 100; a block's distortion is 1 - v where its
     edge is flat somewhere, plus v where it is noisy, v its variance.
     """
-    import numpy as np
-
     normal = _normalised(_luma(image))
     rows, columns = (side // BLOCK for side in normal.shape)
     variance, noisy = _noise(normal, rows, columns)
@@ -45,9 +44,6 @@ def piqe(image: NDArray[np.uint8]) -> float:
 
 def _luma(image: NDArray[np.uint8]) -> Plane:
     """Whole levels of luma, the brightest 255, reflected to whole blocks as the reference code does."""
-    import cv2
-    import numpy as np
-
     grey = image.astype(np.float32)
     if grey.ndim == 3:
         grey = cv2.transform(grey, np.array([[0.299, 0.587, 0.114]], np.float32))
@@ -60,9 +56,6 @@ def _luma(image: NDArray[np.uint8]) -> Plane:
 
 def _normalised(luma: Plane) -> Plane:
     """(luma - mean) / (deviation + 1) in a window around every pixel."""
-    import cv2
-    import numpy as np
-
     around: dict[str, Any] = {"ksize": (7, 7), "sigmaX": SIGMA, "borderType": cv2.BORDER_REPLICATE}
     centred = luma - np.float32(128)  # squares of small numbers keep their digits
     mean = cv2.GaussianBlur(centred, **around)
@@ -76,8 +69,6 @@ def _noise(normal: Plane, rows: int, columns: int) -> tuple[Plane, NDArray[np.bo
     With s the block's deviation and c that of the middle over that of the rest: noisy where
     s > 2 |s - c| / max(s, c). The rest is all columns but the 8th and the 10th, as in the authors' code.
     """
-    import numpy as np
-
     shape = (rows, BLOCK, columns, BLOCK)
     blocks = normal[: rows * BLOCK, : columns * BLOCK].reshape(shape)
     total = blocks.sum(1, dtype=np.float64)
@@ -99,9 +90,6 @@ def _noise(normal: Plane, rows: int, columns: int) -> tuple[Plane, NDArray[np.bo
 
 def _impaired(normal: Plane, rows: int, columns: int) -> NDArray[np.bool_]:
     """(rows, columns) whether any segment of a block's four edges is flat."""
-    import cv2
-    import numpy as np
-
     whole = normal[: rows * BLOCK, : columns * BLOCK]
     lying = [whole[at::BLOCK].reshape(rows, columns, BLOCK) for at in (0, BLOCK - 1)]
     standing = [whole[:, at::BLOCK].T.reshape(columns, rows, BLOCK).transpose(1, 0, 2) for at in (0, BLOCK - 1)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from authface.records import Points5
 
 SHAPE = (
@@ -23,8 +25,6 @@ def find_pose(points5: Points5) -> tuple[float, float, float]:
 
     `yaw` > 0 turned to the picture's right, `pitch` > 0 looking up, `roll` > 0 leaning clockwise.
     """
-    import numpy as np
-
     shape, seen = np.array(SHAPE), np.reshape(points5, (5, 2)).astype(np.float64)
     rows = np.linalg.lstsq(shape - shape.mean(0), seen - seen.mean(0), rcond=None)[0].T
     u, _, v = np.linalg.svd(rows, full_matrices=False)

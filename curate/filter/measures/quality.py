@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from authface.errors import ImageError
+from authface.faces.geometry import crop_to_photo
+from authface.faces.padding import Frame
+from authface.faces.warp import warp
 from authface.records import Points5
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
 
 EYE_DISTANCE = 64.0
 """Distance of the eyes in a face region, pixels: that of an FFHQ-style crop of 256 px."""
@@ -54,8 +56,6 @@ class FaceRegion:
     @cached_property
     def rgb(self) -> NDArray[np.uint8]:
         """(256, 256, 3) the region in colour, made when it is first asked for."""
-        from authface.faces.warp import warp
-
         return warp(self.photo, self.turn, REGION, REGION)
 
 
@@ -64,13 +64,6 @@ def face_region(rgb: NDArray[np.uint8], points5: Points5) -> FaceRegion:
 
     Raises ImageError (`quad`) where the face lies wholly outside the photo.
     """
-    import cv2
-    import numpy as np
-
-    from authface.faces.geometry import crop_to_photo
-    from authface.faces.padding import Frame
-    from authface.faces.warp import warp
-
     left, right = np.array(points5[0:2]), np.array(points5[2:4])
     distance = max(float(np.hypot(*(right - left))), 1.0)
     across = (right - left) / distance
@@ -95,8 +88,6 @@ def sharpness(region: FaceRegion) -> float:
     and of the next two octaves around both eyes, and the face's mean luma. The first quotient falls with the
     width of edges, the second with their contrast.
     """
-    import numpy as np
-
     rows, columns = window(EYES_Y - 0.3 * EYE_DISTANCE, EYES_Y + 0.3 * EYE_DISTANCE, 0.85 * EYE_DISTANCE)
     wide = region.luma[rows.start - _REACH : rows.stop + _REACH, columns.start - _REACH : columns.stop + _REACH]
     blurred = {sigma: _blurred(wide.astype(np.float32), sigma) for sigma in {*_FINE, *_COARSE}}
@@ -111,8 +102,6 @@ def noise(region: FaceRegion) -> float:
     Median absolute value of the finest diagonal Haar coefficients (Donoho and Johnstone 1994), which
     edges and skin hardly reach.
     """
-    import numpy as np
-
     grey = region.native
     height, width = (side // 2 * 2 for side in grey.shape)
     if min(height, width) < 8:
@@ -129,23 +118,15 @@ def window(top: float, bottom: float, half_width: float) -> tuple[slice, slice]:
 
 def _blurred(grey: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """The middle of the blurred patch, `_REACH` pixels in from each side."""
-    import cv2
-    import numpy as np
-
     return np.asarray(cv2.GaussianBlur(grey, (0, 0), sigma)[_REACH:-_REACH, _REACH:-_REACH])
 
 
 def _percentile_99(band: NDArray[np.float32]) -> float:
-    import numpy as np
-
     return float(np.percentile(np.abs(band), 99))
 
 
 def _native(rgb: NDArray[np.uint8], middle: NDArray[np.float64], distance: float) -> NDArray[np.float32]:
     """Eyes to mouth in the photo's own pixels, luma."""
-    import cv2
-    import numpy as np
-
     half = min(distance * 0.9, NATIVE_SIDE / 2)
     x0, x1 = int(max(middle[0] - half, 0)), int(min(middle[0] + half, rgb.shape[1]))
     y0, y1 = int(max(middle[1] - half * 0.5, 0)), int(min(middle[1] + half * 1.5, rgb.shape[0]))
