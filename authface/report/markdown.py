@@ -12,7 +12,7 @@ from authface.errors import one_line
 def render(template: str, /, **values: Any) -> str:
     """The Markdown of a template of `authface.report.templates`; its filter `cell` is for text from outside."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("authface", "templates"),
+        loader=jinja2.PackageLoader("authface.report", "templates"),
         autoescape=False,  # Markdown, not HTML: `cell` escapes what comes from outside
         undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,

@@ -193,7 +193,7 @@ def write_page(path: Path, template: str, **values: Any) -> None:
 @functools.cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("authface", "templates"),
+        loader=jinja2.PackageLoader("authface.report", "templates"),
         autoescape=True,
         finalize=_printable,
         undefined=jinja2.StrictUndefined,
