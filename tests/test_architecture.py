@@ -90,4 +90,4 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
     text = path.read_text("utf-8")
     functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno and f.end_lineno - f.lineno >= 60}
-    assert long == {} and text.count("\n") <= 300
+    assert long == {} and text.count("\n") <= 400
