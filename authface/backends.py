@@ -1,0 +1,62 @@
+"""Backends by name: ours and those of any package that is installed, found by their entry points.
+
+A package of yours adds one without a change here, in its `pyproject.toml`:
+
+    [project.entry-points."authface.captioners"]
+    brightness = "my_package:Brightness"
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+from authface.errors import AuthfaceError, UsageError, one_line
+
+Kind = Literal["sources", "captioners", "detectors", "metrics", "restorers"]
+NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,39}")
+"""Names become values of settings and names of folders."""
+
+
+@cache
+def _registered(kind: Kind) -> dict[str, list[EntryPoint]]:
+    """By name, sorted, what packages register; names that cannot be those of folders are left out."""
+    found: dict[str, list[EntryPoint]] = {}
+    for entry in sorted(entry_points(group=f"authface.{kind}"), key=lambda entry: entry.name):
+        if NAME.fullmatch(entry.name):
+            found.setdefault(entry.name, []).append(entry)
+    return found
+
+
+def names(kind: Kind) -> tuple[str, ...]:
+    """All names of a kind, sorted."""
+    return tuple(_registered(kind))
+
+
+def load(kind: Kind, name: str) -> Any:
+    """What `name` stands for: a class or a function, as docs/backends.md says for each kind.
+
+    Raises UsageError for a name that no package registers, AuthfaceError where its package cannot be imported or two
+    packages register different things under it.
+    """
+    entries = _registered(kind).get(name)
+    if not entries:
+        raise UsageError(f"no {kind[:-1]} {one_line(name)}: there are {', '.join(names(kind))}")
+    entry = entries[0]
+    if any(other.value != entry.value for other in entries):
+        packages = " and ".join(sorted({_package(other) for other in entries}))
+        raise AuthfaceError(f"{packages} both register the {kind[:-1]} {name}: uninstall one of them")
+    try:
+        return entry.load()
+    except AuthfaceError:
+        raise
+    except Exception as error:
+        raise AuthfaceError(
+            f"{kind[:-1]} {name} of {_package(entry)} ({one_line(entry.value)}) cannot be loaded: {one_line(error)}"
+        ) from error
+
+
+def _package(entry: EntryPoint) -> str:
+    return one_line(entry.dist.name if entry.dist else entry.value)
