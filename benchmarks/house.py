@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TOPS = ("authface", "curate", "annotate", "train", "restore", "evaluate")
-_TRACER = '''
+_TRACER = """
 import atexit, json, os, sys, threading
 seen = set()
 def note(frame, event, arg):
@@ -40,7 +40,7 @@ try:
     util.Finalize(None, keep, exitpriority=100)
 except ImportError:
     pass
-'''
+"""
 """A sitecustomize: what of authface runs in a process and its threads."""
 
 
@@ -57,7 +57,7 @@ def modules(repo: Path) -> dict[str, Path]:
 
 
 def imported(tree: ast.AST, known: set[str], own: str, *, lazily: bool) -> set[str]:
-    """Modules of `known` that a module imports: at its top alone, or inside functions too. Not those for types alone."""
+    """Modules of `known` that a module imports at its top, or inside functions too; not those for types alone."""
     names: set[str] = set()
     for node in _statements(tree, lazily):
         if isinstance(node, ast.Import):
@@ -161,8 +161,8 @@ def touched(photo: Path) -> tuple[int, int]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repo", type=Path, default=Path(__file__).parent.parent)
-    parser.add_argument("--photo", type=Path, help="a portrait: counts what works on one photo, of the authface installed")
-    parser.add_argument("--names", action="store_true", help="list the names of several classes, and the longest chain")
+    parser.add_argument("--photo", type=Path, help="a portrait: counts what works on it, of the authface installed")
+    parser.add_argument("--names", action="store_true", help="list names of several classes, and the longest chain")
     options = parser.parse_args()
     files = modules(options.repo)
     trees = {name: ast.parse(path.read_text("utf-8")) for name, path in files.items()}

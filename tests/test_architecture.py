@@ -12,6 +12,19 @@ ROOT = Path(__file__).parent.parent
 STAGES = ("curate", "annotate", "train", "restore", "evaluate")
 KNOW_THE_STAGES = {"authface/cli.py", "authface/demo.py", "authface/__init__.py"}
 """Shared modules that may import stages: the command line, the demo, which runs all of them, and the Python API."""
+LEVELS: tuple[set[str], ...] = (
+    {"errors", "records", "ranks", "recipes"},
+    {"files", "console", "recipe", "backends", "web"},
+    {"imaging"},
+    {"store", "faces", "report", "metrics"},
+    {"engine"},
+    {"options"},
+    {"models", "review"},
+    {"inspect"},
+    set(STAGES),
+    {"demo", "cli", "__init__"},
+)
+"""The rooms, from the ground up: each imports its own, and those of the levels below."""
 HEAVY = {
     "torch", "torchvision", "diffusers", "transformers", "accelerate", "datasets", "cv2", "dlib", "pyiqa",
     "onnxruntime", "numpy", "PIL", "skimage", "pyarrow", "pandas", "scipy", "matplotlib", "tensorboard", "jinja2",
@@ -56,6 +69,50 @@ def test_the_rule_sees_an_offence(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "def f():\n    from authface import train\n    from authface.curate.align import x\n    import curate\n"
     )
     assert offences(module) == ["authface.train", "authface.curate.align.x", "curate"]
+
+
+MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removeprefix("authface."): path for path in sources()}
+"""Name below authface -> file."""
+
+
+def arrows(name: str, path: Path) -> set[str]:
+    """The modules, as in `MODULES`, that a module imports, inside functions too; not those for types alone."""
+    tree = ast.parse(path.read_text("utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            node.body = []
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return {short for full in names if (short := full.removeprefix("authface.")) in MODULES} - {name}
+
+
+def level(module: str) -> int:
+    return next(at for at, rooms in enumerate(LEVELS) if module.split(".")[0] in rooms)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_room_imports_those_below_it_only(name: str) -> None:
+    up = {other for other in arrows(name, MODULES[name]) if level(other) > level(name)}
+    beside = {
+        other
+        for other in arrows(name, MODULES[name])
+        if level(other) == level(name) and other.split(".")[0] in STAGES and other.split(".")[0] != name.split(".")[0]
+    }
+    assert up | beside == set()
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """What is left once modules are taken away whose imports are all taken away already lies on a circle or above."""
+    graph = {name: arrows(name, path) for name, path in MODULES.items()}
+    while free := [name for name, below in graph.items() if not below & graph.keys()]:
+        for name in free:
+            del graph[name]
+    used = {other for below in graph.values() for other in below}
+    assert {name for name in graph if name in used} == set()
 
 
 def loaded_after(code: str) -> set[str]:
