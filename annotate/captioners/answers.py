@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import functools
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from authface.annotate.captioners.step import Said
@@ -65,17 +63,6 @@ def message(reply: Reply) -> str:
     else:
         words = f"no JSON but {kind or 'nothing'}: {reply.text}" if reply.status == 200 else reply.text
     return one_line(f"HTTP {reply.status}: {' '.join(words.split())}", 200)
-
-
-def retry_after(text: str | None) -> float | None:
-    """Seconds that a ``Retry-After`` asks for; None where it says nothing that can be read."""
-    words = (text or "").strip()
-    if words.isascii() and words.isdigit() and len(words) < 10:
-        return float(words)
-    try:
-        return max(0.0, parsedate_to_datetime(words).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
 
 
 def _text(content: Any) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import cv2
 import httpx
 
-from authface.annotate.captioners.answers import AGAIN, Reply, message, parse, retry_after
+from authface.annotate.captioners.answers import AGAIN, Reply, message, parse
 from authface.annotate.captioners.prompts import Question
 from authface.annotate.captioners.step import Said
 from authface.annotate.settings import OpenaiSettings
@@ -29,6 +29,7 @@ from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
+from authface.web.http import retry_after
 
 KEY = "OPENAI_API_KEY"
 MOST_BYTES = 4_000_000

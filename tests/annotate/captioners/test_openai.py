@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from authface.annotate.captioners.answers import Reply, message, parse, retry_after
+from authface.annotate.captioners.answers import Reply, message, parse
 from authface.annotate.captioners.openai import Openai, first_model
 from authface.annotate.captioners.prompts import question
 from authface.annotate.captioners.step import Captions
@@ -271,9 +271,7 @@ def test_a_key_with_line_ends_is_refused_unseen(monkeypatch: pytest.MonkeyPatch)
     assert "Evil" not in str(caught.value)
 
 
-def test_waits_and_messages_of_servers_are_read() -> None:
-    assert retry_after("7") == 7 and retry_after("-1") is None and retry_after(None) is None
-    assert retry_after("Thu, 01 Jan 1970 00:00:00 GMT") == 0
+def test_messages_of_servers_are_read() -> None:
     assert message(Reply(422, {}, '{"detail": "no\\nimage"}')) == "HTTP 422: no image"
     assert (
         message(Reply(500, {}, "x" * 999)).startswith("HTTP 500: xxx")
