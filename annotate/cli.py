@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.annotate.export import cli as export_cli
-from authface.annotate.export import publish_cli
-from authface.annotate.rebuild import cli as import_cli
+from authface.annotate.rebuild import cli as rebuild_cli
 from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
     from authface.recipe import Settings
 
 app = typer.Typer(help="Tags by a closed vocabulary, and the Hugging Face dataset.", no_args_is_help=True)
-app.add_typer(import_cli.app)
 app.add_typer(export_cli.app)
-app.add_typer(publish_cli.app)
+app.add_typer(rebuild_cli.app)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The commands `annotate compare` and `annotate export`, mounted by `authface.annotate.cli`."""
+"""The commands `annotate compare`, `export` and `push`, mounted by `authface.annotate.cli`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from authface.errors import one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
+    from authface.annotate.export.publication import PushPlan
     from authface.annotate.export.run import Exported
 
 app = typer.Typer()
@@ -85,7 +86,7 @@ def export(
         photoset.remember("annotate.export", told)
         done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
     run.console.result(
-        _text(done) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
+        _export_text(done) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
         dataset=str(done.folder),
         format=settings.format,
         written=done.written,
@@ -97,7 +98,7 @@ def export(
     )
 
 
-def _text(done: Exported) -> str:
+def _export_text(done: Exported) -> str:
     what = "written" if done.written else "is up to date"
     splits = ", ".join(f"{count:,} {name}" for name, count in done.splits.items()) if len(done.splits) > 1 else ""
     lines = [
@@ -108,3 +109,79 @@ def _text(done: Exported) -> str:
         why = ", ".join(f"{count:,} {one_line(name.replace('_', ' '))}" for name, count in done.left_out.items())
         lines.append(f"left out: {why}")
     return "\n".join(lines)
+
+
+@app.command()
+@command_with_run
+def push(
+    run: Run,
+    set: SetArgument,
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a dataset on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Everybody may read it; else it is private.")] = False,
+    pixels: Annotated[
+        bool, typer.Option("--pixels/--no-pixels", help="Send images where terms allow it, or of no row.")
+    ] = True,
+    rights: Annotated[
+        bool,
+        typer.Option("--i-hold-the-rights", help="Photos of unknown licence, or with all rights reserved, are yours."),
+    ] = False,
+) -> None:
+    """Publish SET/dataset on the hub; rows whose terms forbid it go without pixels, in a rebuildable manifest.
+
+    The token is HF_TOKEN or that of `hf auth login`. What was in the repository's data/ and manifest/ is replaced.
+    """
+    from authface.annotate.export.publication import SENT, Publisher, files_of, plan, prepare
+    from authface.annotate.export.run import folder_of
+    from authface.annotate.settings import ExportSettings
+    from authface.models.hub import check_name, repository
+    from authface.store.photoset import PhotoSet
+
+    settings = run.settings("annotate.export", ExportSettings, format="dataset")
+    photoset = PhotoSet.open(set)
+    check_name(repo_id)
+    publisher = Publisher(rights=rights, pixels=pixels)
+    planned = plan(photoset, folder_of(photoset, settings), publisher)
+    about = _push_text(planned)
+    if run.dry_run:
+        return run.console.result(f"would send to {repo_id}\n{about}\nnothing was sent", **_push_json(planned))
+    there = repository(repo_id, public=public)
+    there.check()
+    with photoset.lock():
+        folder = prepare(photoset, planned, publisher, run.console)
+        files = files_of(folder)
+        size = sum(path.stat().st_size for path in files)
+        run.console.log(f"push: {len(files):,} files, {size / 1e6:,.1f} MB to {one_line(repo_id)}")
+        stale = ("data/*", "manifest/*")
+        commit = there.upload(folder, patterns=SENT, stale=stale, message="authface annotate push")
+    run.console.result(
+        f"{about}\nsent {len(files):,} files, {size / 1e6:,.1f} MB: {one_line(commit)}",
+        **(_push_json(planned) | {"files": [path.relative_to(folder).as_posix() for path in files], "bytes": size}),
+        commit=commit,
+    )
+
+
+def _push_text(planned: PushPlan) -> str:
+    about = "" if planned.unchanged else "about "
+    lines = [f"{planned.rows:,} rows, {planned.with_pixels:,} with pixels, {about}{planned.bytes / 1e6:,.1f} MB"]
+    lines += [f"  {count:>9,}  without pixels: {why}" for why, count in planned.withheld.most_common()]
+    lines += [f"  {name}" for name in _files_to_send(planned)]
+    return "\n".join(lines)
+
+
+def _files_to_send(planned: PushPlan) -> list[str]:
+    """What is sent, as far as it is there; where it is still to be made, its folders."""
+    from authface.annotate.export.publication import files_of
+
+    if planned.unchanged:
+        return [path.relative_to(planned.folder).as_posix() for path in files_of(planned.folder)]
+    return [*(["data/*.parquet"] if planned.with_pixels else []), "manifest/*.parquet", "README.md", "authface.json"]
+
+
+def _push_json(planned: PushPlan) -> dict[str, object]:
+    return {
+        "rows": planned.rows,
+        "with_pixels": planned.with_pixels,
+        "without_pixels": dict(planned.withheld),
+        "files": _files_to_send(planned),
+        "bytes": planned.bytes,
+    }

@@ -166,7 +166,7 @@ class Manifest:
                 raise AuthfaceError(f"{one_line(path)} cannot be read: {one_line(error, 120)}") from error
 
 
-def locate(text: str) -> Manifest:
+def open_manifest(text: str) -> Manifest:
     """The manifest at a folder or a Parquet file, else in the hub's dataset of that name. Raises UsageError."""
     path = Path(text)
     if path.is_file():
