@@ -35,7 +35,7 @@ def tags(
 ) -> None:
     """Tag every kept crop. Run again, it tags only what is new or changed; reports/tags.html shows the outcome."""
     from authface.annotate.settings import TagsSettings
-    from authface.annotate.tag_report import write
+    from authface.annotate.tag_report import write_report
     from authface.annotate.tagging import tag, with_model
     from authface.review.reviews import ReviewSettings
     from authface.store.photoset import PhotoSet
@@ -51,7 +51,7 @@ def tags(
     with photoset.lock():
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
         done = tag(photoset, settings, review, run, redo=redo)
-        page, tallies = write(photoset)
+        page, tallies = write_report(photoset)
     summary, unknown = done.summary, tallies[settings.annotator].unknown
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())

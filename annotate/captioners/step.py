@@ -12,8 +12,8 @@ from typing import Any
 
 from authface.annotate.captioners.captioner import Caption, Captioner
 from authface.annotate.settings import TagsSettings
-from authface.annotate.vocabulary import tokens, wording
-from authface.annotate.vocabulary.vocabulary import prompt
+from authface.annotate.vocabulary import wording
+from authface.annotate.vocabulary.vocabulary import count_tokens, prompt
 from authface.errors import one_line
 from authface.records import Crop, Tags
 from authface.store.photoset import PhotoSet, Provenance, Table
@@ -58,7 +58,7 @@ class CaptionStep:
     def open(self) -> None:
         """Open the captioner."""
         self.captioner.open()
-        tokens.count("")  # loaded before the threads that save: two of them at it break transformers' lazy imports
+        count_tokens("")  # loaded before the threads that save: two of them at it break transformers' lazy imports
 
     def load(self, crop: Crop) -> Any:
         """The crop as the captioner wants it. Raises ImageError."""
@@ -97,12 +97,12 @@ def stored_answer(caption: Caption) -> str:
 def tag_row(row: Tags, settings: TagsSettings) -> Tags:
     """The row with the tags in its answer; without any it is ``failed: no_tags``."""
     closed, prose = settings.vocabulary == "closed", row.annotator in PROSE
-    found = wording.words(row.answer, closed=closed, most=settings.max_tags, prose=prose)
+    found = wording.parse_tags(row.answer, closed=closed, most=settings.max_tags, prose=prose)
     if not found.tags:
         return replace(
             row, tags=(), tokens=0, status="failed", reason="no_tags", detail="nothing in the answer is a tag"
         )
-    count = tokens.count(prompt(found.tags))
+    count = count_tokens(prompt(found.tags))
     return replace(row, tags=found.tags, tokens=count, status="kept", reason="", detail="")
 
 

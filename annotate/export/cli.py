@@ -33,23 +33,23 @@ def compare(
     second: Annotated[str | None, typer.Argument(metavar="[B]", help="Another, such as llava.")] = None,
 ) -> None:
     """Where annotators agree and where not, tag by tag; reports/compare.html shows the crops. No names: all pairs."""
-    from authface.annotate import compare as comparing
+    from authface.annotate import agreement
     from authface.annotate.settings import ExportSettings
     from authface.store.photoset import PhotoSet
 
     settings = run.settings("annotate.export", ExportSettings)
     photoset = PhotoSet.open(set)
-    pairs = comparing.pairs_of(photoset, [name for name in (first, second) if name is not None])
+    pairs = agreement.pairs_of(photoset, [name for name in (first, second) if name is not None])
     if run.dry_run:
-        told = "\n".join(" and ".join(pair) for pair in pairs)
-        return run.console.result(f"would compare\n{told}", pairs=pairs)
-    found = [comparing.compare(photoset, one, other, settings.least_confidence) for one, other in pairs]
-    page = comparing.write_page(photoset, found)
+        lines = "\n".join(" and ".join(pair) for pair in pairs)
+        return run.console.result(f"would compare\n{lines}", pairs=pairs)
+    found = [agreement.compare(photoset, one, other, settings.least_confidence) for one, other in pairs]
+    page = agreement.write_page(photoset, found)
     run.console.result(
-        "\n\n".join(map(comparing.text, found)) + f"\nreport: {one_line(page)}\n"
+        "\n\n".join(map(agreement.to_text, found)) + f"\nreport: {one_line(page)}\n"
         f"next: authface annotate export {one_line(set)} --resolve measured, or first, union, agreed",
         report=str(page),
-        comparisons=[one.as_json() for one in found],
+        comparisons=[pair.as_json() for pair in found],
     )
 
 
@@ -78,12 +78,12 @@ def export(
     review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.export", ExportSettings, format=format, to=to, resolve=resolve)
     photoset = PhotoSet.open(set)
-    told = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json")
     if run.dry_run:
-        lines = "\n".join(f"{name} = {value!r}" for name, value in told.items())
-        return run.console.result(f"[annotate.export]\n{lines}", section="annotate.export", settings=told)
+        lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+        return run.console.result(f"[annotate.export]\n{lines}", section="annotate.export", settings=values)
     with photoset.lock():
-        photoset.remember("annotate.export", told)
+        photoset.remember("annotate.export", values)
         done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
     run.console.result(
         _export_text(done) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),

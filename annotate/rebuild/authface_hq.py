@@ -62,7 +62,6 @@ class Imported:
     crops: Summary
     before: int
     """Pictures that the set held already."""
-    without_caption: int
 
 
 def release_pictures(folder: Path) -> Iterator[ReleasePicture]:
@@ -90,10 +89,12 @@ def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: i
     """
     known = {(photo.source_id, photo.as_of) for photo in photoset.photos if photo.source == SOURCE}
     forgotten = Forgotten.of(photoset)
-    found = [one for one in release_pictures(folder) if not forgotten.holds(source=SOURCE, source_id=one.name)]
+    found = [
+        picture for picture in release_pictures(folder) if not forgotten.holds(source=SOURCE, source_id=picture.name)
+    ]
     if not found:
         raise UsageError(f"{one_line(folder)} holds no pictures ({', '.join(sorted(_ENDINGS))})")
-    new = [one for one in found if (one.name, one.as_of) not in known]
+    new = [picture for picture in found if (picture.name, picture.as_of) not in known]
     photos = append(
         PHOTOS,
         partial(inline, ReleasePhotos(photoset.root, forgotten)),
@@ -109,8 +110,7 @@ def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: i
     faces = run(ReleaseFaces(root), _of(ours, parts_of(photoset.photos)), photoset.measured, console, prune=False)
     _keep_all(photoset, ours)
     crops = run(ReleaseCrops(root), _of(ours, parts_of(photoset.faces)), photoset.crops, console, prune=False)
-    missing = sum(1 for one in new if not one.caption)
-    return Imported(photos, faces, crops, len(found) - len(new), missing)
+    return Imported(photos, faces, crops, len(found) - len(new))
 
 
 def _of(numbers: set[int], parts: list[PartInput[Any]]) -> list[PartInput[Any]]:

@@ -31,7 +31,7 @@ def import_set(
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import import_faces, release_pictures
     from authface.annotate.settings import TagsSettings
-    from authface.annotate.tag_report import write
+    from authface.annotate.tag_report import write_report
     from authface.annotate.tagging import tag
     from authface.review.reviews import ReviewSettings
     from authface.store.photoset import PhotoSet
@@ -45,7 +45,7 @@ def import_set(
     with photoset.lock():
         done = import_faces(photoset, folder, run.console, limit=run.limit)
         tags = tag(photoset, settings, review, replace(run, limit=0)).summary
-        page, _ = write(photoset)
+        page, _ = write_report(photoset)
     steps = {"photos": done.photos, "faces": done.faces, "crops": done.crops, f"tags by {ANNOTATOR}": tags}
     lines = [
         f"  {name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.counts.most_common())

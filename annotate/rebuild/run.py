@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from authface.annotate.rebuild import cutting
 from authface.annotate.rebuild.cutting import STEP, CutStep, ManifestFace
-from authface.annotate.rebuild.manifest import BadRow, Entry, Manifest, Origin
+from authface.annotate.rebuild.manifest import BadRow, DatasetManifest, Entry, Origin
 from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.errors import UsageError, one_line
@@ -73,7 +73,7 @@ class Rebuilt:
         return sum(count for kind, count in self.drift.items() if kind not in {"to_fetch", "no_address"})
 
 
-def rebuild(photoset: PhotoSet, manifest: Manifest, console: Console, *, workers: int) -> Rebuilt:
+def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, workers: int) -> Rebuilt:
     """Put the manifest's faces on the set's photos, list those that lack, and say what differs; the caller holds the
     set's lock.
 
@@ -132,7 +132,7 @@ def _why_missing(origin: Origin, forgotten: Forgotten, there: tuple[str, str, st
 
 
 def _write_tables(
-    photoset: PhotoSet, manifest: Manifest, console: Console, held: Mapping[str, int], workers: int
+    photoset: PhotoSet, manifest: DatasetManifest, console: Console, held: Mapping[str, int], workers: int
 ) -> list[DriftedRow]:
     """Write the tables, part by part of the photos, and return the rows that are not as they were."""
     key = manifest.key
@@ -155,7 +155,7 @@ def _write_tables(
     return drift
 
 
-def _usable(manifest: Manifest, photo_ids: set[str]) -> tuple[list[Entry], list[DriftedRow]]:
+def _usable(manifest: DatasetManifest, photo_ids: set[str]) -> tuple[list[Entry], list[DriftedRow]]:
     """The rows of some photos, each face once, and those that are of no use."""
     entries: dict[str, Entry] = {}
     drift = []
@@ -169,7 +169,7 @@ def _usable(manifest: Manifest, photo_ids: set[str]) -> tuple[list[Entry], list[
     return list(entries.values()), drift
 
 
-def _manifest_faces(manifest: Manifest, photo_ids: set[str], files: Mapping[str, str]) -> list[ManifestFace]:
+def _manifest_faces(manifest: DatasetManifest, photo_ids: set[str], files: Mapping[str, str]) -> list[ManifestFace]:
     return [ManifestFace(entry, files[entry.photo_id]) for entry in _usable(manifest, photo_ids)[0]]
 
 

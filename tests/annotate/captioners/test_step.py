@@ -22,7 +22,7 @@ from authface.annotate.captioners.step import (
     tag_row,
 )
 from authface.annotate.settings import TagsSettings
-from authface.annotate.tag_report import write
+from authface.annotate.tag_report import write_report
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, VOCABULARY, prompt
 from authface.console import Console
 from authface.engine.runner import parts_of, run
@@ -148,7 +148,7 @@ def test_the_report_shows_tags_unknown_words_and_failures_escaped(photoset: Phot
     script = {"00": ["smiling, wonky <b>grin</b>, zebra crossing"], "01": ["<script>alert(1)</script>"]}
     work = CaptionStep(photoset.root, Scripted(script), TagsSettings())
     run(work, parts_of(photoset.crops), photoset.tags("scripted"), Console())
-    page, tallies = write(photoset)
+    page, tallies = write_report(photoset)
     text = page.read_text()
     assert tallies["scripted"].unknown["zebra crossing"] == 1
     assert "zebra crossing" in text and "no_tags" in text and "&lt;script&gt;alert" in text

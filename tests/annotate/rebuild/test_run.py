@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authface.annotate.export.run import export
-from authface.annotate.rebuild.manifest import Entry, Manifest, _entry, open_manifest
+from authface.annotate.rebuild.manifest import DatasetManifest, Entry, _entry, open_manifest
 from authface.annotate.rebuild.run import rebuild
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -227,4 +227,4 @@ def test_any_row_is_an_entry_or_says_what_is_wrong(name: str, value: Any, make_s
         assert found.id.startswith(found.photo_id) and np.isfinite(found.quad).all()
     else:
         assert name in found.detail or "row" in found.detail
-    assert len(list(Manifest([path]).entries({good.photo_id}))) == 1
+    assert len(list(DatasetManifest([path]).entries({good.photo_id}))) == 1
