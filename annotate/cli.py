@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.annotate.export import cli as export_cli
-from authface.annotate.export import publish_cli
-from authface.annotate.rebuild import cli as import_cli
+from authface.annotate.rebuild import cli as rebuild_cli
 from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
@@ -16,9 +15,8 @@ if TYPE_CHECKING:
     from authface.recipe import Settings
 
 app = typer.Typer(help="Tags by a closed vocabulary, and the Hugging Face dataset.", no_args_is_help=True)
-app.add_typer(import_cli.app)
 app.add_typer(export_cli.app)
-app.add_typer(publish_cli.app)
+app.add_typer(rebuild_cli.app)
 
 
 @app.command()
@@ -37,7 +35,7 @@ def tags(
 ) -> None:
     """Tag every kept crop. Run again, it tags only what is new or changed; reports/tags.html shows the outcome."""
     from authface.annotate.settings import TagsSettings
-    from authface.annotate.tag_report import write
+    from authface.annotate.tag_report import write_report
     from authface.annotate.tagging import tag, with_model
     from authface.review.reviews import ReviewSettings
     from authface.store.photoset import PhotoSet
@@ -53,7 +51,7 @@ def tags(
     with photoset.lock():
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
         done = tag(photoset, settings, review, run, redo=redo)
-        page, tallies = write(photoset)
+        page, tallies = write_report(photoset)
     summary, unknown = done.summary, tallies[settings.annotator].unknown
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())

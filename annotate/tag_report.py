@@ -8,9 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authface.annotate.captioners.step import PROSE
-from authface.annotate.vocabulary.tokens import MOST_TOKENS
-from authface.annotate.vocabulary.vocabulary import OTHER, VOCABULARY, prompt
-from authface.annotate.vocabulary.wording import words
+from authface.annotate.vocabulary.vocabulary import MOST_TOKENS, OTHER, VOCABULARY, prompt
+from authface.annotate.vocabulary.wording import parse_tags
 from authface.errors import ImageError, one_line
 from authface.imaging import decode as images
 from authface.records import Tags
@@ -25,8 +24,8 @@ THUMBNAIL = 256
 
 
 @dataclass
-class Tally:
-    """What one annotator said of all crops."""
+class AnnotatorCounts:
+    """The tags, words and outcomes of one annotator over all crops."""
 
     annotator: str
     outcomes: Counter[str]
@@ -43,9 +42,9 @@ class Tally:
     """Even samples."""
 
 
-def tally(annotator: str, table: Table[Tags]) -> Tally:
+def count_tags(annotator: str, table: Table[Tags]) -> AnnotatorCounts:
     """Count an annotator's rows, in constant memory."""
-    found = Tally(annotator, table.counts())
+    found = AnnotatorCounts(annotator, table.counts())
     steps = {
         "kept": max(1, found.outcomes["kept"] // SAMPLE),
         "failed": max(1, sum(n for name, n in found.outcomes.items() if name.startswith("failed")) // FAILED),
@@ -55,9 +54,9 @@ def tally(annotator: str, table: Table[Tags]) -> Tally:
         found.tags.update((tag.group, tag.name) for tag in row.tags)
         found.long += row.tokens > MOST_TOKENS
         if row.answer:
-            said = words(row.answer, closed=True, most=1, prose=annotator in PROSE)
-            found.unknown.update(said.unknown)
-            found.dropped += said.dropped
+            read = parse_tags(row.answer, closed=True, most=1, prose=annotator in PROSE)
+            found.unknown.update(read.unknown)
+            found.dropped += read.dropped
         sample = {"kept": found.kept, "failed": found.failed}.get(row.status)
         if sample is not None:
             if seen[row.status] % steps[row.status] == 0 and len(sample) < SAMPLE:
@@ -66,10 +65,10 @@ def tally(annotator: str, table: Table[Tags]) -> Tally:
     return found
 
 
-def write(photoset: PhotoSet) -> tuple[Path, dict[str, Tally]]:
+def write_report(photoset: PhotoSet) -> tuple[Path, dict[str, AnnotatorCounts]]:
     """Write the page over all annotators of the set; also what was counted. Raises AuthfaceError."""
-    tallies = {name: tally(name, photoset.tags(name)) for name in photoset.annotators()}
-    files = _files(photoset, {row.id for found in tallies.values() for row in [*found.kept, *found.failed]})
+    tallies = {name: count_tags(name, photoset.tags(name)) for name in photoset.annotators()}
+    files = crop_files(photoset, {row.id for found in tallies.values() for row in [*found.kept, *found.failed]})
     path = photoset.root / "reports" / "tags.html"
     report.story(
         path,
@@ -82,7 +81,7 @@ def write(photoset: PhotoSet) -> tuple[Path, dict[str, Tally]]:
     return path, tallies
 
 
-def _sections(photoset: PhotoSet, found: Tally, files: dict[str, str]) -> Iterator[report.Section]:
+def _sections(photoset: PhotoSet, found: AnnotatorCounts, files: dict[str, str]) -> Iterator[report.Section]:
     who = found.annotator
     outcomes = [report.FunnelRow(name.replace("_", " "), count) for name, count in found.outcomes.most_common()]
     notes = [f"Prompts of more than {MOST_TOKENS} tokens, which are cut: {found.long:,}."] if found.long else []
@@ -111,17 +110,22 @@ def _cells(photoset: PhotoSet, rows: Iterable[Tags], files: dict[str, str]) -> l
 
 
 def _cell(photoset: PhotoSet, row: Tags, file: str) -> report.Cell:
-    said = prompt(row.tags) or ": ".join(text for text in (row.reason, row.detail, row.answer) if text)
+    label = prompt(row.tags) or ": ".join(text for text in (row.reason, row.detail, row.answer) if text)
+    return crop_cell(photoset, row.id, file, THUMBNAIL, label)
+
+
+def crop_cell(photoset: PhotoSet, crop_id: str, file: str, side: int, label: str = "") -> report.Cell:
+    """A crop on a page in `reports/`, at most `side` pixels, linked to its file; no picture where it cannot be read."""
     try:
-        image = images.preview(photoset.root / file, THUMBNAIL) if file else None
+        image = images.preview(photoset.root / file, side) if file else None
     except ImageError:
         image = None
-    name = f"{row.id[:10]}{row.id[64:]}"
-    return report.Cell(image, name, one_line(said, 600), link=f"../{file}" if file else "")
+    name = f"{crop_id[:10]}{crop_id[64:]}"
+    return report.Cell(image, name, one_line(label, 600), link=f"../{file}" if file else "")
 
 
-def _files(photoset: PhotoSet, ids: set[str]) -> dict[str, str]:
-    """Where the crops of some ids lie."""
+def crop_files(photoset: PhotoSet, ids: set[str]) -> dict[str, str]:
+    """Files of the crops with some ids, below the set's folder."""
     crops = photoset.crops
     rows = (row for part in crops.parts() for row in crops.columns(part, ["id", "file"]))
     return {crop_id: file for crop_id, file in rows if crop_id in ids}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from authface.annotate.captioners.llava import Llava, locate
+from authface.annotate.captioners.captioner import Captioner, load_prompt
+from authface.annotate.captioners.llava import Llava, find_model
 from authface.annotate.captioners.openai import Openai, first_model
-from authface.annotate.captioners.prompts import question
-from authface.annotate.captioners.released import Released, captions
-from authface.annotate.captioners.step import Captioner, Captions, read_again
+from authface.annotate.captioners.released import ReleasedCaptions, released_captions
+from authface.annotate.captioners.step import CaptionStep, reread_parts
 from authface.annotate.measured.step import MeasuredTags
 from authface.annotate.settings import TagsSettings
 from authface.engine.runner import CHUNK_ROWS, Summary
@@ -51,8 +50,8 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
         return Tagged(
             run_parts(measured, inputs, target, run.console, workers=run.workers, cluster=run.cluster(), redo=redo)
         )
-    work = Captions(photoset.root, captioner(photoset, settings, run.device), settings)
-    reread = read_again(target, work.provenance, settings)
+    work = CaptionStep(photoset.root, make_captioner(photoset, settings, run.device), settings)
+    reread = reread_parts(target, work.provenance, settings)
     if reread:
         run.console.log(f"{reread} parts were read again under other rules; no model was asked")
     # One process: a model fills its device, a server is asked by threads. More devices: --engine ray, or a server.
@@ -64,15 +63,13 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     return Tagged(summary, reread)
 
 
-def captioner(photoset: PhotoSet, settings: TagsSettings, device: str) -> Captioner[Any]:
+def make_captioner(photoset: PhotoSet, settings: TagsSettings, device: str) -> Captioner:
     """The captioner by its name, its model found but not loaded. Raises UsageError, AuthfaceError."""
     if settings.annotator == "llava":
-        asked = question(settings.prompt)
-        return Llava(settings.llava, asked, locate(settings.llava).version, device)
+        return Llava(settings.llava, load_prompt(settings.prompt), find_model(settings.llava).version, device)
     if settings.annotator == "openai":
         server = settings.openai
         if not server.model:
             server = server.model_copy(update={"model": first_model(server)})
-        return Openai(server, question(settings.prompt))
-
-    return Released(captions(photoset))
+        return Openai(server, load_prompt(settings.prompt))
+    return ReleasedCaptions(released_captions(photoset))

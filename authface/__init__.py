@@ -7,7 +7,7 @@ One arrow of stages that talk through files only: ``authface.curate`` -> ``authf
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from authface.annotate.measured.api import Tagger
+    from authface.annotate.measured.tagger import Tagger
     from authface.restore.api import Restorer
     from authface.restore.restored import Restored
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:
 
         return Restored
     if name == "Tagger":
-        from authface.annotate.measured.api import Tagger
+        from authface.annotate.measured.tagger import Tagger
 
         return Tagger
     raise AttributeError(f"module 'authface' has no attribute {name!r}")

@@ -6,43 +6,43 @@ Prompts are padded on the left: on the right a batch answers with empty or wrong
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface.annotate.captioners.parity import Spoken, difference
-from authface.annotate.captioners.prompts import Question
-from authface.annotate.captioners.step import Said
+from authface.annotate.captioners.captioner import Caption, Captioner, CaptionPrompt
 from authface.annotate.settings import LlavaSettings
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
-from authface.imaging import decode as images
 from authface.models.families import pick_device, snapshot
-from authface.records import Crop
-from authface.store.photoset import PhotoSet
+
+if TYPE_CHECKING:
+    import torch
 
 CUDA_BATCH = 16
 REPETITION_PENALTY = 1.2
 """Of the last try (Keskar et al. 2019, CTRL)."""
 PATTERNS = ("*.json", "*.txt", "*.jinja", "*.model", "*.safetensors")
 """Files of a model that decide its answers; no pickles, no code."""
+ROUNDING = 4
+"""Rounding errors of a logit, in units of the largest logit's last digit: a batch sums in another order."""
 
 
 @dataclass(frozen=True)
-class Located:
-    """Where a model's files are, and which they are: a commit of the hub, or sha256 over the folder's files."""
+class ModelFiles:
+    """A model's folder, and its version: a commit of the hub, or sha256 over the folder's files."""
 
     folder: Path
     version: str
 
 
-def locate(settings: LlavaSettings) -> Located:
+def find_model(settings: LlavaSettings) -> ModelFiles:
     """The model's files, downloaded where it is a name on the hub. Raises UsageError, AuthfaceError."""
     name = one_line(settings.model)
     folder = Path(settings.model).expanduser()
@@ -55,50 +55,48 @@ def locate(settings: LlavaSettings) -> Located:
         total = hashlib.sha256()
         for path in files:
             total.update(f"{path.name}\n{sha256_of(path)}\n".encode())
-        return Located(folder, total.hexdigest())
+        return ModelFiles(folder, total.hexdigest())
     if settings.model.count("/") != 1 or settings.model.startswith(("/", ".", "~")):
         raise UsageError(f"no model {name!r}: --model takes a folder, or owner/repository of the hub")
     found = snapshot(settings.model, PATTERNS, settings.revision)
-    return Located(found, found.name)
+    return ModelFiles(found, found.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What a model generated for one photo."""
+
+    text: str
+    truncated: bool
+    """It reached the limit of tokens."""
+    ids: tuple[int, ...]
+    """New tokens, with those that end and fill."""
+    logits: list[torch.Tensor] = field(default_factory=list)
+    """(vocabulary,) float32 for each new token, where it was asked for alone."""
 
 
 @dataclass
-class Llava:
-    """A captioner; see `authface.annotate.captioners.step.Captioner`."""
+class Llava(Captioner):
+    """An image-text model on this machine."""
 
     settings: LlavaSettings
-    question: Question
+    prompt: CaptionPrompt
     version: str
-    """Of the model's files; see `Located`."""
+    """Of the model's files; see `ModelFiles`."""
     device: str = "auto"
-    name: str = "llava"
     _model: Any = field(default=None, repr=False)
     _processor: Any = field(default=None, repr=False)
     _text: str = ""
     """The prompt in the model's chat template."""
-    _batch: int = 1
     _tested: bool = False
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """Settings but those of memory and tests, and the prompt."""
+    name = "llava"
+
+    def __post_init__(self) -> None:
         settings = self.settings.model_dump(mode="json", exclude={"batch", "self_test", "revision"})
-        return {**settings, "prompt": self.question.name, "prompt_sha256": self.question.sha256}
-
-    @property
-    def weights(self) -> dict[str, str]:
-        """The model's version."""
-        return {self.settings.model: self.version}
-
-    @property
-    def batch_size(self) -> int:
-        """As set, or by the device; less once memory ran out."""
-        return self._batch
-
-    @property
-    def retries(self) -> tuple[bool, ...]:
-        """Alone as before, where a batch may be to blame; then with a penalty."""
-        return (False, True) if self._batch > 1 else (True,)
+        self.parameters = settings | self.prompt.parameters
+        self.weights = {self.settings.model: self.version}
+        self._set_batch(1)
 
     def open(self) -> None:
         """Load model and processor. Raises AuthfaceError."""
@@ -107,8 +105,8 @@ class Llava:
 
         logging.set_verbosity_error()
         logging.disable_progress_bar()
-        device, folder = pick_device(self.device), locate(self.settings).folder
-        self._batch = self.settings.batch or (CUDA_BATCH if device.type == "cuda" else 1)
+        device, folder = pick_device(self.device), find_model(self.settings).folder
+        self._set_batch(self.settings.batch or (CUDA_BATCH if device.type == "cuda" else 1))
         kind = {"local_files_only": True, "trust_remote_code": False}
         try:
             self._processor = AutoProcessor.from_pretrained(str(folder), **kind)
@@ -118,34 +116,35 @@ class Llava:
             ).eval()
             if "device_map" not in options:
                 self._model.to(device)
-            self._text = self._asked_text()
+            self._text = self._chat_text()
         except AuthfaceError:
             raise
         except Exception as error:  # a model's files and code raise nearly anything
             where = one_line(self.settings.model)
             raise AuthfaceError(f"cannot load {where}: {one_line(f'{type(error).__name__}: {error}')}") from error
 
-    def prepare(self, photoset: PhotoSet, crop: Crop) -> NDArray[np.uint8]:
-        """The crop's pixels. Raises ImageError."""
-        return images.decode(photoset.read(crop.file)).rgb
-
-    def answer(self, photos: Sequence[NDArray[np.uint8]], *, penalty: bool = False) -> list[Said]:
+    def answer(self, photos: Sequence[NDArray[np.uint8]], *, penalty: bool = False) -> list[Caption]:
         """In batches that fit the memory. Raises AuthfaceError where one photo does not, or the self-test fails."""
-        if not self._tested and self.settings.self_test > 1 and min(len(photos), self._batch) > 1:
-            self._test(photos[: min(self.settings.self_test, self._batch)])
-        said: list[Said] = []
-        while len(said) < len(photos):
-            batch = photos[len(said) : len(said) + self._batch]
-            said += [Said(spoken.text, spoken.cut) for spoken in self._fitting(batch, penalty)]
-        return said
+        if not self._tested and self.settings.self_test > 1 and min(len(photos), self.batch_size) > 1:
+            self._test(photos[: min(self.settings.self_test, self.batch_size)])
+        captions: list[Caption] = []
+        while len(captions) < len(photos):
+            batch = photos[len(captions) : len(captions) + self.batch_size]
+            captions += [Caption(found.text, found.truncated) for found in self._generate_fitting(batch, penalty)]
+        return captions
 
-    def _fitting(self, photos: Sequence[NDArray[np.uint8]], penalty: bool = False) -> list[Spoken]:
+    def _set_batch(self, size: int) -> None:
+        """Set the batch's size: where a batch may be to blame for a bad caption, the photo is first tried alone."""
+        self.batch_size = size
+        self.retries = (False, True) if size > 1 else (True,)
+
+    def _generate_fitting(self, photos: Sequence[NDArray[np.uint8]], penalty: bool = False) -> list[Generated]:
         """Answers to as many of the photos as the memory holds: to all, a half, a quarter."""
         import torch
 
         while True:
             try:
-                return self._spoken(photos, penalty)
+                return self._generate(photos, penalty)
             except torch.OutOfMemoryError:
                 if len(photos) == 1:
                     raise AuthfaceError(
@@ -153,17 +152,18 @@ class Llava:
                         "set annotate.tags.llava.four_bit=true, or take a smaller model or a larger GPU"
                     ) from None
             torch.cuda.empty_cache()  # outside of the handler, which would keep the tensors of the failed try
-            self._batch = len(photos) // 2
-            photos = photos[: self._batch]
+            self._set_batch(len(photos) // 2)
+            photos = photos[: self.batch_size]
 
-    def _spoken(self, photos: Sequence[NDArray[np.uint8]], penalty: bool = False, logits: bool = False) -> list[Spoken]:
+    def _generate(
+        self, photos: Sequence[NDArray[np.uint8]], penalty: bool = False, logits: bool = False
+    ) -> list[Generated]:
         import torch
 
-        shown = [[Image.fromarray(photo)] for photo in photos]
         begin = self._processor.tokenizer.bos_token
         inputs = self._processor(
             text=[self._text] * len(photos),
-            images=shown,
+            images=[[Image.fromarray(photo)] for photo in photos],
             padding=True,
             return_tensors="pt",
             add_special_tokens=not (begin and self._text.startswith(begin)),  # some templates write it themselves
@@ -186,7 +186,7 @@ class Llava:
         ends = self._ends()
         steps = [step[0].float() for step in out.logits] if logits else []
         return [
-            Spoken(text.strip(), len(ids) >= limit and not ends & set(ids), tuple(ids), steps)
+            Generated(text.strip(), len(ids) >= limit and not ends & set(ids), tuple(ids), steps)
             for text, ids in zip(texts, new, strict=True)
         ]
 
@@ -194,12 +194,12 @@ class Llava:
         """Raise AuthfaceError where photos read otherwise in a batch than alone."""
         import torch
 
-        together = self._fitting(photos)
-        for at, spoken in enumerate(together):
-            alone = self._spoken([photos[at]], logits=True)[0]
-            if found := difference(spoken, alone, self._ends(), torch.finfo(self._model.dtype).eps):
+        together = self._generate_fitting(photos)
+        for at, batched in enumerate(together):
+            alone = self._generate([photos[at]], logits=True)[0]
+            if found := difference(batched, alone, self._ends(), torch.finfo(self._model.dtype).eps):
                 raise AuthfaceError(
-                    f"photo {at + 1} of {len(together)} reads {one_line(spoken.text, 80)!r} in a batch and "
+                    f"photo {at + 1} of {len(together)} reads {one_line(batched.text, 80)!r} in a batch and "
                     f"{one_line(found, 80)!r} alone: this model cannot batch (is it padded on the left?): set "
                     "annotate.tags.llava.batch=1, or dtype=float32; self_test=0 takes it as it is"
                 )
@@ -221,17 +221,41 @@ class Llava:
 
         from transformers import BitsAndBytesConfig
 
-        if find_spec("bitsandbytes") is None:
+        if importlib.util.find_spec("bitsandbytes") is None:
             raise UsageError("annotate.tags.llava.four_bit needs bitsandbytes: pip install 'authface[4bit]'")
         quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
         return {"dtype": dtype, "quantization_config": quantised, "device_map": {"": device}}
 
-    def _asked_text(self) -> str:
-        """The prompt as the model was trained to be asked."""
+    def _chat_text(self) -> str:
+        """The prompt in the chat template that the model was trained with."""
         tokenizer = self._processor.tokenizer
         tokenizer.padding_side = "left"
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.eos_token
-        content = [{"type": "image"}, {"type": "text", "text": self.question.text}]
-        asked = [{"role": "user", "content": content}]
-        return str(self._processor.apply_chat_template(asked, add_generation_prompt=True))
+        content = [{"type": "image"}, {"type": "text", "text": self.prompt.text}]
+        chat = [{"role": "user", "content": content}]
+        return str(self._processor.apply_chat_template(chat, add_generation_prompt=True))
+
+
+def difference(together: Generated, alone: Generated, ends: Collection[int], epsilon: float) -> str:
+    """The text alone where it differs from that of the batch by more than rounding, else nothing.
+
+    Where both first part, a tie is rounding: the logits of their two tokens, alone, are as near as `epsilon` (of the
+    model's numbers) allows. Behind a tie every difference is possible.
+    """
+    ours, theirs = _ended(together.ids, ends), _ended(alone.ids, ends)
+    if ours == theirs:
+        return ""
+    at = next((i for i, pair in enumerate(zip(ours, theirs, strict=False)) if pair[0] != pair[1]), -1)
+    if 0 <= at < len(alone.logits):
+        logits = alone.logits[at]
+        gap = float(abs(logits[theirs[at]] - logits[ours[at]]))
+        if gap <= ROUNDING * epsilon * float(logits.abs().max()):
+            return ""
+    return alone.text or "(nothing)"
+
+
+def _ended(ids: tuple[int, ...], ends: Collection[int]) -> tuple[int, ...]:
+    """The tokens up to and with the first that ends them."""
+    end = next((at + 1 for at, token in enumerate(ids) if token in ends), len(ids))
+    return ids[:end]

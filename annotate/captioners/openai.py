@@ -1,34 +1,33 @@
 """`annotate tags --with openai`: a captioner behind any OpenAI-compatible server, over HTTP.
 
-What the server sends is data of a stranger: it is capped, it never ends the run by its form, and the key is taken out
-of all that is shown or kept.
+What the server sends is not trusted: its size is capped, no form of it ends the run, and the key is taken out of all
+that is shown or kept.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import cv2
 import httpx
 
-from authface.annotate.captioners.answers import AGAIN, Reply, message, parse, retry_after
-from authface.annotate.captioners.prompts import Question
-from authface.annotate.captioners.step import Said
+from authface.annotate.captioners.captioner import Caption, Captioner, CaptionPrompt
 from authface.annotate.settings import OpenaiSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
+from authface.web.http import retry_after
 
 KEY = "OPENAI_API_KEY"
 MOST_BYTES = 4_000_000
@@ -39,7 +38,27 @@ LESS_REPETITION = 0.5
 """`frequency_penalty` of the last try."""
 _LOCAL = ("http://127.", "http://localhost", "http://[::1]", "https://127.", "https://localhost", "https://[::1]")
 _NOT_THERE = {401, 403, 404}
-"""Answers that every photo will get: the key or the model's name is wrong."""
+"""Statuses that every photo will get: the key or the model's name is wrong."""
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
+"""Statuses that may be better at the next try."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One reply; status 0 where none came, with the `problem`."""
+
+    status: int = 0
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
+    problem: str = ""
+
+    @functools.cached_property
+    def value(self) -> Any:
+        """The body as JSON; None where it is none."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return None
 
 
 def first_model(settings: OpenaiSettings) -> str:
@@ -54,38 +73,29 @@ def first_model(settings: OpenaiSettings) -> str:
 
 
 @dataclass
-class Openai:
-    """A captioner; see `authface.annotate.captioners.step.Captioner`. `settings.model` is not empty."""
+class Openai(Captioner):
+    """A captioner behind an OpenAI-compatible server. `settings.model` is not empty."""
 
     settings: OpenaiSettings
-    question: Question
-    name: str = "openai"
-    retries: tuple[bool, ...] = (True,)
+    prompt: CaptionPrompt
     _client: Any = field(default=None, repr=False)
     _pool: Any = field(default=None, repr=False)
     _lock: Any = field(default=None, repr=False)
     _ended: Any = field(default=None, repr=False)
-    _silent: int = 0
+    _unanswered: int = 0
     """Photos in a row that got no answer."""
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """What is in every request but the photo; not where the server is."""
+    name = "openai"
+    retries = (True,)
+
+    def __post_init__(self) -> None:
+        # What is in every request but the photo; where the server is, and what it runs, do not count.
         sent = self.settings.model_dump(mode="json", include={"model", "image", "max_side", "max_tokens", "seed"})
-        return {**sent, "prompt": self.question.name, "prompt_sha256": self.question.sha256}
-
-    @property
-    def weights(self) -> dict[str, str]:
-        """What the server runs under the model's name is not known."""
-        return {}
-
-    @property
-    def batch_size(self) -> int:
-        """Enough that few threads wait for the slowest answer of a batch."""
-        return 16 * self.settings.concurrency
+        self.parameters = sent | self.prompt.parameters
+        self.batch_size = 16 * self.settings.concurrency  # few threads wait for the slowest answer of a batch
 
     def open(self) -> None:
-        """See that the server is there. Raises AuthfaceError."""
+        """Check that the server is there. Raises AuthfaceError."""
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._client = _client(self.settings)
         # Its threads are daemons: Ctrl-C does not wait for what a slow server has not answered.
@@ -96,33 +106,33 @@ class Openai:
         """The crop's file. Raises ImageError."""
         return photoset.read(crop.file)
 
-    def answer(self, photos: Sequence[bytes], *, penalty: bool = False) -> list[Said]:
+    def answer(self, photos: Sequence[bytes], *, penalty: bool = False) -> list[Caption]:
         """Raises AuthfaceError where the key or the model is refused, or too many photos in a row got no answer."""
         try:
-            return list(self._pool.imap(partial(self._answer, penalty=penalty), photos))
+            return list(self._pool.imap(functools.partial(self._answer, penalty=penalty), photos))
         except BaseException:
             self._ended.set()
             self._pool.terminate()
             raise
 
-    def _answer(self, photo: bytes, penalty: bool) -> Said:
+    def _answer(self, photo: bytes, penalty: bool) -> Caption:
         try:
-            said = self._said(self._body(data_url(photo, self.settings), penalty))
+            caption = self._request(self._body(data_url(photo, self.settings), penalty))
         except ImageError as error:
-            return Said(one_line(error), failure=error.reason)
+            return Caption(one_line(error), failure=error.reason)
         with self._lock:
-            self._silent = self._silent + 1 if said.failure == "no_answer" else 0
-            if self._silent >= self.settings.give_up_after:
+            self._unanswered = self._unanswered + 1 if caption.failure == "no_answer" else 0
+            if self._unanswered >= self.settings.give_up_after:
                 raise AuthfaceError(
-                    f"{self.settings.base_url}: {self._silent} photos in a row got no answer, the last: {said.text}; "
-                    "finished parts are kept: see to the server and run the same command again"
+                    f"{self.settings.base_url}: {self._unanswered} photos in a row got no answer, the last: "
+                    f"{caption.text}; finished parts are kept: see to the server and run the same command again"
                 )
-        return said
+        return caption
 
     def _body(self, url: str, penalty: bool) -> bytes:
         content = [
             {"type": "image_url", "image_url": {"url": url}},
-            {"type": "text", "text": self.question.text},
+            {"type": "text", "text": self.prompt.text},
         ]
         body: dict[str, Any] = {
             "model": self.settings.model,
@@ -133,8 +143,8 @@ class Openai:
         }
         return json.dumps(body | ({"frequency_penalty": LESS_REPETITION} if penalty else {})).encode()
 
-    def _said(self, body: bytes) -> Said:
-        """The answer after at most `attempts` tries."""
+    def _request(self, body: bytes) -> Caption:
+        """The caption, after at most `attempts` tries."""
         problem = "the run ended"
         for attempt in range(self.settings.attempts):
             if self._ended.is_set():
@@ -142,17 +152,57 @@ class Openai:
             reply = _send(self._client, "POST", "chat/completions", self.settings, body)
             if reply.status in _NOT_THERE:
                 raise AuthfaceError(
-                    f"{self.settings.base_url} refuses {one_line(self.settings.model, 80)}: {message(reply)}; "
+                    f"{self.settings.base_url} refuses {one_line(self.settings.model, 80)}: {error_text(reply)}; "
                     f"see to --model and to {KEY} in the environment"
                 )
-            if reply.status and reply.status not in AGAIN:
-                return parse(reply)
-            problem = message(reply)
-            asked = retry_after(reply.headers.get("retry-after"))
+            if reply.status and reply.status not in _RETRIED:
+                return parse_reply(reply)
+            problem = error_text(reply)
+            wait = retry_after(reply.headers.get("retry-after"))
             backoff = random.uniform(0.5, 1) * self.settings.backoff_seconds * 2**attempt
             if attempt + 1 < self.settings.attempts:
-                self._ended.wait(min(LONGEST_WAIT, backoff if asked is None else asked))
-        return Said(f"{problem}, after {self.settings.attempts} tries", failure="no_answer")
+                self._ended.wait(min(LONGEST_WAIT, backoff if wait is None else wait))
+        return Caption(f"{problem}, after {self.settings.attempts} tries", failure="no_answer")
+
+
+def parse_reply(reply: Reply) -> Caption:
+    """The caption in a chat completion, or a failure: ``bad_request``, ``refused``, ``no_answer``."""
+    if reply.status in {400, 413, 422}:
+        return Caption(error_text(reply), failure="bad_request")
+    if reply.status != 200:
+        return Caption(error_text(reply), failure="no_answer")
+    value = reply.value
+    choices = value.get("choices") if isinstance(value, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    answer = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(choice, dict) or not isinstance(answer, dict):
+        return Caption(error_text(reply), failure="no_answer")
+    if choice.get("finish_reason") == "content_filter" or (answer.get("refusal") and not answer.get("content")):
+        return Caption(one_line(answer.get("refusal") or "the server's content filter"), failure="refused")
+    return Caption(_text(answer.get("content")), truncated=choice.get("finish_reason") == "length")
+
+
+def error_text(reply: Reply) -> str:
+    """What is wrong with a reply that holds no answer, on one line: in the server's own words where it has some."""
+    if not reply.status:
+        return one_line(reply.problem, 200)
+    kind = reply.headers.get("content-type", "").partition(";")[0]
+    value: Any = reply.value
+    if isinstance(value, dict):
+        error: Any = value.get("error", value.get("detail", value.get("message", "")))
+        error = error.get("message", error) if isinstance(error, dict) else error
+        words = error if isinstance(error, str) and error else reply.text
+    else:
+        words = f"no JSON but {kind or 'nothing'}: {reply.text}" if reply.status == 200 else reply.text
+    return one_line(f"HTTP {reply.status}: {' '.join(words.split())}", 200)
+
+
+def _text(content: Any) -> str:
+    """Text of a message, which is a string or a list of parts."""
+    if isinstance(content, list):
+        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "\n".join(text for text in texts if isinstance(text, str))
+    return content if isinstance(content, str) else ""
 
 
 def data_url(data: bytes, settings: OpenaiSettings) -> str:
@@ -186,19 +236,19 @@ def _key() -> str:
 
 
 def _get_models(client: httpx.Client, settings: OpenaiSettings) -> Reply:
-    """What the server says of its models; one without such a list will do. Raises AuthfaceError."""
+    """The server's reply about its models, which may be that it has no such list. Raises AuthfaceError."""
     reply = _send(client, "GET", "models", settings)
     if not reply.status:
         raise AuthfaceError(
-            f"no server at {settings.base_url} ({message(reply)}): start it, or set annotate.tags.openai.base_url"
+            f"no server at {settings.base_url} ({error_text(reply)}): start it, or set annotate.tags.openai.base_url"
         )
     if reply.status in {401, 403}:
-        raise AuthfaceError(f"{settings.base_url}: {message(reply)}; set {KEY} in the environment")
+        raise AuthfaceError(f"{settings.base_url}: {error_text(reply)}; set {KEY} in the environment")
     return reply
 
 
 def _send(client: httpx.Client, method: str, path: str, settings: OpenaiSettings, body: bytes = b"") -> Reply:
-    """What came back, without the key; status 0 where nothing whole did."""
+    """The server's reply with the key taken out; status 0 where none came whole."""
     end = time.monotonic() + settings.timeout_seconds
     data = bytearray()
     try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authface.annotate.captioners.step import Said
+from authface.annotate.captioners.captioner import Caption, Captioner
 from authface.errors import ImageError
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
@@ -36,41 +36,32 @@ _NO_TEXT = {
 
 
 @dataclass
-class Released:
-    """A captioner; see `authface.annotate.captioners.step.Captioner`. `said` is the `extra` of a photo by its id."""
+class ReleasedCaptions(Captioner):
+    """Answers with the captions that came with photos."""
 
-    said: Mapping[str, Mapping[str, str]]
-    name: str = ANNOTATOR
-    batch_size: int = 32
-    retries: tuple[bool, ...] = ()
+    extras: Mapping[str, Mapping[str, str]]
+    """Caption, or why there is none, by a photo's id; see `released_captions`."""
 
-    @property
-    def asked(self) -> dict[str, Any]:
-        """The captions themselves."""
-        text = json.dumps(sorted((photo, dict(extra)) for photo, extra in self.said.items()))
-        return {"captions_sha256": hashlib.sha256(text.encode()).hexdigest()}
+    name = ANNOTATOR
+    batch_size = 32
 
-    @property
-    def weights(self) -> dict[str, str]:
-        """None: the model is the authors'."""
-        return {}
-
-    def open(self) -> None:
-        """Nothing to load."""
+    def __post_init__(self) -> None:
+        text = json.dumps(sorted((photo, dict(extra)) for photo, extra in self.extras.items()))
+        self.parameters = {"captions_sha256": hashlib.sha256(text.encode()).hexdigest()}
 
     def prepare(self, photoset: PhotoSet, crop: Crop) -> str:
         """The caption. Raises ImageError (`no_caption`)."""
-        extra = self.said.get(crop.photo_id, {})
+        extra = self.extras.get(crop.photo_id, {})
         if not extra.get(CAPTION):
             raise ImageError("no_caption", extra.get(PROBLEM) or "the photo came without a caption")
         return extra[CAPTION]
 
-    def answer(self, photos: Sequence[str], *, penalty: bool = False) -> list[Said]:
+    def answer(self, photos: Sequence[str], *, penalty: bool = False) -> list[Caption]:
         """The captions."""
-        return [Said(caption) for caption in photos]
+        return [Caption(caption) for caption in photos]
 
 
-def captions(photoset: PhotoSet) -> dict[str, dict[str, str]]:
+def released_captions(photoset: PhotoSet) -> dict[str, dict[str, str]]:
     """Caption, or why there is none, of every photo that came with a file for it, by the photo's id."""
     found = {}
     for part in photoset.photos.parts():

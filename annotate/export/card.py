@@ -4,20 +4,61 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from authface import __version__
-from authface.annotate.export.composition import SPLIT_NAMES, Counts
+from authface.annotate.export.formats import SHARD_KEY
 from authface.annotate.export.rows import Inputs
-from authface.annotate.export.shards import SHARD_KEY
 from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
 from authface.report.markdown import cell, render
 from authface.store.photoset import Table
 
+SPLIT_NAMES: Final = ("train", "validation", "test")
 FOLDERS = {"dataset": "data", "manifest": "manifest"}
 """Where the formats that `datasets` needs to be told of keep their files."""
+
+
+@dataclass
+class ExportCounts:
+    """What an export holds, counted as its rows go by."""
+
+    rows: int = 0
+    upscaled: int = 0
+    retouched: int = 0
+    tokens: int = 0
+    """Of the longest prompt."""
+    trimmed: int = 0
+    """Prompts that lost tags for their length."""
+    splits: Counter[str] = field(default_factory=Counter)
+    licences: Counter[str] = field(default_factory=Counter)
+    photographers: Counter[str] = field(default_factory=Counter)
+    sources: Counter[str] = field(default_factory=Counter)
+    terms: Counter[str] = field(default_factory=Counter)
+    tags: dict[str, Counter[str]] = field(default_factory=dict)
+    """By group and name."""
+    annotators: Counter[str] = field(default_factory=Counter)
+    """Tags by who said them."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Kept crops that are no row, by why."""
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Count one row."""
+        self.rows += 1
+        self.upscaled += bool(row["quality"]["upscaled"])
+        self.retouched += bool(row["retouched"])
+        self.tokens = max(self.tokens, row["tokens"])
+        self.trimmed += len(row["prompt"].split(", ")) < len({tag["name"] for tag in row["tags"]})
+        self.splits[row["split"] or "train"] += 1
+        self.licences[row["licence"] or "unknown"] += 1
+        self.photographers[row["photographer"] or "unknown"] += 1
+        self.sources[row["source"]] += 1
+        if row["terms"]:
+            self.terms[f"{row['source']}: {row['terms']}"] += 1
+        for tag in row["tags"]:
+            self.tags.setdefault(tag["group"], Counter())[tag["name"]] += 1
+            self.annotators[tag["annotator"]] += 1
 
 
 @dataclass(frozen=True)
@@ -29,7 +70,7 @@ class Config:
     """Name and pattern."""
 
 
-def configs_of(format: str, key: str, counts: Counts, name: str = "default") -> list[Config]:
+def configs_of(format: str, key: str, counts: ExportCounts, name: str = "default") -> list[Config]:
     """What `datasets` has to be told of an export of that format; nothing where it finds the files by itself."""
     if format not in FOLDERS:
         return []
@@ -40,11 +81,11 @@ def configs_of(format: str, key: str, counts: Counts, name: str = "default") -> 
 def card(
     inputs: Inputs,
     settings: ExportSettings,
-    counts: Counts,
+    counts: ExportCounts,
     configs: Sequence[Config],
-    held: Mapping[str, int] | None = None,
+    withheld: Mapping[str, int] | None = None,
 ) -> str:
-    """The text of README.md, with the hub's metadata on top; `held` says how many rows go without pixels, and why."""
+    """The text of README.md, with the hub's metadata on top; `withheld` counts the rows without pixels by reason."""
     photoset = inputs.photoset
     return render(
         "dataset_card.md.jinja",
@@ -55,7 +96,7 @@ def card(
         counts=counts,
         splits=[(split, counts.splits[split]) for split in SPLIT_NAMES if counts.splits[split]],
         configs=configs,
-        held=dict(held or {}),
+        held=dict(withheld or {}),
         settings=settings,
         split=inputs.split,
         composition=[
@@ -79,10 +120,10 @@ def _process(step: str, table: Table[Any]) -> tuple[str, str, list[tuple[str, An
     """A step's name, its outcomes in words, its settings."""
     counts: Counter[str] = table.counts()
     metas = [meta for part in table.parts() if (meta := table.meta(part))]
-    told = metas[0].provenance.settings if metas else {}
+    settings = metas[0].provenance.settings if metas else {}
     outcomes = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
     # A folder of this machine is nobody else's business.
-    return step, outcomes, sorted((key, value) for key, value in told.items() if key not in {"against", "path"})
+    return step, outcomes, sorted((key, value) for key, value in settings.items() if key not in {"against", "path"})
 
 
 def _size_category(rows: int) -> str:

@@ -1,4 +1,4 @@
-"""The commands `annotate compare` and `annotate export`, mounted by `authface.annotate.cli`."""
+"""The commands `annotate compare`, `export` and `push`, mounted by `authface.annotate.cli`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from authface.errors import one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
+    from authface.annotate.export.publication import PushPlan
     from authface.annotate.export.run import Exported
 
 app = typer.Typer()
@@ -32,23 +33,23 @@ def compare(
     second: Annotated[str | None, typer.Argument(metavar="[B]", help="Another, such as llava.")] = None,
 ) -> None:
     """Where annotators agree and where not, tag by tag; reports/compare.html shows the crops. No names: all pairs."""
-    from authface.annotate import compare as comparing
+    from authface.annotate import agreement
     from authface.annotate.settings import ExportSettings
     from authface.store.photoset import PhotoSet
 
     settings = run.settings("annotate.export", ExportSettings)
     photoset = PhotoSet.open(set)
-    pairs = comparing.pairs_of(photoset, [name for name in (first, second) if name is not None])
+    pairs = agreement.pairs_of(photoset, [name for name in (first, second) if name is not None])
     if run.dry_run:
-        told = "\n".join(" and ".join(pair) for pair in pairs)
-        return run.console.result(f"would compare\n{told}", pairs=pairs)
-    found = [comparing.compare(photoset, one, other, settings.least_confidence) for one, other in pairs]
-    page = comparing.write_page(photoset, found)
+        lines = "\n".join(" and ".join(pair) for pair in pairs)
+        return run.console.result(f"would compare\n{lines}", pairs=pairs)
+    found = [agreement.compare(photoset, one, other, settings.least_confidence) for one, other in pairs]
+    page = agreement.write_page(photoset, found)
     run.console.result(
-        "\n\n".join(map(comparing.text, found)) + f"\nreport: {one_line(page)}\n"
+        "\n\n".join(map(agreement.to_text, found)) + f"\nreport: {one_line(page)}\n"
         f"next: authface annotate export {one_line(set)} --resolve measured, or first, union, agreed",
         report=str(page),
-        comparisons=[one.as_json() for one in found],
+        comparisons=[pair.as_json() for pair in found],
     )
 
 
@@ -77,15 +78,15 @@ def export(
     review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.export", ExportSettings, format=format, to=to, resolve=resolve)
     photoset = PhotoSet.open(set)
-    told = settings.model_dump(mode="json")
+    values = settings.model_dump(mode="json")
     if run.dry_run:
-        lines = "\n".join(f"{name} = {value!r}" for name, value in told.items())
-        return run.console.result(f"[annotate.export]\n{lines}", section="annotate.export", settings=told)
+        lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
+        return run.console.result(f"[annotate.export]\n{lines}", section="annotate.export", settings=values)
     with photoset.lock():
-        photoset.remember("annotate.export", told)
+        photoset.remember("annotate.export", values)
         done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
     run.console.result(
-        _text(done) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
+        _export_text(done) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
         dataset=str(done.folder),
         format=settings.format,
         written=done.written,
@@ -97,7 +98,7 @@ def export(
     )
 
 
-def _text(done: Exported) -> str:
+def _export_text(done: Exported) -> str:
     what = "written" if done.written else "is up to date"
     splits = ", ".join(f"{count:,} {name}" for name, count in done.splits.items()) if len(done.splits) > 1 else ""
     lines = [
@@ -108,3 +109,79 @@ def _text(done: Exported) -> str:
         why = ", ".join(f"{count:,} {one_line(name.replace('_', ' '))}" for name, count in done.left_out.items())
         lines.append(f"left out: {why}")
     return "\n".join(lines)
+
+
+@app.command()
+@command_with_run
+def push(
+    run: Run,
+    set: SetArgument,
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a dataset on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Everybody may read it; else it is private.")] = False,
+    pixels: Annotated[
+        bool, typer.Option("--pixels/--no-pixels", help="Send images where terms allow it, or of no row.")
+    ] = True,
+    rights: Annotated[
+        bool,
+        typer.Option("--i-hold-the-rights", help="Photos of unknown licence, or with all rights reserved, are yours."),
+    ] = False,
+) -> None:
+    """Publish SET/dataset on the hub; rows whose terms forbid it go without pixels, in a rebuildable manifest.
+
+    The token is HF_TOKEN or that of `hf auth login`. What was in the repository's data/ and manifest/ is replaced.
+    """
+    from authface.annotate.export.publication import SENT, Publisher, files_of, plan, prepare
+    from authface.annotate.export.run import folder_of
+    from authface.annotate.settings import ExportSettings
+    from authface.models.hub import check_name, repository
+    from authface.store.photoset import PhotoSet
+
+    settings = run.settings("annotate.export", ExportSettings, format="dataset")
+    photoset = PhotoSet.open(set)
+    check_name(repo_id)
+    publisher = Publisher(rights=rights, pixels=pixels)
+    planned = plan(photoset, folder_of(photoset, settings), publisher)
+    about = _push_text(planned)
+    if run.dry_run:
+        return run.console.result(f"would send to {repo_id}\n{about}\nnothing was sent", **_push_json(planned))
+    there = repository(repo_id, public=public)
+    there.check()
+    with photoset.lock():
+        folder = prepare(photoset, planned, publisher, run.console)
+        files = files_of(folder)
+        size = sum(path.stat().st_size for path in files)
+        run.console.log(f"push: {len(files):,} files, {size / 1e6:,.1f} MB to {one_line(repo_id)}")
+        stale = ("data/*", "manifest/*")
+        commit = there.upload(folder, patterns=SENT, stale=stale, message="authface annotate push")
+    run.console.result(
+        f"{about}\nsent {len(files):,} files, {size / 1e6:,.1f} MB: {one_line(commit)}",
+        **(_push_json(planned) | {"files": [path.relative_to(folder).as_posix() for path in files], "bytes": size}),
+        commit=commit,
+    )
+
+
+def _push_text(planned: PushPlan) -> str:
+    about = "" if planned.unchanged else "about "
+    lines = [f"{planned.rows:,} rows, {planned.with_pixels:,} with pixels, {about}{planned.bytes / 1e6:,.1f} MB"]
+    lines += [f"  {count:>9,}  without pixels: {why}" for why, count in planned.withheld.most_common()]
+    lines += [f"  {name}" for name in _files_to_send(planned)]
+    return "\n".join(lines)
+
+
+def _files_to_send(planned: PushPlan) -> list[str]:
+    """What is sent, as far as it is there; where it is still to be made, its folders."""
+    from authface.annotate.export.publication import files_of
+
+    if planned.unchanged:
+        return [path.relative_to(planned.folder).as_posix() for path in files_of(planned.folder)]
+    return [*(["data/*.parquet"] if planned.with_pixels else []), "manifest/*.parquet", "README.md", "authface.json"]
+
+
+def _push_json(planned: PushPlan) -> dict[str, object]:
+    return {
+        "rows": planned.rows,
+        "with_pixels": planned.with_pixels,
+        "without_pixels": dict(planned.withheld),
+        "files": _files_to_send(planned),
+        "bytes": planned.bytes,
+    }

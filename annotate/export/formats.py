@@ -1,4 +1,7 @@
-"""The formats an export is written in. Each is a folder; a row goes where its split says, or to `train`."""
+"""The formats an export is written in. Each is a folder; a row goes where its split says, or to `train`.
+
+All of them write in constant memory.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,38 @@ import hashlib
 import io
 import json
 import tarfile
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import IO, TYPE_CHECKING, Any, Final, Self
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import tomli_w
 
 from authface.annotate.export import rows as dataset
-from authface.annotate.export.shards import WHOLE, Shards
 from authface.imaging import decode as images
 
 if TYPE_CHECKING:
     import datasets
 
+SHARD_KEY = 16
+"""Digits of the content's digest in the shards' names and in the card's pattern of them. `datasets` keys its cache by
+the card's patterns alone: without it, any two folders of one name would open as the one that came first."""
+GROUP_ROWS = 100
+"""Rows of a Parquet row group at most, the unit that is held in memory and that readers fetch."""
+GROUP_BYTES = 16_000_000
+"""Bytes of a row group at most, but for a single larger row."""
+DEFAULT_SPLIT = "train"
+"""Split of rows that have none."""
 BLOCK = 512
 """A .tar file is padded to it."""
 
 
 @dataclass(frozen=True)
-class Place:
+class ExportTarget:
     """Where and how a format is written."""
 
     folder: Path
@@ -40,29 +54,109 @@ class Place:
     """Side of a crop, pixels."""
 
 
-class Format(Protocol):
-    """Takes rows one by one."""
-
-    def __enter__(self) -> Self: ...
-    def __exit__(self, *_: object) -> None: ...
-
-    def add(self, row: dict[str, Any]) -> None:
-        """One more row, as `authface.annotate.export.rows.features` has it."""
-
-
-class Parquet:
-    """``data/<split>-<key>-00000.parquet`` with the images inside."""
-
-    FOLDER = "data"
-
-    def __init__(self, place: Place) -> None:
-        self._shards = Shards(place.folder / self.FOLDER, self.features().arrow_schema, place.key, place.shard_bytes)
+class Format(ABC):
+    """Takes rows one by one, inside a `with`."""
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._shards.__exit__()
+        self.close()
+
+    @abstractmethod
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one more row, as `authface.annotate.export.rows.features` has it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class Shards:
+    """Rows into ``<folder>/<split>-<key>-00000.parquet`` and on, each file of at most `limit` bytes."""
+
+    def __init__(self, folder: Path, schema: pa.Schema, key: str, limit: int) -> None:
+        folder.mkdir(parents=True)
+        self._folder, self._schema, self._key, self._limit = folder, schema, key[:SHARD_KEY], limit
+        self._open: dict[str, _Shard] = {}
+
+    def close(self) -> None:
+        """Close the files."""
+        for shard in self._open.values():
+            shard.close()
+
+    def add(self, row: dict[str, Any], size: int) -> None:
+        """One more row of the split that its column `split` names; `size` is at least what it takes in bytes."""
+        split = row["split"] or DEFAULT_SPLIT
+        shard = self._open.get(split)
+        if shard is None or shard.written + size > self._limit:
+            number = 0
+            if shard is not None:
+                shard.close()
+                number = shard.number + 1
+            path = self._folder / f"{split}-{self._key}-{number:05d}.parquet"
+            shard = self._open[split] = _Shard(path, self._schema, number)
+        shard.add(row, size)
+
+
+class _Shard:
+    """One file that is being written."""
+
+    def __init__(self, path: Path, schema: pa.Schema, number: int) -> None:
+        self.number = number
+        self.written = 0
+        """Bytes at most."""
+        self._schema = schema
+        self._writer = _writer(path, schema)
+        self._group: list[dict[str, Any]] = []
+        self._held = 0
+
+    def add(self, row: dict[str, Any], size: int) -> None:
+        if self._group and (len(self._group) == GROUP_ROWS or self._held + size > GROUP_BYTES):
+            self._flush()
+        self._group.append(row)
+        self._held += size
+        self.written += size
+
+    def close(self) -> None:
+        try:
+            self._flush()
+        finally:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        group, self._group, self._held = self._group, [], 0
+        if group:
+            self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer that packs all but PNG, which is packed already, and whose index lets readers fetch single pages."""
+    image = "image.bytes"
+    words = [name for name in _leaves(schema) if name != image]
+    packed = dict.fromkeys(words, "zstd") | ({image: "none"} if "image" in schema.names else {})
+    return pq.ParquetWriter(path, schema, compression=packed, use_dictionary=words, write_page_index=True)
+
+
+def _leaves(schema: pa.Schema) -> list[str]:
+    """Paths of the columns of a Parquet file of that schema."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    columns = pq.ParquetFile(pa.BufferReader(sink.getvalue())).schema
+    return [columns.column(at).path for at in range(len(columns))]
+
+
+class DatasetFormat(Format):
+    """``data/<split>-<key>-00000.parquet`` with the images inside."""
+
+    FOLDER = "data"
+
+    def __init__(self, target: ExportTarget) -> None:
+        self._shards = Shards(target.folder / self.FOLDER, self.features().arrow_schema, target.key, target.shard_bytes)
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._shards.close()
 
     @staticmethod
     def features() -> datasets.Features:
@@ -70,11 +164,11 @@ class Parquet:
         return dataset.features()
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more row."""
+        """Write one more row."""
         self._shards.add(row, len(row["image"]["bytes"]) + len(json.dumps(without_pixels(row))))
 
 
-class Manifest(Parquet):
+class ManifestFormat(DatasetFormat):
     """``manifest/<split>-<key>-00000.parquet``: all but the pixels, of which it keeps the digest."""
 
     FOLDER = "manifest"
@@ -85,7 +179,7 @@ class Manifest(Parquet):
         return manifest_features()
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more row."""
+        """Write one more row."""
         entry = without_pixels(row) | {"pixels_sha256": pixels_sha256(images.decode(row["image"]["bytes"]).rgb)}
         self._shards.add(entry, len(json.dumps(entry)))
 
@@ -107,23 +201,21 @@ def without_pixels(row: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name != "image"}
 
 
-class ImageFolder:
+class ImageFolderFormat(Format):
     """``<split>/<id>.png`` and ``<split>/metadata.jsonl``, as `datasets` reads an image folder."""
 
-    def __init__(self, place: Place) -> None:
-        self._folder = place.folder
+    def __init__(self, target: ExportTarget) -> None:
+        self._folder = target.folder
         self._tables: dict[str, IO[str]] = {}
         self._files = ExitStack()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close what is open."""
         self._files.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more row."""
-        split = row["split"] or WHOLE
+        """Write one more row."""
+        split = row["split"] or DEFAULT_SPLIT
         folder, name = self._folder / split, f"{row['id']}.png"
         if split not in self._tables:
             folder.mkdir(parents=True)
@@ -133,25 +225,23 @@ class ImageFolder:
         self._tables[split].write(json.dumps({"file_name": name} | without_pixels(row)) + "\n")
 
 
-class WebDataset:
+class WebDatasetFormat(Format):
     """``<split>-00000.tar`` and on: of each row a .png, its prompt as .txt and all else as .json, side by side."""
 
-    def __init__(self, place: Place) -> None:
-        self._folder, self._limit = place.folder, place.shard_bytes
+    def __init__(self, target: ExportTarget) -> None:
+        self._folder, self._limit = target.folder, target.shard_bytes
         self._open: dict[str, tuple[int, tarfile.TarFile]] = {}
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Close what is open."""
         for _number, shard in self._open.values():
             shard.close()
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more row."""
+        """Write one more row."""
         text = json.dumps(without_pixels(row))
         parts = {"png": row["image"]["bytes"], "txt": row["prompt"].encode(), "json": text.encode()}
-        shard = self._shard(row["split"] or WHOLE, sum(len(data) + 2 * BLOCK for data in parts.values()))
+        shard = self._shard(row["split"] or DEFAULT_SPLIT, sum(len(data) + 2 * BLOCK for data in parts.values()))
         for ending, data in parts.items():
             member = tarfile.TarInfo(f"{row['id']}.{ending}")
             member.size, member.mode = len(data), 0o644
@@ -168,28 +258,26 @@ class WebDataset:
         return shard
 
 
-class Kohya:
+class KohyaFormat(Format):
     """``<split>/<id>.png`` with its prompt beside it in a .txt, and the dataset.toml that sd-scripts takes."""
 
-    def __init__(self, place: Place) -> None:
-        self._place = place
+    def __init__(self, target: ExportTarget) -> None:
+        self._target = target
         self._splits: set[str] = set()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        subset = {"image_dir": str((self._place.final / WHOLE).resolve()), "num_repeats": 1}
+    def close(self) -> None:
+        """Close what is open."""
+        subset = {"image_dir": str((self._target.final / DEFAULT_SPLIT).resolve()), "num_repeats": 1}
         config = {
             "general": {"caption_extension": ".txt", "shuffle_caption": False, "enable_bucket": False},
-            "datasets": [{"resolution": self._place.size, "batch_size": 1, "subsets": [subset]}],
+            "datasets": [{"resolution": self._target.size, "batch_size": 1, "subsets": [subset]}],
         }
-        (self._place.folder / "dataset.toml").write_text(tomli_w.dumps(config), "utf-8")
+        (self._target.folder / "dataset.toml").write_text(tomli_w.dumps(config), "utf-8")
 
     def add(self, row: dict[str, Any]) -> None:
-        """One more row."""
-        split = row["split"] or WHOLE
-        folder = self._place.folder / split
+        """Write one more row."""
+        split = row["split"] or DEFAULT_SPLIT
+        folder = self._target.folder / split
         if split not in self._splits:
             folder.mkdir(parents=True)
             self._splits.add(split)
@@ -197,10 +285,10 @@ class Kohya:
         (folder / f"{row['id']}.txt").write_text(row["prompt"] + "\n", "utf-8")
 
 
-FORMATS: Final[dict[str, Callable[[Place], Format]]] = {
-    "dataset": Parquet,
-    "imagefolder": ImageFolder,
-    "webdataset": WebDataset,
-    "kohya": Kohya,
-    "manifest": Manifest,
+FORMATS: Final[dict[str, Callable[[ExportTarget], Format]]] = {
+    "dataset": DatasetFormat,
+    "imagefolder": ImageFolderFormat,
+    "webdataset": WebDatasetFormat,
+    "kohya": KohyaFormat,
+    "manifest": ManifestFormat,
 }

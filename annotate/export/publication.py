@@ -1,24 +1,28 @@
-"""What `annotate push` sends: the dataset as it is, or one without the pixels that may not be passed on."""
+"""What `annotate push` sends: the dataset as it is, or one without the pixels that may not be passed on.
+
+Whether they may is read from where a photo comes from and what its licence says. That is no legal advice: what is
+refused here is refused by the source's own words; for what is let through the publisher still answers.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
-from authface.annotate.export.card import card, configs_of
-from authface.annotate.export.composition import Counts
-from authface.annotate.export.formats import Manifest, Parquet, Place
+from authface.annotate.export.card import ExportCounts, card, configs_of
+from authface.annotate.export.formats import DatasetFormat, ExportTarget, ManifestFormat
 from authface.annotate.export.run import STATE, check_newest, inputs_of, read_state, swap
-from authface.annotate.export.terms import Publisher
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
@@ -29,13 +33,50 @@ from authface.store.photoset import PhotoSet
 
 VERSION = 1
 SENT = ("README.md", STATE, "data/*", "manifest/*")
-"""All that is ever sent."""
+"""Patterns of the only files that are sent."""
 BATCH_ROWS = 50
 _TERMS = ("source", "licence", "page_url", "file_url")
+"""Columns that `Publisher.withholds` reads."""
+
+UNSPLASH: Final = "Unsplash's terms: its photos are not passed on in a dataset"
+"""Terms of the Unsplash Dataset, 2 A to C (no redistribution in whole or part); Unsplash API guidelines (hotlinks)."""
+RELEASED: Final = "AuthFace-HQ: its photos are its makers' and their sources' to pass on"
+NO_DERIVATIVES: Final = "the licence allows no derivatives, and a crop is one"
+RESERVED: Final = "the licence reserves all rights"
+UNKNOWN: Final = "no licence is known"
+UNWANTED: Final = "asked for without pixels"
+
+YOURS: Final = frozenset({UNKNOWN, RESERVED})
+"""Reasons that do not hold for the owner of the rights."""
+
+_SOURCES = {"unsplash": UNSPLASH, "unsplash-lite": UNSPLASH, "authface-hq": RELEASED}
+_NO_DERIVATIVES = re.compile(r"\bnd\b|no[- ]?deriv", re.IGNORECASE)
+_RESERVED = re.compile(r"all rights reserved|proprietary|copyright(ed)?$", re.IGNORECASE)
+_NOTHING = {"", "unknown", "none", "n/a", "?", "-"}
 
 
 @dataclass(frozen=True)
-class Plan:
+class Publisher:
+    """What the publisher declares."""
+
+    rights: bool = False
+    """They own photos of no known licence, or with all rights reserved; a source's terms hold all the same."""
+    pixels: bool = True
+    """Whether to send any pixels."""
+
+    def withholds(self, origin: Mapping[str, str | None]) -> str:
+        """Why the pixels of a row are not passed on; empty where they are.
+
+        `origin` has the columns `source`, `licence`, `page_url` and `file_url`.
+        """
+        if not self.pixels:
+            return UNWANTED
+        reason = _reason(origin)
+        return "" if self.rights and reason in YOURS else reason
+
+
+@dataclass(frozen=True)
+class PushPlan:
     """What may be sent of a dataset."""
 
     dataset: Path
@@ -43,7 +84,7 @@ class Plan:
     """What is sent: the dataset itself where all of it may be, else a folder that is made of it."""
     rows: int
     with_pixels: int
-    held: Counter[str]
+    withheld: Counter[str]
     """Rows without pixels, by why."""
     images: int
     """Bytes of the images in the dataset's files."""
@@ -52,52 +93,54 @@ class Plan:
     state: dict[str, Any]
 
     @property
-    def as_it_is(self) -> bool:
-        """Whether the dataset is sent as it lies there."""
-        return not self.held
+    def unchanged(self) -> bool:
+        """Whether the dataset is sent as it is."""
+        return not self.withheld
 
     @property
     def bytes(self) -> int:
         """About how much will be sent."""
-        if self.as_it_is:
+        if self.unchanged:
             return sum(path.stat().st_size for path in files_of(self.folder))
         share = self.with_pixels / max(self.rows, 1)
         return int(self.images * share + self.rest * (1 + share))
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The files that are sent of a folder, sorted."""
+    """The files of a folder that are sent, sorted."""
     return sorted(path for pattern in SENT for path in folder.glob(pattern) if path.is_file())
 
 
-def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> Plan:
+def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     """Look at the terms of every row of a dataset; nothing is written.
 
     Raises UsageError where there is no dataset that is as new as the set.
     """
     state = check_newest(photoset, folder)
-    held: Counter[str] = Counter()
+    withheld: Counter[str] = Counter()
     rows = images = whole = 0
     for shard in _shards(folder):
         with pq.ParquetFile(shard) as file:
             for row in file.read(columns=list(_TERMS)).to_pylist():
                 rows += 1
                 if why := publisher.withholds(row):
-                    held[why] += 1
+                    withheld[why] += 1
             pixels, total = _sizes(file.metadata)
             images, whole = images + pixels, whole + total
     if not rows:
         raise UsageError(f"{one_line(folder)} has no rows to publish: run authface annotate export again")
     apart = photoset.root / "exports" / "hub" if is_local(photoset.root) else folder.with_name(f"{folder.name}-hub")
-    return Plan(folder, apart if held else folder, rows, rows - held.total(), held, images, whole - images, state)
+    return PushPlan(
+        folder, apart if withheld else folder, rows, rows - withheld.total(), withheld, images, whole - images, state
+    )
 
 
-def prepare(photoset: PhotoSet, planned: Plan, publisher: Publisher, console: Console) -> Path:
+def prepare(photoset: PhotoSet, planned: PushPlan, publisher: Publisher, console: Console) -> Path:
     """The folder to send, made if need be, whole or not at all; the caller holds the set's lock."""
-    if planned.as_it_is:
+    if planned.unchanged:
         return planned.folder
-    told = json.dumps([VERSION, planned.state["made_from"], asdict(publisher), sorted(planned.held.items())])
-    key = hashlib.sha256(told.encode()).hexdigest()
+    made_from = json.dumps([VERSION, planned.state["made_from"], asdict(publisher), sorted(planned.withheld.items())])
+    key = hashlib.sha256(made_from.encode()).hexdigest()
     if read_state(planned.folder).get("made_from") == key:
         return planned.folder
     beside = planned.folder.with_name(f"{TEMPORARY}{planned.folder.name}")
@@ -109,15 +152,17 @@ def prepare(photoset: PhotoSet, planned: Plan, publisher: Publisher, console: Co
     return planned.folder
 
 
-def _write(photoset: PhotoSet, planned: Plan, beside: Path, key: str, publisher: Publisher, console: Console) -> None:
+def _write(
+    photoset: PhotoSet, planned: PushPlan, beside: Path, key: str, publisher: Publisher, console: Console
+) -> None:
     settings = ExportSettings.model_validate(planned.state["settings"])
-    place = Place(beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
+    target = ExportTarget(beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
     beside.mkdir(parents=True)
-    counts, shown = Counts(), Counts()
+    counts, with_pixels = ExportCounts(), ExportCounts()
     counts.left_out.update(planned.state["left_out"])
     with ExitStack() as files:
-        manifest = files.enter_context(Manifest(place))
-        pixels = files.enter_context(Parquet(place)) if planned.with_pixels else None
+        manifest = files.enter_context(ManifestFormat(target))
+        pixels = files.enter_context(DatasetFormat(target)) if planned.with_pixels else None
         ids = files.enter_context((beside / PHOTO_IDS).open("w", encoding="ascii"))
         tick = files.enter_context(console.progress("publication", planned.rows, "rows"))
         for row in _rows(planned.dataset):
@@ -126,13 +171,13 @@ def _write(photoset: PhotoSet, planned: Plan, beside: Path, key: str, publisher:
             ids.write(f"{row['photo_id']}\n")
             if pixels is not None and not publisher.withholds(row):
                 pixels.add(row)
-                shown.add(row)
+                with_pixels.add(row)
             tick()
-    configs = configs_of("dataset", key, shown) if shown.rows else []
+    configs = configs_of("dataset", key, with_pixels) if with_pixels.rows else []
     configs += configs_of("manifest", key, counts, "manifest")
     inputs = inputs_of(photoset, settings, ReviewSettings(policy=planned.state["review"]))
-    write_file(beside / "README.md", card(inputs, settings, counts, configs, planned.held).encode())
-    state = planned.state | {"made_from": key, "with_pixels": shown.rows}
+    write_file(beside / "README.md", card(inputs, settings, counts, configs, planned.withheld).encode())
+    state = planned.state | {"made_from": key, "with_pixels": with_pixels.rows}
     write_file(beside / STATE, json.dumps(state, indent=1).encode())
 
 
@@ -156,3 +201,24 @@ def _sizes(metadata: Any) -> tuple[int, int]:
             column = metadata.row_group(group).column(at)
             sizes[column.path_in_schema == "image.bytes"] += column.total_compressed_size
     return sizes[True], sizes.total()
+
+
+def _reason(origin: Mapping[str, str | None]) -> str:
+    licence = (origin["licence"] or "").strip()
+    if found := _SOURCES.get((origin["source"] or "").casefold()):
+        return found
+    if "unsplash" in licence.casefold() or any(_of_unsplash(origin[name] or "") for name in ("page_url", "file_url")):
+        return UNSPLASH
+    if licence.casefold() in _NOTHING:
+        return UNKNOWN
+    if _NO_DERIVATIVES.search(licence):
+        return NO_DERIVATIVES
+    return RESERVED if _RESERVED.search(licence) else ""
+
+
+def _of_unsplash(address: str) -> bool:
+    try:
+        host = urlsplit(address).hostname or ""
+    except ValueError:
+        return False
+    return host == "unsplash.com" or host.endswith(".unsplash.com")

@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.annotate.settings import ExportSettings
-from authface.annotate.vocabulary import tokens
-from authface.annotate.vocabulary.resolve import Chosen, choose
-from authface.annotate.vocabulary.vocabulary import SEMANTIC, prompt
+from authface.annotate.vocabulary.resolve import ChosenTags, choose
+from authface.annotate.vocabulary.vocabulary import SEMANTIC, count_tokens, fitting_tags, prompt
 from authface.engine.runner import PartInput
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.geometry import crop_points
@@ -111,16 +110,16 @@ def rows(inputs: Inputs, settings: ExportSettings, left_out: Counter[str]) -> It
         photos = {photo.id: photo for photo in photoset.photos.rows(part) if photo.status == "kept"}
         faces = {face.id: face for face in photoset.faces.rows(part)}
         people = {person.id: person for person in photoset.people.rows(part)} if inputs.split else {}
-        said = [(name, {row.id: row for row in photoset.tags(name).rows(part)}) for name in inputs.annotators]
+        tables = [(name, {row.id: row for row in photoset.tags(name).rows(part)}) for name in inputs.annotators]
         for crop in judged.rows():
             person = people.get(crop.id)
-            if why := _left_out(crop, person, [(name, table[crop.id].status) for name, table in said], inputs.split):
+            if why := _left_out(crop, person, [(name, table[crop.id].status) for name, table in tables], inputs.split):
                 left_out[why] += 1
                 continue
-            found = [(name, table[crop.id].tags) for name, table in said]
+            found = [(name, table[crop.id].tags) for name, table in tables]
             chosen = choose(found, settings.least_confidence, settings.resolve)
             split = SPLITS[person.split] if person else ""
-            yield _row(photoset, photos[crop.photo_id], faces[crop.id], crop, split) | _words(chosen, settings)
+            yield _row(photoset, photos[crop.photo_id], faces[crop.id], crop, split) | _prompt_columns(chosen, settings)
 
 
 def _left_out(crop: Crop, person: Person | None, tagged: Sequence[tuple[str, str]], split: bool) -> str:
@@ -161,15 +160,15 @@ def _digests(table: Table[Any]) -> dict[int, str]:
     return {part: meta.digest if meta else "" for part, meta in table.metas().items()}
 
 
-def _words(chosen: Chosen, settings: ExportSettings) -> dict[str, Any]:
-    """What is said of a crop: the whole prompt, the one of what is seen only, the tags with who said them."""
+def _prompt_columns(chosen: ChosenTags, settings: ExportSettings) -> dict[str, Any]:
+    """Columns of a crop's words: the whole prompt, the one of what is seen only, the tags with their annotators."""
     tags: list[Tag] = [tag for _, tag in chosen]
-    fitting = tokens.fit(tags, settings.max_tokens) if settings.max_tokens else tags
+    fitting = fitting_tags(tags, settings.max_tokens) if settings.max_tokens else tags
     words = prompt(fitting)
     return {
         "prompt": words,
         "prompt_semantic": prompt(tag for tag in fitting if tag.group in SEMANTIC),
-        "tokens": tokens.count(words),
+        "tokens": count_tokens(words),
         "tags": [
             {"name": tag.name, "group": tag.group, "confidence": tag.confidence, "annotator": annotator}
             for annotator, tag in chosen

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from authface.annotate.export import rows as dataset
-from authface.annotate.export.card import card, configs_of
-from authface.annotate.export.composition import SPLIT_NAMES, Counts
-from authface.annotate.export.formats import FORMATS, Place
+from authface.annotate.export.card import SPLIT_NAMES, ExportCounts, card, configs_of
+from authface.annotate.export.formats import FORMATS, ExportTarget
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -77,18 +76,18 @@ def export(
     beside = folder.with_name(f"{TEMPORARY}{folder.name}")
     with write_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
-        counts, size = Counts(), next(iter(photoset.crops)).size
-        place = Place(beside, folder, key, settings.shard_megabytes * 1_000_000, size)
+        counts, size = ExportCounts(), next(iter(photoset.crops)).size
+        target = ExportTarget(beside, folder, key, settings.shard_megabytes * 1_000_000, size)
         with console.progress("export", min(total, limit or total), "images") as tick:
-            for row in _written(
-                place, islice(dataset.rows(inputs, settings, counts.left_out), limit or None), settings
+            for row in _write_rows(
+                target, islice(dataset.rows(inputs, settings, counts.left_out), limit or None), settings
             ):
                 counts.add(row)
                 tick()
         if not counts.rows:
             shutil.rmtree(beside)
             raise AuthfaceError(
-                f"{here}: no kept crop has kept tags and a split, nothing to export: {_told(counts.left_out)}; "
+                f"{here}: no kept crop has kept tags and a split, nothing to export: {_reasons_text(counts.left_out)}; "
                 f"see authface annotate tags {here}"
             )
 
@@ -139,8 +138,8 @@ def key_of(inputs: Inputs, settings: ExportSettings, limit: int) -> str:
         digests(photoset.people) if inputs.split else [],
         *(digests(photoset.tags(name)) for name in inputs.annotators),
     ]
-    asked = settings.model_dump(mode="json", exclude={"to"})
-    text = json.dumps([VERSION, list(inputs.annotators), asked, limit, made_from])
+    options = settings.model_dump(mode="json", exclude={"to"})
+    text = json.dumps([VERSION, list(inputs.annotators), options, limit, made_from])
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -175,7 +174,7 @@ def check_newest(photoset: PhotoSet, folder: Path) -> dict[str, Any]:
 
 
 def _state(
-    key: str, counts: Counts, settings: ExportSettings, inputs: Inputs, review: ReviewSettings, limit: int
+    key: str, counts: ExportCounts, settings: ExportSettings, inputs: Inputs, review: ReviewSettings, limit: int
 ) -> dict[str, Any]:
     return {
         "made_from": key,
@@ -189,10 +188,12 @@ def _state(
     }
 
 
-def _written(place: Place, rows: Iterator[dict[str, Any]], settings: ExportSettings) -> Iterator[dict[str, Any]]:
+def _write_rows(
+    target: ExportTarget, rows: Iterator[dict[str, Any]], settings: ExportSettings
+) -> Iterator[dict[str, Any]]:
     """Write the rows in the format that is asked for, passing them on."""
-    place.folder.mkdir(parents=True)
-    with FORMATS[settings.format](place) as out, (place.folder / PHOTO_IDS).open("w", encoding="ascii") as ids:
+    target.folder.mkdir(parents=True)
+    with FORMATS[settings.format](target) as out, (target.folder / PHOTO_IDS).open("w", encoding="ascii") as ids:
         for row in rows:
             out.add(row)
             ids.write(f"{row['photo_id']}\n")
@@ -216,5 +217,5 @@ def _exported(folder: Path, state: dict[str, Any], *, written: bool) -> Exported
     return Exported(folder, int(state["rows"]), len(files), size, written, splits, left_out)
 
 
-def _told(left_out: Counter[str]) -> str:
+def _reasons_text(left_out: Counter[str]) -> str:
     return ", ".join(f"{count:,} {one_line(why, 60)}" for why, count in left_out.most_common(4)) or "no rows"

@@ -9,15 +9,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.annotate.measured import detail, eyes, geometry, light
-from authface.annotate.measured.eyes import Eye
+from authface.annotate.measured import appearance, expression
+from authface.annotate.measured.appearance import EDGES, MOST, TYPICAL, detail_amount, detail_bands
+from authface.annotate.measured.expression import Eye
 from authface.annotate.measured.regions import SIDE, Regions, find_regions, quantile
 from authface.annotate.settings import MeasuredSettings
 from authface.annotate.vocabulary import vocabulary
+from authface.errors import ImageError
+from authface.faces.detector import RetinaFace
+from authface.faces.landmarks import Dlib68
 from authface.records import Tag
 
 
@@ -55,7 +60,7 @@ class Measures:
     skin_texture: float
     """Fine detail of the cheeks over that of eyes, brows and mouth."""
     sharpness: float
-    """Fine detail of eyes, brows and mouth over their coarse detail."""
+    """Fine detail of eyes, brows and mouth over their coarse appearance."""
     padding: float
     """Share of the crop that lay outside the photo and was made up, 0..1."""
     background_share: float
@@ -83,39 +88,37 @@ def measure(
     """
     regions = find_regions(rgb, landmarks)
     points = regions.points
-    lightness, skin_lightness = light.key(regions)
-    chroma, colour_spread = light.chroma(regions)
-    bands = detail.bands(regions)
-    features = [
-        detail.amount(band, regions.features, detail.EDGES) for band in (bands.fine, bands.middle, bands.coarse)
-    ]
+    lightness, skin_lightness = appearance.lightness(regions)
+    chroma, colour_spread = appearance.chroma(regions)
+    bands = detail_bands(regions)
+    features = [detail_amount(band, regions.features, EDGES) for band in (bands.fine, bands.middle, bands.coarse)]
     fine, middle, coarse = (max(value, 1e-3) for value in features)
-    behind = detail.amount(bands.fine, regions.background, detail.EDGES)
-    edges = detail.amount(bands.coarse, regions.background, detail.EDGES)
+    behind = detail_amount(bands.fine, regions.background, EDGES)
+    edges = detail_amount(bands.coarse, regions.background, EDGES)
     colour, spread = _background(regions)
-    left_eye, right_eye = eyes.measure(regions)
+    left_eye, right_eye = expression.measure_eyes(regions)
     return Measures(
-        light=light.direction(regions),
+        light=appearance.light_direction(regions),
         lightness=lightness,
         skin_lightness=skin_lightness,
-        contrast=light.contrast(regions),
+        contrast=appearance.contrast(regions),
         chroma=chroma,
         colour_spread=colour_spread,
-        warmth=light.warmth(regions),
+        warmth=appearance.warmth(regions),
         yaw=regions.pose.yaw,
         tilt=regions.pose.roll + tilt,
         left_eye=left_eye,
         right_eye=right_eye,
-        mouth_open=geometry.mouth_open(points),
-        smile=geometry.smile(points),
+        mouth_open=expression.mouth_open(points),
+        smile=expression.smile(points),
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
-        skin_texture=detail.amount(bands.fine, regions.cheeks, detail.TYPICAL) / fine,
+        skin_texture=detail_amount(bands.fine, regions.cheeks, TYPICAL) / fine,
         sharpness=middle / coarse,
         padding=padding,
         background_share=float(regions.background.mean()),
         background_colour=colour,
         background_spread=spread,
-        background_detail=detail.amount(bands.coarse, regions.background, detail.MOST),
+        background_detail=detail_amount(bands.coarse, regions.background, MOST),
         background_edges=edges,
         background_sharpness=behind / max(edges, 1e-3) / (fine / coarse),
     )
@@ -141,10 +144,11 @@ def tags(measures: Measures, limits: MeasuredSettings) -> tuple[Tag, ...]:
     return vocabulary.in_order(vocabulary.make_tag(name, sure) for name, sure in found if sure >= 0.5)
 
 
-Found = Iterator[tuple[str, float]]
+ScoredTags = Iterator[tuple[str, float]]
+"""Names with their confidence, 0..1."""
 
 
-def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
+def _of_face(m: Measures, limits: MeasuredSettings) -> ScoredTags:
     yield "close-up portrait", _above(m.face_height, limits.close_up, 0.02)
     yield "facing the camera", _above(-abs(m.yaw), -limits.facing, 1.5)
     yield "head turned to the left", _above(-m.yaw, limits.turned, 1.5)
@@ -160,7 +164,7 @@ def _of_face(m: Measures, limits: MeasuredSettings) -> Found:
         yield "smooth skin", _above(-m.skin_texture, -limits.skin_smooth, 0.005)
 
 
-def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
+def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> ScoredTags:
     """Where both eyes are open and an iris is seen; what lies between the camera and a side has no word."""
     if min(left.opening, right.opening) < limits.eyes_open or max(left.iris, right.iris) < limits.iris:
         return
@@ -171,7 +175,7 @@ def _of_eyes(left: Eye, right: Eye, limits: MeasuredSettings) -> Found:
     yield "looking to the right", _above(gaze, limits.gaze_aside, 0.05)
 
 
-def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
+def _of_light(m: Measures, limits: MeasuredSettings) -> ScoredTags:
     yield "light from the left", _above(-m.light, limits.side_light, 0.1)
     yield "light from the right", _above(m.light, limits.side_light, 0.1)
     yield "low key", _above(-m.lightness, -limits.low_key, 1.5)
@@ -188,7 +192,7 @@ def _of_light(m: Measures, limits: MeasuredSettings) -> Found:
     yield "muted colours", _above(-m.chroma, -limits.muted, 0.5)
 
 
-def _of_background(m: Measures, limits: MeasuredSettings) -> Found:
+def _of_background(m: Measures, limits: MeasuredSettings) -> ScoredTags:
     if m.background_share < limits.background_share or m.padding > limits.padding:
         return
     plain = min(
@@ -224,3 +228,26 @@ def _backdrop(lightness: float, a: float, b: float) -> str | None:
 def _above(value: float, limit: float, spread: float) -> float:
     """Confidence that `value` lies above `limit`, 0..1."""
     return 1 / (1 + math.exp(-max(-50.0, min(50.0, (value - limit) / spread))))
+
+
+class Tagger:
+    """Finds the face of an image and measures its tags, by the thresholds of `annotate tags --with measured`.
+
+    The networks are loaded at the first image. `min_score` 0..1 is the least confidence of the detector.
+    """
+
+    def __init__(self, limits: MeasuredSettings | None = None, min_score: float = 0.5) -> None:
+        self.limits = limits or MeasuredSettings()
+        self.min_score = min_score
+
+    def __call__(self, rgb: NDArray[np.uint8]) -> tuple[Tag, ...]:
+        """The tags of an aligned (s, s, 3) face, in the vocabulary's order. Raises ImageError (`no_face`)."""
+        detector, landmarks = self._networks
+        faces = detector.detect(rgb)
+        if not faces:
+            raise ImageError("no_face", f"no face of a score over {self.min_score} in it")
+        return tags(measure(rgb, landmarks.landmarks(rgb, faces[0])), self.limits)
+
+    @cached_property
+    def _networks(self) -> tuple[RetinaFace, Dlib68]:
+        return RetinaFace(self.min_score), Dlib68()

@@ -10,21 +10,24 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.annotate.captioners.released import CAPTION, PROBLEM, caption_of
-from authface.annotate.rebuild.aligned import Crops, Faces, keep_all
 from authface.console import Console
 from authface.engine.runner import PartInput, Summary, append, parts_of, run
 from authface.engine.workers import inline
 from authface.errors import ImageError, UsageError, one_line
+from authface.faces import detector, landmarks
 from authface.imaging import decode as images
-from authface.records import Photo
+from authface.records import Crop, Face, Photo
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.tombstones import REASON, Forgotten, blank
 
@@ -32,12 +35,14 @@ SOURCE = "authface-hq"
 LICENCE = "AuthFace-HQ: non-commercial; photos from Unsplash under the Unsplash License"
 PHOTOS = Provenance(f"import {SOURCE}", 1, {}, {})
 PART_ROWS = 500
+MIN_SCORE = 0.5
+"""Least confidence of a face: somebody has chosen these pictures already."""
 MOST_CAPTION_BYTES = 1_000_000
 _ENDINGS = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 @dataclass(frozen=True)
-class Released:
+class ReleasePicture:
     """One picture of the release, and its caption's file, which may be missing."""
 
     name: str
@@ -57,10 +62,9 @@ class Imported:
     crops: Summary
     before: int
     """Pictures that the set held already."""
-    without_caption: int
 
 
-def released(folder: Path) -> Iterator[Released]:
+def release_pictures(folder: Path) -> Iterator[ReleasePicture]:
     """The pictures below a folder by their path; what is hidden is passed over. Raises UsageError for no folder."""
     if not folder.is_dir():
         raise UsageError(
@@ -75,7 +79,7 @@ def released(folder: Path) -> Iterator[Released]:
             captions = (path.with_name(f"{path.stem}_qwen.json"), path.with_name(f"{path.stem}.json"))
             caption = next((str(file) for file in captions if file.is_file()), "")
             relative = os.fsencode(path.relative_to(folder).as_posix()).decode("utf-8", "backslashreplace")
-            yield Released(relative, str(path), caption, _changed(path))
+            yield ReleasePicture(relative, str(path), caption, _changed(path))
 
 
 def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: int = 0) -> Imported:
@@ -85,27 +89,28 @@ def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: i
     """
     known = {(photo.source_id, photo.as_of) for photo in photoset.photos if photo.source == SOURCE}
     forgotten = Forgotten.of(photoset)
-    found = [one for one in released(folder) if not forgotten.holds(source=SOURCE, source_id=one.name)]
+    found = [
+        picture for picture in release_pictures(folder) if not forgotten.holds(source=SOURCE, source_id=picture.name)
+    ]
     if not found:
         raise UsageError(f"{one_line(folder)} holds no pictures ({', '.join(sorted(_ENDINGS))})")
-    new = [one for one in found if (one.name, one.as_of) not in known]
+    new = [picture for picture in found if (picture.name, picture.as_of) not in known]
     photos = append(
         PHOTOS,
-        partial(inline, Photos(photoset.root, forgotten)),
+        partial(inline, ReleasePhotos(photoset.root, forgotten)),
         islice(iter(new), limit or None),
         target=photoset.photos,
         console=console,
         part_rows=PART_ROWS,
         total=min(len(new), limit or len(new)),
-        finish=_Once(photoset).settle,
+        finish=_Duplicates(photoset).reject,
     )
     ours = {n for n, meta in photoset.photos.metas().items() if meta and meta.provenance.step == PHOTOS.step}
     root = photoset.root
-    faces = run(Faces(root), _of(ours, parts_of(photoset.photos)), photoset.measured, console, prune=False)
-    keep_all(photoset, ours)
-    crops = run(Crops(root), _of(ours, parts_of(photoset.faces)), photoset.crops, console, prune=False)
-    missing = sum(1 for one in new if not one.caption)
-    return Imported(photos, faces, crops, len(found) - len(new), missing)
+    faces = run(ReleaseFaces(root), _of(ours, parts_of(photoset.photos)), photoset.measured, console, prune=False)
+    _keep_all(photoset, ours)
+    crops = run(ReleaseCrops(root), _of(ours, parts_of(photoset.faces)), photoset.crops, console, prune=False)
+    return Imported(photos, faces, crops, len(found) - len(new))
 
 
 def _of(numbers: set[int], parts: list[PartInput[Any]]) -> list[PartInput[Any]]:
@@ -119,17 +124,17 @@ def _changed(path: Path) -> str:
         return ""
 
 
-class _Once:
+class _Duplicates:
     """The photos the set holds: of equal files the first is kept."""
 
     def __init__(self, photoset: PhotoSet) -> None:
         self._ids = {photo.id for photo in photoset.photos if photo.status == "kept"}
 
-    def settle(self, rows: list[Photo]) -> list[Photo]:
+    def reject(self, rows: list[Photo]) -> list[Photo]:
         """The rows of a part."""
-        return [self._once(row) for row in rows]
+        return [self._reject(row) for row in rows]
 
-    def _once(self, row: Photo) -> Photo:
+    def _reject(self, row: Photo) -> Photo:
         if row.status != "kept":
             return row
         if row.id in self._ids:
@@ -139,7 +144,7 @@ class _Once:
 
 
 @dataclass
-class Photos:
+class ReleasePhotos:
     """The step over the release's pictures: bytes into the set, captions into the rows."""
 
     root: Path
@@ -151,9 +156,9 @@ class Photos:
     def open(self) -> None:
         """Nothing to load."""
 
-    def load(self, one: Released) -> tuple[Photo, bytes]:
+    def load(self, picture: ReleasePicture) -> tuple[Photo, bytes]:
         """The row and the file. Raises ImageError."""
-        data = images.read_bytes(Path(one.picture))
+        data = images.read_bytes(Path(picture.picture))
         decoded = images.decode(data)
         photo_id = hashlib.sha256(data).hexdigest()
         if self.forgotten.holds(photo_id=photo_id):
@@ -161,15 +166,21 @@ class Photos:
         height, width = decoded.rgb.shape[:2]
         file = PhotoSet(self.root).photo_file(photo_id, images.EXTENSIONS[decoded.format])
         row = replace(
-            self._row(one), id=photo_id, file=file, width=width, height=height, bytes=len(data), format=decoded.format
+            self._row(picture),
+            id=photo_id,
+            file=file,
+            width=width,
+            height=height,
+            bytes=len(data),
+            format=decoded.format,
         )
-        return replace(row, extra=json.dumps(_caption(one), ensure_ascii=False)), data
+        return replace(row, extra=json.dumps(_caption(picture), ensure_ascii=False)), data
 
     def step(self, batch: Sequence[tuple[Photo, bytes]]) -> Sequence[tuple[Photo, bytes]]:
         """No model looks at them yet."""
         return batch
 
-    def save(self, one: Released, fetched: tuple[Photo, bytes]) -> list[Photo]:
+    def save(self, picture: ReleasePicture, fetched: tuple[Photo, bytes]) -> list[Photo]:
         """The row, its file written."""
         photo, data = fetched
         photoset = PhotoSet(self.root)
@@ -177,18 +188,129 @@ class Photos:
             photoset.save(photo.file, data)
         return [photo]
 
-    def failed(self, one: Released, reason: str, detail: str) -> list[Photo]:
+    def failed(self, picture: ReleasePicture, reason: str, detail: str) -> list[Photo]:
         """The row of a picture that cannot be read."""
-        return [replace(self._row(one), status="failed", reason=reason, detail=detail)]
+        return [replace(self._row(picture), status="failed", reason=reason, detail=detail)]
 
-    def _row(self, one: Released) -> Photo:
-        return Photo(id="", source=SOURCE, source_id=one.name, file="", licence=LICENCE, as_of=one.as_of)
+    def _row(self, picture: ReleasePicture) -> Photo:
+        return Photo(id="", source=SOURCE, source_id=picture.name, file="", licence=LICENCE, as_of=picture.as_of)
 
 
-def _caption(one: Released) -> dict[str, str]:
-    if not one.caption:
-        return {PROBLEM: f"no {Path(one.picture).stem}_qwen.json beside the picture"}
+def _caption(picture: ReleasePicture) -> dict[str, str]:
+    if not picture.caption:
+        return {PROBLEM: f"no {Path(picture.picture).stem}_qwen.json beside the picture"}
     try:
-        return {CAPTION: caption_of(images.read_bytes(Path(one.caption), max_bytes=MOST_CAPTION_BYTES))}
+        return {CAPTION: caption_of(images.read_bytes(Path(picture.caption), max_bytes=MOST_CAPTION_BYTES))}
     except (ImageError, ValueError) as error:
-        return {PROBLEM: one_line(f"{Path(one.caption).name}: {error}")}
+        return {PROBLEM: one_line(f"{Path(picture.caption).name}: {error}")}
+
+
+@dataclass
+class ReleaseFaces:
+    """The step over the imported photos: the largest face of each."""
+
+    root: Path
+    batch_size: int = 4
+    _detector: Any = field(default=None, repr=False)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The detector."""
+        return Provenance(
+            "faces of aligned pictures", 1, {"min_score": MIN_SCORE}, {"retinaface": detector.weights_sha256()}
+        )
+
+    def open(self) -> None:
+        """Load the detector."""
+        self._detector = detector.RetinaFace(MIN_SCORE)
+
+    def load(self, photo: Photo) -> NDArray[np.uint8]:
+        """The photo's pixels. Raises ImageError."""
+        return images.read(self.root / photo.file).rgb
+
+    def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[Any]:
+        """The largest face of each, or None."""
+        return [next(iter(self._detector.detect(rgb)), None) for rgb in batch]
+
+    def save(self, photo: Photo, found: Any) -> list[Face]:
+        """The row."""
+        if found is None:
+            return [replace(_face_row(photo, -1), status="rejected", reason="no_face", limit=MIN_SCORE)]
+        box = found.box
+        size = max(box[2] - box[0], box[3] - box[1])
+        return [replace(_face_row(photo, 0), box=box, score=found.score, points5=found.points5, size=size)]
+
+    def failed(self, photo: Photo, reason: str, detail: str) -> list[Face]:
+        """The row of a photo that cannot be read."""
+        return [replace(_face_row(photo, -1), status="failed", reason=reason, detail=detail)]
+
+
+def _face_row(photo: Photo, index: int) -> Face:
+    return Face(id=f"{photo.id}-{index}", photo_id=photo.id, photo_file=photo.file, index=index)
+
+
+def _keep_all(photoset: PhotoSet, parts: set[int]) -> None:
+    """Bring the table `faces` up to date: `measured` as it is, for no limit is put to faces that somebody chose."""
+    everything = Provenance("all faces of aligned pictures", 1, {}, {})
+    for part in sorted(parts):
+        measured, judged = photoset.measured.meta(part), photoset.faces.meta(part)
+        if measured and not (judged and (judged.provenance, judged.inputs) == (everything, measured.digest)):
+            photoset.faces.write(part, photoset.measured.rows(part), everything, measured.digest)
+
+
+@dataclass
+class ReleaseCrops:
+    """The step over the imported faces: the whole picture is the crop."""
+
+    root: Path
+    batch_size: int = 4
+    _landmarker: Any = field(default=None, repr=False)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The predictor of landmarks."""
+        return Provenance("crops of aligned pictures", 1, {}, {"dlib-68": landmarks.weights_sha256()})
+
+    def open(self) -> None:
+        """Load the predictor."""
+        self._landmarker = landmarks.Dlib68()
+
+    def load(self, face: Face) -> tuple[Face, NDArray[np.uint8]]:
+        """The photo's pixels. Raises ImageError."""
+        return face, images.read(self.root / face.photo_file).rgb
+
+    def step(self, batch: Sequence[tuple[Face, NDArray[np.uint8]]]) -> Sequence[tuple[Crop, NDArray[np.uint8]]]:
+        """Landmarks, and the place of the crop: all of the photo."""
+        return [(self._crop(face, rgb), rgb) for face, rgb in batch]
+
+    def save(self, face: Face, made: tuple[Crop, NDArray[np.uint8]]) -> list[Crop]:
+        """The row, the crop written unless it is refused."""
+        crop, rgb = made
+        if crop.status != "kept":
+            return [crop]
+        photoset = PhotoSet(self.root)
+        photoset.save(photoset.crop_file(face.id), images.encode_png(rgb))
+        return [replace(crop, file=photoset.crop_file(face.id))]
+
+    def failed(self, face: Face, reason: str, detail: str) -> list[Crop]:
+        """The row of a face whose photo cannot be read."""
+        row = Crop(id=face.id, photo_id=face.photo_id, file="", size=0)
+        return [replace(row, status="failed", reason=reason, detail=detail)]
+
+    def _crop(self, face: Face, rgb: NDArray[np.uint8]) -> Crop:
+        height, width = rgb.shape[:2]
+        row = Crop(id=face.id, photo_id=face.photo_id, file="", size=width)
+        if width != height:
+            return replace(row, status="rejected", reason="not_square", value=width / height, limit=1.0)
+        assert face.box is not None and face.score is not None and face.points5 is not None  # of every kept face
+        points = self._landmarker.landmarks(rgb, detector.Detection(face.box, face.score, face.points5))
+        end = width - 0.5
+        return replace(
+            row,
+            quad=(-0.5, -0.5, -0.5, end, end, end, end, -0.5),
+            to_photo=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            to_crop=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+            landmarks=tuple(points.ravel().tolist()),
+            disagreement=landmarks.disagreement(points, face.points5),
+            pad_fraction=0.0,
+        )

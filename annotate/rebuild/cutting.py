@@ -1,4 +1,4 @@
-"""The rows of a manifest on the photos of a set: faces, crops cut out again, people and tags."""
+"""Rows of a set made from those of a manifest: photos, faces, crops that are cut out again, people and tags."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.annotate.export.formats import pixels_sha256
-from authface.annotate.export.manifest import Entry
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
+from authface.annotate.rebuild.manifest import Entry
 from authface.faces.geometry import align, crop_to_photo, photo_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
@@ -25,8 +25,8 @@ PIXELS_DIFFER = "its pixels are not those of the manifest"
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A row of a manifest on a photo of the set."""
+class ManifestFace:
+    """A face of a manifest on a photo of the set."""
 
     entry: Entry
     photo_file: str
@@ -34,13 +34,13 @@ class Placed:
     """As the steps that run over rows expect it."""
 
 
-def provenance(manifest: str) -> Provenance:
-    """How tables are made from the manifest with that digest."""
+def rebuilt_from(manifest: str) -> Provenance:
+    """Provenance of tables made from the manifest of that digest."""
     return Provenance(STEP, VERSION, {"manifest": manifest}, {})
 
 
 @dataclass
-class Cut:
+class CutStep:
     """The step from a manifest's rows to a set's table `crops`."""
 
     root: Path
@@ -51,31 +51,31 @@ class Cut:
     @property
     def provenance(self) -> Provenance:
         """The manifest."""
-        return provenance(self.manifest)
+        return rebuilt_from(self.manifest)
 
     def open(self) -> None:
         """Nothing to load."""
 
-    def load(self, placed: Placed) -> NDArray[np.uint8]:
+    def load(self, face: ManifestFace) -> NDArray[np.uint8]:
         """The crop's pixels. Raises ImageError where the photo cannot be read or the quad lies outside of it."""
-        photo = images.decode(PhotoSet(self.root).read(placed.photo_file)).rgb
-        return align(photo, placed.entry.quad, placed.entry.size).rgb
+        photo = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
+        return align(photo, face.entry.quad, face.entry.size).rgb
 
     def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
         """No model looks at the crops."""
         return batch
 
-    def save(self, placed: Placed, rgb: NDArray[np.uint8]) -> list[Crop]:
-        """Write the crop; its row says where its pixels are others than the manifest's."""
+    def save(self, face: ManifestFace, rgb: NDArray[np.uint8]) -> list[Crop]:
+        """Write the crop; the row's `detail` says where its pixels differ from the manifest's."""
         photoset = PhotoSet(self.root)
-        file = photoset.crop_file(placed.entry.id)
+        file = photoset.crop_file(face.entry.id)
         photoset.save(file, images.encode_png(rgb))
-        same = pixels_sha256(rgb) == placed.entry.pixels_sha256
-        return [replace(crop_row(placed.entry, file), detail="" if same else PIXELS_DIFFER)]
+        same = pixels_sha256(rgb) == face.entry.pixels_sha256
+        return [replace(crop_row(face.entry, file), detail="" if same else PIXELS_DIFFER)]
 
-    def failed(self, placed: Placed, reason: str, detail: str) -> list[Crop]:
+    def failed(self, face: ManifestFace, reason: str, detail: str) -> list[Crop]:
         """The row of a crop that could not be cut."""
-        return [replace(crop_row(placed.entry, ""), status="failed", reason=reason, detail=detail)]
+        return [replace(crop_row(face.entry, ""), status="failed", reason=reason, detail=detail)]
 
 
 def photo_row(photo: Photo, entry: Entry) -> Photo:
@@ -119,16 +119,16 @@ def crop_row(entry: Entry, file: str) -> Crop:
 
 
 def person_row(entry: Entry) -> Person:
-    """The split of a row; whom it shows, a manifest does not tell."""
+    """The split of a row; a manifest does not say whom it shows."""
     split = next((ours for ours, name in SPLITS.items() if name == entry.split), "")
     return Person(id=entry.id, photo_id=entry.photo_id, split=split)
 
 
 def tags_row(entry: Entry, annotator: str) -> Tags:
-    """What one annotator said, as far as the manifest holds it."""
-    said = tuple(
+    """The tags of one annotator, as far as the manifest holds them."""
+    tags = tuple(
         Tag(name=tag.name, group=tag.group, confidence=tag.confidence)
         for tag in entry.tags
         if tag.annotator == annotator
     )
-    return Tags(id=entry.id, annotator=annotator, tags=said)
+    return Tags(id=entry.id, annotator=annotator, tags=tags)

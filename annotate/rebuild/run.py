@@ -13,9 +13,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Final, Literal
 
-from authface.annotate.export.manifest import BadRow, Entry, Manifest, Origin
 from authface.annotate.rebuild import cutting
-from authface.annotate.rebuild.cutting import STEP, Cut, Placed
+from authface.annotate.rebuild.cutting import STEP, CutStep, ManifestFace
+from authface.annotate.rebuild.manifest import BadRow, DatasetManifest, Entry, Origin
 from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.errors import UsageError, one_line
@@ -25,12 +25,12 @@ from authface.store.tombstones import Forgotten
 URLS = "rebuild/urls.jsonl"
 """Photos that are still to be fetched, as ``curate fetch --from urls`` takes them."""
 DRIFT = "rebuild/drift.jsonl"
-"""Every row of the manifest that the set does not hold as it was."""
+"""Rows of the manifest that the set lacks or holds otherwise."""
 
-Kind = Literal[
+DriftKind = Literal[
     "to_fetch", "no_address", "gone", "changed", "forgotten", "bad_row", "repeated", "failed", "pixels", "retouched"
 ]
-WORDS: Final[dict[Kind, str]] = {
+WORDS: Final[dict[DriftKind, str]] = {
     "to_fetch": "photo not fetched yet",
     "no_address": "photo without an address: it has to come from a folder",
     "gone": "photo could not be fetched",
@@ -45,19 +45,19 @@ WORDS: Final[dict[Kind, str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
+class DriftedRow:
     """One line of ``rebuild/drift.jsonl``."""
 
     id: str
     photo_id: str
-    kind: Kind
+    kind: DriftKind
     detail: str = ""
     file_url: str = ""
 
 
 @dataclass
 class Rebuilt:
-    """What a run came to."""
+    """What a run did."""
 
     rows: int
     """Of the manifest."""
@@ -65,7 +65,7 @@ class Rebuilt:
     """Of the set."""
     to_fetch: int = 0
     """Photos with an address."""
-    drift: Counter[Kind] = field(default_factory=Counter)
+    drift: Counter[DriftKind] = field(default_factory=Counter)
 
     @property
     def lost(self) -> int:
@@ -73,7 +73,7 @@ class Rebuilt:
         return sum(count for kind, count in self.drift.items() if kind not in {"to_fetch", "no_address"})
 
 
-def rebuild(photoset: PhotoSet, manifest: Manifest, console: Console, *, workers: int) -> Rebuilt:
+def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, workers: int) -> Rebuilt:
     """Put the manifest's faces on the set's photos, list those that lack, and say what differs; the caller holds the
     set's lock.
 
@@ -87,13 +87,13 @@ def rebuild(photoset: PhotoSet, manifest: Manifest, console: Console, *, workers
     found = Rebuilt(len(origins))
     held = _photo_parts(photoset)
     drift = list(_missing(photoset, origins, held))
-    drift += _place(photoset, manifest, console, held, workers)
+    drift += _write_tables(photoset, manifest, console, held, workers)
     found.crops = photoset.crops.counts()["kept"]
     found.drift.update(line.kind for line in drift)
     photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in drift))
     lacking = {line.photo_id for line in drift if line.kind == "to_fetch"}
-    urls = list({one.photo_id: one for one in origins if one.photo_id in lacking}.values())
-    photoset.save(URLS, b"".join(_url_line(one) for one in urls))
+    urls = list({origin.photo_id: origin for origin in origins if origin.photo_id in lacking}.values())
+    photoset.save(URLS, b"".join(map(_url_line, urls)))
     found.to_fetch = len(urls)
     return found
 
@@ -105,75 +105,75 @@ def _photo_parts(photoset: PhotoSet) -> dict[str, int]:
     return {photo_id: part for part, photo_id, status in rows if status == "kept"}
 
 
-def _missing(photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, int]) -> Iterable[Drift]:
+def _missing(photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, int]) -> Iterable[DriftedRow]:
     """Rows whose photo is not in the set, and why."""
     forgotten = Forgotten.of(photoset)
     at_address: dict[str, tuple[str, str, str]] = {}
     for part in photoset.photos.parts():
-        for url, *said in photoset.photos.columns(part, ["file_url", "status", "reason", "detail"]):
+        for url, status, reason, detail in photoset.photos.columns(part, ["file_url", "status", "reason", "detail"]):
             if url:
-                at_address[url] = (said[0], said[1], said[2])
-    for one in origins:
-        if one.photo_id not in held:
-            kind, detail = _why_missing(one, forgotten, at_address.get(one.file_url))
-            yield Drift(one.id, one.photo_id, kind, detail, one.file_url)
+                at_address[url] = (status, reason, detail)
+    for origin in origins:
+        if origin.photo_id not in held:
+            kind, detail = _why_missing(origin, forgotten, at_address.get(origin.file_url))
+            yield DriftedRow(origin.id, origin.photo_id, kind, detail, origin.file_url)
 
 
-def _why_missing(one: Origin, forgotten: Forgotten, there: tuple[str, str, str] | None) -> tuple[Kind, str]:
-    by = (one.photographer, one.photographer_url)
-    if forgotten.holds(photo_id=one.photo_id, source=one.source, source_id=one.source_id, photographers=by):
+def _why_missing(origin: Origin, forgotten: Forgotten, there: tuple[str, str, str] | None) -> tuple[DriftKind, str]:
+    by = (origin.photographer, origin.photographer_url)
+    if forgotten.holds(photo_id=origin.photo_id, source=origin.source, source_id=origin.source_id, photographers=by):
         return "forgotten", ""
     if there is not None:
         status, reason, detail = there
         if status == "kept" or reason == "duplicate":
             return "changed", "the bytes at its address are of another photo"
         return "gone", one_line(f"{reason}: {detail}", 200)
-    return ("to_fetch", "") if one.file_url.startswith(("https://", "http://")) else ("no_address", "")
+    return ("to_fetch", "") if origin.file_url.startswith(("https://", "http://")) else ("no_address", "")
 
 
-def _place(
-    photoset: PhotoSet, manifest: Manifest, console: Console, held: Mapping[str, int], workers: int
-) -> list[Drift]:
+def _write_tables(
+    photoset: PhotoSet, manifest: DatasetManifest, console: Console, held: Mapping[str, int], workers: int
+) -> list[DriftedRow]:
     """Write the tables, part by part of the photos, and return the rows that are not as they were."""
     key = manifest.key
     annotators = manifest.annotators() or ["measured"]
     photos: dict[int, set[str]] = {part: set() for part in photoset.photos.parts()}
     for photo_id, part in held.items():
         photos[part].add(photo_id)
-    drift: list[Drift] = []
+    drift: list[DriftedRow] = []
     inputs = []
     for part, ids in photos.items():
         entries, bad = _usable(manifest, ids)
         drift += bad
-        files = _faces(photoset, part, entries, key)
+        files = _write_faces(photoset, part, entries, key)
         meta = photoset.faces.meta(part)
         assert meta is not None
-        inputs.append(PartInput(part, len(entries), meta.digest, partial(_placed, manifest, ids, files)))
-    run(Cut(photoset.root, key), inputs, photoset.crops, console, workers=workers)
+        inputs.append(PartInput(part, len(entries), meta.digest, partial(_manifest_faces, manifest, ids, files)))
+    run(CutStep(photoset.root, key), inputs, photoset.crops, console, workers=workers)
     for part, ids in photos.items():
-        drift += _crops(photoset, part, _usable(manifest, ids)[0], annotators, key)
+        drift += _write_people_and_tags(photoset, part, _usable(manifest, ids)[0], annotators, key)
     return drift
 
 
-def _usable(manifest: Manifest, photo_ids: set[str]) -> tuple[list[Entry], list[Drift]]:
+def _usable(manifest: DatasetManifest, photo_ids: set[str]) -> tuple[list[Entry], list[DriftedRow]]:
     """The rows of some photos, each face once, and those that are of no use."""
     entries: dict[str, Entry] = {}
     drift = []
     for row in manifest.entries(photo_ids):
         if isinstance(row, BadRow):
-            drift.append(Drift(row.id, row.photo_id, "bad_row", row.detail))
+            drift.append(DriftedRow(row.id, row.photo_id, "bad_row", row.detail))
         elif row.id in entries:
-            drift.append(Drift(row.id, row.photo_id, "repeated"))
+            drift.append(DriftedRow(row.id, row.photo_id, "repeated"))
         else:
             entries[row.id] = row
     return list(entries.values()), drift
 
 
-def _placed(manifest: Manifest, photo_ids: set[str], files: Mapping[str, str]) -> list[Placed]:
-    return [Placed(entry, files[entry.photo_id]) for entry in _usable(manifest, photo_ids)[0]]
+def _manifest_faces(manifest: DatasetManifest, photo_ids: set[str], files: Mapping[str, str]) -> list[ManifestFace]:
+    return [ManifestFace(entry, files[entry.photo_id]) for entry in _usable(manifest, photo_ids)[0]]
 
 
-def _faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) -> dict[str, str]:
+def _write_faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) -> dict[str, str]:
     """Write a part of `photos` with the origins of the manifest, of `measured` and of `faces`; return the files of the
     photos by id."""
     photos = photoset.photos
@@ -189,39 +189,41 @@ def _faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) -> dic
         photos.write(part, after, meta.provenance, meta.inputs)
     files = {photo.id: photo.file for photo in after if photo.status == "kept"}
     rows = [cutting.face_row(entry, files[entry.photo_id]) for entry in entries]
-    _write(photoset.measured, photos, part, rows, key)
-    _write(photoset.faces, photoset.measured, part, rows, key)
+    _write_part(photoset.measured, photos, part, rows, key)
+    _write_part(photoset.faces, photoset.measured, part, rows, key)
     return files
 
 
-def _crops(photoset: PhotoSet, part: int, entries: list[Entry], annotators: list[str], key: str) -> list[Drift]:
+def _write_people_and_tags(
+    photoset: PhotoSet, part: int, entries: list[Entry], annotators: list[str], key: str
+) -> list[DriftedRow]:
     """Write a part of `people`, where there are splits, and of `tags`; return the crops that are not as they were."""
     crops = photoset.crops
     kept = {crop.id: crop for crop in crops.rows(part)}
     there = [entry for entry in entries if kept[entry.id].status == "kept"]
     if any(entry.split for entry in entries) or photoset.people.parts():
-        _write(photoset.people, crops, part, [cutting.person_row(entry) for entry in there], key)
+        _write_part(photoset.people, crops, part, [cutting.person_row(entry) for entry in there], key)
     for name in annotators:
-        _write(photoset.tags(name), crops, part, [cutting.tags_row(entry, name) for entry in there], key)
+        _write_part(photoset.tags(name), crops, part, [cutting.tags_row(entry, name) for entry in there], key)
     drift = []
     for entry in entries:
         crop = kept[entry.id]
         if crop.status != "kept":
             detail = one_line(f"{crop.reason}: {crop.detail}", 200)
-            drift.append(Drift(entry.id, entry.photo_id, "failed", detail, entry.file_url))
+            drift.append(DriftedRow(entry.id, entry.photo_id, "failed", detail, entry.file_url))
         elif crop.detail:
-            kind: Kind = "retouched" if entry.retouched else "pixels"
-            drift.append(Drift(entry.id, entry.photo_id, kind, crop.detail, entry.file_url))
+            kind: DriftKind = "retouched" if entry.retouched else "pixels"
+            drift.append(DriftedRow(entry.id, entry.photo_id, kind, crop.detail, entry.file_url))
     return drift
 
 
-def _write(table: Table[Any], source: Table[Any], part: int, rows: list[Any], key: str) -> None:
+def _write_part(table: Table[Any], source: Table[Any], part: int, rows: list[Any], key: str) -> None:
     """A part made from one of `source`."""
     meta = source.meta(part)
     assert meta is not None
-    table.write(part, rows, cutting.provenance(key), meta.digest)
+    table.write(part, rows, cutting.rebuilt_from(key), meta.digest)
 
 
-def _url_line(one: Origin) -> bytes:
+def _url_line(origin: Origin) -> bytes:
     names = ("photographer", "photographer_url", "licence", "page_url", "terms", "photo_id")
-    return json.dumps({"url": one.file_url} | {name: getattr(one, name) for name in names}).encode() + b"\n"
+    return json.dumps({"url": origin.file_url} | {name: getattr(origin, name) for name in names}).encode() + b"\n"

@@ -9,9 +9,9 @@ from typing import Final, Literal
 from authface.annotate.vocabulary.vocabulary import in_order
 from authface.records import Tag
 
-Said = Sequence[tuple[str, Sequence[Tag]]]
+AnnotatedTags = Sequence[tuple[str, Sequence[Tag]]]
 """Annotators of one crop, the first one first, each with its tags."""
-Chosen = list[tuple[str, Tag]]
+ChosenTags = list[tuple[str, Tag]]
 """Tags, each with the annotator it is of."""
 Policy = Literal["first", "measured", "union", "agreed"]
 
@@ -27,7 +27,7 @@ MEASURABLE: Final = frozenset(
         "green background", "blue background", "shallow depth of field", "background in focus",
     }
 )  # fmt: skip
-"""Tags that `authface.annotate.measured.tagger` can say."""
+"""Tags that `authface.annotate.measured.tagger` can give."""
 
 Alternatives = tuple[frozenset[str], ...]
 
@@ -119,7 +119,7 @@ def can_say(annotator: str, name: str) -> bool:
     return annotator != MEASURED or name in MEASURABLE
 
 
-def choose(found: Said, least: float, policy: Policy = "first") -> Chosen:
+def choose(found: AnnotatedTags, least: float, policy: Policy = "first") -> ChosenTags:
     """Annotator and tag of what holds under `policy`, of the tags at least as sure as `least`; each name once.
 
     `first`: of a group that several speak of, the first annotator's. `measured`: what can be measured is the measures'
@@ -131,20 +131,20 @@ def choose(found: Said, least: float, policy: Policy = "first") -> Chosen:
     return _POLICIES[policy](sure)
 
 
-def _first(found: Said) -> Chosen:
+def _first(found: AnnotatedTags) -> ChosenTags:
     owner: dict[str, str] = {}
     return [(who, tag) for who, tags in found for tag in tags if owner.setdefault(tag.group, who) == who]
 
 
-def _measured(found: Said) -> Chosen:
+def _measured(found: AnnotatedTags) -> ChosenTags:
     if MEASURED not in (who for who, _ in found):
         return _first(found)
-    first = sorted(found, key=lambda said: said[0] != MEASURED)
+    first = sorted(found, key=lambda entry: entry[0] != MEASURED)
     others = [(who, [tag for tag in tags if who == MEASURED or tag.name not in MEASURABLE]) for who, tags in first]
     return _union(others)
 
 
-def _union(found: Said) -> Chosen:
+def _union(found: AnnotatedTags) -> ChosenTags:
     chosen: dict[str, tuple[str, Tag]] = {}
     for who, tags in found:
         before = frozenset(chosen)
@@ -154,18 +154,18 @@ def _union(found: Said) -> Chosen:
     return list(chosen.values())
 
 
-def _agreed(found: Said) -> Chosen:
+def _agreed(found: AnnotatedTags) -> ChosenTags:
     names = {who: {tag.name for tag in tags} for who, tags in found}
     groups = {who: {tag.group for tag in tags} for who, tags in found}
 
     def holds(tag: Tag) -> bool:
-        asked = [who for who in names if tag.group in groups[who] and can_say(who, tag.name)]
-        return all(tag.name in names[who] for who in asked)
+        knowing = [who for who in names if tag.group in groups[who] and can_say(who, tag.name)]
+        return all(tag.name in names[who] for who in knowing)
 
     return _union([(who, [tag for tag in tags if holds(tag)]) for who, tags in found])
 
 
-_POLICIES: Final[dict[Policy, Callable[[Said], Chosen]]] = {
+_POLICIES: Final[dict[Policy, Callable[[AnnotatedTags], ChosenTags]]] = {
     "first": _first,
     "measured": _measured,
     "union": _union,

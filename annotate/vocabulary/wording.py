@@ -69,7 +69,7 @@ _RULE = re.compile(r"[a-z]+(?:[ -][a-z]+)*")
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class ParsedAnswer:
     """What an answer says."""
 
     tags: tuple[Tag, ...] = ()
@@ -80,7 +80,7 @@ class Wording:
     """Pieces that are no tags: sentences, what is not there, too many words, digits, markup."""
 
 
-def words(text: str, *, closed: bool, most: int, prose: bool = False) -> Wording:
+def parse_tags(text: str, *, closed: bool, most: int, prose: bool = False) -> ParsedAnswer:
     """The tags that `text` says, at most `most`, the first in the vocabulary's order; `closed`: of the vocabulary only.
 
     `prose` looks for them within sentences too. Applied to the prompt of its own tags it gives the same tags again.
@@ -89,14 +89,14 @@ def words(text: str, *, closed: bool, most: int, prose: bool = False) -> Wording
     unknown: dict[str, None] = {}
     dropped = 0
     for piece in _without_denied(_pieces(text)):
-        names = known(piece.text) or _under(piece)
+        names = names_in(piece.text) or _names_under_heading(piece)
         if prose and not names and not _is_denied(piece.text):
-            names = _within(piece.text)
+            names = _names_in_sentence(piece.text)
         refused = not names and (_is_denied(piece.text) or _is_sentence(piece.text))
         for part in [] if names or refused else [_bare(part) for part in _JOINTS.split(piece.text)]:
-            if more := known(part):
+            if more := names_in(part):
                 names += more
-            elif obeys(part):
+            elif may_be_tag(part):
                 unknown[part] = None
             else:
                 dropped += 1
@@ -104,29 +104,29 @@ def words(text: str, *, closed: bool, most: int, prose: bool = False) -> Wording
         dropped += refused
     tags = [Tag(name=name, group=GROUP_OF[name], confidence=CONFIDENCE) for name in found]
     others = [] if closed else [Tag(name=name, group=OTHER, confidence=CONFIDENCE) for name in unknown]
-    return Wording(in_order([*tags, *others])[:most], tuple(unknown), dropped)
+    return ParsedAnswer(in_order([*tags, *others])[:most], tuple(unknown), dropped)
 
 
-def known(piece: str) -> tuple[str, ...]:
+def names_in(piece: str) -> tuple[str, ...]:
     """The names of the vocabulary that a piece stands for: one, or several as in ``long brown hair``."""
-    if whole := _named(piece):
+    if whole := _whole_match(piece):
         return whole
     names = _names()
-    *before, last = even(_lean(piece)).split() or [""]
+    *before, last = normalise(_without_fillers(piece)).split() or [""]
     if not before or len(before) > 5 or _is_denied(piece) or _is_sentence(piece) or _JOINTS.search(piece):
         return ()
     found = _spans(before, last)
     return (names[last],) if not found and names.get(last) in _HEADS and _RULE.fullmatch(piece) else found
 
 
-def _named(piece: str) -> tuple[str, ...]:
+def _whole_match(piece: str) -> tuple[str, ...]:
     names = _names()
-    return next(((names[key],) for key in (even(piece), even(_lean(piece))) if key in names), ())
+    return next(((names[key],) for key in (normalise(piece), normalise(_without_fillers(piece))) if key in names), ())
 
 
-def _within(text: str) -> tuple[str, ...]:
+def _names_in_sentence(text: str) -> tuple[str, ...]:
     """The names that stand in a sentence, of two words or more, and single ones that mean one thing only."""
-    said, found, at = even(text).split(), list[str](), 0
+    said, found, at = normalise(text).split(), list[str](), 0
     while at < len(said):
         for end in range(min(len(said), at + 5), at, -1):
             *before, last = said[at:end]
@@ -146,16 +146,16 @@ def _bare(part: str) -> str:
     return _ARTICLES.sub("", part.strip(_NOISE))
 
 
-def _under(piece: _Piece) -> tuple[str, ...]:
+def _names_under_heading(piece: _Piece) -> tuple[str, ...]:
     """The names that a piece stands for under its heading: ``long, black`` under ``hair``."""
     if not piece.heading:
         return ()
     whole = f"{piece.text} {piece.heading}"
-    if names := _named(whole):
+    if names := _whole_match(whole):
         return names
     if " " in piece.heading or _is_denied(whole) or _is_sentence(whole) or _JOINTS.search(whole):
         return ()
-    *before, last = even(whole).split() or [""]
+    *before, last = normalise(whole).split() or [""]
     return _spans(before, last)
 
 
@@ -166,7 +166,7 @@ def _spans(before: list[str], last: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names[f"{span} {last}"] for span in spans if f"{span} {last}" in names))
 
 
-def obeys(name: str) -> bool:
+def may_be_tag(name: str) -> bool:
     """Whether a name may be a tag under the open vocabulary."""
     split = name.split(" ")
     return (
@@ -177,7 +177,7 @@ def obeys(name: str) -> bool:
     )
 
 
-def even(piece: str) -> str:
+def normalise(piece: str) -> str:
     """One spelling of a piece, by which it is looked up: British, without plural, hyphens and articles."""
     flat = " ".join(_SPELLING.get(word, word) for word in piece.replace("-", " ").replace("’", "'").split())
     flat = re.sub(r"\bmake up\b", "makeup", flat)
@@ -193,15 +193,15 @@ def fingerprint() -> str:
 @functools.cache
 def _names() -> dict[str, str]:
     """Names by their evened spelling; the vocabulary's own win over synonyms."""
-    other = {even(synonym.strip()): name for name, text in SYNONYMS.items() for synonym in text.split(",")}
-    return other | {even(name): name for name in GROUP_OF}
+    other = {normalise(synonym.strip()): name for name, text in SYNONYMS.items() for synonym in text.split(",")}
+    return other | {normalise(name): name for name in GROUP_OF}
 
 
 def _singular(word: str) -> str:
     return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
 
 
-def _lean(piece: str) -> str:
+def _without_fillers(piece: str) -> str:
     return " ".join(word for word in piece.split() if word not in _FILLERS)
 
 
@@ -240,6 +240,8 @@ def _without_denied(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
     found = list(pieces)
     for at, piece in enumerate(found):
         if piece.text.split(" ")[0] in {"or", "nor"}:
-            begin = next((b for b in reversed(range(at)) if _is_denied(found[b].text) and not known(found[b].text)), at)
+            begin = next(
+                (b for b in reversed(range(at)) if _is_denied(found[b].text) and not names_in(found[b].text)), at
+            )
             found[begin : at + 1] = [_Piece("no", "")] * (at + 1 - begin)
     yield from found

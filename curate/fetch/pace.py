@@ -6,11 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 import httpx
 
 from authface.curate.settings import WebSettings
+from authface.web.http import retry_after, whole_number
 
 LONGEST_WAIT = 6 * 3600.0
 """A host that asks for more than this many seconds gets no further try."""
@@ -67,7 +67,7 @@ class Pace:
     def heed(self, status: int, headers: httpx.Headers) -> bool:
         """Learn from an answer. True where the same request is to go out again once the quota is full."""
         now = time.monotonic()
-        remaining = _number(headers.get("x-ratelimit-remaining"))
+        remaining = whole_number(headers.get("x-ratelimit-remaining"))
         after = retry_after(headers.get("retry-after"))
         with self._lock:
             if remaining is not None:
@@ -115,32 +115,14 @@ class Pace:
         self._say(f"{self._host} takes no more requests for now: going on in {clock(seconds)}, at {_at(seconds)}")
 
 
-def retry_after(text: str | None) -> float | None:
-    """Seconds that a `Retry-After` asks for, not negative; None where it says nothing that can be read."""
-    if text is None:
-        return None
-    if (seconds := _number(text)) is not None:
-        return max(0.0, seconds)
-    try:
-        when = parsedate_to_datetime(text)
-        return max(0.0, (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time())
-    except (TypeError, ValueError, OverflowError):
-        return None
-
-
 def _reset(headers: httpx.Headers) -> float | None:
     """Seconds until the quota is full again: `Retry-After`, or `X-Ratelimit-Reset` in seconds or as Unix time."""
     if (after := retry_after(headers.get("retry-after"))) is not None:
         return after
-    reset = _number(headers.get("x-ratelimit-reset"))
+    reset = whole_number(headers.get("x-ratelimit-reset"))
     if reset is None:
         return None
     return max(0.0, reset - time.time() if reset > 1e9 else reset)
-
-
-def _number(text: str | None) -> float | None:
-    digits = (text or "").strip()
-    return float(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else None
 
 
 def clock(seconds: float) -> str:

@@ -119,23 +119,3 @@ def save_tiny_llava(folder: Path, seed: int = 0) -> None:
     model.generation_config = GenerationConfig(bos_token_id=0, eos_token_id=1, pad_token_id=2)
     model.save_pretrained(str(folder))
     processor.save_pretrained(str(folder))
-
-
-@pytest.fixture(scope="session")
-def faces() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """The astronaut and Grace Hopper: crops of 512 px with their landmarks, by name."""
-    import matplotlib
-    from skimage import data
-
-    from authface.faces.detector import RetinaFace
-    from authface.faces.geometry import align, crop_points, ffhq_quad
-    from authface.faces.landmarks import Dlib68
-
-    detector, landmarker = RetinaFace(0.9), Dlib68()
-    hopper = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
-    found = {}
-    for name, photo in (("astronaut", data.astronaut()), ("hopper", images.read(hopper).rgb)):
-        points = landmarker.landmarks(photo, detector.detect(photo)[0])
-        quad = ffhq_quad(points)
-        found[name] = (align(photo, quad, 512).rgb, crop_points(points, quad, 512))
-    return found

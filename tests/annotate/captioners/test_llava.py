@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from authface.annotate.captioners.llava import Llava, locate
-from authface.annotate.captioners.parity import Spoken, difference
-from authface.annotate.captioners.prompts import question
+from authface.annotate.captioners.captioner import load_prompt
+from authface.annotate.captioners.llava import Generated, Llava, difference, find_model
 from authface.annotate.settings import LlavaSettings
 from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
@@ -30,7 +29,7 @@ def authface(*words: object) -> subprocess.CompletedProcess[str]:
 
 def opened(folder: Path, **settings: Any) -> Llava:
     chosen = LlavaSettings(model=str(folder), max_new_tokens=12, **settings)
-    llava = Llava(chosen, question("semantic"), "test", "cpu")
+    llava = Llava(chosen, load_prompt("semantic"), "test", "cpu")
     llava.open()
     return llava
 
@@ -61,8 +60,8 @@ def test_the_command_tags_goes_on_and_makes_again_what_was_asked_otherwise(
     assert all(row.answer and (row.tags or row.reason) for row in rows) and any(row.tokens for row in rows)
     assert "llava" in (photoset.root / "reports" / "tags.html").read_text()
     meta = photoset.tags("llava").meta(0)
-    assert meta and meta.provenance.settings["prompt_sha256"] == question("photographic").sha256
-    assert list(meta.provenance.weights.values()) == [locate(LlavaSettings(model=str(llava))).version]
+    assert meta and meta.provenance.settings["prompt_sha256"] == load_prompt("photographic").sha256
+    assert list(meta.provenance.weights.values()) == [find_model(LlavaSettings(model=str(llava))).version]
     assert tagged()["made"] == 0
     assert tagged("--redo")["made"] == 2 and list(photoset.tags("llava")) == rows
     photoset.tags("llava").remove(0)
@@ -93,12 +92,12 @@ def test_only_a_tie_may_part_a_batch_from_a_photo_alone() -> None:
     import torch
 
     logits = [torch.tensor([0.0, 20.0, 19.99, 1.0])] * 2
-    alone = Spoken("alone", False, (1, 9), logits)
-    assert difference(Spoken("", False, (1, 9, 9)), alone, {9}, 1e-7) == ""
-    assert difference(Spoken("", False, (2, 9)), alone, {9}, 2**-7) == ""
-    assert difference(Spoken("", False, (2, 9)), alone, {9}, 1e-7) == "alone"
-    assert difference(Spoken("", False, (3, 9)), alone, {9}, 2**-7) == "alone"
-    assert difference(Spoken("", False, (9,)), Spoken("", False, (1, 9), logits[:0]), {9}, 1) == "(nothing)"
+    alone = Generated("alone", False, (1, 9), logits)
+    assert difference(Generated("", False, (1, 9, 9)), alone, {9}, 1e-7) == ""
+    assert difference(Generated("", False, (2, 9)), alone, {9}, 2**-7) == ""
+    assert difference(Generated("", False, (2, 9)), alone, {9}, 1e-7) == "alone"
+    assert difference(Generated("", False, (3, 9)), alone, {9}, 2**-7) == "alone"
+    assert difference(Generated("", False, (9,)), Generated("", False, (1, 9), logits[:0]), {9}, 1) == "(nothing)"
 
 
 def test_the_batch_is_halved_until_it_fits(photoset: PhotoSet, llava: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,7 +193,7 @@ def test_a_folder_is_known_by_its_weights_and_texts(llava: Path, tmp_path: Path)
     import shutil
 
     copy = Path(shutil.copytree(llava, tmp_path / "copy"))
-    before = locate(LlavaSettings(model=str(llava))).version
-    assert locate(LlavaSettings(model=str(copy))).version == before
+    before = find_model(LlavaSettings(model=str(llava))).version
+    assert find_model(LlavaSettings(model=str(copy))).version == before
     (copy / "chat_template.jinja").write_text("{{ 'other' }}")
-    assert locate(LlavaSettings(model=str(copy))).version != before
+    assert find_model(LlavaSettings(model=str(copy))).version != before

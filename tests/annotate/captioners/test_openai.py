@@ -24,10 +24,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from authface.annotate.captioners.answers import Reply, message, parse, retry_after
-from authface.annotate.captioners.openai import Openai, first_model
-from authface.annotate.captioners.prompts import question
-from authface.annotate.captioners.step import Captions
+from authface.annotate.captioners.captioner import load_prompt
+from authface.annotate.captioners.openai import Openai, Reply, error_text, first_model, parse_reply
+from authface.annotate.captioners.step import CaptionStep
 from authface.annotate.settings import OpenaiSettings, TagsSettings
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, prompt
 from authface.cli import app
@@ -106,8 +105,8 @@ def serving(answer: Answer) -> Iterator[Server]:
 
 def tagged(photoset: PhotoSet, server: Server, **settings: Any) -> Summary:
     given = {"model": "tiny-vlm", "backoff_seconds": 0.001, "attempts": 3, "concurrency": 2} | settings
-    captioner = Openai(OpenaiSettings(base_url=server.url, **given), question("photographic"))
-    work = Captions(photoset.root, captioner, TagsSettings())
+    captioner = Openai(OpenaiSettings(base_url=server.url, **given), load_prompt("photographic"))
+    work = CaptionStep(photoset.root, captioner, TagsSettings())
     return run(work, parts_of(photoset.crops), photoset.tags("openai"), Console())
 
 
@@ -127,7 +126,7 @@ def test_a_photo_is_sent_whole_and_comes_back_as_tags(photoset: PhotoSet, monkey
         "model": "tiny-vlm", "temperature": 0, "seed": 0, "max_tokens": 200,
     }  # fmt: skip
     picture, text = body["messages"][0]["content"]
-    assert text["text"] == question("photographic").text
+    assert text["text"] == load_prompt("photographic").text
     start, _ = picture["image_url"]["url"].split(",")
     assert start == "data:image/jpeg;base64"
     sent = [asked["messages"][0]["content"][0]["image_url"]["url"].split(",")[1] for asked in server.asked]
@@ -271,15 +270,13 @@ def test_a_key_with_line_ends_is_refused_unseen(monkeypatch: pytest.MonkeyPatch)
     assert "Evil" not in str(caught.value)
 
 
-def test_waits_and_messages_of_servers_are_read() -> None:
-    assert retry_after("7") == 7 and retry_after("-1") is None and retry_after(None) is None
-    assert retry_after("Thu, 01 Jan 1970 00:00:00 GMT") == 0
-    assert message(Reply(422, {}, '{"detail": "no\\nimage"}')) == "HTTP 422: no image"
+def test_messages_of_servers_are_read() -> None:
+    assert error_text(Reply(422, {}, '{"detail": "no\\nimage"}')) == "HTTP 422: no image"
     assert (
-        message(Reply(500, {}, "x" * 999)).startswith("HTTP 500: xxx")
-        and len(message(Reply(500, {}, "x" * 999))) <= 200
+        error_text(Reply(500, {}, "x" * 999)).startswith("HTTP 500: xxx")
+        and len(error_text(Reply(500, {}, "x" * 999))) <= 200
     )
-    assert parse(Reply(200, {}, '{"choices": [{"message": {"content": 5}}]}')).text == ""
+    assert parse_reply(Reply(200, {}, '{"choices": [{"message": {"content": 5}}]}')).text == ""
 
 
 @pytest.fixture(scope="module")
@@ -317,7 +314,7 @@ def test_transformers_serve_says_what_the_model_says_here(
     from authface.annotate.settings import LlavaSettings
 
     tagged(photoset, Server(transformers_serve), model=str(llava), image="png", max_tokens=12)
-    here = Llava(LlavaSettings(model=str(llava), max_new_tokens=12), question("photographic"), "", "cpu")
+    here = Llava(LlavaSettings(model=str(llava), max_new_tokens=12), load_prompt("photographic"), "", "cpu")
     here.open()
     answers = here.answer([here.prepare(photoset, crop) for crop in photoset.crops])
     served = [row.answer.rstrip("…") for row in rows(photoset)]

@@ -11,19 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.captioners.prompts import question, variants
+from authface.annotate.captioners.captioner import Caption, Captioner, load_prompt, prompt_names
 from authface.annotate.captioners.step import (
     MOST_CHARACTERS,
-    Captions,
-    Said,
+    CaptionStep,
     flaw,
     loops,
-    on_one_line,
-    read,
-    read_again,
+    reread_parts,
+    stored_answer,
+    tag_row,
 )
 from authface.annotate.settings import TagsSettings
-from authface.annotate.tag_report import write
+from authface.annotate.tag_report import write_report
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, VOCABULARY, prompt
 from authface.console import Console
 from authface.engine.runner import parts_of, run
@@ -33,28 +32,25 @@ from authface.store.photoset import PhotoSet
 
 
 @dataclass
-class Scripted:
+class Scripted(Captioner):
     """A captioner that says what it is told to, by the try."""
 
     script: dict[str, list[str]]
     name: str = "scripted"
-    asked: dict[str, Any] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
     weights: dict[str, str] = field(default_factory=dict)
     batch_size: int = 2
     retries: tuple[bool, ...] = (False, True)
     tries: dict[str, list[bool | None]] = field(default_factory=dict)
     """Photos by the penalty of each try; None: among others."""
 
-    def open(self) -> None:
-        pass
-
     def prepare(self, photoset: PhotoSet, crop: Crop) -> str:
         return crop.id[:2]
 
-    def answer(self, photos: Sequence[str], *, penalty: bool = False) -> list[Said]:
+    def answer(self, photos: Sequence[str], *, penalty: bool = False) -> list[Caption]:
         for photo in photos:
             self.tries.setdefault(photo, []).append(None if len(photos) > 1 else penalty)
-        return [Said(self.script.get(photo, ["smiling"])[len(self.tries[photo]) - 1]) for photo in photos]
+        return [Caption(self.script.get(photo, ["smiling"])[len(self.tries[photo]) - 1]) for photo in photos]
 
 
 def rows(photoset: PhotoSet) -> dict[str, Tags]:
@@ -62,8 +58,8 @@ def rows(photoset: PhotoSet) -> dict[str, Tags]:
 
 
 def test_the_shipped_prompts_ask_for_their_groups() -> None:
-    assert variants() == ["photographic", "semantic"]
-    semantic, photographic = question("semantic"), question("photographic")
+    assert prompt_names() == ["photographic", "semantic"]
+    semantic, photographic = load_prompt("semantic"), load_prompt("photographic")
     assert semantic.sha256 != photographic.sha256
     assert photographic.text.count("(") == len(VOCABULARY) and semantic.text.count("(") == len(SEMANTIC)
 
@@ -71,13 +67,13 @@ def test_the_shipped_prompts_ask_for_their_groups() -> None:
 def test_a_prompt_is_read_from_a_file_and_refused_where_it_is_none(tmp_path: Path) -> None:
     file = tmp_path / "mine.txt"
     file.write_text("Tags, please.\n")
-    assert question(str(file)).text == "Tags, please."
+    assert load_prompt(str(file)).text == "Tags, please."
     for text, words in ((b"", "0 characters"), (b"\xff\xfe\x00", "cannot read"), (b"a" * 9000, "9000 characters")):
         file.write_bytes(text)
         with pytest.raises(UsageError, match=words):
-            question(str(file))
+            load_prompt(str(file))
     with pytest.raises(UsageError, match="photographic, semantic"):
-        question("photogenic")
+        load_prompt("photogenic")
 
 
 @pytest.mark.parametrize(
@@ -99,10 +95,10 @@ def test_loops_are_seen(text: str, looping: bool) -> None:
 
 @given(st.text(), st.booleans())
 def test_a_stored_answer_is_one_short_printable_line(text: str, cut: bool) -> None:
-    line = on_one_line(Said(text, cut))
+    line = stored_answer(Caption(text, cut))
     assert len(line) <= MOST_CHARACTERS and line.isprintable()
     assert not cut or line.endswith("…")
-    assert flaw(Said(text)) in {"", "empty_answer", "looping_answer"}
+    assert flaw(Caption(text)) in {"", "empty_answer", "looping_answer"}
 
 
 def test_flawed_answers_are_tried_alone_and_then_fail_with_the_reason(photoset: PhotoSet) -> None:
@@ -115,7 +111,7 @@ def test_flawed_answers_are_tried_alone_and_then_fail_with_the_reason(photoset: 
         "12": ["Yes."],
     }
     captioner = Scripted(script)
-    work = Captions(photoset.root, captioner, TagsSettings())
+    work = CaptionStep(photoset.root, captioner, TagsSettings())
     run(work, parts_of(photoset.crops), photoset.tags("scripted"), Console())
     found = rows(photoset)
     assert captioner.tries["00"] == [None, False] and captioner.tries["01"] == [None, False, True]
@@ -129,30 +125,30 @@ def test_flawed_answers_are_tried_alone_and_then_fail_with_the_reason(photoset: 
 
 def test_other_rules_read_the_answers_again_without_a_model(photoset: PhotoSet) -> None:
     script = {"00": ["smiling, dimples"], "01": ["dimples"]}
-    closed = Captions(photoset.root, Scripted(script), TagsSettings())
+    closed = CaptionStep(photoset.root, Scripted(script), TagsSettings())
     target = photoset.tags("scripted")
     run(closed, parts_of(photoset.crops), target, Console())
     assert (prompt(rows(photoset)["00"].tags), rows(photoset)["01"].reason) == ("smiling", "no_tags")
     settings = TagsSettings(vocabulary="open")
-    opened = Captions(photoset.root, Scripted(script), settings)
-    assert read_again(target, opened.provenance, settings) == 2
+    opened = CaptionStep(photoset.root, Scripted(script), settings)
+    assert reread_parts(target, opened.provenance, settings) == 2
     assert prompt(rows(photoset)["00"].tags) == "smiling, dimples" and rows(photoset)["01"].status == "kept"
     assert run(opened, parts_of(photoset.crops), target, Console()).made == 0
-    asked = Captions(photoset.root, Scripted(script, asked={"prompt": "another"}), settings)
-    assert read_again(target, asked.provenance, settings) == 0
+    asked = CaptionStep(photoset.root, Scripted(script, parameters={"prompt": "another"}), settings)
+    assert reread_parts(target, asked.provenance, settings) == 0
 
 
 def test_a_row_reads_the_same_from_what_is_stored() -> None:
-    row = Tags(id="a", annotator="x", answer=on_one_line(Said("smiling\nlong hair\nbok", cut=True)))
-    assert prompt(read(row, TagsSettings()).tags) == "smiling, long hair"
-    assert read(read(row, TagsSettings()), TagsSettings()) == read(row, TagsSettings())
+    row = Tags(id="a", annotator="x", answer=stored_answer(Caption("smiling\nlong hair\nbok", truncated=True)))
+    assert prompt(tag_row(row, TagsSettings()).tags) == "smiling, long hair"
+    assert tag_row(tag_row(row, TagsSettings()), TagsSettings()) == tag_row(row, TagsSettings())
 
 
 def test_the_report_shows_tags_unknown_words_and_failures_escaped(photoset: PhotoSet) -> None:
     script = {"00": ["smiling, wonky <b>grin</b>, zebra crossing"], "01": ["<script>alert(1)</script>"]}
-    work = Captions(photoset.root, Scripted(script), TagsSettings())
+    work = CaptionStep(photoset.root, Scripted(script), TagsSettings())
     run(work, parts_of(photoset.crops), photoset.tags("scripted"), Console())
-    page, tallies = write(photoset)
+    page, tallies = write_report(photoset)
     text = page.read_text()
     assert tallies["scripted"].unknown["zebra crossing"] == 1
     assert "zebra crossing" in text and "no_tags" in text and "&lt;script&gt;alert" in text
@@ -162,8 +158,8 @@ def test_the_report_shows_tags_unknown_words_and_failures_escaped(photoset: Phot
 
 def test_the_provenance_knows_the_prompt_and_the_rules(photoset: PhotoSet) -> None:
     settings = TagsSettings()
-    one = Captions(photoset.root, Scripted({}, asked={"prompt_sha256": "a"}), settings).provenance
-    assert one == Captions(photoset.root, Scripted({}, asked={"prompt_sha256": "a"}), settings).provenance
-    other = Captions(photoset.root, Scripted({}, asked={"prompt_sha256": "b"}), settings).provenance
+    one = CaptionStep(photoset.root, Scripted({}, parameters={"prompt_sha256": "a"}), settings).provenance
+    assert one == CaptionStep(photoset.root, Scripted({}, parameters={"prompt_sha256": "a"}), settings).provenance
+    other = CaptionStep(photoset.root, Scripted({}, parameters={"prompt_sha256": "b"}), settings).provenance
     assert "prompt_sha256 a -> b" in one.difference(other)
     assert one.difference(replace(one, weights={"m": "1"})) == "other weights of m"

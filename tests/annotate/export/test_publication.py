@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from authface.annotate.export.publication import NO_DERIVATIVES, RESERVED, UNKNOWN, UNSPLASH, Publisher
 from authface.annotate.export.run import export
-from authface.annotate.export.terms import NO_DERIVATIVES, RESERVED, UNKNOWN, UNSPLASH, Publisher
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.review.decisions import Decision

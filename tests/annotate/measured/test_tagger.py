@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.measured import geometry
+from authface.annotate.measured import expression
 from authface.annotate.measured import tagger as measured
-from authface.annotate.measured.geometry import RIGID, SHAPE, find_pose
-from authface.annotate.measured.regions import find_regions
+from authface.annotate.measured.regions import RIGID, SHAPE, find_pose, find_regions
 from authface.annotate.measured.tagger import Measures, measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.annotate.vocabulary.vocabulary import GROUP_OF
@@ -86,9 +85,9 @@ def test_a_mouth_smiles_more_as_it_widens_and_its_corners_rise(
         other[corner] += [side * widen, -rise]
     fallen = face.copy()
     fallen[[65, 66, 67], 1] += rise
-    assert geometry.smile(other @ matrix.T) == pytest.approx(geometry.smile(other), abs=1e-9)
-    assert geometry.smile(other) - geometry.smile(face) >= widen / 96 - 1e-9
-    assert geometry.mouth_open(fallen @ matrix.T) == pytest.approx(geometry.mouth_open(face) + rise / 96, abs=1e-9)
+    assert expression.smile(other @ matrix.T) == pytest.approx(expression.smile(other), abs=1e-9)
+    assert expression.smile(other) - expression.smile(face) >= widen / 96 - 1e-9
+    assert expression.mouth_open(fallen @ matrix.T) == pytest.approx(expression.mouth_open(face) + rise / 96, abs=1e-9)
 
 
 def test_every_tag_that_can_be_said_has_a_trial(benchmark_module: ModuleType) -> None:

@@ -31,7 +31,7 @@ CAPTION = "A studio shot. Close-up portrait, short brown hair, smiling, soft lig
 
 
 @pytest.fixture
-def release(tmp_path: Path, faces: dict[str, Any]) -> Path:
+def release(tmp_path: Path, aligned: dict[str, Any]) -> Path:
     """Two faces as they are released, and what may go wrong with others."""
     folder = tmp_path / "release"
     (folder / "woman").mkdir(parents=True)
@@ -44,15 +44,15 @@ def release(tmp_path: Path, faces: dict[str, Any]) -> Path:
             file = folder / f"{name}_qwen.json"
             file.write_bytes(caption if isinstance(caption, bytes) else caption.encode())
 
-    woman, man = (images.encode_png(faces[name][0]) for name in ("astronaut", "hopper"))
+    woman, man = (images.encode_png(aligned[name][0]) for name in ("astronaut", "hopper"))
     put("woman/woman_1", woman, json.dumps({"caption": CAPTION}))
     put("woman/woman_2", woman, json.dumps("smiling"))
     put("man/man_1", man, json.dumps(["elderly", {"tags": ["glasses", "hat"]}]))
-    put("man/man_2", images.encode_png(np.ascontiguousarray(faces["hopper"][0][:, ::-1])), None)
-    put("man/man_3", images.encode_png(np.ascontiguousarray(faces["astronaut"][0][:, ::-1])), b"\xff{broken")
+    put("man/man_2", images.encode_png(np.ascontiguousarray(aligned["hopper"][0][:, ::-1])), None)
+    put("man/man_3", images.encode_png(np.ascontiguousarray(aligned["astronaut"][0][:, ::-1])), b"\xff{broken")
     put("man/man_4", man[: len(man) // 2], json.dumps("beard"))
     put("man/man_5", images.encode_png(data.coffee()[:300, :300]), json.dumps("no face"))
-    put("man/man_6", images.encode_png(np.ascontiguousarray(faces["hopper"][0][:500])), json.dumps("not square"))
+    put("man/man_6", images.encode_png(np.ascontiguousarray(aligned["hopper"][0][:500])), json.dumps("not square"))
     put(".hidden/man_7", man, None)
     (folder / "README.txt").write_text("non-commercial")
     return folder
@@ -65,7 +65,7 @@ def authface(*words: object) -> Any:
 
 
 def test_a_release_comes_in_with_reasons_for_what_does_not(
-    release: Path, tmp_path: Path, faces: dict[str, Any]
+    release: Path, tmp_path: Path, aligned: dict[str, Any]
 ) -> None:
     root = tmp_path / "set"
     done = authface("annotate", "import", SOURCE, release, root)
@@ -84,9 +84,9 @@ def test_a_release_comes_in_with_reasons_for_what_does_not(
     assert crops["man/man_6.png"].reason == "not_square"
     assert {named[face.photo_id] for face in photoset.faces if face.reason == "no_face"} == {"man/man_5.png"}
     woman = crops["woman/woman_1.png"]
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(photoset.read(woman.file)))), faces["astronaut"][0])
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(photoset.read(woman.file)))), aligned["astronaut"][0])
     assert np.allclose(crop_to_photo(woman.quad or (), woman.size), np.reshape(woman.to_photo or (), (2, 3)))
-    assert np.allclose(np.reshape(woman.landmarks or (), (68, 2)), faces["astronaut"][1], atol=12)
+    assert np.allclose(np.reshape(woman.landmarks or (), (68, 2)), aligned["astronaut"][1], atol=12)
     said = {named[row.id.partition("-")[0]]: row for row in photoset.tags("qwen")}
     assert prompt(said["woman/woman_1.png"].tags) == (
         "close-up portrait, smiling, short hair, brown hair, soft light, shallow depth of field"

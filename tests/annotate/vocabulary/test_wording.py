@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from authface.annotate.vocabulary.synonyms import SYNONYMS
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY, prompt
-from authface.annotate.vocabulary.wording import MOST_WORDS, even, known, obeys, words
+from authface.annotate.vocabulary.wording import MOST_WORDS, may_be_tag, names_in, normalise, parse_tags
 
 NAMES = sorted(GROUP_OF)
 MARKUP = st.sampled_from(
@@ -18,7 +18,7 @@ TEXT = st.lists(st.one_of(st.sampled_from(NAMES), st.text(), MARKUP)).map("".joi
 
 
 def said(text: str, *, closed: bool = True, most: int = 100) -> set[str]:
-    return {tag.name for tag in words(text, closed=closed, most=most).tags}
+    return {tag.name for tag in parse_tags(text, closed=closed, most=most).tags}
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,12 @@ def test_what_an_answer_says(text: str, names: set[str]) -> None:
 
 
 def test_the_open_vocabulary_keeps_what_obeys_and_counts_it() -> None:
-    found = words("smiling, heart-shaped face, a very long list of many words, f/1.8, dimples", closed=False, most=9)
+    found = parse_tags(
+        "smiling, heart-shaped face, a very long list of many words, f/1.8, dimples", closed=False, most=9
+    )
     assert prompt(found.tags) == "smiling, dimples, heart-shaped face"
     assert found.unknown == ("heart-shaped face", "dimples") and found.dropped == 2
-    closed = words("smiling, heart-shaped face", closed=True, most=9)
+    closed = parse_tags("smiling, heart-shaped face", closed=True, most=9)
     assert prompt(closed.tags) == "smiling" and closed.unknown == ("heart-shaped face",)
     assert [tag.group for tag in found.tags] == ["expression", "other", "other"]
 
@@ -68,7 +70,7 @@ def test_prose_is_searched_where_it_is_what_there_is() -> None:
         "A black and white portrait of an elderly man with a white beard. His skin texture is highly detailed, and "
         "strong shadows fall on a dark background; he is not wearing glasses. The shallow depth of field isolates him."
     )
-    found = words(text, closed=True, most=40, prose=True)
+    found = parse_tags(text, closed=True, most=40, prose=True)
     assert prompt(found.tags) == (
         "elderly, beard, detailed skin texture, deep shadows, black and white, shallow depth of field, dark background"
     )
@@ -79,12 +81,14 @@ def test_prose_is_searched_where_it_is_what_there_is() -> None:
 def test_no_text_makes_a_tag_outside_the_rules_and_a_prompt_reads_as_itself(
     text: str, closed: bool, prose: bool, most: int
 ) -> None:
-    found = words(text, closed=closed, most=most, prose=prose)
+    found = parse_tags(text, closed=closed, most=most, prose=prose)
     assert len(found.tags) <= most
     for tag in found.tags:
-        assert tag.name in VOCABULARY.get(tag.group, ()) or (not closed and tag.group == "other" and obeys(tag.name))
+        assert tag.name in VOCABULARY.get(tag.group, ()) or (
+            not closed and tag.group == "other" and may_be_tag(tag.name)
+        )
         assert tag.group != "other" or len(tag.name.split()) <= MOST_WORDS
-    again = words(prompt(found.tags), closed=closed, most=most)
+    again = parse_tags(prompt(found.tags), closed=closed, most=most)
     assert again.tags == found.tags and not again.dropped
 
 
@@ -105,15 +109,15 @@ def test_what_is_not_there_is_no_tag(name: str, form: str) -> None:
 def test_case_plural_and_spelling_do_not_matter(name: str, upper: bool, before: str) -> None:
     american = name.replace("grey", "gray").replace("colour", "color").replace("-", " ")
     text = american.upper() if upper else american
-    assert known(name) == (name,) and said(before + text) == {name}
+    assert names_in(name) == (name,) and said(before + text) == {name}
 
 
 def test_every_synonym_means_one_tag_and_none_hides_a_name() -> None:
     seen: dict[str, str] = {}
-    names = {even(name): name for name in NAMES}
+    names = {normalise(name): name for name in NAMES}
     for name, text in SYNONYMS.items():
         assert name in GROUP_OF
         for synonym in text.split(","):
-            key = even(synonym.strip())
+            key = normalise(synonym.strip())
             assert seen.setdefault(key, name) == name == names.get(key, name), synonym
-            assert known(synonym.strip()) == (name,), synonym
+            assert names_in(synonym.strip()) == (name,), synonym

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from authface import __version__
 from authface.curate.fetch.hosts import WebError, check_url, refusal
-from authface.curate.fetch.pace import Pace, Paused, retry_after
+from authface.curate.fetch.pace import Pace, Paused
 from authface.curate.fetch.web import Web, opted_out
 from authface.curate.settings import WebSettings
 from tests.curate.conftest import Handler, Server
@@ -296,12 +296,6 @@ def test_429_without_a_time_halves_the_rate() -> None:
     for _ in range(100):
         pace.heed(200, httpx.Headers())
     assert pace._rate == 64
-
-
-@given(st.text())
-def test_any_retry_after_is_a_time_or_none(text: str) -> None:
-    seconds = retry_after(text)
-    assert seconds is None or seconds >= 0
 
 
 @given(st.text() | st.from_regex(r"https?://[^\s]{0,40}", fullmatch=True))

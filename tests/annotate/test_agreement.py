@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.agreement import Tally, kappa
+from authface.annotate.agreement import AgreementCounter, kappa
 from authface.annotate.measured import tagger as measured
 from authface.annotate.vocabulary.resolve import EXCLUDED, EXCLUSIVE, MEASURABLE, Policy, choose, contradictions
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, make_tag
@@ -100,11 +100,11 @@ def test_contradictions_are_pairs_that_cannot_both_be_true() -> None:
 
 
 def test_only_tags_that_both_know_of_groups_that_both_speak_of_are_compared() -> None:
-    tally = Tally("measured", "llava", 0.5)
-    tally.add("a", tags("smiling", "low key"), tags("smiling", "laughing", "long hair"))
-    tally.add("b", tags("low key") + tags("mouth open", sure=0.2), tags("smiling", "mouth closed"))
-    tally.add("c", tags("high key", "mouth open"), tags("mouth closed"))
-    found = tally.result()
+    counter = AgreementCounter("measured", "llava", 0.5)
+    counter.add("a", tags("smiling", "low key"), tags("smiling", "laughing", "long hair"))
+    counter.add("b", tags("low key") + tags("mouth open", sure=0.2), tags("smiling", "mouth closed"))
+    counter.add("c", tags("high key", "mouth open"), tags("mouth closed"))
+    found = counter.result()
     assert found.crops == 3
     counted = {
         name: (counts.both, counts.only_first, counts.only_second, counts.neither)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.measured import eyes
+from authface.annotate.measured.expression import Eye, measure_eyes
 from authface.annotate.measured.regions import Regions, find_regions
 from authface.annotate.measured.tagger import Measures, measure, tags
 from authface.annotate.settings import MeasuredSettings
@@ -34,7 +34,7 @@ def gazing(module: ModuleType, regions: Regions, aside: float) -> np.ndarray:
 
 @pytest.mark.parametrize("face", ["astronaut", "hopper"])
 def test_the_gaze_follows_the_irises(face: str, faces: dict[str, Regions], benchmark_module: ModuleType) -> None:
-    moved = [eyes.measure(replace(faces[face], rgb=gazing(benchmark_module, faces[face], aside)))
+    moved = [measure_eyes(replace(faces[face], rgb=gazing(benchmark_module, faces[face], aside)))
              for aside in (-0.6, -0.3, 0.0, 0.3, 0.6)]  # fmt: skip
     gazes = [np.average([eye.gaze for eye in pair], weights=[eye.iris**2 for eye in pair]) for pair in moved]
     assert min(np.diff(gazes)) > 0.05
@@ -67,21 +67,21 @@ def test_a_mirrored_crop_looks_to_the_other_side(faces: dict[str, Regions], benc
         points[36:48] = points[swap]
         points = points * [-1, 1] + [255, 0]
         pose = replace(regions.pose, yaw=-regions.pose.yaw)
-        here = eyes.measure(replace(regions, rgb=rgb))
-        there = eyes.measure(replace(regions, rgb=np.ascontiguousarray(rgb[:, ::-1]), points=points, pose=pose))
+        here = measure_eyes(replace(regions, rgb=rgb))
+        there = measure_eyes(replace(regions, rgb=np.ascontiguousarray(rgb[:, ::-1]), points=points, pose=pose))
         for one, other in zip(here, there[::-1], strict=True):
             assert other.gaze == pytest.approx(-one.gaze, abs=0.03)
             for name in ("opening", "iris"):
                 assert getattr(other, name) == pytest.approx(getattr(one, name), abs=0.03), name
 
 
-eye = st.builds(eyes.Eye, opening=st.floats(0, 0.6), iris=st.floats(0, 1), gaze=st.floats(-1, 1))
+eye = st.builds(Eye, opening=st.floats(0, 0.6), iris=st.floats(0, 1), gaze=st.floats(-1, 1))
 
 
 @given(eye, eye)
-def test_at_most_one_word_is_said_and_no_eye_is_shut(left: eyes.Eye, right: eyes.Eye) -> None:
+def test_at_most_one_word_is_said_and_no_eye_is_shut(left: Eye, right: Eye) -> None:
     limits = MeasuredSettings()
-    blank = eyes.Eye(opening=0, iris=0, gaze=0)
+    blank = Eye(opening=0, iris=0, gaze=0)
     found = replace(_plain(), left_eye=left, right_eye=right)
     words = WORDS & {tag.name for tag in tags(found, limits)}
     assert len(words) <= 1

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from authface.annotate.export.manifest import Entry, Manifest, _entry, locate
 from authface.annotate.export.run import export
+from authface.annotate.rebuild.manifest import DatasetManifest, Entry, _entry, open_manifest
 from authface.annotate.rebuild.run import rebuild
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -70,7 +70,7 @@ def rebuilt(manifest: Path, root: Path) -> dict[str, Any]:
     """What a run says."""
     photoset = PhotoSet(root)
     with photoset.lock():
-        done = rebuild(photoset, locate(str(manifest)), Console(), workers=1)
+        done = rebuild(photoset, open_manifest(str(manifest)), Console(), workers=1)
     return {"rows": done.rows, "crops": done.crops, "to_fetch": done.to_fetch, "drift": dict(done.drift)}
 
 
@@ -200,11 +200,11 @@ def test_a_set_of_its_own_and_what_is_no_manifest_are_refused(make_set: MakeSet,
     done = authface("annotate", "rebuild", manifest, photoset.root, code=2)
     assert "rebuild into another set" in done.stderr and done.stderr.count("\n") == 1
     with pytest.raises(UsageError, match="holds no manifest"):
-        locate(str(photoset.root))
+        open_manifest(str(photoset.root))
     with pytest.raises(UsageError, match="no column"):
-        locate(str(photoset.root / "tables" / "photos" / "00000.parquet"))
+        open_manifest(str(photoset.root / "tables" / "photos" / "00000.parquet"))
     with pytest.raises(UsageError, match="give a folder"):
-        locate(str(tmp_path / "nowhere" / "at all"))
+        open_manifest(str(tmp_path / "nowhere" / "at all"))
 
 
 JUNK = st.one_of(
@@ -227,4 +227,4 @@ def test_any_row_is_an_entry_or_says_what_is_wrong(name: str, value: Any, make_s
         assert found.id.startswith(found.photo_id) and np.isfinite(found.quad).all()
     else:
         assert name in found.detail or "row" in found.detail
-    assert len(list(Manifest([path]).entries({good.photo_id}))) == 1
+    assert len(list(DatasetManifest([path]).entries({good.photo_id}))) == 1

@@ -114,7 +114,7 @@ class Origin:
     terms: str
 
 
-class Manifest:
+class DatasetManifest:
     """The rows of some Parquet files. Raises UsageError where they are no manifest."""
 
     def __init__(self, paths: list[Path]) -> None:
@@ -166,11 +166,11 @@ class Manifest:
                 raise AuthfaceError(f"{one_line(path)} cannot be read: {one_line(error, 120)}") from error
 
 
-def locate(text: str) -> Manifest:
+def open_manifest(text: str) -> DatasetManifest:
     """The manifest at a folder or a Parquet file, else in the hub's dataset of that name. Raises UsageError."""
     path = Path(text)
     if path.is_file():
-        return Manifest([path])
+        return DatasetManifest([path])
     if not path.is_dir():
         if text.count("/") != 1:
             raise UsageError(
@@ -183,7 +183,7 @@ def locate(text: str) -> Manifest:
         raise UsageError(
             f"{one_line(text)} holds no manifest: authface annotate export SET --format manifest writes one"
         )
-    return Manifest(found)
+    return DatasetManifest(found)
 
 
 def _entry(row: dict[str, Any]) -> Entry | BadRow:
