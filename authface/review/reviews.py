@@ -7,7 +7,7 @@ A log only grows; a line that a kill tore counts for nothing. Without a log ever
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal
@@ -19,15 +19,90 @@ from authface.engine.workers import L, M, Work
 from authface.errors import ImageError, UsageError, one_line
 from authface.recipe import Settings
 from authface.records import Crop
-from authface.review.decisions import Decision, Retouch, Verdict, final_verdict, standing, sure
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet, Provenance, R, digest
 
+Verdict = Literal["keep", "reject", "retouch"]
+"""What a person says of a crop; `retouch`: good once flaws are removed by hand."""
+VERDICTS: tuple[Verdict, ...] = ("keep", "retouch", "reject")
 FOLDER = "review"
 _REVIEWER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _RETOUCHED = re.compile(r"crops/([0-9a-f]{2})/(\1[0-9a-f]*-[0-9]+)\.retouched-[0-9a-f]{8}\.png")
-
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One line of ``review/<reviewer>.jsonl``; the file's name says who decided."""
+
+    id: str
+    """The face's id."""
+    verdict: Literal["keep", "reject", "retouch", "undo"]
+    """`undo` takes back the reviewer's latest decision on this crop that was not taken back before."""
+    reason: str = ""
+    """Of a `reject`, in the reviewer's words."""
+    at: str = ""
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retouch:
+    """One line of ``review/retouched/log.jsonl``: a crop that came back from retouching by hand."""
+
+    id: str
+    """The face's id."""
+    file: str
+    """Where it lies inside the set, beside the crop: ``crops/ab/abcd…-0.retouched-<8 digits of its sha256>.png``."""
+    size: int
+    quad: tuple[float, ...] | None
+    """Side and quad of the crop it was made from: it takes the place of that crop only."""
+    before: str
+    """sha256 in hex of the file that was given out."""
+    after: str
+    """sha256 in hex of `file`."""
+    asked_by: str
+    """The reviewers who asked for it, by comma."""
+    asked_at: str
+    """ISO 8601, UTC: the latest time they asked."""
+    at: str
+    """ISO 8601, UTC: when it came back."""
+    changed: float
+    """Share of the pixels that differ, above 0 to 1."""
+    mean_change: float
+    """Mean absolute difference of all pixels and channels, 0..255."""
+
+
+def standing(lines: Iterable[Decision]) -> list[Decision]:
+    """The decisions that were not taken back, oldest first; the last on a crop is what holds."""
+    live: list[Decision] = []
+    for line in lines:
+        if line.verdict != "undo":
+            live.append(line)
+            continue
+        back = next((at for at in reversed(range(len(live))) if live[at].id == line.id), None)
+        if back is not None:
+            del live[back]
+    return live
+
+
+def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
+    """What several verdicts on one crop come to under a policy (`ReviewSettings.policy`); None where there are none.
+
+    Under `majority` half of the votes are enough to reject, and of the others half to ask for retouching.
+    """
+    if not verdicts:
+        return None
+    rejects, retouches = verdicts.count("reject"), verdicts.count("retouch")
+    if policy != "majority":
+        return "reject" if rejects else "retouch" if retouches else "keep"
+    if 2 * rejects >= len(verdicts):
+        return "reject"
+    return "retouch" if 2 * retouches >= len(verdicts) - rejects else "keep"
+
+
+def sure(verdict: str) -> Verdict:
+    """The verdict of a decision that was not taken back."""
+    return next(known for known in VERDICTS if known == verdict)
 
 
 class ReviewSettings(Settings):

@@ -1,17 +1,22 @@
-"""Words for every kept face in a few margins (pose, light, skin tone ...): what a balance counts. Nothing is stored."""
+"""A word for every kept face in each of a few margins (pose, light, skin tone ...): what a balance counts.
+
+Nothing of it is stored. Skin tone is a measure of a picture, not of a person: light, exposure and white balance move it
+by tens of degrees. Shares over many photos say something; a single value does not.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Tick
-from authface.curate.balance import skin
 from authface.engine.runner import PartInput
 from authface.errors import ImageError
 from authface.faces.geometry import crop_points
@@ -19,13 +24,24 @@ from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo, Tag
 from authface.store.photoset import PhotoSet
 
+SIDE = 128
+"""Side a crop is brought to, pixels: skin's colour needs no more, and its noise averages out."""
+BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
+"""Names and least angles, degrees (Del Bino and Bernerd 2013); below the last is `dark`."""
+LEAST_YELLOW = 3.0
+"""Least b* of skin that has a tone to speak of: grey and blue pictures have less, and their angle means nothing."""
+LEAST_PIXELS = 40
+_CHEEKS = ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14))
+"""iBUG points around each cheek: lower lid, nostril, corner of the mouth, jaw."""
+_SHRINK = 0.6
+"""Size of the patch within that outline: away from hair, nose, lips and the shade of the jaw."""
 MARGINS: dict[str, tuple[str, ...]] = {
     "pose": ("far-left", "left", "frontal", "right", "far-right", "unknown"),
     "light": ("from-left", "from-right", "backlit", "from-neither", "unknown"),
     "hardness": ("hard", "soft", "between", "unknown"),
     "expression": ("smiling", "mouth-open", "calm", "other", "unknown"),
     "age": ("young-adult", "middle-aged", "elderly", "unknown"),
-    "skin": (*(name for name, _ in skin.BANDS), "dark", "unknown"),
+    "skin": (*(name for name, _ in BANDS), "dark", "unknown"),
     "size": ("under-128", "128-255", "256-511", "512-1023", "1024-up"),
     "source": (),
     "licence": (),
@@ -45,6 +61,35 @@ NOTES = {
 _SIZES = ((1024.0, "1024-up"), (512.0, "512-1023"), (256.0, "256-511"), (128.0, "128-255"))
 _LIGHT = {"light from the left": "from-left", "light from the right": "from-right", "backlit": "backlit"}
 _POSE = {"facing the camera": "frontal", "head turned to the left": "left", "head turned to the right": "right"}
+
+
+def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float | None:
+    """ITA = atan2(L* - 50, b*) in degrees, of the medians of CIE L* and b* (D65) of both cheeks; 90 is palest.
+
+    `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None where too little skin is seen
+    (burnt and black pixels do not count) or where it has no colour.
+    """
+    size = rgb.shape[0]
+    small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if size != SIDE else rgb
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    for cheek in _CHEEKS:
+        outline = (np.asarray(points, np.float64)[list(cheek)] + 0.5) * (SIDE / size) - 0.5
+        middle = outline.mean(axis=0)
+        cv2.fillPoly(mask, [np.rint(middle + _SHRINK * (outline - middle)).astype(np.int32)], 1)
+    skin = small[mask.astype(bool)]
+    skin = skin[(skin.max(axis=1) < 254) & (skin.max(axis=1) > 16)]
+    if len(skin) < LEAST_PIXELS:
+        return None
+    lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    lightness, yellow = float(np.median(lab[:, 0])), float(np.median(lab[:, 2]))
+    return math.degrees(math.atan2(lightness - 50, yellow)) if yellow >= LEAST_YELLOW else None
+
+
+def band(angle: float | None) -> str:
+    """The name of an angle's band; `unknown` where there is none."""
+    if angle is None:
+        return "unknown"
+    return next((name for name, least in BANDS if angle > least), "dark")
 
 
 @dataclass
@@ -115,7 +160,7 @@ def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: flo
         "hardness": of("lighting", partial(_first, {"hard light": "hard", "soft light": "soft"}, "between")),
         "expression": of("expression", _expression),
         "age": of("age", lambda names: min(names).replace(" ", "-") if names else "unknown"),
-        "skin": skin.band(angle),
+        "skin": band(angle),
         "size": next((name for least, name in _SIZES if size >= least), "under-128"),
         "source": photo.source,
         "licence": photo.licence or "unknown",
@@ -151,4 +196,4 @@ def _angle(photoset: PhotoSet, crop: Crop) -> float | None:
     except ImageError:
         return None
     points = np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2))
-    return skin.typology_angle(rgb, crop_points(*points, crop.size))
+    return typology_angle(rgb, crop_points(*points, crop.size))

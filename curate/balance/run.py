@@ -1,10 +1,12 @@
 """`curate balance`: how the kept faces are spread over pose, light, skin tone ..., and a subset that evens some of it.
 
-Words of single faces are in memory only; what is written are sums, and for the subset which crops are in it.
+Words of single faces stay in memory; what is written are sums, none of so few faces that it points at people, and which
+crops are in the subset.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.balance import rake
-from authface.curate.balance.aggregates import Share, hidden, marginal
 from authface.curate.balance.kinds import MARGINS, NOTES, Kinds, kinds
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
@@ -27,9 +29,78 @@ from authface.review.reviews import ReviewSettings, reviewed_crops
 from authface.review.subset import choice_table
 from authface.store.photoset import PhotoSet, Provenance
 
+FEWEST = 5
+"""Counts under this are merged with others or left out."""
+_Z = 1.959964
+"""Of a normal distribution, for 95 %."""
 VERSION = 1
 _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
 """Margins that are crossed with each other; source and licence are crossed with skin tone only."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One word of a margin, or several that were merged, as a share of all faces."""
+
+    words: tuple[str, ...]
+    count: int
+    total: int
+
+    @property
+    def name(self) -> str:
+        """The word, or the merged words."""
+        return self.words[0] if len(self.words) == 1 else f"{', '.join(self.words)} together"
+
+    @property
+    def share(self) -> float:
+        """0..1."""
+        return self.count / self.total if self.total else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, 0..1."""
+        return wilson(self.count, self.total)
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927): within 0..1, and sound for few and for none."""
+    if total <= 0:
+        return 0.0, 1.0
+    share, z2 = count / total, _Z * _Z / total
+    middle = (share + z2 / 2) / (1 + z2)
+    half = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def marginal(words: Sequence[str], counts: Sequence[int]) -> list[Share]:
+    """Shares of the words that any face has; those of fewer than `FEWEST` are merged, so that none can be told.
+
+    Where the merged ones together are still too few, the next smallest word joins them.
+    """
+    total = sum(counts)
+    found = [(word, count) for word, count in zip(words, counts, strict=True) if count]
+    few = [pair for pair in found if pair[1] < FEWEST]
+    if few and sum(count for _, count in few) < FEWEST:
+        rest = sorted((pair for pair in found if pair not in few), key=lambda pair: pair[1])
+        few += rest[:1]
+    alone = [Share((word,), count, total) for word, count in found if (word, count) not in few]
+    if not few:
+        return alone
+    return [*alone, Share(tuple(word for word, _ in few), sum(count for _, count in few), total)]
+
+
+def hidden(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which cells of a cross table must not be shown, (rows, columns): those of 1 to `FEWEST` - 1 faces, and for each
+    that stands alone in its row or column the next smallest there, or a sum would give it away."""
+    mask = (counts > 0) & (counts < FEWEST)
+    while True:
+        before = mask.sum()
+        for table, chosen in ((counts, mask), (counts.T, mask.T)):
+            for line, out in zip(table, chosen, strict=True):
+                if out.sum() == 1 and (open_cells := np.flatnonzero(~out & (line > 0))).size:
+                    out[open_cells[line[open_cells].argmin()]] = True
+        if mask.sum() == before:
+            return np.asarray(mask)
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,47 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.duplicates import face_hash
 from authface.curate.filter.measures import artefacts, quality
-from authface.curate.filter.measures.piqe import piqe
-from authface.curate.filter.measures.pose import find_pose
+from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
 from authface.faces import detectors
 from authface.faces.detector import Detection, Detector
 from authface.faces.detectors import make_detector
 from authface.imaging import decode as images
-from authface.records import Face, Photo
+from authface.records import Face, Photo, Points5
 from authface.store.photoset import PhotoSet, Provenance
 
+SHAPE = (
+    (-0.500, 0.000, 0.000),
+    (0.500, 0.000, 0.000),
+    (0.000, 0.590, 0.507),
+    (-0.430, 1.024, -0.173),
+    (0.430, 1.024, -0.173),
+)
+"""Eyes, nose tip and mouth corners of a mean face in eye distances: x to the picture's right, y down, z to the camera.
+
+Rank-3 factorisation (Tomasi and Kanade 1992) of RetinaFace's points on 1,280 portraits and their mirror images, turned
+so that the median pitch is that of 68 landmarks. On these portraits yaw, pitch and roll differ from those of the 68
+landmarks by 2.9, 3.8 and 1.5 degrees on average."""
 VERSION = 2
 LEAST_SCORE = 0.6
 """Detections under this are background more often than faces; they get no row."""
+
+
+def find_pose(points5: Points5) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees by scaled orthography (POS of DeMenthon and Davis 1995).
+
+    `yaw` > 0 turned to the picture's right, `pitch` > 0 looking up, `roll` > 0 leaning clockwise.
+    """
+    shape, seen = np.array(SHAPE), np.reshape(points5, (5, 2)).astype(np.float64)
+    rows = np.linalg.lstsq(shape - shape.mean(0), seen - seen.mean(0), rcond=None)[0].T
+    u, _, v = np.linalg.svd(rows, full_matrices=False)
+    turn = u @ v
+    x, y = float(turn[0, 2]), float(turn[1, 2])  # where the face's z axis points, in the picture
+    z = float(np.cross(turn[0], turn[1])[2])
+    yaw = np.degrees(np.arctan2(x, z))
+    pitch = np.degrees(np.arctan2(-y, np.hypot(x, z)))
+    return float(yaw), float(pitch), float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
 
 
 def measured(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:

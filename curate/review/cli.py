@@ -78,9 +78,7 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
     log = decision_log(photoset, reviewer)
 
     from authface.curate.review import server
-    from authface.curate.review.desk import Desk
-    from authface.curate.review.faces import load
-    from authface.curate.review.pictures import Pictures
+    from authface.curate.review.gallery import Desk, Pictures, load
     from authface.web import loopback
 
     faces = load(photoset, run.limit)

@@ -12,8 +12,7 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop
 from authface.report import pages as report
-from authface.review.decisions import VERDICTS, Verdict, sure
-from authface.review.reviews import Reviewed
+from authface.review.reviews import VERDICTS, Reviewed, Verdict, sure
 from authface.store.photoset import PhotoSet
 
 SAMPLE = 300

@@ -16,8 +16,7 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.records import Crop
-from authface.review.decisions import Retouch
-from authface.review.reviews import Reviewed, now, retouch_log, retouched_file
+from authface.review.reviews import Retouch, Reviewed, now, retouch_log, retouched_file
 from authface.store.photoset import PhotoSet
 
 MANIFEST = "retouch.json"

@@ -17,12 +17,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from authface.curate.review.desk import Desk
-from authface.curate.review.faces import Faces, Shown
-from authface.curate.review.faces import Query as Wanted
-from authface.curate.review.pictures import Pictures
+from authface.curate.review.gallery import Desk, Faces, Pictures, Shown
+from authface.curate.review.gallery import Query as Wanted
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.review.decisions import VERDICTS
+from authface.review.reviews import VERDICTS
 from authface.web import loopback
 
 PAGE_ROWS = 200

@@ -18,11 +18,8 @@ from typing import Any
 
 from authface.console import Console
 from authface.curate.settings import SplitSettings
-from authface.curate.split.against import FindRivals, RivalFile, against_table, rival_parts
-from authface.curate.split.embed import Embed
-from authface.curate.split.groups import Faces, groups_of, people_of, read_faces
-from authface.curate.split.identities import cohort_of, likeness_of
-from authface.curate.split.leaks import Leak, find_leaks, write_page
+from authface.curate.split.groups import Embed, Faces, cohort_of, groups_of, likeness_of, people_of, read_faces
+from authface.curate.split.leaks import FindRivals, Leak, RivalFile, against_table, find_leaks, rival_parts, write_page
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, one_line

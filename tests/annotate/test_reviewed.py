@@ -19,9 +19,10 @@ from authface.engine.runner import run
 from authface.errors import AuthfaceError
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.review.decisions import Decision, Retouch
 from authface.review.reviews import (
+    Decision,
     Honouring,
+    Retouch,
     ReviewSettings,
     decision_log,
     now,

@@ -15,11 +15,13 @@ from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place
 from authface.records import Crop, Tags
-from authface.review.decisions import Decision, Retouch, final_verdict, standing
 from authface.review.reviews import (
+    Decision,
     Honouring,
+    Retouch,
     ReviewSettings,
     decision_log,
+    final_verdict,
     forget,
     now,
     retouch_log,
@@ -27,6 +29,7 @@ from authface.review.reviews import (
     reviewed,
     reviewed_crops,
     reviewers,
+    standing,
 )
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet, Provenance

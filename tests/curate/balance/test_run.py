@@ -17,11 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.balance.aggregates import FEWEST, hidden, marginal, wilson
-from authface.curate.balance.kinds import words_of
+from authface.curate.balance.kinds import band, typology_angle, words_of
 from authface.curate.balance.rake import Goal, fit, goal, largest, parse, pick, whole
-from authface.curate.balance.run import Balance, balance
-from authface.curate.balance.skin import band, typology_angle
+from authface.curate.balance.run import FEWEST, Balance, balance, hidden, marginal, wilson
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError

@@ -14,9 +14,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from authface.curate.review import server
-from authface.curate.review.desk import Desk
-from authface.curate.review.faces import load
-from authface.curate.review.pictures import Pictures
+from authface.curate.review.gallery import Desk, Pictures, load
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.review.reviews import ReviewSettings, decision_log, reviewed

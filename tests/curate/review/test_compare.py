@@ -13,8 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.curate.review.compare import Agreement
-from authface.review.decisions import Decision, Verdict
-from authface.review.reviews import decision_log
+from authface.review.reviews import Decision, Verdict, decision_log
 from authface.store.photoset import PhotoSet
 
 VERDICTS = st.sampled_from(["keep", "reject", "retouch"])

@@ -18,8 +18,7 @@ from authface.curate.review.retouch import MANIFEST, Outcome, give_out, take_bac
 from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.records import Crop
-from authface.review.decisions import Decision
-from authface.review.reviews import ReviewSettings, decision_log, now, retouch_log, reviewed
+from authface.review.reviews import Decision, ReviewSettings, decision_log, now, retouch_log, reviewed
 from authface.store.photoset import PhotoSet
 
 Ids = Callable[[int], str]

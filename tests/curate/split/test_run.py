@@ -25,8 +25,7 @@ from authface.curate.fetch.sources import Samples
 from authface.curate.fetch.sources.folder import Folder
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
-from authface.curate.split.groups import Faces, groups_of, people_of
-from authface.curate.split.identities import likeness_of
+from authface.curate.split.groups import Faces, groups_of, likeness_of, people_of
 from authface.curate.split.run import assign, members_of, split
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError

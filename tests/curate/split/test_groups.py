@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface.curate.split import identities as grouping
-from authface.curate.split.identities import Likeness, alike, cohort_of, identities, likeness_of, together
+from authface.curate.split import groups as grouping
+from authface.curate.split.groups import Likeness, alike, cohort_of, identities, likeness_of, together
 
 PLAIN = (0.0, 1.0)
 """Mean and spread under which likeness is the dot product."""
