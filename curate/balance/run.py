@@ -39,7 +39,7 @@ _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
 
 
 @dataclass(frozen=True)
-class Share:
+class MarginShare:
     """One word of a margin, or several that were merged, as a share of all faces."""
 
     words: tuple[str, ...]
@@ -72,7 +72,7 @@ def wilson(count: int, total: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def marginal(words: Sequence[str], counts: Sequence[int]) -> list[Share]:
+def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:
     """Shares of the words that any face has; those of fewer than `FEWEST` are merged, so that none can be told.
 
     Where the merged ones together are still too few, the next smallest word joins them.
@@ -83,10 +83,10 @@ def marginal(words: Sequence[str], counts: Sequence[int]) -> list[Share]:
     if few and sum(count for _, count in few) < FEWEST:
         rest = sorted((pair for pair in found if pair not in few), key=lambda pair: pair[1])
         few += rest[:1]
-    alone = [Share((word,), count, total) for word, count in found if (word, count) not in few]
+    alone = [MarginShare((word,), count, total) for word, count in found if (word, count) not in few]
     if not few:
         return alone
-    return [*alone, Share(tuple(word for word, _ in few), sum(count for _, count in few), total)]
+    return [*alone, MarginShare(tuple(word for word, _ in few), sum(count for _, count in few), total)]
 
 
 def hidden(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -119,14 +119,14 @@ class MarginReport:
 
     name: str
     note: str
-    shares: list[Share]
-    after: list[Share]
+    shares: list[MarginShare]
+    after: list[MarginShare]
     goals: list[tuple[str, float]]
     """Word and share asked for; empty where nothing was."""
 
 
 @dataclass(frozen=True)
-class Balance:
+class BalanceReport:
     """What was found, and chosen."""
 
     page: Path
@@ -158,7 +158,7 @@ class Balance:
             ],
         }
 
-    def text(self) -> str:
+    def as_text(self) -> str:
         """For a person."""
         lines = [f"{self.faces:,} faces"]
         for margin in self.margins:
@@ -183,7 +183,7 @@ class Balance:
 
 def balance(
     photoset: PhotoSet, settings: BalanceSettings, review: ReviewSettings, console: Console, *, workers: int, seed: int
-) -> Balance:
+) -> BalanceReport:
     """Measure, choose where a target is set, write ``reports/balance.html``; the caller holds the set's lock.
 
     Raises UsageError for a target that names no margin or word, AuthfaceError where the disk refuses.
@@ -203,9 +203,9 @@ def balance(
     crosses = [_cross(found, *pair) for pair in combinations(_PEOPLE, 2)]
     crosses += [_cross(found, name, "skin") for name in ("source", "licence")]
     page = photoset.root / "reports" / "balance.html"
-    done = Balance(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
+    done = BalanceReport(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
     facts = [("faces", f"{done.faces:,}"), *([("chosen", f"{done.kept:,}")] if done.kept is not None else [])]
-    title = f"Balance of {one_line(photoset.root.resolve().name)}"
+    title = f"BalanceReport of {one_line(photoset.root.resolve().name)}"
     report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done)
     return done
 
@@ -295,6 +295,6 @@ def _cross(found: Kinds, rows: str, columns: str) -> Cross:
     return Cross(rows, columns, [found.words[columns][column] for column in seen_columns], cells)
 
 
-def _share_json(share: Share) -> dict[str, Any]:
+def _share_json(share: MarginShare) -> dict[str, Any]:
     low, high = share.interval
     return {"words": list(share.words), "count": share.count, "share": share.share, "low": low, "high": high}

@@ -47,8 +47,7 @@ def review(
     if not photoset.crops.parts():
         raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
     if run.dry_run:
-        lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
-        return run.console.result(f"[curate.review]\n{lines}", settings=settings.model_dump(mode="json"))
+        return run.show("curate.review", settings)
     people = reviewed(photoset, settings)
     if people.torn:
         run.console.log(f"review: {people.torn} lines of the logs are not whole and count for nothing")

@@ -19,7 +19,16 @@ from typing import Any
 from authface.console import Console
 from authface.curate.settings import SplitSettings
 from authface.curate.split.groups import Embed, Faces, cohort_of, groups_of, likeness_of, people_of, read_faces
-from authface.curate.split.leaks import FindRivals, Leak, RivalFile, against_table, find_leaks, rival_parts, write_page
+from authface.curate.split.leaks import (
+    WORDS,
+    FindRivals,
+    Leak,
+    RivalFile,
+    against_table,
+    find_leaks,
+    rival_parts,
+    write_page,
+)
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, one_line
@@ -171,7 +180,7 @@ def _leaked(row: Person, leak: Leak) -> Person:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class SplitResult:
     """What a split came to."""
 
     counts: Counter[str]
@@ -186,6 +195,36 @@ class Outcome:
     page: Path | None = None
     """Where the leaks are shown."""
 
+    def as_text(self) -> str:
+        """For a person."""
+        names = [name for name in SPLITS if name in self.counts]
+        lines = [f"  {self.counts[name]:>9,}  {name}" for name in [*names, *sorted(self.counts.keys() - set(SPLITS))]]
+        if self.identities:
+            lines.append(f"{self.identities:,} people")
+        lines.append(f"{self.groups:,} groups that stay together, the largest of {self.largest:,} faces")
+        if self.moved:
+            lines.append(f"{self.moved:,} faces moved: new ones join them to people of another split")
+        if self.page:
+            kinds = Counter(leak.kind for leak in self.leaks.values())
+            shared = ", ".join(f"{kinds[kind]:,} {WORDS[kind]}" for kind in WORDS)
+            lines.append(f"faces shared with the folders: {shared}\nleaks: {one_line(self.page)}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        values: dict[str, Any] = {
+            "counts": dict(self.counts),
+            "identities": self.identities,
+            "groups": self.groups,
+            "largest": self.largest,
+            "moved": self.moved,
+        }
+        if self.page:
+            values["leaks"] = dict(Counter(leak.kind for leak in self.leaks.values()))
+            values["leaking"] = {leak.face: f"{leak.folder}/{leak.file}" for leak in self.leaks.values()}
+            values["report"] = str(self.page)
+        return values
+
 
 def split(
     photoset: PhotoSet,
@@ -196,7 +235,7 @@ def split(
     workers: int = 1,
     cluster: Cluster | None = None,
     limit: int = 0,
-) -> Outcome:
+) -> SplitResult:
     """Embed what is new, group, assign, write the table `people` and the page of leaks; the caller holds the lock.
 
     Raises UsageError for a folder to compare with that is none, AuthfaceError where there are no crops.
@@ -213,7 +252,7 @@ def split(
     state = state_of(photoset, parts, [part for _, rivals in folders.values() for part in rivals])
     if not folders and is_current(photoset, made, parts, state):
         console.log("split: nothing to do")
-        return _outcome(list(photoset.people), {})
+        return _result(list(photoset.people), {})
     if embedded:
         step = Embed(photoset.root, settings)
         run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
@@ -239,7 +278,7 @@ def split(
     page = write_page(photoset, leaks, dict(zip(faces.ids, people, strict=True)), paths) if folders else None
     if not settings.keep_embeddings:
         forget_embeddings(photoset)
-    return replace(_outcome(list(rows.values()), former), leaks=leaks, page=page)
+    return replace(_result(list(rows.values()), former), leaks=leaks, page=page)
 
 
 def _rivals(
@@ -268,10 +307,10 @@ def forget_embeddings(photoset: PhotoSet) -> None:
                 table.remove(part)
 
 
-def _outcome(rows: Sequence[Person], former: Mapping[str, str]) -> Outcome:
+def _result(rows: Sequence[Person], former: Mapping[str, str]) -> SplitResult:
     counts = Counter(row.split if row.status == "kept" else f"{row.status}: {row.reason}" for row in rows)
     sizes = Counter(row.group for row in rows if row.group)
-    return Outcome(
+    return SplitResult(
         counts,
         identities=len({row.identity for row in rows if row.identity}),
         groups=len(sizes),

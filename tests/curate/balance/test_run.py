@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.balance.kinds import band, typology_angle, words_of
 from authface.curate.balance.rake import Goal, fit, goal, largest, parse, pick, whole
-from authface.curate.balance.run import FEWEST, Balance, balance, hidden, marginal, wilson
+from authface.curate.balance.run import FEWEST, BalanceReport, balance, hidden, marginal, wilson
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
@@ -187,7 +187,7 @@ def test_words_come_from_measures_and_tags() -> None:
     assert words_of(photo, face, [], None)["light"] == "unknown", "nobody looked"
 
 
-def run(photoset: PhotoSet, **settings: object) -> Balance:
+def run(photoset: PhotoSet, **settings: object) -> BalanceReport:
     values = BalanceSettings(**settings)  # type: ignore[arg-type]
     return balance(photoset, values, ReviewSettings(), Console(), workers=1, seed=0)
 
