@@ -72,7 +72,7 @@ class Retouch:
     """Mean absolute difference of all pixels and channels, 0..255."""
 
 
-def standing(lines: Iterable[Decision]) -> list[Decision]:
+def effective_decisions(lines: Iterable[Decision]) -> list[Decision]:
     """The decisions that were not taken back, oldest first; the last on a crop is what holds."""
     live: list[Decision] = []
     for line in lines:
@@ -100,7 +100,7 @@ def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
     return "retouch" if 2 * retouches >= len(verdicts) - rejects else "keep"
 
 
-def sure(verdict: str) -> Verdict:
+def as_verdict(verdict: str) -> Verdict:
     """The verdict of a decision that was not taken back."""
     return next(known for known in VERDICTS if known == verdict)
 
@@ -177,13 +177,13 @@ class Reviewed:
     torn: int = 0
     """Lines of the logs that are no record."""
 
-    def said(self, crop_id: str) -> dict[str, Decision]:
+    def decisions_on(self, crop_id: str) -> dict[str, Decision]:
         """What each reviewer who judged the crop decided."""
         return {who: found[crop_id] for who, found in self.decisions.items() if crop_id in found}
 
     def verdict(self, crop_id: str) -> Verdict | None:
         """What holds for a crop under the policy; None where it is left undecided."""
-        return final_verdict([sure(found.verdict) for found in self.said(crop_id).values()], self.policy)
+        return final_verdict([as_verdict(found.verdict) for found in self.decisions_on(crop_id).values()], self.policy)
 
     def retouch(self, crop: Crop) -> Retouch | None:
         """The latest retouching of this very crop: a crop aligned anew in another way is another one."""
@@ -195,17 +195,18 @@ class Reviewed:
         if self.verdict(crop.id) != "retouch":
             return False
         done = self.retouch(crop)
-        return done is None or done.at < max(d.at for d in self.said(crop.id).values() if d.verdict == "retouch")
+        asked = [said.at for said in self.decisions_on(crop.id).values() if said.verdict == "retouch"]
+        return done is None or done.at < max(asked)
 
     def judged(self, crop: Crop) -> Crop:
         """A kept crop as people left it: with its retouched file, or rejected with the reason."""
         if crop.status != "kept":
             return crop
-        if self.policy == "all_keep" and len(self.said(crop.id)) < len(self.decisions):
-            missing = ", ".join(sorted(self.decisions.keys() - self.said(crop.id).keys()))
+        if self.policy == "all_keep" and len(self.decisions_on(crop.id)) < len(self.decisions):
+            missing = ", ".join(sorted(self.decisions.keys() - self.decisions_on(crop.id).keys()))
             return replace(crop, status="rejected", reason="not_reviewed", detail=f"not judged by {missing}")
         if self.verdict(crop.id) == "reject":
-            reasons = {d.reason for d in self.said(crop.id).values() if d.verdict == "reject" and d.reason}
+            reasons = {d.reason for d in self.decisions_on(crop.id).values() if d.verdict == "reject" and d.reason}
             detail = one_line(", ".join(sorted(reasons)))
             return replace(crop, status="rejected", reason="rejected_in_review", detail=detail)
         if self.awaits(crop):
@@ -227,7 +228,7 @@ def reviewed(photoset: PhotoSet, settings: ReviewSettings) -> Reviewed:
     decisions, torn = {}, 0
     for who in reviewers(photoset):
         lines, bad = decision_log(photoset, who).read()
-        decisions[who] = {decision.id: decision for decision in standing(lines)}
+        decisions[who] = {decision.id: decision for decision in effective_decisions(lines)}
         torn += bad
     rounds, bad = retouch_log(photoset).read()
     retouches: dict[str, list[Retouch]] = {}
@@ -260,7 +261,7 @@ def _judged_part(people: Reviewed, part: PartInput[Crop]) -> PartInput[Crop]:
 
 
 @dataclass
-class Honouring(Generic[L, M, R]):
+class ReviewedStep(Generic[L, M, R]):
     """A step over `reviewed_crops`: the crops that people took out become rejected rows without being read."""
 
     work: Work[Crop, L, M, R]

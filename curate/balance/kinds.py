@@ -26,7 +26,7 @@ from authface.store.photoset import PhotoSet
 
 SIDE = 128
 """Side a crop is brought to, pixels: skin's colour needs no more, and its noise averages out."""
-BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
+SKIN_BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
 """Names and least angles, degrees (Del Bino and Bernerd 2013); below the last is `dark`."""
 LEAST_YELLOW = 3.0
 """Least b* of skin that has a tone to speak of: grey and blue pictures have less, and their angle means nothing."""
@@ -41,7 +41,7 @@ MARGINS: dict[str, tuple[str, ...]] = {
     "hardness": ("hard", "soft", "between", "unknown"),
     "expression": ("smiling", "mouth-open", "calm", "other", "unknown"),
     "age": ("young-adult", "middle-aged", "elderly", "unknown"),
-    "skin": (*(name for name, _ in BANDS), "dark", "unknown"),
+    "skin": (*(name for name, _ in SKIN_BANDS), "dark", "unknown"),
     "size": ("under-128", "128-255", "256-511", "512-1023", "1024-up"),
     "source": (),
     "licence": (),
@@ -85,11 +85,11 @@ def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float
     return math.degrees(math.atan2(lightness - 50, yellow)) if yellow >= LEAST_YELLOW else None
 
 
-def band(angle: float | None) -> str:
+def skin_band(angle: float | None) -> str:
     """The name of an angle's band; `unknown` where there is none."""
     if angle is None:
         return "unknown"
-    return next((name for name, least in BANDS if angle > least), "dark")
+    return next((name for name, least in SKIN_BANDS if angle > least), "dark")
 
 
 @dataclass
@@ -160,7 +160,7 @@ def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: flo
         "hardness": of("lighting", partial(_first, {"hard light": "hard", "soft light": "soft"}, "between")),
         "expression": of("expression", _expression),
         "age": of("age", lambda names: min(names).replace(" ", "-") if names else "unknown"),
-        "skin": band(angle),
+        "skin": skin_band(angle),
         "size": next((name for least, name in _SIZES if size >= least), "under-128"),
         "source": photo.source,
         "licence": photo.licence or "unknown",

@@ -117,7 +117,7 @@ def fit(cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[
     return Fit(take, off)
 
 
-def largest(
+def largest_subset(
     cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], tolerance: float
 ) -> tuple[int, Fit]:
     """The most faces that can be kept with every share within `tolerance` of its goal, and their fit."""
@@ -131,7 +131,7 @@ def largest(
     return low, fit(cells, available, goals, low)
 
 
-def whole(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
+def round_counts(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
     """Whole counts with the same sum, to within rounding: by largest remainder, never more than there is."""
     counts = np.minimum(np.floor(take + 1e-9), available).astype(np.int64)
     missing = min(round(float(take.sum())), int(available.sum())) - int(counts.sum())

@@ -89,7 +89,7 @@ def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:
     return [*alone, MarginShare(tuple(word for word, _ in few), sum(count for _, count in few), total)]
 
 
-def hidden(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+def suppressed_cells(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which cells of a cross table must not be shown, (rows, columns): those of 1 to `FEWEST` - 1 faces, and for each
     that stands alone in its row or column the next smallest there, or a sum would give it away."""
     mask = (counts > 0) & (counts < FEWEST)
@@ -221,10 +221,10 @@ def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, 
     if settings.keep is not None and settings.keep > len(found.ids):
         raise UsageError(f"keep {settings.keep}: there are {len(found.ids)} faces")
     if settings.keep is None:
-        _, fitted = rake.largest(cells, available, goals, settings.tolerance)
+        _, fitted = rake.largest_subset(cells, available, goals, settings.tolerance)
     else:
         fitted = rake.fit(cells, available, goals, settings.keep)
-    counts = rake.whole(fitted.take, available)
+    counts = rake.round_counts(fitted.take, available)
     chosen: set[str] = set()
     for cell, count in enumerate(counts):
         chosen |= rake.pick([found.ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
@@ -286,7 +286,7 @@ def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[ra
 
 def _cross(found: Kinds, rows: str, columns: str) -> Cross:
     counts = found.cross(rows, columns)
-    out = hidden(counts)
+    out = suppressed_cells(counts)
     seen_rows, seen_columns = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0))
     cells = [
         (found.words[rows][row], [None if out[row, column] else int(counts[row, column]) for column in seen_columns])

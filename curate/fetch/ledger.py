@@ -17,21 +17,21 @@ _MERGE = 1 << 18
 """New hashes gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
 
 
-def key(photo: Photo) -> tuple[str, str, str]:
+def photo_key(photo: Photo) -> tuple[str, str, str]:
     """What tells a photo from the others of all sources."""
-    return identity(photo.source, photo.source_id, photo.as_of)
+    return source_key(photo.source, photo.source_id, photo.as_of)
 
 
-def identity(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
+def source_key(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
     """A file that changed since is another photo; a photo of a listing is the same whenever it was listed."""
     return source, source_id, as_of if source == "folder" else ""
 
 
-class Seen:
+class KeySet:
     """A growing set of keys as 64-bit hashes: with seven million of them a new key is mistaken once in a trillion."""
 
     def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
-        self._sorted = np.sort(np.fromiter((_hash(identity(*names)) for names in known), dtype=np.uint64))
+        self._sorted = np.sort(np.fromiter((_hash(source_key(*names)) for names in known), dtype=np.uint64))
         self._fresh: set[int] = set()
 
     def __contains__(self, names: tuple[str, str, str]) -> bool:
@@ -62,7 +62,7 @@ def _hash(names: tuple[str, str, str]) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class FinishedPhoto:
     """One line of ``sources/fetched.jsonl``; the last line of a photo counts."""
 
     photo: Photo
@@ -70,14 +70,14 @@ class Finished:
     """Its source is still to be told that the photo was taken."""
 
 
-class Unwritten:
+class UnwrittenRows:
     """Rows that cost requests and are in no part yet, kept in a file at once, so that a kill loses none of them."""
 
-    def __init__(self, photoset: PhotoSet, seen: Seen) -> None:
-        self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", Finished)
+    def __init__(self, photoset: PhotoSet, seen: KeySet) -> None:
+        self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", FinishedPhoto)
         self._lock = threading.Lock()
         lines, _ = self._journal.read()
-        found = {key(line.photo): line for line in lines}
+        found = {photo_key(line.photo): line for line in lines}
         self._rows = {
             names: line
             for names, line in found.items()
@@ -86,24 +86,24 @@ class Unwritten:
         if len(self._rows) != len(lines):
             self._journal.rewrite(list(self._rows.values()))
 
-    def get(self, photo: Photo) -> Finished | None:
+    def get(self, photo: Photo) -> FinishedPhoto | None:
         """What an earlier run finished of this photo."""
         with self._lock:
-            return self._rows.get(key(photo))
+            return self._rows.get(photo_key(photo))
 
     def add(self, photo: Photo, *, owed: bool = False) -> None:
         """Keep a finished row; on return it is on the disk."""
-        line = Finished(photo=photo, owed=owed)
+        line = FinishedPhoto(photo=photo, owed=owed)
         with self._lock:
-            self._rows[key(photo)] = line
+            self._rows[photo_key(photo)] = line
             self._journal.append(line)
 
-    def written(self, rows: list[Photo]) -> None:
+    def mark_written(self, rows: list[Photo]) -> None:
         """Forget rows that a part holds now."""
         with self._lock:
             before = len(self._rows)
             for row in rows:
-                self._rows.pop(key(row), None)
+                self._rows.pop(photo_key(row), None)
             if len(self._rows) != before:
                 self._journal.rewrite(list(self._rows.values()))
 

@@ -21,7 +21,7 @@ _EXIF, _EXPOSURE, _APERTURE, _ISO, _FOCAL_LENGTH = 0x8769, 0x829A, 0x829D, 0x882
 """EXIF 2.32, 4.6.4 and 4.6.5."""
 
 
-def described(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSettings, forgotten: Forgotten) -> Photo:
+def describe(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSettings, forgotten: Forgotten) -> Photo:
     """The row with what the bytes say: id, file, size, format, and camera where the source named none.
 
     It is rejected where the photo is too small, or one that the set was told to forget. Raises ImageError where the
@@ -42,10 +42,10 @@ def described(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSett
     )
     if forgotten.holds(photo_id=photo_id):
         return replace(photo, file="", status="rejected", reason=REASON)
-    return small(photo, settings)
+    return reject_small(photo, settings)
 
 
-def small(photo: Photo, settings: FetchSettings) -> Photo:
+def reject_small(photo: Photo, settings: FetchSettings) -> Photo:
     """The row, rejected where the photo's longer side is known and below the least."""
     long_side, least = max(photo.width, photo.height), settings.min_long_side
     if photo.status != "kept" or not long_side or long_side >= least:

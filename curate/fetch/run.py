@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.fetch.hosts import WebError
-from authface.curate.fetch.ledger import Seen, Unwritten, key
-from authface.curate.fetch.originals import MEGA, described, small, store
+from authface.curate.fetch.ledger import KeySet, UnwrittenRows, photo_key
+from authface.curate.fetch.originals import MEGA, describe, reject_small, store
 from authface.curate.fetch.pace import Paused
-from authface.curate.fetch.sources.base import Item, Source
-from authface.curate.fetch.web import Answer, Web
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
+from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
 from authface.engine.workers import inline, processes, threads
@@ -47,18 +47,18 @@ class Download:
     def __init__(
         self,
         photoset: PhotoSet,
-        source: Source,
+        source: PhotoSource,
         web: Web,
         settings: FetchSettings,
-        unwritten: Unwritten,
+        unwritten: UnwrittenRows,
         forgotten: Forgotten,
     ) -> None:
         self._photoset, self._source, self._web = photoset, source, web
         self._settings, self._unwritten, self._forgotten = settings, unwritten, forgotten
         self._faces = _Faces()
 
-    def __call__(self, item: Item) -> list[Photo]:
-        if (photo := small(item.photo, self._settings)).status != "kept":
+    def __call__(self, item: PhotoItem) -> list[Photo]:
+        if (photo := reject_small(item.photo, self._settings)).status != "kept":
             return [photo]
         if self._web.paused:
             return []
@@ -67,7 +67,7 @@ class Download:
         except Paused:
             return []
 
-    def _finished(self, item: Item) -> Photo:
+    def _finished(self, item: PhotoItem) -> Photo:
         before = self._unwritten.get(item.photo)
         if before:
             photo, owed = before.photo, before.owed
@@ -75,12 +75,12 @@ class Download:
             photo, owed = self._fetched(item), True
         if owed and photo.status == "kept" and photo.download_location:
             self._unwritten.add(photo, owed=True)
-            photo = self._source.told(photo)
+            photo = self._source.track_download(photo)
         if owed:
             self._unwritten.add(photo)
         return photo
 
-    def _fetched(self, item: Item) -> Photo:
+    def _fetched(self, item: PhotoItem) -> Photo:
         """The row of an item after all requests for it; its bytes are stored if it is kept."""
         photo = item.photo
         try:
@@ -103,9 +103,9 @@ class Download:
             return replace(item.photo, status="failed", reason="error", detail=detail)
         return photo
 
-    def _described(self, photo: Photo, answer: Answer) -> Photo:
+    def _described(self, photo: Photo, answer: WebResponse) -> Photo:
         try:
-            return described(photo, answer.body, self._photoset, self._settings, self._forgotten)
+            return describe(photo, answer.body, self._photoset, self._settings, self._forgotten)
         except ImageError as error:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if error.reason == "not_an_image" and kind:
@@ -149,7 +149,7 @@ class _Faces:
 
 
 @dataclass(frozen=True)
-class Fetched:
+class LoadedPhoto:
     """A photo that was read and decoded once to be sure of it."""
 
     data: bytes
@@ -173,23 +173,23 @@ class Fetch:
     def open(self) -> None:
         """Nothing to load."""
 
-    def load(self, item: Item) -> Fetched:
+    def load(self, item: PhotoItem) -> LoadedPhoto:
         """Read and decode. Raises ImageError."""
         if item.photo.status != "kept":
-            return Fetched(b"", item.photo)
+            return LoadedPhoto(b"", item.photo)
         data = images.read_bytes(Path(item.path), max_bytes=int(self.settings.max_megabytes * MEGA))
-        return Fetched(data, described(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
+        return LoadedPhoto(data, describe(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
 
-    def step(self, batch: Sequence[Fetched]) -> Sequence[Fetched]:
+    def step(self, batch: Sequence[LoadedPhoto]) -> Sequence[LoadedPhoto]:
         """No model looks at the photos yet."""
         return batch
 
-    def save(self, item: Item, fetched: Fetched) -> list[Photo]:
+    def save(self, item: PhotoItem, fetched: LoadedPhoto) -> list[Photo]:
         """Store the bytes of a kept photo."""
         store(fetched.photo, fetched.data, PhotoSet(self.root))
         return [fetched.photo]
 
-    def failed(self, item: Item, reason: str, detail: str) -> list[Photo]:
+    def failed(self, item: PhotoItem, reason: str, detail: str) -> list[Photo]:
         """The row of a photo that could not be read."""
         return [replace(item.photo, status="failed", reason=reason, detail=detail)]
 
@@ -198,27 +198,28 @@ PROVENANCE = Provenance("fetch", VERSION, {}, {})
 
 
 def fetch(
-    photoset: PhotoSet, source: Source, settings: FetchSettings, console: Console, *, workers: int, limit: int
+    photoset: PhotoSet, source: PhotoSource, settings: FetchSettings, console: Console, *, workers: int, limit: int
 ) -> Summary:
     """Add the source's photos that the set does not hold; the caller holds the set's lock.
 
-    Photos of the web that a killed run had finished are not asked for again; see `Unwritten`.
+    Photos of the web that a killed run had finished are not asked for again; see `UnwrittenRows`.
     """
     forgotten = Forgotten.of(photoset)
     kept = _Kept(photoset)
-    seen = Seen(_identities(photoset, settings))
-    unwritten = Unwritten(photoset, seen)
+    known = KeySet(_identities(photoset, settings))
+    unwritten = UnwrittenRows(photoset, known)
     extend = partial(
         append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
-        finish=kept.settle, written=unwritten.written,
+        finish=kept.settle, written=unwritten.mark_written,
     )  # fmt: skip
-    new = (item for item in source.items() if _wanted(item.photo, source, forgotten) and seen.add(key(item.photo)))
+    listed = (item for item in source.items() if _wanted(item.photo, source, forgotten))
+    new = (item for item in listed if known.add(photo_key(item.photo)))
     chosen = islice(new, limit) if limit else new
     if source.web is None:
         head = list(islice(chosen, INLINE_ROWS))
         many = workers > 1 and len(head) == INLINE_ROWS
         work = Fetch(photoset.root, settings, forgotten)
-        engine: Engine[Item] = partial(processes, work, workers=workers) if many else partial(inline, work)
+        engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
         total = _expected(source, photoset, limit) if many else len(head)
         return _with_leftovers(
             extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS), unwritten, extend
@@ -229,7 +230,7 @@ def fetch(
     return summary if limit or source.paused else _with_leftovers(summary, unwritten, extend)
 
 
-def _wanted(photo: Photo, source: Source, forgotten: Forgotten) -> bool:
+def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
     """Whether a photo may come; one that was forgotten leaves no row, which would name it again."""
     by = (photo.photographer, photo.photographer_url)
     if not forgotten.holds(source=photo.source, source_id=photo.source_id, photographers=by):
@@ -238,7 +239,7 @@ def _wanted(photo: Photo, source: Source, forgotten: Forgotten) -> bool:
     return False
 
 
-def _until_paused(items: Iterator[Item], source: Source) -> Iterator[Item]:
+def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[PhotoItem]:
     """The items up to a wait that the user does not want, in the listing or for a photo."""
     try:
         for item in items:
@@ -249,7 +250,7 @@ def _until_paused(items: Iterator[Item], source: Source) -> Iterator[Item]:
         return
 
 
-def _with_leftovers(summary: Summary, unwritten: Unwritten, extend: Any) -> Summary:
+def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any) -> Summary:
     """Rows of an earlier run that died, of photos that this run's source does not list, get their part too."""
     if not (rows := unwritten.rows()):
         return summary
@@ -265,7 +266,7 @@ def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[s
                 yield identity[0], identity[1], identity[2]
 
 
-def _expected(source: Source, photoset: PhotoSet, limit: int) -> int | None:
+def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None:
     """About how many photos are new, for the bar alone."""
     listed = source.count()
     if listed is None:

@@ -23,7 +23,7 @@ _LONGEST_BACKOFF = 60.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class WebResponse:
     """What a host said in the end."""
 
     status: int
@@ -55,7 +55,9 @@ class Web:
         self._ended.set()
         self._client.close()
 
-    def get(self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None, robots: bool = True) -> Answer:
+    def get(
+        self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None, robots: bool = True
+    ) -> WebResponse:
         """What is at `url`, after its redirects; `headers` go to its own host and to no other.
 
         `robots` heeds the words of `X-Robots-Tag` that refuse a photo.
@@ -89,13 +91,13 @@ class Web:
         tries = f"{self.settings.attempts} tries"
         raise WebError(problem.reason, f"{problem} after {tries}", status=problem.status)
 
-    def _good(self, answer: Answer) -> Answer:
+    def _good(self, answer: WebResponse) -> WebResponse:
         if answer.status in {200, 206}:
             return answer
         reason = "dead_link" if answer.status in _GONE else "http_error"
         raise WebError(reason, f"HTTP {answer.status}", status=answer.status)
 
-    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> Answer | None:
+    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> WebResponse | None:
         """One try over all its redirects; None where a quota was found used up."""
         at = first = check_url(url)
         for _ in range(self.settings.max_redirects + 1):
@@ -116,7 +118,7 @@ class Web:
                         raise httpx.ReadError("the host no longer has the rest of the file")
                     if response.status_code in {200, 206}:
                         body.receive(response)
-                    return Answer(response.status_code, response.headers, bytes(body.data))
+                    return WebResponse(response.status_code, response.headers, bytes(body.data))
                 try:
                     at = check_url(str(at.join(response.headers["location"])))
                 except (httpx.InvalidURL, ValueError) as error:

@@ -58,7 +58,7 @@ def find_pose(points5: Points5) -> tuple[float, float, float]:
     return float(yaw), float(pitch), float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
 
 
-def measured(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:
+def measure_faces(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:
     """Faces of an upright (h, w, 3) uint8 photo with all their measures, largest first, ids empty.
 
     One rejected row with index -1 (`no_face`) if there is none.
@@ -138,7 +138,7 @@ class Measure:
     def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[list[Face]]:
         """Faces of each photo: photos differ in size, so they are looked at one by one."""
         assert self._detector is not None
-        return [measured(rgb, self._detector) for rgb in batch]
+        return [measure_faces(rgb, self._detector) for rgb in batch]
 
     def save(self, photo: Photo, faces: list[Face]) -> list[Face]:
         """The rows."""

@@ -49,7 +49,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Seen:
+class LoadedCandidate:
     """A candidate with the verdict so far, and its region where a metric has to look at it."""
 
     candidate: Candidate
@@ -58,7 +58,7 @@ class Seen:
 
 
 @dataclass
-class Judge:
+class JudgeFaces:
     """The step from a photo set's table `measured` to `faces`."""
 
     root: Path
@@ -81,16 +81,16 @@ class Judge:
         for name in self.settings.metrics:
             self._metric(name)
 
-    def load(self, candidate: Candidate) -> Seen:
+    def load(self, candidate: Candidate) -> LoadedCandidate:
         """The verdict without metrics, and the region if one has to look at it. Raises ImageError."""
         face = judge(candidate.face, candidate.near, self.settings)
         wanted = face.status == "kept" and set(self.settings.metrics) - set(candidate.known)
         if not wanted or face.points5 is None:
-            return Seen(candidate, face, None)
+            return LoadedCandidate(candidate, face, None)
         rgb = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
-        return Seen(candidate, face, face_region(rgb, face.points5).rgb)
+        return LoadedCandidate(candidate, face, face_region(rgb, face.points5).rgb)
 
-    def step(self, batch: Sequence[Seen]) -> Sequence[Face]:
+    def step(self, batch: Sequence[LoadedCandidate]) -> Sequence[Face]:
         """The verdicts: each metric over those of the batch that the ones before it left."""
         faces = [seen.face for seen in batch]
         for name in in_order(self.settings.metrics):
@@ -109,7 +109,7 @@ class Judge:
         """The row of a face whose photo could not be read again."""
         return [replace(candidate.face, status="failed", reason=reason, detail=detail)]
 
-    def _scores(self, name: str, alive: Mapping[int, Seen]) -> dict[int, float]:
+    def _scores(self, name: str, alive: Mapping[int, LoadedCandidate]) -> dict[int, float]:
         """What `name` says of each face: as it was said before, or anew."""
         scores = {at: seen.candidate.known[name] for at, seen in alive.items() if name in seen.candidate.known}
         regions = {at: seen.region for at, seen in alive.items() if at not in scores and seen.region is not None}
@@ -138,7 +138,7 @@ def filter_photos(
     `device` is where metrics of pyiqa run. The caller holds the set's lock. Raises AuthfaceError when the run cannot
     go on, before any photo is looked at where a metric cannot be loaded; finished parts stay.
     """
-    measuring, judging = Measure(photoset.root, settings), Judge(photoset.root, settings, device)
+    measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device)
     photos = parts_of(photoset.photos, limit)
     if settings.metrics and not _current(measuring, photos, photoset):
         judging.load_metrics()

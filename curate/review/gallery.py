@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from authface.errors import ImageError
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.review.reviews import Decision, Reviewed, Verdict, now, standing
+from authface.review.reviews import Decision, Reviewed, Verdict, effective_decisions, now
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
@@ -39,7 +39,7 @@ _AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class GalleryFace:
     """One face on the page: a crop to judge, or a face the filter rejected, to look at."""
 
     part: int
@@ -56,7 +56,7 @@ class Shown:
         return self.face.id
 
 
-class Query(BaseModel):
+class ViewQuery(BaseModel):
     """Which faces a view shows, in which order; as the page's address holds it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -73,19 +73,19 @@ class Query(BaseModel):
     high: float | None = None
 
 
-class Faces:
+class FaceGallery:
     """All faces of a set, in memory, and the views that pages hold."""
 
-    def __init__(self, shown: Sequence[Shown]) -> None:
+    def __init__(self, shown: Sequence[GalleryFace]) -> None:
         self.shown = shown
         self.by_id = {entry.id: entry for entry in shown}
         self.crops = sum(entry.crop is not None for entry in shown)
         self.measures = sorted({name for entry in shown for name in entry.measures})
         self.filter_reasons = Counter(entry.face.reason for entry in shown if entry.crop is None)
-        self._views: OrderedDict[int, list[Shown]] = OrderedDict()
+        self._views: OrderedDict[int, list[GalleryFace]] = OrderedDict()
         self._last = 0
 
-    def open(self, query: Query, decisions: Mapping[str, Decision]) -> tuple[int, int]:
+    def open(self, query: ViewQuery, decisions: Mapping[str, Decision]) -> tuple[int, int]:
         """Fix a view under the decisions of now: its number, and how many faces it holds."""
         found = list(_selected(self.shown, query, decisions))
         self._last += 1
@@ -94,14 +94,14 @@ class Faces:
             self._views.popitem(last=False)
         return self._last, len(found)
 
-    def view(self, number: int) -> list[Shown] | None:
+    def view(self, number: int) -> list[GalleryFace] | None:
         """The faces of a view; None where it is no longer remembered."""
         if number in self._views:
             self._views.move_to_end(number)
         return self._views.get(number)
 
 
-def load(photoset: PhotoSet, limit: int = 0) -> Faces:
+def load_gallery(photoset: PhotoSet, limit: int = 0) -> FaceGallery:
     """The first `limit` kept crops of a set, or all, and the faces its filter rejected."""
     shown, crops = [], 0
     for part in photoset.faces.parts():
@@ -111,10 +111,10 @@ def load(photoset: PhotoSet, limit: int = 0) -> Faces:
                 if limit and crops > limit:
                     continue
             shown.append(entry)
-    return Faces(shown)
+    return FaceGallery(shown)
 
 
-def _of_part(photoset: PhotoSet, part: int) -> Iterator[Shown]:
+def _of_part(photoset: PhotoSet, part: int) -> Iterator[GalleryFace]:
     photos = {photo.id: photo for photo in photoset.photos.rows(part) if photo.status == "kept"}
     crops = {}
     if part in photoset.crops.parts():
@@ -127,9 +127,9 @@ def _of_part(photoset: PhotoSet, part: int) -> Iterator[Shown]:
         if photo is None:
             continue
         if face.status == "kept" and crop is not None and crop.status == "kept":
-            yield Shown(part, face, crop, photo, dict(_measured(face, crop)))
+            yield GalleryFace(part, face, crop, photo, dict(_measured(face, crop)))
         elif face.status == "rejected" and face.box is not None:
-            yield Shown(part, face, None, photo, dict(_measured(face, None)))
+            yield GalleryFace(part, face, None, photo, dict(_measured(face, None)))
 
 
 def _face_measures() -> list[str]:
@@ -148,7 +148,9 @@ def _measured(face: Face, crop: Crop | None) -> Iterable[tuple[str, float]]:
     return ((name, value) for name, value in found if value is not None and value == value)  # no NaN: it has no order
 
 
-def _selected(shown: Iterable[Shown], query: Query, decisions: Mapping[str, Decision]) -> Iterable[Shown]:
+def _selected(
+    shown: Iterable[GalleryFace], query: ViewQuery, decisions: Mapping[str, Decision]
+) -> Iterable[GalleryFace]:
     found = [entry for entry in shown if _wanted(entry, query, decisions)]
     if not query.measure:
         return found
@@ -159,7 +161,7 @@ def _selected(shown: Iterable[Shown], query: Query, decisions: Mapping[str, Deci
     return sorted(known, key=lambda entry: sign * entry.measures[name]) + unknown
 
 
-def _wanted(entry: Shown, query: Query, decisions: Mapping[str, Decision]) -> bool:
+def _wanted(entry: GalleryFace, query: ViewQuery, decisions: Mapping[str, Decision]) -> bool:
     if (entry.crop is not None) != (query.show == "crops"):
         return False
     decision = decisions.get(entry.id)
@@ -176,7 +178,7 @@ def _wanted(entry: Shown, query: Query, decisions: Mapping[str, Decision]) -> bo
     return not ((query.low is not None and value < query.low) or (query.high is not None and value > query.high))
 
 
-class Pictures:
+class FacePictures:
     """Encoded pictures of faces; all methods raise ImageError where a file cannot be read."""
 
     def __init__(self, photoset: PhotoSet, people: Reviewed) -> None:
@@ -188,22 +190,22 @@ class Pictures:
         self._photo = lru_cache(1)(self._decoded)
         self._landmarks = lru_cache(8)(self._landmarks_of)
 
-    def file(self, shown: Shown) -> str:
+    def file(self, shown: GalleryFace) -> str:
         """The crop's file, retouched if it was."""
         assert shown.crop is not None
         return self._people.file(shown.crop)
 
-    def thumbnail(self, shown: Shown) -> bytes:
+    def thumbnail(self, shown: GalleryFace) -> bytes:
         """A JPEG of at most 256 px."""
         return self._cached(*self._source(shown), THUMBNAIL)
 
-    def whole(self, shown: Shown) -> tuple[bytes, str]:
+    def whole(self, shown: GalleryFace) -> tuple[bytes, str]:
         """The crop's own PNG, or a JPEG of the face in its photo; with its media type."""
         if shown.crop is not None:
             return self._photoset.read(self.file(shown)), "image/png"
         return self._preview(*self._source(shown), WHOLE), "image/jpeg"
 
-    def eyes(self, shown: Shown, width: int, height: int) -> bytes:
+    def eyes(self, shown: GalleryFace, width: int, height: int) -> bytes:
         """A PNG of at most `width` x `height` pixels of the original photo around the eyes, one to one."""
         with self._one:  # the photo is decoded once, and one at a time
             rgb = self._photo(shown.face.photo_file)
@@ -212,7 +214,7 @@ class Pictures:
         top, bottom = _window(y, height, rgb.shape[0])
         return images.encode_png(np.ascontiguousarray(rgb[top:bottom, left:right]))
 
-    def _source(self, shown: Shown) -> tuple[str, tuple[float, float, float, float] | None]:
+    def _source(self, shown: GalleryFace) -> tuple[str, tuple[float, float, float, float] | None]:
         """A file of the set and the part of it to show."""
         if shown.crop is not None:
             return self.file(shown), None
@@ -230,7 +232,7 @@ class Pictures:
     def _decoded(self, file: str) -> NDArray[np.uint8]:
         return images.decode(self._photoset.read(file)).rgb
 
-    def _between_the_eyes(self, shown: Shown) -> tuple[float, float]:
+    def _between_the_eyes(self, shown: GalleryFace) -> tuple[float, float]:
         """In the photo, by dlib's points, else by RetinaFace's, else the middle of the box."""
         points = self._landmarks(shown.part).get(shown.id) if shown.crop is not None else None
         if points:
@@ -255,13 +257,13 @@ def _window(centre: float, length: int, whole: int) -> tuple[int, int]:
     return first, first + length
 
 
-class Desk:
+class ReviewerDecisions:
     """The decisions of one reviewer; safe for several threads."""
 
     def __init__(self, journal: Journal[Decision]) -> None:
         lines, self.torn = journal.read()
         self._journal = journal
-        self._live = standing(lines)
+        self._live = effective_decisions(lines)
         self._lock = threading.Lock()
         self.decisions = {decision.id: decision for decision in self._live}
         """By crop id, what holds."""

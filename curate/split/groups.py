@@ -97,7 +97,7 @@ class Embed:
         return [Embedding(id=crop.id, photo_id=crop.photo_id, status="failed", reason=reason, detail=detail)]
 
 
-class Sets:
+class DisjointSets:
     """Disjoint sets of 0..n-1, joined two at a time."""
 
     def __init__(self, count: int) -> None:
@@ -187,7 +187,7 @@ def likeness_of(
     return Likeness(means, spreads)
 
 
-def alike(
+def similar_pairs(
     vectors: NDArray[np.float32], likeness: Likeness, least: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(m, 2) numbers of unit vectors whose likeness is `least` or more, and (m,) that likeness; the highest first.
@@ -219,8 +219,8 @@ def identities(vectors: NDArray[np.float32], photos: Sequence[str], likeness: Li
     `least` or more and no photo shows a face of both: two faces of one photo are two people. Memory: the vectors
     three times more (1.5 GB for a million of 128 numbers).
     """
-    pairs, _ = alike(vectors, likeness, least)
-    sets = Sets(len(vectors))
+    pairs, _ = similar_pairs(vectors, likeness, least)
+    sets = DisjointSets(len(vectors))
     # The mean over pairs needs no pairs: over a of A and b of B, (a . b) / spread_a sums to
     # (sum of a / spread_a) . (sum of b).
     sums, scaled = vectors.copy(), vectors / likeness.spread[:, None]
@@ -245,12 +245,14 @@ def identities(vectors: NDArray[np.float32], photos: Sequence[str], likeness: Li
     return sets.labels()
 
 
-def together(count: int, keys: Iterable[Sequence[Hashable | None]], pairs: Iterable[tuple[int, int]] = ()) -> list[int]:
+def connected_groups(
+    count: int, keys: Iterable[Sequence[Hashable | None]], pairs: Iterable[tuple[int, int]] = ()
+) -> list[int]:
     """Number of one member of the group each of 0..count-1 belongs to: all that share a key, or are a pair, are in one.
 
     Each of `keys` has an entry a member; None shares nothing.
     """
-    sets = Sets(count)
+    sets = DisjointSets(count)
     for column in keys:
         first: dict[Hashable, int] = {}
         for member, key in enumerate(column):
@@ -262,7 +264,7 @@ def together(count: int, keys: Iterable[Sequence[Hashable | None]], pairs: Itera
 
 
 @dataclass(frozen=True)
-class Faces:
+class SplitFaces:
     """The faces of a set that have an embedding or need none, in the order of the table `crops`."""
 
     ids: list[str]
@@ -276,7 +278,7 @@ class Faces:
     """Rows of faces that could not be embedded, by id; they are in no split."""
 
 
-def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool) -> Faces:
+def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool) -> SplitFaces:
     """The kept crops with all that may hold them together; `embedded`: with their embeddings."""
     blocks: list[NDArray[np.float32]] = []
     failed: dict[str, Embedding] = {}
@@ -301,7 +303,7 @@ def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded
         for photo, source, name in _columns(photoset.photos, ("id", "source", "photographer"))
         if name
     }
-    return Faces(
+    return SplitFaces(
         ids,
         photos,
         [hashes.get(id, "") for id in ids],
@@ -316,14 +318,14 @@ def _columns(table: Table[Any], names: Sequence[str]) -> Iterator[tuple[Any, ...
         yield from table.columns(part, names)
 
 
-def people_of(faces: Faces, likeness: Likeness, same_person: float) -> list[str]:
+def people_of(faces: SplitFaces, likeness: Likeness, same_person: float) -> list[str]:
     """The identity of each face: the first id of the faces that show the same person; empty without embeddings."""
     if not faces.vectors.shape[1]:
         return [""] * len(faces.ids)
     return first_names(faces.ids, identities(faces.vectors, faces.photos, likeness, same_person))
 
 
-def groups_of(faces: Faces, people: Sequence[str], settings: SplitSettings) -> list[str]:
+def groups_of(faces: SplitFaces, people: Sequence[str], settings: SplitSettings) -> list[str]:
     """The group of each face: the first id of the faces that have to be in one split."""
     keys: dict[str, Sequence[str]] = {"identity": people, "photo": faces.photos, "photographer": faces.photographers}
     chosen = [[key or None for key in keys[name]] for name in settings.keep_together if name in keys]
@@ -332,7 +334,7 @@ def groups_of(faces: Faces, people: Sequence[str], settings: SplitSettings) -> l
         hashed = [number for number, text in enumerate(faces.hashes) if text]
         near = near_pairs([faces.hashes[number] for number in hashed], settings.duplicate_radius)
         pairs = [(hashed[one], hashed[other]) for one, other in near]
-    return first_names(faces.ids, together(len(faces.ids), chosen, pairs))
+    return first_names(faces.ids, connected_groups(len(faces.ids), chosen, pairs))
 
 
 def first_names(ids: Sequence[str], labels: Sequence[int]) -> list[str]:

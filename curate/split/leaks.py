@@ -23,7 +23,7 @@ from authface.curate.fetch.sources.folder import Folder
 from authface.curate.filter.duplicates import NearIndex, face_hash, hash_codes
 from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
-from authface.curate.split.groups import Faces, Likeness, embedder_provenance, make_index
+from authface.curate.split.groups import Likeness, SplitFaces, embedder_provenance, make_index
 from authface.engine.runner import PartInput
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces import detector, landmarks
@@ -39,7 +39,7 @@ VERSION = 1
 LEAST_SCORE = 0.9
 """Detections under this are no faces that a benchmark is about."""
 Kind = Literal["same_file", "near_duplicate", "same_person"]
-WORDS: Mapping[Kind, str] = {
+LEAK_WORDS: Mapping[Kind, str] = {
     "same_file": "the same file",
     "near_duplicate": "nearly the same picture",
     "same_person": "perhaps the same person",
@@ -180,7 +180,7 @@ class Leak:
 
 
 def find_leaks(
-    ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, radius: int, same_person: float
+    ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Compare, radius: int, same_person: float
 ) -> dict[str, Leak]:
     """Leaks by the id of our face. `theirs` are rows with the name of their folder, faceless photos too."""
     found: dict[str, Leak] = {}
@@ -190,7 +190,7 @@ def find_leaks(
     return found
 
 
-def _files(ours: Faces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
+def _files(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
     first: dict[str, tuple[str, Rival]] = {}
     for folder, rival in theirs:
         first.setdefault(rival.id[:64], (folder, rival))
@@ -199,7 +199,7 @@ def _files(ours: Faces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
             yield _leak(face, "same_file", 0, 0, *first[photo])
 
 
-def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
+def _duplicates(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
     rivals = [pair for pair in theirs if pair[1].hash]
     index = NearIndex(radius)
     index.add(hash_codes([rival.hash for _, rival in rivals]))
@@ -212,7 +212,7 @@ def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -
                 yield _leak(ours.ids[number], "near_duplicate", distance, radius, *rivals[rival])
 
 
-def _people(ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
+def _people(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
     rivals = [pair for pair in theirs if pair[1].embedding is not None]
     if not rivals or not len(ours.vectors):
         return
@@ -247,11 +247,11 @@ def write_page(
         people.setdefault(identity.get(leak.face) or leak.face, leak)
     counts = Counter(leak.kind for leak in gravest)
     summary = [(f"in {name}", f"{n:,} faces of the set") for name, n in Counter(k.folder for k in gravest).items()]
-    summary += [(WORDS[kind], f"{counts[kind]:,} faces of the set") for kind in WORDS if counts[kind]]
+    summary += [(LEAK_WORDS[kind], f"{counts[kind]:,} faces of the set") for kind in LEAK_WORDS if counts[kind]]
     summary.append(("people of the set concerned", f"{len(people):,}"))
     cells = {
         kind: [_cell(photoset, leak, paths) for leak in [k for k in people.values() if k.kind == kind][:SHOWN]]
-        for kind in WORDS
+        for kind in LEAK_WORDS
     }
     report.contact_sheet(
         path,
@@ -259,12 +259,12 @@ def write_page(
         summary,
         (
             report.SheetGroup(
-                WORDS[kind],
+                LEAK_WORDS[kind],
                 f"Left ours, right theirs; one pair a person, the {SHOWN} nearest first.",
                 len(cells[kind]),
                 cells[kind],
             )
-            for kind in WORDS
+            for kind in LEAK_WORDS
             if cells[kind]
         ),
     )
@@ -273,7 +273,7 @@ def write_page(
 
 def _gravity(leak: Leak) -> tuple[int, float, str]:
     nearness = -leak.value if leak.kind == "same_person" else leak.value
-    return (list(WORDS).index(leak.kind), nearness, leak.face)
+    return (list(LEAK_WORDS).index(leak.kind), nearness, leak.face)
 
 
 def _cell(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Cell:

@@ -18,9 +18,9 @@ from typing import Any
 
 from authface.console import Console
 from authface.curate.settings import SplitSettings
-from authface.curate.split.groups import Embed, Faces, cohort_of, groups_of, likeness_of, people_of, read_faces
+from authface.curate.split.groups import Embed, SplitFaces, cohort_of, groups_of, likeness_of, people_of, read_faces
 from authface.curate.split.leaks import (
-    WORDS,
+    LEAK_WORDS,
     FindRivals,
     Leak,
     RivalFile,
@@ -148,7 +148,7 @@ def write_people(
 
 
 def person_rows(
-    faces: Faces,
+    faces: SplitFaces,
     people: Sequence[str],
     groups: Sequence[str],
     split: Mapping[str, str],
@@ -206,7 +206,7 @@ class SplitResult:
             lines.append(f"{self.moved:,} faces moved: new ones join them to people of another split")
         if self.page:
             kinds = Counter(leak.kind for leak in self.leaks.values())
-            shared = ", ".join(f"{kinds[kind]:,} {WORDS[kind]}" for kind in WORDS)
+            shared = ", ".join(f"{kinds[kind]:,} {LEAK_WORDS[kind]}" for kind in LEAK_WORDS)
             lines.append(f"faces shared with the folders: {shared}\nleaks: {one_line(self.page)}")
         return "\n".join(lines)
 

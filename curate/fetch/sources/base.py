@@ -14,7 +14,7 @@ from authface.records import Photo
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class PhotoItem:
     """One photo a source offers, at a `path` of this machine or at a `url`.
 
     A `photo` that the listing itself rejects or fails is its row already: its bytes are not asked for.
@@ -27,7 +27,7 @@ class Item:
     """Address of a smaller version of the same picture."""
 
 
-class Source:
+class PhotoSource:
     """Lists photos in a stable order, so that a second run finds what the first left."""
 
     web: Web | None = None
@@ -49,7 +49,7 @@ class Source:
         """Why the run came to its end before the source did."""
         return self.web.paused if self.web else None
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """The photos. Raises AuthfaceError where the listing breaks, Paused where it would wait and may not."""
         raise NotImplementedError
 
@@ -68,17 +68,17 @@ class Source:
         """The row with what a further request to the source says of it."""
         return photo
 
-    def told(self, photo: Photo) -> Photo:
+    def track_download(self, photo: Photo) -> Photo:
         """The row of a kept photo after the source was told that it was taken."""
         return photo
 
 
-def link(text: str) -> str:
+def http_url(text: str) -> str:
     """The text if it is a web address, else nothing: pages that name a source link to it."""
     return text if text.startswith(("https://", "http://")) else ""
 
 
-def premium(photo: Photo) -> Photo:
+def reject_premium(photo: Photo) -> Photo:
     """The row, rejected where its address is one of Unsplash's watermarked previews of paid photos."""
     try:
         address = urlsplit(photo.file_url)

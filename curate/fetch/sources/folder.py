@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from authface.curate.fetch.sources.base import Item, Source
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Photo
 
@@ -18,7 +18,7 @@ PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".hei
 """Files that a folder source takes; what they hold is decided by their bytes."""
 
 
-class Folder(Source):
+class Folder(PhotoSource):
     """Every photo below a folder, in the order of its path; hidden files and folders are passed over."""
 
     def __init__(self, root: Path, photographer: str, licence: str) -> None:
@@ -30,7 +30,7 @@ class Folder(Source):
         self._photographer = photographer
         self._licence = licence
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """The photos; a folder that cannot be listed is an item with a `problem`."""
         yield from self._below(self.root)
 
@@ -42,7 +42,7 @@ class Folder(Source):
             total += sum(not n.startswith(".") and Path(n).suffix.lower() in PHOTO_ENDINGS for n in names)
         return total
 
-    def _below(self, folder: Path) -> Iterator[Item]:
+    def _below(self, folder: Path) -> Iterator[PhotoItem]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
@@ -63,7 +63,7 @@ class Folder(Source):
             else:
                 self.ignored[path.suffix.lower() or "no ending"] += 1
 
-    def _item(self, path: Path, as_of: str, problem: str) -> Item:
+    def _item(self, path: Path, as_of: str, problem: str) -> PhotoItem:
         name = os.fsencode(path.relative_to(self.root)).decode("utf-8", "backslashreplace")
         photo = Photo(
             id="",
@@ -77,7 +77,7 @@ class Folder(Source):
             reason="unreadable" if problem else "",
             detail=problem,
         )
-        return Item(photo, path=str(path))
+        return PhotoItem(photo, path=str(path))
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ _SAMPLES = (
 )
 
 
-class Samples(Source):
+class Samples(PhotoSource):
     """Photos that ship with scikit-image and matplotlib: two portraits and four photos without a face."""
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """The photos whose package is installed and carries them."""
         for sample in _SAMPLES:
             spec = find_spec(sample.package)
@@ -124,7 +124,7 @@ class Samples(Source):
                         page_url=sample.page_url,
                         licence=sample.licence,
                     )
-                    yield Item(photo, path=str(path))
+                    yield PhotoItem(photo, path=str(path))
 
 
 def _changed(path: Path) -> str:

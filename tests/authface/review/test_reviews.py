@@ -17,10 +17,11 @@ from authface.files import place
 from authface.records import Crop, Tags
 from authface.review.reviews import (
     Decision,
-    Honouring,
     Retouch,
+    ReviewedStep,
     ReviewSettings,
     decision_log,
+    effective_decisions,
     final_verdict,
     forget,
     now,
@@ -29,7 +30,6 @@ from authface.review.reviews import (
     reviewed,
     reviewed_crops,
     reviewers,
-    standing,
 )
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet, Provenance
@@ -102,7 +102,7 @@ def test_an_undo_takes_back_one_decision_of_its_crop(lines: list[Decision]) -> N
             stacks[line.id].append(line)
         elif stacks[line.id]:
             stacks[line.id].pop()
-    live = standing(lines)
+    live = effective_decisions(lines)
     assert {one: [line for line in live if line.id == one] for one in IDS} == stacks
 
 
@@ -238,7 +238,7 @@ def test_a_step_sees_only_what_goes_on_and_every_crop_has_a_row(photoset: PhotoS
 
     def tag() -> int:
         parts = reviewed_crops(photoset, ReviewSettings())
-        return run(Honouring(Plain()), parts, table, Console()).made
+        return run(ReviewedStep(Plain()), parts, table, Console()).made
 
     assert (tag(), tag()) == (2, 0)
     decide(photoset, "anna", 0, "reject", "blurred")
