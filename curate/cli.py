@@ -66,7 +66,7 @@ def fetch(
             run.console.log(forecast)
         return run.show("curate.fetch", settings)
     if run.engine == "ray":
-        run.console.log("fetch runs on this machine: it waits for disks and servers, which a cluster has no more of")
+        run.console.log("fetch runs on this machine: it waits for disks and servers, which a cluster does not speed up")
     origin.ready(accept_terms=accept_terms)
     with photoset.lock(), origin:
         photoset.remember("curate.fetch", settings.model_dump(mode="json"))
@@ -75,7 +75,7 @@ def fetch(
         summary = run_fetch(photoset, origin, settings, run.console, workers=run.workers, limit=run.limit)
         if origin.ignored:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in origin.ignored.most_common(5))
-            run.console.log(f"fetch: passed over {origin.ignored.total():,} that are not asked for: {kinds}")
+            run.console.log(f"fetch: skipped {origin.ignored.total():,}: {kinds}")
         if origin.paused:
             run.console.result(f"paused: {origin.paused}; then run the same command again", paused=str(origin.paused))
             if not summary.counts:
@@ -323,9 +323,10 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) ->
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
     done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
     onward = f"next: authface {following} {one_line(photoset.root)}"
+    if not summary.counts["kept"]:
+        onward = "nothing is kept: the sheet says why"
     run.console.result(
-        f"{done}, {summary.skipped} parts were done before\n{counts}\n"
-        f"contact sheet: {one_line(page)}\n{onward if summary.counts['kept'] else 'nothing is kept: it says why'}",
+        f"{done}, {summary.skipped} parts were done before\n{counts}\ncontact sheet: {one_line(page)}\n{onward}",
         report=str(page),
         **summary.as_json(),
     )

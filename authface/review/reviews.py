@@ -1,7 +1,7 @@
-"""What people decided about crops, and which crops and files go on to the later stages.
+"""What people decided about crops, and which crops and files the later stages use.
 
 Each reviewer has a log of `Decision` lines in ``review/<reviewer>.jsonl``, retouched crops one of `Retouch` lines.
-A log only grows; a line that a kill tore counts for nothing. Without a log every kept crop goes on as it is.
+A log only grows; a line that a kill tore counts for nothing. Without a log every kept crop is used as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet, Provenance, R, digest
 
 Verdict = Literal["keep", "reject", "retouch"]
-"""What a person says of a crop; `retouch`: good once flaws are removed by hand."""
+"""A person's verdict on a crop; `retouch`: good once flaws are removed by hand."""
 VERDICTS: tuple[Verdict, ...] = ("keep", "retouch", "reject")
 FOLDER = "review"
 _REVIEWER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
@@ -73,7 +73,7 @@ class Retouch:
 
 
 def effective_decisions(lines: Iterable[Decision]) -> list[Decision]:
-    """The decisions that were not taken back, oldest first; the last on a crop is what holds."""
+    """The decisions that were not taken back, oldest first; the last one on a crop is in force."""
     live: list[Decision] = []
     for line in lines:
         if line.verdict != "undo":
@@ -86,7 +86,7 @@ def effective_decisions(lines: Iterable[Decision]) -> list[Decision]:
 
 
 def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
-    """What several verdicts on one crop come to under a policy (`ReviewSettings.policy`); None where there are none.
+    """The verdict that several on one crop amount to under a policy (`ReviewSettings.policy`); None for none.
 
     Under `majority` half of the votes are enough to reject, and of the others half to ask for retouching.
     """
@@ -101,12 +101,12 @@ def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
 
 
 def as_verdict(verdict: str) -> Verdict:
-    """The verdict of a decision that was not taken back."""
+    """A verdict that is not `undo`, as its type."""
     return next(known for known in VERDICTS if known == verdict)
 
 
 class ReviewSettings(Settings):
-    """How people judge crops (recipe table `curate.review`), and what follows where several have."""
+    """How people judge crops (recipe table `curate.review`), and who decides if several did."""
 
     host: str = "127.0.0.1"
     """Address the page is served on; any but 127.0.0.1 lets other machines in that know the page's secret address."""
@@ -154,20 +154,20 @@ def retouch_log(photoset: PhotoSet) -> Journal[Retouch]:
 
 
 def reviewers(photoset: PhotoSet) -> list[str]:
-    """Names of those who left a log."""
+    """Names of the reviewers who have a log."""
     folder = photoset.root / FOLDER
     names = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
     return sorted(name for name in names if _REVIEWER.fullmatch(name))
 
 
 def now() -> str:
-    """The time as logs hold it: ISO 8601 in UTC, of one length, so that later is greater."""
+    """The time as logs hold it: ISO 8601 in UTC, of fixed length, so that later sorts after."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """All that people said of a set's crops, and what follows from it."""
+    """All decisions of people on a set's crops, and what follows from them."""
 
     policy: str
     decisions: Mapping[str, Mapping[str, Decision]]
@@ -175,23 +175,23 @@ class Reviewed:
     retouches: Mapping[str, Sequence[Retouch]]
     """By crop id, oldest first."""
     torn: int = 0
-    """Lines of the logs that are no record."""
+    """Lines of the logs that could not be read."""
 
     def decisions_on(self, crop_id: str) -> dict[str, Decision]:
-        """What each reviewer who judged the crop decided."""
+        """The decisions on a crop by reviewer."""
         return {who: found[crop_id] for who, found in self.decisions.items() if crop_id in found}
 
     def verdict(self, crop_id: str) -> Verdict | None:
-        """What holds for a crop under the policy; None where it is left undecided."""
+        """The verdict on a crop under the policy; None if nobody decided."""
         return final_verdict([as_verdict(found.verdict) for found in self.decisions_on(crop_id).values()], self.policy)
 
     def retouch(self, crop: Crop) -> Retouch | None:
-        """The latest retouching of this very crop: a crop aligned anew in another way is another one."""
+        """The latest retouching of this crop as it is aligned now; None if there is none."""
         fitting = [r for r in self.retouches.get(crop.id, ()) if (r.size, r.quad) == (crop.size, crop.quad)]
         return fitting[-1] if fitting else None
 
     def awaits(self, crop: Crop) -> bool:
-        """Whether the crop is to be retouched and has not come back since it was last asked for."""
+        """Whether the crop has to be retouched and has not come back since that was last asked for."""
         if self.verdict(crop.id) != "retouch":
             return False
         done = self.retouch(crop)
@@ -212,10 +212,6 @@ class Reviewed:
         if self.awaits(crop):
             return replace(crop, status="rejected", reason="awaits_retouch")
         return replace(crop, file=self.file(crop))
-
-    def keeps(self, crop: Crop) -> bool:
-        """Whether the crop goes on."""
-        return self.judged(crop).status == "kept"
 
     def file(self, crop: Crop) -> str:
         """The file to use for the crop: retouched by hand, or its own."""
@@ -239,7 +235,7 @@ def reviewed(photoset: PhotoSet, settings: ReviewSettings) -> Reviewed:
 
 
 def _own_file(done: Retouch) -> bool:
-    """Whether the file's name is of the shape that is written: a log may be edited by hand."""
+    """Whether the file's name has the form that is written here: a log may be edited by hand."""
     shape = _RETOUCHED.fullmatch(done.file)
     return shape is not None and shape[2] == done.id
 
@@ -262,36 +258,36 @@ def _judged_part(people: Reviewed, part: PartInput[Crop]) -> PartInput[Crop]:
 
 @dataclass
 class ReviewedStep(Generic[L, M, R]):
-    """A step over `reviewed_crops`: the crops that people took out become rejected rows without being read."""
+    """Wraps a step over `reviewed_crops`: crops that people took out become rejected rows without being read."""
 
     work: Work[Crop, L, M, R]
 
     @property
     def provenance(self) -> Provenance:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.provenance
 
     @property
     def batch_size(self) -> int:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.batch_size
 
     def open(self) -> None:
-        """Of the step."""
+        """The wrapped step's."""
         self.work.open()
 
     def load(self, crop: Crop) -> L:
-        """Of the step. Raises ImageError for a crop that was taken out."""
+        """The wrapped step's. Raises ImageError for a crop that was taken out."""
         if crop.status == "rejected":
             raise ImageError(crop.reason, crop.detail)
         return self.work.load(crop)
 
     def step(self, batch: Sequence[L]) -> Sequence[M]:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.step(batch)
 
     def save(self, crop: Crop, result: M) -> list[R]:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.save(crop, result)
 
     def failed(self, crop: Crop, reason: str, detail: str) -> list[R]:
@@ -301,7 +297,7 @@ class ReviewedStep(Generic[L, M, R]):
 
 
 def forget(photoset: PhotoSet, crop_ids: set[str]) -> int:
-    """Erase all that was said of some crops, and their retouched files; the caller holds the set's lock.
+    """Erase all decisions on some crops, and their retouched files; the caller holds the set's lock.
 
     Returns how many lines and files went. Raises AuthfaceError where the disk refuses.
     """

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.balance import rake
-from authface.curate.balance.kinds import MARGINS, NOTES, Kinds, kinds
+from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_margin_words
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
 from authface.errors import UsageError, one_line
@@ -73,9 +73,9 @@ def wilson(count: int, total: int) -> tuple[float, float]:
 
 
 def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:
-    """Shares of the words that any face has; those of fewer than `FEWEST` are merged, so that none can be told.
+    """Shares of the words that any face has; words of fewer than `FEWEST` faces are merged, so that none shows.
 
-    Where the merged ones together are still too few, the next smallest word joins them.
+    If the merged ones together are still too few, the next smallest word joins them.
     """
     total = sum(counts)
     found = [(word, count) for word, count in zip(words, counts, strict=True) if count]
@@ -91,7 +91,7 @@ def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:
 
 def suppressed_cells(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which cells of a cross table must not be shown, (rows, columns): those of 1 to `FEWEST` - 1 faces, and for each
-    that stands alone in its row or column the next smallest there, or a sum would give it away."""
+    that is alone in its row or column the next smallest there, since a sum would give it away."""
     mask = (counts > 0) & (counts < FEWEST)
     while True:
         before = mask.sum()
@@ -115,7 +115,7 @@ class Cross:
 
 @dataclass(frozen=True)
 class MarginReport:
-    """One margin before and after."""
+    """The shares of one margin, before and after choosing."""
 
     name: str
     note: str
@@ -127,7 +127,7 @@ class MarginReport:
 
 @dataclass(frozen=True)
 class BalanceReport:
-    """What was found, and chosen."""
+    """How the faces are spread, and what was chosen of them."""
 
     page: Path
     faces: int
@@ -184,7 +184,7 @@ class BalanceReport:
 def balance(
     photoset: PhotoSet, settings: BalanceSettings, review: ReviewSettings, console: Console, *, workers: int, seed: int
 ) -> BalanceReport:
-    """Measure, choose where a target is set, write ``reports/balance.html``; the caller holds the set's lock.
+    """Measure, choose a subset if there is a target, write ``reports/balance.html``; the caller holds the set's lock.
 
     Raises UsageError for a target that names no margin or word, AuthfaceError where the disk refuses.
     """
@@ -193,7 +193,7 @@ def balance(
         raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
     parts = reviewed_crops(photoset, review)
     with console.progress("balance", sum(part.count for part in parts), "faces") as tick:
-        found = kinds(photoset, parts, tick, workers)
+        found = read_margin_words(photoset, parts, tick, workers)
     goals = [rake.goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
     chosen, off = choose(found, goals, settings, seed) if goals else (None, 0.0)
     if chosen is not None:
@@ -205,12 +205,14 @@ def balance(
     page = photoset.root / "reports" / "balance.html"
     done = BalanceReport(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
     facts = [("faces", f"{done.faces:,}"), *([("chosen", f"{done.kept:,}")] if done.kept is not None else [])]
-    title = f"BalanceReport of {one_line(photoset.root.resolve().name)}"
+    title = f"Balance of {one_line(photoset.root.resolve().name)}"
     report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done)
     return done
 
 
-def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, seed: int) -> tuple[set[str], float]:
+def choose(
+    found: MarginWords, goals: Sequence[rake.Goal], settings: BalanceSettings, seed: int
+) -> tuple[set[str], float]:
     """Ids of a subset with the goals' margins, and how far its shares are from them.
 
     `settings.keep` faces, or as many as keep every share within `settings.tolerance`. Raises UsageError for more
@@ -235,7 +237,7 @@ def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, 
 
 
 def clear(photoset: PhotoSet) -> None:
-    """Take a choice back: every crop goes on."""
+    """Delete a choice: every crop is used again."""
     table = choice_table(photoset)
     for part in table.parts():
         table.remove(part)
@@ -244,7 +246,7 @@ def clear(photoset: PhotoSet) -> None:
 def _write_choice(
     photoset: PhotoSet,
     parts: Sequence[PartInput[Crop]],
-    found: Kinds,
+    found: MarginWords,
     goals: Sequence[rake.Goal],
     chosen: set[str],
     settings: BalanceSettings,
@@ -274,7 +276,7 @@ def _kind_shares(kind_of: dict[str, tuple[int, ...]], faces: Any) -> dict[tuple[
     return {kind: count / counts.total() for kind, count in counts.items()}
 
 
-def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
+def _margin(found: MarginWords, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
     words, codes = found.words[name], found.of(name)
     after = []
     if chosen is not None:
@@ -284,7 +286,7 @@ def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[ra
     return MarginReport(name, NOTES[name], marginal(words, found.counts(name)), after, asked)
 
 
-def _cross(found: Kinds, rows: str, columns: str) -> Cross:
+def _cross(found: MarginWords, rows: str, columns: str) -> Cross:
     counts = found.cross(rows, columns)
     out = suppressed_cells(counts)
     seen_rows, seen_columns = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0))

@@ -1,4 +1,4 @@
-"""Which photos a set has rows of, and which are finished while their part is not written yet."""
+"""Which photos a set already has: those with rows in its tables, and those fetched whose part is not written yet."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ _MERGE = 1 << 18
 
 
 def photo_key(photo: Photo) -> tuple[str, str, str]:
-    """What tells a photo from the others of all sources."""
+    """What identifies a photo among those of all sources."""
     return source_key(photo.source, photo.source_id, photo.as_of)
 
 
 def source_key(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
-    """A file that changed since is another photo; a photo of a listing is the same whenever it was listed."""
+    """The key of a photo: a file that changed is another photo, a listed one stays the same whenever it was listed."""
     return source, source_id, as_of if source == "folder" else ""
 
 
 class KeySet:
-    """A growing set of keys as 64-bit hashes: with seven million of them a new key is mistaken once in a trillion."""
+    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
 
     def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
         self._sorted = np.sort(np.fromiter((_hash(source_key(*names)) for names in known), dtype=np.uint64))
@@ -38,7 +38,7 @@ class KeySet:
         return self._has(_hash(names))
 
     def add(self, names: tuple[str, str, str]) -> bool:
-        """Whether the key is new; it is not from now on."""
+        """Add a key; whether it was new."""
         number = _hash(names)
         if self._has(number):
             return False
@@ -67,11 +67,11 @@ class FinishedPhoto:
 
     photo: Photo
     owed: bool = False
-    """Its source is still to be told that the photo was taken."""
+    """Whether the source still has to be notified that the photo was taken."""
 
 
 class UnwrittenRows:
-    """Rows that cost requests and are in no part yet, kept in a file at once, so that a kill loses none of them."""
+    """Rows that cost requests and are in no part yet: each is on disk at once, so that a kill loses none."""
 
     def __init__(self, photoset: PhotoSet, seen: KeySet) -> None:
         self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", FinishedPhoto)
@@ -87,19 +87,19 @@ class UnwrittenRows:
             self._journal.rewrite(list(self._rows.values()))
 
     def get(self, photo: Photo) -> FinishedPhoto | None:
-        """What an earlier run finished of this photo."""
+        """What an earlier run completed of this photo, if anything."""
         with self._lock:
             return self._rows.get(photo_key(photo))
 
     def add(self, photo: Photo, *, owed: bool = False) -> None:
-        """Keep a finished row; on return it is on the disk."""
+        """Store a row; on return it is on disk."""
         line = FinishedPhoto(photo=photo, owed=owed)
         with self._lock:
             self._rows[photo_key(photo)] = line
             self._journal.append(line)
 
     def mark_written(self, rows: list[Photo]) -> None:
-        """Forget rows that a part holds now."""
+        """Drop rows that a part holds now."""
         with self._lock:
             before = len(self._rows)
             for row in rows:
@@ -108,6 +108,6 @@ class UnwrittenRows:
                 self._journal.rewrite(list(self._rows.values()))
 
     def rows(self) -> list[Photo]:
-        """The rows that are in no part, less those that their source is still to be told of."""
+        """The rows that are in no part, without those whose source still has to be notified."""
         with self._lock:
             return [line.photo for line in self._rows.values() if not (line.owed and line.photo.download_location)]

@@ -35,14 +35,14 @@ from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
 
 PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9
-"""Least confidence of a face on a preview; the filter asks more of the original."""
+"""Least confidence of a face on a preview; the filter demands more of the original."""
 VERSION = 2
 TRANSIENT = {"timeout", "unreachable", "http_error"}
-"""Reasons of failed rows that another day may better."""
+"""Reasons of failed rows that are worth trying again on another day."""
 
 
 class Download:
-    """What is done to one item, in a thread: it returns the item's row, or none if the item has to wait for a quota."""
+    """Fetch one item, in a thread: returns its row, or no row if the item has to wait for a quota."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Download:
         return photo
 
     def _fetched(self, item: PhotoItem) -> Photo:
-        """The row of an item after all requests for it; its bytes are stored if it is kept."""
+        """The row of an item after all its requests; the bytes are stored if it is kept."""
         photo = item.photo
         try:
             if self._settings.prescreen_face and item.preview:
@@ -110,12 +110,12 @@ class Download:
             kind = answer.headers.get("content-type", "").partition(";")[0]
             if error.reason == "not_an_image" and kind:
                 raise ImageError(
-                    "not_an_image", f"the host sent {one_line(kind, 60)}, no photo that is read"
+                    "not_an_image", f"the host sent {one_line(kind, 60)}, which is no photo format that can be read"
                 ) from error
             raise
 
     def _prescreened(self, photo: Photo, preview: str) -> Photo:
-        """The row, rejected where the preview shows no face, or none that is large enough in the original."""
+        """The row, rejected if the preview shows no face, or none that is large enough in the original."""
         least = self._settings.prescreen_face
         try:
             rgb = images.decode(self._web.get(preview, max_bytes=PREVIEW_BYTES).body).rgb
@@ -134,7 +134,7 @@ class Download:
 
 
 class _Faces:
-    """The detector, made at its first use; its session may be used by several threads."""
+    """The detector, loaded at its first use; thread-safe."""
 
     def __init__(self) -> None:
         self._detector: RetinaFace | None = None
@@ -150,7 +150,7 @@ class _Faces:
 
 @dataclass(frozen=True)
 class LoadedPhoto:
-    """A photo that was read and decoded once to be sure of it."""
+    """A photo that was read, and decoded once as a check."""
 
     data: bytes
     photo: Photo
@@ -167,7 +167,7 @@ class Fetch:
 
     @property
     def provenance(self) -> Provenance:
-        """Photos are never fetched again for a changed setting: it speaks of the photos to come."""
+        """Without settings: a changed one concerns photos to come, none is fetched again."""
         return PROVENANCE
 
     def open(self) -> None:
@@ -202,7 +202,7 @@ def fetch(
 ) -> Summary:
     """Add the source's photos that the set does not hold; the caller holds the set's lock.
 
-    Photos of the web that a killed run had finished are not asked for again; see `UnwrittenRows`.
+    Photos of the web that a killed run had completed are not requested again; see `UnwrittenRows`.
     """
     forgotten = Forgotten.of(photoset)
     kept = _Kept(photoset)
@@ -231,7 +231,7 @@ def fetch(
 
 
 def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
-    """Whether a photo may come; one that was forgotten leaves no row, which would name it again."""
+    """Whether a photo may be fetched; a forgotten one gets no row, which would name it again."""
     by = (photo.photographer, photo.photographer_url)
     if not forgotten.holds(source=photo.source, source_id=photo.source_id, photographers=by):
         return True
@@ -240,7 +240,7 @@ def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
 
 
 def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[PhotoItem]:
-    """The items up to a wait that the user does not want, in the listing or for a photo."""
+    """The items up to a wait that the run must not make, in the listing or for a photo."""
     try:
         for item in items:
             yield item
@@ -251,7 +251,7 @@ def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[P
 
 
 def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any) -> Summary:
-    """Rows of an earlier run that died, of photos that this run's source does not list, get their part too."""
+    """Write what an earlier run left unwritten of photos that this run's source does not list."""
     if not (rows := unwritten.rows()):
         return summary
     more: Summary = extend(lambda chunks: ((1, chunk) for chunk in chunks), iter(rows), total=len(rows), chunk_rows=1)
@@ -259,7 +259,7 @@ def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any) -> 
 
 
 def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[str, str, str]]:
-    """What tells the photos of the set apart; with `retry_failed`, without those that are worth another try."""
+    """Keys of the photos in the set; with `retry_failed`, without those that are worth another attempt."""
     for part in photoset.photos.parts():
         for *identity, reason in photoset.photos.columns(part, ["source", "source_id", "as_of", "reason"]):
             if not (settings.retry_failed and reason in TRANSIENT):
@@ -267,7 +267,7 @@ def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[s
 
 
 def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None:
-    """About how many photos are new, for the bar alone."""
+    """About how many photos are new, for the progress bar only."""
     listed = source.count()
     if listed is None:
         return limit or None

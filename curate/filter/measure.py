@@ -1,6 +1,6 @@
-"""The first pass of `curate filter`: find the faces of every photo and measure them. It refuses nothing.
+"""The first pass of `curate filter`: find the faces of every photo and measure them. It rejects nothing.
 
-Nothing here depends on a limit, so that a changed limit costs no second look at the photos.
+Nothing here depends on a limit, so changing a limit needs no second pass over the photos.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ so that the median pitch is that of 68 landmarks. On these portraits yaw, pitch 
 landmarks by 2.9, 3.8 and 1.5 degrees on average."""
 VERSION = 2
 LEAST_SCORE = 0.6
-"""Detections under this are background more often than faces; they get no row."""
+"""Detections below this are background more often than faces; they get no row."""
 
 
 def find_pose(points5: Points5) -> tuple[float, float, float]:

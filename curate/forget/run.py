@@ -114,7 +114,7 @@ def forget(
 ) -> ForgetResult:
     """Delete `photos`, whatever an earlier run left, and their traces; the caller holds the set's lock.
 
-    `photographer` is a name or page that is to stay away altogether. Raises AuthfaceError where the disk refuses.
+    `photographer` is a name or page to keep out from now on. Raises AuthfaceError if the disk refuses.
     """
     stones = [forgotten.tombstone(photo, reason) for photo in photos]
     sources = sorted({photo.source for photo in photos})
@@ -146,7 +146,7 @@ def forget(
 def _files(photoset: PhotoSet, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool) -> None:
     """Originals, crops, thumbnails by their names; pages, which show pictures; exports that hold them."""
     named = {relative for photo_id in gone.photos for relative in files_of(photoset, photo_id)}
-    named.update(path for path in erase_texts.texts(photoset) if any(photo_id in path for photo_id in gone.photos))
+    named.update(path for path in erase_texts.text_files(photoset) if any(photo_id in path for photo_id in gone.photos))
     doomed = sorted(named)
     result.files = len(doomed)
     doomed += _all_below(photoset, "reports")
@@ -187,13 +187,13 @@ def _all_below(photoset: PhotoSet, name: str) -> list[str]:
 
 
 def _texts(
-    photoset: PhotoSet, names: erase_texts.Names, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool
+    photoset: PhotoSet, names: erase_texts.ForgottenNames, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool
 ) -> None:
     """Decisions, journals, cached listings."""
     if not dry_run:
         result.entries += reviews.forget(photoset, set(_faces(photoset, gone)))
-    names = erase_texts.Names(gone.photos, names.words)
-    for relative in list(erase_texts.texts(photoset)):
+    names = erase_texts.ForgottenNames(gone.photos, names.words)
+    for relative in list(erase_texts.text_files(photoset)):
         if any(photo_id in relative for photo_id in gone.photos):
             continue  # a file of its own, which goes as a whole
         count = erase_texts.clean(photoset, relative, names, write=not dry_run)
@@ -224,14 +224,14 @@ def _near(photoset: PhotoSet, gone: erase_rows.Gone) -> list[str]:
 
 
 def _known_as(photos: Sequence[Photo], photographer: str) -> set[str]:
-    """What a photographer who is to stay away is called: what was typed, and names and pages of their photos."""
+    """All names of a photographer to keep out: what was typed, and the names and pages of their photos."""
     if not photographer:
         return set()
     return {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name} | {photographer}
 
 
 def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Gone) -> frozenset[str]:
-    """Names and pages of photographers that no photo has which stays."""
+    """Names and pages of photographers of whom no photo stays."""
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
     for part in photoset.photos.parts():
         rows = photoset.photos.arrow(part, ["id", "source", "source_id", "photographer", "photographer_url"])

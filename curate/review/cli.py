@@ -50,7 +50,7 @@ def review(
         return run.show("curate.review", settings)
     people = reviewed(photoset, settings)
     if people.torn:
-        run.console.log(f"review: {people.torn} lines of the logs are not whole and count for nothing")
+        run.console.log(f"review: {people.torn} lines of the logs are damaged and ignored")
     if compare:
         _compare(run, photoset, people)
     elif export_retouch is not None:
@@ -123,7 +123,7 @@ def _export(run: Run, photoset: PhotoSet, people: Reviewed, folder: Path) -> Non
     from authface.curate.review.retouch import MANIFEST, export_retouch
 
     outcomes = list(export_retouch(photoset, people, folder))
-    _say(run, outcomes, f"next: edit the pictures in place, keep their names and {MANIFEST}, then --import-retouch")
+    _report(run, outcomes, f"next: edit the pictures in place, keep their names and {MANIFEST}, then --import-retouch")
 
 
 def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path) -> None:
@@ -132,11 +132,11 @@ def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path
 
     with photoset.lock():
         outcomes = list(import_retouch(photoset, reviewed(photoset, settings), folder))
-    _say(run, outcomes, f"next: authface annotate tags {one_line(photoset.root)}")
+    _report(run, outcomes, f"next: authface annotate tags {one_line(photoset.root)}")
 
 
-def _say(run: Run, outcomes: list[RetouchResult], following: str) -> None:
-    """Every file on a line of its own; exit code 3 where one is wrong."""
+def _report(run: Run, outcomes: list[RetouchResult], following: str) -> None:
+    """One line a file; exit code 3 if one is wrong."""
     from collections import Counter
 
     counts = Counter(outcome.outcome for outcome in outcomes)

@@ -22,7 +22,7 @@ THUMBNAIL = 224
 
 @dataclass(frozen=True)
 class ReviewerAgreement:
-    """What two reviewers said of the crops that both judged."""
+    """The verdicts of two reviewers on the crops that both judged."""
 
     first: str
     second: str
@@ -36,7 +36,7 @@ class ReviewerAgreement:
 
     @property
     def agreed(self) -> int:
-        """Crops on which both said the same."""
+        """Crops on which both gave the same verdict."""
         return sum(self.confusion[verdict, verdict] for verdict in VERDICTS)
 
     @property
@@ -55,7 +55,7 @@ class ReviewerAgreement:
 
 
 def agreements(people: Reviewed) -> list[ReviewerAgreement]:
-    """Every two reviewers, by name. Raises UsageError where fewer than two judged anything."""
+    """The agreement of every two reviewers, by name. Raises UsageError if fewer than two judged anything."""
     if len(people.decisions) < 2:
         have = ", ".join(people.decisions) or "nobody"
         raise UsageError(f"--compare needs two reviewers, here is {have}: run authface curate review --reviewer NAME")
@@ -73,7 +73,7 @@ def agreements(people: Reviewed) -> list[ReviewerAgreement]:
 
 
 def as_text(found: Sequence[ReviewerAgreement], people: Reviewed) -> str:
-    """For a person: each pair with its confusion, and what the verdicts come to."""
+    """For a person: each pair with its confusion matrix, and the final verdicts."""
     blocks = []
     for pair in found:
         lines = [f"{pair.first} and {pair.second}: {_summary(pair)}"]
@@ -119,14 +119,14 @@ def as_json(found: Sequence[ReviewerAgreement], people: Reviewed) -> dict[str, o
 
 
 def final_counts(people: Reviewed) -> dict[str, int]:
-    """Crops anyone judged, by what the verdicts come to under the policy."""
+    """How many judged crops have which final verdict under the policy."""
     ids = set().union(*people.decisions.values())
     counts = Counter(people.verdict(crop_id) for crop_id in ids)
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
 def write_page(photoset: PhotoSet, people: Reviewed, found: Sequence[ReviewerAgreement]) -> Path:
-    """Write ``reports/review.html``: the crops on which verdicts differ, by who said what. Returns its path."""
+    """Write ``reports/review.html``: crops with differing verdicts, grouped by who gave which; returns its path."""
     path = photoset.root / "reports" / "review.html"
     groups: dict[str, list[Crop]] = {}
     for crop in photoset.crops:

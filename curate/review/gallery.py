@@ -67,7 +67,7 @@ class ViewQuery(BaseModel):
     reason: str = ""
     """The reviewer's reason to reject, or the filter's; empty for any."""
     measure: str = ""
-    """Sorts, and is what `low` and `high` speak of; empty keeps the order of the set."""
+    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set."""
     descending: bool = False
     low: float | None = None
     high: float | None = None
@@ -76,18 +76,18 @@ class ViewQuery(BaseModel):
 class FaceGallery:
     """All faces of a set, in memory, and the views that pages hold."""
 
-    def __init__(self, shown: Sequence[GalleryFace]) -> None:
-        self.shown = shown
-        self.by_id = {entry.id: entry for entry in shown}
-        self.crops = sum(entry.crop is not None for entry in shown)
-        self.measures = sorted({name for entry in shown for name in entry.measures})
-        self.filter_reasons = Counter(entry.face.reason for entry in shown if entry.crop is None)
+    def __init__(self, entries: Sequence[GalleryFace]) -> None:
+        self.entries = entries
+        self.by_id = {entry.id: entry for entry in entries}
+        self.crops = sum(entry.crop is not None for entry in entries)
+        self.measures = sorted({name for entry in entries for name in entry.measures})
+        self.filter_reasons = Counter(entry.face.reason for entry in entries if entry.crop is None)
         self._views: OrderedDict[int, list[GalleryFace]] = OrderedDict()
         self._last = 0
 
     def open(self, query: ViewQuery, decisions: Mapping[str, Decision]) -> tuple[int, int]:
-        """Fix a view under the decisions of now: its number, and how many faces it holds."""
-        found = list(_selected(self.shown, query, decisions))
+        """Fix a view under the present decisions; returns its number and how many faces it holds."""
+        found = list(_selected(self.entries, query, decisions))
         self._last += 1
         self._views[self._last] = found
         while len(self._views) > KEPT_VIEWS:
@@ -95,7 +95,7 @@ class FaceGallery:
         return self._last, len(found)
 
     def view(self, number: int) -> list[GalleryFace] | None:
-        """The faces of a view; None where it is no longer remembered."""
+        """The faces of a view; None if it is no longer remembered."""
         if number in self._views:
             self._views.move_to_end(number)
         return self._views.get(number)
@@ -103,15 +103,15 @@ class FaceGallery:
 
 def load_gallery(photoset: PhotoSet, limit: int = 0) -> FaceGallery:
     """The first `limit` kept crops of a set, or all, and the faces its filter rejected."""
-    shown, crops = [], 0
+    entries, crops = [], 0
     for part in photoset.faces.parts():
         for entry in _of_part(photoset, part):
             if entry.crop is not None:
                 crops += 1
                 if limit and crops > limit:
                     continue
-            shown.append(entry)
-    return FaceGallery(shown)
+            entries.append(entry)
+    return FaceGallery(entries)
 
 
 def _of_part(photoset: PhotoSet, part: int) -> Iterator[GalleryFace]:
@@ -149,9 +149,9 @@ def _measured(face: Face, crop: Crop | None) -> Iterable[tuple[str, float]]:
 
 
 def _selected(
-    shown: Iterable[GalleryFace], query: ViewQuery, decisions: Mapping[str, Decision]
+    entries: Iterable[GalleryFace], query: ViewQuery, decisions: Mapping[str, Decision]
 ) -> Iterable[GalleryFace]:
-    found = [entry for entry in shown if _wanted(entry, query, decisions)]
+    found = [entry for entry in entries if _wanted(entry, query, decisions)]
     if not query.measure:
         return found
     name, sign = query.measure, -1 if query.descending else 1
@@ -190,39 +190,39 @@ class FacePictures:
         self._photo = lru_cache(1)(self._decoded)
         self._landmarks = lru_cache(8)(self._landmarks_of)
 
-    def file(self, shown: GalleryFace) -> str:
+    def file(self, entry: GalleryFace) -> str:
         """The crop's file, retouched if it was."""
-        assert shown.crop is not None
-        return self._people.file(shown.crop)
+        assert entry.crop is not None
+        return self._people.file(entry.crop)
 
-    def thumbnail(self, shown: GalleryFace) -> bytes:
+    def thumbnail(self, entry: GalleryFace) -> bytes:
         """A JPEG of at most 256 px."""
-        return self._cached(*self._source(shown), THUMBNAIL)
+        return self._cached(*self._source(entry), THUMBNAIL)
 
-    def whole(self, shown: GalleryFace) -> tuple[bytes, str]:
+    def whole(self, entry: GalleryFace) -> tuple[bytes, str]:
         """The crop's own PNG, or a JPEG of the face in its photo; with its media type."""
-        if shown.crop is not None:
-            return self._photoset.read(self.file(shown)), "image/png"
-        return self._preview(*self._source(shown), WHOLE), "image/jpeg"
+        if entry.crop is not None:
+            return self._photoset.read(self.file(entry)), "image/png"
+        return self._preview(*self._source(entry), WHOLE), "image/jpeg"
 
-    def eyes(self, shown: GalleryFace, width: int, height: int) -> bytes:
+    def eyes(self, entry: GalleryFace, width: int, height: int) -> bytes:
         """A PNG of at most `width` x `height` pixels of the original photo around the eyes, one to one."""
         with self._one:  # the photo is decoded once, and one at a time
-            rgb = self._photo(shown.face.photo_file)
-        x, y = self._between_the_eyes(shown)
+            rgb = self._photo(entry.face.photo_file)
+        x, y = self._between_the_eyes(entry)
         left, right = _window(x, width, rgb.shape[1])
         top, bottom = _window(y, height, rgb.shape[0])
         return images.encode_png(np.ascontiguousarray(rgb[top:bottom, left:right]))
 
-    def _source(self, shown: GalleryFace) -> tuple[str, tuple[float, float, float, float] | None]:
+    def _source(self, entry: GalleryFace) -> tuple[str, tuple[float, float, float, float] | None]:
         """A file of the set and the part of it to show."""
-        if shown.crop is not None:
-            return self.file(shown), None
-        if shown.face.box is None:
+        if entry.crop is not None:
+            return self.file(entry), None
+        if entry.face.box is None:
             raise ImageError("no_face", "the face has no box")
-        x0, y0, x1, y1 = shown.face.box
+        x0, y0, x1, y1 = entry.face.box
         margin = _MARGIN * max(x1 - x0, y1 - y0)
-        return shown.face.photo_file, (x0 - margin, y0 - margin, x1 + margin, y1 + margin)
+        return entry.face.photo_file, (x0 - margin, y0 - margin, x1 + margin, y1 + margin)
 
     def _preview(self, file: str, box: tuple[float, float, float, float] | None, side: int) -> bytes:
         with self._slots:
@@ -232,16 +232,16 @@ class FacePictures:
     def _decoded(self, file: str) -> NDArray[np.uint8]:
         return images.decode(self._photoset.read(file)).rgb
 
-    def _between_the_eyes(self, shown: GalleryFace) -> tuple[float, float]:
+    def _between_the_eyes(self, entry: GalleryFace) -> tuple[float, float]:
         """In the photo, by dlib's points, else by RetinaFace's, else the middle of the box."""
-        points = self._landmarks(shown.part).get(shown.id) if shown.crop is not None else None
+        points = self._landmarks(entry.part).get(entry.id) if entry.crop is not None else None
         if points:
             x, y = np.reshape(points, (68, 2))[36:48].mean(axis=0)
             return float(x), float(y)
-        if shown.face.points5:
-            x0, y0, x1, y1 = shown.face.points5[:4]
-        elif shown.face.box:
-            x0, y0, x1, y1 = shown.face.box
+        if entry.face.points5:
+            x0, y0, x1, y1 = entry.face.points5[:4]
+        elif entry.face.box:
+            x0, y0, x1, y1 = entry.face.box
         else:
             raise ImageError("no_face", "the face has no box")
         return (x0 + x1) / 2, (y0 + y1) / 2
@@ -258,18 +258,18 @@ def _window(centre: float, length: int, whole: int) -> tuple[int, int]:
 
 
 class ReviewerDecisions:
-    """The decisions of one reviewer; safe for several threads."""
+    """The decisions of one reviewer, each on disk before it is answered; thread-safe."""
 
     def __init__(self, journal: Journal[Decision]) -> None:
-        lines, self.torn = journal.read()
+        lines, _ = journal.read()
         self._journal = journal
         self._live = effective_decisions(lines)
         self._lock = threading.Lock()
         self.decisions = {decision.id: decision for decision in self._live}
-        """By crop id, what holds."""
+        """The decisions in force, by crop id."""
 
     def decide(self, crop_id: str, verdict: Verdict, reason: str) -> None:
-        """Decide on a crop; what holds already is not written again. Raises AuthfaceError where the disk refuses."""
+        """Decide on a crop; an unchanged decision is not written again. Raises AuthfaceError if the disk refuses."""
         with self._lock:
             before = self.decisions.get(crop_id)
             if before is not None and (before.verdict, before.reason) == (verdict, reason):
@@ -280,7 +280,7 @@ class ReviewerDecisions:
             self.decisions = {**self.decisions, crop_id: decision}
 
     def undo(self) -> str | None:
-        """Take back the latest decision that holds; the id of its crop, None where nothing is left to take back."""
+        """Take back the latest decision; returns the id of its crop, None if there is none left."""
         with self._lock:
             if not self._live:
                 return None

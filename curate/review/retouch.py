@@ -1,4 +1,4 @@
-"""The paper's retouching round: crops go out to people who retouch by hand, and come back checked."""
+"""The paper's retouching round: crops are exported to be retouched by hand, then imported and checked."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from authface.review.reviews import Retouch, Reviewed, now, retouch_log, retouch
 from authface.store.photoset import PhotoSet
 
 MANIFEST = "retouch.json"
-"""Beside the pictures: what was given out. It has to come back with them."""
+"""Lists the exported pictures; it lies beside them and has to come back with them."""
 
 
 class RetouchTask(BaseModel):
-    """One picture that was given out."""
+    """One exported picture: an entry of the manifest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,7 +48,7 @@ _GIVEN = TypeAdapter(list[RetouchTask])
 
 @dataclass(frozen=True)
 class RetouchResult:
-    """What became of one file; `wrong` needs a person."""
+    """The outcome for one file; `wrong` needs a person."""
 
     name: str
     outcome: Literal["written", "there", "imported", "unchanged", "missing", "wrong"]
@@ -61,9 +61,9 @@ class RetouchResult:
 
 
 def export_retouch(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[RetouchResult]:
-    """Write every crop that awaits retouching to `folder`, with the manifest; a file that is there is left alone.
+    """Write every crop that awaits retouching to `folder`, with the manifest; existing files are left alone.
 
-    Raises UsageError where nothing awaits it, AuthfaceError where the disk refuses.
+    Raises UsageError if no crop awaits retouching, AuthfaceError if the disk refuses.
     """
     waiting = [crop for crop in photoset.crops if crop.status == "kept" and people.awaits(crop)]
     if not waiting:
@@ -100,7 +100,7 @@ def _given(people: Reviewed, crop: Crop, sha256: str) -> RetouchTask:
 
 
 def import_retouch(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[RetouchResult]:
-    """Store the edited pictures of a folder that `give_out` wrote, each beside its crop; one outcome a file.
+    """Store the edited pictures of a folder that `export_retouch` wrote, each beside its crop; one outcome a file.
 
     The caller holds the set's lock. Raises UsageError without a manifest, AuthfaceError where the disk refuses.
     """
@@ -142,7 +142,7 @@ def _take(photoset: PhotoSet, people: Reviewed, crop: Crop | None, given: Retouc
 
 
 def _base(photoset: PhotoSet, people: Reviewed, crop: Crop, sha256: str) -> str | None:
-    """The file of the set that was given out: the crop, or what came back of it before."""
+    """The file of the set that was exported: the crop, or an earlier retouching of it; None if neither matches."""
     files = [crop.file, *(done.file for done in people.retouches.get(crop.id, ()))]
     there = (file for file in files if photoset.exists(file))
     return next((file for file in there if hashlib.sha256(photoset.read(file)).hexdigest() == sha256), None)

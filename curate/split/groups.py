@@ -53,14 +53,14 @@ _BATCH = 4096
 
 
 def embedder_provenance(step: str, version: int, settings: SplitSettings) -> Provenance:
-    """How a step makes embeddings: the network by name and weights, wherever its file lies."""
+    """Provenance of a step that makes embeddings: the network by name and weights, wherever its file lies."""
     weights: dict[str, str] = {settings.embedder: weights_sha256(settings.embedder, settings.arcface)}
     return Provenance(step, version, {"embedder": settings.embedder}, weights)
 
 
 @dataclass
 class Embed:
-    """The step over a photo set's table `crops`. A batch of dlib's costs as much a face as one alone."""
+    """The step from the table `crops` to `embeddings`. With dlib a batch is no faster per face than single faces."""
 
     root: Path
     settings: SplitSettings
@@ -112,7 +112,7 @@ class DisjointSets:
         return member
 
     def join(self, first: int, second: int) -> None:
-        """Make two sets one, named by the name of the first."""
+        """Unite two sets under the name of the first."""
         self._above[self.find(second)] = self.find(first)
 
     def labels(self) -> list[int]:
@@ -143,7 +143,7 @@ def make_index(vectors: NDArray[np.float32]) -> Any:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike two faces are, seen against how alike each is to others.
+    """How alike two faces are, relative to how alike each is to others.
 
     A network puts whole kinds of people close together, so one limit for the dot product joins strangers of one kind
     and parts photos of one person of another kind. As in speaker verification (adaptive symmetric score normalisation,
@@ -213,7 +213,7 @@ def similar_pairs(
 
 
 def identities(vectors: NDArray[np.float32], photos: Sequence[str], likeness: Likeness, least: float) -> list[int]:
-    """Number of one face of the group each of n faces belongs to: the faces of one person, as far as they tell.
+    """The group of each of n faces, named by the number of one of its faces: one person a group, as far as they tell.
 
     `vectors` is (n, length), of unit length. Two groups become one where the mean likeness between their faces is
     `least` or more and no photo shows a face of both: two faces of one photo are two people. Memory: the vectors
@@ -248,9 +248,9 @@ def identities(vectors: NDArray[np.float32], photos: Sequence[str], likeness: Li
 def connected_groups(
     count: int, keys: Iterable[Sequence[Hashable | None]], pairs: Iterable[tuple[int, int]] = ()
 ) -> list[int]:
-    """Number of one member of the group each of 0..count-1 belongs to: all that share a key, or are a pair, are in one.
+    """The group of each of 0..count-1, named by one of its members: all that share a key or are a pair are in one.
 
-    Each of `keys` has an entry a member; None shares nothing.
+    Each of `keys` has one entry per member; None shares nothing.
     """
     sets = DisjointSets(count)
     for column in keys:
@@ -279,7 +279,7 @@ class SplitFaces:
 
 
 def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool) -> SplitFaces:
-    """The kept crops with all that may hold them together; `embedded`: with their embeddings."""
+    """The kept crops with everything that may keep them in one split; `embedded`: with their embeddings."""
     blocks: list[NDArray[np.float32]] = []
     failed: dict[str, Embedding] = {}
     if embedded:

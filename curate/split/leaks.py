@@ -37,7 +37,7 @@ from authface.store.photoset import PhotoSet, Provenance, Table
 
 VERSION = 1
 LEAST_SCORE = 0.9
-"""Detections under this are no faces that a benchmark is about."""
+"""Detections below this are not the faces that a benchmark is about."""
 Kind = Literal["same_file", "near_duplicate", "same_person"]
 LEAK_WORDS: Mapping[Kind, str] = {
     "same_file": "the same file",
@@ -60,7 +60,7 @@ Compare = Callable[["NDArray[np.float32]"], Likeness]
 
 @dataclass(frozen=True)
 class RivalFile:
-    """One file of such a folder."""
+    """One file of a folder that the set must not overlap with."""
 
     path: str
     name: str
@@ -145,7 +145,7 @@ def rival_parts(folder: Path) -> list[PartInput[RivalFile]]:
 
 
 def rival_files(folder: Path) -> Iterator[RivalFile]:
-    """Every photo below the folder. Raises UsageError where it is none."""
+    """Every photo below the folder. Raises UsageError if it is no folder."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"--against {one_line(folder)}: {what}; give a folder of photos")

@@ -38,9 +38,9 @@ from authface.store.photoset import PhotoSet, Provenance
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
-"""The earlier wins where faces that were in several come together."""
+"""If faces of several splits come together, the earlier split in this list wins."""
 _MOVES_NOTHING = {"against", "drop_leaks", "leak_likeness"}
-"""Settings that neither make groups nor say where they go; where another changes, former splits count no longer."""
+"""Settings that affect neither groups nor where they go; if any other changes, former splits no longer count."""
 
 
 def members_of(ids: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
@@ -88,12 +88,12 @@ def _place(where: float, size: int, counted: Counter[str], settings: SplitSettin
 
 
 def _draw(seed: int, name: str) -> float:
-    """A number of 0..1 that depends on the seed and the group's name alone."""
+    """A number of 0..1 that depends only on the seed and the group's name."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64
 
 
 def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str]) -> Provenance:
-    """How splits are made."""
+    """Everything that splits depend on."""
     told = settings.model_dump(mode="json", exclude={"keep_embeddings", "arcface"})
     return Provenance("split", VERSION, told | {"seed": seed}, dict(weights))
 
@@ -103,7 +103,7 @@ def _settled(made: Provenance) -> Provenance:
 
 
 def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> dict[str, str]:
-    """The splits that faces were in, by id; none where the shares or the seed were others."""
+    """The former splits of faces, by id; none if the shares or the seed were different."""
     former: dict[str, str] = {}
     for part, meta in photoset.people.metas().items():
         if meta is None:
@@ -116,14 +116,14 @@ def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None
 
 
 def state_of(photoset: PhotoSet, parts: Sequence[PartInput[Any]], rivals: Sequence[PartInput[Any]]) -> str:
-    """Digest of all that splits are made from."""
+    """Digest of everything that splits are made from."""
     tables = [[meta.digest if meta else "" for meta in table.metas().values()] for table in (photoset.faces,)]
     told = [tables, [part.digest for part in parts], [part.digest for part in rivals]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def is_current(photoset: PhotoSet, new: Provenance, parts: Sequence[PartInput[Any]], state: str) -> bool:
-    """Whether the table `people` is what a run would make."""
+    """Whether the table `people` is what a run would write."""
     metas = photoset.people.metas()
     return set(metas) == {part.number for part in parts} and all(
         meta is not None and not meta.provenance.difference(new) and meta.inputs == f"{part.digest}:{state}"
@@ -155,7 +155,7 @@ def person_rows(
     leaks: Mapping[str, Leak],
     drop: str,
 ) -> dict[str, Person]:
-    """The rows by face; of training, those go that `drop` asks for: repeated pictures, or all faces of a person."""
+    """The rows by face; training loses what `drop` names: repeated pictures, or all faces of a person."""
     dropped: dict[str, Leak] = {}
     if drop != "nothing":
         dropped = {face: leak for face, leak in leaks.items() if drop == "people" or leak.kind != "same_person"}
@@ -181,7 +181,7 @@ def _leaked(row: Person, leak: Leak) -> Person:
 
 @dataclass(frozen=True)
 class SplitResult:
-    """What a split came to."""
+    """The outcome of a split."""
 
     counts: Counter[str]
     """Faces by split, of those kept; ``rejected: leak``, ``failed: ...`` of the others."""
@@ -238,7 +238,7 @@ def split(
 ) -> SplitResult:
     """Embed what is new, group, assign, write the table `people` and the page of leaks; the caller holds the lock.
 
-    Raises UsageError for a folder to compare with that is none, AuthfaceError where there are no crops.
+    Raises UsageError for a path in `against` that is no folder, AuthfaceError if there are no crops.
     """
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):

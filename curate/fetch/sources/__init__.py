@@ -27,7 +27,7 @@ _EXAMPLES = {
 def make_source(
     settings: FetchSettings, photoset: PhotoSet, *, wait: bool = True, say: Callable[[str], None] = lambda text: None
 ) -> PhotoSource:
-    """The source by name; `wait` waits for quotas, `say` tells of it. Raises UsageError where it needs more."""
+    """The source that the settings name; `wait` for quotas, and `say` so. Raises UsageError without its path."""
     if settings.source in _EXAMPLES and not settings.path:
         raise UsageError(f"--from {settings.source}: give {_EXAMPLES[settings.source]}")
     if settings.source == "folder":

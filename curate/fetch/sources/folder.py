@@ -15,11 +15,11 @@ from authface.records import Photo
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
 PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"}
-"""Files that a folder source takes; what they hold is decided by their bytes."""
+"""Endings of the files that a folder source takes; their format is decided by their bytes."""
 
 
 class Folder(PhotoSource):
-    """Every photo below a folder, in the order of its path; hidden files and folders are passed over."""
+    """Every photo below a folder, ordered by path; hidden files and folders are skipped."""
 
     def __init__(self, root: Path, photographer: str, licence: str) -> None:
         super().__init__()
@@ -31,11 +31,11 @@ class Folder(PhotoSource):
         self._licence = licence
 
     def items(self) -> Iterator[PhotoItem]:
-        """The photos; a folder that cannot be listed is an item with a `problem`."""
+        """The photos; a folder that cannot be listed is an item with a failed row."""
         yield from self._below(self.root)
 
     def count(self) -> int:
-        """Files with a photo's ending below the folder: names only, so that a bar knows its end."""
+        """Files with a photo's ending below the folder, by name only: the total of the progress bar."""
         total = 0
         for _, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if not name.startswith(".")]

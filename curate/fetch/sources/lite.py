@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO
 
 from authface.curate.fetch.ledger import KeySet
-from authface.curate.fetch.originals import positive, reject_small
+from authface.curate.fetch.originals import parse_positive, reject_small
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
@@ -188,17 +188,17 @@ def _confidence(record: Mapping[str, str]) -> float:
     """How sure a keyword is, 0..100."""
     if record.get("suggested_by_user", "").strip().lower() in {"t", "true", "1"}:
         return 100.0
-    return max(positive(record.get(f"ai_service_{n}_confidence", "")) or 0.0 for n in (1, 2))
+    return max(parse_positive(record.get(f"ai_service_{n}_confidence", "")) or 0.0 for n in (1, 2))
 
 
 def _camera(record: Mapping[str, str]) -> Camera | None:
     camera = Camera(
         make=one_line(record.get("exif_camera_make", "").strip(), 80),
         model=one_line(record.get("exif_camera_model", "").strip(), 80),
-        iso=positive(record.get("exif_iso", "")),
-        aperture=positive(record.get("exif_aperture_value", "")),
-        focal_length=positive(record.get("exif_focal_length", "")),
-        exposure=positive(record.get("exif_exposure_time", "")),
+        iso=parse_positive(record.get("exif_iso", "")),
+        aperture=parse_positive(record.get("exif_aperture_value", "")),
+        focal_length=parse_positive(record.get("exif_focal_length", "")),
+        exposure=parse_positive(record.get("exif_exposure_time", "")),
     )
     return camera if camera != Camera() else None
 

@@ -1,7 +1,7 @@
 """The official Unsplash API: search, page by page, each page asked for once and kept in the set.
 
-https://unsplash.com/documentation: 50 requests an hour for a new application, 5,000 for one in production; each photo
-that is used is told of at its `download_location`; links back carry `utm_source` and `utm_medium`.
+https://unsplash.com/documentation: 50 requests an hour for a new application, 5,000 for one in production; each
+photo used is reported to its `download_location`; links back carry `utm_source` and `utm_medium`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from authface.curate.fetch.hosts import WebError
-from authface.curate.fetch.originals import positive
+from authface.curate.fetch.originals import parse_positive
 from authface.curate.fetch.pace import Paused
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
 from authface.curate.fetch.web import Web, WebResponse
@@ -73,7 +73,7 @@ class Unsplash(PhotoSource):
         return sum(self._size(page) for page in firsts if page) if all(firsts) else None
 
     def forecast(self, limit: int, *, ask: bool) -> str:
-        """Requests of the hourly quota that are still to be made, and how long that takes."""
+        """Requests of the hourly quota still to be made, and how long they take."""
         photos, pages, known = 0, 0, True
         for query in self._wants.queries:
             page = self._first_page(query) if ask and not limit else self._kept_page(query, 1)
@@ -106,15 +106,15 @@ class Unsplash(PhotoSource):
         camera = Camera(
             make=_text(exif.get("make"), 80),
             model=_text(exif.get("model"), 80),
-            iso=positive(exif.get("iso")),
-            aperture=positive(exif.get("aperture")),
-            focal_length=positive(exif.get("focal_length")),
-            exposure=positive(exif.get("exposure_time")),
+            iso=parse_positive(exif.get("iso")),
+            aperture=parse_positive(exif.get("aperture")),
+            focal_length=parse_positive(exif.get("focal_length")),
+            exposure=parse_positive(exif.get("exposure_time")),
         )
         return replace(photo, camera=camera if camera != Camera() else None)
 
     def track_download(self, photo: Photo) -> Photo:
-        """Call the photo's `download_location`, as the guidelines ask for each photo that is used."""
+        """Request the photo's `download_location`, as the guidelines ask for each photo that is used."""
         if _origin(photo.download_location) != _origin(self._base):
             return replace(photo, detail="not told to Unsplash: its download_location is at another host")
         try:

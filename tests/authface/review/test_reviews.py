@@ -177,9 +177,9 @@ def test_a_retouched_file_takes_the_crops_place_until_it_is_asked_for_again(phot
     decide(photoset, "anna", 1, "retouch")
     file = retouch(photoset, 1)
     people = reviewed(photoset, ReviewSettings())
-    assert (people.keeps(crop), people.file(crop)) == (True, file)
+    assert (people.judged(crop).status, people.file(crop)) == ("kept", file)
     realigned = Crop(id=crop.id, photo_id="", file=crop.file, size=16, quad=QUAD)
-    assert people.file(realigned) == crop.file and not people.keeps(realigned)
+    assert people.file(realigned) == crop.file and people.judged(realigned).status != "kept"
     decide(photoset, "anna", 1, "retouch")
     assert reviewed(photoset, ReviewSettings()).awaits(crop)
     decide(photoset, "anna", 1, "keep")

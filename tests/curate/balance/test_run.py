@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.balance.kinds import skin_band, typology_angle, words_of
+from authface.curate.balance.margins import skin_band, typology_angle, words_of
 from authface.curate.balance.rake import Goal, fit, goal, largest_subset, parse, pick, round_counts
 from authface.curate.balance.run import FEWEST, BalanceReport, balance, marginal, suppressed_cells, wilson
 from authface.curate.settings import BalanceSettings

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from authface.console import Console
 from authface.curate.fetch.ledger import FinishedPhoto, KeySet
-from authface.curate.fetch.originals import camera, positive
+from authface.curate.fetch.originals import camera, parse_positive
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import Folder, PhotoItem, PhotoSource, make_source
 from authface.curate.settings import FetchSettings
@@ -331,7 +331,7 @@ def test_any_exif_block_is_a_camera_or_none(data: bytes, headed: bool) -> None:
 
 @given(st.none() | st.text() | st.floats() | st.integers() | st.tuples(st.floats()) | st.booleans())
 def test_any_value_is_a_positive_number_or_none(value: object) -> None:
-    number = positive(value)
+    number = parse_positive(value)
     assert number is None or 0 < number < float("inf")
 
 

@@ -70,7 +70,7 @@ def test_a_round_keeps_the_original_and_the_provenance(photoset: PhotoSet, given
         hashlib.sha256(original).hexdigest(),
         hashlib.sha256(photoset.read(done.file)).hexdigest(),
     )
-    assert people.file(crop) == done.file and people.keeps(crop)
+    assert people.file(crop) == done.file and people.judged(crop).status == "kept"
     assert done.asked_by == "anna" and done.changed == pytest.approx(100 / 64**2, rel=0.01)
     assert np.array_equal(images.decode(photoset.read(done.file)).rgb, images.read(given_out / f"{crop.id}.png").rgb)
 

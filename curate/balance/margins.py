@@ -66,8 +66,8 @@ _POSE = {"facing the camera": "frontal", "head turned to the left": "left", "hea
 def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float | None:
     """ITA = atan2(L* - 50, b*) in degrees, of the medians of CIE L* and b* (D65) of both cheeks; 90 is palest.
 
-    `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None where too little skin is seen
-    (burnt and black pixels do not count) or where it has no colour.
+    `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None if too little skin is
+    visible (burnt and black pixels do not count) or it has no colour.
     """
     size = rgb.shape[0]
     small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if size != SIDE else rgb
@@ -86,15 +86,15 @@ def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float
 
 
 def skin_band(angle: float | None) -> str:
-    """The name of an angle's band; `unknown` where there is none."""
+    """The name of an angle's band; `unknown` for None."""
     if angle is None:
         return "unknown"
     return next((name for name, least in SKIN_BANDS if angle > least), "dark")
 
 
 @dataclass
-class Kinds:
-    """Every face's word in every margin."""
+class MarginWords:
+    """The word of every face in every margin."""
 
     ids: list[str] = field(default_factory=list)
     words: dict[str, list[str]] = field(default_factory=lambda: {name: list(words) for name, words in MARGINS.items()})
@@ -103,7 +103,7 @@ class Kinds:
     """For each face the number of its word, in the order of `words`."""
 
     def add(self, face_id: str, said: Mapping[str, str]) -> None:
-        """One more face."""
+        """Add a face with its word of every margin."""
         row = []
         for margin, words in self.words.items():
             if said[margin] not in words:
@@ -113,24 +113,24 @@ class Kinds:
         self.codes.append(row)
 
     def of(self, margin: str) -> NDArray[np.int64]:
-        """The number of every face's word in one margin."""
+        """(faces,) the number of each face's word in one margin."""
         column = list(self.words).index(margin)
         return np.array([row[column] for row in self.codes], np.int64)
 
     def counts(self, margin: str) -> list[int]:
-        """Faces of each word of a margin."""
+        """How many faces each word of a margin has."""
         return [int(count) for count in np.bincount(self.of(margin), minlength=len(self.words[margin]))]
 
     def cross(self, one: str, other: str) -> NDArray[np.int64]:
-        """Faces by the words of two margins, (words of one, words of the other)."""
+        """How many faces each pair of words of two margins has, (words of one, words of the other)."""
         shape = len(self.words[one]), len(self.words[other])
         flat = np.ravel_multi_index((self.of(one), self.of(other)), shape)
         return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def kinds(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> Kinds:
-    """The words of every kept crop in `parts`; skin is measured in `workers` threads, for nothing of it is kept."""
-    found = Kinds()
+def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> MarginWords:
+    """The words of every kept crop in `parts`; skin is measured in `workers` threads, since it is not stored."""
+    found = MarginWords()
     annotators = sorted(photoset.annotators(), key=lambda name: (name != "measured", name))
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for part in parts:
@@ -147,7 +147,7 @@ def kinds(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, work
 
 
 def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: float | None) -> dict[str, str]:
-    """The word of one face in every margin; `said` are the tags of each annotator, the most trusted first."""
+    """The word of one face in every margin; `said` are the tags by each annotator, most trusted first."""
 
     def of(group: str, choose: Callable[[set[str]], str]) -> str:
         names = next((found for tags in said if (found := {tag.name for tag in tags if tag.group == group})), set())
@@ -190,7 +190,7 @@ def _tags(photoset: PhotoSet, annotator: str, part: int) -> dict[str, tuple[Tag,
 
 
 def _angle(photoset: PhotoSet, crop: Crop) -> float | None:
-    """The typology angle of a crop; None where its file cannot be read."""
+    """The typology angle of a crop; None if its file cannot be read."""
     try:
         rgb = images.decode(photoset.read(crop.file)).rgb
     except ImageError:
