@@ -174,7 +174,7 @@ class Reviewed:
     """By reviewer and crop id: the decision that holds."""
     retouches: Mapping[str, Sequence[Retouch]]
     """By crop id, oldest first."""
-    torn: int = 0
+    damaged: int = 0
     """Lines of the logs that could not be read."""
 
     def decisions_on(self, crop_id: str) -> dict[str, Decision]:
@@ -221,17 +221,17 @@ class Reviewed:
 
 def reviewed(photoset: PhotoSet, settings: ReviewSettings) -> Reviewed:
     """Read all decisions and retouchings of a set."""
-    decisions, torn = {}, 0
+    decisions, damaged = {}, 0
     for who in reviewers(photoset):
         lines, bad = decision_log(photoset, who).read()
         decisions[who] = {decision.id: decision for decision in effective_decisions(lines)}
-        torn += bad
+        damaged += bad
     rounds, bad = retouch_log(photoset).read()
     retouches: dict[str, list[Retouch]] = {}
     for done in rounds:
         if _own_file(done):
             retouches.setdefault(done.id, []).append(done)
-    return Reviewed(settings.policy, decisions, retouches, torn + bad)
+    return Reviewed(settings.policy, decisions, retouches, damaged + bad)
 
 
 def _own_file(done: Retouch) -> bool:

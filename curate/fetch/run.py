@@ -55,7 +55,7 @@ class Download:
     ) -> None:
         self._photoset, self._source, self._web = photoset, source, web
         self._settings, self._unwritten, self._forgotten = settings, unwritten, forgotten
-        self._faces = _Faces()
+        self._faces = _PreviewDetector()
 
     def __call__(self, item: PhotoItem) -> list[Photo]:
         if (photo := reject_small(item.photo, self._settings)).status != "kept":
@@ -133,7 +133,7 @@ class Download:
         return replace(photo, status="rejected", reason=reason, value=size, limit=least, detail="seen on a preview")
 
 
-class _Faces:
+class _PreviewDetector:
     """The detector, loaded at its first use; thread-safe."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ def fetch(
     Photos of the web that a killed run had completed are not requested again; see `UnwrittenRows`.
     """
     forgotten = Forgotten.of(photoset)
-    kept = _Kept(photoset)
+    kept = _KnownPhotos(photoset)
     known = KeySet(_identities(photoset, settings))
     unwritten = UnwrittenRows(photoset, known)
     extend = partial(
@@ -275,7 +275,7 @@ def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None
     return min(new, limit or new) if new > 0 else None
 
 
-class _Kept:
+class _KnownPhotos:
     """The photos the set holds, by id: the first of several equal files is kept."""
 
     def __init__(self, photoset: PhotoSet) -> None:

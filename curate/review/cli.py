@@ -49,8 +49,8 @@ def review(
     if run.dry_run:
         return run.show("curate.review", settings)
     people = reviewed(photoset, settings)
-    if people.torn:
-        run.console.log(f"review: {people.torn} lines of the logs are damaged and ignored")
+    if people.damaged:
+        run.console.log(f"review: {people.damaged} lines of the logs are damaged and ignored")
     if compare:
         _compare(run, photoset, people)
     elif export_retouch is not None:
