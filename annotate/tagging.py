@@ -15,7 +15,7 @@ from authface.engine.runner import CHUNK_ROWS, Summary
 from authface.engine.runner import run as run_parts
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import Run
-from authface.review.reviews import Honouring, ReviewSettings, reviewed_crops
+from authface.review.reviews import ReviewedStep, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet
 
 
@@ -46,7 +46,7 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
         raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
     target = photoset.tags(settings.annotator)
     if settings.annotator == "measured":
-        measured = Honouring(MeasuredTags(photoset.root, settings.measured))
+        measured = ReviewedStep(MeasuredTags(photoset.root, settings.measured))
         return Tagged(
             run_parts(measured, inputs, target, run.console, workers=run.workers, cluster=run.cluster(), redo=redo)
         )
@@ -58,7 +58,7 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     chunk = max(CHUNK_ROWS, 16 * settings.openai.concurrency) if settings.annotator == "openai" else CHUNK_ROWS
     cluster = run.cluster(gpu=settings.annotator == "llava")
     summary = run_parts(
-        Honouring(work), inputs, target, run.console, workers=1, cluster=cluster, redo=redo, chunk_rows=chunk
+        ReviewedStep(work), inputs, target, run.console, workers=1, cluster=cluster, redo=redo, chunk_rows=chunk
     )
     return Tagged(summary, reread)
 

@@ -37,7 +37,7 @@ from authface.report import pages as report
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.review.reviews import Honouring, ReviewSettings, reviewed_crops
+from authface.review.reviews import ReviewedStep, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet
 from authface.train.settings import AutoencoderSettings, CleanerSettings, ControlNetSettings, PriorSettings
 
@@ -133,7 +133,7 @@ def _curated(photoset: PhotoSet) -> report.Section:
 def _annotate(photoset: PhotoSet, run: Run) -> Path:
     """tags, export; returns the dataset's folder."""
     review, settings = run.settings("curate.review", ReviewSettings), run.settings("annotate.tags", TagsSettings)
-    tagging = Honouring(MeasuredTags(photoset.root, settings.measured))
+    tagging = ReviewedStep(MeasuredTags(photoset.root, settings.measured))
     run_parts(tagging, reviewed_crops(photoset, review), photoset.tags("measured"), run.console)
     return export(photoset, run.settings("annotate.export", ExportSettings), run.console, review=review).folder
 

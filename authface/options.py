@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from authface.console import Console
     from authface.engine.ray import Cluster
-    from authface.recipe import S
+    from authface.recipe import S, Settings
 
 SECTIONS = {
     "curate.fetch": "authface.curate.settings:FetchSettings",
@@ -90,6 +90,11 @@ class Run:
 
         chosen = {name: value for name, value in given.items() if value is not None}
         return load(self.recipe_name, list(self.overrides), SECTIONS).section(path, model, chosen)
+
+    def show(self, section: str, settings: Settings) -> None:
+        """What ``--dry-run`` prints of a command without a plan of its own: the settings it would work with."""
+        lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
+        self.console.result(f"[{section}]\n{lines}", section=section, settings=settings.model_dump(mode="json"))
 
 
 _COMMON: dict[str, tuple[Any, Any]] = {

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.judge import LIMITS
 from authface.curate.filter.measures import artefacts, quality
-from authface.curate.filter.measures.piqe import piqe
+from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
 from authface.faces.detector import RetinaFace

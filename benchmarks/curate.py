@@ -112,8 +112,7 @@ def floor(photos: list[Path], size: int) -> dict[str, float]:
     """Milliseconds a photo of each thing that has to be done, one thread."""
     import cv2
 
-    from authface.curate.filter.measures.piqe import piqe
-    from authface.curate.filter.measures.quality import face_region
+    from authface.curate.filter.measures.quality import face_region, piqe
     from authface.faces.detector import RetinaFace
     from authface.faces.geometry import crop_to_photo, ffhq_quad
     from authface.faces.landmarks import Dlib68

@@ -23,7 +23,7 @@ import time
 import numpy as np
 
 from authface.curate.filter.duplicates import BITS, RADIUS, find_duplicates
-from authface.curate.split.identities import FLAT_ROWS, cohort_of, identities, likeness_of, make_index
+from authface.curate.split.groups import FLAT_ROWS, cohort_of, identities, likeness_of, make_index
 from authface.records import Face
 
 LENGTH = 128

@@ -24,7 +24,7 @@ VERSION = 2
 
 
 @dataclass(frozen=True)
-class Found:
+class FaceInPhoto:
     """A face in its photo."""
 
     face: Face
@@ -32,21 +32,21 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Placed:
-    """What alignment says of a face: the row without file names, and the crop unless the face is refused."""
+class AlignmentResult:
+    """The outcome for one face: its row without a file name, and the crop's pixels unless the face is rejected."""
 
     crop: Crop
     rgb: NDArray[np.uint8] | None
 
 
 class FaceAligner:
-    """The step: a face in its photo in, a crop out. Knows nothing of files."""
+    """Turns a face in its photo into a crop; works on pixels, not on files."""
 
     def __init__(self, settings: AlignSettings, landmarker: Dlib68) -> None:
         self.settings = settings
         self._landmarker = landmarker
 
-    def __call__(self, rgb: NDArray[np.uint8], face: Face) -> Placed:
+    def __call__(self, rgb: NDArray[np.uint8], face: Face) -> AlignmentResult:
         """Landmarks, their check against RetinaFace's points, and the crop."""
         limits = self.settings
         if face.box is None or face.score is None or face.points5 is None:
@@ -61,7 +61,9 @@ class FaceAligner:
             disagreement=disagreement(points, face.points5),
         )
         if crop.disagreement is not None and crop.disagreement > limits.max_disagreement:
-            return Placed(_rejected(crop, "landmarks_disagree", crop.disagreement, limits.max_disagreement), None)
+            return AlignmentResult(
+                _rejected(crop, "landmarks_disagree", crop.disagreement, limits.max_disagreement), None
+            )
         quad = grow_quad(ffhq_quad(points), limits.scale)
         turn = crop_to_photo(quad, limits.size)
         crop = replace(
@@ -73,8 +75,8 @@ class FaceAligner:
             upscaled=quad_side(quad) < limits.size,
         )
         if crop.pad_fraction is not None and crop.pad_fraction > limits.max_pad:
-            return Placed(_rejected(crop, "outside_photo", crop.pad_fraction, limits.max_pad), None)
-        return Placed(crop, align(rgb, quad, limits.size).rgb)
+            return AlignmentResult(_rejected(crop, "outside_photo", crop.pad_fraction, limits.max_pad), None)
+        return AlignmentResult(crop, align(rgb, quad, limits.size).rgb)
 
 
 @dataclass
@@ -95,16 +97,16 @@ class Align:
         """Load the predictor."""
         self._step = FaceAligner(self.settings, Dlib68())
 
-    def load(self, face: Face) -> Found:
+    def load(self, face: Face) -> FaceInPhoto:
         """The face's photo; a photo of several faces is decoded once. Raises ImageError."""
-        return Found(face, _decoded(self.root / face.photo_file))
+        return FaceInPhoto(face, _decoded(self.root / face.photo_file))
 
-    def step(self, batch: Sequence[Found]) -> Sequence[Placed]:
+    def step(self, batch: Sequence[FaceInPhoto]) -> Sequence[AlignmentResult]:
         """Each face in its own photo."""
         assert self._step is not None
         return [self._step(found.rgb, found.face) for found in batch]
 
-    def save(self, face: Face, placed: Placed) -> list[Crop]:
+    def save(self, face: Face, placed: AlignmentResult) -> list[Crop]:
         """Write the crop, if there is one."""
         if placed.rgb is None:
             return [placed.crop]

@@ -1,29 +1,23 @@
-"""`authface curate`: sources in, aligned and licensed faces out."""
+"""`authface curate`: sources in, aligned and licensed faces out; `curate review` is in `authface.curate.review.cli`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from typer.core import TyperCommand
 
-from authface.curate import care
 from authface.curate.review import cli as review
-from authface.curate.split import cli as split_cli
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
     from authface.curate.settings import FilterSettings
     from authface.engine.runner import Summary
-    from authface.engine.workers import Work
-    from authface.recipe import Settings
-    from authface.store.photoset import PhotoSet, Table
+    from authface.store.photoset import PhotoSet
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
-app.add_typer(care.app)
-app.add_typer(split_cli.app)
 
 _WITH_PATH = {"folder", "urls", "unsplash-lite"}
 
@@ -70,9 +64,9 @@ def fetch(
     if run.dry_run:
         if forecast := origin.forecast(run.limit, ask=False):
             run.console.log(forecast)
-        return _show(run, "curate.fetch", settings)
+        return run.show("curate.fetch", settings)
     if run.engine == "ray":
-        run.console.log("fetch runs on this machine: it waits for disks and servers, which a cluster has no more of")
+        run.console.log("fetch runs on this machine: it waits for disks and servers, which a cluster does not speed up")
     origin.ready(accept_terms=accept_terms)
     with photoset.lock(), origin:
         photoset.remember("curate.fetch", settings.model_dump(mode="json"))
@@ -81,7 +75,7 @@ def fetch(
         summary = run_fetch(photoset, origin, settings, run.console, workers=run.workers, limit=run.limit)
         if origin.ignored:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in origin.ignored.most_common(5))
-            run.console.log(f"fetch: passed over {origin.ignored.total():,} that are not asked for: {kinds}")
+            run.console.log(f"fetch: skipped {origin.ignored.total():,}: {kinds}")
         if origin.paused:
             run.console.result(f"paused: {origin.paused}; then run the same command again", paused=str(origin.paused))
             if not summary.counts:
@@ -107,7 +101,7 @@ def filter_(
     settings = run.settings("curate.filter", FilterSettings)
     photoset = PhotoSet.open(set)
     if run.dry_run:
-        return _show(run, "curate.filter", settings)
+        return run.show("curate.filter", settings)
     if sweep:
         return _sweep(run, photoset, settings)
     from authface.curate.filter.run import filter_photos
@@ -125,7 +119,7 @@ def filter_(
         )
         if not summary.counts:
             raise AuthfaceError("curate.filter: no kept photos to work on; the report says why: authface curate report")
-        _conclude(run, photoset, summary, _NEXT["curate.filter"])
+        _conclude(run, photoset, summary, "curate align")
 
 
 def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
@@ -143,40 +137,179 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """Turn every kept face into a square crop, FFHQ style, and check dlib's landmarks against RetinaFace's."""
     from authface.curate.align import Align
     from authface.curate.settings import AlignSettings
+    from authface.engine.runner import parts_of
+    from authface.engine.runner import run as run_parts
     from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.align", AlignSettings)
     photoset = PhotoSet.open(set)
     if not photoset.faces.parts():
         raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
-    _run_step(run, photoset, "curate.align", settings, Align(set, settings), photoset.faces, photoset.crops)
-
-
-def _run_step(
-    run: Run,
-    photoset: PhotoSet,
-    section: str,
-    settings: Settings,
-    work: Work[Any, Any, Any, Any],
-    source: Table[Any],
-    target: Table[Any],
-) -> None:
-    """Run one step over a table, show its contact sheet and what it counted."""
-    from authface.engine.runner import parts_of
-    from authface.engine.runner import run as run_parts
-
     if run.dry_run:
-        return _show(run, section, settings)
+        return run.show("curate.align", settings)
     with photoset.lock():
-        photoset.remember(section, settings.model_dump(mode="json"))
-        inputs = parts_of(source, run.limit)
-        summary = run_parts(work, inputs, target, run.console, workers=run.workers, cluster=run.cluster())
+        photoset.remember("curate.align", settings.model_dump(mode="json"))
+        inputs = parts_of(photoset.faces, run.limit)
+        step, cluster = Align(set, settings), run.cluster()
+        summary = run_parts(step, inputs, photoset.crops, run.console, workers=run.workers, cluster=cluster)
         if not any(part.count for part in inputs):
-            raise AuthfaceError(f"{section}: no kept rows to work on; the report says why: authface curate report")
-        _conclude(run, photoset, summary, _NEXT[section])
+            raise AuthfaceError("curate.align: no kept rows to work on; the report says why: authface curate report")
+        _conclude(run, photoset, summary, "annotate tags")
 
 
-_NEXT = {"curate.filter": "curate align", "curate.align": "annotate tags"}
+@app.command()
+@command_with_run
+def split(
+    run: Run,
+    set: SetArgument = DEFAULT_SET,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FOLDER", help="Photos the set must not overlap with, such as a benchmark's; repeatable."),
+    ] = None,
+) -> None:
+    """Deal the crops to training, validation and test sets that share no person, no near duplicate and no photo.
+
+    Faces are compared by embeddings, which are biometric data: they lie in SET/tables/embeddings alone and are never
+    exported; -O curate.split.keep_embeddings=false deletes them afterwards.
+    """
+    from authface.curate.settings import SplitSettings
+    from authface.store.photoset import PhotoSet
+
+    settings = run.settings("curate.split", SplitSettings, against=tuple(against) if against else None)
+    photoset = PhotoSet.open(set)
+    if not photoset.crops.parts():
+        raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
+    if run.dry_run:
+        return run.show("curate.split", settings)
+    from authface.curate.split.run import split as run_split
+
+    with photoset.lock():
+        photoset.remember("curate.split", settings.model_dump(mode="json"))
+        result = run_split(
+            photoset,
+            settings,
+            run.console,
+            seed=run.seed,
+            workers=run.workers,
+            cluster=run.cluster(),
+            limit=run.limit,
+        )
+    run.console.result(f"{result.as_text()}\nnext: authface annotate tags {one_line(set)}", **result.as_json())
+    if lost := sum(count for name, count in result.counts.items() if name.startswith("failed")):
+        run.console.log(f"{lost} crops could not be embedded and are in no split")
+        raise typer.Exit(3)
+
+
+@app.command()
+@command_with_run
+def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
+    """Write the contact sheet again: outcomes of all steps, histograms of what was measured, samples."""
+    from authface.curate.sheet import contact_sheet
+    from authface.store.photoset import PhotoSet
+
+    page = contact_sheet(PhotoSet.open(set))
+    run.console.result(f"contact sheet: {one_line(page)}", report=str(page))
+
+
+@app.command("credits")
+@command_with_run
+def credits_(
+    run: Run,
+    set: SetArgument = DEFAULT_SET,
+    format: Annotated[str, typer.Option("--format", help="html, md, csv or txt.")] = "html",
+    every: Annotated[
+        bool, typer.Option("--all", help="Every photo of the set, not only those with a kept crop.")
+    ] = False,
+) -> None:
+    """Write SET/reports/credits: every photographer and photo, by licence, with their links."""
+    from authface.curate.credits import Format, counts, write_credits
+    from authface.store.photoset import PhotoSet
+
+    chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
+    if chosen is None:
+        raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
+    path, table = write_credits(PhotoSet.open(set), chosen, every=every)
+    found = counts(table)
+    if found["of unknown licence"]:
+        run.console.log(f"credits: nobody stated a licence of {found['of unknown licence']:,} photos: they come first")
+    run.console.result(
+        f"credits: {one_line(path)}: {', '.join(f'{count:,} {name}' for name, count in found.items())}",
+        report=str(path),
+        **{name.replace(" ", "_"): count for name, count in found.items()},
+    )
+
+
+@app.command()
+@command_with_run
+def forget(
+    run: Run,
+    set: SetArgument,
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID]...", help="Photo or face ids, six digits of them, or names in the source."),
+    ] = None,
+    photographer: Annotated[
+        str | None, typer.Option(metavar="NAME|URL", help="All photos of a photographer, and those to come.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Kept with the tombstone; name nobody in it.")] = "asked for",
+) -> None:
+    """Delete photos and all that was made from them; only a hash is kept, so that they never come back.
+
+    Without an ID it finishes what a stopped run left.
+    """
+    from authface.curate.forget.run import find_photos
+    from authface.curate.forget.run import forget as run_forget
+    from authface.curate.sheet import contact_sheet
+    from authface.store.photoset import PhotoSet
+    from authface.store.tombstones import tombstones
+
+    photoset = PhotoSet.open(set)
+    if run.dry_run:
+        done = run_forget(photoset, find_photos(photoset, ids or [], photographer), reason="", dry_run=True)
+        return run.console.result(done.as_text(photoset, "would go"), **done.as_json(), dry_run=True)
+    with photoset.lock():
+        photos = find_photos(photoset, ids or [], photographer)
+        if not photos and all(stone.done for stone in tombstones(photoset)):
+            raise UsageError(f"nothing to forget in {one_line(set)}: name a photo, or a --photographer")
+        page = photoset.root / "reports" / "curate.html"
+        shown = page.exists()
+        done = run_forget(photoset, photos, reason=one_line(reason, 200), photographer=photographer or "")
+        if shown:
+            contact_sheet(photoset)
+    run.console.result(done.as_text(photoset, "deleted"), **done.as_json(), dry_run=False)
+
+
+@app.command()
+@command_with_run
+def balance(
+    run: Run,
+    set: SetArgument = DEFAULT_SET,
+    target: Annotated[
+        str | None, typer.Option(help='Margins to flatten, such as "pose=uniform,skin=uniform"; see the recipe table.')
+    ] = None,
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Faces to keep; as many as the target allows if not given.")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Take an earlier choice back.")] = False,
+) -> None:
+    """How pose, light, expression, skin tone, size, source and licence are spread; choose a subset that evens them."""
+    from authface.curate.balance import run as balancing
+    from authface.curate.settings import BalanceSettings
+    from authface.review.reviews import ReviewSettings
+    from authface.store.photoset import PhotoSet
+
+    settings = run.settings("curate.balance", BalanceSettings, target=target, keep=keep)
+    review = run.settings("curate.review", ReviewSettings)
+    photoset = PhotoSet.open(set)
+    if not photoset.crops.counts()["kept"]:
+        raise AuthfaceError(f"{one_line(set)} has no kept crops: authface curate report {one_line(set)} says why")
+    if run.dry_run:
+        return run.show("curate.balance", settings)
+    with photoset.lock():
+        if clear:
+            balancing.clear(photoset)
+        done = balancing.balance(photoset, settings, review, run.console, workers=run.workers, seed=run.seed)
+    run.console.result(done.as_text(), report=str(done.page), **done.as_json())
 
 
 def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) -> None:
@@ -190,17 +323,13 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) ->
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
     done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
     onward = f"next: authface {following} {one_line(photoset.root)}"
+    if not summary.counts["kept"]:
+        onward = "nothing is kept: the sheet says why"
     run.console.result(
-        f"{done}, {summary.skipped} parts were done before\n{counts}\n"
-        f"contact sheet: {one_line(page)}\n{onward if summary.counts['kept'] else 'nothing is kept: it says why'}",
+        f"{done}, {summary.skipped} parts were done before\n{counts}\ncontact sheet: {one_line(page)}\n{onward}",
         report=str(page),
         **summary.as_json(),
     )
     if summary.failed:
         run.console.log(f"{summary.failed} inputs failed: the contact sheet names them")
         raise typer.Exit(3)
-
-
-def _show(run: Run, section: str, settings: Settings) -> None:
-    lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
-    run.console.result(f"[{section}]\n{lines}", section=section, settings=settings.model_dump(mode="json"))

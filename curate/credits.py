@@ -60,7 +60,7 @@ class Maker:
 
     @property
     def first(self) -> Credit:
-        """What the name and the profile are taken from."""
+        """The credit that name and profile are taken from."""
         return next((credit for credit in self.credits if credit.profile), self.credits[0])
 
 
@@ -176,7 +176,7 @@ def web_link(url: str) -> str:
 
 
 def referred(url: str) -> str:
-    """A web link that names authface as where the visit comes from, as Unsplash asks."""
+    """A web link that names authface as the referrer, as Unsplash asks."""
     if not (url := web_link(url)):
         return ""
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Settings of the curation steps: the recipe's tables `curate.fetch`, `curate.filter`, `curate.align`."""
+"""Settings of the curation steps: the recipe's tables `curate.fetch`, `curate.filter`, `curate.align` and so on."""
 
 from typing import Literal, Self
 
@@ -8,66 +8,66 @@ from authface.recipe import Settings
 
 
 class WebSettings(Settings):
-    """How photos are asked for over HTTP."""
+    """How photos are requested over HTTP."""
 
     connections: int = Field(16, ge=1, le=256)
-    """Requests under way at once, over all hosts."""
+    """Concurrent requests, over all hosts."""
     host_rate: float = Field(20, gt=0)
-    """Requests a second that one host is asked at most; halved where it answers 429, and slowly raised again."""
+    """Most requests a second to one host; halved where it answers 429, then slowly raised again."""
     attempts: int = Field(5, ge=1)
-    """Tries of one address before its row says that it failed."""
+    """Attempts at one address before its row is `failed`."""
     backoff_seconds: float = Field(1, ge=0)
-    """Longest wait before the second try; doubled before each further one, up to a minute, drawn at random below."""
+    """Longest wait before the second attempt, doubled each time up to a minute; waits are random up to it."""
     timeout_seconds: float = Field(30, gt=0)
     """Longest silence of a host."""
     deadline_seconds: float = Field(600, gt=0)
-    """Longest time of one try, from the first word to the last byte, so that a host that drips ends."""
+    """Longest time of one attempt, from connecting to the last byte: it ends a host that only trickles."""
     max_redirects: int = Field(5, ge=0)
     window_seconds: float = Field(3600, gt=0)
-    """After how long a host's quota (``X-Ratelimit-Remaining``) is full again, where it does not say."""
+    """Seconds until a host's quota (``X-Ratelimit-Remaining``) is full again, where the host does not say."""
     opt_out: tuple[str, ...] = ("noai", "noimageai")
-    """Words of the header ``X-Robots-Tag`` that refuse a photo; empty heeds none."""
+    """Words of the header ``X-Robots-Tag`` that refuse a photo; empty ignores the header."""
     allow_private_hosts: bool = False
-    """Let addresses of this machine and of private networks be asked. Link-local ones never are."""
+    """Allow addresses of this machine and of private networks. Link-local ones are never allowed."""
 
 
 class UnsplashSettings(Settings):
-    """What the Unsplash API is asked for. The key comes from the environment variable UNSPLASH_ACCESS_KEY alone."""
+    """What to request from the Unsplash API. The key is read from the environment variable UNSPLASH_ACCESS_KEY only."""
 
     api_base: str = "https://api.unsplash.com"
     queries: tuple[str, ...] = ("portrait",)
-    """Search words; a photo that several of them find is one row."""
+    """Search terms; a photo found by several of them is one row."""
     orientation: Literal["", "landscape", "portrait", "squarish"] = ""
     content_filter: Literal["low", "high"] = "low"
     order_by: Literal["relevant", "latest"] = "relevant"
     per_page: int = Field(30, ge=1, le=30)
     pages: int = Field(0, ge=0)
-    """Pages listed of each query; 0 goes on to the last."""
+    """Pages to list of each query; 0 lists all."""
     edition: str = ""
-    """Listed pages are kept in the set and not asked for again; any other word here lists anew."""
+    """Listed pages are kept in the set and not requested again; change this word to list anew."""
     file: Literal["raw", "full"] = "raw"
     """``raw`` is the file as it was uploaded, ``full`` a JPEG that Unsplash makes of it at the same size."""
     details: bool = False
-    """Ask for each photo's camera data: one more request of the hourly quota a photo."""
+    """Request each photo's camera data: one more request of the hourly quota per photo."""
 
 
 class LiteSettings(Settings):
-    """What is chosen of the Unsplash Dataset, before anything is downloaded."""
+    """Which photos of the Unsplash Dataset to take, decided before anything is downloaded."""
 
     keywords: tuple[str, ...] = ("portrait", "face", "man", "woman", "person")
-    """A photo needs one of them; empty takes all."""
+    """A photo needs at least one of them; empty takes all photos."""
     min_confidence: float = Field(0, ge=0, le=100)
-    """Of either service that found the keyword; what a user suggested counts as 100."""
+    """Least confidence of the services that assigned the keyword; one suggested by a user counts as 100."""
     max_iso: float = Field(0, ge=0)
-    """Largest ISO; 0 asks nothing. What the data set does not know passes, here and below."""
+    """Largest ISO; 0 for no limit. Photos of unknown value pass, here and below."""
     min_aperture: float = Field(0, ge=0)
-    """Least f-number: smaller ones blur what is beside the plane of focus."""
+    """Smallest f-number; smaller ones blur what is off the plane of focus. 0 for no limit."""
     max_aperture: float = Field(0, ge=0)
-    """Largest f-number; 0 asks nothing."""
+    """Largest f-number; 0 for no limit."""
 
 
 class FetchSettings(Settings):
-    """Where photos come from, and what is stored of them."""
+    """Where photos come from, and which of them are stored."""
 
     source: Literal["unsplash", "unsplash-lite", "folder", "urls", "samples"] = "unsplash"
     """Name of the source; `--from` on the command line. `samples` are the photos that ship with the dependencies."""
@@ -76,36 +76,36 @@ class FetchSettings(Settings):
     min_long_side: int = Field(0, ge=0)
     """Smallest longer side of a photo in pixels; the paper takes 8K photos (7680)."""
     max_megapixels: float = Field(178, gt=0, le=178)
-    """A photo of more is refused before it is decoded; Pillow stops at 178."""
+    """A larger photo is rejected before it is decoded; Pillow stops at 178."""
     max_megabytes: float = Field(500, gt=0)
-    """A file of more is refused before it is read."""
+    """A larger file is rejected before it is read."""
     part_rows: int = Field(1000, ge=1)
-    """Photos a part of the tables: what a kill can lose, and what a cluster's worker takes at a time."""
+    """Photos in a part of the tables: what a kill can lose, and what a cluster worker takes at a time."""
     photographer: str = ""
     """Who made the photos of a `folder` or of `urls`."""
     licence: str = "unknown"
-    """The licence of the photos of a `folder` or of `urls`: you answer for it."""
+    """The licence of the photos of a `folder` or of `urls`: you are responsible for it."""
     url_column: str = ""
-    """Column of a table of `urls` that holds the addresses; empty takes `url`, `image_url` or `photo_url`."""
+    """Column of a table of `urls` that holds the addresses; empty looks for `url`, `image_url` or `photo_url`."""
     prescreen_face: float = Field(0, ge=0)
     """Least longer side of the largest face in pixels of the original, measured on a preview where the source has
-    one, so that only promising originals are downloaded; 0 downloads all."""
+    one, so that only promising originals are downloaded; 0 downloads all originals."""
     retry_failed: bool = False
-    """Ask again for photos whose rows say `timeout`, `unreachable` or `http_error`; each gets a further row."""
+    """Try again photos whose rows say `timeout`, `unreachable` or `http_error`; each gets a further row."""
     web: WebSettings = WebSettings.model_validate({})
     unsplash: UnsplashSettings = UnsplashSettings.model_validate({})
     lite: LiteSettings = LiteSettings.model_validate({})
 
 
 class FilterSettings(Settings):
-    """Which faces are kept. Every face is measured once; limits are held against the measures, cheap ones first."""
+    """Which faces are kept. Every face is measured once; the limits are then checked in order, cheap ones first."""
 
     detector: Literal["retinaface", "retinaface-resnet50"] = "retinaface"
     """RetinaFace: MobileNet-0.25, built in, or ResNet-50 through facexlib, whose weights are downloaded once."""
     faces: Literal["all", "largest", "one"] = "all"
-    """Judge every face, the largest only, or refuse photos that hold several."""
+    """Judge every face, only the largest, or reject photos that show several."""
     min_score: float = Field(0.98, ge=0, le=1)
-    """Least confidence of the detector; faces under 0.6 are not looked at."""
+    """Least confidence of the detector; detections under 0.6 are dropped before this limit."""
     min_size: float = Field(128, ge=0)
     """Least longer side of the face's box in pixels of the original photo."""
     max_yaw: float = Field(50, ge=0, le=180)
@@ -113,7 +113,7 @@ class FilterSettings(Settings):
     max_pitch: float = Field(35, ge=0, le=180)
     """Largest turn of the head up or down, degrees."""
     max_roll: float = Field(40, ge=0, le=180)
-    """Largest lean of the head to either side, degrees; alignment turns it upright."""
+    """Largest tilt of the head to either side, degrees; alignment turns it upright."""
     min_exposure: float = Field(45, ge=0, le=255)
     """Least mean luma of the face, 0..255: dark skin in good light lies well above."""
     max_exposure: float = Field(240, ge=0, le=255)
@@ -125,7 +125,7 @@ class FilterSettings(Settings):
     max_noise: float = Field(6, ge=0)
     """Largest standard deviation of the noise on the face, 0..255."""
     max_pepper: float = Field(0.002, ge=0, le=1)
-    """Largest share of single pixels that stand out of their neighbours."""
+    """Largest share of single pixels that stand out from their neighbours."""
     max_blockiness: float = Field(1.75, ge=0)
     """Largest ratio of the steps at JPEG's block borders to those within."""
     min_resolution: float = Field(0.4, ge=0, le=1)
@@ -133,24 +133,24 @@ class FilterSettings(Settings):
     max_smoothing: float = Field(0.65, ge=0, le=1)
     """Largest lack of fine texture on the skin, as beauty filters leave it."""
     max_hatching: float = Field(1, ge=0)
-    """Largest strength of fine texture that leaves no part of the face quiet, levels of 255, as in engravings, woodcuts
-    and coarse halftones; more lets the softer of them pass, less refuses sharp photos of rough skin or much grain."""
+    """Largest strength of fine texture that covers the whole face, in levels of 255, as in engravings, woodcuts and
+    coarse halftones. A higher limit lets softer ones pass, a lower one rejects sharp photos of rough skin or grain."""
     max_piqe: float = Field(65, ge=0, le=100)
-    """Largest PIQE of the face region, 0..100, lower is better."""
+    """Largest PIQE of the face region, 0..100; lower is better."""
     duplicate_radius: int = Field(17, ge=-1, le=144)
-    """Of faces whose hashes (of 144 bits) differ in at most so many bits the best one is kept; -1 keeps all."""
+    """Of faces whose 144-bit hashes differ in at most this many bits, only the best is kept; -1 keeps all."""
     metrics: dict[str, float] = {}
     """Metrics of pyiqa with their limits, such as ``{"topiq_nr-face" = 0.5, "musiq" = 60}``: the least value, or the
-    largest where less is better. Each is taken on what the one before it left, the cheap ones first."""
+    largest where lower is better. Each scores only what the one before it left, cheap ones first."""
 
 
 class AlignSettings(Settings):
-    """How faces become square crops: FFHQ's geometry."""
+    """How faces become square crops in FFHQ's geometry."""
 
     size: int = Field(512, ge=64, le=4096, multiple_of=8)
     """Side of the crops, pixels: 256, 512, 1024."""
     scale: float = Field(1, ge=0.5, le=3)
-    """Side of the crop in the photo over FFHQ's: above 1 it takes in more hair and shoulders."""
+    """Side of the crop relative to FFHQ's: above 1 it takes in more hair and shoulders."""
     max_disagreement: float = Field(0.15, gt=0)
     """Largest mean distance between dlib's and RetinaFace's eyes, nose and mouth corners, over the eyes' distance."""
     max_pad: float = Field(0.35, ge=0, le=1)
@@ -158,57 +158,56 @@ class AlignSettings(Settings):
 
 
 class BalanceSettings(Settings):
-    """Which faces are chosen so that the set is even where it is asked to be."""
+    """Which subset of faces has the shares that were asked for."""
 
     target: str = ""
-    """Margins and the shares their words are to have: `pose=uniform, skin: light .3 tan .3`. What given shares leave
-    goes to the other words as they are; empty only reports."""
+    """Margins and the shares wanted of their words: `pose=uniform, skin: light .3 tan .3`. The words not named share
+    what is left in their present proportions; empty only reports."""
     keep: int | None = Field(None, ge=1)
-    """Faces to choose; None takes as many as keep every share within `tolerance` of what was asked for."""
+    """Faces to choose; None takes as many as possible with every share within `tolerance` of its goal."""
     tolerance: float = Field(0.02, ge=0.001, le=1)
-    """Largest distance of a share from its goal, 0..1, where `keep` is left open."""
+    """Largest distance of a share from its goal, 0..1, where `keep` is None."""
     least: int = Field(10, ge=1)
-    """Words of fewer faces keep their share under `uniform`: evening them out would leave a handful of faces."""
+    """Words of fewer faces keep their share under `uniform`: evening them out would leave only a handful of faces."""
 
 
 class SplitSettings(Settings):
-    """Which faces are for training, which for validation and which for the test."""
+    """How faces are divided into training, validation and test sets."""
 
     val: float = Field(0.05, ge=0, lt=1)
-    """Share of the groups for validation; training takes what validation and test leave, and a group that alone
-    is more than the share."""
+    """Share of the groups for validation. Training takes the rest, and any group that alone exceeds the share."""
     test: float = Field(0.05, ge=0, lt=1)
     """Share of the groups for the test."""
     val_faces: int = Field(0, ge=0)
-    """Faces for validation, in place of the share: as many as whole groups allow, never more; 0 takes the share."""
+    """Faces for validation instead of a share: at most this many, as whole groups allow; 0 uses the share."""
     test_faces: int = Field(0, ge=0)
-    """Faces for the test, in place of the share."""
+    """Faces for the test instead of a share, likewise."""
     keep_together: tuple[Literal["identity", "duplicate", "photo", "photographer"], ...] = (
         "identity",
         "duplicate",
         "photo",
     )
-    """What two faces of different splits never share; `photographer` also keeps sessions whole."""
+    """What faces of different splits never share; `photographer` also keeps photo sessions whole."""
     embedder: Literal["dlib", "arcface"] = "dlib"
-    """The network that tells people apart: dlib's, built in, or an ArcFace of yours."""
+    """The network that tells people apart: dlib's, built in, or an ArcFace network that you provide."""
     arcface: str = ""
-    """The ONNX file of `arcface`: RGB faces of 112 x 112 in, numbers out. Its licence is yours to know."""
+    """The ONNX file of `arcface`: RGB faces of 112 x 112 in, a vector out. Check its licence."""
     same_person: float = Field(4.5, gt=0)
     """Least likeness of two faces of one person: standard deviations above what either has with people like it."""
     cohort: Literal["set", "usual"] = "set"
-    """Whom those people are: the set's own (500 faces or more), or what is usual for the network. `usual` is for a set
-    of many photos of a few people."""
+    """Who those people are: the faces of the set (500 or more), or fixed values typical of the network. `usual` suits
+    a set of many photos of a few people."""
     duplicate_radius: int = Field(17, ge=0, le=144)
     """Bits in which the hashes of near duplicates differ at most."""
     against: tuple[str, ...] = ()
-    """Folders of photos the set must not overlap with, such as benchmarks; `--against` on the command line."""
+    """Folders of photos that the set must not overlap with, such as benchmarks; `--against` on the command line."""
     leak_likeness: float = Field(7, gt=0)
     """Likeness from which `against` is said to show a person of the set: higher than `same_person`, since each face has
     many strangers in there and some look like it."""
     drop_leaks: Literal["nothing", "duplicates", "people"] = "nothing"
-    """What training loses where `against` finds it: nothing, repeated pictures, or everybody who is in there."""
+    """What training loses where `against` finds leaks: nothing, repeated pictures, or all faces of the people."""
     keep_embeddings: bool = True
-    """Keep what tells people apart (biometric data) for the next run; false deletes it once the split is made."""
+    """Keep the embeddings (biometric data) for the next run; false deletes them once the split is made."""
 
     @model_validator(mode="after")
     def _some_are_left(self) -> Self:

@@ -103,7 +103,7 @@ def _words(name: str) -> str:
 
 
 def _groups(photoset: PhotoSet, samples: Samples) -> Iterator[report.SheetGroup]:
-    """The kept of the last step first, then every reason, from the last step back to the first."""
+    """What the last step kept first, then every reason, from the last step back to the first."""
     kept_shown = False
     for kind in ("crop", "face", "photo"):
         found = samples[kind]

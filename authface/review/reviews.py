@@ -1,13 +1,13 @@
-"""What people decided about crops, and which crops and files go on to the later stages.
+"""What people decided about crops, and which crops and files the later stages use.
 
 Each reviewer has a log of `Decision` lines in ``review/<reviewer>.jsonl``, retouched crops one of `Retouch` lines.
-A log only grows; a line that a kill tore counts for nothing. Without a log every kept crop goes on as it is.
+A log only grows; a line that a kill tore counts for nothing. Without a log every kept crop is used as it is.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal
@@ -19,19 +19,94 @@ from authface.engine.workers import L, M, Work
 from authface.errors import ImageError, UsageError, one_line
 from authface.recipe import Settings
 from authface.records import Crop
-from authface.review.decisions import Decision, Retouch, Verdict, final_verdict, standing, sure
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet, Provenance, R, digest
 
+Verdict = Literal["keep", "reject", "retouch"]
+"""A person's verdict on a crop; `retouch`: good once flaws are removed by hand."""
+VERDICTS: tuple[Verdict, ...] = ("keep", "retouch", "reject")
 FOLDER = "review"
 _REVIEWER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _RETOUCHED = re.compile(r"crops/([0-9a-f]{2})/(\1[0-9a-f]*-[0-9]+)\.retouched-[0-9a-f]{8}\.png")
-
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """One line of ``review/<reviewer>.jsonl``; the file's name says who decided."""
+
+    id: str
+    """The face's id."""
+    verdict: Literal["keep", "reject", "retouch", "undo"]
+    """`undo` takes back the reviewer's latest decision on this crop that was not taken back before."""
+    reason: str = ""
+    """Of a `reject`, in the reviewer's words."""
+    at: str = ""
+    """ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retouch:
+    """One line of ``review/retouched/log.jsonl``: a crop that came back from retouching by hand."""
+
+    id: str
+    """The face's id."""
+    file: str
+    """Where it lies inside the set, beside the crop: ``crops/ab/abcd…-0.retouched-<8 digits of its sha256>.png``."""
+    size: int
+    quad: tuple[float, ...] | None
+    """Side and quad of the crop it was made from: it takes the place of that crop only."""
+    before: str
+    """sha256 in hex of the file that was given out."""
+    after: str
+    """sha256 in hex of `file`."""
+    asked_by: str
+    """The reviewers who asked for it, by comma."""
+    asked_at: str
+    """ISO 8601, UTC: the latest time they asked."""
+    at: str
+    """ISO 8601, UTC: when it came back."""
+    changed: float
+    """Share of the pixels that differ, above 0 to 1."""
+    mean_change: float
+    """Mean absolute difference of all pixels and channels, 0..255."""
+
+
+def effective_decisions(lines: Iterable[Decision]) -> list[Decision]:
+    """The decisions that were not taken back, oldest first; the last one on a crop is in force."""
+    live: list[Decision] = []
+    for line in lines:
+        if line.verdict != "undo":
+            live.append(line)
+            continue
+        back = next((at for at in reversed(range(len(live))) if live[at].id == line.id), None)
+        if back is not None:
+            del live[back]
+    return live
+
+
+def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
+    """The verdict that several on one crop amount to under a policy (`ReviewSettings.policy`); None for none.
+
+    Under `majority` half of the votes are enough to reject, and of the others half to ask for retouching.
+    """
+    if not verdicts:
+        return None
+    rejects, retouches = verdicts.count("reject"), verdicts.count("retouch")
+    if policy != "majority":
+        return "reject" if rejects else "retouch" if retouches else "keep"
+    if 2 * rejects >= len(verdicts):
+        return "reject"
+    return "retouch" if 2 * retouches >= len(verdicts) - rejects else "keep"
+
+
+def as_verdict(verdict: str) -> Verdict:
+    """A verdict that is not `undo`, as its type."""
+    return next(known for known in VERDICTS if known == verdict)
+
+
 class ReviewSettings(Settings):
-    """How people judge crops (recipe table `curate.review`), and what follows where several have."""
+    """How people judge crops (recipe table `curate.review`), and who decides if several did."""
 
     host: str = "127.0.0.1"
     """Address the page is served on; any but 127.0.0.1 lets other machines in that know the page's secret address."""
@@ -79,67 +154,64 @@ def retouch_log(photoset: PhotoSet) -> Journal[Retouch]:
 
 
 def reviewers(photoset: PhotoSet) -> list[str]:
-    """Names of those who left a log."""
+    """Names of the reviewers who have a log."""
     folder = photoset.root / FOLDER
     names = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
     return sorted(name for name in names if _REVIEWER.fullmatch(name))
 
 
 def now() -> str:
-    """The time as logs hold it: ISO 8601 in UTC, of one length, so that later is greater."""
+    """The time as logs hold it: ISO 8601 in UTC, of fixed length, so that later sorts after."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True)
 class Reviewed:
-    """All that people said of a set's crops, and what follows from it."""
+    """All decisions of people on a set's crops, and what follows from them."""
 
     policy: str
     decisions: Mapping[str, Mapping[str, Decision]]
     """By reviewer and crop id: the decision that holds."""
     retouches: Mapping[str, Sequence[Retouch]]
     """By crop id, oldest first."""
-    torn: int = 0
-    """Lines of the logs that are no record."""
+    damaged: int = 0
+    """Lines of the logs that could not be read."""
 
-    def said(self, crop_id: str) -> dict[str, Decision]:
-        """What each reviewer who judged the crop decided."""
+    def decisions_on(self, crop_id: str) -> dict[str, Decision]:
+        """The decisions on a crop by reviewer."""
         return {who: found[crop_id] for who, found in self.decisions.items() if crop_id in found}
 
     def verdict(self, crop_id: str) -> Verdict | None:
-        """What holds for a crop under the policy; None where it is left undecided."""
-        return final_verdict([sure(found.verdict) for found in self.said(crop_id).values()], self.policy)
+        """The verdict on a crop under the policy; None if nobody decided."""
+        return final_verdict([as_verdict(found.verdict) for found in self.decisions_on(crop_id).values()], self.policy)
 
     def retouch(self, crop: Crop) -> Retouch | None:
-        """The latest retouching of this very crop: a crop aligned anew in another way is another one."""
+        """The latest retouching of this crop as it is aligned now; None if there is none."""
         fitting = [r for r in self.retouches.get(crop.id, ()) if (r.size, r.quad) == (crop.size, crop.quad)]
         return fitting[-1] if fitting else None
 
     def awaits(self, crop: Crop) -> bool:
-        """Whether the crop is to be retouched and has not come back since it was last asked for."""
+        """Whether the crop has to be retouched and has not come back since that was last asked for."""
         if self.verdict(crop.id) != "retouch":
             return False
         done = self.retouch(crop)
-        return done is None or done.at < max(d.at for d in self.said(crop.id).values() if d.verdict == "retouch")
+        asked = [said.at for said in self.decisions_on(crop.id).values() if said.verdict == "retouch"]
+        return done is None or done.at < max(asked)
 
     def judged(self, crop: Crop) -> Crop:
         """A kept crop as people left it: with its retouched file, or rejected with the reason."""
         if crop.status != "kept":
             return crop
-        if self.policy == "all_keep" and len(self.said(crop.id)) < len(self.decisions):
-            missing = ", ".join(sorted(self.decisions.keys() - self.said(crop.id).keys()))
+        if self.policy == "all_keep" and len(self.decisions_on(crop.id)) < len(self.decisions):
+            missing = ", ".join(sorted(self.decisions.keys() - self.decisions_on(crop.id).keys()))
             return replace(crop, status="rejected", reason="not_reviewed", detail=f"not judged by {missing}")
         if self.verdict(crop.id) == "reject":
-            reasons = {d.reason for d in self.said(crop.id).values() if d.verdict == "reject" and d.reason}
+            reasons = {d.reason for d in self.decisions_on(crop.id).values() if d.verdict == "reject" and d.reason}
             detail = one_line(", ".join(sorted(reasons)))
             return replace(crop, status="rejected", reason="rejected_in_review", detail=detail)
         if self.awaits(crop):
             return replace(crop, status="rejected", reason="awaits_retouch")
         return replace(crop, file=self.file(crop))
-
-    def keeps(self, crop: Crop) -> bool:
-        """Whether the crop goes on."""
-        return self.judged(crop).status == "kept"
 
     def file(self, crop: Crop) -> str:
         """The file to use for the crop: retouched by hand, or its own."""
@@ -149,21 +221,21 @@ class Reviewed:
 
 def reviewed(photoset: PhotoSet, settings: ReviewSettings) -> Reviewed:
     """Read all decisions and retouchings of a set."""
-    decisions, torn = {}, 0
+    decisions, damaged = {}, 0
     for who in reviewers(photoset):
         lines, bad = decision_log(photoset, who).read()
-        decisions[who] = {decision.id: decision for decision in standing(lines)}
-        torn += bad
+        decisions[who] = {decision.id: decision for decision in effective_decisions(lines)}
+        damaged += bad
     rounds, bad = retouch_log(photoset).read()
     retouches: dict[str, list[Retouch]] = {}
     for done in rounds:
         if _own_file(done):
             retouches.setdefault(done.id, []).append(done)
-    return Reviewed(settings.policy, decisions, retouches, torn + bad)
+    return Reviewed(settings.policy, decisions, retouches, damaged + bad)
 
 
 def _own_file(done: Retouch) -> bool:
-    """Whether the file's name is of the shape that is written: a log may be edited by hand."""
+    """Whether the file's name has the form that is written here: a log may be edited by hand."""
     shape = _RETOUCHED.fullmatch(done.file)
     return shape is not None and shape[2] == done.id
 
@@ -185,37 +257,37 @@ def _judged_part(people: Reviewed, part: PartInput[Crop]) -> PartInput[Crop]:
 
 
 @dataclass
-class Honouring(Generic[L, M, R]):
-    """A step over `reviewed_crops`: the crops that people took out become rejected rows without being read."""
+class ReviewedStep(Generic[L, M, R]):
+    """Wraps a step over `reviewed_crops`: crops that people took out become rejected rows without being read."""
 
     work: Work[Crop, L, M, R]
 
     @property
     def provenance(self) -> Provenance:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.provenance
 
     @property
     def batch_size(self) -> int:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.batch_size
 
     def open(self) -> None:
-        """Of the step."""
+        """The wrapped step's."""
         self.work.open()
 
     def load(self, crop: Crop) -> L:
-        """Of the step. Raises ImageError for a crop that was taken out."""
+        """The wrapped step's. Raises ImageError for a crop that was taken out."""
         if crop.status == "rejected":
             raise ImageError(crop.reason, crop.detail)
         return self.work.load(crop)
 
     def step(self, batch: Sequence[L]) -> Sequence[M]:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.step(batch)
 
     def save(self, crop: Crop, result: M) -> list[R]:
-        """Of the step."""
+        """The wrapped step's."""
         return self.work.save(crop, result)
 
     def failed(self, crop: Crop, reason: str, detail: str) -> list[R]:
@@ -225,7 +297,7 @@ class Honouring(Generic[L, M, R]):
 
 
 def forget(photoset: PhotoSet, crop_ids: set[str]) -> int:
-    """Erase all that was said of some crops, and their retouched files; the caller holds the set's lock.
+    """Erase all decisions on some crops, and their retouched files; the caller holds the set's lock.
 
     Returns how many lines and files went. Raises AuthfaceError where the disk refuses.
     """

@@ -1,4 +1,4 @@
-"""The faces that `curate balance` chose, as later stages take them: its table says of every crop whether it is one."""
+"""The subset that `curate balance` chose, as later stages use it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def choice_table(photoset: PhotoSet) -> Table[Choice]:
 
 
 def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartInput[Crop]]:
-    """The crops as the balance leaves them: those that are too many of their kind have status `rejected`.
+    """The crops after balancing: those that are too many of their kind have status `rejected`.
 
     `parts` are the crops as people left them (`reviews.reviewed_crops`), of which the choice was made. Where
     no choice was made they come back as they are. Raises AuthfaceError where crops changed since the choice.
@@ -32,7 +32,7 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
         if meta is None or meta.inputs != part.digest:
             here = one_line(photoset.root)
             raise AuthfaceError(
-                f"the balance of {here} was chosen from other crops than it has now: "
+                f"the balance of {here} is stale: its crops changed since it was chosen: "
                 f"run authface curate balance {here} again, or with --clear to take all"
             )
     return [_chosen(table, part) for part in parts]

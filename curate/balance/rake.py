@@ -1,4 +1,4 @@
-"""Choose a subset whose margins are as asked: raking (iterative proportional fitting) with no more than there is."""
+"""Choose a subset with given margins: raking (iterative proportional fitting), bounded by the faces there are."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _STILL = 1e-9
 
 @dataclass(frozen=True)
 class Goal:
-    """The shares asked for of one margin: of each of its words, 0..1, adding up to 1."""
+    """The wanted shares of one margin: one for each of its words, 0..1, adding up to 1."""
 
     margin: str
     shares: tuple[float, ...]
@@ -27,9 +27,9 @@ class Goal:
 
 
 def parse(target: str) -> dict[str, dict[str, float] | None]:
-    """``pose=uniform, skin: light .3 tan .3`` to shares by margin and word; None stands for uniform.
+    """Parse ``pose=uniform, skin: light .3 tan .3`` into shares by margin and word; None stands for uniform.
 
-    Margins are parted by commas or semicolons. Raises UsageError with what is wrong.
+    Margins are separated by commas or semicolons. Raises UsageError that says what is wrong.
     """
     wanted: dict[str, dict[str, float] | None] = {}
     for piece in target.replace(";", ",").split(","):
@@ -62,8 +62,8 @@ def _shares(words: Sequence[str], shown: str) -> dict[str, float]:
 def goal(
     margin: str, words: Sequence[str], counts: Sequence[int], wanted: Mapping[str, float] | None, least: int
 ) -> Goal:
-    """The share of every word of a margin. `wanted` None asks for equal shares of all words that `least` faces have;
-    the others, and `unknown`, keep theirs. What given shares leave goes to the other words as they are now.
+    """The wanted share of every word of a margin. `wanted` None means equal shares of all words with `least` faces or
+    more; the others, and `unknown`, keep theirs. What given shares leave goes to the other words in proportion.
 
     Raises UsageError for a word that no face has.
     """
@@ -88,7 +88,7 @@ def goal(
 
 @dataclass(frozen=True)
 class Fit:
-    """How many to take of every cell, and how far the margins are from what was asked for."""
+    """How many faces to take of every cell, and how far the margins are from their goals."""
 
     take: NDArray[np.float64]
     off: float
@@ -96,10 +96,10 @@ class Fit:
 
 
 def fit(cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], keep: int) -> Fit:
-    """Counts of `keep` faces over the cells, near in proportion to what is there and with the goals' margins.
+    """Distribute `keep` faces over the cells: close to the present proportions, with the goals' margins.
 
-    `cells` is (k, m): the word of each of m margins; `available` (k,) how many faces a cell has, which no count goes
-    beyond. Deming and Stephan 1940, with each count cut to what there is after every step.
+    `cells` is (k, m): the word of each of m margins; `available` (k,) how many faces a cell has, which no count
+    exceeds. Deming and Stephan 1940, with counts capped at what there is after every step.
     """
     take = available * (keep / available.sum())
     for _ in range(_ROUNDS):
@@ -117,7 +117,7 @@ def fit(cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[
     return Fit(take, off)
 
 
-def largest(
+def largest_subset(
     cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], tolerance: float
 ) -> tuple[int, Fit]:
     """The most faces that can be kept with every share within `tolerance` of its goal, and their fit."""
@@ -131,8 +131,8 @@ def largest(
     return low, fit(cells, available, goals, low)
 
 
-def whole(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Whole counts with the same sum, to within rounding: by largest remainder, never more than there is."""
+def round_counts(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Round to whole counts of the same sum by largest remainder, never above what is available."""
     counts = np.minimum(np.floor(take + 1e-9), available).astype(np.int64)
     missing = min(round(float(take.sum())), int(available.sum())) - int(counts.sum())
     order = np.argsort(-(take - counts), kind="stable")
@@ -142,6 +142,6 @@ def whole(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np
 
 
 def pick(ids: Sequence[str], count: int, seed: int) -> set[str]:
-    """`count` of some ids, the same ones on every machine, and nearly the same after ids were added."""
+    """`count` of some ids: the same on every machine, and nearly the same after ids were added."""
     ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
     return set(ranked[:count])

@@ -1,10 +1,12 @@
 """`curate balance`: how the kept faces are spread over pose, light, skin tone ..., and a subset that evens some of it.
 
-Words of single faces are in memory only; what is written are sums, and for the subset which crops are in it.
+Words of single faces stay in memory; what is written are sums, none of so few faces that it points at people, and which
+crops are in the subset.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.balance import rake
-from authface.curate.balance.aggregates import Share, hidden, marginal
-from authface.curate.balance.kinds import MARGINS, NOTES, Kinds, kinds
+from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_margin_words
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
 from authface.errors import UsageError, one_line
@@ -27,9 +29,78 @@ from authface.review.reviews import ReviewSettings, reviewed_crops
 from authface.review.subset import choice_table
 from authface.store.photoset import PhotoSet, Provenance
 
+FEWEST = 5
+"""Counts under this are merged with others or left out."""
+_Z = 1.959964
+"""Of a normal distribution, for 95 %."""
 VERSION = 1
 _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
 """Margins that are crossed with each other; source and licence are crossed with skin tone only."""
+
+
+@dataclass(frozen=True)
+class MarginShare:
+    """One word of a margin, or several that were merged, as a share of all faces."""
+
+    words: tuple[str, ...]
+    count: int
+    total: int
+
+    @property
+    def name(self) -> str:
+        """The word, or the merged words."""
+        return self.words[0] if len(self.words) == 1 else f"{', '.join(self.words)} together"
+
+    @property
+    def share(self) -> float:
+        """0..1."""
+        return self.count / self.total if self.total else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 %, 0..1."""
+        return wilson(self.count, self.total)
+
+
+def wilson(count: int, total: int) -> tuple[float, float]:
+    """The 95 % interval of a share (Wilson 1927): within 0..1, and sound for few and for none."""
+    if total <= 0:
+        return 0.0, 1.0
+    share, z2 = count / total, _Z * _Z / total
+    middle = (share + z2 / 2) / (1 + z2)
+    half = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:
+    """Shares of the words that any face has; words of fewer than `FEWEST` faces are merged, so that none shows.
+
+    If the merged ones together are still too few, the next smallest word joins them.
+    """
+    total = sum(counts)
+    found = [(word, count) for word, count in zip(words, counts, strict=True) if count]
+    few = [pair for pair in found if pair[1] < FEWEST]
+    if few and sum(count for _, count in few) < FEWEST:
+        rest = sorted((pair for pair in found if pair not in few), key=lambda pair: pair[1])
+        few += rest[:1]
+    alone = [MarginShare((word,), count, total) for word, count in found if (word, count) not in few]
+    if not few:
+        return alone
+    return [*alone, MarginShare(tuple(word for word, _ in few), sum(count for _, count in few), total)]
+
+
+def suppressed_cells(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which cells of a cross table must not be shown, (rows, columns): those of 1 to `FEWEST` - 1 faces, and for each
+    that is alone in its row or column the next smallest there, since a sum would give it away."""
+    mask = (counts > 0) & (counts < FEWEST)
+    while True:
+        before = mask.sum()
+        for table, chosen in ((counts, mask), (counts.T, mask.T)):
+            for line, out in zip(table, chosen, strict=True):
+                if out.sum() == 1 and (open_cells := np.flatnonzero(~out & (line > 0))).size:
+                    out[open_cells[line[open_cells].argmin()]] = True
+        if mask.sum() == before:
+            return np.asarray(mask)
 
 
 @dataclass(frozen=True)
@@ -44,19 +115,19 @@ class Cross:
 
 @dataclass(frozen=True)
 class MarginReport:
-    """One margin before and after."""
+    """The shares of one margin, before and after choosing."""
 
     name: str
     note: str
-    shares: list[Share]
-    after: list[Share]
+    shares: list[MarginShare]
+    after: list[MarginShare]
     goals: list[tuple[str, float]]
     """Word and share asked for; empty where nothing was."""
 
 
 @dataclass(frozen=True)
-class Balance:
-    """What was found, and chosen."""
+class BalanceReport:
+    """How the faces are spread, and what was chosen of them."""
 
     page: Path
     faces: int
@@ -87,7 +158,7 @@ class Balance:
             ],
         }
 
-    def text(self) -> str:
+    def as_text(self) -> str:
         """For a person."""
         lines = [f"{self.faces:,} faces"]
         for margin in self.margins:
@@ -112,8 +183,8 @@ class Balance:
 
 def balance(
     photoset: PhotoSet, settings: BalanceSettings, review: ReviewSettings, console: Console, *, workers: int, seed: int
-) -> Balance:
-    """Measure, choose where a target is set, write ``reports/balance.html``; the caller holds the set's lock.
+) -> BalanceReport:
+    """Measure, choose a subset if there is a target, write ``reports/balance.html``; the caller holds the set's lock.
 
     Raises UsageError for a target that names no margin or word, AuthfaceError where the disk refuses.
     """
@@ -122,7 +193,7 @@ def balance(
         raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
     parts = reviewed_crops(photoset, review)
     with console.progress("balance", sum(part.count for part in parts), "faces") as tick:
-        found = kinds(photoset, parts, tick, workers)
+        found = read_margin_words(photoset, parts, tick, workers)
     goals = [rake.goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
     chosen, off = choose(found, goals, settings, seed) if goals else (None, 0.0)
     if chosen is not None:
@@ -132,14 +203,16 @@ def balance(
     crosses = [_cross(found, *pair) for pair in combinations(_PEOPLE, 2)]
     crosses += [_cross(found, name, "skin") for name in ("source", "licence")]
     page = photoset.root / "reports" / "balance.html"
-    done = Balance(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
+    done = BalanceReport(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
     facts = [("faces", f"{done.faces:,}"), *([("chosen", f"{done.kept:,}")] if done.kept is not None else [])]
     title = f"Balance of {one_line(photoset.root.resolve().name)}"
     report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done)
     return done
 
 
-def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, seed: int) -> tuple[set[str], float]:
+def choose(
+    found: MarginWords, goals: Sequence[rake.Goal], settings: BalanceSettings, seed: int
+) -> tuple[set[str], float]:
     """Ids of a subset with the goals' margins, and how far its shares are from them.
 
     `settings.keep` faces, or as many as keep every share within `settings.tolerance`. Raises UsageError for more
@@ -150,10 +223,10 @@ def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, 
     if settings.keep is not None and settings.keep > len(found.ids):
         raise UsageError(f"keep {settings.keep}: there are {len(found.ids)} faces")
     if settings.keep is None:
-        _, fitted = rake.largest(cells, available, goals, settings.tolerance)
+        _, fitted = rake.largest_subset(cells, available, goals, settings.tolerance)
     else:
         fitted = rake.fit(cells, available, goals, settings.keep)
-    counts = rake.whole(fitted.take, available)
+    counts = rake.round_counts(fitted.take, available)
     chosen: set[str] = set()
     for cell, count in enumerate(counts):
         chosen |= rake.pick([found.ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
@@ -164,7 +237,7 @@ def choose(found: Kinds, goals: Sequence[rake.Goal], settings: BalanceSettings, 
 
 
 def clear(photoset: PhotoSet) -> None:
-    """Take a choice back: every crop goes on."""
+    """Delete a choice: every crop is used again."""
     table = choice_table(photoset)
     for part in table.parts():
         table.remove(part)
@@ -173,7 +246,7 @@ def clear(photoset: PhotoSet) -> None:
 def _write_choice(
     photoset: PhotoSet,
     parts: Sequence[PartInput[Crop]],
-    found: Kinds,
+    found: MarginWords,
     goals: Sequence[rake.Goal],
     chosen: set[str],
     settings: BalanceSettings,
@@ -203,7 +276,7 @@ def _kind_shares(kind_of: dict[str, tuple[int, ...]], faces: Any) -> dict[tuple[
     return {kind: count / counts.total() for kind, count in counts.items()}
 
 
-def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
+def _margin(found: MarginWords, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
     words, codes = found.words[name], found.of(name)
     after = []
     if chosen is not None:
@@ -213,9 +286,9 @@ def _margin(found: Kinds, name: str, chosen: set[str] | None, goals: Sequence[ra
     return MarginReport(name, NOTES[name], marginal(words, found.counts(name)), after, asked)
 
 
-def _cross(found: Kinds, rows: str, columns: str) -> Cross:
+def _cross(found: MarginWords, rows: str, columns: str) -> Cross:
     counts = found.cross(rows, columns)
-    out = hidden(counts)
+    out = suppressed_cells(counts)
     seen_rows, seen_columns = np.flatnonzero(counts.sum(axis=1)), np.flatnonzero(counts.sum(axis=0))
     cells = [
         (found.words[rows][row], [None if out[row, column] else int(counts[row, column]) for column in seen_columns])
@@ -224,6 +297,6 @@ def _cross(found: Kinds, rows: str, columns: str) -> Cross:
     return Cross(rows, columns, [found.words[columns][column] for column in seen_columns], cells)
 
 
-def _share_json(share: Share) -> dict[str, Any]:
+def _share_json(share: MarginShare) -> dict[str, Any]:
     low, high = share.interval
     return {"words": list(share.words), "count": share.count, "share": share.share, "low": low, "high": high}

@@ -1,4 +1,4 @@
-"""Which hosts may be asked: every address a name resolves to is checked, and the checked one is connected to."""
+"""Which hosts may be contacted: every address a name resolves to is checked before one of them is connected to."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _limit = threading.local()
 
 
 class WebError(ImageError):
-    """An address that gave no photo; `rejected` where it was refused by a rule and not by mishap."""
+    """An address that gave no photo; `rejected` if a rule refused it, rather than something failed."""
 
     def __init__(self, reason: str, message: str, *, status: int = 0, rejected: bool = False) -> None:
         super().__init__(reason, message)
@@ -48,7 +48,7 @@ def check_url(url: str) -> httpx.URL:
 
 
 def refusal(address: str, *, allow_private: bool) -> str:
-    """Why an IP address may not be asked, in a word or two; empty if it may.
+    """Why an IP address must not be contacted, in a word or two; empty if it may be.
 
     `allow_private` lets loopback and private networks pass, never link-local, multicast or reserved addresses.
     """
@@ -88,7 +88,7 @@ def _embedded(ip: IPAddress) -> list[IPAddress]:
 
 @contextmanager
 def deadline(seconds: float) -> Iterator[None]:
-    """Let everything this thread reads or writes in the block end within `seconds`."""
+    """Limit everything that this thread reads or writes in the block to `seconds` in all."""
     _limit.at = time.monotonic() + seconds
     try:
         yield
@@ -108,7 +108,7 @@ def _left(timeout: float | None) -> float | None:
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection that keeps to the deadline of the thread that uses it."""
+    """A connection that obeys the deadline of the thread using it."""
 
     def __init__(self, stream: httpcore.NetworkStream) -> None:
         self._stream = stream
@@ -132,7 +132,7 @@ class _Stream(httpcore.NetworkStream):
 
 
 class _Guard(httpcore.SyncBackend):
-    """Resolves a name once, refuses it if any of its addresses is refused, and connects to what was checked."""
+    """Resolves a name once, refuses it if any of its addresses is refused, and connects to the checked addresses."""
 
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private

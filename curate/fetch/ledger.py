@@ -1,4 +1,4 @@
-"""Which photos a set has rows of, and which are finished while their part is not written yet."""
+"""Which photos a set already has: those with rows in its tables, and those fetched whose part is not written yet."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ _MERGE = 1 << 18
 """New hashes gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
 
 
-def key(photo: Photo) -> tuple[str, str, str]:
-    """What tells a photo from the others of all sources."""
-    return identity(photo.source, photo.source_id, photo.as_of)
+def photo_key(photo: Photo) -> tuple[str, str, str]:
+    """What identifies a photo among those of all sources."""
+    return source_key(photo.source, photo.source_id, photo.as_of)
 
 
-def identity(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
-    """A file that changed since is another photo; a photo of a listing is the same whenever it was listed."""
+def source_key(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
+    """The key of a photo: a file that changed is another photo, a listed one stays the same whenever it was listed."""
     return source, source_id, as_of if source == "folder" else ""
 
 
-class Seen:
-    """A growing set of keys as 64-bit hashes: with seven million of them a new key is mistaken once in a trillion."""
+class KeySet:
+    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
 
     def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
-        self._sorted = np.sort(np.fromiter((_hash(identity(*names)) for names in known), dtype=np.uint64))
+        self._sorted = np.sort(np.fromiter((_hash(source_key(*names)) for names in known), dtype=np.uint64))
         self._fresh: set[int] = set()
 
     def __contains__(self, names: tuple[str, str, str]) -> bool:
         return self._has(_hash(names))
 
     def add(self, names: tuple[str, str, str]) -> bool:
-        """Whether the key is new; it is not from now on."""
+        """Add a key; whether it was new."""
         number = _hash(names)
         if self._has(number):
             return False
@@ -62,22 +62,22 @@ def _hash(names: tuple[str, str, str]) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finished:
+class FinishedPhoto:
     """One line of ``sources/fetched.jsonl``; the last line of a photo counts."""
 
     photo: Photo
     owed: bool = False
-    """Its source is still to be told that the photo was taken."""
+    """Whether the source still has to be notified that the photo was taken."""
 
 
-class Unwritten:
-    """Rows that cost requests and are in no part yet, kept in a file at once, so that a kill loses none of them."""
+class UnwrittenRows:
+    """Rows that cost requests and are in no part yet: each is on disk at once, so that a kill loses none."""
 
-    def __init__(self, photoset: PhotoSet, seen: Seen) -> None:
-        self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", Finished)
+    def __init__(self, photoset: PhotoSet, seen: KeySet) -> None:
+        self._journal = Journal(photoset.root / "sources" / "fetched.jsonl", FinishedPhoto)
         self._lock = threading.Lock()
         lines, _ = self._journal.read()
-        found = {key(line.photo): line for line in lines}
+        found = {photo_key(line.photo): line for line in lines}
         self._rows = {
             names: line
             for names, line in found.items()
@@ -86,28 +86,28 @@ class Unwritten:
         if len(self._rows) != len(lines):
             self._journal.rewrite(list(self._rows.values()))
 
-    def get(self, photo: Photo) -> Finished | None:
-        """What an earlier run finished of this photo."""
+    def get(self, photo: Photo) -> FinishedPhoto | None:
+        """What an earlier run completed of this photo, if anything."""
         with self._lock:
-            return self._rows.get(key(photo))
+            return self._rows.get(photo_key(photo))
 
     def add(self, photo: Photo, *, owed: bool = False) -> None:
-        """Keep a finished row; on return it is on the disk."""
-        line = Finished(photo=photo, owed=owed)
+        """Store a row; on return it is on disk."""
+        line = FinishedPhoto(photo=photo, owed=owed)
         with self._lock:
-            self._rows[key(photo)] = line
+            self._rows[photo_key(photo)] = line
             self._journal.append(line)
 
-    def written(self, rows: list[Photo]) -> None:
-        """Forget rows that a part holds now."""
+    def mark_written(self, rows: list[Photo]) -> None:
+        """Drop rows that a part holds now."""
         with self._lock:
             before = len(self._rows)
             for row in rows:
-                self._rows.pop(key(row), None)
+                self._rows.pop(photo_key(row), None)
             if len(self._rows) != before:
                 self._journal.rewrite(list(self._rows.values()))
 
     def rows(self) -> list[Photo]:
-        """The rows that are in no part, less those that their source is still to be told of."""
+        """The rows that are in no part, without those whose source still has to be notified."""
         with self._lock:
             return [line.photo for line in self._rows.values() if not (line.owed and line.photo.download_location)]

@@ -1,4 +1,4 @@
-"""From the bytes of a photo to its row: decoded once to be sure of it, named by its content."""
+"""From the bytes of a photo to its row: decoded once as a check, named by content."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _EXIF, _EXPOSURE, _APERTURE, _ISO, _FOCAL_LENGTH = 0x8769, 0x829A, 0x829D, 0x882
 """EXIF 2.32, 4.6.4 and 4.6.5."""
 
 
-def described(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSettings, forgotten: Forgotten) -> Photo:
-    """The row with what the bytes say: id, file, size, format, and camera where the source named none.
+def describe(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSettings, forgotten: Forgotten) -> Photo:
+    """The row completed from the bytes: id, file, size, format, and camera if the source named none.
 
-    It is rejected where the photo is too small, or one that the set was told to forget. Raises ImageError where the
-    bytes are no photo.
+    Photos that are too small or were forgotten are rejected. Raises ImageError if the bytes are no photo.
     """
     decoded = images.decode(data, max_pixels=int(settings.max_megapixels * MEGA))
     height, width = decoded.rgb.shape[:2]
@@ -42,11 +41,11 @@ def described(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSett
     )
     if forgotten.holds(photo_id=photo_id):
         return replace(photo, file="", status="rejected", reason=REASON)
-    return small(photo, settings)
+    return reject_small(photo, settings)
 
 
-def small(photo: Photo, settings: FetchSettings) -> Photo:
-    """The row, rejected where the photo's longer side is known and below the least."""
+def reject_small(photo: Photo, settings: FetchSettings) -> Photo:
+    """The row, rejected if the photo's longer side is known and below `min_long_side`."""
     long_side, least = max(photo.width, photo.height), settings.min_long_side
     if photo.status != "kept" or not long_side or long_side >= least:
         return photo
@@ -60,7 +59,7 @@ def store(photo: Photo, data: bytes, photoset: PhotoSet) -> None:
 
 
 def camera(exif: bytes) -> Camera | None:
-    """What an EXIF block says of the camera; None where it says nothing that can be read."""
+    """The camera data in an EXIF block; None if there is none that can be read."""
     if not exif:
         return None
     try:
@@ -70,20 +69,20 @@ def camera(exif: bytes) -> Camera | None:
         found = Camera(
             make=_text(tags.get(_MAKE)),
             model=_text(tags.get(_MODEL)),
-            iso=positive(inner.get(_ISO)),
-            aperture=positive(inner.get(_APERTURE)),
-            focal_length=positive(inner.get(_FOCAL_LENGTH)),
-            exposure=positive(inner.get(_EXPOSURE)),
+            iso=parse_positive(inner.get(_ISO)),
+            aperture=parse_positive(inner.get(_APERTURE)),
+            focal_length=parse_positive(inner.get(_FOCAL_LENGTH)),
+            exposure=parse_positive(inner.get(_EXPOSURE)),
         )
     except Exception:  # noqa: BLE001  broken EXIF comes as any error of the TIFF reader; the pixels are still good
         return None
     return found if found != Camera() else None
 
 
-def positive(value: object) -> float | None:
-    """A finite number above 0 of a number, a tuple of them, or text such as ``1/125``, ``f/2.8`` or ``50.0 mm``."""
+def parse_positive(value: object) -> float | None:
+    """A finite number above 0 from a number, a tuple of them, or text such as ``1/125``, ``f/2.8`` or ``50.0 mm``."""
     if isinstance(value, tuple | list):
-        return positive(value[0]) if value else None
+        return parse_positive(value[0]) if value else None
     try:
         if isinstance(value, str):
             words = value.lower().replace("f/", "").split()

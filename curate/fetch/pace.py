@@ -1,4 +1,4 @@
-"""How fast one host is asked: a token bucket, its `Retry-After`, and its hourly quota."""
+"""Rate limiting per host: a token bucket, `Retry-After`, and the host's hourly quota."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from authface.curate.settings import WebSettings
 from authface.web.http import retry_after, whole_number
 
 LONGEST_WAIT = 6 * 3600.0
-"""A host that asks for more than this many seconds gets no further try."""
+"""Seconds that `Retry-After` is obeyed for at most."""
 _PATIENCE = 60.0
-"""Waits up to this long are waited even where the user wants none."""
+"""Seconds of a wait that is sat out even under ``--no-wait``."""
 _TELL_SECONDS = 60.0
-"""A long wait says every so often how much is left."""
+"""Seconds between two reports of a long wait."""
 _LEAST_RATE = 0.1
 _RECOVERY = 1.05
 
 
 class Paused(Exception):
-    """A host asks for a long wait, and the user asked for none."""
+    """A host asks for a long wait, and the run must not wait."""
 
     def __init__(self, host: str, seconds: float) -> None:
         super().__init__(f"{host} takes no more requests for {clock(seconds)}, until {_at(seconds)}")
 
 
 class Stopped(Exception):
-    """The run ends: whatever waits is to give up."""
+    """The run ends: every wait is given up."""
 
 
 class Pace:
-    """When the next request to one host may go out; any number of threads ask it."""
+    """When the next request to one host may go out; thread-safe."""
 
     def __init__(
         self, host: str, settings: WebSettings, *, wait: bool, say: Callable[[str], None], ended: threading.Event
@@ -46,13 +46,13 @@ class Pace:
         self._filled = time.monotonic()
         self._not_before = 0.0
         self._left: int | None = None
-        """Requests left of the quota; None until the host speaks of one."""
+        """Requests left of the quota; None until the host names one."""
         self._window = 0.0
-        """When the first request of the present quota went out; 0 before it."""
+        """When the first request under the present quota went out; 0 before that."""
         self._said = 0.0
 
     def take(self) -> None:
-        """Wait for the turn of one request. Raises Paused where that is long and not wanted, Stopped at the end."""
+        """Wait until one request may go out. Raises Paused if that is long and must not be, Stopped at the end."""
         while True:
             seconds, quota = self._reserve()
             if seconds <= 0:
@@ -64,8 +64,8 @@ class Pace:
             if self._ended.wait(min(seconds, _TELL_SECONDS)):
                 raise Stopped
 
-    def heed(self, status: int, headers: httpx.Headers) -> bool:
-        """Learn from an answer. True where the same request is to go out again once the quota is full."""
+    def observe(self, status: int, headers: httpx.Headers) -> bool:
+        """Adapt to a response. True if the same request has to be repeated once the quota is full again."""
         now = time.monotonic()
         remaining = whole_number(headers.get("x-ratelimit-remaining"))
         after = retry_after(headers.get("retry-after"))
@@ -86,7 +86,7 @@ class Pace:
             return used_up
 
     def _reserve(self) -> tuple[float, bool]:
-        """Seconds until a request may go out, 0 if this one may; and whether it is the quota that it waits for."""
+        """Seconds until a request may go out, 0 if this one may; and whether the quota is the reason."""
         with self._lock:
             now = time.monotonic()
             if self._left is not None and self._left <= 0:
@@ -106,7 +106,7 @@ class Pace:
             return 0.0, False
 
     def _tell(self, seconds: float) -> None:
-        """Say how long is left, by one of the waiting threads."""
+        """Report how long is left, from one of the waiting threads only."""
         with self._lock:
             now = time.monotonic()
             if now - self._said < min(_TELL_SECONDS, seconds):

@@ -1,7 +1,11 @@
-"""`curate fetch`: a source's photos into the set, byte for byte, named by content, each with its row."""
+"""`curate fetch`: a source's photos into the set, byte for byte, named by content, each with its row.
+
+Photos of this machine are read by a step in worker processes (`Fetch`), those of the web in threads (`Download`).
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -9,28 +13,144 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.console import Console
-from authface.curate.fetch.download import Download
-from authface.curate.fetch.ledger import Seen, Unwritten, key
-from authface.curate.fetch.originals import MEGA, described, store
+from authface.curate.fetch.hosts import WebError
+from authface.curate.fetch.ledger import KeySet, UnwrittenRows, photo_key
+from authface.curate.fetch.originals import MEGA, describe, reject_small, store
 from authface.curate.fetch.pace import Paused
-from authface.curate.fetch.sources import Item, Source
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
+from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
 from authface.engine.workers import inline, processes, threads
+from authface.errors import AuthfaceError, ImageError, one_line
+from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
-from authface.records import Photo
+from authface.records import Photo, Status
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
 
+PREVIEW_BYTES = 20 * MEGA
+PRESCREEN_SCORE = 0.9
+"""Least confidence of a face on a preview; the filter demands more of the original."""
 VERSION = 2
 TRANSIENT = {"timeout", "unreachable", "http_error"}
-"""Reasons of failed rows that another day may better."""
+"""Reasons of failed rows that are worth trying again on another day."""
+
+
+class Download:
+    """Fetch one item, in a thread: returns its row, or no row if the item has to wait for a quota."""
+
+    def __init__(
+        self,
+        photoset: PhotoSet,
+        source: PhotoSource,
+        web: Web,
+        settings: FetchSettings,
+        unwritten: UnwrittenRows,
+        forgotten: Forgotten,
+    ) -> None:
+        self._photoset, self._source, self._web = photoset, source, web
+        self._settings, self._unwritten, self._forgotten = settings, unwritten, forgotten
+        self._faces = _PreviewDetector()
+
+    def __call__(self, item: PhotoItem) -> list[Photo]:
+        if (photo := reject_small(item.photo, self._settings)).status != "kept":
+            return [photo]
+        if self._web.paused:
+            return []
+        try:
+            return [self._finished(item)]
+        except Paused:
+            return []
+
+    def _finished(self, item: PhotoItem) -> Photo:
+        before = self._unwritten.get(item.photo)
+        if before:
+            photo, owed = before.photo, before.owed
+        else:
+            photo, owed = self._fetched(item), True
+        if owed and photo.status == "kept" and photo.download_location:
+            self._unwritten.add(photo, owed=True)
+            photo = self._source.track_download(photo)
+        if owed:
+            self._unwritten.add(photo)
+        return photo
+
+    def _fetched(self, item: PhotoItem) -> Photo:
+        """The row of an item after all its requests; the bytes are stored if it is kept."""
+        photo = item.photo
+        try:
+            if self._settings.prescreen_face and item.preview:
+                photo = self._prescreened(photo, item.preview)
+            if photo.status == "kept":
+                photo = self._source.enrich(photo)
+                answer = self._web.get(item.url, max_bytes=int(self._settings.max_megabytes * MEGA))
+                photo = self._described(photo, answer)
+                store(photo, answer.body, self._photoset)
+        except WebError as error:
+            status: Status = "rejected" if error.rejected else "failed"
+            return replace(item.photo, status=status, reason=error.reason, detail=one_line(error))
+        except ImageError as error:
+            return replace(item.photo, status="failed", reason=error.reason, detail=one_line(error))
+        except (AuthfaceError, Paused):
+            raise
+        except Exception as error:  # noqa: BLE001  whatever one photo provokes in a library is that photo's row
+            detail = one_line(f"{type(error).__name__}: {error}")
+            return replace(item.photo, status="failed", reason="error", detail=detail)
+        return photo
+
+    def _described(self, photo: Photo, answer: WebResponse) -> Photo:
+        try:
+            return describe(photo, answer.body, self._photoset, self._settings, self._forgotten)
+        except ImageError as error:
+            kind = answer.headers.get("content-type", "").partition(";")[0]
+            if error.reason == "not_an_image" and kind:
+                raise ImageError(
+                    "not_an_image", f"the host sent {one_line(kind, 60)}, which is no photo format that can be read"
+                ) from error
+            raise
+
+    def _prescreened(self, photo: Photo, preview: str) -> Photo:
+        """The row, rejected if the preview shows no face, or none that is large enough in the original."""
+        least = self._settings.prescreen_face
+        try:
+            rgb = images.decode(self._web.get(preview, max_bytes=PREVIEW_BYTES).body).rgb
+        except ImageError as error:
+            if error.reason == "opted_out":
+                raise
+            return photo  # the original will speak for itself
+        long_side = max(photo.width, photo.height)
+        if not long_side:
+            return photo
+        size = self._faces.largest(rgb) * long_side / max(rgb.shape[:2])
+        if size >= least:
+            return photo
+        reason = "small_face" if size else "no_face"
+        return replace(photo, status="rejected", reason=reason, value=size, limit=least, detail="seen on a preview")
+
+
+class _PreviewDetector:
+    """The detector, loaded at its first use; thread-safe."""
+
+    def __init__(self) -> None:
+        self._detector: RetinaFace | None = None
+        self._lock = threading.Lock()
+
+    def largest(self, rgb: NDArray[np.uint8]) -> float:
+        """Longer side of the largest face in pixels, 0 if there is none."""
+        with self._lock:
+            self._detector = self._detector or RetinaFace(PRESCREEN_SCORE)
+        faces = self._detector.detect(rgb)
+        return max((max(f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in faces), default=0.0)
 
 
 @dataclass(frozen=True)
-class Fetched:
-    """A photo that was read and decoded once to be sure of it."""
+class LoadedPhoto:
+    """A photo that was read, and decoded once as a check."""
 
     data: bytes
     photo: Photo
@@ -47,29 +167,29 @@ class Fetch:
 
     @property
     def provenance(self) -> Provenance:
-        """Photos are never fetched again for a changed setting: it speaks of the photos to come."""
+        """Without settings: a changed one concerns photos to come, none is fetched again."""
         return PROVENANCE
 
     def open(self) -> None:
         """Nothing to load."""
 
-    def load(self, item: Item) -> Fetched:
+    def load(self, item: PhotoItem) -> LoadedPhoto:
         """Read and decode. Raises ImageError."""
         if item.photo.status != "kept":
-            return Fetched(b"", item.photo)
+            return LoadedPhoto(b"", item.photo)
         data = images.read_bytes(Path(item.path), max_bytes=int(self.settings.max_megabytes * MEGA))
-        return Fetched(data, described(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
+        return LoadedPhoto(data, describe(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
 
-    def step(self, batch: Sequence[Fetched]) -> Sequence[Fetched]:
+    def step(self, batch: Sequence[LoadedPhoto]) -> Sequence[LoadedPhoto]:
         """No model looks at the photos yet."""
         return batch
 
-    def save(self, item: Item, fetched: Fetched) -> list[Photo]:
+    def save(self, item: PhotoItem, fetched: LoadedPhoto) -> list[Photo]:
         """Store the bytes of a kept photo."""
         store(fetched.photo, fetched.data, PhotoSet(self.root))
         return [fetched.photo]
 
-    def failed(self, item: Item, reason: str, detail: str) -> list[Photo]:
+    def failed(self, item: PhotoItem, reason: str, detail: str) -> list[Photo]:
         """The row of a photo that could not be read."""
         return [replace(item.photo, status="failed", reason=reason, detail=detail)]
 
@@ -78,27 +198,28 @@ PROVENANCE = Provenance("fetch", VERSION, {}, {})
 
 
 def fetch(
-    photoset: PhotoSet, source: Source, settings: FetchSettings, console: Console, *, workers: int, limit: int
+    photoset: PhotoSet, source: PhotoSource, settings: FetchSettings, console: Console, *, workers: int, limit: int
 ) -> Summary:
     """Add the source's photos that the set does not hold; the caller holds the set's lock.
 
-    Photos of the web that a killed run had finished are not asked for again; see `Unwritten`.
+    Photos of the web that a killed run had completed are not requested again; see `UnwrittenRows`.
     """
     forgotten = Forgotten.of(photoset)
-    kept = _Kept(photoset)
-    seen = Seen(_identities(photoset, settings))
-    unwritten = Unwritten(photoset, seen)
+    kept = _KnownPhotos(photoset)
+    known = KeySet(_identities(photoset, settings))
+    unwritten = UnwrittenRows(photoset, known)
     extend = partial(
         append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
-        finish=kept.settle, written=unwritten.written,
+        finish=kept.settle, written=unwritten.mark_written,
     )  # fmt: skip
-    new = (item for item in source.items() if _wanted(item.photo, source, forgotten) and seen.add(key(item.photo)))
+    listed = (item for item in source.items() if _wanted(item.photo, source, forgotten))
+    new = (item for item in listed if known.add(photo_key(item.photo)))
     chosen = islice(new, limit) if limit else new
     if source.web is None:
         head = list(islice(chosen, INLINE_ROWS))
         many = workers > 1 and len(head) == INLINE_ROWS
         work = Fetch(photoset.root, settings, forgotten)
-        engine: Engine[Item] = partial(processes, work, workers=workers) if many else partial(inline, work)
+        engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
         total = _expected(source, photoset, limit) if many else len(head)
         return _with_leftovers(
             extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS), unwritten, extend
@@ -109,8 +230,8 @@ def fetch(
     return summary if limit or source.paused else _with_leftovers(summary, unwritten, extend)
 
 
-def _wanted(photo: Photo, source: Source, forgotten: Forgotten) -> bool:
-    """Whether a photo may come; one that was forgotten leaves no row, which would name it again."""
+def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
+    """Whether a photo may be fetched; a forgotten one gets no row, which would name it again."""
     by = (photo.photographer, photo.photographer_url)
     if not forgotten.holds(source=photo.source, source_id=photo.source_id, photographers=by):
         return True
@@ -118,8 +239,8 @@ def _wanted(photo: Photo, source: Source, forgotten: Forgotten) -> bool:
     return False
 
 
-def _until_paused(items: Iterator[Item], source: Source) -> Iterator[Item]:
-    """The items up to a wait that the user does not want, in the listing or for a photo."""
+def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[PhotoItem]:
+    """The items up to a wait that the run must not make, in the listing or for a photo."""
     try:
         for item in items:
             yield item
@@ -129,8 +250,8 @@ def _until_paused(items: Iterator[Item], source: Source) -> Iterator[Item]:
         return
 
 
-def _with_leftovers(summary: Summary, unwritten: Unwritten, extend: Any) -> Summary:
-    """Rows of an earlier run that died, of photos that this run's source does not list, get their part too."""
+def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any) -> Summary:
+    """Write what an earlier run left unwritten of photos that this run's source does not list."""
     if not (rows := unwritten.rows()):
         return summary
     more: Summary = extend(lambda chunks: ((1, chunk) for chunk in chunks), iter(rows), total=len(rows), chunk_rows=1)
@@ -138,15 +259,15 @@ def _with_leftovers(summary: Summary, unwritten: Unwritten, extend: Any) -> Summ
 
 
 def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[str, str, str]]:
-    """What tells the photos of the set apart; with `retry_failed`, without those that are worth another try."""
+    """Keys of the photos in the set; with `retry_failed`, without those that are worth another attempt."""
     for part in photoset.photos.parts():
         for *identity, reason in photoset.photos.columns(part, ["source", "source_id", "as_of", "reason"]):
             if not (settings.retry_failed and reason in TRANSIENT):
                 yield identity[0], identity[1], identity[2]
 
 
-def _expected(source: Source, photoset: PhotoSet, limit: int) -> int | None:
-    """About how many photos are new, for the bar alone."""
+def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None:
+    """About how many photos are new, for the progress bar only."""
     listed = source.count()
     if listed is None:
         return limit or None
@@ -154,7 +275,7 @@ def _expected(source: Source, photoset: PhotoSet, limit: int) -> int | None:
     return min(new, limit or new) if new > 0 else None
 
 
-class _Kept:
+class _KnownPhotos:
     """The photos the set holds, by id: the first of several equal files is kept."""
 
     def __init__(self, photoset: PhotoSet) -> None:

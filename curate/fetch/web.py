@@ -1,4 +1,4 @@
-"""HTTP that does not trust the other side: paced, retried, resumed, capped, and every hop checked."""
+"""HTTP that does not trust the other side: rate-limited, retried, resumed, capped, every redirect checked."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from authface.errors import one_line
 
 AGENT = f"authface/{__version__}"
 _AGAIN = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
-"""Answers that another try may better; 520 to 524 are Cloudflare's for a host that does not answer it."""
+"""Status codes worth another attempt; 520 to 524 are Cloudflare's for a host that does not answer it."""
 _GONE = {404, 410, 451}
 _LONGEST_BACKOFF = 60.0
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What a host said in the end."""
+class WebResponse:
+    """The final response of a host, after redirects."""
 
     status: int
     headers: httpx.Headers
@@ -32,7 +32,7 @@ class Answer:
 
 
 class Web:
-    """Asks for addresses; any number of threads may. `paused` says why a run that does not wait came to its end."""
+    """A thread-safe HTTP client. `paused` says why a run that must not wait for a quota ended early."""
 
     def __init__(
         self, settings: WebSettings, *, wait: bool = True, say: Callable[[str], None] = lambda text: None
@@ -51,21 +51,23 @@ class Web:
         )
 
     def close(self) -> None:
-        """End what waits and what is under way."""
+        """Abort waits and requests under way."""
         self._ended.set()
         self._client.close()
 
-    def get(self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None, robots: bool = True) -> Answer:
-        """What is at `url`, after its redirects; `headers` go to its own host and to no other.
+    def get(
+        self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None, robots: bool = True
+    ) -> WebResponse:
+        """The response at `url` after redirects; `headers` are sent to its own host only.
 
-        `robots` heeds the words of `X-Robots-Tag` that refuse a photo.
+        `robots`: a word of `X-Robots-Tag` that refuses photos is an error (`opted_out`).
 
         Raises WebError (`dead_link`, `bad_address`, `opted_out`, `too_large`, `timeout`, `unreachable`, `http_error`),
-        and Paused where the host asks for a long wait and the user wants none.
+        and Paused where the host asks for a long wait and the run must not wait.
         """
         body = _Body(max_bytes)
         words = self.settings.opt_out if robots else ()
-        problem = WebError("unreachable", "no try was made")
+        problem = WebError("unreachable", "no attempt was made")
         attempt = 0
         while attempt < self.settings.attempts:
             try:
@@ -89,14 +91,14 @@ class Web:
         tries = f"{self.settings.attempts} tries"
         raise WebError(problem.reason, f"{problem} after {tries}", status=problem.status)
 
-    def _good(self, answer: Answer) -> Answer:
+    def _good(self, answer: WebResponse) -> WebResponse:
         if answer.status in {200, 206}:
             return answer
         reason = "dead_link" if answer.status in _GONE else "http_error"
         raise WebError(reason, f"HTTP {answer.status}", status=answer.status)
 
-    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> Answer | None:
-        """One try over all its redirects; None where a quota was found used up."""
+    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> WebResponse | None:
+        """One attempt with all its redirects; None where the quota turned out to be used up."""
         at = first = check_url(url)
         for _ in range(self.settings.max_redirects + 1):
             own = headers if (at.scheme, at.host, at.port) == (first.scheme, first.host, first.port) else {}
@@ -106,7 +108,7 @@ class Web:
                 deadline(self.settings.deadline_seconds),
                 self._client.stream("GET", at, headers={**own, **body.range_headers()}) as response,
             ):
-                if pace.heed(response.status_code, response.headers):
+                if pace.observe(response.status_code, response.headers):
                     return None
                 if word := opted_out(response.headers.get_list("x-robots-tag"), words):
                     raise WebError("opted_out", f"X-Robots-Tag: {word}", rejected=True)
@@ -116,7 +118,7 @@ class Web:
                         raise httpx.ReadError("the host no longer has the rest of the file")
                     if response.status_code in {200, 206}:
                         body.receive(response)
-                    return Answer(response.status_code, response.headers, bytes(body.data))
+                    return WebResponse(response.status_code, response.headers, bytes(body.data))
                 try:
                     at = check_url(str(at.join(response.headers["location"])))
                 except (httpx.InvalidURL, ValueError) as error:
@@ -140,7 +142,7 @@ class Web:
 
 
 class _Body:
-    """The bytes of one file over several tries."""
+    """The bytes of one file, gathered over several attempts."""
 
     def __init__(self, max_bytes: int) -> None:
         self.data = bytearray()
@@ -152,7 +154,7 @@ class _Body:
         self._validator = ""
 
     def range_headers(self) -> dict[str, str]:
-        """Asks for the rest, where the host named a state of the file that the rest is sure to belong to."""
+        """Requests the rest of the file, if the host gave a validator that ties the rest to what came."""
         if not self.data or not self._validator:
             return {}
         return {"Range": f"bytes={len(self.data)}-", "If-Range": self._validator}
@@ -182,7 +184,7 @@ class _Body:
 
 
 def opted_out(lines: Iterable[str], words: Iterable[str]) -> str:
-    """The first of `words` that the lines of an `X-Robots-Tag` say to all or to authface; empty if none."""
+    """The first of `words` that lines of `X-Robots-Tag` address to everyone or to authface; empty if none."""
     refused = {word.lower() for word in words}
     for line in lines:
         agent, colon, rest = line.partition(":")

@@ -1,4 +1,4 @@
-"""Which faces are kept: measures against limits, from the cheap ones to the dear. Pure: no pixel is looked at."""
+"""Which faces are kept: measures against limits, cheap ones first. Pure functions that read no pixels."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ class Limit:
     """One threshold on one measure of `records.Face`."""
 
     setting: str
-    """Its name in `FilterSettings`: ``min_...`` refuses what is less, ``max_...`` what is more."""
+    """Its name in `FilterSettings`: ``min_...`` rejects lower values, ``max_...`` higher ones."""
     measure: str
     reason: str
 
     @property
     def least(self) -> bool:
-        """Whether values below are refused, rather than those above."""
+        """Whether values below the limit are rejected, rather than those above."""
         return self.setting.startswith("min_")
 
     def value(self, face: Face) -> float | None:
-        """What is held against the limit: an angle's size, else the measure; None where it was not taken."""
+        """The value that is compared with the limit: the measure, of an angle its size; None if it was not measured."""
         value: float | None = getattr(face, self.measure)
         return abs(value) if value is not None and self.measure in ANGLES else value
 
@@ -53,12 +53,12 @@ LIMITS = (
     Limit("max_hatching", "hatching", "hatched"),
     Limit("max_piqe", "piqe", "low_quality"),
 )
-"""In the order they are asked: the first that is broken is the reason."""
+"""In the order they are checked: the first broken one is the reason."""
 
 
 @dataclass(frozen=True)
 class Neighbours:
-    """What a face's verdict needs to know of other faces."""
+    """What a face's verdict depends on beside the face itself."""
 
     in_photo: int = 1
     """Faces found in its photo."""
@@ -69,7 +69,7 @@ class Neighbours:
 
 
 def judge(face: Face, near: Neighbours, limits: FilterSettings) -> Face:
-    """A measured face with its verdict, as far as it needs no metric of pyiqa; what is not `kept` stays as it is."""
+    """A measured face with its verdict before any metric of pyiqa; a face that is not `kept` stays as it is."""
     face = judge_alone(face, near.in_photo, limits)
     if face.status == "kept" and near.repeats:
         return replace(
@@ -79,7 +79,7 @@ def judge(face: Face, near: Neighbours, limits: FilterSettings) -> Face:
 
 
 def judge_alone(face: Face, in_photo: int, limits: FilterSettings) -> Face:
-    """The verdict before near duplicates are looked for."""
+    """The verdict without near duplicates."""
     if face.status != "kept":
         return face
     if limits.faces == "one" and in_photo > 1:
@@ -92,7 +92,7 @@ def judge_alone(face: Face, in_photo: int, limits: FilterSettings) -> Face:
 
 
 def broken(face: Face, limits: FilterSettings) -> Iterator[tuple[Limit, float, float]]:
-    """Every limit that the face breaks, in order, with value and limit."""
+    """Every limit that the face breaks, in order, with its value and bound."""
     for limit in LIMITS:
         value, bound = limit.value(face), getattr(limits, limit.setting)
         if value is not None and limit.refuses(value, bound):
@@ -108,5 +108,5 @@ def judge_score(face: Face, metric: str, limits: Mapping[str, float], *, lower_b
 
 
 def rejected(face: Face, reason: str, value: float, limit: float) -> Face:
-    """The face refused."""
+    """The face as a rejected row."""
     return replace(face, status="rejected", reason=reason, value=value, limit=limit)

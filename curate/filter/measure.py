@@ -1,6 +1,6 @@
-"""The first pass of `curate filter`: find the faces of every photo and measure them. It refuses nothing.
+"""The first pass of `curate filter`: find the faces of every photo and measure them. It rejects nothing.
 
-Nothing here depends on a limit, so that a changed limit costs no second look at the photos.
+Nothing here depends on a limit, so changing a limit needs no second pass over the photos.
 """
 
 from __future__ import annotations
@@ -15,23 +15,50 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.duplicates import face_hash
 from authface.curate.filter.measures import artefacts, quality
-from authface.curate.filter.measures.piqe import piqe
-from authface.curate.filter.measures.pose import find_pose
+from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
 from authface.faces import detectors
 from authface.faces.detector import Detection, Detector
 from authface.faces.detectors import make_detector
 from authface.imaging import decode as images
-from authface.records import Face, Photo
+from authface.records import Face, Photo, Points5
 from authface.store.photoset import PhotoSet, Provenance
 
+SHAPE = (
+    (-0.500, 0.000, 0.000),
+    (0.500, 0.000, 0.000),
+    (0.000, 0.590, 0.507),
+    (-0.430, 1.024, -0.173),
+    (0.430, 1.024, -0.173),
+)
+"""Eyes, nose tip and mouth corners of a mean face in eye distances: x to the picture's right, y down, z to the camera.
+
+Rank-3 factorisation (Tomasi and Kanade 1992) of RetinaFace's points on 1,280 portraits and their mirror images, turned
+so that the median pitch is that of 68 landmarks. On these portraits yaw, pitch and roll differ from those of the 68
+landmarks by 2.9, 3.8 and 1.5 degrees on average."""
 VERSION = 2
 LEAST_SCORE = 0.6
-"""Detections under this are background more often than faces; they get no row."""
+"""Detections below this are background more often than faces; they get no row."""
 
 
-def measured(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:
+def find_pose(points5: Points5) -> tuple[float, float, float]:
+    """Yaw, pitch and roll in degrees by scaled orthography (POS of DeMenthon and Davis 1995).
+
+    `yaw` > 0 turned to the picture's right, `pitch` > 0 looking up, `roll` > 0 leaning clockwise.
+    """
+    shape, seen = np.array(SHAPE), np.reshape(points5, (5, 2)).astype(np.float64)
+    rows = np.linalg.lstsq(shape - shape.mean(0), seen - seen.mean(0), rcond=None)[0].T
+    u, _, v = np.linalg.svd(rows, full_matrices=False)
+    turn = u @ v
+    x, y = float(turn[0, 2]), float(turn[1, 2])  # where the face's z axis points, in the picture
+    z = float(np.cross(turn[0], turn[1])[2])
+    yaw = np.degrees(np.arctan2(x, z))
+    pitch = np.degrees(np.arctan2(-y, np.hypot(x, z)))
+    return float(yaw), float(pitch), float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0])))
+
+
+def measure_faces(rgb: NDArray[np.uint8], detector: Detector) -> list[Face]:
     """Faces of an upright (h, w, 3) uint8 photo with all their measures, largest first, ids empty.
 
     One rejected row with index -1 (`no_face`) if there is none.
@@ -111,7 +138,7 @@ class Measure:
     def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[list[Face]]:
         """Faces of each photo: photos differ in size, so they are looked at one by one."""
         assert self._detector is not None
-        return [measured(rgb, self._detector) for rgb in batch]
+        return [measure_faces(rgb, self._detector) for rgb in batch]
 
     def save(self, photo: Photo, faces: list[Face]) -> list[Face]:
         """The rows."""

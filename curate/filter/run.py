@@ -1,8 +1,8 @@
 """`curate filter`: find and measure the faces of every photo, then say which are kept and why not.
 
 Two passes. `filter.measure` looks at the photos and knows no limit (table `measured`). Here the measures are
-judged, near duplicates are found over the whole set, and what is left meets the metrics of pyiqa that were asked for
-(table `faces`). A changed limit repeats the second pass only, and a score that was taken is not taken again.
+judged, near duplicates are found over the whole set, and what is left is scored by the metrics of pyiqa that were asked
+for (table `faces`). A changed limit repeats the second pass only, and no score is computed twice.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ VERSION = 2
 Duplicates = Mapping[str, tuple[str, int]]
 """Face id -> id of the better face it nearly repeats, distance in bits."""
 Scores = Mapping[str, tuple[Points5, Mapping[str, float]]]
-"""Face id -> the points its region was cut by, and the scores it got."""
+"""Face id -> the points its region was cut by, and its scores by metric."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured face, what its verdict needs to know of others, and the scores it has from an earlier run."""
+    """A measured face, what its verdict depends on beside it, and its scores from an earlier run."""
 
     face: Face
     near: Neighbours
@@ -49,8 +49,8 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A candidate with the verdict so far, and its region where a metric has to look at it."""
+class LoadedCandidate:
+    """A candidate with the verdict so far, and its region if a metric has to score it."""
 
     candidate: Candidate
     face: Face
@@ -58,7 +58,7 @@ class Seen:
 
 
 @dataclass
-class Judge:
+class JudgeFaces:
     """The step from a photo set's table `measured` to `faces`."""
 
     root: Path
@@ -69,29 +69,29 @@ class Judge:
 
     @property
     def provenance(self) -> Provenance:
-        """The limits, and the release of pyiqa where a metric of it is asked for."""
+        """The limits, and the release of pyiqa if one of its metrics is asked for."""
         settings = self.settings.model_dump(mode="json", exclude={"detector"})
         return Provenance("filter", VERSION, settings, {"pyiqa": pyiqa_version()} if self.settings.metrics else {})
 
     def open(self) -> None:
-        """Nothing to load: a metric is loaded when a face meets it, or by `load_metrics`."""
+        """Nothing to load: a metric is loaded with the first face it scores, or by `load_metrics`."""
 
     def load_metrics(self) -> None:
-        """Load every metric. Raises AuthfaceError where one cannot be had, UsageError where there is none."""
+        """Load every metric. Raises AuthfaceError if one cannot be loaded, UsageError for an unknown name."""
         for name in self.settings.metrics:
             self._metric(name)
 
-    def load(self, candidate: Candidate) -> Seen:
-        """The verdict without metrics, and the region if one has to look at it. Raises ImageError."""
+    def load(self, candidate: Candidate) -> LoadedCandidate:
+        """The verdict without metrics, and the region if a metric has to score it. Raises ImageError."""
         face = judge(candidate.face, candidate.near, self.settings)
         wanted = face.status == "kept" and set(self.settings.metrics) - set(candidate.known)
         if not wanted or face.points5 is None:
-            return Seen(candidate, face, None)
+            return LoadedCandidate(candidate, face, None)
         rgb = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
-        return Seen(candidate, face, face_region(rgb, face.points5).rgb)
+        return LoadedCandidate(candidate, face, face_region(rgb, face.points5).rgb)
 
-    def step(self, batch: Sequence[Seen]) -> Sequence[Face]:
-        """The verdicts: each metric over those of the batch that the ones before it left."""
+    def step(self, batch: Sequence[LoadedCandidate]) -> Sequence[Face]:
+        """The verdicts: each metric scores what the ones before it left of the batch."""
         faces = [seen.face for seen in batch]
         for name in in_order(self.settings.metrics):
             alive = [at for at, face in enumerate(faces) if face.status == "kept"]
@@ -109,8 +109,8 @@ class Judge:
         """The row of a face whose photo could not be read again."""
         return [replace(candidate.face, status="failed", reason=reason, detail=detail)]
 
-    def _scores(self, name: str, alive: Mapping[int, Seen]) -> dict[int, float]:
-        """What `name` says of each face: as it was said before, or anew."""
+    def _scores(self, name: str, alive: Mapping[int, LoadedCandidate]) -> dict[int, float]:
+        """The scores of metric `name`: known ones, or computed."""
         scores = {at: seen.candidate.known[name] for at, seen in alive.items() if name in seen.candidate.known}
         regions = {at: seen.region for at, seen in alive.items() if at not in scores and seen.region is not None}
         if regions:
@@ -135,10 +135,10 @@ def filter_photos(
 ) -> Summary:
     """Measure the kept photos in `workers` processes or on `cluster`, judge their faces in this one.
 
-    `device` is where metrics of pyiqa run. The caller holds the set's lock. Raises AuthfaceError when the run cannot
-    go on, before any photo is looked at where a metric cannot be loaded; finished parts stay.
+    `device` is where metrics of pyiqa run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
+    continue, before any photo is read if a metric cannot be loaded; finished parts stay.
     """
-    measuring, judging = Measure(photoset.root, settings), Judge(photoset.root, settings, device)
+    measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device)
     photos = parts_of(photoset.photos, limit)
     if settings.metrics and not _current(measuring, photos, photoset):
         judging.load_metrics()
@@ -149,7 +149,7 @@ def filter_photos(
 
 
 def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[Candidate]]:
-    """Every row of the table `measured`, part by part; a part's digest tells of duplicates as well."""
+    """Every row of the table `measured`, part by part; a part's digest covers its duplicates as well."""
     duplicates = near_duplicates(photoset, settings)
     known = known_scores(photoset) if settings.metrics else {}
     inputs = []
@@ -166,14 +166,14 @@ def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[C
 
 
 def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
-    """Among the faces that break no limit, over the whole set."""
+    """Near duplicates over the whole set, among the faces that break no limit."""
     if settings.duplicate_radius < 0:
         return {}
     return find_duplicates(_good(photoset, settings), settings.duplicate_radius)
 
 
 def known_scores(photoset: PhotoSet) -> Scores:
-    """What metrics of the pyiqa installed here said of the faces in the table `faces`."""
+    """Scores in the table `faces` that were made by the installed release of pyiqa."""
     found: dict[str, tuple[Points5, Mapping[str, float]]] = {}
     for part, meta in photoset.faces.metas().items():
         if meta and meta.provenance.weights.get("pyiqa") == pyiqa_version():

@@ -8,6 +8,8 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,20 +17,22 @@ import tomli_w
 
 from authface.curate.forget import rows as erase_rows
 from authface.curate.forget import texts as erase_texts
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import write_file
+from authface.inspect.why import forgotten_at
 from authface.records import Photo
 from authface.review import reviews
 from authface.store import lineage as uses
 from authface.store import tombstones as forgotten
 from authface.store.lineage import Use
 from authface.store.photoset import PhotoSet
+from authface.store.query import find_photo, photos_of
 from authface.store.tombstones import Tombstone
 
 
 @dataclass
-class Forgot:
-    """What was deleted, or would be."""
+class ForgetResult:
+    """What was deleted, or with ``--dry-run`` would be."""
 
     photos: list[str] = field(default_factory=list)
     """Ids, or the names in their source of photos without one."""
@@ -45,13 +49,72 @@ class Forgot:
     unread: list[str] = field(default_factory=list)
     """Files that mention them and are no JSON: left as they are."""
 
+    def as_text(self, photoset: PhotoSet, what: str) -> str:
+        """For a person: `what` (deleted, would go) happens to how much, and where copies may still be."""
+        here = one_line(photoset.root)
+        lines = [
+            f"{what}: {len(self.photos):,} photos, {self.files:,} files, {self.rows:,} rows, "
+            f"{self.entries:,} log entries"
+        ]
+        if self.dataset:
+            lines.append(f"{here}/dataset held some of them: {what}; authface annotate export {here} makes it again")
+        for use, count in self.used_by:
+            where = one_line(use.path)
+            if use.kind == "training":
+                lines.append(
+                    f"trained on {count:,} of them: {where}: its weights and its training/cache stay as they are"
+                )
+            elif use.path.startswith(str((photoset.root / "exports").resolve())):
+                lines.append(f"{where} held {count:,} of them: {what}")
+            elif not self.dataset or Path(use.path) != (photoset.root / "dataset").resolve():
+                lines.append(f"dataset {where} holds {count:,} of them: delete it and export it again")
+        if self.dataset or self.used_by:
+            lines.append(
+                "copies elsewhere are yours to find: the cache of datasets (HF_DATASETS_CACHE), uploads, backups"
+            )
+        if self.near:
+            names = ", ".join(one_line(name, 80) for name in self.near[:5])
+            lines.append(f"near duplicates that stay: {names}{' ...' if len(self.near) > 5 else ''}")
+        lines += [f"{here}/{one_line(name)} mentions them and is no JSON: look at it yourself" for name in self.unread]
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "photos": self.photos,
+            "files": self.files,
+            "rows": self.rows,
+            "entries": self.entries,
+            "dataset": self.dataset,
+            "used_by": [{"kind": use.kind, "path": use.path, "key": use.key, "photos": n} for use, n in self.used_by],
+            "near_duplicates": self.near,
+            "unread": self.unread,
+        }
+
+
+def find_photos(photoset: PhotoSet, ids: Sequence[str], photographer: str | None) -> list[Photo]:
+    """The photos that `ids` name and those of a photographer; an id forgotten before names none. Raises UsageError."""
+    found = []
+    for text in ids:
+        try:
+            found += [each.photo for each in find_photo(photoset, text)]
+        except UsageError:
+            if not forgotten_at(photoset, text):
+                raise
+    if photographer is not None:
+        theirs = [each.photo for each in photos_of(photoset, photographer)]
+        if not theirs:
+            raise UsageError(f"{one_line(photoset.root)} has no photo by {one_line(photographer, 100)}")
+        found += theirs
+    return found
+
 
 def forget(
     photoset: PhotoSet, photos: Sequence[Photo], *, reason: str, photographer: str = "", dry_run: bool = False
-) -> Forgot:
+) -> ForgetResult:
     """Delete `photos`, whatever an earlier run left, and their traces; the caller holds the set's lock.
 
-    `photographer` is a name or page that is to stay away altogether. Raises AuthfaceError where the disk refuses.
+    `photographer` is a name or page to keep out from now on. Raises AuthfaceError if the disk refuses.
     """
     stones = [forgotten.tombstone(photo, reason) for photo in photos]
     sources = sorted({photo.source for photo in photos})
@@ -63,35 +126,35 @@ def forget(
     begun = [stone.photo for stone in forgotten.tombstones(photoset) if not stone.done]
     gone = erase_rows.gone_of(list(photos))
     gone = erase_rows.Gone(gone.photos | (set(begun) - {""}), gone.items)
-    said = Forgot(sorted({photo.id or photo.source_id for photo in photos} | (set(begun) - {""})))
-    said.used_by = list(uses.holders(photoset, set(gone.photos)))
-    said.near = _near(photoset, gone)
+    result = ForgetResult(sorted({photo.id or photo.source_id for photo in photos} | (set(begun) - {""})))
+    result.used_by = list(uses.holders(photoset, set(gone.photos)))
+    result.near = _near(photoset, gone)
     if not dry_run:
         forgotten.bury(photoset, stones)
     orphans = _orphans(photoset, photos, gone)
-    _texts(photoset, erase_texts.names_of(list(photos), orphans), gone, said, dry_run)
-    _files(photoset, gone, said, dry_run)
+    _texts(photoset, erase_texts.names_of(list(photos), orphans), gone, result, dry_run)
+    _files(photoset, gone, result, dry_run)
     planned = erase_rows.changes(photoset, gone)
-    said.rows = sum(change.rows for change in planned)
+    result.rows = sum(change.rows for change in planned)
     if not dry_run:
         _forget_settings(photoset, orphans)
         erase_rows.apply(photoset, gone, planned)
         forgotten.close(photoset)
-    return said
+    return result
 
 
-def _files(photoset: PhotoSet, gone: erase_rows.Gone, said: Forgot, dry_run: bool) -> None:
+def _files(photoset: PhotoSet, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool) -> None:
     """Originals, crops, thumbnails by their names; pages, which show pictures; exports that hold them."""
     named = {relative for photo_id in gone.photos for relative in files_of(photoset, photo_id)}
-    named.update(path for path in erase_texts.texts(photoset) if any(photo_id in path for photo_id in gone.photos))
+    named.update(path for path in erase_texts.text_files(photoset) if any(photo_id in path for photo_id in gone.photos))
     doomed = sorted(named)
-    said.files = len(doomed)
+    result.files = len(doomed)
     doomed += _all_below(photoset, "reports")
     doomed += [name for top in photoset.root.glob(".tmp-*") for name in _all_below(photoset, top.name)]
     for top in ("dataset", *_exports(photoset)):
         files, state = _all_below(photoset, top), f"{top}/authface.json"
         if files and (state not in files or gone.photos & uses.dataset_ids(photoset.root / top)):
-            said.dataset |= top == "dataset"
+            result.dataset |= top == "dataset"
             doomed += [state, *files]  # its state first: a dataset without one is none
     if not dry_run:
         for relative in doomed:
@@ -123,18 +186,20 @@ def _all_below(photoset: PhotoSet, name: str) -> list[str]:
     return sorted(path.relative_to(photoset.root).as_posix() for path in files)
 
 
-def _texts(photoset: PhotoSet, names: erase_texts.Names, gone: erase_rows.Gone, said: Forgot, dry_run: bool) -> None:
+def _texts(
+    photoset: PhotoSet, names: erase_texts.ForgottenNames, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool
+) -> None:
     """Decisions, journals, cached listings."""
     if not dry_run:
-        said.entries += reviews.forget(photoset, set(_faces(photoset, gone)))
-    names = erase_texts.Names(gone.photos, names.words)
-    for relative in list(erase_texts.texts(photoset)):
+        result.entries += reviews.forget(photoset, set(_faces(photoset, gone)))
+    names = erase_texts.ForgottenNames(gone.photos, names.words)
+    for relative in list(erase_texts.text_files(photoset)):
         if any(photo_id in relative for photo_id in gone.photos):
             continue  # a file of its own, which goes as a whole
         count = erase_texts.clean(photoset, relative, names, write=not dry_run)
         if count is None:
-            said.unread.append(relative)
-        said.entries += count or 0
+            result.unread.append(relative)
+        result.entries += count or 0
 
 
 def _faces(photoset: PhotoSet, gone: erase_rows.Gone) -> Iterator[str]:
@@ -159,14 +224,14 @@ def _near(photoset: PhotoSet, gone: erase_rows.Gone) -> list[str]:
 
 
 def _known_as(photos: Sequence[Photo], photographer: str) -> set[str]:
-    """What a photographer who is to stay away is called: what was typed, and names and pages of their photos."""
+    """All names of a photographer to keep out: what was typed, and the names and pages of their photos."""
     if not photographer:
         return set()
     return {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name} | {photographer}
 
 
 def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Gone) -> frozenset[str]:
-    """Names and pages of photographers that no photo has which stays."""
+    """Names and pages of photographers of whom no photo stays."""
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
     for part in photoset.photos.parts():
         rows = photoset.photos.arrow(part, ["id", "source", "source_id", "photographer", "photographer_url"])

@@ -19,40 +19,40 @@ _PHOTO_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Names:
-    """Words that speak of what is forgotten."""
+class ForgottenNames:
+    """Ids and words that identify what is forgotten."""
 
     photos: frozenset[str]
     """Ids, which count wherever they stand in a text."""
     words: frozenset[str] = frozenset()
     """Names in the source, addresses, photographers: they count where a value is one of them, whole."""
 
-    def fit(self, value: Any) -> bool:
-        """Whether a value, or anything inside it, speaks of what is forgotten."""
+    def appear_in(self, value: Any) -> bool:
+        """Whether a value, or anything inside it, mentions what is forgotten."""
         if isinstance(value, str):
             return value in self.words or any(found in self.photos for found in _PHOTO_ID.findall(value))
         if isinstance(value, dict):
-            return any(self.fit(key) or self.fit(inner) for key, inner in value.items())
-        return isinstance(value, list) and any(self.fit(inner) for inner in value)
+            return any(self.appear_in(key) or self.appear_in(inner) for key, inner in value.items())
+        return isinstance(value, list) and any(self.appear_in(inner) for inner in value)
 
-    def in_bytes(self, data: bytes) -> bool:
-        """Whether a file may speak of it: the test before it is parsed."""
+    def may_appear_in(self, data: bytes) -> bool:
+        """Whether a file may mention it: a quick test before the file is parsed."""
         text = data.decode("utf-8", "replace")
         return any(word in text or json.dumps(word)[1:-1] in text for word in (*self.photos, *self.words))
 
 
-def names_of(photos: list[Photo], photographers: frozenset[str]) -> Names:
-    """What speaks of some photos; `photographers` are names and pages of which nothing else is in the set."""
+def names_of(photos: list[Photo], photographers: frozenset[str]) -> ForgottenNames:
+    """What identifies some photos; `photographers` are names and pages that no photo has which stays."""
     words = {
         word
         for photo in photos
         for word in (photo.source_id, photo.page_url, photo.file_url, photo.download_location)
         if word
     }
-    return Names(frozenset(photo.id for photo in photos if photo.id), frozenset(words) | photographers)
+    return ForgottenNames(frozenset(photo.id for photo in photos if photo.id), frozenset(words) | photographers)
 
 
-def texts(photoset: PhotoSet) -> Iterator[str]:
+def text_files(photoset: PhotoSet) -> Iterator[str]:
     """Logs, journals and cached listings of a set, relative to it: every file but photos, crops, tables and pages."""
     for top in sorted(photoset.root.iterdir()):
         if top.name in OWN:
@@ -65,11 +65,11 @@ def texts(photoset: PhotoSet) -> Iterator[str]:
     yield from (_below(photoset, path) for path in journals if path.suffix != ".parquet")
 
 
-def clean(photoset: PhotoSet, relative: str, names: Names, *, write: bool) -> int | None:
-    """Take what `names` speak of out of one file, and say how many entries; None where it is no JSON and stays."""
+def clean(photoset: PhotoSet, relative: str, names: ForgottenNames, *, write: bool) -> int | None:
+    """Remove what `names` identify from one file; returns how many entries, None if it is no JSON and stays."""
     path = photoset.root / relative
     data = path.read_bytes()
-    if not names.in_bytes(data):
+    if not names.may_appear_in(data):
         return 0
     lines = path.suffix == ".jsonl" or data.count(b"\n") > 0 and _is_json(data.split(b"\n", 1)[0])
     try:
@@ -81,32 +81,32 @@ def clean(photoset: PhotoSet, relative: str, names: Names, *, write: bool) -> in
     return gone
 
 
-def _clean_lines(data: bytes, names: Names) -> tuple[bytes, int]:
-    """The lines that speak of something else; one that a kill tore goes too if it may speak of it."""
+def _clean_lines(data: bytes, names: ForgottenNames) -> tuple[bytes, int]:
+    """The lines without what is forgotten; a line that a kill tore goes too if it may mention it."""
     kept, gone = [], 0
     for line in data.splitlines(keepends=True):
-        spoken = names.fit(json.loads(line)) if _is_json(line) else names.in_bytes(line)
+        spoken = names.appear_in(json.loads(line)) if _is_json(line) else names.may_appear_in(line)
         gone += spoken
         if not spoken:
             kept.append(line)
     return b"".join(kept), gone
 
 
-def _clean_document(data: bytes, names: Names) -> tuple[bytes, int]:
+def _clean_document(data: bytes, names: ForgottenNames) -> tuple[bytes, int]:
     value, gone = pruned(json.loads(data), names)
     return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace"), gone
 
 
-def pruned(value: Any, names: Names) -> tuple[Any, int]:
-    """A JSON value without what `names` speak of, and how many entries went: the innermost entry of a list, the entry
+def pruned(value: Any, names: ForgottenNames) -> tuple[Any, int]:
+    """A JSON value without what `names` identify, and how many entries went: the innermost entry of a list, the entry
     of an object under such a key, or else the word itself, which becomes null."""
     if isinstance(value, str):
-        return (None, 1) if names.fit(value) else (value, 0)
+        return (None, 1) if names.appear_in(value) else (value, 0)
     gone = 0
     if isinstance(value, dict):
         kept: dict[str, Any] = {}
         for key, inner in value.items():
-            if names.fit(key):
+            if names.appear_in(key):
                 gone += 1
                 continue
             kept[key], count = pruned(inner, names)
@@ -115,7 +115,7 @@ def pruned(value: Any, names: Names) -> tuple[Any, int]:
     if isinstance(value, list):
         items = []
         for inner in value:
-            if isinstance(inner, dict | str) and names.fit(_without_lists(inner)):
+            if isinstance(inner, dict | str) and names.appear_in(_without_lists(inner)):
                 gone += 1
                 continue
             item, count = pruned(inner, names)

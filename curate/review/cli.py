@@ -13,7 +13,7 @@ from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
 
 if TYPE_CHECKING:
-    from authface.curate.review.retouch import Outcome
+    from authface.curate.review.retouch import RetouchResult
     from authface.review.reviews import Reviewed, ReviewSettings
     from authface.store.photoset import PhotoSet
 
@@ -47,11 +47,10 @@ def review(
     if not photoset.crops.parts():
         raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
     if run.dry_run:
-        lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
-        return run.console.result(f"[curate.review]\n{lines}", settings=settings.model_dump(mode="json"))
+        return run.show("curate.review", settings)
     people = reviewed(photoset, settings)
-    if people.torn:
-        run.console.log(f"review: {people.torn} lines of the logs are not whole and count for nothing")
+    if people.damaged:
+        run.console.log(f"review: {people.damaged} lines of the logs are damaged and ignored")
     if compare:
         _compare(run, photoset, people)
     elif export_retouch is not None:
@@ -78,14 +77,17 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
     log = decision_log(photoset, reviewer)
 
     from authface.curate.review import server
-    from authface.curate.review.desk import Desk
-    from authface.curate.review.faces import load
-    from authface.curate.review.pictures import Pictures
+    from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
     from authface.web import loopback
 
-    faces = load(photoset, run.limit)
+    faces = load_gallery(photoset, run.limit)
     page = server.Review(
-        faces, Pictures(photoset, people), Desk(log), reviewer, one_line(photoset.root.name, 80), settings.reasons
+        faces,
+        FacePictures(photoset, people),
+        ReviewerDecisions(log),
+        reviewer,
+        one_line(photoset.root.name, 80),
+        settings.reasons,
     )
     token = loopback.new_token()
     with server.listen(settings.host, settings.port) as waiting:
@@ -118,23 +120,23 @@ def _compare(run: Run, photoset: PhotoSet, people: Reviewed) -> None:
 
 
 def _export(run: Run, photoset: PhotoSet, people: Reviewed, folder: Path) -> None:
-    from authface.curate.review.retouch import MANIFEST, give_out
+    from authface.curate.review.retouch import MANIFEST, export_retouch
 
-    outcomes = list(give_out(photoset, people, folder))
-    _say(run, outcomes, f"next: edit the pictures in place, keep their names and {MANIFEST}, then --import-retouch")
+    outcomes = list(export_retouch(photoset, people, folder))
+    _report(run, outcomes, f"next: edit the pictures in place, keep their names and {MANIFEST}, then --import-retouch")
 
 
 def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path) -> None:
-    from authface.curate.review.retouch import take_back
+    from authface.curate.review.retouch import import_retouch
     from authface.review.reviews import reviewed
 
     with photoset.lock():
-        outcomes = list(take_back(photoset, reviewed(photoset, settings), folder))
-    _say(run, outcomes, f"next: authface annotate tags {one_line(photoset.root)}")
+        outcomes = list(import_retouch(photoset, reviewed(photoset, settings), folder))
+    _report(run, outcomes, f"next: authface annotate tags {one_line(photoset.root)}")
 
 
-def _say(run: Run, outcomes: list[Outcome], following: str) -> None:
-    """Every file on a line of its own; exit code 3 where one is wrong."""
+def _report(run: Run, outcomes: list[RetouchResult], following: str) -> None:
+    """One line a file; exit code 3 if one is wrong."""
     from collections import Counter
 
     counts = Counter(outcome.outcome for outcome in outcomes)

@@ -12,8 +12,7 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop
 from authface.report import pages as report
-from authface.review.decisions import VERDICTS, Verdict, sure
-from authface.review.reviews import Reviewed
+from authface.review.reviews import VERDICTS, Reviewed, Verdict, as_verdict
 from authface.store.photoset import PhotoSet
 
 SAMPLE = 300
@@ -22,8 +21,8 @@ THUMBNAIL = 224
 
 
 @dataclass(frozen=True)
-class Agreement:
-    """What two reviewers said of the crops that both judged."""
+class ReviewerAgreement:
+    """The verdicts of two reviewers on the crops that both judged."""
 
     first: str
     second: str
@@ -37,7 +36,7 @@ class Agreement:
 
     @property
     def agreed(self) -> int:
-        """Crops on which both said the same."""
+        """Crops on which both gave the same verdict."""
         return sum(self.confusion[verdict, verdict] for verdict in VERDICTS)
 
     @property
@@ -55,26 +54,26 @@ class Agreement:
         return (self.agreed * self.both - chance) / (self.both**2 - chance)
 
 
-def agreements(people: Reviewed) -> list[Agreement]:
-    """Every two reviewers, by name. Raises UsageError where fewer than two judged anything."""
+def agreements(people: Reviewed) -> list[ReviewerAgreement]:
+    """The agreement of every two reviewers, by name. Raises UsageError if fewer than two judged anything."""
     if len(people.decisions) < 2:
         have = ", ".join(people.decisions) or "nobody"
         raise UsageError(f"--compare needs two reviewers, here is {have}: run authface curate review --reviewer NAME")
     return [
-        Agreement(
+        ReviewerAgreement(
             first,
             second,
             Counter(
-                (sure(people.decisions[first][crop_id].verdict), sure(people.decisions[second][crop_id].verdict))
-                for crop_id in people.decisions[first].keys() & people.decisions[second].keys()
+                (as_verdict(people.decisions[first][id].verdict), as_verdict(people.decisions[second][id].verdict))
+                for id in people.decisions[first].keys() & people.decisions[second].keys()
             ),
         )
         for first, second in combinations(sorted(people.decisions), 2)
     ]
 
 
-def as_text(found: Sequence[Agreement], people: Reviewed) -> str:
-    """For a person: each pair with its confusion, and what the verdicts come to."""
+def as_text(found: Sequence[ReviewerAgreement], people: Reviewed) -> str:
+    """For a person: each pair with its confusion matrix, and the final verdicts."""
     blocks = []
     for pair in found:
         lines = [f"{pair.first} and {pair.second}: {_summary(pair)}"]
@@ -86,22 +85,22 @@ def as_text(found: Sequence[Agreement], people: Reviewed) -> str:
                 for one in VERDICTS
             ]
         blocks.append("\n".join(lines))
-    total = ", ".join(f"{count:,} {verdict}" for verdict, count in final(people).items())
+    total = ", ".join(f"{count:,} {verdict}" for verdict, count in final_counts(people).items())
     return "\n\n".join([*blocks, f"under curate.review.policy = {people.policy}: {total}"])
 
 
-def _width(pair: Agreement) -> int:
+def _width(pair: ReviewerAgreement) -> int:
     return max(len(pair.first), len(pair.second)) + len(": retouch") + 3
 
 
-def _summary(pair: Agreement) -> str:
+def _summary(pair: ReviewerAgreement) -> str:
     if not pair.both:
         return "no crop was judged by both"
     kappa = "n/a" if pair.kappa is None else f"{pair.kappa:.2f}"
     return f"kappa {kappa}, {report.share(pair.agreed, pair.both)} agreement on {pair.both:,} crops"
 
 
-def as_json(found: Sequence[Agreement], people: Reviewed) -> dict[str, object]:
+def as_json(found: Sequence[ReviewerAgreement], people: Reviewed) -> dict[str, object]:
     """For ``--json``."""
     return {
         "pairs": [
@@ -115,23 +114,23 @@ def as_json(found: Sequence[Agreement], people: Reviewed) -> dict[str, object]:
             for pair in found
         ],
         "policy": people.policy,
-        "final": final(people),
+        "final": final_counts(people),
     }
 
 
-def final(people: Reviewed) -> dict[str, int]:
-    """Crops anyone judged, by what the verdicts come to under the policy."""
+def final_counts(people: Reviewed) -> dict[str, int]:
+    """How many judged crops have which final verdict under the policy."""
     ids = set().union(*people.decisions.values())
     counts = Counter(people.verdict(crop_id) for crop_id in ids)
     return {verdict: counts[verdict] for verdict in VERDICTS}
 
 
-def write_page(photoset: PhotoSet, people: Reviewed, found: Sequence[Agreement]) -> Path:
-    """Write ``reports/review.html``: the crops on which verdicts differ, by who said what. Returns its path."""
+def write_page(photoset: PhotoSet, people: Reviewed, found: Sequence[ReviewerAgreement]) -> Path:
+    """Write ``reports/review.html``: crops with differing verdicts, grouped by who gave which; returns its path."""
     path = photoset.root / "reports" / "review.html"
     groups: dict[str, list[Crop]] = {}
     for crop in photoset.crops:
-        said = people.said(crop.id)
+        said = people.decisions_on(crop.id)
         if crop.status == "kept" and len({decision.verdict for decision in said.values()}) > 1:
             name = ", ".join(f"{who}: {decision.verdict}" for who, decision in sorted(said.items()))
             groups.setdefault(name, []).append(crop)
@@ -157,5 +156,5 @@ def _cell(photoset: PhotoSet, people: Reviewed, crop: Crop) -> report.Cell:
         image = images.preview(photoset.root / file, THUMBNAIL)
     except ImageError:
         image = None
-    reasons = [f"{who}: {said.reason}" for who, said in sorted(people.said(crop.id).items()) if said.reason]
+    reasons = [f"{who}: {said.reason}" for who, said in sorted(people.decisions_on(crop.id).items()) if said.reason]
     return report.Cell(image, f"{crop.id[:10]}{crop.id[64:]}", one_line(", ".join(reasons)), link=f"../{file}")

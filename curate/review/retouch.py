@@ -1,4 +1,4 @@
-"""The paper's retouching round: crops go out to people who retouch by hand, and come back checked."""
+"""The paper's retouching round: crops are exported to be retouched by hand, then imported and checked."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.records import Crop
-from authface.review.decisions import Retouch
-from authface.review.reviews import Reviewed, now, retouch_log, retouched_file
+from authface.review.reviews import Retouch, Reviewed, now, retouch_log, retouched_file
 from authface.store.photoset import PhotoSet
 
 MANIFEST = "retouch.json"
-"""Beside the pictures: what was given out. It has to come back with them."""
+"""Lists the exported pictures; it lies beside them and has to come back with them."""
 
 
-class Given(BaseModel):
-    """One picture that was given out."""
+class RetouchTask(BaseModel):
+    """One exported picture: an entry of the manifest."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,12 +43,12 @@ class Given(BaseModel):
         return f"{self.id}.png"
 
 
-_GIVEN = TypeAdapter(list[Given])
+_GIVEN = TypeAdapter(list[RetouchTask])
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What became of one file; `wrong` needs a person."""
+class RetouchResult:
+    """The outcome for one file; `wrong` needs a person."""
 
     name: str
     outcome: Literal["written", "there", "imported", "unchanged", "missing", "wrong"]
@@ -61,10 +60,10 @@ class Outcome:
         return f"{self.outcome}: {one_line(self.name, 120)}" + (f": {self.detail}" if self.detail else "")
 
 
-def give_out(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[Outcome]:
-    """Write every crop that awaits retouching to `folder`, with the manifest; a file that is there is left alone.
+def export_retouch(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[RetouchResult]:
+    """Write every crop that awaits retouching to `folder`, with the manifest; existing files are left alone.
 
-    Raises UsageError where nothing awaits it, AuthfaceError where the disk refuses.
+    Raises UsageError if no crop awaits retouching, AuthfaceError if the disk refuses.
     """
     waiting = [crop for crop in photoset.crops if crop.status == "kept" and people.awaits(crop)]
     if not waiting:
@@ -76,19 +75,21 @@ def give_out(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[Out
         entry = _given(people, crop, hashlib.sha256(data).hexdigest())
         before = given.setdefault(crop.id, entry)
         if before.sha256 != entry.sha256:
-            outcomes.append(Outcome(entry.name, "wrong", "another picture was given out here: take an empty folder"))
+            outcomes.append(
+                RetouchResult(entry.name, "wrong", "another picture was given out here: take an empty folder")
+            )
         elif (folder / entry.name).exists():
-            outcomes.append(Outcome(entry.name, "there", "given out before, left as it is"))
+            outcomes.append(RetouchResult(entry.name, "there", "given out before, left as it is"))
         else:
             write_file(folder / entry.name, data)
-            outcomes.append(Outcome(entry.name, "written"))
+            outcomes.append(RetouchResult(entry.name, "written"))
     write_file(folder / MANIFEST, _GIVEN.dump_json(list(given.values()), indent=1))
     yield from outcomes
 
 
-def _given(people: Reviewed, crop: Crop, sha256: str) -> Given:
-    asking = {who: said for who, said in people.said(crop.id).items() if said.verdict == "retouch"}
-    return Given(
+def _given(people: Reviewed, crop: Crop, sha256: str) -> RetouchTask:
+    asking = {who: said for who, said in people.decisions_on(crop.id).items() if said.verdict == "retouch"}
+    return RetouchTask(
         id=crop.id,
         sha256=sha256,
         size=crop.size,
@@ -98,8 +99,8 @@ def _given(people: Reviewed, crop: Crop, sha256: str) -> Given:
     )
 
 
-def take_back(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[Outcome]:
-    """Store the edited pictures of a folder that `give_out` wrote, each beside its crop; one outcome a file.
+def import_retouch(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[RetouchResult]:
+    """Store the edited pictures of a folder that `export_retouch` wrote, each beside its crop; one outcome a file.
 
     The caller holds the set's lock. Raises UsageError without a manifest, AuthfaceError where the disk refuses.
     """
@@ -110,38 +111,38 @@ def take_back(photoset: PhotoSet, people: Reviewed, folder: Path) -> Iterator[Ou
         try:
             yield _take(photoset, people, crops.get(entry.id), entry, folder / entry.name)
         except ImageError as error:
-            yield Outcome(entry.name, "wrong", one_line(error))
+            yield RetouchResult(entry.name, "wrong", one_line(error))
     expected = {MANIFEST, *(entry.name for entry in given)}
     for path in sorted(folder.iterdir()):
         if path.name not in expected and not path.name.startswith("."):
-            yield Outcome(path.name, "wrong", "not given out under this name: keep names, save as PNG")
+            yield RetouchResult(path.name, "wrong", "not given out under this name: keep names, save as PNG")
 
 
-def _take(photoset: PhotoSet, people: Reviewed, crop: Crop | None, given: Given, path: Path) -> Outcome:
+def _take(photoset: PhotoSet, people: Reviewed, crop: Crop | None, given: RetouchTask, path: Path) -> RetouchResult:
     """Check one file and store it. Raises ImageError where it cannot be read or decoded."""
     if not path.exists():
-        return Outcome(given.name, "missing")
+        return RetouchResult(given.name, "missing")
     if crop is None:
-        return Outcome(given.name, "wrong", "the set has no such crop any more")
+        return RetouchResult(given.name, "wrong", "the set has no such crop any more")
     data = images.read_bytes(path)
     sha256 = hashlib.sha256(data).hexdigest()
     if sha256 == given.sha256:
-        return Outcome(given.name, "unchanged")
+        return RetouchResult(given.name, "unchanged")
     base = _base(photoset, people, crop, given.sha256)
     if base is None:
-        return Outcome(given.name, "wrong", "the crop was aligned anew since: give it out again")
+        return RetouchResult(given.name, "wrong", "the crop was aligned anew since: give it out again")
     edited, original = images.decode(data), images.decode(photoset.read(base)).rgb
     if edited.format != "PNG" or edited.alpha is not None:
         what = "is transparent" if edited.format == "PNG" else f"is a {edited.format}"
-        return Outcome(given.name, "wrong", f"{what}: save it as an opaque PNG")
+        return RetouchResult(given.name, "wrong", f"{what}: save it as an opaque PNG")
     if edited.rgb.shape != original.shape:
         height, width = edited.rgb.shape[:2]
-        return Outcome(given.name, "wrong", f"{width} x {height} px, the crop has {crop.size} x {crop.size}")
+        return RetouchResult(given.name, "wrong", f"{width} x {height} px, the crop has {crop.size} x {crop.size}")
     return _store(photoset, people, crop, given, original, edited.rgb)
 
 
 def _base(photoset: PhotoSet, people: Reviewed, crop: Crop, sha256: str) -> str | None:
-    """The file of the set that was given out: the crop, or what came back of it before."""
+    """The file of the set that was exported: the crop, or an earlier retouching of it; None if neither matches."""
     files = [crop.file, *(done.file for done in people.retouches.get(crop.id, ()))]
     there = (file for file in files if photoset.exists(file))
     return next((file for file in there if hashlib.sha256(photoset.read(file)).hexdigest() == sha256), None)
@@ -151,19 +152,19 @@ def _store(
     photoset: PhotoSet,
     people: Reviewed,
     crop: Crop,
-    given: Given,
+    given: RetouchTask,
     before: NDArray[np.uint8],
     after: NDArray[np.uint8],
-) -> Outcome:
+) -> RetouchResult:
     difference = np.abs(after.astype(np.int16) - before)
     changed = float((difference > 0).any(axis=2).mean())
     if not changed:
-        return Outcome(given.name, "unchanged", "saved again with the same pixels")
+        return RetouchResult(given.name, "unchanged", "saved again with the same pixels")
     data = images.encode_png(after)
     sha256 = hashlib.sha256(data).hexdigest()
     file = retouched_file(crop.id, sha256)
     if any(done.after == sha256 for done in people.retouches.get(crop.id, ())):
-        return Outcome(given.name, "unchanged", "imported before")
+        return RetouchResult(given.name, "unchanged", "imported before")
     photoset.save(file, data)
     done = Retouch(
         id=crop.id,
@@ -179,10 +180,12 @@ def _store(
         mean_change=float(difference.mean()),
     )
     retouch_log(photoset).append(done)
-    return Outcome(given.name, "imported", f"{changed:.1%} of the pixels changed, by {done.mean_change:.2f} on average")
+    return RetouchResult(
+        given.name, "imported", f"{changed:.1%} of the pixels changed, by {done.mean_change:.2f} on average"
+    )
 
 
-def _manifest(folder: Path) -> list[Given]:
+def _manifest(folder: Path) -> list[RetouchTask]:
     path = folder / MANIFEST
     try:
         return _GIVEN.validate_json(images.read_bytes(path, max_bytes=1 << 28))

@@ -17,12 +17,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from authface.curate.review.desk import Desk
-from authface.curate.review.faces import Faces, Shown
-from authface.curate.review.faces import Query as Wanted
-from authface.curate.review.pictures import Pictures
+from authface.curate.review.gallery import FaceGallery, FacePictures, GalleryFace, ReviewerDecisions, ViewQuery
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.review.decisions import VERDICTS
+from authface.review.reviews import VERDICTS
 from authface.web import loopback
 
 PAGE_ROWS = 200
@@ -62,7 +59,13 @@ class Review:
     """What the routes need: the faces, their pictures and one reviewer's desk."""
 
     def __init__(
-        self, faces: Faces, pictures: Pictures, desk: Desk, reviewer: str, title: str, reasons: tuple[str, ...]
+        self,
+        faces: FaceGallery,
+        pictures: FacePictures,
+        desk: ReviewerDecisions,
+        reviewer: str,
+        title: str,
+        reasons: tuple[str, ...],
     ) -> None:
         self.faces = faces
         self.pictures = pictures
@@ -79,7 +82,7 @@ class Review:
             found[decision.verdict] += entry is not None and entry.crop is not None
         return found
 
-    def row(self, entry: Shown) -> dict[str, Any]:
+    def row(self, entry: GalleryFace) -> dict[str, Any]:
         """A face as the page shows it; all text is data."""
         decision, crop, face = self.desk.decisions.get(entry.id), entry.crop, entry.face
         return {
@@ -170,7 +173,7 @@ def _routes(review: Review) -> APIRouter:
         }
 
     @router.get("/api/view")
-    def view(wanted: Annotated[Wanted, Query()]) -> dict[str, Any]:
+    def view(wanted: Annotated[ViewQuery, Query()]) -> dict[str, Any]:
         number, total = review.faces.open(wanted, review.desk.decisions)
         return {"view": number, "total": total}
 
@@ -210,7 +213,7 @@ def _routes(review: Review) -> APIRouter:
 def _picture_routes(review: Review) -> APIRouter:
     router = APIRouter()
 
-    def known(face_id: str) -> Shown:
+    def known(face_id: str) -> GalleryFace:
         entry = review.faces.by_id.get(face_id)
         if entry is None:
             raise HTTPException(404, "no such face")

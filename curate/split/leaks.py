@@ -1,28 +1,45 @@
-"""What a set shares with folders it must not overlap with: the same files, near duplicates, the same people."""
+"""What a set shares with folders it must not overlap with, such as benchmarks: files, near duplicates, people.
+
+The faces of these folders are found and embedded first; their rows lie in the set, in ``tables/against/<folder>``, in
+256 parts by the content of the files, so a folder that grows costs little more than what is new in it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.duplicates import NearIndex, hash_codes
-from authface.curate.split.groups import Faces
-from authface.curate.split.identities import Likeness, make_index
-from authface.errors import ImageError, one_line
+from authface.curate.fetch.sources.folder import Folder
+from authface.curate.filter.duplicates import NearIndex, face_hash, hash_codes
+from authface.curate.filter.measures.quality import face_region
+from authface.curate.settings import SplitSettings
+from authface.curate.split.groups import Likeness, SplitFaces, embedder_provenance, make_index
+from authface.engine.runner import PartInput
+from authface.errors import ImageError, UsageError, one_line
+from authface.faces import detector, landmarks
+from authface.faces.detector import RetinaFace
+from authface.faces.identity import Embedder, SeenFace, make_embedder
+from authface.faces.landmarks import Dlib68
 from authface.imaging import decode as images
 from authface.records import Box, Rival
 from authface.report import pages as report
-from authface.store.photoset import PhotoSet
+from authface.store.photoset import PhotoSet, Provenance, Table
 
+VERSION = 1
+LEAST_SCORE = 0.9
+"""Detections below this are not the faces that a benchmark is about."""
 Kind = Literal["same_file", "near_duplicate", "same_person"]
-WORDS: Mapping[Kind, str] = {
+LEAK_WORDS: Mapping[Kind, str] = {
     "same_file": "the same file",
     "near_duplicate": "nearly the same picture",
     "same_person": "perhaps the same person",
@@ -37,10 +54,112 @@ _MARGIN = 0.35
 _NEAREST = 8
 """Faces of theirs by dot product among which the likest is looked for."""
 _BATCH = 4096
-
-
 Compare = Callable[["NDArray[np.float32]"], Likeness]
-"""How alike each of (n, length) unit vectors is to others: `authface.curate.split.identities.likeness_of` a cohort."""
+"""How alike each of (n, length) unit vectors is to others: `authface.curate.split.groups.likeness_of` a cohort."""
+
+
+@dataclass(frozen=True)
+class RivalFile:
+    """One file of a folder that the set must not overlap with."""
+
+    path: str
+    name: str
+    """Its path below the folder, printable."""
+    sha256: str
+    """Empty where it could not be read."""
+
+
+@dataclass
+class FindRivals:
+    """The step from files to the rows of their faces."""
+
+    settings: SplitSettings
+    batch_size: int = 2
+    _detector: RetinaFace | None = field(default=None)
+    _landmarker: Dlib68 | None = field(default=None)
+    _embedder: Embedder | None = field(default=None)
+
+    @property
+    def provenance(self) -> Provenance:
+        """The identity network, the detector and the landmarks' predictor."""
+        own = embedder_provenance("against", VERSION, self.settings)
+        found = {"retinaface": detector.weights_sha256(), "dlib-68": landmarks.weights_sha256()}
+        return replace(own, weights=own.weights | found)
+
+    def open(self) -> None:
+        """Load the networks."""
+        self._detector, self._landmarker = RetinaFace(LEAST_SCORE), Dlib68()
+        self._embedder = make_embedder(self.settings.embedder, self.settings.arcface)
+
+    def load(self, file: RivalFile) -> NDArray[np.uint8]:
+        """The photo's pixels. Raises ImageError."""
+        return images.read(Path(file.path)).rgb
+
+    def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[list[Rival]]:
+        """The faces of each photo, without ids."""
+        return [self._faces(rgb) for rgb in batch]
+
+    def save(self, file: RivalFile, faces: list[Rival]) -> list[Rival]:
+        """The rows; a photo without a face has one that says so."""
+        none = Rival(id=f"{file.sha256}--1", file=file.name, status="rejected", reason="no_face", value=0, limit=1)
+        return [replace(face, id=f"{file.sha256}-{index}", file=file.name) for index, face in enumerate(faces)] or [
+            none
+        ]
+
+    def failed(self, file: RivalFile, reason: str, detail: str) -> list[Rival]:
+        """The row of a file that is no photo."""
+        return [Rival(id=f"{file.sha256}--1", file=file.name, status="failed", reason=reason, detail=detail)]
+
+    def _faces(self, rgb: NDArray[np.uint8]) -> list[Rival]:
+        assert self._detector and self._landmarker and self._embedder
+        found = self._detector.detect(rgb)
+        seen = [SeenFace(rgb, self._landmarker.landmarks(rgb, detection)) for detection in found]
+        vectors = self._embedder.embed(seen)
+        regions = [face_region(rgb, detection.points5).luma for detection in found]
+        return [
+            Rival(
+                id="",
+                file="",
+                box=detection.box,
+                hash=face_hash(np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))),
+                embedding=tuple(vector.tolist()),
+            )
+            for detection, luma, vector in zip(found, regions, vectors, strict=True)
+        ]
+
+
+def against_table(photoset: PhotoSet, folder: Path) -> Table[Rival]:
+    """The table of one folder, named by a hash of its path."""
+    name = hashlib.sha256(str(folder.resolve()).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return Table(photoset.root / "tables" / "against" / name, Rival)
+
+
+def rival_parts(folder: Path) -> list[PartInput[RivalFile]]:
+    """The folder's photos in parts by the first byte of their sha256. Raises UsageError where there are none."""
+    parts: dict[int, dict[str, RivalFile]] = {}
+    for file in rival_files(folder):
+        parts.setdefault(int(file.sha256[:2] or "0", 16), {}).setdefault(file.sha256 or file.name, file)
+    if not parts:
+        raise UsageError(f"--against {one_line(folder)}: no photos in there")
+    return [_part(number, [files[key] for key in sorted(files)]) for number, files in sorted(parts.items())]
+
+
+def rival_files(folder: Path) -> Iterator[RivalFile]:
+    """Every photo below the folder. Raises UsageError if it is no folder."""
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(f"--against {one_line(folder)}: {what}; give a folder of photos")
+    for item in Folder(folder, "", "").items():
+        try:
+            sha256 = hashlib.sha256(images.read_bytes(Path(item.path))).hexdigest()
+        except ImageError:
+            sha256 = ""
+        yield RivalFile(item.path, item.photo.source_id, sha256)
+
+
+def _part(number: int, files: list[RivalFile]) -> PartInput[RivalFile]:
+    told = hashlib.sha256("\n".join(f"{file.sha256} {file.name}" for file in files).encode()).hexdigest()
+    return PartInput(number, len(files), told, partial(list[Any], files))
 
 
 @dataclass(frozen=True)
@@ -50,7 +169,7 @@ class Leak:
     face: str
     kind: Kind
     value: float
-    """Bits in which near duplicates differ, or likeness (`authface.curate.split.identities`); 0 for the same file."""
+    """Bits in which near duplicates differ, or likeness (`authface.curate.split.groups`); 0 for the same file."""
     limit: float
     folder: str
     file: str
@@ -61,7 +180,7 @@ class Leak:
 
 
 def find_leaks(
-    ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, radius: int, same_person: float
+    ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Compare, radius: int, same_person: float
 ) -> dict[str, Leak]:
     """Leaks by the id of our face. `theirs` are rows with the name of their folder, faceless photos too."""
     found: dict[str, Leak] = {}
@@ -71,7 +190,7 @@ def find_leaks(
     return found
 
 
-def _files(ours: Faces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
+def _files(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
     first: dict[str, tuple[str, Rival]] = {}
     for folder, rival in theirs:
         first.setdefault(rival.id[:64], (folder, rival))
@@ -80,7 +199,7 @@ def _files(ours: Faces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Leak]:
             yield _leak(face, "same_file", 0, 0, *first[photo])
 
 
-def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
+def _duplicates(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
     rivals = [pair for pair in theirs if pair[1].hash]
     index = NearIndex(radius)
     index.add(hash_codes([rival.hash for _, rival in rivals]))
@@ -93,7 +212,7 @@ def _duplicates(ours: Faces, theirs: Sequence[tuple[str, Rival]], radius: int) -
                 yield _leak(ours.ids[number], "near_duplicate", distance, radius, *rivals[rival])
 
 
-def _people(ours: Faces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
+def _people(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
     rivals = [pair for pair in theirs if pair[1].embedding is not None]
     if not rivals or not len(ours.vectors):
         return
@@ -128,11 +247,11 @@ def write_page(
         people.setdefault(identity.get(leak.face) or leak.face, leak)
     counts = Counter(leak.kind for leak in gravest)
     summary = [(f"in {name}", f"{n:,} faces of the set") for name, n in Counter(k.folder for k in gravest).items()]
-    summary += [(WORDS[kind], f"{counts[kind]:,} faces of the set") for kind in WORDS if counts[kind]]
+    summary += [(LEAK_WORDS[kind], f"{counts[kind]:,} faces of the set") for kind in LEAK_WORDS if counts[kind]]
     summary.append(("people of the set concerned", f"{len(people):,}"))
     cells = {
         kind: [_cell(photoset, leak, paths) for leak in [k for k in people.values() if k.kind == kind][:SHOWN]]
-        for kind in WORDS
+        for kind in LEAK_WORDS
     }
     report.contact_sheet(
         path,
@@ -140,12 +259,12 @@ def write_page(
         summary,
         (
             report.SheetGroup(
-                WORDS[kind],
+                LEAK_WORDS[kind],
                 f"Left ours, right theirs; one pair a person, the {SHOWN} nearest first.",
                 len(cells[kind]),
                 cells[kind],
             )
-            for kind in WORDS
+            for kind in LEAK_WORDS
             if cells[kind]
         ),
     )
@@ -154,7 +273,7 @@ def write_page(
 
 def _gravity(leak: Leak) -> tuple[int, float, str]:
     nearness = -leak.value if leak.kind == "same_person" else leak.value
-    return (list(WORDS).index(leak.kind), nearness, leak.face)
+    return (list(LEAK_WORDS).index(leak.kind), nearness, leak.face)
 
 
 def _cell(photoset: PhotoSet, leak: Leak, paths: Mapping[str, str]) -> report.Cell:

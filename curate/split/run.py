@@ -18,11 +18,17 @@ from typing import Any
 
 from authface.console import Console
 from authface.curate.settings import SplitSettings
-from authface.curate.split.against import FindRivals, RivalFile, against_table, rival_parts
-from authface.curate.split.embed import Embed
-from authface.curate.split.groups import Faces, groups_of, people_of, read_faces
-from authface.curate.split.identities import cohort_of, likeness_of
-from authface.curate.split.leaks import Leak, find_leaks, write_page
+from authface.curate.split.groups import Embed, SplitFaces, cohort_of, groups_of, likeness_of, people_of, read_faces
+from authface.curate.split.leaks import (
+    LEAK_WORDS,
+    FindRivals,
+    Leak,
+    RivalFile,
+    against_table,
+    find_leaks,
+    rival_parts,
+    write_page,
+)
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, one_line
@@ -32,9 +38,9 @@ from authface.store.photoset import PhotoSet, Provenance
 
 VERSION = 1
 SPLITS = ("train", "val", "test")
-"""The earlier wins where faces that were in several come together."""
+"""If faces of several splits come together, the earlier split in this list wins."""
 _MOVES_NOTHING = {"against", "drop_leaks", "leak_likeness"}
-"""Settings that neither make groups nor say where they go; where another changes, former splits count no longer."""
+"""Settings that affect neither groups nor where they go; if any other changes, former splits no longer count."""
 
 
 def members_of(ids: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
@@ -82,12 +88,12 @@ def _place(where: float, size: int, counted: Counter[str], settings: SplitSettin
 
 
 def _draw(seed: int, name: str) -> float:
-    """A number of 0..1 that depends on the seed and the group's name alone."""
+    """A number of 0..1 that depends only on the seed and the group's name."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64
 
 
 def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str]) -> Provenance:
-    """How splits are made."""
+    """Everything that splits depend on."""
     told = settings.model_dump(mode="json", exclude={"keep_embeddings", "arcface"})
     return Provenance("split", VERSION, told | {"seed": seed}, dict(weights))
 
@@ -97,7 +103,7 @@ def _settled(made: Provenance) -> Provenance:
 
 
 def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> dict[str, str]:
-    """The splits that faces were in, by id; none where the shares or the seed were others."""
+    """The former splits of faces, by id; none if the shares or the seed were different."""
     former: dict[str, str] = {}
     for part, meta in photoset.people.metas().items():
         if meta is None:
@@ -110,14 +116,14 @@ def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None
 
 
 def state_of(photoset: PhotoSet, parts: Sequence[PartInput[Any]], rivals: Sequence[PartInput[Any]]) -> str:
-    """Digest of all that splits are made from."""
+    """Digest of everything that splits are made from."""
     tables = [[meta.digest if meta else "" for meta in table.metas().values()] for table in (photoset.faces,)]
     told = [tables, [part.digest for part in parts], [part.digest for part in rivals]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def is_current(photoset: PhotoSet, new: Provenance, parts: Sequence[PartInput[Any]], state: str) -> bool:
-    """Whether the table `people` is what a run would make."""
+    """Whether the table `people` is what a run would write."""
     metas = photoset.people.metas()
     return set(metas) == {part.number for part in parts} and all(
         meta is not None and not meta.provenance.difference(new) and meta.inputs == f"{part.digest}:{state}"
@@ -142,14 +148,14 @@ def write_people(
 
 
 def person_rows(
-    faces: Faces,
+    faces: SplitFaces,
     people: Sequence[str],
     groups: Sequence[str],
     split: Mapping[str, str],
     leaks: Mapping[str, Leak],
     drop: str,
 ) -> dict[str, Person]:
-    """The rows by face; of training, those go that `drop` asks for: repeated pictures, or all faces of a person."""
+    """The rows by face; training loses what `drop` names: repeated pictures, or all faces of a person."""
     dropped: dict[str, Leak] = {}
     if drop != "nothing":
         dropped = {face: leak for face, leak in leaks.items() if drop == "people" or leak.kind != "same_person"}
@@ -174,8 +180,8 @@ def _leaked(row: Person, leak: Leak) -> Person:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a split came to."""
+class SplitResult:
+    """The outcome of a split."""
 
     counts: Counter[str]
     """Faces by split, of those kept; ``rejected: leak``, ``failed: ...`` of the others."""
@@ -189,6 +195,36 @@ class Outcome:
     page: Path | None = None
     """Where the leaks are shown."""
 
+    def as_text(self) -> str:
+        """For a person."""
+        names = [name for name in SPLITS if name in self.counts]
+        lines = [f"  {self.counts[name]:>9,}  {name}" for name in [*names, *sorted(self.counts.keys() - set(SPLITS))]]
+        if self.identities:
+            lines.append(f"{self.identities:,} people")
+        lines.append(f"{self.groups:,} groups that stay together, the largest of {self.largest:,} faces")
+        if self.moved:
+            lines.append(f"{self.moved:,} faces moved: new ones join them to people of another split")
+        if self.page:
+            kinds = Counter(leak.kind for leak in self.leaks.values())
+            shared = ", ".join(f"{kinds[kind]:,} {LEAK_WORDS[kind]}" for kind in LEAK_WORDS)
+            lines.append(f"faces shared with the folders: {shared}\nleaks: {one_line(self.page)}")
+        return "\n".join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        values: dict[str, Any] = {
+            "counts": dict(self.counts),
+            "identities": self.identities,
+            "groups": self.groups,
+            "largest": self.largest,
+            "moved": self.moved,
+        }
+        if self.page:
+            values["leaks"] = dict(Counter(leak.kind for leak in self.leaks.values()))
+            values["leaking"] = {leak.face: f"{leak.folder}/{leak.file}" for leak in self.leaks.values()}
+            values["report"] = str(self.page)
+        return values
+
 
 def split(
     photoset: PhotoSet,
@@ -199,10 +235,10 @@ def split(
     workers: int = 1,
     cluster: Cluster | None = None,
     limit: int = 0,
-) -> Outcome:
+) -> SplitResult:
     """Embed what is new, group, assign, write the table `people` and the page of leaks; the caller holds the lock.
 
-    Raises UsageError for a folder to compare with that is none, AuthfaceError where there are no crops.
+    Raises UsageError for a path in `against` that is no folder, AuthfaceError if there are no crops.
     """
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):
@@ -216,7 +252,7 @@ def split(
     state = state_of(photoset, parts, [part for _, rivals in folders.values() for part in rivals])
     if not folders and is_current(photoset, made, parts, state):
         console.log("split: nothing to do")
-        return _outcome(list(photoset.people), {})
+        return _result(list(photoset.people), {})
     if embedded:
         step = Embed(photoset.root, settings)
         run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
@@ -242,7 +278,7 @@ def split(
     page = write_page(photoset, leaks, dict(zip(faces.ids, people, strict=True)), paths) if folders else None
     if not settings.keep_embeddings:
         forget_embeddings(photoset)
-    return replace(_outcome(list(rows.values()), former), leaks=leaks, page=page)
+    return replace(_result(list(rows.values()), former), leaks=leaks, page=page)
 
 
 def _rivals(
@@ -271,10 +307,10 @@ def forget_embeddings(photoset: PhotoSet) -> None:
                 table.remove(part)
 
 
-def _outcome(rows: Sequence[Person], former: Mapping[str, str]) -> Outcome:
+def _result(rows: Sequence[Person], former: Mapping[str, str]) -> SplitResult:
     counts = Counter(row.split if row.status == "kept" else f"{row.status}: {row.reason}" for row in rows)
     sizes = Counter(row.group for row in rows if row.group)
-    return Outcome(
+    return SplitResult(
         counts,
         identities=len({row.identity for row in rows if row.identity}),
         groups=len(sizes),

@@ -19,9 +19,10 @@ from authface.engine.runner import run
 from authface.errors import AuthfaceError
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.review.decisions import Decision, Retouch
 from authface.review.reviews import (
-    Honouring,
+    Decision,
+    Retouch,
+    ReviewedStep,
     ReviewSettings,
     decision_log,
     now,
@@ -73,7 +74,7 @@ def photoset(tmp_path: Path) -> PhotoSet:
 
 
 def tag(photoset: PhotoSet) -> int:
-    work = Honouring(MeasuredTags(photoset.root, MeasuredSettings()))
+    work = ReviewedStep(MeasuredTags(photoset.root, MeasuredSettings()))
     return run(work, reviewed_crops(photoset, ReviewSettings()), photoset.tags("measured"), Console()).made
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authface.console import Console
-from authface.curate.align import Align, FaceAligner, Placed
+from authface.curate.align import Align, AlignmentResult, FaceAligner
 from authface.curate.fetch.sources import Samples
 from authface.curate.settings import AlignSettings
 from authface.engine.runner import parts_of, run
@@ -33,7 +33,7 @@ def astronaut() -> tuple[np.ndarray, Face]:
     )
 
 
-def placed(rgb: np.ndarray, face: Face, **chosen: float) -> Placed:
+def placed(rgb: np.ndarray, face: Face, **chosen: float) -> AlignmentResult:
     return FaceAligner(AlignSettings(**chosen), Dlib68())(rgb, face)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from authface.curate.fetch.ledger import Finished
+from authface.curate.fetch.ledger import FinishedPhoto
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet, Table
 from tests.curate.conftest import Handler, Server
@@ -75,7 +75,7 @@ def start(photoset: Path, links: Path, step: str) -> subprocess.Popen[bytes]:
 
 def fetched(root: Path) -> set[str]:
     """Addresses whose photos the set has a row of, in a part or waiting for one."""
-    waiting, _ = Journal(root / "sources" / "fetched.jsonl", Finished).read()
+    waiting, _ = Journal(root / "sources" / "fetched.jsonl", FinishedPhoto).read()
     return {row.source_id for row in PhotoSet(root).photos} | {line.photo.source_id for line in waiting}
 
 

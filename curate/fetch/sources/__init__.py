@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from authface.curate.fetch.sources.base import Item, Source
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.fetch.sources.lite import Lite
 from authface.curate.fetch.sources.unsplash import Unsplash
@@ -15,7 +15,7 @@ from authface.curate.settings import FetchSettings
 from authface.errors import UsageError
 from authface.store.photoset import PhotoSet
 
-__all__ = ["Folder", "Item", "Samples", "Source", "make_source"]
+__all__ = ["Folder", "PhotoItem", "PhotoSource", "Samples", "make_source"]
 
 _EXAMPLES = {
     "folder": "the folder, as in authface curate fetch SET --from folder PATH",
@@ -26,8 +26,8 @@ _EXAMPLES = {
 
 def make_source(
     settings: FetchSettings, photoset: PhotoSet, *, wait: bool = True, say: Callable[[str], None] = lambda text: None
-) -> Source:
-    """The source by name; `wait` waits for quotas, `say` tells of it. Raises UsageError where it needs more."""
+) -> PhotoSource:
+    """The source that the settings name; `wait` for quotas, and `say` so. Raises UsageError without its path."""
     if settings.source in _EXAMPLES and not settings.path:
         raise UsageError(f"--from {settings.source}: give {_EXAMPLES[settings.source]}")
     if settings.source == "folder":

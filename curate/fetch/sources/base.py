@@ -1,4 +1,4 @@
-"""What every source is: a stable list of photos, each with all that its row can say before a byte is read."""
+"""The interface of a source: a stable list of photos, each with all that is known before a byte is read."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from authface.records import Photo
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One photo a source offers, at a `path` of this machine or at a `url`.
+class PhotoItem:
+    """One photo that a source offers, at a `path` on this machine or at a `url`.
 
-    A `photo` that the listing itself rejects or fails is its row already: its bytes are not asked for.
+    A `photo` that the listing itself rejects or fails is stored as it is; its bytes are not requested.
     """
 
     photo: Photo
@@ -27,15 +27,15 @@ class Item:
     """Address of a smaller version of the same picture."""
 
 
-class Source:
+class PhotoSource:
     """Lists photos in a stable order, so that a second run finds what the first left."""
 
     web: Web | None = None
-    """What the photos are asked for with; None where they lie on this machine."""
+    """The client that photos are downloaded with; None where they lie on this machine."""
 
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()
-        """What was passed over while listing and is no row, by its kind."""
+        """What the listing skipped without a row, by kind."""
 
     def __enter__(self) -> Self:
         return self
@@ -46,40 +46,40 @@ class Source:
 
     @property
     def paused(self) -> Paused | None:
-        """Why the run came to its end before the source did."""
+        """Why the run ended before the source was exhausted."""
         return self.web.paused if self.web else None
 
-    def items(self) -> Iterator[Item]:
-        """The photos. Raises AuthfaceError where the listing breaks, Paused where it would wait and may not."""
+    def items(self) -> Iterator[PhotoItem]:
+        """The photos. Raises AuthfaceError if the listing fails, Paused if it would have to wait and must not."""
         raise NotImplementedError
 
     def count(self) -> int | None:
-        """How many photos `items` will list, where that is cheap to say."""
+        """How many photos `items` will list, if that is cheap to find out."""
         return None
 
     def ready(self, *, accept_terms: bool = False) -> None:
-        """Called before anything is written. Raises UsageError where the source needs something first."""
+        """Check what the source needs, before anything is written. Raises UsageError if something is missing."""
 
     def forecast(self, limit: int, *, ask: bool) -> str:
-        """What the run will cost, in a line; `ask` allows the requests that the run itself begins with."""
+        """What the run will cost, in one line; `ask` allows the requests that the run itself would start with."""
         return ""
 
     def enrich(self, photo: Photo) -> Photo:
-        """The row with what a further request to the source says of it."""
+        """The row completed by a further request to the source."""
         return photo
 
-    def told(self, photo: Photo) -> Photo:
-        """The row of a kept photo after the source was told that it was taken."""
+    def track_download(self, photo: Photo) -> Photo:
+        """Notify the source that a kept photo was taken; returns its row."""
         return photo
 
 
-def link(text: str) -> str:
-    """The text if it is a web address, else nothing: pages that name a source link to it."""
+def http_url(text: str) -> str:
+    """The text if it is a web address, else nothing: reports link to it."""
     return text if text.startswith(("https://", "http://")) else ""
 
 
-def premium(photo: Photo) -> Photo:
-    """The row, rejected where its address is one of Unsplash's watermarked previews of paid photos."""
+def reject_premium(photo: Photo) -> Photo:
+    """The row, rejected if its address is one of Unsplash's watermarked previews of paid photos."""
     try:
         address = urlsplit(photo.file_url)
     except ValueError:

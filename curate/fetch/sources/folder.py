@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 
-from authface.curate.fetch.sources.base import Item, Source
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Photo
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
 PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"}
-"""Files that a folder source takes; what they hold is decided by their bytes."""
+"""Endings of the files that a folder source takes; their format is decided by their bytes."""
 
 
-class Folder(Source):
-    """Every photo below a folder, in the order of its path; hidden files and folders are passed over."""
+class Folder(PhotoSource):
+    """Every photo below a folder, ordered by path; hidden files and folders are skipped."""
 
     def __init__(self, root: Path, photographer: str, licence: str) -> None:
         super().__init__()
@@ -30,19 +30,19 @@ class Folder(Source):
         self._photographer = photographer
         self._licence = licence
 
-    def items(self) -> Iterator[Item]:
-        """The photos; a folder that cannot be listed is an item with a `problem`."""
+    def items(self) -> Iterator[PhotoItem]:
+        """The photos; a folder that cannot be listed is an item with a failed row."""
         yield from self._below(self.root)
 
     def count(self) -> int:
-        """Files with a photo's ending below the folder: names only, so that a bar knows its end."""
+        """Files with a photo's ending below the folder, by name only: the total of the progress bar."""
         total = 0
         for _, folders, names in os.walk(self.root):
             folders[:] = [name for name in folders if not name.startswith(".")]
             total += sum(not n.startswith(".") and Path(n).suffix.lower() in PHOTO_ENDINGS for n in names)
         return total
 
-    def _below(self, folder: Path) -> Iterator[Item]:
+    def _below(self, folder: Path) -> Iterator[PhotoItem]:
         try:
             entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
         except OSError as error:
@@ -63,7 +63,7 @@ class Folder(Source):
             else:
                 self.ignored[path.suffix.lower() or "no ending"] += 1
 
-    def _item(self, path: Path, as_of: str, problem: str) -> Item:
+    def _item(self, path: Path, as_of: str, problem: str) -> PhotoItem:
         name = os.fsencode(path.relative_to(self.root)).decode("utf-8", "backslashreplace")
         photo = Photo(
             id="",
@@ -77,7 +77,7 @@ class Folder(Source):
             reason="unreadable" if problem else "",
             detail=problem,
         )
-        return Item(photo, path=str(path))
+        return PhotoItem(photo, path=str(path))
 
 
 @dataclass(frozen=True)
@@ -105,10 +105,10 @@ _SAMPLES = (
 )
 
 
-class Samples(Source):
+class Samples(PhotoSource):
     """Photos that ship with scikit-image and matplotlib: two portraits and four photos without a face."""
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """The photos whose package is installed and carries them."""
         for sample in _SAMPLES:
             spec = find_spec(sample.package)
@@ -124,7 +124,7 @@ class Samples(Source):
                         page_url=sample.page_url,
                         licence=sample.licence,
                     )
-                    yield Item(photo, path=str(path))
+                    yield PhotoItem(photo, path=str(path))
 
 
 def _changed(path: Path) -> str:

@@ -19,9 +19,9 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from authface.curate.fetch.ledger import Seen
-from authface.curate.fetch.originals import positive, small
-from authface.curate.fetch.sources.base import Item, Source, link, premium
+from authface.curate.fetch.ledger import KeySet
+from authface.curate.fetch.originals import parse_positive, reject_small
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -41,7 +41,7 @@ class _File:
     open: Callable[[], IO[bytes]]
 
 
-class Lite(Source):
+class Lite(PhotoSource):
     """The photos of the data set that carry one of the keywords; those too small or too noisy are rejected rows."""
 
     def __init__(self, path: Path, settings: FetchSettings, web: Web) -> None:
@@ -61,7 +61,7 @@ class Lite(Source):
                     "-O curate.fetch.lite.keywords=[] takes all photos"
                 )
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """One item a chosen photo. Raises AuthfaceError where the files cannot be read."""
         try:
             with self._tables() as tables:
@@ -74,17 +74,17 @@ class Lite(Source):
         except (OSError, EOFError, zipfile.BadZipFile) as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {one_line(error)}") from error
 
-    def _with_keyword(self, files: list[_File]) -> Seen:
+    def _with_keyword(self, files: list[_File]) -> KeySet:
         """Ids of the photos that have one of the keywords, sure enough."""
         wanted = {word.strip().lower() for word in self._settings.lite.keywords}
         least = self._settings.lite.min_confidence
-        chosen = Seen()
+        chosen = KeySet()
         for _, record in _records(files):
             if record.get("keyword", "").strip().lower() in wanted and _confidence(record) >= least:
                 chosen.add((record.get("photo_id", ""), "", ""))
         return chosen
 
-    def _item(self, record: Mapping[str, str], changed: str) -> Item:
+    def _item(self, record: Mapping[str, str], changed: str) -> PhotoItem:
         url = one_line(record.get("photo_image_url", "").strip(), 2000)
         names = (record.get("photographer_first_name", ""), record.get("photographer_last_name", ""))
         user = record.get("photographer_username", "")
@@ -94,7 +94,7 @@ class Lite(Source):
             source_id=one_line(record.get("photo_id", ""), 100),
             file="",
             file_url=url,
-            page_url=link(one_line(record.get("photo_url", "").strip(), 2000)),
+            page_url=http_url(one_line(record.get("photo_url", "").strip(), 2000)),
             photographer=one_line(" ".join(name.strip() for name in names if name.strip()) or user, 200),
             photographer_url=f"https://unsplash.com/@{user}" if re.fullmatch(r"[\w.-]+", user, re.ASCII) else "",
             licence=LICENCE,
@@ -107,8 +107,8 @@ class Lite(Source):
         )
         if not url or not photo.source_id:
             photo = replace(photo, status="failed", reason="bad_line", detail="no address or no id in the data set")
-        photo = self._judged(small(premium(photo), self._settings))
-        return Item(photo, url=url, preview=f"{url}{'&' if '?' in url else '?'}{_PREVIEW}" if url else "")
+        photo = self._judged(reject_small(reject_premium(photo), self._settings))
+        return PhotoItem(photo, url=url, preview=f"{url}{'&' if '?' in url else '?'}{_PREVIEW}" if url else "")
 
     def _judged(self, photo: Photo) -> Photo:
         """The row, rejected where the camera data speak against it."""
@@ -188,17 +188,17 @@ def _confidence(record: Mapping[str, str]) -> float:
     """How sure a keyword is, 0..100."""
     if record.get("suggested_by_user", "").strip().lower() in {"t", "true", "1"}:
         return 100.0
-    return max(positive(record.get(f"ai_service_{n}_confidence", "")) or 0.0 for n in (1, 2))
+    return max(parse_positive(record.get(f"ai_service_{n}_confidence", "")) or 0.0 for n in (1, 2))
 
 
 def _camera(record: Mapping[str, str]) -> Camera | None:
     camera = Camera(
         make=one_line(record.get("exif_camera_make", "").strip(), 80),
         model=one_line(record.get("exif_camera_model", "").strip(), 80),
-        iso=positive(record.get("exif_iso", "")),
-        aperture=positive(record.get("exif_aperture_value", "")),
-        focal_length=positive(record.get("exif_focal_length", "")),
-        exposure=positive(record.get("exif_exposure_time", "")),
+        iso=parse_positive(record.get("exif_iso", "")),
+        aperture=parse_positive(record.get("exif_aperture_value", "")),
+        focal_length=parse_positive(record.get("exif_focal_length", "")),
+        exposure=parse_positive(record.get("exif_exposure_time", "")),
     )
     return camera if camera != Camera() else None
 

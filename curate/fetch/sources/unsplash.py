@@ -1,7 +1,7 @@
 """The official Unsplash API: search, page by page, each page asked for once and kept in the set.
 
-https://unsplash.com/documentation: 50 requests an hour for a new application, 5,000 for one in production; each photo
-that is used is told of at its `download_location`; links back carry `utm_source` and `utm_medium`.
+https://unsplash.com/documentation: 50 requests an hour for a new application, 5,000 for one in production; each
+photo used is reported to its `download_location`; links back carry `utm_source` and `utm_medium`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from authface.curate.fetch.hosts import WebError
-from authface.curate.fetch.originals import positive
+from authface.curate.fetch.originals import parse_positive
 from authface.curate.fetch.pace import Paused
-from authface.curate.fetch.sources.base import Item, Source, link, premium
-from authface.curate.fetch.web import Answer, Web
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
+from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.records import Camera, Photo
@@ -40,7 +40,7 @@ _UTM = "utm_source=authface&utm_medium=referral"
 _ANSWER_BYTES = 10_000_000
 
 
-class Unsplash(Source):
+class Unsplash(PhotoSource):
     """Photos that the queries find, in the API's order; pages already listed come from the set."""
 
     def __init__(self, settings: FetchSettings, web: Web, photoset: PhotoSet, say: Callable[[str], None]) -> None:
@@ -59,7 +59,7 @@ class Unsplash(Source):
         if not self._accepted() and not accept_terms:
             raise UsageError(f"{RESTRICTION} If you may use the API all the same, say so once with --accept-terms")
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """One item a photo and query; the same photo found twice is two equal items."""
         terms = self._agreed()
         for query in self._wants.queries:
@@ -73,7 +73,7 @@ class Unsplash(Source):
         return sum(self._size(page) for page in firsts if page) if all(firsts) else None
 
     def forecast(self, limit: int, *, ask: bool) -> str:
-        """Requests of the hourly quota that are still to be made, and how long that takes."""
+        """Requests of the hourly quota still to be made, and how long they take."""
         photos, pages, known = 0, 0, True
         for query in self._wants.queries:
             page = self._first_page(query) if ask and not limit else self._kept_page(query, 1)
@@ -106,15 +106,15 @@ class Unsplash(Source):
         camera = Camera(
             make=_text(exif.get("make"), 80),
             model=_text(exif.get("model"), 80),
-            iso=positive(exif.get("iso")),
-            aperture=positive(exif.get("aperture")),
-            focal_length=positive(exif.get("focal_length")),
-            exposure=positive(exif.get("exposure_time")),
+            iso=parse_positive(exif.get("iso")),
+            aperture=parse_positive(exif.get("aperture")),
+            focal_length=parse_positive(exif.get("focal_length")),
+            exposure=parse_positive(exif.get("exposure_time")),
         )
         return replace(photo, camera=camera if camera != Camera() else None)
 
-    def told(self, photo: Photo) -> Photo:
-        """Call the photo's `download_location`, as the guidelines ask for each photo that is used."""
+    def track_download(self, photo: Photo) -> Photo:
+        """Request the photo's `download_location`, as the guidelines ask for each photo that is used."""
         if _origin(photo.download_location) != _origin(self._base):
             return replace(photo, detail="not told to Unsplash: its download_location is at another host")
         try:
@@ -123,7 +123,7 @@ class Unsplash(Source):
             return replace(photo, detail=one_line(f"not told to Unsplash: {error}"))
         return photo
 
-    def _item(self, entry: Mapping[str, Any], query: str, as_of: str, terms: str) -> Item:
+    def _item(self, entry: Mapping[str, Any], query: str, as_of: str, terms: str) -> PhotoItem:
         urls, links, user = (_mapping(entry.get(name)) for name in ("urls", "links", "user"))
         url = _text(urls.get(self._wants.file) or urls.get("full") or urls.get("raw"), 2000)
         said = {"query": query, "description": _text(entry.get("description") or entry.get("alt_description"), 1000)}
@@ -148,7 +148,7 @@ class Unsplash(Source):
             digest = hashlib.sha256(json.dumps(entry, sort_keys=True, default=str).encode()).hexdigest()
             name = photo.source_id or f"entry {digest[:16]}"
             photo = replace(photo, source_id=name, status="failed", reason="bad_entry", detail="no id or no address")
-        return Item(premium(photo), url=url, preview=_text(urls.get("small"), 2000))
+        return PhotoItem(reject_premium(photo), url=url, preview=_text(urls.get("small"), 2000))
 
     def _pages(self, query: str) -> Iterator[dict[str, Any]]:
         number, last = 1, self._wants.pages or 1 << 30
@@ -227,7 +227,7 @@ class Unsplash(Source):
             raise WebError("http_error", "the answer is not JSON") from error
         return _mapping(found)
 
-    def _ask(self, url: str) -> Answer:
+    def _ask(self, url: str) -> WebResponse:
         """One request with the key. Raises UsageError where the key is refused, WebError, Paused."""
         headers = {"Authorization": f"Client-ID {self._key}", "Accept-Version": "v1"}
         try:
@@ -271,7 +271,7 @@ def _whole(value: object) -> int:
 
 def _referred(url: str) -> str:
     """A link back with what Unsplash asks it to carry."""
-    return f"{url}{'&' if '?' in url else '?'}{_UTM}" if link(url) else ""
+    return f"{url}{'&' if '?' in url else '?'}{_UTM}" if http_url(url) else ""
 
 
 def _origin(url: str) -> tuple[str, str]:

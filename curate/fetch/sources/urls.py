@@ -16,7 +16,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface.curate.fetch.sources.base import Item, Source, link, premium
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -40,7 +40,7 @@ Record = Mapping[str, Any]
 """One line of a table, by column."""
 
 
-class Urls(Source):
+class Urls(PhotoSource):
     """The addresses of a file, in its order; a line without one is a failed row that names the line."""
 
     def __init__(self, path: Path, settings: FetchSettings, web: Web) -> None:
@@ -52,7 +52,7 @@ class Urls(Source):
         self._path, self._settings = path, settings
         self._column = settings.url_column
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[PhotoItem]:
         """One item a line. Raises UsageError where no column holds addresses."""
         try:
             for line, record in _records(self._path):
@@ -73,7 +73,7 @@ class Urls(Source):
             except pa.ArrowInvalid:
                 return None  # reading it says what is wrong
 
-    def _item(self, line: int, record: Record | str) -> Item:
+    def _item(self, line: int, record: Record | str) -> PhotoItem:
         problem = record if isinstance(record, str) else ""
         values = {} if isinstance(record, str) else record
         column = _column(values, self._column, self._path) if values else ""
@@ -88,8 +88,8 @@ class Urls(Source):
             file="",
             file_url=url,
             photographer=given["photographer"] or self._settings.photographer,
-            photographer_url=link(given["photographer_url"]),
-            page_url=link(given["page_url"]),
+            photographer_url=http_url(given["photographer_url"]),
+            page_url=http_url(given["page_url"]),
             licence=given["licence"] or self._settings.licence,
             terms=given["terms"],
             extra=_json(rest),
@@ -97,7 +97,7 @@ class Urls(Source):
             reason="bad_line" if problem else "",
             detail=problem,
         )
-        return Item(photo if problem else premium(photo), url=url)
+        return PhotoItem(photo if problem else reject_premium(photo), url=url)
 
 
 _TAKEN = {name for names in _FIELDS.values() for name in names}

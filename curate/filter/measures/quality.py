@@ -2,13 +2,14 @@
 
 Measures are taken on a `FaceRegion`: the face brought to one scale, so that a photo of 20 megapixels and one of 0.1
 are judged by the same detail, and the face in the photo's own pixels for what depends on those; see also
-`authface.curate.filter.measures.artefacts` and `authface.curate.filter.measures.piqe`.
+`authface.curate.filter.measures.artefacts`. PIQE takes any picture, without a model or training data.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ from authface.faces.geometry import crop_to_photo
 from authface.faces.padding import Frame
 from authface.faces.warp import warp
 from authface.records import Points5
+
+Plane = NDArray[np.float32]
 
 EYE_DISTANCE = 64.0
 """Distance of the eyes in a face region, pixels: that of an FFHQ-style crop of 256 px."""
@@ -34,6 +37,16 @@ _REACH = 20
 """Pixels that the widest of these Gaussians sees beyond a window; OpenCV cuts it off at four sigmas."""
 _MAD_TO_SIGMA = 0.6745
 """Median absolute value of a standard normal variable."""
+_BLOCK = 16
+"""Side of a block of PIQE, pixels; this and the constants below are the paper's."""
+_ACTIVE = 0.1
+"""Variance of the normalised block from which it counts as active."""
+_FLAT = 0.1
+"""Standard deviation under which a segment of a block's edge shows no structure."""
+_SEGMENT = 6
+"""Pixels of an edge's segment."""
+_SIGMA = 7 / 6
+"""Of the 7 x 7 window in which luma is normalised."""
 
 
 @dataclass(frozen=True)
@@ -134,3 +147,85 @@ def _native(rgb: NDArray[np.uint8], middle: NDArray[np.float64], distance: float
     if patch.size == 0:
         return np.zeros((0, 0), np.float32)
     return np.asarray(cv2.cvtColor(patch.astype(np.float32), cv2.COLOR_RGB2GRAY))
+
+
+def piqe(image: NDArray[np.uint8]) -> float:
+    """PIQE of a (h, w, 3) RGB or (h, w) luma picture, 0..100, lower is better (Venkatanath et al., NCC 2015).
+
+    A picture is judged by its 16 x 16 blocks that hold activity: how many show an edge without structure (blocking,
+    blur) and how many are noisy.
+
+    ((1 + sum of the distortion of active blocks) / (1 + their number)) x 100; a block's distortion is 1 - v where its
+    edge is flat somewhere, plus v where it is noisy, v its variance.
+    """
+    normal = _normalised(_luma(image))
+    rows, columns = (side // _BLOCK for side in normal.shape)
+    variance, noisy = _noisy_blocks(normal, rows, columns)
+    active = variance > _ACTIVE
+    impaired = _impaired_blocks(normal, rows, columns)
+    distortion = np.where(impaired, 1 - variance, 0) + np.where(noisy, variance, 0)
+    return float((distortion[active].sum() + 1) / (active.sum() + 1) * 100)
+
+
+def _luma(image: NDArray[np.uint8]) -> Plane:
+    """Whole levels of luma, the brightest 255, reflected to whole blocks as the reference code does."""
+    grey = image.astype(np.float32)
+    if grey.ndim == 3:
+        grey = cv2.transform(grey, np.array([[0.299, 0.587, 0.114]], np.float32))
+    grey = np.rint(grey * np.float32(255 / max(float(grey.max()), 1.0)))
+    down, across = (side % _BLOCK for side in grey.shape)
+    if down or across:
+        grey = cv2.copyMakeBorder(grey, 0, down, 0, across, cv2.BORDER_REFLECT)
+    return np.asarray(grey, dtype=np.float32)
+
+
+def _normalised(luma: Plane) -> Plane:
+    """(luma - mean) / (deviation + 1) in a window around every pixel."""
+    around: dict[str, Any] = {"ksize": (7, 7), "sigmaX": _SIGMA, "borderType": cv2.BORDER_REPLICATE}
+    centred = luma - np.float32(128)  # squares of small numbers keep their digits
+    mean = cv2.GaussianBlur(centred, **around)
+    deviation = cv2.sqrt(cv2.absdiff(cv2.GaussianBlur(centred * centred, **around), mean * mean))
+    return np.asarray((centred - mean) / (deviation + np.float32(1)), dtype=np.float32)
+
+
+def _noisy_blocks(normal: Plane, rows: int, columns: int) -> tuple[Plane, NDArray[np.bool_]]:
+    """(rows, columns) variance of each block, and whether its two middle columns differ as little as noise does.
+
+    With s the block's deviation and c that of the middle over that of the rest: noisy where
+    s > 2 |s - c| / max(s, c). The rest is all columns but the 8th and the 10th, as in the authors' code.
+    """
+    shape = (rows, _BLOCK, columns, _BLOCK)
+    blocks = normal[: rows * _BLOCK, : columns * _BLOCK].reshape(shape)
+    total = blocks.sum(1, dtype=np.float64)
+    squares = np.square(blocks).sum(1, dtype=np.float64)
+
+    def variance(chosen: list[int]) -> NDArray[np.float64]:
+        count = _BLOCK * len(chosen)
+        sums, powers = total[..., chosen].sum(-1), squares[..., chosen].sum(-1)
+        return np.asarray(np.maximum(powers - sums * sums / count, 0) / (count - 1))
+
+    whole = variance(list(range(_BLOCK)))
+    middle, rest = variance([7, 8]), variance([c for c in range(_BLOCK) if c not in (7, 9)])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        centre = np.nan_to_num(np.sqrt(middle) / np.sqrt(rest))
+        deviation = np.sqrt(whole)
+        beta = np.abs(deviation - centre) / np.maximum(deviation, centre)
+        return whole.astype(np.float32), np.asarray(deviation > 2 * beta)
+
+
+def _impaired_blocks(normal: Plane, rows: int, columns: int) -> NDArray[np.bool_]:
+    """(rows, columns) whether any segment of a block's four edges is flat."""
+    whole = normal[: rows * _BLOCK, : columns * _BLOCK]
+    lying = [whole[at::_BLOCK].reshape(rows, columns, _BLOCK) for at in (0, _BLOCK - 1)]
+    standing = [whole[:, at::_BLOCK].T.reshape(columns, rows, _BLOCK).transpose(1, 0, 2) for at in (0, _BLOCK - 1)]
+    edges = np.stack(lying + standing, axis=2).reshape(-1, _BLOCK)
+    filtering: dict[str, Any] = {
+        "ddepth": -1,
+        "ksize": (_SEGMENT, 1),
+        "anchor": (0, 0),
+        "borderType": cv2.BORDER_REPLICATE,
+    }
+    mean = cv2.boxFilter(edges, **filtering)
+    square = cv2.sqrBoxFilter(edges, **filtering)
+    variance = (square - mean * mean)[:, : _BLOCK - _SEGMENT + 1] * np.float32(_SEGMENT / (_SEGMENT - 1))
+    return np.asarray((variance.min(1) < _FLAT * _FLAT).reshape(rows, columns, 4).any(-1))

@@ -15,8 +15,7 @@ from authface.annotate.export.publication import NO_DERIVATIVES, RESERVED, UNKNO
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
-from authface.review.decisions import Decision
-from authface.review.reviews import decision_log, now
+from authface.review.reviews import Decision, decision_log, now
 from authface.store.lineage import dataset_ids
 from authface.store.photoset import PhotoSet
 

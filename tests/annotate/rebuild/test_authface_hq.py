@@ -23,8 +23,7 @@ from authface.cli import app
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_to_photo
 from authface.imaging import decode as images
-from authface.review.decisions import Decision
-from authface.review.reviews import decision_log, now
+from authface.review.reviews import Decision, decision_log, now
 from authface.store.photoset import PhotoSet
 
 CAPTION = "A studio shot. Close-up portrait, short brown hair, smiling, soft lighting, blurred background"

@@ -15,11 +15,14 @@ from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place
 from authface.records import Crop, Tags
-from authface.review.decisions import Decision, Retouch, final_verdict, standing
 from authface.review.reviews import (
-    Honouring,
+    Decision,
+    Retouch,
+    ReviewedStep,
     ReviewSettings,
     decision_log,
+    effective_decisions,
+    final_verdict,
     forget,
     now,
     retouch_log,
@@ -99,7 +102,7 @@ def test_an_undo_takes_back_one_decision_of_its_crop(lines: list[Decision]) -> N
             stacks[line.id].append(line)
         elif stacks[line.id]:
             stacks[line.id].pop()
-    live = standing(lines)
+    live = effective_decisions(lines)
     assert {one: [line for line in live if line.id == one] for one in IDS} == stacks
 
 
@@ -174,9 +177,9 @@ def test_a_retouched_file_takes_the_crops_place_until_it_is_asked_for_again(phot
     decide(photoset, "anna", 1, "retouch")
     file = retouch(photoset, 1)
     people = reviewed(photoset, ReviewSettings())
-    assert (people.keeps(crop), people.file(crop)) == (True, file)
+    assert (people.judged(crop).status, people.file(crop)) == ("kept", file)
     realigned = Crop(id=crop.id, photo_id="", file=crop.file, size=16, quad=QUAD)
-    assert people.file(realigned) == crop.file and not people.keeps(realigned)
+    assert people.file(realigned) == crop.file and people.judged(realigned).status != "kept"
     decide(photoset, "anna", 1, "retouch")
     assert reviewed(photoset, ReviewSettings()).awaits(crop)
     decide(photoset, "anna", 1, "keep")
@@ -235,7 +238,7 @@ def test_a_step_sees_only_what_goes_on_and_every_crop_has_a_row(photoset: PhotoS
 
     def tag() -> int:
         parts = reviewed_crops(photoset, ReviewSettings())
-        return run(Honouring(Plain()), parts, table, Console()).made
+        return run(ReviewedStep(Plain()), parts, table, Console()).made
 
     assert (tag(), tag()) == (2, 0)
     decide(photoset, "anna", 0, "reject", "blurred")

@@ -17,11 +17,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.balance.aggregates import FEWEST, hidden, marginal, wilson
-from authface.curate.balance.kinds import words_of
-from authface.curate.balance.rake import Goal, fit, goal, largest, parse, pick, whole
-from authface.curate.balance.run import Balance, balance
-from authface.curate.balance.skin import band, typology_angle
+from authface.curate.balance.margins import skin_band, typology_angle, words_of
+from authface.curate.balance.rake import Goal, fit, goal, largest_subset, parse, pick, round_counts
+from authface.curate.balance.run import FEWEST, BalanceReport, balance, marginal, suppressed_cells, wilson
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
@@ -60,7 +58,7 @@ def patch(lightness: float, a: float, b: float) -> NDArray[np.uint8]:
 )  # fmt: skip
 def test_the_angle_of_a_known_colour(lightness: float, b: float, name: str) -> None:
     angle = typology_angle(patch(lightness, 10, b), mean_face())
-    assert angle == pytest.approx(math.degrees(math.atan2(lightness - 50, b)), abs=1.5) and band(angle) == name
+    assert angle == pytest.approx(math.degrees(math.atan2(lightness - 50, b)), abs=1.5) and skin_band(angle) == name
     large = np.kron(patch(lightness, 10, b), np.ones((4, 4, 1), np.uint8))
     assert typology_angle(large, (mean_face() + 0.5) * 4 - 0.5) == pytest.approx(angle, abs=0.5)
 
@@ -72,7 +70,7 @@ def test_only_the_cheeks_count_and_burnt_or_grey_skin_has_no_tone() -> None:
     assert typology_angle(painted, mean_face()) == typology_angle(skin, mean_face()) is not None
     for useless in (patch(60, 0, 0), patch(60, 5, -20), np.full((256, 256, 3), 255, np.uint8)):
         assert typology_angle(useless, mean_face()) is None
-    assert band(None) == "unknown"
+    assert skin_band(None) == "unknown"
 
 
 def test_brighter_light_moves_the_angle() -> None:
@@ -106,7 +104,7 @@ def test_no_small_count_is_published(counts: list[int]) -> None:
 @given(st.lists(st.lists(st.integers(0, 20), min_size=3, max_size=3), min_size=2, max_size=5))
 def test_no_sum_gives_a_hidden_cell_away(cells: list[list[int]]) -> None:
     counts = np.array(cells)
-    out = hidden(counts)
+    out = suppressed_cells(counts)
     assert out[(counts > 0) & (counts < FEWEST)].all()
     for table, mask in ((counts, out), (counts.T, out.T)):
         for line, chosen in zip(table, mask, strict=True):
@@ -150,9 +148,9 @@ def test_a_fit_takes_no_more_than_there_is(faces: list[tuple[int, int]], keep: i
     cells, available = np.unique(np.array(faces), axis=0, return_counts=True)
     even = [Goal(name, (1 / 3, 1 / 3, 1 / 3)) for name in ("a", "b")]
     found = fit(cells, available, even, keep)
-    counts = whole(found.take, available)
+    counts = round_counts(found.take, available)
     assert (counts <= available).all() and (counts >= 0).all() and counts.sum() == round(found.take.sum())
-    most, best = largest(cells, available, even, 0.02)
+    most, best = largest_subset(cells, available, even, 0.02)
     assert best.off <= 0.02 or most == 1
 
 
@@ -161,8 +159,8 @@ def test_two_margins_at_once_come_out_even() -> None:
     faces = np.stack([rng.choice(3, 3000, p=[0.7, 0.2, 0.1]), rng.choice(2, 3000, p=[0.8, 0.2])], axis=1)
     cells, available = np.unique(faces, axis=0, return_counts=True)
     goals = [Goal("a", (1 / 3, 1 / 3, 1 / 3)), Goal("b", (0.5, 0.5))]
-    most, found = largest(cells, available, goals, 0.02)
-    counts = whole(found.take, available)
+    most, found = largest_subset(cells, available, goals, 0.02)
+    counts = round_counts(found.take, available)
     assert 700 < most < 1100 and abs(int(counts.sum()) - most) <= len(cells)
     for column, wanted in enumerate(goals):
         shares = np.bincount(cells[:, column], counts) / counts.sum()
@@ -189,7 +187,7 @@ def test_words_come_from_measures_and_tags() -> None:
     assert words_of(photo, face, [], None)["light"] == "unknown", "nobody looked"
 
 
-def run(photoset: PhotoSet, **settings: object) -> Balance:
+def run(photoset: PhotoSet, **settings: object) -> BalanceReport:
     values = BalanceSettings(**settings)  # type: ignore[arg-type]
     return balance(photoset, values, ReviewSettings(), Console(), workers=1, seed=0)
 

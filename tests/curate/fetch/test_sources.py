@@ -18,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.console import Console
-from authface.curate.fetch.ledger import Finished, Seen
-from authface.curate.fetch.originals import camera, positive
+from authface.curate.fetch.ledger import FinishedPhoto, KeySet
+from authface.curate.fetch.originals import camera, parse_positive
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources import Folder, Item, Source, make_source
+from authface.curate.fetch.sources import Folder, PhotoItem, PhotoSource, make_source
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError
 from authface.records import Camera, Photo
@@ -33,7 +33,7 @@ WEB = {"allow_private_hosts": True, "host_rate": 500, "backoff_seconds": 0.01, "
 TABLES = st.sampled_from([".csv", ".tsv", ".jsonl"])
 
 
-def source(kind: str, path: Path, **settings: Any) -> Source:
+def source(kind: str, path: Path, **settings: Any) -> PhotoSource:
     return make_source(wanted(kind, path, **settings), PhotoSet(path.parent / "set"))
 
 
@@ -188,11 +188,11 @@ def test_rows_that_a_killed_run_left_get_a_part_whatever_comes_next(
     path = tmp_path / "list.txt"
     path.write_text("\n".join(server.serve(f"/{n}.jpg", photos[n]) for n in range(4)))
     rows = bring(tmp_path / "whole", wanted("urls", path))
-    left = Journal(tmp_path / "set" / "sources" / "fetched.jsonl", Finished)
+    left = Journal(tmp_path / "set" / "sources" / "fetched.jsonl", FinishedPhoto)
     for row in (rows[2], rows[0]):
-        left.append(Finished(photo=row))
+        left.append(FinishedPhoto(photo=row))
         PhotoSet(tmp_path / "set").save(row.file, (tmp_path / "whole" / row.file).read_bytes())
-    left.append(Finished(photo=rows[3]))  # its bytes were lost: it is asked for again
+    left.append(FinishedPhoto(photo=rows[3]))  # its bytes were lost: it is asked for again
     with left.path.open("ab") as file:
         file.write(b'{"photo": {"id": "torn')
     settings = wanted("urls", path)
@@ -331,7 +331,7 @@ def test_any_exif_block_is_a_camera_or_none(data: bytes, headed: bool) -> None:
 
 @given(st.none() | st.text() | st.floats() | st.integers() | st.tuples(st.floats()) | st.booleans())
 def test_any_value_is_a_positive_number_or_none(value: object) -> None:
-    number = positive(value)
+    number = parse_positive(value)
     assert number is None or 0 < number < float("inf")
 
 
@@ -340,7 +340,7 @@ def test_a_key_is_new_once(keys: list[tuple[str, str, str]], merge: int) -> None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("authface.curate.fetch.ledger._MERGE", merge)
         half = len(keys) // 2
-        seen, model = Seen(keys[:half]), set(keys[:half])
+        seen, model = KeySet(keys[:half]), set(keys[:half])
         for key in keys[half:]:
             assert seen.add(key) is (key not in model)
             model.add(key)
@@ -348,4 +348,4 @@ def test_a_key_is_new_once(keys: list[tuple[str, str, str]], merge: int) -> None
 
 
 def test_an_item_is_small() -> None:
-    assert not hasattr(Item(Photo(id="", source="", source_id="", file="")), "__dict__")
+    assert not hasattr(PhotoItem(Photo(id="", source="", source_id="", file="")), "__dict__")

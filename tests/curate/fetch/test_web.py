@@ -291,10 +291,10 @@ def test_a_host_is_asked_no_faster_than_its_rate() -> None:
 def test_429_without_a_time_halves_the_rate() -> None:
     pace = Pace("h", WebSettings(host_rate=64), wait=True, say=lambda text: None, ended=threading.Event())
     for _ in range(3):
-        pace.heed(429, httpx.Headers())
+        pace.observe(429, httpx.Headers())
     assert pace._rate == 8
     for _ in range(100):
-        pace.heed(200, httpx.Headers())
+        pace.observe(200, httpx.Headers())
     assert pace._rate == 64
 
 

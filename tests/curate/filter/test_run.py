@@ -21,7 +21,7 @@ from authface.curate.fetch.sources import make_source
 from authface.curate.filter import duplicates
 from authface.curate.filter.histograms import histograms
 from authface.curate.filter.judge import LIMITS, Neighbours, judge
-from authface.curate.filter.measure import LEAST_SCORE, measured
+from authface.curate.filter.measure import LEAST_SCORE, measure_faces
 from authface.curate.filter.run import filter_photos
 from authface.curate.filter.sweep import sweep
 from authface.curate.settings import FetchSettings, FilterSettings
@@ -47,7 +47,7 @@ def detector() -> RetinaFace:
 
 
 def judged(photo: np.ndarray, detector: RetinaFace, **settings: object) -> list[Face]:
-    faces = measured(photo, detector)
+    faces = measure_faces(photo, detector)
     return [judge(face, Neighbours(len(faces)), LOOSE.model_copy(update=settings)) for face in faces]
 
 
@@ -72,7 +72,7 @@ def test_each_limit_rejects_with_its_value(photos: dict, detector: RetinaFace, l
 
 def test_the_default_limits_keep_the_good_portraits(photos: dict, detector: RetinaFace) -> None:
     for name in ("astronaut", "grace_hopper"):
-        (face,) = measured(photos[name], detector)
+        (face,) = measure_faces(photos[name], detector)
         assert judge(face, Neighbours(), FilterSettings(min_size=64)).status == "kept"
 
 
@@ -238,5 +238,5 @@ def test_a_face_outside_of_its_photo_is_a_failed_row(photos: dict) -> None:
             away = tuple(np.array(found.points5) + 50_000)
             return [dataclasses.replace(found, points5=away)]
 
-    (face,) = measured(photos["astronaut"], Wild())
+    (face,) = measure_faces(photos["astronaut"], Wild())
     assert (face.status, face.reason) == ("failed", "quad") and face.detail

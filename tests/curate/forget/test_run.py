@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from authface.curate.forget import run as forgetting
 from authface.curate.forget.run import forget
-from authface.curate.forget.texts import Names, pruned
+from authface.curate.forget.texts import ForgottenNames, pruned
 from authface.errors import UsageError
 from authface.records import Photo
 from authface.store.lineage import dataset_use, record_training, record_use
@@ -280,12 +280,12 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_pruned_json_speaks_of_the_rest_only(value: Any) -> None:
-    left, gone = pruned(value, Names(frozenset(), frozenset({"secret"})))
+    left, gone = pruned(value, ForgottenNames(frozenset(), frozenset({"secret"})))
     assert "secret" not in json.dumps(left)
     assert (gone == 0) == ("secret" not in json.dumps(value))
     if gone == 0:
         assert left == value
-    assert pruned(left, Names(frozenset(), frozenset({"secret"}))) == (left, 0)
+    assert pruned(left, ForgottenNames(frozenset(), frozenset({"secret"}))) == (left, 0)
 
 
 def test_what_was_forgotten_is_not_fetched_again(furnished: Furnished, tmp_path: Path) -> None:

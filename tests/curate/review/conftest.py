@@ -14,9 +14,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 
 from authface.curate.review import server
-from authface.curate.review.desk import Desk
-from authface.curate.review.faces import load
-from authface.curate.review.pictures import Pictures
+from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.review.reviews import ReviewSettings, decision_log, reviewed
@@ -101,9 +99,9 @@ def photoset(new_set: Callable[..., PhotoSet]) -> PhotoSet:
 def page_of(photoset: PhotoSet, reviewer: str) -> server.Review:
     """What the command makes of a set."""
     settings = ReviewSettings()
-    pictures = Pictures(photoset, reviewed(photoset, settings))
-    desk = Desk(decision_log(photoset, reviewer))
-    return server.Review(load(photoset), pictures, desk, reviewer, "set", settings.reasons)
+    pictures = FacePictures(photoset, reviewed(photoset, settings))
+    desk = ReviewerDecisions(decision_log(photoset, reviewer))
+    return server.Review(load_gallery(photoset), pictures, desk, reviewer, "set", settings.reasons)
 
 
 @pytest.fixture

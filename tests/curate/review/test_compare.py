@@ -12,16 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.curate.review.compare import Agreement
-from authface.review.decisions import Decision, Verdict
-from authface.review.reviews import decision_log
+from authface.curate.review.compare import ReviewerAgreement
+from authface.review.reviews import Decision, Verdict, decision_log
 from authface.store.photoset import PhotoSet
 
 VERDICTS = st.sampled_from(["keep", "reject", "retouch"])
 
 
-def agreement(*pairs: tuple[Verdict, Verdict, int]) -> Agreement:
-    return Agreement("a", "b", Counter({(one, other): count for one, other, count in pairs}))
+def agreement(*pairs: tuple[Verdict, Verdict, int]) -> ReviewerAgreement:
+    return ReviewerAgreement("a", "b", Counter({(one, other): count for one, other, count in pairs}))
 
 
 def test_kappa_of_the_textbook() -> None:
@@ -39,8 +38,8 @@ def test_kappa_where_it_says_nothing() -> None:
 
 @given(st.lists(st.tuples(VERDICTS, VERDICTS), max_size=40))
 def test_kappa_is_symmetric_and_the_share_beyond_chance(pairs: list[tuple[Verdict, Verdict]]) -> None:
-    found = Agreement("a", "b", Counter(pairs))
-    swapped = Agreement("b", "a", Counter((other, one) for one, other in pairs))
+    found = ReviewerAgreement("a", "b", Counter(pairs))
+    swapped = ReviewerAgreement("b", "a", Counter((other, one) for one, other in pairs))
     assert found.kappa == pytest.approx(swapped.kappa)
     if found.kappa is not None:
         by_chance = sum(one == other for one, _ in pairs for _, other in pairs) / len(pairs) ** 2

@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface.curate.review.retouch import MANIFEST, Outcome, give_out, take_back
+from authface.curate.review.retouch import MANIFEST, RetouchResult, export_retouch, import_retouch
 from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.records import Crop
-from authface.review.decisions import Decision
-from authface.review.reviews import ReviewSettings, decision_log, now, retouch_log, reviewed
+from authface.review.reviews import Decision, ReviewSettings, decision_log, now, retouch_log, reviewed
 from authface.store.photoset import PhotoSet
 
 Ids = Callable[[int], str]
@@ -29,12 +28,12 @@ def ask(photoset: PhotoSet, crop_id: str, who: str = "anna") -> None:
     decision_log(photoset, who).append(Decision(id=crop_id, verdict="retouch", at=now()))
 
 
-def out(photoset: PhotoSet, folder: Path) -> list[Outcome]:
-    return list(give_out(photoset, reviewed(photoset, ReviewSettings()), folder))
+def out(photoset: PhotoSet, folder: Path) -> list[RetouchResult]:
+    return list(export_retouch(photoset, reviewed(photoset, ReviewSettings()), folder))
 
 
 def back(photoset: PhotoSet, folder: Path) -> dict[str, tuple[str, str]]:
-    found = take_back(photoset, reviewed(photoset, ReviewSettings()), folder)
+    found = import_retouch(photoset, reviewed(photoset, ReviewSettings()), folder)
     return {outcome.name: (outcome.outcome, outcome.detail) for outcome in found}
 
 
@@ -71,7 +70,7 @@ def test_a_round_keeps_the_original_and_the_provenance(photoset: PhotoSet, given
         hashlib.sha256(original).hexdigest(),
         hashlib.sha256(photoset.read(done.file)).hexdigest(),
     )
-    assert people.file(crop) == done.file and people.keeps(crop)
+    assert people.file(crop) == done.file and people.judged(crop).status == "kept"
     assert done.asked_by == "anna" and done.changed == pytest.approx(100 / 64**2, rel=0.01)
     assert np.array_equal(images.decode(photoset.read(done.file)).rgb, images.read(given_out / f"{crop.id}.png").rgb)
 
@@ -97,7 +96,7 @@ def test_every_wrong_file_has_its_line_and_nothing_is_stored(photoset: PhotoSet,
     assert found[path[4].name] == ("wrong", "is transparent: save it as an opaque PNG")
     assert found[path[5].name] == ("unchanged", "saved again with the same pixels")
     assert found[f"{ids(2)} (copy).png"][0] == found["ev\nil.png"][0] == "wrong"
-    assert all("\n" not in Outcome(name, "wrong", detail).line for name, (_, detail) in found.items())
+    assert all("\n" not in RetouchResult(name, "wrong", detail).line for name, (_, detail) in found.items())
     assert sorted(photoset.root.rglob("*.png")) == before and retouch_log(photoset).read() == ([], 0)
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from authface.curate.review import server
-from authface.curate.review.pictures import _window
+from authface.curate.review.gallery import _window
 from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.review.reviews import decision_log

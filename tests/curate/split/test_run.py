@@ -25,8 +25,7 @@ from authface.curate.fetch.sources import Samples
 from authface.curate.fetch.sources.folder import Folder
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
-from authface.curate.split.groups import Faces, groups_of, people_of
-from authface.curate.split.identities import likeness_of
+from authface.curate.split.groups import SplitFaces, groups_of, likeness_of, people_of
 from authface.curate.split.run import assign, members_of, split
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
@@ -79,14 +78,14 @@ def test_groups_that_come_together_go_to_training_then_validation() -> None:
     assert assign({"a": ["a", "b", "new"]}, former, HALVES, 0) == {"a": "val"}
 
 
-def made_faces(seed: int, count: int) -> Faces:
+def made_faces(seed: int, count: int) -> SplitFaces:
     """Faces of a few people in a few photos by a few photographers, some near duplicates of others."""
     rng = np.random.default_rng(seed)
     person, photo = rng.integers(0, max(count // 3, 1), count), rng.permutation(count) // 2
     vectors = rng.standard_normal((count, 32))[person] + 0.1 * rng.standard_normal((count, 32))
     codes = rng.integers(0, 256, (count, 18), dtype=np.uint8)
     codes[: count // 4] = codes[count // 4 : count // 4 + count // 4] ^ np.eye(18, dtype=np.uint8)[0]
-    return Faces(
+    return SplitFaces(
         [f"{row:03d}" for row in rng.permutation(count)],
         [f"photo {n}" for n in photo],
         [code.tobytes().hex() for code in codes],

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface.curate.split import identities as grouping
-from authface.curate.split.identities import Likeness, alike, cohort_of, identities, likeness_of, together
+from authface.curate.split import groups as grouping
+from authface.curate.split.groups import Likeness, cohort_of, connected_groups, identities, likeness_of, similar_pairs
 
 PLAIN = (0.0, 1.0)
 """Mean and spread under which likeness is the dot product."""
@@ -96,9 +96,9 @@ def test_an_inverted_file_finds_what_a_comparison_of_all_finds(monkeypatch: pyte
     person = np.repeat(np.arange(400), 4)
     vectors = unit(rng.standard_normal((400, 32))[person] + 0.15 * rng.standard_normal((1600, 32)))
     photos = [str(row) for row in range(1600)]
-    exact = alike(vectors, plain(vectors), 0.8)[0]
+    exact = similar_pairs(vectors, plain(vectors), 0.8)[0]
     monkeypatch.setattr(grouping, "FLAT_ROWS", 1000)
-    quick, values = alike(vectors, plain(vectors), 0.8)
+    quick, values = similar_pairs(vectors, plain(vectors), 0.8)
     assert len({*map(tuple, quick.tolist())} & {*map(tuple, exact.tolist())}) > 0.99 * len(exact)
     assert (np.diff(values) <= 0).all() and (quick[:, 0] < quick[:, 1]).all()
     assert same_groups(identities(vectors, photos, plain(vectors), 0.8), person.tolist())
@@ -107,7 +107,7 @@ def test_an_inverted_file_finds_what_a_comparison_of_all_finds(monkeypatch: pyte
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([None, "x", "y", "z"])), max_size=30))
 def test_all_that_share_a_key_are_together_and_nobody_else(members: list[tuple[int, str | None]]) -> None:
     columns = [[number for number, _ in members], [letter for _, letter in members]]
-    labels = together(len(members), columns)
+    labels = connected_groups(len(members), columns)
     expected = list(range(len(members)))
     for one in range(len(members)):
         for other in range(one):
@@ -118,4 +118,4 @@ def test_all_that_share_a_key_are_together_and_nobody_else(members: list[tuple[i
 
 def test_nobody_has_no_identity() -> None:
     none = np.zeros((0, 8), np.float32)
-    assert identities(none, [], plain(none), 1) == [] and together(0, [[]]) == []
+    assert identities(none, [], plain(none), 1) == [] and connected_groups(0, [[]]) == []

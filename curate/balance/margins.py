@@ -1,17 +1,22 @@
-"""Words for every kept face in a few margins (pose, light, skin tone ...): what a balance counts. Nothing is stored."""
+"""A word for every kept face in each of a few margins (pose, light, skin tone ...): what a balance counts.
+
+Nothing of it is stored. Skin tone is a measure of a picture, not of a person: light, exposure and white balance move it
+by tens of degrees. Shares over many photos say something; a single value does not.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Tick
-from authface.curate.balance import skin
 from authface.engine.runner import PartInput
 from authface.errors import ImageError
 from authface.faces.geometry import crop_points
@@ -19,13 +24,24 @@ from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo, Tag
 from authface.store.photoset import PhotoSet
 
+SIDE = 128
+"""Side a crop is brought to, pixels: skin's colour needs no more, and its noise averages out."""
+SKIN_BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
+"""Names and least angles, degrees (Del Bino and Bernerd 2013); below the last is `dark`."""
+LEAST_YELLOW = 3.0
+"""Least b* of skin that has a tone to speak of: grey and blue pictures have less, and their angle means nothing."""
+LEAST_PIXELS = 40
+_CHEEKS = ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14))
+"""iBUG points around each cheek: lower lid, nostril, corner of the mouth, jaw."""
+_SHRINK = 0.6
+"""Size of the patch within that outline: away from hair, nose, lips and the shade of the jaw."""
 MARGINS: dict[str, tuple[str, ...]] = {
     "pose": ("far-left", "left", "frontal", "right", "far-right", "unknown"),
     "light": ("from-left", "from-right", "backlit", "from-neither", "unknown"),
     "hardness": ("hard", "soft", "between", "unknown"),
     "expression": ("smiling", "mouth-open", "calm", "other", "unknown"),
     "age": ("young-adult", "middle-aged", "elderly", "unknown"),
-    "skin": (*(name for name, _ in skin.BANDS), "dark", "unknown"),
+    "skin": (*(name for name, _ in SKIN_BANDS), "dark", "unknown"),
     "size": ("under-128", "128-255", "256-511", "512-1023", "1024-up"),
     "source": (),
     "licence": (),
@@ -47,9 +63,38 @@ _LIGHT = {"light from the left": "from-left", "light from the right": "from-righ
 _POSE = {"facing the camera": "frontal", "head turned to the left": "left", "head turned to the right": "right"}
 
 
+def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float | None:
+    """ITA = atan2(L* - 50, b*) in degrees, of the medians of CIE L* and b* (D65) of both cheeks; 90 is palest.
+
+    `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None if too little skin is
+    visible (burnt and black pixels do not count) or it has no colour.
+    """
+    size = rgb.shape[0]
+    small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if size != SIDE else rgb
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    for cheek in _CHEEKS:
+        outline = (np.asarray(points, np.float64)[list(cheek)] + 0.5) * (SIDE / size) - 0.5
+        middle = outline.mean(axis=0)
+        cv2.fillPoly(mask, [np.rint(middle + _SHRINK * (outline - middle)).astype(np.int32)], 1)
+    skin = small[mask.astype(bool)]
+    skin = skin[(skin.max(axis=1) < 254) & (skin.max(axis=1) > 16)]
+    if len(skin) < LEAST_PIXELS:
+        return None
+    lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    lightness, yellow = float(np.median(lab[:, 0])), float(np.median(lab[:, 2]))
+    return math.degrees(math.atan2(lightness - 50, yellow)) if yellow >= LEAST_YELLOW else None
+
+
+def skin_band(angle: float | None) -> str:
+    """The name of an angle's band; `unknown` for None."""
+    if angle is None:
+        return "unknown"
+    return next((name for name, least in SKIN_BANDS if angle > least), "dark")
+
+
 @dataclass
-class Kinds:
-    """Every face's word in every margin."""
+class MarginWords:
+    """The word of every face in every margin."""
 
     ids: list[str] = field(default_factory=list)
     words: dict[str, list[str]] = field(default_factory=lambda: {name: list(words) for name, words in MARGINS.items()})
@@ -58,7 +103,7 @@ class Kinds:
     """For each face the number of its word, in the order of `words`."""
 
     def add(self, face_id: str, said: Mapping[str, str]) -> None:
-        """One more face."""
+        """Add a face with its word of every margin."""
         row = []
         for margin, words in self.words.items():
             if said[margin] not in words:
@@ -68,24 +113,24 @@ class Kinds:
         self.codes.append(row)
 
     def of(self, margin: str) -> NDArray[np.int64]:
-        """The number of every face's word in one margin."""
+        """(faces,) the number of each face's word in one margin."""
         column = list(self.words).index(margin)
         return np.array([row[column] for row in self.codes], np.int64)
 
     def counts(self, margin: str) -> list[int]:
-        """Faces of each word of a margin."""
+        """How many faces each word of a margin has."""
         return [int(count) for count in np.bincount(self.of(margin), minlength=len(self.words[margin]))]
 
     def cross(self, one: str, other: str) -> NDArray[np.int64]:
-        """Faces by the words of two margins, (words of one, words of the other)."""
+        """How many faces each pair of words of two margins has, (words of one, words of the other)."""
         shape = len(self.words[one]), len(self.words[other])
         flat = np.ravel_multi_index((self.of(one), self.of(other)), shape)
         return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape)
 
 
-def kinds(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> Kinds:
-    """The words of every kept crop in `parts`; skin is measured in `workers` threads, for nothing of it is kept."""
-    found = Kinds()
+def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> MarginWords:
+    """The words of every kept crop in `parts`; skin is measured in `workers` threads, since it is not stored."""
+    found = MarginWords()
     annotators = sorted(photoset.annotators(), key=lambda name: (name != "measured", name))
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for part in parts:
@@ -102,7 +147,7 @@ def kinds(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, work
 
 
 def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: float | None) -> dict[str, str]:
-    """The word of one face in every margin; `said` are the tags of each annotator, the most trusted first."""
+    """The word of one face in every margin; `said` are the tags by each annotator, most trusted first."""
 
     def of(group: str, choose: Callable[[set[str]], str]) -> str:
         names = next((found for tags in said if (found := {tag.name for tag in tags if tag.group == group})), set())
@@ -115,7 +160,7 @@ def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: flo
         "hardness": of("lighting", partial(_first, {"hard light": "hard", "soft light": "soft"}, "between")),
         "expression": of("expression", _expression),
         "age": of("age", lambda names: min(names).replace(" ", "-") if names else "unknown"),
-        "skin": skin.band(angle),
+        "skin": skin_band(angle),
         "size": next((name for least, name in _SIZES if size >= least), "under-128"),
         "source": photo.source,
         "licence": photo.licence or "unknown",
@@ -145,10 +190,10 @@ def _tags(photoset: PhotoSet, annotator: str, part: int) -> dict[str, tuple[Tag,
 
 
 def _angle(photoset: PhotoSet, crop: Crop) -> float | None:
-    """The typology angle of a crop; None where its file cannot be read."""
+    """The typology angle of a crop; None if its file cannot be read."""
     try:
         rgb = images.decode(photoset.read(crop.file)).rgb
     except ImageError:
         return None
     points = np.reshape(crop.landmarks or (), (68, 2)), np.reshape(crop.quad or (), (4, 2))
-    return skin.typology_angle(rgb, crop_points(*points, crop.size))
+    return typology_angle(rgb, crop_points(*points, crop.size))
