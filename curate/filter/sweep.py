@@ -67,15 +67,15 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
     return found + _metrics(photoset, settings)
 
 
-def told(sweeps: Sequence[Sweep]) -> str:
+def to_text(sweeps: Sequence[Sweep]) -> str:
     """The sweeps as a table for a person; ``>`` marks the value that is set."""
     lines = [f"{'limit':>22} {'value':>10} {'alone':>9} {'together':>9}"]
-    for one in sweeps:
-        if not one.faces:
+    for limit in sweeps:
+        if not limit.faces:
             continue
         lines.append("")
-        for at, row in enumerate(one.thresholds):
-            name = one.setting if at == 0 else ""
+        for at, row in enumerate(limit.thresholds):
+            name = limit.setting if at == 0 else ""
             mark = ">" if row.current else " "
             lines.append(f"{name:>22} {mark}{row.value:>9.4g} {row.alone:>9,} {row.together:>9,}")
     return "\n".join(lines)
