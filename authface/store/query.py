@@ -1,11 +1,10 @@
-"""Find photos of a set by what a person knows of them: an id or its beginning, a name, a page, a photographer."""
+"""Find photos of a set by id or its beginning, name in the source, page or photographer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,8 +14,7 @@ from authface.records import Photo
 from authface.store.columns import row_reader
 from authface.store.photoset import PhotoSet
 
-if TYPE_CHECKING:
-    Mask = Callable[[pa.Table], pa.ChunkedArray]
+Mask = Callable[[pa.Table], pa.ChunkedArray]
 
 LEAST_DIGITS = 6
 """Digits of an id that may stand for it."""
