@@ -80,10 +80,10 @@ def doctor(
     Exit code 1 if something is broken that `authface restore` needs here. Nothing is asked of the network by default.
     """
     from authface.evaluate.weights import FILES
-    from authface.inspect.doctor import as_json, examine, told
+    from authface.inspect.doctor import as_json, examine, to_text
 
     findings = examine(FILES, online=online)
-    run.console.result(told(findings), **as_json(findings))
+    run.console.result(to_text(findings), **as_json(findings))
     if any(finding.stops for finding in findings):
         raise typer.Exit(1)
 
@@ -92,12 +92,11 @@ def doctor(
 @command_with_run
 def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """What is done in a photo set, what is outdated, what it takes on the disk, and the next command."""
-    from authface.inspect.status import status as read_status
-    from authface.inspect.status import told
+    from authface.inspect.status import read_status, to_text
     from authface.store.photoset import PhotoSet
 
-    said = read_status(PhotoSet.open(set))
-    run.console.result(told(said), **said.as_json())
+    found = read_status(PhotoSet.open(set))
+    run.console.result(to_text(found), **found.as_json())
 
 
 @app.command()
@@ -109,17 +108,17 @@ def why(
 ) -> None:
     """All that happened to one photo: its source, faces, verdicts, tags, people's decisions, where it went."""
     from authface.errors import UsageError
-    from authface.inspect import why as history
+    from authface.inspect.why import forgotten_at, photo_history, to_text
     from authface.store.photoset import PhotoSet
 
     photoset = PhotoSet.open(set)
     try:
-        found = history.why(photoset, id)
+        found = photo_history(photoset, id)
     except UsageError:
-        if not (at := history.forgotten_at(photoset, id)):
+        if not (at := forgotten_at(photoset, id)):
             raise
         return run.console.result(f"forgotten {at}: nothing of it is left", forgotten=at)
-    run.console.result(history.told(found), **found.as_json())
+    run.console.result(to_text(found), **found.as_json())
 
 
 def main() -> None:

@@ -123,12 +123,12 @@ def filter_(
 
 
 def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
-    from authface.curate.filter.sweep import sweep, told
+    from authface.curate.filter.sweep import sweep, to_text
 
     if not photoset.measured.parts():
         raise UsageError(f"{one_line(photoset.root)} has no measures yet: authface curate filter takes them")
     found = sweep(photoset, settings)
-    run.console.result(told(found), sweep=[one.as_json() for one in found])
+    run.console.result(to_text(found), sweep=[limit.as_json() for limit in found])
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Outcomes of a table and an even sample of each, read column by column: a million rows in flat memory."""
+"""Counts of a table's rows by outcome and an even sample of each, part by part in flat memory."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def sample(table: Table[R], size: int) -> Sample[R]:
             of = (codes == code).nonzero()[0]
             counts[name] += len(of)
             first = of[ranks[of].argsort(kind="stable")[:size]]
-            found = [_Pick(int(ranks[row]), part, int(row)) for row in first]
-            picks[name] = sorted([*picks.get(name, []), *found])[:size]
+            of_part = [_Pick(int(ranks[row]), part, int(row)) for row in first]
+            picks[name] = sorted([*picks.get(name, []), *of_part])[:size]
     records = dict(_records(table, (pick for chosen in picks.values() for pick in chosen)))
     return Sample(dict(counts), {name: [records[pick] for pick in chosen] for name, chosen in picks.items()})
 
@@ -64,12 +64,11 @@ def outcomes(rows: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
     status, reason = (pc.fill_null(rows.column(name), "") for name in ("status", "reason"))
     joined = pc.if_else(pc.equal(reason, ""), status, pc.binary_join_element_wise(status, reason, ": "))
     coded = joined.combine_chunks().dictionary_encode()
-    coded = coded.chunk(0) if hasattr(coded, "chunk") else coded
     return coded.dictionary.to_pylist(), np.asarray(coded.indices.to_numpy(zero_copy_only=False), np.int64)
 
 
 def rank(name: str) -> int:
-    """A number of 60 bits that orders rows evenly and never anew: the digits of a content's name, else a hash of it.
+    """A number of 60 bits for an even and lasting order: the first digits of a sha256, else of the hash of the name.
 
     Ids are sha256 in hex, so their first 15 digits are as good as any hash of them, and cost nothing.
     """

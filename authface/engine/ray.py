@@ -11,18 +11,17 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import pyarrow as pa
 
 from authface.console import Tick
-from authface.engine.pieces import Gathered, Piece, Result, cut, finer
 from authface.engine.workers import I, L, M, Work, Worker, thread_limit
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.store.photoset import R
@@ -50,6 +49,67 @@ class Cluster:
     """Every actor holds a GPU."""
 
 
+@dataclass(frozen=True, order=True)
+class Piece:
+    """Rows `begin` to `end` of the part at place `part` of the run."""
+
+    part: int
+    begin: int
+    end: int
+
+    @property
+    def rows(self) -> int:
+        return self.end - self.begin
+
+
+Result = tuple[Piece, list[Any] | None]
+"""A piece and the rows made of it; None where it was given up."""
+Pass = Callable[[Sequence[Piece]], Iterator[Result]]
+
+
+def cut(counts: Sequence[int], rows: int) -> list[Piece]:
+    """Parts of so many rows in pieces of at most `rows`; a piece lies in one part."""
+    return [
+        Piece(part, begin, min(begin + rows, count))
+        for part, count in enumerate(counts)
+        for begin in range(0, count, rows)
+    ]
+
+
+def run_finer(run_pass: Pass, pieces: Sequence[Piece]) -> Iterator[Result]:
+    """What `run_pass` makes of every piece, in any order; what it gives up is done again row by row."""
+    given_up: list[Piece] = []
+    for piece, rows in run_pass(pieces):
+        if rows is None and piece.rows > 1:
+            given_up.append(piece)
+        else:
+            yield piece, rows
+    if given_up:
+        yield from run_pass([Piece(p.part, at, at + 1) for p in sorted(given_up) for at in range(p.begin, p.end)])
+
+
+class Gathered(Generic[R]):
+    """Rows of pieces, kept until their part is whole."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        self._missing = {part: count for part, count in enumerate(counts) if count}
+        self._rows: defaultdict[int, dict[int, list[R]]] = defaultdict(dict)
+
+    @property
+    def open(self) -> int:
+        """Parts that are not whole yet."""
+        return len(self._missing)
+
+    def add(self, piece: Piece, rows: list[R]) -> list[R] | None:
+        """The rows of the piece's part in order, if this was the last of it that was missing."""
+        self._rows[piece.part][piece.begin] = rows
+        self._missing[piece.part] -= piece.rows
+        if self._missing[piece.part]:
+            return None
+        del self._missing[piece.part]
+        return [row for _, some in sorted(self._rows.pop(piece.part).items()) for row in some]
+
+
 def by_part(
     work: Work[I, L, M, R],
     counts: Sequence[int],
@@ -69,7 +129,7 @@ def by_part(
         return
     gathered = Gathered[R](counts)
     with _connected(cluster) as actors:
-        for piece, rows in finer(partial(_pass, work, readers, cluster, actors), pieces):
+        for piece, rows in run_finer(partial(_pass, work, readers, cluster, actors), pieces):
             if rows is None:
                 row = readers[piece.part]()[piece.begin]
                 rows = work.failed(row, "crashed", "every process that worked on it died, perhaps for want of memory")

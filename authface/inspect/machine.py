@@ -1,4 +1,4 @@
-"""What this machine has, asked of the system alone: processors, memory, GPUs; torch is not imported for it."""
+"""What this machine has: processors, memory, GPUs, and packages that are new enough and fit each other. No torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+
+import psutil
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.version import InvalidVersion
 
 _NVIDIA = ("libcuda.so.1", "nvcuda.dll")
 _TOTAL_MEMORY = "cuDeviceTotalMem_v2"
@@ -21,7 +27,7 @@ _BF16 = (8, 0)
 
 
 @dataclass(frozen=True)
-class Gpu:
+class NvidiaGpu:
     """A GPU as the driver describes it."""
 
     name: str
@@ -42,7 +48,7 @@ class Nvidia:
 
     cuda: tuple[int, int]
     """The newest CUDA it runs."""
-    gpus: tuple[Gpu, ...]
+    gpus: tuple[NvidiaGpu, ...]
     problem: str = ""
     """Why it cannot be used; empty where it can."""
 
@@ -54,13 +60,9 @@ def cores() -> int:
 
 
 def memory() -> int:
-    """Bytes of RAM, or the container's limit where that is less; 0 where the system does not say."""
-    try:
-        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return _windows_memory()
+    """Bytes of RAM, or the container's limit where that is less."""
     limits = [_number(path) for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")]
-    return min([total, *(limit for limit in limits if limit)])
+    return min([int(psutil.virtual_memory().total), *filter(None, limits)])
 
 
 def _number(path: str) -> int:
@@ -71,35 +73,17 @@ def _number(path: str) -> int:
         return 0
 
 
-def _windows_memory() -> int:
-    class Status(ctypes.Structure):
-        """MEMORYSTATUSEX of sysinfoapi.h."""
-
-        _fields_ = (
-            ("length", ctypes.c_ulong),
-            ("load", ctypes.c_ulong),
-            *((name, ctypes.c_ulonglong) for name in ("total", "free", "page", "page_free", "virtual", "virtual_free")),
-            ("extended", ctypes.c_ulonglong),
-        )
-
-    kernel = getattr(getattr(ctypes, "windll", None), "kernel32", None)
-    if kernel is None:
-        return 0
-    status = Status(length=ctypes.sizeof(Status))
-    return int(status.total) if kernel.GlobalMemoryStatusEx(ctypes.byref(status)) else 0
-
-
 def nvidia() -> Nvidia | None:
     """GPUs of NVIDIA that this process may use (CUDA_VISIBLE_DEVICES holds); None where there is no driver."""
     for name in _NVIDIA:
         try:
-            return _asked(ctypes.CDLL(name))
+            return _query(ctypes.CDLL(name))
         except OSError:
             continue
     return None
 
 
-def _asked(driver: ctypes.CDLL) -> Nvidia:
+def _query(driver: ctypes.CDLL) -> Nvidia:
     version, count = ctypes.c_int(), ctypes.c_int()
     driver.cuDriverGetVersion(ctypes.byref(version))
     newest = version.value // 1000, version.value % 1000 // 10
@@ -109,7 +93,7 @@ def _asked(driver: ctypes.CDLL) -> Nvidia:
     return Nvidia(newest, tuple(_gpu(driver, number) for number in range(count.value)))
 
 
-def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
+def _gpu(driver: ctypes.CDLL, number: int) -> NvidiaGpu:
     device, total = ctypes.c_int(), ctypes.c_size_t()
     major, minor = ctypes.c_int(), ctypes.c_int()
     name = ctypes.create_string_buffer(100)
@@ -118,7 +102,7 @@ def _gpu(driver: ctypes.CDLL, number: int) -> Gpu:
     getattr(driver, _TOTAL_MEMORY)(ctypes.byref(total), device)
     driver.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
-    return Gpu(name.value.decode("utf-8", "replace"), total.value, (major.value, minor.value))
+    return NvidiaGpu(name.value.decode("utf-8", "replace"), total.value, (major.value, minor.value))
 
 
 def apple() -> str:
@@ -150,3 +134,77 @@ def torch_build() -> TorchBuild | None:
         return TorchBuild("", "")
     told = {m[1]: m[2] for m in re.finditer(r"^(cuda|hip)\b[^=\n]*= *'([^']*)'", text, re.MULTILINE)}
     return TorchBuild(told.get("cuda", ""), told.get("hip", ""))
+
+
+_ALIASES = {
+    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml"),
+    "dlib-bin": ("dlib",),
+}
+"""Packages that hold the same module under another name."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that a distribution requires."""
+
+    name: str
+    specifier: str
+    """Such as `>=2.11`; empty for any."""
+    version: str
+    """Installed; empty: it is not."""
+    fits: bool
+    required_by: str = "authface"
+
+    @property
+    def install(self) -> str:
+        """The command that mends it."""
+        return f"pip install -U '{self.name}{self.specifier}'"
+
+
+def required_packages(distribution: str = "authface", extra: str = "") -> list[Package]:
+    """What a distribution asks for, without its extras, or what an extra adds; empty if it is not installed."""
+    try:
+        texts = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        return []
+    found = []
+    for text in texts:
+        try:
+            one = Requirement(text)
+        except InvalidRequirement:
+            continue
+        own = one.marker is None or one.marker.evaluate({"extra": ""})
+        with_extra = bool(extra) and one.marker is not None and one.marker.evaluate({"extra": extra})
+        if (with_extra and not own) if extra else own:
+            found.append(_package(one, distribution))
+    return found
+
+
+def extras(distribution: str = "authface") -> list[str]:
+    """Names of its extras but `dev`."""
+    try:
+        return [name for name in metadata.metadata(distribution).get_all("Provides-Extra") or [] if name != "dev"]
+    except metadata.PackageNotFoundError:
+        return []
+
+
+def version_conflicts(names: Iterable[str]) -> list[Package]:
+    """What these installed packages ask of others and do not have: pairs that were not released for each other."""
+    return [one for name in names for one in required_packages(name) if one.version and not one.fits]
+
+
+def _package(one: Requirement, required_by: str) -> Package:
+    name = one.name
+    version = ""
+    for candidate in (name, *_ALIASES.get(name, ())):
+        try:
+            version = metadata.version(candidate)
+        except metadata.PackageNotFoundError:
+            continue
+        break
+    try:
+        fits = bool(version) and one.specifier.contains(version, prereleases=True)
+    except InvalidVersion:
+        fits = True  # a version of one's own: nobody can compare it
+    return Package(name, str(one.specifier), version, fits, required_by)

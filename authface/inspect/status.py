@@ -29,7 +29,7 @@ class TableStatus:
 
 
 @dataclass
-class Status:
+class PhotoSetStatus:
     """The state of a set."""
 
     tables: list[TableStatus] = field(default_factory=list)
@@ -65,23 +65,23 @@ class Status:
         }
 
 
-def status(photoset: PhotoSet) -> Status:
-    """Read the parts' metadata and the sizes of the files; no row is read."""
+def read_status(photoset: PhotoSet) -> PhotoSetStatus:
+    """The state of a set, from the parts' metadata and the sizes of its files; no row is read."""
     tables = photoset.tables()
-    said = Status([_table(name, tables[name], _source(name, tables)) for name in sorted(tables, key=_place)])
-    said.disk = _sizes(photoset)
+    found = PhotoSetStatus([_table(name, tables[name], _source(name, tables)) for name in sorted(tables, key=_place)])
+    found.disk = _sizes(photoset)
     stones = tombstones(photoset)
-    said.forgotten = sum(bool(stone.photo or stone.item) for stone in stones)
-    said.unfinished = sum(not stone.done for stone in stones)
-    said.dataset = dataset_key(photoset.root / "dataset")
-    said.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
-    said.next = _next(photoset, said)
-    return said
+    found.forgotten = sum(bool(stone.photo or stone.item) for stone in stones)
+    found.unfinished = sum(not stone.done for stone in stones)
+    found.dataset = dataset_key(photoset.root / "dataset")
+    found.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
+    found.next = _next(photoset, found)
+    return found
 
 
-def told(said: Status) -> str:
+def to_text(found: PhotoSetStatus) -> str:
     """The state as lines for a person."""
-    return "\n".join(_lines(said))
+    return "\n".join(_lines(found))
 
 
 _STEPS = {"measured": "curate filter", "faces": "curate filter", "crops": "curate align"}
@@ -89,8 +89,8 @@ _PLACES = ("photos", "measured", "faces", "crops", "tags/", "embeddings", "peopl
 
 
 def _place(name: str) -> tuple[int, str]:
-    found = (index for index, start in enumerate(_PLACES) if name.startswith(start))
-    return next(found, len(_PLACES)), name
+    places = (index for index, start in enumerate(_PLACES) if name.startswith(start))
+    return next(places, len(_PLACES)), name
 
 
 def _source(name: str, tables: dict[str, Table[Any]]) -> Table[Any] | None:
@@ -130,11 +130,11 @@ def _sizes(photoset: PhotoSet) -> dict[str, int]:
     return sizes
 
 
-def _next(photoset: PhotoSet, said: Status) -> str:
+def _next(photoset: PhotoSet, found: PhotoSetStatus) -> str:
     here = one_line(photoset.root)
-    if said.unfinished:
+    if found.unfinished:
         return f"authface curate forget {here}"
-    tables = {table.name: table for table in said.tables}
+    tables = {table.name: table for table in found.tables}
     for name in ("measured", "faces", "crops"):
         table = tables.get(name)
         if name == "measured" and table is None:
@@ -145,34 +145,34 @@ def _next(photoset: PhotoSet, said: Status) -> str:
             return (
                 f"nothing is kept in {name}: {here}/reports/curate.html says why, then authface {_STEPS[name]} {here}"
             )
-    if not (tags := [table for table in said.tables if table.name.startswith("tags/")]):
+    if not (tags := [table for table in found.tables if table.name.startswith("tags/")]):
         return f"authface annotate tags {here} --with measured"
     if behind := next((table for table in tags if table.missing or table.outdated), None):
         return f"authface annotate tags {here} --with {one_line(behind.name.removeprefix('tags/'))}"
-    if not said.dataset:
+    if not found.dataset:
         return f"authface annotate export {here}"
     return f"authface train prior {here}/dataset"
 
 
-def _lines(said: Status) -> Iterator[str]:
-    for table in said.tables:
+def _lines(found: PhotoSetStatus) -> Iterator[str]:
+    for table in found.tables:
         total = sum(table.counts.values())
         notes = [f"{table.missing} parts to make" if table.missing else ""]
         notes += [f"{table.outdated} parts older than what they are made from" if table.outdated else ""]
-        note = "; ".join(found for found in notes if found)
+        note = "; ".join(filter(None, notes))
         yield f"{table.name}: {total:,} rows in {table.parts:,} parts{'; ' + note if note else ''}"
         yield from (f"  {count:>9,}  {one_line(name)}" for name, count in table.counts.items())
-    if said.forgotten:
-        yield f"forgotten: {said.forgotten:,} photos"
-    if said.unfinished:
-        yield f"{said.unfinished:,} of them not wholly: the same curate forget again goes on"
-    if said.dataset:
-        yield f"dataset: {said.dataset[:16]}"
-    yield from (f"training: {one_line(path)}" for path in said.trainings)
-    total = sum(said.disk.values())
-    parts = ", ".join(f"{name} {_megabytes(size)}" for name, size in said.disk.items() if size)
+    if found.forgotten:
+        yield f"forgotten: {found.forgotten:,} photos"
+    if found.unfinished:
+        yield f"{found.unfinished:,} of them not wholly: the same curate forget again goes on"
+    if found.dataset:
+        yield f"dataset: {found.dataset[:16]}"
+    yield from (f"training: {one_line(path)}" for path in found.trainings)
+    total = sum(found.disk.values())
+    parts = ", ".join(f"{name} {_megabytes(size)}" for name, size in found.disk.items() if size)
     yield f"disk: {_megabytes(total)} ({parts})"
-    yield f"next: {said.next}"
+    yield f"next: {found.next}"
 
 
 def _megabytes(size: int) -> str:

@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow.compute as pc
 
 from authface.errors import one_line
-from authface.store import lineage as uses
-from authface.store.lineage import Use
+from authface.store.lineage import Use, holders
 from authface.store.photoset import PhotoSet, Table
-from authface.store.query import Found, find_photo
+from authface.store.query import PhotoMatch, find_photo
 from authface.store.tombstones import tombstones
 
 Values = dict[str, Any]
@@ -59,18 +58,18 @@ class History:
         }
 
 
-def why(photoset: PhotoSet, text: str) -> History:
+def photo_history(photoset: PhotoSet, text: str) -> History:
     """The history of the photo that `text` names; see `authface.store.query.find_photo`. Raises UsageError."""
-    found = find_photo(photoset, text)
-    photo = found[0].photo
-    history = History([_row(photoset.photos, each) for each in found])
-    history.rows = dict(_rows(photoset, photo.id, [each.part for each in found]))
+    matches = find_photo(photoset, text)
+    photo = matches[0].photo
+    history = History([_row(photoset.photos, match) for match in matches])
+    history.rows = dict(_rows(photoset, photo.id, [match.part for match in matches]))
     history.decisions = list(_decisions(photoset, photo.id)) if photo.id else []
     if photo.id:
         faces = {row["id"] for row in history.rows.get("faces", [])}
         history.repeated_by = _repeated(photoset, photo.id, faces)
         history.files = _files(photoset, photo.id)
-        history.used_by = [use for use, _ in uses.holders(photoset, {photo.id})]
+        history.used_by = [use for use, _ in holders(photoset, {photo.id})]
     return history
 
 
@@ -81,14 +80,15 @@ def forgotten_at(photoset: PhotoSet, text: str) -> str:
     return next((stone.at for stone in tombstones(photoset) if stone.photo.startswith(text[:64])), "")
 
 
-def told(history: History) -> str:
+def to_text(history: History) -> str:
     """The history as lines for a person."""
     return "\n".join(_lines(history))
 
 
-def _row(table: Table[Any], found: Found) -> Values:
-    rows: list[Values] = table.arrow(found.part).to_pylist()
-    wanted = (found.photo.id, found.photo.source, found.photo.source_id, found.photo.as_of)
+def _row(table: Table[Any], match: PhotoMatch) -> Values:
+    rows: list[Values] = table.arrow(match.part).to_pylist()
+    photo = match.photo
+    wanted = (photo.id, photo.source, photo.source_id, photo.as_of)
     return next(row for row in rows if (row["id"], row["source"], row["source_id"], row["as_of"]) == wanted)
 
 
@@ -121,11 +121,11 @@ def _decisions(photoset: PhotoSet, photo_id: str) -> Iterator[Values]:
     for log in sorted(folder.glob("*.jsonl")) if folder.is_dir() else []:
         for line in log.read_bytes().splitlines():
             try:
-                said = json.loads(line)
+                decision = json.loads(line)
             except ValueError:
                 continue
-            if isinstance(said, dict) and str(said.get("id", "")).startswith(photo_id):
-                yield {"reviewer": log.stem, **said}
+            if isinstance(decision, dict) and str(decision.get("id", "")).startswith(photo_id):
+                yield {"reviewer": log.stem, **decision}
 
 
 def _repeated(photoset: PhotoSet, photo_id: str, own: set[str]) -> list[str]:

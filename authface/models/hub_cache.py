@@ -2,7 +2,8 @@
 
 A snapshot's files are links to blobs that are named by what the hub calls their etag: the sha256 of a large file,
 git's sha1 of a small one (`huggingface_hub.file_download`). A blob may be a link itself, into a store that
-repositories share.
+repositories share. `huggingface_hub.scan_cache_dir` leaves out a repository with one broken link or stale branch, which
+is what has to be told of here, and `get_cached_repo_tree` leaves out the sha256 of large files.
 """
 
 from __future__ import annotations
@@ -40,11 +41,6 @@ class Cached:
         lost = {name for name in known if not _variant(name) and not (self.folder / name).exists()}
         return sorted({*parts, *lost, *(path.relative_to(self.folder).as_posix() for path in dead)})
 
-    @property
-    def bytes(self) -> int:
-        """Of its files."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
-
 
 _WANTED = tuple(f"{part}/" for part in PARTS)
 _ENDINGS = (".json", ".txt", ".safetensors")
@@ -61,9 +57,13 @@ def cache_folder() -> Path:
     return Path(constants.HF_HUB_CACHE)
 
 
+def _home(repository: str) -> Path:
+    return cache_folder() / f"models--{repository.replace('/', '--')}"
+
+
 def cached(repository: str) -> Cached | None:
     """The repository in the cache; None where nothing of it is."""
-    home = cache_folder() / f"models--{repository.replace('/', '--')}"
+    home = _home(repository)
     try:
         commit = (home / "refs" / "main").read_text("utf-8").strip()
     except (OSError, ValueError):
@@ -74,7 +74,7 @@ def cached(repository: str) -> Cached | None:
 
 def has_blob(repository: str, etag: str) -> bool:
     """Whether a file of that content is in the cache already."""
-    return (cache_folder() / f"models--{repository.replace('/', '--')}" / "blobs" / etag).is_file()
+    return (_home(repository) / "blobs" / etag).is_file()
 
 
 def families() -> Iterator[Cached]:
@@ -89,10 +89,10 @@ def listing(folder: Path) -> dict[str, str]:
     """File -> its etag, as the hub listed the commit of a snapshot; empty where the cache holds no such list."""
     path = folder.parent.parent / "trees" / f"{folder.name}.json"
     try:
-        told = json.loads(path.read_text("utf-8"))
-        if told["format_version"] != 1:
+        tree = json.loads(path.read_text("utf-8"))
+        if tree["format_version"] != 1:
             return {}
-        return {str(name): str(one.get("lfs_sha256") or one["blob_id"]) for name, one in told["files"].items()}
+        return {str(name): str(file.get("lfs_sha256") or file["blob_id"]) for name, file in tree["files"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

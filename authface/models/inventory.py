@@ -1,4 +1,4 @@
-"""`models list`: the families known by name and those in the hub's cache, and what of them is on this machine."""
+"""`models list`: the families known by name and those in the hub's cache, and how much of each is on this machine."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from authface.models.families import FAMILIES, Family
 from authface.models.layout import BESIDE, PARTS, part_files
 from authface.models.weights import headers, in_bytes, read_manifest
 
-State = Literal["built in", "hub cache", "partly here", "not here"]
+Presence = Literal["built in", "hub cache", "partly here", "not here"]
 
 
 @dataclass(frozen=True)
-class Row:
+class ListedModel:
     """A family, and where it is."""
 
     name: str
-    state: State
+    state: Presence
     licence: str
     parameters: str
     """Such as `3.5 B`; empty where only the files would tell and they are not here."""
@@ -42,46 +42,48 @@ class Row:
         return "install authface again" if self.name == "tiny" else f"authface models pull {one_line(self.name)}"
 
 
-def inventory() -> list[Row]:
+def inventory() -> list[ListedModel]:
     """The families by name, then other families of the hub's cache."""
     known = [_builtin(family) if name == "tiny" else _hub(family) for name, family in FAMILIES.items()]
     locations = {family.location for family in FAMILIES.values()}
-    return [*known, *(_other(found) for found in hub_cache.families() if found.repository not in locations)]
+    return [*known, *(_other(cached) for cached in hub_cache.families() if cached.repository not in locations)]
 
 
-def _builtin(family: Family) -> Row:
+def _builtin(family: Family) -> ListedModel:
     if not models.has_builtin():
-        return Row(family.name, "not here", family.licence, family.parameters, family.bytes)
+        return ListedModel(family.name, "not here", family.licence, family.parameters, family.bytes)
     try:
         manifest = read_manifest(models.BUILTIN)
     except AuthfaceError:
         manifest = None  # `models verify tiny` says what is wrong with it
     size = manifest.bytes if manifest is not None else sum(path.stat().st_size for path in _files(models.BUILTIN))
     count = in_count(manifest.parameters) if manifest is not None else family.parameters
-    return Row(family.name, "built in", family.licence, count, size, models.BUILTIN)
+    return ListedModel(family.name, "built in", family.licence, count, size, models.BUILTIN)
 
 
-def _hub(family: Family) -> Row:
+def _hub(family: Family) -> ListedModel:
     found = hub_cache.cached(family.location)
     if found is None:
-        return Row(family.name, "not here", family.licence, family.parameters, family.bytes, None, family.location)
-    return _row(family.name, found, family.licence, family.parameters)
+        return ListedModel(
+            family.name, "not here", family.licence, family.parameters, family.bytes, None, family.location
+        )
+    return _listed(family.name, found, family.licence, family.parameters)
 
 
-def _other(found: hub_cache.Cached) -> Row:
+def _other(found: hub_cache.Cached) -> ListedModel:
     weights = [path for path in _files(found.folder) if path.suffix == ".safetensors" and path.exists()]
     try:
         count = in_count(sum(one.numbers for path in weights for one in headers(path).values() if one.floating))
     except AuthfaceError:
         count = ""  # `models verify` names the broken file
-    return _row(found.repository, found, "", count)
+    return _listed(found.repository, found, "", count)
 
 
-def _row(name: str, found: hub_cache.Cached, licence: str, parameters: str) -> Row:
+def _listed(name: str, found: hub_cache.Cached, licence: str, parameters: str) -> ListedModel:
     missing = tuple(found.missing)
-    state: State = "partly here" if missing else "hub cache"
+    state: Presence = "partly here" if missing else "hub cache"
     size = sum(path.stat().st_size for path in _files(found.folder) if path.exists())
-    return Row(name, state, licence, parameters, size, found.folder, found.repository, missing)
+    return ListedModel(name, state, licence, parameters, size, found.folder, found.repository, missing)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -95,7 +97,7 @@ def in_count(numbers: int) -> str:
     return f"{numbers / 1e9:.1f} B" if numbers >= 1e9 else f"{numbers / 1e6:.1f} M"
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[ListedModel]) -> str:
     """The rows as aligned lines for a terminal."""
     head = ("name", "where", "licence", "parameters", "size", "")
     cells = [head]

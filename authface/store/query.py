@@ -1,11 +1,10 @@
-"""Find photos of a set by what a person knows of them: an id or its beginning, a name, a page, a photographer."""
+"""Find photos of a set by id or its beginning, name in the source, page or photographer."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -15,8 +14,7 @@ from authface.records import Photo
 from authface.store.columns import row_reader
 from authface.store.photoset import PhotoSet
 
-if TYPE_CHECKING:
-    Mask = Callable[[pa.Table], pa.ChunkedArray]
+Mask = Callable[[pa.Table], pa.ChunkedArray]
 
 LEAST_DIGITS = 6
 """Digits of an id that may stand for it."""
@@ -25,36 +23,36 @@ _COLUMNS = ["id", "source", "source_id", "file", "page_url", "file_url", "photog
 
 
 @dataclass(frozen=True)
-class Found:
+class PhotoMatch:
     """A row of the table `photos` and the part it stands in."""
 
     part: int
     photo: Photo
 
 
-def find_photo(photoset: PhotoSet, text: str) -> list[Found]:
+def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
     """The rows of the one photo that `text` names: photo id, face id, a beginning of these of six digits or more, the
     name in its source, the last part of that name, or its page.
 
     Several rows where the same bytes came more than once. Raises UsageError where nothing or more than one fits.
     """
-    found = list(_matching(photoset, lambda rows: _named(rows, text)))
-    exact = [each for each in found if text in {each.photo.id, each.photo.source_id, each.photo.page_url}]
-    found = exact or found
+    matches = list(_matching(photoset, lambda rows: _named(rows, text)))
+    exact = [match for match in matches if text in {match.photo.id, match.photo.source_id, match.photo.page_url}]
+    matches = exact or matches
     here = one_line(photoset.root)
-    if not found:
+    if not matches:
         raise UsageError(
             f"nothing in {here} is called {one_line(text, 100)}: give a photo or face id, "
             f"{LEAST_DIGITS} digits of it or more, or its name in the source"
         )
-    ids = {each.photo.id or each.photo.source_id for each in found}
+    ids = {match.photo.id or match.photo.source_id for match in matches}
     if len(ids) > 1:
         names = ", ".join(one_line(name, 80) for name in sorted(ids)[:4])
         raise UsageError(f"{one_line(text, 100)} fits {len(ids)} photos of {here} ({names} ...): give more of the id")
-    return found
+    return matches
 
 
-def photos_of(photoset: PhotoSet, photographer: str) -> list[Found]:
+def photos_of(photoset: PhotoSet, photographer: str) -> list[PhotoMatch]:
     """Every photo of a photographer, by name (any case) or by their page (with or without its query)."""
     name = photographer.casefold()
     page = name.partition("?")[0].rstrip("/")
@@ -67,12 +65,12 @@ def photos_of(photoset: PhotoSet, photographer: str) -> list[Found]:
     return list(_matching(photoset, mask))
 
 
-def _matching(photoset: PhotoSet, mask: Mask) -> Iterator[Found]:
+def _matching(photoset: PhotoSet, mask: Mask) -> Iterator[PhotoMatch]:
     read = row_reader(Photo)
     for part in photoset.photos.parts():
         places = mask(photoset.photos.arrow(part, _COLUMNS)).to_numpy().nonzero()[0]
         if len(places):
-            yield from (Found(part, read(row)) for row in photoset.photos.arrow(part).take(places).to_pylist())
+            yield from (PhotoMatch(part, read(row)) for row in photoset.photos.arrow(part).take(places).to_pylist())
 
 
 def _named(rows: pa.Table, text: str) -> pa.ChunkedArray:

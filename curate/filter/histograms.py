@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from authface.report.charts import Histogram, Tally, round_span
 from authface.store.photoset import PhotoSet, Table
 
-if TYPE_CHECKING:
-    Values = dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
-    """Values of each measure in one part, and which of them belong to kept rows."""
+Values = dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
+"""Values of each measure in one part, and which of them belong to kept rows."""
 
 SPAN_PARTS = 32
 """Parts, evenly spaced, whose values decide the ends of the axes: 32,000 rows of a set with parts of 1,000."""
@@ -108,16 +107,16 @@ def _numbers(rows: pa.Table, name: str) -> NDArray[np.float64]:
 
 
 def _settings(photoset: PhotoSet, name: str, table: Table[Any]) -> dict[str, Any]:
-    """The settings the last part was made with; what it does not say, the set's recipe does."""
+    """The settings the last part was made with, over those of the set's recipe."""
     try:
         recipe = tomllib.loads((photoset.root / "recipe.toml").read_text("utf-8"))
     except (OSError, ValueError):
         recipe = {}
     curate = recipe.get("curate", {})
-    told = curate.get(_SECTIONS[name], {}) if isinstance(curate, dict) else {}
+    section = curate.get(_SECTIONS[name], {}) if isinstance(curate, dict) else {}
     parts = table.parts()
     meta = table.meta(parts[-1]) if parts else None
-    return {**(told if isinstance(told, dict) else {}), **(meta.provenance.settings if meta else {})}
+    return {**(section if isinstance(section, dict) else {}), **(meta.provenance.settings if meta else {})}
 
 
 def _limits(measure: str, settings: dict[str, Any]) -> list[tuple[str, float]]:

@@ -1,13 +1,14 @@
-"""`curate filter --sweep`: how many faces every limit would leave, from what was measured; nothing is judged anew."""
+"""`curate filter --sweep`: how many faces every limit would keep, from the measures at hand; nothing is judged."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from authface.curate.filter.judge import ANGLES, LIMITS
@@ -15,13 +16,12 @@ from authface.curate.filter.metrics import in_order, lower_better
 from authface.curate.settings import FilterSettings
 from authface.store.photoset import PhotoSet
 
-if TYPE_CHECKING:
-    Column = NDArray[np.float64]
-    Mask = NDArray[np.bool_]
+Column = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 ROUND = 5
-"""Round values about a limit, on each side of it at most so many."""
+"""Most round values on each side of a limit."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Threshold:
 
     value: float
     alone: int
-    """Faces that it leaves, were it the only limit."""
+    """Faces it would keep as the only limit."""
     together: int
-    """Faces that it leaves with all other limits as they are set."""
+    """Faces it would keep with all other limits as they are set."""
     current: bool = False
     """Whether it is set to this."""
 
@@ -52,7 +52,7 @@ class Sweep:
 
 
 def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
-    """One sweep for each limit, over all faces of the table `measured`; near duplicates are not counted out.
+    """One sweep for each limit, over all faces of the table `measured`; near duplicates are counted too.
 
     The metrics of pyiqa follow, over the faces of the table `faces` that have their score.
     """
@@ -67,15 +67,15 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
     return found + _metrics(photoset, settings)
 
 
-def told(sweeps: Sequence[Sweep]) -> str:
-    """The sweeps as a table for a person; ``>`` marks the value that is set."""
+def to_text(sweeps: Sequence[Sweep]) -> str:
+    """The sweeps as aligned lines; ``>`` marks the current value of a limit."""
     lines = [f"{'limit':>22} {'value':>10} {'alone':>9} {'together':>9}"]
-    for one in sweeps:
-        if not one.faces:
+    for limit in sweeps:
+        if not limit.faces:
             continue
         lines.append("")
-        for at, row in enumerate(one.thresholds):
-            name = one.setting if at == 0 else ""
+        for at, row in enumerate(limit.thresholds):
+            name = limit.setting if at == 0 else ""
             mark = ">" if row.current else " "
             lines.append(f"{name:>22} {mark}{row.value:>9.4g} {row.alone:>9,} {row.together:>9,}")
     return "\n".join(lines)
@@ -113,23 +113,23 @@ def _values(column: Column, bound: float) -> list[float]:
 
 
 def _passes(column: Column, bound: float, least: bool) -> Mask:
-    """Which values the limit leaves; what was not measured is not refused."""
+    """Which values pass the limit; a missing measure (NaN) passes."""
     return np.asarray(~(column < bound) if least else ~(column > bound))
 
 
 def _columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> tuple[dict[str, Column], Mask]:
     """The measures of every measured face, and which of them the policy on several faces leaves."""
-    parts: list[NDArray[np.float64]] = []
+    parts: list[Column] = []
     policy: list[Mask] = []
     for part in photoset.measured.parts():
         rows = photoset.measured.arrow(part, ["photo_id", "index", "status", *names])
-        _, photo, faces = np.unique(rows.column("photo_id").to_numpy(), return_inverse=True, return_counts=True)
-        there = rows.column("status").to_numpy() == "kept"
+        photo = rows.column("photo_id").combine_chunks().dictionary_encode().indices.to_numpy()
+        measured = pc.equal(rows.column("status"), "kept").to_numpy()
         first = rows.column("index").to_numpy() == 0
-        left = {"all": there, "largest": first, "one": faces[photo] == 1}[settings.faces]
+        allowed = {"all": measured, "largest": first, "one": np.bincount(photo)[photo] == 1}[settings.faces]
         taken = [rows.column(name).cast(pa.float64()).to_numpy() for name in names]
-        parts.append(np.stack(taken, axis=1)[there])
-        policy.append(left[there])
+        parts.append(np.stack(taken, axis=1)[measured])
+        policy.append(allowed[measured])
     table = np.concatenate([np.empty((0, len(names))), *parts])
     columns = {name: np.abs(table[:, at]) if name in ANGLES else table[:, at] for at, name in enumerate(names)}
     return columns, np.concatenate([np.empty(0, np.bool_), *policy])

