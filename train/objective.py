@@ -7,13 +7,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 
-from authface.train.data import Batch, Draw, Faces
-from authface.train.noise import Noise
-from authface.train.picture import Drawn
+from authface.train.data import Batch, Draw, FaceDataset
+from authface.train.picture import ValidationPicture
 
 B = TypeVar("B", bound=Batch)
+
+
+class Noise:
+    """One generator a face, seeded by the run's seed and the face's place in the endless stream of faces.
+
+    So a face meets the same noise in a batch of 8, in two accumulated batches of 4, and on four processes that take
+    two each. Every method draws on the CPU, for all faces: a row each, in the order of `positions`.
+    """
+
+    def __init__(self, seed: int, positions: Sequence[int]) -> None:
+        self._generators = [torch.Generator().manual_seed(_entropy(seed, position)) for position in positions]
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """(n, *shape): standard normal."""
+        return torch.stack([torch.randn(shape, generator=one) for one in self._generators])
+
+    def integers(self, high: int, power: float = 0) -> torch.Tensor:
+        """(n,) int64 over 0 .. high - 1: uniform, or with a density that grows as their `power`."""
+        if power:
+            return (self.uniform().double() ** (1 / (1 + power)) * high).long()
+        return torch.cat([torch.randint(high, (1,), generator=one) for one in self._generators])
+
+    def uniform(self) -> torch.Tensor:
+        """(n,): uniform over [0, 1)."""
+        return torch.cat([torch.rand(1, generator=one) for one in self._generators])
+
+
+def _entropy(seed: int, position: int) -> int:
+    return int(np.random.SeedSequence((seed, position, 2)).generate_state(1)[0])
 
 
 @dataclass(frozen=True)
@@ -34,7 +63,7 @@ class Loss:
         return Loss(self.total + other.total, critic, {**self.parts, **other.parts})
 
 
-class Judge(Protocol):
+class Auxiliary(Protocol):
     """Learns beside what is trained, and is saved with the run's state."""
 
     def step(self, accelerator: Any) -> None:
@@ -59,18 +88,13 @@ class Objective(Protocol[B]):
         ...
 
     @property
-    def judges(self) -> Sequence[Judge]:
+    def auxiliaries(self) -> Sequence[Auxiliary]:
         """What learns beside it, such as discriminators."""
         ...
 
     @property
-    def faces(self) -> Faces:
+    def faces(self) -> FaceDataset:
         """The dataset."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
         ...
 
     def batch(self, draws: Sequence[Draw]) -> B:
@@ -81,7 +105,7 @@ class Objective(Protocol[B]):
         """The loss of step 0, 1, ...: means over the faces; all randomness comes from `random`, on the CPU."""
         ...
 
-    def picture(self) -> Drawn:
+    def picture(self) -> ValidationPicture:
         """Fixed samples of the state of training, and figures of them."""
         ...
 

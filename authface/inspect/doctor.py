@@ -22,7 +22,7 @@ from authface import __version__
 from authface.errors import one_line
 from authface.inspect import machine, requirements
 from authface.models import hub_cache
-from authface.models.weights import in_bytes
+from authface.models.layout import in_bytes
 
 State = Literal["ok", "missing", "broken"]
 

@@ -20,12 +20,15 @@ from authface.models.layout import (
     INDEX,
     MANIFEST,
     WEIGHTED,
+    WeightsManifest,
     family_parts,
+    headers,
+    in_bytes,
     part_files,
+    read_manifest,
     strange_files,
     weight_files,
 )
-from authface.models.weights import Manifest, headers, in_bytes, read_manifest
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +75,7 @@ def planned_bytes(files: list[Path], dtype: str) -> int:
     return total
 
 
-def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> Manifest:
+def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> WeightsManifest:
     """Write the family in `folder` to `out` in `dtype`, whole or not at all; an earlier pack there is replaced.
 
     The same files always give the same bytes. Raises UsageError for what `family_files` refuses and for an `out` that
@@ -81,10 +84,10 @@ def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> Manifest:
     files = family_files(folder)
     _check_out(out, folder)
     _check_room(out, planned_bytes(files, dtype))
-    return _written(files, folder, out, Manifest(dtype), tick, lambda path, target: _write(path, target, dtype))
+    return _written(files, folder, out, WeightsManifest(dtype), tick, lambda path, target: _write(path, target, dtype))
 
 
-def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Manifest:
+def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> WeightsManifest:
     """Copy `files` of the family in `folder` to `out` byte for byte, as `pack` writes: for a machine without the hub.
 
     Raises UsageError and AuthfaceError as `pack` does.
@@ -94,7 +97,7 @@ def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Manif
     types = {tensor.dtype for path in files if path.suffix == ".safetensors" for tensor in headers(path).values()}
     names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
     dtype = "+".join(sorted(names[one] for one in types if one in names))
-    return _written(files, folder, out, Manifest(dtype), tick, _copy)
+    return _written(files, folder, out, WeightsManifest(dtype), tick, _copy)
 
 
 def _copy(path: Path, target: Path) -> int:
@@ -111,8 +114,9 @@ def _check_room(out: Path, needed: int) -> None:
 
 
 def _written(
-    files: list[Path], folder: Path, out: Path, manifest: Manifest, tick: Tick, write: Callable[[Path, Path], int]
-) -> Manifest:  # fmt: skip
+    files: list[Path], folder: Path, out: Path, manifest: WeightsManifest, tick: Tick,
+    write: Callable[[Path, Path], int],
+) -> WeightsManifest:  # fmt: skip
     """Write each file with `write`, which counts its parameters, and the manifest; then take the place of `out`."""
     temporary = out.absolute().parent / f"{TEMPORARY}{secrets.token_hex(6)}"
     try:

@@ -53,9 +53,9 @@ _CONFIGS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """Configs of a family as diffusers and transformers write them; `said` is where they are from, for people."""
+    """Configs of a family as diffusers and transformers write them; `origin` is where they are from, for people."""
 
-    said: str
+    origin: str
     unet: dict[str, Any]
     vae: dict[str, Any]
     text: tuple[dict[str, Any], dict[str, Any]]
@@ -77,17 +77,19 @@ class Architecture:
         return parts
 
 
-def find(model: str, size: int, begun: Mapping[str, str], vae: VaeShape = VAE) -> Architecture:
+def find_architecture(model: str, size: int, begins_from: Mapping[str, str], vae: VaeShape = VAE) -> Architecture:
     """The architecture of `model`: a folder's configs where there is one, else what is known of its name.
 
-    `size` is the side of the images, pixels, and `vae` the shape of the VAE, for a family that is `new`. `begun` says
-    of folders that a recipe will make which model they begin from: until they are there, that one's architecture is
-    theirs. Raises AuthfaceError for a family whose configs are not on this machine, UsageError for a name that is none.
+    `size` is the side of the images, pixels, and `vae` the shape of the VAE, for a family that is `new`. `begins_from`
+    maps folders that a recipe will make to the model each begins from: until such a folder is there, it has that
+    model's architecture. Raises AuthfaceError for a family whose configs are not on this machine, UsageError for a
+    name that is none.
     """
     path = [model]
-    while not (Path(path[-1]).expanduser() / "unet").is_dir() and path[-1] in begun and begun[path[-1]] not in path:
-        path.append(begun[path[-1]])
-    name = path[-1]
+    name = model
+    while not (Path(name).expanduser() / "unet").is_dir() and begins_from.get(name, name) not in path:
+        name = begins_from[name]
+        path.append(name)
     via = f"; {one_line(model)} is not there yet, it begins from it" if len(path) > 1 else ""
     if name == "new" or (name == "tiny" and not has_builtin()):
         text = text_config(TEXT_WIDTHS[0]), text_config(TEXT_WIDTHS[1])

@@ -15,10 +15,9 @@ from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import pack
 from authface.models.cleaner import make_cleaner
-from authface.models.layout import write_family
+from authface.models.layout import headers, read_manifest, write_family
 from authface.models.sdxl import new_controlnet
 from authface.models.tiny import VAE
-from authface.models.weights import headers, read_manifest
 
 Change = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"

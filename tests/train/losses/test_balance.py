@@ -13,9 +13,9 @@ from authface.faces.degrade import degrade, preset
 from authface.models import sdxl
 from authface.models.families import load, resolve
 from authface.train.controlnet import ControlBatch, ControlNetObjective
-from authface.train.losses.balance import MOST, Balance
-from authface.train.losses.critic import Critic
-from authface.train.noise import Noise
+from authface.train.losses.balance import MOST, GradientBalance
+from authface.train.losses.critic import FacialCritic
+from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings
 
@@ -33,7 +33,7 @@ def objective_of(stage: ControlNetObjective, **facial: Any) -> ControlNetObjecti
     """The stage with discriminators as they begin."""
     settings = stage.settings.model_copy(update={"facial": FacialSettings(start=0, **facial)})
     vae = stage.parts.vae
-    critic = Critic(int(vae.config.latent_channels), sdxl.spatial_factor(vae), settings.facial, CPU, seed=0)
+    critic = FacialCritic(int(vae.config.latent_channels), sdxl.spatial_factor(vae), settings.facial, CPU, seed=0)
     return replace(stage, settings=settings, critic=critic)
 
 
@@ -102,12 +102,14 @@ def test_the_fixed_lambdas_act(stage: ControlNetObjective, batch: ControlBatch) 
     assert 0.2 / 16 < adversarial < 0.4 and 0.1 / 3 < style < 0.3
 
 
-def balance_of(settings: FacialSettings) -> Balance:
+def balance_of(settings: FacialSettings) -> GradientBalance:
     """That of the facial loss."""
-    return Balance((settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), CPU)
+    return GradientBalance(
+        (settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), CPU
+    )
 
 
-def measured(balance: Balance, faces: torch.Tensor, near: torch.Tensor, weight: float = 1.0) -> None:
+def measured(balance: GradientBalance, faces: torch.Tensor, near: torch.Tensor, weight: float = 1.0) -> None:
     """Gather made terms, means over `faces` (n, k), of those that are `near` (n,)."""
     guess = faces.clone().requires_grad_()
     noise, linear = guess.square().mean(1).mean(), (guess.abs().mean(1) * near).mean()
@@ -166,7 +168,7 @@ def test_who_has_nothing_to_say_is_not_made_to_shout() -> None:
 
 def test_the_average_goes_on_with_the_discriminators() -> None:
     """Saved and read with their state; a hundred steps later what was is mostly forgotten."""
-    critic, other = (Critic(4, 8, FacialSettings(), CPU, seed=seed) for seed in (0, 1))
+    critic, other = (FacialCritic(4, 8, FacialSettings(), CPU, seed=seed) for seed in (0, 1))
     faces = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     measured(critic.balance, faces, torch.ones(4))
     critic.step(Alone())
