@@ -60,7 +60,7 @@ class RoundTrip(torch.nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """L1 + MSE of the reconstruction, MSE of its tones, a light pull of the latents, and a discriminator if asked for.
+    """L1 + MSE of the reconstruction, MSE of its tones, a weak pull of the latents, and a discriminator if set.
 
     The pull, to zero mean and unit deviation, takes the place of a VAE's KL term: stock pipelines scale latents and do
     not shift them, so the channels must be centred for the diffusion model that follows.
@@ -97,11 +97,11 @@ class AutoencoderObjective:
         rebuilt = error.abs().mean() + error.square().mean() + self.settings.tones * tones
         if self.critic is None:
             return Loss(rebuilt + self.settings.moments * pull)
-        lead, critic = self.critic.losses(batch.images, made)
-        parts = {"rebuilt": rebuilt, "adversarial": lead, "critic": critic}
+        adversarial, critic = self.critic.losses(batch.images, made)
+        parts = {"rebuilt": rebuilt, "adversarial": adversarial, "critic": critic}
         if step < self.settings.critic_start:
             return Loss(rebuilt + self.settings.moments * pull, critic, parts)
-        return Loss(rebuilt + self.settings.adversarial * lead + self.settings.moments * pull, critic, parts)
+        return Loss(rebuilt + self.settings.adversarial * adversarial + self.settings.moments * pull, critic, parts)
 
     def picture(self) -> ValidationPicture:
         """Rows of clean | reconstructed."""

@@ -1,4 +1,4 @@
-"""Latents and text embeddings on disk, named by the content they were made from: a stale entry cannot be met."""
+"""Latents and text embeddings on disk, named by the content they were made from, so none is ever stale."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ class Latents:
 
 @dataclass(frozen=True)
 class Texts:
-    """The embeddings of every prompt that was asked for, and of the empty one."""
+    """The embeddings of the prompts of a training, and of the empty one."""
 
     store: TensorStore
     keys: dict[str, str]
 
     def read(self, prompts: Sequence[str]) -> sdxl.TextEmbedding:
         """(n, 77, width) states and (n, width) pooled."""
-        found = [self.store.read(self.keys[prompt]) for prompt in prompts]
-        return sdxl.TextEmbedding(torch.stack([f["states"] for f in found]), torch.stack([f["pooled"] for f in found]))
+        rows = [self.store.read(self.keys[prompt]) for prompt in prompts]
+        return sdxl.TextEmbedding(*(torch.stack([row[name] for row in rows]) for name in ("states", "pooled")))
 
 
 def cache_latents(

@@ -1,4 +1,4 @@
-"""Stage II: a ControlNet learns to lead the frozen prior from a degraded face (equation 1 and the facial loss)."""
+"""Stage II: a ControlNet learns to guide the frozen prior from a degraded face (equation 1 and the facial loss)."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from authface.train.settings import ControlNetSettings
 @dataclass(frozen=True)
 class ControlBatch(Batch):
     """`latents` (n, c, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1; `boxes`
-    (n, 3, 3) of eyes and mouth in latents for the facial loss, `clean` (n, 3, size, size) in -1..1 where pixels are
-    losses, else None."""
+    (n, 3, 3) of eyes and mouth in latents for the facial loss, `clean` (n, 3, size, size) in -1..1 for losses on
+    pixels; each None without its loss."""
 
     latents: torch.Tensor
     degraded: torch.Tensor
@@ -64,7 +64,7 @@ class ControlNetObjective:
 
     @property
     def auxiliaries(self) -> tuple[FacialCritic | PixelTerms, ...]:
-        """What learns beside the ControlNet."""
+        """The discriminators that are trained beside the ControlNet."""
         return tuple(part for part in (self.critic, self.pixels) if part is not None)
 
     @property
@@ -135,7 +135,7 @@ class ControlNetObjective:
     def _predict(
         self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, degraded: torch.Tensor
     ) -> torch.Tensor:
-        """The frozen prior's prediction, led by the ControlNet."""
+        """The frozen prior's prediction, guided by the ControlNet."""
         n = len(noisy)
         states, pooled = self.null.states.expand(n, -1, -1), self.null.pooled.expand(n, -1)
         added = {"text_embeds": pooled, "time_ids": sdxl.time_ids(self.faces.size, n, noisy)}

@@ -1,4 +1,4 @@
-"""Several processes as one training: accelerate's process groups, sharding, and failures that all of them hear of."""
+"""Several processes as one training: accelerate's process groups, sharding, and failures that end all of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
@@ -29,10 +31,8 @@ WRAPPED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
 
 def barrier(device: torch.device) -> None:
-    """Wait for all processes of the launch; begins the process group. Nothing where there is one process."""
+    """Wait for all processes of the launch, whose group begins here. Does nothing in a single process."""
     if processes.count() > 1:
-        from accelerate import PartialState
-
         if not torch.distributed.is_initialized():
             atexit.register(_leave)  # not at the end of a training: another may follow in these processes
         PartialState(cpu=device.type == "cpu", timeout=TIMEOUT).wait_for_everyone()
@@ -69,9 +69,8 @@ def run_together(accelerator: Any, action: Callable[[], object], *, everywhere: 
 
 
 def make_accelerator(device: torch.device, settings: TrainSettings, folder: Path) -> Any:
-    """Accelerate's Accelerator as the launcher's configuration asks for it. Raises UsageError for what does not go."""
-    from accelerate import Accelerator
-
+    """Accelerate's Accelerator as the launcher's configuration asks for it. Raises UsageError for
+    settings that do not go together."""
     if settings.tracker != "none" and importlib.util.find_spec(settings.tracker) is None:
         raise UsageError(f"tracker {settings.tracker} is not installed: pip install 'authface[{settings.tracker}]'")
     barrier(device)
@@ -96,7 +95,7 @@ def make_accelerator(device: torch.device, settings: TrainSettings, folder: Path
 
 
 def sharing_mode(accelerator: Any) -> str:
-    """How the processes share a training, in a word: what a checkpoint depends on."""
+    """`copies`, `fsdp` or `deepspeed`: how the processes share a training, which its checkpoints depend on."""
     kind = str(accelerator.distributed_type.value).lower()
     return kind if kind in {"fsdp", "deepspeed"} else "copies"
 
@@ -153,9 +152,6 @@ def _reshard(model: torch.nn.Module) -> None:
 
 def _shard_on_cpu(accelerator: Any) -> None:
     """Accelerate reads FSDP's configuration on CPUs and then does not shard; torch does, so the state is set."""
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     accelerator.state.distributed_type = DistributedType.FSDP
     PartialState().distributed_type = DistributedType.FSDP

@@ -1,4 +1,4 @@
-"""What a stage tells the training loop: what is trained, on what, towards what."""
+"""What the training loop needs of a stage: the module, batches, their noise and the loss."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _entropy(seed: int, position: int) -> int:
 
 @dataclass(frozen=True)
 class Loss:
-    """What one batch says. `total` (scalar) leads what is trained, `critic` (scalar) the discriminators.
+    """Losses of one batch: `total` (scalar) trains the objective's module, `critic` (scalar) its discriminators.
 
     `parts` are scalars to log beside their sum: the same names for every batch of a run.
     """
@@ -57,17 +57,17 @@ class Loss:
     parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __add__(self, other: Loss) -> Loss:
-        """Both at once."""
+        """The sum of both, with the parts of both."""
         critics = [critic for critic in (self.critic, other.critic) if critic is not None]
         critic = torch.stack(critics).sum() if critics else None
         return Loss(self.total + other.total, critic, {**self.parts, **other.parts})
 
 
 class Auxiliary(Protocol):
-    """Learns beside what is trained, and is saved with the run's state."""
+    """What is trained beside the objective's module, such as discriminators, and is saved with the run's state."""
 
     def step(self, accelerator: Any) -> None:
-        """Learn by the gradients that have gathered, averaged over the processes."""
+        """Take a step by the accumulated gradients, averaged over the processes."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class Auxiliary(Protocol):
 
 
 class Objective(Protocol[B]):
-    """What is trained, on what, towards what: the loop knows nothing else of a stage."""
+    """One stage: the module that is trained, its batches and its loss. The loop knows nothing else of a stage."""
 
     @property
     def trained(self) -> torch.nn.Module:
@@ -89,7 +89,7 @@ class Objective(Protocol[B]):
 
     @property
     def auxiliaries(self) -> Sequence[Auxiliary]:
-        """What learns beside it, such as discriminators."""
+        """What is trained beside it, such as discriminators."""
         ...
 
     @property

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml  # type: ignore[import-untyped]
+from huggingface_hub import metadata_load
 from numpy.typing import NDArray
 
 from authface import __version__
@@ -43,7 +44,7 @@ _INK, _PALE, _LINE, _RULE = (60, 60, 60), (190, 205, 225), (20, 80, 170), (232, 
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "CreativeML Open RAIL++-M": "openrail++"}
 """The hub's names of licences that families have."""
 _LOCAL = {"dataset", "out", "cache"}
-"""Settings that name folders of this machine: nobody else's business."""
+"""Settings that name folders of this machine, which no card shows."""
 _STAGES = {
     "autoencoder": "its VAE, in pixel space",
     "prior": "stage I, its U-Net, a face prior on captioned faces",
@@ -126,17 +127,15 @@ def _base(model: str) -> tuple[str, str]:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return model, ""
-    told = front_matter(folder / CARD)
-    named = str(told.get("license_name") or told.get("license") or "")
+    stated = front_matter(folder / CARD)
+    named = str(stated.get("license_name") or stated.get("license") or "")
     licence = next((name for name, hub in _HUB_LICENCES.items() if hub == named), named)
-    base = told.get("base_model")
+    base = stated.get("base_model")
     return (base if isinstance(base, str) else ""), licence
 
 
 def front_matter(path: Path) -> Mapping[str, Any]:
     """The hub's metadata on top of a card; empty where there is none that can be read."""
-    from huggingface_hub import metadata_load
-
     try:
         return metadata_load(path) or {}
     except (OSError, ValueError, yaml.YAMLError):

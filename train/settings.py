@@ -114,11 +114,11 @@ class AutoencoderSettings(PatchSettings):
     """Leave the encoder as it is: what was trained on its latents stays right."""
     adversarial: float = Field(default=0, ge=0)
     """Weight of the verdict of a discriminator of patches, which asks for real texture: pixels alone give a smooth
-    image; 0 is without. Not VQGAN's adaptive weight: that grows where the discriminator has nothing to say."""
+    image; 0 is without. Not VQGAN's adaptive weight: that grows where the discriminator has hardly any gradient."""
     critic_lr: float = Field(default=2e-3, gt=0)
     """Learning rate of that discriminator."""
     critic_start: int = Field(default=200, ge=0)
-    """Steps in which it learns before it is listened to."""
+    """Steps that the discriminator is trained before its loss counts."""
 
 
 class CleanerSettings(PatchSettings):
@@ -253,11 +253,11 @@ class PixelSettings(Settings):
     lr: float = Field(default=2e-4, gt=0)
     """Learning rate of that discriminator."""
     start: int = Field(default=200, ge=0)
-    """Steps in which it learns before it is listened to."""
+    """Steps that the discriminator is trained before its loss counts."""
 
     @property
     def on(self) -> bool:
-        """Whether pixels are judged at all."""
+        """Whether there is a loss on pixels."""
         return self.perceptual > 0 or self.adversarial > 0
 
 

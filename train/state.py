@@ -35,7 +35,7 @@ CHANGEABLE = {
 
 
 ONE_PROCESS: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
-"""How a run that does not say it was shared."""
+"""What run.json means where it does not name these."""
 
 
 class RunFolder:
@@ -58,7 +58,7 @@ class RunFolder:
             raise AuthfaceError(f"another training is writing {one_line(self.out)}: wait for it or set out") from error
 
     def claim(self, settings: TrainSettings, seed: int, together: dict[str, int | str]) -> None:
-        """Write down what this run is; `together` says how its processes share it. Raises UsageError where the folder
+        """Write run.json; `together` says how the processes share the run. Raises UsageError where the folder
         holds a run of other settings."""
         path = self.training / "run.json"
         new: dict[str, Any] = {"seed": seed, **together, "settings": json.loads(settings.model_dump_json())}
@@ -79,12 +79,15 @@ class RunFolder:
         return found[-1] if found else None
 
     def describe_newest(self) -> str:
-        """What to go back to, in a few words."""
+        """Which checkpoint there is to return to, in a few words."""
         found = self.newest_checkpoint()
         return f"the last good checkpoint is of step {found[0]}" if found else "there is no checkpoint yet"
 
     def not_finite(self, step: int, rate: float, batches: list[dict[str, Any]]) -> AuthfaceError:
-        """Write stopped.json for a step whose loss is not finite, and say so. `batches` hold loss, process and ids."""
+        """Write stopped.json for a step whose loss is not finite; the error to raise.
+
+        `batches` hold loss, process and ids.
+        """
         bad = next((batch for batch in batches if isinstance(batch["loss"], str)), batches[0])
         path = self.training / "stopped.json"
         write_file(path, json.dumps({"step": step, "lr": rate, "batches": batches}, indent=2).encode())
@@ -131,7 +134,7 @@ class RunFolder:
 
     @contextmanager
     def _refusals(self, temporary: Path) -> Iterator[None]:
-        """What the disk says through torch and safetensors, as one line; the half checkpoint gives its space back."""
+        """Raise a refusal of the disk, by torch or safetensors, as one line; the partial checkpoint is deleted."""
         try:
             yield
         except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:

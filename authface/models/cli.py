@@ -96,7 +96,7 @@ def models_pull(
         Path | None, typer.Option("--out", metavar="FOLDER", help="Copy it there too, for a machine without the hub.")
     ] = None,
 ) -> None:
-    """Download a model into the hub's cache; its licence and size are said first.
+    """Download a model into the hub's cache; its licence and size are shown first.
 
     HF_ENDPOINT names a mirror, HF_HOME where the cache lies, HF_TOKEN the token for what asks for consent.
     """

@@ -11,15 +11,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
+
+from huggingface_hub import HfApi, get_token, snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]  # documented, not listed
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models import hub_cache
 from authface.models.families import ModelSource, resolve, snapshot
 from authface.models.layout import BASE, BESIDE, FILES, MANIFEST, PARTS, VARIANTS, in_bytes
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
 
 PATTERNS = (
     *(f"{part}/{pattern}" for part in PARTS for pattern in FILES),
@@ -32,9 +39,6 @@ _LOGIN = "set HF_TOKEN, or run: hf auth login"
 
 def check_name(repo_id: str) -> None:
     """Raise UsageError for what is no ``owner/name``."""
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # documented, not listed
-
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
@@ -84,26 +88,20 @@ class Repository:
 
     def _is_private(self) -> bool | None:
         """None where there is no such repository, or none that the token may see."""
-        from huggingface_hub.errors import RepositoryNotFoundError
-
         try:
             return bool(self._api().repo_info(self.repo_id, repo_type=self.kind).private)
         except RepositoryNotFoundError:
             return None
 
     def _api(self) -> HfApi:
-        import huggingface_hub
-
-        return huggingface_hub.HfApi(token=self.token)
+        return HfApi(token=self.token)
 
 
 def repository(repo_id: str, *, public: bool, kind: Literal["dataset", "model"] = "dataset") -> Repository:
     """The repository of that name, with the token of HF_TOKEN or of the hub's own login. Raises UsageError."""
-    import huggingface_hub
-
     check_name(repo_id)
-    _quiet()
-    token = huggingface_hub.get_token()
+    disable_progress_bars()
+    token = get_token()
     if not token:
         raise UsageError(f"no token of the hub: {_LOGIN}")
     return Repository(repo_id, token, public, kind)
@@ -111,26 +109,15 @@ def repository(repo_id: str, *, public: bool, kind: Literal["dataset", "model"] 
 
 def download_dataset(repo_id: str, patterns: Sequence[str]) -> Path:
     """The files of a dataset repository that fit `patterns`, in the hub's own cache. Raises AuthfaceError."""
-    import huggingface_hub
-
     check_name(repo_id)
-    _quiet()
-    with _one_line_errors(huggingface_hub.get_token() or "", f"get {repo_id}"):
-        return Path(huggingface_hub.snapshot_download(repo_id, repo_type="dataset", allow_patterns=list(patterns)))
-
-
-def _quiet() -> None:
-    """Switch off the library's own bars."""
-    from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]  # documented, not listed
-
     disable_progress_bars()
+    with _one_line_errors(get_token() or "", f"get {repo_id}"):
+        return Path(snapshot_download(repo_id, repo_type="dataset", allow_patterns=list(patterns)))
 
 
 @contextmanager
 def _one_line_errors(token: str, what: str) -> Iterator[None]:
     """Raise what the hub or the network says as an AuthfaceError of one line, without the token."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
     # The errors of the HTTP client, which is another one from release to release.
     clients = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
     broken: tuple[type[Exception], ...] = (*clients, RuntimeError, ValueError)
@@ -189,10 +176,7 @@ def hub_source(name: str) -> ModelSource:
 
 
 def remote_family(source: ModelSource) -> RemoteFamily:
-    """What the hub has of the repository, by two questions. Raises AuthfaceError as `families.snapshot` does."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.hf_api import RepoFile
-
+    """What the hub has of the repository, by two requests. Raises AuthfaceError as `families.snapshot` does."""
     api = HfApi()
     with hub_cache.hub_errors(source.location):
         info = api.model_info(source.location)

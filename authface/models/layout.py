@@ -56,7 +56,7 @@ _TRANSFORMERS = {
 }
 
 
-def _tells(record: logging.LogRecord) -> bool:
+def _names_modules(record: logging.LogRecord) -> bool:
     return "kept in float32: []" not in record.getMessage()
 
 
@@ -75,7 +75,7 @@ def quiet() -> None:
         import_utils._bitsandbytes_available = False
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # diffusers 0.42 warns of modules to be kept in float32 where its list of them is empty.
-    logging.getLogger("diffusers.models.modeling_utils").addFilter(_tells)
+    logging.getLogger("diffusers.models.modeling_utils").addFilter(_names_modules)
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
 

@@ -8,8 +8,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -30,14 +31,11 @@ from authface.models.layout import (
     weight_files,
 )
 
-if TYPE_CHECKING:
-    import torch
-
 Tick = Callable[[int, str], None]
-"""Told of every file that is done."""
+"""Called with 1 and the name of every file that is done."""
 _CONFIGS = {"config.json", "scheduler_config.json", "tokenizer_config.json", INDEX}
 _TRACES = ("_name_or_path", "name_or_path")
-"""Keys in which the libraries note the folder a part was read from: nobody else's business."""
+"""Keys in which the libraries note the folder a part was read from, which must not ship."""
 
 
 def family_files(folder: Path) -> list[Path]:
@@ -180,8 +178,6 @@ def _write(path: Path, target: Path, dtype: str) -> int:
 
 
 def _convert(path: Path, target: Path, dtype: str) -> int:
-    import torch
-
     wanted: torch.dtype = getattr(torch, dtype)
     numbers = 0
     tensors = {}
@@ -203,8 +199,6 @@ def _convert(path: Path, target: Path, dtype: str) -> int:
 
 def _cast(tensor: torch.Tensor, wanted: torch.dtype, name: str) -> torch.Tensor:
     """The tensor in that precision. Raises AuthfaceError where a number is lost."""
-    import torch
-
     if not bool(tensor.isfinite().all()):
         raise AuthfaceError(f"{one_line(name)} holds NaN or infinity: the training diverged; pack an earlier one")
     cast = tensor.to(wanted)
@@ -231,29 +225,29 @@ def _config(path: Path) -> bytes:
     A text encoder's `dtype` stays float32: by it stock pipelines load a float16 file beside their float32 U-Net.
     """
     data = path.read_bytes()
-    told = _read_json(path, data)
-    kept = {name: value for name, value in told.items() if name not in _TRACES}
-    return data if kept == told else (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+    values = _read_json(path, data)
+    kept = {name: value for name, value in values.items() if name not in _TRACES}
+    return data if kept == values else (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _index(path: Path, dtype: str) -> bytes:
     """An index of shards with the bytes that their tensors take now."""
-    told = _read_json(path, path.read_bytes())
-    shards = {name: headers(path.parent / name) for name in sorted(set(told["weight_map"].values()))}
-    lost = sorted((name, shard) for name, shard in told["weight_map"].items() if name not in shards[shard])
+    values = _read_json(path, path.read_bytes())
+    shards = {name: headers(path.parent / name) for name in sorted(set(values["weight_map"].values()))}
+    lost = sorted((name, shard) for name, shard in values["weight_map"].items() if name not in shards[shard])
     if lost:
         name, shard = map(one_line, lost[0])
         raise AuthfaceError(f"{one_line(path)}: {name} is not in {shard}: get the files again")
     size = sum(tensor.bytes_in(dtype) for shard in shards.values() for tensor in shard.values())
-    told["metadata"] = (told.get("metadata") or {}) | {"total_size": size}
-    return (json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    values["metadata"] = (values.get("metadata") or {}) | {"total_size": size}
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _read_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(data)
+        values = json.loads(data)
     except ValueError as error:
         raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 80)}): get the file again") from error
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         raise AuthfaceError(f"{one_line(path)} is broken (no JSON object): get the file again")
-    return told
+    return values

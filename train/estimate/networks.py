@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
 from authface.errors import AuthfaceError, one_line
 from authface.models.families import Parts, has_builtin, resolve
 from authface.models.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
@@ -63,7 +67,6 @@ class Architecture:
     def parts(self, *, text: bool = False) -> Parts:
         """U-Net, VAE and scheduler, with `text` the encoders too; all weights on the meta device, in float32."""
         import diffusers
-        import torch
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
         vae = getattr(diffusers, str(self.vae.get("_class_name", "AutoencoderKL")))
@@ -107,9 +110,6 @@ def _local(folder: Path) -> Callable[[str], dict[str, Any]]:
 
 
 def _cached(repository: str) -> Callable[[str], dict[str, Any]]:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     def read(part: str) -> dict[str, Any]:
         try:
             found = try_to_load_from_cache(repository, f"{part}/config.json")

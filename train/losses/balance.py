@@ -1,4 +1,4 @@
-"""How strongly further losses pull beside the noise loss, measured where they meet: at the U-Net's prediction."""
+"""Weights of further losses beside the noise loss, by their gradients at the U-Net's prediction, which all cross."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from authface.train.data import no_autocast
 
 STEPS = 100
-"""About so many steps are averaged over."""
+"""Steps of the moving average, about."""
 MOST = 100.0
-"""The most that a weight becomes over its fixed lambda: who has nothing to say is not made to shout."""
+"""Largest weight over its fixed lambda: a term with hardly any gradient is not amplified without bound."""
 
 
 class GradientBalance:

@@ -120,14 +120,14 @@ class FacialLosses:
 
 
 class Discriminators:
-    """What learns beside the trained network, in float32, and is saved with the run's state."""
+    """Networks trained beside the objective's module, in float32, with their optimizer."""
 
     def __init__(self, nets: nn.ModuleDict, lr: float) -> None:
         self.nets = nets
         self.optimizer = torch.optim.Adam(nets.parameters(), lr=lr, betas=BETAS)
 
     def step(self, accelerator: Any) -> None:
-        """One step of the discriminators by the gradients that have gathered, averaged over the processes."""
+        """One step of the discriminators by the accumulated gradients, averaged over the processes."""
         if accelerator.num_processes > 1:
             for parameter in self.nets.parameters():
                 grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -146,7 +146,7 @@ class Discriminators:
 
 
 class PixelCritic(Discriminators):
-    """Says of the places of an image whether they are of a photo or out of a decoder."""
+    """A discriminator of photos and decoded images, place by place."""
 
     def __init__(self, lr: float, device: torch.device, seed: int) -> None:
         with seeded(seed):
@@ -154,12 +154,12 @@ class PixelCritic(Discriminators):
         super().__init__(nets, lr)
 
     def losses(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What leads the decoder and what teaches the discriminator, scalars, for images (n, 3, h, w) in -1..1."""
+        """The decoder's loss and the discriminator's, scalars, for images (n, 3, h, w) in -1..1."""
         net = self.nets["pixels"]
         with no_autocast(real.device):
             with frozen(net):
-                lead = facial.generator_loss(net(fake.float())).mean()
-            return lead, facial.discriminator_loss(net(real.float()), net(fake.detach().float())).mean()
+                adversarial = facial.generator_loss(net(fake.float())).mean()
+            return adversarial, facial.discriminator_loss(net(real.float()), net(fake.detach().float())).mean()
 
 
 class FacialCritic(Discriminators):
