@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors
 from authface.models.layout import (
@@ -31,8 +32,6 @@ from authface.models.layout import (
     weight_files,
 )
 
-Tick = Callable[[int, str], None]
-"""Called with 1 and the name of every file that is done."""
 _CONFIGS = {"config.json", "scheduler_config.json", "tokenizer_config.json", INDEX}
 _TRACES = ("_name_or_path", "name_or_path")
 """Keys in which the libraries note the folder a part was read from, which must not ship."""

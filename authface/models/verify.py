@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
 from authface.models import families as models
@@ -27,8 +28,6 @@ from authface.models.layout import (
     strange_files,
     weight_files,
 )
-
-Tick = Callable[[int, str], None]
 
 
 @dataclass

@@ -46,6 +46,12 @@ class Quiet(Console):
         yield tick
 
 
+class OneProcess:
+    """An accelerator of one process, as far as losses ask it."""
+
+    num_processes = 1
+
+
 def quick(model: Path, dataset: Path, out: Path, **more: Any) -> dict[str, Any]:
     """Settings of a run of seconds."""
     return {

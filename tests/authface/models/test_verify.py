@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import hub_cache, inventory, pack
-from authface.models.cleaner import make_cleaner
-from authface.models.layout import write_family
-from authface.models.sdxl import new_controlnet
-from authface.models.tiny import VAE
 from authface.models.verify import VerifyReport, verify
 
 Run = Callable[..., Any]
@@ -29,16 +24,12 @@ REPOSITORY = "anna/faces"
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(whole_family: Path) -> Path:
     """A packed family with a ControlNet and a cleaner."""
-    root = tmp_path_factory.mktemp("family")
-    models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
-    unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    further = {"controlnet": new_controlnet(unet, VAE.factor), "cleaner": make_cleaner(0, (16, 16))}
-    write_family(root / "out", root / "base", further)
-    (root / "out" / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
-    pack.pack(root / "out", root / "packed", "float16", lambda done, note: None)
-    return root / "packed"
+    (whole_family / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
+    out = whole_family.parent / "packed"
+    pack.pack(whole_family, out, "float16", lambda done, note: None)
+    return out
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from authface.models import sdxl
 from authface.train.losses import facial
 from authface.train.losses.critic import ComponentDiscriminator, EqualConv, FacialCritic, frozen
 from authface.train.settings import FacialSettings
+from tests.train.conftest import CPU, OneProcess
 
-CPU = torch.device("cpu")
 Norm = Literal["pdf", "peak", "mean"]
 
 # w(t) of equation 3 with m = -0.5, s = 1, worked out from the formula by hand.
@@ -148,16 +148,13 @@ def test_gradients_go_where_they_belong(share: bool) -> None:
         outside[:, :, y - half - 1 : y + half + 1, x - half - 1 : x + half + 1] = 0
     assert float(outside.abs().max()) == 0  # eyes and mouth alone
     assert all(p.grad is None for p in critic.nets.parameters())
-    led = estimate.grad.clone()
+    gradient = estimate.grad.clone()
     judged.critic.sum().backward()  # type: ignore[no-untyped-call]
-    assert torch.equal(estimate.grad, led) and all(p.grad is not None for p in critic.nets.parameters())
+    assert torch.equal(estimate.grad, gradient) and all(p.grad is not None for p in critic.nets.parameters())
 
 
 def test_the_discriminators_learn_to_tell() -> None:
     """Real and blurred regions: after some steps the verdict is better than chance, and state goes on where it was."""
-
-    class Alone:
-        num_processes = 1
 
     critic = FacialCritic(4, 8, FacialSettings(lr=0.02), CPU, seed=0)
     random = torch.Generator().manual_seed(0)
@@ -168,7 +165,7 @@ def test_the_discriminators_learn_to_tell() -> None:
         blurred = torch.nn.functional.avg_pool2d(clean, 3, 1, 1)
         loss = critic.losses(clean, blurred, boxes).critic.mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        critic.step(Alone())
+        critic.step(OneProcess())
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
     other = FacialCritic(4, 8, FacialSettings(lr=0.02), CPU, seed=1)

@@ -25,16 +25,10 @@ from authface.train.losses.pixels import Perceptual, PixelTerms, restored, train
 from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings, PixelSettings
+from tests.train.conftest import CPU, OneProcess
 
 NETWORK = "mobilenetv3_small_050"
-CPU = torch.device("cpu")
 SIZE = 128
-
-
-class Alone:
-    """One process."""
-
-    num_processes = 1
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +132,7 @@ def test_each_term_gets_its_share(stage: ControlNetObjective, batch: ControlBatc
         squares += told.square() * (step >= 6)
         assert loss.critic is not None
         loss.critic.backward()  # type: ignore[no-untyped-call]
-        stage.pixels.step(Alone())
+        stage.pixels.step(OneProcess())
     perceptual, texture = (squares / 6).sqrt().tolist()
     assert 0.25 < perceptual < 1 and 0.1 < texture < 0.4
 
@@ -160,7 +154,7 @@ def test_it_goes_on_as_it_was(stage: ControlNetObjective, portraits: torch.Tenso
     first, second = (PixelTerms(stage.settings.pixels, CPU, seed=seed) for seed in (0, 1))
     first.losses(portraits.flip(3), portraits).critic.backward()  # type: ignore[no-untyped-call]
     first.balance.gathered = torch.tensor([3.0, 2, 1])
-    first.step(Alone())
+    first.step(OneProcess())
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.balance.weights(), second.balance.weights())
     seen = [terms.losses(portraits, portraits.flip(3)) for terms in (first, second)]
