@@ -60,11 +60,11 @@ print(json.dumps({"weights, MB": weights / 1e6, "gradients, MB": gradients / 1e6
 def counted(size: int, batch: int) -> dict[str, float]:
     """The same figures without running anything."""
     from authface.train.estimate.estimate import Estimator
-    from authface.train.estimate.networks import find
+    from authface.train.estimate.networks import find_architecture
     from authface.train.settings import PriorSettings
 
     settings = PriorSettings(size=size, batch=batch, accumulate=2)  # gradients are there before the pass
-    found = Estimator(find("new", size, {}), half=False).count(settings)
+    found = Estimator(find_architecture("new", size, {}), half=False).count(settings)
     parts = found.memory.parts["backward"]
     return {
         "weights, MB": parts["trained weights"] / 1e6,

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from authface.metrics.frechet import Moments, frechet_distance
-from authface.train.losses.perceptual import Perceptual, distance
+from authface.train.losses.pixels import Perceptual, distance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

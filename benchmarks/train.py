@@ -179,14 +179,14 @@ def floor(work: Path, size: int, batch: int, steps: int, precision: str) -> None
     from authface.console import Console
     from authface.faces.degrade import PRESETS
     from authface.models.families import load, resolve
-    from authface.train.cache import Store, cache_latents, cache_texts
+    from authface.train.cache import TensorStore, cache_latents, cache_texts
     from authface.train.controlnet import ControlNetObjective
-    from authface.train.data import Draw, Faces
-    from authface.train.noise import Noise
+    from authface.train.data import Draw, FaceDataset
+    from authface.train.objective import Noise
     from authface.train.settings import ControlNetSettings
 
     half, cpu, source, console = precision == "bf16", torch.device("cpu"), resolve(str(work / "family")), Console()
-    faces, store = Faces(work / "dataset", size), Store(work / "latents")
+    faces, store = FaceDataset(work / "dataset", size), TensorStore(work / "latents")
     null = cache_texts([], source, cpu, store, console).read([""])
     parts = load(source, ["vae", "unet", "scheduler"], cpu, torch.float32)
     latents = cache_latents(faces, source, parts.vae, store, batch, console)

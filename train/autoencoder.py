@@ -19,18 +19,17 @@ from authface.models import sdxl
 from authface.models.families import ModelSource, load, make_tiny, pick_device, resolve
 from authface.models.layout import write_family
 from authface.models.tiny import VAES
-from authface.train.data import Batch, Draw, Faces, validation
-from authface.train.distributed import meet
-from authface.train.loop import Outcome, fit
+from authface.train.data import Batch, Draw, FaceDataset, validation_faces
+from authface.train.distributed import barrier
+from authface.train.loop import TrainingResult, fit
 from authface.train.losses.critic import PixelCritic
-from authface.train.noise import Noise
-from authface.train.objective import Loss
-from authface.train.picture import Drawn, fidelity, grid
+from authface.train.objective import Loss, Noise
+from authface.train.picture import ValidationPicture, fidelity, grid
 from authface.train.settings import AutoencoderSettings
 
-TONE = 16
+TONE_SIDE = 16
 """Side of the squares whose means are tones, pixels."""
-MEASURED = 256
+SCALE_FACES = 256
 """Faces that the scale of the latents is measured on."""
 
 
@@ -61,13 +60,13 @@ class RoundTrip(torch.nn.Module):
 
 @dataclass
 class AutoencoderObjective:
-    """L1 + MSE of the reconstruction, MSE of its tones, a light pull of the latents, and a discriminator if asked for.
+    """L1 + MSE of the reconstruction, MSE of its tones, a weak pull of the latents, and a discriminator if set.
 
     The pull, to zero mean and unit deviation, takes the place of a VAE's KL term: stock pipelines scale latents and do
     not shift them, so the channels must be centred for the diffusion model that follows.
     """
 
-    faces: Faces
+    faces: FaceDataset
     base: Path
     trained: RoundTrip
     settings: AutoencoderSettings
@@ -76,14 +75,9 @@ class AutoencoderObjective:
     critic: PixelCritic | None = None
 
     @property
-    def judges(self) -> tuple[PixelCritic, ...]:
+    def auxiliaries(self) -> tuple[PixelCritic, ...]:
         """The discriminator, if there is one."""
         return () if self.critic is None else (self.critic,)
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
-        return len(self.faces)
 
     def batch(self, draws: Sequence[Draw]) -> ImageBatch:
         """Whole images, or one random patch of each."""
@@ -99,24 +93,24 @@ class AutoencoderObjective:
         error = made.float() - batch.images
         means, deviations = latents.float().mean((0, 2, 3)), latents.float().std((0, 2, 3))
         pull = means.square().mean() + (deviations - 1).square().mean()
-        tones = functional.avg_pool2d(error, min(TONE, height, width)).square().mean()
+        tones = functional.avg_pool2d(error, min(TONE_SIDE, height, width)).square().mean()
         rebuilt = error.abs().mean() + error.square().mean() + self.settings.tones * tones
         if self.critic is None:
             return Loss(rebuilt + self.settings.moments * pull)
-        lead, critic = self.critic.judge(batch.images, made)
-        parts = {"rebuilt": rebuilt, "adversarial": lead, "critic": critic}
+        adversarial, critic = self.critic.losses(batch.images, made)
+        parts = {"rebuilt": rebuilt, "adversarial": adversarial, "critic": critic}
         if step < self.settings.critic_start:
             return Loss(rebuilt + self.settings.moments * pull, critic, parts)
-        return Loss(rebuilt + self.settings.adversarial * lead + self.settings.moments * pull, critic, parts)
+        return Loss(rebuilt + self.settings.adversarial * adversarial + self.settings.moments * pull, critic, parts)
 
-    def picture(self) -> Drawn:
+    def picture(self) -> ValidationPicture:
         """Rows of clean | reconstructed."""
-        shown = validation(self.faces.folder, self.faces.size, self.settings.validate_count)
-        clean = np.stack([shown.rgb(i) for i in range(len(shown))])
+        held_out = validation_faces(self.faces.folder, self.faces.size, self.settings.validate_count)
+        clean = np.stack([held_out.rgb(i) for i in range(len(held_out))])
         made = sdxl.to_rgb(
             torch.cat([self.trained(sdxl.to_signed(one[None]).to(self.device), None)[0] for one in clean])
         )
-        return Drawn(grid([clean, made]), fidelity(shown, clean, made))
+        return ValidationPicture(grid([clean, made]), fidelity(held_out, clean, made))
 
     def write(self, out: Path) -> None:
         """Save the VAE with the scale its latents now have."""
@@ -128,7 +122,7 @@ class AutoencoderObjective:
         """Root of the mean square of raw latents: about zero, since pipelines do not shift."""
         squares = [
             self.trained(sdxl.to_signed(self.faces.rgb(i)[None]).to(self.device), None)[1].float().square().mean()
-            for i in range(min(MEASURED, self.count))
+            for i in range(min(SCALE_FACES, len(self.faces)))
         ]
         return float(torch.stack(squares).mean().sqrt())
 
@@ -143,15 +137,15 @@ class AutoencoderObjective:
 
 def train_autoencoder(
     settings: AutoencoderSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
-) -> Outcome:
+) -> TrainingResult:
     """Train the VAE of `settings.model` (`new`: a tiny family made now) and write the family to `settings.out`."""
-    faces = Faces(settings.dataset, settings.size, limit)
+    faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
     if settings.model == "new":
         begin = settings.out / "training" / "new"
         if processes.rank() == 0 and not (begin / "model_index.json").is_file():
             make_tiny(begin, seed, settings.size, settings.prediction, vae=VAES[settings.vae])
-        meet(where)
+        barrier(where)
         source = ModelSource("new", str(begin), True)
     else:
         source = resolve(settings.model)

@@ -1,4 +1,4 @@
-"""Latents and text embeddings on disk, named by the content they were made from: a stale entry cannot be met."""
+"""Latents and text embeddings on disk, named by the content they were made from, so none is ever stale."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from authface.files import replacing
 from authface.models import sdxl
 from authface.models.families import ModelSource, fetch, load
 from authface.models.layout import digest
-from authface.train.data import Faces
-from authface.train.distributed import meet, share
+from authface.train.data import FaceDataset
+from authface.train.distributed import barrier, shard
 
 
 @dataclass(frozen=True)
-class Store:
+class TensorStore:
     """Tensors by key, one safetensors file each, written whole or not at all."""
 
     folder: Path
@@ -56,7 +56,7 @@ class Store:
 class Latents:
     """The latents of every face of a dataset, both ways round."""
 
-    store: Store
+    store: TensorStore
     keys: tuple[str, ...]
 
     def read(self, index: int, flip: bool) -> torch.Tensor:
@@ -66,23 +66,25 @@ class Latents:
 
 @dataclass(frozen=True)
 class Texts:
-    """The embeddings of every prompt that was asked for, and of the empty one."""
+    """The embeddings of the prompts of a training, and of the empty one."""
 
-    store: Store
+    store: TensorStore
     keys: dict[str, str]
 
     def read(self, prompts: Sequence[str]) -> sdxl.TextEmbedding:
         """(n, 77, width) states and (n, width) pooled."""
-        found = [self.store.read(self.keys[prompt]) for prompt in prompts]
-        return sdxl.TextEmbedding(torch.stack([f["states"] for f in found]), torch.stack([f["pooled"] for f in found]))
+        rows = [self.store.read(self.keys[prompt]) for prompt in prompts]
+        return sdxl.TextEmbedding(*(torch.stack([row[name] for row in rows]) for name in ("states", "pooled")))
 
 
-def cache_latents(faces: Faces, source: ModelSource, vae: Any, store: Store, batch: int, console: Console) -> Latents:
+def cache_latents(
+    faces: FaceDataset, source: ModelSource, vae: Any, store: TensorStore, batch: int, console: Console
+) -> Latents:
     """Encode every face with `vae`, as it is and mirrored; what is in `store` already is not encoded again."""
     weights = digest(fetch(source, ["vae"]), ("vae",))
     keys = tuple(_key("latents", weights, faces.key(index)) for index in range(len(faces)))
     rows = {key: index for index, key in enumerate(keys)}
-    missing = store.missing(share(list(rows)))
+    missing = store.missing(shard(list(rows)))
     with console.progress("encoding images", len(missing), "images") as tick, torch.no_grad():
         for start in range(0, len(missing), batch):
             chunk = missing[start : start + batch]
@@ -95,26 +97,26 @@ def cache_latents(faces: Faces, source: ModelSource, vae: Any, store: Store, bat
                     raise AuthfaceError(f"the VAE of {one_line(source.name)} makes no finite latents of {name}")
                 store.write(key, {"latents": latents})
             tick(len(chunk))
-    meet(vae.device)
+    barrier(vae.device)
     return Latents(store, keys)
 
 
 def cache_texts(
-    prompts: Iterable[str], source: ModelSource, device: torch.device, store: Store, console: Console
+    prompts: Iterable[str], source: ModelSource, device: torch.device, store: TensorStore, console: Console
 ) -> Texts:
     """Encode each different prompt, and the empty one; the encoders are loaded only if one is missing."""
     names = ["tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2"]
     weights = digest(fetch(source, names), tuple(names))
     keys = {prompt: _key("text", weights, prompt) for prompt in ("", *prompts)}
     wanted = {key: prompt for prompt, key in keys.items()}
-    if missing := store.missing(share(list(wanted))):
+    if missing := store.missing(shard(list(wanted))):
         parts = load(source, names, device, torch.float32)
         with console.progress("encoding prompts", len(missing), "prompts") as tick:
             for key in missing:
                 text = sdxl.encode_prompts(parts, [wanted[key]])
                 store.write(key, {"states": text.states[0], "pooled": text.pooled[0]})
                 tick()
-    meet(device)
+    barrier(device)
     return Texts(store, keys)
 
 

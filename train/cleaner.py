@@ -15,18 +15,17 @@ from authface.console import Console
 from authface.faces.degrade import Mixture, degrade, mixture
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, make_cleaner
-from authface.models.families import ModelSource, fetch, load, pick_device, resolve
+from authface.models.families import fetch, load, pick_device, resolve
 from authface.models.layout import FURTHER, PARTS, write_family
-from authface.train.data import Batch, Draw, Faces, validation
-from authface.train.loop import Outcome, fit
-from authface.train.noise import Noise
-from authface.train.objective import Loss
-from authface.train.picture import Drawn, fidelity, grid, psnr
+from authface.train.data import Batch, Draw, FaceDataset, validation_faces
+from authface.train.loop import TrainingResult, fit
+from authface.train.objective import Loss, Noise
+from authface.train.picture import ValidationPicture, fidelity, grid, psnr
 from authface.train.settings import CleanerSettings
 
 KNEE = 1e-3
 """Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
-SHOWN = ("mild", "medium", "heavy", "scan")
+PICTURED_DAMAGE = ("mild", "medium", "heavy", "scan")
 """Damage of the faces in a validation picture, in turn."""
 
 
@@ -55,19 +54,14 @@ class CleanerObjective:
     Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
     """
 
-    faces: Faces
+    faces: FaceDataset
     base: Path
     trained: Cleaner
     damage: Mixture
     settings: CleanerSettings
     device: torch.device
     seed: int
-    judges: tuple[()] = ()
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
-        return len(self.faces)
+    auxiliaries: tuple[()] = ()
 
     def batch(self, draws: Sequence[Draw]) -> CleanerBatch:
         """A patch of each face, with a zoom and damage of its own in each pass over the dataset.
@@ -89,25 +83,25 @@ class CleanerObjective:
         spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
         return Loss(pixels + self.settings.spectrum * spectrum, None, {"pixels": pixels, "spectrum": spectrum})
 
-    def picture(self) -> Drawn:
-        """Rows of degraded | cleaned | clean, damaged as `SHOWN` in turn."""
-        shown = validation(self.faces.folder, self.faces.size, self.settings.validate_count)
-        clean = np.stack([shown.rgb(i) for i in range(len(shown))])
-        damages = [mixture(SHOWN[i % len(SHOWN)]) for i in range(len(clean))]
+    def picture(self) -> ValidationPicture:
+        """Rows of degraded | cleaned | clean, damaged as `PICTURED_DAMAGE` in turn."""
+        held_out = validation_faces(self.faces.folder, self.faces.size, self.settings.validate_count)
+        clean = np.stack([held_out.rgb(i) for i in range(len(held_out))])
+        damages = [mixture(PICTURED_DAMAGE[i % len(PICTURED_DAMAGE)]) for i in range(len(clean))]
         degraded = np.stack(
             [degrade(rgb, (self.seed, i), damage) for i, (rgb, damage) in enumerate(zip(clean, damages, strict=True))]
         )
         made = np.concatenate(
             [sdxl.to_rgb(self.trained(sdxl.to_signed(one[None]).to(self.device))) for one in degraded]
         )
-        scores = fidelity(shown, clean, made)
-        for name in dict.fromkeys(SHOWN):
-            mine = [i for i in range(len(clean)) if SHOWN[i % len(SHOWN)] == name]
+        scores = fidelity(held_out, clean, made)
+        for name in dict.fromkeys(PICTURED_DAMAGE):
+            mine = [i for i in range(len(clean)) if PICTURED_DAMAGE[i % len(PICTURED_DAMAGE)] == name]
             if mine:
                 gains = psnr(clean[mine], made[mine]) - psnr(clean[mine], degraded[mine])
                 scores[f"gain_{name}"] = float(gains.mean())
         few = slice(0, 8)
-        return Drawn(grid([degraded[few], made[few], clean[few]]), scores)
+        return ValidationPicture(grid([degraded[few], made[few], clean[few]]), scores)
 
     def write(self, out: Path) -> None:
         """Save the cleaner; the rest of the family is the base's."""
@@ -145,21 +139,18 @@ def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArra
 
 def train_cleaner(
     settings: CleanerSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
-) -> Outcome:
+) -> TrainingResult:
     """Train a cleaner on `settings.dataset`; the family `settings.model` with it is written to `settings.out`."""
     damage = mixture(settings.degradation)
     source = resolve(settings.model)
-    faces = Faces(settings.dataset, settings.size, limit)
+    faces = FaceDataset(settings.dataset, settings.size, limit)
     if settings.face_parts > 1:
-        _ = faces.regions  # missing columns are told of before anything is trained
+        _ = faces.regions  # reports missing columns before anything is trained
     where = pick_device(device)
     base = fetch(source, PARTS)
-    net = _begun(resolve(settings.begin_from), where) if settings.begin_from else make_cleaner(seed, settings.channels)
+    if settings.begin_from:
+        net = load(resolve(settings.begin_from), ["cleaner"], where, torch.float32).cleaner
+    else:
+        net = make_cleaner(seed, settings.channels)
     objective = CleanerObjective(faces, base, Cleaner(net.to(where)), damage, settings, where, seed)
     return fit(objective, settings, console, where, seed, "cleaner")
-
-
-def _begun(source: ModelSource, where: torch.device) -> torch.nn.Module:
-    """The cleaner of a family, to be trained on."""
-    net: torch.nn.Module = load(source, ["cleaner"], where, torch.float32).cleaner
-    return net

@@ -11,7 +11,7 @@ import typer
 from authface.options import SECTIONS, Run, command_with_run
 
 if TYPE_CHECKING:
-    from authface.train.loop import Outcome
+    from authface.train.loop import TrainingResult
     from authface.train.settings import TrainSettings
 
 app = typer.Typer(
@@ -82,10 +82,10 @@ def push(
     """
     from authface.errors import one_line
     from authface.models.hub import check_name, repository
-    from authface.train.push import family_files, names_of
+    from authface.train.publish import published_files
 
     check_name(to)
-    names = names_of(folder, family_files(folder))
+    names = published_files(folder)
     size = sum(names.values())
     listed = "\n".join(f"{count:>14,}  {one_line(name)}" for name, count in names.items())
     told = f"{len(names):,} files, {size / 1e6:,.1f} MB"
@@ -116,7 +116,7 @@ def _train(run: Run, stage: str, dataset: Path | None) -> None:
     _report(run, train(settings, run.console, run.device, run.seed, run.limit))
 
 
-def _report(run: Run, outcome: Outcome) -> None:
+def _report(run: Run, outcome: TrainingResult) -> None:
     said = f"trained: {outcome.out}" if outcome.finished else f"stopped and saved: {outcome.out}, run again to go on"
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
     run.console.result(

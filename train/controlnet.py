@@ -1,4 +1,4 @@
-"""Stage II: a ControlNet learns to lead the frozen prior from a degraded face (equation 1 and the facial loss)."""
+"""Stage II: a ControlNet learns to guide the frozen prior from a degraded face (equation 1 and the facial loss)."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from authface.models import sdxl
 from authface.models.cleaner import Cleaner
 from authface.models.families import Parts, check, fetch, load, pick_device, resolve
 from authface.models.layout import part_files, write_family
-from authface.train.cache import Latents, Store, cache_latents, cache_texts
-from authface.train.data import Batch, Draw, Faces, exact, seeded, validation
-from authface.train.loop import Outcome, fit
+from authface.train.cache import Latents, TensorStore, cache_latents, cache_texts
+from authface.train.data import Batch, Draw, FaceDataset, no_autocast, seeded, validation_faces
+from authface.train.loop import TrainingResult, fit
 from authface.train.losses import facial
-from authface.train.losses.critic import Critic
+from authface.train.losses.critic import FacialCritic
 from authface.train.losses.pixels import PixelTerms, restored
-from authface.train.noise import Noise
-from authface.train.objective import Loss
-from authface.train.picture import Drawn, fidelity, grid, sample
+from authface.train.objective import Loss, Noise
+from authface.train.picture import ValidationPicture, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
 
 
 @dataclass(frozen=True)
 class ControlBatch(Batch):
     """`latents` (n, c, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1; `boxes`
-    (n, 3, 3) of eyes and mouth in latents for the facial loss, `clean` (n, 3, size, size) in -1..1 where pixels are
-    judged, else None."""
+    (n, 3, 3) of eyes and mouth in latents for the facial loss, `clean` (n, 3, size, size) in -1..1 for losses on
+    pixels; each None without its loss."""
 
     latents: torch.Tensor
     degraded: torch.Tensor
@@ -51,33 +50,28 @@ class ControlNetObjective:
     the graph begins where the ControlNet's residuals are added.
     """
 
-    faces: Faces
+    faces: FaceDataset
     parts: Parts
     latents: Latents
     null: sdxl.TextEmbedding
     degradation: Degradation | Scan | Mixture
     settings: ControlNetSettings
     seed: int
-    critic: Critic | None = None
+    critic: FacialCritic | None = None
     """The discriminators of the facial loss; None trains without."""
     pixels: PixelTerms | None = None
-    """What judges the pixels; None trains without."""
+    """The losses on pixels; None trains without."""
 
     @property
-    def judges(self) -> tuple[Critic | PixelTerms, ...]:
-        """What learns beside the ControlNet."""
-        return tuple(judge for judge in (self.critic, self.pixels) if judge is not None)
+    def auxiliaries(self) -> tuple[FacialCritic | PixelTerms, ...]:
+        """The discriminators that are trained beside the ControlNet."""
+        return tuple(part for part in (self.critic, self.pixels) if part is not None)
 
     @property
     def trained(self) -> torch.nn.Module:
         """The ControlNet."""
         controlnet: torch.nn.Module = self.parts.controlnet
         return controlnet
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
-        return len(self.faces)
 
     def batch(self, draws: Sequence[Draw]) -> ControlBatch:
         """Cached latents of the clean faces, and a new degradation of each for each pass over the dataset."""
@@ -116,13 +110,13 @@ class ControlNetObjective:
         target = sdxl.loss_target(scheduler, batch.latents, noisy, timesteps)
         error = (sdxl.square_error(guess, target) * weight).mean()
         loss = Loss(error)
-        if not self.judges:
+        if not self.auxiliaries:
             return loss
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
         if self.critic is not None:
-            loss = loss + self._facial(error, guess, batch, estimate, timesteps, step)
+            loss = loss + self._facial_loss(error, guess, batch, estimate, timesteps, step)
         if self.pixels is not None:
-            loss = loss + self._seen(error, guess, batch, estimate, condition, chosen, step)
+            loss = loss + self._pixel_loss(error, guess, batch, estimate, condition, chosen, step)
         return loss
 
     def _cleaned(self, degraded: torch.Tensor) -> torch.Tensor:
@@ -135,13 +129,13 @@ class ControlNetObjective:
 
     def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
         """Latents of faces (n, 3, size, size) in 0..1, in float32 whatever the autocast."""
-        with torch.no_grad(), exact(degraded.device):
+        with torch.no_grad(), no_autocast(degraded.device):
             return sdxl.encode(self.parts.vae.to(degraded.device), degraded.float() * 2 - 1)
 
     def _predict(
         self, model: torch.nn.Module, noisy: torch.Tensor, timesteps: torch.Tensor, degraded: torch.Tensor
     ) -> torch.Tensor:
-        """The frozen prior's prediction, led by the ControlNet."""
+        """The frozen prior's prediction, guided by the ControlNet."""
         n = len(noisy)
         states, pooled = self.null.states.expand(n, -1, -1), self.null.pooled.expand(n, -1)
         added = {"text_embeds": pooled, "time_ids": sdxl.time_ids(self.faces.size, n, noisy)}
@@ -158,19 +152,19 @@ class ControlNetObjective:
         ).sample  # fmt: skip
         return guess
 
-    def _facial(
+    def _facial_loss(
         self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         timesteps: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
         """Equation 2, weighted by equation 3 and averaged over the whole batch."""
-        assert self.critic is not None and batch.boxes is not None  # asked by loss
+        assert self.critic is not None and batch.boxes is not None  # checked by loss
         s, balance = self.settings.facial, self.critic.balance
         weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
         near = weight > s.cut * facial.peak_weight(s)  # where no face is, each term is 0, and so is its gradient
-        judged = self.critic.judge(batch.latents[near], estimate[near], batch.boxes[near])
+        losses = self.critic.losses(batch.latents[near], estimate[near], batch.boxes[near])
         weight = weight[near] / len(timesteps)
         adversarial, style, critic = (
-            (weight * term).sum() for term in (judged.adversarial, judged.style, judged.critic)
+            (weight * term).sum() for term in (losses.adversarial, losses.style, losses.critic)
         )  # fmt: skip
         lambdas = balance.weights() * float(step >= s.start)
         shares = lambdas * balance.measure(guess, error, adversarial, style)
@@ -180,37 +174,37 @@ class ControlNetObjective:
         }  # fmt: skip
         return Loss(lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
 
-    def _seen(
+    def _pixel_loss(
         self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         condition: torch.Tensor, chosen: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
-        """What the pixels say of the faces that began from the degraded ones, averaged over them."""
-        assert self.pixels is not None and batch.clean is not None  # asked by loss
+        """Losses on the pixels of the faces that began from the degraded ones, averaged over them."""
+        assert self.pixels is not None and batch.clean is not None  # checked by loss
         cleaned = None if self.parts.cleaner is None else condition[chosen] * 2 - 1
         made = restored(self.parts.vae.to(guess.device), estimate[chosen], cleaned)  # pictures leave it on the CPU
-        seen, balance = self.pixels.judge(made, batch.clean[chosen]), self.pixels.balance
+        losses, balance = self.pixels.losses(made, batch.clean[chosen]), self.pixels.balance
         weights = balance.weights()
         if step < self.settings.pixels.start:
             weights = weights * torch.tensor([1.0, 0.0], device=weights.device)
-        shares = weights * balance.measure(guess, error, seen.perceptual, seen.adversarial)
+        shares = weights * balance.measure(guess, error, losses.perceptual, losses.adversarial)
         parts = {
-            "noise": error, "perceptual": seen.perceptual, "texture": seen.adversarial,
-            "pixel_critic": torch.zeros_like(error) if seen.critic is None else seen.critic,
+            "noise": error, "perceptual": losses.perceptual, "texture": losses.adversarial,
+            "pixel_critic": torch.zeros_like(error) if losses.critic is None else losses.critic,
             "perceptual_share": shares[0], "texture_share": shares[1],
         }  # fmt: skip
-        return Loss(weights[0] * seen.perceptual + weights[1] * seen.adversarial, seen.critic, parts)
+        return Loss(weights[0] * losses.perceptual + weights[1] * losses.adversarial, losses.critic, parts)
 
-    def picture(self) -> Drawn:
+    def picture(self) -> ValidationPicture:
         """Rows of degraded | restored | clean: the degradation of a face is the same in every picture."""
-        shown = validation(self.faces.folder, self.faces.size, self.settings.validate_count)
-        clean = np.stack([shown.rgb(i) for i in range(len(shown))])
+        held_out = validation_faces(self.faces.folder, self.faces.size, self.settings.validate_count)
+        clean = np.stack([held_out.rgb(i) for i in range(len(held_out))])
         degraded = np.stack([degrade(rgb, (self.seed, i), self.degradation) for i, rgb in enumerate(clean)])
         p, s = self.parts, self.settings
         text = sdxl.TextEmbedding(self.null.states.expand(len(clean), -1, -1), self.null.pooled.expand(len(clean), -1))
         condition = self._cleaned(sdxl.to_unit(degraded).to(self.null.states.device))
         strength = s.strength if s.from_degraded else 1
         made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps, p.controlnet, condition, strength)
-        return Drawn(grid([degraded, made, clean]), fidelity(shown, clean, made))
+        return ValidationPicture(grid([degraded, made, clean]), fidelity(held_out, clean, made))
 
     def write(self, out: Path) -> None:
         """Save the ControlNet; the rest of the family is the prior's, its presets those of `begin_from`."""
@@ -223,7 +217,7 @@ class ControlNetObjective:
 
 def train_controlnet(
     settings: ControlNetSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
-) -> Outcome:
+) -> TrainingResult:
     """Stage II on `settings.dataset`, over the prior `settings.model`; the family is written to `settings.out`."""
     degradation = mixture(settings.degradation)
     if settings.model == ControlNetSettings().model and not Path(settings.model).is_dir():
@@ -232,19 +226,19 @@ def train_controlnet(
             " such as -O train.controlnet.model=sdxl"
         )
     source = resolve(settings.model)
-    faces = Faces(settings.dataset, settings.size, limit)
+    faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
-    store = Store(settings.cache or settings.out / "training" / "cache")
+    store = TensorStore(settings.cache or settings.out / "training" / "cache")
     null = cache_texts([], source, where, store, console).read([""])
     cleaner = ["cleaner"] if part_files(fetch(source, ["cleaner"]), "cleaner") else []
     parts = load(source, ["vae", "unet", "scheduler", *cleaner], where, torch.float32)
     for frozen in (parts.vae, parts.unet, *([parts.cleaner] if cleaner else [])):
         frozen.requires_grad_(False)
-    trained = _trained(settings, parts)
+    trained = _trained_controlnet(settings, parts)
     critic, factor = None, sdxl.spatial_factor(parts.vae)
     if settings.facial.weight != "off":
-        _ = faces.regions  # missing columns are told of before anything is encoded
-        critic = Critic(int(parts.vae.config.latent_channels), factor, settings.facial, where, seed)
+        _ = faces.regions  # reports missing columns before anything is encoded
+        critic = FacialCritic(int(parts.vae.config.latent_channels), factor, settings.facial, where, seed)
         if settings.facial.start >= settings.steps:
             console.log(
                 f"controlnet: the facial loss counts from step {settings.facial.start} on, this run has"
@@ -253,7 +247,7 @@ def train_controlnet(
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
     parts.vae.to(where if pixels else "cpu")  # pictures fetch it back
-    parts.controlnet = begin(parts.unet, settings, seed, factor, trained)
+    parts.controlnet = init_controlnet(parts.unet, settings, seed, factor, trained)
     check(parts)
     if settings.half(where):  # only now: the ControlNet begins from the exact weights
         parts.unet.to(torch.bfloat16)
@@ -264,7 +258,7 @@ def train_controlnet(
     return fit(objective, settings, console, where, seed, "controlnet")
 
 
-def begin(unet: Any, settings: ControlNetSettings, seed: int, factor: int, trained: Any = None) -> Any:
+def init_controlnet(unet: Any, settings: ControlNetSettings, seed: int, factor: int, trained: Any = None) -> Any:
     """What is trained: a ControlNet that was `trained` before, or a copy of the prior's down path.
 
     With its zero convolutions the copy does not change the prior yet; `factor` is the VAE's. Checkpointing covers the
@@ -279,7 +273,7 @@ def begin(unet: Any, settings: ControlNetSettings, seed: int, factor: int, train
     return controlnet
 
 
-def _trained(settings: ControlNetSettings, parts: Parts) -> Any:
+def _trained_controlnet(settings: ControlNetSettings, parts: Parts) -> Any:
     """The ControlNet of `settings.begin_from`, if it names a family. Raises AuthfaceError if it is not the prior's."""
     if not settings.begin_from:
         return None

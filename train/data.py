@@ -60,7 +60,7 @@ def mirrored(prompt: str) -> str:
     return re.sub(r"\b(left|right)\b", lambda found: _MIRRORED[found.group()], prompt)
 
 
-class Faces:
+class FaceDataset:
     """The rows of a dataset folder as square RGB images.
 
     `split` is one of the dataset's. Raises UsageError where `folder` holds no such dataset; a row that cannot be
@@ -95,7 +95,7 @@ class Faces:
                 return [str(found) for found in self._rows[name][: self._count]]
         return []
 
-    def tally(self, column: str) -> Counter[str]:
+    def value_counts(self, column: str) -> Counter[str]:
         """How often each value of a column of texts is there; empty where the dataset has no such column."""
         if column not in self._rows.column_names:
             return Counter()
@@ -194,7 +194,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def exact(device: torch.device) -> AbstractContextManager[Any]:
+def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Within the block autocast is off on `device`; torch's meta device has none."""
     return nullcontext() if device.type == "meta" else torch.autocast(device.type, enabled=False)
 
@@ -239,7 +239,7 @@ class Stream(Generic[B]):
         return [draw(self.seed, self.count, position, self.flip) for position in self.positions(k)]
 
 
-def ahead(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
+def prefetch(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
     """make(k) for each k of `order`; a thread makes the next one while the caller works with this one."""
     with ThreadPoolExecutor(1, "batches") as thread:
         waiting: Future[B] | None = None
@@ -251,10 +251,10 @@ def ahead(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
             yield waiting.result()
 
 
-def validation(folder: Path, size: int, count: int) -> Faces:
-    """Up to `count` faces to draw pictures of: of the dataset's split `validation`, or of `train` without one."""
+def validation_faces(folder: Path, size: int, count: int) -> FaceDataset:
+    """Up to `count` faces to draw pictures of: of the dataset's split `validation_faces`, or of `train` without one."""
     split = "validation" if "validation" in _splits(folder) else "train"
-    return Faces(folder, size, count, split)
+    return FaceDataset(folder, size, count, split)
 
 
 def _splits(folder: Path) -> list[str]:

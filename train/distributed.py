@@ -1,4 +1,4 @@
-"""Several processes as one training: accelerate's process groups, sharding, and failures that all of them hear of."""
+"""Several processes as one training: accelerate's process groups, sharding, and failures that end all of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
@@ -21,21 +23,19 @@ from authface.train.settings import TrainSettings
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(hours=1)
+TIMEOUT = timedelta(hours=1)
 """How long the processes wait for each other: one encodes a larger share, or draws a picture."""
 
-BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
+WRAPPED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 """Classes of diffusers whose weights FSDP gathers and drops together."""
 
 
-def meet(device: torch.device) -> None:
-    """Wait for all processes of the launch; begins the process group. Nothing where there is one process."""
+def barrier(device: torch.device) -> None:
+    """Wait for all processes of the launch, whose group begins here. Does nothing in a single process."""
     if processes.count() > 1:
-        from accelerate import PartialState
-
         if not torch.distributed.is_initialized():
             atexit.register(_leave)  # not at the end of a training: another may follow in these processes
-        PartialState(cpu=device.type == "cpu", timeout=PATIENCE).wait_for_everyone()
+        PartialState(cpu=device.type == "cpu", timeout=TIMEOUT).wait_for_everyone()
 
 
 def _leave() -> None:
@@ -43,12 +43,12 @@ def _leave() -> None:
         torch.distributed.destroy_process_group()
 
 
-def share(items: Sequence[T]) -> list[T]:
+def shard(items: Sequence[T]) -> list[T]:
     """This process's part of work that each item needs once: the same on every call, and together all of it."""
     return list(items[processes.rank() :: processes.count()])
 
 
-def together(accelerator: Any, action: Callable[[], object], *, everywhere: bool = False) -> None:
+def run_together(accelerator: Any, action: Callable[[], object], *, everywhere: bool = False) -> None:
     """Do `action` on the main process, or on all; where it fails on one, all of them end.
 
     The process that failed raises its AuthfaceError; the others end silently with its exit code.
@@ -69,12 +69,11 @@ def together(accelerator: Any, action: Callable[[], object], *, everywhere: bool
 
 
 def make_accelerator(device: torch.device, settings: TrainSettings, folder: Path) -> Any:
-    """Accelerate's Accelerator as the launcher's configuration asks for it. Raises UsageError for what does not go."""
-    from accelerate import Accelerator
-
+    """Accelerate's Accelerator as the launcher's configuration asks for it. Raises UsageError for
+    settings that do not go together."""
     if settings.tracker != "none" and importlib.util.find_spec(settings.tracker) is None:
         raise UsageError(f"tracker {settings.tracker} is not installed: pip install 'authface[{settings.tracker}]'")
-    meet(device)
+    barrier(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     accelerator = Accelerator(
@@ -95,8 +94,8 @@ def make_accelerator(device: torch.device, settings: TrainSettings, folder: Path
     return accelerator
 
 
-def way(accelerator: Any) -> str:
-    """How the processes share a training, in a word: what a checkpoint depends on."""
+def sharing_mode(accelerator: Any) -> str:
+    """`copies`, `fsdp` or `deepspeed`: how the processes share a training, which its checkpoints depend on."""
     kind = str(accelerator.distributed_type.value).lower()
     return kind if kind in {"fsdp", "deepspeed"} else "copies"
 
@@ -111,14 +110,14 @@ def prepare(accelerator: Any, module: torch.nn.Module, optimizer: torch.optim.Op
     if accelerator.distributed_type == "FSDP":
         plugin = accelerator.state.fsdp_plugin
         present = {type(part).__name__ for part in module.modules()}
-        plugin.transformer_cls_names_to_wrap = [name for name in BLOCKS if name in present]
+        plugin.transformer_cls_names_to_wrap = [name for name in WRAPPED_BLOCKS if name in present]
         plugin.auto_wrap_policy = transformer_auto_wrap_policy if plugin.transformer_cls_names_to_wrap else None
     model, optimizer = accelerator.prepare(module, optimizer)
     return model, optimizer
 
 
 @contextmanager
-def resting(model: torch.nn.Module) -> Iterator[None]:
+def resharded(model: torch.nn.Module) -> Iterator[None]:
     """Within the block weights may be replaced: what FSDP keeps gathered is dropped before, and again at its end."""
     _reshard(model)
     try:
@@ -127,7 +126,7 @@ def resting(model: torch.nn.Module) -> Iterator[None]:
         _reshard(model)
 
 
-def gather(accelerator: Any, model: torch.nn.Module) -> None:
+def unshard(accelerator: Any, model: torch.nn.Module) -> None:
     """Make a sharded model an ordinary one again on the main process, in place; all processes call it at the end."""
     if accelerator.distributed_type != "FSDP":
         return
@@ -153,9 +152,6 @@ def _reshard(model: torch.nn.Module) -> None:
 
 def _shard_on_cpu(accelerator: Any) -> None:
     """Accelerate reads FSDP's configuration on CPUs and then does not shard; torch does, so the state is set."""
-    from accelerate import PartialState
-    from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-
     accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     accelerator.state.distributed_type = DistributedType.FSDP
     PartialState().distributed_type = DistributedType.FSDP

@@ -19,16 +19,12 @@ from authface.console import Console
 from authface.errors import AuthfaceError, one_line
 from authface.store.lineage import record_training
 from authface.train import distributed as parallel
-from authface.train.card import write_card
-from authface.train.data import Batch, Stream, ahead
-from authface.train.ema import Average
-from authface.train.logbook import Logbook
-from authface.train.noise import Noise
-from authface.train.objective import Objective
-from authface.train.optimizer import learning_rate as learning_rate
-from authface.train.optimizer import make_optimizer
+from authface.train.data import Batch, Stream, prefetch
+from authface.train.objective import Noise, Objective
+from authface.train.optimizer import MovingAverage, learning_rate, make_optimizer
+from authface.train.publish import write_card
 from authface.train.settings import TrainSettings
-from authface.train.state import RunFolder, Stop
+from authface.train.state import Logbook, RunFolder, StopSignal
 
 B = TypeVar("B", bound=Batch)
 
@@ -38,7 +34,7 @@ COMPILER = "inductor"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """How a training ended. `finished` is False where a signal stopped it; `loss` is the mean of the last steps."""
 
     out: Path
@@ -49,7 +45,7 @@ class Outcome:
 
 def fit(
     objective: Objective[B], settings: TrainSettings, console: Console, device: torch.device, seed: int, title: str
-) -> Outcome:
+) -> TrainingResult:
     """Train until `settings.steps`, beginning or going on; write the family to `settings.out`.
 
     SIGINT and SIGTERM save and end early. Raises AuthfaceError where the loss stops being finite and UsageError
@@ -58,11 +54,11 @@ def fit(
     folder = RunFolder(settings.out)
     accelerator = parallel.make_accelerator(device, settings, folder.training)
     with ExitStack() as held:
-        parallel.together(accelerator, lambda: held.enter_context(folder.lock()))
-        stop = held.enter_context(Stop())
-        together = {"processes": accelerator.num_processes, "sharing": parallel.way(accelerator)}
-        parallel.together(accelerator, lambda: folder.claim(settings, seed, together))
-        parallel.together(
+        parallel.run_together(accelerator, lambda: held.enter_context(folder.lock()))
+        stop = held.enter_context(StopSignal())
+        together = {"processes": accelerator.num_processes, "sharing": parallel.sharing_mode(accelerator)}
+        parallel.run_together(accelerator, lambda: folder.claim(settings, seed, together))
+        parallel.run_together(
             accelerator,
             lambda: record_training(folder.training, objective.faces.folder, objective.faces.photo_ids()),
         )
@@ -73,11 +69,11 @@ def fit(
         with console.progress(title, settings.steps - begun, "steps") as tick:
             for loss in trainer.steps():
                 tick(1, f"loss {loss:.4f}")
-                stopping = trainer.agree(stop)
-                trainer.after(stopping)
+                stopping = trainer.should_stop(stop)
+                trainer.save_and_validate(stopping)
                 if stopping:
                     break
-        return trainer.end()
+        return trainer.finish()
 
 
 class Trainer(Generic[B]):
@@ -99,13 +95,13 @@ class Trainer(Generic[B]):
             module.compile(backend=COMPILER)  # in place: no name gets a prefix
         self.model, self.optimizer = parallel.prepare(accelerator, module, optimizer)
         self.parameters = [p for p in self.model.parameters() if p.requires_grad]
-        self.ema = Average(self.parameters, settings.ema, settings.ema_device) if settings.ema else None
-        if objective.judges:
-            accelerator.register_for_checkpointing(*objective.judges)
+        self.ema = MovingAverage(self.parameters, settings.ema, settings.ema_device) if settings.ema else None
+        if objective.auxiliaries:
+            accelerator.register_for_checkpointing(*objective.auxiliaries)
         self.bf16 = settings.half(device)
         self.logbook = Logbook(folder.training, accelerator)
         self.stream = Stream(
-            objective.batch, objective.count, settings.batch, seed, settings.flip,
+            objective.batch, len(objective.faces), settings.batch, seed, settings.flip,
             accelerator.process_index, accelerator.num_processes,
         )  # fmt: skip
         self.step = 0
@@ -128,7 +124,7 @@ class Trainer(Generic[B]):
                 ) from error
             if self.ema is not None:
                 self.ema.load(path)
-        parallel.together(self.accelerator, partial(self.logbook.cut, self.step))
+        parallel.run_together(self.accelerator, partial(self.logbook.cut, self.step))
         return self.step
 
     def steps(self) -> Iterator[float]:
@@ -143,8 +139,8 @@ class Trainer(Generic[B]):
             norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            for judge in self.objective.judges:
-                judge.step(self.accelerator)
+            for auxiliary in self.objective.auxiliaries:
+                auxiliary.step(self.accelerator)
             if self.ema is not None:
                 self.ema.step()
             self.step = step + 1
@@ -153,14 +149,14 @@ class Trainer(Generic[B]):
             self.logbook.write(self.step, {**means, "lr": rate, "gradient_norm": norm})
             yield means["loss"]
 
-    def agree(self, stop: Stop) -> bool:
+    def should_stop(self, stop: StopSignal) -> bool:
         """Whether any process was asked to stop: all of them must save after the same step."""
         if self.accelerator.num_processes == 1:
-            return stop.asked
-        asked = torch.tensor(float(stop.asked), device=self.accelerator.device)
+            return stop.received
+        asked = torch.tensor(float(stop.received), device=self.accelerator.device)
         return bool(self.accelerator.reduce(asked, "sum") > 0)
 
-    def after(self, stopping: bool) -> None:
+    def save_and_validate(self, stopping: bool) -> None:
         """Save and draw where it is due: the last step and a stop always save."""
         step = self.step
         last = step == self.settings.steps
@@ -170,22 +166,22 @@ class Trainer(Generic[B]):
         if every and (last or step % every == 0):
             with self.averaged():
                 drawn = self.objective.picture() if self._draws() else None
-            parallel.together(self.accelerator, partial(self.logbook.show, step, drawn))
+            parallel.run_together(self.accelerator, partial(self.logbook.show, step, drawn))
 
-    def end(self) -> Outcome:
+    def finish(self) -> TrainingResult:
         """Write the family if all steps are done, and close the trackers."""
         finished = self.step >= self.settings.steps
         if finished:
             with self.averaged():
-                parallel.gather(self.accelerator, self.objective.trained)
+                parallel.unshard(self.accelerator, self.objective.trained)
                 if self.channels_last:
                     self.objective.trained.to(memory_format=torch.contiguous_format)
-                parallel.together(self.accelerator, self._write)
+                parallel.run_together(self.accelerator, self._write)
         self.accelerator.wait_for_everyone()
         for tracker in self.accelerator.trackers:
             tracker.finish()
         mean = sum(self.losses) / len(self.losses) if self.losses else None
-        return Outcome(self.settings.out, self.step, finished, mean)
+        return TrainingResult(self.settings.out, self.step, finished, mean)
 
     def _write(self) -> None:
         """The whole family with its card."""
@@ -195,7 +191,7 @@ class Trainer(Generic[B]):
     @contextmanager
     def averaged(self) -> Iterator[None]:
         """The moving average in place of the weights, in eval mode and not compiled, within the block."""
-        with parallel.resting(self.model), ExitStack() as undo:
+        with parallel.resharded(self.model), ExitStack() as undo:
             if self.ema is not None:
                 self.ema.store()
                 self.ema.copy_to()
@@ -212,7 +208,7 @@ class Trainer(Generic[B]):
 
     def _draws(self) -> bool:
         """Whether this process draws pictures: the main one, or all where each holds a part of the weights."""
-        return bool(self.accelerator.is_main_process) or parallel.way(self.accelerator) == "fsdp"
+        return bool(self.accelerator.is_main_process) or parallel.sharing_mode(self.accelerator) == "fsdp"
 
     def _batches(self, first: int) -> Iterator[B]:
         """The batches of this process from number `first` on, each read while the one before is trained on."""
@@ -222,7 +218,7 @@ class Trainer(Generic[B]):
             cores = (os.cpu_count() or 2) // self.accelerator.num_processes
             workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
         if not workers:
-            return ahead(self.stream.__getitem__, order)
+            return prefetch(self.stream.__getitem__, order)
         return iter(torch.utils.data.DataLoader(self.stream, batch_size=None, sampler=order, num_workers=workers))  # type: ignore[arg-type]  # a map-style dataset by its method
 
     def _gradient(self, batches: Iterator[B], numbers: range) -> dict[str, float]:
@@ -243,7 +239,7 @@ class Trainer(Generic[B]):
                 if last:  # before the last backward: DeepSpeed changes the weights in it
                     table = self.accelerator.gather(torch.stack(losses)[None])
                     if not bool(torch.isfinite(table).all()):
-                        parallel.together(self.accelerator, partial(self._not_finite, table, numbers))
+                        parallel.run_together(self.accelerator, partial(self._not_finite, table, numbers))
                 self.accelerator.backward(loss.total)
             if loss.critic is not None:
                 (loss.critic / len(numbers)).backward()  # type: ignore[no-untyped-call]
@@ -258,4 +254,4 @@ class Trainer(Generic[B]):
                 draws = replace(self.stream, process=process).draws(number)
                 names = [self.objective.faces.id(draw.index) for draw in draws]
                 named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": names})
-        raise self.folder.stopped(self.step + 1, self.settings.lr, named)
+        raise self.folder.not_finite(self.step + 1, self.settings.lr, named)

@@ -1,4 +1,4 @@
-"""What a stage tells the training loop: what is trained, on what, towards what."""
+"""What the training loop needs of a stage: the module, batches, their noise and the loss."""
 
 from __future__ import annotations
 
@@ -7,18 +7,47 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
 import torch
 
-from authface.train.data import Batch, Draw, Faces
-from authface.train.noise import Noise
-from authface.train.picture import Drawn
+from authface.train.data import Batch, Draw, FaceDataset
+from authface.train.picture import ValidationPicture
 
 B = TypeVar("B", bound=Batch)
 
 
+class Noise:
+    """One generator a face, seeded by the run's seed and the face's place in the endless stream of faces.
+
+    So a face meets the same noise in a batch of 8, in two accumulated batches of 4, and on four processes that take
+    two each. Every method draws on the CPU, for all faces: a row each, in the order of `positions`.
+    """
+
+    def __init__(self, seed: int, positions: Sequence[int]) -> None:
+        self._generators = [torch.Generator().manual_seed(_entropy(seed, position)) for position in positions]
+
+    def normal(self, *shape: int) -> torch.Tensor:
+        """(n, *shape): standard normal."""
+        return torch.stack([torch.randn(shape, generator=one) for one in self._generators])
+
+    def integers(self, high: int, power: float = 0) -> torch.Tensor:
+        """(n,) int64 over 0 .. high - 1: uniform, or with a density that grows as their `power`."""
+        if power:
+            return (self.uniform().double() ** (1 / (1 + power)) * high).long()
+        return torch.cat([torch.randint(high, (1,), generator=one) for one in self._generators])
+
+    def uniform(self) -> torch.Tensor:
+        """(n,): uniform over [0, 1)."""
+        return torch.cat([torch.rand(1, generator=one) for one in self._generators])
+
+
+def _entropy(seed: int, position: int) -> int:
+    return int(np.random.SeedSequence((seed, position, 2)).generate_state(1)[0])
+
+
 @dataclass(frozen=True)
 class Loss:
-    """What one batch says. `total` (scalar) leads what is trained, `critic` (scalar) the discriminators.
+    """Losses of one batch: `total` (scalar) trains the objective's module, `critic` (scalar) its discriminators.
 
     `parts` are scalars to log beside their sum: the same names for every batch of a run.
     """
@@ -28,17 +57,17 @@ class Loss:
     parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __add__(self, other: Loss) -> Loss:
-        """Both at once."""
+        """The sum of both, with the parts of both."""
         critics = [critic for critic in (self.critic, other.critic) if critic is not None]
         critic = torch.stack(critics).sum() if critics else None
         return Loss(self.total + other.total, critic, {**self.parts, **other.parts})
 
 
-class Judge(Protocol):
-    """Learns beside what is trained, and is saved with the run's state."""
+class Auxiliary(Protocol):
+    """What is trained beside the objective's module, such as discriminators, and is saved with the run's state."""
 
     def step(self, accelerator: Any) -> None:
-        """Learn by the gradients that have gathered, averaged over the processes."""
+        """Take a step by the accumulated gradients, averaged over the processes."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -51,7 +80,7 @@ class Judge(Protocol):
 
 
 class Objective(Protocol[B]):
-    """What is trained, on what, towards what: the loop knows nothing else of a stage."""
+    """One stage: the module that is trained, its batches and its loss. The loop knows nothing else of a stage."""
 
     @property
     def trained(self) -> torch.nn.Module:
@@ -59,18 +88,13 @@ class Objective(Protocol[B]):
         ...
 
     @property
-    def judges(self) -> Sequence[Judge]:
-        """What learns beside it, such as discriminators."""
+    def auxiliaries(self) -> Sequence[Auxiliary]:
+        """What is trained beside it, such as discriminators."""
         ...
 
     @property
-    def faces(self) -> Faces:
+    def faces(self) -> FaceDataset:
         """The dataset."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
         ...
 
     def batch(self, draws: Sequence[Draw]) -> B:
@@ -81,7 +105,7 @@ class Objective(Protocol[B]):
         """The loss of step 0, 1, ...: means over the faces; all randomness comes from `random`, on the CPU."""
         ...
 
-    def picture(self) -> Drawn:
+    def picture(self) -> ValidationPicture:
         """Fixed samples of the state of training, and figures of them."""
         ...
 

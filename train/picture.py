@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from authface.faces.identity import SeenFace, make_embedder
 from authface.models import sdxl
-from authface.train.data import Faces
+from authface.train.data import FaceDataset
 
 
 @dataclass(frozen=True)
-class Drawn:
+class ValidationPicture:
     """A validation picture, and figures of what is in it by name."""
 
     image: NDArray[np.uint8]
@@ -87,7 +87,7 @@ def psnr(clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> NDArray[np.float3
     return found
 
 
-def fidelity(faces: Faces, clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> dict[str, float]:
+def fidelity(faces: FaceDataset, clean: NDArray[np.uint8], made: NDArray[np.uint8]) -> dict[str, float]:
     """How close `made` (n, h, w, 3) comes to `clean`, the first n of `faces`: means over the faces.
 
     `psnr` in dB over all pixels; `identity`, the cosine of dlib's embeddings, where the dataset has landmarks.

@@ -13,16 +13,18 @@ from authface.console import Console
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
 from authface.models.layout import write_family
-from authface.train import lora
-from authface.train.cache import Latents, Store, Texts, cache_latents, cache_texts
-from authface.train.data import Batch, Draw, Faces, mirrored, seeded
-from authface.train.loop import Outcome, fit
-from authface.train.noise import Noise
-from authface.train.objective import Loss
-from authface.train.picture import Drawn, grid, sample
+from authface.train.cache import Latents, TensorStore, Texts, cache_latents, cache_texts
+from authface.train.data import Batch, Draw, FaceDataset, mirrored, seeded
+from authface.train.loop import TrainingResult, fit
+from authface.train.objective import Loss, Noise
+from authface.train.picture import ValidationPicture, grid, sample
 from authface.train.settings import PriorSettings
 
 ENCODERS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
+LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+"""The linear layers that adapters are put beside: all of the attention, as in diffusers' own training."""
+LORA_FOLDER = "lora"
+"""Where the adapter alone lies in a written family; stock pipelines read it with ``load_lora_weights``."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Prior(torch.nn.Module):
 class PriorObjective:
     """Epsilon MSE over timesteps, alike or more of the late ones, with prompts dropped for some of the images."""
 
-    faces: Faces
+    faces: FaceDataset
     parts: Parts
     source: ModelSource
     latents: Latents
@@ -79,7 +81,7 @@ class PriorObjective:
     """Cached embeddings; None where the encoders are trained."""
     prompts: tuple[str, ...]
     settings: PriorSettings
-    judges: tuple[()] = ()
+    auxiliaries: tuple[()] = ()
 
     def __post_init__(self) -> None:
         self._prior = Prior(self.parts, self.settings.train_text)
@@ -88,11 +90,6 @@ class PriorObjective:
     def trained(self) -> torch.nn.Module:
         """The U-Net, and the text encoders if they are trained."""
         return self._prior
-
-    @property
-    def count(self) -> int:
-        """Faces in the dataset."""
-        return len(self.faces)
 
     def batch(self, draws: Sequence[Draw]) -> PriorBatch:
         """Cached latents and prompts."""
@@ -123,13 +120,13 @@ class PriorObjective:
         weight = sdxl.snr_weight(self.parts.scheduler, timesteps, self.settings.snr_gamma)
         return Loss((sdxl.square_error(guess, target) * weight).mean())
 
-    def picture(self) -> Drawn:
+    def picture(self) -> ValidationPicture:
         """One image for each of the first different prompts, in a row."""
         prompts = list(dict.fromkeys(self.prompts))[: self.settings.validate_count]
         p, s = self.parts, self.settings
         text = sdxl.encode_prompts(p, prompts) if self.texts is None else self.texts.read(prompts)
         made = sample(p.unet, p.vae, p.scheduler, text, s.size, s.validate_steps)
-        return Drawn(grid([image[None] for image in made]))
+        return ValidationPicture(grid([image[None] for image in made]))
 
     def write(self, out: Path) -> None:
         """Save what was trained beside the base's other parts; an adapter is kept, and merged into the U-Net."""
@@ -137,18 +134,18 @@ class PriorObjective:
         if self.settings.train_text:
             changed |= {"text_encoder": self.parts.text_encoder, "text_encoder_2": self.parts.text_encoder_2}
         if self.settings.lora_rank:
-            changed["unet"] = lora.merged(self.parts.unet, self.source, out / lora.FOLDER)
+            changed["unet"] = merge_adapters(self.parts.unet, self.source, out / LORA_FOLDER)
         write_family(out, self.parts.folder, changed)
 
 
 def train_prior(
     settings: PriorSettings, console: Console, device: str = "auto", seed: int = 0, limit: int = 0
-) -> Outcome:
+) -> TrainingResult:
     """Stage I on `settings.dataset`, from the family `settings.model`; the family is written to `settings.out`."""
     source = resolve(settings.model)
-    faces = Faces(settings.dataset, settings.size, limit)
+    faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
-    store = Store(settings.cache or settings.out / "training" / "cache")
+    store = TensorStore(settings.cache or settings.out / "training" / "cache")
     prompts = faces.prompts("prompt" if settings.prompts == "all" else "prompt_semantic")
     texts = None
     if not settings.train_text:
@@ -160,7 +157,9 @@ def train_prior(
     parts.vae.to("cpu")  # pictures fetch it back
     if settings.lora_rank:
         with seeded(seed):
-            lora.begin(parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, settings.half(where))
+            add_adapters(
+                parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, settings.half(where)
+            )
     if settings.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
     objective = PriorObjective(faces, parts, source, latents, texts, prompts, settings)
@@ -169,3 +168,45 @@ def train_prior(
 
 def _unless(dropped: torch.Tensor, given: torch.Tensor | None, null: torch.Tensor | None) -> torch.Tensor | None:
     return None if given is None or null is None else torch.where(dropped, null, given)
+
+
+def add_adapters(unet: Any, rank: int, alpha: float, half: bool) -> None:
+    """Freeze `unet` and put new low-rank adapters beside its attention (LoRA, Hu et al. 2022, with peft).
+
+    They are float32, over weights in bfloat16 if `half`.
+    """
+    from peft import LoraConfig
+
+    unet.requires_grad_(False)
+    if half:
+        unet.to(torch.bfloat16)
+    unet.add_adapter(
+        LoraConfig(r=rank, lora_alpha=alpha, init_lora_weights="gaussian", target_modules=list(LORA_TARGETS))
+    )
+    for parameter in unet.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def merge_adapters(unet: Any, source: ModelSource, folder: Path) -> Any:
+    """Save the adapter of `unet` to `folder`; a float32 U-Net of `source` with the adapter merged into its weights.
+
+    Merged into the weights as they were published, not into the rounded ones that training ran on.
+    """
+    from diffusers import StableDiffusionXLPipeline
+    from diffusers.utils import convert_state_dict_to_diffusers
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
+
+    config = unet.peft_config["default"]
+    state = {name: tensor.float().cpu().contiguous() for name, tensor in get_peft_model_state_dict(unet).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    StableDiffusionXLPipeline.save_lora_weights(
+        str(folder), unet_lora_layers=convert_state_dict_to_diffusers(dict(state)),
+        unet_lora_adapter_metadata=config.to_dict(), safe_serialization=True,
+    )  # fmt: skip
+    whole: Any = load(source, ["unet"], "cpu", torch.float32).unet
+    whole.add_adapter(config)
+    set_peft_model_state_dict(whole, state)
+    whole.fuse_lora()
+    whole.unload_lora()
+    return whole

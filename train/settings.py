@@ -63,7 +63,7 @@ class TrainSettings(Settings):
     validate_every: int = Field(default=500, ge=0)
     """Steps between validation pictures, which also come after the last step; 0 draws none."""
     validate_count: int = Field(default=4, ge=1)
-    """Faces in a validation picture: the first of the dataset's split `validation`, else of `train`."""
+    """Faces in a validation picture: the first of the dataset's split `validation_faces`, else of `train`."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where metrics go beside training/metrics.jsonl."""
     loader_workers: int | None = Field(default=None, ge=0)
@@ -114,11 +114,11 @@ class AutoencoderSettings(PatchSettings):
     """Leave the encoder as it is: what was trained on its latents stays right."""
     adversarial: float = Field(default=0, ge=0)
     """Weight of the verdict of a discriminator of patches, which asks for real texture: pixels alone give a smooth
-    image; 0 is without. Not VQGAN's adaptive weight: that grows where the discriminator has nothing to say."""
+    image; 0 is without. Not VQGAN's adaptive weight: that grows where the discriminator has hardly any gradient."""
     critic_lr: float = Field(default=2e-3, gt=0)
     """Learning rate of that discriminator."""
     critic_start: int = Field(default=200, ge=0)
-    """Steps in which it learns before it is listened to."""
+    """Steps that the discriminator is trained before its loss counts."""
 
 
 class CleanerSettings(PatchSettings):
@@ -253,11 +253,11 @@ class PixelSettings(Settings):
     lr: float = Field(default=2e-4, gt=0)
     """Learning rate of that discriminator."""
     start: int = Field(default=200, ge=0)
-    """Steps in which it learns before it is listened to."""
+    """Steps that the discriminator is trained before its loss counts."""
 
     @property
     def on(self) -> bool:
-        """Whether pixels are judged at all."""
+        """Whether there is a loss on pixels."""
         return self.perceptual > 0 or self.adversarial > 0
 
 

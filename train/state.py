@@ -20,20 +20,22 @@ from torch.distributed.checkpoint.api import CheckpointException
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors, write_file
+from authface.imaging.decode import encode_png
 from authface.store.lineage import SOURCES
-from authface.train.distributed import together
-from authface.train.ema import Average
+from authface.train.distributed import run_together
+from authface.train.optimizer import MovingAverage
+from authface.train.picture import ValidationPicture
 from authface.train.settings import TrainSettings
 
-FREE = {
+CHANGEABLE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
     "cache", "dataset",
 }  # fmt: skip
 """Settings that may differ when a run goes on. The dataset may have moved; its content is in the cache's keys."""
 
 
-ALONE: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
-"""How a run that does not say it was shared."""
+ONE_PROCESS: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
+"""What run.json means where it does not name these."""
 
 
 class RunFolder:
@@ -56,15 +58,15 @@ class RunFolder:
             raise AuthfaceError(f"another training is writing {one_line(self.out)}: wait for it or set out") from error
 
     def claim(self, settings: TrainSettings, seed: int, together: dict[str, int | str]) -> None:
-        """Write down what this run is; `together` says how its processes share it. Raises UsageError where the folder
+        """Write run.json; `together` says how the processes share the run. Raises UsageError where the folder
         holds a run of other settings."""
         path = self.training / "run.json"
         new: dict[str, Any] = {"seed": seed, **together, "settings": json.loads(settings.model_dump_json())}
         if path.is_file() and self.newest_checkpoint() is not None:
-            old = {**ALONE, **json.loads(path.read_text("utf-8"))}
+            old = {**ONE_PROCESS, **json.loads(path.read_text("utf-8"))}
             for name, value in {"seed": seed, **together, **new["settings"]}.items():
                 before = old[name] if name in old else old["settings"].get(name)
-                if name not in FREE and before != value:
+                if name not in CHANGEABLE and before != value:
                     raise UsageError(
                         f"{one_line(self.out)} was begun with {name} {one_line(before, 60)}, now {one_line(value, 60)}:"
                         f" set another out, or delete {one_line(self.training)} to begin anew"
@@ -77,12 +79,15 @@ class RunFolder:
         return found[-1] if found else None
 
     def describe_newest(self) -> str:
-        """What to go back to, in a few words."""
+        """Which checkpoint there is to return to, in a few words."""
         found = self.newest_checkpoint()
         return f"the last good checkpoint is of step {found[0]}" if found else "there is no checkpoint yet"
 
-    def stopped(self, step: int, rate: float, batches: list[dict[str, Any]]) -> AuthfaceError:
-        """Write stopped.json for a step whose loss is not finite, and say so. `batches` hold loss, process and ids."""
+    def not_finite(self, step: int, rate: float, batches: list[dict[str, Any]]) -> AuthfaceError:
+        """Write stopped.json for a step whose loss is not finite; the error to raise.
+
+        `batches` hold loss, process and ids.
+        """
         bad = next((batch for batch in batches if isinstance(batch["loss"], str)), batches[0])
         path = self.training / "stopped.json"
         write_file(path, json.dumps({"step": step, "lr": rate, "batches": batches}, indent=2).encode())
@@ -92,7 +97,7 @@ class RunFolder:
             f"{self.describe_newest()}; all faces of the step: {one_line(path)}"
         )
 
-    def save(self, step: int, accelerator: Any, keep: int, average: Average | None) -> None:
+    def save(self, step: int, accelerator: Any, keep: int, average: MovingAverage | None) -> None:
         """Save the full state (weights, optimizer, moving average, random states); older than `keep` are deleted.
 
         All processes call it. Raises AuthfaceError where the disk refuses: what was saved before is still there.
@@ -110,9 +115,9 @@ class RunFolder:
                 if average is not None:
                     average.save(temporary)
 
-        together(accelerator, begin)
-        together(accelerator, write, everywhere=True)
-        together(accelerator, lambda: self._finish(temporary, step, keep))
+        run_together(accelerator, begin)
+        run_together(accelerator, write, everywhere=True)
+        run_together(accelerator, lambda: self._finish(temporary, step, keep))
 
     def _finish(self, temporary: Path, step: int, keep: int) -> None:
         with self._refusals(temporary):
@@ -129,7 +134,7 @@ class RunFolder:
 
     @contextmanager
     def _refusals(self, temporary: Path) -> Iterator[None]:
-        """What the disk says through torch and safetensors, as one line; the half checkpoint gives its space back."""
+        """Raise a refusal of the disk, by torch or safetensors, as one line; the partial checkpoint is deleted."""
         try:
             yield
         except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
@@ -167,16 +172,50 @@ class Metrics:
             write_file(self.path, "".join(kept).encode())
 
 
-class Stop:
-    """`asked` turns True at SIGINT or SIGTERM; a second signal acts as usual."""
+class Logbook:
+    """`folder`/metrics.jsonl, validation.jsonl, validation/*.png, and the accelerator's trackers."""
+
+    def __init__(self, folder: Path, accelerator: Any) -> None:
+        self._folder, self._accelerator = folder, accelerator
+        self._steps = Metrics(folder / "metrics.jsonl")
+        self._scores = Metrics(folder / "validation.jsonl")
+
+    def cut(self, step: int) -> None:
+        """Drop what was written after `step`, by a run that was killed."""
+        self._steps.cut(step)
+        self._scores.cut(step)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """The figures of one step; the main process writes the line."""
+        if self._accelerator.is_main_process:
+            self._steps.write(step=step, **values)
+        self._accelerator.log(values, step=step)
+
+    def show(self, step: int, drawn: ValidationPicture | None) -> None:
+        """A validation picture and its figures."""
+        if drawn is None:
+            return
+        write_file(self._folder / "validation" / f"step-{step:08}.png", encode_png(drawn.image))
+        if drawn.scores:
+            self._scores.write(step=step, **drawn.scores)
+            self._accelerator.log({f"validation/{name}": value for name, value in drawn.scores.items()}, step=step)
+        for tracker in self._accelerator.trackers:
+            if tracker.name == "tensorboard":
+                tracker.log_images({"validation": drawn.image[None]}, step=step, dataformats="NHWC")
+            elif hasattr(tracker, "log_images"):
+                tracker.log_images({"validation": [drawn.image]}, step=step)
+
+
+class StopSignal:
+    """`received` turns True at SIGINT or SIGTERM; a second signal acts as usual."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.received = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(
@@ -184,8 +223,8 @@ class Stop:
     ) -> None:
         self._restore()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = True
         self._restore()
 
     def _restore(self) -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.models.hub import download
+from authface.models.hub import download_dataset
 
 PATTERN = "manifest/*.parquet"
 NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256")
@@ -177,7 +177,7 @@ def open_manifest(text: str) -> DatasetManifest:
                 f"no manifest at {one_line(text)}: give a folder, a .parquet file, or OWNER/NAME of the hub"
             )
 
-        path = download(text, [PATTERN])
+        path = download_dataset(text, [PATTERN])
     found = sorted(path.glob(PATTERN)) or sorted(path.glob("*.parquet"))
     if not found:
         raise UsageError(

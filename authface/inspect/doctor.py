@@ -24,8 +24,8 @@ from authface.faces.fetched import folder
 from authface.inspect import machine
 from authface.models import families as models
 from authface.models import hub_cache, inventory
-from authface.models.verify import Verified, contents
-from authface.models.weights import in_bytes, read_manifest
+from authface.models.layout import in_bytes, read_manifest
+from authface.models.verify import VerifyReport, check_manifest
 
 State = Literal["ok", "missing", "broken"]
 
@@ -247,8 +247,8 @@ def builtin_weights() -> Finding:
         return Finding("weights", BUILTIN_MODEL, "broken", str(error), again, needed=True)
     if manifest is None:
         return Finding("weights", BUILTIN_MODEL, "ok", f"{licence}; no weights.json: authface models verify tiny")
-    found = Verified("tiny", models.BUILTIN)
-    bad = [(file, fault) for file, fault in contents(found, manifest) if fault]
+    found = VerifyReport("tiny", models.BUILTIN)
+    bad = [(file, fault) for file, fault in check_manifest(found, manifest) if fault]
     if bad:
         return Finding("weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", again, needed=True)
     said = f"{licence}, {inventory.in_count(manifest.parameters)}, {in_bytes(manifest.bytes)}, sha256 as shipped"

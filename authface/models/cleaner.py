@@ -70,7 +70,7 @@ class Cleaner(nn.Module):
         return images.float() + residual
 
 
-def fine(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
+def high_pass(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
     """(n, c, h, w) less its Gaussian blur of `sigma` pixels; beyond the border the nearest pixel goes on."""
     reach = math.ceil(3 * sigma)
     place = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)

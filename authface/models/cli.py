@@ -96,18 +96,18 @@ def models_pull(
         Path | None, typer.Option("--out", metavar="FOLDER", help="Copy it there too, for a machine without the hub.")
     ] = None,
 ) -> None:
-    """Download a model into the hub's cache; its licence and size are said first.
+    """Download a model into the hub's cache; its licence and size are shown first.
 
     HF_ENDPOINT names a mirror, HF_HOME where the cache lies, HF_TOKEN the token for what asks for consent.
     """
-    from authface.models import pull
+    from authface.models import hub
 
-    source = pull.source_of(name)
+    source = hub.hub_source(name)
     out = out.expanduser() if out else None
     folder, licence = _pulled(run, source, out)
     if folder is None:
         return
-    files = pull.family_files(folder)
+    files = hub.snapshot_files(folder)
     size = sum(path.stat().st_size for path in files)
     if out is not None:
         from authface.models.pack import copy_family
@@ -121,16 +121,16 @@ def models_pull(
 def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | None, str]:
     """The folder in the cache (None for a dry run) and the licence."""
     from authface.errors import AuthfaceError, one_line
-    from authface.models import pull
-    from authface.models.weights import in_bytes
+    from authface.models import hub
+    from authface.models.layout import in_bytes
 
     name = one_line(source.location)
     if source.licence:
         run.console.log(f"{name}: licence {source.licence}")
     try:
-        offered = pull.offer(source)
+        offered = hub.remote_family(source)
     except AuthfaceError as error:
-        if (folder := pull.here_already(source)) is None:
+        if (folder := hub.complete_snapshot(source)) is None:
             raise
         run.console.log(f"{one_line(error)}; what the cache holds of it is whole")
         return (None if run.dry_run else folder), source.licence
@@ -140,12 +140,12 @@ def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | Non
         f"{len(offered.files):,} files, {in_bytes(offered.bytes)}, of which {in_bytes(offered.to_download)} to download"
     )
     run.console.log(f"{name}: {said}")
-    pull.check_room(offered, out)
+    hub.check_room(offered, out)
     if run.dry_run:
         run.console.result("nothing was downloaded", files=offered.files, bytes=offered.bytes,
                            to_download=offered.to_download, licence=offered.licence)  # fmt: skip
         return None, offered.licence
-    return pull.download(source), offered.licence
+    return hub.download_family(source), offered.licence
 
 
 @app.command("verify")
@@ -162,15 +162,16 @@ def models_verify(
     """
     from authface.errors import AuthfaceError, one_line
     from authface.models.inventory import inventory
-    from authface.models.verify import told, verify
+    from authface.models.verify import verify
 
     names = [name] if name else [row.name for row in inventory() if row.folder is not None]
     if not names:
         raise AuthfaceError("no model is on this machine: authface models pull sdxl, or name a folder")
-    checked = []
-    for one in names:
-        with run.console.progress(f"verify {one_line(one, 60)}", None, "files") as tick:
-            checked.append(verify(one, tick))
-    run.console.result("\n".join(map(told, checked)), models=[found.as_json() for found in checked])
-    if any(found.faults for found in checked):
+    reports = []
+    for name in names:
+        with run.console.progress(f"verify {one_line(name, 60)}", None, "files") as tick:
+            reports.append(verify(name, tick))
+    text = "\n".join(report.to_text() for report in reports)
+    run.console.result(text, models=[report.as_json() for report in reports])
+    if any(report.faults for report in reports):
         raise typer.Exit(1)

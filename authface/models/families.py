@@ -225,10 +225,10 @@ def check(parts: Parts) -> None:
             if blocks[0] != blocks[1]:
                 raise AuthfaceError(f"{where}: blocks of controlnet {blocks[0]}, of unet {blocks[1]}: not a pair")
     if parts.unet is not None and parts.text_encoder is not None and parts.text_encoder_2 is not None:
-        told = parts.text_encoder.config.hidden_size + parts.text_encoder_2.config.hidden_size
-        if told != parts.unet.config.cross_attention_dim:
+        width = parts.text_encoder.config.hidden_size + parts.text_encoder_2.config.hidden_size
+        if width != parts.unet.config.cross_attention_dim:
             raise AuthfaceError(
-                f"{where}: the text encoders are {told} wide, unet hears {parts.unet.config.cross_attention_dim}: "
+                f"{where}: the text encoders are {width} wide, unet takes {parts.unet.config.cross_attention_dim}: "
                 "the parts are of different families"
             )
 

@@ -11,8 +11,7 @@ from authface.errors import AuthfaceError, one_line
 from authface.models import families as models
 from authface.models import hub_cache
 from authface.models.families import FAMILIES, Family
-from authface.models.layout import BESIDE, PARTS, part_files
-from authface.models.weights import headers, in_bytes, read_manifest
+from authface.models.layout import BESIDE, PARTS, headers, in_bytes, part_files, read_manifest
 
 Presence = Literal["built in", "hub cache", "partly here", "not here"]
 

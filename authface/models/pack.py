@@ -8,11 +8,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors
 from authface.models.layout import (
@@ -20,21 +22,19 @@ from authface.models.layout import (
     INDEX,
     MANIFEST,
     WEIGHTED,
+    WeightsManifest,
     family_parts,
+    headers,
+    in_bytes,
     part_files,
+    read_manifest,
     strange_files,
     weight_files,
 )
-from authface.models.weights import Manifest, headers, in_bytes, read_manifest
 
-if TYPE_CHECKING:
-    import torch
-
-Tick = Callable[[int, str], None]
-"""Told of every file that is done."""
 _CONFIGS = {"config.json", "scheduler_config.json", "tokenizer_config.json", INDEX}
 _TRACES = ("_name_or_path", "name_or_path")
-"""Keys in which the libraries note the folder a part was read from: nobody else's business."""
+"""Keys in which the libraries note the folder a part was read from, which must not ship."""
 
 
 def family_files(folder: Path) -> list[Path]:
@@ -72,7 +72,7 @@ def planned_bytes(files: list[Path], dtype: str) -> int:
     return total
 
 
-def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> Manifest:
+def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> WeightsManifest:
     """Write the family in `folder` to `out` in `dtype`, whole or not at all; an earlier pack there is replaced.
 
     The same files always give the same bytes. Raises UsageError for what `family_files` refuses and for an `out` that
@@ -81,10 +81,10 @@ def pack(folder: Path, out: Path, dtype: str, tick: Tick) -> Manifest:
     files = family_files(folder)
     _check_out(out, folder)
     _check_room(out, planned_bytes(files, dtype))
-    return _written(files, folder, out, Manifest(dtype), tick, lambda path, target: _write(path, target, dtype))
+    return _written(files, folder, out, WeightsManifest(dtype), tick, lambda path, target: _write(path, target, dtype))
 
 
-def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Manifest:
+def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> WeightsManifest:
     """Copy `files` of the family in `folder` to `out` byte for byte, as `pack` writes: for a machine without the hub.
 
     Raises UsageError and AuthfaceError as `pack` does.
@@ -94,7 +94,7 @@ def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Manif
     types = {tensor.dtype for path in files if path.suffix == ".safetensors" for tensor in headers(path).values()}
     names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
     dtype = "+".join(sorted(names[one] for one in types if one in names))
-    return _written(files, folder, out, Manifest(dtype), tick, _copy)
+    return _written(files, folder, out, WeightsManifest(dtype), tick, _copy)
 
 
 def _copy(path: Path, target: Path) -> int:
@@ -111,8 +111,9 @@ def _check_room(out: Path, needed: int) -> None:
 
 
 def _written(
-    files: list[Path], folder: Path, out: Path, manifest: Manifest, tick: Tick, write: Callable[[Path, Path], int]
-) -> Manifest:  # fmt: skip
+    files: list[Path], folder: Path, out: Path, manifest: WeightsManifest, tick: Tick,
+    write: Callable[[Path, Path], int],
+) -> WeightsManifest:  # fmt: skip
     """Write each file with `write`, which counts its parameters, and the manifest; then take the place of `out`."""
     temporary = out.absolute().parent / f"{TEMPORARY}{secrets.token_hex(6)}"
     try:
@@ -176,8 +177,6 @@ def _write(path: Path, target: Path, dtype: str) -> int:
 
 
 def _convert(path: Path, target: Path, dtype: str) -> int:
-    import torch
-
     wanted: torch.dtype = getattr(torch, dtype)
     numbers = 0
     tensors = {}
@@ -199,8 +198,6 @@ def _convert(path: Path, target: Path, dtype: str) -> int:
 
 def _cast(tensor: torch.Tensor, wanted: torch.dtype, name: str) -> torch.Tensor:
     """The tensor in that precision. Raises AuthfaceError where a number is lost."""
-    import torch
-
     if not bool(tensor.isfinite().all()):
         raise AuthfaceError(f"{one_line(name)} holds NaN or infinity: the training diverged; pack an earlier one")
     cast = tensor.to(wanted)
@@ -227,29 +224,29 @@ def _config(path: Path) -> bytes:
     A text encoder's `dtype` stays float32: by it stock pipelines load a float16 file beside their float32 U-Net.
     """
     data = path.read_bytes()
-    told = _read_json(path, data)
-    kept = {name: value for name, value in told.items() if name not in _TRACES}
-    return data if kept == told else (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
+    values = _read_json(path, data)
+    kept = {name: value for name, value in values.items() if name not in _TRACES}
+    return data if kept == values else (json.dumps(kept, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _index(path: Path, dtype: str) -> bytes:
     """An index of shards with the bytes that their tensors take now."""
-    told = _read_json(path, path.read_bytes())
-    shards = {name: headers(path.parent / name) for name in sorted(set(told["weight_map"].values()))}
-    lost = sorted((name, shard) for name, shard in told["weight_map"].items() if name not in shards[shard])
+    values = _read_json(path, path.read_bytes())
+    shards = {name: headers(path.parent / name) for name in sorted(set(values["weight_map"].values()))}
+    lost = sorted((name, shard) for name, shard in values["weight_map"].items() if name not in shards[shard])
     if lost:
         name, shard = map(one_line, lost[0])
         raise AuthfaceError(f"{one_line(path)}: {name} is not in {shard}: get the files again")
     size = sum(tensor.bytes_in(dtype) for shard in shards.values() for tensor in shard.values())
-    told["metadata"] = (told.get("metadata") or {}) | {"total_size": size}
-    return (json.dumps(told, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    values["metadata"] = (values.get("metadata") or {}) | {"total_size": size}
+    return (json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def _read_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        told = json.loads(data)
+        values = json.loads(data)
     except ValueError as error:
         raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 80)}): get the file again") from error
-    if not isinstance(told, dict):
+    if not isinstance(values, dict):
         raise AuthfaceError(f"{one_line(path)} is broken (no JSON object): get the file again")
-    return told
+    return values

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
 from authface.models import families as models
@@ -18,19 +19,20 @@ from authface.models.layout import (
     BESIDE,
     PARTS,
     WEIGHTED,
+    WeightsManifest,
     expected_parts,
+    headers,
+    in_bytes,
     part_files,
+    read_manifest,
     strange_files,
     weight_files,
 )
-from authface.models.weights import Manifest, headers, in_bytes, read_manifest
-
-Tick = Callable[[int, str], None]
 
 
 @dataclass
-class Verified:
-    """What was found of a family."""
+class VerifyReport:
+    """What a check of a family's files showed."""
 
     name: str
     folder: Path
@@ -45,37 +47,34 @@ class Verified:
         """Note what is wrong; the first fault of a file counts."""
         self.faults.setdefault(name, problem)
 
+    def to_text(self) -> str:
+        """One line a fault, or one that says what was checked."""
+        name = one_line(self.name)
+        if self.faults:
+            return "\n".join(f"{name}: {one_line(file)} {problem}" for file, problem in self.faults.items())
+        how = "no weights.json to compare with: contents are unchecked"
+        if self.against:
+            how = f"sha256 as {self.against} says"
+        return f"{name}: whole, {self.files} files, {in_bytes(self.bytes)}; {how}; the parts fit"
+
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
         return asdict(self) | {"folder": str(self.folder), "whole": not self.faults}
 
 
-def told(found: Verified) -> str:
-    """One line a fault, or one that says what was checked."""
-    name = one_line(found.name)
-    if found.faults:
-        return "\n".join(f"{name}: {one_line(file)} {problem}" for file, problem in found.faults.items())
-    how = (
-        f"sha256 as {found.against} says"
-        if found.against
-        else "no weights.json to compare with: contents are unchecked"
-    )
-    return f"{name}: whole, {found.files} files, {in_bytes(found.bytes)}; {how}; the parts fit"
-
-
-def verify(name: str, tick: Tick) -> Verified:
+def verify(name: str, tick: Tick) -> VerifyReport:
     """Check the family of that name, folder or repository in the hub's cache; nothing is downloaded.
 
     Raises UsageError for a name that stands for no family, AuthfaceError for one that is not on this machine.
     """
-    found = Verified(name, locate(name))
-    for file, problem in strange_files(found.folder):
-        found.fault(file, problem)
-    _content(found, tick)
-    _weights(found)
-    if not found.faults:
-        _fit(found)
-    return found
+    report = VerifyReport(name, locate(name))
+    for file, problem in strange_files(report.folder):
+        report.fault(file, problem)
+    _content(report, tick)
+    _weights(report)
+    if not report.faults:
+        _fit(report)
+    return report
 
 
 def locate(name: str) -> Path:
@@ -94,10 +93,10 @@ def locate(name: str) -> Path:
     return cached.folder
 
 
-def contents(found: Verified, manifest: Manifest) -> Iterator[tuple[str, str]]:
+def check_manifest(report: VerifyReport, manifest: WeightsManifest) -> Iterator[tuple[str, str]]:
     """File and fault of what differs from the manifest; files are hashed."""
     for name, facts in sorted(manifest.files.items()):
-        path = found.folder / name
+        path = report.folder / name
         try:
             size = path.stat().st_size
             if size != facts.bytes:
@@ -117,55 +116,55 @@ def _files(folder: Path) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix(): path for path in sorted([*parts, *beside])}
 
 
-def _content(found: Verified, tick: Tick) -> None:
-    files = _files(found.folder)
+def _content(report: VerifyReport, tick: Tick) -> None:
+    files = _files(report.folder)
     manifest = None
     try:
-        manifest = read_manifest(found.folder)
+        manifest = read_manifest(report.folder)
     except AuthfaceError as error:
-        found.fault("weights.json", str(error))
+        report.fault("weights.json", str(error))
     if manifest is not None:
-        found.against = "weights.json"
-        for name, problem in contents(found, manifest):
+        report.against = "weights.json"
+        for name, problem in check_manifest(report, manifest):
             if problem:
-                found.fault(name, problem)
+                report.fault(name, problem)
             tick(1, name)
         for name in sorted(set(files) - set(manifest.files)):
-            found.fault(name, "is not in weights.json: no part of what was shipped, delete it")
-    elif found.folder.parent.name == "snapshots":
-        found.against = "the hub"
-        _blobs(found, files, tick)
-    found.files = len(files)
-    found.bytes = sum(path.stat().st_size for path in files.values() if path.exists())
+            report.fault(name, "is not in weights.json: no part of what was shipped, delete it")
+    elif report.folder.parent.name == "snapshots":
+        report.against = "the hub"
+        _blobs(report, files, tick)
+    report.files = len(files)
+    report.bytes = sum(path.stat().st_size for path in files.values() if path.exists())
 
 
-def _blobs(found: Verified, files: dict[str, Path], tick: Tick) -> None:
+def _blobs(report: VerifyReport, files: dict[str, Path], tick: Tick) -> None:
     """Compare a snapshot's files with what the hub's cache calls them."""
-    listed = hub_cache.listing(found.folder)
+    listed = hub_cache.listing(report.folder)
     for name, path in files.items():
         etag = hub_cache.etag_of(path, listed, name)
         try:
             same = hub_cache.is_content(path, etag)
         except OSError as error:
-            found.fault(name, f"is not whole in the hub's cache ({one_line(error.strerror, 80)}): pull it again")
+            report.fault(name, f"is not whole in the hub's cache ({one_line(error.strerror, 80)}): pull it again")
             continue
         if same is None:
-            found.fault(name, "has nothing in the hub's cache that says what it should be: pull it again")
+            report.fault(name, "has nothing in the hub's cache that says what it should be: pull it again")
         elif not same:
-            found.fault(
+            report.fault(
                 name, f"is not what the hub calls {etag[:12]}: delete {one_line(path.resolve())}, pull it again"
             )
         tick(1, name)
-    for name in hub_cache.Cached("", found.folder).missing:
-        found.fault(name, "is missing: pull it again")
+    for name in hub_cache.Cached("", report.folder).missing:
+        report.fault(name, "is missing: pull it again")
 
 
-def _weights(found: Verified) -> None:
+def _weights(report: VerifyReport) -> None:
     """Every part is there, its weights are the files that are read, and their headers parse."""
-    folder = found.folder
+    folder = report.folder
     for part in expected_parts(folder):
         if not part_files(folder, part):
-            found.fault(part, "is missing: get the files again")
+            report.fault(part, "is missing: get the files again")
             continue
         if part not in WEIGHTED:
             continue
@@ -174,11 +173,11 @@ def _weights(found: Verified) -> None:
                 try:
                     headers(path)
                 except AuthfaceError as error:
-                    found.fault(f"{part}/{path.name}", _shorter(error, path))
+                    report.fault(f"{part}/{path.name}", _shorter(error, path))
         try:
             weight_files(folder, part)
         except UsageError as error:
-            found.fault(part, _shorter(error, folder / part))
+            report.fault(part, _shorter(error, folder / part))
 
 
 def _shorter(error: AuthfaceError, path: Path) -> str:
@@ -186,25 +185,25 @@ def _shorter(error: AuthfaceError, path: Path) -> str:
     return str(error).removeprefix(one_line(path)).removeprefix("/").strip()
 
 
-def _fit(found: Verified) -> None:
+def _fit(report: VerifyReport) -> None:
     """The configurations make modules that fit each other, and the files hold every tensor of them.
 
     Tensors are compared by shape: their names differ between releases of the libraries, which map old ones.
     """
     try:
-        parts = models.skeleton(found.folder)
+        parts = models.skeleton(report.folder)
     except AuthfaceError as error:
-        return found.fault("model_index.json", str(error))
+        return report.fault("model_index.json", str(error))
     for part in WEIGHTED:
         module = getattr(parts, part)
         if module is None:
             continue
-        files, _ = weight_files(found.folder, part)
+        files, _ = weight_files(report.folder, part)
         have = Counter(one.shape for path in files for one in headers(path).values() if one.floating)
         lack = Counter(tuple(p.shape) for p in module.parameters()) - have
         if lack:
             shape, count = next(iter(lack.items()))
-            found.fault(
+            report.fault(
                 part,
                 f"its config.json needs {count} tensors of shape {list(shape)} more than its weights hold: they are of "
                 "different models",

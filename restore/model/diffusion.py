@@ -139,12 +139,12 @@ class DiffusionRestorer:
         return (_kept(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
 
     def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:
-        from authface.models.cleaner import fine
+        from authface.models.cleaner import high_pass
 
         image, generators = self._begun(crops, seeds)
         photo = self._encoded(image)
         latents = self._denoise(image, photo if sampling.needs_photo else None, generators, sampling)
-        added = fine(self._decoded(latents) - self._decoded(photo))
+        added = high_pass(self._decoded(latents) - self._decoded(photo))
         levels: NDArray[np.float32] = added.mul(127.5).cpu().numpy()
         return levels.transpose(0, 2, 3, 1)
 

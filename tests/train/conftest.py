@@ -1,15 +1,78 @@
-"""What tests of the trainings share: a dataset of real portraits, and a family to begin from."""
+"""What tests of the trainings share: a dataset of real portraits, a family to begin from, short runs, their results."""
 
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import cv2
 import datasets
 import pytest
 import skimage.data
+import torch
+from safetensors.torch import load_file
 
+from authface.console import Console, Tick
 from authface.models.families import make_tiny
 
 SIZE = 64
+CPU = torch.device("cpu")
+
+
+class Quiet(Console):
+    """Keeps its lines; does `action` at step `at`, which sends this process SIGTERM if nothing else is given."""
+
+    def __init__(self, at: int = 0, action: Callable[[], object] | None = None) -> None:
+        super().__init__()
+        self.at, self.action, self.lines, self.steps = at, action, list[str](), 0
+
+    def log(self, text: str) -> None:
+        """Keep the line."""
+        self.lines.append(text)
+
+    @contextmanager
+    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+        """Count steps."""
+
+        def tick(done: int = 1, note: str = "") -> None:
+            if unit == "steps":
+                self.steps += done
+                if self.steps == self.at:
+                    self.action() if self.action else os.kill(os.getpid(), signal.SIGTERM)
+
+        yield tick
+
+
+class OneProcess:
+    """An accelerator of one process, as far as losses ask it."""
+
+    num_processes = 1
+
+
+def quick(model: Path, dataset: Path, out: Path, **more: Any) -> dict[str, Any]:
+    """Settings of a run of seconds."""
+    return {
+        "model": str(model), "dataset": dataset, "out": out, "size": SIZE, "steps": 4, "batch": 2, "warmup": 1,
+        "ema": 0.5, "validate_every": 0, "validate_count": 2, "tracker": "none", **more,
+    }  # fmt: skip
+
+
+def weights(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    """A part's tensors."""
+    return dict(load_file(folder / part / "diffusion_pytorch_model.safetensors"))
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (out / "training" / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,5 @@
 """Training of the cleaner on real faces: it learns, stops, goes on, and takes its place in a family."""
 
-import json
-import os
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
-from safetensors.torch import load_file
 
-from authface.console import Console, Tick
 from authface.errors import AuthfaceError, UsageError
 from authface.faces.degrade import mixture
 from authface.imaging.decode import read
@@ -26,70 +19,25 @@ from authface.models.cleaner import Cleaner, make_cleaner
 from authface.models.families import load, resolve
 from authface.models.layout import BASE, part_files, write_family
 from authface.models.tiny import VAE
-from authface.train.cache import Store, cache_latents, cache_texts
+from authface.train.cache import TensorStore, cache_latents, cache_texts
 from authface.train.cleaner import KNEE, CleanerObjective, part_weights, train_cleaner
 from authface.train.controlnet import ControlNetObjective, train_controlnet
-from authface.train.data import Draw, Faces
-from authface.train.noise import Noise
+from authface.train.data import Draw, FaceDataset
+from authface.train.objective import Noise
 from authface.train.settings import CleanerSettings, ControlNetSettings
-
-SIZE = 64
-CPU = torch.device("cpu")
+from tests.train.conftest import CPU, SIZE, Quiet, metrics, quick, same, weights
 
 
-class Quiet(Console):
-    """Sends this process a signal at a step if asked to."""
-
-    def __init__(self, kill_at: int = 0) -> None:
-        super().__init__()
-        self.kill_at, self.steps = kill_at, 0
-
-    def log(self, text: str) -> None:
-        """Nothing."""
-
-    @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
-        """Count steps."""
-
-        def tick(done: int = 1, note: str = "") -> None:
-            if unit == "steps":
-                self.steps += done
-                if self.steps == self.kill_at:
-                    os.kill(os.getpid(), signal.SIGTERM)
-
-        yield tick
-
-
-def quick(model: Path, dataset: Path, out: Path, **more: Any) -> CleanerSettings:
+def quick_cleaner(model: Path, dataset: Path, out: Path, **more: Any) -> CleanerSettings:
     """Settings of a run of seconds."""
-    return CleanerSettings(
-        **{
-            "model": str(model), "dataset": dataset, "out": out, "size": SIZE, "patch": 48, "channels": (16, 16),
-            "steps": 4, "batch": 2, "warmup": 1, "ema": 0.5, "validate_every": 0, "validate_count": 2,
-            "tracker": "none", **more,
-        }
-    )  # fmt: skip
-
-
-def weights(folder: Path, part: str = "cleaner") -> dict[str, torch.Tensor]:
-    found: dict[str, torch.Tensor] = load_file(str(folder / part / "diffusion_pytorch_model.safetensors"))
-    return found
-
-
-def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
-    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
-
-
-def metrics(out: Path) -> list[dict[str, float]]:
-    lines = (out / "training" / "metrics.jsonl").read_text("utf-8").splitlines()
-    return [line for line in map(json.loads, lines) if "loss" in line]
+    return CleanerSettings(**quick(model, dataset, out, **{"patch": 48, "channels": (16, 16), **more}))
 
 
 @pytest.fixture(scope="module")
-def led(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def guided(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny family with a ControlNet."""
 
-    out = tmp_path_factory.mktemp("led") / "family"
+    out = tmp_path_factory.mktemp("guided") / "family"
     unet = load(resolve(str(tiny)), ["unet"], CPU, torch.float32).unet
     write_family(out, tiny, {"controlnet": sdxl.new_controlnet(unet, VAE.factor)})
     return out
@@ -98,17 +46,19 @@ def led(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def objective(tiny: Path, dataset: Path, tmp_path: Path) -> CleanerObjective:
     """As it is before the first step."""
-    chosen = quick(tiny, dataset, tmp_path / "objective")
+    chosen = quick_cleaner(tiny, dataset, tmp_path / "objective")
     net = Cleaner(make_cleaner(0, chosen.channels))
-    return CleanerObjective(Faces(dataset, SIZE), tiny, net, mixture("nearly_clean"), chosen, CPU, 0)
+    return CleanerObjective(FaceDataset(dataset, SIZE), tiny, net, mixture("nearly_clean"), chosen, CPU, 0)
 
 
-def test_it_learns_and_the_family_has_it(led: Path, dataset: Path, tmp_path: Path) -> None:
+def test_it_learns_and_the_family_has_it(guided: Path, dataset: Path, tmp_path: Path) -> None:
     """The loss on the same patches falls; all else is the base's, its ControlNet too; stock diffusers reads it."""
     from diffusers import DiffusionPipeline, UNet2DModel
 
     out = tmp_path / "out"
-    chosen = quick(led, dataset, out, steps=60, degradation="medium", lr=2e-3, ema=0.9, validate_every=60, batch=4)
+    chosen = quick_cleaner(
+        guided, dataset, out, steps=60, degradation="medium", lr=2e-3, ema=0.9, validate_every=60, batch=4
+    )
     done = train_cleaner(chosen, Quiet(), "cpu", seed=1)
     assert done.finished
     damage = mixture("medium")
@@ -116,11 +66,11 @@ def test_it_learns_and_the_family_has_it(led: Path, dataset: Path, tmp_path: Pat
     before, after = (
         float(objective.loss(objective.trained, objective.batch(draws), Noise(0, range(8)), 0).total.detach())
         for net in (make_cleaner(1, (16, 16)), UNet2DModel.from_pretrained(out / "cleaner"))
-        for objective in [CleanerObjective(Faces(dataset, SIZE), led, Cleaner(net), damage, chosen, CPU, 1)]
+        for objective in [CleanerObjective(FaceDataset(dataset, SIZE), guided, Cleaner(net), damage, chosen, CPU, 1)]
     )
     assert after < 0.95 * before
     for part in (*BASE, "controlnet"):
-        assert [p.read_bytes() for p in part_files(out, part)] == [p.read_bytes() for p in part_files(led, part)]
+        assert [p.read_bytes() for p in part_files(out, part)] == [p.read_bytes() for p in part_files(guided, part)]
     assert read(out / "training" / "validation" / "step-00000060.png").rgb.shape == (2 * SIZE, 3 * SIZE, 3)
     lines = (out / "training" / "validation.jsonl").read_text("utf-8")
     assert "gain_mild" in lines and "gain_medium" in lines and "gain_scan" not in lines  # two faces: two damages
@@ -130,25 +80,27 @@ def test_it_learns_and_the_family_has_it(led: Path, dataset: Path, tmp_path: Pat
 
 
 def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tiny: Path, dataset: Path, tmp_path: Path) -> None:
-    whole, broken = (quick(tiny, dataset, tmp_path / name, save_every=3) for name in ("whole", "broken"))
+    whole, broken = (quick_cleaner(tiny, dataset, tmp_path / name, save_every=3) for name in ("whole", "broken"))
     assert train_cleaner(whole, Quiet(), "cpu", seed=3).finished
-    stopped = train_cleaner(broken, Quiet(kill_at=2), "cpu", seed=3)
+    stopped = train_cleaner(broken, Quiet(at=2), "cpu", seed=3)
     assert (stopped.finished, stopped.step) == (False, 2) and not (broken.out / "cleaner").exists()
     assert train_cleaner(broken, Quiet(), "cpu", seed=3).finished
-    assert same(weights(whole.out), weights(broken.out)) and metrics(whole.out) == metrics(broken.out)
+    assert same(weights(whole.out, "cleaner"), weights(broken.out, "cleaner")) and metrics(whole.out) == metrics(
+        broken.out
+    )
 
 
 def test_it_goes_on_from_another_familys(tiny: Path, dataset: Path, tmp_path: Path) -> None:
     """By one step of at most the learning rate; a family that has none says so."""
     first = tmp_path / "first"
-    train_cleaner(quick(tiny, dataset, first), Quiet(), "cpu")
-    further = quick(tiny, dataset, tmp_path / "further", steps=1, ema=0, begin_from=str(first), channels=(8, 8))
+    train_cleaner(quick_cleaner(tiny, dataset, first), Quiet(), "cpu")
+    further = quick_cleaner(tiny, dataset, tmp_path / "further", steps=1, ema=0, begin_from=str(first), channels=(8, 8))
     train_cleaner(further, Quiet(), "cpu")
-    before, after = weights(first), weights(further.out)
+    before, after = weights(first, "cleaner"), weights(further.out, "cleaner")
     assert not same(before, after)
     assert max(float((after[name] - before[name]).abs().max()) for name in before) < 1.1 * further.lr
     with pytest.raises(AuthfaceError, match="has no cleaner; train it with authface train cleaner"):
-        train_cleaner(quick(tiny, dataset, tmp_path / "no", begin_from=str(tiny)), Quiet(), "cpu")
+        train_cleaner(quick_cleaner(tiny, dataset, tmp_path / "no", begin_from=str(tiny)), Quiet(), "cpu")
 
 
 @settings(max_examples=50, deadline=None)
@@ -208,22 +160,22 @@ def test_the_loss_is_as_it_is_written(objective: CleanerObjective) -> None:
 )
 def test_wrong_settings_are_refused(tiny: Path, dataset: Path, tmp_path: Path, wrong: Any, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
-        quick(tiny, dataset, tmp_path, **wrong)
+        quick_cleaner(tiny, dataset, tmp_path, **wrong)
 
 
 def test_what_is_missing_is_one_line(tiny: Path, dataset: Path, tmp_path: Path) -> None:
     """No dataset, no such damage, no boxes; without boxes it trains where eyes and mouth count as the rest."""
     with pytest.raises(UsageError, match="annotate export"):
-        train_cleaner(quick(tiny, tmp_path / "nothing", tmp_path / "out"), Quiet(), "cpu")
+        train_cleaner(quick_cleaner(tiny, tmp_path / "nothing", tmp_path / "out"), Quiet(), "cpu")
     with pytest.raises(UsageError, match="gfpgan"):
-        train_cleaner(quick(tiny, dataset, tmp_path / "out", degradation="rain"), Quiet(), "cpu")
+        train_cleaner(quick_cleaner(tiny, dataset, tmp_path / "out", degradation="rain"), Quiet(), "cpu")
     bare = tmp_path / "bare" / "dataset"
     (bare / "data").mkdir(parents=True)
     rows = datasets.load_dataset(str(dataset), split="train", cache_dir=str(tmp_path / "cache"))
     rows.remove_columns(["roi"]).to_parquet(bare / "data" / "train-00000-of-00001.parquet")
     with pytest.raises(UsageError, match=r"no column roi.*train\.cleaner\.face_parts=1"):
-        train_cleaner(quick(tiny, bare, tmp_path / "out"), Quiet(), "cpu")
-    assert train_cleaner(quick(tiny, bare, tmp_path / "out", steps=1, face_parts=1.0), Quiet(), "cpu").finished
+        train_cleaner(quick_cleaner(tiny, bare, tmp_path / "out"), Quiet(), "cpu")
+    assert train_cleaner(quick_cleaner(tiny, bare, tmp_path / "out", steps=1, face_parts=1.0), Quiet(), "cpu").finished
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +194,8 @@ def test_stage_two_sees_cleaned_faces(cleaned_prior: Path, dataset: Path, tmp_pa
     chosen = ControlNetSettings(
         model=str(cleaned_prior), dataset=dataset, size=SIZE, from_degraded=1.0, validate_count=2, validate_steps=2
     )
-    source, faces = resolve(str(cleaned_prior)), Faces(dataset, SIZE)
-    store = Store(tmp_path / "cache")
+    source, faces = resolve(str(cleaned_prior)), FaceDataset(dataset, SIZE)
+    store = TensorStore(tmp_path / "cache")
     parts = load(source, ["vae", "unet", "scheduler", "cleaner"], CPU, torch.float32)
     parts.controlnet = sdxl.new_controlnet(parts.unet, VAE.factor)
     null = cache_texts([], source, CPU, store, Quiet()).read([""])
@@ -281,8 +233,8 @@ def test_stage_two_over_a_cleaner_trains_stops_and_goes_on(cleaned_prior: Path, 
         )  # fmt: skip
 
     assert train_controlnet(stage("whole"), Quiet(), "cpu", seed=2).finished
-    assert train_controlnet(stage("broken"), Quiet(kill_at=1), "cpu", seed=2).step == 1
+    assert train_controlnet(stage("broken"), Quiet(at=1), "cpu", seed=2).step == 1
     assert train_controlnet(stage("broken"), Quiet(), "cpu", seed=2).finished
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert same(weights(whole, "controlnet"), weights(broken, "controlnet"))
-    assert same(weights(whole), weights(cleaned_prior))
+    assert same(weights(whole, "cleaner"), weights(cleaned_prior, "cleaner"))

@@ -8,13 +8,11 @@ import datasets
 import numpy as np
 import pytest
 import skimage.data
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
-from authface.train.cache import Store
-from authface.train.data import Batch, Draw, Faces, Stream, draw, mirrored
+from authface.train.data import Batch, Draw, FaceDataset, Stream, draw, mirrored
 
 
 def write_dataset(folder: Path, images: list[bytes], prompts: list[str | None]) -> Path:
@@ -51,37 +49,37 @@ def dataset(tmp_path: Path) -> Path:
 
 def test_rows(dataset: Path) -> None:
     """The middle square at the asked size, mirrored when asked; prompts, ids, a limit."""
-    faces = Faces(dataset, 64)
-    assert len(faces) == 3 and len(Faces(dataset, 64, limit=2)) == 2
+    faces = FaceDataset(dataset, 64)
+    assert len(faces) == 3 and len(FaceDataset(dataset, 64, limit=2)) == 2
     assert faces.prompts() == ("a, b", "", "c") and faces.id(1) == "face-1"
     rgb = faces.rgb(0)
     assert rgb.shape == (64, 64, 3) and rgb.dtype == np.uint8
     assert np.array_equal(faces.rgb(0, flip=True), rgb[:, ::-1])
     middle = skimage.data.astronaut()[0:128, 160:288]
     assert np.array_equal(faces.rgb(1), cv2.resize(middle, (64, 64), interpolation=cv2.INTER_AREA))
-    assert np.array_equal(Faces(dataset, 192).rgb(0), skimage.data.astronaut()[0:192, 128:320])
+    assert np.array_equal(FaceDataset(dataset, 192).rgb(0), skimage.data.astronaut()[0:192, 128:320])
     with pytest.raises(AuthfaceError, match="face-2"):
         faces.rgb(2)
 
 
 def test_keys_follow_content_and_size(dataset: Path) -> None:
     """Latents of other pixels or another size are other latents."""
-    faces = Faces(dataset, 64)
-    assert len({faces.key(0), faces.key(1), Faces(dataset, 128).key(0)}) == 3
-    assert faces.key(0) == Faces(dataset, 64).key(0)
+    faces = FaceDataset(dataset, 64)
+    assert len({faces.key(0), faces.key(1), FaceDataset(dataset, 128).key(0)}) == 3
+    assert faces.key(0) == FaceDataset(dataset, 64).key(0)
 
 
 def test_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
     """Absent, empty, of other columns."""
     with pytest.raises(UsageError, match="authface annotate export"):
-        Faces(tmp_path / "absent", 64)
+        FaceDataset(tmp_path / "absent", 64)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="no dataset"):
-        Faces(tmp_path / "empty", 64)
+        FaceDataset(tmp_path / "empty", 64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.csv").write_text("a,b\n1,2\n")
     with pytest.raises(UsageError, match="column image"):
-        Faces(tmp_path / "other", 64)
+        FaceDataset(tmp_path / "other", 64)
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 40), passes=st.integers(1, 4))
@@ -114,18 +112,6 @@ def test_processes_share_the_stream() -> None:
     for k in (4, 0, 2):
         assert one[k].ids == two[0][k].ids + two[1][k].ids
     assert Counter(i for k in range(5) for i in one[k].ids) == Counter(str(i) for i in range(30))
-
-
-def test_the_store_is_whole_or_absent(tmp_path: Path) -> None:
-    """Half precision in, float32 out; a broken file is named."""
-    store = Store(tmp_path)
-    key = "ab" * 32
-    assert store.missing([key, key]) == [key]
-    store.write(key, {"x": torch.arange(4.0)})
-    assert store.missing([key]) == [] and torch.equal(store.read(key)["x"], torch.arange(4.0))
-    store.path(key).write_bytes(b"cut")
-    with pytest.raises(AuthfaceError, match="delete it"):
-        store.read(key)
 
 
 @given(st.text("leftrigh, ", max_size=40))

@@ -7,90 +7,35 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import cv2
-import datasets
 import pytest
-import skimage.data
 import torch
 from safetensors.torch import load_file
 
-from authface.console import Console, Tick
+from authface.console import Console
 from authface.errors import AuthfaceError, UsageError
 from authface.files import refusal
-from authface.models.families import make_tiny
 from authface.train import distributed as parallel
 from authface.train import loop
 from authface.train.controlnet import train_controlnet
-from authface.train.ema import Average
-from authface.train.noise import Noise
-from authface.train.optimizer import make_optimizer
 from authface.train.prior import train_prior
 from authface.train.settings import ControlNetSettings, PriorSettings, TrainSettings
+from tests.train.conftest import Quiet, metrics, quick, weights
 
 ROOT = Path(__file__).parent.parent.parent
 CONFIGS = ROOT / "train" / "configs"
 
 
-class At(Console):
-    """Silent; does something at a step."""
-
-    def __init__(self, step: int = 0, action: Any = None) -> None:
-        super().__init__()
-        self.silent, self.step, self.action, self.count = True, step, action, 0
-
-    @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
-        """Count steps."""
-
-        def tick(done: int = 1, note: str = "") -> None:
-            self.count += done if unit == "steps" else 0
-            if unit == "steps" and self.count == self.step:
-                self.action()
-
-        yield tick
-
-
 @pytest.fixture(scope="module")
-def given(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Four crops of a real portrait, the tiny family with random weights, a shared cache: settings of a short run."""
-    folder = tmp_path_factory.mktemp("distributed")
-    face = skimage.data.astronaut()
-    crops = [
-        face[y : y + side, x : x + side] for y, x, side in ((0, 100, 240), (40, 150, 160), (0, 150, 180), (9, 9, 400))
-    ]
-    rows = [
-        {
-            "id": f"face-{i}",
-            "image": {"bytes": cv2.imencode(".png", crop[..., ::-1])[1].tobytes(), "path": None},
-            "prompt": ["smile", "orange suit"][i % 2],
-            "size": len(crop),
-            "roi": {
-                name: [x * len(crop), y * len(crop), 0.1 * len(crop)]
-                for name, (x, y) in {"left_eye": (0.4, 0.5), "right_eye": (0.6, 0.5), "mouth": (0.5, 0.7)}.items()
-            },
-        }
-        for i, crop in enumerate(crops)
-    ]
-    text = datasets.Value("string")
-    boxes = dict.fromkeys(("left_eye", "right_eye", "mouth"), datasets.List(datasets.Value("float32"), length=3))
-    features = datasets.Features(
-        {"id": text, "image": datasets.Image(), "prompt": text, "size": datasets.Value("int32"), "roi": boxes}
-    )
-    (folder / "dataset" / "data").mkdir(parents=True)
-    path = folder / "dataset" / "data" / "train-00000-of-00001.parquet"
-    datasets.Dataset.from_list(rows, features=features).to_parquet(path)
-    make_tiny(folder / "tiny", seed=0, image_size=64)
-    return {
-        "model": str(folder / "tiny"), "dataset": str(folder / "dataset"), "cache": str(folder / "cache"), "size": 64,
-        "steps": 4, "batch": 2, "warmup": 1, "ema": 0.5, "validate_every": 0, "validate_count": 2, "validate_steps": 2,
-        "tracker": "none",
-    }  # fmt: skip
+def given(tiny: Path, dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Settings of a short run with a cache that runs share, as JSON has them."""
+    cache = tmp_path_factory.mktemp("distributed") / "cache"
+    settings = quick(tiny, dataset, cache.parent, cache=str(cache), validate_steps=2)
+    return settings | {"dataset": str(dataset), "out": str(cache.parent / "out")}
 
 
 def words(stage: str, settings: dict[str, Any]) -> list[str]:
@@ -112,19 +57,14 @@ def launch(config: str, *what: str) -> str:
 def train(stage: str, settings: dict[str, Any], console: Console | None = None) -> None:
     """Train in this process."""
     if stage == "prior":
-        train_prior(PriorSettings(**settings), console or At(), "cpu")
+        train_prior(PriorSettings(**settings), console or Quiet(), "cpu")
     else:
-        train_controlnet(ControlNetSettings(**settings), console or At(), "cpu")
+        train_controlnet(ControlNetSettings(**settings), console or Quiet(), "cpu")
 
 
 def losses(out: Path) -> list[float]:
     """The loss of every step that was logged."""
-    return [json.loads(line)["loss"] for line in (out / "training" / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(out: Path, part: str) -> dict[str, torch.Tensor]:
-    """The written weights."""
-    return dict(load_file(out / part / "diffusion_pytorch_model.safetensors"))
+    return [line["loss"] for line in metrics(out)]
 
 
 def test_two_copies_train_as_one(given: dict[str, Any], tmp_path: Path) -> None:
@@ -146,7 +86,7 @@ from pathlib import Path
 from authface.console import Console
 from authface.ranks import rank
 from authface.train.controlnet import train_controlnet
-from authface.train.distributed import meet
+from authface.train.distributed import barrier
 from authface.train.settings import ControlNetSettings
 import torch
 settings = ControlNetSettings(**json.loads(sys.argv[1]))
@@ -154,7 +94,7 @@ train_controlnet(settings, Console(), "cpu")
 if rank() == 0:
     shutil.copytree(settings.out, Path(f"{settings.out}-first"))
     shutil.rmtree(settings.out / "training" / "checkpoints" / "step-00000004")
-meet(torch.device("cpu"))
+barrier(torch.device("cpu"))
 train_controlnet(settings, Console(), "cpu")
 """
 """Trains to the end, loses the last checkpoint, and trains again: one start of two processes instead of two."""
@@ -210,7 +150,7 @@ def test_a_disk_that_refuses_leaves_the_last_checkpoint(given: dict[str, Any], t
         with pytest.raises(
             AuthfaceError, match="cannot write a checkpoint to .*last good checkpoint is of step 2"
         ) as said:
-            train("prior", run, At(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))))
+            train("prior", run, Quiet(3, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert "\n" not in str(said.value) and "MB are free" in str(said.value)
@@ -246,63 +186,11 @@ def test_layout_and_compiler_change_speed_alone(
     assert plain.keys() == fast.keys() == {name.removeprefix("unet.") for name in saved}
 
 
-def test_eight_bits_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = TrainSettings(optimizer="adamw8bit")
-    with pytest.raises(UsageError, match="needs CUDA, this is cpu"):
-        make_optimizer([], settings, torch.device("cpu"))
-    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(UsageError, match=r"pip install 'authface\[8bit\]'"):
-        make_optimizer([], settings, torch.device("cuda"))
-
-
 def test_trackers_need_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What accelerate would pass over in silence is said, before anything is trained."""
     monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'authface\[wandb\]'"):
         parallel.make_accelerator(torch.device("cpu"), TrainSettings(tracker="wandb"), tmp_path)
-
-
-def test_a_face_keeps_its_noise_in_any_batch() -> None:
-    """Four faces at once, and two and two: the same numbers, and others for another face or seed."""
-    whole, first, second = Noise(3, range(8, 12)), Noise(3, range(8, 10)), Noise(3, range(10, 12))
-    for draw in (lambda n: n.normal(4, 2, 2), lambda n: n.integers(1000), lambda n: n.uniform()):
-        drawn = draw(whole)
-        assert torch.equal(drawn, torch.cat([draw(first), draw(second)])) and len(drawn.unique()) == drawn.numel()
-    assert not torch.equal(Noise(3, [0]).normal(4), Noise(4, [0]).normal(4))
-    many = Noise(0, range(4000))
-    assert float(many.normal(4).std()) == pytest.approx(1, abs=0.03) and float(many.uniform().mean()) == pytest.approx(
-        0.5, abs=0.03
-    )
-    late = Noise(0, range(4000)).integers(1000, 1).double()  # density 2 t: mean 2/3, a quarter below the middle
-    assert float(late.mean()) == pytest.approx(667, abs=15) and late.min() >= 0 and late.max() < 1000
-    assert float((late < 500).double().mean()) == pytest.approx(0.25, abs=0.03)
-
-
-@pytest.mark.parametrize("device", ["same", "cpu"])
-def test_the_average_is_diffusers(device: Any) -> None:
-    """Against EMAModel over 30 steps of a random walk; its state goes on; the weights come back."""
-    from diffusers.training_utils import EMAModel
-
-    torch.manual_seed(0)
-    walk = [torch.nn.Parameter(torch.randn(3, 4)), torch.nn.Parameter(torch.randn(5))]
-    ours, theirs = Average(walk, 0.7, device), EMAModel(walk, decay=0.7, foreach=True)
-    for step in range(30):
-        for parameter in walk:
-            parameter.data += torch.randn_like(parameter)
-        if step == 15:
-            state = ours.state_dict()
-            ours = Average(walk, 0.7, device)
-            ours.load_state_dict(state)
-        ours.step()
-        theirs.step(walk)
-        for mine, other in zip(ours.state_dict()["average"], theirs.shadow_params, strict=True):
-            assert torch.allclose(mine, other, atol=1e-6)
-    before = [parameter.detach().clone() for parameter in walk]
-    ours.store()
-    ours.copy_to()
-    assert not torch.equal(walk[0], before[0]) and torch.allclose(walk[0], theirs.shadow_params[0], atol=1e-6)
-    ours.restore()
-    assert all(torch.equal(a, b) for a, b in zip(walk, before, strict=True))
 
 
 def test_accelerate_reads_the_configurations() -> None:

@@ -60,7 +60,7 @@ def _estimate(
     from authface.models.layout import quiet
     from authface.train.estimate import hardware
 
-    judged = hardware.chosen(names)  # a wrong name is told of before torch is loaded
+    candidates = hardware.gpus_named(names)  # refuses a wrong name before torch is loaded
     import torch
     from diffusers.utils import logging
 
@@ -72,15 +72,15 @@ def _estimate(
     quiet()
     logging.set_verbosity_error()  # it warns of weights cast to bfloat16, which is meant
     first, second = run.settings("train.autoencoder", AutoencoderSettings), run.settings("train.prior", PriorSettings)
-    begun = {str(first.out): first.model, str(second.out): second.model}
-    architecture = networks.find(settings.model, settings.size, begun, VAES[first.vae])
+    begins_from = {str(first.out): first.model, str(second.out): second.model}
+    architecture = networks.find_architecture(settings.model, settings.size, begins_from, VAES[first.vae])
     half = settings.half(torch.device("cpu" if run.device == "cpu" else "cuda"))
-    known = faces or estimate.faces_in(dataset or settings.dataset, run.limit)
-    own = hardware.here()
+    known = faces or estimate.count_faces(dataset or settings.dataset, run.limit)
+    own = hardware.local_gpu()
     if own is not None and not names:
-        judged = (own, *judged)
+        candidates = (own, *candidates)
     estimator = estimate.Estimator(architecture, half, gpus)
     counted = estimator.count(settings)
-    verdicts = estimate.judge(estimator, settings, counted, judged, utilisation)
-    report = Report(stage, architecture.said, settings, half, gpus, utilisation, counted, known, verdicts)
-    run.console.result(report.told(), **report.as_json())
+    verdicts = estimate.judge(estimator, settings, counted, candidates, utilisation)
+    report = Report(stage, architecture.origin, settings, half, gpus, utilisation, counted, known, verdicts)
+    run.console.result(report.to_text(), **report.as_json())

@@ -1,6 +1,6 @@
 """What a training will take, before it starts: memory by part, steps, FLOPs, hours, and what makes it fit a GPU.
 
-Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.rehearsal). Not
+Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.meta_pass). Not
 counted: workspaces of convolutions, what torch.compile saves, loading of images, FSDP and DeepSpeed.
 """
 
@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 
-from authface.train.data import Faces
-from authface.train.estimate import rehearsed
-from authface.train.estimate.hardware import RESERVE, Gpu
+from authface.train.data import FaceDataset
+from authface.train.estimate import stages
+from authface.train.estimate.hardware import RESERVE, GpuSpec
+from authface.train.estimate.meta_pass import PassCost
 from authface.train.estimate.networks import Architecture
-from authface.train.estimate.rehearsal import Pass
-from authface.train.estimate.rehearsed import Rehearsed, autoencoder_peak, size_of
+from authface.train.estimate.stages import MetaStage, size_of, vae_peak
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
 MOMENTS = ("encoding", "backward", "step", "picture")
@@ -48,7 +48,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Counted:
+class TrainingCost:
     """One training, counted. `flops` are of one micro-batch on one GPU, weights are numbers of scalars."""
 
     memory: Memory
@@ -65,24 +65,24 @@ class Estimator:
 
     def __init__(self, architecture: Architecture, half: bool, gpus: int = 1) -> None:
         self.architecture, self.half, self.gpus = architecture, half, gpus
-        self._passes: dict[tuple[Any, ...], tuple[Rehearsed, Pass, int, int]] = {}
+        self._passes: dict[tuple[Any, ...], tuple[MetaStage, PassCost, int, int]] = {}
 
-    def count(self, settings: DiffusionSettings) -> Counted:
+    def count(self, settings: DiffusionSettings) -> TrainingCost:
         """Memory and FLOPs of a training with these settings."""
-        stage, passed, encode, decode = self._rehearsed(settings)
+        stage, passed, encode, decode = self._counted_pass(settings)
         weights = [p for p in stage.trained.parameters() if p.requires_grad]
         frozen = size_of(*stage.frozen) + sum(
             p.numel() * p.element_size() for p in stage.trained.parameters() if not p.requires_grad
         )
-        judges = sum(p.numel() for net in stage.critic for p in net.parameters())
+        discriminators = sum(p.numel() for net in stage.discriminators for p in net.parameters())
         trained = sum(p.numel() for p in weights)
-        gradients = 4 * (trained + judges)
+        gradients = 4 * (trained + discriminators)
         always = {
             "trained weights": 4 * trained,
             "frozen weights": frozen,
             "optimizer's moments": _moments(weights, settings.optimizer),
             "moving average": 4 * trained if settings.ema and settings.ema_device == "same" else 0,
-            "discriminators, their moments": 12 * judges,
+            "discriminators, their moments": 12 * discriminators,
             "buckets of DDP": 4 * trained if self.gpus > 1 else 0,
             "CUDA and its libraries": RESERVE,
         }
@@ -90,8 +90,8 @@ class Estimator:
         memory = Memory(
             {
                 "encoding": {
-                    "frozen weights": stage.begun, "activations": encode, "discriminators, their moments": 4 * judges,
-                    "CUDA and its libraries": RESERVE,
+                    "frozen weights": stage.encoding, "activations": encode,
+                    "discriminators, their moments": 4 * discriminators, "CUDA and its libraries": RESERVE,
                 },
                 "backward": {
                     **always, "gradients": passed.gradients, "copies in bfloat16": passed.copies,
@@ -102,9 +102,9 @@ class Estimator:
             }
         )  # fmt: skip
         still = sum(p.numel() for m in (stage.trained, *stage.frozen) for p in m.parameters()) - trained
-        return Counted(memory, passed.flops, trained, still)
+        return TrainingCost(memory, passed.flops, trained, still)
 
-    def fitting(self, settings: DiffusionSettings) -> Iterator[tuple[dict[str, Any], Counted]]:
+    def smaller(self, settings: DiffusionSettings) -> Iterator[tuple[dict[str, Any], TrainingCost]]:
         """Changes that make a training smaller, each with those before it: first what costs nothing, last what trains
         something else, which is tried alone too."""
         given: dict[str, Any] = {}
@@ -114,18 +114,18 @@ class Estimator:
             given = {**given, **change}
             yield given, self.count(settings.model_copy(update=given))
 
-    def _rehearsed(self, settings: DiffusionSettings) -> tuple[Rehearsed, Pass, int, int]:
+    def _counted_pass(self, settings: DiffusionSettings) -> tuple[MetaStage, PassCost, int, int]:
         free = {"optimizer", "ema", "ema_device", "steps", "accumulate"}
         key = (settings.accumulate > 1, settings.model_dump_json(exclude=free))
         if key not in self._passes:
             if isinstance(settings, PriorSettings):
-                stage = rehearsed.prior(settings, self.architecture, self.half)
+                stage = stages.meta_prior(settings, self.architecture, self.half)
             else:
                 assert isinstance(settings, ControlNetSettings)
-                stage = rehearsed.controlnet(settings, self.architecture, self.half)
-            passed = stage.pass_()
-            encode = autoencoder_peak(stage.parts, settings.batch, settings.size, decoding=False)
-            decode = autoencoder_peak(stage.parts, 1, settings.size, decoding=True)
+                stage = stages.meta_controlnet(settings, self.architecture, self.half)
+            passed = stage.count()
+            encode = vae_peak(stage.parts, settings.batch, settings.size, decoding=False)
+            decode = vae_peak(stage.parts, 1, settings.size, decoding=True)
             self._passes[key] = stage, passed, encode, decode
         return self._passes[key]
 
@@ -134,7 +134,7 @@ class Estimator:
 class Verdict:
     """Whether a training fits a GPU, how long it takes on as many of them as were named, and what makes it fit."""
 
-    gpu: Gpu
+    gpu: GpuSpec
     over: int
     """Bytes that are missing; 0 or less: it fits."""
     hours: float | None
@@ -144,13 +144,17 @@ class Verdict:
 
 
 def judge(
-    estimator: Estimator, settings: DiffusionSettings, counted: Counted, gpus: tuple[Gpu, ...], utilisation: float
+    estimator: Estimator,
+    settings: DiffusionSettings,
+    counted: TrainingCost,
+    gpus: tuple[GpuSpec, ...],
+    utilisation: float,
 ) -> list[Verdict]:
     """A verdict for each of `gpus`; changes are only counted as far as the smallest of them needs."""
     tried: list[tuple[dict[str, Any], int]] = []
-    more = estimator.fitting(settings)
+    more = estimator.smaller(settings)
 
-    def found(room: int) -> dict[str, Any] | None:
+    def changes_that_fit(room: int) -> dict[str, Any] | None:
         for changes, peak in tried:
             if peak <= room:
                 return changes
@@ -166,18 +170,18 @@ def judge(
         over = counted.memory.peak - gpu.bytes
         known = gpu.bf16 > 0
         hours = gpu.hours(flops, estimator.half, utilisation) if known else None
-        verdicts.append(Verdict(gpu, over, hours, found(gpu.bytes) if over > 0 else None))
+        verdicts.append(Verdict(gpu, over, hours, changes_that_fit(gpu.bytes) if over > 0 else None))
     return verdicts
 
 
-def faces_in(folder: Path, limit: int) -> int | None:
+def count_faces(folder: Path, limit: int) -> int | None:
     """How many faces a training on `folder` sees, None where there is no such folder."""
     if not folder.is_dir():
         return None
     if shards := list(folder.glob("data/train-*.parquet")):  # read without decoding, or copying into a cache
         count = sum(int(pq.read_metadata(shard).num_rows) for shard in shards)
         return min(limit, count) if limit else count
-    return len(Faces(folder, 64, limit))
+    return len(FaceDataset(folder, 64, limit))
 
 
 def _moments(weights: list[torch.nn.Parameter], optimizer: str) -> int:

@@ -16,7 +16,7 @@ use. An assumption, not measured here."""
 
 
 @dataclass(frozen=True)
-class Gpu:
+class GpuSpec:
     """`memory` in MiB as its driver reports it, which is less than its name says; `bf16` and `fp32` in TFLOP/s, dense,
     as NVIDIA's data sheets print them (fp32 without TF32, which torch leaves off)."""
 
@@ -36,17 +36,17 @@ class Gpu:
 
 
 GPUS = (
-    Gpu("RTX 3090", 24_576, 71, 35.6),
-    Gpu("RTX 4090", 24_564, 165, 82.6),
-    Gpu("L4", 23_034, 121, 30),
-    Gpu("L40S", 46_068, 362, 91.6),
-    Gpu("A100-80", 81_920, 312, 19.5),
-    Gpu("H100", 81_559, 989, 67),
-    Gpu("H200", 143_771, 989, 67),
+    GpuSpec("RTX 3090", 24_576, 71, 35.6),
+    GpuSpec("RTX 4090", 24_564, 165, 82.6),
+    GpuSpec("L4", 23_034, 121, 30),
+    GpuSpec("L40S", 46_068, 362, 91.6),
+    GpuSpec("A100-80", 81_920, 312, 19.5),
+    GpuSpec("H100", 81_559, 989, 67),
+    GpuSpec("H200", 143_771, 989, 67),
 )
 
 
-def chosen(names: Sequence[str]) -> tuple[Gpu, ...]:
+def gpus_named(names: Sequence[str]) -> tuple[GpuSpec, ...]:
     """The GPUs of these names, all without any. Raises UsageError for one that is not known."""
     known = {gpu.name.lower(): gpu for gpu in GPUS}
     for name in names:
@@ -57,7 +57,7 @@ def chosen(names: Sequence[str]) -> tuple[Gpu, ...]:
     return tuple(dict.fromkeys(known[name.lower()] for name in names)) or GPUS
 
 
-def here() -> Gpu | None:
+def local_gpu() -> GpuSpec | None:
     """This machine's first GPU, None without CUDA: its speed is that of the known GPU its name holds, else 0."""
     import torch
 
@@ -66,5 +66,5 @@ def here() -> Gpu | None:
     found = torch.cuda.get_device_properties(0)
     squeezed = found.name.replace(" ", "").lower()
     like = [gpu for gpu in GPUS if gpu.name.replace(" ", "").replace("-80", "").lower() in squeezed]
-    best = max(like, key=lambda gpu: len(gpu.name), default=Gpu("", 0, 0, 0))
-    return Gpu(f"this machine ({one_line(found.name)})", found.total_memory // 2**20, best.bf16, best.fp32)
+    best = max(like, key=lambda gpu: len(gpu.name), default=GpuSpec("", 0, 0, 0))
+    return GpuSpec(f"this machine ({one_line(found.name)})", found.total_memory // 2**20, best.bf16, best.fp32)

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
+
 from authface.errors import AuthfaceError, one_line
 from authface.models.families import Parts, has_builtin, resolve
 from authface.models.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
@@ -53,9 +57,9 @@ _CONFIGS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """Configs of a family as diffusers and transformers write them; `said` is where they are from, for people."""
+    """Configs of a family as diffusers and transformers write them; `origin` is where they are from, for people."""
 
-    said: str
+    origin: str
     unet: dict[str, Any]
     vae: dict[str, Any]
     text: tuple[dict[str, Any], dict[str, Any]]
@@ -63,7 +67,6 @@ class Architecture:
     def parts(self, *, text: bool = False) -> Parts:
         """U-Net, VAE and scheduler, with `text` the encoders too; all weights on the meta device, in float32."""
         import diffusers
-        import torch
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
         vae = getattr(diffusers, str(self.vae.get("_class_name", "AutoencoderKL")))
@@ -77,17 +80,19 @@ class Architecture:
         return parts
 
 
-def find(model: str, size: int, begun: Mapping[str, str], vae: VaeShape = VAE) -> Architecture:
+def find_architecture(model: str, size: int, begins_from: Mapping[str, str], vae: VaeShape = VAE) -> Architecture:
     """The architecture of `model`: a folder's configs where there is one, else what is known of its name.
 
-    `size` is the side of the images, pixels, and `vae` the shape of the VAE, for a family that is `new`. `begun` says
-    of folders that a recipe will make which model they begin from: until they are there, that one's architecture is
-    theirs. Raises AuthfaceError for a family whose configs are not on this machine, UsageError for a name that is none.
+    `size` is the side of the images, pixels, and `vae` the shape of the VAE, for a family that is `new`. `begins_from`
+    maps folders that a recipe will make to the model each begins from: until such a folder is there, it has that
+    model's architecture. Raises AuthfaceError for a family whose configs are not on this machine, UsageError for a
+    name that is none.
     """
     path = [model]
-    while not (Path(path[-1]).expanduser() / "unet").is_dir() and path[-1] in begun and begun[path[-1]] not in path:
-        path.append(begun[path[-1]])
-    name = path[-1]
+    name = model
+    while not (Path(name).expanduser() / "unet").is_dir() and begins_from.get(name, name) not in path:
+        name = begins_from[name]
+        path.append(name)
     via = f"; {one_line(model)} is not there yet, it begins from it" if len(path) > 1 else ""
     if name == "new" or (name == "tiny" and not has_builtin()):
         text = text_config(TEXT_WIDTHS[0]), text_config(TEXT_WIDTHS[1])
@@ -105,9 +110,6 @@ def _local(folder: Path) -> Callable[[str], dict[str, Any]]:
 
 
 def _cached(repository: str) -> Callable[[str], dict[str, Any]]:
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
     def read(part: str) -> dict[str, Any]:
         try:
             found = try_to_load_from_cache(repository, f"{part}/config.json")

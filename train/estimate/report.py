@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authface.train.estimate.estimate import MOMENTS, Counted, Verdict
+from authface.train.estimate.estimate import MOMENTS, TrainingCost, Verdict
 from authface.train.settings import DiffusionSettings
 
 GIB = 2**30
@@ -18,13 +18,13 @@ class Report:
     """One estimate with all that it depends on; `stage` is ``prior`` or ``controlnet``."""
 
     stage: str
-    said: str
+    origin: str
     """Where the architecture is from."""
     settings: DiffusionSettings
     half: bool
     gpus: int
     utilisation: float
-    counted: Counted
+    counted: TrainingCost
     faces: int | None
     verdicts: Sequence[Verdict]
 
@@ -47,7 +47,7 @@ class Report:
         """All figures; bytes, scalars, TFLOPs, hours."""
         s, c = self.settings, self.counted
         return {
-            "stage": self.stage, "architecture": self.said, "gpus": self.gpus,
+            "stage": self.stage, "architecture": self.origin, "gpus": self.gpus,
             "precision": "bf16" if self.half else "fp32", "utilisation": self.utilisation,
             "trained": c.trained, "frozen": c.frozen,
             "steps": s.steps, "micro_batches": s.steps * s.accumulate, "images_a_step": self.images_a_step,
@@ -63,7 +63,7 @@ class Report:
             ],
         }  # fmt: skip
 
-    def told(self) -> str:
+    def to_text(self) -> str:
         """Tables of memory and of GPUs."""
         return "\n".join([*self._head(), "", *self._memory(), "", *self._work(), "", *self._gpus()])
 
@@ -75,7 +75,7 @@ class Report:
         )  # fmt: skip
         still = f", {c.frozen / 1e6:,.1f} M frozen" if c.frozen else ""
         return [
-            f"{TITLES[self.stage]}: {self.said}",
+            f"{TITLES[self.stage]}: {self.origin}",
             f"{c.trained / 1e6:,.1f} M weights trained{still}; {'bf16' if self.half else 'fp32'}, {s.optimizer}"
             + (", gradient checkpointing" if s.gradient_checkpointing else ""),
             f"{s.size} px, {batch} = {self.images_a_step} images a step",
@@ -88,7 +88,7 @@ class Report:
         rows += [[name, *(_gib(memory.parts[m].get(name, 0)) for m in MOMENTS)] for name in order]
         rows.append(["together", *(_gib(memory.total(m)) for m in MOMENTS)])
         lines = _table(rows)
-        return [*lines, f"peak {memory.peak / GIB:.1f} GiB; {_MOMENTS_TOLD}"]
+        return [*lines, f"peak {memory.peak / GIB:.1f} GiB; {_MOMENTS_EXPLAINED}"]
 
     def _work(self) -> list[str]:
         s = self.settings
@@ -126,7 +126,7 @@ _ORDER = (
     "trained weights", "frozen weights", "optimizer's moments", "moving average", "discriminators, their moments",
     "buckets of DDP", "gradients", "copies in bfloat16", "activations", "CUDA and its libraries",
 )  # fmt: skip
-_MOMENTS_TOLD = "encoding: once, before the first step; backward: each micro-batch; picture: each validation"
+_MOMENTS_EXPLAINED = "encoding: once, before the first step; backward: each micro-batch; picture: each validation"
 
 
 def _overrides(stage: str, changes: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""How strongly further losses pull beside the noise loss, measured where they meet: at the U-Net's prediction."""
+"""Weights of further losses beside the noise loss, by their gradients at the U-Net's prediction, which all cross."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from authface.train.data import exact
+from authface.train.data import no_autocast
 
 STEPS = 100
-"""About so many steps are averaged over."""
+"""Steps of the moving average, about."""
 MOST = 100.0
-"""The most that a weight becomes over its fixed lambda: who has nothing to say is not made to shout."""
+"""Largest weight over its fixed lambda: a term with hardly any gradient is not amplified without bound."""
 
 
-class Balance:
+class GradientBalance:
     """The weights of k terms, such as the adversarial one, that give each its share of the noise loss's gradient.
 
     A weight is share x sqrt(E |g_noise|^2 / E |g_term|^2), with gradients g at the predicted noise: every term crosses
@@ -46,7 +46,7 @@ class Balance:
 
         All are scalars of one batch; their squares are gathered for `step`.
         """
-        with exact(guess.device):
+        with no_autocast(guess.device):
             gradients = [torch.autograd.grad(term, guess, retain_graph=True)[0] for term in (noise, *terms)]
         squares = torch.stack([gradient.float().square().sum() for gradient in gradients])
         self.gathered = self.gathered + squares

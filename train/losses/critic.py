@@ -1,7 +1,11 @@
-"""The discriminators beside a training, their optimizer, and what they judge: eyes and mouth, or pixels."""
+"""Discriminators trained beside a network, with their optimizer: of eyes and mouth in latents, and of pixels.
+
+The networks have StyleGAN2's layers; that of a facial component is GFP-GAN's, over latents.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,22 +13,104 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
-from authface.train.data import REGIONS, exact, seeded
+from authface.train.data import REGIONS, no_autocast, seeded
 from authface.train.losses import facial
-from authface.train.losses.balance import Balance
-from authface.train.losses.discriminator import ComponentDiscriminator, PatchDiscriminator
+from authface.train.losses.balance import GradientBalance
 from authface.train.settings import FacialSettings
 
 BETAS = (0.9, 0.99)
 """Of the discriminators' Adam (GFP-GAN)."""
 
+SLOPE = 0.2
+"""Of the leaky ReLU; its output is scaled by sqrt 2, as in StyleGAN2."""
+TAPS = (1.0, 3.0, 3.0, 1.0)
+"""StyleGAN2's low pass before a layer that halves the side."""
+
+DETAIL_GAIN = 12.0
+"""What brings the fine detail of faces, of a deviation of 0.037 in -1..1, near the scale of a layer's input."""
+
+
+class EqualConv(nn.Module):
+    """3 x 3 convolution with StyleGAN2's equalised learning rate, then a scaled leaky ReLU unless it is the last.
+
+    Weights are drawn from N(0, 1) and scaled by 1 / sqrt(fan in) at use, so that Adam moves all layers alike.
+    `halve` blurs with `TAPS` and takes every second place: (n, c, h, w) -> (n, out, ceil(h / 2), ceil(w / 2)).
+    """
+
+    def __init__(self, channels: int, out: int, *, halve: bool = False, last: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(out, channels, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(out))
+        self.scale = 1 / math.sqrt(channels * 9)
+        self.halve, self.last = halve, last
+        taps = torch.tensor(TAPS)
+        self.register_buffer("blur", (taps[:, None] * taps / taps.sum() ** 2)[None, None], persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Filtered features."""
+        weight = self.weight * self.scale
+        if self.halve:
+            channels = x.shape[1]
+            assert isinstance(self.blur, torch.Tensor)  # registered above
+            x = functional.conv2d(functional.pad(x, (1, 2, 1, 2)), self.blur.expand(channels, 1, 4, 4), groups=channels)
+        x = functional.conv2d(x, weight, self.bias, stride=2 if self.halve else 1, padding=1)
+        return x if self.last else functional.leaky_relu(x, SLOPE) * math.sqrt(2)
+
+
+class ComponentDiscriminator(nn.Module):
+    """Says of an eye or a mouth whether it is real: six layers, two of which halve the side; 1.11 M weights.
+
+    GFP-GAN's (Wang et al. 2021), over latents instead of pixels.
+    A region of 10 x 10 latents gives feature maps of 5 x 5 x 128 and 3 x 3 x 256 and 3 x 3 logits.
+    """
+
+    def __init__(self, latent_channels: int) -> None:
+        super().__init__()
+        self.first = nn.Sequential(
+            EqualConv(latent_channels, 64), EqualConv(64, 128, halve=True), EqualConv(128, 128)
+        )  # fmt: skip
+        self.second = nn.Sequential(EqualConv(128, 256, halve=True), EqualConv(256, 256))
+        self.verdict = EqualConv(256, 1, last=True)
+
+    def forward(self, region: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Logits (n, 1, h, w) of (n, c, side, side) latents, positive for real, and both feature maps."""
+        first = self.first(region)
+        second = self.second(first)
+        return self.verdict(second), first, second
+
+
+class PatchDiscriminator(nn.Module):
+    """Says of every fourth place of an image whether its fine detail is real, from some 30 px around; 0.29 M weights.
+
+    Logits (n, 1, h / 4, w / 4) of (n, 3, h, w) in -1..1, positive for real (Isola et al. 2017). It is shown what a
+    5 x 5 binomial blur takes away, `DETAIL_GAIN` times: beside the picture itself skin's texture is too faint to learn
+    from, and the coarse tones are the reconstruction's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        taps = torch.tensor((1.0, 4.0, 6.0, 4.0, 1.0))
+        self.register_buffer("blur", (taps[:, None] * taps / taps.sum() ** 2).expand(3, 1, 5, 5), persistent=False)
+        self.layers = nn.Sequential(
+            EqualConv(3, 24), EqualConv(24, 48, halve=True), EqualConv(48, 48), EqualConv(48, 96, halve=True),
+            EqualConv(96, 96), EqualConv(96, 96), EqualConv(96, 1, last=True),
+        )  # fmt: skip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits of the places of `images`."""
+        assert isinstance(self.blur, torch.Tensor)  # registered above
+        coarse = functional.conv2d(functional.pad(images, (2, 2, 2, 2), mode="reflect"), self.blur, groups=3)
+        logits: torch.Tensor = self.layers((images - coarse) * DETAIL_GAIN)
+        return logits
+
 
 @dataclass(frozen=True)
-class Judged:
+class FacialLosses:
     """Equation 2 of n faces, before the weight of their timesteps. Each (n,) float32.
 
-    `adversarial` and `style` are sums over the regions, without lambda; they lead the ControlNet. `critic` teaches
+    `adversarial` and `style` are sums over the regions, without lambda; they train the ControlNet. `critic` trains
     the discriminators, which never see a gradient of the other two.
     """
 
@@ -34,14 +120,14 @@ class Judged:
 
 
 class Discriminators:
-    """What learns beside the trained network, in float32, and is saved with the run's state."""
+    """Networks trained beside the objective's module, in float32, with their optimizer."""
 
     def __init__(self, nets: nn.ModuleDict, lr: float) -> None:
         self.nets = nets
         self.optimizer = torch.optim.Adam(nets.parameters(), lr=lr, betas=BETAS)
 
     def step(self, accelerator: Any) -> None:
-        """One step of the discriminators by the gradients that have gathered, averaged over the processes."""
+        """One step of the discriminators by the accumulated gradients, averaged over the processes."""
         if accelerator.num_processes > 1:
             for parameter in self.nets.parameters():
                 grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
@@ -60,23 +146,23 @@ class Discriminators:
 
 
 class PixelCritic(Discriminators):
-    """Says of the places of an image whether they are of a photo or out of a decoder."""
+    """A discriminator of photos and decoded images, place by place."""
 
     def __init__(self, lr: float, device: torch.device, seed: int) -> None:
         with seeded(seed):
             nets = nn.ModuleDict({"pixels": PatchDiscriminator()}).to(device)
         super().__init__(nets, lr)
 
-    def judge(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What leads the decoder and what teaches the discriminator, scalars, for images (n, 3, h, w) in -1..1."""
+    def losses(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The decoder's loss and the discriminator's, scalars, for images (n, 3, h, w) in -1..1."""
         net = self.nets["pixels"]
-        with exact(real.device):
+        with no_autocast(real.device):
             with frozen(net):
-                lead = facial.adversarial(net(fake.float())).mean()
-            return lead, facial.verdict(net(real.float()), net(fake.detach().float())).mean()
+                adversarial = facial.generator_loss(net(fake.float())).mean()
+            return adversarial, facial.discriminator_loss(net(real.float()), net(fake.detach().float())).mean()
 
 
-class Critic(Discriminators):
+class FacialCritic(Discriminators):
     """D_eyes and D_mouth of the facial loss, and how much their terms count.
 
     They see latents of `latent_channels` channels, `factor` times smaller a side than the image.
@@ -90,7 +176,7 @@ class Critic(Discriminators):
             nets = nn.ModuleDict({name: ComponentDiscriminator(latent_channels) for name in names}).to(device)
         super().__init__(nets, settings.lr)
         self.settings, self.factor = settings, factor
-        self.balance = Balance(
+        self.balance = GradientBalance(
             (settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), device
         )
 
@@ -108,32 +194,30 @@ class Critic(Discriminators):
         super().load_state_dict(state)
         self.balance.average = state["balance"].to(self.balance.average.device)
 
-    def judge(self, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor) -> Judged:
+    def losses(self, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor) -> FacialLosses:
         """Equation 2 for latents (n, c, h, w), `clean` and estimated from noise; `boxes` (n, 3, 3) in latents.
 
         Computed in float32 whatever the autocast: differences of Gram matrices are small.
         """
-        with exact(clean.device):
-            parts = [self._judge(name, clean.float(), estimate.float(), boxes[:, i]) for i, name in enumerate(REGIONS)]
-        return Judged(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
+        with no_autocast(clean.device):
+            clean, estimate = clean.float(), estimate.float()
+            parts = [self._region_losses(name, clean, estimate, boxes[:, i]) for i, name in enumerate(REGIONS)]
+        return FacialLosses(*(torch.stack(terms).sum(0) for terms in zip(*parts, strict=True)))
 
-    def _judge(
+    def _region_losses(
         self, name: str, clean: torch.Tensor, estimate: torch.Tensor, boxes: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        side = facial.side(name, self.factor) * self.settings.oversample
+        side = facial.region_side(name, self.factor) * self.settings.oversample
         mirror = name == "right_eye" and self.settings.share_eyes
         net = self.nets[name if name in self.nets else "eyes"]
-        real = facial.region(clean, boxes, side, mirror)
-        fake = facial.region(estimate, boxes, side, mirror)
+        real = facial.crop_region(clean, boxes, side, mirror)
+        fake = facial.crop_region(estimate, boxes, side, mirror)
         real_logits, *real_features = net(real)
         with frozen(net):
             fake_logits, *fake_features = net(fake)
-        critic = facial.verdict(real_logits, net(fake.detach())[0])
-        return (
-            facial.adversarial(fake_logits),
-            facial.style(tuple(fake_features), tuple(real_features)),
-            critic,
-        )
+        style = facial.style_loss(tuple(fake_features), tuple(real_features))
+        critic = facial.discriminator_loss(real_logits, net(fake.detach())[0])
+        return facial.generator_loss(fake_logits), style, critic
 
 
 @contextmanager

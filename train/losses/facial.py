@@ -66,12 +66,12 @@ def _scale(settings: FacialSettings) -> float:
     return float(weights.max() if settings.norm == "peak" else weights.mean())
 
 
-def side(name: str, factor: int) -> int:
+def region_side(name: str, factor: int) -> int:
     """Samples a side of a region of latents `factor` times smaller than the image: GFP-GAN's over the VAE's factor."""
     return (MOUTH_SIDE if name == "mouth" else EYE_SIDE) // factor
 
 
-def region(latents: torch.Tensor, boxes: torch.Tensor, side: int, mirror: bool = False) -> torch.Tensor:
+def crop_region(latents: torch.Tensor, boxes: torch.Tensor, side: int, mirror: bool = False) -> torch.Tensor:
     """(n, c, side, side) float32: one square of each of n latents (n, c, h, w), sampled bilinearly (ROI-align).
 
     `boxes` (n, 3): centre x, centre y and half side in latents, where the first latent's middle is at 0.5, 0.5.
@@ -93,12 +93,12 @@ def gram(features: torch.Tensor) -> torch.Tensor:
     return flat @ flat.transpose(1, 2) / (c * h * w)
 
 
-def adversarial(logits: torch.Tensor) -> torch.Tensor:
+def generator_loss(logits: torch.Tensor) -> torch.Tensor:
     """(n,): the generator's non-saturating loss, mean of softplus(-D(fake)) over the logits of each region."""
     return functional.softplus(-logits).flatten(1).mean(1)
 
 
-def style(fake: tuple[torch.Tensor, ...], real: tuple[torch.Tensor, ...]) -> torch.Tensor:
+def style_loss(fake: tuple[torch.Tensor, ...], real: tuple[torch.Tensor, ...]) -> torch.Tensor:
     """(n,): mean absolute difference of the Gram matrices of fake and real features, weighted by `STYLE_WEIGHTS`."""
     terms = [
         weight * (gram(a) - gram(b.detach())).abs().flatten(1).mean(1)
@@ -107,6 +107,6 @@ def style(fake: tuple[torch.Tensor, ...], real: tuple[torch.Tensor, ...]) -> tor
     return torch.stack(terms).sum(0)
 
 
-def verdict(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
+def discriminator_loss(real: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
     """(n,): the discriminator's loss, softplus(-D(real)) + softplus(D(fake))."""
     return functional.softplus(-real).flatten(1).mean(1) + functional.softplus(fake).flatten(1).mean(1)

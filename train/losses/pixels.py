@@ -1,24 +1,90 @@
-"""Stage II judged on pixels: how a restored face looks to a network of features, and to a discriminator of detail."""
+"""Losses of stage II on pixels: a distance of features as LPIPS has it, and a discriminator of fine detail."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+from torch.nn import functional
 
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models import sdxl
-from authface.models.cleaner import fine
-from authface.train.data import exact
-from authface.train.losses.balance import Balance
+from authface.models.cleaner import high_pass
+from authface.train.data import no_autocast
+from authface.train.losses.balance import GradientBalance
 from authface.train.losses.critic import PixelCritic
-from authface.train.losses.perceptual import Perceptual, trained_network
 from authface.train.settings import PixelSettings
 
 
+def trained_network(name: str, weights: str = "") -> nn.Module:
+    """timm's network `name` with the weights of a safetensors file; without it timm downloads what it knows.
+
+    Raises UsageError for a name that timm has not, AuthfaceError for weights that cannot be had or do not fit.
+    """
+    import timm
+
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no network {one_line(name)}: see timm.list_models()")
+    try:
+        network: nn.Module = timm.create_model(name, pretrained=not weights)
+        if weights:
+            network.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        where = one_line(weights) if weights else "the hub"
+        raise AuthfaceError(
+            f"weights of {name} from {where}: {one_line(error, 120)}; name a file, pixels.weights"
+        ) from error
+    return network
+
+
+class Perceptual(nn.Module):
+    """A frozen network of timm whose features at all its scales are compared."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+        config = network.pretrained_cfg
+        self.mean, self.std = (torch.tensor(config[name]).view(3, 1, 1) for name in ("mean", "std"))
+        self.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Perceptual:
+        """Stays as it is: its norms keep ImageNet's statistics."""
+        return super().train(False)
+
+    def features(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """Of RGB (n, 3, h, w) in -1..1, 64 px and more: one (n, c, h', w') a scale, differentiable in the images."""
+        normal = ((images + 1) / 2 - self.mean.to(images)) / self.std.to(images)
+        found: list[torch.Tensor] = self.network.forward_intermediates(normal, intermediates_only=True)
+        return found
+
+    def forward(self, made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        """(n,) `distance` of images in -1..1, differentiable in `made`."""
+        with torch.no_grad():
+            wanted = self.features(real)
+        return distance(self.features(made), wanted)
+
+
+def distance(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> torch.Tensor:
+    """(n,) distances in 0..4 of two sets of features: 0 for those of the same image.
+
+    As LPIPS (Zhang et al. 2018, equation 1) with every channel alike: each place's features have unit length, their
+    squared difference is averaged over places and over scales.
+    """
+    apart = [
+        (functional.normalize(one, dim=1) - functional.normalize(other, dim=1)).square().sum(1).mean((1, 2))
+        for one, other in zip(ours, theirs, strict=True)
+    ]
+    return torch.stack(apart).mean(0)
+
+
 @dataclass(frozen=True)
-class Seen:
-    """What pixels say of a batch, scalars: two lead the ControlNet, `critic` teaches the discriminator if it looked."""
+class PixelLosses:
+    """Losses of a batch, scalars: two train the ControlNet, `critic` the discriminator; None if it saw nothing."""
 
     perceptual: torch.Tensor
     adversarial: torch.Tensor
@@ -31,13 +97,13 @@ def restored(vae: Any, estimate: torch.Tensor, cleaned: torch.Tensor | None) -> 
     With `cleaned` faces in -1..1 it is they with what is fine in the difference to their own decoded latents, as
     `restore` makes it.
     """
-    with exact(estimate.device):
+    with no_autocast(estimate.device):
         made = sdxl.decode(vae, estimate.float())
         if cleaned is None:
             return made
         with torch.no_grad():
             own = sdxl.decode(vae, sdxl.encode(vae, cleaned.float()))
-        return cleaned.float() + fine(made - own)
+        return cleaned.float() + high_pass(made - own)
 
 
 class PixelTerms:
@@ -50,16 +116,18 @@ class PixelTerms:
             self.perceptual = Perceptual(trained_network(settings.network, settings.weights)).to(device)
         self.critic = PixelCritic(settings.lr, device, seed) if settings.adversarial else None
         # Before a gradient was measured, about what their shares come to.
-        self.balance = Balance((settings.perceptual, settings.adversarial), (0.1, 0.01), device)
+        self.balance = GradientBalance((settings.perceptual, settings.adversarial), (0.1, 0.01), device)
 
-    def judge(self, made: torch.Tensor, real: torch.Tensor) -> Seen:
+    def losses(self, made: torch.Tensor, real: torch.Tensor) -> PixelLosses:
         """Images (n, 3, h, w) in -1..1, restored and true, in float32 whatever the autocast."""
         zero = made.sum() * 0  # with a gradient, which is 0
         if not len(made):
-            return Seen(zero, zero, None)
-        with exact(made.device):
+            return PixelLosses(zero, zero, None)
+        with no_autocast(made.device):
             near = zero if self.perceptual is None else self.perceptual(made, real).mean()
-            return Seen(near, zero, None) if self.critic is None else Seen(near, *self.critic.judge(real, made))
+            if self.critic is None:
+                return PixelLosses(near, zero, None)
+            return PixelLosses(near, *self.critic.losses(real, made))
 
     def step(self, accelerator: Any) -> None:
         """One step of the discriminator and of the balance."""

@@ -18,7 +18,7 @@ from authface.files import sha256_of
 from authface.inspect import doctor, machine
 from authface.inspect.doctor import Finding
 from authface.models import families as models
-from authface.models.weights import FileFacts, Manifest
+from authface.models.layout import FileFacts, WeightsManifest
 
 Run = Callable[..., Any]
 H100 = machine.NvidiaGpu("NVIDIA H100", 85_000_000_000, (9, 0))
@@ -240,7 +240,7 @@ def built_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "model_index.json").write_text("{}")
     facts = FileFacts(sha256_of(folder / "model_index.json"), 2)
-    manifest = Manifest("float16", 16_400_000, 2, {"model_index.json": facts})
+    manifest = WeightsManifest("float16", 16_400_000, 2, {"model_index.json": facts})
     (folder / "weights.json").write_text(manifest.text())
     monkeypatch.setattr(models, "BUILTIN", folder)
     return folder

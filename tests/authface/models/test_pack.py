@@ -14,32 +14,23 @@ from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import pack
-from authface.models.cleaner import make_cleaner
-from authface.models.layout import write_family
-from authface.models.sdxl import new_controlnet
-from authface.models.tiny import VAE
-from authface.models.weights import headers, read_manifest
+from authface.models.layout import headers, read_manifest
 
 Change = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny family with a ControlNet, a cleaner and all that a training leaves."""
-    root = tmp_path_factory.mktemp("family")
-    models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
-    unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    further = {"controlnet": new_controlnet(unet, VAE.factor), "cleaner": make_cleaner(0, (16, 16))}
-    write_family(root / "out", root / "base", further)
-    (root / "out" / "README.md").write_text("# a card\n")
-    (root / "out" / "training-curve.png").write_bytes(b"\x89PNG curve")
-    (root / "out" / "notes.txt").write_text("stays at home")
-    (root / "out" / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"stays at home")
-    checkpoint = root / "out" / "training" / "checkpoints" / "average.pt"
+def family(whole_family: Path) -> Path:
+    """A family with all that a training leaves."""
+    (whole_family / "README.md").write_text("# a card\n")
+    (whole_family / "training-curve.png").write_bytes(b"\x89PNG curve")
+    (whole_family / "notes.txt").write_text("stays at home")
+    (whole_family / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"stays at home")
+    checkpoint = whole_family / "training" / "checkpoints" / "average.pt"
     checkpoint.parent.mkdir(parents=True)
     checkpoint.write_bytes(b"stays at home")
-    return root / "out"
+    return whole_family
 
 
 @pytest.fixture

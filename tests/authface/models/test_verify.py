@@ -9,18 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file, save_file
 
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import hub_cache, inventory, pack
-from authface.models.cleaner import make_cleaner
-from authface.models.layout import write_family
-from authface.models.sdxl import new_controlnet
-from authface.models.tiny import VAE
-from authface.models.verify import Verified, told, verify
+from authface.models.verify import VerifyReport, verify
 
 Run = Callable[..., Any]
 Spoil = Callable[[Path], None]
@@ -29,16 +24,12 @@ REPOSITORY = "anna/faces"
 
 
 @pytest.fixture(scope="module")
-def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def packed(whole_family: Path) -> Path:
     """A packed family with a ControlNet and a cleaner."""
-    root = tmp_path_factory.mktemp("family")
-    models.make_tiny(root / "base", seed=0, image_size=64, channels=(16, 32, 48))
-    unet = models.load(models.resolve(str(root / "base")), ["unet"], "cpu", torch.float32).unet
-    further = {"controlnet": new_controlnet(unet, VAE.factor), "cleaner": make_cleaner(0, (16, 16))}
-    write_family(root / "out", root / "base", further)
-    (root / "out" / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
-    pack.pack(root / "out", root / "packed", "float16", lambda done, note: None)
-    return root / "packed"
+    (whole_family / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
+    out = whole_family.parent / "packed"
+    pack.pack(whole_family, out, "float16", lambda done, note: None)
+    return out
 
 
 @pytest.fixture
@@ -56,7 +47,7 @@ def filled(hub: Any, packed: Path) -> Any:
     return hub
 
 
-def check(folder: Path) -> Verified:
+def check(folder: Path) -> VerifyReport:
     return verify(str(folder), lambda done, note: None)
 
 
@@ -65,14 +56,14 @@ def test_a_packed_family_is_whole(packed: Path) -> None:
     found = check(packed)
     assert found.faults == {} and found.against == "weights.json" and found.files == 19
     assert found.bytes == sum(p.stat().st_size for p in packed.rglob("*") if p.is_file() and p.name != "weights.json")
-    assert "whole, 19 files" in told(found)
+    assert "whole, 19 files" in found.to_text()
 
 
 def test_without_a_list_of_sha256_it_says_that_contents_are_unchecked(copy: Path) -> None:
     """The rest is looked at all the same."""
     (copy / "weights.json").unlink()
     found = check(copy)
-    assert found.faults == {} and found.against == "" and "contents are unchecked" in told(found)
+    assert found.faults == {} and found.against == "" and "contents are unchecked" in found.to_text()
     (copy / "unet" / "x.pt").write_bytes(b"")
     assert set(check(copy).faults) == {"unet/x.pt"}
 
@@ -119,7 +110,7 @@ def test_a_bad_file_is_one_line(copy: Path, spoil: Spoil, file: str, said: str) 
     spoil(copy)
     found = check(copy)
     assert list(found.faults) == [file] and said in found.faults[file]
-    assert told(found).count("\n") == 0 and file in told(found)
+    assert found.to_text().count("\n") == 0 and file in found.to_text()
 
 
 def _header(folder: Path) -> None:

@@ -20,12 +20,12 @@ from authface.models.tiny import VAE, VAES, unet_config
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
 from authface.train.estimate import cli as estimate_cli
-from authface.train.estimate import hardware, rehearsal
-from authface.train.estimate.estimate import LORA_RANK, Counted, Estimator, faces_in, judge
-from authface.train.estimate.hardware import RESERVE, Gpu
-from authface.train.estimate.networks import SDXL_UNET, Architecture, find
-from authface.train.estimate.rehearsal import META, rehearse
-from authface.train.losses.discriminator import ComponentDiscriminator
+from authface.train.estimate import hardware, meta_pass
+from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost, count_faces, judge
+from authface.train.estimate.hardware import RESERVE, GpuSpec
+from authface.train.estimate.meta_pass import META, count_pass
+from authface.train.estimate.networks import SDXL_UNET, Architecture, find_architecture
+from authface.train.losses.critic import ComponentDiscriminator
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
 SIZE = 64
@@ -35,7 +35,7 @@ MANY = 512 * 1000
 
 @pytest.fixture(scope="module")
 def tiny() -> Architecture:
-    return find("new", SIZE, {})
+    return find_architecture("new", SIZE, {})
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def weights(module: torch.nn.Module) -> int:
 
 
 def test_sdxl_has_its_published_numbers_of_weights() -> None:
-    parts = find("sdxl", 1024, {}).parts(text=True)
+    parts = find_architecture("sdxl", 1024, {}).parts(text=True)
     assert weights(parts.unet) == 2_567_463_684
     with META:
         assert weights(ControlNetModel.from_unet(parts.unet)) == 1_251_014_160
@@ -72,7 +72,7 @@ def linear(bf16: bool, accumulating: bool = False) -> Any:
         with META:
             return [layer(torch.empty(128, 256)).square().sum()]
 
-    return rehearse([layer], losses, bf16=bf16, accumulating=accumulating)
+    return count_pass([layer], losses, bf16=bf16, accumulating=accumulating)
 
 
 def test_one_layer_is_counted_as_by_hand() -> None:
@@ -105,7 +105,7 @@ def unet_pass(device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch
 
 def test_a_whole_network_is_counted_as_a_real_pass_is() -> None:
     unet, loss = unet_pass(META)
-    counted = rehearse([unet], lambda: [loss()], bf16=False, accumulating=False)
+    counted = count_pass([unet], lambda: [loss()], bf16=False, accumulating=False)
     real, real_loss = unet_pass(torch.device("cpu"))
     own = {p.untyped_storage().data_ptr() for p in real.parameters()}
     kept: dict[int, int] = {}
@@ -139,7 +139,7 @@ def test_operations_that_are_known_count_as_they_did(
 ) -> None:
     first, again = (Estimator(tiny, half=True).count(settings) for _ in range(2))
     assert again == first
-    monkeypatch.setattr(rehearsal, "_key", lambda *_: None)  # each operation is torch's own
+    monkeypatch.setattr(meta_pass, "_key", lambda *_: None)  # each operation is torch's own
     assert Estimator(tiny, half=True).count(settings) == first
 
 
@@ -151,7 +151,7 @@ def test_a_view_is_no_new_memory_however_often() -> None:
             views = [torch.ops.aten._unsafe_view.default(whole, [1024, 64]) for _ in range(3)]
             return [sum(views[1:], views[0])]
 
-        return rehearse([], losses, bf16=False, accumulating=False).peak
+        return count_pass([], losses, bf16=False, accumulating=False).peak
 
     assert [peak(), peak()] == [3 * 4 * 64 * 1024] * 2, "the whole, a sum and the next"
 
@@ -212,10 +212,10 @@ def test_stage_two_counts_prior_discriminators_and_their_balance(estimator: Esti
     unet = estimator.architecture.parts().unet
     with META:
         own = weights(sdxl.new_controlnet(unet, VAE.factor))
-        judges = 2 * weights(ComponentDiscriminator(VAE.latents))
+        discriminators = 2 * weights(ComponentDiscriminator(VAE.latents))
     assert noise.trained == facial.trained == own and noise.frozen == weights(unet)
-    assert facial.memory.parts["step"]["discriminators, their moments"] == 12 * judges
-    assert facial.memory.parts["step"]["gradients"] == 4 * (facial.trained + judges)
+    assert facial.memory.parts["step"]["discriminators, their moments"] == 12 * discriminators
+    assert facial.memory.parts["step"]["gradients"] == 4 * (facial.trained + discriminators)
     assert noise.memory.parts["backward"]["frozen weights"] == 2 * noise.frozen
     assert facial.flops > noise.flops
 
@@ -231,13 +231,13 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(estimator: Estimator) -> No
         counted = estimator.count(settings)
         room = counted.memory.peak - RESERVE
         for share in shares:
-            gpu = Gpu("small", int((RESERVE + room * share) / 2**20), 1, 1)
+            gpu = GpuSpec("small", int((RESERVE + room * share) / 2**20), 1, 1)
             (verdict,) = judge(estimator, settings, counted, (gpu,), 0.35)
             assert verdict.over > 0 and verdict.changes
             fits = estimator.count(settings.model_copy(update=verdict.changes))
             assert fits.memory.peak <= gpu.bytes
             assert verdict.changes.get("batch", 8) * verdict.changes.get("accumulate", 1) == 8
-        (hopeless,) = judge(estimator, settings, counted, (Gpu("none", 10, 1, 1),), 0.35)
+        (hopeless,) = judge(estimator, settings, counted, (GpuSpec("none", 10, 1, 1),), 0.35)
         assert hopeless.changes is None and hopeless.over > 0
 
 
@@ -248,20 +248,20 @@ def test_help_and_table_name_one_utilisation() -> None:
 def test_hours_are_flops_over_speed(estimator: Estimator) -> None:
     settings = prior(steps=1000, accumulate=3)
     counted = estimator.count(settings)
-    (verdict,) = judge(estimator, settings, counted, (Gpu("g", 10**6, 100, 10),), 0.5)
+    (verdict,) = judge(estimator, settings, counted, (GpuSpec("g", 10**6, 100, 10),), 0.5)
     assert verdict.hours == pytest.approx(counted.flops * 3000 / 50e12 / 3600) and verdict.over < 0
 
 
 def test_a_folder_that_a_recipe_will_make_has_the_architecture_it_begins_from(tmp_path: Path) -> None:
     prior_out, first_out = str(tmp_path / "prior"), str(tmp_path / "autoencoder")
-    found = find(prior_out, 512, {prior_out: "sdxl"})
-    assert found.unet == SDXL_UNET and "not there yet" in found.said
-    assert find(prior_out, SIZE, {prior_out: first_out, first_out: "new"}).unet == unet_config(SIZE)
-    other = find("new", SIZE, {}, VAES["f8c16"])
+    found = find_architecture(prior_out, 512, {prior_out: "sdxl"})
+    assert found.unet == SDXL_UNET and "not there yet" in found.origin
+    assert find_architecture(prior_out, SIZE, {prior_out: first_out, first_out: "new"}).unet == unet_config(SIZE)
+    other = find_architecture("new", SIZE, {}, VAES["f8c16"])
     assert other.unet["in_channels"] == other.vae["latent_channels"] == 16 and len(other.vae["block_out_channels"]) == 4
-    assert find("tiny", SIZE, {}).vae["latent_channels"] == 8, "the built-in one says itself what it is"
+    assert find_architecture("tiny", SIZE, {}).vae["latent_channels"] == 8, "the built-in one says itself what it is"
     with pytest.raises(UsageError):
-        find(prior_out, SIZE, {prior_out: prior_out})
+        find_architecture(prior_out, SIZE, {prior_out: prior_out})
 
 
 def test_a_folder_is_read_by_its_configs(tmp_path: Path, tiny: Architecture) -> None:
@@ -273,31 +273,31 @@ def test_a_folder_is_read_by_its_configs(tmp_path: Path, tiny: Architecture) -> 
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     for name in ("tokenizer", "tokenizer_2", "scheduler"):
         (tmp_path / name).mkdir()
-    assert weights(find(str(tmp_path), SIZE, {}).parts().unet) < weights(tiny.parts().unet)
+    assert weights(find_architecture(str(tmp_path), SIZE, {}).parts().unet) < weights(tiny.parts().unet)
     (tmp_path / "vae" / "config.json").write_text("{")
     with pytest.raises(AuthfaceError, match="vae/config.json"):
-        find(str(tmp_path), SIZE, {})
+        find_architecture(str(tmp_path), SIZE, {})
 
 
 @pytest.mark.parametrize("name", ["nobody/nothing", "sdx", "no\nmodel"])
 def test_a_wrong_model_is_one_line(name: str) -> None:
     with pytest.raises(AuthfaceError) as caught:
-        find(name, SIZE, {})
+        find_architecture(name, SIZE, {})
     assert str(caught.value).isprintable() and "sdxl" in str(caught.value)
 
 
 def test_a_wrong_gpu_is_one_line_with_the_right_ones() -> None:
     with pytest.raises(UsageError, match="--gpu L40: did you mean L40S"):
-        hardware.chosen(["L40"])
-    assert [gpu.name for gpu in hardware.chosen(["h100", "H100"])] == ["H100"]
+        hardware.gpus_named(["L40"])
+    assert [gpu.name for gpu in hardware.gpus_named(["h100", "H100"])] == ["H100"]
 
 
 def test_faces_are_counted_where_they_lie(tmp_path: Path) -> None:
-    assert faces_in(tmp_path / "none", 0) is None
+    assert count_faces(tmp_path / "none", 0) is None
     (tmp_path / "data").mkdir()
     for name, rows in (("train-ab-00000", 5), ("train-ab-00001", 2), ("test-ab-00000", 9)):
         pq.write_table(pa.table({"id": list(range(rows))}), tmp_path / "data" / f"{name}.parquet")
-    assert faces_in(tmp_path, 0) == 7 and faces_in(tmp_path, 3) == 3
+    assert count_faces(tmp_path, 0) == 7 and count_faces(tmp_path, 3) == 3
 
 
 def run(*words: str) -> str:
@@ -317,7 +317,7 @@ def test_the_command_tells_people_and_scripts(tmp_path: Path, monkeypatch: pytes
         and " epochs of 100 faces" in text
     )
     found = json.loads(run(*words, "--gpus", "2", "--json"))
-    assert found["trained"] == weights(find("new", SIZE, {}).parts().unet)
+    assert found["trained"] == weights(find_architecture("new", SIZE, {}).parts().unet)
     assert found["steps"] * found["images_a_step"] / 100 == found["epochs"]
     assert found["peak"] == max(sum(parts.values()) for parts in found["memory"].values())
     assert found["on"][0]["gpu"] == "L4" and found["on"][0]["fits"] is True
@@ -338,11 +338,11 @@ def test_every_recipe_is_valid(name: str) -> None:
 @pytest.mark.parametrize(("name", "card", "images"), [("lora-24gb", "RTX 4090", (16, 16)), ("h200", "H200", (96, 48))])
 def test_recipes_fit_the_card_they_are_for(name: str, card: str, images: tuple[int, int]) -> None:
     recipe = load(name, [], SECTIONS)
-    (gpu,) = hardware.chosen([card])
+    (gpu,) = hardware.gpus_named([card])
     stages = recipe.section("train.prior", PriorSettings), recipe.section("train.controlnet", ControlNetSettings)
-    counted: list[Counted] = []
+    counted: list[TrainingCost] = []
     for settings in stages:
-        architecture = find(settings.model, settings.size, {str(stages[0].out): stages[0].model})
+        architecture = find_architecture(settings.model, settings.size, {str(stages[0].out): stages[0].model})
         assert architecture.unet == SDXL_UNET
         counted.append(Estimator(architecture, half=True).count(settings))
     assert all(c.memory.peak < 0.95 * gpu.bytes for c in counted), "room for what is not counted"

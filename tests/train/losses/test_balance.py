@@ -13,27 +13,21 @@ from authface.faces.degrade import degrade, preset
 from authface.models import sdxl
 from authface.models.families import load, resolve
 from authface.train.controlnet import ControlBatch, ControlNetObjective
-from authface.train.losses.balance import MOST, Balance
-from authface.train.losses.critic import Critic
-from authface.train.noise import Noise
+from authface.train.losses.balance import MOST, GradientBalance
+from authface.train.losses.critic import FacialCritic
+from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings
+from tests.train.conftest import CPU, OneProcess
 
 SIZE, FACES = 128, 4
-CPU = torch.device("cpu")
-
-
-class Alone:
-    """One process."""
-
-    num_processes = 1
 
 
 def objective_of(stage: ControlNetObjective, **facial: Any) -> ControlNetObjective:
     """The stage with discriminators as they begin."""
     settings = stage.settings.model_copy(update={"facial": FacialSettings(start=0, **facial)})
     vae = stage.parts.vae
-    critic = Critic(int(vae.config.latent_channels), sdxl.spatial_factor(vae), settings.facial, CPU, seed=0)
+    critic = FacialCritic(int(vae.config.latent_channels), sdxl.spatial_factor(vae), settings.facial, CPU, seed=0)
     return replace(stage, settings=settings, critic=critic)
 
 
@@ -80,7 +74,7 @@ def shares(objective: ControlNetObjective, batch: ControlBatch, steps: range) ->
         told = torch.stack([loss.parts[f"{name}_share"] for name in ("adversarial", "style")])
         assert torch.allclose(told, norms[1:] / norms[0], rtol=1e-3)
         squares += norms.square()
-        objective.critic.step(Alone())
+        objective.critic.step(OneProcess())
     hook.remove()
     return (squares[1:] / squares[0]).sqrt()
 
@@ -102,12 +96,14 @@ def test_the_fixed_lambdas_act(stage: ControlNetObjective, batch: ControlBatch) 
     assert 0.2 / 16 < adversarial < 0.4 and 0.1 / 3 < style < 0.3
 
 
-def balance_of(settings: FacialSettings) -> Balance:
+def balance_of(settings: FacialSettings) -> GradientBalance:
     """That of the facial loss."""
-    return Balance((settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), CPU)
+    return GradientBalance(
+        (settings.adversarial_share, settings.style_share), (settings.adversarial, settings.style), CPU
+    )
 
 
-def measured(balance: Balance, faces: torch.Tensor, near: torch.Tensor, weight: float = 1.0) -> None:
+def measured(balance: GradientBalance, faces: torch.Tensor, near: torch.Tensor, weight: float = 1.0) -> None:
     """Gather made terms, means over `faces` (n, k), of those that are `near` (n,)."""
     guess = faces.clone().requires_grad_()
     noise, linear = guess.square().mean(1).mean(), (guess.abs().mean(1) * near).mean()
@@ -131,8 +127,8 @@ def test_batches_and_processes_do_not_matter() -> None:
     for balances in ((parts, parts), (first, second)):
         for balance, half in zip(balances, (slice(0, 4), slice(4, 8)), strict=True):
             measured(balance, faces[half], near[half])
-    whole.step(Alone())
-    parts.step(Alone())
+    whole.step(OneProcess())
+    parts.step(OneProcess())
     first.step(Both())
     assert torch.allclose(parts.weights(), whole.weights()) and torch.equal(first.weights(), parts.weights())
 
@@ -144,13 +140,13 @@ def test_batches_without_a_near_face_leave_fixed_lambdas_or_a_finite_weight() ->
     faces = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     for _ in range(3):
         measured(balance, faces, none)
-        balance.step(Alone())
+        balance.step(OneProcess())
         assert balance.weights().tolist() == pytest.approx(fixed)
     measured(balance, faces, none + 1)
-    balance.step(Alone())
+    balance.step(OneProcess())
     often = balance_of(settings)
     measured(often, faces, none + 1)
-    often.step(Alone())
+    often.step(OneProcess())
     # One of four batches holds all that pulls: it does so twice as hard, root mean square.
     assert torch.allclose(balance.weights(), 2 * often.weights(), rtol=0.02)
 
@@ -160,20 +156,20 @@ def test_who_has_nothing_to_say_is_not_made_to_shout() -> None:
     settings = FacialSettings(style=0)
     balance = balance_of(settings)
     measured(balance, torch.ones(4, 6), torch.ones(4), weight=1e-6)
-    balance.step(Alone())
+    balance.step(OneProcess())
     assert balance.weights().tolist() == pytest.approx([MOST * settings.adversarial, 0])
 
 
 def test_the_average_goes_on_with_the_discriminators() -> None:
     """Saved and read with their state; a hundred steps later what was is mostly forgotten."""
-    critic, other = (Critic(4, 8, FacialSettings(), CPU, seed=seed) for seed in (0, 1))
+    critic, other = (FacialCritic(4, 8, FacialSettings(), CPU, seed=seed) for seed in (0, 1))
     faces = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
     measured(critic.balance, faces, torch.ones(4))
-    critic.step(Alone())
+    critic.step(OneProcess())
     other.load_state_dict(critic.state_dict())
     assert torch.equal(other.balance.weights(), critic.balance.weights())
     before = critic.balance.weights()
     for _ in range(230):
         measured(critic.balance, faces, torch.ones(4), weight=2.0)
-        critic.balance.step(Alone())
+        critic.balance.step(OneProcess())
     assert torch.allclose(critic.balance.weights(), before / 2, rtol=0.05)

@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from authface.models import sdxl
 from authface.train.losses import facial
-from authface.train.losses.critic import Critic, frozen
-from authface.train.losses.discriminator import ComponentDiscriminator, EqualConv
+from authface.train.losses.critic import ComponentDiscriminator, EqualConv, FacialCritic, frozen
 from authface.train.settings import FacialSettings
+from tests.train.conftest import CPU, OneProcess
 
-CPU = torch.device("cpu")
 Norm = Literal["pdf", "peak", "mean"]
 
 # w(t) of equation 3 with m = -0.5, s = 1, worked out from the formula by hand.
@@ -75,23 +74,23 @@ def test_a_region_is_where_its_box_says() -> None:
     """A ramp over x: the region's middle holds the box's centre, its sides half a sample within the box's."""
     x = torch.arange(32.0) + 0.5
     ramp = x.expand(1, 1, 32, 32)
-    found = facial.region(ramp, torch.tensor([[12.0, 20.0, 4.0]]), 8)[0, 0]
+    found = facial.crop_region(ramp, torch.tensor([[12.0, 20.0, 4.0]]), 8)[0, 0]
     assert torch.allclose(found[0], torch.linspace(8.5, 15.5, 8), atol=1e-4) and torch.allclose(found[0], found[7])
-    mirrored = facial.region(ramp, torch.tensor([[12.0, 20.0, 4.0]]), 8, mirror=True)[0, 0]
+    mirrored = facial.crop_region(ramp, torch.tensor([[12.0, 20.0, 4.0]]), 8, mirror=True)[0, 0]
     assert torch.equal(mirrored, found.flip(-1))
-    pair = facial.region(torch.cat([ramp, 2 * ramp]), torch.tensor([[12.0, 20.0, 4.0], [12.0, 20.0, 4.0]]), 8)
+    pair = facial.crop_region(torch.cat([ramp, 2 * ramp]), torch.tensor([[12.0, 20.0, 4.0], [12.0, 20.0, 4.0]]), 8)
     assert torch.allclose(pair[1], 2 * pair[0])
 
 
 def test_a_region_has_gfpgans_detail_whatever_the_vae_halves() -> None:
     """80 and 120 of 512 pixels, over 8, 4 and 16 pixels a latent."""
     for factor, sides in ((8, (10, 15)), (4, (20, 30)), (16, (5, 7))):
-        assert (facial.side("left_eye", factor), facial.side("mouth", factor)) == sides
-        critic = Critic(4, factor, FacialSettings(), CPU, seed=0)
+        assert (facial.region_side("left_eye", factor), facial.region_side("mouth", factor)) == sides
+        critic = FacialCritic(4, factor, FacialSettings(), CPU, seed=0)
         seen: set[tuple[int, ...]] = set()
         for net in critic.nets.values():
             net.register_forward_pre_hook(lambda module, given, seen=seen: seen.add(tuple(given[0].shape[-2:])))
-        critic.judge(torch.zeros(1, 4, 32, 32), torch.zeros(1, 4, 32, 32), torch.tensor([[[16.0, 16, 4]] * 3]))
+        critic.losses(torch.zeros(1, 4, 32, 32), torch.zeros(1, 4, 32, 32), torch.tensor([[[16.0, 16, 4]] * 3]))
         assert seen == {(side, side) for side in sides}
 
 
@@ -100,10 +99,10 @@ def test_a_mirrored_face_has_mirrored_eyes() -> None:
     latents = torch.randn(1, 4, 32, 32)
     left, right = torch.tensor([[10.0, 12.0, 3.0]]), torch.tensor([[22.0, 13.0, 4.0]])
     flipped_left = torch.tensor([[32 - 22.0, 13.0, 4.0]])
-    seen = facial.region(latents, right, 10)
-    again = facial.region(latents.flip(-1), flipped_left, 10, mirror=True)
+    seen = facial.crop_region(latents, right, 10)
+    again = facial.crop_region(latents.flip(-1), flipped_left, 10, mirror=True)
     assert torch.allclose(seen, again, atol=1e-5)
-    assert not torch.allclose(facial.region(latents, left, 10), again, atol=0.1)
+    assert not torch.allclose(facial.crop_region(latents, left, 10), again, atol=0.1)
 
 
 def test_the_discriminator_is_gfpgans() -> None:
@@ -124,23 +123,23 @@ def test_gram_and_the_terms_of_equation_2() -> None:
     features = torch.randn(2, 3, 4, 5)
     by_hand = torch.einsum("nchw,ndhw->ncd", features, features) / (3 * 4 * 5)
     assert torch.allclose(facial.gram(features), by_hand, atol=1e-6)
-    assert facial.style((features, features), (features, features)).tolist() == [0, 0]
+    assert facial.style_loss((features, features), (features, features)).tolist() == [0, 0]
     expected = (0.5 + 1.0) * (facial.gram(features) - facial.gram(2 * features)).abs().flatten(1).mean(1)
-    assert torch.allclose(facial.style((features, features), (2 * features, 2 * features)), expected)
+    assert torch.allclose(facial.style_loss((features, features), (2 * features, 2 * features)), expected)
     zero = torch.zeros(1, 1, 3, 3)
-    assert float(facial.adversarial(zero)) == pytest.approx(np.log(2))
-    assert float(facial.verdict(zero, zero)) == pytest.approx(2 * np.log(2))
-    assert float(facial.verdict(zero + 20, zero - 20)) < 1e-6 < 1 < float(facial.adversarial(zero - 20))
+    assert float(facial.generator_loss(zero)) == pytest.approx(np.log(2))
+    assert float(facial.discriminator_loss(zero, zero)) == pytest.approx(2 * np.log(2))
+    assert float(facial.discriminator_loss(zero + 20, zero - 20)) < 1e-6 < 1 < float(facial.generator_loss(zero - 20))
 
 
 @pytest.mark.parametrize("share", [True, False])
 def test_gradients_go_where_they_belong(share: bool) -> None:
     """Equation 2 leads the estimate and leaves the discriminators; their own loss does the reverse."""
-    critic = Critic(4, 8, FacialSettings(share_eyes=share), CPU, seed=0)
+    critic = FacialCritic(4, 8, FacialSettings(share_eyes=share), CPU, seed=0)
     assert list(critic.nets) == (["eyes", "mouth"] if share else ["left_eye", "right_eye", "mouth"])
     clean, estimate = torch.randn(2, 4, 32, 32), torch.randn(2, 4, 32, 32, requires_grad=True)
     boxes = torch.tensor([[[10.0, 12, 3], [22, 12, 3], [16, 22, 4]]] * 2)
-    judged = critic.judge(clean, estimate, boxes)
+    judged = critic.losses(clean, estimate, boxes)
     assert judged.adversarial.shape == judged.style.shape == judged.critic.shape == (2,)
     (judged.adversarial + judged.style).sum().backward()  # type: ignore[no-untyped-call]
     assert estimate.grad is not None and float(estimate.grad.abs().max()) > 0
@@ -149,35 +148,32 @@ def test_gradients_go_where_they_belong(share: bool) -> None:
         outside[:, :, y - half - 1 : y + half + 1, x - half - 1 : x + half + 1] = 0
     assert float(outside.abs().max()) == 0  # eyes and mouth alone
     assert all(p.grad is None for p in critic.nets.parameters())
-    led = estimate.grad.clone()
+    gradient = estimate.grad.clone()
     judged.critic.sum().backward()  # type: ignore[no-untyped-call]
-    assert torch.equal(estimate.grad, led) and all(p.grad is not None for p in critic.nets.parameters())
+    assert torch.equal(estimate.grad, gradient) and all(p.grad is not None for p in critic.nets.parameters())
 
 
 def test_the_discriminators_learn_to_tell() -> None:
     """Real and blurred regions: after some steps the verdict is better than chance, and state goes on where it was."""
 
-    class Alone:
-        num_processes = 1
-
-    critic = Critic(4, 8, FacialSettings(lr=0.02), CPU, seed=0)
+    critic = FacialCritic(4, 8, FacialSettings(lr=0.02), CPU, seed=0)
     random = torch.Generator().manual_seed(0)
     boxes = torch.tensor([[[10.0, 12, 3], [22, 12, 3], [16, 22, 4]]] * 8)
     losses = []
     for _ in range(20):
         clean = torch.randn(8, 4, 32, 32, generator=random)
         blurred = torch.nn.functional.avg_pool2d(clean, 3, 1, 1)
-        loss = critic.judge(clean, blurred, boxes).critic.mean()
+        loss = critic.losses(clean, blurred, boxes).critic.mean()
         loss.backward()  # type: ignore[no-untyped-call]
-        critic.step(Alone())
+        critic.step(OneProcess())
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.5 * losses[0]
-    other = Critic(4, 8, FacialSettings(lr=0.02), CPU, seed=1)
+    other = FacialCritic(4, 8, FacialSettings(lr=0.02), CPU, seed=1)
     other.load_state_dict(critic.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(critic.nets.parameters(), other.nets.parameters(), strict=True))
     assert (
-        Critic(4, 8, FacialSettings(), CPU, seed=1).nets["mouth"].first[0].weight[0, 0, 0, 0]
-        != Critic(4, 8, FacialSettings(), CPU, seed=2).nets["mouth"].first[0].weight[0, 0, 0, 0]
+        FacialCritic(4, 8, FacialSettings(), CPU, seed=1).nets["mouth"].first[0].weight[0, 0, 0, 0]
+        != FacialCritic(4, 8, FacialSettings(), CPU, seed=2).nets["mouth"].first[0].weight[0, 0, 0, 0]
     )
 
 

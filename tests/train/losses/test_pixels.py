@@ -18,24 +18,17 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError
 from authface.faces.degrade import degrade, preset
 from authface.models import sdxl
-from authface.models.cleaner import fine, make_cleaner
+from authface.models.cleaner import high_pass, make_cleaner
 from authface.models.families import load, resolve
 from authface.train.controlnet import ControlBatch, ControlNetObjective, train_controlnet
-from authface.train.losses.perceptual import Perceptual, trained_network
-from authface.train.losses.pixels import PixelTerms, restored
-from authface.train.noise import Noise
+from authface.train.losses.pixels import Perceptual, PixelTerms, restored, trained_network
+from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings, PixelSettings
+from tests.train.conftest import CPU, OneProcess
 
 NETWORK = "mobilenetv3_small_050"
-CPU = torch.device("cpu")
 SIZE = 128
-
-
-class Alone:
-    """One process."""
-
-    num_processes = 1
 
 
 @pytest.fixture(scope="module")
@@ -125,13 +118,13 @@ def test_what_is_judged_is_what_restore_makes(stage: ControlNetObjective, portra
         other = own + 0.3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(1))
         assert torch.allclose(restored(vae, own, portraits), portraits, atol=1e-5)
         made = restored(vae, other, portraits)
-        assert torch.allclose(made - portraits, fine(sdxl.decode(vae, other) - sdxl.decode(vae, own)), atol=1e-5)
+        assert torch.allclose(made - portraits, high_pass(sdxl.decode(vae, other) - sdxl.decode(vae, own)), atol=1e-5)
         assert torch.allclose(restored(vae, other, None), sdxl.decode(vae, other), atol=1e-5)
     assert float((made - portraits).mean((2, 3)).abs().max()) < 0.02, "tones stay"
 
 
 def test_each_term_gets_its_share(stage: ControlNetObjective, batch: ControlBatch) -> None:
-    assert stage.pixels is not None and stage.judges == (stage.pixels,)
+    assert stage.pixels is not None and stage.auxiliaries == (stage.pixels,)
     squares = torch.zeros(2)
     for step in range(12):
         loss = stage.loss(stage.trained, batch, Noise(1, range(2 * step, 2 * step + 2)), step)
@@ -139,7 +132,7 @@ def test_each_term_gets_its_share(stage: ControlNetObjective, batch: ControlBatc
         squares += told.square() * (step >= 6)
         assert loss.critic is not None
         loss.critic.backward()  # type: ignore[no-untyped-call]
-        stage.pixels.step(Alone())
+        stage.pixels.step(OneProcess())
     perceptual, texture = (squares / 6).sqrt().tolist()
     assert 0.25 < perceptual < 1 and 0.1 < texture < 0.4
 
@@ -159,12 +152,12 @@ def test_only_faces_from_the_degraded_ones_are_judged(stage: ControlNetObjective
 
 def test_it_goes_on_as_it_was(stage: ControlNetObjective, portraits: torch.Tensor) -> None:
     first, second = (PixelTerms(stage.settings.pixels, CPU, seed=seed) for seed in (0, 1))
-    first.judge(portraits.flip(3), portraits).critic.backward()  # type: ignore[no-untyped-call]
+    first.losses(portraits.flip(3), portraits).critic.backward()  # type: ignore[no-untyped-call]
     first.balance.gathered = torch.tensor([3.0, 2, 1])
-    first.step(Alone())
+    first.step(OneProcess())
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.balance.weights(), second.balance.weights())
-    seen = [terms.judge(portraits, portraits.flip(3)) for terms in (first, second)]
+    seen = [terms.losses(portraits, portraits.flip(3)) for terms in (first, second)]
     assert torch.equal(seen[0].adversarial, seen[1].adversarial) and torch.equal(seen[0].critic, seen[1].critic)
 
 

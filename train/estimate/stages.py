@@ -12,44 +12,42 @@ import torch
 from authface.faces.degrade import mixture
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts
-from authface.train import lora
-from authface.train.controlnet import ControlBatch, ControlNetObjective, begin
+from authface.train.controlnet import ControlBatch, ControlNetObjective, init_controlnet
 from authface.train.data import REGIONS
+from authface.train.estimate.meta_pass import META, PassCost, count_pass
 from authface.train.estimate.networks import Architecture
-from authface.train.estimate.rehearsal import META, Pass, rehearse
-from authface.train.losses.critic import Critic
-from authface.train.noise import Noise
-from authface.train.objective import Loss
-from authface.train.prior import PriorBatch, PriorObjective
+from authface.train.losses.critic import FacialCritic
+from authface.train.objective import Loss, Noise
+from authface.train.prior import PriorBatch, PriorObjective, add_adapters
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
 TOKENS = 77
 
 
 @dataclass
-class Rehearsed:
-    """A stage that is ready on the meta device: `pass_()` counts one micro-batch."""
+class MetaStage:
+    """A stage that is ready on the meta device: `count()` counts one micro-batch."""
 
     trained: torch.nn.Module
     """What the loop trains, frozen weights within it included."""
     frozen: list[torch.nn.Module]
     """What else lies on the GPU."""
     parts: Parts
-    begun: int
+    encoding: int
     """Bytes of weights on the GPU while the faces are encoded, before any training."""
-    pass_: Callable[[], Pass]
-    critic: list[torch.nn.Module] = field(default_factory=list)
-    """The discriminators, which have an optimizer of their own."""
+    count: Callable[[], PassCost]
+    discriminators: list[torch.nn.Module] = field(default_factory=list)
+    """They have an optimizer of their own."""
 
 
-def prior(settings: PriorSettings, architecture: Architecture, half: bool) -> Rehearsed:
+def meta_prior(settings: PriorSettings, architecture: Architecture, half: bool) -> MetaStage:
     """Stage I, as `train_prior` sets it up."""
     parts = architecture.parts(text=settings.train_text)
-    begun = size_of(*_there(parts))
+    encoding = size_of(*_loaded(parts))
     parts.vae.requires_grad_(False)
     if settings.lora_rank:
         with META:
-            lora.begin(parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, half)
+            add_adapters(parts.unet, settings.lora_rank, settings.lora_alpha or settings.lora_rank, half)
     objective = PriorObjective(
         _faces(settings), parts, ModelSource("", "", True), cast(Any, None), None, (), settings
     )  # fmt: skip
@@ -60,34 +58,34 @@ def prior(settings: PriorSettings, architecture: Architecture, half: bool) -> Re
             batch = _prior_batch(settings, parts)
         return _totals(objective.loss(trained, batch, Noise(0, range(settings.batch)), 0))
 
-    def counted() -> Pass:
-        return _rehearse(settings, [trained], losses, half, [parts.unet])
+    def counted() -> PassCost:
+        return _count(settings, [trained], losses, half, [parts.unet])
 
-    return Rehearsed(trained, [], parts, begun, counted)
+    return MetaStage(trained, [], parts, encoding, counted)
 
 
-def controlnet(settings: ControlNetSettings, architecture: Architecture, half: bool) -> Rehearsed:
+def meta_controlnet(settings: ControlNetSettings, architecture: Architecture, half: bool) -> MetaStage:
     """Stage II, as `train_controlnet` sets it up."""
     parts = architecture.parts()
-    begun = size_of(*_there(parts))
+    encoding = size_of(*_loaded(parts))
     for frozen in (parts.vae, parts.unet):
         frozen.requires_grad_(False)
     factor = sdxl.spatial_factor(parts.vae)
     with META:
-        parts.controlnet = begin(parts.unet, settings, 0, factor)
+        parts.controlnet = init_controlnet(parts.unet, settings, 0, factor)
     critic = None
     if settings.facial.weight != "off":
-        critic = Critic(int(parts.vae.config["latent_channels"]), factor, settings.facial, META, 0)
+        critic = FacialCritic(int(parts.vae.config["latent_channels"]), factor, settings.facial, META, 0)
     if half:
         parts.unet.to(torch.bfloat16)
     config: Any = parts.unet.config
     with META:
         null = sdxl.TextEmbedding(torch.empty(1, TOKENS, config.cross_attention_dim), torch.empty(1, _pooled(config)))
-    objective = EveryFace(
+    objective = AllFacesObjective(
         _faces(settings), parts, cast(Any, None), null, mixture(settings.degradation), settings, 0, critic
     )  # fmt: skip
     trained = objective.trained.train()
-    judges: list[torch.nn.Module] = [critic.nets] if critic is not None else []
+    discriminators: list[torch.nn.Module] = [critic.nets] if critic is not None else []
 
     def losses() -> list[torch.Tensor]:
         n, size = settings.batch, settings.size
@@ -96,29 +94,29 @@ def controlnet(settings: ControlNetSettings, architecture: Architecture, half: b
             batch = ControlBatch((), latents, torch.empty(n, 3, size, size), boxes)
         return _totals(objective.loss(trained, batch, Noise(0, range(n)), settings.facial.start))
 
-    def counted() -> Pass:
-        return _rehearse(settings, [trained, parts.unet, *judges], losses, half, [trained, parts.unet])
+    def counted() -> PassCost:
+        return _count(settings, [trained, parts.unet, *discriminators], losses, half, [trained, parts.unet])
 
-    return Rehearsed(trained, [cast(torch.nn.Module, parts.unet)], parts, begun, counted, judges)
+    return MetaStage(trained, [cast(torch.nn.Module, parts.unet)], parts, encoding, counted, discriminators)
 
 
-class EveryFace(ControlNetObjective):
+class AllFacesObjective(ControlNetObjective):
     """Stage II with the facial loss on all faces of a batch: shapes cannot say which timesteps it leaves out."""
 
-    def _facial(
+    def _facial_loss(
         self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
         timesteps: torch.Tensor, step: int,
     ) -> Loss:  # fmt: skip
         assert self.critic is not None and batch.boxes is not None  # asked by loss
         clean, fake, boxes = batch.latents.float(), estimate.float(), batch.boxes
         with torch._C.DisableTorchFunction():  # in float32: no autocast
-            terms = [self.critic._judge(name, clean, fake, boxes[:, i]) for i, name in enumerate(REGIONS)]
+            terms = [self.critic._region_losses(name, clean, fake, boxes[:, i]) for i, name in enumerate(REGIONS)]
         adversarial, style, critic = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         self.critic.balance.measure(guess, error, adversarial, style)
         return Loss(adversarial + style, critic)
 
 
-def autoencoder_peak(parts: Parts, count: int, size: int, *, decoding: bool) -> int:
+def vae_peak(parts: Parts, count: int, size: int, *, decoding: bool) -> int:
     """The most bytes that `count` faces of `size` pixels take in the VAE, float32, without gradients."""
     vae: Any = parts.vae
 
@@ -130,7 +128,7 @@ def autoencoder_peak(parts: Parts, count: int, size: int, *, decoding: bool) -> 
             signed = torch.empty(count, 3, size, size)
             return [sdxl.encode(vae, signed), sdxl.encode(vae, signed.flip(-1))]
 
-    return rehearse([vae], run, bf16=False, accumulating=False).peak
+    return count_pass([vae], run, bf16=False, accumulating=False).peak
 
 
 def size_of(*modules: torch.nn.Module) -> int:
@@ -139,12 +137,12 @@ def size_of(*modules: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _rehearse(
+def _count(
     settings: DiffusionSettings, modules: list[Any], losses: Callable[[], Sequence[torch.Tensor]], half: bool,
     crossed: list[Any],
-) -> Pass:  # fmt: skip
+) -> PassCost:  # fmt: skip
     checkpointed = crossed if settings.gradient_checkpointing else ()
-    return rehearse(
+    return count_pass(
         modules, losses, bf16=half, accumulating=settings.accumulate > 1, checkpointed=checkpointed
     )  # fmt: skip
 
@@ -153,9 +151,9 @@ def _totals(loss: Loss) -> list[torch.Tensor]:
     return [loss.total] if loss.critic is None else [loss.total, loss.critic]
 
 
-def _there(parts: Parts) -> list[torch.nn.Module]:
-    found = (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2)
-    return [module for module in found if module is not None]
+def _loaded(parts: Parts) -> list[torch.nn.Module]:
+    modules = (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2)
+    return [module for module in modules if module is not None]
 
 
 def _faces(settings: DiffusionSettings) -> Any:

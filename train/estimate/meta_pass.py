@@ -37,7 +37,7 @@ precision, op-specific behavior)."""
 
 
 @dataclass(frozen=True)
-class Pass:
+class PassCost:
     """What one pass over one micro-batch takes on one GPU; bytes and FLOPs (a multiply and an add are two)."""
 
     kept: int
@@ -52,7 +52,7 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class _Made:
+class _OpResult:
     """What an operation makes of arguments of certain shapes."""
 
     flops: int
@@ -63,12 +63,12 @@ class _Made:
     """One tensor, not a tuple of them."""
 
 
-_MADE: dict[Any, _Made] = {}
+_KNOWN_OPS: dict[Any, _OpResult] = {}
 """By operation and arguments: torch works shapes out in Python, and a network's blocks ask for the same ones over and
 over."""
 
 
-class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
+class MemoryTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves __init_subclass__ untyped
     """Counts the FLOPs of operations, and the bytes of every storage from the operation that makes it until the last
     tensor on it is gone.
 
@@ -92,7 +92,7 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
     ) -> Any:
         kwargs = kwargs or {}
         key = _key(func, args, kwargs)
-        made = None if key is None else _MADE.get(key)
+        made = None if key is None else _KNOWN_OPS.get(key)
         if made is not None and made.tensors is not None:
             new = tuple(one and _EMPTY(one[0], one[1], dtype=one[2], device=META) for one in made.tensors)
             result: Any = new[0] if made.single else new
@@ -102,7 +102,7 @@ class Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch leaves
                 formula = flop_registry.get(func._overloadpacket)
                 made = _made((args, kwargs), result, formula(*args, **kwargs, out_val=result) if formula else 0)
                 if key is not None:
-                    _MADE[key] = made
+                    _KNOWN_OPS[key] = made
         self.flops += made.flops
         for value in (result,) if isinstance(result, torch.Tensor) else tree_flatten(result)[0]:
             if isinstance(value, torch.Tensor) and value.is_meta:
@@ -141,7 +141,7 @@ _EMPTY = torch.ops.aten.empty_strided.default
 
 
 def _key(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """What the shapes of an operation's result depend on; None where that cannot be told."""
+    """What the shapes of an operation's result depend on; None where it cannot be known."""
     key: list[Any] = [func]
     for value in (*args, *kwargs.items()):
         part = _part(value)
@@ -166,14 +166,14 @@ def _part(value: Any) -> Any:
     return None
 
 
-def _made(given: Any, result: Any, flops: int) -> _Made:
+def _made(given: Any, result: Any, flops: int) -> _OpResult:
     single = isinstance(result, torch.Tensor)
     values = (result,) if single else result
     known = {value.untyped_storage()._cdata for value in tree_flatten(given)[0] if isinstance(value, torch.Tensor)}
     if not isinstance(values, tuple) or not all(value is None or _is_new(value, known) for value in values):
-        return _Made(flops, None)
-    told = tuple(None if value is None else (value.shape, value.stride(), value.dtype) for value in values)
-    return _Made(flops, told, single)
+        return _OpResult(flops, None)
+    layouts = tuple(None if value is None else (value.shape, value.stride(), value.dtype) for value in values)
+    return _OpResult(flops, layouts, single)
 
 
 def _is_new(value: Any, known: set[int]) -> bool:
@@ -187,13 +187,13 @@ def _is_new(value: Any, known: set[int]) -> bool:
     return not shared and value.numel() > 0 and storage.nbytes() == spanned * value.element_size()
 
 
-class OnGpu(TorchFunctionMode):
+class EmulatedGpu(TorchFunctionMode):
     """What meta tensors lack of a GPU: attention that keeps no matrix, and, where `bf16`, CUDA's autocast.
 
     As there, the copy of a weight that is trained is made once and kept until the mode ends.
     """
 
-    def __init__(self, alive: Alive, bf16: bool) -> None:
+    def __init__(self, alive: MemoryTracker, bf16: bool) -> None:
         super().__init__()
         self.alive, self.bf16 = alive, bf16
         self._copies: dict[int, torch.Tensor] = {}
@@ -242,26 +242,26 @@ def _attention(
     return output
 
 
-def _checkpointing(alive: Alive, bf16: bool) -> Callable[..., Any]:
+def _checkpointing(alive: MemoryTracker, bf16: bool) -> Callable[..., Any]:
     """What diffusers' ``enable_gradient_checkpointing`` takes: the recomputation of a block has an autocast of its
     own, whose copies of the block's weights end with it."""
 
     def run(module: Any, *args: Any) -> Any:
         return checkpoint(
-            module.__call__, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), OnGpu(alive, bf16))
+            module.__call__, *args, use_reentrant=False, context_fn=lambda: (nullcontext(), EmulatedGpu(alive, bf16))
         )
 
     return run
 
 
-def rehearse(
+def count_pass(
     modules: Iterable[torch.nn.Module],
     losses: Callable[[], Sequence[torch.Tensor]],
     *,
     bf16: bool,
     accumulating: bool,
     checkpointed: Iterable[torch.nn.Module] = (),
-) -> Pass:
+) -> PassCost:
     """Count one pass: `losses()` forward, then backward from each to every weight of `modules` that asks for gradients.
 
     All modules and what `losses` makes are on the meta device; where it makes nothing that asks for gradients, there
@@ -269,7 +269,7 @@ def rehearse(
     in `checkpointed` (diffusers' ``enable_gradient_checkpointing``) compute activations twice.
     """
     weights = [tensor for module in modules for tensor in (*module.parameters(), *module.buffers())]
-    alive = Alive(weights)
+    alive = MemoryTracker(weights)
     for net in checkpointed:
         net.enable_gradient_checkpointing(_checkpointing(alive, bf16))  # type: ignore[operator]  # diffusers'
     trained = [tensor for tensor in weights if tensor.requires_grad]
@@ -281,7 +281,7 @@ def rehearse(
                 tensor.grad = torch.empty_like(tensor)
                 alive.mark(tensor.grad, "gradients")
         before = sum(alive.bytes.values())
-        with OnGpu(alive, bf16):
+        with EmulatedGpu(alive, bf16):
             made = list(losses())
         kept = sum(alive.bytes.values()) - before
         while made:
@@ -289,4 +289,4 @@ def rehearse(
                 loss.backward()  # type: ignore[no-untyped-call]
             del loss
     peak = alive.peak
-    return Pass(kept, sum(peak.values()), peak["copies"], peak["gradients"], alive.flops)
+    return PassCost(kept, sum(peak.values()), peak["copies"], peak["gradients"], alive.flops)

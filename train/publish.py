@@ -1,40 +1,50 @@
-"""The model card of a trained family: what it is, what it was trained on and how, under which licences."""
+"""A trained family as others get it: its model card with the curve of its loss, and the files `train push` sends."""
 
 from __future__ import annotations
 
 import json
+import math
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml  # type: ignore[import-untyped]
+from huggingface_hub import metadata_load
+from numpy.typing import NDArray
 
 from authface import __version__
-from authface.errors import one_line
+from authface.errors import UsageError, one_line
 from authface.files import write_file
 from authface.imaging.decode import encode_png
 from authface.models.families import FAMILIES, NEW_LICENCE
-from authface.models.layout import PARTS, part_files
+from authface.models.layout import BESIDE, INDEX, PARTS, PICKLES, WEIGHTED, expected_parts, part_files
+from authface.report.charts import round_span
 from authface.report.markdown import cell, render
 from authface.store.lineage import training_sources
-from authface.train.curve import draw_curve
-from authface.train.data import Faces
+from authface.train.data import FaceDataset
 from authface.train.settings import TrainSettings
 
 CARD = "README.md"
 CURVE = "training-curve.png"
 LAST = 100
 """Steps that the first and the final metrics are the mean of."""
+WIDTH, HEIGHT = 960, 420
+LEFT, RIGHT, TOP, BOTTOM = 80, 20, 40, 50
+SMOOTHED = 50
+"""The bold line is the mean over a share of 1 / SMOOTHED of the run's steps."""
+_INK, _PALE, _LINE, _RULE = (60, 60, 60), (190, 205, 225), (20, 80, 170), (232, 232, 232)
 _HUB_LICENCES = {"Apache-2.0": "apache-2.0", "CreativeML Open RAIL++-M": "openrail++"}
 """The hub's names of licences that families have."""
 _LOCAL = {"dataset", "out", "cache"}
-"""Settings that name folders of this machine: nobody else's business."""
+"""Settings that name folders of this machine, which no card shows."""
 _STAGES = {
     "autoencoder": "its VAE, in pixel space",
     "prior": "stage I, its U-Net, a face prior on captioned faces",
@@ -44,7 +54,7 @@ _STAGES = {
 _LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "datasets")
 
 
-def write_card(out: Path, settings: TrainSettings, stage: str, seed: int, faces: Faces) -> None:
+def write_card(out: Path, settings: TrainSettings, stage: str, seed: int, faces: FaceDataset) -> None:
     """Write `out`/README.md and `out`/training-curve.png from what `out`/training says of the run.
 
     `stage` is autoencoder, prior or controlnet; `out` is the whole family. Raises AuthfaceError where the disk refuses.
@@ -57,7 +67,7 @@ def write_card(out: Path, settings: TrainSettings, stage: str, seed: int, faces:
 
 
 def card(
-    out: Path, settings: TrainSettings, stage: str, seed: int, faces: Faces, lines: list[dict[str, Any]]
+    out: Path, settings: TrainSettings, stage: str, seed: int, faces: FaceDataset, lines: list[dict[str, Any]]
 ) -> str:  # fmt: skip
     """The text of the card, with the hub's metadata on top; `lines` are those of metrics.jsonl."""
     base, licence = _base(settings.model)
@@ -81,8 +91,8 @@ def card(
         faces=len(faces),
         sources=[(Path(s.dataset).parent.name + "/" + Path(s.dataset).name, s.rows, s.key[:12]) for s in sources],
         splits=_splits(faces.folder),
-        licences=faces.tally("licence").most_common(50),
-        origins=faces.tally("source").most_common(50),
+        licences=faces.value_counts("licence").most_common(50),
+        origins=faces.value_counts("source").most_common(50),
         curve=CURVE,
         steps=int(lines[-1]["step"]) if lines else 0,
         metrics=_metrics(lines),
@@ -117,17 +127,15 @@ def _base(model: str) -> tuple[str, str]:
     folder = Path(model).expanduser()
     if not folder.is_dir():
         return model, ""
-    told = front_matter(folder / CARD)
-    named = str(told.get("license_name") or told.get("license") or "")
+    stated = front_matter(folder / CARD)
+    named = str(stated.get("license_name") or stated.get("license") or "")
     licence = next((name for name, hub in _HUB_LICENCES.items() if hub == named), named)
-    base = told.get("base_model")
+    base = stated.get("base_model")
     return (base if isinstance(base, str) else ""), licence
 
 
 def front_matter(path: Path) -> Mapping[str, Any]:
     """The hub's metadata on top of a card; empty where there is none that can be read."""
-    from huggingface_hub import metadata_load
-
     try:
         return metadata_load(path) or {}
     except (OSError, ValueError, yaml.YAMLError):
@@ -181,3 +189,86 @@ def _versions() -> Iterator[tuple[str, str]]:
             yield name, cell(metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
+
+
+def draw_curve(steps: Sequence[int], values: Sequence[float], title: str) -> NDArray[np.uint8]:
+    """(420, 960, 3) uint8 RGB: `values` at `steps`, pale as they are and bold as their moving mean.
+
+    Values that are not finite are left out; a run of one step is a dot.
+    """
+    picture = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
+    pairs = [(s, v) for s, v in zip(steps, values, strict=True) if math.isfinite(v)]
+    _write(picture, title, (LEFT, 26), 0.6)
+    if not pairs:
+        _write(picture, "no finite loss", (LEFT, HEIGHT // 2), 0.6)
+        return picture
+    x, y = np.array([p[0] for p in pairs], float), np.array([p[1] for p in pairs], float)
+    mean = _smooth(y)
+    low, high = round_span(
+        float(min(mean.min(), np.quantile(y, 0.01))), float(max(mean.max(), np.quantile(y, 0.99))), 4
+    )
+    first, last = float(x[0]), float(max(x[-1], x[0] + 1))
+    for tick in np.linspace(low, high, 5):
+        height = _down(tick, low, high)
+        cv2.line(picture, (LEFT, height), (WIDTH - RIGHT, height), _RULE, 1)
+        _write(picture, f"{tick:.4g}", (8, height + 5), 0.45)
+    for tick in np.linspace(first, last, 5):
+        _write(picture, f"{tick:,.0f}", (int(_across(tick, first, last)) - 14, HEIGHT - 24), 0.45)
+    _write(picture, "step", (WIDTH - RIGHT - 34, HEIGHT - 6), 0.45)
+    for line, colour, width in ((y, _PALE, 1), (mean, _LINE, 2)):
+        points = [[_across(a, first, last), _down(b, low, high)] for a, b in zip(x, line, strict=True)]
+        cv2.polylines(picture, [np.array(points, np.int32)], False, colour, width, cv2.LINE_AA)
+    cv2.circle(picture, (int(_across(x[-1], first, last)), _down(mean[-1], low, high)), 3, _LINE, -1, cv2.LINE_AA)
+    return picture
+
+
+def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The mean of each value and those before it in the window."""
+    window = max(1, len(values) // SMOOTHED)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    begins = np.maximum(0, ends - window)
+    mean: NDArray[np.float64] = (total[ends] - total[begins]) / (ends - begins)
+    return mean
+
+
+def _across(value: float, first: float, last: float) -> float:
+    return LEFT + (WIDTH - LEFT - RIGHT) * (value - first) / (last - first)
+
+
+def _down(value: float, low: float, high: float) -> int:
+    place = min(1.0, max(0.0, (value - low) / (high - low)))
+    return round(HEIGHT - BOTTOM - (HEIGHT - BOTTOM - TOP) * place)
+
+
+def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], size: float) -> None:
+    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)
+
+
+def published_files(folder: Path) -> dict[str, int]:
+    """Name and bytes of the files that are sent of a family: its parts, and what `layout.BESIDE` names.
+
+    Raises UsageError for what is no whole family, or one with pickled weights.
+    """
+    where = one_line(folder)
+    files = {part: part_files(folder, part) for part in expected_parts(folder)}
+    missing = [part for part, paths in files.items() if not paths]
+    missing += [
+        part
+        for part, paths in files.items()
+        if part in WEIGHTED and paths and not any(path.suffix == ".safetensors" for path in paths)
+    ]
+    if missing:
+        raise UsageError(f"{where} is no whole family: {', '.join(missing)} missing; authface train makes one")
+    if not (folder / INDEX).is_file():
+        raise UsageError(f"{where} has no {INDEX}: the training did not end; run the same authface train again")
+    inside = [path for part in files for path in (folder / part).iterdir()]
+    pickles = sorted(path for path in [*inside, *folder.iterdir()] if path.suffix.lower() in PICKLES)
+    if pickles:
+        name = one_line(pickles[0].relative_to(folder))
+        raise UsageError(f"{where}/{name} is a pickle, which can run code: convert it to safetensors, or delete it")
+    sent = sorted([*(path for name in BESIDE if (path := folder / name).is_file()), *sum(files.values(), [])])
+    links = [path for path in sent if path.is_symlink()]
+    if links:
+        raise UsageError(f"{one_line(links[0])} is a link: only files that lie in the folder are sent; copy it there")
+    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sent}

@@ -1,0 +1,109 @@
+"""The loop on real faces with the tiny family: stages follow each other, runs stop and go on."""
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from authface import Restorer
+from authface.errors import AuthfaceError
+from authface.models.families import load, make_tiny, resolve
+from authface.models.tiny import VAES
+from authface.train.autoencoder import train_autoencoder
+from authface.train.cache import TensorStore
+from authface.train.controlnet import train_controlnet
+from authface.train.data import FaceDataset
+from authface.train.prior import train_prior
+from authface.train.settings import (
+    AutoencoderSettings,
+    ControlNetSettings,
+    PriorSettings,
+)
+from tests.train.conftest import CPU, SIZE, Quiet, metrics, quick, same, weights
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """SIGTERM saves and ends; the same call finishes; weights and metrics equal those of an unbroken run."""
+    whole = PriorSettings(**quick(tiny, dataset, tmp_path / "whole", save_every=3, accumulate=2))
+    assert train_prior(whole, Quiet(), "cpu", seed=3).finished
+    broken = PriorSettings(**quick(tiny, dataset, tmp_path / "broken", save_every=3, accumulate=2))
+    before = signal.getsignal(signal.SIGTERM)
+    stopped = train_prior(broken, Quiet(at=2), "cpu", seed=3)
+    assert (stopped.finished, stopped.step) == (False, 2) and not (broken.out / "unet").exists()
+    assert signal.getsignal(signal.SIGTERM) is before
+    console = Quiet()
+    assert train_prior(broken, console, "cpu", seed=3).finished
+    assert console.steps == 2 and console.lines == ["prior: goes on from step 2 of 4"]
+    assert same(weights(whole.out, "unet"), weights(broken.out, "unet"))
+    assert metrics(whole.out) == metrics(broken.out)
+    again = Quiet()
+    assert train_prior(broken, again, "cpu", seed=3).finished and again.steps == 0
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_faces(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """An absurd rate: one line with the step, the ids, and what to go back to."""
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out", steps=50, save_every=1, lr=1e30, warmup=0))
+    with pytest.raises(AuthfaceError, match=r"the loss is (nan|inf) at step \d+ on face-\d") as caught:
+        train_prior(settings, Quiet(), "cpu")
+    assert "last good checkpoint" in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", VAES)
+def test_every_vae_goes_through_all_stages(name: str, dataset: Path, tmp_path: Path) -> None:
+    """Two steps each of whole images, then one face restored; latents are cached in the VAE's own shape."""
+    models, shape = tmp_path / "models", VAES[name]
+    made: dict[str, Any] = {"dataset": dataset, "size": SIZE, "steps": 2, "batch": 2, "warmup": 1, "tracker": "none"}
+    first = AutoencoderSettings(vae=name, out=models / "vae", **made)  # type: ignore[arg-type]
+    assert train_autoencoder(first, Quiet(), "cpu").finished
+    second = PriorSettings(model=str(first.out), out=models / "prior", **made)
+    assert train_prior(second, Quiet(), "cpu").finished
+    third = ControlNetSettings(model=str(second.out), out=models / "restorer", facial={"weight": "off"}, **made)
+    assert train_controlnet(third, Quiet(), "cpu").finished
+    for out in (second.out, third.out):
+        cached = TensorStore(out / "training" / "cache")
+        entries = [cached.read(file.stem) for file in cached.folder.rglob("*.safetensors")]
+        shapes = {tuple(entry["latents"].shape) for entry in entries if "latents" in entry}
+        assert shapes == {(2, shape.latents, SIZE // shape.factor, SIZE // shape.factor)}
+    widths = load(resolve(str(third.out)), ["controlnet"], CPU, torch.float32).controlnet.config
+    assert len(widths["conditioning_embedding_out_channels"]) == len(shape.channels)
+    face = FaceDataset(dataset, SIZE).rgb(0)
+    with Restorer(str(third.out), device="cpu", steps=2) as restorer:
+        (restored,) = restorer.restore_aligned([face])
+    assert restored.faces[0].after is not None and restored.faces[0].after.shape == face.shape
+
+
+def test_a_checkpoint_of_another_family_is_told_of(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """The folder of the base holds other widths now; or the checkpoint was cut short: one line, and what to do."""
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    settings = PriorSettings(**quick(base, dataset, tmp_path / "out", steps=2))
+    train_prior(settings, Quiet(), "cpu")
+    shutil.rmtree(base)
+    make_tiny(base, seed=0, image_size=SIZE, channels=(32, 64, 96))
+    more = settings.model_copy(update={"steps": 3})
+    with pytest.raises(AuthfaceError, match=r"step-00000002 cannot be gone on from .* of another"):
+        train_prior(more, Quiet(), "cpu")
+    shutil.rmtree(base)
+    shutil.copytree(tiny, base)
+    weights_file = tmp_path / "out" / "training" / "checkpoints" / "step-00000002" / "model.safetensors"
+    weights_file.write_bytes(weights_file.read_bytes()[:1000])
+    with pytest.raises(AuthfaceError, match="it is broken") as caught:
+        train_prior(more, Quiet(), "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_move_at_the_papers_rate(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """5e-7 under bfloat16 arithmetic: float32 weights move by it, where most of bfloat16 ones would stay."""
+    rate = 5e-7
+    settings = PriorSettings(
+        **quick(tiny, dataset, tmp_path / "out", steps=1, lr=rate, warmup=0, schedule="constant", ema=0, clip=1e9)
+        | {"precision": "bf16", "weight_decay": 0}
+    )
+    assert train_prior(settings, Quiet(), "cpu").finished
+    before, after = weights(tiny, "unet"), weights(settings.out, "unet")
+    moved = torch.cat([(after[name] - before[name]).abs().flatten() for name in before])
+    assert float((moved > 0).float().mean()) > 0.9 and float(moved.max()) < 2.5 * rate
+    rounded = torch.cat([((before[n].bfloat16() - rate).ne(before[n].bfloat16())).float().flatten() for n in before])
+    assert float(rounded.mean()) < 0.2
