@@ -127,9 +127,9 @@ class OpenaiSettings(Settings):
 class TagsSettings(Settings):
     """Who annotates, and how."""
 
-    annotator: Literal["llava", "openai", "measured", "qwen"] = "llava"
+    annotator: str = "llava"
     """`llava`: LLaVA-1.6, as in the paper; `openai`: any compatible server; `measured`: no model, from pixels;
-    `qwen`: the captions that came with an imported AuthFace-HQ."""
+    `qwen`: the captions that came with an imported AuthFace-HQ; or a captioner of another package."""
     prompt: str = "photographic"
     """What captioners are asked: `photographic` (what is seen and how it was photographed), `semantic` (the paper's
     ablation b: what is seen only), or a text file."""

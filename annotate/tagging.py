@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from authface.annotate.captioners.captioner import Captioner, load_prompt
-from authface.annotate.captioners.llava import Llava, find_model
-from authface.annotate.captioners.openai import Openai, first_model
-from authface.annotate.captioners.released import ReleasedCaptions, released_captions
+from authface import backends
+from authface.annotate.captioners.captioner import Captioner, CaptionerRequest
 from authface.annotate.captioners.step import CaptionStep, reread_parts
 from authface.annotate.measured.step import MeasuredTags
 from authface.annotate.settings import TagsSettings
+from authface.annotate.vocabulary.resolve import MEASURED
 from authface.engine.runner import CHUNK_ROWS, Summary
 from authface.engine.runner import run as run_parts
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -40,36 +39,31 @@ def with_model(settings: TagsSettings, model: str | None) -> TagsSettings:
 
 def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run: Run, *, redo: bool = False) -> Tagged:
     """Tag the crops that are new or changed, all with `redo`; the caller holds the set's lock. Raises AuthfaceError."""
+    kind: type[Captioner] | None = None
+    if settings.annotator != MEASURED:
+        if settings.annotator not in (known := backends.names("captioners")):  # the name becomes a folder
+            there = ", ".join((MEASURED, *known))
+            raise UsageError(f"no annotator {one_line(settings.annotator)}: there are {there}")
+        kind = backends.load("captioners", settings.annotator)
     inputs = reviewed_crops(photoset, review, run.limit)
     if not any(part.count for part in inputs):
         where = one_line(photoset.root)
         raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
     target = photoset.tags(settings.annotator)
-    if settings.annotator == "measured":
+    if kind is None:
         measured = ReviewedStep(MeasuredTags(photoset.root, settings.measured))
         return Tagged(
             run_parts(measured, inputs, target, run.console, workers=run.workers, cluster=run.cluster(), redo=redo)
         )
-    work = CaptionStep(photoset.root, make_captioner(photoset, settings, run.device), settings)
+    captioner = kind.make(CaptionerRequest(settings, photoset, run.device))
+    work = CaptionStep(photoset.root, captioner, settings)
     reread = reread_parts(target, work.provenance, settings)
     if reread:
         run.console.log(f"{reread} parts were read again under other rules; no model was asked")
     # One process: a model fills its device, a server is asked by threads. More devices: --engine ray, or a server.
-    chunk = max(CHUNK_ROWS, 16 * settings.openai.concurrency) if settings.annotator == "openai" else CHUNK_ROWS
-    cluster = run.cluster(gpu=settings.annotator == "llava")
+    chunk = max(CHUNK_ROWS, captioner.batch_size)
+    cluster = run.cluster(gpu=captioner.gpu)
     summary = run_parts(
         ReviewedStep(work), inputs, target, run.console, workers=1, cluster=cluster, redo=redo, chunk_rows=chunk
     )
     return Tagged(summary, reread)
-
-
-def make_captioner(photoset: PhotoSet, settings: TagsSettings, device: str) -> Captioner:
-    """The captioner by its name, its model found but not loaded. Raises UsageError, AuthfaceError."""
-    if settings.annotator == "llava":
-        return Llava(settings.llava, load_prompt(settings.prompt), find_model(settings.llava).version, device)
-    if settings.annotator == "openai":
-        server = settings.openai
-        if not server.model:
-            server = server.model_copy(update={"model": first_model(server)})
-        return Openai(server, load_prompt(settings.prompt))
-    return ReleasedCaptions(released_captions(photoset))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
 
-_WITH_PATH = {"folder", "urls", "unsplash-lite"}
+_WITHOUT_PATH = {"unsplash", "samples"}
 
 
 class FetchCommand(TyperCommand):
@@ -29,7 +29,12 @@ class FetchCommand(TyperCommand):
         """Give the word after ``--from folder`` to the hidden option ``--path``."""
         for index, word in enumerate(args):
             following = args[index + 1 : index + 3]
-            if word == "--from" and len(following) == 2 and following[0] in _WITH_PATH and following[1][:1] != "-":
+            if (
+                word == "--from"
+                and len(following) == 2
+                and following[0] not in _WITHOUT_PATH
+                and following[1][:1] != "-"
+            ):
                 args = [*args[: index + 2], "--path", *args[index + 2 :]]
                 break
         return super().parse_args(ctx, args)

@@ -69,8 +69,9 @@ class LiteSettings(Settings):
 class FetchSettings(Settings):
     """Where photos come from, and which of them are stored."""
 
-    source: Literal["unsplash", "unsplash-lite", "folder", "urls", "samples"] = "unsplash"
-    """Name of the source; `--from` on the command line. `samples` are the photos that ship with the dependencies."""
+    source: str = "unsplash"
+    """Name of the source, `--from` on the command line: unsplash, unsplash-lite, folder, urls, samples (the photos that
+    ship with the dependencies), or one of another package."""
     path: str = ""
     """The folder or file a source reads."""
     min_long_side: int = Field(0, ge=0)

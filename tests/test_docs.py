@@ -195,7 +195,7 @@ def test_the_examples_of_a_new_backend_run(tmp_path: Path) -> None:
     """docs/backends.md, top to bottom: a source, a metric, an annotator."""
     import shutil
 
-    from authface.curate.fetch.sources import Samples
+    from authface.curate.fetch.sources.folder import Samples
 
     (tmp_path / "archive").mkdir()
     item = next(iter(Samples().items()))

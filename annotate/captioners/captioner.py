@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Self
 
+from authface.annotate.settings import TagsSettings
 from authface.errors import UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop
@@ -36,6 +37,15 @@ class Caption:
     """Short name of why there is no caption, such as ``refused``; `text` then holds the details."""
 
 
+@dataclass(frozen=True)
+class CaptionerRequest:
+    """What a captioner is made of."""
+
+    settings: TagsSettings
+    photoset: PhotoSet
+    device: str = "auto"
+
+
 class Captioner(ABC):
     """A model or a server that captions photos. A subclass needs `name` and `answer`; all else has a default.
 
@@ -52,6 +62,13 @@ class Captioner(ABC):
     """Photos that `answer` gets at a time; read after `open`."""
     retries: Sequence[bool] = ()
     """The `penalty` of each further try with a photo, alone, whose caption is empty or loops."""
+    gpu: bool = False
+    """Whether it takes a GPU of a cluster (``--engine ray``)."""
+
+    @classmethod
+    def make(cls, request: CaptionerRequest) -> Self:
+        """The captioner that the settings ask for, its model found but not loaded. Raises UsageError, AuthfaceError."""
+        return cls()
 
     def open(self) -> None:  # noqa: B027  a default that has nothing to do
         """Load the model or reach the server, once a worker. Raises AuthfaceError."""

@@ -10,13 +10,13 @@ import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface.annotate.captioners.captioner import Caption, Captioner, CaptionPrompt
+from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest, CaptionPrompt, load_prompt
 from authface.annotate.settings import LlavaSettings
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
@@ -91,6 +91,14 @@ class Llava(Captioner):
     _tested: bool = False
 
     name = "llava"
+    gpu = True
+
+    @classmethod
+    def make(cls, request: CaptionerRequest) -> Self:
+        """Of the settings' `llava` and `prompt`."""
+        settings = request.settings
+        version = find_model(settings.llava).version
+        return cls(settings.llava, load_prompt(settings.prompt), version, request.device)
 
     def __post_init__(self) -> None:
         settings = self.settings.model_dump(mode="json", exclude={"batch", "self_test", "revision"})

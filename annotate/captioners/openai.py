@@ -16,12 +16,12 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.pool import ThreadPool
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import httpx
 
-from authface.annotate.captioners.captioner import Caption, Captioner, CaptionPrompt
+from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest, CaptionPrompt, load_prompt
 from authface.annotate.settings import OpenaiSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
@@ -87,6 +87,14 @@ class Openai(Captioner):
 
     name = "openai"
     retries = (True,)
+
+    @classmethod
+    def make(cls, request: CaptionerRequest) -> Self:
+        """Of the settings' `openai` and `prompt`; without a model's name, the server's first."""
+        server = request.settings.openai
+        if not server.model:
+            server = server.model_copy(update={"model": first_model(server)})
+        return cls(server, load_prompt(request.settings.prompt))
 
     def __post_init__(self) -> None:
         # What is in every request but the photo; where the server is, and what it runs, do not count.

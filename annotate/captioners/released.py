@@ -6,9 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from authface.annotate.captioners.captioner import Caption, Captioner
+from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest
 from authface.errors import ImageError
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
@@ -44,6 +44,11 @@ class ReleasedCaptions(Captioner):
 
     name = ANNOTATOR
     batch_size = 32
+
+    @classmethod
+    def make(cls, request: CaptionerRequest) -> Self:
+        """Of the captions in the set's rows."""
+        return cls(released_captions(request.photoset))
 
     def __post_init__(self) -> None:
         text = json.dumps(sorted((photo, dict(extra)) for photo, extra in self.extras.items()))

@@ -90,7 +90,7 @@ def photos() -> list[bytes]:
     """48 different JPEGs of 360 x 300, a third with a face: turned and shifted copies of the samples."""
     from PIL import Image
 
-    from authface.curate.fetch.sources import Samples
+    from authface.curate.fetch.sources.folder import Samples
 
     rng = random.Random(7)
     found = []

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from authface.console import Console
 from authface.curate.align import Align, AlignmentResult, FaceAligner
-from authface.curate.fetch.sources import Samples
+from authface.curate.fetch.sources.folder import Samples
 from authface.curate.settings import AlignSettings
 from authface.engine.runner import parts_of, run
 from authface.faces.detector import RetinaFace

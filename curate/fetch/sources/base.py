@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from authface.curate.fetch.pace import Paused
 from authface.curate.fetch.web import Web
+from authface.curate.settings import FetchSettings
+from authface.errors import UsageError
 from authface.records import Photo
+from authface.store.photoset import PhotoSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,30 @@ class PhotoItem:
     """Address of a smaller version of the same picture."""
 
 
+@dataclass(frozen=True)
+class SourceRequest:
+    """What a source is made of."""
+
+    settings: FetchSettings
+    photoset: PhotoSet
+    wait: bool = True
+    """Whether to wait for quotas."""
+    say: Callable[[str], None] = field(default=lambda text: None)
+    """Tells the user something in a line."""
+
+    def path(self, example: str) -> Path:
+        """The path given with ``--from``. Raises UsageError without one; `example` says what it should be."""
+        if not self.settings.path:
+            raise UsageError(f"--from {self.settings.source}: give {example}")
+        return Path(self.settings.path)
+
+    def web(self) -> Web:
+        """A new client for downloads, paced and checked."""
+        return Web(self.settings.web, wait=self.wait, say=self.say)
+
+
 class PhotoSource:
-    """Lists photos in a stable order, so that a second run finds what the first left."""
+    """Lists photos in a stable order, so that a second run finds what the first left. A subclass needs `items`."""
 
     web: Web | None = None
     """The client that photos are downloaded with; None where they lie on this machine."""
@@ -36,6 +62,11 @@ class PhotoSource:
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()
         """What the listing skipped without a row, by kind."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """The source that the settings ask for. Raises UsageError if they do not fit."""
+        return cls()
 
     def __enter__(self) -> Self:
         return self

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
 
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Photo
 
@@ -20,6 +21,13 @@ PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".hei
 
 class Folder(PhotoSource):
     """Every photo below a folder, ordered by path; hidden files and folders are skipped."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """The folder of ``--from folder PATH``. Raises UsageError."""
+        settings = request.settings
+        path = request.path("the folder, as in authface curate fetch SET --from folder PATH")
+        return cls(path, settings.photographer, settings.licence)
 
     def __init__(self, root: Path, photographer: str, licence: str) -> None:
         super().__init__()

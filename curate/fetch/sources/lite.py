@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Self
 
 from authface.curate.fetch.ledger import KeySet
 from authface.curate.fetch.originals import parse_positive, reject_small
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -43,6 +43,12 @@ class _File:
 
 class Lite(PhotoSource):
     """The photos of the data set that carry one of the keywords; those too small or too noisy are rejected rows."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """The data set of ``--from unsplash-lite PATH``. Raises UsageError."""
+        path = request.path("the data set, as in authface curate fetch SET --from unsplash-lite unsplash-lite.zip")
+        return cls(path, request.settings, request.web())
 
     def __init__(self, path: Path, settings: FetchSettings, web: Web) -> None:
         super().__init__()

@@ -14,13 +14,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.originals import parse_positive
 from authface.curate.fetch.pace import Paused
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
@@ -42,6 +42,11 @@ _ANSWER_BYTES = 10_000_000
 
 class Unsplash(PhotoSource):
     """Photos that the queries find, in the API's order; pages already listed come from the set."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """The search that the settings ask for."""
+        return cls(request.settings, request.web(), request.photoset, request.say)
 
     def __init__(self, settings: FetchSettings, web: Web, photoset: PhotoSet, say: Callable[[str], None]) -> None:
         super().__init__()

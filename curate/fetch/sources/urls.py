@@ -11,12 +11,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, http_url, reject_premium
+from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -42,6 +42,12 @@ Record = Mapping[str, Any]
 
 class Urls(PhotoSource):
     """The addresses of a file, in its order; a line without one is a failed row that names the line."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """The list of ``--from urls FILE``. Raises UsageError."""
+        path = request.path("the list, as in authface curate fetch SET --from urls list.csv")
+        return cls(path, request.settings, request.web())
 
     def __init__(self, path: Path, settings: FetchSettings, web: Web) -> None:
         super().__init__()

@@ -96,7 +96,7 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of 60 photos in parts of 4: turned and shifted copies of the samples, a third with a face."""
     from PIL import Image
 
-    from authface.curate.fetch.sources import Samples
+    from authface.curate.fetch.sources.folder import Samples
 
     photos, root = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("set") / "fetched"
     rng = random.Random(7)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from authface.curate.fetch.sources import Samples
+from authface.curate.fetch.sources.folder import Samples
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import identity
 from authface.faces.detector import RetinaFace

@@ -21,7 +21,8 @@ from authface.console import Console
 from authface.curate.fetch.ledger import FinishedPhoto, KeySet
 from authface.curate.fetch.originals import camera, parse_positive
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources import Folder, PhotoItem, PhotoSource, make_source
+from authface.curate.fetch.sources import PhotoItem, PhotoSource, make_source
+from authface.curate.fetch.sources.folder import Folder
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError
 from authface.records import Camera, Photo

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface.curate.fetch.sources import Samples
+from authface.curate.fetch.sources.folder import Samples
 from authface.curate.filter.duplicates import (
     BITS,
     RADIUS,

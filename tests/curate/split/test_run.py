@@ -21,8 +21,7 @@ from hypothesis import strategies as st
 from authface.console import Console
 from authface.curate.align import Align
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources import Samples
-from authface.curate.fetch.sources.folder import Folder
+from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
 from authface.curate.split.groups import SplitFaces, groups_of, likeness_of, people_of

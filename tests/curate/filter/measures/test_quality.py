@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from authface.curate.fetch.sources import Samples, make_source
+from authface.curate.fetch.sources import make_source
+from authface.curate.fetch.sources.folder import Samples
 from authface.curate.filter.measures.quality import EYE_DISTANCE, REGION, face_region, noise, piqe, sharpness
 from authface.curate.settings import FetchSettings
 from authface.faces.detector import RetinaFace
