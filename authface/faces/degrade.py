@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import UsageError, one_line
-from authface.faces.damage import REFERENCE, Range, jpeg
-from authface.faces.scan import Scan, scanned
+from authface.faces.scan import REFERENCE, Range, Scan, jpeg, scanned
 
 _MOST_PARTS = 6
 """A kernel of more row times column filters is slower by parts than whole."""

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
 from authface.faces.geometry import Aligned, crop_to_photo, quad_side, scale_quad
-from authface.faces.padding import Frame, blurred_share
-from authface.faces.warp import warp
+from authface.faces.warp import Frame, blurred_share, warp
 from authface.imaging.bitdepth import Pixels
 
 FEATHER_INNER = 0.70
@@ -81,7 +80,8 @@ def paste_all(
     height, width = photo.shape[:2]
     own_masks = masks or [None] * len(faces)
     places = [
-        Place.of(aligned, upscale, width, height, mask) for (aligned, _), mask in zip(faces, own_masks, strict=True)
+        CropPlacement.of(aligned, upscale, width, height, mask)
+        for (aligned, _), mask in zip(faces, own_masks, strict=True)
     ]
     most = int(np.iinfo(photo.dtype).max)
     level = np.float32(most / 255)
@@ -110,7 +110,7 @@ def paste_all(
 
 
 @dataclass(frozen=True)
-class Place:
+class CropPlacement:
     """Where a crop lies in the photo."""
 
     size: int
@@ -125,7 +125,7 @@ class Place:
     """(size, size) 0..1 which of the crop's pixels are the face; None: all."""
 
     @classmethod
-    def of(cls, aligned: Aligned, upscale: int, width: int, height: int, mask: Plane | None = None) -> Place:
+    def of(cls, aligned: Aligned, upscale: int, width: int, height: int, mask: Plane | None = None) -> CropPlacement:
         size = aligned.rgb.shape[0]
         quad = scale_quad(aligned.quad, upscale)
         masked = quad.mean(axis=0) + (quad - quad.mean(axis=0)) * FEATHER_OUTER
@@ -140,7 +140,7 @@ class Place:
             mask,
         )
 
-    def meets(self, other: Place) -> bool:
+    def meets(self, other: CropPlacement) -> bool:
         (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = self.box, other.box
         return ax0 < bx1 and bx0 < ax1 and ay0 < by1 and by0 < ay1
 
@@ -165,7 +165,7 @@ class Place:
             mask = np.asarray(mask * inside, dtype=np.float32)
         return mask, mask * np.exp(-NEARNESS * (u * u + v * v)).astype(np.float32)
 
-    def share(self, x: NDArray[np.intp], y: NDArray[np.intp], rivals: Sequence[Place]) -> Plane:
+    def share(self, x: NDArray[np.intp], y: NDArray[np.intp], rivals: Sequence[CropPlacement]) -> Plane:
         """The mask, less what nearer crops claim."""
         mask, claim = self.claim(x, y)
         if not rivals:

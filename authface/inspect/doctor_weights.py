@@ -8,7 +8,7 @@ from importlib import metadata
 from pathlib import Path
 
 from authface.errors import AuthfaceError, one_line
-from authface.faces.fetched import folder
+from authface.faces.weights import facexlib_folder
 from authface.inspect.doctor import BUILTIN_MODEL, Finding
 from authface.models import families as models
 from authface.models import inventory
@@ -41,7 +41,7 @@ def faces() -> Iterator[Finding]:
 
 def _fetched(name: str, file: str, licence: str, use: str) -> Finding:
     """A file that facexlib downloads where it is first asked for."""
-    place = folder()
+    place = facexlib_folder()
     if place is not None and (place / file).is_file():
         return Finding(SECTION, name, "ok", f"{licence}, {one_line(place, 100)}")
     return Finding(SECTION, name, "missing", f"{licence}, {use}", "downloaded where it is first asked for")

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError
 from authface.faces.geometry import crop_to_photo
-from authface.faces.padding import Frame
-from authface.faces.warp import warp
+from authface.faces.warp import Frame, warp
 from authface.records import Points5
 
 EYE_DISTANCE = 64.0
