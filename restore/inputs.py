@@ -42,7 +42,7 @@ _NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
-class Job:
+class RestoreJob:
     """One photo or video to restore. `target` has the format of its ending; `home` holds the log and the page."""
 
     source: Path
@@ -143,7 +143,7 @@ def is_single_file(named: Sequence[Path], out: Path) -> bool:
     return False
 
 
-def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: Format) -> list[Job]:
+def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: Format) -> list[RestoreJob]:
     """A job for each input. No two targets are one file, and none is an input.
 
     Without `out` a result lies beside its input as NAME.restored.EXT; under a folder it keeps its name and its place
@@ -154,7 +154,7 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     if single and out is not None:
         if os.path.realpath(out) in originals:
             raise UsageError(f"-o {one_line(out)} is the input itself: originals are not overwritten")
-        return [Job(inputs[0].path, out, out.parent)]
+        return [RestoreJob(inputs[0].path, out, out.parent)]
     jobs = [_job(entry, out, format) for entry in inputs]
     jobs = [_marked(job) if os.path.realpath(job.target) in originals else job for job in jobs]
     count = Counter(_key(job.target) for job in jobs)
@@ -166,7 +166,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS or path.suffix.lower() in READ_ONLY_VIDEOS
 
 
-def _job(entry: Input, out: Path | None, format: Format) -> Job:
+def _job(entry: Input, out: Path | None, format: Format) -> RestoreJob:
     own = entry.inside.suffix
     if is_video(entry.inside):
         ending = own if own.lower() in VIDEOS else ".mkv"
@@ -174,15 +174,15 @@ def _job(entry: Input, out: Path | None, format: Format) -> Job:
         ending = _NEW_ENDING.get(format, own if own.lower() in ENDINGS else ".png")
     stem = entry.inside.stem if own.lower() in _KNOWN else entry.inside.name
     if out is None:
-        return Job(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
-    return Job(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
+        return RestoreJob(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
+    return RestoreJob(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
 
 
-def _marked(job: Job) -> Job:
+def _marked(job: RestoreJob) -> RestoreJob:
     return replace(job, target=job.target.with_name(f"{job.target.stem}{MARK}{job.target.suffix}"))
 
 
-def with_maps(jobs: Sequence[Job]) -> list[Job]:
+def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
     """The jobs with a place for a photo's change map: NAME.change.png beside the result, in no other file's way."""
     taken = {_key(path) for job in jobs for path in (job.source, job.target)}
     every = []
@@ -199,7 +199,7 @@ def with_maps(jobs: Sequence[Job]) -> list[Job]:
     return every
 
 
-def _told_apart(job: Job) -> Job:
+def _told_apart(job: RestoreJob) -> RestoreJob:
     digits = hashlib.sha256(os.fsencode(os.path.realpath(job.source))).hexdigest()[:8]
     return replace(job, target=job.target.with_name(f"{job.target.stem}-{digits}{job.target.suffix}"))
 

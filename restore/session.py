@@ -21,29 +21,29 @@ from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, Finder, whole
-from authface.restore.guard import Guard
-from authface.restore.inputs import LOG, Job
+from authface.restore.guard import IdentityGuard
+from authface.restore.inputs import LOG, RestoreJob
 from authface.restore.log import Line, Log
 from authface.restore.model.restorer import (
     IDENTITY,
     PAPER_SIZE,
+    CropRestorer,
     Identity,
-    Restorer,
-    Weights,
+    ModelFiles,
     builtin_is_missing,
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import PhotoResult, Search, finish
-from authface.restore.retries import Attempt, restore_faces
+from authface.restore.photo import paste_faces, restore_faces
+from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.timing import Seconds, part
+from authface.restore.types import FaceResult, PhotoResult
 
 VERSION = 4
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
-Load = Callable[[Weights, RestoreSettings, str], Restorer]
+Load = Callable[[ModelFiles, RestoreSettings, str], CropRestorer]
 """Makes a restorer of a model's files, settings and a device's name."""
 
 NOT_IN_PIXELS = {"batch", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
@@ -64,7 +64,7 @@ class Request:
 
 
 @dataclass
-class Summary:
+class RestoreSummary:
     """What a run did. Of photos but where videos are named; those `done_before` are counted in the others as well."""
 
     photos: int = 0
@@ -80,7 +80,7 @@ class Summary:
     """Photos without any face, or without one that was to be restored: copied as they are."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
-    spent: Seconds = field(default_factory=dict)
+    seconds_by_part: Seconds = field(default_factory=dict)
     """Of them, in each part."""
     identities: list[float] = field(default_factory=list)
     """Of the restored faces, where it was measured."""
@@ -88,9 +88,9 @@ class Summary:
     """Faces, restored or not."""
     kept: int = 0
     """Faces whose every restoration drifted from the input, which therefore stays."""
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[RestoreJob] = field(default_factory=list)
     """Those that gave a restored photo or video, now or before."""
-    clips: dict[Path, Line] = field(default_factory=dict)
+    video_lines: dict[Path, Line] = field(default_factory=dict)
     """The line of each video that is done, by its result."""
 
     @property
@@ -98,7 +98,7 @@ class Summary:
         """Photos and videos that were given."""
         return self.photos + self.videos
 
-    def count(self, job: Job, lines: Sequence[Line]) -> None:
+    def count_photo(self, job: RestoreJob, lines: Sequence[Line]) -> None:
         """Add a photo that is done, with the lines that the log has of it."""
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
@@ -110,9 +110,9 @@ class Summary:
         if faces:
             self.jobs.append(job)
 
-    def clip(self, job: Job, line: Line) -> None:
+    def count_video(self, job: RestoreJob, line: Line) -> None:
         """Add a video that is done, with its line in the log."""
-        self.clips[job.target] = line
+        self.video_lines[job.target] = line
         if line.status == "restored":
             self.jobs.append(job)
 
@@ -124,7 +124,7 @@ class Session:
         """`load` is another way to the model's weights than from the disk, such as memory."""
         self.console = console
         self.request = request
-        self.summary = Summary()
+        self.summary = RestoreSummary()
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self.lock = Lock()
@@ -148,12 +148,12 @@ class Session:
         return self.request.settings
 
     @cached_property
-    def weights(self) -> Weights | None:
+    def weights(self) -> ModelFiles | None:
         """The model's files; None for the identity."""
         return None if self.settings.model == IDENTITY else find_weights(self.settings.model)
 
     @cached_property
-    def restorer(self) -> Restorer:
+    def restorer(self) -> CropRestorer:
         """The model, loaded."""
         if self.weights is None:
             return Identity(Side(self.settings.size or PAPER_SIZE))
@@ -167,13 +167,13 @@ class Session:
             return whole if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
-    def guard(self) -> Guard | None:
+    def guard(self) -> IdentityGuard | None:
         """What measures restored faces; None where that is not asked for."""
         settings = self.settings
         if not settings.guard:
             return None
         with part("load"):
-            return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
+            return IdentityGuard(settings.identity, settings.identity_weights, settings.max_disagreement)
 
     @cached_property
     def parser(self) -> FaceParser | None:
@@ -206,21 +206,25 @@ class Session:
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
-    def restore(self, photos: Sequence[tuple[Pixels, Search]]) -> Iterator[PhotoResult]:
+    def restore(self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]]) -> Iterator[PhotoResult]:
         """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read."""
-        found = [face for _, search in photos for face in search.found]
-        attempts = restore_faces(self.restorer, found, self.settings, self.guard)
+        faces = restore_faces(self.restorer, [face for _, own in photos for face in own], self.settings, self.guard)
         if self.parser is not None:
             with part("mask"):
-                attempts = [one if one.stays else replace(one, mask=self.parser.mask(one.crop)) for one in attempts]
-        return self._finished(photos, attempts)
+                faces = [self._masked(face, self.parser) for face in faces]
+        return self._pasted(photos, faces)
 
-    def _finished(self, photos: Sequence[tuple[Pixels, Search]], restored: Sequence[Attempt]) -> Iterator[PhotoResult]:
-        attempts = iter(restored)
-        for pixels, search in photos:
-            own = list(islice(attempts, len(search.found)))
+    def _masked(self, face: FaceResult, parser: FaceParser) -> FaceResult:
+        return face if face.reason or face.after is None else replace(face, mask=parser.mask(face.after))
+
+    def _pasted(
+        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], restored: Sequence[FaceResult]
+    ) -> Iterator[PhotoResult]:
+        faces = iter(restored)
+        for pixels, own in photos:
+            done = list(islice(faces, len(own)))
             with part("paste"):
-                result = finish(pixels, search, own, self.settings.upscale, self.upscaler)
+                result = paste_faces(pixels, done, self.settings.upscale, self.upscaler)
             yield result
 
     def log(self, home: Path) -> Log:

@@ -1,14 +1,52 @@
 """Settings of restoring: the recipe's table `restore`."""
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from authface.recipe import Settings
-from authface.restore.choice import face_rule
-from authface.restore.model.presets import PresetName, Scheduler
+from authface.records import Box
+from authface.restore.model.sampling import PresetName, Scheduler
 
 Offload = Literal["none", "model", "sequential"]
+
+
+@dataclass(frozen=True)
+class FaceRule:
+    """The faces whose box has its middle in `region`, of those the `count` largest; None: all."""
+
+    count: int | None = None
+    region: Box | None = None
+
+    def wants(self, box: Box, taken: int) -> bool:
+        """Whether a face of that box is restored after `taken` larger ones were."""
+        if self.region is not None:
+            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            if not (self.region[0] <= x < self.region[2] and self.region[1] <= y < self.region[3]):
+                return False
+        return self.count is None or taken < self.count
+
+
+def face_rule(text: str) -> FaceRule:
+    """The rule of ``all``, ``largest``, a number N (the N largest) or ``X,Y,W,H`` (a region of the upright photo).
+
+    Raises ValueError with what there is.
+    """
+    if text == "all":
+        return FaceRule()
+    if text == "largest":
+        return FaceRule(1)
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return FaceRule(int(text))
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = width = height = math.nan
+    if not (math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError("faces are all, largest, a number from 1, or a region X,Y,WIDTH,HEIGHT in pixels")
+    return FaceRule(None, (x, y, x + width, y + height))
 
 
 class RestoreSettings(Settings):

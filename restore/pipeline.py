@@ -1,19 +1,24 @@
-"""Work in other threads beside a loop: its next item is made before it asks, what it leaves is finished behind it."""
+"""A run as a pipeline: the next item is made and the last one written in other threads; the seconds each part takes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from itertools import islice
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 T = TypeVar("T")
+Part = Literal["load", "read", "detect", "align", "model", "guard", "mask", "paste", "encode"]
+Seconds = dict[Part, float]
+
+_SECONDS: ContextVar[Seconds | None] = ContextVar("seconds", default=None)
 
 
-def ahead(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, None, None]:
-    """The items, each made in another thread while the one before is used; after one that is `alone` only then.
+def prefetch(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, None, None]:
+    """The items, each made in another thread while the one before is used, but after one that is `alone` only then.
 
     An error of `items` is raised where its item is asked for. Whoever stops early waits for the item in the making.
     """
@@ -34,7 +39,7 @@ def ahead(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, None, 
 
 
 @contextmanager
-def behind() -> Iterator[Callable[[Callable[[], None]], None]]:
+def write_behind() -> Iterator[Callable[[Callable[[], None]], None]]:
     """A function that has its argument called in another thread, in order, at most one beside the caller's work.
 
     It returns when the call before has ended, whose error it raises; the last one's is raised at the block's end.
@@ -53,3 +58,26 @@ def behind() -> Iterator[Callable[[Callable[[], None]], None]]:
 
         yield hand
         settle()
+
+
+@contextmanager
+def counted() -> Iterator[Seconds]:
+    """The seconds of each part that runs within the block, in its thread or in copies of its context."""
+    seconds: Seconds = {}
+    token = _SECONDS.set(seconds)
+    try:
+        yield seconds
+    finally:
+        _SECONDS.reset(token)
+
+
+@contextmanager
+def part(name: Part) -> Iterator[None]:
+    """Count the block's seconds, where somebody counts. Parts do not lie within each other."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = _SECONDS.get()
+        if seconds is not None:
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
