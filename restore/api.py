@@ -29,14 +29,14 @@ from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore import inputs
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder, Finder, whole
+from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.log import Line
 from authface.restore.model.placement import Placement, placement_of
 from authface.restore.model.restorer import CropRestorer, LoadedModel, ModelFiles
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult
+from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
 
 Progress = Callable[[int, int], None]
@@ -183,7 +183,7 @@ class Restorer:
         """
         with self._shared.lock:
             pictures = [self._open(crop) for crop in crops]
-            return self._restore([(picture, self._find(picture, whole)) for picture in pictures], progress)
+            return self._restore([(picture, self._find(picture, whole_photo)) for picture in pictures], progress)
 
     def restore_video(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: Progress | None = None

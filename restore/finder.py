@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +23,6 @@ DOUBTFUL_SCORE = 0.5
 """What the detector gives this and less than `restore.min_score` is named as a face that was left alone."""
 
 
-class Finder(Protocol):
-    """Cuts the faces out of an upright (h, w, 3) uint8 photo, as large as `side` says; see `face_seed` for the rest."""
-
-    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]: ...
-
-
 class FaceFinder:
     """Detector and landmarks; made once, for many photos."""
 
@@ -46,20 +39,20 @@ class FaceFinder:
         with part("detect"):
             sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
         for index, detection in enumerate(sure):
-            reason, detail = self.unfit(detection, sum(not face.reason for face in faces))
+            reason, detail = self.reason_to_skip(detection, sum(not face.reason for face in faces))
             if not reason:
                 try:
                     with part("align"):
                         points, placed_by = self.points(rgb, detection)
                         noise = face_seed(content, index, seed)
-                        faces.append(cut(rgb, detection, ffhq_quad(points), side, index, noise, grey, placed_by))
+                        faces.append(cut_out(rgb, detection, ffhq_quad(points), side, index, noise, grey, placed_by))
                     continue
                 except ImageError as error:
                     reason, detail = error.reason, str(error)
             faces.append(FaceResult(index, detection.box, detection.score, reason, detail))
         return faces + self._doubtful(doubtful, len(sure))
 
-    def unfit(self, detection: Detection, taken: int) -> tuple[str, str]:
+    def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
         """Why a face is left alone, in a word and in numbers; empty where it is not."""
         side, eyes = _long_side(detection), eye_distance(detection.points5)
         if side < self.settings.min_face:
@@ -87,7 +80,7 @@ class FaceFinder:
         return spread_points(detection.points5), "retinaface5"
 
 
-def cut(
+def cut_out(
     rgb: NDArray[np.uint8],
     detection: Detection,
     quad: NDArray[np.float64],
@@ -135,7 +128,7 @@ def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
     return points
 
 
-def whole(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
+def whole_photo(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
     """The photo itself as the crop, in the middle of the smallest square around it, which its reflection fills."""
     height, width = rgb.shape[:2]
     photo = max(height, width)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_errors, write_file
 
-Outcome = Literal["restored", "skipped", "no_face", "failed"]
+Status = Literal["restored", "skipped", "no_face", "failed"]
 
 
 NOT_OURS = "target_exists"
@@ -36,7 +36,7 @@ class Line:
     """Of settings, weights and seed: the same content and fingerprint give the same result."""
     made: str
     """When the photo was done, ISO 8601; the same in all lines of one photo."""
-    status: Outcome
+    status: Status
     reason: str = ""
     """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""

@@ -29,7 +29,7 @@ MOST_FACES = 4
 """Faces shown of one photo, the largest first."""
 MOST_FRAMES = 4
 """Frames shown of one video."""
-MOST_LEFT = 12
+MOST_SKIPPED = 12
 """Faces named as left alone under one photo."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
@@ -90,7 +90,9 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
             continue  # moved since it was restored
         lines = [line for line in every if line.status == "restored"]
         notes = [("faces restored", str(len(lines)))]
-        notes += [(f"face {line.face} left", _left(line)) for line in every if line.status == "skipped"][:MOST_LEFT]
+        notes += [(f"face {line.face} left", _skip_reason(line)) for line in every if line.status == "skipped"][
+            :MOST_SKIPPED
+        ]
         yield Comparison(one_line(job.source), before, after, notes)
         if mapped is not None:
             yield Comparison(f"{one_line(job.source.name)}: what changed", after, mapped)
@@ -133,7 +135,7 @@ def _face(
     return Comparison(name, old, align(after, scale_quad(quad, scale), FACE_SIDE).rgb, facts)
 
 
-def _left(line: Line) -> str:
+def _skip_reason(line: Line) -> str:
     return f"{line.reason}: {line.detail}" if line.detail else line.reason
 
 

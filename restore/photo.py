@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -21,28 +20,6 @@ from authface.restore.pipeline import part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 
-if TYPE_CHECKING:
-    from authface.restore.finder import Finder
-
-
-def restore_photo(
-    rgb: NDArray[np.uint8],
-    finder: Finder,
-    restorer: CropRestorer,
-    settings: RestoreSettings,
-    content: str,
-    seed: int = 0,
-    guard: IdentityGuard | None = None,
-    upscaler: Upscaler = lanczos,
-) -> PhotoResult:
-    """An upright (h, w, 3) uint8 photo with its faces restored.
-
-    `content` is the hash of the photo's file, from which each face's noise is drawn (`face_seed`). A grey photo
-    stays grey, pixels outside of the faces do not change. Raises ImageError where `rgb` is of another shape or type.
-    """
-    faces = restore_faces(restorer, finder(rgb, restorer.side, content, seed), settings, guard)
-    return paste_faces(rgb, faces, settings.upscale, upscaler)
-
 
 def restore_faces(
     restorer: CropRestorer, faces: Sequence[FaceResult], settings: RestoreSettings, guard: IdentityGuard | None = None
@@ -54,19 +31,19 @@ def restore_faces(
     """
     limit = settings.min_identity if guard is not None else 0
     results = list(faces)
-    left = [i for i, face in enumerate(faces) if not face.reason]
-    notes: dict[int, list[str]] = {i: [] for i in left}
+    pending = [i for i, face in enumerate(faces) if not face.reason]
+    notes: dict[int, list[str]] = {i: [] for i in pending}
     for fidelity in (None, *retry_fidelities(settings.fidelity)):
         name = f"fidelity {settings.fidelity if fidelity is None else fidelity:g}"
-        tries = _restored(restorer, [faces[i] for i in left], settings, guard, fidelity)
-        for i, tried in zip(left, tries, strict=True):
+        tries = _restored(restorer, [faces[i] for i in pending], settings, guard, fidelity)
+        for i, tried in zip(pending, tries, strict=True):
             notes[i].append(f"{'not measurable' if tried.identity is None else f'{tried.identity:.3f}'} at {name}")
             best = tried if results[i].after is None else max(results[i], tried, key=_identity)
             results[i] = replace(best, tries=len(notes[i]))
-        left = [i for i in left if limit > 0 and _identity(results[i]) < limit]
-        if not left:
+        pending = [i for i in pending if limit > 0 and _identity(results[i]) < limit]
+        if not pending:
             break
-    for i in left:
+    for i in pending:
         detail = f"identity {', '.join(notes[i])}; the limit is {limit:g}: the input face stays"
         results[i] = replace(results[i], reason="identity", detail=detail)
     return results

@@ -1,4 +1,4 @@
-"""Restore many photos and videos: open, skip what is done, restore in batches, write, log. A bad file is but a line.
+"""Restore many photos and videos: open, skip what is done, restore in batches, write, log. A bad file is one line.
 
 The next photos are opened and the last ones written while the model works.
 """
@@ -32,7 +32,7 @@ from authface.restore.inputs import (
     with_maps,
     without_results,
 )
-from authface.restore.log import NOT_OURS, Line, Log, now, parse
+from authface.restore.log import NOT_OURS, Line, Log, parse
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
@@ -85,9 +85,9 @@ def _made(homes: Iterable[Path]) -> dict[str, str]:
 
 
 def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False) -> RestoreSummary:
-    """Restore each photo that is not done yet, then each video. `overwrite` takes a target of another program, too.
+    """Restore each photo that is not done yet, then each video; `overwrite` replaces files of other programs, too.
 
-    One that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model does.
+    An input that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
@@ -131,7 +131,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
             session.summary.done_before += 1
         else:
             if not overwrite:
-                _check_way(job, log)
+                _check_target(job, log)
             log.add([video.restore_video(job, content, session)])
         session.summary.count_video(job, log.photos[job.name][0])
     except ImageError as error:
@@ -149,10 +149,8 @@ def _groups(
             tick(note=job.source.name)
             continue
         group.append(opened)
-        if (
-            _is_large(group)
-            or sum(not face.reason for opened in group for face in opened.faces) >= session.settings.batch
-        ):
+        faces = sum(not face.reason for opened in group for face in opened.faces)
+        if faces >= session.settings.batch or _is_large(group):
             yield group
             group = []
     if group:
@@ -175,7 +173,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
                 session.summary.done_before += 1
             return None
         if not overwrite:
-            _check_way(job, log)
+            _check_target(job, log)
         with part("read"):
             photo = images.decode(data, to_srgb=False, keep_16_bits=True)
         height, width = photo.rgb.shape[:2]
@@ -188,7 +186,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
     return OpenedPhoto(job, Picture(photo, content, data, job.source), faces)
 
 
-def _check_way(job: RestoreJob, log: Log) -> None:
+def _check_target(job: RestoreJob, log: Log) -> None:
     """Raise ImageError where a file of another program lies where a result goes."""
     ours = {job.target: log.made_here(job.name)}
     if job.change_map is not None:
@@ -246,17 +244,8 @@ def _why_not(result: PhotoResult) -> str:
 
 def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[Line]:
     height, width = opened.picture.photo.rgb.shape[:2]
-    photo = Line(
-        target=opened.job.name,
-        source=str(opened.job.source.absolute()),
-        content=opened.picture.content,
-        fingerprint=session.fingerprint,
-        made=now(),
-        status="no_face",
-        model=session.settings.model,
-        width=width,
-        height=height,
-        scale=session.settings.upscale,
+    photo = session.line(
+        opened.job, opened.picture.content, "no_face", width=width, height=height, scale=session.settings.upscale
     )
     return [_line(photo, face) for face in result.faces] or [photo]
 
@@ -274,27 +263,21 @@ def _line(photo: Line, face: FaceResult) -> Line:
         placed_by=face.placed_by if face.quad is not None else "",
         upscaled=face.upscaled,
         quad=None if face.quad is None else tuple(round(float(value), 3) for value in face.quad.ravel()),
-        identity=None if face.identity is None else round(face.identity, 4),
-        landmark_shift=None if face.landmark_shift is None else round(face.landmark_shift, 2),
-        colour_shift=None if face.colour_shift is None else round(face.colour_shift, 2),
+        identity=_rounded(face.identity, 4),
+        landmark_shift=_rounded(face.landmark_shift, 2),
+        colour_shift=_rounded(face.colour_shift, 2),
         fidelity=face.fidelity,
         tries=face.tries,
     )
 
 
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
 def _fail(job: RestoreJob, content: str, error: ImageError, session: Session) -> None:
     session.summary.failed.append((job.source, f"{error.reason}: {error}"))
     session.console.log(f"{one_line(job.source)}: failed ({error.reason}): {one_line(error)}")
-    line = Line(
-        target=job.name,
-        source=str(job.source.absolute()),
-        content=content,
-        fingerprint=session.fingerprint,
-        made=now(),
-        status="failed",
-        reason=error.reason,
-        detail=one_line(error),
-        model=session.settings.model,
-    )
+    line = session.line(job, content, "failed", reason=error.reason, detail=one_line(error))
     with session.lock:
         session.log(job.home).add([line])

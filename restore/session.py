@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from authface.console import Console
 from authface.errors import UsageError
@@ -20,10 +21,10 @@ from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
-from authface.restore.finder import FaceFinder, Finder, whole
+from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
 from authface.restore.inputs import LOG, RestoreJob
-from authface.restore.log import Line, Log
+from authface.restore.log import Line, Log, Status, now
 from authface.restore.model.restorer import (
     IDENTITY,
     PAPER_SIZE,
@@ -37,7 +38,7 @@ from authface.restore.model.restorer import (
 from authface.restore.photo import paste_faces, restore_faces
 from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, PhotoResult
+from authface.restore.types import FaceResult, Finder, PhotoResult
 
 VERSION = 4
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
@@ -164,7 +165,7 @@ class Session:
     def finder(self) -> Finder:
         """What finds the faces."""
         with part("load"):
-            return whole if self.request.aligned else FaceFinder(self.settings)
+            return whole_photo if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
     def guard(self) -> IdentityGuard | None:
@@ -232,6 +233,11 @@ class Session:
         if home not in self._logs:
             self._logs[home] = Log.open(home / LOG)
         return self._logs[home]
+
+    def line(self, job: RestoreJob, content: str, status: Status, **facts: Any) -> Line:
+        """A line for the log, of a source whose bytes hash to `content`; `facts` are further fields of it."""
+        common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now(), "status": status}
+        return Line(target=job.name, source=str(job.source.absolute()), content=content, **{**common, **facts})
 
     def close(self) -> None:
         """Tidy the logs."""

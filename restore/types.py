@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.faces.detector import Detection
-from authface.faces.geometry import Aligned
+from authface.faces.geometry import Aligned, Side
 from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
@@ -97,3 +97,11 @@ class PhotoResult:
     def restored(self) -> int:
         """How many faces were restored."""
         return sum(face.status == "restored" for face in self.faces)
+
+
+class Finder(Protocol):
+    """Finds the faces of a photo and cuts out those that are to be restored; `FaceFinder` or `whole_photo`."""
+
+    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
+        """The faces of an upright (h, w, 3) uint8 photo, their crops as large as `side` says; see `face_seed`."""
+        ...

@@ -38,25 +38,6 @@ P = TypeVar("P", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 Plane = NDArray[np.float32]
 
 
-def feathered_mask(size: int) -> Plane:
-    """(size, size) weight of a crop's pixels, 0..1: smooth, 1 over the face, 0 well before the border."""
-    along = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
-    return _feather(along[None, :], along[:, None])
-
-
-def paste(
-    photo: P,
-    aligned: Aligned,
-    restored: Image,
-    *,
-    strength: float = 1.0,
-    upscale: int = 1,
-    mask: Plane | None = None,
-) -> P:
-    """`paste_all` for a single face."""
-    return paste_all(photo, [(aligned, restored)], strength=strength, upscale=upscale, masks=[mask])
-
-
 def paste_all(
     photo: P,
     faces: Sequence[tuple[Aligned, Image]],
@@ -99,7 +80,7 @@ def paste_all(
         crops: list[Any] = [crop.astype(np.float32) if most > 255 else crop for crop in (aligned.rgb, restored)]
         for x, y in place.strips():
             weight = place.share(x, y, rivals) * np.float32(strength * level)
-            before, after = place.seen(crops[0], x, y), place.seen(crops[1], x, y)
+            before, after = place.sampled(crops[0], x, y), place.sampled(crops[1], x, y)
             shares = cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
             rows, columns = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
             own = photo[rows, columns].astype(np.float32) / level
@@ -179,8 +160,8 @@ class CropPlacement:
         turn[:, 2] -= [x[0], y[0]]
         return turn
 
-    def seen(self, crop: C, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
-        """(rows, columns, 3) the crop as the photo's pixels see it, filtered where they are the coarser ones."""
+    def sampled(self, crop: C, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
+        """(rows, columns, 3) the crop sampled at the photo's pixels, filtered where they are the coarser ones."""
         if self.ratio >= 1.0:
             turn = self.turn.copy()
             turn[:, 2] += turn[:, :2] @ [x[0], y[0]]
@@ -191,7 +172,7 @@ class CropPlacement:
 
 
 def _feather(u: Plane, v: Plane) -> Plane:
-    """The mask at crop coordinates of -1..1 that broadcast against each other."""
+    """The mask, 0..1, at crop coordinates of -1..1 that broadcast: smooth, 1 over the face, 0 before the border."""
     span = np.float32(FEATHER_OUTER - FEATHER_INNER)
     across, down = (_smooth((np.float32(FEATHER_OUTER) - np.abs(t)) / span) for t in (u, v))
     return across * down

@@ -76,15 +76,6 @@ class Decoded:
     """Of a PNG whose colours were not converted: what they mean (gamma and the like), and its texts."""
 
 
-def sniff(data: bytes) -> bool:
-    """Whether `data` begins like an image of a format that is read."""
-    try:
-        _open(data, MAX_PIXELS).close()
-    except ImageError as error:
-        return error.reason in {"too_large", "animated"}
-    return True
-
-
 def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, keep_16_bits: bool = False) -> Decoded:
     """Decode an encoded still image.
 

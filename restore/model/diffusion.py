@@ -24,7 +24,7 @@ from authface.models.cleaner import Cleaner, clean, fine
 from authface.models.families import Parts
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import cuda_graphs
-from authface.restore.model.colour import ColourFix, wavelet_fix
+from authface.restore.model.colour import ColourFix, to_uint8, wavelet_fix
 from authface.restore.model.cuda_graphs import Eager, StepRunner
 from authface.restore.model.placement import Placement
 from authface.restore.model.sampling import Sampling, begin, make_scheduler
@@ -299,11 +299,11 @@ class CleanedRestorer:
         gain = self.most * (1 - (self.fidelity if fidelity is None else fidelity))
         cleaned = [self._clean(crop) for crop in crops]
         if gain:
-            small = [_rounded(resize_square(face, self.diffusion.size)) for face in cleaned]
+            small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)
             pairs = zip(cleaned, details, strict=True)
             cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
-        return [_rounded(face) for face in cleaned]
+        return [to_uint8(face) for face in cleaned]
 
     def _clean(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         try:
@@ -312,7 +312,3 @@ class CleanedRestorer:
             raise AuthfaceError(
                 f"a face of {len(crop)} px does not fit into memory: -O restore.size={self.diffusion.size} shrinks it"
             ) from error
-
-
-def _rounded(levels: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(levels), 0, 255).astype(np.uint8)

@@ -104,7 +104,7 @@ class VideoReader:
             raise ImageError("no_pyav", NEEDS_PYAV) from error
         self.path = path
         with _read_errors():
-            options = {"protocol_whitelist": "file"}  # a playlist in disguise asks nothing of the network
+            options = {"protocol_whitelist": "file"}  # a playlist in disguise reaches no network
             self.container: InputContainer = av.open(address(path), options=options, metadata_errors="replace")
         cover = av.stream.Disposition.attached_pic
         pictures = [one for one in self.container.streams.video if not one.disposition & cover]
@@ -133,7 +133,7 @@ class VideoReader:
 
     @property
     def frames(self) -> int | None:
-        """How many it says it holds; None: it does not say, or by a rule of thumb."""
+        """The number of frames that its header names; None: it names none, or an estimate."""
         exact = "mp4" in self.container.format.name
         return self.video.frames or None if exact else None
 
@@ -289,12 +289,12 @@ class VideoWriter:
         """How the frames are compressed."""
         return f"{self._video.codec_context.codec.name}, {self.format}"
 
-    def write(self, shot: DecodedFrame, pixels: Pixels | None) -> None:
+    def write(self, frame: DecodedFrame, pixels: Pixels | None) -> None:
         """Add a frame: as it is, or with upright (h, w, 3) RGB in the place of its picture."""
         with _write_errors():
             if not self._started:
-                self._start(shot.frame)
-            self.container.mux(self._video.encode(shot.with_pixels(pixels, self.format)))
+                self._start(frame.frame)
+            self.container.mux(self._video.encode(frame.with_pixels(pixels, self.format)))
 
     def _start(self, first: VideoFrame) -> None:
         """Take over the first frame's colours and turn, which later ones share, and what came before it."""

@@ -21,7 +21,7 @@ from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder
 from authface.restore.inputs import RestoreJob
-from authface.restore.log import Line, now
+from authface.restore.log import Line
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
 from authface.restore.types import FaceResult, PhotoResult
@@ -131,15 +131,12 @@ def restore_video(
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
         session.console.log(f"{one_line(job.source)}: no face restored: {follower.skipped or 'no face found'}")
-    return Line(
-        target=job.name,
-        source=str(job.source.absolute()),
-        content=content,
+    return session.line(
+        job,
+        content,
+        "restored" if totals.faces else "no_face",
         fingerprint=fingerprint(session),
-        made=now(),
-        status="restored" if totals.faces else "no_face",
         detail="; ".join([*losses, *([follower.skipped] if follower.skipped else [])]),
-        model=session.settings.model,
         width=totals.size[0],
         height=totals.size[1],
         scale=scale,

@@ -19,7 +19,7 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import Side, ffhq_quad
 from authface.imaging.bitdepth import is_grey
 from authface.records import Box
-from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut, whole
+from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut_out, whole_photo
 from authface.restore.model.restorer import face_seed
 from authface.restore.pipeline import part
 from authface.restore.types import FaceResult
@@ -134,11 +134,11 @@ def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
 
 
 class Follower(Protocol):
-    """Sees the frames of a video in order, and says, a little later, what faces each of them holds."""
+    """Is given the frames of a video in order; a little later it gives the faces of each."""
 
     @property
     def reach(self) -> float:
-        """Seconds beyond a frame that have to be seen before its `faces` are asked for."""
+        """Seconds beyond a frame that have to be given to `see` before its `faces` are taken."""
         ...
 
     @property
@@ -209,7 +209,7 @@ class FaceFollower:
             self._sight(rgb, track, face, sum(other.chosen for other in live))
 
     def _sight(self, rgb: NDArray[np.uint8], track: Track, face: Detection, taken: int) -> None:
-        reason, detail = ("", "") if track.chosen else self.finder.unfit(face, taken)
+        reason, detail = ("", "") if track.chosen else self.finder.reason_to_skip(face, taken)
         if not reason:
             try:
                 with part("align"):
@@ -238,7 +238,7 @@ class FaceFollower:
             seed = face_seed(self.content, track.number, self.seed)
             try:
                 with part("align"):
-                    faces.append(cut(rgb, face, quad.reshape(4, 2), self.side, track.number, seed, grey, "dlib68"))
+                    faces.append(cut_out(rgb, face, quad.reshape(4, 2), self.side, track.number, seed, grey, "dlib68"))
             except ImageError:
                 continue  # the window put it out of the picture
         for track in self._tracks:
@@ -260,4 +260,4 @@ class WholeFollower:
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
         """The frame."""
-        return whole(rgb, self.side, self.content, self.seed)
+        return whole_photo(rgb, self.side, self.content, self.seed)

@@ -25,12 +25,25 @@ from authface.faces.landmarks import Dlib68
 from authface.restore.finder import FaceFinder
 from authface.restore.guard import UNCHANGED, IdentityGuard, colour_shift, fit_points, in_crop
 from authface.restore.model.colour import ColourFix
-from authface.restore.photo import restore_faces, restore_photo, retry_fidelities
+from authface.restore.model.restorer import CropRestorer
+from authface.restore.photo import paste_faces, restore_faces, retry_fidelities
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult
+from authface.restore.types import FaceResult, Finder, PhotoResult
 
 SIZE = 256
 Crop = NDArray[np.uint8]
+
+
+def restore_photo(
+    rgb: NDArray[np.uint8],
+    finder: Finder,
+    restorer: CropRestorer,
+    chosen: RestoreSettings,
+    content: str,
+    guard: IdentityGuard,
+) -> PhotoResult:
+    faces = restore_faces(restorer, finder(rgb, restorer.side, content, 0), chosen, guard)
+    return paste_faces(rgb, faces, chosen.upscale)
 
 
 def photos() -> dict[str, Crop]:

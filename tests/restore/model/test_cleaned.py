@@ -16,7 +16,7 @@ from skimage import data
 
 from authface.faces.geometry import Side
 from authface.models.cleaner import Cleaner, clean, make_cleaner
-from authface.restore.finder import FaceFinder, whole
+from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.colour import wavelet_fix
 from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
 from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
@@ -122,7 +122,7 @@ def test_a_face_keeps_its_own_pixels(model: CleanedRestorer) -> None:
 @pytest.mark.parametrize("side", [300, 1025, 40])
 def test_aligned_images_keep_their_size(side: int) -> None:
     photo = np.asarray(cv2.resize(data.astronaut()[:256, 96:352], (side, side)))
-    (found,) = whole(photo, Side(64, own=True), "ab", 0)
+    (found,) = whole_photo(photo, Side(64, own=True), "ab", 0)
     assert len(found.aligned.rgb) == max(side, 64)
     if side > 64:
         np.testing.assert_array_equal(found.aligned.rgb, photo)
@@ -160,7 +160,7 @@ def test_colours_are_the_cleaners_own_and_fixed_where_there_is_none(
     photo = np.asarray(cv2.resize(data.astronaut()[20:220, 130:330], (64, 64), interpolation=cv2.INTER_AREA))
     plain = load(family)
     for restorer, fixed in ((model, False), (plain, True)):
-        found = whole(photo, restorer.side, "ab", 0)
+        found = whole_photo(photo, restorer.side, "ab", 0)
         raw = restorer.restore([photo], [found[0].seed])[0]
         by_wavelet = wavelet_fix(raw, photo)
         assert np.abs(raw.astype(int) - by_wavelet).max() > 2
