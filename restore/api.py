@@ -76,7 +76,7 @@ class _Shared:
 
 
 class _Notices(Console):
-    """What a command prints as notices, as warnings of the logger `authface`."""
+    """A console whose notices are warnings of the logger `authface`."""
 
     def log(self, text: str) -> None:
         """One line."""
@@ -92,7 +92,7 @@ class Restorer:
     `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
 
     The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
-    Raises UsageError for settings, devices and models that are none, AuthfaceError where files cannot be had.
+    Raises UsageError for settings, devices and models that do not exist, AuthfaceError where files cannot be had.
     """
 
     def __init__(
@@ -135,18 +135,18 @@ class Restorer:
 
     @property
     def size(self) -> int:
-        """Least side of the crops that the model works on, pixels; loads it."""
+        """Smallest side of the crops that the model works on, pixels; loads the model."""
         with self._shared.lock:
             return self._session.restorer.side.least
 
     @property
     def model(self) -> str:
-        """The model that is run; ``identity`` is none, and faces stay as they are."""
+        """The model that runs; with ``identity``, which is no model, faces stay as they are."""
         return self._session.settings.model
 
     @property
     def device_name(self) -> str:
-        """Where it is run, such as ``cuda``."""
+        """The device it runs on, such as ``cuda``."""
         return str(pick_device(self.device))
 
     def find(self, image: Image) -> tuple[FoundFace, ...]:

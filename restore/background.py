@@ -19,7 +19,7 @@ TILE = 256
 """Side of the photo's tiles that a model sees at a time; halved where memory does not hold one."""
 LEAST_TILE = 32
 OVERLAP = 16
-"""Photo pixels around a tile that the model sees besides, and that are cut off: convolutions end badly."""
+"""Photo pixels around a tile that the model sees too and that are cut off afterwards: convolutions err at borders."""
 
 PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1; the last ones excluded."""
@@ -57,8 +57,8 @@ def lanczos(photo: Pixels, scale: int) -> Pixels:
 class ModelUpscaler:
     """A super-resolution network that spandrel knows by its weights (ESRGAN, SwinIR, HAT and some forty more).
 
-    Its own factor may be another one than that which is asked for: its result is then resized. Raises UsageError for
-    a file that is no such network, or where spandrel is not installed.
+    Where its own factor is not the scale asked for, its result is resized. Raises UsageError for a file that is no such
+    network, or where spandrel is not installed.
     """
 
     def __init__(self, file: Path, device: str = "cpu") -> None:

@@ -1,4 +1,4 @@
-"""From what was typed to jobs: which photos and videos, and where each result goes. Nothing is opened here."""
+"""From the command line to jobs: which photos and videos, and where each result goes. No file is opened here."""
 
 from __future__ import annotations
 
@@ -74,18 +74,18 @@ class RestoreJob:
 
 @dataclass(frozen=True)
 class Input:
-    """A file named or found; `inside` is its path within the folder that was named, or its name."""
+    """An input file; `inside` is its path within the folder that was named, or its name."""
 
     path: Path
     inside: Path
 
 
 def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
-    """The files that files, folders and globs stand for, each once, in the order named.
+    """The files that `named` files, folders and globs stand for, each once, in this order.
 
-    A name that exists is never read as a glob. Folders give their images, of all folders below and by ending, without
-    hidden ones and without those under `apart_from`, where results go. A name of nothing stays in the list, to be
-    reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder of no image.
+    A name that exists is never read as a glob. A folder gives the photos and videos in and below it, by ending, but not
+    hidden ones nor those under `apart_from`, where results go. A name that matches nothing stays in the list and is
+    reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder without photos.
     """
     inputs: dict[str, Input] = {}
     for name in named:
@@ -126,9 +126,9 @@ def _images_below(folder: Path) -> Iterator[Path]:
 
 
 def is_single_file(named: Sequence[Path], out: Path) -> bool:
-    """Whether ``-o OUT`` names the one result rather than a folder: one input, and its kind's ending or a file there.
+    """Whether ``-o OUT`` names the one result rather than a folder: of one input, by its ending or an existing file.
 
-    Raises UsageError where several inputs would go into one file, or the ending is none that is written of its kind.
+    Raises UsageError where several inputs would go into one file, or files of that ending are not written.
     """
     if out.is_dir() or str(out).endswith(("/", os.sep)):
         return False
@@ -158,7 +158,7 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     jobs = [_job(entry, out, format) for entry in inputs]
     jobs = [_marked(job) if os.path.realpath(job.target) in originals else job for job in jobs]
     count = Counter(_key(job.target) for job in jobs)
-    return [_told_apart(job) if count[_key(job.target)] > 1 else job for job in jobs]
+    return [_with_digits(job) if count[_key(job.target)] > 1 else job for job in jobs]
 
 
 def is_video(path: Path) -> bool:
@@ -199,7 +199,7 @@ def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
     return every
 
 
-def _told_apart(job: RestoreJob) -> RestoreJob:
+def _with_digits(job: RestoreJob) -> RestoreJob:
     digits = hashlib.sha256(os.fsencode(os.path.realpath(job.source))).hexdigest()[:8]
     return replace(job, target=job.target.with_name(f"{job.target.stem}-{digits}{job.target.suffix}"))
 

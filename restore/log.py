@@ -90,7 +90,7 @@ def now() -> str:
 
 @dataclass
 class Log:
-    """The lines of one folder, by target; a photo done again replaces its lines."""
+    """The log of one folder: its lines by target; a photo that is done again replaces its lines."""
 
     path: Path
     photos: dict[str, list[Line]] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Log:
             self.path.unlink()
 
     def is_done(self, target: str, content: str, fingerprint: str) -> bool:
-        """Whether the result is there, of this content, made in this way."""
+        """Whether the result exists and was made from this content with these settings."""
         last = self.photos.get(target, [])
         return (
             bool(last)
@@ -162,7 +162,7 @@ _NAMES = frozenset(entry.name for entry in fields(Line))
 
 
 def parse(text: str) -> Iterator[Line]:
-    """The lines of a log; what is none is passed over."""
+    """The lines of a log; text that is no line is skipped."""
     return filter(None, map(_parse, text.splitlines()))
 
 

@@ -20,7 +20,7 @@ _SECONDS: ContextVar[Seconds | None] = ContextVar("seconds", default=None)
 def prefetch(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, None, None]:
     """The items, each made in another thread while the one before is used, but after one that is `alone` only then.
 
-    An error of `items` is raised where its item is asked for. Whoever stops early waits for the item in the making.
+    An error of `items` is raised when its item is due. A caller that stops early waits for the item being made.
     """
     with ThreadPoolExecutor(1) as pool:
         context = copy_context()
@@ -40,9 +40,9 @@ def prefetch(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, Non
 
 @contextmanager
 def write_behind() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """A function that has its argument called in another thread, in order, at most one beside the caller's work.
+    """Give a function that runs its argument in another thread: in order, one at a time.
 
-    It returns when the call before has ended, whose error it raises; the last one's is raised at the block's end.
+    It first waits for the previous call and raises its error; the last call's error is raised at the end of the block.
     """
     last: list[Future[None]] = []
     with ThreadPoolExecutor(1) as pool:

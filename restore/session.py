@@ -122,7 +122,7 @@ class Session:
     """Model, finder and logs of one run, each made when first needed: a run with nothing to do loads no model."""
 
     def __init__(self, request: Request, console: Console, load: Load | None = None) -> None:
-        """`load` is another way to the model's weights than from the disk, such as memory."""
+        """`load` makes the restorer in place of `load_restorer`, such as from weights already in memory."""
         self.console = console
         self.request = request
         self.summary = RestoreSummary()
@@ -145,7 +145,7 @@ class Session:
 
     @property
     def settings(self) -> RestoreSettings:
-        """The settings, with the model that is really run."""
+        """The settings, with the model that really runs."""
         return self.request.settings
 
     @cached_property
@@ -163,13 +163,13 @@ class Session:
 
     @cached_property
     def finder(self) -> Finder:
-        """What finds the faces."""
+        """Finds the faces."""
         with part("load"):
             return whole_photo if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
     def guard(self) -> IdentityGuard | None:
-        """What measures restored faces; None where that is not asked for."""
+        """Measures restored faces; None where the settings do not ask for it."""
         settings = self.settings
         if not settings.guard:
             return None
@@ -178,7 +178,7 @@ class Session:
 
     @cached_property
     def parser(self) -> FaceParser | None:
-        """What tells a face from what is around it; None where the whole square is put back."""
+        """Tells a face from what is around it; None where the whole square is put back."""
         if self.settings.mask == "square":
             return None
 
@@ -187,7 +187,7 @@ class Session:
 
     @cached_property
     def upscaler(self) -> Upscaler:
-        """What enlarges the photo around the faces."""
+        """Enlarges the photo around the faces."""
         file = self.settings.upscaler
         return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
 

@@ -61,7 +61,7 @@ class RestoreSettings(Settings):
     """0 trusts the face prior, 1 the input. A family with a cleaner adds 1 - fidelity of the prior's detail to the
     cleaned face: at 1 it is nearest to the truth on average, at 0 most detailed. In others 0.5 is the preset as it is;
     above it up to 0.4 of the input are mixed in, and denoising that began from more than half of the noise begins with
-    less; below it with more, and the ControlNet is heard less."""
+    less; below it with more, and the ControlNet counts less."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None
@@ -70,12 +70,12 @@ class RestoreSettings(Settings):
     guidance: float | None = Field(None, ge=0, le=30)
     """Classifier-free guidance; 1 and less is without, at half the cost."""
     reuse: int | None = Field(None, ge=1, le=10)
-    """Compute the U-Net's encoder and the ControlNet in every so-many-th step only, and keep what they saw in between:
-    faster, and with many steps hardly another result. 1 computes all in every step."""
+    """Compute the U-Net's encoder and the ControlNet in every so-many-th step only and reuse their features in between:
+    faster, and with many steps the result hardly differs. 1 computes all in every step."""
     prompt: str | None = None
-    """What the model is told; it is trained with the empty prompt."""
+    """The text prompt; the model is trained with the empty one."""
     negative_prompt: str | None = None
-    """What guidance leads away from."""
+    """The text prompt that guidance leads away from."""
     size: int | None = Field(None, ge=64, le=2048)
     """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper, or with a
     cleaner as many as the face has in the photo, from the model's own to 4,096."""

@@ -97,7 +97,7 @@ def preset(name: str) -> Degradation | Scan:
 def mixture(spec: str | Mapping[str, float]) -> Mixture:
     """The presets that `spec` names: one alone, or several with their shares, in any order. Raises UsageError.
 
-    Shares are above 0 and need not sum to 1: {"gfpgan": 3, "nearly_clean": 1} damages a quarter of the faces hardly.
+    Shares are above 0 and need not sum to 1: {"gfpgan": 3, "nearly_clean": 1} barely damages a quarter of the faces.
     """
     shares = {spec: 1.0} if isinstance(spec, str) else spec
     if not shares:

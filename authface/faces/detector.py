@@ -137,7 +137,7 @@ class RetinaFace:
         return self.survey(rgb, self.min_score)[0]
 
     def survey(self, rgb: NDArray[np.uint8], doubtful: float) -> tuple[list[Detection], list[Detection]]:
-        """What `detect` gives, and the faces of a score from `doubtful` up to the least that overlap none of them."""
+        """The faces of `detect`, and those of a score from `doubtful` to `min_score` that overlap none of them."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
             raise ImageError("unsupported_mode", f"an array {rgb.shape} {rgb.dtype}: give (height, width, 3) uint8 RGB")
         least = min(doubtful, self.min_score)
@@ -156,9 +156,9 @@ class RetinaFace:
         return _detections(found), _detections(every.take(np.flatnonzero(np.array(apart, dtype=np.bool_))))
 
     def look(self, rgb: NDArray[np.uint8], scale: float, least: float | None = None) -> Candidates:
-        """What the network sees in a photo resized by `scale`, in the photo's coordinates, nothing suppressed.
+        """All candidates above the score `least` (None: `min_score`) of the photo resized by `scale`, none suppressed.
 
-        Above the score `least`, or `min_score` without it.
+        Their coordinates are the photo's.
         """
         height, width = rgb.shape[:2]
         w, h = max(1, round(width * scale)), max(1, round(height * scale))

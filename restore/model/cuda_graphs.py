@@ -102,7 +102,7 @@ class CudaRecorder:
 
 
 class StepRunner(Protocol):
-    """How the functions of a step are run."""
+    """Runs the functions of a step."""
 
     @property
     def recorded(self) -> bool:
@@ -231,7 +231,7 @@ _OF: WeakKeyDictionary[torch.nn.Module, Graphs] = WeakKeyDictionary()
 
 
 def graphs_of(unet: torch.nn.Module, device: torch.device) -> Graphs:
-    """Those of a U-Net on this device, shared by all that restore with it."""
+    """The graphs of a U-Net on this device, shared by all restorers that use it."""
     if unet not in _OF:
         _OF[unet] = Graphs(CudaRecorder(device))
     return _OF[unet]

@@ -42,7 +42,7 @@ class CropRestorer(Protocol):
 
     @property
     def colour(self) -> ColourFix:
-        """How its faces take the colours of their inputs, where the settings leave that to it."""
+        """How its faces take the colours of their inputs, unless the settings say."""
         ...
 
     def restore(
@@ -57,7 +57,7 @@ class CropRestorer(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """Faces pass through unchanged: what comes out shows what finding, aligning and pasting alone do to a photo."""
+    """Faces pass through unchanged: the result shows what finding, aligning and pasting alone do to a photo."""
 
     side: Side = Side(PAPER_SIZE)
     colour: ColourFix = "none"
@@ -124,7 +124,7 @@ class LoadedModel:
 
     @cached_property
     def cleaner(self) -> Cleaner | None:
-        """What cleans faces before the diffusion model adds detail; None where the family has none."""
+        """The network that cleans faces before the diffusion model adds detail; None where the family has none."""
         import torch
 
         from authface.models.cleaner import Cleaner
@@ -144,7 +144,7 @@ class LoadedModel:
         return self._texts[prompt, negative]
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
-        """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
+        """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
         from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
 
         preset = _preset(settings, fetch(self.files.source, PARTS))

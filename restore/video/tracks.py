@@ -103,7 +103,7 @@ def line_at(times: Sequence[float], values: Values, weights: Values) -> Values:
 
 
 def apart(one: Box, other: Box) -> float:
-    """How unlike two boxes are: the distance of their centres over their mean side, plus the log of their sides' ratio.
+    """How far apart two boxes are: their centres' distance over their mean side, plus the log of their sides' ratio.
 
     0 for equal boxes; 0.7 for boxes of one size whose overlap over union is 0.18, or one twice as large in one place.
     """
