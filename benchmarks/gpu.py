@@ -280,8 +280,7 @@ class Bench:
 
     def sampling(self, row: Row, **changes: Any) -> Sampling:
         """As the row has it, with these changes. Raises TypeError for a field that this version lacks."""
-        from authface.restore.model.presets import PRESETS
-        from authface.restore.model.sampling import sampling_of
+        from authface.restore.model.sampling import PRESETS, sampling_of
 
         preset = PRESETS[row.preset]  # type: ignore[index]
         steps = {"steps": self.given.steps} if self.given.steps else {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from authface import Restorer
-from authface.restore.timing import counted
+from authface.restore.pipeline import counted
 
 BATCH = 10
 STEPS = (1, 2, 4, 8)

@@ -29,22 +29,18 @@ from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore import inputs
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder, Finder, whole
+from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.log import Line
-from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import Loaded, Weights
-from authface.restore.model.restorer import Restorer as FaceModel
-from authface.restore.outcome import pixels_of
-from authface.restore.photo import Search
-from authface.restore.picture import Image, Picture, open_picture
-from authface.restore.restored import Restored
+from authface.restore.model.restorer import CropRestorer, LoadedModel, ModelFiles
+from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
+from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
 
 Progress = Callable[[int, int], None]
-"""Told the denoising steps, or a video's frames, that are done, and of how many; what it raises ends the work."""
+"""Called with how many denoising steps, or frames, are done, and of how many; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -68,19 +64,19 @@ class _Shared:
     """What restorers of one model share: its weights, and a lock, since it restores one photo at a time."""
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple[str, Placement], Loaded] = {}
+        self.loaded: dict[tuple[str, Placement], LoadedModel] = {}
         self.lock = threading.RLock()
 
-    def restorer(self, weights: Weights, settings: RestoreSettings, device: str) -> FaceModel:
+    def restorer(self, weights: ModelFiles, settings: RestoreSettings, device: str) -> CropRestorer:
         """The model for these settings, its weights loaded if nobody has yet."""
         key = (weights.digest, placement_of(settings, device))
         if key not in self.loaded:
-            self.loaded[key] = Loaded(weights, key[1])
+            self.loaded[key] = LoadedModel(weights, key[1])
         return self.loaded[key].restorer(settings)
 
 
 class _Notices(Console):
-    """What a command prints as notices, as warnings of the logger `authface`."""
+    """A console whose notices are warnings of the logger `authface`."""
 
     def log(self, text: str) -> None:
         """One line."""
@@ -96,7 +92,7 @@ class Restorer:
     `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
 
     The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
-    Raises UsageError for settings, devices and models that are none, AuthfaceError where files cannot be had.
+    Raises UsageError for settings, devices and models that do not exist, AuthfaceError where files cannot be had.
     """
 
     def __init__(
@@ -119,7 +115,7 @@ class Restorer:
     def _begin(self, settings: RestoreSettings, device: str, seed: int, shared: _Shared) -> None:
         self.settings, self.device, self.seed, self._shared = settings, device, seed, shared
         self._session = self._new_session()
-        _ = self._session.weights  # a model that is none is said now
+        _ = self._session.weights  # an unknown model is an error now
 
     def _new_session(self) -> Session:
         request = Request(self.settings, device=self.device, seed=self.seed)
@@ -139,27 +135,29 @@ class Restorer:
 
     @property
     def size(self) -> int:
-        """Least side of the crops that the model works on, pixels; loads it."""
+        """Smallest side of the crops that the model works on, pixels; loads the model."""
         with self._shared.lock:
             return self._session.restorer.side.least
 
     @property
     def model(self) -> str:
-        """The model that is run; ``identity`` is none, and faces stay as they are."""
+        """The model that runs; with ``identity``, which is no model, faces stay as they are."""
         return self._session.settings.model
 
     @property
     def device_name(self) -> str:
-        """Where it is run, such as ``cuda``."""
+        """The device it runs on, such as ``cuda``."""
         return str(pick_device(self.device))
 
     def find(self, image: Image) -> tuple[FoundFace, ...]:
         """All faces of a photo, the largest first, whatever `faces` says. Raises ImageError as `restore` does."""
         with self._shared.lock:
-            search = self._search(self._open(image), self._every)
-        fit = [FoundFace(one.face.index, one.face.box, one.face.score, one.aligned.rgb) for one in search.found]
-        unfit = [FoundFace(face.index, face.box, face.score, None, face.reason, face.detail) for face in search.skipped]
-        return tuple(sorted(fit + unfit, key=lambda face: face.index))
+            faces = self._find(self._open(image), self._find_all)
+        crops = [None if face.aligned is None else face.aligned.rgb for face in faces]
+        return tuple(
+            FoundFace(face.index, face.box, face.score, crop, face.reason, face.detail)
+            for face, crop in zip(faces, crops, strict=True)
+        )
 
     def restore(
         self, image: Image, *, only: Collection[int] | None = None, progress: Progress | None = None
@@ -171,11 +169,11 @@ class Restorer:
         Raises ImageError for what is no photo or too large, UsageError for a face that is not there.
         """
         with self._shared.lock:
-            opened = self._open(image)
-            search = self._search(opened, self._session.finder if only is None else self._every)
+            picture = self._open(image)
+            faces = self._find(picture, self._session.finder if only is None else self._find_all)
             if only is not None:
-                search = narrowed(search, only)
-            return self._restored([opened], [search], progress)[0]
+                faces = choose(faces, only)
+            return self._restore([(picture, faces)], progress)[0]
 
     def restore_aligned(self, crops: Sequence[Image], *, progress: Progress | None = None) -> list[Restored]:
         """Aligned faces, each a whole image of any size, or one (n, h, w, 3) uint8 array: no face is looked for.
@@ -184,18 +182,18 @@ class Restorer:
         others. Raises as `restore` does.
         """
         with self._shared.lock:
-            opened = [self._open(crop) for crop in crops]
-            return self._restored(opened, [self._search(one, whole) for one in opened], progress)
+            pictures = [self._open(crop) for crop in crops]
+            return self._restore([(picture, self._find(picture, whole_photo)) for picture in pictures], progress)
 
     def restore_video(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> Line:
         """Write a video with its faces restored (extra `video`); gives the line that the command would log.
 
-        `progress` is told the frames that are done, and of about how many (0: unknown). Raises ImageError for what is
-        no video, UsageError for a target of no video's ending or the video itself.
+        `progress` is called with the frames that are done, and of about how many (0: unknown). Raises ImageError for
+        what is no video, UsageError for a target that has no video's ending or is the video itself.
         """
-        job = inputs.Job(Path(source), Path(target), Path(target).parent)
+        job = inputs.RestoreJob(Path(source), Path(target), Path(target).parent)
         if not job.is_video:
             raise UsageError(f"{one_line(target)}: videos are written as {', '.join(inputs.VIDEOS)}")
         if os.path.realpath(job.source) == os.path.realpath(job.target):
@@ -222,59 +220,56 @@ class Restorer:
         self.close()
 
     @cached_property
-    def _every(self) -> Finder:
+    def _find_all(self) -> Finder:
         return FaceFinder(self.settings.model_copy(update={"faces": "all"}))
 
     def _open(self, image: Image) -> Picture:
-        opened = open_picture(image)
-        height, width = opened.photo.rgb.shape[:2]
+        picture = open_picture(image)
+        height, width = picture.photo.rgb.shape[:2]
         check_size(width, height, self.settings.upscale)
-        return opened
+        return picture
 
-    def _search(self, opened: Picture, finder: Finder) -> Search:
-        return finder(opened.photo.rgb, self._session.restorer.side, opened.content, self.seed)
+    def _find(self, picture: Picture, finder: Finder) -> list[FaceResult]:
+        return finder(picture.photo.rgb, self._session.restorer.side, picture.content, self.seed)
 
-    def _restored(
-        self, opened: Sequence[Picture], searches: Sequence[Search], progress: Progress | None
-    ) -> list[Restored]:
-        faces = sum(len(search.found) for search in searches)
-        with _told(self._session.restorer, faces, progress):
-            pairs = [(pixels_of(one.photo), search) for one, search in zip(opened, searches, strict=True)]
-            results = list(self._session.restore(pairs))
+    def _restore(self, photos: Sequence[tuple[Picture, list[FaceResult]]], progress: Progress | None) -> list[Restored]:
+        count = sum(not face.reason for _, faces in photos for face in faces)
+        with _reported(self._session.restorer, count, progress):
+            results = list(self._session.restore([(picture.pixels, faces) for picture, faces in photos]))
         quality = self.settings.quality
-        return [Restored(one, result, quality) for one, result in zip(opened, results, strict=True)]
+        return [Restored(picture, result, quality) for (picture, _), result in zip(photos, results, strict=True)]
 
 
-def narrowed(search: Search, only: Collection[int]) -> Search:
-    """The search with only the faces of these indices to restore. Raises UsageError where one cannot be."""
-    fit = {one.face.index for one in search.found}
-    left = {face.index: face for face in search.skipped}
-    for index in sorted(set(only) - fit):
-        if index in left:
-            raise UsageError(f"face {index} cannot be restored: {left[index].reason} ({left[index].detail})")
-        raise UsageError(f"no face {index}: {len(fit) + len(left)} were found, counted from 0; see Restorer.find")
-    rest = (one.face for one in search.found if one.face.index not in only)
-    others = [replace(face, status="skipped", reason="not_chosen", detail="not asked for") for face in rest]
-    wanted = tuple(one for one in search.found if one.face.index in only)
-    return replace(search, found=wanted, skipped=(*others, *search.skipped))
+def choose(faces: Sequence[FaceResult], only: Collection[int]) -> list[FaceResult]:
+    """The faces, of which only those of these indices are to be restored. Raises UsageError where one cannot be."""
+    by_index = {face.index: face for face in faces}
+    for index in sorted(only):
+        if index not in by_index:
+            raise UsageError(f"no face {index}: {len(faces)} were found, counted from 0; see Restorer.find")
+        if (face := by_index[index]).reason:
+            raise UsageError(f"face {index} cannot be restored: {face.reason} ({face.detail})")
+    return [
+        face if face.reason or face.index in only else replace(face, reason="not_chosen", detail="not asked for")
+        for face in faces
+    ]
 
 
 @contextmanager
-def _told(model: FaceModel, faces: int, progress: Progress | None) -> Iterator[None]:
+def _reported(model: CropRestorer, faces: int, progress: Progress | None) -> Iterator[None]:
     """Call `progress` after each denoising step; faces that are tried again add to the steps."""
-    model = getattr(model, "diffusion", model)  # of a cleaner's the detail alone takes steps
-    if progress is None or not faces or not isinstance(model, DiffusionRestorer):
+    diffusion: Any = getattr(model, "diffusion", model)  # behind a cleaner the detail alone takes steps
+    if progress is None or not faces or not hasattr(diffusion, "on_step"):
         yield
         return
-    total, done = model.sampling.steps * math.ceil(faces / model.sampling.batch), 0
+    total, done = diffusion.sampling.steps * math.ceil(faces / diffusion.sampling.batch), 0
 
     def count() -> None:
         nonlocal done
         done += 1
         progress(done, max(done, total))
 
-    model.on_step = count
+    diffusion.on_step = count
     try:
         yield
     finally:
-        model.on_step = None
+        diffusion.on_step = None

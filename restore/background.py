@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -15,16 +15,13 @@ from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
 from authface.restore.model.colour import LUMA
 
-if TYPE_CHECKING:
-    pass
-
 TILE = 256
 """Side of the photo's tiles that a model sees at a time; halved where memory does not hold one."""
 LEAST_TILE = 32
 OVERLAP = 16
-"""Photo pixels around a tile that the model sees besides, and that are cut off: convolutions end badly."""
+"""Photo pixels around a tile that the model sees too and that are cut off afterwards: convolutions err at borders."""
 
-Box = tuple[int, int, int, int]
+PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1; the last ones excluded."""
 
 
@@ -60,8 +57,8 @@ def lanczos(photo: Pixels, scale: int) -> Pixels:
 class ModelUpscaler:
     """A super-resolution network that spandrel knows by its weights (ESRGAN, SwinIR, HAT and some forty more).
 
-    Its own factor may be another one than that which is asked for: its result is then resized. Raises UsageError for
-    a file that is no such network, or where spandrel is not installed.
+    Where its own factor is not the scale asked for, its result is resized. Raises UsageError for a file that is no such
+    network, or where spandrel is not installed.
     """
 
     def __init__(self, file: Path, device: str = "cpu") -> None:
@@ -89,7 +86,7 @@ class ModelUpscaler:
                         f"a tile of {LEAST_TILE} px does not fit into memory: a smaller restore.upscaler, or none"
                     ) from error
 
-    def _fill(self, out: Pixels, photo: Pixels, box: Box, scale: int) -> None:
+    def _fill(self, out: Pixels, photo: Pixels, box: PixelBox, scale: int) -> None:
         import torch
 
         height, width = photo.shape[:2]
@@ -115,7 +112,7 @@ def make_upscaler(file: str, device: str) -> Upscaler:
     return ModelUpscaler(Path(file), device) if file else lanczos
 
 
-def tiles(width: int, height: int, side: int) -> Iterator[Box]:
+def tiles(width: int, height: int, side: int) -> Iterator[PixelBox]:
     """Boxes of at most `side` pixels that cover a photo, each pixel once."""
     for y in range(0, height, side):
         for x in range(0, width, side):
@@ -163,8 +160,8 @@ def _load(file: Path) -> Any:
             weights = torch.load(file, map_location="cpu", weights_only=True)
         network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
     except Exception as error:  # torch, safetensors and spandrel have no common class for what they cannot read
-        said = one_line(str(error).partition("\n")[0] or type(error).__name__, 120)
-        raise UsageError(f"restore.upscaler={one_line(file)} is no network that spandrel knows: {said}") from error
+        reason = one_line(str(error).partition("\n")[0] or type(error).__name__, 120)
+        raise UsageError(f"restore.upscaler={one_line(file)} is no network that spandrel knows: {reason}") from error
     if not isinstance(network, spandrel.ImageModelDescriptor) or network.purpose != "SR" or network.scale < 2:
         raise UsageError(f"restore.upscaler={one_line(file)} enlarges no pictures: take a super-resolution network")
     if (network.input_channels, network.output_channels) != (3, 3):

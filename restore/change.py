@@ -43,13 +43,13 @@ def delta_e(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.f
     """(h, w) CIEDE2000 of two (h, w, 3) uint8 sRGB pictures; 0 exactly where they are equal."""
     from skimage.color import deltaE_ciede2000, rgb2lab
 
-    found = np.zeros(before.shape[:2], np.float32)
+    difference = np.zeros(before.shape[:2], np.float32)
     changed = (before != after).any(axis=2)
     if changed.any():
         # One long row of the pixels that changed: most of a photo did not.
         old, new = (rgb2lab(picture[changed][None].astype(np.float32) / 255) for picture in (before, after))
-        found[changed] = deltaE_ciede2000(old, new)[0]
-    return found
+        difference[changed] = deltaE_ciede2000(old, new)[0]
+    return difference
 
 
 def _small(picture: Any) -> NDArray[np.uint8]:

@@ -12,9 +12,9 @@ from authface.errors import AuthfaceError, one_line
 from authface.options import Run, later
 
 if TYPE_CHECKING:
-    from authface.restore.inputs import Job
+    from authface.restore.inputs import RestoreJob
     from authface.restore.log import Line
-    from authface.restore.session import Session, Summary
+    from authface.restore.session import RestoreSummary, Session
 
 
 def restore(
@@ -70,12 +70,12 @@ def restore(
     _conclude(run, session, summary, jobs, out)
 
 
-def _show(run: Run, jobs: list[Job]) -> None:
+def _show(run: Run, jobs: list[RestoreJob]) -> None:
     lines = "\n".join(f"{one_line(job.source)} -> {one_line(job.target)}" for job in jobs)
     run.console.result(lines, jobs=[{"source": str(job.source), "target": str(job.target)} for job in jobs])
 
 
-def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out: Path | None) -> None:
+def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[RestoreJob], out: Path | None) -> None:
     """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
     from authface.restore.model.restorer import IDENTITY
     from authface.restore.page import identity_summary, write_page
@@ -105,7 +105,7 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
     run.console.result(
         "\n".join(lines),
         photos=summary.photos,
-        videos=[{"target": str(path), **_facts(line)} for path, line in summary.clips.items()],
+        videos=[{"target": str(path), **_facts(line)} for path, line in summary.video_lines.items()],
         restored=summary.restored,
         faces=summary.faces,
         no_face=summary.no_face,
@@ -114,29 +114,29 @@ def _conclude(run: Run, session: Session, summary: Summary, jobs: list[Job], out
         kept=summary.kept,
         done_before=summary.done_before,
         failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
-        targets=[str(path) for path in (*(job.target for job in summary.jobs if not job.is_video), *summary.clips)],
+        targets=[*(str(job.target) for job in summary.jobs if not job.is_video), *map(str, summary.video_lines)],
         model=session.settings.model,
         seconds=round(summary.seconds, 3),
-        spent={name: round(seconds, 3) for name, seconds in summary.spent.items()},
+        spent={name: round(seconds, 3) for name, seconds in summary.seconds_by_part.items()},
         report=str(page) if page else None,
     )
     if summary.failed:
         run.console.log(f"{len(summary.failed)} of {summary.inputs} inputs failed")
-    good = summary.restored + sum(line.status != "no_face" for line in summary.clips.values())
+    good = summary.restored + sum(line.status != "no_face" for line in summary.video_lines.values())
     if not good and (session.settings.upscale == 1 or len(summary.failed) == summary.inputs):
         raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
     if summary.failed:
         raise typer.Exit(3)
 
 
-def _counted(summary: Summary, done: str) -> Iterator[str]:
+def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
     """What became of the photos, and of the videos, a line each."""
     if summary.photos or not summary.videos:
         yield f"{summary.faces} faces {done} in {summary.restored} of {summary.photos} photos"
     if summary.videos:
-        clips = [line for line in summary.clips.values() if line.faces]
+        clips = [line for line in summary.video_lines.values() if line.faces]
         faces, followed = sum(line.faces for line in clips), sum(line.followed for line in clips)
-        frames = sum(line.frames for line in summary.clips.values())
+        frames = sum(line.frames for line in summary.video_lines.values())
         people = f"{followed} followed through {frames} frames"
         yield f"{faces} faces ({people}) {done} in {len(clips)} of {summary.videos} videos"
 
@@ -147,7 +147,7 @@ def _facts(line: Line) -> dict[str, object]:
     return {name: getattr(line, name) for name in names}
 
 
-def _why_nothing(summary: Summary) -> str:
+def _why_nothing(summary: RestoreSummary) -> str:
     if len(summary.failed) == summary.inputs:
         return "no input could be used"
     if summary.kept:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +12,15 @@ from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.imaging.bitdepth import is_grey
-from authface.restore.choice import face_rule
 from authface.restore.guard import in_crop
 from authface.restore.model.restorer import face_seed
-from authface.restore.photo import FaceResult, Found, PlacedBy, Search, square_of
-from authface.restore.settings import RestoreSettings
-from authface.restore.timing import part
+from authface.restore.photo import square_of
+from authface.restore.pipeline import part
+from authface.restore.settings import RestoreSettings, face_rule
+from authface.restore.types import FaceResult, PlacedBy
 
 DOUBTFUL_SCORE = 0.5
 """What the detector gives this and less than `restore.min_score` is named as a face that was left alone."""
-
-
-class Finder(Protocol):
-    """Cuts the faces out of an upright (h, w, 3) uint8 photo, as large as `side` says; see `face_seed` for the rest."""
-
-    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search: ...
 
 
 class FaceFinder:
@@ -39,29 +32,27 @@ class FaceFinder:
         self.detector = RetinaFace(settings.min_score)
         self.landmarker = Dlib68()
 
-    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search:
+    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
         """The faces of a photo, the largest first. Raises ImageError where `rgb` is of another shape or type."""
-        found: list[Found] = []
-        skipped: list[FaceResult] = []
+        faces: list[FaceResult] = []
         grey = is_grey(rgb)
         with part("detect"):
             sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
         for index, detection in enumerate(sure):
-            reason, detail = self.unfit(detection, len(found))
+            reason, detail = self.reason_to_skip(detection, sum(not face.reason for face in faces))
             if not reason:
                 try:
                     with part("align"):
                         points, placed_by = self.points(rgb, detection)
-                        drawn = face_seed(content, index, seed)
-                        found.append(cut(rgb, detection, ffhq_quad(points), side, index, drawn, grey, placed_by))
+                        noise = face_seed(content, index, seed)
+                        faces.append(cut_out(rgb, detection, ffhq_quad(points), side, index, noise, grey, placed_by))
                     continue
                 except ImageError as error:
                     reason, detail = error.reason, str(error)
-            skipped.append(_skipped(index, detection, reason, detail))
-        skipped += self._doubted(doubtful, len(sure))
-        return Search(tuple(found), tuple(skipped))
+            faces.append(FaceResult(index, detection.box, detection.score, reason, detail))
+        return faces + self._doubtful(doubtful, len(sure))
 
-    def unfit(self, detection: Detection, taken: int) -> tuple[str, str]:
+    def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
         """Why a face is left alone, in a word and in numbers; empty where it is not."""
         side, eyes = _long_side(detection), eye_distance(detection.points5)
         if side < self.settings.min_face:
@@ -72,12 +63,13 @@ class FaceFinder:
             return "not_chosen", f"--faces {self.settings.faces}"
         return "", ""
 
-    def _doubted(self, doubtful: Iterable[Detection], first: int) -> list[FaceResult]:
+    def _doubtful(self, detections: Iterable[Detection], first: int) -> list[FaceResult]:
         """Of uncertain faces those that would be large enough."""
-        fit = [face for face in doubtful if _long_side(face) >= self.settings.min_face]
+        large = [one for one in detections if _long_side(one) >= self.settings.min_face]
         limit = f"the limit is {self.settings.min_score:g} (restore.min_score)"
         return [
-            _skipped(first + i, face, "low_score", f"score {face.score:.2f}, {limit}") for i, face in enumerate(fit)
+            FaceResult(first + i, one.box, one.score, "low_score", f"score {one.score:.2f}, {limit}")
+            for i, one in enumerate(large)
         ]
 
     def points(self, rgb: NDArray[np.uint8], detection: Detection) -> tuple[NDArray[np.float64], PlacedBy]:
@@ -88,7 +80,7 @@ class FaceFinder:
         return spread_points(detection.points5), "retinaface5"
 
 
-def cut(
+def cut_out(
     rgb: NDArray[np.uint8],
     detection: Detection,
     quad: NDArray[np.float64],
@@ -97,25 +89,20 @@ def cut(
     seed: int,
     grey: bool,
     placed_by: PlacedBy,
-) -> Found:
+) -> FaceResult:
     """A face cut out of the photo by its quad. Raises ImageError as `align` does."""
     size = side.of(quad_side(quad))
     aligned = align(rgb, quad, size)
-    face = FaceResult(
+    return FaceResult(
         index,
         detection.box,
         detection.score,
-        "restored",
         seed=seed,
         placed_by=placed_by,
-        upscaled=aligned.upscaled,
-        quad=aligned.quad,
+        aligned=aligned,
+        in_crop=in_crop(detection, aligned.quad, size),
+        grey=grey,
     )
-    return Found(face, aligned, in_crop(detection, aligned.quad, size), grey)
-
-
-def _skipped(index: int, detection: Detection, reason: str, detail: str) -> FaceResult:
-    return FaceResult(index, detection.box, detection.score, "skipped", reason, detail)
 
 
 def _long_side(detection: Detection) -> float:
@@ -141,7 +128,7 @@ def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
     return points
 
 
-def whole(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search:
+def whole_photo(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
     """The photo itself as the crop, in the middle of the smallest square around it, which its reflection fills."""
     height, width = rgb.shape[:2]
     photo = max(height, width)
@@ -149,15 +136,14 @@ def whole(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> Search
     top, left = (photo - height) // 2, (photo - width) // 2
     corners = np.array([[0, 0], [0, photo], [photo, photo], [photo, 0]], np.float64) - (left + 0.5, top + 0.5)
     crop = resize_square(square_of(rgb), size)
-    aligned = Aligned(crop, corners, 1 - height * width / photo**2, photo < size)
-    face = FaceResult(
-        0,
-        (0.0, 0.0, width - 1.0, height - 1.0),
-        1.0,
-        "restored",
-        seed=face_seed(content, 0, seed),
-        placed_by="whole",
-        upscaled=aligned.upscaled,
-        quad=corners,
-    )
-    return Search((Found(face, aligned, None, is_grey(rgb)),))
+    return [
+        FaceResult(
+            0,
+            (0.0, 0.0, width - 1.0, height - 1.0),
+            1.0,
+            seed=face_seed(content, 0, seed),
+            placed_by="whole",
+            aligned=Aligned(crop, corners, 1 - height * width / photo**2, photo < size),
+            grey=is_grey(rgb),
+        )
+    ]

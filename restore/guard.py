@@ -28,7 +28,7 @@ Points = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Drift:
+class FaceDrift:
     """How far a restored face is from its input; None where it could not be measured."""
 
     identity: float | None
@@ -39,10 +39,10 @@ class Drift:
     """Mean CIEDE2000 of the coarse tones: 1 is just visible side by side."""
 
 
-UNCHANGED = Drift(1.0, 0.0, 0.0)
+UNCHANGED = FaceDrift(1.0, 0.0, 0.0)
 
 
-class Guard:
+class IdentityGuard:
     """Measures restored crops against their inputs; made once, for many faces. 0.13 s a face on one core.
 
     `embedder` and `weights` are those of `make_embedder`; beyond `max_disagreement` dlib's points of the input count
@@ -55,28 +55,28 @@ class Guard:
         self._landmarker = Dlib68()
         self._detector = RetinaFace(FIND_SCORE)
 
-    def measure(self, before: Crop, after: Crop, seen: Detection | None) -> Drift:
+    def measure(self, before: Crop, after: Crop, face: Detection | None) -> FaceDrift:
         """How far the (size, size, 3) uint8 crop `after` is from `before`.
 
-        `seen` is the face in the crop's coordinates (`in_crop`); None looks for it. Where dlib is lost on the input,
-        which is rarer in a crop than in its photo since faces stand upright in it, both are seen through the
-        detector's five points; landmarks are then compared by them, roughly: it places them anew in each.
+        `face` is the detection in the crop's coordinates (`in_crop`); None looks for it. Where dlib is lost on the
+        input, which is rarer in a crop than in its photo since faces stand upright in it, both are compared through
+        the detector's five points; landmarks then roughly, since it finds them anew in each.
         """
         if np.array_equal(before, after):
             return UNCHANGED
         colour = colour_shift(before, after)
-        seen = seen or self._find(before)
-        if seen is None:
-            return Drift(None, None, colour)
-        points = self._landmarker.landmarks(before, seen)
+        face = face or self._find(before)
+        if face is None:
+            return FaceDrift(None, None, colour)
+        points = self._landmarker.landmarks(before, face)
         try:
-            if disagreement(points, seen.points5) > self.max_disagreement:
-                mean = place(self._landmarker.landmarks(np.full_like(before, 128), seen), seen.points5)
-                return Drift(self._identity(before, mean, after, mean), self._five_shift(before, after), colour)
-            moved = self._landmarker.landmarks(after, seen)
-            return Drift(self._identity(before, points, after, moved), landmark_shift(points, moved), colour)
+            if disagreement(points, face.points5) > self.max_disagreement:
+                mean = fit_points(self._landmarker.landmarks(np.full_like(before, 128), face), face.points5)
+                return FaceDrift(self._identity(before, mean, after, mean), self._five_shift(before, after), colour)
+            moved = self._landmarker.landmarks(after, face)
+            return FaceDrift(self._identity(before, points, after, moved), landmark_shift(points, moved), colour)
         except ImageError:
-            return Drift(None, None, colour)  # the points lie on one spot
+            return FaceDrift(None, None, colour)  # the points lie on one spot
 
     def _identity(self, before: Crop, points: Points, after: Crop, moved: Points) -> float:
         one, other = self._embedder.embed([SeenFace(before, points), SeenFace(after, moved)])
@@ -103,7 +103,7 @@ def in_crop(detection: Detection, quad: Points, size: int) -> Detection:
     return Detection((x0, y0, x1, y1), detection.score, tuple(float(v) for v in points.ravel()))
 
 
-def place(points68: Points, points5: object) -> Points:
+def fit_points(points68: Points, points5: object) -> Points:
     """(68, 2) points moved, turned and scaled so that their eyes, nose tip and mouth corners fit five given ones best.
 
     The least squares similarity in the complex plane. Of dlib's points of a flat picture, which are the mean face of

@@ -1,4 +1,4 @@
-"""From what was typed to jobs: which photos and videos, and where each result goes. Nothing is opened here."""
+"""From the command line to jobs: which photos and videos, and where each result goes. No file is opened here."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 
 
 @dataclass(frozen=True)
-class Job:
+class RestoreJob:
     """One photo or video to restore. `target` has the format of its ending; `home` holds the log and the page."""
 
     source: Path
@@ -74,18 +74,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Input:
-    """A file named or found; `inside` is its path within the folder that was named, or its name."""
+    """An input file; `inside` is its path within the folder that was named, or its name."""
 
     path: Path
     inside: Path
 
 
 def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
-    """The files that files, folders and globs stand for, each once, in the order named.
+    """The files that `named` files, folders and globs stand for, each once, in this order.
 
-    A name that exists is never read as a glob. Folders give their images, of all folders below and by ending, without
-    hidden ones and without those under `apart_from`, where results go. A name of nothing stays in the list, to be
-    reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder of no image.
+    A name that exists is never read as a glob. A folder gives the photos and videos in and below it, by ending, but not
+    hidden ones nor those under `apart_from`, where results go. A name that matches nothing stays in the list and is
+    reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder without photos.
     """
     inputs: dict[str, Input] = {}
     for name in named:
@@ -126,9 +126,9 @@ def _images_below(folder: Path) -> Iterator[Path]:
 
 
 def is_single_file(named: Sequence[Path], out: Path) -> bool:
-    """Whether ``-o OUT`` names the one result rather than a folder: one input, and its kind's ending or a file there.
+    """Whether ``-o OUT`` names the one result rather than a folder: of one input, by its ending or an existing file.
 
-    Raises UsageError where several inputs would go into one file, or the ending is none that is written of its kind.
+    Raises UsageError where several inputs would go into one file, or files of that ending are not written.
     """
     if out.is_dir() or str(out).endswith(("/", os.sep)):
         return False
@@ -143,7 +143,7 @@ def is_single_file(named: Sequence[Path], out: Path) -> bool:
     return False
 
 
-def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: Format) -> list[Job]:
+def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: Format) -> list[RestoreJob]:
     """A job for each input. No two targets are one file, and none is an input.
 
     Without `out` a result lies beside its input as NAME.restored.EXT; under a folder it keeps its name and its place
@@ -154,11 +154,11 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     if single and out is not None:
         if os.path.realpath(out) in originals:
             raise UsageError(f"-o {one_line(out)} is the input itself: originals are not overwritten")
-        return [Job(inputs[0].path, out, out.parent)]
+        return [RestoreJob(inputs[0].path, out, out.parent)]
     jobs = [_job(entry, out, format) for entry in inputs]
     jobs = [_marked(job) if os.path.realpath(job.target) in originals else job for job in jobs]
     count = Counter(_key(job.target) for job in jobs)
-    return [_told_apart(job) if count[_key(job.target)] > 1 else job for job in jobs]
+    return [_with_digits(job) if count[_key(job.target)] > 1 else job for job in jobs]
 
 
 def is_video(path: Path) -> bool:
@@ -166,7 +166,7 @@ def is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEOS or path.suffix.lower() in READ_ONLY_VIDEOS
 
 
-def _job(entry: Input, out: Path | None, format: Format) -> Job:
+def _job(entry: Input, out: Path | None, format: Format) -> RestoreJob:
     own = entry.inside.suffix
     if is_video(entry.inside):
         ending = own if own.lower() in VIDEOS else ".mkv"
@@ -174,15 +174,15 @@ def _job(entry: Input, out: Path | None, format: Format) -> Job:
         ending = _NEW_ENDING.get(format, own if own.lower() in ENDINGS else ".png")
     stem = entry.inside.stem if own.lower() in _KNOWN else entry.inside.name
     if out is None:
-        return Job(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
-    return Job(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
+        return RestoreJob(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
+    return RestoreJob(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
 
 
-def _marked(job: Job) -> Job:
+def _marked(job: RestoreJob) -> RestoreJob:
     return replace(job, target=job.target.with_name(f"{job.target.stem}{MARK}{job.target.suffix}"))
 
 
-def with_maps(jobs: Sequence[Job]) -> list[Job]:
+def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
     """The jobs with a place for a photo's change map: NAME.change.png beside the result, in no other file's way."""
     taken = {_key(path) for job in jobs for path in (job.source, job.target)}
     every = []
@@ -199,7 +199,7 @@ def with_maps(jobs: Sequence[Job]) -> list[Job]:
     return every
 
 
-def _told_apart(job: Job) -> Job:
+def _with_digits(job: RestoreJob) -> RestoreJob:
     digits = hashlib.sha256(os.fsencode(os.path.realpath(job.source))).hexdigest()[:8]
     return replace(job, target=job.target.with_name(f"{job.target.stem}-{digits}{job.target.suffix}"))
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from authface.errors import AuthfaceError, one_line
 from authface.files import write_errors, write_file
 
-Outcome = Literal["restored", "skipped", "no_face", "failed"]
+Status = Literal["restored", "skipped", "no_face", "failed"]
 
 
 NOT_OURS = "target_exists"
@@ -36,7 +36,7 @@ class Line:
     """Of settings, weights and seed: the same content and fingerprint give the same result."""
     made: str
     """When the photo was done, ISO 8601; the same in all lines of one photo."""
-    status: Outcome
+    status: Status
     reason: str = ""
     """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""
@@ -90,7 +90,7 @@ def now() -> str:
 
 @dataclass
 class Log:
-    """The lines of one folder, by target; a photo done again replaces its lines."""
+    """The log of one folder: its lines by target; a photo that is done again replaces its lines."""
 
     path: Path
     photos: dict[str, list[Line]] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Log:
             self.path.unlink()
 
     def is_done(self, target: str, content: str, fingerprint: str) -> bool:
-        """Whether the result is there, of this content, made in this way."""
+        """Whether the result exists and was made from this content with these settings."""
         last = self.photos.get(target, [])
         return (
             bool(last)
@@ -162,7 +162,7 @@ _NAMES = frozenset(entry.name for entry in fields(Line))
 
 
 def parse(text: str) -> Iterator[Line]:
-    """The lines of a log; what is none is passed over."""
+    """The lines of a log; text that is no line is skipped."""
     return filter(None, map(_parse, text.splitlines()))
 
 

@@ -15,11 +15,11 @@ from authface.faces.identity import usual_products
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import to_8_bits
 from authface.report.pages import Comparison, Facts, before_after, quantity
-from authface.restore.inputs import PAGE, Job
+from authface.restore.inputs import PAGE, RestoreJob
 from authface.restore.log import Line
-from authface.restore.session import Session, Summary
+from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.video.reader import Clip
+from authface.restore.video.files import VideoReader
 
 T = TypeVar("T")
 
@@ -29,14 +29,14 @@ MOST_FACES = 4
 """Faces shown of one photo, the largest first."""
 MOST_FRAMES = 4
 """Frames shown of one video."""
-MOST_LEFT = 12
+MOST_SKIPPED = 12
 """Faces named as left alone under one photo."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
 """Up to so many photos the pictures lie inside the page, which can then be mailed; beyond that beside it."""
 
 
-def write_page(session: Session, summary: Summary, home: Path) -> Path:
+def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
     """Write the page of what a run restored to `home`. Raises AuthfaceError where the disk refuses."""
     chosen = spread(summary.jobs, MOST_PHOTOS)
     path = home / PAGE
@@ -47,7 +47,7 @@ def write_page(session: Session, summary: Summary, home: Path) -> Path:
             ("faces", quantity(summary.faces)),
             ("without a face to restore", quantity(summary.no_face)),
         ]
-    if clips := [line for line in summary.clips.values() if line.status == "restored"]:
+    if clips := [line for line in summary.video_lines.values() if line.status == "restored"]:
         facts.append(("videos restored", quantity(len(clips))))
         facts.append(("faces in their frames", quantity(sum(line.faces for line in clips))))
     facts.append(("failed", quantity(len(summary.failed))))
@@ -63,7 +63,7 @@ def write_page(session: Session, summary: Summary, home: Path) -> Path:
     return path
 
 
-def identity_summary(settings: RestoreSettings, summary: Summary) -> str:
+def identity_summary(settings: RestoreSettings, summary: RestoreSummary) -> str:
     """Mean and least identity of the restored faces, and what strangers have."""
     mean = sum(summary.identities) / len(summary.identities)
     strangers = usual_products(settings.identity)[0]
@@ -77,7 +77,7 @@ def spread(every: Sequence[T], most: int) -> list[T]:
     return [every[int(i)] for i in np.arange(most) * len(every) / most]
 
 
-def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
+def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]:
     for job in jobs:
         every = session.log(job.home).photos[job.name]
         if job.is_video:
@@ -90,7 +90,9 @@ def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
             continue  # moved since it was restored
         lines = [line for line in every if line.status == "restored"]
         notes = [("faces restored", str(len(lines)))]
-        notes += [(f"face {line.face} left", _left(line)) for line in every if line.status == "skipped"][:MOST_LEFT]
+        notes += [(f"face {line.face} left", _skip_reason(line)) for line in every if line.status == "skipped"][
+            :MOST_SKIPPED
+        ]
         yield Comparison(one_line(job.source), before, after, notes)
         if mapped is not None:
             yield Comparison(f"{one_line(job.source.name)}: what changed", after, mapped)
@@ -100,13 +102,13 @@ def _pairs(session: Session, jobs: Sequence[Job]) -> Iterator[Comparison]:
                 yield _face(name, before, after, line.quad, line.scale, _facts(line))
 
 
-def _moments(job: Job, line: Line) -> Iterator[Comparison]:
+def _moments(job: RestoreJob, line: Line) -> Iterator[Comparison]:
     """Some frames of a video, each with its largest face."""
     name = one_line(job.source.name)
     facts = [("faces restored", f"{quantity(line.faces)} in {quantity(line.frames)} frames")]
     facts += [("identity", f"mean {line.identity:.3f}")] if line.identity is not None else []
     try:
-        with Clip(job.source) as old, Clip(job.target) as new:
+        with VideoReader(job.source) as old, VideoReader(job.target) as new:
             for seconds, *quad in spread(line.moments, MOST_FRAMES):
                 was, now = old.at(seconds), new.at(seconds)
                 if was is None or now is None:
@@ -133,7 +135,7 @@ def _face(
     return Comparison(name, old, align(after, scale_quad(quad, scale), FACE_SIDE).rgb, facts)
 
 
-def _left(line: Line) -> str:
+def _skip_reason(line: Line) -> str:
     return f"{line.reason}: {line.detail}" if line.detail else line.reason
 
 

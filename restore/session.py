@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from authface.console import Console
 from authface.errors import UsageError
@@ -20,30 +21,30 @@ from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
-from authface.restore.finder import FaceFinder, Finder, whole
-from authface.restore.guard import Guard
-from authface.restore.inputs import LOG, Job
-from authface.restore.log import Line, Log
+from authface.restore.finder import FaceFinder, whole_photo
+from authface.restore.guard import IdentityGuard
+from authface.restore.inputs import LOG, RestoreJob
+from authface.restore.log import Line, Log, Status, now
 from authface.restore.model.restorer import (
     IDENTITY,
     PAPER_SIZE,
+    CropRestorer,
     Identity,
-    Restorer,
-    Weights,
+    ModelFiles,
     builtin_is_missing,
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import PhotoResult, Search, finish
-from authface.restore.retries import Attempt, restore_faces
+from authface.restore.photo import paste_faces, restore_faces
+from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.timing import Seconds, part
+from authface.restore.types import FaceResult, Finder, PhotoResult
 
 VERSION = 4
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
-Load = Callable[[Weights, RestoreSettings, str], Restorer]
+Load = Callable[[ModelFiles, RestoreSettings, str], CropRestorer]
 """Makes a restorer of a model's files, settings and a device's name."""
 
 NOT_IN_PIXELS = {"batch", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
@@ -64,7 +65,7 @@ class Request:
 
 
 @dataclass
-class Summary:
+class RestoreSummary:
     """What a run did. Of photos but where videos are named; those `done_before` are counted in the others as well."""
 
     photos: int = 0
@@ -80,7 +81,7 @@ class Summary:
     """Photos without any face, or without one that was to be restored: copied as they are."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
-    spent: Seconds = field(default_factory=dict)
+    seconds_by_part: Seconds = field(default_factory=dict)
     """Of them, in each part."""
     identities: list[float] = field(default_factory=list)
     """Of the restored faces, where it was measured."""
@@ -88,9 +89,9 @@ class Summary:
     """Faces, restored or not."""
     kept: int = 0
     """Faces whose every restoration drifted from the input, which therefore stays."""
-    jobs: list[Job] = field(default_factory=list)
+    jobs: list[RestoreJob] = field(default_factory=list)
     """Those that gave a restored photo or video, now or before."""
-    clips: dict[Path, Line] = field(default_factory=dict)
+    video_lines: dict[Path, Line] = field(default_factory=dict)
     """The line of each video that is done, by its result."""
 
     @property
@@ -98,7 +99,7 @@ class Summary:
         """Photos and videos that were given."""
         return self.photos + self.videos
 
-    def count(self, job: Job, lines: Sequence[Line]) -> None:
+    def count_photo(self, job: RestoreJob, lines: Sequence[Line]) -> None:
         """Add a photo that is done, with the lines that the log has of it."""
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
@@ -110,9 +111,9 @@ class Summary:
         if faces:
             self.jobs.append(job)
 
-    def clip(self, job: Job, line: Line) -> None:
+    def count_video(self, job: RestoreJob, line: Line) -> None:
         """Add a video that is done, with its line in the log."""
-        self.clips[job.target] = line
+        self.video_lines[job.target] = line
         if line.status == "restored":
             self.jobs.append(job)
 
@@ -121,10 +122,10 @@ class Session:
     """Model, finder and logs of one run, each made when first needed: a run with nothing to do loads no model."""
 
     def __init__(self, request: Request, console: Console, load: Load | None = None) -> None:
-        """`load` is another way to the model's weights than from the disk, such as memory."""
+        """`load` makes the restorer in place of `load_restorer`, such as from weights already in memory."""
         self.console = console
         self.request = request
-        self.summary = Summary()
+        self.summary = RestoreSummary()
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self.lock = Lock()
@@ -144,16 +145,16 @@ class Session:
 
     @property
     def settings(self) -> RestoreSettings:
-        """The settings, with the model that is really run."""
+        """The settings, with the model that really runs."""
         return self.request.settings
 
     @cached_property
-    def weights(self) -> Weights | None:
+    def weights(self) -> ModelFiles | None:
         """The model's files; None for the identity."""
         return None if self.settings.model == IDENTITY else find_weights(self.settings.model)
 
     @cached_property
-    def restorer(self) -> Restorer:
+    def restorer(self) -> CropRestorer:
         """The model, loaded."""
         if self.weights is None:
             return Identity(Side(self.settings.size or PAPER_SIZE))
@@ -162,22 +163,22 @@ class Session:
 
     @cached_property
     def finder(self) -> Finder:
-        """What finds the faces."""
+        """Finds the faces."""
         with part("load"):
-            return whole if self.request.aligned else FaceFinder(self.settings)
+            return whole_photo if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
-    def guard(self) -> Guard | None:
-        """What measures restored faces; None where that is not asked for."""
+    def guard(self) -> IdentityGuard | None:
+        """Measures restored faces; None where the settings do not ask for it."""
         settings = self.settings
         if not settings.guard:
             return None
         with part("load"):
-            return Guard(settings.identity, settings.identity_weights, settings.max_disagreement)
+            return IdentityGuard(settings.identity, settings.identity_weights, settings.max_disagreement)
 
     @cached_property
     def parser(self) -> FaceParser | None:
-        """What tells a face from what is around it; None where the whole square is put back."""
+        """Tells a face from what is around it; None where the whole square is put back."""
         if self.settings.mask == "square":
             return None
 
@@ -186,7 +187,7 @@ class Session:
 
     @cached_property
     def upscaler(self) -> Upscaler:
-        """What enlarges the photo around the faces."""
+        """Enlarges the photo around the faces."""
         file = self.settings.upscaler
         return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
 
@@ -206,21 +207,25 @@ class Session:
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
-    def restore(self, photos: Sequence[tuple[Pixels, Search]]) -> Iterator[PhotoResult]:
+    def restore(self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]]) -> Iterator[PhotoResult]:
         """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read."""
-        found = [face for _, search in photos for face in search.found]
-        attempts = restore_faces(self.restorer, found, self.settings, self.guard)
+        faces = restore_faces(self.restorer, [face for _, own in photos for face in own], self.settings, self.guard)
         if self.parser is not None:
             with part("mask"):
-                attempts = [one if one.stays else replace(one, mask=self.parser.mask(one.crop)) for one in attempts]
-        return self._finished(photos, attempts)
+                faces = [self._masked(face, self.parser) for face in faces]
+        return self._pasted(photos, faces)
 
-    def _finished(self, photos: Sequence[tuple[Pixels, Search]], restored: Sequence[Attempt]) -> Iterator[PhotoResult]:
-        attempts = iter(restored)
-        for pixels, search in photos:
-            own = list(islice(attempts, len(search.found)))
+    def _masked(self, face: FaceResult, parser: FaceParser) -> FaceResult:
+        return face if face.reason or face.after is None else replace(face, mask=parser.mask(face.after))
+
+    def _pasted(
+        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], restored: Sequence[FaceResult]
+    ) -> Iterator[PhotoResult]:
+        faces = iter(restored)
+        for pixels, own in photos:
+            done = list(islice(faces, len(own)))
             with part("paste"):
-                result = finish(pixels, search, own, self.settings.upscale, self.upscaler)
+                result = paste_faces(pixels, done, self.settings.upscale, self.upscaler)
             yield result
 
     def log(self, home: Path) -> Log:
@@ -228,6 +233,11 @@ class Session:
         if home not in self._logs:
             self._logs[home] = Log.open(home / LOG)
         return self._logs[home]
+
+    def line(self, job: RestoreJob, content: str, status: Status, **facts: Any) -> Line:
+        """A line for the log, of a source whose bytes hash to `content`; `facts` are further fields of it."""
+        common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now(), "status": status}
+        return Line(target=job.name, source=str(job.source.absolute()), content=content, **{**common, **facts})
 
     def close(self) -> None:
         """Tidy the logs."""

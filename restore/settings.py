@@ -1,14 +1,52 @@
 """Settings of restoring: the recipe's table `restore`."""
 
+import math
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, field_validator
 
 from authface.recipe import Settings
-from authface.restore.choice import face_rule
-from authface.restore.model.presets import PresetName, Scheduler
+from authface.records import Box
+from authface.restore.model.sampling import PresetName, Scheduler
 
 Offload = Literal["none", "model", "sequential"]
+
+
+@dataclass(frozen=True)
+class FaceRule:
+    """The faces whose box has its middle in `region`, of those the `count` largest; None: all."""
+
+    count: int | None = None
+    region: Box | None = None
+
+    def wants(self, box: Box, taken: int) -> bool:
+        """Whether a face of that box is restored after `taken` larger ones were."""
+        if self.region is not None:
+            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+            if not (self.region[0] <= x < self.region[2] and self.region[1] <= y < self.region[3]):
+                return False
+        return self.count is None or taken < self.count
+
+
+def face_rule(text: str) -> FaceRule:
+    """The rule of ``all``, ``largest``, a number N (the N largest) or ``X,Y,W,H`` (a region of the upright photo).
+
+    Raises ValueError with what there is.
+    """
+    if text == "all":
+        return FaceRule()
+    if text == "largest":
+        return FaceRule(1)
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return FaceRule(int(text))
+    try:
+        x, y, width, height = (float(part) for part in text.split(","))
+    except ValueError:
+        x = y = width = height = math.nan
+    if not (math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf):
+        raise ValueError("faces are all, largest, a number from 1, or a region X,Y,WIDTH,HEIGHT in pixels")
+    return FaceRule(None, (x, y, x + width, y + height))
 
 
 class RestoreSettings(Settings):
@@ -23,7 +61,7 @@ class RestoreSettings(Settings):
     """0 trusts the face prior, 1 the input. A family with a cleaner adds 1 - fidelity of the prior's detail to the
     cleaned face: at 1 it is nearest to the truth on average, at 0 most detailed. In others 0.5 is the preset as it is;
     above it up to 0.4 of the input are mixed in, and denoising that began from more than half of the noise begins with
-    less; below it with more, and the ControlNet is heard less."""
+    less; below it with more, and the ControlNet counts less."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None
@@ -32,12 +70,12 @@ class RestoreSettings(Settings):
     guidance: float | None = Field(None, ge=0, le=30)
     """Classifier-free guidance; 1 and less is without, at half the cost."""
     reuse: int | None = Field(None, ge=1, le=10)
-    """Compute the U-Net's encoder and the ControlNet in every so-many-th step only, and keep what they saw in between:
-    faster, and with many steps hardly another result. 1 computes all in every step."""
+    """Compute the U-Net's encoder and the ControlNet in every so-many-th step only and reuse their features in between:
+    faster, and with many steps the result hardly differs. 1 computes all in every step."""
     prompt: str | None = None
-    """What the model is told; it is trained with the empty prompt."""
+    """The text prompt; the model is trained with the empty one."""
     negative_prompt: str | None = None
-    """What guidance leads away from."""
+    """The text prompt that guidance leads away from."""
     size: int | None = Field(None, ge=64, le=2048)
     """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper, or with a
     cleaner as many as the face has in the photo, from the model's own to 4,096."""

@@ -18,8 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import UsageError, one_line
-from authface.faces.damage import REFERENCE, Range, jpeg
-from authface.faces.scan import Scan, scanned
+from authface.faces.scan import REFERENCE, Range, Scan, jpeg, scanned
 
 _MOST_PARTS = 6
 """A kernel of more row times column filters is slower by parts than whole."""
@@ -98,7 +97,7 @@ def preset(name: str) -> Degradation | Scan:
 def mixture(spec: str | Mapping[str, float]) -> Mixture:
     """The presets that `spec` names: one alone, or several with their shares, in any order. Raises UsageError.
 
-    Shares are above 0 and need not sum to 1: {"gfpgan": 3, "nearly_clean": 1} damages a quarter of the faces hardly.
+    Shares are above 0 and need not sum to 1: {"gfpgan": 3, "nearly_clean": 1} barely damages a quarter of the faces.
     """
     shares = {spec: 1.0} if isinstance(spec, str) else spec
     if not shares:

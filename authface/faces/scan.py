@@ -14,8 +14,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.faces.damage import REFERENCE, Range, jpeg
-
+Range = tuple[float, float]
+"""Least and most; numbers between are drawn uniformly."""
+REFERENCE = 512
+"""Side of the images that ranges in pixels are for."""
 _SEPIA = (1.06, 0.95, 0.76)
 """Red, green and blue of a sepia tone over its grey."""
 _GRAIN_TINT = 0.2
@@ -209,3 +211,14 @@ def _saved_twice(image: NDArray[Any], random: np.random.Generator, scan: Scan) -
     top, left = (int(value) for value in random.integers(0, 8, 2))
     moved = cv2.copyMakeBorder(jpeg(image, first), top, 0, left, 0, cv2.BORDER_REPLICATE)
     return jpeg(np.asarray(moved, np.float32), second)[top:, left:]
+
+
+def jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:
+    """`image` (height, width, 3), RGB in 0..1, encoded by OpenCV at `quality` (0..100) and decoded."""
+    pixels = cv2.cvtColor(np.rint(image * 255).astype(np.uint8), cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    assert done  # an 8-bit BGR array is always encoded
+    decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert decoded is not None  # just encoded
+    back: NDArray[np.float32] = cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
+    return back

@@ -1,7 +1,11 @@
-"""Sample a photo on a turned, scaled square grid without aliasing."""
+"""Sample a photo on a turned, scaled grid without aliasing; beyond its border as `ffhq-dataset` pads it.
+
+The padding is a reflection, blurred and faded to the median.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -14,6 +18,10 @@ DETAIL_RATIO = 0.65
 """Photo pixels in a crop pixel from which the warp is filtered; below it, sampling alone is within 50 dB of that."""
 MAX_RATIO = 2.0
 """Photo pixels in a crop pixel beyond which whole photo pixels are averaged first."""
+BLUR_GRID = 128
+"""Side of the grid the blur is made on, pixels: its sigma is 2.6 of them whatever the crop's size."""
+MEDIAN_GRID = 128
+"""Longer side of the padded region when its median is taken, pixels: the rest of a large one adds nothing to it."""
 
 
 def warp(image: NDArray[T], turn: NDArray[np.float64], width: int, height: int) -> NDArray[T]:
@@ -70,3 +78,114 @@ def _averaged(image: NDArray[T], turn: NDArray[np.float64], factor: int) -> tupl
     turn = turn * scale[:, None]
     turn[:, 2] += scale / 2 - 0.5
     return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA)), turn
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of a photo a crop is made from, and by how much it is padded on each side (0: nowhere padded)."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def around(cls, low: NDArray[np.float64], high: NDArray[np.float64], side: float, width: int, height: int) -> Frame:
+        """The frame of a quad from `low` to `high`: 0.1 sides around it, 0.3 of padding if the photo lacks any."""
+        border = max(round(side * 0.1), 3)
+        low, high = np.floor(low).astype(int), np.ceil(high).astype(int)
+        x0, y0 = (int(v) for v in np.maximum(low - border, 0))
+        x1, y1 = (int(v) for v in np.minimum(high + border, [width, height]))
+        missing = [border - low[0], border - low[1], high[0] + border - width, high[1] + border - height]
+        if max(missing) <= border - 4:
+            return cls(x0, y0, x1, y1, 0, 0, 0, 0)
+        left, top, right, bottom = (max(int(m), round(side * 0.3)) for m in missing)
+        return cls(x0, y0, x1, y1, left, top, right, bottom)
+
+    @property
+    def padded(self) -> bool:
+        return self.left > 0
+
+    def depth(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float32]:
+        """How far points of the region lie beyond its border, in pads: 0 at it, negative inside.
+
+        `x` and `y` count from the region's first pixel and broadcast against each other.
+        """
+        across = np.maximum(-x / self.left, (x - (self.x1 - self.x0 - 1)) / self.right)
+        down = np.maximum(-y / self.top, (y - (self.y1 - self.y0 - 1)) / self.bottom)
+        return np.maximum(across, down).astype(np.float32)
+
+
+def blurred_share(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of a pixel at `depth` is blurred, 0..1: it begins a third of a pad inside the photo."""
+    return np.asarray(np.clip(depth * 3.0 + 1.0, 0.0, 1.0), dtype=np.float32)
+
+
+def fade(
+    crop: NDArray[np.uint8], region: NDArray[np.uint8], turn: NDArray[np.float64], frame: Frame
+) -> NDArray[np.uint8]:
+    """The crop with what was reflected blurred (sigma 0.02 sides) and faded to the region's median.
+
+    `turn` is (2, 3), crop to region. `ffhq-dataset` does this to the photo before it is warped; both steps are
+    smooth, so they commute with the warp to within rounding.
+    """
+    size = crop.shape[0]
+    share = blurred_share(_depth_grid(frame, turn, size, size))
+    soft = _soft(region, turn, size, frame)
+    return np.asarray(cv2.blendLinear(crop, soft, np.float32(1.0) - share, share), dtype=np.uint8)
+
+
+def _depth_grid(frame: Frame, turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.float32]:
+    """(height, width) the depth at `turn` of every pixel of a grid."""
+    u, v = np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
+    deepest = None
+    for axis, low, high, last in (
+        (0, frame.left, frame.right, frame.x1 - frame.x0 - 1),
+        (1, frame.top, frame.bottom, frame.y1 - frame.y0 - 1),
+    ):
+        across, down, start = turn[axis]
+        for pad, sign, edge in ((low, -1.0, 0.0), (high, 1.0, last)):  # depth is affine on each side of the photo
+            scale = sign / pad
+            side = u * np.float32(across * scale) + (v * np.float32(down * scale) + np.float32((start - edge) * scale))
+            deepest = side if deepest is None else np.maximum(deepest, side, out=deepest)
+    assert deepest is not None
+    return deepest
+
+
+def _soft(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int, frame: Frame) -> NDArray[np.uint8]:
+    """(size, size, 3) the crop blurred by 0.02 sides and faded to the median, made at `BLUR_GRID` pixels a side."""
+    step = size / BLUR_GRID
+    margin = BLUR_GRID // 8  # six sigmas
+    side = BLUR_GRID + 2 * margin
+    first = (0.5 - margin) * step - 0.5  # the grid's first pixel in crop coordinates, both ways
+    coarse = np.hstack([turn[:, :2] * step, (turn[:, :2] @ [first, first] + turn[:, 2])[:, None]])
+    seen = warp(region, coarse, side, side).astype(np.float32)
+    soft = cv2.GaussianBlur(seen, (0, 0), 0.02 * BLUR_GRID, borderType=cv2.BORDER_REFLECT_101)
+    faded = np.clip(_depth_grid(frame, coarse, side, side), 0.0, 1.0)[..., None]
+    soft += (_median(region, frame) - soft) * faded
+    inside = np.rint(soft[margin:-margin, margin:-margin])
+    return np.asarray(
+        cv2.resize(np.clip(inside, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC),
+        dtype=np.uint8,
+    )
+
+
+def _median(region: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
+    """(3,) median of the padded region after its blur, taken at `MEDIAN_GRID` pixels."""
+    height, width = region.shape[:2]
+    scale = min(1.0, MEDIAN_GRID / max(height + frame.top + frame.bottom, width + frame.left + frame.right))
+    small = cv2.resize(
+        region, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    pads = [max(1, round(p * scale)) for p in (frame.top, frame.bottom, frame.left, frame.right)]
+    padded = cv2.copyMakeBorder(small, pads[0], pads[1], pads[2], pads[3], cv2.BORDER_REFLECT_101).astype(np.float32)
+    sigma = 0.02 * min(frame.left, frame.top) / 0.3 * scale
+    y, x = np.ogrid[: padded.shape[0], : padded.shape[1]]
+    depth = frame.depth((x - pads[2] + 0.5) / scale - 0.5, (y - pads[0] + 0.5) / scale - 0.5)[..., None]
+    soft = cv2.GaussianBlur(padded, (0, 0), max(sigma, 0.1))
+    mixed = padded + (soft - padded) * blurred_share(depth)
+    return np.asarray(np.median(mixed, axis=(0, 1)), dtype=np.float32)

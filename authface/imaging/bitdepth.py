@@ -17,7 +17,7 @@ TOLERANCE = 1.5
 """Levels of 255 by which 16-bit pixels may differ from the same picture read with 8 bits, on average: rounding."""
 
 
-def is_deep(data: bytes) -> bool:
+def has_16_bits(data: bytes) -> bool:
     """Whether an encoded PNG or TIFF has more than 8 bits a channel."""
     if data.startswith(b"\x89PNG"):
         return data[24] == 16  # the bit depth in IHDR, PNG 11.2.2
@@ -32,7 +32,7 @@ def is_deep(data: bytes) -> bool:
         return False
 
 
-def read_deep(
+def read_16_bits(
     data: bytes, orientation: int, shallow: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None] | None:
     """(h, w, 3) uint16 pixels and (h, w) alpha, upright, of a PNG or TIFF of 16 bits; None where they cannot be had.

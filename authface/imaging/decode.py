@@ -19,9 +19,9 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from authface.errors import ImageError, one_line
 from authface.files import is_local
 from authface.imaging import png
-from authface.imaging.bitdepth import is_deep, read_deep, to_8_bits
+from authface.imaging.bitdepth import has_16_bits, read_16_bits, to_8_bits
 from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
-from authface.imaging.png import kept
+from authface.imaging.png import kept_chunks
 
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -67,49 +67,40 @@ class Decoded:
     """Pillow's name of how the file stores its pixels, such as `RGB`, `L`, `CMYK`."""
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
-    deep: NDArray[np.uint16] | None = None
+    rgb16: NDArray[np.uint16] | None = None
     """(height, width, 3) of a PNG or TIFF of 16 bits a channel; `rgb` is then its nearest 8 bits."""
-    deep_alpha: NDArray[np.uint16] | None = None
+    alpha16: NDArray[np.uint16] | None = None
     jpeg: JpegStyle | None = None
     lossless_webp: bool = False
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Of a PNG whose colours were not converted: what they mean (gamma and the like), and its texts."""
 
 
-def sniff(data: bytes) -> bool:
-    """Whether `data` begins like an image of a format that is read."""
-    try:
-        _open(data, MAX_PIXELS).close()
-    except ImageError as error:
-        return error.reason in {"too_large", "animated"}
-    return True
-
-
-def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, deep: bool = False) -> Decoded:
+def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, keep_16_bits: bool = False) -> Decoded:
     """Decode an encoded still image.
 
     `to_srgb=False` leaves RGB and grey pixels in the file's own colour space, for a caller that writes the profile
-    back; CMYK always becomes sRGB. `deep=True` reads the 16 bits of a PNG or TIFF besides.
+    back; CMYK always becomes sRGB. `keep_16_bits=True` reads the 16 bits of a PNG or TIFF besides.
     Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`).
     """
     image = _open(data, max_pixels)
-    orientation = orientation_of(image) if deep else 1
+    orientation = orientation_of(image) if keep_16_bits else 1
     decoded = _normalise(image, to_srgb)
     if decoded.format == "WEBP":
         decoded = replace(decoded, lossless_webp=b"VP8L" in data[12:64])
     if to_srgb:
         return decoded
     if decoded.format == "PNG":
-        decoded = replace(decoded, png_chunks=kept(data), grey=decoded.grey or data[25] == PNG_GREY_ALPHA)
-    return _deepened(decoded, data, orientation) if deep and is_deep(data) else decoded
+        decoded = replace(decoded, png_chunks=kept_chunks(data), grey=decoded.grey or data[25] == PNG_GREY_ALPHA)
+    return _with_16_bits(decoded, data, orientation) if keep_16_bits and has_16_bits(data) else decoded
 
 
-def _deepened(decoded: Decoded, data: bytes, orientation: int) -> Decoded:
-    read = read_deep(data, orientation, decoded.rgb)
+def _with_16_bits(decoded: Decoded, data: bytes, orientation: int) -> Decoded:
+    read = read_16_bits(data, orientation, decoded.rgb)
     if read is None:
         return decoded
     alpha = read[1] if decoded.alpha is not None else None
-    return replace(decoded, rgb=to_8_bits(read[0]), deep=read[0], deep_alpha=alpha)
+    return replace(decoded, rgb=to_8_bits(read[0]), rgb16=read[0], alpha16=alpha)
 
 
 def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_bytes: int = 1 << 30) -> Decoded:
@@ -217,14 +208,14 @@ def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
     exif = upright(image)
     mode, dpi = image.mode, dpi_of(image)
     xmp = image.info.get("xmp") or b""
-    carried: dict[str, Any] = {"mode": mode, "dpi": dpi, "jpeg": style, "xmp": xmp if isinstance(xmp, bytes) else b""}
+    metadata: dict[str, Any] = {"mode": mode, "dpi": dpi, "jpeg": style, "xmp": xmp if isinstance(xmp, bytes) else b""}
     grey = image.mode in {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
     try:
         if image.mode == "F":
             raise ValueError("floating-point pixels")
         if image.mode.startswith("I"):
             of_grey = icc if not to_srgb and icc[16:20] == b"GRAY" else b""
-            return Decoded(_from_16_bit(image), None, source_format, grey, exif, of_grey, **carried)
+            return Decoded(_from_16_bit(image), None, source_format, grey, exif, of_grey, **metadata)
         alpha = None
         if image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info:
             rgba = image.convert("RGBA")
@@ -238,14 +229,14 @@ def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
         image = image.convert("RGB") if keep_profile or not icc else _to_srgb(image, icc)
     except (OSError, ValueError) as error:
         raise ImageError("unsupported_mode", one_line(f"mode {image.mode}: {error}: save as 8-bit RGB")) from error
-    return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"", **carried)
+    return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"", **metadata)
 
 
 def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:
     wide = np.asarray(image).astype(np.int64)
     if wide.min(initial=0) < 0 or wide.max(initial=0) > 65535:
         raise ValueError(f"values {wide.min()}..{wide.max()} are no 16-bit grey")
-    return np.repeat(((wide + 128) // 257).astype(np.uint8)[..., None], 3, axis=2)
+    return np.repeat(to_8_bits(wide.astype(np.uint16))[..., None], 3, axis=2)
 
 
 def _to_srgb(image: Image.Image, icc: bytes) -> Image.Image:

@@ -19,7 +19,7 @@ QUALITY = 95
 """Of JPEG and WebP where the input's is not kept."""
 KEEP_QUALITY = 90
 """Least quality of a JPEG whose tables are kept: coarser ones would take from a restored face what it gained."""
-DEEP_FORMATS = frozenset({"PNG", "TIFF"})
+FORMATS_OF_16_BITS = frozenset({"PNG", "TIFF"})
 
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
 """Longest side a format holds, pixels: as libjpeg and libwebp write them."""
@@ -43,7 +43,7 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     over white, and no room for more than 64 kB of EXIF or XMP, which are then left out.
     Raises ImageError (`unsupported_mode`) where the format cannot hold so large a picture.
     """
-    if format not in DEEP_FORMATS:
+    if format not in FORMATS_OF_16_BITS:
         pixels = to_8_bits(pixels)
     alpha = _alpha(decoded, pixels)
     if alpha is None and decoded.grey and is_grey(pixels):
@@ -56,7 +56,7 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     height, width = pixels.shape[:2]
     exif = _sized(decoded.exif, width, height)
     if format == "PNG":
-        return png.encode(pixels, [*decoded.png_chunks, *png.carried(icc, exif, decoded.xmp, decoded.dpi)])
+        return png.encode(pixels, [*decoded.png_chunks, *png.metadata_chunks(icc, exif, decoded.xmp, decoded.dpi)])
     if format == "TIFF":
         return tiff.encode(pixels, exif, icc, decoded.xmp, decoded.dpi)
     options = _options(decoded, format, quality)
@@ -79,10 +79,10 @@ def check_sides(format: str, width: int, height: int) -> None:
         raise ImageError("too_large", f"{width} x {height}, {held}: write png or tiff (restore.format)")
 
 
-def said(decoded: Decoded, format: str, deep: bool, quality: int = 0) -> str:
+def describe(decoded: Decoded, format: str, wide: bool, quality: int = 0) -> str:
     """How `encode` compresses, in a few words for a log."""
-    if format in DEEP_FORMATS:
-        return f"{format}, {16 if deep else 8} bits, lossless"
+    if format in FORMATS_OF_16_BITS:
+        return f"{format}, {16 if wide else 8} bits, lossless"
     if format == "WEBP":
         return "WEBP, lossless" if decoded.lossless_webp and not quality else f"WEBP, quality {quality or QUALITY}"
     style = decoded.jpeg if not quality else None
@@ -125,7 +125,7 @@ def _alpha(decoded: Decoded, pixels: Pixels) -> Pixels | None:
         return None
     alpha: Any = decoded.alpha
     if pixels.dtype == np.uint16:
-        alpha = decoded.alpha.astype(np.uint16) * 257 if decoded.deep_alpha is None else decoded.deep_alpha
+        alpha = decoded.alpha.astype(np.uint16) * 257 if decoded.alpha16 is None else decoded.alpha16
     height, width = pixels.shape[:2]
     if alpha.shape != (height, width):
         alpha = cv2.resize(alpha, (width, height), interpolation=cv2.INTER_LANCZOS4)

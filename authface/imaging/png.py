@@ -60,7 +60,7 @@ def _blocks(pixels: Pixels) -> Iterator[Chunk]:
             yield b"IDAT", body
 
 
-def carried(
+def metadata_chunks(
     icc: bytes = b"", exif: bytes = b"", xmp: bytes = b"", dpi: tuple[float, float] | None = None
 ) -> list[Chunk]:
     """The chunks that hold an ICC profile, an EXIF block, XMP and the dots per inch."""
@@ -78,8 +78,8 @@ def carried(
     return chunks
 
 
-def kept(data: bytes) -> tuple[Chunk, ...]:
-    """The chunks of a PNG file that a copy with other pixels keeps, but for those that `carried` makes."""
+def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
+    """The chunks of a PNG file that a copy with other pixels keeps, but for those that `metadata_chunks` makes."""
     made_anew = (_XMP, b"Raw profile type")
     return tuple((name, body) for name, body in _chunks(data) if name in _KEPT and not body.startswith(made_anew))
 

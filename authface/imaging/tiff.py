@@ -1,4 +1,4 @@
-"""Lossless TIFF of 8 or 16 bits a channel with what the photo carried: EXIF, ICC profile, XMP, resolution."""
+"""Lossless TIFF of 8 or 16 bits a channel with its metadata: EXIF, ICC profile, XMP, resolution."""
 
 from __future__ import annotations
 

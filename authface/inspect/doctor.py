@@ -20,7 +20,7 @@ import httpx
 
 from authface import __version__
 from authface.errors import AuthfaceError, one_line
-from authface.faces.fetched import folder
+from authface.faces.weights import facexlib_folder
 from authface.inspect import machine
 from authface.models import families as models
 from authface.models import hub_cache, inventory
@@ -211,7 +211,7 @@ def face_weights() -> Iterator[Finding]:
 
 def _downloaded(name: str, file: str, licence: str, use: str) -> Finding:
     """A file that facexlib downloads where it is first asked for."""
-    place = folder()
+    place = facexlib_folder()
     if place is not None and (place / file).is_file():
         return Finding("weights", name, "ok", f"{licence}, {one_line(place, 100)}")
     return Finding("weights", name, "missing", f"{licence}, {use}", "downloaded where it is first asked for")

@@ -18,9 +18,7 @@ from authface.curate.filter.measures import artefacts, quality
 from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
-from authface.faces import detectors
-from authface.faces.detector import Detection, Detector
-from authface.faces.detectors import make_detector
+from authface.faces.detector import Detection, Detector, make_detector, weights_sha256
 from authface.imaging import decode as images
 from authface.records import Face, Photo, Points5
 from authface.store.photoset import PhotoSet, Provenance
@@ -125,7 +123,7 @@ class Measure:
     def provenance(self) -> Provenance:
         """The detector and its weights; no limit."""
         name = self.settings.detector
-        return Provenance("measure", VERSION, {"detector": name}, {name: detectors.weights_sha256(name)})
+        return Provenance("measure", VERSION, {"detector": name}, {name: weights_sha256(name)})
 
     def open(self) -> None:
         """Load the detector."""

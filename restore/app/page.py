@@ -12,8 +12,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.restore.app import desk as app_desk
-from authface.restore.app.desk import Desk, Sheet
+from authface.restore.app.workspace import UploadedPhoto, Workspace, face_choices, found_text, model_line
 from authface.restore.inputs import ENDINGS, READ_ONLY
 
 KEPT_SECONDS = 3600
@@ -53,7 +52,7 @@ def theme() -> Any:
     )
 
 
-def said(function: F) -> F:
+def show_errors(function: F) -> F:
     """Turn what a handler raises into one line on the page; a bug leaves its trace on the terminal."""
 
     @functools.wraps(function)
@@ -61,7 +60,7 @@ def said(function: F) -> F:
         try:
             return function(*arguments, **named)
         except AuthfaceError as error:
-            raise _problem(_told(error)) from error
+            raise _problem(_message(error)) from error
         except gr.Error:
             raise
         except Exception as error:
@@ -72,7 +71,7 @@ def said(function: F) -> F:
     return wrapper  # type: ignore[return-value]  # the same function
 
 
-def _told(error: AuthfaceError) -> str:
+def _message(error: AuthfaceError) -> str:
     return f"This file cannot be used: {error}" if isinstance(error, ImageError) else str(error)
 
 
@@ -87,20 +86,20 @@ def _html(text: str) -> str:
 
 
 class Page:
-    """The components, and the handlers between them and the desk."""
+    """The components, and the handlers between them and the workspace."""
 
-    def __init__(self, desk: Desk, max_megabytes: float) -> None:
-        self.desk = desk
+    def __init__(self, workspace: Workspace, max_megabytes: float) -> None:
+        self.workspace = workspace
         self.limits = (
-            f"Up to {max_megabytes:g} MB and {desk.max_pixels / 1e6:g} megapixels: JPEG, PNG, TIFF, WebP, HEIC."
+            f"Up to {max_megabytes:g} MB and {workspace.max_pixels / 1e6:g} megapixels: JPEG, PNG, TIFF, WebP, HEIC."
         )
         with gr.Blocks(
             title="authface", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS), fill_width=False
         ) as self.blocks:
-            self.sheet = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=desk.forget)
+            self.upload = gr.State(None, time_to_live=KEPT_SECONDS, delete_callback=workspace.forget)
             with gr.Row(elem_id="head"):
                 gr.HTML(
-                    f"<h1>Restore the faces in old photos</h1><p>{html.escape(app_desk.model_line(desk.restorer))} "
+                    f"<h1>Restore the faces in old photos</h1><p>{html.escape(model_line(workspace.restorer))} "
                     "Photos stay on the computer that runs this page; nothing is sent anywhere else.</p>"
                 )
             with gr.Row(elem_id="body", equal_height=False):
@@ -111,7 +110,7 @@ class Page:
             self._connect()
 
     def _controls(self) -> None:
-        settings = self.desk.restorer.settings
+        settings = self.workspace.restorer.settings
         gr.HTML("<h2><b>1</b> Photo</h2>")
         endings = sorted({*ENDINGS, *READ_ONLY})
         self.file = gr.File(file_types=endings, show_label=False, height=150, elem_id="file", container=False)
@@ -164,52 +163,52 @@ class Page:
     def _connect(self) -> None:
         private = {"api_visibility": "private"}
         result = [self.tabs, self.compare, self.changes, self.slider, self.map, self.done, self.cards]
-        shown = [self.file, self.sheet, self.empty, self.photo, self.found, self.chosen, self.go]
+        shown = [self.file, self.upload, self.empty, self.photo, self.found, self.chosen, self.go]
         self.file.upload(
-            self.opened, [self.file, self.sheet], [*shown, *result], show_progress_on=self.empty, **private
+            self.opened, [self.file, self.upload], [*shown, *result], show_progress_on=self.empty, **private
         )
-        self.file.clear(self.cleared, self.sheet, [*shown, *result], show_progress="hidden", **private)
-        choice = [self.sheet, self.chosen]
+        self.file.clear(self.cleared, self.upload, [*shown, *result], show_progress="hidden", **private)
+        choice = [self.upload, self.chosen]
         self.photo.select(self.clicked, choice, self.chosen, show_progress="hidden", **private)
         self.chosen.change(self.marked, choice, [self.photo, self.go], show_progress="hidden", **private)
         buttons = [self.go, self.stop]
-        asked = [self.sheet, self.chosen, self.preset, self.fidelity, self.upscale, self.least]
+        asked = [self.upload, self.chosen, self.preset, self.fidelity, self.upscale, self.least]
         quiet = {"show_progress": "hidden", **private}
         work = self.go.click(lambda: _swap(at_work=True), None, buttons, **quiet).then(
             self.restored, asked, [*result, self.summary, self.download], show_progress_on=self.cards, **private
         )
         for ended in (work.success, work.failure):  # `then` is not called after a failure, whatever its text says
             ended(lambda: _swap(at_work=False), None, buttons, **quiet)
-        self.stop.click(self.desk.stop, self.sheet, None, **quiet)
+        self.stop.click(self.workspace.stop, self.upload, None, **quiet)
 
-    @said
-    def opened(self, file: str | None, before: Sheet | None) -> tuple[Any, ...]:
+    @show_errors
+    def opened(self, file: str | None, before: UploadedPhoto | None) -> tuple[Any, ...]:
         """A photo was uploaded; one that cannot be used is not kept, and takes the earlier one with it."""
-        self.desk.forget(before)
+        self.workspace.forget(before)
         if file is None:
             return self.cleared(None)
         try:
-            sheet = self.desk.look(Path(file))
+            upload = self.workspace.open(Path(file))
         except AuthfaceError as error:
             Path(file).unlink(missing_ok=True)
-            gr.Warning(_html(_told(error)), duration=None, title=TITLE)
+            gr.Warning(_html(_message(error)), duration=None, title=TITLE)
             return self.cleared(None)
-        every = [face.index for face in sheet.fit]
+        every = [face.index for face in upload.fit]
         return (
             gr.update(),
-            sheet,
+            upload,
             gr.update(visible=False),
-            str(self.desk.marked(sheet, every)),
-            f"<p>{html.escape(app_desk.told(sheet))}</p>",
-            gr.update(choices=app_desk.names(sheet), value=every, visible=bool(every)),
+            str(self.workspace.with_boxes(upload, every)),
+            f"<p>{html.escape(found_text(upload))}</p>",
+            gr.update(choices=face_choices(upload), value=every, visible=bool(every)),
             gr.update(interactive=bool(every)),
             *_no_result(visible=True),
         )
 
-    @said
-    def cleared(self, before: Sheet | None) -> tuple[Any, ...]:
+    @show_errors
+    def cleared(self, before: UploadedPhoto | None) -> tuple[Any, ...]:
         """The photo was taken away."""
-        self.desk.forget(before)
+        self.workspace.forget(before)
         empty = gr.update(choices=[], value=[], visible=False)
         return (
             None,
@@ -222,22 +221,22 @@ class Page:
             *_no_result(visible=False),
         )
 
-    @said
-    def clicked(self, sheet: Sheet | None, chosen: list[int], event: gr.SelectData) -> list[int]:
+    @show_errors
+    def clicked(self, upload: UploadedPhoto | None, chosen: list[int], event: gr.SelectData) -> list[int]:
         """A place in the photo was clicked: its face changes sides."""
-        at = sheet.face_at(*event.index) if sheet is not None else None
+        at = upload.face_at(*event.index) if upload is not None else None
         return chosen if at is None else sorted({*chosen} ^ {at})
 
-    @said
-    def marked(self, sheet: Sheet | None, chosen: list[int]) -> tuple[Any, Any]:
+    @show_errors
+    def marked(self, upload: UploadedPhoto | None, chosen: list[int]) -> tuple[Any, Any]:
         """Other faces were chosen."""
-        photo = None if sheet is None else str(self.desk.marked(sheet, chosen))
+        photo = None if upload is None else str(self.workspace.with_boxes(upload, chosen))
         return photo, gr.update(interactive=bool(chosen))
 
-    @said
+    @show_errors
     def restored(
         self,
-        sheet: Sheet | None,
+        upload: UploadedPhoto | None,
         chosen: list[int],
         preset: str,
         fidelity: float,
@@ -246,15 +245,15 @@ class Page:
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, ...]:
         """The button was pressed."""
-        if sheet is None or not sheet.file.exists():
+        if upload is None or not upload.file.exists():
             raise _problem("The photo is no longer here (photos are deleted after an hour): choose it again")
         progress(0, desc="Loading the model")
 
         def step(done: int, total: int) -> None:
             progress((done, total), desc="Restoring", unit="steps")
 
-        outcome = self.desk.restore(
-            sheet, chosen, preset=preset, fidelity=fidelity, upscale=upscale, min_identity=least, progress=step
+        outcome = self.workspace.restore(
+            upload, chosen, preset=preset, fidelity=fidelity, upscale=upscale, min_identity=least, progress=step
         )
         return (
             gr.update(selected="compare"),
@@ -264,7 +263,7 @@ class Page:
             str(outcome.changes),
             gr.update(visible=True),
             str(outcome.cards),
-            f"<p>{html.escape(outcome.said)}</p>",
+            f"<p>{html.escape(outcome.text)}</p>",
             gr.update(value=str(outcome.result), label=f"Download {_short(outcome.result.name)}"),
         )
 

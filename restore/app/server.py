@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from authface.errors import UsageError
 from authface.restore.api import Restorer
-from authface.restore.app.desk import Desk
 from authface.restore.app.page import Page, theme
+from authface.restore.app.workspace import Workspace
 from authface.web import loopback
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def page(restorer: Restorer, token: str, host: str, max_megabytes: float, max_me
             raise UsageError("authface app needs Gradio: pip install 'authface[app]'") from error
         from fastapi import FastAPI
 
-        made = Page(Desk(restorer, Path(folder), round(max_megapixels * 1e6)), max_megabytes)
+        made = Page(Workspace(restorer, Path(folder), round(max_megapixels * 1e6)), max_megabytes)
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
         gradio.mount_gradio_app(
             app,

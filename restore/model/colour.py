@@ -45,7 +45,7 @@ def wavelet_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8], levels: 
     0..255. Rounded to the nearest level, where AuthFace's script cuts the fraction off and darkens by half a level.
     """
     fine, coarse = restored.astype(np.float32), source.astype(np.float32)
-    return _to_uint8(fine + low_pass(coarse - fine, levels))
+    return to_uint8(fine + low_pass(coarse - fine, levels))
 
 
 def adain_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -56,7 +56,7 @@ def adain_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray
     fine, coarse = restored.astype(np.float64) / 255, source.astype(np.float64) / 255
     spread = [np.sqrt(values.var(axis=(0, 1), ddof=1) + VARIANCE_FLOOR) for values in (fine, coarse)]
     fixed = (fine - fine.mean(axis=(0, 1))) / spread[0] * spread[1] + coarse.mean(axis=(0, 1))
-    return _to_uint8(fixed * 255)
+    return to_uint8(fixed * 255)
 
 
 def keep(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -73,9 +73,10 @@ FIXES: dict[ColourFix, Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[
 
 def to_grey(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The (h, w, 3) crop without colour: every channel is its Rec. 601 luma."""
-    return np.repeat(_to_uint8(rgb.astype(np.float64) @ LUMA)[..., None], 3, axis=2)
+    return np.repeat(to_uint8(rgb.astype(np.float64) @ LUMA)[..., None], 3, axis=2)
 
 
-def _to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+def to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Levels rounded to the nearest of 0..255."""
     rounded: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)
     return rounded

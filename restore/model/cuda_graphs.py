@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 
 from authface.errors import one_line
-from authface.restore.model.unet_split import Step
+from authface.restore.model.unet_split import StepInputs
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -33,7 +33,7 @@ class Graph(Protocol):
     """A recorded function."""
 
     def replay(self) -> None:
-        """Run it again, on what its inputs hold now; results go where they went when it was recorded."""
+        """StepRunner it again, on what its inputs hold now; results go where they went when it was recorded."""
         ...
 
 
@@ -41,7 +41,7 @@ class Recorder(Protocol):
     """What makes graphs."""
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """Run it as it will be recorded."""
+        """StepRunner it as it will be recorded."""
         ...
 
     def record(self, function: Callable[[], T]) -> tuple[Graph, T]:
@@ -65,7 +65,7 @@ class CudaRecorder:
         self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """Run it on the stream."""
+        """StepRunner it on the stream."""
         now = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):
@@ -101,8 +101,8 @@ class CudaRecorder:
             now.wait_stream(self._side)
 
 
-class Run(Protocol):
-    """How the functions of a step are run."""
+class StepRunner(Protocol):
+    """Runs the functions of a step."""
 
     @property
     def recorded(self) -> bool:
@@ -113,7 +113,7 @@ class Run(Protocol):
         """Go on to the next step."""
         ...
 
-    def __call__(self, name: str, function: Callable[[Step], T]) -> T:
+    def __call__(self, name: str, function: Callable[[StepInputs], T]) -> T:
         """What the function `name` makes of the step; its tensors are valid until it is run again."""
         ...
 
@@ -127,14 +127,14 @@ class Eager:
 
     recorded = False
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: StepInputs) -> None:
         self._step = step
 
     def load(self, noisy: torch.Tensor, t: torch.Tensor) -> None:
         """Go on to the next step."""
         self._step = self._step._replace(noisy=noisy, t=t)
 
-    def __call__(self, name: str, function: Callable[[Step], T]) -> T:
+    def __call__(self, name: str, function: Callable[[StepInputs], T]) -> T:
         """What the function makes of the step."""
         return function(self._step)
 
@@ -151,11 +151,11 @@ class Recorded:
 
     recorded = True
 
-    def __init__(self, step: Step, graphs: Graphs) -> None:
-        self._step, self._graphs = Step(*(part.clone() for part in step)), graphs
+    def __init__(self, step: StepInputs, graphs: Graphs) -> None:
+        self._step, self._graphs = StepInputs(*(part.clone() for part in step)), graphs
         self._recorded: dict[str, tuple[Graph, Any]] = {}
 
-    def begin(self, step: Step) -> None:
+    def begin(self, step: StepInputs) -> None:
         """Take the whole step."""
         for own, given in zip(self._step, step, strict=True):
             own.copy_(given)
@@ -165,7 +165,7 @@ class Recorded:
         self._step.noisy.copy_(noisy)
         self._step.t.copy_(t)
 
-    def __call__(self, name: str, function: Callable[[Step], T]) -> T:
+    def __call__(self, name: str, function: Callable[[StepInputs], T]) -> T:
         """What the function makes of the step; where it cannot be recorded, it is run as it is."""
         if name not in self._recorded:
             recorded = self._graphs.record(lambda: function(self._step))
@@ -189,7 +189,7 @@ class Graphs:
         self._kept: OrderedDict[Hashable, Recorded] = OrderedDict()
         self._failed = False
 
-    def run(self, step: Step, scale: float, steps: int) -> Run:
+    def run(self, step: StepInputs, scale: float, steps: int) -> StepRunner:
         """How to run `steps` steps that begin with `step`; `scale`, the ControlNet's, is a number that graphs hold.
 
         Modules that somebody watches are run as they are: graphs call none.
@@ -218,8 +218,8 @@ class Graphs:
             return self._recorder.record(function)
         except RuntimeError as error:
             self._failed = True
-            told = "steps are not recorded (%s): slower, same results; restore.graphs=false says so beforehand"
-            logging.getLogger("authface").warning(told, one_line(error, 200))
+            warning = "steps are not recorded (%s): slower, same results; restore.graphs=false says so beforehand"
+            logging.getLogger("authface").warning(warning, one_line(error, 200))
             return None
 
     def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
@@ -231,7 +231,7 @@ _OF: WeakKeyDictionary[torch.nn.Module, Graphs] = WeakKeyDictionary()
 
 
 def graphs_of(unet: torch.nn.Module, device: torch.device) -> Graphs:
-    """Those of a U-Net on this device, shared by all that restore with it."""
+    """The graphs of a U-Net on this device, shared by all restorers that use it."""
     if unet not in _OF:
         _OF[unet] = Graphs(CudaRecorder(device))
     return _OF[unet]

@@ -1,8 +1,8 @@
-"""Crops in, restored crops out: a face prior led by a ControlNet, from stock diffusers classes.
+"""Crops in, restored crops out: a face prior guided by a ControlNet, alone or behind a cleaner.
 
-The loop is that of AuthFace's released inference, a stock SDXL ControlNet pipeline that starts from pure noise, or of
-the image-to-image pipeline, which starts from the photo; with one seed a face, so that neither batch nor order changes
-a result.
+The loop, over stock diffusers classes, is that of AuthFace's released inference, a stock SDXL ControlNet pipeline that
+starts from pure noise, or of the image-to-image pipeline, which starts from the photo; with one seed a face, so that
+neither batch nor order changes a result.
 """
 
 from __future__ import annotations
@@ -10,31 +10,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+import torch
+from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.faces.geometry import Side
+from authface.faces.geometry import Side, resize_square
+from authface.models import sdxl
+from authface.models.cleaner import Cleaner, clean, high_pass
 from authface.models.families import Parts
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
-from authface.restore.model.colour import ColourFix, wavelet_fix
+from authface.restore.model import cuda_graphs
+from authface.restore.model.colour import ColourFix, to_uint8, wavelet_fix
+from authface.restore.model.cuda_graphs import Eager, StepRunner
 from authface.restore.model.placement import Placement
 from authface.restore.model.sampling import Sampling, begin, make_scheduler
-from authface.restore.model.unet_split import Features, Step, decode, encode
-
-if TYPE_CHECKING:
-    import torch
-
-    from authface.restore.model.cuda_graphs import Run
-
+from authface.restore.model.unet_split import Features, StepInputs, decode, encode
 
 T = TypeVar("T", bound="np.generic")
 
 
 class Condition(NamedTuple):
-    """What leads the model in every step: the embeddings of n images and as many rows of text and time ids."""
+    """What conditions the model in every step: embeddings of n images and as many rows of text and time ids."""
 
     image: torch.Tensor
     states: torch.Tensor
@@ -42,8 +42,8 @@ class Condition(NamedTuple):
     time_ids: torch.Tensor
 
 
-def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
-    """The restored (h, w, 3) crop with what it keeps of its input."""
+def _mixed(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
+    """The restored (h, w, 3) crop mixed with its input as the sampling says."""
     if sampling.levels is not None:
         restored = wavelet_fix(restored, source, sampling.levels)
     if not sampling.share:
@@ -55,7 +55,7 @@ def _kept(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Samp
 class DiffusionRestorer:
     """An SDXL-shaped U-Net with a ControlNet over the pixels of the degraded crop.
 
-    `parts` holds `unet`, `controlnet`, `vae` and `scheduler`; `text` what the encoders say of the prompt and, in a
+    `parts` holds `unet`, `controlnet`, `vae` and `scheduler`; `text` the embeddings of the prompt and, in a
     second row, of the negative prompt. U-Net and ControlNet may be of half precision; the latents and the VAE, which
     overflows in float16, are of float32. Raises UsageError where `size` does not fit the latent grid, or for
     `reuse` of compiled networks.
@@ -64,8 +64,6 @@ class DiffusionRestorer:
     def __init__(
         self, parts: Parts, text: TextEmbedding, sampling: Sampling, size: int, fidelity: float, placement: Placement
     ) -> None:
-        import torch
-
         if placement.compile and sampling.reuse > 1:
             raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")
         self.placement = placement
@@ -112,8 +110,6 @@ class DiffusionRestorer:
         seeds: Sequence[int],
         sampling: Sampling,
     ) -> list[NDArray[T]]:
-        import torch
-
         step = sampling.batch
         starts = range(0, len(crops), step)
         try:
@@ -136,11 +132,9 @@ class DiffusionRestorer:
         photo = self._encoded(image) if sampling.needs_photo else None
         found = (self._denoise(image, photo, generators, sampling) for _ in range(sampling.samples))
         restored = np.rint(np.mean([to_rgb(self._decoded(one)) for one in found], axis=0)).astype(np.uint8)
-        return (_kept(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
+        return (_mixed(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
 
     def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:
-        from authface.models.cleaner import high_pass
-
         image, generators = self._begun(crops, seeds)
         photo = self._encoded(image)
         latents = self._denoise(image, photo if sampling.needs_photo else None, generators, sampling)
@@ -150,29 +144,20 @@ class DiffusionRestorer:
 
     def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Any]:
         """(n, size, size, 3) crops as images of 0..1, and what draws their noise."""
-        import torch
-
         image = to_unit(crops).to(self.placement.device)
         return image, self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """Images of about -1..1, one at a time: the decoder takes more memory than all the rest."""
-        import torch
-
-        from authface.models.sdxl import decode
-
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
         with self.placement.here(self.vae):
-            return torch.cat([decode(self.vae, one[None], self.placement.device) for one in latents])
+            return torch.cat([sdxl.decode(self.vae, one[None], self.placement.device) for one in latents])
 
     def _denoise(
         self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling
     ) -> torch.Tensor:
-        """Latents (n, c, h, w) float32 led by `image` (n, 3, size, size) of 0..1; from noise, or from `photo`'s."""
-        import torch
-        from diffusers.utils.torch_utils import randn_tensor
-
+        """Latents (n, c, h, w) float32 for `image` (n, 3, size, size) of 0..1; from noise, or from latents `photo`."""
         scheduler = make_scheduler(sampling.scheduler, self.schedule)
         drawing = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
         timesteps = begin(scheduler, sampling, image.device)
@@ -188,7 +173,7 @@ class DiffusionRestorer:
             self.placement.here(self.unet, self.controlnet),
             self._condition(image.to(self.unet.dtype), rows) as condition,
         ):
-            first = Step(latents.to(self.unet.dtype).repeat(len(rows), 1, 1, 1), timesteps[0], *condition)
+            first = StepInputs(latents.to(self.unet.dtype).repeat(len(rows), 1, 1, 1), timesteps[0], *condition)
             run = self._run(first, sampling, len(timesteps))
             predict = self._predictor(run, sampling)
             for index, t in enumerate(timesteps):
@@ -205,16 +190,12 @@ class DiffusionRestorer:
 
     def _encoded(self, image: torch.Tensor) -> torch.Tensor:
         """The latents of the crops, one at a time: the encoder takes more memory than all the rest."""
-        import torch
-
-        from authface.models.sdxl import encode
-
         with self.placement.here(self.vae):
-            return torch.cat([encode(self.vae, one[None] * 2 - 1, self.placement.device) for one in image])
+            return torch.cat([sdxl.encode(self.vae, one[None] * 2 - 1, self.placement.device) for one in image])
 
     @contextmanager
     def _condition(self, image: torch.Tensor, rows: list[int]) -> Iterator[Condition]:
-        """What leads the model, for each of `rows` of the text in turn with all of the images.
+        """What conditions the model, for each of `rows` of the text in turn with all of the images.
 
         Within the block the ControlNet takes the embedding of its images in their place: it is the same in every step
         and every row, and a third of a step's time.
@@ -231,22 +212,20 @@ class DiffusionRestorer:
         finally:
             self.controlnet.controlnet_cond_embedding = embedding
 
-    def _run(self, first: Step, sampling: Sampling, steps: int) -> Run:
+    def _run(self, first: StepInputs, sampling: Sampling, steps: int) -> StepRunner:
         """How so many steps that begin with `first` are run: as the placement has it."""
-        from authface.restore.model.cuda_graphs import Eager, graphs_of
-
         if not self.placement.records:
             return Eager(first)
-        return graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
+        return cuda_graphs.graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
 
-    def _predictor(self, run: Run, sampling: Sampling) -> Callable[[int], torch.Tensor]:
+    def _predictor(self, run: StepRunner, sampling: Sampling) -> Callable[[int], torch.Tensor]:
         """What predicts the noise, or the velocity, of the step that `run` has, told how many came before it."""
         scale = sampling.control_scale
         kept: Features
 
-        def features(step: Step) -> Features:
-            (down, mid), own = run.beside(lambda: self._led(step, scale), lambda: encode(self.unet, step))
-            return own.led(down, mid)
+        def features(step: StepInputs) -> Features:
+            (down, mid), own = run.beside(lambda: self._residuals(step, scale), lambda: encode(self.unet, step))
+            return own.with_residuals(down, mid)
 
         def predict(index: int) -> torch.Tensor:
             nonlocal kept
@@ -260,9 +239,9 @@ class DiffusionRestorer:
 
         return predict
 
-    def _predict(self, step: Step, scale: float) -> torch.Tensor:
+    def _predict(self, step: StepInputs, scale: float) -> torch.Tensor:
         """Both networks, by their stock forward."""
-        down, mid = self._led(step, scale)
+        down, mid = self._residuals(step, scale)
         predicted: torch.Tensor = self.unet(
             step.noisy,
             step.t,
@@ -274,7 +253,7 @@ class DiffusionRestorer:
         )[0]
         return predicted
 
-    def _led(self, step: Step, scale: float) -> tuple[list[torch.Tensor], torch.Tensor]:
+    def _residuals(self, step: StepInputs, scale: float) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The ControlNet's residuals: of the down blocks, and of the mid block."""
         down, mid = self.controlnet(
             step.noisy,
@@ -286,3 +265,50 @@ class DiffusionRestorer:
             return_dict=False,
         )
         return down, mid
+
+
+class CleanedRestorer:
+    """A cleaner takes the damage off a face at its own resolution; the prior then adds detail, as much as is wanted.
+
+    cleaned + (1 - fidelity) x most x high pass of (decoded - decoded latents of the cleaned face).
+
+    `most` says how many times that detail is added at a fidelity of 0; where nothing is added, no step is taken.
+    """
+
+    colour: ColourFix = "none"
+
+    def __init__(
+        self,
+        cleaner: Cleaner,
+        diffusion: DiffusionRestorer,
+        side: Side,
+        fidelity: float,
+        most: float,
+        device: torch.device,
+    ) -> None:
+        self.cleaner, self.diffusion, self.side = cleaner, diffusion, side
+        self.fidelity, self.most, self.device = fidelity, most, device
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
+
+        Raises AuthfaceError where memory or precision fall short.
+        """
+        gain = self.most * (1 - (self.fidelity if fidelity is None else fidelity))
+        cleaned = [self._clean(crop) for crop in crops]
+        if gain:
+            small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
+            details = self.diffusion.detail(small, seeds)
+            pairs = zip(cleaned, details, strict=True)
+            cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
+        return [to_uint8(face) for face in cleaned]
+
+    def _clean(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+        try:
+            return clean(self.cleaner, crop, self.device)
+        except torch.OutOfMemoryError as error:
+            raise AuthfaceError(
+                f"a face of {len(crop)} px does not fit into memory: -O restore.size={self.diffusion.size} shrinks it"
+            ) from error

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -16,10 +17,8 @@ from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, r
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
 from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
 from authface.restore.model.colour import ColourFix
-from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.presets import preset_of
-from authface.restore.model.sampling import chosen, sampling_of
+from authface.restore.model.sampling import Preset, preset_of, sampling_of
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ PAPER_SIZE = 512
 """Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
 
 
-class Restorer(Protocol):
-    """Restores aligned faces."""
+class CropRestorer(Protocol):
+    """Restores aligned faces: a diffusion family, or anything else that turns crops into crops."""
 
     @property
     def side(self) -> Side:
@@ -43,23 +42,22 @@ class Restorer(Protocol):
 
     @property
     def colour(self) -> ColourFix:
-        """How its faces take the colours of their inputs, where the settings leave that to it."""
+        """How its faces take the colours of their inputs, unless the settings say."""
         ...
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
     ) -> Sequence[NDArray[np.uint8]]:
-        """Restored (side, side, 3) uint8 RGB crops, each as large as its own crop, on which and whose seed alone it
-        depends.
+        """Restored (side, side, 3) uint8 RGB crops, each as large as its own crop.
 
-        `fidelity` 0..1 is that of the settings unless given.
+        A result depends on its crop and its seed alone. `fidelity` 0..1 is that of the settings unless given.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Faces pass through unchanged: what comes out shows what finding, aligning and pasting alone do to a photo."""
+    """Faces pass through unchanged: the result shows what finding, aligning and pasting alone do to a photo."""
 
     side: Side = Side(PAPER_SIZE)
     colour: ColourFix = "none"
@@ -72,7 +70,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class Weights:
+class ModelFiles:
     """A model on disk, not yet loaded: where it is from, and a digest by which a later run knows it again."""
 
     source: ModelSource
@@ -84,7 +82,7 @@ def builtin_is_missing(name: str) -> bool:
     return name == "tiny" and not (BUILTIN / "controlnet").is_dir()
 
 
-def find_weights(name: str) -> Weights:
+def find_weights(name: str) -> ModelFiles:
     """The files of the model `name`, downloaded if need be.
 
     The digest is of the files' names, sizes and times: reading the bytes of a 19 GB family would take longer than
@@ -97,23 +95,22 @@ def find_weights(name: str) -> Weights:
     for file in sorted(path for path in (*files, folder / OWN_PRESETS) if path.is_file()):
         facts = file.stat()
         digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
-    return Weights(source, digest.hexdigest())
+    return ModelFiles(source, digest.hexdigest())
 
 
-def load_restorer(weights: Weights, settings: RestoreSettings, device_name: str) -> Restorer:
+def load_restorer(files: ModelFiles, settings: RestoreSettings, device_name: str) -> CropRestorer:
     """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
-    return Loaded(weights, placement_of(settings, device_name)).restorer(settings)
+    return LoadedModel(files, placement_of(settings, device_name)).restorer(settings)
 
 
-class Loaded:
+class LoadedModel:
     """A model's weights in memory, for restorers of any settings but `model` and those of the placement.
 
-    The text encoders say what a preset's prompts mean once, on the CPU, and are freed: two thirds of a billion
-    parameters.
+    The text encoders embed a preset's prompts once, on the CPU, and are freed: two thirds of a billion parameters.
     """
 
-    def __init__(self, weights: Weights, placement: Placement) -> None:
-        self.weights, self.placement = weights, placement
+    def __init__(self, files: ModelFiles, placement: Placement) -> None:
+        self.files, self.placement = files, placement
         self._texts: dict[tuple[str, str], TextEmbedding] = {}
 
     @cached_property
@@ -121,36 +118,36 @@ class Loaded:
         """The modules that denoise."""
         place = self.placement
         precision = pick_dtype(place.dtype, place.device)
-        parts = load(self.weights.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
+        parts = load(self.files.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
         place.apply(parts)
         return parts
 
     @cached_property
     def cleaner(self) -> Cleaner | None:
-        """What cleans faces before the diffusion model adds detail; None where the family has none."""
+        """The network that cleans faces before the diffusion model adds detail; None where the family has none."""
         import torch
 
         from authface.models.cleaner import Cleaner
 
-        if not part_files(fetch(self.weights.source, PARTS), "cleaner"):
+        if not part_files(fetch(self.files.source, PARTS), "cleaner"):
             return None
-        net = load(self.weights.source, ["cleaner"], self.placement.device, torch.float32).cleaner
+        net = load(self.files.source, ["cleaner"], self.placement.device, torch.float32).cleaner
         return Cleaner(net.to(memory_format=torch.channels_last))
 
     def text(self, prompt: str, negative: str) -> TextEmbedding:
-        """What the encoders say of the two prompts."""
+        """The embeddings of the two prompts."""
         import torch
 
         if (prompt, negative) not in self._texts:
-            encoders = load(self.weights.source, TEXT_PARTS, "cpu", torch.float32)
+            encoders = load(self.files.source, TEXT_PARTS, "cpu", torch.float32)
             self._texts[prompt, negative] = encode_prompts(encoders, [prompt, negative])
         return self._texts[prompt, negative]
 
-    def restorer(self, settings: RestoreSettings) -> Restorer:
-        """What restores as the settings say. Raises AuthfaceError where the model is broken or does not fit."""
-        from authface.restore.model.cleaned import CleanedRestorer
+    def restorer(self, settings: RestoreSettings) -> CropRestorer:
+        """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
+        from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
 
-        preset = chosen(settings, preset_of(settings.preset, fetch(self.weights.source, PARTS)))
+        preset = _preset(settings, fetch(self.files.source, PARTS))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
         parts = self.parts
         factor = spatial_factor(parts.vae)
@@ -161,6 +158,13 @@ class Loaded:
             return diffusion
         side = Side(size, own=settings.size is None)
         return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset.detail, self.placement.device)
+
+
+def _preset(settings: RestoreSettings, folder: Path) -> Preset:
+    """The preset of the settings for the family in `folder`, with the values that the settings name themselves."""
+    preset = preset_of(settings.preset, folder)
+    named = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
+    return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

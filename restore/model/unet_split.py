@@ -1,4 +1,4 @@
-"""The stock U-Net in two halves, so that what its encoder saw may serve for several steps.
+"""The stock U-Net in two halves, so that its encoder's features may serve for several steps.
 
 The encoder's features hardly change from a step to the next, the decoder's do: Faster Diffusion (Li et al. 2023)
 computes the encoder, and a ControlNet that adds to it, in some steps only. diffusers' forward always runs both halves,
@@ -8,14 +8,13 @@ so they are here apart, module by module as in `UNet2DConditionModel.forward`, f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 
-class Step(NamedTuple):
-    """What the networks are given in a step: n noisy latents, and as many rows of what leads them."""
+class StepInputs(NamedTuple):
+    """What the networks are given in a step: n noisy latents, and as many rows of conditions."""
 
     noisy: torch.Tensor
     """(n, c, h, w)"""
@@ -24,9 +23,9 @@ class Step(NamedTuple):
     image: torch.Tensor
     """The ControlNet's embedding of the images."""
     states: torch.Tensor
-    """What the text encoders say, token by token."""
+    """Text embeddings, token by token."""
     pooled: torch.Tensor
-    """What they say of the whole."""
+    """Text embeddings of the whole prompt."""
     time_ids: torch.Tensor
 
     @property
@@ -42,25 +41,25 @@ class Features(NamedTuple):
     """Those of each layer of the down blocks, from the finest on."""
     middle: torch.Tensor
 
-    def led(self, down: Sequence[torch.Tensor], mid: torch.Tensor) -> Features:
+    def with_residuals(self, down: Sequence[torch.Tensor], mid: torch.Tensor) -> Features:
         """With the ControlNet's residuals: `down`, one for each of the skips, and `mid`."""
         skips = tuple(skip + residual for skip, residual in zip(self.skips, down, strict=True))
         return Features(skips, self.middle + mid)
 
 
-def encode(unet: Any, step: Step) -> Features:
-    """The features of the down blocks and the mid block, which no residual has a part in."""
+def encode(unet: Any, step: StepInputs) -> Features:
+    """The features of the down blocks and the mid block, without a ControlNet's residuals."""
     embedded, states = _embedded(unet, step)
     sample = unet.conv_in(step.noisy)
     skips = [sample]
     for block in unet.down_blocks:
-        sample, more = block(hidden_states=sample, temb=embedded, **_heard(block, states))
+        sample, more = block(hidden_states=sample, temb=embedded, **_text_inputs(block, states))
         skips += more
-    sample = unet.mid_block(sample, embedded, **_heard(unet.mid_block, states))
+    sample = unet.mid_block(sample, embedded, **_text_inputs(unet.mid_block, states))
     return Features(tuple(skips), sample)
 
 
-def decode(unet: Any, features: Features, step: Step) -> torch.Tensor:
+def decode(unet: Any, features: Features, step: StepInputs) -> torch.Tensor:
     """What the U-Net predicts (n, c, h, w) from `features`, of this or an earlier step, and this step's time and text.
 
     The latents' sides are multiples of what the U-Net halves, as `DiffusionRestorer` sees to.
@@ -70,21 +69,21 @@ def decode(unet: Any, features: Features, step: Step) -> torch.Tensor:
     for block in unet.up_blocks:
         count = len(block.resnets)
         skips, taken = skips[:-count], skips[-count:]
-        heard = _heard(block, states)
-        sample = block(hidden_states=sample, temb=embedded, res_hidden_states_tuple=taken, **heard)
+        text = _text_inputs(block, states)
+        sample = block(hidden_states=sample, temb=embedded, res_hidden_states_tuple=taken, **text)
     if unet.conv_norm_out:
         sample = unet.conv_act(unet.conv_norm_out(sample))
     predicted: torch.Tensor = unet.conv_out(sample)
     return predicted
 
 
-def _embedded(unet: Any, step: Step) -> tuple[torch.Tensor, torch.Tensor]:
-    """The embedding of the timestep and SDXL's conditions, and the text's states as attention hears them."""
+def _embedded(unet: Any, step: StepInputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """The embedding of the timestep and SDXL's conditions, and the text's states as cross-attention takes them."""
     embedded = unet.time_embedding(unet.get_time_embed(sample=step.noisy, timestep=step.t))
     given = {"encoder_hidden_states": step.states, "added_cond_kwargs": step.added}
     embedded = embedded + unet.get_aug_embed(emb=embedded, **given)
     return embedded, unet.process_encoder_hidden_states(**given)
 
 
-def _heard(block: Any, states: torch.Tensor) -> dict[str, torch.Tensor]:
+def _text_inputs(block: Any, states: torch.Tensor) -> dict[str, torch.Tensor]:
     return {"encoder_hidden_states": states} if getattr(block, "has_cross_attention", False) else {}

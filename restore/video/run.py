@@ -18,17 +18,15 @@ from pathlib import Path
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
-from authface.restore.ahead import ahead, behind
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder
-from authface.restore.inputs import Job
-from authface.restore.log import Line, now
-from authface.restore.photo import PhotoResult, Search
+from authface.restore.inputs import RestoreJob
+from authface.restore.log import Line
+from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
-from authface.restore.timing import part
-from authface.restore.video.follow import FaceFollower, Follower, WholeFollower
-from authface.restore.video.reader import AnyPacket, Clip, Shot
-from authface.restore.video.writer import ClipWriter
+from authface.restore.types import FaceResult, PhotoResult
+from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
+from authface.restore.video.tracks import FaceFollower, Follower, WholeFollower
 
 VERSION = 1
 """Raised when the same settings and weights give another video."""
@@ -41,11 +39,11 @@ GROUP_PIXELS = 12_000_000
 
 
 @dataclass
-class Piece:
+class FrameWithFaces:
     """A frame with its faces cut out, and the packets that came before it."""
 
-    shot: Shot
-    search: Search
+    decoded: DecodedFrame
+    faces: list[FaceResult]
     rgb: Pixels | None
     """Its upright pixels; None where it has no face to restore."""
     packets: list[AnyPacket]
@@ -70,7 +68,7 @@ class Spread:
 
 
 @dataclass
-class Counts:
+class VideoTotals:
     """What became of the frames so far."""
 
     frames: int = 0
@@ -100,68 +98,71 @@ def fingerprint(session: Session) -> str:
     return hashlib.sha256(f"{VERSION} {session.fingerprint} {settings.smooth} {settings.crf}".encode()).hexdigest()
 
 
-def restore_video(job: Job, content: str, session: Session, progress: Callable[[int, int], None] | None = None) -> Line:
+def restore_video(
+    job: RestoreJob, content: str, session: Session, progress: Callable[[int, int], None] | None = None
+) -> Line:
     """Restore the faces of a video whose bytes hash to `content`, and write it; the line for the log.
 
-    `progress` is told the frames that are done, and of about how many, in the place of the console.
+    `progress` is called with the frames that are done, and of about how many, in the place of the console.
     Where no pixel of it changed, the result is the input, byte for byte, if its container stays. Raises ImageError
     for what is no video, AuthfaceError where the disk or the model refuses.
     """
     start = time.monotonic()
-    counts, scale = Counts(), session.settings.upscale
-    with Clip(job.source) as clip, replacing(job.target) as temporary:
-        check_size(*clip.size, scale)
+    totals, scale = VideoTotals(), session.settings.upscale
+    with VideoReader(job.source) as reader, replacing(job.target) as temporary:
+        check_size(*reader.size, scale)
         follower = _follower(session, content)
         with (
-            ClipWriter(temporary, job.target.suffix, clip, scale, session.settings.crf) as writer,
-            _ticks(session, job, clip, counts, progress) as tick,
-            behind() as write,
-            closing(ahead(_groups(clip, follower, session.settings.batch), lambda _: False)) as groups,
+            VideoWriter(temporary, job.target.suffix, reader, scale, session.settings.crf) as writer,
+            _ticks(session, job, reader, totals, progress) as tick,
+            write_behind() as write,
+            closing(prefetch(_groups(reader, follower, session.settings.batch), lambda _: False)) as groups,
         ):
             for group in groups:
-                results = session.restore([(piece.rgb, piece.search) for piece in group if piece.rgb is not None])
-                write(partial(_write, writer, group, results, scale, session, counts, tick))
-        if not counts.frames:
-            raise ImageError("no_frames", _without_frames(clip))
-        same = not counts.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
+                results = session.restore([(frame.rgb, frame.faces) for frame in group if frame.rgb is not None])
+                write(partial(_write, writer, group, results, scale, session, totals, tick))
+        if not totals.frames:
+            raise ImageError("no_frames", _without_frames(reader))
+        same = not totals.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
         if same:
             shutil.copyfile(job.source, temporary)
-    told = _told(clip, writer, counts)
-    for text in told:
+    losses = _losses(reader, writer, totals)
+    for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
-    if not counts.faces:
-        session.console.log(f"{one_line(job.source)}: no face restored: {follower.left or 'no face found'}")
-    return Line(
-        target=job.name,
-        source=str(job.source.absolute()),
-        content=content,
+    if not totals.faces:
+        session.console.log(f"{one_line(job.source)}: no face restored: {follower.skipped or 'no face found'}")
+    return session.line(
+        job,
+        content,
+        "restored" if totals.faces else "no_face",
         fingerprint=fingerprint(session),
-        made=now(),
-        status="restored" if counts.faces else "no_face",
-        detail="; ".join([*told, *([follower.left] if follower.left else [])]),
-        model=session.settings.model,
-        width=counts.size[0],
-        height=counts.size[1],
+        detail="; ".join([*losses, *([follower.skipped] if follower.skipped else [])]),
+        width=totals.size[0],
+        height=totals.size[1],
         scale=scale,
-        encoding="the input, byte for byte" if same else writer.said,
-        identity=round(sum(counts.identities) / len(counts.identities), 4) if counts.identities else None,
-        frames=counts.frames,
-        faces=counts.faces,
+        encoding="the input, byte for byte" if same else writer.encoding,
+        identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
+        frames=totals.frames,
+        faces=totals.faces,
         followed=follower.followed,
-        moments=tuple(counts.moments.kept),
+        moments=tuple(totals.moments.kept),
         seconds=round(time.monotonic() - start, 3),
     )
 
 
 @contextmanager
 def _ticks(
-    session: Session, job: Job, clip: Clip, counts: Counts, progress: Callable[[int, int], None] | None
+    session: Session,
+    job: RestoreJob,
+    reader: VideoReader,
+    totals: VideoTotals,
+    progress: Callable[[int, int], None] | None,
 ) -> Iterator[Callable[[], None]]:
     """What is called after each frame."""
     if progress is not None:
-        yield lambda: progress(counts.frames, max(counts.frames, clip.expected) if clip.expected else 0)
+        yield lambda: progress(totals.frames, max(totals.frames, reader.expected) if reader.expected else 0)
         return
-    with session.console.progress(f"restore {one_line(job.source.name, 40)}", clip.expected, "frames") as tick:
+    with session.console.progress(f"restore {one_line(job.source.name, 40)}", reader.expected, "frames") as tick:
         yield lambda: tick()
 
 
@@ -172,13 +173,13 @@ def _follower(session: Session, content: str) -> Follower:
     return WholeFollower(side, content, seed)
 
 
-def _groups(clip: Clip, follower: Follower, batch: int) -> Iterator[list[Piece]]:
+def _groups(reader: VideoReader, follower: Follower, batch: int) -> Iterator[list[FrameWithFaces]]:
     """Frames whose faces are restored together."""
-    group: list[Piece] = []
-    for piece in _pieces(clip, follower):
-        group.append(piece)
-        faces = sum(len(piece.search.found) for piece in group)
-        pixels = sum(piece.shot.frame.width * piece.shot.frame.height for piece in group)
+    group: list[FrameWithFaces] = []
+    for frame in _frames(reader, follower):
+        group.append(frame)
+        faces = sum(len(frame.faces) for frame in group)
+        pixels = sum(frame.decoded.frame.width * frame.decoded.frame.height for frame in group)
         if faces >= batch or pixels >= GROUP_PIXELS:
             yield group
             group = []
@@ -186,18 +187,18 @@ def _groups(clip: Clip, follower: Follower, batch: int) -> Iterator[list[Piece]]
         yield group
 
 
-def _pieces(clip: Clip, follower: Follower) -> Iterator[Piece]:
+def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]:
     """Each frame with its faces, once the frames were seen that its window reaches to."""
-    waiting: deque[tuple[Shot, list[AnyPacket]]] = deque()
+    waiting: deque[tuple[DecodedFrame, list[AnyPacket]]] = deque()
     packets: list[AnyPacket] = []
-    for item in clip.read():
-        if not isinstance(item, Shot):
+    for item in reader.read():
+        if not isinstance(item, DecodedFrame):
             packets.append(item)
             continue
-        if (item.frame.width, item.frame.height) != clip.size:
+        if (item.frame.width, item.frame.height) != reader.size:
             later = f"{item.frame.width} x {item.frame.height}"
             raise ImageError(
-                "frame_size", f"frames of {clip.size[0]} x {clip.size[1]} px become {later} at {item.time:.1f} s"
+                "frame_size", f"frames of {reader.size[0]} x {reader.size[1]} px become {later} at {item.time:.1f} s"
             )
         with part("read"):
             rgb = to_8_bits(item.pixels())
@@ -205,48 +206,48 @@ def _pieces(clip: Clip, follower: Follower) -> Iterator[Piece]:
         waiting.append((item, packets))
         packets = []
         while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MOST_WAITING):
-            yield _piece(*waiting.popleft(), follower)
+            yield _with_faces(*waiting.popleft(), follower)
     while waiting:
-        shot, own = waiting.popleft()
-        yield _piece(shot, own if waiting else own + packets, follower)
+        decoded, own = waiting.popleft()
+        yield _with_faces(decoded, own if waiting else own + packets, follower)
 
 
-def _piece(shot: Shot, packets: list[AnyPacket], follower: Follower) -> Piece:
+def _with_faces(decoded: DecodedFrame, packets: list[AnyPacket], follower: Follower) -> FrameWithFaces:
     with part("read"):
-        rgb = shot.pixels()
-    search = follower.faces(to_8_bits(rgb), shot.time)
-    return Piece(shot, search, rgb if search.found else None, packets)
+        rgb = decoded.pixels()
+    faces = follower.faces(to_8_bits(rgb), decoded.time)
+    return FrameWithFaces(decoded, faces, rgb if faces else None, packets)
 
 
 def _write(
-    writer: ClipWriter,
-    group: Sequence[Piece],
+    writer: VideoWriter,
+    group: Sequence[FrameWithFaces],
     results: Iterator[PhotoResult],
     scale: int,
     session: Session,
-    counts: Counts,
+    totals: VideoTotals,
     tick: Callable[[], None],
 ) -> None:
     """Put the faces of some frames back, and write each frame with what came before it."""
-    for piece in group:
-        for packet in piece.packets:
+    for frame in group:
+        for packet in frame.packets:
             writer.copy(packet)
         pixels = None
-        if piece.rgb is not None:
+        if frame.rgb is not None:
             result = next(results)
-            counts.faces += result.restored
+            totals.faces += result.restored
             if result.restored:
-                counts.moments.add(_moment(piece.shot.time, result))
-            counts.identities += [
+                totals.moments.add(_moment(frame.decoded.time, result))
+            totals.identities += [
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
             ]
-            if result.rgb.shape != piece.rgb.shape or (result.rgb != piece.rgb).any():
-                pixels, counts.changed = result.rgb, True
+            if result.rgb.shape != frame.rgb.shape or (result.rgb != frame.rgb).any():
+                pixels, totals.changed = result.rgb, True
         elif scale > 1:
-            pixels = session.upscaler(piece.shot.pixels(), scale)
+            pixels = session.upscaler(frame.decoded.pixels(), scale)
         with part("encode"):
-            writer.write(piece.shot, pixels)
-        counts.frames, counts.size = counts.frames + 1, piece.shot.size
+            writer.write(frame.decoded, pixels)
+        totals.frames, totals.size = totals.frames + 1, frame.decoded.size
         tick()
 
 
@@ -256,21 +257,21 @@ def _moment(seconds: float, result: PhotoResult) -> tuple[float, ...]:
     return (round(seconds, 4), *(round(float(value), 1) for value in quad))
 
 
-def _without_frames(clip: Clip) -> str:
+def _without_frames(reader: VideoReader) -> str:
     return "no frame could be decoded: " + (
-        f"{clip.damaged} packets are damaged" if clip.damaged else "it ends before the first"
+        f"{reader.damaged} packets are damaged" if reader.damaged else "it ends before the first"
     )
 
 
-def _told(clip: Clip, writer: ClipWriter, counts: Counts) -> list[str]:
+def _losses(reader: VideoReader, writer: VideoWriter, totals: VideoTotals) -> list[str]:
     """What the result lacks of its input, a line each."""
-    told = list(writer.lost)
-    if clip.damaged:
-        told.append(f"{clip.damaged} damaged packets are passed over")
-    if clip.frames is not None and counts.frames < clip.frames:
-        told.append(f"{counts.frames} frames could be decoded of the {clip.frames} that the file names")
-    if clip.dropped:
-        told.append(f"streams of {' and '.join(clip.dropped)} are not kept")
-    if clip.deep and not writer.deep:
-        told.append("has more than 8 bits a channel, the result has 8")
-    return told
+    losses = list(writer.lost)
+    if reader.damaged:
+        losses.append(f"{reader.damaged} damaged packets are passed over")
+    if reader.frames is not None and totals.frames < reader.frames:
+        losses.append(f"{totals.frames} frames could be decoded of the {reader.frames} that the file names")
+    if reader.dropped:
+        losses.append(f"streams of {' and '.join(reader.dropped)} are not kept")
+    if reader.over_8_bits and not writer.over_8_bits:
+        losses.append("has more than 8 bits a channel, the result has 8")
+    return losses

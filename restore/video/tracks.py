@@ -1,4 +1,4 @@
-"""Faces followed through a video: who is who from frame to frame, and where each face lies once jitter is gone.
+"""The faces of a video's frames: found in each frame, followed from frame to frame, smoothed over time, cut out.
 
 Times are seconds, coordinates pixels of the upright frame.
 """
@@ -8,14 +8,24 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.errors import ImageError
+from authface.faces.detector import Detection
+from authface.faces.geometry import Side, ffhq_quad
+from authface.imaging.bitdepth import is_grey
 from authface.records import Box
+from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut_out, whole_photo
+from authface.restore.model.restorer import face_seed
+from authface.restore.pipeline import part
+from authface.restore.types import FaceResult
 
+LOST = 0.5
+"""A face that is found again after so many seconds is another one, with noise of its own."""
 NEAR = 0.7
 """Most distance (`apart`) of a face from where it was in the frame before."""
 CUT_LEVELS = 30.0
@@ -93,7 +103,7 @@ def line_at(times: Sequence[float], values: Values, weights: Values) -> Values:
 
 
 def apart(one: Box, other: Box) -> float:
-    """How unlike two boxes are: the distance of their centres over their mean side, plus the log of their sides' ratio.
+    """How far apart two boxes are: their centres' distance over their mean side, plus the log of their sides' ratio.
 
     0 for equal boxes; 0.7 for boxes of one size whose overlap over union is 0.18, or one twice as large in one place.
     """
@@ -121,3 +131,133 @@ def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
     """Whether two thumbnails are of different scenes."""
     return float(np.abs(after.astype(np.int16) - before).mean()) >= CUT_LEVELS
+
+
+class Follower(Protocol):
+    """Is given the frames of a video in order; a little later it gives the faces of each."""
+
+    @property
+    def reach(self) -> float:
+        """Seconds beyond a frame that have to be given to `see` before its `faces` are taken."""
+        ...
+
+    @property
+    def followed(self) -> int:
+        """Faces that were restored so far, each counted once however long it stays."""
+        ...
+
+    @property
+    def skipped(self) -> str:
+        """Why faces were left alone, in a word or two and in numbers; empty: none was."""
+        ...
+
+    def see(self, rgb: NDArray[np.uint8], time: float) -> None:
+        """The frame at a time, (h, w, 3) upright."""
+        ...
+
+    def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
+        """The faces of a frame that was seen."""
+        ...
+
+
+class FaceFollower:
+    """Finds faces in every frame and follows them; `smooth` is the width of the window, seconds, 0 for none.
+
+    A face's noise is drawn from `content`, `seed` and the face's number: it is the same in all of its frames. Which
+    faces are restored (`--faces`, `min_face`) is decided when one comes in, or later when it has become large enough.
+    """
+
+    def __init__(self, finder: FaceFinder, side: Side, smooth: float, content: str, seed: int) -> None:
+        self.finder, self.side, self.smooth = finder, side, smooth
+        self.content, self.seed = content, seed
+        self.reach = REACH * smooth
+        self.followed = 0
+        self._next = 0
+        self._tracks: list[Track] = []
+        self._last: NDArray[np.uint8] | None = None
+        self._skipped: dict[str, str] = {}
+
+    @property
+    def skipped(self) -> str:
+        """Why faces were left alone, with the numbers of the first of each reason."""
+        return ", ".join(f"{reason} ({detail})" for reason, detail in sorted(self._skipped.items()))
+
+    def see(self, rgb: NDArray[np.uint8], time: float) -> None:
+        """Find the faces of the frame and give each to its track."""
+        small = thumbnail(rgb)
+        if self._last is not None and is_cut(self._last, small):
+            for track in self._tracks:
+                track.ended = True
+        self._last = small
+        with part("detect"):
+            sure, doubtful = self.finder.detector.survey(rgb, DOUBTFUL_SCORE)
+        live = [track for track in self._tracks if not track.ended and time - track.found_at <= LOST]
+        found = [*sure, *doubtful]
+        known = matched([track.box for track in live], [face.box for face in found])
+        for index, face in enumerate(found):
+            if index in known:
+                track = live[known[index]]
+            elif index < len(sure):  # what is uncertain goes on with a face, and begins none
+                track = Track(self._next, face.box, time)
+                self._next += 1
+                self._tracks.append(track)
+                live.append(track)
+            else:
+                self._skipped["low_score"] = f"score {face.score:.2f}, the limit is {self.finder.settings.min_score:g}"
+                continue
+            track.box, track.found_at = face.box, time
+            self._sight(rgb, track, face, sum(other.chosen for other in live))
+
+    def _sight(self, rgb: NDArray[np.uint8], track: Track, face: Detection, taken: int) -> None:
+        reason, detail = ("", "") if track.chosen else self.finder.reason_to_skip(face, taken)
+        if not reason:
+            try:
+                with part("align"):
+                    quad = ffhq_quad(self.finder.points(rgb, face)[0])
+            except ImageError as error:
+                reason, detail = error.reason, str(error)
+            else:
+                values = np.concatenate([np.ravel(quad), face.box, face.points5])
+                self.followed += not track.chosen
+                track.chosen = True
+                track.sightings.append(Sighting(track.found_at, values, face.score))
+                return
+        self._skipped.setdefault(reason, detail)
+
+    def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
+        """The followed faces, cut out where the window puts them."""
+        faces: list[FaceResult] = []
+        grey = is_grey(rgb)
+        for track in self._tracks:
+            there = track.at(time, self.smooth)
+            if there is None:
+                continue
+            quad, box, points = np.split(there.values, [8, 12])
+            x0, y0, x1, y1 = (float(value) for value in box)
+            face = Detection((x0, y0, x1, y1), there.score, tuple(points.tolist()))
+            seed = face_seed(self.content, track.number, self.seed)
+            try:
+                with part("align"):
+                    faces.append(cut_out(rgb, face, quad.reshape(4, 2), self.side, track.number, seed, grey, "dlib68"))
+            except ImageError:
+                continue  # the window put it out of the picture
+        for track in self._tracks:
+            track.forget(time - self.reach)
+        self._tracks = [track for track in self._tracks if track.sightings or time - track.found_at <= LOST]
+        return faces
+
+
+class WholeFollower:
+    """Each frame is one aligned face."""
+
+    reach, followed, skipped = 0.0, 1, ""
+
+    def __init__(self, side: Side, content: str, seed: int) -> None:
+        self.side, self.content, self.seed = side, content, seed
+
+    def see(self, rgb: NDArray[np.uint8], time: float) -> None:
+        """Nothing is looked for."""
+
+    def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
+        """The frame."""
+        return whole_photo(rgb, self.side, self.content, self.seed)

@@ -25,15 +25,23 @@ from authface.imaging import png
 from authface.imaging.bitdepth import is_grey
 from authface.restore import background
 from authface.restore.background import ModelUpscaler, check_size, lanczos, tiles
-from authface.restore.finder import FaceFinder, whole
+from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.colour import ColourFix
-from authface.restore.model.restorer import Identity
-from authface.restore.photo import restore_photo
+from authface.restore.model.restorer import CropRestorer, Identity
+from authface.restore.photo import paste_faces, restore_faces
 from authface.restore.settings import RestoreSettings
+from authface.restore.types import Finder, PhotoResult
 
 spandrel = pytest.importorskip("spandrel")
 PHOTO: NDArray[np.uint8] = np.ascontiguousarray(data.astronaut()[:300, 60:400])
 Command = Callable[..., tuple[int, str, str]]
+
+
+def restore_photo(
+    rgb: NDArray[np.uint8], finder: Finder, restorer: CropRestorer, chosen: RestoreSettings, content: str
+) -> PhotoResult:
+    faces = restore_faces(restorer, finder(rgb, restorer.side, content, 0), chosen)
+    return paste_faces(rgb, faces, chosen.upscale)
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +146,7 @@ def test_a_file_that_is_no_such_network_is_one_line(network: Path, tmp_path: Pat
 @pytest.mark.parametrize("scale", [1, 2, 4])
 def test_the_identity_changes_nothing_of_the_enlarged_photo(scale: int) -> None:
     chosen = RestoreSettings(upscale=scale)  # type: ignore[arg-type]  # one of the three
-    for finder in (FaceFinder(chosen), whole):
+    for finder in (FaceFinder(chosen), whole_photo):
         result = restore_photo(PHOTO, finder, Identity(Side(128)), chosen, "ab")
         assert result.restored == 1
         np.testing.assert_array_equal(result.rgb, lanczos(PHOTO, scale))
@@ -215,5 +223,5 @@ def test_what_would_be_too_large_is_refused_before_work(authface: Command, tmp_p
 def test_any_shape_is_enlarged_and_the_crop_put_back_whole(width: int, height: int, scale: int) -> None:
     photo = np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
     chosen = RestoreSettings(upscale=scale, colour="none")  # type: ignore[arg-type]  # one of the three
-    result = restore_photo(photo, whole, Checkered(Side(64)), chosen, "ab")
+    result = restore_photo(photo, whole_photo, Checkered(Side(64)), chosen, "ab")
     assert result.rgb.shape == (height * scale, width * scale, 3)

@@ -23,14 +23,27 @@ from authface.faces.geometry import Side
 from authface.faces.identity import SeenFace, five_points
 from authface.faces.landmarks import Dlib68
 from authface.restore.finder import FaceFinder
-from authface.restore.guard import UNCHANGED, Guard, colour_shift, in_crop, place
+from authface.restore.guard import UNCHANGED, IdentityGuard, colour_shift, fit_points, in_crop
 from authface.restore.model.colour import ColourFix
-from authface.restore.photo import Found, restore_photo
-from authface.restore.retries import ladder, restore_faces
+from authface.restore.model.restorer import CropRestorer
+from authface.restore.photo import paste_faces, restore_faces, retry_fidelities
 from authface.restore.settings import RestoreSettings
+from authface.restore.types import FaceResult, Finder, PhotoResult
 
 SIZE = 256
 Crop = NDArray[np.uint8]
+
+
+def restore_photo(
+    rgb: NDArray[np.uint8],
+    finder: Finder,
+    restorer: CropRestorer,
+    chosen: RestoreSettings,
+    content: str,
+    guard: IdentityGuard,
+) -> PhotoResult:
+    faces = restore_faces(restorer, finder(rgb, restorer.side, content, 0), chosen, guard)
+    return paste_faces(rgb, faces, chosen.upscale)
 
 
 def photos() -> dict[str, Crop]:
@@ -40,39 +53,39 @@ def photos() -> dict[str, Crop]:
 
 
 @pytest.fixture(scope="module")
-def faces() -> dict[str, Found]:
+def faces() -> dict[str, FaceResult]:
     finder = FaceFinder(RestoreSettings())
-    return {name: finder(photo, Side(SIZE), "ab", 0).found[0] for name, photo in photos().items()}
+    return {name: finder(photo, Side(SIZE), "ab", 0)[0] for name, photo in photos().items()}
 
 
 @pytest.fixture(scope="module")
-def guard() -> Guard:
-    return Guard()
+def guard() -> IdentityGuard:
+    return IdentityGuard()
 
 
 @pytest.fixture(scope="module")
-def lost_guard() -> Guard:
+def lost_guard() -> IdentityGuard:
     """For which dlib is lost on every face."""
-    return Guard(max_disagreement=1e-6)
+    return IdentityGuard(max_disagreement=1e-6)
 
 
 def sharpened(crop: Crop) -> Crop:
     return np.asarray(cv2.addWeighted(crop, 1.5, cv2.GaussianBlur(crop, (0, 0), 1.5), -0.5, 0))
 
 
-def test_an_unchanged_face_is_the_same_exactly(guard: Guard, faces: dict[str, Found]) -> None:
+def test_an_unchanged_face_is_the_same_exactly(guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     for face in faces.values():
-        assert guard.measure(face.aligned.rgb, face.aligned.rgb.copy(), face.seen) == UNCHANGED
+        assert guard.measure(face.aligned.rgb, face.aligned.rgb.copy(), face.in_crop) == UNCHANGED
 
 
 @pytest.mark.parametrize("lost", [False, True])
 @pytest.mark.parametrize("known", [False, True])
 def test_a_sharper_face_is_the_same_and_another_person_is_not(
-    guard: Guard, lost_guard: Guard, faces: dict[str, Found], lost: bool, known: bool
+    guard: IdentityGuard, lost_guard: IdentityGuard, faces: dict[str, FaceResult], lost: bool, known: bool
 ) -> None:
     measure = (lost_guard if lost else guard).measure
     one, other = faces["astronaut"], faces["hopper"].aligned.rgb
-    seen = one.seen if known else None
+    seen = one.in_crop if known else None
     same = measure(one.aligned.rgb, sharpened(one.aligned.rgb), seen)
     else_ = measure(one.aligned.rgb, other, seen)
     assert same.identity is not None and else_.identity is not None
@@ -83,18 +96,18 @@ def test_a_sharper_face_is_the_same_and_another_person_is_not(
 
 
 def test_a_face_moved_by_a_tenth_of_the_eyes_is_told_so(
-    guard: Guard, lost_guard: Guard, faces: dict[str, Found]
+    guard: IdentityGuard, lost_guard: IdentityGuard, faces: dict[str, FaceResult]
 ) -> None:
     face = faces["astronaut"]
-    assert face.seen is not None
-    eyes = float(np.hypot(*(np.array(face.seen.points5[2:4]) - face.seen.points5[:2])))
+    assert face.in_crop is not None
+    eyes = float(np.hypot(*(np.array(face.in_crop.points5[2:4]) - face.in_crop.points5[:2])))
     moved = np.roll(face.aligned.rgb, round(eyes / 10), axis=1)
     for either in (guard, lost_guard):
-        shift = either.measure(face.aligned.rgb, moved, face.seen).landmark_shift
+        shift = either.measure(face.aligned.rgb, moved, face.in_crop).landmark_shift
         assert shift == pytest.approx(10, abs=2)
 
 
-def test_where_no_face_is_seen_nothing_is_claimed(guard: Guard) -> None:
+def test_where_no_face_is_seen_nothing_is_claimed(guard: IdentityGuard) -> None:
     flat = np.full((SIZE, SIZE, 3), 90, np.uint8)
     drift = guard.measure(flat, flat + np.uint8(40), None)
     assert drift.identity is None and drift.landmark_shift is None and drift.colour_shift > 10
@@ -108,11 +121,11 @@ def test_colours_are_compared_coarsely_in_visible_steps() -> None:
     assert colour_shift(grey, noisy) < 0.7
 
 
-def test_a_face_costs_little_more_than_its_two_embeddings(guard: Guard, faces: dict[str, Found]) -> None:
+def test_a_face_costs_little_more_than_its_two_embeddings(guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     """Which are 0.12 s on one core; a ratio holds on a busy machine too."""
     face = faces["astronaut"]
     changed = sharpened(face.aligned.rgb)
-    points = Dlib68().landmarks(face.aligned.rgb, face.seen) if face.seen else None
+    points = Dlib68().landmarks(face.aligned.rgb, face.in_crop) if face.in_crop else None
     assert points is not None
     pair = [SeenFace(face.aligned.rgb, points), SeenFace(changed, points)]
 
@@ -122,7 +135,10 @@ def test_a_face_costs_little_more_than_its_two_embeddings(guard: Guard, faces: d
         return time.thread_time() - start
 
     both = [
-        (cost(lambda: guard.measure(face.aligned.rgb, changed, face.seen)), cost(lambda: guard._embedder.embed(pair)))
+        (
+            cost(lambda: guard.measure(face.aligned.rgb, changed, face.in_crop)),
+            cost(lambda: guard._embedder.embed(pair)),
+        )
         for _ in range(4)
     ]
     assert min(whole for whole, _ in both) < 1.5 * min(part for _, part in both)
@@ -142,12 +158,12 @@ def test_points_are_placed_by_turn_scale_and_shift(seed: int, scale: float, turn
     points = np.random.default_rng(seed).uniform(0, 100, (68, 2))
     turned = (points @ [1, 1j]) * scale * np.exp(1j * turn) + shift
     there = np.stack([turned.real, turned.imag], axis=1)
-    np.testing.assert_allclose(place(points, five_points(there)), there, atol=1e-6 * scale * 100 + 1e-6)
+    np.testing.assert_allclose(fit_points(points, five_points(there)), there, atol=1e-6 * scale * 100 + 1e-6)
 
 
 def test_points_on_one_spot_cannot_be_placed() -> None:
     with pytest.raises(ImageError, match="no face"):
-        place(np.zeros((68, 2)), np.arange(10.0))
+        fit_points(np.zeros((68, 2)), np.arange(10.0))
 
 
 @dataclass
@@ -171,27 +187,29 @@ CHOSEN = RestoreSettings(min_identity=0.95, fidelity=0.5, colour="none")
 
 
 def test_fidelity_rises_to_its_end() -> None:
-    assert ladder(0.5) == [0.75, 1.0] and ladder(0) == [0.5, 1.0] and ladder(1) == []
+    assert retry_fidelities(0.5) == [0.75, 1.0] and retry_fidelities(0) == [0.5, 1.0] and retry_fidelities(1) == []
 
 
-def test_a_face_that_drifts_is_tried_again_closer_to_its_input(guard: Guard, faces: dict[str, Found]) -> None:
+def test_a_face_that_drifts_is_tried_again_closer_to_its_input(
+    guard: IdentityGuard, faces: dict[str, FaceResult]
+) -> None:
     for faithful_from, tries, calls in ((0.7, 2, [(1, None), (1, 0.75)]), (1, 3, [(1, None), (1, 0.75), (1, 1.0)])):
         restorer = Drifts(faces["hopper"].aligned.rgb, faithful_from)
-        (attempt,) = restore_faces(restorer, [faces["astronaut"]], CHOSEN, guard)
-        assert (attempt.tries, attempt.fidelity, attempt.refused) == (tries, calls[-1][1], "")
-        assert attempt.drift is not None and attempt.drift.identity is not None and attempt.drift.identity > 0.99
-        np.testing.assert_array_equal(attempt.crop, sharpened(faces["astronaut"].aligned.rgb))
+        (face,) = restore_faces(restorer, [faces["astronaut"]], CHOSEN, guard)
+        assert (face.tries, face.fidelity, face.reason) == (tries, calls[-1][1], "")
+        assert face.drift is not None and face.drift.identity is not None and face.drift.identity > 0.99
+        np.testing.assert_array_equal(face.after, sharpened(faces["astronaut"].aligned.rgb))
         assert restorer.asked[: len(calls)] == calls
 
 
-def test_only_the_faces_that_drift_are_tried_again(guard: Guard, faces: dict[str, Found]) -> None:
+def test_only_the_faces_that_drift_are_tried_again(guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     restorer = Drifts(faces["hopper"].aligned.rgb, 0.7)  # which restores the second face at once
-    attempts = restore_faces(restorer, [faces["astronaut"], faces["hopper"]], CHOSEN, guard)
-    assert [attempt.tries for attempt in attempts] == [2, 1]
+    tried = restore_faces(restorer, [faces["astronaut"], faces["hopper"]], CHOSEN, guard)
+    assert [face.tries for face in tried] == [2, 1]
     assert restorer.asked[:2] == [(2, None), (1, 0.75)]
 
 
-def test_a_face_that_never_comes_near_stays_as_it_was(guard: Guard, faces: dict[str, Found]) -> None:
+def test_a_face_that_never_comes_near_stays_as_it_was(guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     restorer = Drifts(faces["hopper"].aligned.rgb, None)
     photo = photos()["astronaut"]
     result = restore_photo(photo, FaceFinder(CHOSEN), restorer, CHOSEN, "ab", guard=guard)
@@ -204,7 +222,7 @@ def test_a_face_that_never_comes_near_stays_as_it_was(guard: Guard, faces: dict[
     assert restore_photo(photo, FaceFinder(without), restorer, without, "ab", guard=guard).restored == 1
 
 
-def test_where_dlib_is_lost_faces_are_guarded_too(lost_guard: Guard, faces: dict[str, Found]) -> None:
+def test_where_dlib_is_lost_faces_are_guarded_too(lost_guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     strict = CHOSEN.model_copy(update={"max_disagreement": 1e-6})
     photo = photos()["astronaut"]
     result = restore_photo(
@@ -222,7 +240,7 @@ def test_line_page_and_console_say_what_was_measured(
     authface: Command,
     lines: Callable[[Path], list[dict[str, object]]],
     family: Path,
-    faces: dict[str, Found],
+    faces: dict[str, FaceResult],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -258,4 +276,4 @@ def test_wrong_wishes_are_one_line(authface: Command, tmp_path: Path) -> None:
         code, _, err = authface(tmp_path / "a.png", "--model", "identity", *wrong)
         assert code == 2 and said in err.splitlines()[-1]
     with pytest.raises(UsageError, match="no file"):
-        Guard("arcface", str(tmp_path / "absent.onnx"))
+        IdentityGuard("arcface", str(tmp_path / "absent.onnx"))

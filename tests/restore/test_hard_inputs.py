@@ -29,7 +29,7 @@ from authface.imaging import decode as images
 from authface.restore.background import lanczos
 from authface.restore.model.colour import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
-from authface.restore.session import Request, Session, Summary
+from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 
 Pixels = NDArray[np.uint8]
@@ -75,10 +75,10 @@ class Darker:
 
 
 @pytest.fixture
-def darken(tmp_path: Path) -> Callable[..., tuple[Pixels, Summary]]:
+def darken(tmp_path: Path) -> Callable[..., tuple[Pixels, RestoreSummary]]:
     """The pixels of a photo restored by `Darker`, and what the run says."""
 
-    def darken(photo: Pixels, **chosen: Any) -> tuple[Pixels, Summary]:
+    def darken(photo: Pixels, **chosen: Any) -> tuple[Pixels, RestoreSummary]:
         (tmp_path / "photo.png").write_bytes(images.encode_png(photo))
         picked = RestoreSettings(**({"model": "identity", "colour": "none", "report": False, "guard": False} | chosen))
         session = Session(Request(picked), Console())
@@ -91,7 +91,7 @@ def darken(tmp_path: Path) -> Callable[..., tuple[Pixels, Summary]]:
 
 
 def test_a_crowd_is_restored_face_by_face(
-    darken: Callable[..., tuple[Pixels, Summary]], lines: Lines, tmp_path: Path
+    darken: Callable[..., tuple[Pixels, RestoreSummary]], lines: Lines, tmp_path: Path
 ) -> None:
     photo = crowd()
     out, summary = darken(photo, change_map=True)
@@ -113,7 +113,7 @@ def test_a_crowd_is_restored_face_by_face(
 
 
 def test_a_profile_that_dlib_cannot_follow_is_restored_and_guarded(
-    darken: Callable[..., tuple[Pixels, Summary]], lines: Lines, tmp_path: Path
+    darken: Callable[..., tuple[Pixels, RestoreSummary]], lines: Lines, tmp_path: Path
 ) -> None:
     photo = profile()
     out, summary = darken(photo, min_score=0.5, guard=True)
@@ -129,7 +129,7 @@ def test_a_profile_that_dlib_cannot_follow_is_restored_and_guarded(
 
 @pytest.mark.parametrize("left", [150, 190, 215])
 def test_a_face_cut_by_the_border_changes_inside_of_the_photo_and_fades_out(
-    darken: Callable[..., tuple[Pixels, Summary]], lines: Lines, tmp_path: Path, left: int
+    darken: Callable[..., tuple[Pixels, RestoreSummary]], lines: Lines, tmp_path: Path, left: int
 ) -> None:
     photo = np.ascontiguousarray(data.astronaut()[:300, left:])
     out, summary = darken(photo, guard=True)
@@ -141,7 +141,7 @@ def test_a_face_cut_by_the_border_changes_inside_of_the_photo_and_fades_out(
 
 
 def test_a_face_of_ten_pixels_stays_and_is_named(
-    darken: Callable[..., tuple[Pixels, Summary]], lines: Lines, tmp_path: Path
+    darken: Callable[..., tuple[Pixels, RestoreSummary]], lines: Lines, tmp_path: Path
 ) -> None:
     photo = scene(20, (300, 300), (700, 500))[:600, :1000]  # the head fills half of such a square
     out, summary = darken(np.ascontiguousarray(photo))

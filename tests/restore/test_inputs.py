@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
-from authface.restore.inputs import ENDINGS, Input, Job, expand, homes_of, is_single_file, plan, without_results
+from authface.restore.inputs import ENDINGS, Input, RestoreJob, expand, homes_of, is_single_file, plan, without_results
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def touch(tmp_path: Path) -> Callable[..., list[Path]]:
     return touch
 
 
-def planned(named: list[Path], out: Path | None = None) -> list[Job]:
+def planned(named: list[Path], out: Path | None = None) -> list[RestoreJob]:
     single = out is not None and is_single_file(named, out)
     return plan(expand(named, out), out, single=single, format="same")
 

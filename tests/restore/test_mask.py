@@ -16,14 +16,14 @@ from PIL import Image
 from skimage import data
 
 from authface.console import Console
-from authface.faces import fetched
+from authface.faces import weights as face_weights
 from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.restorer import Identity
-from authface.restore.photo import PhotoResult
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
+from authface.restore.types import PhotoResult
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -58,7 +58,7 @@ def restored(photo: NDArray[np.uint8], model: Any, upscale: int) -> PhotoResult:
     session = Session(Request(RestoreSettings(model="identity", **chosen)), Console())
     session.__dict__ |= {"restorer": model, "parser": Oval()}
     search = session.finder(photo, model.side, "ab", 0)
-    assert len(search.found) == 1
+    assert len(search) == 1
     (result,) = session.restore([(photo, search)])
     return result
 
@@ -93,7 +93,7 @@ def test_the_command_takes_the_network_from_its_file(
     network.out_mask_conv.conv2d.bias.data[1] += 1e6  # all is skin
     (tmp_path / "weights").mkdir()
     torch.save(network.state_dict(), tmp_path / "weights" / "parsing_parsenet.pth")
-    monkeypatch.setattr(fetched, "folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr(face_weights, "facexlib_folder", lambda: tmp_path / "weights")
     Image.fromarray(turned(10)).save(tmp_path / "a.png")
     given = ("--model", "identity", "-O", "restore.mask=parsing", "--json")
     code, said, err = authface(tmp_path / "a.png", "-o", tmp_path / "out", *given)
@@ -116,7 +116,7 @@ def test_without_the_network_one_line_says_where_it_goes(
         raise OSError("no route")
 
     monkeypatch.setattr(facexlib.utils, "load_file_from_url", offline)
-    monkeypatch.setattr(fetched, "folder", lambda: tmp_path / "weights")
+    monkeypatch.setattr(face_weights, "facexlib_folder", lambda: tmp_path / "weights")
     Image.fromarray(turned(0)).save(tmp_path / "a.png")
     code, _, err = authface(tmp_path / "a.png", "--model", "identity", "-O", "restore.mask=parsing")
     assert code == 1

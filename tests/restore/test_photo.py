@@ -17,12 +17,12 @@ from PIL import Image
 from skimage import data
 
 from authface.faces.geometry import Side, ffhq_quad
-from authface.restore.choice import face_rule
-from authface.restore.finder import FaceFinder, spread_points, whole
+from authface.restore.finder import FaceFinder, spread_points, whole_photo
 from authface.restore.model.colour import ColourFix
-from authface.restore.model.restorer import Identity, Restorer, find_weights, load_restorer
-from authface.restore.photo import FaceResult, restore_photo
-from authface.restore.settings import RestoreSettings
+from authface.restore.model.restorer import CropRestorer, Identity, find_weights, load_restorer
+from authface.restore.photo import paste_faces, restore_faces
+from authface.restore.settings import RestoreSettings, face_rule
+from authface.restore.types import FaceResult, Finder, PhotoResult
 
 SETTINGS = RestoreSettings(min_face=8)
 
@@ -38,6 +38,13 @@ class Painter:
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
     ) -> Sequence[NDArray[np.uint8]]:
         return [np.full_like(crop, (0, 255, 0)) for crop in crops]
+
+
+def restore_photo(
+    rgb: NDArray[np.uint8], finder: Finder, restorer: CropRestorer, chosen: RestoreSettings, content: str
+) -> PhotoResult:
+    faces = restore_faces(restorer, finder(rgb, restorer.side, content, 0), chosen)
+    return paste_faces(rgb, faces, chosen.upscale)
 
 
 def hopper() -> np.ndarray:
@@ -78,7 +85,7 @@ def finder() -> FaceFinder:
 
 
 @pytest.fixture(scope="module")
-def model(family: Path) -> Restorer:
+def model(family: Path) -> CropRestorer:
     chosen = RestoreSettings(model=str(family), steps=2)
     return load_restorer(find_weights(chosen.model), chosen, "cpu")
 
@@ -103,7 +110,7 @@ def inside(shape: tuple[int, ...], faces: Sequence[FaceResult], margin: float) -
 
 
 @pytest.mark.parametrize("name", ["astronaut", "turned", "cut by the border", "group"])
-def test_a_model_changes_faces_and_nothing_else(finder: FaceFinder, model: Restorer, name: str) -> None:
+def test_a_model_changes_faces_and_nothing_else(finder: FaceFinder, model: CropRestorer, name: str) -> None:
     photo = PHOTOS[name][0]()
     result = restore_photo(photo, finder, model, SETTINGS, "ab")
     changed = (result.rgb != photo).any(axis=2)
@@ -123,7 +130,7 @@ def test_what_is_restored_is_what_is_seen(finder: FaceFinder) -> None:
         assert (face.after == (0, 255, 0)).all()
 
 
-def test_a_grey_photo_stays_grey(finder: FaceFinder, model: Restorer) -> None:
+def test_a_grey_photo_stays_grey(finder: FaceFinder, model: CropRestorer) -> None:
     grey = np.repeat(cv2.cvtColor(data.astronaut(), cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
     for colour in ("wavelet", "adain", "none"):
         result = restore_photo(grey, finder, model, RestoreSettings(colour=colour), "ab")
@@ -225,16 +232,16 @@ SHAPES = st.tuples(st.integers(1, 90), st.integers(1, 90))
 @given(SHAPES, st.sampled_from([64, 96]))
 def test_an_aligned_image_of_any_shape_is_the_crop(shape: tuple[int, int], size: int) -> None:
     photo = np.random.default_rng(7).integers(0, 256, (*shape, 3), dtype=np.uint8)
-    same = restore_photo(photo, whole, Identity(Side(size)), SETTINGS, "ab")
+    same = restore_photo(photo, whole_photo, Identity(Side(size)), SETTINGS, "ab")
     np.testing.assert_array_equal(same.rgb, photo)
-    painted = restore_photo(photo, whole, Painter(Side(size)), RestoreSettings(colour="none"), "ab")
+    painted = restore_photo(photo, whole_photo, Painter(Side(size)), RestoreSettings(colour="none"), "ab")
     assert painted.rgb.shape == photo.shape
     assert (painted.rgb == (0, 255, 0)).all()
 
 
 def test_an_aligned_image_is_not_stretched() -> None:
     tall = np.ascontiguousarray(data.astronaut()[:300, 100:300])
-    crop = whole(tall, Side(150), "ab", 0).found[0].aligned
+    crop = whole_photo(tall, Side(150), "ab", 0)[0].aligned
     expected = cv2.resize(tall, (100, 150), interpolation=cv2.INTER_AREA)
     assert np.abs(crop.rgb[:, 25:125].astype(int) - expected).max() <= 1
     assert crop.pad_fraction == pytest.approx(1 / 3)

@@ -21,7 +21,7 @@ from authface.imaging import decode as images
 from authface.imaging import png, tiff
 from authface.restore.model.colour import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
-from authface.restore.session import Request, Session, Summary
+from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 
 Command = Callable[..., tuple[int, str, str]]
@@ -42,10 +42,10 @@ class Brighter:
 
 
 @pytest.fixture
-def brighten(tmp_path: Path) -> Callable[..., tuple[Path, Summary]]:
+def brighten(tmp_path: Path) -> Callable[..., tuple[Path, RestoreSummary]]:
     """Restore one file with `Brighter` into the folder ``out``."""
 
-    def brighten(photo: Path, **settings: object) -> tuple[Path, Summary]:
+    def brighten(photo: Path, **settings: object) -> tuple[Path, RestoreSummary]:
         chosen = RestoreSettings(**({"model": "identity", "colour": "none"} | settings))  # type: ignore[arg-type]
         session = Session(Request(chosen), Console())
         session.__dict__["restorer"] = Brighter()  # in the place where the model is kept once it is loaded
@@ -108,7 +108,7 @@ def test_the_model_of_a_folder_restores(authface: Command, photo: Path, tmp_path
 
 
 def test_an_exif_turn_is_made_once(
-    brighten: Callable[..., tuple[Path, Summary]], portrait: Image.Image, tmp_path: Path
+    brighten: Callable[..., tuple[Path, RestoreSummary]], portrait: Image.Image, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "A camera"
@@ -124,7 +124,7 @@ def test_an_exif_turn_is_made_once(
 
 
 def test_alpha_profile_and_greyness_stay(
-    brighten: Callable[..., tuple[Path, Summary]], portrait: Image.Image, tmp_path: Path
+    brighten: Callable[..., tuple[Path, RestoreSummary]], portrait: Image.Image, tmp_path: Path
 ) -> None:
     alpha = Image.linear_gradient("L").resize(portrait.size)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -155,7 +155,7 @@ def test_alpha_profile_and_greyness_stay(
     ],
 )
 def test_each_format_stays_what_it_can(
-    brighten: Callable[..., tuple[Path, Summary]],
+    brighten: Callable[..., tuple[Path, RestoreSummary]],
     portrait: Image.Image,
     tmp_path: Path,
     name: str,
@@ -189,32 +189,34 @@ def deep_astronaut(channels: int) -> NDArray[np.uint16]:
     [("a.png", 1), ("a.png", 2), ("a.png", 3), ("a.png", 4), ("a.tif", 1), ("a.tif", 3), ("a.tif", 4)],
 )
 def test_sixteen_bits_stay_and_beside_the_face_to_the_last_bit(
-    brighten: Callable[..., tuple[Path, Summary]], lines: Lines, tmp_path: Path, name: str, channels: int
+    brighten: Callable[..., tuple[Path, RestoreSummary]], lines: Lines, tmp_path: Path, name: str, channels: int
 ) -> None:
     pixels = deep_astronaut(channels)
     (tmp_path / name).write_bytes((png if name.endswith("png") else tiff).encode(pixels))
     target, summary = brighten(tmp_path / name)
     assert summary.restored == 1
-    before, after = (images.decode(path.read_bytes(), to_srgb=False, deep=True) for path in (tmp_path / name, target))
-    assert before.deep is not None and after.deep is not None and after.grey == (channels < 3)
+    before, after = (
+        images.decode(path.read_bytes(), to_srgb=False, keep_16_bits=True) for path in (tmp_path / name, target)
+    )
+    assert before.rgb16 is not None and after.rgb16 is not None and after.grey == (channels < 3)
     (line,) = lines(tmp_path / "out")
     quad = np.reshape(line["quad"], (4, 2))  # type: ignore[call-overload]  # JSON
     inside = np.zeros(before.rgb.shape[:2], np.uint8)
     cv2.fillConvexPoly(inside, np.rint(quad).astype(np.int32), 1)
     outside = inside == 0
     assert outside.mean() > 0.3
-    np.testing.assert_array_equal(after.deep[outside], before.deep[outside])
-    moved = after.deep.astype(int) - before.deep
+    np.testing.assert_array_equal(after.rgb16[outside], before.rgb16[outside])
+    moved = after.rgb16.astype(int) - before.rgb16
     assert moved[110:170, 150:190].mean() > 30 * 257
     assert len(np.unique(moved[inside == 1] % 257)) > 100, "the blend has more than 8 bits"
     if channels in {2, 4}:
-        assert after.deep_alpha is not None and before.deep_alpha is not None
-        np.testing.assert_array_equal(after.deep_alpha, before.deep_alpha)
+        assert after.alpha16 is not None and before.alpha16 is not None
+        np.testing.assert_array_equal(after.alpha16, before.alpha16)
     assert "16 bits" in str(line["encoding"])
 
 
 def test_what_a_format_cannot_keep_is_said(
-    brighten: Callable[..., tuple[Path, Summary]],
+    brighten: Callable[..., tuple[Path, RestoreSummary]],
     portrait: Image.Image,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -231,7 +233,7 @@ def test_what_a_format_cannot_keep_is_said(
 
 
 def test_a_jpeg_is_written_as_it_came_and_the_log_says_how(
-    brighten: Callable[..., tuple[Path, Summary]], lines: Lines, portrait: Image.Image, tmp_path: Path
+    brighten: Callable[..., tuple[Path, RestoreSummary]], lines: Lines, portrait: Image.Image, tmp_path: Path
 ) -> None:
     portrait.save(tmp_path / "fine.jpg", quality=96, subsampling=2)
     target, _ = brighten(tmp_path / "fine.jpg")
@@ -243,7 +245,7 @@ def test_a_jpeg_is_written_as_it_came_and_the_log_says_how(
 
 
 def test_a_heic_photo_becomes_png_with_what_it_carried(
-    brighten: Callable[..., tuple[Path, Summary]], portrait: Image.Image, tmp_path: Path
+    brighten: Callable[..., tuple[Path, RestoreSummary]], portrait: Image.Image, tmp_path: Path
 ) -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     pillow_heif.register_heif_opener()

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError
 from authface.faces.geometry import crop_to_photo
-from authface.faces.padding import Frame
-from authface.faces.warp import warp
+from authface.faces.warp import Frame, warp
 from authface.records import Points5
 
 Plane = NDArray[np.float32]

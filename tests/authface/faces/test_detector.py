@@ -1,6 +1,8 @@
-"""RetinaFace: our decoding against the package's own, and the scales a photo is seen at."""
+"""RetinaFace: our decoding against the packages' own, the scales a photo is seen at, detectors by name."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -10,8 +12,18 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface.errors import ImageError
-from authface.faces.detector import FINE_SIDE, Candidates, RetinaFace, merge, priors, weights_sha256
+from authface.errors import AuthfaceError, ImageError, UsageError
+from authface.faces import detector as detectors
+from authface.faces.detector import (
+    FINE_SIDE,
+    Candidates,
+    ResNetRetinaFace,
+    RetinaFace,
+    make_detector,
+    merge,
+    priors,
+    weights_sha256,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -138,3 +150,60 @@ def test_of_two_looks_the_trusted_size_wins_and_parts_go() -> None:
 
 def test_the_weights_have_a_name_of_their_own() -> None:
     assert len(weights_sha256()) == 64 and weights_sha256() == weights_sha256()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random network, saved as facexlib's authors saved theirs."""
+    import torch
+    from facexlib.detection.retinaface import RetinaFace as Network
+
+    torch.manual_seed(4)
+    network = Network(network_name="resnet50", device="cpu")
+    with torch.no_grad():
+        for head in network.modules():
+            if isinstance(head, torch.nn.Conv2d) and head.kernel_size == (1, 1) and head.out_channels in (4, 8, 20):
+                head.weight *= 0.02  # boxes of the size of the picture, scores apart from 0 and 1
+    path = tmp_path_factory.mktemp("weights") / "net.pth"
+    torch.save({f"module.{name}": tensor for name, tensor in network.state_dict().items()}, path)
+    return path
+
+
+def test_boxes_and_points_are_those_facexlib_gives(weights: Path) -> None:
+    import torch
+    from facexlib.detection.retinaface import RetinaFace as Network
+
+    rgb = np.random.default_rng(0).integers(0, 256, (96, 128, 3), np.uint8)
+    network = Network(network_name="resnet50", device="cpu")
+    state = torch.load(weights, weights_only=True)
+    network.load_state_dict({name.removeprefix("module."): value for name, value in state.items()})
+    with torch.inference_mode():
+        theirs = network.eval().detect_faces(rgb[..., ::-1].copy(), conf_threshold=-1.0, nms_threshold=2.0)
+    ours = ResNetRetinaFace(-1.0, weights).look(rgb, 1.0)
+    assert len(ours.scores) == len(theirs) == 2 * (16 * 12 + 8 * 6 + 4 * 3)
+    by_place, theirs_by_place = np.lexsort(ours.boxes.T.round(2)), np.lexsort(theirs[:, :4].T.round(2))
+    np.testing.assert_allclose(ours.boxes[by_place], theirs[theirs_by_place, :4], rtol=1e-3, atol=0.05)
+    np.testing.assert_allclose(ours.scores[by_place], theirs[theirs_by_place, 4], atol=1e-4)
+    np.testing.assert_allclose(ours.points[by_place], theirs[theirs_by_place, 5:], rtol=1e-3, atol=0.05)
+
+
+def test_names(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    assert type(make_detector("retinaface", 0.9)) is RetinaFace
+    with pytest.raises(UsageError, match="no detector yolo: there are retinaface, retinaface-resnet50"):
+        make_detector("yolo", 0.9)
+    monkeypatch.setattr(detectors, "resnet_file", lambda: weights)
+    assert isinstance(make_detector("retinaface-resnet50", 0.9), ResNetRetinaFace)
+    assert weights_sha256("retinaface-resnet50") != weights_sha256("retinaface")
+
+
+def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    import facexlib.utils
+
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("no route")
+
+    monkeypatch.setattr(facexlib.utils, "load_file_from_url", offline)
+    monkeypatch.setattr(Path, "is_file", lambda _: False)
+    with pytest.raises(AuthfaceError, match=r"retinaface-resnet50 .*no route.*detection_Resnet50_Final.pth") as caught:
+        detectors.resnet_file()
+    assert "\n" not in str(caught.value)

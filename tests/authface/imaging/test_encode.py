@@ -20,8 +20,8 @@ from PIL import Image, ImageCms
 
 from authface.imaging import decode as images
 from authface.imaging import png, tiff
-from authface.imaging.bitdepth import is_deep, to_8_bits, turned
-from authface.imaging.encode import encode, quality_of, said
+from authface.imaging.bitdepth import has_16_bits, to_8_bits, turned
+from authface.imaging.encode import describe, encode, quality_of
 from authface.imaging.metadata import JpegStyle
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><dc:creator>Anna</dc:creator></x:xmpmeta>'
@@ -54,7 +54,7 @@ def saved(image: Image.Image, format: str, **options: Any) -> bytes:
 def wide_file(format: str, channels: int) -> bytes:
     pixels = WIDE[..., :channels] if channels > 1 else WIDE[..., 0]
     if format == "PNG":
-        return png.encode(pixels, png.carried(b"", exif_block(), XMP, (300, 300)))
+        return png.encode(pixels, png.metadata_chunks(b"", exif_block(), XMP, (300, 300)))
     return tiff.encode(pixels, exif_block(), b"", XMP, (300, 300))
 
 
@@ -63,23 +63,23 @@ def wide_file(format: str, channels: int) -> bytes:
 def test_sixteen_bits_come_back_to_the_last_bit(format: str, channels: int) -> None:
     data = wide_file(format, channels)
     if (format, channels) == ("TIFF", 2):
-        assert not is_deep(data), "Pillow does not read it, so it is refused and not written"
+        assert not has_16_bits(data), "Pillow does not read it, so it is refused and not written"
         return
-    assert is_deep(data)
-    decoded = images.decode(data, to_srgb=False, deep=True)
-    assert decoded.deep is not None and decoded.grey == (channels < 3)
-    np.testing.assert_array_equal(decoded.deep[..., 0], WIDE[..., 0])
-    np.testing.assert_array_equal(decoded.rgb, to_8_bits(decoded.deep))
+    assert has_16_bits(data)
+    decoded = images.decode(data, to_srgb=False, keep_16_bits=True)
+    assert decoded.rgb16 is not None and decoded.grey == (channels < 3)
+    np.testing.assert_array_equal(decoded.rgb16[..., 0], WIDE[..., 0])
+    np.testing.assert_array_equal(decoded.rgb, to_8_bits(decoded.rgb16))
     for target in ("PNG", "TIFF"):
-        again = images.decode(encode(decoded, decoded.deep, target), to_srgb=False, deep=True)
-        assert again.deep is not None and again.grey == (channels == 1 or (channels == 2 and target == "PNG"))
-        np.testing.assert_array_equal(again.deep, decoded.deep)
-        assert (again.deep_alpha is None) == (channels in {1, 3})
-        if again.deep_alpha is not None and decoded.deep_alpha is not None:
-            np.testing.assert_array_equal(again.deep_alpha, WIDE[..., channels - 1])
+        again = images.decode(encode(decoded, decoded.rgb16, target), to_srgb=False, keep_16_bits=True)
+        assert again.rgb16 is not None and again.grey == (channels == 1 or (channels == 2 and target == "PNG"))
+        np.testing.assert_array_equal(again.rgb16, decoded.rgb16)
+        assert (again.alpha16 is None) == (channels in {1, 3})
+        if again.alpha16 is not None and decoded.alpha16 is not None:
+            np.testing.assert_array_equal(again.alpha16, WIDE[..., channels - 1])
         assert again.xmp == XMP and again.dpi == pytest.approx((300, 300), abs=0.02)
-    flat = images.decode(encode(decoded, decoded.deep, "WEBP"))
-    assert flat.deep is None and flat.rgb.shape == (40, 60, 3)
+    flat = images.decode(encode(decoded, decoded.rgb16, "WEBP"))
+    assert flat.rgb16 is None and flat.rgb.shape == (40, 60, 3)
 
 
 @pytest.mark.parametrize("depth", [np.uint8, np.uint16])
@@ -136,20 +136,20 @@ def test_a_deep_photo_is_turned_as_its_exif_says(orientation: int) -> None:
     exif[0x0112] = orientation
     as_tiff = io.BytesIO()
     tifffile.imwrite(as_tiff, stored, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
-    for data in (png.encode(stored, png.carried(exif=exif.tobytes())), as_tiff.getvalue()):
-        decoded = images.decode(data, to_srgb=False, deep=True)
-        assert decoded.deep is not None
-        np.testing.assert_array_equal(decoded.deep, upright)
-        again = images.decode(encode(decoded, decoded.deep, decoded.format), to_srgb=False, deep=True)
-        assert again.deep is not None
-        np.testing.assert_array_equal(again.deep, upright)
+    for data in (png.encode(stored, png.metadata_chunks(exif=exif.tobytes())), as_tiff.getvalue()):
+        decoded = images.decode(data, to_srgb=False, keep_16_bits=True)
+        assert decoded.rgb16 is not None
+        np.testing.assert_array_equal(decoded.rgb16, upright)
+        again = images.decode(encode(decoded, decoded.rgb16, decoded.format), to_srgb=False, keep_16_bits=True)
+        assert again.rgb16 is not None
+        np.testing.assert_array_equal(again.rgb16, upright)
 
 
 def test_pixels_that_are_read_in_two_ways_are_not_taken() -> None:
     inks = io.BytesIO()
     tifffile.imwrite(inks, WIDE, photometric="separated")  # OpenCV would take inks for colours
-    decoded = images.decode(inks.getvalue(), to_srgb=False, deep=True)
-    assert decoded.deep is None and decoded.mode == "CMYK"
+    decoded = images.decode(inks.getvalue(), to_srgb=False, keep_16_bits=True)
+    assert decoded.rgb16 is None and decoded.mode == "CMYK"
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -175,7 +175,7 @@ def test_profile_exif_xmp_and_resolution_are_kept(format: str, grey: bool) -> No
 def test_a_png_keeps_what_its_colours_mean_and_its_texts() -> None:
     linear = (b"gAMA", struct.pack(">I", 100_000))
     text = (b"tEXt", b"Title\0A face")
-    data = png.encode(PHOTO, [linear, text, *png.carried(xmp=XMP)])
+    data = png.encode(PHOTO, [linear, text, *png.metadata_chunks(xmp=XMP)])
     source = images.decode(data, to_srgb=False)
     again = encode(source, source.rgb, "PNG")
     assert again.count(b"gAMA") == again.count(b"tEXt") == again.count(XMP) == 1
@@ -191,7 +191,7 @@ def test_a_good_jpeg_keeps_its_tables_and_subsampling(quality: int, subsampling:
     written = images.decode(again, to_srgb=False)
     assert written.jpeg == source.jpeg and source.jpeg is not None and source.jpeg.progressive
     assert quality_of(source.jpeg) == pytest.approx(quality, abs=1)
-    assert "tables and subsampling of the input" in said(source, "JPEG", False)
+    assert "tables and subsampling of the input" in describe(source, "JPEG", False)
     unlike = np.abs(written.rgb.astype(int) - source.rgb).mean()
     other = images.decode(encode(source, source.rgb, "JPEG", quality=85)).rgb
     assert unlike < np.abs(other.astype(int) - source.rgb).mean() / 2, "the second time it loses next to nothing"
@@ -201,8 +201,8 @@ def test_a_coarse_jpeg_does_not_spoil_what_was_restored() -> None:
     source = images.decode(saved(Image.fromarray(PHOTO), "JPEG", quality=40), to_srgb=False)
     written = images.decode(encode(source, PHOTO, "JPEG"), to_srgb=False)
     assert written.jpeg is not None and quality_of(written.jpeg) == 95 and written.jpeg.subsampling == 0
-    assert said(source, "JPEG", False) == "JPEG, quality 95, 4:4:4"
-    assert said(source, "JPEG", False, 80) == "JPEG, quality 80, 4:4:4"
+    assert describe(source, "JPEG", False) == "JPEG, quality 95, 4:4:4"
+    assert describe(source, "JPEG", False, 80) == "JPEG, quality 80, 4:4:4"
 
 
 def test_the_quality_of_the_standard_tables_is_theirs() -> None:
@@ -216,11 +216,11 @@ def test_webp_without_loss_stays_so() -> None:
         source = images.decode(saved(Image.fromarray(PHOTO), "WEBP", lossless=lossless, exif=exif_block()))
         again = images.decode(encode(source, source.rgb, "WEBP"))
         assert np.array_equal(again.rgb, source.rgb) == lossless
-        assert ("lossless" in said(source, "WEBP", False)) == lossless
+        assert ("lossless" in describe(source, "WEBP", False)) == lossless
 
 
 def test_xmp_that_no_segment_holds_is_left_out() -> None:
-    source = images.decode(png.encode(PHOTO, png.carried(xmp=b"x" * 70_000)), to_srgb=False)
+    source = images.decode(png.encode(PHOTO, png.metadata_chunks(xmp=b"x" * 70_000)), to_srgb=False)
     assert "xmp" not in Image.open(io.BytesIO(encode(source, PHOTO, "JPEG"))).info
     assert Image.open(io.BytesIO(encode(source, PHOTO, "PNG"))).info["xmp"] == b"x" * 70_000
 

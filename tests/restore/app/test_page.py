@@ -24,8 +24,7 @@ from authface import Restorer
 from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore.app import server as app_server
-from authface.restore.app.cards import cards
-from authface.restore.app.desk import Desk, names, told
+from authface.restore.app.workspace import Workspace, face_cards, face_choices, found_text
 from authface.web import loopback
 
 TOKEN = "secret-of-this-test"
@@ -208,33 +207,33 @@ def test_only_its_own_page_is_answered(restorer: Restorer) -> None:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(Restorer("identity"), tmp_path)
+def workspace(tmp_path: Path) -> Workspace:
+    return Workspace(Restorer("identity"), tmp_path)
 
 
-def test_a_photo_s_files_go_with_it(desk: Desk, scan: Path, tmp_path: Path) -> None:
-    sheet = desk.look(scan)
-    first, second = names(sheet)
+def test_a_photo_s_files_go_with_it(workspace: Workspace, scan: Path, tmp_path: Path) -> None:
+    upload = workspace.open(scan)
+    first, second = face_choices(upload)
     assert first[0].startswith("1 · ") and first[0].endswith(" px high") and (first[1], second[1]) == (0, 1)
-    marks = [np.asarray(Image.open(desk.marked(sheet, chosen))).astype(int) for chosen in ([0, 1], [1])]
-    x0, y0, _, y1 = (round(value) for value in sheet.faces[0].box)
+    marks = [np.asarray(Image.open(workspace.with_boxes(upload, chosen))).astype(int) for chosen in ([0, 1], [1])]
+    x0, y0, _, y1 = (round(value) for value in upload.faces[0].box)
     assert np.abs(marks[0] - marks[1])[y0:y1, x0 - 3 : x0 + 4].max() > 60
     assert np.abs(marks[0] - marks[1])[:, 400:].max() < 30
-    desk.forget(sheet)
+    workspace.forget(upload)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_is_the_smallest_face_around_it(desk: Desk, scan: Path) -> None:
-    sheet = desk.look(scan)
-    x0, y0, x1, y1 = sheet.faces[1].box
-    assert sheet.face_at((x0 + x1) / 2, (y0 + y1) / 2) == 1
-    assert sheet.face_at(2, 2) is None
-    assert "Click a face" in told(sheet)
+def test_a_place_is_the_smallest_face_around_it(workspace: Workspace, scan: Path) -> None:
+    upload = workspace.open(scan)
+    x0, y0, x1, y1 = upload.faces[1].box
+    assert upload.face_at((x0 + x1) / 2, (y0 + y1) / 2) == 1
+    assert upload.face_at(2, 2) is None
+    assert "Click a face" in found_text(upload)
 
 
-def test_cards_say_why_a_face_stays(restorer: Restorer, desk: Desk, scan: Path) -> None:
+def test_cards_say_why_a_face_stays(restorer: Restorer, workspace: Workspace, scan: Path) -> None:
     made = restorer.with_settings(min_identity=1.0).restore(scan, only=[0])
-    html = cards(made.faces, "dlib")
+    html = face_cards(made.faces, "dlib")
     assert "every attempt changed the person too much" in html and "<dt>Attempts</dt><dd>3</dd>" in html
     assert f"strangers have about {usual_products('dlib')[0]:.2f}" in html
 

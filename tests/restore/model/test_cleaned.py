@@ -16,12 +16,11 @@ from skimage import data
 
 from authface.faces.geometry import Side
 from authface.models.cleaner import Cleaner, clean, make_cleaner
-from authface.restore.finder import FaceFinder, whole
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.colour import wavelet_fix
-from authface.restore.model.diffusion import DiffusionRestorer
-from authface.restore.model.restorer import Restorer, find_weights, load_restorer
-from authface.restore.retries import restore_faces
+from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
+from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
+from authface.restore.photo import restore_faces
 from authface.restore.settings import RestoreSettings
 
 CPU = torch.device("cpu")
@@ -43,7 +42,7 @@ def with_cleaner(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
-def load(folder: Path, **settings: Any) -> Restorer:
+def load(folder: Path, **settings: Any) -> CropRestorer:
     chosen = RestoreSettings(**({"model": str(folder), "steps": 2} | settings))
     return load_restorer(find_weights(chosen.model), chosen, "cpu")
 
@@ -112,18 +111,18 @@ def test_a_face_keeps_its_own_pixels(model: CleanedRestorer) -> None:
     assert model.side == Side(64, own=True)
     assert [model.side.of(photo) for photo in (12.0, 64.0, 300.4)] == [64, 64, 300]
     photo = np.ascontiguousarray(data.astronaut()[:300, 60:400])
-    (found,) = FaceFinder(RestoreSettings())(photo, model.side, "ab", 0).found
+    (found,) = FaceFinder(RestoreSettings())(photo, model.side, "ab", 0)
     corners = found.aligned.quad
     assert len(found.aligned.rgb) == pytest.approx(np.hypot(*(corners[1] - corners[0])), abs=1.5)
     assert len(found.aligned.rgb) > 150 and not found.aligned.upscaled
-    (small,) = FaceFinder(RestoreSettings())(photo, Side(64), "ab", 0).found
+    (small,) = FaceFinder(RestoreSettings())(photo, Side(64), "ab", 0)
     assert len(small.aligned.rgb) == 64
 
 
 @pytest.mark.parametrize("side", [300, 1025, 40])
 def test_aligned_images_keep_their_size(side: int) -> None:
     photo = np.asarray(cv2.resize(data.astronaut()[:256, 96:352], (side, side)))
-    (found,) = whole(photo, Side(64, own=True), "ab", 0).found
+    (found,) = whole_photo(photo, Side(64, own=True), "ab", 0)
     assert len(found.aligned.rgb) == max(side, 64)
     if side > 64:
         np.testing.assert_array_equal(found.aligned.rgb, photo)
@@ -161,14 +160,14 @@ def test_colours_are_the_cleaners_own_and_fixed_where_there_is_none(
     photo = np.asarray(cv2.resize(data.astronaut()[20:220, 130:330], (64, 64), interpolation=cv2.INTER_AREA))
     plain = load(family)
     for restorer, fixed in ((model, False), (plain, True)):
-        found = whole(photo, restorer.side, "ab", 0).found
-        raw = restorer.restore([photo], [found[0].face.seed])[0]
+        found = whole_photo(photo, restorer.side, "ab", 0)
+        raw = restorer.restore([photo], [found[0].seed])[0]
         by_wavelet = wavelet_fix(raw, photo)
         assert np.abs(raw.astype(int) - by_wavelet).max() > 2
         for colour, expected in (("auto", by_wavelet if fixed else raw), ("wavelet", by_wavelet), ("none", raw)):
             chosen = RestoreSettings(colour=colour)  # type: ignore[arg-type]  # one of the three
-            (attempt,) = restore_faces(restorer, found, chosen)
-            np.testing.assert_array_equal(attempt.crop, expected)
+            (face,) = restore_faces(restorer, found, chosen)
+            np.testing.assert_array_equal(face.after, expected)
 
 
 def test_progress_counts_the_steps_of_the_detail(with_cleaner: Path) -> None:

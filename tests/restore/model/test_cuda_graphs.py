@@ -19,8 +19,8 @@ from authface.restore.model import cuda_graphs as graphs
 from authface.restore.model.cuda_graphs import LEAST_STEPS, MOST, CudaRecorder, Eager, Graphs, Recorded
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import Loaded, find_weights
-from authface.restore.model.unet_split import Step
+from authface.restore.model.restorer import LoadedModel, find_weights
+from authface.restore.model.unet_split import StepInputs
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 5, 7]
@@ -87,15 +87,15 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Noted]:
 def make(family: Path) -> Callable[..., DiffusionRestorer]:
     def make(place: Placement, **settings: object) -> DiffusionRestorer:
         chosen = RestoreSettings(**({"model": str(family), "steps": 8} | settings))  # type: ignore[arg-type]
-        made = Loaded(find_weights(str(family)), place).restorer(chosen)
+        made = LoadedModel(find_weights(str(family)), place).restorer(chosen)
         assert isinstance(made, DiffusionRestorer)
         return made
 
     return make
 
 
-def step(value: float = 0.0, rows: int = 1) -> Step:
-    return Step(torch.full((rows, 2), value), torch.tensor(9), *(torch.full((rows, 3), value) for _ in range(4)))
+def step(value: float = 0.0, rows: int = 1) -> StepInputs:
+    return StepInputs(torch.full((rows, 2), value), torch.tensor(9), *(torch.full((rows, 3), value) for _ in range(4)))
 
 
 @pytest.mark.parametrize(

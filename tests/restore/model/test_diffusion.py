@@ -32,8 +32,8 @@ def crops() -> np.ndarray:
 
 
 @pytest.fixture
-def make(family: Path) -> Callable[..., restorer.Restorer]:
-    def make(folder: Path = family, **settings: object) -> restorer.Restorer:
+def make(family: Path) -> Callable[..., restorer.CropRestorer]:
+    def make(folder: Path = family, **settings: object) -> restorer.CropRestorer:
         chosen = RestoreSettings(**({"model": str(folder), "steps": 3} | settings))  # type: ignore[arg-type]
         return restorer.load_restorer(restorer.find_weights(chosen.model), chosen, "cpu")
 
@@ -50,7 +50,7 @@ def sampled(model: sampler.DiffusionRestorer, crops: np.ndarray, chosen: samplin
 
 @pytest.mark.parametrize(("scheduler", "guidance"), [("ddpm", 8.0), ("dpm++", 1.0), ("euler", 1.0), ("ddim", 3.0)])
 def test_the_loop_gives_what_the_stock_pipeline_gives(
-    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray, scheduler: str, guidance: float
+    make: Callable[..., restorer.CropRestorer], family: Path, crops: np.ndarray, scheduler: str, guidance: float
 ) -> None:
     from diffusers import ControlNetModel, StableDiffusionXLControlNetPipeline
 
@@ -78,7 +78,7 @@ def test_the_loop_gives_what_the_stock_pipeline_gives(
 
 @pytest.mark.parametrize("scheduler", ["ddpm", "dpm++", "unipc", "ddim", "euler"])
 def test_begun_from_the_photo_it_is_the_stock_image_to_image_pipeline(
-    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray, scheduler: str,
+    make: Callable[..., restorer.CropRestorer], family: Path, crops: np.ndarray, scheduler: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     from diffusers import ControlNetModel, StableDiffusionXLControlNetImg2ImgPipeline
@@ -117,13 +117,13 @@ def released(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_official_preset_is_one_stream_of_noise(
-    make: Callable[..., restorer.Restorer], released: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., restorer.CropRestorer], released: Path, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """50 steps of DDPM at guidance 8 from one generator of seed 123 over all the faces, in batches of 6."""
     from diffusers import StableDiffusionXLControlNetPipeline
 
     from authface.models.families import load, resolve
-    from authface.restore.model.presets import PRESETS
+    from authface.restore.model.sampling import PRESETS
 
     official = PRESETS["official"]
     names = [*BASE, "controlnet"]
@@ -160,7 +160,7 @@ def test_the_official_preset_is_one_stream_of_noise(
     assert levels_apart(given, np.rint(stock * 255).astype(int)) <= 1
 
 
-def test_the_condition_is_embedded_once(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+def test_the_condition_is_embedded_once(make: Callable[..., restorer.CropRestorer], crops: np.ndarray) -> None:
     model = make(guidance=3, steps=4)
     assert isinstance(model, sampler.DiffusionRestorer)
     seen: list[int] = []
@@ -171,7 +171,7 @@ def test_the_condition_is_embedded_once(make: Callable[..., restorer.Restorer], 
 
 
 def test_a_family_brings_its_presets(family: Path, tmp_path: Path) -> None:
-    from authface.restore.model.presets import PRESETS, preset_of
+    from authface.restore.model.sampling import PRESETS, preset_of
 
     (tmp_path / "presets.toml").write_text('[fast]\nscheduler = "ddim"\nsteps = 2\nstrength = 0.4\n')
     assert preset_of("fast", tmp_path).strength == 0.4
@@ -186,7 +186,7 @@ def test_a_family_brings_its_presets(family: Path, tmp_path: Path) -> None:
         preset_of("fast", copy)
 
 
-def test_a_mean_of_samples(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+def test_a_mean_of_samples(make: Callable[..., restorer.CropRestorer], crops: np.ndarray) -> None:
     """Each from noise that goes on where the one before ended, so the first is what one sample gives."""
     model = make(strength=0.8, steps=2)
     assert isinstance(model, sampler.DiffusionRestorer)
@@ -195,14 +195,14 @@ def test_a_mean_of_samples(make: Callable[..., restorer.Restorer], crops: np.nda
     assert second.min() >= -1 and second.max() <= 256 and np.abs(second - once).mean() > 2
 
 
-def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+def test_higher_fidelity_is_nearer_to_the_input(make: Callable[..., restorer.CropRestorer], crops: np.ndarray) -> None:
     model = make(strength=0.8, steps=4)
     far = [np.abs(np.asarray(model.restore(crops, SEEDS, fidelity=f), int) - crops).mean() for f in (0.0, 0.5, 1.0)]
     assert far[2] < far[1] <= far[0] * 1.05
 
 
 def test_fidelity_moves_the_start_and_mixes_in_the_input(
-    make: Callable[..., restorer.Restorer], crops: np.ndarray
+    make: Callable[..., restorer.CropRestorer], crops: np.ndarray
 ) -> None:
     assert [sampling.strength(fidelity, 1.0) for fidelity in (0.0, 0.5, 0.75, 1.0)] == [1, 1, 0.75, 0.5]
     assert [sampling.strength(fidelity, 0.1) for fidelity in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
@@ -220,7 +220,7 @@ def test_fidelity_moves_the_start_and_mixes_in_the_input(
 
 
 def test_a_result_depends_on_its_own_crop_and_seed_only(
-    make: Callable[..., restorer.Restorer], crops: np.ndarray
+    make: Callable[..., restorer.CropRestorer], crops: np.ndarray
 ) -> None:
     for scheduler in ("ddpm", "dpm++"):
         together = make(scheduler=scheduler, batch=3).restore(crops, SEEDS)
@@ -232,7 +232,7 @@ def test_a_result_depends_on_its_own_crop_and_seed_only(
 
 
 def test_seed_fidelity_and_input_each_change_the_result(
-    make: Callable[..., restorer.Restorer], crops: np.ndarray
+    make: Callable[..., restorer.CropRestorer], crops: np.ndarray
 ) -> None:
     model = make()
     base = model.restore(crops[:1], [1])
@@ -243,7 +243,7 @@ def test_seed_fidelity_and_input_each_change_the_result(
 
 
 def test_velocity_models_are_sampled_as_such(
-    make: Callable[..., restorer.Restorer], family: Path, crops: np.ndarray, tmp_path: Path
+    make: Callable[..., restorer.CropRestorer], family: Path, crops: np.ndarray, tmp_path: Path
 ) -> None:
     folder = tmp_path / "velocity"
     shutil.copytree(family, folder)
@@ -265,7 +265,9 @@ def test_few_step_samplers_start_at_the_last_timestep() -> None:
     assert first == {"dpm++": 999, "ddim": 999, "euler": 999, "ddpm": 981}
 
 
-def test_half_precision_keeps_latents_and_vae_whole(make: Callable[..., restorer.Restorer], crops: np.ndarray) -> None:
+def test_half_precision_keeps_latents_and_vae_whole(
+    make: Callable[..., restorer.CropRestorer], crops: np.ndarray
+) -> None:
     half = make(dtype="bfloat16")
     assert isinstance(half, sampler.DiffusionRestorer)
     assert (half.unet.dtype, half.controlnet.dtype, half.vae.dtype) == (torch.bfloat16, torch.bfloat16, torch.float32)
@@ -274,7 +276,7 @@ def test_half_precision_keeps_latents_and_vae_whole(make: Callable[..., restorer
 
 
 def test_values_that_overflow_are_an_error_and_no_picture(
-    make: Callable[..., restorer.Restorer], crops: np.ndarray
+    make: Callable[..., restorer.CropRestorer], crops: np.ndarray
 ) -> None:
     model = make()
     assert isinstance(model, sampler.DiffusionRestorer)
@@ -284,7 +286,7 @@ def test_values_that_overflow_are_an_error_and_no_picture(
         model.restore(crops, SEEDS)
 
 
-def test_size_is_the_model_s_or_the_one_asked_for(make: Callable[..., restorer.Restorer]) -> None:
+def test_size_is_the_model_s_or_the_one_asked_for(make: Callable[..., restorer.CropRestorer]) -> None:
     assert make().side == restorer.Side(64)
     assert make(size=96).side == restorer.Side(96)
     with pytest.raises(UsageError, match="multiples of 16"):

@@ -16,9 +16,9 @@ from authface.models.sdxl import to_unit
 from authface.restore.model import diffusion as sampler
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement
-from authface.restore.model.presets import PRESETS
-from authface.restore.model.restorer import Loaded, find_weights
-from authface.restore.model.unet_split import Features, Step, decode, encode
+from authface.restore.model.restorer import LoadedModel, find_weights
+from authface.restore.model.sampling import PRESETS
+from authface.restore.model.unet_split import Features, StepInputs, decode, encode
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 5, 7]
@@ -32,13 +32,13 @@ def crops() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def loaded(family: Path) -> Loaded:
-    return Loaded(find_weights(str(family)), CPU)
+def loaded(family: Path) -> LoadedModel:
+    return LoadedModel(find_weights(str(family)), CPU)
 
 
 @pytest.fixture
 def make(family: Path) -> Callable[..., DiffusionRestorer]:
-    def make(loaded: Loaded, **settings: object) -> DiffusionRestorer:
+    def make(loaded: LoadedModel, **settings: object) -> DiffusionRestorer:
         chosen = RestoreSettings(**({"model": str(family), "steps": 6} | settings))  # type: ignore[arg-type]
         made = loaded.restorer(chosen)
         assert isinstance(made, DiffusionRestorer)
@@ -48,17 +48,17 @@ def make(family: Path) -> Callable[..., DiffusionRestorer]:
 
 
 def test_both_halves_are_the_stock_forward_bit_for_bit(
-    make: Callable[..., DiffusionRestorer], loaded: Loaded, crops: np.ndarray
+    make: Callable[..., DiffusionRestorer], loaded: LoadedModel, crops: np.ndarray
 ) -> None:
     model = make(loaded, prompt="a face")
     shape = (2 * len(crops), model.unet.config.in_channels, 16, 16)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode(), model._condition(to_unit(crops), [0, 1]) as condition:
         for time in (900, 300):
-            step = Step(noise, torch.tensor(time), *condition)
+            step = StepInputs(noise, torch.tensor(time), *condition)
             whole = model._predict(step, 0.7)
-            down, mid = model._led(step, 0.7)
-            kept = encode(model.unet, step).led(down, mid)
+            down, mid = model._residuals(step, 0.7)
+            kept = encode(model.unet, step).with_residuals(down, mid)
             assert torch.equal(decode(model.unet, kept, step), whole)
             assert min(float(part.abs().max()) for part in (*down, mid)) > 0  # the ControlNet is heard
             later = step._replace(t=step.t - 100)
@@ -66,7 +66,7 @@ def test_both_halves_are_the_stock_forward_bit_for_bit(
 
 
 def test_the_encoder_is_computed_in_every_so_many_th_step(
-    make: Callable[..., DiffusionRestorer], loaded: Loaded, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., DiffusionRestorer], loaded: LoadedModel, crops: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[str] = []
 
@@ -90,7 +90,7 @@ def test_the_encoder_is_computed_in_every_so_many_th_step(
 
 
 def test_with_features_of_every_step_nothing_changes(
-    make: Callable[..., DiffusionRestorer], loaded: Loaded, crops: np.ndarray
+    make: Callable[..., DiffusionRestorer], loaded: LoadedModel, crops: np.ndarray
 ) -> None:
     """Halves in each of a single step, with guidance."""
     alone, halves = (make(loaded, steps=1, guidance=3, reuse=reuse).restore(crops, SEEDS) for reuse in (1, 3))
@@ -98,7 +98,7 @@ def test_with_features_of_every_step_nothing_changes(
 
 
 def test_reuse_leaves_faces_to_themselves(
-    make: Callable[..., DiffusionRestorer], loaded: Loaded, crops: np.ndarray
+    make: Callable[..., DiffusionRestorer], loaded: LoadedModel, crops: np.ndarray
 ) -> None:
     together = np.stack(make(loaded, reuse=2, batch=3).restore(crops, SEEDS))
     alone = make(loaded, reuse=2, batch=1).restore(crops, SEEDS)
@@ -106,17 +106,17 @@ def test_reuse_leaves_faces_to_themselves(
 
 
 def test_reuse_of_networks_offloaded_by_layer(
-    make: Callable[..., DiffusionRestorer], family: Path, loaded: Loaded, crops: np.ndarray
+    make: Callable[..., DiffusionRestorer], family: Path, loaded: LoadedModel, crops: np.ndarray
 ) -> None:
-    away = Loaded(find_weights(str(family)), replace(CPU, offload="sequential"))
+    away = LoadedModel(find_weights(str(family)), replace(CPU, offload="sequential"))
     given = [make(of, reuse=2, steps=3).restore(crops[:1], SEEDS[:1]) for of in (away, loaded)]
     np.testing.assert_array_equal(*given)
 
 
-def test_what_reuse_is_taken(make: Callable[..., DiffusionRestorer], family: Path, loaded: Loaded) -> None:
+def test_what_reuse_is_taken(make: Callable[..., DiffusionRestorer], family: Path, loaded: LoadedModel) -> None:
     assert {preset.reuse for preset in PRESETS.values()} == {1}
     assert make(loaded).sampling.reuse == 1 and make(loaded, reuse=3).sampling.at(0.2).reuse == 3
-    compiled = Loaded(find_weights(str(family)), replace(CPU, compile=True))
+    compiled = LoadedModel(find_weights(str(family)), replace(CPU, compile=True))
     with pytest.raises(UsageError, match="restore.compile and restore.reuse=2 do not go together"):
         make(compiled, reuse=2)
 

@@ -32,11 +32,11 @@ from authface.restore.finder import FaceFinder
 from authface.restore.model.colour import ColourFix
 from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
-from authface.restore.session import Request, Session, Summary
+from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.video.follow import FaceFollower
-from authface.restore.video.reader import Clip
+from authface.restore.video.files import VideoReader
 from authface.restore.video.run import MOST_MOMENTS, Spread
+from authface.restore.video.tracks import FaceFollower
 
 av = pytest.importorskip("av")
 
@@ -144,7 +144,7 @@ def heard(path: Path) -> list[tuple[Any, ...]]:
         return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
 
 
-def restore(source: Path, out: Path, model: Any = None, **chosen: Any) -> tuple[Path, Summary]:
+def restore(source: Path, out: Path, model: Any = None, **chosen: Any) -> tuple[Path, RestoreSummary]:
     settings = RestoreSettings(**({"model": "identity", "colour": "none", "guard": False} | chosen))
     session = Session(Request(settings), Console())
     session.__dict__["restorer"] = model or Brighter()
@@ -182,7 +182,7 @@ def test_each_frame_s_face_changes_and_nothing_else(clip: Path, tmp_path: Path, 
     (line,) = lines(tmp_path / "out")
     assert (line["status"], line["frames"], line["faces"], line["followed"]) == ("restored", 10, 10, 1)
     assert (line["width"], line["height"], line["target"]) == (WIDTH, HEIGHT, "clip.mp4")
-    assert line["seconds"] > 0 and summary.clips[target].faces == 10
+    assert line["seconds"] > 0 and summary.video_lines[target].faces == 10
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_times_sound_turn_and_colours_are_kept(
 ) -> None:
     source = film(tmp_path / name, pictures, **how)
     target, summary = restore(source, tmp_path / "out", crf=8)
-    line = summary.clips[target]
+    line = summary.video_lines[target]
     assert (line.faces, line.width, line.height) == (10, WIDTH, HEIGHT)  # upright
     old, new = seen(source), seen(target)
     assert [frame.time for frame in new] == [frame.time for frame in old]
@@ -215,7 +215,7 @@ def test_times_sound_turn_and_colours_are_kept(
     with av.open(f"file:{target}") as file:
         assert file.metadata["title"] == "A film"
     assert [moment[0] for moment in line.moments] == [round(float(frame.time), 4) for frame in old][::2]
-    with Clip(source) as before, Clip(target) as after:
+    with VideoReader(source) as before, VideoReader(target) as after:
         for seconds, *quad in line.moments[::-1]:  # backwards: it seeks
             was, now = before.at(seconds), after.at(seconds)
             assert was is not None and now is not None and was.time == now.time == pytest.approx(seconds, abs=1e-3)
@@ -237,7 +237,7 @@ def test_a_second_run_does_nothing_and_other_settings_do_it_again(clip: Path, tm
     first = target.stat().st_mtime_ns
     _, summary = restore(clip, tmp_path / "out", again)
     assert summary.done_before == 1 and not again.calls and target.stat().st_mtime_ns == first
-    assert summary.clips[target].faces == 10
+    assert summary.video_lines[target].faces == 10
     restore(clip, tmp_path / "out", again, crf=30)
     assert again.calls and target.stat().st_mtime_ns > first
 
@@ -296,13 +296,13 @@ def test_odd_sides_lose_no_pixel(tmp_path: Path) -> None:
     source = film(tmp_path / "odd.mkv", odd, format="yuv444p", sound="")
     target, summary = restore(source, tmp_path / "out")
     assert (seen(target)[0].width, seen(target)[0].height) == (191, 159)
-    assert summary.clips[target].faces == 3
+    assert summary.video_lines[target].faces == 3
 
 
 def test_an_avi_becomes_matroska(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
     source = film(tmp_path / "old.avi", pictures[:3], codec="mpeg4", sound="libmp3lame")
     target, summary = restore(source, tmp_path / "out")
-    assert target.name == "old.mkv" and summary.clips[target].faces == 3
+    assert target.name == "old.mkv" and summary.video_lines[target].faces == 3
     assert [sound for _, sound in heard(target)] == [sound for _, sound in heard(source)]
 
 
@@ -310,14 +310,14 @@ def test_subtitles_are_kept_where_the_container_takes_them(pictures: list[NDArra
     (tmp_path / "words.srt").write_text("1\n00:00:00,040 --> 00:00:00,080\nHello\n")
     source = film(tmp_path / "told.mkv", pictures[:3], sound="", words=tmp_path / "words.srt")
     target, summary = restore(source, tmp_path / "out")
-    assert summary.clips[target].detail == ""
+    assert summary.video_lines[target].detail == ""
     with av.open(f"file:{target}") as file:
         assert file.streams.subtitles[0].language == "eng"
         (packet,) = [packet for packet in file.demux(subtitles=0) if packet.dts is not None]
         assert (packet.time_base * packet.pts, packet.time_base * packet.duration) == (Fraction(1, 25),) * 2
         assert bytes(packet) == b"Hello"
     target, summary = restore(source, tmp_path / "out.mp4")
-    assert "mp4 holds no" in summary.clips[target].detail and summary.clips[target].faces == 3
+    assert "mp4 holds no" in summary.video_lines[target].detail and summary.video_lines[target].faces == 3
 
 
 def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path
     follower = FaceFollower(Blind(5, 6), Side(64), 0.1, "ab", 0)
     for i, rgb in enumerate(shown):
         follower.see(rgb, i / RATE)
-    quads = [follower.faces(rgb, i / RATE).found[0].aligned.quad.mean(axis=0) for i, rgb in enumerate(shown)]
+    quads = [follower.faces(rgb, i / RATE)[0].aligned.quad.mean(axis=0) for i, rgb in enumerate(shown)]
     steps = np.diff(quads, axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to([-2, -1], steps.shape), atol=0.8)
     assert follower.followed == 1
@@ -357,7 +357,7 @@ def jitter(smooth: float) -> tuple[float, float]:
     follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), smooth, "ab", 0)
     for i, rgb in enumerate(shown):
         follower.see(rgb, i / RATE)
-    quads = np.stack([follower.faces(rgb, i / RATE).found[0].aligned.quad for i, rgb in enumerate(shown)])
+    quads = np.stack([follower.faces(rgb, i / RATE)[0].aligned.quad for i, rgb in enumerate(shown)])
     rest = quads - np.arange(frames)[:, None, None] / 3 * np.array([-2.0, -1.0])
     return float(rest.std(axis=0).mean()), float(np.diff(rest, axis=0).std())
 
@@ -375,7 +375,7 @@ def test_a_new_scene_ends_a_face() -> None:
     ]
     for i, rgb in enumerate(shown):
         follower.see(rgb, i / RATE)
-    seeds = [[one.face.seed for one in follower.faces(rgb, i / RATE).found] for i, rgb in enumerate(shown)]
+    seeds = [[face.seed for face in follower.faces(rgb, i / RATE)] for i, rgb in enumerate(shown)]
     assert {len(found) for found in seeds[:4]} == {len(found) for found in seeds[5:]} == {1}
     assert not set(sum(seeds[:4], [])) & set(sum(seeds[5:], []))
 
@@ -405,8 +405,8 @@ def test_a_video_cut_short_is_restored_as_far_as_it_goes(pictures: list[NDArray[
     whole = film(tmp_path / "whole.mkv", pictures, codec="ffv1", sound="").read_bytes()  # all frames are of one size
     (tmp_path / "short.mkv").write_bytes(whole[: int(len(whole) * 0.6)])
     target, summary = restore(tmp_path / "short.mkv", tmp_path / "out")
-    assert 0 < summary.clips[target].frames < 10
-    assert summary.clips[target].faces == summary.clips[target].frames == len(seen(target))
+    assert 0 < summary.video_lines[target].frames < 10
+    assert summary.video_lines[target].faces == summary.video_lines[target].frames == len(seen(target))
 
 
 def test_sound_without_a_picture_is_no_video(tmp_path: Path, authface: Command) -> None:

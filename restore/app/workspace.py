@@ -1,13 +1,15 @@
-"""What the web page does with a photo: find its faces, restore those that were chosen, say what became of them.
+"""What the web page does with a photo: find its faces, restore the chosen ones, show what became of each.
 
 No web framework is used here. Each photo has a folder of its own, which goes with it.
 """
 
 from __future__ import annotations
 
+import base64
 import shutil
 import tempfile
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,22 +20,31 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import AuthfaceError, one_line
-from authface.imaging.decode import MAX_PIXELS
+from authface.faces.identity import usual_products
+from authface.imaging.decode import MAX_PIXELS, encode_jpeg
 from authface.restore.api import FoundFace, Progress, Restorer
-from authface.restore.app.cards import cards
 from authface.restore.model.restorer import IDENTITY
-from authface.restore.picture import open_picture
-from authface.restore.restored import Restored
+from authface.restore.picture import Restored, open_picture
+from authface.restore.types import FaceResult
 
 PREVIEW_SIDE = 1600
 """Longer side of the pictures on the page, pixels; the download has all of them."""
 JPEG_QUALITY = 90
+CARD_SIDE = 192
+"""Side of a face, pixels."""
+REASONS = {
+    "too_small": "too small to restore",
+    "low_score": "perhaps no face",
+    "not_chosen": "not chosen",
+    "identity": "every attempt changed the person too much, so the photo was kept",
+}
+"""Why a face stays as it was, in words for people; `FaceResult.reason` is the key."""
 CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
 """Colours of the boxes: to be restored, left out, too small or unsure."""
 
 
 @dataclass(frozen=True)
-class Sheet:
+class UploadedPhoto:
     """A photo on the page."""
 
     file: Path
@@ -63,19 +74,19 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """A restored photo on the page: files to show and to download, and a line of HTML for each face."""
+class PageResult:
+    """A restored photo on the page: files to show and to download, a sentence, and HTML for each face."""
 
     before: Path
     after: Path
     changes: Path
     result: Path
-    said: str
+    text: str
     cards: Markup
 
 
 @dataclass
-class Desk:
+class Workspace:
     """The model and the folder where photos wait; `root` is emptied by whoever made it."""
 
     restorer: Restorer
@@ -84,21 +95,21 @@ class Desk:
     _stopped: set[Path] = field(default_factory=set)
     """Folders of the photos whose work is to end."""
 
-    def look(self, file: Path) -> Sheet:
+    def open(self, file: Path) -> UploadedPhoto:
         """A new photo with its faces. Raises ImageError for one that cannot be used, or is too large."""
         picture = open_picture(file, self.max_pixels)
         faces = self.restorer.find(picture)
         folder = Path(tempfile.mkdtemp(prefix="photo-", dir=self.root))
         height, width = picture.photo.rgb.shape[:2]
-        return Sheet(file, folder, width, height, _fitted(picture.photo.rgb), picture.photo.icc, faces)
+        return UploadedPhoto(file, folder, width, height, _fitted(picture.photo.rgb), picture.photo.icc, faces)
 
-    def marked(self, sheet: Sheet, chosen: Collection[int]) -> Path:
+    def with_boxes(self, upload: UploadedPhoto, chosen: Collection[int]) -> Path:
         """The photo with a numbered box around each face."""
-        return _write(sheet.folder, "faces", _boxes(sheet, set(chosen)), sheet.icc)
+        return _write(upload.folder, "faces", _boxes(upload, set(chosen)), upload.icc)
 
     def restore(
         self,
-        sheet: Sheet,
+        upload: UploadedPhoto,
         chosen: Collection[int],
         *,
         preset: str,
@@ -106,12 +117,12 @@ class Desk:
         upscale: int,
         min_identity: float,
         progress: Progress | None = None,
-    ) -> Outcome:
+    ) -> PageResult:
         """The photo with the chosen faces restored. Raises as `Restorer.restore` does, AuthfaceError once stopped."""
-        self._stopped.discard(sheet.folder)
+        self._stopped.discard(upload.folder)
 
         def step(done: int, total: int) -> None:
-            if sheet.folder in self._stopped:
+            if upload.folder in self._stopped:
                 raise AuthfaceError(f"stopped after {done} of {total} steps: nothing was changed")
             if progress is not None:
                 progress(done, total)
@@ -119,45 +130,45 @@ class Desk:
         settings = self.restorer.settings
         guarded = {"min_identity": min_identity} if settings.guard else {}
         restorer = self.restorer.with_settings(preset=preset, fidelity=fidelity, upscale=upscale, **guarded)
-        made = restorer.restore(open_picture(sheet.file, self.max_pixels), only=chosen, progress=step)
-        result = made.save(sheet.folder / f"{sheet.file.stem[:100] or 'photo'}.restored{made.ending}")
-        return Outcome(
-            _write(sheet.folder, "before", sheet.small, sheet.icc),
-            _write(sheet.folder, "after", _fitted(made.image, sheet.small.shape[1::-1]), sheet.icc),
-            _write(sheet.folder, "changes", made.change_map()),
+        made = restorer.restore(open_picture(upload.file, self.max_pixels), only=chosen, progress=step)
+        result = made.save(upload.folder / f"{upload.file.stem[:100] or 'photo'}.restored{made.ending}")
+        return PageResult(
+            _write(upload.folder, "before", upload.small, upload.icc),
+            _write(upload.folder, "after", _fitted(made.image, upload.small.shape[1::-1]), upload.icc),
+            _write(upload.folder, "changes", made.change_map()),
             result,
-            summary(made),
-            cards(made.faces, settings.identity),
+            result_text(made),
+            face_cards(made.faces, settings.identity),
         )
 
-    def stop(self, sheet: Sheet | None) -> None:
+    def stop(self, upload: UploadedPhoto | None) -> None:
         """End the work on a photo at its next step."""
-        if sheet is not None:
-            self._stopped.add(sheet.folder)
+        if upload is not None:
+            self._stopped.add(upload.folder)
 
-    def forget(self, sheet: Sheet | None) -> None:
+    def forget(self, upload: UploadedPhoto | None) -> None:
         """Delete a photo's files, the uploaded one too."""
-        if sheet is not None:
-            shutil.rmtree(sheet.folder, ignore_errors=True)
-            sheet.file.unlink(missing_ok=True)
+        if upload is not None:
+            shutil.rmtree(upload.folder, ignore_errors=True)
+            upload.file.unlink(missing_ok=True)
 
 
-def told(sheet: Sheet) -> str:
-    """What was found in a photo, in a sentence."""
-    size = f"{sheet.width} x {sheet.height} px"
-    if not sheet.faces:
+def found_text(upload: UploadedPhoto) -> str:
+    """Size and number of faces of a photo, in a sentence."""
+    size = f"{upload.width} x {upload.height} px"
+    if not upload.faces:
         return f"{size}: no face found. A larger scan may help; faces turned far away or covered are not seen."
-    fit, other = len(sheet.fit), len(sheet.faces) - len(sheet.fit)
+    fit, other = len(upload.fit), len(upload.faces) - len(upload.fit)
     left = f", {other} more too small or unsure" if other else ""
     return f"{size}: {_faces(fit)} found{left}. Click a face to leave it out or take it in."
 
 
-def names(sheet: Sheet) -> list[tuple[str, int]]:
+def face_choices(upload: UploadedPhoto) -> list[tuple[str, int]]:
     """The restorable faces as choices: a name for people, and the index."""
-    return [(f"{face.index + 1} · {round(face.box[3] - face.box[1])} px high", face.index) for face in sheet.fit]
+    return [(f"{face.index + 1} · {round(face.box[3] - face.box[1])} px high", face.index) for face in upload.fit]
 
 
-def summary(made: Restored) -> str:
+def result_text(made: Restored) -> str:
     """What was done, in a sentence."""
     height, width = made.image.shape[:2]
     kept = sum(face.reason == "identity" for face in made.faces)
@@ -181,12 +192,12 @@ def _fitted(rgb: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDAr
     return rgb if size == (width, height) else np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _boxes(sheet: Sheet, chosen: set[int]) -> NDArray[np.uint8]:
-    picture = np.ascontiguousarray(sheet.small.copy())
+def _boxes(upload: UploadedPhoto, chosen: set[int]) -> NDArray[np.uint8]:
+    picture = np.ascontiguousarray(upload.small.copy())
     thick = max(2, round(max(picture.shape[:2]) / 350))
-    for face in reversed(sheet.faces):
+    for face in reversed(upload.faces):
         colour = UNFIT if face.crop is None else CHOSEN if face.index in chosen else OTHER
-        x0, y0, x1, y1 = (round(value * sheet.scale) for value in face.box)
+        x0, y0, x1, y1 = (round(value * upload.scale) for value in face.box)
         cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thick + 2, cv2.LINE_AA)
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick, cv2.LINE_AA)
         if face.crop is not None:
@@ -230,3 +241,59 @@ def model_line(restorer: Restorer) -> str:
             "Trial mode: no model is loaded, so faces are found but stay as they are. Start again with --model FOLDER."
         )
     return f"Model {one_line(Path(model).name if Path(model).is_dir() else model, 60)} on {restorer.device_name}."
+
+
+def face_cards(faces: Sequence[FaceResult], recogniser: str) -> Markup:
+    """HTML of the faces that were tried: before, after, and how far they are apart; then why others stay."""
+    tried = [face for face in faces if face.before is not None and face.after is not None]
+    html = Markup("").join(_card(face, recogniser) for face in tried)
+    if any(face.identity is not None for face in tried):
+        scale = f"Likeness, as {recogniser} sees it: 1 is the face in the photo, strangers have about "
+        html += Markup('<p class="left">{}{:.2f}.</p>').format(scale, usual_products(recogniser)[0])
+    untouched = Counter(face.reason for face in faces if face.before is None)
+    if untouched:
+        reasons = ", ".join(f"{count} {REASONS.get(reason, reason)}" for reason, count in untouched.items())
+        html += Markup('<p class="left">Left as in the photo: {}</p>').format(reasons)
+    return Markup('<div class="faces">{}</div>').format(html)
+
+
+def _card(face: FaceResult, recogniser: str) -> Markup:
+    assert face.before is not None and face.after is not None
+    note = REASONS.get(face.reason, face.reason) if face.reason else ""
+    return Markup(
+        '<figure><div><img src="{}" alt="face {number} before"><img src="{}" alt="face {number} after"></div>'
+        "<figcaption><b>Face {number}</b>{}<dl>{}</dl></figcaption></figure>"
+    ).format(
+        _inline(face.before),
+        _inline(face.after),
+        Markup('<p class="kept">{}</p>').format(note) if note else "",
+        Markup("").join(
+            Markup('<div title="{}"><dt>{}</dt><dd>{}</dd></div>').format(meaning, name, value)
+            for name, value, meaning in _figures(face, recogniser)
+        ),
+        number=face.index + 1,
+    )
+
+
+def _figures(face: FaceResult, recogniser: str) -> list[tuple[str, Markup | str, str]]:
+    """Name, value and meaning of what was measured of a face."""
+    rows: list[tuple[str, Markup | str, str]] = []
+    if face.identity is not None:
+        strangers = usual_products(recogniser)[0]
+        meter = Markup('{:.3f} <meter min="{:.3f}" max="1" value="{:.3f}"></meter>')
+        rows.append(("Likeness", meter.format(face.identity, strangers, face.identity), "More is nearer to the photo."))
+    elif face.drift is not None:
+        rows.append(("Likeness", "not measurable", "The recogniser does not see a face here."))
+    if face.landmark_shift is not None:
+        rows.append(("Features moved", f"{face.landmark_shift:.1f} %", "Of the distance of the eyes, on average."))
+    if face.colour_shift is not None:
+        rows.append(("Colours moved", f"{face.colour_shift:.1f}", "CIEDE2000: 1 is just visible side by side."))
+    if face.tries > 1:
+        rows.append(("Attempts", str(face.tries), "Tried again closer to the photo, since the likeness was too low."))
+    return rows
+
+
+def _inline(crop: NDArray[np.uint8]) -> str:
+    method = cv2.INTER_AREA if len(crop) > CARD_SIDE else cv2.INTER_CUBIC
+    small = np.asarray(cv2.resize(crop, (CARD_SIDE, CARD_SIDE), interpolation=method), np.uint8)
+    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=JPEG_QUALITY)).decode()

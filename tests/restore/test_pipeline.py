@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from authface.restore.ahead import ahead, behind
-from authface.restore.timing import counted, part
+from authface.restore.pipeline import counted, part, prefetch, write_behind
 
 
 def test_the_next_item_is_made_while_one_is_used_and_no_more() -> None:
@@ -23,7 +22,7 @@ def test_the_next_item_is_made_while_one_is_used_and_no_more() -> None:
                 asked.set()
             yield i
 
-    got = ahead(items(), lambda item: item == 2)
+    got = prefetch(items(), lambda item: item == 2)
     assert next(got) == 0 and asked.wait(10)
     assert next(got) == 1
     assert next(got) == 2
@@ -37,7 +36,7 @@ def test_errors_come_where_their_item_would() -> None:
         yield 1
         raise ValueError("two")
 
-    got = ahead(items(), lambda _: False)
+    got = prefetch(items(), lambda _: False)
     assert next(got) == 1
     with pytest.raises(ValueError, match="two"):
         next(got)
@@ -51,7 +50,7 @@ def test_what_is_left_behind_is_done_in_order_and_its_errors_are_not_lost() -> N
         start.wait(10)
         done.append(1)
 
-    with behind() as hand:
+    with write_behind() as hand:
         hand(slow)
         assert done == []
         start.set()
@@ -61,9 +60,9 @@ def test_what_is_left_behind_is_done_in_order_and_its_errors_are_not_lost() -> N
     def fail() -> None:
         raise OSError("full")
 
-    with pytest.raises(OSError, match="full"), behind() as hand:
+    with pytest.raises(OSError, match="full"), write_behind() as hand:
         hand(fail)
-    with pytest.raises(OSError, match="full"), behind() as hand:
+    with pytest.raises(OSError, match="full"), write_behind() as hand:
         hand(fail)
         hand(lambda: done.append(3))
     assert done == [1, 2]
@@ -76,8 +75,8 @@ def test_seconds_are_counted_in_every_thread() -> None:
                 time.sleep(0.02)
             yield i
 
-    with counted() as seconds, behind() as hand:
-        for _ in ahead(items(), lambda _: False):
+    with counted() as seconds, write_behind() as hand:
+        for _ in prefetch(items(), lambda _: False):
             with part("model"):
                 time.sleep(0.01)
 

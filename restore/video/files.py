@@ -1,0 +1,333 @@
+"""Videos as files, by PyAV (the extra `video`): read and written frame by frame, so only a few are ever in memory.
+
+Sound and subtitles go over packet by packet, as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
+
+import numpy as np
+
+from authface.errors import ImageError, one_line
+from authface.imaging.bitdepth import Pixels
+from authface.restore.inputs import VIDEOS
+
+if TYPE_CHECKING:
+    from av import Packet, VideoFrame
+    from av.container import InputContainer, OutputContainer
+    from av.stream import Stream
+    from av.video.stream import VideoStream
+
+AnyPacket: TypeAlias = "Packet[Any]"
+
+NEAR = 0.002
+"""Containers round times by as much, seconds: Matroska's to milliseconds."""
+NEEDS_PYAV = "videos need PyAV: pip install 'authface[video]'"
+
+CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
+"""FFmpeg's name of the container by the ending of a video."""
+_BESIDE = ("title", "language", "handler_name")
+"""What is kept of a stream's own words; its length and the like are the result's own."""
+
+_OWN = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
+"""What a file says of its own container."""
+
+
+def address(path: Path) -> str:
+    """The path as FFmpeg takes it, which reads what stands before a colon as a protocol."""
+    return f"file:{path}"
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """One decoded frame."""
+
+    frame: VideoFrame
+    time: float
+    """Seconds."""
+    over_8_bits: bool
+    """More than 8 bits a channel."""
+
+    @property
+    def turns(self) -> int:
+        """Quarter turns anticlockwise after which the frame stands upright."""
+        return round(self.frame.rotation / 90) % 4
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright frame, pixels."""
+        stored = (self.frame.width, self.frame.height)
+        return stored[::-1] if self.turns % 2 else stored
+
+    def pixels(self) -> Pixels:
+        """(h, w, 3) RGB, upright, of 16 bits where the video has more than 8."""
+        rgb = self.frame.to_ndarray(format="rgb48le" if self.over_8_bits else "rgb24", interpolation=_exact())
+        return cast("Pixels", np.ascontiguousarray(np.rot90(rgb, self.turns)))
+
+    def with_pixels(self, pixels: Pixels | None, format: str) -> VideoFrame:
+        """The frame to encode in a pixel format, at its time: as it is, or with upright (h, w, 3) RGB."""
+        from av import VideoFrame
+
+        frame = self.frame
+        if pixels is not None:
+            laid = cast("Pixels", np.ascontiguousarray(np.rot90(pixels, -self.turns)))
+            frame = VideoFrame.from_ndarray(laid, format="rgb24" if laid.dtype == np.uint8 else "rgb48le")
+        colours = {"dst_colorspace": self.frame.colorspace, "dst_color_range": self.frame.color_range}
+        made = frame.reformat(format=format, interpolation=_exact(), **(colours if pixels is not None else {}))
+        made.pts, made.time_base, made.duration = self.frame.pts, self.frame.time_base, self.frame.duration
+        made.pict_type = 0  # the encoder's to choose
+        return made
+
+
+def _exact() -> int:
+    """swscale's flags with which RGB and back is within a rounding: bicubic, chroma at every pixel."""
+    from av.video.reformatter import Interpolation
+
+    wanted = (Interpolation.BICUBIC, Interpolation.FULL_CHR_H_INT, Interpolation.FULL_CHR_H_INP)
+    return int(sum(wanted, Interpolation.ACCURATE_RND))
+
+
+class VideoReader:
+    """A video that is read; a context. Raises ImageError where it is none, or where this machine lacks PyAV."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import av
+        except ImportError as error:
+            raise ImageError("no_pyav", NEEDS_PYAV) from error
+        self.path = path
+        with _read_errors():
+            options = {"protocol_whitelist": "file"}  # a playlist in disguise reaches no network
+            self.container: InputContainer = av.open(address(path), options=options, metadata_errors="replace")
+        cover = av.stream.Disposition.attached_pic
+        pictures = [one for one in self.container.streams.video if not one.disposition & cover]
+        if not pictures:
+            self.container.close()
+            raise ImageError("no_video", "the file holds no video stream: name another")
+        self.video: VideoStream = pictures[0]
+        self.video.thread_type = "AUTO"
+        every = self.container.streams
+        self.others: list[Stream] = [*every.audio, *every.subtitles]
+        self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
+        """Kinds of streams that no result takes."""
+        self.damaged = 0
+        """Packets that could not be decoded so far."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.container.close()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of its frames as they are stored, pixels."""
+        return self.video.codec_context.width, self.video.codec_context.height
+
+    @property
+    def frames(self) -> int | None:
+        """The number of frames that its header names; None: it names none, or an estimate."""
+        exact = "mp4" in self.container.format.name
+        return self.video.frames or None if exact else None
+
+    @property
+    def expected(self) -> int | None:
+        """About how many it holds; None: unknown."""
+        return self.frames or round((self.container.duration or 0) / 1_000_000 * self.rate) or None
+
+    @property
+    def over_8_bits(self) -> bool:
+        """More than 8 bits a channel."""
+        format = self.video.codec_context.format
+        return format is not None and format.components[0].bits > 8
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second, on average."""
+        return self.video.average_rate or self.video.guessed_rate or Fraction(25)
+
+    @property
+    def bit_rate(self) -> int:
+        """Of the pictures, bits a second; of the whole file where it does not tell them apart."""
+        return self.video.bit_rate or self.container.bit_rate or 0
+
+    def read(self) -> Iterator[DecodedFrame | AnyPacket]:
+        """The frames in order of time, and the packets of sound and subtitles between them as they come.
+
+        A frame without a time, or before the one before it, gets the next one. Damaged packets are passed over and
+        counted. Raises ImageError where the file cannot be read.
+        """
+        import av
+
+        base = self.video.time_base or 1 / self.rate
+        step, last = max(1, round(1 / (self.rate * base))), None
+        with _read_errors():
+            for packet in self.container.demux(self.video, *self.others):
+                if packet.stream is not self.video:
+                    if packet.dts is not None:
+                        yield packet
+                    continue
+                try:
+                    frames = self.video.decode(packet)
+                except av.error.InvalidDataError:
+                    self.damaged += 1
+                    continue
+                for frame in frames:
+                    least = 0 if last is None else last + 1
+                    if frame.pts is None or (last is not None and frame.pts < least):
+                        frame.pts = least if last is None else last + step
+                    frame.time_base = frame.time_base or base
+                    last = frame.pts
+                    yield DecodedFrame(frame, float(last * frame.time_base), self.over_8_bits)
+
+    def at(self, seconds: float) -> DecodedFrame | None:
+        """The frame of a time, or the next one; None: there is none. `read` goes on after it. Raises as `read`."""
+        base = self.video.time_base or 1 / self.rate
+        with _read_errors():
+            self.container.seek(round(seconds / base), stream=self.video)
+        frames = (item for item in self.read() if isinstance(item, DecodedFrame))
+        return next((frame for frame in frames if frame.time > seconds - NEAR), None)
+
+
+@contextmanager
+def _read_errors() -> Iterator[None]:
+    """Raise what FFmpeg says of a file as an ImageError."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise ImageError("unreadable", f"no video that can be read: {one_line(error.strerror, 100)}") from error
+
+
+@contextmanager
+def _write_errors() -> Iterator[None]:
+    """Raise what the encoder or the container refuses as an ImageError; what the disk refuses stays as it is."""
+    import av
+
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        if isinstance(error, OSError):
+            raise
+        raise ImageError("encoding", f"the result cannot be written: {one_line(error.strerror, 100)}") from error
+
+
+class VideoWriter:
+    """The result, written while frames come; a context. `scale` is how many times larger its frames are.
+
+    `crf` is the encoder's constant rate factor, -1 takes the input's bit rate. H.264 with 4:2:0, of more than 8 bits
+    H.265; VP9 in WebM. Raises ImageError for sound that its container does not take.
+    """
+
+    def __init__(self, path: Path, ending: str, source: VideoReader, scale: int = 1, crf: int = 18) -> None:
+        import av
+
+        self.source, self.kind = source, CONTAINERS[ending.lower()]
+        width, height = (scale * side for side in source.size)
+        self.over_8_bits = source.over_8_bits and self.kind != "webm"
+        chroma = "yuv420p" if width % 2 == height % 2 == 0 or self.kind == "webm" else "yuv444p"  # 4:2:0 halves sides
+        self.format = f"{chroma}10le" if self.over_8_bits else chroma
+        options = {"movflags": "+faststart"} if self.kind in ("mp4", "mov") else {}
+        self.container: OutputContainer = av.open(address(path), "w", format=self.kind, options=options)
+        self.lost: list[str] = []
+        """What the container does not take, a line each."""
+        self._waiting: list[AnyPacket] = []
+        self._video = self._add_video(width, height, crf)
+        self._others = self._add_others()
+        self._started = False
+        words = source.container.metadata
+        self.container.metadata.update({name: words[name] for name in words if name.lower() not in _OWN})
+        self.container.set_chapters(source.container.chapters())
+
+    def _add_video(self, width: int, height: int, crf: int) -> VideoStream:
+        codec = "libvpx-vp9" if self.kind == "webm" else "libx265" if self.over_8_bits else "libx264"
+        options = {} if crf < 0 else {"crf": str(crf)}
+        if codec == "libvpx-vp9":
+            options |= {"row-mt": "1", "cpu-used": "3"} | ({} if crf < 0 else {"b": "0"})
+        if codec == "libx265":
+            options |= {"x265-params": "log-level=error"}
+        try:
+            made = cast("VideoStream", self.container.add_stream(codec, rate=self.source.rate, options=options))
+        except ValueError as error:
+            raise ImageError("encoding", f"this PyAV has no encoder {codec}: pip install av, from PyPI") from error
+        made.width, made.height, made.pix_fmt = width, height, self.format
+        if crf < 0 and self.source.bit_rate:
+            made.bit_rate = self.source.bit_rate
+        base = self.source.video.time_base or 1 / self.source.rate
+        made.time_base = made.codec_context.time_base = base
+        if (shape := self.source.video.codec_context.sample_aspect_ratio) is not None:
+            made.codec_context.sample_aspect_ratio = shape
+        if codec == "libx265" and self.kind in ("mp4", "mov"):
+            made.codec_context.codec_tag = "hvc1"  # what Apple's players ask for
+        return made
+
+    def _add_others(self) -> dict[int, Stream]:
+        """The streams that are taken over, by their index in the input."""
+        taken: dict[int, Stream] = {}
+        for one in self.source.others:
+            codec = one.codec_context.name
+            if codec not in self.container.supported_codecs:
+                if one.type == "audio":
+                    raise ImageError("audio", f"{self.kind} holds no {codec} sound: take -o NAME.mkv")
+                self.lost.append(f"{self.kind} holds no {codec} subtitles: they are not kept")
+                continue
+            made = taken[one.index] = self.container.add_stream_from_template(one)
+            made.metadata.update({name: one.metadata[name] for name in _BESIDE if name in one.metadata})
+            made.disposition = one.disposition
+        return taken
+
+    @property
+    def encoding(self) -> str:
+        """How the frames are compressed."""
+        return f"{self._video.codec_context.codec.name}, {self.format}"
+
+    def write(self, frame: DecodedFrame, pixels: Pixels | None) -> None:
+        """Add a frame: as it is, or with upright (h, w, 3) RGB in the place of its picture."""
+        with _write_errors():
+            if not self._started:
+                self._start(frame.frame)
+            self.container.mux(self._video.encode(frame.with_pixels(pixels, self.format)))
+
+    def _start(self, first: VideoFrame) -> None:
+        """Take over the first frame's colours and turn, which later ones share, and what came before it."""
+        context = self._video.codec_context
+        for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
+            setattr(context, name, getattr(first, name))
+        if (matrix := cast("Any", first.side_data).get("DISPLAYMATRIX")) is not None:
+            self._video.set_display_matrix(np.frombuffer(bytes(matrix), np.int32).tolist())
+        self._started = True
+        for packet in self._waiting:
+            self.copy(packet)
+        self._waiting.clear()
+
+    def copy(self, packet: AnyPacket) -> None:
+        """Add a packet of sound or subtitles."""
+        if not self._started:
+            self._waiting.append(packet)
+        elif (stream := self._others.get(packet.stream.index)) is not None:
+            packet.stream = stream
+            with _write_errors():
+                self.container.mux(packet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            with _write_errors():
+                if kind is None and self._started:
+                    self.container.mux(self._video.encode())
+                self.container.close()
+        except (ImageError, OSError):
+            if kind is None:
+                raise
