@@ -18,8 +18,8 @@ from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import device_name, protocol
 from authface.evaluate.sets import Sets, measure_sets
 from authface.evaluate.settings import RestorationSettings
-from authface.evaluate.statistics import Difference, Mean, difference, mean_of
 from authface.evaluate.weights import Weights
+from authface.metrics.stats import Difference, Mean, mean_of, paired_difference
 from authface.models.families import pick_device
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ def _concluded(
             if both := [name for name in one if name in two]:
                 pairs = (first, [one[name] for name in both]), (second, [two[name] for name in both])
                 differences.append(
-                    difference(*pairs, metric.name, lower_better=metric.lower_better, seed=seed, resamples=resamples)
+                    paired_difference(
+                        *pairs, metric.name, lower_better=metric.lower_better, seed=seed, resamples=resamples
+                    )
                 )
     there = [metric for metric in per_image if any(metric.name in found for found in means.values())]
     said = protocol(

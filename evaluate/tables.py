@@ -15,8 +15,8 @@ from authface.errors import one_line
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.measure import Outcome
 from authface.evaluate.restoration import Evaluation
-from authface.evaluate.statistics import Mean
 from authface.files import replacing, write_file
+from authface.metrics.stats import Mean
 
 NAME = "restoration"
 

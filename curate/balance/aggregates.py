@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.metrics.stats import wilson
+
 FEWEST = 5
 """Counts under this are merged with others or left out."""
-_Z = 1.959964
-"""Of a normal distribution, for 95 %."""
 
 
 @dataclass(frozen=True)
@@ -37,16 +36,6 @@ class Share:
     def interval(self) -> tuple[float, float]:
         """95 %, 0..1."""
         return wilson(self.count, self.total)
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): within 0..1, and sound for few and for none."""
-    if total <= 0:
-        return 0.0, 1.0
-    share, z2 = count / total, _Z * _Z / total
-    middle = (share + z2 / 2) / (1 + z2)
-    half = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def marginal(words: Sequence[str], counts: Sequence[int]) -> list[Share]:

@@ -17,8 +17,8 @@ from authface.evaluate.prior.steering import Steered, first_tag, share_of, steer
 from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.settings import PriorSettings
 from authface.evaluate.sources import Sources, open_sources
-from authface.evaluate.statistics import Mean, mean_of
 from authface.evaluate.weights import Weights
+from authface.metrics.stats import Mean, mean_of
 
 NOTES = {
     "fid_basicsr": "FID to the real faces by BasicSR's Inception, bilinear to 299 px; less is better",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from authface.evaluate.study.agreement import wilson
+from authface.metrics.stats import wilson
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from authface import __version__
 from authface.errors import ImageError, one_line
-from authface.evaluate.study.agreement import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
 from authface.evaluate.study.files import INPUT, Pictures
 from authface.evaluate.study.study import ANSWERS, CHOICES, Answer, Choice, Item, Study
 from authface.evaluate.tables import p_value, text_table
 from authface.files import replacing, write_file
 from authface.imaging.decode import read
+from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
 from authface.report.pages import Cell, Table, quantity, write_page
 
 NAME = "ab"

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.linalg import sqrtm
-from scipy.stats import wilcoxon
 from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
@@ -16,9 +14,7 @@ from authface.errors import ImageError, UsageError
 from authface.evaluate.catalogue import METRICS, choose
 from authface.evaluate.faces import FaceGauge, landmark_error
 from authface.evaluate.pixels import psnr, psnr_y, ssim, ssim_y
-from authface.evaluate.statistics import bootstrap_means, difference, mean_of
 from authface.faces.degrade import PRESETS, degrade
-from authface.metrics.frechet import Moments, frechet_distance
 
 Rgb = NDArray[np.uint8]
 
@@ -99,74 +95,6 @@ def test_the_landmark_error_is_300ws() -> None:
     assert landmark_error(truth + [3, 4], truth) == (pytest.approx(10), pytest.approx(5))
     with pytest.raises(ImageError, match="one point"):
         landmark_error(truth, np.zeros((68, 2)))
-
-
-def test_moments_are_numpys_however_they_come() -> None:
-    vectors = np.random.default_rng(0).normal(3, 2, (101, 5)).astype(np.float32)
-    moments = Moments(5)
-    for part in (vectors[:1], vectors[1:1], vectors[1:60], vectors[60:]):
-        moments.add(part)
-    assert moments.count == 101
-    assert np.allclose(moments.mean, vectors.astype(float).mean(axis=0), atol=1e-12)
-    assert np.allclose(moments.covariance, np.cov(vectors.astype(float), rowvar=False), atol=1e-12)
-
-
-def test_the_frechet_distance_has_its_closed_form() -> None:
-    """Of Gaussians with one set of axes it is |m1 - m2|^2 + sum (s1 - s2)^2, s the deviations along them."""
-    random = np.random.default_rng(2)
-    axes = np.linalg.qr(random.normal(size=(7, 7)))[0]
-    s1, s2 = random.uniform(0.1, 3, 7), random.uniform(0.1, 3, 7)
-    m1, m2 = random.normal(size=7), random.normal(size=7)
-    first, second = ((m, (axes * s**2) @ axes.T) for m, s in ((m1, s1), (m2, s2)))
-    expected = ((m1 - m2) ** 2).sum() + ((s1 - s2) ** 2).sum()
-    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-9)
-    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
-
-
-def test_the_frechet_distance_of_any_gaussians_is_that_of_the_matrix_root() -> None:
-    random = np.random.default_rng(3)
-    features = [random.normal(size=(60, 12)) @ random.normal(size=(12, 12)) + n for n in range(2)]
-    (m1, c1), (m2, c2) = [(f.mean(axis=0), np.cov(f, rowvar=False)) for f in features]
-    expected = ((m1 - m2) ** 2).sum() + np.trace(c1 + c2 - 2 * sqrtm(c1 @ c2).real)
-    assert frechet_distance((m1, c1), (m2, c2)) == pytest.approx(expected, rel=1e-9)
-    few = Moments(12)
-    few.add(features[0][:4])
-    value = frechet_distance((few.mean, few.covariance), (m2, c2))
-    assert np.isfinite(value) and value > 0, "of fewer images than features the covariance is singular"
-
-
-def test_the_bootstrap_interval_covers_a_known_mean() -> None:
-    """Of 300 samples of 40 from N(0, 1) the 95 % interval holds 0 in 93.5 % or so: percentile intervals are narrow."""
-    random = np.random.default_rng(4)
-    held = 0
-    for seed in range(300):
-        mean = mean_of(random.normal(size=40).tolist(), seed, 500)
-        assert mean.low is not None and mean.high is not None and mean.low < mean.mean < mean.high
-        held += mean.low <= 0 <= mean.high
-    assert 0.89 <= held / 300 <= 0.98
-
-
-def test_the_bootstrap_is_seeded_and_its_memory_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    values = np.random.default_rng(5).normal(size=50)
-    assert np.array_equal(bootstrap_means(values, 1, 300), bootstrap_means(values, 1, 300))
-    assert not np.array_equal(bootstrap_means(values, 1, 300), bootstrap_means(values, 2, 300))
-    monkeypatch.setattr("authface.evaluate.statistics._DRAWN", 120)
-    assert len(bootstrap_means(values, 1, 301)) == 301
-    one = mean_of([2.5], 0, 100)
-    assert (one.count, one.mean, one.low, one.high) == (1, 2.5, None, None)
-
-
-def test_a_difference_is_paired() -> None:
-    random = np.random.default_rng(6)
-    faces = random.normal(0, 10, 60)
-    better = faces + 0.3 + random.normal(0, 0.1, 60)
-    told = difference(("a", faces.tolist()), ("b", better.tolist()), "psnr", lower_better=False, seed=0, resamples=500)
-    assert told.mean.low is not None and told.mean.low > 0.2, "30 times less than what the faces differ by"
-    assert told.p == pytest.approx(wilcoxon(better - faces).pvalue) and told.p < 1e-9 and told.better > 0.98
-    other = difference(("a", faces.tolist()), ("b", better.tolist()), "lpips", lower_better=True, seed=0, resamples=500)
-    assert other.better == pytest.approx(1 - told.better) and other.mean == told.mean
-    same = difference(("a", [1.0] * 9), ("b", [1.0] * 9), "psnr", lower_better=False, seed=0, resamples=100)
-    assert same.p is None and same.better == 0.5 and same.mean.mean == 0
 
 
 def test_metrics_are_chosen_by_what_is_given() -> None:
