@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from authface.errors import UsageError, one_line
 
@@ -29,6 +29,8 @@ class Metric:
     """How it is computed, for the report."""
     pyiqa: str = ""
     """Its name there."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What pyiqa is called with beside the images."""
 
 
 METRICS = (
@@ -74,7 +76,7 @@ METRICS = (
     Metric(
         "lpips_raw01", "learned", "truth", True, "", 4,
         "The same fed with images in 0..1, as the authors' script does: comparable with their table only.",
-        "lpips",
+        "lpips", {"normalize": False},
     ),
     Metric(
         "piqe", "learned", "", True, "0..100", 2,

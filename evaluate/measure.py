@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from authface.console import Console
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, one_line
-from authface.evaluate import cache, learned
+from authface.evaluate import cache
 from authface.evaluate.cache import Values
 from authface.evaluate.catalogue import BY_NAME, Metric
 from authface.evaluate.pairs import Pair
 from authface.evaluate.weights import Weights, sha256s
 from authface.evaluate.works import Job, LearnedWork, PlainWork, Result, plain_version
 from authface.files import sha256_of
+from authface.metrics.iqa import pyiqa_version
 
 if TYPE_CHECKING:
     import torch
@@ -105,7 +106,7 @@ def measure_learned(
     for metric in metrics:
         try:
             files = sha256s(weights.ensure(metric.name))
-            version = " ".join([learned.code_version(), device().type, *sorted(files.values())])
+            version = " ".join([f"pyiqa {pyiqa_version()}", device().type, *sorted(files.values())])
             measured.versions[metric.name] = version
             jobs = _jobs(measured, [metric], values)
             if jobs:

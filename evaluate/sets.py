@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 
 from authface.console import Console, Tick
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.evaluate import cache, features, learned
+from authface.evaluate import cache
 from authface.evaluate.cache import Values
 from authface.evaluate.catalogue import Metric
 from authface.evaluate.measure import Measured, Outcome
 from authface.evaluate.weights import Weights
 from authface.evaluate.weights import sha256s as sha256s_of
 from authface.imaging.decode import read
+from authface.metrics import fid
+from authface.metrics.iqa import pyiqa_version
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +55,7 @@ def measure_sets(
             own = ffhq_stats if metric.name == "fid_ffhq_basicsr" else None
             files = weights.ensure(metric.name, own)
             sha256s = sha256s_of(files)
-            measured.versions[metric.name] = " ".join([learned.code_version(), device().type, *sha256s.values()])
+            measured.versions[metric.name] = " ".join([f"pyiqa {pyiqa_version()}", device().type, *sha256s.values()])
             reference = list(files.values())[-1]
             gauge = Gauge(metric.name, reference, device)
             for method in methods:
@@ -73,15 +75,15 @@ class Gauge:
 
     def __init__(self, metric: str, reference: Path, device: Callable[[], torch.device]) -> None:
         self._metric, self._reference, self._device = metric, reference, device
-        self._made: tuple[features.Inception, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
+        self._made: tuple[fid.Inception, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
 
     def __call__(self, images: Iterator[NDArray[np.uint8]]) -> tuple[float, int]:
         """Value and count."""
         if self._made is None:
-            reference = features.statistics(self._metric, self._reference)
-            self._made = features.Inception(self._metric, self._device()), reference
+            reference = fid.reference_statistics(self._metric, self._reference)
+            self._made = fid.Inception(self._metric, self._device()), reference
         inception, reference = self._made
-        return features.fid(inception, images, reference)
+        return fid.fid(inception, images, reference)
 
 
 def _measure(

@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
-from authface.evaluate import faces, pixels
+from authface.evaluate import faces
 from authface.evaluate.catalogue import Metric
 from authface.evaluate.faces import FaceGauge, Found
-from authface.evaluate.learned import Learned
 from authface.evaluate.pairs import Pair
 from authface.imaging.decode import read
+from authface.metrics import pixels
+from authface.metrics.iqa import QualityMetric, loading
 from authface.store.photoset import Provenance
 
 if TYPE_CHECKING:
@@ -181,7 +182,7 @@ class LearnedWork:
     metric: Metric
     device: torch.device
     batch_size: int = 1
-    _learned: Learned | None = None
+    _network: QualityMetric | None = None
 
     @property
     def provenance(self) -> Provenance:
@@ -190,19 +191,22 @@ class LearnedWork:
 
     def open(self) -> None:
         """Load the network. Raises AuthfaceError."""
-        self._learned = Learned(self.metric, self.device)
+        with loading(f"{self.metric.pyiqa} is not measured: its weights cannot be loaded"):
+            self._network = QualityMetric(self.metric.pyiqa, self.device)
 
     def load(self, job: Job) -> Loaded:
         """See `load`."""
         return load(job)
 
     def step(self, batch: Sequence[Loaded]) -> Sequence[Result]:
-        """The values."""
-        assert self._learned is not None  # opened
+        """The values, one image at a time: none depends on what it was batched with."""
+        assert self._network is not None  # opened
         results = []
         for loaded in batch:
             result = Result(loaded.job.pair.method, loaded.job.pair.name)
-            _put(result, self.metric.name, self._learned(loaded.output, loaded.truth))
+            truths = [loaded.truth] if self.metric.needs == "truth" and loaded.truth is not None else None
+            (value,) = self._network([loaded.output], truths, **self.metric.options)
+            _put(result, self.metric.name, value)
             results.append(result)
         return results
 

@@ -13,20 +13,18 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.evaluate import cache, features, learned
+from authface.evaluate import cache
 from authface.evaluate.cache import Values
 from authface.evaluate.prior.preference import HPSv2, need_extra
 from authface.evaluate.sources import Sources
 from authface.evaluate.weights import Weights, sha256s
 from authface.files import sha256_of
 from authface.imaging.decode import decode, read
-from authface.metrics.frechet import frechet_distance
+from authface.metrics import fid
+from authface.metrics.iqa import pyiqa_version
 
 if TYPE_CHECKING:
     import torch
-
-    Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]
-    """Mean and covariance."""
 
 
 @dataclass
@@ -52,7 +50,7 @@ class Bench:
 
     def key(self, metric: str, files: dict[str, Path], *contents: str) -> str:
         """What a value is kept under."""
-        version = " ".join([learned.code_version(), self.device.type, *sha256s(files).values()])
+        version = " ".join([f"pyiqa {pyiqa_version()}", self.device.type, *sha256s(files).values()])
         return cache.key(metric, version, *contents)
 
 
@@ -61,9 +59,9 @@ def fid_to_faces(bench: Bench, metric: str, reference: Sources) -> float:
     files = bench.files(metric)
     faces = [hashlib.sha256(source.data()).hexdigest() for source in reference.read()]
 
-    def gaussian(network: features.Inception) -> Gaussian:
+    def gaussian(network: fid.Inception) -> fid.Gaussian:
         with bench.console.progress(f"{metric}: real faces", len(faces), "faces") as tick:
-            found = features.moments(network, _decoded(reference, tick))
+            found = fid.feature_moments(network, _decoded(reference, tick))
         return found.mean, found.covariance
 
     return _fid(bench, metric, bench.key(metric, files, *sorted(bench.digests), "to", *sorted(faces)), gaussian)
@@ -74,18 +72,18 @@ def fid_to_ffhq(bench: Bench, metric: str, own: Path | None) -> float:
     files = bench.files(metric, own)
     statistics = list(files.values())[-1]
     key = bench.key(metric, files, *sorted(bench.digests))
-    return _fid(bench, metric, key, lambda _: features.statistics(metric, statistics))
+    return _fid(bench, metric, key, lambda _: fid.reference_statistics(metric, statistics))
 
 
-def _fid(bench: Bench, metric: str, key: str, reference: Callable[[features.Inception], Gaussian]) -> float:
+def _fid(bench: Bench, metric: str, key: str, reference: Callable[[fid.Inception], fid.Gaussian]) -> float:
     known = bench.values.get(key)
     if known is not None:
         return known
-    network = features.Inception(metric, bench.device)
+    network = fid.Inception(metric, bench.device)
     to = reference(network)
     with bench.console.progress(metric, len(bench.samples), "samples") as tick:
-        found = features.moments(network, _seen(bench.samples, tick))
-    value = frechet_distance((found.mean, found.covariance), to)
+        found = fid.feature_moments(network, _seen(bench.samples, tick))
+    value = fid.frechet_distance((found.mean, found.covariance), to)
     bench.values.put([(key, value)])
     return value
 

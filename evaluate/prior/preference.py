@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
-from authface.evaluate.learned import as_tensor, loading
+from authface.metrics.iqa import loading, to_batch
 
 if TYPE_CHECKING:
     import torch
@@ -36,7 +36,7 @@ class HPSv2:
         import open_clip
 
         self._device = device
-        with loading("hpsv2"):
+        with loading("hpsv2 is not measured: its weights cannot be loaded"):
             self._network: Any = open_clip.create_model(architecture, pretrained=str(checkpoint), device=device).eval()
             self._tokens: Any = open_clip.get_tokenizer(architecture)
         self._seen = open_clip.get_model_preprocess_cfg(self._network)
@@ -47,7 +47,7 @@ class HPSv2:
         from torchvision.transforms.functional import InterpolationMode, normalize, resize
 
         side = self._network.visual.image_size
-        small = resize(as_tensor(rgb, self._device), list(side), InterpolationMode.BICUBIC, antialias=True)
+        small = resize(to_batch([rgb], self._device), list(side), InterpolationMode.BICUBIC, antialias=True)
         with torch.inference_mode():
             image = self._network.encode_image(normalize(small, self._seen["mean"], self._seen["std"]), normalize=True)
             text = self._network.encode_text(self._tokens([prompt]).to(self._device), normalize=True)
