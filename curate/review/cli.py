@@ -81,19 +81,19 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
     from authface.curate.review.desk import Desk
     from authface.curate.review.faces import load
     from authface.curate.review.pictures import Pictures
-    from authface.web import loopback
+    from authface.web import local
 
     faces = load(photoset, run.limit)
     page = server.Review(
         faces, Pictures(photoset, people), Desk(log), reviewer, one_line(photoset.root.name, 80), settings.reasons
     )
-    token = loopback.new_token()
-    with server.listen(settings.host, settings.port) as waiting:
+    token = local.new_token()
+    with local.listen(settings.host, settings.port, server.INSTEAD) as waiting:
         app = server.make_app(page, token, settings.host)
-        url = loopback.address(settings.host, waiting.getsockname()[1], token)
+        url = local.address(settings.host, waiting.getsockname()[1], token)
         run.console.log(f"review: {faces.crops:,} crops for {reviewer}; open {url} and end with Ctrl-C")
         with suppress(KeyboardInterrupt):
-            server.serve(app, waiting)
+            local.make_server(app).run(sockets=[waiting])
     counts = page.counts()
     said = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in ("keep", "reject", "retouch"))
     run.console.result(

@@ -15,7 +15,7 @@ from authface.evaluate.study.files import Pictures, open_study, pictures_again
 from authface.evaluate.study.study import Desk, Study
 from authface.options import Run
 from authface.store.lock import held as writing
-from authface.web import loopback
+from authface.web import local
 
 _INSTEAD = "-O evaluate.ab.port=0 (any free one) or --host 127.0.0.1"
 
@@ -45,17 +45,16 @@ def serve_study(
 
 def _serve(run: Run, desk: Desk, pictures: Pictures, settings: AbSettings, said: str) -> None:
     from authface.evaluate.study import server as study_server
-    from authface.evaluate.study import web
 
-    token = loopback.new_token()
+    token = local.new_token()
 
     def answered() -> None:
         if settings.people and desk.finished >= settings.people:
             server.should_exit = True
 
-    server = web.server(study_server.make_app(desk, pictures, token, settings.host, answered))
-    with loopback.listen(settings.host, settings.port, _INSTEAD) as waiting:
-        url = loopback.address(settings.host, waiting.getsockname()[1], token)
+    server = local.make_server(study_server.make_app(desk, pictures, token, settings.host, answered))
+    with local.listen(settings.host, settings.port, _INSTEAD) as waiting:
+        url = local.address(settings.host, waiting.getsockname()[1], token)
         with suppress(KeyboardInterrupt):
             run.console.log(f"ab: {said}; {desk.finished} people have finished; open {url} and end with Ctrl-C")
             server.run(sockets=[waiting])

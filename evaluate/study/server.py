@@ -10,13 +10,12 @@ from fastapi import APIRouter, FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from authface.errors import ImageError, one_line
-from authface.evaluate.study import web
 from authface.evaluate.study.files import Pictures
 from authface.evaluate.study.study import Desk, person_key
+from authface.web.local import PRIVATE_HOUR, local_app, static_files
 
 PAGE = "ab.html"
 _FILES = {PAGE: "text/html", "ab.css": "text/css", "ab.js": "text/javascript", "ab_view.js": "text/javascript"}
-_PICTURE = {"Cache-Control": "private, max-age=3600"}
 
 
 class Join(BaseModel):
@@ -42,7 +41,8 @@ def make_app(
     desk: Desk, pictures: Pictures, token: str, host: str, answered: Callable[[], None] = lambda: None
 ) -> FastAPI:
     """The page and its routes; `answered` is called after each answer that is on the disk."""
-    return web.make_app((web.files(_FILES, PAGE), _routes(desk, pictures, answered)), token, host)
+    files = static_files("authface.evaluate.study", _FILES, PAGE)
+    return local_app(token, host, (files, _routes(desk, pictures, answered)))
 
 
 def person_id(name: str, seed: int) -> str:
@@ -94,6 +94,6 @@ def _routes(desk: Desk, pictures: Pictures, answered: Callable[[], None]) -> API
             data = pictures.of(desk.study, shown, place)
         except ImageError as error:
             raise HTTPException(404, one_line(f"{error.reason}: the picture cannot be read any more")) from error
-        return Response(data, media_type="image/png", headers=_PICTURE)
+        return Response(data, media_type="image/png", headers=PRIVATE_HOUR)
 
     return router

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
 
 import pytest
 
@@ -25,11 +25,8 @@ def test_maniqa_alone_is_made_without_fetching_its_backbone(monkeypatch: pytest.
 
 
 def test_what_cannot_be_loaded_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    def fail(**_: Any) -> None:
-        print("noise of a library")
+    failure = r"^musiq cannot be loaded \(OSError: no route\): copy it$"
+    with pytest.raises(AuthfaceError, match=failure), loading("musiq cannot be loaded", "copy it"):
+        sys.stdout.write("noise of a library")
         raise OSError("no\nroute")
-
-    with pytest.raises(AuthfaceError, match=r"^musiq cannot be loaded \(OSError: no route\): copy it$"):
-        with loading("musiq cannot be loaded", "copy it"):
-            fail()
     assert capsys.readouterr() == ("", "")
