@@ -99,13 +99,14 @@ def _tell(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: 
     """Write the files and say the means; exit code 3 where some outputs failed."""
     from authface.errors import one_line
     from authface.evaluate.page import write_report
-    from authface.evaluate.tables import differences_table, means_table, text_table, write_tables
+    from authface.evaluate.tables import differences_table, means_table, write_tables
+    from authface.report.text import render
 
     write_tables(evaluation, out)
     page = write_report(evaluation, settings, out)
-    parts = [text_table(*means_table(evaluation))]
+    parts = [render(*means_table(evaluation))]
     if evaluation.differences:
-        parts.append(text_table(*differences_table(evaluation)))
+        parts.append(render(*differences_table(evaluation)))
     parts.append(f"report: {one_line(page)}")
     read_again = evaluation.measured.read_again
     run.console.result(

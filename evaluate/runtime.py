@@ -24,13 +24,13 @@ from authface.errors import UsageError, one_line
 from authface.evaluate.protocol import device_name, versions
 from authface.evaluate.settings import RuntimeSettings
 from authface.evaluate.stopwatch import Part, peak_memory, wait, watching
-from authface.evaluate.tables import text_table
 from authface.evaluate.weights import sha256s
 from authface.files import write_file
 from authface.models.families import fetch, pick_device, resolve
 from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
+from authface.report.text import render
 
 NAME = "runtime"
 REST = "rest"
@@ -209,7 +209,7 @@ def as_text(found: Runtime, how: Mapping[str, Any]) -> str:
         ]
         for name, part in found.parts.items()
     ]
-    return "\n".join(lines) + text_table(["part", "s a face", "share", "calls", "parameters", ""], rows)
+    return "\n".join(lines) + render(["part", "s a face", "share", "calls", "parameters", ""], rows)
 
 
 def write(found: Runtime, how: Mapping[str, Any], folder: Path) -> Path:

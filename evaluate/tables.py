@@ -110,10 +110,3 @@ def differences_table(evaluation: Evaluation) -> tuple[list[str], list[list[str]
         for found in sorted(evaluation.differences, key=lambda found: (found.first, found.second))
     ]
     return ["", "", "difference [95 %]", "p", "first better on", "faces"], rows
-
-
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Columns aligned by spaces."""
-    widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows])
-    return "\n".join(line.rstrip() for line in lines)

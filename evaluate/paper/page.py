@@ -11,9 +11,9 @@ from typing import Any
 
 from authface.errors import one_line
 from authface.evaluate.paper.paper import Column, Filled, Row
-from authface.evaluate.tables import text_table
 from authface.files import replacing, write_file
 from authface.report.pages import Table, quantity, write_page
+from authface.report.text import render
 
 MISSING = "-"
 INTERVALS = {
@@ -55,7 +55,7 @@ def _cell(filled: Filled, row: Row, column: Column) -> str:
 def as_text(filled: Filled) -> str:
     """For a terminal."""
     table = filled.table
-    lines = [f"Table {table.number}. {table.title}", text_table(*as_table(filled)), ""]
+    lines = [f"Table {table.number}. {table.title}", render(*as_table(filled)), ""]
     lines.append(f"{MISSING} missing; {INTERVALS[table.reads]}; in brackets ours less the paper's")
     lines += [*table.notes, f"paper: {table.source}"]
     for name, how in filled.protocols.items():

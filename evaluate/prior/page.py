@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from authface.evaluate.prior.figures import sample_rgb
 from authface.evaluate.prior.run import NOTES, PriorReport
 from authface.evaluate.prior.steering import Share
-from authface.evaluate.tables import number, text_table
+from authface.evaluate.tables import number
 from authface.files import replacing, write_file
 from authface.imaging.decode import encode_png
 from authface.report.pages import Cell, Section, Table, quantity, story
+from authface.report.text import render
 
 NAME = "prior"
 COLUMNS, ROWS = 8, 4
@@ -61,7 +62,7 @@ def as_text(report: PriorReport) -> str:
     """For a terminal."""
     tables = [table for table in (figures_table(report), steering_table(report)) if table.rows]
     said = f"{report.protocol['model']}: {len(report.samples)} samples, {report.drawn} drawn now"
-    return "\n\n".join([said, *(text_table(table.header, table.rows) for table in tables)])
+    return "\n\n".join([said, *(render(table.header, table.rows) for table in tables)])
 
 
 def sheet(paths: Sequence[Path], columns: int) -> NDArray[np.uint8]:

@@ -20,11 +20,12 @@ from authface import __version__
 from authface.errors import ImageError, one_line
 from authface.evaluate.study.files import INPUT, Pictures
 from authface.evaluate.study.study import ANSWERS, CHOICES, Answer, Choice, Item, Study
-from authface.evaluate.tables import p_value, text_table
+from authface.evaluate.tables import p_value
 from authface.files import replacing, write_file
 from authface.imaging.decode import read
 from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
 from authface.report.pages import Cell, Table, quantity, write_page
+from authface.report.text import render
 
 NAME = "ab"
 _LOST = 12
@@ -169,7 +170,7 @@ def as_text(found: Findings) -> str:
     """For a terminal."""
     left, right, p = found.left
     lines = [
-        text_table(*table(found)),
+        render(*table(found)),
         f"the left was preferred {left} times, the right {right} (p {p_value(p)}); {found.seconds:.1f} s an answer",
     ]
     return "\n".join(lines)
