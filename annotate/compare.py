@@ -103,7 +103,7 @@ def _sections(photoset: PhotoSet, found: Agreement, files: dict[str, str]) -> It
         "it its 95 % interval. A rare tag has a wide one."
     )
     header = ("group", "tag", "both", f"only {first}", f"only {second}", "neither", "kappa (95 %)")
-    yield report.Section(f"{first} and {second}", about, table=report.Table(header, rows))
+    yield report.Section(f"{first} and {second}", about, table=report.ReportTable(header, rows))
     for (ours, theirs), count in found.contradictions.most_common(SHOWN):
         title = f"{first}: {ours} | {second}: {theirs}"
         told = f"{count:,} crops of which both cannot be true."

@@ -1,4 +1,4 @@
-"""Every figure against another implementation of it, on the same pixels."""
+"""What is measured of a face: where it is moved, blurred or not there."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from authface.errors import ImageError, UsageError
-from authface.evaluate.catalogue import METRICS, choose
+from authface.errors import ImageError
 from authface.evaluate.faces import FaceGauge, landmark_error
 from authface.faces.degrade import PRESETS, degrade
 
@@ -48,18 +47,3 @@ def test_the_landmark_error_is_300ws() -> None:
     assert landmark_error(truth + [3, 4], truth) == (pytest.approx(10), pytest.approx(5))
     with pytest.raises(ImageError, match="one point"):
         landmark_error(truth, np.zeros((68, 2)))
-
-
-def test_metrics_are_chosen_by_what_is_given() -> None:
-    def names(**given: bool) -> set[str]:
-        return {metric.name for metric in choose([], **given)}
-
-    alone = {"piqe", "musiq", "clipiqa", "maniqa", "fid_ffhq_basicsr", "fid_ffhq_clean"}
-    assert names(truth=False, inputs=False) == alone
-    assert names(truth=False, inputs=True) == alone | {"identity_input"}
-    assert names(truth=True, inputs=True) == {metric.name for metric in METRICS} - {"identity_input"}
-    assert [m.name for m in choose(["lpips", "psnr"], truth=True, inputs=False)] == ["psnr", "lpips"]
-    with pytest.raises(UsageError, match="needs --truth"):
-        choose(["psnr"], truth=False, inputs=False)
-    with pytest.raises(UsageError, match="there are .*lpips"):
-        choose(["lpip"], truth=True, inputs=False)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from authface.errors import AuthfaceError
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.pairs import Pair
-from authface.evaluate.weights import FILES, Weights
-from authface.evaluate.works import Job, LearnedWork, Loaded
+from authface.evaluate.weights import FILES, MetricWeights
+from authface.evaluate.works import LearnedWork, LoadedOutput, OutputJob
 from authface.metrics.fid import Inception, Moments, basicsr_input, clean_input, reference_statistics
 from authface.metrics.iqa import to_batch
 
@@ -28,8 +28,8 @@ def value_of(name: str, output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> 
 
     work = LearnedWork(BY_NAME[name], torch.device("cpu"))
     work.open()
-    job = Job(Pair("method", "face", Path()), {}, (name,))
-    (result,) = work.step([Loaded(job, output, truth, None)])
+    job = OutputJob(Pair("method", "face", Path()), {}, (name,))
+    (result,) = work.step([LoadedOutput(job, output, truth, None)])
     return result.values[name]
 
 
@@ -133,7 +133,7 @@ def test_a_server_out_of_reach_is_tried_once(empty_hub: Path, monkeypatch: pytes
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
-    weights = Weights(lambda _: None)
+    weights = MetricWeights(lambda _: None)
     for name in ("musiq", "lpips"):
         with pytest.raises(AuthfaceError, match="OSError: no route"):
             weights.ensure(name)

@@ -25,7 +25,7 @@ def test_maniqa_alone_is_made_without_fetching_its_backbone(monkeypatch: pytest.
 
 
 def test_what_cannot_be_loaded_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    failure = r"^musiq cannot be loaded \(OSError: no route\): copy it$"
+    failure = r"^musiq cannot be loaded \(OSError: no\\nroute\): copy it$"
     with pytest.raises(AuthfaceError, match=failure), loading("musiq cannot be loaded", "copy it"):
         sys.stdout.write("noise of a library")
         raise OSError("no\nroute")
