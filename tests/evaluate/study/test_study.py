@@ -173,7 +173,7 @@ def test_shares_sign_test_and_agreement_of_known_answers() -> None:
     assert first.alpha == pytest.approx(1 - 19 * 2 * 2 / (20 * 20 - 242))
     interval = first.shares["ours"].interval
     assert interval is not None and interval[0] < 0.75 < interval[1]
-    assert told.left == (15, 5, pytest.approx(2 * sum(map(comb, [20] * 6, range(6))) / 2**20)), (
+    assert told.sides == (15, 5, pytest.approx(2 * sum(map(comb, [20] * 6, range(6))) / 2**20)), (
         "all preferences for ours stood left"
     )
     assert (
