@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from authface.annotate.tag_report import crop_cell, crop_files
 from authface.annotate.vocabulary.resolve import MEASURED, can_say, contradictions
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY
 from authface.errors import UsageError, one_line
+from authface.metrics.stats import Kappa, cohen_kappa
 from authface.records import Tag
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
@@ -23,18 +23,6 @@ EXAMPLES = 12
 SHOWN = 24
 """Disagreements of two annotators that get a section with crops."""
 THUMBNAIL = 192
-Z = 1.959964
-"""Of a normal distribution 95 % lie within so many standard deviations."""
-
-
-@dataclass(frozen=True, slots=True)
-class Kappa:
-    """Agreement beyond chance: 1 is full, 0 what chance gives, below 0 is worse than chance."""
-
-    value: float
-    low: float
-    high: float
-    """The 95 % interval."""
 
 
 @dataclass(slots=True)
@@ -58,25 +46,10 @@ class TagCounts:
 
 
 def kappa(both: int, only_first: int, only_second: int, neither: int) -> Kappa | None:
-    """Cohen's kappa of a 2 x 2 table with its large-sample interval, cut to -1..1.
-
-    Variance as Fleiss, Cohen and Everitt (1969), for two categories. None where one of the two says the
-    same of every crop: kappa is then 0, or not defined, whatever the other says.
-    """
-    total = both + only_first + only_second + neither
+    """Cohen's kappa of a tag; None where one of the two says the same of every crop, whatever the other says."""
     if 0 in (both + only_first, both + only_second, neither + only_first, neither + only_second):
         return None
-    cells = [[both / total, only_first / total], [only_second / total, neither / total]]
-    rows = [sum(cells[i]) for i in (0, 1)]
-    columns = [cells[0][i] + cells[1][i] for i in (0, 1)]
-    seen, chance = cells[0][0] + cells[1][1], rows[0] * columns[0] + rows[1] * columns[1]
-    value = (seen - chance) / (1 - chance)
-    rest = 1 - value
-    agreeing = sum(cells[i][i] * (1 - (rows[i] + columns[i]) * rest) ** 2 for i in (0, 1))
-    differing = rest**2 * sum(cells[i][1 - i] * (columns[i] + rows[1 - i]) ** 2 for i in (0, 1))
-    variance = (agreeing + differing - (value - chance * rest) ** 2) / (total * (1 - chance) ** 2)
-    half = Z * math.sqrt(max(variance, 0.0))
-    return Kappa(value, max(value - half, -1.0), min(value + half, 1.0))
+    return cohen_kappa([[both, only_first], [only_second, neither]])
 
 
 @dataclass
@@ -259,7 +232,7 @@ def _sections(photoset: PhotoSet, found: TagAgreement, files: dict[str, str]) ->
         "it its 95 % interval. A rare tag has a wide one."
     )
     header = ("group", "tag", "both", f"only {first}", f"only {second}", "neither", "kappa (95 %)")
-    yield report.Section(f"{first} and {second}", about, table=report.Table(header, rows))
+    yield report.Section(f"{first} and {second}", about, table=report.ReportTable(header, rows))
     for (ours, theirs), count in found.contradictions.most_common(SHOWN):
         title = f"{first}: {ours} | {second}: {theirs}"
         note = f"{count:,} crops of which both cannot be true."

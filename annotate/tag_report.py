@@ -97,7 +97,7 @@ def _sections(photoset: PhotoSet, found: AnnotatorCounts, files: dict[str, str])
             f"{found.dropped:,} more pieces are no tags: sentences, what is not there, numbers, markup."
         )
         listed = [(name, f"{n:,}") for name, n in found.unknown.most_common(MOST_UNKNOWN)]
-        yield report.Section(f"{who}: unknown words", text, table=report.Table(("word", "crops"), listed))
+        yield report.Section(f"{who}: unknown words", text, table=report.ReportTable(("word", "crops"), listed))
     if found.failed:
         cells = _cells(photoset, found.failed, files)
         yield report.Section(f"{who}: failed", "A sample, with what the annotator said.", figures=cells)

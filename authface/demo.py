@@ -127,7 +127,7 @@ def _curated(photoset: PhotoSet) -> report.Section:
         if crop.file
     ]
     header = ("photo", "licence", "verdict", "face px", "sharpness", "noise", "PIQE")
-    return report.Section("Curate", text, [*cells, *crops], report.Table(header, rows))
+    return report.Section("Curate", text, [*cells, *crops], report.ReportTable(header, rows))
 
 
 def _annotate(photoset: PhotoSet, run: Run) -> Path:
@@ -152,7 +152,7 @@ def _annotated(photoset: PhotoSet, dataset: Path) -> report.Section:
         for row in rows
         for tag in row["tags"]
     ]
-    return report.Section("Annotate", text, table=report.Table(("photo", "group", "tag", "confidence"), groups))
+    return report.Section("Annotate", text, table=report.ReportTable(("photo", "group", "tag", "confidence"), groups))
 
 
 def _train(dataset: Path, models: Path, run: Run) -> list[Path]:
@@ -204,7 +204,9 @@ def _trained(families: list[Path]) -> report.Section:
         "facial loss). They show that every stage works; the learning rate is so low that what the model knows stays, "
         "and so few portraits teach it nothing new. The pictures are each stage's own, drawn after its last step."
     )
-    return report.Section("Train", text, cells, report.Table(("stage", "steps", "learning rate", "mean loss"), rows))
+    return report.Section(
+        "Train", text, cells, report.ReportTable(("stage", "steps", "learning rate", "mean loss"), rows)
+    )
 
 
 def _restore(photoset: PhotoSet, model: Path, out: Path, run: Run) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

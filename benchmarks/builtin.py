@@ -38,13 +38,13 @@ from builtin_figures import CLEAN, FILTERS, INPUT, NOTE, OF_EVALUATE, Figures, M
 from authface.console import Console
 from authface.errors import AuthfaceError
 from authface.evaluate import pairs
-from authface.evaluate.restoration import Question, evaluate
+from authface.evaluate.restoration import RestorationTask, evaluate
 from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.sources import open_sources, parquet_files
 from authface.evaluate.synth import clean_face
-from authface.evaluate.tables import text_table
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging.decode import encode_png, read
+from authface.report.text import render
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,7 +146,7 @@ def measure(work: Path, methods: Sequence[Method], faces: Sequence[Face], worker
     metrics = (*OF_EVALUATE, "perceptual")
     values: dict[Method, dict[str, dict[str, float]]] = {m: {metric: {} for metric in metrics} for m in methods}
     vectors: dict[Method, dict[str, NDArray[np.float64]]] = {method: {} for method in methods}
-    question = Question(
+    question = RestorationTask(
         [pairs.Method(name, folders[method]) for name, method in known.items()], work / "clean", None,
         RestorationSettings(metrics=OF_EVALUATE, resamples=100), workers=workers,
     )  # fmt: skip
@@ -255,7 +255,7 @@ def run(given: argparse.Namespace, work: Path) -> None:
 
 def tell(figures: Figures, given: argparse.Namespace) -> None:
     """The tables on standard output."""
-    table = markdown if given.markdown else text_table
+    table = markdown if given.markdown else render
     print(f"Model {given.model}, seed {given.seed}. {NOTE}")
     kinds = {"": means} | ({", against the input": bars} if given.bars else {})
     for title, kind in kinds.items():

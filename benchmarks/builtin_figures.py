@@ -10,7 +10,7 @@ import eyes
 import numpy as np
 
 from authface.evaluate.catalogue import BY_NAME
-from authface.evaluate.statistics import bootstrap_means
+from authface.metrics.stats import bootstrap_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -71,15 +71,14 @@ def floor(pairs: Path, count: int) -> dict[str, float]:
     import cv2
     import torch
 
-    from authface.evaluate import pixels
-    from authface.evaluate.catalogue import BY_NAME
     from authface.evaluate.faces import FaceGauge
-    from authface.evaluate.learned import Learned
     from authface.imaging.decode import read
+    from authface.metrics import pixels
+    from authface.metrics.iqa import QualityMetric
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    gauge, piqe = FaceGauge(0.5), Learned(BY_NAME["piqe"], torch.device("cpu"))
+    gauge, piqe = FaceGauge(0.5), QualityMetric("piqe", torch.device("cpu"))
     spent: dict[str, float] = {}
 
     def timed(name: str, call: Callable[..., Any], *given: Any) -> Any:
@@ -102,7 +101,7 @@ def floor(pairs: Path, count: int) -> dict[str, float]:
         found = timed("find", gauge.find, name, truth)
         timed("identity", gauge.identity, output, truth, name, found)
         timed("landmarks", gauge.landmarks, output, found)
-        timed("piqe", piqe, output, None)
+        timed("piqe", piqe, [output])
     return spent
 
 

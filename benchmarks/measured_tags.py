@@ -43,6 +43,7 @@ from authface.annotate.measured.tagger import measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.faces.geometry import crop_points
 from authface.imaging import decode as images
+from authface.metrics.stats import wilson
 from authface.store.photoset import PhotoSet
 
 Labels = Mapping[str, Mapping[str, bool]]
@@ -144,12 +145,8 @@ class Tally:
 
 def interval(part: int, whole: int) -> tuple[float, float, float]:
     """A share with Wilson's 95 % interval (Wilson 1927): low, share, high; 0, 0, 1 of nothing."""
-    if whole == 0:
-        return 0.0, 0.0, 1.0
-    z, share = 1.96, part / whole
-    middle = (share + z * z / (2 * whole)) / (1 + z * z / whole)
-    reach = z / (1 + z * z / whole) * math.sqrt(share * (1 - share) / whole + (z / (2 * whole)) ** 2)
-    return max(0.0, middle - reach), share, min(1.0, middle + reach)
+    low, high = wilson(part, whole)
+    return low, part / whole if whole else 0.0, high
 
 
 def crops(photoset: PhotoSet) -> Iterator[tuple[str, Image, Face]]:

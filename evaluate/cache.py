@@ -21,14 +21,14 @@ def key(metric: str, version: str, *contents: str) -> str:
     return hashlib.sha256("\n".join((metric, version, *contents)).encode()).hexdigest()
 
 
-class Values:
+class ValueCache:
     """Values by `key`; each `put` is on the disk when it returns, whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
         with write_errors(self.path):
             folder.mkdir(parents=True, exist_ok=True)
-        with self._said():
+        with self._errors():
             self._base = sqlite3.connect(self.path, timeout=60)
             self._base.execute("create table if not exists held (key text primary key, value real not null)")
 
@@ -42,17 +42,17 @@ class Values:
 
     def get(self, key: str) -> float | None:
         """The value, or None where it was not measured yet."""
-        with self._said():
+        with self._errors():
             found = self._base.execute("select value from held where key = ?", (key,)).fetchone()
         return None if found is None else float(found[0])
 
     def put(self, values: Iterable[tuple[str, float]]) -> None:
         """Keep values, in place of what was there."""
-        with self._said(), self._base:
+        with self._errors(), self._base:
             self._base.executemany("insert or replace into held values (?, ?)", values)
 
     @contextmanager
-    def _said(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:

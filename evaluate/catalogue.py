@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from authface.errors import UsageError, one_line
 
@@ -15,7 +15,7 @@ Need = Literal["", "truth", "inputs"]
 
 
 @dataclass(frozen=True)
-class Metric:
+class RestorationMetric:
     """One figure of an output, or of all outputs (`kind` set)."""
 
     name: str
@@ -29,79 +29,81 @@ class Metric:
     """How it is computed, for the report."""
     pyiqa: str = ""
     """Its name there."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """What pyiqa is called with beside the images."""
 
 
 METRICS = (
-    Metric(
+    RestorationMetric(
         "psnr", "pixels", "truth", False, "dB", 2,
         "Of RGB in 0..255 (skimage's); for identical images the value for one level in one colour of one pixel.",
     ),
-    Metric(
+    RestorationMetric(
         "psnr_y", "pixels", "truth", False, "dB", 2,
         "Of luma, BT.601 in 16..235, not rounded (BasicSR's, MATLAB's).",
     ),
-    Metric(
+    RestorationMetric(
         "ssim", "pixels", "truth", False, "", 4,
         "Of RGB, uniform 7 x 7 window, mean of the channels (skimage's; the authors' script).",
     ),
-    Metric(
+    RestorationMetric(
         "ssim_y", "pixels", "truth", False, "", 4,
         "Of rounded full-range luma, Gaussian 11 x 11 window of sigma 1.5 (Wang et al. 2004; pyiqa's ssim).",
     ),
-    Metric(
+    RestorationMetric(
         "identity", "faces", "truth", False, "cosine", 4,
         "Dot product of dlib's unit embeddings of output and truth, both cut by the truth's landmarks. Portraits "
         "of strangers have 0.866 on average.",
     ),
-    Metric(
+    RestorationMetric(
         "landmarks", "faces", "truth", True, "% of the eyes' distance", 2,
         "Mean distance of the 68 points of output and truth over that of the truth's outer eye corners; dlib's "
         "predictor in one box on both.",
     ),
-    Metric(
+    RestorationMetric(
         "landmarks_px", "faces", "truth", True, "px", 2,
         "The same in pixels of the image.",
     ),
-    Metric(
+    RestorationMetric(
         "identity_input", "faces", "inputs", False, "cosine", 4,
         "As identity, of output and degraded input, both cut by the landmarks found on the output.",
     ),
-    Metric(
+    RestorationMetric(
         "lpips", "learned", "truth", True, "", 4,
         "LPIPS 0.1 with AlexNet, images in -1..1 as it was trained (Zhang et al. 2018).",
         "lpips",
     ),
-    Metric(
+    RestorationMetric(
         "lpips_raw01", "learned", "truth", True, "", 4,
         "The same fed with images in 0..1, as the authors' script does: comparable with their table only.",
-        "lpips",
+        "lpips", {"normalize": False},
     ),
-    Metric(
+    RestorationMetric(
         "piqe", "learned", "", True, "0..100", 2,
         "pyiqa's piqe (Venkatanath et al. 2015).",
         "piqe",
     ),
-    Metric(
+    RestorationMetric(
         "musiq", "learned", "", False, "0..100", 2,
         "pyiqa's musiq, trained on KonIQ-10k (Ke et al. 2021).",
         "musiq",
     ),
-    Metric(
+    RestorationMetric(
         "clipiqa", "learned", "", False, "0..1", 4,
         "pyiqa's clipiqa: CLIP RN50 with fixed pairs of prompts (Wang et al. 2023).",
         "clipiqa",
     ),
-    Metric(
+    RestorationMetric(
         "maniqa", "learned", "", False, "0..1", 4,
         "pyiqa's maniqa, trained on KonIQ-10k, 20 crops (Yang et al. 2022).",
         "maniqa",
     ),
-    Metric(
+    RestorationMetric(
         "fid_ffhq_basicsr", "set", "", True, "", 2,
         "FID to FFHQ at 512 px as blind face restoration reports it: BasicSR's patched Inception, images in "
         "-1..1, bilinear to 299 px, against inception_FFHQ_512.pth.",
     ),
-    Metric(
+    RestorationMetric(
         "fid_ffhq_clean", "set", "", True, "", 2,
         "FID to FFHQ at 512 px as clean-fid computes it (Parmar et al. 2022): antialiased bicubic to 299 px, "
         "against ffhq_clean_trainval70k_512. No figure to set beside the one above.",
@@ -115,7 +117,7 @@ WORST_BY = ("identity", "psnr", "lpips", "musiq", "clipiqa", "piqe", "ssim", "la
 """What orders the worst, where the settings name nothing: the first that was measured."""
 
 
-def choose(names: Sequence[str], *, truth: bool, inputs: bool) -> list[Metric]:
+def choose(names: Sequence[str], *, truth: bool, inputs: bool) -> list[RestorationMetric]:
     """The metrics of these names, or all that apply, in the order of the catalogue.
 
     Raises UsageError for a name that is not there or that needs what was not given.

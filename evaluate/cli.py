@@ -78,34 +78,34 @@ def restoration(
     """Metrics of restored faces with intervals, methods compared face by face. Run again, it measures what is new."""
     from authface.evaluate.catalogue import choose
     from authface.evaluate.pairs import methods_of
-    from authface.evaluate.restoration import Question, evaluate
+    from authface.evaluate.restoration import RestorationTask, evaluate
     from authface.evaluate.settings import RestorationSettings
 
     if run.engine != "local":
         later(f"evaluate restoration --engine {run.engine}")
     names = None if metrics is None else tuple(name.strip() for name in metrics.split(",") if name.strip())
     settings = run.settings("evaluate.restoration", RestorationSettings, metrics=names)
-    question = Question(methods_of(outputs), truth, inputs, settings, run.device, run.seed, run.limit, run.workers)
+    task = RestorationTask(methods_of(outputs), truth, inputs, settings, run.device, run.seed, run.limit, run.workers)
     if run.dry_run:
         chosen = [
             metric.name for metric in choose(settings.metrics, truth=truth is not None, inputs=inputs is not None)
         ]
-        said = f"{', '.join(chosen)} of {', '.join(str(method.folder) for method in question.methods)}"
+        said = f"{', '.join(chosen)} of {', '.join(str(method.folder) for method in task.methods)}"
         return run.console.result(said, metrics=chosen, settings=settings.model_dump(mode="json"))
-    _tell(run, evaluate(question, out, run.console), settings, out)
+    _report_evaluation(run, evaluate(task, out, run.console), settings, out)
 
 
-def _tell(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: Path) -> None:
-    """Write the files and say the means; exit code 3 where some outputs failed."""
+def _report_evaluation(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: Path) -> None:
+    """Write the report and print the means; exit code 3 where some outputs failed."""
     from authface.errors import one_line
-    from authface.evaluate.page import write_report
-    from authface.evaluate.tables import differences_table, means_table, text_table, write_tables
+    from authface.evaluate.report import differences_table, means_table, write_report, write_tables
+    from authface.report.text import render
 
     write_tables(evaluation, out)
     page = write_report(evaluation, settings, out)
-    parts = [text_table(*means_table(evaluation))]
+    parts = [render(*means_table(evaluation))]
     if evaluation.differences:
-        parts.append(text_table(*differences_table(evaluation)))
+        parts.append(render(*differences_table(evaluation)))
     parts.append(f"report: {one_line(page)}")
     read_again = evaluation.measured.read_again
     run.console.result(
@@ -136,15 +136,15 @@ def prior(
     from authface.errors import one_line
     from authface.evaluate.prior import page as prior_page
     from authface.evaluate.prior.run import evaluate_prior
-    from authface.evaluate.prior.samples import asked_of
-    from authface.evaluate.settings import PriorSettings
+    from authface.evaluate.prior.samples import sample_requests
+    from authface.evaluate.settings import PriorEvaluationSettings
 
     if run.engine != "local":
         later(f"evaluate prior --engine {run.engine}")
     given = {"model": model, "dataset": dataset, "prompts": prompts, "reference": reference}
-    settings = run.settings("evaluate.prior", PriorSettings, **given)
+    settings = run.settings("evaluate.prior", PriorEvaluationSettings, **given)
     if run.dry_run:
-        count = len(asked_of(settings, run.seed, run.limit))
+        count = len(sample_requests(settings, run.seed, run.limit))
         beside = 2 * len(settings.opposites) * settings.steer_samples
         said = f"{one_line(settings.model)}: {count} samples of {settings.prompts} prompts, {beside} of opposites"
         return run.console.result(said, count=count, opposites=beside, settings=settings.model_dump(mode="json"))
@@ -205,9 +205,9 @@ def table(
     ] = None,
 ) -> None:
     """One of the paper's tables with ours beside theirs; what is not known or measured is shown as missing."""
-    from authface.evaluate.paper.cli import Asked, tell_table
+    from authface.evaluate.paper.cli import TableRequest, show_table
 
-    tell_table(run, Asked(number, ours or [], out, grid, run_grid, dataset, test))
+    show_table(run, TableRequest(number, ours or [], out, grid, run_grid, dataset, test))
 
 
 @app.command()

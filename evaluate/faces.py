@@ -29,7 +29,7 @@ _REMEMBERED = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class ReferenceFace:
     """The face of a reference image: where it is, and its (68, 2) points in pixels."""
 
     detection: Detection
@@ -43,25 +43,27 @@ class FaceGauge:
         self._detector = RetinaFace(min_score)
         self._landmarks = Dlib68()
         self._embedder: Embedder | None = None
-        self._found: OrderedDict[Hashable, Found] = OrderedDict()
+        self._found: OrderedDict[Hashable, ReferenceFace] = OrderedDict()
         self._embedded: OrderedDict[Hashable, NDArray[np.float32]] = OrderedDict()
 
-    def find(self, key: str, rgb: NDArray[np.uint8]) -> Found:
+    def find(self, key: str, rgb: NDArray[np.uint8]) -> ReferenceFace:
         """The largest face of (h, w, 3) `rgb`, whose content is `key`. Raises ImageError (`no_face`)."""
         if key not in self._found:
             faces = self._detector.detect(rgb)
             if not faces:
                 raise ImageError("no_face", f"no face of a score over {self._detector.min_score} in it")
-            _remember(self._found, key, Found(faces[0], self._landmarks.landmarks(rgb, faces[0])))
+            _remember(self._found, key, ReferenceFace(faces[0], self._landmarks.landmarks(rgb, faces[0])))
         return self._found[key]
 
-    def identity(self, output: NDArray[np.uint8], reference: NDArray[np.uint8], key: str, found: Found) -> float:
+    def identity(
+        self, output: NDArray[np.uint8], reference: NDArray[np.uint8], key: str, found: ReferenceFace
+    ) -> float:
         """Cosine of the embeddings of `output` and `reference` (content `key`), both cut by `found.points`."""
         if key not in self._embedded:
             _remember(self._embedded, key, self._embed(reference, found.points))
         return float(self._embed(output, found.points) @ self._embedded[key])
 
-    def landmarks(self, output: NDArray[np.uint8], found: Found) -> tuple[float, float]:
+    def landmarks(self, output: NDArray[np.uint8], found: ReferenceFace) -> tuple[float, float]:
         """`landmark_error` of the points of `output` in the truth's box."""
         return landmark_error(self._landmarks.landmarks(output, found.detection), found.points)
 

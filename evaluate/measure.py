@@ -1,4 +1,4 @@
-"""Values of single images: what was measured before is read again, the rest is measured and kept at once."""
+"""Values of single images and of whole sets: what was measured before is read again, the rest is kept at once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from authface.console import Console
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.console import Console, Tick
 from authface.engine.workers import inline, processes
-from authface.errors import AuthfaceError, one_line
-from authface.evaluate import cache, learned
-from authface.evaluate.cache import Values
-from authface.evaluate.catalogue import BY_NAME, Metric
+from authface.errors import AuthfaceError, ImageError, one_line
+from authface.evaluate import cache
+from authface.evaluate.cache import ValueCache
+from authface.evaluate.catalogue import BY_NAME, RestorationMetric
 from authface.evaluate.pairs import Pair
-from authface.evaluate.weights import Weights, sha256s
-from authface.evaluate.works import Job, LearnedWork, PlainWork, Result, plain_version
+from authface.evaluate.weights import MetricWeights, sha256s
+from authface.evaluate.works import LearnedWork, OutputJob, PlainWork, Result, plain_version
 from authface.files import sha256_of
+from authface.imaging.decode import read
+from authface.metrics import fid
+from authface.metrics.iqa import pyiqa_version
 
 if TYPE_CHECKING:
     import torch
@@ -26,11 +32,11 @@ if TYPE_CHECKING:
 _CHUNK = 8
 _INLINE = 24
 """Below this many outputs a worker process costs more to start than it saves."""
-Engine = Callable[[Any, Iterator[list[Job]]], Iterator[tuple[int, list[Result]]]]
+Engine = Callable[[Any, Iterator[list[OutputJob]]], Iterator[tuple[int, list[Result]]]]
 
 
 @dataclass
-class Outcome:
+class OutputRecord:
     """All that is known of one output."""
 
     pair: Pair
@@ -48,7 +54,7 @@ class Outcome:
 class Measured:
     """Outcomes by method and name, and the metrics that could not be measured, each with one line."""
 
-    outcomes: dict[tuple[str, str], Outcome]
+    outcomes: dict[tuple[str, str], OutputRecord]
     unmeasured: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     """Code and networks behind each metric that was measured."""
@@ -58,13 +64,13 @@ class Measured:
     """Values that were measured by an earlier run."""
 
 
-def hashed(pairs: Sequence[Pair], console: Console) -> Measured:
-    """The pairs with the sha256 of their files; a file that cannot be read is an outcome with its reason."""
+def hash_files(pairs: Sequence[Pair], console: Console) -> Measured:
+    """Hash the files of each pair; a file that cannot be read is an outcome with its reason."""
     known: dict[Path, str] = {}
     outcomes = {}
     with console.progress("read", len(pairs), "outputs") as tick:
         for pair in pairs:
-            outcome = Outcome(pair, {})
+            outcome = OutputRecord(pair, {})
             files = {"output": pair.output, "truth": pair.truth, "input": pair.input}
             for role, path in files.items():
                 if path is None:
@@ -80,7 +86,12 @@ def hashed(pairs: Sequence[Pair], console: Console) -> Measured:
 
 
 def measure_plain(
-    measured: Measured, metrics: Sequence[Metric], min_score: float, values: Values, console: Console, workers: int
+    measured: Measured,
+    metrics: Sequence[RestorationMetric],
+    min_score: float,
+    values: ValueCache,
+    console: Console,
+    workers: int,
 ) -> None:
     """Pixels and faces, in `workers` processes."""
     kinds = {metric.kind for metric in metrics}
@@ -95,17 +106,17 @@ def measure_plain(
 
 def measure_learned(
     measured: Measured,
-    metrics: Sequence[Metric],
+    metrics: Sequence[RestorationMetric],
     device: Callable[[], torch.device],
-    weights: Weights,
-    values: Values,
+    weights: MetricWeights,
+    values: ValueCache,
     console: Console,
 ) -> None:
-    """Networks one after the other, on `device`; one whose weights are missing is said in a line, and left out."""
+    """Networks one after the other, on `device`; one whose weights are missing is logged in a line, and left out."""
     for metric in metrics:
         try:
             files = sha256s(weights.ensure(metric.name))
-            version = " ".join([learned.code_version(), device().type, *sorted(files.values())])
+            version = " ".join([f"pyiqa {pyiqa_version()}", device().type, *sorted(files.values())])
             measured.versions[metric.name] = version
             jobs = _jobs(measured, [metric], values)
             if jobs:
@@ -118,13 +129,13 @@ def measure_learned(
             console.log(str(error))
 
 
-def key_of(outcome: Outcome, metric: Metric, version: str) -> str:
+def key_of(outcome: OutputRecord, metric: RestorationMetric, version: str) -> str:
     """What the value of a metric of an output is kept under."""
     reference = {"truth": "truth", "inputs": "input"}.get(metric.needs, "")
     return cache.key(metric.name, version, outcome.contents["output"], outcome.contents.get(reference, ""))
 
 
-def _jobs(measured: Measured, metrics: Sequence[Metric], values: Values) -> list[Job]:
+def _jobs(measured: Measured, metrics: Sequence[RestorationMetric], values: ValueCache) -> list[OutputJob]:
     """What is left to measure; values of earlier runs are taken."""
     jobs = []
     for outcome in measured.outcomes.values():
@@ -139,14 +150,19 @@ def _jobs(measured: Measured, metrics: Sequence[Metric], values: Values) -> list
                 outcome.values[metric.name] = value
                 measured.read_again += 1
         if wanted:
-            jobs.append(Job(outcome.pair, outcome.contents, tuple(wanted)))
+            jobs.append(OutputJob(outcome.pair, outcome.contents, tuple(wanted)))
     return jobs
 
 
 def _run(
-    measured: Measured, work: Any, jobs: Sequence[Job], engine: Engine, values: Values, said: tuple[str, Console]
+    measured: Measured,
+    work: Any,
+    jobs: Sequence[OutputJob],
+    engine: Engine,
+    values: ValueCache,
+    progress: tuple[str, Console],
 ) -> None:
-    title, console = said
+    title, console = progress
     if not jobs:
         return
     chunks = iter([list(jobs[at : at + _CHUNK]) for at in range(0, len(jobs), _CHUNK)])
@@ -160,7 +176,7 @@ def _run(
             tick(done)
 
 
-def _take(outcome: Outcome, result: Result, versions: Mapping[str, str]) -> list[tuple[str, float]]:
+def _take(outcome: OutputRecord, result: Result, versions: Mapping[str, str]) -> list[tuple[str, float]]:
     """Put a result into its outcome; the values to keep, by key."""
     if result.reason:
         outcome.reason, outcome.detail = result.reason, result.detail
@@ -170,3 +186,92 @@ def _take(outcome: Outcome, result: Result, versions: Mapping[str, str]) -> list
     outcome.values |= result.values
     outcome.problems |= result.problems
     return [(key_of(outcome, BY_NAME[name], versions[name]), value) for name, value in result.values.items()]
+
+
+@dataclass(frozen=True)
+class SetValue:
+    """A figure of a method's outputs together, and of how many."""
+
+    count: int
+    value: float
+
+
+Sets = dict[str, dict[str, SetValue]]
+"""By method and metric."""
+
+
+def measure_sets(
+    measured: Measured,
+    metrics: Sequence[RestorationMetric],
+    methods: Sequence[str],
+    device: Callable[[], torch.device],
+    ffhq_stats: Path | None,
+    weights: MetricWeights,
+    values: ValueCache,
+    console: Console,
+) -> Sets:
+    """The figures of every method; a metric whose files are missing is logged in a line, and left out."""
+    sets: Sets = {method: {} for method in methods}
+    for metric in metrics:
+        try:
+            own = ffhq_stats if metric.name == "fid_ffhq_basicsr" else None
+            files = weights.ensure(metric.name, own)
+            digests = sha256s(files)
+            measured.versions[metric.name] = " ".join([f"pyiqa {pyiqa_version()}", device().type, *digests.values()])
+            reference = list(files.values())[-1]
+            gauge = SetGauge(metric.name, reference, device)
+            for method in methods:
+                sets[method][metric.name] = _measure(measured, metric, method, gauge, values, console)
+            measured.weights |= digests
+        except AuthfaceError as error:
+            measured.unmeasured[metric.name] = str(error)
+            measured.versions.pop(metric.name, None)
+            for method in methods:
+                sets[method].pop(metric.name, None)
+            console.log(str(error))
+    return sets
+
+
+class SetGauge:
+    """The network and the reference statistics, loaded for the first set that needs them."""
+
+    def __init__(self, metric: str, reference: Path, device: Callable[[], torch.device]) -> None:
+        self._metric, self._reference, self._device = metric, reference, device
+        self._made: tuple[fid.Inception, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
+
+    def __call__(self, images: Iterator[NDArray[np.uint8]]) -> tuple[float, int]:
+        """Value and count."""
+        if self._made is None:
+            reference = fid.reference_statistics(self._metric, self._reference)
+            self._made = fid.Inception(self._metric, self._device()), reference
+        inception, reference = self._made
+        return fid.fid(inception, images, reference)
+
+
+def _measure(
+    measured: Measured, metric: RestorationMetric, method: str, gauge: SetGauge, values: ValueCache, console: Console
+) -> SetValue:
+    def used() -> list[OutputRecord]:
+        return [found for (by, _), found in measured.outcomes.items() if by == method and not found.reason]
+
+    def key() -> str:
+        contents = sorted(outcome.contents["output"] for outcome in used())
+        return cache.key(metric.name, measured.versions[metric.name], *contents)
+
+    known = values.get(key())
+    if known is not None:
+        measured.read_again += 1
+        return SetValue(len(used()), known)
+    with console.progress(f"{metric.name} of {one_line(method, 40)}", len(used()), "outputs") as tick:
+        value, count = gauge(_images(used(), tick))
+    values.put([(key(), value)])
+    return SetValue(count, value)
+
+
+def _images(outcomes: Sequence[OutputRecord], tick: Tick) -> Iterator[NDArray[np.uint8]]:
+    for outcome in outcomes:
+        try:
+            yield read(outcome.pair.output).rgb
+        except ImageError as error:
+            outcome.reason, outcome.detail = error.reason, one_line(error)
+        tick()

@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.evaluate.cache import Values
-from authface.evaluate.catalogue import DEAR, Metric, choose
-from authface.evaluate.measure import Measured, hashed, measure_learned, measure_plain
+from authface.evaluate.cache import ValueCache
+from authface.evaluate.catalogue import DEAR, RestorationMetric, choose
+from authface.evaluate.measure import Measured, Sets, hash_files, measure_learned, measure_plain, measure_sets
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import device_name, protocol
-from authface.evaluate.sets import Sets, measure_sets
 from authface.evaluate.settings import RestorationSettings
-from authface.evaluate.statistics import Difference, Mean, difference, mean_of
-from authface.evaluate.weights import Weights
+from authface.evaluate.weights import MetricWeights
+from authface.metrics.stats import Difference, Mean, mean_of, paired_difference
 from authface.models.families import pick_device
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
+class RestorationTask:
     """What is to be measured of what."""
 
     methods: Sequence[Method]
@@ -45,7 +44,7 @@ class Evaluation:
     """The answer."""
 
     methods: list[Method]
-    metrics: list[Metric]
+    metrics: list[RestorationMetric]
     """Of single images, those with at least one value."""
     means: dict[str, dict[str, Mean]]
     """By method and metric."""
@@ -80,44 +79,46 @@ class Evaluation:
         }
 
 
-def evaluate(question: Question, folder: Path, console: Console) -> Evaluation:
+def evaluate(task: RestorationTask, folder: Path, console: Console) -> Evaluation:
     """Measure what is asked; values go into a cache, of `folder` or the settings, and are read from it.
 
     Raises UsageError where names do not pair or a metric cannot be asked for, AuthfaceError where nothing was measured.
     """
-    settings = question.settings
-    metrics = choose(settings.metrics, truth=question.truth is not None, inputs=question.inputs is not None)
-    _check(question, metrics)
-    outputs = {method.name: images_by_name(method.folder, "outputs") for method in question.methods}
-    truth = images_by_name(question.truth, "truth") if question.truth is not None else None
-    inputs = images_by_name(question.inputs, "inputs") if question.inputs is not None else None
-    measured = hashed(pair(outputs, truth, inputs, question.limit), console)
-    device = functools.cache(functools.partial(_device, question.device))
-    with Values(settings.cache or folder) as values:
+    settings = task.settings
+    metrics = choose(settings.metrics, truth=task.truth is not None, inputs=task.inputs is not None)
+    _check(task, metrics)
+    outputs = {method.name: images_by_name(method.folder, "outputs") for method in task.methods}
+    truth = images_by_name(task.truth, "truth") if task.truth is not None else None
+    inputs = images_by_name(task.inputs, "inputs") if task.inputs is not None else None
+    measured = hash_files(pair(outputs, truth, inputs, task.limit), console)
+    device = functools.cache(functools.partial(_device, task.device))
+    with ValueCache(settings.cache or folder) as values:
         plain = [metric for metric in metrics if metric.kind in {"pixels", "faces"}]
-        measure_plain(measured, plain, settings.min_score, values, console, question.workers)
-        weights = Weights(console.log)
+        measure_plain(measured, plain, settings.min_score, values, console, task.workers)
+        weights = MetricWeights(console.log)
         learned = [metric for metric in metrics if metric.kind == "learned"]
         if not settings.metrics and device().type == "cpu":
             learned = _without_dear(learned, measured, console)
         measure_learned(measured, learned, device, weights, values, console)
         whole = [metric for metric in metrics if metric.kind == "set"]
-        names = [method.name for method in question.methods]
+        names = [method.name for method in task.methods]
         sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)
-    return _concluded(question, metrics, measured, sets, str(device()) if device.cache_info().currsize else "cpu")
+    return _concluded(task, metrics, measured, sets, str(device()) if device.cache_info().currsize else "cpu")
 
 
-def _check(question: Question, metrics: Sequence[Metric]) -> None:
+def _check(task: RestorationTask, metrics: Sequence[RestorationMetric]) -> None:
     """Raise UsageError for what would only show after everything was measured."""
-    by, names = question.settings.worst_by, [metric.name for metric in metrics if metric.kind != "set"]
+    by, names = task.settings.worst_by, [metric.name for metric in metrics if metric.kind != "set"]
     if by and by not in names:
         raise UsageError(f"evaluate.restoration.worst_by = {one_line(by)}: measured are {', '.join(names)}")
-    if question.seed < 0:
-        raise UsageError(f"--seed {question.seed}: seeds are 0 and more")
+    if task.seed < 0:
+        raise UsageError(f"--seed {task.seed}: seeds are 0 and more")
 
 
-def _without_dear(metrics: Sequence[Metric], measured: Measured, console: Console) -> list[Metric]:
-    """What a CPU can be asked for unasked."""
+def _without_dear(
+    metrics: Sequence[RestorationMetric], measured: Measured, console: Console
+) -> list[RestorationMetric]:
+    """What a CPU measures by default."""
     for name in sorted(DEAR & {metric.name for metric in metrics}):
         measured.unmeasured[name] = (
             f"{name} is not measured: it takes 13 s an image and more on a CPU; --metrics {name}"
@@ -131,35 +132,35 @@ def _device(name: str) -> torch.device:
 
 
 def _concluded(
-    question: Question, metrics: Sequence[Metric], measured: Measured, sets: Sets, device: str
+    task: RestorationTask, metrics: Sequence[RestorationMetric], measured: Measured, sets: Sets, device: str
 ) -> Evaluation:
-    seed, resamples = question.seed, question.settings.resamples
+    seed, resamples = task.seed, task.settings.resamples
     per_image = [metric for metric in metrics if metric.kind != "set"]
     columns = {
         (method.name, metric.name): _column(measured, method.name, metric.name)
-        for method in question.methods
+        for method in task.methods
         for metric in per_image
     }
     if not any(columns.values()) and not any(sets.values()):
         raise AuthfaceError(f"nothing was measured: {_why(measured)}")
-    means: dict[str, dict[str, Mean]] = {method.name: {} for method in question.methods}
+    means: dict[str, dict[str, Mean]] = {method.name: {} for method in task.methods}
     for (method_name, metric_name), column in columns.items():
         if column:
             means[method_name][metric_name] = mean_of(list(column.values()), seed, resamples)
     differences = []
     for metric in per_image:
-        for first, second in combinations([method.name for method in question.methods], 2):
+        for first, second in combinations([method.name for method in task.methods], 2):
             one, two = columns[first, metric.name], columns[second, metric.name]
             if both := [name for name in one if name in two]:
                 pairs = (first, [one[name] for name in both]), (second, [two[name] for name in both])
                 differences.append(
-                    difference(*pairs, metric.name, lower_better=metric.lower_better, seed=seed, resamples=resamples)
+                    paired_difference(
+                        *pairs, metric.name, lower_better=metric.lower_better, seed=seed, resamples=resamples
+                    )
                 )
     there = [metric for metric in per_image if any(metric.name in found for found in means.values())]
-    said = protocol(
-        question.methods, question.truth, question.inputs, measured, question.settings, seed, device_name(device)
-    )
-    return Evaluation(list(question.methods), there, means, sets, differences, measured, said)
+    said = protocol(task.methods, task.truth, task.inputs, measured, task.settings, seed, device_name(device))
+    return Evaluation(list(task.methods), there, means, sets, differences, measured, said)
 
 
 def _column(measured: Measured, method: str, metric: str) -> dict[str, float]:

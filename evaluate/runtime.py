@@ -6,7 +6,6 @@ outside (`authface.evaluate.stopwatch`). So a stage measures another without imp
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,13 +23,12 @@ from authface.errors import UsageError, one_line
 from authface.evaluate.protocol import device_name, versions
 from authface.evaluate.settings import RuntimeSettings
 from authface.evaluate.stopwatch import Part, peak_memory, wait, watching
-from authface.evaluate.tables import text_table
 from authface.evaluate.weights import sha256s
-from authface.files import write_file
 from authface.models.families import fetch, pick_device, resolve
 from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
+from authface.report.text import render, write_json
 
 NAME = "runtime"
 REST = "rest"
@@ -209,11 +207,11 @@ def as_text(found: Runtime, how: Mapping[str, Any]) -> str:
         ]
         for name, part in found.parts.items()
     ]
-    return "\n".join(lines) + text_table(["part", "s a face", "share", "calls", "parameters", ""], rows)
+    return "\n".join(lines) + render(["part", "s a face", "share", "calls", "parameters", ""], rows)
 
 
 def write(found: Runtime, how: Mapping[str, Any], folder: Path) -> Path:
     """runtime.json. Raises AuthfaceError where the disk refuses."""
     path = folder / f"{NAME}.json"
-    write_file(path, (json.dumps(as_json(found, how), indent=1, ensure_ascii=False) + "\n").encode())
+    write_json(path, as_json(found, how))
     return path

@@ -38,7 +38,7 @@ class RestorationSettings(Settings):
     """The metric that orders them; none takes the first that was measured of identity, psnr, lpips, musiq, ..."""
 
 
-class PriorSettings(Settings):
+class PriorEvaluationSettings(Settings):
     """What a face prior draws by the prompts of a dataset, and how it is judged; the defaults suit the tiny family."""
 
     model: str = "tiny"

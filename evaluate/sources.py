@@ -27,7 +27,7 @@ _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceFace:
     """One clean face: its name as a file, its id, and its encoded bytes or the file that holds them."""
 
     name: str
@@ -40,7 +40,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Sources:
+class SourceFaces:
     """Faces of a folder, `count` of them; reading them again gives the same."""
 
     names: tuple[tuple[str, str], ...]
@@ -52,15 +52,15 @@ class Sources:
     def __len__(self) -> int:
         return len(self.names)
 
-    def read(self, limit: int = 0) -> Iterator[Source]:
+    def read(self, limit: int = 0) -> Iterator[SourceFace]:
         """Every face, or the first `limit`; only a few are in memory."""
         names = self.names[:limit] if limit else self.names
         encoded: Iterable[bytes | Path] = _rows(self.files) if self.parquet else self.files
         for (name, id), data in zip(names, encoded, strict=False):
-            yield Source(name, id, data)
+            yield SourceFace(name, id, data)
 
 
-def open_sources(folder: Path, split: str, section: str = "evaluate.synth") -> Sources:
+def open_sources(folder: Path, split: str, section: str = "evaluate.synth") -> SourceFaces:
     """The faces of `folder`: of the dataset's `split` where it holds Parquet files, else its images, folders below too.
 
     `section` is the recipe's table with the setting `split`. Raises UsageError where there are none, or no such split.
@@ -75,7 +75,7 @@ def open_sources(folder: Path, split: str, section: str = "evaluate.synth") -> S
     if not images:
         raise UsageError(f"{one_line(folder)} holds no images and no Parquet files of a dataset")
     inside = [path.relative_to(folder) for path in images]
-    return Sources(
+    return SourceFaces(
         tuple(zip(file_names([_without_ending(path) for path in inside], inside), map(str, inside), strict=True)),
         images,
         parquet=False,
@@ -145,7 +145,7 @@ def parquet_files(folder: Path, split: str, columns: Sequence[str], section: str
     return files
 
 
-def _dataset(folder: Path, split: str, section: str) -> Sources:
+def _dataset(folder: Path, split: str, section: str) -> SourceFaces:
     files = parquet_files(folder, split, ["image"], section)
     ids: list[str] = []
     for path in files:
@@ -153,7 +153,7 @@ def _dataset(folder: Path, split: str, section: str) -> Sources:
             ids += [str(id) for id in pq.read_table(path, columns=["id"])["id"].to_pylist()]
         else:
             ids += [f"row-{len(ids) + n:06d}" for n in range(pq.ParquetFile(path).metadata.num_rows)]
-    return Sources(tuple(zip(file_names(ids, ids), ids, strict=True)), files, parquet=True)
+    return SourceFaces(tuple(zip(file_names(ids, ids), ids, strict=True)), files, parquet=True)
 
 
 def _columns(path: Path) -> list[str]:

@@ -21,7 +21,7 @@ from authface.console import Console
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.settings import SynthSettings
-from authface.evaluate.sources import Source, Sources
+from authface.evaluate.sources import SourceFace, SourceFaces
 from authface.faces.degrade import degrade, preset
 from authface.files import sha256_of, write_errors, write_file
 from authface.imaging.decode import decode, encode_png
@@ -39,7 +39,7 @@ _INLINE = 32
 
 
 @dataclass(frozen=True)
-class Made:
+class SynthFace:
     """One face of the set, or why there is none: `name` is its file in both folders, without ending."""
 
     name: str
@@ -55,7 +55,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Opened:
+class OpenedFace:
     """A clean face in memory."""
 
     rgb: NDArray[np.uint8]
@@ -81,29 +81,29 @@ class Synth:
     def open(self) -> None:
         """Nothing to load."""
 
-    def load(self, source: Source) -> Opened:
+    def load(self, source: SourceFace) -> OpenedFace:
         """The face in pixels. Raises ImageError for what is no square image."""
         data = source.data()
         rgb, seed = clean_face(data, self.settings.size, self.seed)
-        return Opened(rgb, seed, hashlib.sha256(data).hexdigest())
+        return OpenedFace(rgb, seed, hashlib.sha256(data).hexdigest())
 
-    def step(self, batch: Sequence[Opened]) -> Sequence[tuple[Opened, NDArray[np.uint8]]]:
+    def step(self, batch: Sequence[OpenedFace]) -> Sequence[tuple[OpenedFace, NDArray[np.uint8]]]:
         """The degraded copies."""
         chosen = preset(self.settings.degradation)
         return [(opened, degrade(opened.rgb, opened.seed, chosen)) for opened in batch]
 
-    def save(self, source: Source, result: tuple[Opened, NDArray[np.uint8]]) -> list[Made]:
+    def save(self, source: SourceFace, result: tuple[OpenedFace, NDArray[np.uint8]]) -> list[SynthFace]:
         """Write both files."""
         opened, degraded = result
         files = {CLEAN: encode_png(opened.rgb), DEGRADED: encode_png(degraded)}
         for folder, data in files.items():
             write_file(_file(self.out, folder, source.name), data)
         clean, low = (hashlib.sha256(data).hexdigest() for data in files.values())
-        return [Made(source.name, source.id, opened.source_sha256, len(opened.rgb), clean, low)]
+        return [SynthFace(source.name, source.id, opened.source_sha256, len(opened.rgb), clean, low)]
 
-    def failed(self, source: Source, reason: str, detail: str) -> list[Made]:
+    def failed(self, source: SourceFace, reason: str, detail: str) -> list[SynthFace]:
         """The row of a face that cannot be used."""
-        return [Made(source.name, source.id, reason=reason, detail=detail)]
+        return [SynthFace(source.name, source.id, reason=reason, detail=detail)]
 
 
 def clean_face(data: bytes, size: int | None, seed: int) -> tuple[NDArray[np.uint8], tuple[int, ...]]:
@@ -125,13 +125,13 @@ def clean_face(data: bytes, size: int | None, seed: int) -> tuple[NDArray[np.uin
 
 
 @dataclass
-class Summary:
+class SynthSummary:
     """What a run did."""
 
     made: int = 0
     kept: int = 0
     """Faces that were there already."""
-    failed: list[Made] = field(default_factory=list)
+    failed: list[SynthFace] = field(default_factory=list)
     removed: int = 0
     """Faces whose source is gone."""
     count: int = 0
@@ -140,14 +140,14 @@ class Summary:
 
 def synthesize(
     out: Path,
-    sources: Sources,
+    sources: SourceFaces,
     settings: SynthSettings,
     seed: int,
     console: Console,
     *,
     limit: int = 0,
     workers: int = 1,
-) -> Summary:
+) -> SynthSummary:
     """Make the faces that `out` lacks, and its manifest. What is there, of the same source and whole, is left alone.
 
     Raises UsageError where `out` holds other files or another degradation, AuthfaceError where the disk refuses.
@@ -156,7 +156,7 @@ def synthesize(
         raise UsageError(f"--seed {seed}: seeds are 0 and more")
     recipe = _recipe(settings, seed)
     rows = _known(out, recipe)
-    summary = Summary()
+    summary = SynthSummary()
     work = Synth(out, settings, seed)
     total = min(limit, len(sources)) if limit else len(sources)
     todo = _todo(out, sources.read(limit), rows, summary)
@@ -184,7 +184,7 @@ def _recipe(settings: SynthSettings, seed: int) -> dict[str, Any]:
     return {"version": VERSION, "degradation": name, "ranges": ranges, "seed": seed, "size": settings.size}
 
 
-def _known(out: Path, recipe: dict[str, Any]) -> dict[str, Made]:
+def _known(out: Path, recipe: dict[str, Any]) -> dict[str, SynthFace]:
     """The rows of an earlier run of the same recipe, by name."""
     path = out / MANIFEST
     if not path.exists():
@@ -194,7 +194,7 @@ def _known(out: Path, recipe: dict[str, Any]) -> dict[str, Made]:
         return {}
     try:
         held = json.loads(path.read_text("utf-8"))
-        rows = {row["name"]: Made(**row) for row in [*held["images"], *held["failed"]]}
+        rows = {row["name"]: SynthFace(**row) for row in [*held["images"], *held["failed"]]}
         before = {key: held["recipe"][key] for key in recipe}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{one_line(path)} is no manifest of authface evaluate synth: choose another -o") from error
@@ -208,7 +208,9 @@ def _known(out: Path, recipe: dict[str, Any]) -> dict[str, Made]:
     return {name: row for name, row in rows.items() if not row.reason}
 
 
-def _todo(out: Path, sources: Iterator[Source], rows: dict[str, Made], summary: Summary) -> Iterator[Source]:
+def _todo(
+    out: Path, sources: Iterator[SourceFace], rows: dict[str, SynthFace], summary: SynthSummary
+) -> Iterator[SourceFace]:
     for source in sources:
         row = rows.get(source.name)
         if row is not None and _is_done(out, source, row):
@@ -217,7 +219,7 @@ def _todo(out: Path, sources: Iterator[Source], rows: dict[str, Made], summary: 
             yield source
 
 
-def _is_done(out: Path, source: Source, row: Made) -> bool:
+def _is_done(out: Path, source: SourceFace, row: SynthFace) -> bool:
     """Whether both files are there, byte for byte, of the same source."""
     try:
         return (
@@ -229,12 +231,12 @@ def _is_done(out: Path, source: Source, row: Made) -> bool:
         return False
 
 
-def _chunks(sources: Iterator[Source]) -> Iterator[list[Source]]:
+def _chunks(sources: Iterator[SourceFace]) -> Iterator[list[SourceFace]]:
     while chunk := list(islice(sources, _CHUNK)):
         yield chunk
 
 
-def _take(made: Sequence[Made], rows: dict[str, Made], summary: Summary) -> None:
+def _take(made: Sequence[SynthFace], rows: dict[str, SynthFace], summary: SynthSummary) -> None:
     for row in made:
         rows[row.name] = row
         if row.reason:
@@ -243,7 +245,7 @@ def _take(made: Sequence[Made], rows: dict[str, Made], summary: Summary) -> None
             summary.made += 1
 
 
-def _forget(out: Path, names: set[str], rows: dict[str, Made], summary: Summary) -> None:
+def _forget(out: Path, names: set[str], rows: dict[str, SynthFace], summary: SynthSummary) -> None:
     """Remove the files of faces that the source no longer has: the manifest says that this command made them."""
     for name in sorted(set(rows) - names):
         del rows[name]
@@ -253,7 +255,7 @@ def _forget(out: Path, names: set[str], rows: dict[str, Made], summary: Summary)
                 _file(out, folder, name).unlink(missing_ok=True)
 
 
-def _write_manifest(out: Path, recipe: dict[str, Any], rows: dict[str, Made]) -> None:
+def _write_manifest(out: Path, recipe: dict[str, Any], rows: dict[str, SynthFace]) -> None:
     """Whole or not at all; the same set gives the same bytes."""
     images = [asdict(row) for _, row in sorted(rows.items()) if not row.reason]
     held = {
@@ -274,7 +276,7 @@ def _file(out: Path, folder: str, name: str) -> Path:
     return out / folder / f"{name}.png"
 
 
-def conclude(summary: Summary, out: Path) -> str:
+def conclude(summary: SynthSummary, out: Path) -> str:
     """What a person is told. Raises AuthfaceError where no face could be used."""
     if not summary.count:
         first = summary.failed[0]

@@ -35,7 +35,7 @@ _PATIENCE = 30.0
 
 
 @dataclass
-class Weights:
+class MetricWeights:
     """The files of metrics, fetched where they are missing; a network that failed once is not tried again."""
 
     log: Callable[[str], None]

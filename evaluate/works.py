@@ -12,12 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
-from authface.evaluate import faces, pixels
-from authface.evaluate.catalogue import Metric
-from authface.evaluate.faces import FaceGauge, Found
-from authface.evaluate.learned import Learned
+from authface.evaluate import faces
+from authface.evaluate.catalogue import RestorationMetric
+from authface.evaluate.faces import FaceGauge, ReferenceFace
 from authface.evaluate.pairs import Pair
 from authface.imaging.decode import read
+from authface.metrics import pixels
+from authface.metrics.iqa import QualityMetric, loading
 from authface.store.photoset import Provenance
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ _PIXELS: dict[str, Callable[[Rgb, Rgb], float]] = {
 
 
 @dataclass(frozen=True)
-class Job:
+class OutputJob:
     """One output and what to measure of it."""
 
     pair: Pair
@@ -45,10 +46,10 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedOutput:
     """An output in pixels, with its truth and input as far as they are wanted."""
 
-    job: Job
+    job: OutputJob
     output: Rgb
     truth: Rgb | None
     input: Rgb | None
@@ -74,7 +75,7 @@ def plain_version(kind: str, min_score: float) -> tuple[str, dict[str, str]]:
     return " ".join([faces.VERSION, str(min_score), *files.values()]), files
 
 
-def load(job: Job) -> Loaded:
+def load(job: OutputJob) -> LoadedOutput:
     """The images of a job. Raises ImageError: `size` where output and truth differ in size, for nothing is resized."""
     pair = job.pair
     output = read(pair.output).rgb
@@ -85,7 +86,7 @@ def load(job: Job) -> Loaded:
         )
     if min(output.shape[:2]) < LEAST:
         raise ImageError("too_small", f"{_size(output)}, the least side is {LEAST}")
-    return Loaded(job, output, truth, _beside(pair, "input") if "identity_input" in job.wanted else None)
+    return LoadedOutput(job, output, truth, _beside(pair, "input") if "identity_input" in job.wanted else None)
 
 
 def _beside(pair: Pair, role: str) -> Rgb:
@@ -117,23 +118,23 @@ class PlainWork:
     def open(self) -> None:
         """Nothing yet: the networks are loaded for the first face."""
 
-    def load(self, job: Job) -> Loaded:
+    def load(self, job: OutputJob) -> LoadedOutput:
         """See `load`."""
         return load(job)
 
-    def step(self, batch: Sequence[Loaded]) -> Sequence[Result]:
+    def step(self, batch: Sequence[LoadedOutput]) -> Sequence[Result]:
         """The values."""
         return [self._measure(loaded) for loaded in batch]
 
-    def save(self, job: Job, result: Result) -> list[Result]:
+    def save(self, job: OutputJob, result: Result) -> list[Result]:
         """Nothing to write."""
         return [result]
 
-    def failed(self, job: Job, reason: str, detail: str) -> list[Result]:
+    def failed(self, job: OutputJob, reason: str, detail: str) -> list[Result]:
         """A result without values."""
         return [Result(job.pair.method, job.pair.name, reason=reason, detail=detail)]
 
-    def _measure(self, loaded: Loaded) -> Result:
+    def _measure(self, loaded: LoadedOutput) -> Result:
         wanted = loaded.job.wanted
         result = Result(loaded.job.pair.method, loaded.job.pair.name)
         for name in wanted:
@@ -148,7 +149,7 @@ class PlainWork:
                 result.problems.update({name: f"{error.reason}: {one_line(error)}" for name in asked})
         return result
 
-    def _faces(self, loaded: Loaded, asked: Sequence[str]) -> dict[str, float]:
+    def _faces(self, loaded: LoadedOutput, asked: Sequence[str]) -> dict[str, float]:
         """The asked ones of one group. Raises ImageError where the reference shows no face."""
         if not asked:
             return {}
@@ -166,11 +167,11 @@ class PlainWork:
             values["landmarks"], values["landmarks_px"] = self._gauge.landmarks(loaded.output, found)
         return {name: values[name] for name in asked}
 
-    def _identity_input(self, loaded: Loaded, key: str) -> float:
+    def _identity_input(self, loaded: LoadedOutput, key: str) -> float:
         assert self._gauge is not None and loaded.input is not None  # set by the caller
         if loaded.input.shape != loaded.output.shape:
             raise ImageError("size", f"the output has {_size(loaded.output)}, its input {_size(loaded.input)}")
-        found: Found = self._gauge.find(key, loaded.output)
+        found: ReferenceFace = self._gauge.find(key, loaded.output)
         return self._gauge.identity(loaded.input, loaded.output, key, found)
 
 
@@ -178,10 +179,10 @@ class PlainWork:
 class LearnedWork:
     """One of pyiqa's metrics, in this process."""
 
-    metric: Metric
+    metric: RestorationMetric
     device: torch.device
     batch_size: int = 1
-    _learned: Learned | None = None
+    _network: QualityMetric | None = None
 
     @property
     def provenance(self) -> Provenance:
@@ -190,27 +191,30 @@ class LearnedWork:
 
     def open(self) -> None:
         """Load the network. Raises AuthfaceError."""
-        self._learned = Learned(self.metric, self.device)
+        with loading(f"{self.metric.pyiqa} is not measured: its weights cannot be loaded"):
+            self._network = QualityMetric(self.metric.pyiqa, self.device)
 
-    def load(self, job: Job) -> Loaded:
+    def load(self, job: OutputJob) -> LoadedOutput:
         """See `load`."""
         return load(job)
 
-    def step(self, batch: Sequence[Loaded]) -> Sequence[Result]:
-        """The values."""
-        assert self._learned is not None  # opened
+    def step(self, batch: Sequence[LoadedOutput]) -> Sequence[Result]:
+        """The values, one image at a time: none depends on what it was batched with."""
+        assert self._network is not None  # opened
         results = []
         for loaded in batch:
             result = Result(loaded.job.pair.method, loaded.job.pair.name)
-            _put(result, self.metric.name, self._learned(loaded.output, loaded.truth))
+            truths = [loaded.truth] if self.metric.needs == "truth" and loaded.truth is not None else None
+            (value,) = self._network([loaded.output], truths, **self.metric.options)
+            _put(result, self.metric.name, value)
             results.append(result)
         return results
 
-    def save(self, job: Job, result: Result) -> list[Result]:
+    def save(self, job: OutputJob, result: Result) -> list[Result]:
         """Nothing to write."""
         return [result]
 
-    def failed(self, job: Job, reason: str, detail: str) -> list[Result]:
+    def failed(self, job: OutputJob, reason: str, detail: str) -> list[Result]:
         """A network that fails on an image fails alone; an image that cannot be used has no values at all."""
         if reason == "error":
             return [Result(job.pair.method, job.pair.name, problems={self.metric.name: f"error: {detail}"})]

@@ -73,7 +73,7 @@ class Histogram:
 
 
 def round_span(low: float, high: float, bins: int = BINS) -> tuple[float, float]:
-    """The least span of round ends (multiples of 1, 2 or 5 of a power of ten) that holds `low`..`high`."""
+    """Smallest range covering `low`..`high` whose ends are multiples of 1, 2 or 5 of a power of ten."""
     if not (math.isfinite(low) and math.isfinite(high)) or high - low < NOTHING:
         middle = low if math.isfinite(low) else 0.0
         reach = max(abs(middle) * 0.1, 0.5)
@@ -84,7 +84,7 @@ def round_span(low: float, high: float, bins: int = BINS) -> tuple[float, float]
     return min(low, math.floor(low / step) * step), max(high, math.ceil(high / step) * step)
 
 
-class Tally:
+class HistogramCounter:
     """Counts values into `bins` equal bins between `low` and `high`, batch by batch."""
 
     def __init__(self, low: float, high: float, bins: int = BINS) -> None:

@@ -48,6 +48,15 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureRow:
+    """Pictures of one face side by side, and what was measured of it."""
+
+    name: str
+    cells: Sequence[Cell]
+    figures: Facts
+
+
+@dataclass(frozen=True, slots=True)
 class SheetGroup:
     """Some of the rows of one outcome, such as ``kept`` or ``rejected: no_face``."""
 
@@ -91,7 +100,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ReportTable:
     """Rows of formatted values under a header of the same length."""
 
     header: Sequence[str]
@@ -105,7 +114,7 @@ class Section:
     title: str
     text: str
     figures: Sequence[Cell] = ()
-    table: Table | None = None
+    table: ReportTable | None = None
     pairs: Sequence[Comparison] = ()
     funnel: Funnel | None = None
 

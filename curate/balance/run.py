@@ -6,7 +6,6 @@ crops are in the subset.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_ma
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
 from authface.errors import UsageError, one_line
+from authface.metrics.stats import wilson
 from authface.records import Choice, Crop
 from authface.report import pages as report
 from authface.review.reviews import ReviewSettings, reviewed_crops
@@ -31,8 +31,6 @@ from authface.store.photoset import PhotoSet, Provenance
 
 FEWEST = 5
 """Counts under this are merged with others or left out."""
-_Z = 1.959964
-"""Of a normal distribution, for 95 %."""
 VERSION = 1
 _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
 """Margins that are crossed with each other; source and licence are crossed with skin tone only."""
@@ -60,16 +58,6 @@ class MarginShare:
     def interval(self) -> tuple[float, float]:
         """95 %, 0..1."""
         return wilson(self.count, self.total)
-
-
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): within 0..1, and sound for few and for none."""
-    if total <= 0:
-        return 0.0, 1.0
-    share, z2 = count / total, _Z * _Z / total
-    middle = (share + z2 / 2) / (1 + z2)
-    half = _Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total)) / (1 + z2)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:

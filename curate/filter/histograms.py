@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from authface.report.charts import Histogram, Tally, round_span
+from authface.report.charts import Histogram, HistogramCounter, round_span
 from authface.store.photoset import PhotoSet, Table
 
 Values = dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
@@ -63,11 +63,11 @@ def _of_table(photoset: PhotoSet, name: str, table: Table[Any]) -> Iterator[Hist
         for measure, (values, _) in _values(table, name, part).items():
             seen.setdefault(measure, []).append(values[np.isfinite(values)])
     settings = _settings(photoset, name, table)
-    tallies: dict[str, Tally] = {}
+    tallies: dict[str, HistogramCounter] = {}
     limits = {measure: _limits(measure, settings) for measure in seen}
     for measure, found in seen.items():
         if len(together := np.concatenate(found)):
-            tallies[measure] = Tally(*_span(together, [value for _, value in limits[measure]]))
+            tallies[measure] = HistogramCounter(*_span(together, [value for _, value in limits[measure]]))
     for part in parts:
         for measure, (values, kept) in _values(table, name, part).items():
             if measure in tallies:

@@ -5,17 +5,14 @@ pyiqa and torch are loaded only where a metric is asked for.
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import sys
 from collections.abc import Iterable, Sequence
-from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import UsageError, one_line
+from authface.metrics.iqa import QualityMetric, loading
 from authface.models.families import pick_device
 
 _CHEAP = ("musiq", "topiq_nr", "topiq_nr-face", "clipiqa", "clipiqa+")
@@ -24,15 +21,8 @@ _DEAR = ("maniqa", "qalign", "qrealign")
 """... 13 and more. Every other metric is taken between them."""
 _OPTIONS = {name: {"align_crop_face": False} for name in ("topiq_nr-face", "topiq_nr_swin-face")}
 """They would look for the face again: the region is aligned as they do it, to within a few percent of its side."""
-_ONE_BY_ONE = ("compare2score", "qalign")
-"""Metrics that take a single picture at a time."""
 DIGITS = 4
 """Decimals that are kept of a score: in the ones beyond, the other faces of a batch can show."""
-
-
-def pyiqa_version() -> str:
-    """The release of pyiqa, which fixes the code and the weights of its metrics."""
-    return version("pyiqa")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -59,36 +49,19 @@ def lower_better(name: str) -> bool:
     return bool(config.get("lower_better", False))
 
 
-class Metric:
-    """One metric with its weights on a device."""
+class RegionMetric:
+    """One metric with its weights on a device, for the regions of faces."""
 
     def __init__(self, name: str, device: str) -> None:
         import torch
 
         self.name = name
         self.lower_better = lower_better(name)
-        self._device = pick_device(device)
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # pyiqa prints what it loads; --json owns the output
-                import pyiqa
-
-                self._score: Any = pyiqa.create_metric(name, device=self._device, **_OPTIONS.get(name, {}))
-        except Exception as error:  # whatever a metric's loader raises: network, disk, package
-            place = torch.hub.get_dir()
-            raise AuthfaceError(
-                f"the metric {name} cannot be loaded ({one_line(f'{type(error).__name__}: {error}', 120)}): run once "
-                f"with a network, or copy its weights into {one_line(place)}/pyiqa from a machine that has them"
-            ) from error
+        place = one_line(torch.hub.get_dir())
+        advice = f"run once with a network, or copy its weights into {place}/pyiqa from a machine that has them"
+        with loading(f"the metric {name} cannot be loaded", advice):
+            self._metric = QualityMetric(name, pick_device(device), **_OPTIONS.get(name, {}))
 
     def __call__(self, regions: Sequence[NDArray[np.uint8]]) -> list[float]:
         """Scores of (h, w, 3) uint8 pictures of one size, rounded to `DIGITS` decimals."""
-        import torch
-
-        size = 1 if self.name.startswith(_ONE_BY_ONE) else len(regions)
-        scores: list[float] = []
-        with torch.inference_mode():
-            for at in range(0, len(regions), size):
-                batch = np.stack(regions[at : at + size]).transpose(0, 3, 1, 2)
-                seen = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device).float() / 255
-                scores += self._score(seen).reshape(len(seen), -1)[:, 0].double().cpu().tolist()
-        return [round(score, DIGITS) for score in scores]
+        return [round(score, DIGITS) for score in self._metric(regions)]

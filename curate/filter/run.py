@@ -23,11 +23,12 @@ from authface.curate.filter.duplicates import find_duplicates
 from authface.curate.filter.judge import Neighbours, judge, judge_alone, judge_score
 from authface.curate.filter.measure import Measure
 from authface.curate.filter.measures.quality import face_region
-from authface.curate.filter.metrics import Metric, in_order, lower_better, pyiqa_version
+from authface.curate.filter.metrics import RegionMetric, in_order, lower_better
 from authface.curate.settings import FilterSettings
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.imaging import decode as images
+from authface.metrics.iqa import pyiqa_version
 from authface.records import Face, Photo, Points5, Score
 from authface.store.photoset import PhotoSet, Provenance
 
@@ -65,7 +66,7 @@ class JudgeFaces:
     settings: FilterSettings
     device: str = "cpu"
     batch_size: int = 16
-    _metrics: dict[str, Metric] = field(default_factory=dict)
+    _metrics: dict[str, RegionMetric] = field(default_factory=dict)
 
     @property
     def provenance(self) -> Provenance:
@@ -117,9 +118,9 @@ class JudgeFaces:
             scores |= dict(zip(regions, self._metric(name)(list(regions.values())), strict=True))
         return scores
 
-    def _metric(self, name: str) -> Metric:
+    def _metric(self, name: str) -> RegionMetric:
         if name not in self._metrics:
-            self._metrics[name] = Metric(name, self.device)
+            self._metrics[name] = RegionMetric(name, self.device)
         return self._metrics[name]
 
 

@@ -78,7 +78,7 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
 
     from authface.curate.review import server
     from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
-    from authface.web import loopback
+    from authface.web import local
 
     faces = load_gallery(photoset, run.limit)
     page = server.Review(
@@ -89,13 +89,13 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
         one_line(photoset.root.name, 80),
         settings.reasons,
     )
-    token = loopback.new_token()
-    with server.listen(settings.host, settings.port) as waiting:
+    token = local.new_token()
+    with local.listen(settings.host, settings.port, server.INSTEAD) as waiting:
         app = server.make_app(page, token, settings.host)
-        url = loopback.address(settings.host, waiting.getsockname()[1], token)
+        url = local.address(settings.host, waiting.getsockname()[1], token)
         run.console.log(f"review: {faces.crops:,} crops for {reviewer}; open {url} and end with Ctrl-C")
         with suppress(KeyboardInterrupt):
-            server.serve(app, waiting)
+            local.make_server(app).run(sockets=[waiting])
     counts = page.counts()
     said = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in ("keep", "reject", "retouch"))
     run.console.result(

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.imaging import decode as images
+from authface.metrics.stats import cohen_kappa
 from authface.records import Crop
 from authface.report import pages as report
 from authface.review.reviews import VERDICTS, Reviewed, Verdict, as_verdict
@@ -41,17 +42,9 @@ class ReviewerAgreement:
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa, -1..1: agreement beyond chance (Cohen 1960); None where chance alone explains all of it."""
-        if not self.both:
-            return None
-        first, second = Counter[Verdict](), Counter[Verdict]()
-        for (one, other), count in self.confusion.items():
-            first[one] += count
-            second[other] += count
-        chance = sum(first[verdict] * second[verdict] for verdict in VERDICTS)
-        if chance == self.both**2:
-            return None
-        return (self.agreed * self.both - chance) / (self.both**2 - chance)
+        """Cohen's kappa, -1..1; None where chance alone explains all of the agreement."""
+        kappa = cohen_kappa([[self.confusion[one, other] for other in VERDICTS] for one in VERDICTS])
+        return kappa.value if kappa else None
 
 
 def agreements(people: Reviewed) -> list[ReviewerAgreement]:

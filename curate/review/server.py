@@ -1,44 +1,28 @@
-"""The review page's server: on this machine, behind a random address, every decision on disk before the answer.
-
-Who does not know the token gets 404. A request that names another host (DNS rebinding) or comes from another
-page (its `Origin`) gets 403. Nothing on the page comes from outside, and the page may load nothing else.
-"""
+"""The review page's server: every decision is on disk before it is answered."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Awaitable, Callable
-from importlib import resources
 from typing import Annotated, Any, Literal
 
-import uvicorn
-from fastapi import APIRouter, FastAPI, HTTPException, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import APIRouter, FastAPI, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from authface.curate.review.gallery import FaceGallery, FacePictures, GalleryFace, ReviewerDecisions, ViewQuery
-from authface.errors import AuthfaceError, ImageError, one_line
+from authface.errors import one_line
 from authface.review.reviews import VERDICTS
-from authface.web import loopback
+from authface.web.local import PRIVATE_HOUR, local_app, static_files
 
 PAGE_ROWS = 200
 """Most rows of a view in one answer."""
 _FILES = {"review.html": "text/html", "review.css": "text/css"} | dict.fromkeys(
     ("review.js", "faces.js", "grid.js", "single.js"), "text/javascript"
 )
-_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-}
-_PICTURE = {"Cache-Control": "private, max-age=3600"}
+INSTEAD = "-O curate.review.port=0 (any free one) or -O curate.review.host=127.0.0.1"
+"""How to choose another address."""
 
 
-class Asked(BaseModel):
-    """A decision as the page sends it."""
+class DecisionRequest(BaseModel):
+    """A decision, as the page sends it."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -47,8 +31,8 @@ class Asked(BaseModel):
     reason: str = Field("", max_length=40)
 
 
-class Undo(BaseModel):
-    """A wish to take the latest decision back; `view` is where the page looks."""
+class UndoRequest(BaseModel):
+    """Take the latest decision back; `view` is the one that the page shows."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -110,52 +94,8 @@ class Review:
 
 def make_app(review: Review, token: str, host: str) -> FastAPI:
     """The server's routes, all below ``/<token>/``."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    app.include_router(_page_routes(), prefix=f"/{token}")
-    app.include_router(_routes(review), prefix=f"/{token}")
-    app.include_router(_picture_routes(review), prefix=f"/{token}")
-
-    @app.middleware("http")
-    async def guard(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
-        response = (
-            await answer(request)
-            if loopback.allowed(request.headers, host)
-            else PlainTextResponse("not from here", 403)
-        )
-        response.headers.update(_HEADERS)
-        response.headers.setdefault("Cache-Control", "no-store")
-        return response
-
-    @app.exception_handler(RequestValidationError)
-    async def not_understood(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        return JSONResponse({"detail": one_line(f"{first['loc'][-1]}: {first['msg']}")}, 422)
-
-    @app.exception_handler(ImageError)
-    async def no_picture(request: Request, error: ImageError) -> Response:
-        return JSONResponse({"detail": one_line(error)}, 404)
-
-    @app.exception_handler(AuthfaceError)
-    async def not_done(request: Request, error: AuthfaceError) -> Response:
-        return JSONResponse({"detail": one_line(error)}, 500)
-
-    return app
-
-
-def _page_routes() -> APIRouter:
-    router = APIRouter()
-    folder = resources.files("authface.curate.review")
-
-    def add(name: str, kind: str) -> None:
-        content = folder.joinpath(name).read_bytes()
-
-        @router.get("/" if name == "review.html" else f"/{name}")
-        def file() -> Response:
-            return Response(content, media_type=kind)
-
-    for name, kind in _FILES.items():
-        add(name, kind)
-    return router
+    files = static_files("authface.curate.review", _FILES, "review.html")
+    return local_app(token, host, (files, _routes(review), _picture_routes(review)))
 
 
 def _routes(review: Review) -> APIRouter:
@@ -187,7 +127,7 @@ def _routes(review: Review) -> APIRouter:
         return {"rows": [review.row(entry) for entry in found[start : start + count]]}
 
     @router.post("/api/decide")
-    def decide(asked: Asked) -> dict[str, Any]:
+    def decide(asked: DecisionRequest) -> dict[str, Any]:
         entry = review.faces.by_id.get(asked.id)
         if entry is None:
             raise HTTPException(404, "no such face")
@@ -199,7 +139,7 @@ def _routes(review: Review) -> APIRouter:
         return review.answer(asked.id)
 
     @router.post("/api/undo")
-    def undo(asked: Undo) -> dict[str, Any]:
+    def undo(asked: UndoRequest) -> dict[str, Any]:
         crop_id = review.desk.undo()
         if crop_id is None:
             raise HTTPException(409, "nothing to undo")
@@ -221,32 +161,18 @@ def _picture_routes(review: Review) -> APIRouter:
 
     @router.get("/thumbnail/{face_id}")
     def thumbnail(face_id: str) -> Response:
-        return Response(review.pictures.thumbnail(known(face_id)), media_type="image/jpeg", headers=_PICTURE)
+        return Response(review.pictures.thumbnail(known(face_id)), media_type="image/jpeg", headers=PRIVATE_HOUR)
 
     @router.get("/whole/{face_id}")
     def whole(face_id: str) -> Response:
         data, kind = review.pictures.whole(known(face_id))
-        return Response(data, media_type=kind, headers=_PICTURE)
+        return Response(data, media_type=kind, headers=PRIVATE_HOUR)
 
     @router.get("/eyes/{face_id}")
     def eyes(
         face_id: str, width: Annotated[int, Query(ge=16, le=4096)], height: Annotated[int, Query(ge=16, le=4096)]
     ) -> Response:
         data = review.pictures.eyes(known(face_id), width, height)
-        return Response(data, media_type="image/png", headers=_PICTURE)
+        return Response(data, media_type="image/png", headers=PRIVATE_HOUR)
 
     return router
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that waits for browsers. Raises UsageError where the address cannot be had."""
-    instead = "-O curate.review.port=0 (any free one) or -O curate.review.host=127.0.0.1"
-    return loopback.listen(host, port, instead)
-
-
-def serve(app: FastAPI, waiting: socket.socket) -> None:
-    """Answer browsers until the command is stopped."""
-    config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=3
-    )
-    uvicorn.Server(config).run(sockets=[waiting])

@@ -18,7 +18,7 @@ from typing import IO
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.evaluate.paper.paper import Ours
+from authface.evaluate.paper.paper import OurReport
 from authface.files import write_errors, write_file
 from authface.store.lock import held
 
@@ -27,7 +27,7 @@ SOME_FAILED = 3
 
 
 @dataclass(frozen=True)
-class Cell:
+class AblationCell:
     """One row of an ablation: how stage II is trained, and on which prior."""
 
     label: str
@@ -39,18 +39,18 @@ class Cell:
     """Settings below ``train.controlnet.facial``."""
 
 
-def _weighted(m: str, s: str) -> Cell:
+def _weighted(m: str, s: str) -> AblationCell:
     name = "time" if (m, s) == ("-0.5", "1.0") else f"time_m{m}_s{s}"
     label = f"m = {m.removesuffix('.0')}, s = {s.removesuffix('.0')}"
-    return Cell(label, name, True, {"weight": "time", "m": m, "s": s})
+    return AblationCell(label, name, True, {"weight": "time", "m": m, "s": s})
 
 
-CELLS: dict[int, tuple[Cell, ...]] = {
+CELLS: dict[int, tuple[AblationCell, ...]] = {
     2: (
-        Cell("SDXL prior", "base", False, {"weight": "off"}),
-        Cell("face prior", "prior_only", True, {"weight": "off"}),
-        Cell("face prior, constant facial loss", "constant", True, {"weight": "constant"}),
-        Cell("face prior, time-aware facial loss", "time", True, {"weight": "time", "m": "-0.5", "s": "1.0"}),
+        AblationCell("SDXL prior", "base", False, {"weight": "off"}),
+        AblationCell("face prior", "prior_only", True, {"weight": "off"}),
+        AblationCell("face prior, constant facial loss", "constant", True, {"weight": "constant"}),
+        AblationCell("face prior, time-aware facial loss", "time", True, {"weight": "time", "m": "-0.5", "s": "1.0"}),
     ),
     4: (_weighted("-0.5", "1.0"), _weighted("0.0", "1.0"), _weighted("0.5", "1.0"), _weighted("-0.5", "0.5")),
 }
@@ -58,7 +58,7 @@ CELLS: dict[int, tuple[Cell, ...]] = {
 
 
 @dataclass(frozen=True)
-class PriorCell:
+class PriorAblationCell:
     """One row of table 3: what stage I is trained on, and asked for."""
 
     label: str
@@ -69,15 +69,15 @@ class PriorCell:
 
 
 PRIORS = (
-    PriorCell("SDXL", "base", ""),
-    PriorCell("semantic tags", "prior_semantic", "semantic"),
-    PriorCell("semantic and photographic tags", "prior", "all"),
+    PriorAblationCell("SDXL", "base", ""),
+    PriorAblationCell("semantic tags", "prior_semantic", "semantic"),
+    PriorAblationCell("semantic and photographic tags", "prior", "all"),
 )
 """Table 3."""
 
 
 @dataclass(frozen=True)
-class Ground:
+class GridSetup:
     """What all cells share."""
 
     folder: Path
@@ -111,7 +111,7 @@ def _reads(section: str, path: str) -> bool:
 
 
 @dataclass(frozen=True)
-class Step:
+class GridStep:
     """One command; `needs` are names of earlier ones."""
 
     name: str
@@ -130,7 +130,7 @@ def check(number: int) -> None:
         raise UsageError(f"table {number} is no grid of trainings: --grid is for 2, 3 and 4")
 
 
-def plan(number: int, ground: Ground) -> list[Step]:
+def plan(number: int, ground: GridSetup) -> list[GridStep]:
     """Every command of a table, in an order in which each finds what it needs. Raises UsageError as `check`."""
     check(number)
     if number == 3:
@@ -139,7 +139,9 @@ def plan(number: int, ground: Ground) -> list[Step]:
     steps = []
     if ground.test is None:
         steps.append(
-            Step("test", ground.words("evaluate.synth", ("evaluate", "synth", str(ground.dataset), "-o", str(test))))
+            GridStep(
+                "test", ground.words("evaluate.synth", ("evaluate", "synth", str(ground.dataset), "-o", str(test)))
+            )
         )
     prior = ground.folder / "prior"
     steps.append(_prior_step("prior", ground))
@@ -148,31 +150,31 @@ def plan(number: int, ground: Ground) -> list[Step]:
     measured = tuple(f"{cell.name} measure" for cell in CELLS[number])
     return [
         *steps,
-        Step(f"compare {number}", _measure(CELLS[number], ground, test, compared(number, ground.folder)), measured),
+        GridStep(f"compare {number}", _measure(CELLS[number], ground, test, compared(number, ground.folder)), measured),
     ]
 
 
-def _prior_step(name: str, ground: Ground, *own: str) -> Step:
+def _prior_step(name: str, ground: GridSetup, *own: str) -> GridStep:
     model = (f"train.prior.model={ground.base}", f"train.prior.out={ground.folder / name}")
-    return Step(name, ground.training("prior", *model, *own))
+    return GridStep(name, ground.training("prior", *model, *own))
 
 
-def _prior_steps(cell: PriorCell, ground: Ground) -> list[Step]:
+def _prior_steps(cell: PriorAblationCell, ground: GridSetup) -> list[GridStep]:
     model = str(ground.folder / cell.name) if cell.prompts else ground.base
     words = ("evaluate", "prior", "--model", model, "--dataset", str(ground.dataset))
     asked = ("--prompts", cell.prompts or "all", "-o", str(_prior_report(cell, ground.folder)))
     judge = ground.words("evaluate.prior", (*words, *asked))
     if not cell.prompts:
-        return [Step(f"{cell.name} judge", judge)]
+        return [GridStep(f"{cell.name} judge", judge)]
     own = () if cell.name == "prior" else (f"train.prior.prompts={cell.prompts}",)  # one training for tables 2, 3, 4
-    return [_prior_step(cell.name, ground, *own), Step(f"{cell.name} judge", judge, (cell.name,))]
+    return [_prior_step(cell.name, ground, *own), GridStep(f"{cell.name} judge", judge, (cell.name,))]
 
 
-def _prior_report(cell: PriorCell, folder: Path) -> Path:
+def _prior_report(cell: PriorAblationCell, folder: Path) -> Path:
     return folder / f"{cell.name}_drawn"
 
 
-def _cell_steps(cell: Cell, ground: Ground, test: Path, prior: str) -> list[Step]:
+def _cell_steps(cell: AblationCell, ground: GridSetup, test: Path, prior: str) -> list[GridStep]:
     home = ground.folder / cell.name
     model, outputs = home / "model", home / "outputs"
     own = [f"train.controlnet.model={prior}", f"train.controlnet.out={model}"]
@@ -182,13 +184,13 @@ def _cell_steps(cell: Cell, ground: Ground, test: Path, prior: str) -> list[Step
     trained, restored = f"{cell.name} train", f"{cell.name} restore"
     made = () if ground.test is not None else ("test",)
     return [
-        Step(trained, train, ("prior",) if cell.face_prior else ()),
-        Step(restored, ground.words("restore", restore, "restore.report=false"), (trained, *made)),
-        Step(f"{cell.name} measure", _measure([cell], ground, test, home / "report"), (restored, *made)),
+        GridStep(trained, train, ("prior",) if cell.face_prior else ()),
+        GridStep(restored, ground.words("restore", restore, "restore.report=false"), (trained, *made)),
+        GridStep(f"{cell.name} measure", _measure([cell], ground, test, home / "report"), (restored, *made)),
     ]
 
 
-def _measure(cells: Sequence[Cell], ground: Ground, test: Path, report: Path) -> tuple[str, ...]:
+def _measure(cells: Sequence[AblationCell], ground: GridSetup, test: Path, report: Path) -> tuple[str, ...]:
     """The cells' outputs in one report; what one report measured another reads."""
     words = ["evaluate", "restoration", "--truth", str(test / "clean"), "--inputs", str(test / "degraded")]
     words += [word for cell in cells for word in ("--outputs", f"{cell.name}={ground.folder / cell.name / 'outputs'}")]
@@ -201,7 +203,7 @@ def compared(number: int, folder: Path) -> Path:
     return folder / f"compare{number}"
 
 
-def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
+def fingerprints(steps: Sequence[GridStep]) -> dict[str, str]:
     """sha256 of each step's words and of those it builds on, by name."""
     found: dict[str, str] = {}
     for step in steps:
@@ -210,7 +212,7 @@ def fingerprints(steps: Sequence[Step]) -> dict[str, str]:
     return found
 
 
-def finished(steps: Sequence[Step], folder: Path) -> set[str]:
+def finished(steps: Sequence[GridStep], folder: Path) -> set[str]:
     """Names of the steps that were done with these words."""
     wanted = fingerprints(steps)
     return {name for name, digest in wanted.items() if _held(_mark(folder, name, "done")) == digest}
@@ -224,7 +226,7 @@ def _mark(folder: Path, name: str, ending: str) -> Path:
     return folder / "steps" / f"{name.replace(' ', '_')}.{ending}"
 
 
-def run(steps: Sequence[Step], folder: Path, console: Console) -> int:
+def run(steps: Sequence[GridStep], folder: Path, console: Console) -> int:
     """Run what is not finished, one after the other; how many ran.
 
     Raises AuthfaceError for a command that failed, with what it said, and where another run holds the folder; what was
@@ -242,7 +244,7 @@ def run(steps: Sequence[Step], folder: Path, console: Console) -> int:
     return ran
 
 
-def _run_one(step: Step, folder: Path) -> None:
+def _run_one(step: GridStep, folder: Path) -> None:
     log = _mark(folder, step.name, "log")
     with write_errors(log):
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -264,15 +266,15 @@ def _ended(words: Sequence[str], log: IO[bytes]) -> int:
     return subprocess.run(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False).returncode
 
 
-def reports(number: int, folder: Path) -> list[Ours]:
+def reports(number: int, folder: Path) -> list[OurReport]:
     """The cells of a table that were measured in this folder, under the names of the paper's rows."""
     homes = [(cell.label, folder / cell.name / "report", "restoration.json") for cell in CELLS.get(number, ())]
     if number == 3:
         homes = [(cell.label, _prior_report(cell, folder), "prior.json") for cell in PRIORS]
-    return [Ours(label, "", report) for label, report, file in homes if (report / file).is_file()]
+    return [OurReport(label, "", report) for label, report, file in homes if (report / file).is_file()]
 
 
-def told(steps: Sequence[Step], folder: Path) -> str:
+def to_text(steps: Sequence[GridStep], folder: Path) -> str:
     """The commands, those that are finished marked."""
     done = finished(steps, folder)
     return "\n".join(f"# {step.name}{': done' if step.name in done else ''}\n{step.command}" for step in steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from authface.errors import one_line
-from authface.evaluate.paper.paper import Column, Filled, Row
-from authface.evaluate.tables import text_table
-from authface.files import replacing, write_file
-from authface.report.pages import Table, quantity, write_page
+from authface.evaluate.paper.paper import Column, FilledTable, TableRow
+from authface.report.pages import ReportTable, quantity, write_page
+from authface.report.text import render, write_csv, write_json
 
 MISSING = "-"
 INTERVALS = {
@@ -24,7 +22,7 @@ INTERVALS = {
 }
 
 
-def as_table(filled: Filled) -> tuple[list[str], list[list[str]]]:
+def as_table(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
     """Header and rows; in brackets what ours has more than the paper's row of that name, or than its own method."""
     columns = filled.table.columns
     with_sets = any(row.set for row in filled.rows)
@@ -39,7 +37,7 @@ def as_table(filled: Filled) -> tuple[list[str], list[list[str]]]:
     return [*(["set"] if with_sets else []), "", "from", *names], rows
 
 
-def _cell(filled: Filled, row: Row, column: Column) -> str:
+def _cell(filled: FilledTable, row: TableRow, column: Column) -> str:
     found = row.values.get(column.name)
     if found is None:
         return MISSING
@@ -52,10 +50,10 @@ def _cell(filled: Filled, row: Row, column: Column) -> str:
     return text if apart is None else f"{text} ({apart:+.{column.digits}f})"
 
 
-def as_text(filled: Filled) -> str:
+def as_text(filled: FilledTable) -> str:
     """For a terminal."""
     table = filled.table
-    lines = [f"Table {table.number}. {table.title}", text_table(*as_table(filled)), ""]
+    lines = [f"ReportTable {table.number}. {table.title}", render(*as_table(filled)), ""]
     lines.append(f"{MISSING} missing; {INTERVALS[table.reads]}; in brackets ours less the paper's")
     lines += [*table.notes, f"paper: {table.source}"]
     for name, how in filled.protocols.items():
@@ -75,7 +73,7 @@ def _short(how: dict[str, Any]) -> str:
     return one_line(", ".join([*said, *filter(None, [how.get("device")])]), 600)
 
 
-def as_json(filled: Filled) -> dict[str, Any]:
+def as_json(filled: FilledTable) -> dict[str, Any]:
     """For ``--json`` and the file; missing cells are null."""
     table = filled.table
     return {
@@ -98,26 +96,24 @@ def as_json(filled: Filled) -> dict[str, Any]:
     }
 
 
-def write(filled: Filled, folder: Path) -> Path:
+def write(filled: FilledTable, folder: Path) -> Path:
     """tableN.json, .csv and .html, whose path is returned. Raises AuthfaceError where the disk refuses."""
     table = filled.table
     stem = f"table{table.number}"
-    text = json.dumps(as_json(filled), indent=1, ensure_ascii=False, allow_nan=False)
-    write_file(folder / f"{stem}.json", (text + "\n").encode("utf-8", "backslashreplace"))
-    with replacing(folder / f"{stem}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_csv_rows(filled))
+    write_json(folder / f"{stem}.json", as_json(filled))
+    write_csv(folder / f"{stem}.csv", _csv_rows(filled))
     cells = [(row, column) for row in filled.rows for column in table.columns]
     path = folder / f"{stem}.html"
     write_page(
         path,
         "paper_table.html.jinja",
-        title=f"Table {table.number}: {table.title}",
+        title=f"ReportTable {table.number}: {table.title}",
         summary=[
             ("rows of the paper", quantity(len(table.rows))),
             ("rows of ours", quantity(len(filled.rows) - len(table.rows))),
             ("cells missing", quantity(sum(column.name not in row.values for row, column in cells))),
         ],
-        table=Table(*as_table(filled)),
+        table=ReportTable(*as_table(filled)),
         notes=[f"{MISSING} is missing; {INTERVALS[table.reads]}; in brackets ours less the paper's.", *table.notes],
         source=table.source,
         protocols=[
@@ -127,7 +123,7 @@ def write(filled: Filled, folder: Path) -> Path:
     return path
 
 
-def _csv_rows(filled: Filled) -> Iterator[list[object]]:
+def _csv_rows(filled: FilledTable) -> Iterator[list[object]]:
     yield ["table", "set", "label", "from", "column", "metric", "value", "low", "high", "count", "difference"]
     for row in filled.rows:
         for column in filled.table.columns:

@@ -44,7 +44,7 @@ class Value:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One method or setting on one set; a column without a value is missing."""
 
     set: str
@@ -56,7 +56,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ours:
+class OurReport:
     """A report of ours: ``NAME[@SET]=DIR``."""
 
     name: str
@@ -73,12 +73,12 @@ class PaperTable:
     reads: str
     source: str
     columns: tuple[Column, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...] = ()
     same_as: str = ""
     """The paper's own method, which any of ours is compared with."""
 
-    def beside(self, name: str, set: str) -> str:
+    def label_beside(self, name: str, set: str) -> str:
         """Label of the row that something of ours with this name is compared with; empty where there is none."""
         labels = {row.label.casefold(): row.label for row in self.rows if row.set == set}
         found = labels.get(name.casefold(), self.same_as)
@@ -86,14 +86,14 @@ class PaperTable:
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledTable:
     """A table of the paper with our rows among its own, and how ours came about."""
 
     table: PaperTable
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     protocols: dict[str, Any] = field(default_factory=dict)
 
-    def difference(self, row: Row, column: Column) -> float | None:
+    def difference(self, row: TableRow, column: Column) -> float | None:
         """Ours less the paper's; None where either is missing."""
         if row.origin == "paper" or column.name not in row.values:
             return None
@@ -107,24 +107,24 @@ class Filled:
 def paper_table(number: int) -> PaperTable:
     """Table 1 to 6."""
     held = tomllib.loads(resources.files("authface.evaluate.paper").joinpath("paper.toml").read_text("utf-8"))
-    said = held[str(number)]
-    columns = tuple(Column(**column) for column in said["columns"])
+    entry = held[str(number)]
+    columns = tuple(Column(**column) for column in entry["columns"])
     rows = tuple(
-        Row(
+        TableRow(
             row.get("set", ""),
             row["label"],
             "paper",
             {column.name: Value(float(row[column.name])) for column in columns if column.name in row},
         )
-        for row in said["rows"]
+        for row in entry["rows"]
     )
     return PaperTable(
-        number, said["title"], said["reads"], held["source"], columns, rows, tuple(said["notes"]),
-        said.get("same_as", ""),
+        number, entry["title"], entry["reads"], held["source"], columns, rows, tuple(entry["notes"]),
+        entry.get("same_as", ""),
     )  # fmt: skip
 
 
-def ours_of(given: Sequence[str]) -> list[Ours]:
+def parse_reports(given: Sequence[str]) -> list[OurReport]:
     """``NAME=DIR`` or ``NAME@SET=DIR``. Raises UsageError where it is neither, or one is given twice."""
     found = []
     for text in given:
@@ -132,25 +132,25 @@ def ours_of(given: Sequence[str]) -> list[Ours]:
         name, _, on = name.partition("@")
         if not equals or not name.strip() or not folder:
             raise UsageError(f"--ours {one_line(text)}: write it as NAME=REPORT_DIR or NAME@SET=REPORT_DIR")
-        found.append(Ours(name.strip(), on.strip(), Path(folder)))
+        found.append(OurReport(name.strip(), on.strip(), Path(folder)))
     twice = [one.name for one in found if [(o.name, o.set) for o in found].count((one.name, one.set)) > 1]
     if twice:
         raise UsageError(f"--ours: two are called {one_line(twice[0])!r} on one set: name them apart")
     return found
 
 
-def fill(table: PaperTable, ours: Sequence[Ours]) -> Filled:
+def fill(table: PaperTable, ours: Sequence[OurReport]) -> FilledTable:
     """The table with our reports. Raises UsageError where a folder holds no report of the kind it reads."""
-    mine: list[Row] = []
+    mine: list[TableRow] = []
     protocols = {}
     for one in ours:
         report = _read(one.folder, table.reads)
         protocols[f"{one.name}@{one.set}" if one.set else one.name] = report.get("protocol", {})
         mine += _rows(table, one, report)
-    return Filled(table, tuple(_placed(table.rows, mine)), protocols)
+    return FilledTable(table, tuple(_placed(table.rows, mine)), protocols)
 
 
-def _placed(theirs: Sequence[Row], mine: Sequence[Row]) -> Iterator[Row]:
+def _placed(theirs: Sequence[TableRow], mine: Sequence[TableRow]) -> Iterator[TableRow]:
     """By set in the paper's order, then sets of ours alone; a row named as one of the paper's comes right below it."""
     sets = list(dict.fromkeys([row.set for row in theirs] + [row.set for row in mine]))
     for on in sets:
@@ -177,7 +177,7 @@ def _read(folder: Path, kind: str) -> dict[str, Any]:
     return held
 
 
-def _rows(table: PaperTable, one: Ours, report: dict[str, Any]) -> Iterator[Row]:
+def _rows(table: PaperTable, one: OurReport, report: dict[str, Any]) -> Iterator[TableRow]:
     """What a report holds in this table; several methods in one report are told apart by their names."""
     try:
         found = dict(_READERS[table.reads](report))
@@ -187,7 +187,7 @@ def _rows(table: PaperTable, one: Ours, report: dict[str, Any]) -> Iterator[Row]
     for name, values in found.items():
         label = one.name if len(found) == 1 else f"{one.name}: {name}"
         named = {column.name: values[column.metric] for column in table.columns if column.metric in values}
-        yield Row(one.set, label, "ours", named, table.beside(one.name, one.set))
+        yield TableRow(one.set, label, "ours", named, table.label_beside(one.name, one.set))
 
 
 def _restoration(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Value]]]:

@@ -5,28 +5,61 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.evaluate import cache, features, learned
-from authface.evaluate.cache import Values
-from authface.evaluate.prior.preference import HPSv2, need_extra
-from authface.evaluate.sources import Sources
-from authface.evaluate.weights import Weights, sha256s
+from authface.evaluate import cache
+from authface.evaluate.cache import ValueCache
+from authface.evaluate.sources import SourceFaces
+from authface.evaluate.weights import MetricWeights, sha256s
 from authface.files import sha256_of
 from authface.imaging.decode import decode, read
-from authface.metrics.frechet import frechet_distance
+from authface.metrics import fid
+from authface.metrics.iqa import loading, pyiqa_version, to_batch
 
 if TYPE_CHECKING:
     import torch
 
-    Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]
-    """Mean and covariance."""
+
+ARCHITECTURE = "ViT-H-14"
+
+
+def need_extra() -> None:
+    """Raise AuthfaceError where open_clip is not installed: before 4 GB of weights are fetched for nothing."""
+    if find_spec("open_clip") is None:
+        raise AuthfaceError("hpsv2 is not measured: pip install 'authface[hps]'")
+
+
+class HPSv2:
+    """The network with weights of `checkpoint`. Raises AuthfaceError where open_clip or good weights are missing."""
+
+    def __init__(self, checkpoint: Path, device: torch.device, architecture: str = ARCHITECTURE) -> None:
+        need_extra()
+        import open_clip
+
+        self._device = device
+        with loading("hpsv2 is not measured: its weights cannot be loaded"):
+            self._network: Any = open_clip.create_model(architecture, pretrained=str(checkpoint), device=device).eval()
+            self._tokens: Any = open_clip.get_tokenizer(architecture)
+        self._seen = open_clip.get_model_preprocess_cfg(self._network)
+
+    def __call__(self, rgb: NDArray[np.uint8], prompt: str) -> float:
+        """Cosine of a square (h, w, 3) image and a prompt, as the release computes it; good ones have about 0.3."""
+        import torch
+        from torchvision.transforms.functional import InterpolationMode, normalize, resize
+
+        side = self._network.visual.image_size
+        small = resize(to_batch([rgb], self._device), list(side), InterpolationMode.BICUBIC, antialias=True)
+        with torch.inference_mode():
+            image = self._network.encode_image(normalize(small, self._seen["mean"], self._seen["std"]), normalize=True)
+            text = self._network.encode_text(self._tokens([prompt]).to(self._device), normalize=True)
+            return float((image.double() * text.double()).sum())
 
 
 @dataclass
@@ -35,8 +68,8 @@ class Bench:
 
     samples: Sequence[Path]
     device: torch.device
-    weights: Weights
-    values: Values
+    weights: MetricWeights
+    values: ValueCache
     console: Console
 
     def __post_init__(self) -> None:
@@ -52,18 +85,18 @@ class Bench:
 
     def key(self, metric: str, files: dict[str, Path], *contents: str) -> str:
         """What a value is kept under."""
-        version = " ".join([learned.code_version(), self.device.type, *sha256s(files).values()])
+        version = " ".join([f"pyiqa {pyiqa_version()}", self.device.type, *sha256s(files).values()])
         return cache.key(metric, version, *contents)
 
 
-def fid_to_faces(bench: Bench, metric: str, reference: Sources) -> float:
+def fid_to_faces(bench: Bench, metric: str, reference: SourceFaces) -> float:
     """`fid_basicsr` or `fid_clean` to real faces. Raises AuthfaceError."""
     files = bench.files(metric)
     faces = [hashlib.sha256(source.data()).hexdigest() for source in reference.read()]
 
-    def gaussian(network: features.Inception) -> Gaussian:
+    def gaussian(network: fid.Inception) -> fid.Gaussian:
         with bench.console.progress(f"{metric}: real faces", len(faces), "faces") as tick:
-            found = features.moments(network, _decoded(reference, tick))
+            found = fid.feature_moments(network, _real_images(reference, tick))
         return found.mean, found.covariance
 
     return _fid(bench, metric, bench.key(metric, files, *sorted(bench.digests), "to", *sorted(faces)), gaussian)
@@ -74,18 +107,18 @@ def fid_to_ffhq(bench: Bench, metric: str, own: Path | None) -> float:
     files = bench.files(metric, own)
     statistics = list(files.values())[-1]
     key = bench.key(metric, files, *sorted(bench.digests))
-    return _fid(bench, metric, key, lambda _: features.statistics(metric, statistics))
+    return _fid(bench, metric, key, lambda _: fid.reference_statistics(metric, statistics))
 
 
-def _fid(bench: Bench, metric: str, key: str, reference: Callable[[features.Inception], Gaussian]) -> float:
+def _fid(bench: Bench, metric: str, key: str, reference: Callable[[fid.Inception], fid.Gaussian]) -> float:
     known = bench.values.get(key)
     if known is not None:
         return known
-    network = features.Inception(metric, bench.device)
+    network = fid.Inception(metric, bench.device)
     to = reference(network)
     with bench.console.progress(metric, len(bench.samples), "samples") as tick:
-        found = features.moments(network, _seen(bench.samples, tick))
-    value = frechet_distance((found.mean, found.covariance), to)
+        found = fid.feature_moments(network, _sample_images(bench.samples, tick))
+    value = fid.frechet_distance((found.mean, found.covariance), to)
     bench.values.put([(key, value)])
     return value
 
@@ -117,13 +150,13 @@ def sample_rgb(path: Path) -> NDArray[np.uint8]:
         raise AuthfaceError(f"{one_line(path)} is damaged ({error.reason}): delete it, it is drawn again") from error
 
 
-def _seen(paths: Sequence[Path], tick: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
+def _sample_images(paths: Sequence[Path], tick: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
     for path in paths:
         yield sample_rgb(path)
         tick()
 
 
-def _decoded(sources: Sources, tick: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
+def _real_images(sources: SourceFaces, tick: Callable[[], None]) -> Iterator[NDArray[np.uint8]]:
     for source in sources.read():
         try:
             yield decode(source.data()).rgb

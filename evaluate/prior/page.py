@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.evaluate.prior.figures import sample_rgb
-from authface.evaluate.prior.run import NOTES, PriorReport
-from authface.evaluate.prior.steering import Share
-from authface.evaluate.tables import number, text_table
-from authface.files import replacing, write_file
+from authface.evaluate.prior.run import NOTES, PriorReport, TagShare
+from authface.evaluate.report import number
+from authface.files import write_file
 from authface.imaging.decode import encode_png
-from authface.report.pages import Cell, Section, Table, quantity, story
+from authface.report.pages import Cell, ReportTable, Section, quantity, story
+from authface.report.text import render, write_csv, write_json
 
 NAME = "prior"
 COLUMNS, ROWS = 8, 4
@@ -26,7 +25,7 @@ SIDE = 256
 """Of a sample in a sheet, at most, pixels."""
 
 
-def figures_table(report: PriorReport) -> Table:
+def figures_table(report: PriorReport) -> ReportTable:
     """A row a figure; what is not measured stands below with its reason."""
     rows = []
     for name in NOTES:
@@ -35,10 +34,10 @@ def figures_table(report: PriorReport) -> Table:
             digits = 2 if name.startswith("fid") else 4
             ends = "" if found.low is None else f"[{number(found.low, digits)}, {number(found.high, digits)}]"
             rows.append([name, number(found.value, digits), ends, quantity(found.count), NOTES[name]])
-    return Table(["", "value", "95 %", "of", ""], rows)
+    return ReportTable(["", "value", "95 %", "of", ""], rows)
 
 
-def steering_table(report: PriorReport) -> Table:
+def steering_table(report: PriorReport) -> ReportTable:
     """A row a tag: how often it is found where it was asked for, and where its opposite was."""
     rows = [
         [
@@ -50,10 +49,10 @@ def steering_table(report: PriorReport) -> Table:
         ]
         for found in report.steering
     ]
-    return Table(["tag", "asked for, found %", "opposite", "its opposite asked for, found %", "difference"], rows)
+    return ReportTable(["tag", "asked for, found %", "opposite", "its opposite asked for, found %", "difference"], rows)
 
 
-def _share(share: Share) -> str:
+def _share(share: TagShare) -> str:
     return f"{100 * share.share:.0f} [{100 * share.low:.0f}, {100 * share.high:.0f}] of {share.of}"
 
 
@@ -61,7 +60,7 @@ def as_text(report: PriorReport) -> str:
     """For a terminal."""
     tables = [table for table in (figures_table(report), steering_table(report)) if table.rows]
     said = f"{report.protocol['model']}: {len(report.samples)} samples, {report.drawn} drawn now"
-    return "\n\n".join([said, *(text_table(table.header, table.rows) for table in tables)])
+    return "\n\n".join([said, *(render(table.header, table.rows) for table in tables)])
 
 
 def sheet(paths: Sequence[Path], columns: int) -> NDArray[np.uint8]:
@@ -81,14 +80,9 @@ def write(report: PriorReport, folder: Path) -> Path:
 
     Raises AuthfaceError where the disk refuses or a sample was damaged.
     """
-    text = json.dumps(report.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_file(folder / f"{NAME}.json", (text + "\n").encode("utf-8", "backslashreplace"))
-    for name, rows in ((NAME, _figure_rows(report)), ("samples", _sample_rows(report, folder))):
-        with (
-            replacing(folder / f"{name}.csv") as temporary,
-            temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-        ):
-            csv.writer(file).writerows(rows)
+    write_json(folder / f"{NAME}.json", report.as_json())
+    write_csv(folder / f"{NAME}.csv", _figure_rows(report))
+    write_csv(folder / "samples.csv", _sample_rows(report, folder))
     picture = sheet(report.samples[: COLUMNS * ROWS], COLUMNS)
     write_file(folder / "sheet.png", encode_png(picture))
     path = folder / f"{NAME}.html"
@@ -106,11 +100,11 @@ def _sections(report: PriorReport, picture: NDArray[np.uint8]) -> Iterator[Secti
     yield Section("Figures", "", table=figures_table(report))
     if report.unmeasured:
         missing = [[name, why.partition(" is not measured: ")[2] or why] for name, why in report.unmeasured.items()]
-        yield Section("Not measured", "", table=Table(["", "why"], missing))
+        yield Section("Not measured", "", table=ReportTable(["", "why"], missing))
     shown = min(len(report.samples), COLUMNS * ROWS)
     yield Section("Samples", f"The first {shown}, in the order of the dataset's rows.", [Cell(picture, "samples")])
     if report.steering:
-        rows = [Cell(sheet(paths[:COLUMNS], COLUMNS), prompt) for prompt, paths in report.shown.items()]
+        rows = [Cell(sheet(paths[:COLUMNS], COLUMNS), prompt) for prompt, paths in report.opposites.items()]
         text = (
             "What the measured annotator finds in samples of two prompts that exclude each other, begun with the same "
             "noise. 0 is a prior that does not listen. Shares have Wilson's intervals, differences Newcombe's."
@@ -118,7 +112,7 @@ def _sections(report: PriorReport, picture: NDArray[np.uint8]) -> Iterator[Secti
         yield Section("Does it do what it is asked?", text, table=steering_table(report))
         yield Section("Opposites", "A row a prompt; a column is one noise.", rows)
     protocol = [[name, json.dumps(value, ensure_ascii=False)] for name, value in report.protocol.items()]
-    yield Section("Protocol", "", table=Table(["", ""], protocol))
+    yield Section("Protocol", "", table=ReportTable(["", ""], protocol))
 
 
 def _figure_rows(report: PriorReport) -> Iterator[list[object]]:
@@ -134,5 +128,5 @@ def _figure_rows(report: PriorReport) -> Iterator[list[object]]:
 def _sample_rows(report: PriorReport, folder: Path) -> Iterator[list[object]]:
     yield ["file", "prompt", "seed", "judged_by", "hpsv2"]
     scores: Sequence[float | None] = report.preferences or [None] * len(report.samples)
-    for path, one, score in zip(report.samples, report.asked, scores, strict=True):
+    for path, one, score in zip(report.samples, report.requests, scores, strict=True):
         yield [path.relative_to(folder).as_posix(), one.prompt, one.seed, one.judged_by, score]

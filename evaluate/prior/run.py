@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,66 @@ from typing import Any
 from authface import Tagger
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, UsageError
-from authface.evaluate.cache import Values
+from authface.evaluate.cache import ValueCache
 from authface.evaluate.prior.figures import Bench, fid_to_faces, fid_to_ffhq, preferences, sample_rgb
-from authface.evaluate.prior.samples import Asked, Sampler, asked_of, noise_seed
-from authface.evaluate.prior.steering import Steered, first_tag, share_of, steered
+from authface.evaluate.prior.samples import Sampler, SampleRequest, noise_seed, sample_requests
 from authface.evaluate.protocol import device_name, set_sha256, versions
-from authface.evaluate.settings import PriorSettings
-from authface.evaluate.sources import Sources, open_sources
-from authface.evaluate.statistics import Mean, mean_of
-from authface.evaluate.weights import Weights
+from authface.evaluate.settings import PriorEvaluationSettings
+from authface.evaluate.sources import SourceFaces, open_sources
+from authface.evaluate.weights import MetricWeights
+from authface.metrics.stats import Mean, mean_of, wilson
+
+
+@dataclass(frozen=True)
+class TagShare:
+    """`found` of `of` samples, with its 95 % score interval (Wilson 1927), 0..1."""
+
+    found: int
+    of: int
+    share: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class SteeringResult:
+    """One tag in the samples of two prompts; samples without a face have no tags."""
+
+    tag: str
+    asked: str
+    """The prompt that names it."""
+    against: str
+    """The prompt that names its opposite."""
+    where_asked: TagShare
+    where_not: TagShare
+    difference: float
+    """Of the shares, -1..1; 0 is a prior that ignores its prompts."""
+    low: float
+    high: float
+
+
+def share_of(found: int, of: int) -> TagShare:
+    """Of at least one sample."""
+    return TagShare(found, of, found / of, *wilson(found, of))
+
+
+def steering_of(asked: str, against: str, where_asked: Sequence[bool], where_not: Sequence[bool]) -> SteeringResult:
+    """`where_asked` says of each sample of `asked` whether that prompt's first tag was found, `where_not` of `against`.
+
+    The difference has Newcombe's hybrid score interval (1998, method 10), as if the two sets were independent: since
+    they begin with the same noise it is rather too wide.
+    """
+    one, two = (share_of(sum(found), len(found)) for found in (where_asked, where_not))
+    apart = one.share - two.share
+    down = math.hypot(one.share - one.low, two.high - two.share)
+    up = math.hypot(one.high - one.share, two.share - two.low)
+    return SteeringResult(first_tag(asked), asked, against, one, two, apart, apart - down, apart + up)
+
+
+def first_tag(prompt: str) -> str:
+    """The tag that is looked for."""
+    return prompt.partition(",")[0].strip()
+
 
 NOTES = {
     "fid_basicsr": "FID to the real faces by BasicSR's Inception, bilinear to 299 px; less is better",
@@ -47,16 +99,16 @@ class Figure:
 class PriorReport:
     """What was drawn and how it was judged."""
 
-    asked: list[Asked]
+    requests: list[SampleRequest]
     samples: list[Path]
-    """Of each that was asked for."""
+    """Where each of `requests` lies."""
     drawn: int = 0
     """Samples that this run drew; the others were there."""
     values: dict[str, Figure] = field(default_factory=dict)
     preferences: list[float] = field(default_factory=list)
     """HPSv2 of each sample; empty where it was not measured."""
-    steering: list[Steered] = field(default_factory=list)
-    shown: dict[str, list[Path]] = field(default_factory=dict)
+    steering: list[SteeringResult] = field(default_factory=list)
+    opposites: dict[str, list[Path]] = field(default_factory=dict)
     """Samples of the opposites by prompt."""
     unmeasured: dict[str, str] = field(default_factory=dict)
     """Why a figure is not there, one line each."""
@@ -73,7 +125,7 @@ class PriorReport:
 
 
 def evaluate_prior(
-    settings: PriorSettings, out: Path, device: str, seed: int, limit: int, console: Console
+    settings: PriorEvaluationSettings, out: Path, device: str, seed: int, limit: int, console: Console
 ) -> PriorReport:
     """Draw what `out` lacks and judge all of it; samples and values are kept there.
 
@@ -81,13 +133,13 @@ def evaluate_prior(
     """
     if seed < 0:
         raise UsageError(f"--seed {seed}: seeds are 0 and more")
-    asked = asked_of(settings, seed, limit)
+    requests = sample_requests(settings, seed, limit)
     real = open_sources(settings.reference or settings.dataset, settings.split, "evaluate.prior")
     sampler = Sampler(settings, device, out)
-    report = PriorReport(asked, [sampler.file(one) for one in asked])
-    report.drawn = sampler.draw(asked, "samples", console)
-    with Values(out) as values:
-        bench = Bench(report.samples, sampler.device, Weights(console.log), values, console)
+    report = PriorReport(requests, [sampler.file(one) for one in requests])
+    report.drawn = sampler.draw(requests, "samples", console)
+    with ValueCache(out) as values:
+        bench = Bench(report.samples, sampler.device, MetricWeights(console.log), values, console)
         for name, measured in _figures(report, settings, bench, real, seed).items():
             try:
                 report.values[name] = measured()
@@ -98,7 +150,7 @@ def evaluate_prior(
     digests = zip((path.name for path in report.samples), bench.digests, strict=True)
     report.protocol = {
         "model": settings.model,
-        "samples": len(asked),
+        "samples": len(requests),
         "samples_sha256": set_sha256(digests),
         "settings": settings.model_dump(mode="json"),
         "size": sampler.size,
@@ -112,16 +164,16 @@ def evaluate_prior(
 
 
 def _figures(
-    report: PriorReport, settings: PriorSettings, bench: Bench, real: Sources, seed: int
+    report: PriorReport, settings: PriorEvaluationSettings, bench: Bench, real: SourceFaces, seed: int
 ) -> dict[str, Callable[[], Figure]]:
     """What measures each figure, and raises AuthfaceError where its weights are missing."""
 
     def preferred() -> Figure:
-        report.preferences = preferences(bench, settings.hps, [one.judged_by for one in report.asked])
+        report.preferences = preferences(bench, settings.hps, [one.judged_by for one in report.requests])
         return _figure(mean_of(report.preferences, seed, settings.resamples))
 
     def fid(value: float) -> Figure:
-        return Figure(value, len(report.asked))
+        return Figure(value, len(report.requests))
 
     return {
         "fid_basicsr": lambda: fid(fid_to_faces(bench, "fid_basicsr", real)),
@@ -136,7 +188,9 @@ def _figure(mean: Mean) -> Figure:
     return Figure(mean.mean, mean.count, mean.low, mean.high)
 
 
-def _obedience(report: PriorReport, settings: PriorSettings, sampler: Sampler, seed: int, console: Console) -> None:
+def _obedience(
+    report: PriorReport, settings: PriorEvaluationSettings, sampler: Sampler, seed: int, console: Console
+) -> None:
     """Faces in the samples; then draw the opposites, and count what was asked for in both of each two."""
     tagger = Tagger()
     found = [_tags(tagger, path) for path in report.samples]
@@ -145,17 +199,19 @@ def _obedience(report: PriorReport, settings: PriorSettings, sampler: Sampler, s
     prompts = dict.fromkeys(prompt for pair in settings.opposites for prompt in pair)
     seeds = [noise_seed(seed, number) for number in range(settings.steer_samples)]
     asked = {
-        prompt: [Asked(f"{settings.steer_prompt}, {prompt}".removeprefix(", "), one) for one in seeds]
+        prompt: [SampleRequest(f"{settings.steer_prompt}, {prompt}".removeprefix(", "), one) for one in seeds]
         for prompt in prompts
     }
     report.drawn += sampler.draw([one for many in asked.values() for one in many], "opposites", console)
-    report.shown = {prompt: [sampler.file(one) for one in many] for prompt, many in asked.items()}
-    tags = {prompt: [_tags(tagger, path) or frozenset() for path in paths] for prompt, paths in report.shown.items()}
+    report.opposites = {prompt: [sampler.file(one) for one in many] for prompt, many in asked.items()}
+    tags = {
+        prompt: [_tags(tagger, path) or frozenset() for path in paths] for prompt, paths in report.opposites.items()
+    }
     gains: list[list[int]] = []
     for pair in settings.opposites:
         for one, other in (pair, pair[::-1]):
             where, not_where = ([first_tag(one) in said for said in tags[prompt]] for prompt in (one, other))
-            report.steering.append(steered(one, other, where, not_where))
+            report.steering.append(steering_of(one, other, where, not_where))
             gains.append([a - b for a, b in zip(where, not_where, strict=True)])
     if gains:
         each = [sum(of_seed) / len(gains) for of_seed in zip(*gains, strict=True)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.runtime import weights_of
-from authface.evaluate.settings import PriorSettings
+from authface.evaluate.settings import PriorEvaluationSettings
 from authface.evaluate.sources import parquet_files
 from authface.files import write_errors, write_file
 from authface.imaging.decode import encode_png
@@ -36,11 +36,11 @@ _COLUMNS = {"none": "prompt_semantic", "semantic": "prompt_semantic", "all": "pr
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One sample that is asked for."""
+class SampleRequest:
+    """One sample to draw."""
 
     prompt: str
-    """What the family is told."""
+    """Of the text encoders."""
     seed: int
     """Of its noise, 0..2^63-1."""
     judged_by: str = ""
@@ -52,8 +52,8 @@ def noise_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:8]) >> 1
 
 
-def asked_of(settings: PriorSettings, seed: int, limit: int = 0) -> list[Asked]:
-    """What the prompts of a dataset ask for, or its first `limit` rows. Raises UsageError where there are none.
+def sample_requests(settings: PriorEvaluationSettings, seed: int, limit: int = 0) -> list[SampleRequest]:
+    """Samples to draw for the prompts of a dataset, or of its first `limit` rows. Raises UsageError for none.
 
     HPSv2 judges by the semantic tags, whatever was asked: so its figures of several priors can be compared.
     """
@@ -65,20 +65,22 @@ def asked_of(settings: PriorSettings, seed: int, limit: int = 0) -> list[Asked]:
     rows = rows[:limit] if limit else rows
     each = settings.per_prompt
     return [
-        Asked("" if settings.prompts == "none" else prompt or "", noise_seed(seed, each * row + n), semantic or "")
+        SampleRequest(
+            "" if settings.prompts == "none" else prompt or "", noise_seed(seed, each * row + n), semantic or ""
+        )
         for row, (prompt, semantic) in enumerate(rows)
         for n in range(each)
     ]
 
 
 class Sampler:
-    """A family's U-Net led by prompts alone, by diffusers' stock pipeline.
+    """A family's U-Net guided by prompts alone, by diffusers' stock pipeline.
 
     Each sample has a generator of its own on the CPU: neither batch nor order changes its noise. Raises UsageError for
     a model or device that is none, AuthfaceError where its files cannot be had.
     """
 
-    def __init__(self, settings: PriorSettings, device: str, folder: Path) -> None:
+    def __init__(self, settings: PriorEvaluationSettings, device: str, folder: Path) -> None:
         import torch
 
         self._settings = settings
@@ -94,14 +96,14 @@ class Sampler:
             **{name: getattr(settings, name) for name in ("scheduler", "steps", "guidance", "size")},
         }
 
-    def file(self, asked: Asked) -> Path:
+    def file(self, request: SampleRequest) -> Path:
         """Where a sample lies, drawn or not."""
-        said = json.dumps([self._recipe, asked.prompt, asked.seed], sort_keys=True)
-        return self._folder / f"{hashlib.sha256(said.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.png"
+        recipe = json.dumps([self._recipe, request.prompt, request.seed], sort_keys=True)
+        return self._folder / f"{hashlib.sha256(recipe.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.png"
 
-    def draw(self, asked: Sequence[Asked], title: str, console: Console) -> int:
+    def draw(self, requests: Sequence[SampleRequest], title: str, console: Console) -> int:
         """Draw the samples that are not there yet; how many were. Raises AuthfaceError where the disk refuses."""
-        missing = list({self.file(one): one for one in asked if not self.file(one).is_file()}.values())
+        missing = list({self.file(one): one for one in requests if not self.file(one).is_file()}.values())
         if not missing:
             return 0
         with write_errors(self._folder):
@@ -147,7 +149,7 @@ class Sampler:
         made.set_progress_bar_config(disable=True)
         return made
 
-    def _sample(self, batch: Sequence[Asked]) -> list[NDArray[Any]]:
+    def _sample(self, batch: Sequence[SampleRequest]) -> list[NDArray[Any]]:
         """(size, size, 3) uint8 RGB each."""
         import torch
 

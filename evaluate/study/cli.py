@@ -11,11 +11,10 @@ from authface.evaluate.pairs import methods_of
 from authface.evaluate.settings import AbSettings
 from authface.evaluate.study import report as study_report
 from authface.evaluate.study import study
-from authface.evaluate.study.files import Pictures, open_study, pictures_again
-from authface.evaluate.study.study import Desk, Study
+from authface.evaluate.study.study import Study, StudyDesk, StudyPictures, open_study, pictures_of
 from authface.options import Run
 from authface.store.lock import held as writing
-from authface.web import loopback
+from authface.web import local
 
 _INSTEAD = "-O evaluate.ab.port=0 (any free one) or --host 127.0.0.1"
 
@@ -34,8 +33,8 @@ def serve_study(
     if run.dry_run:
         return run.console.result(f"{said} -> {one_line(folder)}", pairs=len(made.items), ours=made.ours)
     with writing(folder):
-        study.keep(made, folder)
-        desk = Desk(made, study.answers_of(folder))
+        study.write_study(made, folder)
+        desk = StudyDesk(made, study.answers_of(folder))
         _serve(run, desk, pictures, settings, said)
         if any(study.standing(made, desk.journal.read()[0]).values()):
             conclude(run, made, pictures, settings, folder)
@@ -43,19 +42,18 @@ def serve_study(
             run.console.result(f"nobody answered; the study is in {one_line(folder)}", answers=0, out=str(folder))
 
 
-def _serve(run: Run, desk: Desk, pictures: Pictures, settings: AbSettings, said: str) -> None:
+def _serve(run: Run, desk: StudyDesk, pictures: StudyPictures, settings: AbSettings, said: str) -> None:
     from authface.evaluate.study import server as study_server
-    from authface.evaluate.study import web
 
-    token = loopback.new_token()
+    token = local.new_token()
 
     def answered() -> None:
         if settings.people and desk.finished >= settings.people:
             server.should_exit = True
 
-    server = web.server(study_server.make_app(desk, pictures, token, settings.host, answered))
-    with loopback.listen(settings.host, settings.port, _INSTEAD) as waiting:
-        url = loopback.address(settings.host, waiting.getsockname()[1], token)
+    server = local.make_server(study_server.make_app(desk, pictures, token, settings.host, answered))
+    with local.listen(settings.host, settings.port, _INSTEAD) as waiting:
+        url = local.address(settings.host, waiting.getsockname()[1], token)
         with suppress(KeyboardInterrupt):
             run.console.log(f"ab: {said}; {desk.finished} people have finished; open {url} and end with Ctrl-C")
             server.run(sockets=[waiting])
@@ -63,11 +61,11 @@ def _serve(run: Run, desk: Desk, pictures: Pictures, settings: AbSettings, said:
 
 def report_study(run: Run, settings: AbSettings, folder: Path) -> None:
     """What people have said so far; the page may be up meanwhile. Raises UsageError where there is no study."""
-    made = study.read(folder)
-    conclude(run, made, pictures_again(made), settings, folder)
+    made = study.read_study(folder)
+    conclude(run, made, pictures_of(made), settings, folder)
 
 
-def conclude(run: Run, made: Study, pictures: Pictures, settings: AbSettings, folder: Path) -> None:
+def conclude(run: Run, made: Study, pictures: StudyPictures, settings: AbSettings, folder: Path) -> None:
     """Write the files and say the table. Raises AuthfaceError where there are no answers."""
     lines, torn = study.answers_of(folder).read()
     held = study.standing(made, lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import statistics
 from collections import Counter
@@ -14,22 +13,20 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from authface import __version__
-from authface.errors import ImageError, one_line
-from authface.evaluate.study.agreement import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
-from authface.evaluate.study.files import INPUT, Pictures
-from authface.evaluate.study.study import ANSWERS, CHOICES, Answer, Choice, Item, Study
-from authface.evaluate.tables import p_value, text_table
-from authface.files import replacing, write_file
-from authface.imaging.decode import read
-from authface.report.pages import Cell, Table, quantity, write_page
+from authface.errors import one_line
+from authface.evaluate.report import p_value, picture_of
+from authface.evaluate.study.study import ANSWERS, CHOICES, INPUT, Choice, Study, StudyAnswer, StudyPair, StudyPictures
+from authface.files import replacing
+from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
+from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
+from authface.report.text import render, write_csv, write_json
 
 NAME = "ab"
 _LOST = 12
 """Faces in the sheet of those on which the other method was preferred, for each."""
-Held = Mapping[str, Mapping[Item, Answer]]
+Held = Mapping[str, Mapping[StudyPair, StudyAnswer]]
 NOTES = {
     "shares": "others / same / ours in % of the answers, the form of the paper's table 5",
     "wilson": "95 % score interval as if all answers were independent (Wilson 1927)",
@@ -42,7 +39,7 @@ NOTES = {
 
 
 @dataclass(frozen=True)
-class Share:
+class ChoiceShare:
     """One column of table 5, in 0..1."""
 
     count: int
@@ -52,14 +49,14 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Tally:
+class MethodComparison:
     """What people said of ours beside one other method."""
 
     other: str
     people: int
     faces: int
     answers: int
-    shares: dict[Choice, Share]
+    shares: dict[Choice, ChoiceShare]
     faces_won: int
     """Faces on which more people prefer ours than the other."""
     faces_lost: int
@@ -68,43 +65,47 @@ class Tally:
     kappa: float | None
 
 
-def tallies(study: Study, held: Held, seed: int, resamples: int) -> list[Tally]:
+def comparisons(study: Study, held: Held, seed: int, resamples: int) -> list[MethodComparison]:
     """One for each other method that has answers."""
     found = []
     for other in study.others:
-        rows = {person: [answers.get(Item(other, name)) for name in study.names] for person, answers in held.items()}
+        rows = {
+            person: [answers.get(StudyPair(other, name)) for name in study.names] for person, answers in held.items()
+        }
         rows = {person: row for person, row in rows.items() if any(row)}
         if rows:
-            found.append(_tally(other, rows, seed, resamples))
+            found.append(_comparison(other, rows, seed, resamples))
     return found
 
 
-def _tally(other: str, rows: Mapping[str, Sequence[Answer | None]], seed: int, resamples: int) -> Tally:
-    said = np.array([[CHOICES.index(a.choice) if a else -1 for a in row] for row in rows.values()], np.int64)
-    said = said[:, (said >= 0).any(axis=0)]
-    counts = [[int((column == choice).sum()) for choice in range(len(CHOICES))] for column in said.T]
-    total = int((said >= 0).sum())
-    drawn = share_intervals(said, len(CHOICES), seed, resamples)
+def _comparison(
+    other: str, rows: Mapping[str, Sequence[StudyAnswer | None]], seed: int, resamples: int
+) -> MethodComparison:
+    answers = np.array([[CHOICES.index(a.choice) if a else -1 for a in row] for row in rows.values()], np.int64)
+    answers = answers[:, (answers >= 0).any(axis=0)]
+    counts = [[int((column == choice).sum()) for choice in range(len(CHOICES))] for column in answers.T]
+    total = int((answers >= 0).sum())
+    drawn = share_intervals(answers, len(CHOICES), seed, resamples)
     shares = {
-        choice: Share(n := sum(row[at] for row in counts), n / total, wilson(n, total), drawn[at])
+        choice: ChoiceShare(n := sum(row[at] for row in counts), n / total, wilson(n, total), drawn[at])
         for at, choice in enumerate(CHOICES)
     }
     won, lost = sum(row[2] > row[0] for row in counts), sum(row[2] < row[0] for row in counts)
-    return Tally(
+    return MethodComparison(
         other, len(rows), len(counts), total, shares, won, lost,
         sign_test(won, lost), krippendorff_alpha(counts), fleiss_kappa(counts),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Findings:
+class StudyFindings:
     """All of a report."""
 
     study: Study
-    tallies: list[Tally]
+    comparisons: list[MethodComparison]
     people: dict[str, int]
     """Answers by person."""
-    left: tuple[int, int, float | None]
+    sides: tuple[int, int, float | None]
     """Preferences for the left, for the right, and p of no bias."""
     seconds: float
     """Median time of an answer."""
@@ -112,9 +113,9 @@ class Findings:
     def as_json(self) -> dict[str, Any]:
         """For ``--json`` and the file."""
         return {
-            "table": [asdict(tally) for tally in self.tallies],
+            "table": [asdict(tally) for tally in self.comparisons],
             "ours": self.study.ours,
-            "left": {"left": self.left[0], "right": self.left[1], "p": self.left[2]},
+            "left": {"left": self.sides[0], "right": self.sides[1], "p": self.sides[2]},
             "seconds": self.seconds,
             "notes": NOTES,
             "protocol": {
@@ -131,24 +132,24 @@ class Findings:
         }
 
 
-def findings(study: Study, held: Held, seed: int, resamples: int) -> Findings:
+def findings(study: Study, held: Held, seed: int, resamples: int) -> StudyFindings:
     """Of at least one answer; `seed` is the bootstrap's."""
     answers = [answer for of_person in held.values() for answer in of_person.values()]
     sides = Counter(a.left == a.choice for a in answers if a.choice != "same")
-    return Findings(
+    return StudyFindings(
         study,
-        tallies(study, held, seed, resamples),
+        comparisons(study, held, seed, resamples),
         {person: len(of_person) for person, of_person in sorted(held.items())},
         (sides[True], sides[False], sign_test(sides[True], sides[False])),
         round(statistics.median(answer.seconds for answer in answers), 2),
     )
 
 
-def table(found: Findings) -> tuple[list[str], list[list[str]]]:
+def table(found: StudyFindings) -> tuple[list[str], list[list[str]]]:
     """Header and rows: a row for each other method."""
     ours = one_line(found.study.ours, 40)
     rows = []
-    for tally in found.tallies:
+    for tally in found.comparisons:
         cells = [one_line(tally.other, 40), *(_share(tally.shares[choice]) for choice in CHOICES)]
         people = f"{tally.people} people, {tally.faces} faces"
         cells += [f"{tally.faces_won} : {tally.faces_lost}", p_value(tally.p)]
@@ -156,7 +157,7 @@ def table(found: Findings) -> tuple[list[str], list[list[str]]]:
     return ["", "other %", "same %", f"{ours} %", "faces won : lost", "p", "alpha", "kappa", ""], rows
 
 
-def _share(share: Share) -> str:
+def _share(share: ChoiceShare) -> str:
     low, high = share.interval or share.wilson
     return f"{100 * share.share:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
 
@@ -165,25 +166,23 @@ def _agreement(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
-def as_text(found: Findings) -> str:
+def as_text(found: StudyFindings) -> str:
     """For a terminal."""
-    left, right, p = found.left
+    left, right, p = found.sides
     lines = [
-        text_table(*table(found)),
+        render(*table(found)),
         f"the left was preferred {left} times, the right {right} (p {p_value(p)}); {found.seconds:.1f} s an answer",
     ]
     return "\n".join(lines)
 
 
-def write_files(found: Findings, held: Held, pictures: Pictures, folder: Path) -> Path:
+def write_files(found: StudyFindings, held: Held, pictures: StudyPictures, folder: Path) -> Path:
     """answers.parquet, ab.json, ab.csv and ab.html, whose path is returned. Raises AuthfaceError."""
     rows = [asdict(answer) for person in sorted(held) for answer in held[person].values()]
     with replacing(folder / ANSWERS.replace(".jsonl", ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
-    text = json.dumps(found.as_json(), indent=1, ensure_ascii=False, allow_nan=False)
-    write_file(folder / f"{NAME}.json", (text + "\n").encode("utf-8", "backslashreplace"))
-    with replacing(folder / f"{NAME}.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(_csv_rows(found))
+    write_json(folder / f"{NAME}.json", found.as_json())
+    write_csv(folder / f"{NAME}.csv", _csv_rows(found))
     path = folder / f"{NAME}.html"
     write_page(
         path,
@@ -196,45 +195,36 @@ def write_files(found: Findings, held: Held, pictures: Pictures, folder: Path) -
             ("median seconds an answer", quantity(found.seconds)),
         ],
         question=found.study.question,
-        table=Table(*table(found)),
-        wilson=Table(*_wilson_table(found)),
-        people=Table(["person", "answers"], [[person, str(count)] for person, count in found.people.items()]),
-        left=f"The left was preferred {found.left[0]} times, the right {found.left[1]}; p {p_value(found.left[2])}.",
+        table=ReportTable(*table(found)),
+        wilson=ReportTable(*_wilson_table(found)),
+        people=ReportTable(["person", "answers"], [[person, str(count)] for person, count in found.people.items()]),
+        left=f"The left was preferred {found.sides[0]} times, the right {found.sides[1]}; p {p_value(found.sides[2])}.",
         notes=list(NOTES.items()),
-        lost=[(t.other, _lost(found.study, t.other, held, pictures)) for t in found.tallies],
+        lost=[(t.other, _lost(found.study, t.other, held, pictures)) for t in found.comparisons],
         side=224,
         protocol=json.dumps(found.as_json()["protocol"], indent=1, ensure_ascii=False).splitlines(),
     )
     return path
 
 
-def _csv_rows(found: Findings) -> Iterator[list[object]]:
+def _csv_rows(found: StudyFindings) -> Iterator[list[object]]:
     yield ["other", "choice", "count", "answers", "share", "wilson_low", "wilson_high", "low", "high"]
-    for tally in found.tallies:
+    for tally in found.comparisons:
         for choice, share in tally.shares.items():
             ends = share.interval or ("", "")
             yield [one_line(tally.other), choice, share.count, tally.answers, share.share, *share.wilson, *ends]
 
 
-def _wilson_table(found: Findings) -> tuple[list[str], list[list[str]]]:
+def _wilson_table(found: StudyFindings) -> tuple[list[str], list[list[str]]]:
     rows = [
         [one_line(tally.other, 40)]
         + [f"{s.count}: {100 * s.wilson[0]:.1f} to {100 * s.wilson[1]:.1f}" for s in tally.shares.values()]
-        for tally in found.tallies
+        for tally in found.comparisons
     ]
     return ["", "other", "same", "ours"], rows
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A face on which people preferred the other method."""
-
-    name: str
-    cells: Sequence[Cell]
-    figures: Sequence[tuple[str, str]]
-
-
-def _lost(study: Study, other: str, held: Held, pictures: Pictures) -> Iterator[Lost]:
+def _lost(study: Study, other: str, held: Held, pictures: StudyPictures) -> Iterator[PictureRow]:
     """The clearest first, one at a time, so that a sheet costs no memory of pixels."""
     votes: dict[str, Counter[Choice]] = {name: Counter() for name in study.names}
     for answers in held.values():
@@ -246,15 +236,8 @@ def _lost(study: Study, other: str, held: Held, pictures: Pictures) -> Iterator[
     for name in worst[:_LOST]:
         shown = ((INPUT, "input"), (study.ours, study.ours), (other, other))
         cells = [
-            Cell(_picture(pictures.files[method, name]), label)
+            Cell(picture_of(pictures.files[method, name]), label)
             for method, label in shown
             if (method, name) in pictures.files
         ]
-        yield Lost(name, cells, [(choice, str(votes[name][choice])) for choice in CHOICES])
-
-
-def _picture(path: Path) -> NDArray[np.uint8] | None:
-    try:
-        return read(path).rgb
-    except ImageError:
-        return None
+        yield PictureRow(name, cells, [(choice, str(votes[name][choice])) for choice in CHOICES])

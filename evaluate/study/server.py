@@ -10,16 +10,14 @@ from fastapi import APIRouter, FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from authface.errors import ImageError, one_line
-from authface.evaluate.study import web
-from authface.evaluate.study.files import Pictures
-from authface.evaluate.study.study import Desk, person_key
+from authface.evaluate.study.study import StudyDesk, StudyPictures, person_key
+from authface.web.local import PRIVATE_HOUR, local_app, static_files
 
 PAGE = "ab.html"
 _FILES = {PAGE: "text/html", "ab.css": "text/css", "ab.js": "text/javascript", "ab_view.js": "text/javascript"}
-_PICTURE = {"Cache-Control": "private, max-age=3600"}
 
 
-class Join(BaseModel):
+class JoinRequest(BaseModel):
     """Who wants to answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -27,7 +25,7 @@ class Join(BaseModel):
     name: str = Field(max_length=200)
 
 
-class Said(BaseModel):
+class AnswerRequest(BaseModel):
     """An answer as the page sends it; `number` counts from 0 in the person's own order."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -39,10 +37,11 @@ class Said(BaseModel):
 
 
 def make_app(
-    desk: Desk, pictures: Pictures, token: str, host: str, answered: Callable[[], None] = lambda: None
+    desk: StudyDesk, pictures: StudyPictures, token: str, host: str, answered: Callable[[], None] = lambda: None
 ) -> FastAPI:
     """The page and its routes; `answered` is called after each answer that is on the disk."""
-    return web.make_app((web.files(_FILES, PAGE), _routes(desk, pictures, answered)), token, host)
+    files = static_files("authface.evaluate.study", _FILES, PAGE)
+    return local_app(token, host, (files, _routes(desk, pictures, answered)))
 
 
 def person_id(name: str, seed: int) -> str:
@@ -50,7 +49,7 @@ def person_id(name: str, seed: int) -> str:
     return hashlib.sha256(f"person {seed} {name}".encode()).hexdigest()[:24]
 
 
-def _routes(desk: Desk, pictures: Pictures, answered: Callable[[], None]) -> APIRouter:
+def _routes(desk: StudyDesk, pictures: StudyPictures, answered: Callable[[], None]) -> APIRouter:
     router = APIRouter()
     joined: dict[str, str] = {}
     total = len(desk.study.items)
@@ -66,22 +65,22 @@ def _routes(desk: Desk, pictures: Pictures, answered: Callable[[], None]) -> API
         return number
 
     @router.post("/api/join")
-    def join(asked: Join) -> dict[str, Any]:
-        key = person_key(asked.name)
+    def join(request: JoinRequest) -> dict[str, Any]:
+        key = person_key(request.name)
         person = person_id(key, desk.study.seed)
         joined[person] = key
         return {
             "person": person,
             "question": desk.study.question,
             "inputs": desk.study.inputs,
-            "said": desk.said(key),
+            "said": desk.places(key),
         }
 
     @router.post("/api/answer")
-    def answer(said: Said) -> dict[str, Any]:
-        key = known(said.person)
-        desk.answer(key, within(said.number), said.place, said.seconds)
-        left = desk.said(key).count(None)
+    def answer(request: AnswerRequest) -> dict[str, Any]:
+        key = known(request.person)
+        desk.answer(key, within(request.number), request.place, request.seconds)
+        left = desk.places(key).count(None)
         answered()
         return {"left": left}
 
@@ -94,6 +93,6 @@ def _routes(desk: Desk, pictures: Pictures, answered: Callable[[], None]) -> API
             data = pictures.of(desk.study, shown, place)
         except ImageError as error:
             raise HTTPException(404, one_line(f"{error.reason}: the picture cannot be read any more")) from error
-        return Response(data, media_type="image/png", headers=_PICTURE)
+        return Response(data, media_type="image/png", headers=PRIVATE_HOUR)
 
     return router

@@ -1,4 +1,4 @@
-"""A blind A/B study: which pairs there are, who sees them in which order and on which side, and what was said.
+"""A blind A/B study: pairs of pictures, who sees them in which order and on which side, and their answers.
 
 A study is a folder: ``study.json`` says what is compared, ``answers.jsonl`` only grows. Order and sides follow from the
 study's seed and the person's name alone, so that a person goes on where they stopped, on any day.
@@ -13,12 +13,15 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.evaluate.pairs import Method, images_by_name, pair
+from authface.evaluate.protocol import set_sha256
 from authface.files import write_file
+from authface.imaging.decode import decode, encode_png, read, read_bytes
 from authface.store.jsonl import Journal
 
 FILE, ANSWERS = "study.json", "answers.jsonl"
@@ -28,10 +31,13 @@ Choice = Literal["other", "same", "ours"]
 CHOICES: tuple[Choice, ...] = ("other", "same", "ours")
 """In the order of the paper's table 5."""
 Place = Literal["left", "same", "right"]
+INPUT = ""
+"""The name under which a study keeps the folder of the degraded faces."""
+_REMEMBERED = 48
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class StudyPair:
     """One pair: the output of ours and of the other method of one face."""
 
     other: str
@@ -39,10 +45,10 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class PairView:
     """A pair as one person sees it."""
 
-    item: Item
+    item: StudyPair
     ours_left: bool
 
     def choice(self, place: Place) -> Choice:
@@ -59,7 +65,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class StudyAnswer:
     """One line of ``answers.jsonl``; a later one of the same person on the same pair takes its place."""
 
     person: str
@@ -92,28 +98,28 @@ class Study:
     """sha256 of what each of them holds, by name: see `authface.evaluate.protocol.set_sha256`."""
 
     @property
-    def items(self) -> list[Item]:
+    def items(self) -> list[StudyPair]:
         """Every pair: each other method on each face."""
-        return [Item(other, name) for other in self.others for name in self.names]
+        return [StudyPair(other, name) for other in self.others for name in self.names]
 
     @property
     def inputs(self) -> bool:
         """Whether the degraded faces are shown between the two."""
-        return "" in self.folders
+        return INPUT in self.folders
 
-    def order(self, person: str) -> list[Shown]:
+    def order(self, person: str) -> list[PairView]:
         """All pairs as this person sees them; ours stands left in half of the pairs with each other method."""
-        left = set[Item]()
+        left = set[StudyPair]()
         for other in self.others:
             items = sorted(
-                (Item(other, name) for name in self.names), key=lambda item: self._draw("side", person, item)
+                (StudyPair(other, name) for name in self.names), key=lambda item: self._draw("side", person, item)
             )
-            odd = self._draw("odd", person, Item(other, "")) < "8"  # of an odd number the middle one by a coin
+            odd = self._draw("odd", person, StudyPair(other, "")) < "8"  # of an odd number the middle one by a coin
             left.update(items[: (len(items) + odd) // 2])
         items = sorted(self.items, key=lambda item: self._draw("order", person, item))
-        return [Shown(item, item in left) for item in items]
+        return [PairView(item, item in left) for item in items]
 
-    def _draw(self, what: str, person: str, item: Item) -> str:
+    def _draw(self, what: str, person: str, item: StudyPair) -> str:
         """A random number of 256 bits that is the same on every machine."""
         text = json.dumps([what, self.seed, person, item.other, item.name])
         return hashlib.sha256(text.encode()).hexdigest()
@@ -130,13 +136,13 @@ def person_key(name: str) -> str:
     return key
 
 
-def keep(study: Study, folder: Path) -> None:
+def write_study(study: Study, folder: Path) -> None:
     """Write ``study.json``, or make sure that it is of the same study. Raises UsageError where it is of another."""
     path = folder / FILE
     if not path.exists():
         write_file(path, (json.dumps({"made_by": MADE_BY, **asdict(study)}, indent=1) + "\n").encode())
         return
-    before = read(folder)
+    before = read_study(folder)
     for what in ("ours", "others", "names", "seed", "question", "sets"):
         if getattr(before, what) != getattr(study, what):
             raise UsageError(
@@ -145,7 +151,7 @@ def keep(study: Study, folder: Path) -> None:
             )
 
 
-def read(folder: Path) -> Study:
+def read_study(folder: Path) -> Study:
     """The study of a folder. Raises UsageError where there is none."""
     path = folder / FILE
     try:
@@ -161,31 +167,31 @@ def read(folder: Path) -> Study:
         raise UsageError(f"{one_line(path)} is no study ({one_line(error, 100)}): choose another folder") from error
 
 
-def answers_of(folder: Path) -> Journal[Answer]:
+def answers_of(folder: Path) -> Journal[StudyAnswer]:
     """The answers of a study, oldest first."""
-    return Journal(folder / ANSWERS, Answer)
+    return Journal(folder / ANSWERS, StudyAnswer)
 
 
-def standing(study: Study, answers: Iterable[Answer]) -> dict[str, dict[Item, Answer]]:
+def standing(study: Study, answers: Iterable[StudyAnswer]) -> dict[str, dict[StudyPair, StudyAnswer]]:
     """What holds, by person and pair: the last answer; those on pairs that the study has not are left out."""
     known = set(study.items)
-    held: dict[str, dict[Item, Answer]] = {}
+    held: dict[str, dict[StudyPair, StudyAnswer]] = {}
     for answer in answers:
-        item = Item(answer.other, answer.name)
+        item = StudyPair(answer.other, answer.name)
         if item in known:
             held.setdefault(answer.person, {})[item] = answer
     return held
 
 
 @dataclass
-class Desk:
+class StudyDesk:
     """Where answers arrive; safe for several threads. Each is on the disk before it is confirmed."""
 
     study: Study
-    journal: Journal[Answer]
+    journal: Journal[StudyAnswer]
     torn: int = 0
     """Lines that a kill tore."""
-    _held: dict[str, dict[Item, Answer]] = field(default_factory=dict)
+    _held: dict[str, dict[StudyPair, StudyAnswer]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -193,15 +199,15 @@ class Desk:
         self._held = standing(self.study, lines)
         self.order = cache(self.study.order)
 
-    def said(self, person: str) -> list[Place | None]:
+    def places(self, person: str) -> list[Place | None]:
         """This person's answers in their order, None where there is none yet."""
         held = self._held.get(person, {})
         return [shown.place(held[shown.item].choice) if shown.item in held else None for shown in self.order(person)]
 
     def answer(self, person: str, number: int, place: Place, seconds: float) -> None:
-        """Keep what a person says of pair `number` of their order. Raises AuthfaceError where the disk refuses."""
+        """Keep what a person answers to pair `number` of their order. Raises AuthfaceError where the disk refuses."""
         shown = self.order(person)[number]
-        answer = Answer(
+        answer = StudyAnswer(
             person=person,
             other=shown.item.other,
             name=shown.item.name,
@@ -235,3 +241,81 @@ def no_answers(folder: Path) -> AuthfaceError:
     return AuthfaceError(
         f"{one_line(folder)} holds no answers yet: run the same command without --report, open its page"
     )
+
+
+@dataclass(frozen=True)
+class StudyPictures:
+    """Files by method and face; those of the degraded faces under `INPUT`."""
+
+    files: Mapping[tuple[str, str], Path]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_png", lru_cache(_REMEMBERED)(_png))
+
+    def of(self, study: Study, shown: PairView, place: str) -> bytes:
+        """What stands `left`, `right` or as the `input`: PNG of upright 8-bit sRGB, without the file's name or data.
+
+        Raises ImageError.
+        """
+        method = INPUT if place == "input" else study.ours if (place == "left") == shown.ours_left else shown.item.other
+        data: bytes = self._png(self.files[method, shown.item.name])  # type: ignore[attr-defined]  # made above
+        return data
+
+
+def _png(path: Path) -> bytes:
+    return encode_png(read(path).rgb)
+
+
+def open_study(
+    methods: Sequence[Method], ours: str | None, inputs: Path | None, seed: int, limit: int, question: str
+) -> tuple[Study, StudyPictures]:
+    """The study of these folders, paired by name.
+
+    Raises UsageError where names do not pair or two pictures of one face differ in size, by which they could be told
+    apart, AuthfaceError where one cannot be read.
+    """
+    chosen, others = check_names([method.name for method in methods], ours)
+    outputs = {method.name: images_by_name(method.folder, "outputs") for method in methods}
+    beside = images_by_name(inputs, "inputs") if inputs is not None else None
+    pairs = pair(outputs, None, beside, limit)
+    files = {(found.method, found.name): found.output for found in pairs}
+    files |= {(INPUT, found.name): found.input for found in pairs if found.input is not None}
+    names = tuple(dict.fromkeys(found.name for found in pairs))
+    for name in (*names, *outputs):
+        if not name.isprintable():
+            raise UsageError(f"{one_line(name, 80)!r}: a study needs names of printable characters; rename the files")
+    contents = {key: _checked(path) for key, path in files.items()}
+    for name in names:
+        sizes = {method.name: contents[method.name, name][1] for method in methods}
+        if len(set(sizes.values())) > 1:
+            said = ", ".join(f"{one_line(method, 40)} {width} x {height}" for method, (width, height) in sizes.items())
+            raise UsageError(f"{one_line(name, 80)} differs in size ({said} px): a study is blind at one size only")
+    folders = {method.name: str(method.folder) for method in methods}
+    if inputs is not None:
+        folders[INPUT] = str(inputs)
+    sets = {method: set_sha256((name, contents[method, name][0]) for name in names) for method in folders}
+    return Study(chosen, others, names, seed, question, folders, sets), StudyPictures(files)
+
+
+def pictures_of(study: Study) -> StudyPictures:
+    """The pictures where the study says they lie, as far as they are still there."""
+    files = {}
+    for method, folder in study.folders.items():
+        try:
+            there = images_by_name(Path(folder), "outputs")
+        except UsageError:
+            continue
+        files.update({(method, name): there[name] for name in study.names if name in there})
+    return StudyPictures(files)
+
+
+def _checked(path: Path) -> tuple[str, tuple[int, int]]:
+    """sha256 of a file, and width and height as it will be shown. Raises AuthfaceError where it is no image."""
+    try:
+        data = read_bytes(path)
+        height, width = decode(data).rgb.shape[:2]
+    except ImageError as error:
+        raise AuthfaceError(
+            f"{one_line(path)} cannot be shown ({error.reason}: {one_line(error)}): make it again"
+        ) from error
+    return hashlib.sha256(data).hexdigest(), (width, height)

@@ -36,19 +36,22 @@ def web_app(
         raise UsageError("authface app needs Gradio: pip install 'authface[app]'")
 
     from authface.restore.api import Restorer
-    from authface.restore.app.server import listen, page, server
-    from authface.web import loopback
+    from authface.restore.app.server import INSTEAD, page
+    from authface.web import local
 
     restorer = Restorer(**settings.model_dump(), device=run.device, seed=run.seed)
-    token = loopback.new_token()
-    with listen(host, port) as waiting, page(restorer, token, host, max_megabytes, max_megapixels) as app:
-        url = loopback.address(host, waiting.getsockname()[1], token)
+    token = local.new_token()
+    with (
+        local.listen(host, port, INSTEAD) as waiting,
+        page(restorer, token, host, max_megabytes, max_megapixels) as app,
+    ):
+        url = local.address(host, waiting.getsockname()[1], token)
         run.console.log(f"app: open {url} and end with Ctrl-C")
         if not no_browser:
             _open(url)
         signal.signal(signal.SIGTERM, _interrupt)  # so that the temporary files go then, too
         with suppress(KeyboardInterrupt):
-            server(app).run(sockets=[waiting])
+            local.make_server(app).run(sockets=[waiting])
     run.console.result("the page is closed and its temporary files are deleted", url=url)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -15,9 +15,9 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from authface import cli
-from authface.evaluate.learned import loading
 from authface.evaluate.weights import FILES
 from authface.imaging import decode as images
+from authface.metrics.iqa import loading
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -94,11 +94,9 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     small = {k: v if k.startswith("features") else torch.zeros(1).expand(v.shape) for k, v in state.items()}
     alex, lins = FILES["lpips"]
     torch.save(small, home / alex)
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(home))
-    with loading("lpips"):
+    with pytest.MonkeyPatch.context() as patch, loading("lpips cannot be made"):
+        patch.setattr(torch.hub, "_hub_dir", str(home))
         perceptual = LPIPS(pretrained=False)
-    torch.hub.set_dir(before)
     torch.save({k: v.abs() for k, v in perceptual.state_dict().items() if k.startswith("lin")}, home / lins)
     load, inception.load_pretrained_network = inception.load_pretrained_network, lambda *_: None
     network = inception.fid_inception_v3()
@@ -114,26 +112,24 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hub(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    yield from _home(random_weights, monkeypatch)
+def hub(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return _home(random_weights, monkeypatch)
 
 
 @pytest.fixture
-def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "hub").mkdir()
-    yield from _home(tmp_path / "hub", monkeypatch)
+    return _home(tmp_path / "hub", monkeypatch)
 
 
-def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     import pyiqa.utils.download_util
     import torch
 
     monkeypatch.setattr(pyiqa.utils.download_util, "DEFAULT_CACHE_DIR", str(folder / "pyiqa"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    before = torch.hub.get_dir()
-    torch.hub.set_dir(str(folder))
-    yield folder
-    torch.hub.set_dir(before)
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(folder))  # not set_dir, which cannot be taken back
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,24 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
 from authface.evaluate.catalogue import BY_NAME
-from authface.evaluate.features import Inception, basicsr_input, clean_input, statistics
-from authface.evaluate.learned import Learned, as_tensor
-from authface.evaluate.weights import FILES, Weights
+from authface.evaluate.pairs import Pair
+from authface.evaluate.weights import FILES, MetricWeights
+from authface.evaluate.works import LearnedWork, LoadedOutput, OutputJob
+from authface.metrics.fid import Inception, Moments, basicsr_input, clean_input, reference_statistics
+from authface.metrics.iqa import to_batch
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+def value_of(name: str, output: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
+    """What the step that measures this metric says of an output and its truth."""
+    import torch
+
+    work = LearnedWork(BY_NAME[name], torch.device("cpu"))
+    work.open()
+    job = OutputJob(Pair("method", "face", Path()), {}, (name,))
+    (result,) = work.step([LoadedOutput(job, output, truth, None)])
+    return result.values[name]
 
 
 @pytest.mark.parametrize("name", ["lpips", "lpips_raw01", "piqe"])
@@ -28,16 +41,16 @@ def test_values_are_pyiqas_own(
     import torch
 
     cpu, output = torch.device("cpu"), np.roll(portrait, 9, axis=1)
-    value = Learned(BY_NAME[name], cpu)(output, portrait)
+    value = value_of(name, output, portrait)
     assert capfd.readouterr() == ("", ""), "nothing of what the libraries print"
     theirs = pyiqa.create_metric(BY_NAME[name].pyiqa, device="cpu")
-    images = [as_tensor(output, cpu), as_tensor(portrait, cpu)][: 1 if name == "piqe" else 2]
+    images = [to_batch([output], cpu), to_batch([portrait], cpu)][: 1 if name == "piqe" else 2]
     raw = {"normalize": False} if name == "lpips_raw01" else {}
     assert value == pytest.approx(theirs(*images, **raw).item(), abs=1e-6) and value > 0
     if name == "lpips_raw01":
         assert value != pytest.approx(theirs(*images).item(), rel=1e-3)
     else:
-        assert name == "piqe" or Learned(BY_NAME[name], cpu)(portrait, portrait) == 0
+        assert name == "piqe" or value_of(name, portrait, portrait) == 0
 
 
 def test_features_are_clean_fids_and_basicsrs(hub: Path, faces: Path) -> None:
@@ -73,7 +86,6 @@ def test_fid_of_a_set_and_what_is_missing(hub: Path, authface: Command, faces: P
     import torch
 
     from authface.imaging.decode import read
-    from authface.metrics.frechet import Moments
 
     moments = Moments(2048)
     moments.add(
@@ -121,7 +133,7 @@ def test_a_server_out_of_reach_is_tried_once(empty_hub: Path, monkeypatch: pytes
 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("torch.hub.download_url_to_file", unreachable)
-    weights = Weights(lambda _: None)
+    weights = MetricWeights(lambda _: None)
     for name in ("musiq", "lpips"):
         with pytest.raises(AuthfaceError, match="OSError: no route"):
             weights.ensure(name)
@@ -135,10 +147,10 @@ def test_a_broken_file_is_one_line(empty_hub: Path) -> None:
         (empty_hub / relative).parent.mkdir(exist_ok=True)
         (empty_hub / relative).write_bytes(b"cut")
     with pytest.raises(AuthfaceError, match=r"^lpips is not measured: its weights cannot be loaded"):
-        Learned(BY_NAME["lpips"], torch.device("cpu"))
+        LearnedWork(BY_NAME["lpips"], torch.device("cpu")).open()
     (empty_hub / "stats.pth").write_bytes(b"cut")
     with pytest.raises(AuthfaceError, match=r"stats\.pth holds no statistics"):
-        statistics("fid_ffhq_basicsr", empty_hub / "stats.pth")
+        reference_statistics("fid_ffhq_basicsr", empty_hub / "stats.pth")
     torch.save({"mean": np.zeros(7), "cov": np.zeros((7, 7))}, empty_hub / "stats.pth")
     with pytest.raises(AuthfaceError, match="2048 features are needed"):
-        statistics("fid_ffhq_basicsr", empty_hub / "stats.pth")
+        reference_statistics("fid_ffhq_basicsr", empty_hub / "stats.pth")

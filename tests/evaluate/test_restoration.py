@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio
 
 from authface.evaluate import works
-from authface.evaluate.cache import FILE, Values
+from authface.evaluate.cache import FILE, ValueCache
 from authface.evaluate.protocol import set_sha256
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging import decode as images
@@ -120,7 +120,7 @@ def test_a_second_run_reads_values_and_a_changed_file_is_measured(
     _, changed, _ = restoration(*words)
     assert asked == [images_of[3].stem] and changed["means"] != first["means"]
     asked.clear()
-    monkeypatch.setattr("authface.evaluate.pixels.VERSION", "next")
+    monkeypatch.setattr("authface.metrics.pixels.VERSION", "next")
     _, newer, _ = restoration(*words)
     assert sorted(asked) == sorted(path.stem for path in images_of) and newer["read_again"] == 6
 
@@ -134,10 +134,10 @@ def test_a_broken_cache_is_said(restoration: Callable[..., Any], faces: Path, mi
 
 def test_the_cache_keeps_numbers_as_they_are(tmp_path: Path) -> None:
     numbers = np.random.default_rng(0).normal(size=50).tolist()
-    with Values(tmp_path) as values:
+    with ValueCache(tmp_path) as values:
         values.put((str(n), value) for n, value in enumerate(numbers))
         values.put([("0", 2.0)])
-    with Values(tmp_path) as values:
+    with ValueCache(tmp_path) as values:
         assert [values.get(str(n)) for n in range(50)] == [2.0, *numbers[1:]] and values.get("50") is None
 
 

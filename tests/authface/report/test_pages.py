@@ -23,9 +23,9 @@ from authface.report.pages import (
     Comparison,
     Funnel,
     FunnelRow,
+    ReportTable,
     Section,
     SheetGroup,
-    Table,
     before_after,
     contact_sheet,
     quantity,
@@ -130,7 +130,7 @@ def test_pages_ask_for_nothing_outside(tmp_path: Path) -> None:
     pair = Comparison(NASTY, photo(128), photo(), [(NASTY, NASTY)])
     contact_sheet(tmp_path / "a.html", NASTY, [(NASTY, NASTY)], [SheetGroup(NASTY, NASTY, 1, [cell])])
     before_after(tmp_path / "b.html", NASTY, [pair])
-    section = Section(NASTY, NASTY, [cell], Table([NASTY], [[NASTY]]), [pair], Funnel([FunnelRow(NASTY, 1)]))
+    section = Section(NASTY, NASTY, [cell], ReportTable([NASTY], [[NASTY]]), [pair], Funnel([FunnelRow(NASTY, 1)]))
     story(tmp_path / "c.html", NASTY, [section])
     for name in ("a.html", "b.html", "c.html"):
         page = Page(tmp_path / name)
@@ -219,7 +219,7 @@ def test_story_tells_the_sections_in_order(tmp_path: Path) -> None:
     wide = np.concatenate([photo(128)] * 4, axis=1)
     sections = [
         Section("Curated", "One.\n\nTwo\nlines.", [Cell(photo(), "face"), Cell(wide, "grid")]),
-        Section("Tagged", "", table=Table(["photo", "light"], [["a", "soft"], ["b", "hard"]])),
+        Section("Tagged", "", table=ReportTable(["photo", "light"], [["a", "soft"], ["b", "hard"]])),
     ]
     story(tmp_path / "a.html", "Story", sections)
     page = Page(tmp_path / "a.html")

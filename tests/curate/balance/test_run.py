@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.balance.margins import skin_band, typology_angle, words_of
 from authface.curate.balance.rake import Goal, fit, goal, largest_subset, parse, pick, round_counts
-from authface.curate.balance.run import FEWEST, BalanceReport, balance, marginal, suppressed_cells, wilson
+from authface.curate.balance.run import FEWEST, BalanceReport, balance, marginal, suppressed_cells
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
@@ -77,21 +77,6 @@ def test_brighter_light_moves_the_angle() -> None:
     """What the docstring warns of: the same skin under a stop more light is another band."""
     dim, bright = (typology_angle(patch(lightness, 10, 15), mean_face()) for lightness in (55, 70))
     assert dim is not None and bright is not None and bright - dim > 30
-
-
-@given(st.integers(0, 3000), st.integers(1, 3000))
-def test_wilson_holds_the_share_and_narrows(count: int, more: int) -> None:
-    total = count + more
-    low, high = wilson(count, total)
-    assert 0 <= low <= count / total <= high <= 1
-    wide = high - low
-    low, high = wilson(10 * count, 10 * total)
-    assert high - low < wide
-
-
-def test_wilson_is_the_published_interval() -> None:
-    assert wilson(10, 100) == pytest.approx((0.0552, 0.1744), abs=1e-4)  # Newcombe 1998, table I's method 3
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8))

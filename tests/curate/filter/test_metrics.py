@@ -15,7 +15,7 @@ from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
 from authface.curate.filter import metrics
 from authface.curate.filter.judge import LIMITS
-from authface.curate.filter.metrics import Metric, in_order, lower_better
+from authface.curate.filter.metrics import RegionMetric, in_order, lower_better
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.errors import AuthfaceError, UsageError
@@ -79,7 +79,7 @@ def test_scores_do_not_depend_on_the_batch() -> None:
     rng = np.random.default_rng(1)
     regions = [rng.integers(0, 256, (256, 256, 3), np.uint8) // (k + 1) for k in range(4)]
     for name in ("entropy", "piqe"):
-        metric = Metric(name, "cpu")
+        metric = RegionMetric(name, "cpu")
         assert metric(regions) == [metric([region])[0] for region in regions]
 
 

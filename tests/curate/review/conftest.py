@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from authface.curate.review import server
@@ -19,7 +18,7 @@ from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.review.reviews import ReviewSettings, decision_log, reviewed
 from authface.store.photoset import PhotoSet, Provenance
-from authface.web import loopback
+from authface.web import local
 
 HOSTILE = """<img src=x onerror="document.title='owned'">'"&amp;\u202e.jpg"""
 SIZE = 64
@@ -120,11 +119,11 @@ def serve() -> Callable[..., AbstractContextManager[str]]:
 @contextmanager
 def serving(photoset: PhotoSet, reviewer: str = "anna") -> Iterator[str]:
     app = server.make_app(page_of(photoset, reviewer), TOKEN, "127.0.0.1")
-    with server.listen("127.0.0.1", 0) as waiting:
-        running = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+    with local.listen("127.0.0.1", 0, server.INSTEAD) as waiting:
+        running = local.make_server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
         thread.start()
-        yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
+        yield local.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
         running.should_exit = True
         thread.join(10)
 

@@ -25,6 +25,7 @@ from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.review.reviews import decision_log
 from authface.store.photoset import PhotoSet
+from authface.web.local import listen
 
 Ids = Callable[[int], str]
 
@@ -215,8 +216,8 @@ def test_a_window_lies_in_the_photo_and_around_the_centre(centre: float, length:
 
 
 def test_an_address_in_use_is_one_line() -> None:
-    with server.listen("127.0.0.1", 0) as waiting, pytest.raises(UsageError, match=r"curate\.review\.port=0"):
-        server.listen("127.0.0.1", waiting.getsockname()[1])
+    with listen("127.0.0.1", 0, server.INSTEAD) as waiting, pytest.raises(UsageError, match=r"curate\.review\.port=0"):
+        listen("127.0.0.1", waiting.getsockname()[1], server.INSTEAD)
 
 
 def test_a_kill_loses_no_answered_decision(photoset: PhotoSet, ids: Ids) -> None:

@@ -19,7 +19,7 @@ from authface import cli
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError
 from authface.evaluate.paper import grid
-from authface.evaluate.paper.paper import Column, fill, ours_of, paper_table
+from authface.evaluate.paper.paper import Column, fill, paper_table, parse_reports
 from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
@@ -76,7 +76,7 @@ def test_the_paper_is_there_as_it_prints() -> None:
 
 def test_ours_stand_below_the_set_and_differ_from_the_papers_own(measured: Path) -> None:
     table = paper_table(1)
-    filled = fill(table, ours_of([f"AuthFace@WebPhoto-Test={measured}", f"mine={measured}"]))
+    filled = fill(table, parse_reports([f"AuthFace@WebPhoto-Test={measured}", f"mine={measured}"]))
     labels = [(row.set, row.label, row.origin) for row in filled.rows]
     webphoto = labels.index(("WebPhoto-Test", "AuthFace", "paper"))
     assert labels[webphoto + 1 : webphoto + 3] == [
@@ -117,11 +117,11 @@ def test_other_reports(tmp_path: Path) -> None:
     share = {"count": 3, "share": 0.75, "wilson": [0.3, 0.95], "interval": None}
     row = {"other": "theirs", "answers": 4, "shares": {"other": share | {"share": 0.25}, "ours": share}}
     study = save(tmp_path / "study", "ab", {"table": [row], "protocol": {}})
-    (ours,) = [row for row in fill(paper_table(5), ours_of([f"mine={study}"])).rows if row.origin == "ours"]
+    (ours,) = [row for row in fill(paper_table(5), parse_reports([f"mine={study}"])).rows if row.origin == "ours"]
     assert (ours.values["others"].value, ours.values["ours"].high, "same" in ours.values) == (25, 95, False)
     face = {"median": 5.0, "low": 4.5, "high": 5.5}
     timed = save(tmp_path / "timed", "runtime", {"face": face, "memory": None, "runs": 5, "protocol": {}})
-    filled = fill(paper_table(6), ours_of([f"supir={timed}", f"mine={timed}"]))
+    filled = fill(paper_table(6), parse_reports([f"supir={timed}", f"mine={timed}"]))
     assert [row.label for row in filled.rows][-3:] == ["SUPIR", "supir", "mine"]
     seconds = paper_table(6).columns[0]
     assert [filled.difference(row, seconds) for row in filled.rows[-2:]] == pytest.approx([5 - 10.36, 5 - 5.25])
@@ -184,7 +184,7 @@ def test_the_grid_is_commands_that_anyone_could_type(authface: Command, tmp_path
 
 def test_each_command_is_told_its_own_settings(tmp_path: Path) -> None:
     def told(*overrides: str) -> dict[str, str]:
-        steps = grid.plan(2, grid.Ground(tmp_path, Path("faces"), None, "models/base", ("--seed", "0"), overrides))
+        steps = grid.plan(2, grid.GridSetup(tmp_path, Path("faces"), None, "models/base", ("--seed", "0"), overrides))
         return grid.fingerprints(steps)
 
     plain = told()
@@ -201,14 +201,14 @@ def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, mon
     ran: list[str] = []
     monkeypatch.setattr(grid, "_run_one", lambda step, folder: ran.append(step.name))
 
-    def ground(*common: str) -> grid.Ground:
-        return grid.Ground(tmp_path, Path("faces"), None, "models/base", common)
+    def ground(*common: str) -> grid.GridSetup:
+        return grid.GridSetup(tmp_path, Path("faces"), None, "models/base", common)
 
     first = grid.plan(2, ground())
     assert grid.run(first, tmp_path, Console()) == 15 and grid.run(first, tmp_path, Console()) == 0
     ran.clear()
     steps = [
-        grid.Step(step.name, (*step.words, "--changed"), step.needs) if step.name == "constant train" else step
+        grid.GridStep(step.name, (*step.words, "--changed"), step.needs) if step.name == "constant train" else step
         for step in first
     ]
     assert grid.run(steps, tmp_path, Console()) == 4 and ran == [
@@ -224,13 +224,13 @@ def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, mon
 def test_two_runs_do_not_share_a_grid(tmp_path: Path) -> None:
     from authface.store.lock import held
 
-    steps = grid.plan(2, grid.Ground(tmp_path, Path("faces"), None, "models/base", ()))
+    steps = grid.plan(2, grid.GridSetup(tmp_path, Path("faces"), None, "models/base", ()))
     with held(tmp_path), pytest.raises(AuthfaceError, match="is in use by another authface"):
         grid.run(steps, tmp_path, Console())
 
 
 def test_a_command_that_fails_says_what_it_said(tmp_path: Path) -> None:
-    step = grid.Step("prior", ("train", "configs", "none"))
+    step = grid.GridStep("prior", ("train", "configs", "none"))
     with pytest.raises(
         AuthfaceError, match=r"grid: prior ended with 2: authface: no configuration none.*see .*prior.log"
     ):
@@ -306,7 +306,7 @@ def dataset_of(faces: Path, folder: Path) -> Path:
 
 
 def test_names_of_reports() -> None:
-    (one, two) = ours_of(["a@LFW-Test=x=y", "b=c"])
+    (one, two) = parse_reports(["a@LFW-Test=x=y", "b=c"])
     assert (one.name, one.set, str(one.folder), two.set) == ("a", "LFW-Test", "x=y", "")
     with pytest.raises(UsageError):
-        ours_of(["=c"])
+        parse_reports(["=c"])

@@ -18,9 +18,9 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError
 from authface.evaluate.prior import run as prior
 from authface.evaluate.prior.page import sheet
-from authface.evaluate.prior.samples import Asked, Sampler, asked_of
-from authface.evaluate.prior.steering import first_tag, steered
-from authface.evaluate.settings import PriorSettings
+from authface.evaluate.prior.run import first_tag, steering_of
+from authface.evaluate.prior.samples import Sampler, SampleRequest, sample_requests
+from authface.evaluate.settings import PriorEvaluationSettings
 from authface.evaluate.weights import FILES
 from authface.imaging import decode as images
 
@@ -45,31 +45,31 @@ def dataset(tmp_path: Path, faces: Path) -> Path:
     return folder
 
 
-def few(dataset: Path, family: Path, **own: object) -> PriorSettings:
-    return PriorSettings.model_validate(
+def few(dataset: Path, family: Path, **own: object) -> PriorEvaluationSettings:
+    return PriorEvaluationSettings.model_validate(
         {"model": str(family), "dataset": dataset, "steps": 2, "steer_samples": 2, "opposites": (), **own}
     )
 
 
 def test_what_is_asked(dataset: Path, family: Path) -> None:
     def prompts(**own: object) -> list[tuple[str, str]]:
-        return [(one.prompt, one.judged_by) for one in asked_of(few(dataset, family, **own), 0, limit=2)]
+        return [(one.prompt, one.judged_by) for one in sample_requests(few(dataset, family, **own), 0, limit=2)]
 
     semantic = ["a face, number 0", "a face, number 1"]
     assert prompts() == [(f"{text}, low key", text) for text in semantic]
     assert prompts(prompts="semantic") == list(zip(semantic, semantic, strict=True))
     assert prompts(prompts="none") == [("", text) for text in semantic], "judged by one text: priors can be compared"
-    twice = asked_of(few(dataset, family, per_prompt=2), 0)
+    twice = sample_requests(few(dataset, family, per_prompt=2), 0)
     assert len(twice) == 12 and len({one.seed for one in twice}) == 12
-    assert [one.seed for one in asked_of(few(dataset, family), 0)] != [
-        one.seed for one in asked_of(few(dataset, family), 1)
+    assert [one.seed for one in sample_requests(few(dataset, family), 0)] != [
+        one.seed for one in sample_requests(few(dataset, family), 1)
     ]
     with pytest.raises(UsageError, match=r"no split train: there are test; -O evaluate\.prior\.split=NAME"):
-        asked_of(few(dataset, family, split="train"), 0)
+        sample_requests(few(dataset, family, split="train"), 0)
     path = next((dataset / "data").iterdir())
     pq.write_table(pq.read_table(path).drop_columns("prompt_semantic"), path)
     with pytest.raises(UsageError, match="has no column prompt_semantic: it has id, image, prompt"):
-        asked_of(few(dataset, family), 0)
+        sample_requests(few(dataset, family), 0)
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "dpm++"])
@@ -77,9 +77,9 @@ def test_neither_batch_nor_order_nor_a_stop_changes_a_sample(
     scheduler: str, dataset: Path, family: Path, tmp_path: Path
 ) -> None:
     settings = few(dataset, family, scheduler=scheduler, steps=3, batch=4)
-    asked = asked_of(settings, 7)
+    asked = sample_requests(settings, 7)
 
-    def drawn(folder: str, batch: int, *parts: Sequence[Asked]) -> dict[str, NDArray[np.uint8]]:
+    def drawn(folder: str, batch: int, *parts: Sequence[SampleRequest]) -> dict[str, NDArray[np.uint8]]:
         sampler = Sampler(settings.model_copy(update={"batch": batch}), "cpu", tmp_path / folder)
         assert sum(sampler.draw(part, "samples", Console()) for part in parts) == 6
         assert sampler.draw(asked, "samples", Console()) == 0
@@ -95,17 +95,17 @@ def test_neither_batch_nor_order_nor_a_stop_changes_a_sample(
 
 
 def test_all_that_makes_a_sample_is_in_its_name(dataset: Path, family: Path, tmp_path: Path) -> None:
-    one = Asked("a face", 3)
+    one = SampleRequest("a face", 3)
 
-    def name(asked: Asked = one, **own: object) -> str:
+    def name(asked: SampleRequest = one, **own: object) -> str:
         return Sampler(few(dataset, family, **own), "cpu", tmp_path).file(asked).name
 
     others = [
-        name(steps=3), name(guidance=1), name(scheduler="dpm++"), name(size=128), name(Asked("a face", 4)),
-        name(Asked("two", 3)),
+        name(steps=3), name(guidance=1), name(scheduler="dpm++"), name(size=128), name(SampleRequest("a face", 4)),
+        name(SampleRequest("two", 3)),
     ]  # fmt: skip
     assert len({name(), *others}) == 7
-    assert name() == name(batch=1, per_prompt=3, resamples=100) == name(Asked("a face", 3, "judged otherwise"))
+    assert name() == name(batch=1, per_prompt=3, resamples=100) == name(SampleRequest("a face", 3, "judged otherwise"))
 
 
 def test_the_stock_pipeline_draws_the_same(dataset: Path, family: Path, tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_the_stock_pipeline_draws_the_same(dataset: Path, family: Path, tmp_path
     from diffusers import DDIMScheduler, StableDiffusionXLPipeline
 
     sampler = Sampler(few(dataset, family), "cpu", tmp_path)
-    asked = Asked("a smiling face", 11)
+    asked = SampleRequest("a smiling face", 11)
     sampler.draw([asked], "samples", Console())
     stock = StableDiffusionXLPipeline.from_pretrained(family, add_watermarker=False)
     stock.scheduler = DDIMScheduler.from_config(stock.scheduler.config, clip_sample=False, timestep_spacing="trailing")
@@ -182,7 +182,7 @@ def test_asked_tags_are_counted_where_they_and_where_their_opposites_were_asked_
     """The astronaut smiles with an open mouth; noise shows no face."""
     portrait = np.ascontiguousarray(data.astronaut()[20:276, 90:346])
 
-    def draw(self: Sampler, asked: Sequence[Asked], title: str, console: Console) -> int:
+    def draw(self: Sampler, asked: Sequence[SampleRequest], title: str, console: Console) -> int:
         for number, one in enumerate(asked):
             random = np.random.default_rng(number).integers(0, 256, portrait.shape, np.uint8)
             rgb = portrait if "smiling" in one.prompt else random
@@ -197,14 +197,14 @@ def test_asked_tags_are_counted_where_they_and_where_their_opposites_were_asked_
     assert (smile.tag, smile.where_asked.found, smile.where_not.found, smile.difference) == ("smiling", 3, 0, 1)
     assert (shut.tag, shut.where_asked.found, shut.where_not.found, shut.difference) == ("mouth closed", 0, 0, 0)
     assert report.values["faces"].value == 0 and report.values["steering"].value == 0.5
-    assert [path.name for path in report.shown["mouth closed"]] != [
-        path.name for path in report.shown["smiling, mouth open"]
+    assert [path.name for path in report.opposites["mouth closed"]] != [
+        path.name for path in report.opposites["smiling, mouth open"]
     ]
 
 
 def test_newcombes_interval() -> None:
     """56 of 70 against 48 of 80: his example (a), 0.2 with 0.0524 to 0.3339."""
-    found = steered("a, b", "c", [True] * 56 + [False] * 14, [True] * 48 + [False] * 32)
+    found = steering_of("a, b", "c", [True] * 56 + [False] * 14, [True] * 48 + [False] * 32)
     assert (found.tag, found.difference) == ("a", pytest.approx(0.2))
     assert (found.low, found.high) == (pytest.approx(0.0524, abs=1e-4), pytest.approx(0.3339, abs=1e-4))
     assert first_tag(" mouth closed ") == "mouth closed"
@@ -218,7 +218,7 @@ def test_preference_is_open_clips_cosine(
     import torch
     from PIL import Image
 
-    from authface.evaluate.prior.preference import HPSv2
+    from authface.evaluate.prior.figures import HPSv2
 
     config = {
         "embed_dim": 16,

@@ -12,11 +12,10 @@ import pytest
 from playwright.sync_api import expect
 
 from authface.evaluate.pairs import Method
-from authface.evaluate.study import study, web
-from authface.evaluate.study.files import open_study
+from authface.evaluate.study import study
 from authface.evaluate.study.server import make_app
-from authface.evaluate.study.study import Desk
-from authface.web import loopback
+from authface.evaluate.study.study import StudyDesk, open_study
+from authface.web import local
 
 TOKEN = "secret-of-this-test"
 MIDDLE = """pane => {
@@ -37,12 +36,12 @@ def serving(folders: tuple[Path, Path, Path], folder: Path, *, inputs: bool = Tr
     ours, theirs, before = folders
     methods = [Method("theirs", theirs), Method("ours", ours)]
     made, pictures = open_study(methods, None, before if inputs else None, 3, 0, "Which is <b>better</b>?")
-    app = make_app(Desk(made, study.answers_of(folder)), pictures, TOKEN, "127.0.0.1")
-    with loopback.listen("127.0.0.1", 0, "another") as waiting:
-        running = web.server(app)
+    app = make_app(StudyDesk(made, study.answers_of(folder)), pictures, TOKEN, "127.0.0.1")
+    with local.listen("127.0.0.1", 0, "another") as waiting:
+        running = local.make_server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
         thread.start()
-        yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
+        yield local.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
         running.should_exit = True
         thread.join(10)
 
@@ -93,7 +92,7 @@ def green(page: Any, place: str) -> bool:
     )
 
 
-def lines(folder: Path) -> list[study.Answer]:
+def lines(folder: Path) -> list[study.StudyAnswer]:
     read, torn = study.answers_of(folder).read()
     assert torn == 0
     return read

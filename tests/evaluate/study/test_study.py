@@ -26,10 +26,9 @@ from PIL import Image
 from authface.errors import UsageError
 from authface.evaluate.pairs import Method
 from authface.evaluate.study import study
-from authface.evaluate.study.files import Pictures, open_study
 from authface.evaluate.study.report import findings
 from authface.evaluate.study.server import make_app
-from authface.evaluate.study.study import Answer, Desk, Study
+from authface.evaluate.study.study import Study, StudyAnswer, StudyDesk, StudyPictures, open_study
 from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
@@ -40,24 +39,24 @@ def of(names: int = 20, others: tuple[str, ...] = ("theirs",), seed: int = 0) ->
     return Study("ours", others, tuple(f"face{n}" for n in range(names)), seed, "which?", {}, {})
 
 
-def said(person: str, name: str, choice: Any, other: str = "theirs") -> Answer:
-    return Answer(person=person, other=other, name=name, choice=choice, left="ours", seconds=2, at="")
+def said(person: str, name: str, choice: Any, other: str = "theirs") -> StudyAnswer:
+    return StudyAnswer(person=person, other=other, name=name, choice=choice, left="ours", seconds=2, at="")
 
 
-def found(answers: list[Answer], made: Study) -> Any:
+def found(answers: list[StudyAnswer], made: Study) -> Any:
     return findings(made, study.standing(made, answers), 0, 500)
 
 
 @pytest.fixture
-def opened(ab_folders: tuple[Path, Path, Path]) -> tuple[Study, Pictures]:
+def opened(ab_folders: tuple[Path, Path, Path]) -> tuple[Study, StudyPictures]:
     ours, theirs, inputs = ab_folders
     return open_study([Method("theirs", theirs), Method("ours", ours)], None, inputs, 3, 0, "which?")
 
 
 @pytest.fixture
-def client(opened: tuple[Study, Pictures], tmp_path: Path) -> TestClient:
+def client(opened: tuple[Study, StudyPictures], tmp_path: Path) -> TestClient:
     made, pictures = opened
-    app = make_app(Desk(made, study.answers_of(tmp_path / "study")), pictures, TOKEN, "127.0.0.1")
+    app = make_app(StudyDesk(made, study.answers_of(tmp_path / "study")), pictures, TOKEN, "127.0.0.1")
     return TestClient(app, base_url=f"http://127.0.0.1:8000/{TOKEN}/")
 
 
@@ -96,14 +95,14 @@ def test_names_of_people() -> None:
 
 def test_what_a_person_said_survives_and_the_last_answer_counts(tmp_path: Path) -> None:
     made = of(4)
-    desk = Desk(made, study.answers_of(tmp_path))
+    desk = StudyDesk(made, study.answers_of(tmp_path))
     desk.answer("anna", 0, "left", 1.234)
     desk.answer("anna", 0, "right", 2)
     desk.answer("ben", 3, "same", 2)
     with (tmp_path / study.ANSWERS).open("a") as file:
         file.write('{"person": "anna", "na')
-    again = Desk(made, study.answers_of(tmp_path))
-    assert again.said("anna") == ["right", None, None, None] and again.said("ben")[3] == "same" and again.torn == 1
+    again = StudyDesk(made, study.answers_of(tmp_path))
+    assert again.places("anna") == ["right", None, None, None] and again.places("ben")[3] == "same" and again.torn == 1
     again.answer("anna", 1, "left", 1)
     lines, torn = study.answers_of(tmp_path).read()
     assert (len(lines), torn, again.finished) == (4, 1, 0)
@@ -113,18 +112,18 @@ def test_what_a_person_said_survives_and_the_last_answer_counts(tmp_path: Path) 
 
 
 def test_another_study_needs_another_folder(tmp_path: Path) -> None:
-    study.keep(of(), tmp_path)
-    study.keep(of(), tmp_path)
-    assert study.read(tmp_path) == of()
+    study.write_study(of(), tmp_path)
+    study.write_study(of(), tmp_path)
+    assert study.read_study(tmp_path) == of()
     for other in (of(seed=1), of(19), of(others=("third",))):
         with pytest.raises(UsageError, match="choose another folder"):
-            study.keep(other, tmp_path)
+            study.write_study(other, tmp_path)
     (tmp_path / study.FILE).write_text("{}")
     with pytest.raises(UsageError, match="is no study"):
-        study.read(tmp_path)
+        study.read_study(tmp_path)
 
 
-def test_the_page_tells_nobody_which_is_which(client: TestClient, opened: tuple[Study, Pictures]) -> None:
+def test_the_page_tells_nobody_which_is_which(client: TestClient, opened: tuple[Study, StudyPictures]) -> None:
     made, pictures = opened
     person = join(client)["person"]
     for number, shown in enumerate(made.order("anna")):
@@ -164,7 +163,7 @@ def test_shares_sign_test_and_agreement_of_known_answers() -> None:
     answers += [said("ben", name, "ours") for name in names[:7]] + [said("ben", name, "other") for name in names[7:]]
     answers += [said("anna", "gone", "other"), said("ben", names[0], "other", other="third")]
     told = found(answers, made)
-    first, second = told.tallies
+    first, second = told.comparisons
     assert [first.shares[c].count for c in study.CHOICES] == [4, 1, 15] and first.answers == 20
     assert first.shares["ours"].share == 0.75 and second.answers == 1 and second.alpha is None
     # Face 7 has one vote for each, face 8 same and other: 7 won, 2 lost; 9 coins, 2 or fewer heads.
@@ -174,7 +173,7 @@ def test_shares_sign_test_and_agreement_of_known_answers() -> None:
     assert first.alpha == pytest.approx(1 - 19 * 2 * 2 / (20 * 20 - 242))
     interval = first.shares["ours"].interval
     assert interval is not None and interval[0] < 0.75 < interval[1]
-    assert told.left == (15, 5, pytest.approx(2 * sum(map(comb, [20] * 6, range(6))) / 2**20)), (
+    assert told.sides == (15, 5, pytest.approx(2 * sum(map(comb, [20] * 6, range(6))) / 2**20)), (
         "all preferences for ours stood left"
     )
     assert (
@@ -227,7 +226,7 @@ def test_the_command_serves_until_enough_have_finished_and_reports(
         with httpx.Client(base_url=url[0]) as browser:
             for name, choice in (("anna", "ours"), ("ben", "other")):
                 person = browser.post("api/join", json={"name": name}).json()["person"]
-                order = study.read(folder).order(name)
+                order = study.read_study(folder).order(name)
                 for number, shown in enumerate(order if name == "ben" else order[:2]):
                     said = {"person": person, "number": number, "place": shown.place(choice), "seconds": 1.5}
                     assert browser.post("api/answer", json=said).status_code == 200

@@ -25,7 +25,7 @@ from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore.app import server as app_server
 from authface.restore.app.workspace import Workspace, face_cards, face_choices, found_text
-from authface.web import loopback
+from authface.web import local
 
 TOKEN = "secret-of-this-test"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
@@ -61,14 +61,14 @@ def restorer(family: Path) -> Iterator[Restorer]:
 @contextmanager
 def serving(restorer: Restorer, megabytes: float = 20, megapixels: float = 40) -> Iterator[str]:
     with (
-        app_server.listen("127.0.0.1", 0) as waiting,
+        local.listen("127.0.0.1", 0, app_server.INSTEAD) as waiting,
         app_server.page(restorer, TOKEN, "127.0.0.1", megabytes, megapixels) as app,
     ):
-        running = app_server.server(app)
+        running = local.make_server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
         thread.start()
         try:
-            yield loopback.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
+            yield local.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
         finally:
             running.should_exit = True
             thread.join(10)
@@ -239,8 +239,8 @@ def test_cards_say_why_a_face_stays(restorer: Restorer, workspace: Workspace, sc
 
 
 def test_a_port_that_is_taken_is_one_line() -> None:
-    with app_server.listen("127.0.0.1", 0) as waiting, pytest.raises(UsageError, match="--port 0"):
-        app_server.listen("127.0.0.1", waiting.getsockname()[1])
+    with local.listen("127.0.0.1", 0, app_server.INSTEAD) as waiting, pytest.raises(UsageError, match="--port 0"):
+        local.listen("127.0.0.1", waiting.getsockname()[1], app_server.INSTEAD)
 
 
 def run(*words: str, without: str = "") -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""Inception features of a set of images, as BasicSR and as clean-fid make them, and FID to published statistics."""
+"""Fréchet Inception distance: features as BasicSR and as clean-fid make them, their Gaussians, published statistics."""
 
 from __future__ import annotations
 
@@ -14,15 +14,59 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import AuthfaceError, one_line
-from authface.evaluate.learned import as_tensor, loading
-from authface.metrics.frechet import Moments, frechet_distance
+from authface.metrics.iqa import loading, to_batch
 
 if TYPE_CHECKING:
     import torch
 
+    Array = NDArray[np.float64]
+    Gaussian = tuple[Array, Array]
+    """Mean and covariance."""
+
 LENGTH = 2048
 SIDE = 299
 BATCH = 8
+
+
+class Moments:
+    """Mean and covariance of vectors, added batch by batch: memory does not grow (Chan et al. 1979)."""
+
+    def __init__(self, length: int) -> None:
+        self.count = 0
+        self.mean: Array = np.zeros(length)
+        self._scatter: Array = np.zeros((length, length))
+
+    def add(self, vectors: NDArray[np.floating]) -> None:
+        """(n, length) more."""
+        batch = np.asarray(vectors, np.float64)
+        if not len(batch):
+            return
+        mean = batch.mean(axis=0)
+        centred, apart = batch - mean, mean - self.mean
+        total = self.count + len(batch)
+        self._scatter += centred.T @ centred + np.outer(apart, apart) * (self.count * len(batch) / total)
+        self.mean += apart * (len(batch) / total)
+        self.count = total
+
+    @property
+    def covariance(self) -> Array:
+        """(length, length), with n - 1 as numpy.cov has it; of two vectors or more."""
+        return self._scatter / (self.count - 1)
+
+
+def frechet_distance(first: Gaussian, second: Gaussian) -> float:
+    """|m1 - m2|^2 + Tr(C1 + C2 - 2 (C1 C2)^(1/2)) of two means and covariances (Heusel et al. 2017, equation 6).
+
+    The trace of the root is the sum of the roots of the eigenvalues of C1^(1/2) C2 C1^(1/2), which is symmetric: no
+    complex numbers and no offset where a covariance is singular, as it is of fewer images than features.
+    """
+    (mean1, cov1), (mean2, cov2) = first, second
+    values, vectors = np.linalg.eigh(cov1)
+    root = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    inner = root @ cov2 @ root
+    roots = np.sqrt(np.maximum(np.linalg.eigvalsh((inner + inner.T) / 2), 0)).sum()
+    apart = mean1 - mean2
+    return float(apart @ apart + np.trace(cov1) + np.trace(cov2) - 2 * roots)
 
 
 class Inception:
@@ -31,7 +75,7 @@ class Inception:
     def __init__(self, metric: str, device: torch.device) -> None:
         self._clean = metric.endswith("clean")
         self._device = device
-        with loading(metric):
+        with loading(f"{metric} is not measured: its weights cannot be loaded"):
             from pyiqa.archs.inception import InceptionV3
 
             self._network: Any = InceptionV3(output_blocks=[3]).to(device).eval()
@@ -53,7 +97,7 @@ def basicsr_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
     import torch
     from torch.nn import functional
 
-    seen = (as_tensor(rgb, torch.device("cpu")) - 0.5) / 0.5
+    seen = (to_batch([rgb], torch.device("cpu")) - 0.5) / 0.5
     return functional.interpolate(seen, size=(SIDE, SIDE), mode="bilinear", align_corners=False)
 
 
@@ -68,7 +112,7 @@ def clean_input(rgb: NDArray[np.uint8]) -> torch.Tensor:
     return (torch.from_numpy(planes)[None] - 128) / 128
 
 
-def statistics(metric: str, path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def reference_statistics(metric: str, path: Path) -> Gaussian:
     """Mean (2048,) and covariance (2048, 2048) of a reference set. Raises AuthfaceError for a file without them."""
     try:
         if metric == "fid_ffhq_clean":
@@ -100,7 +144,7 @@ def _load_arrays(path: Path, *names: str) -> list[NDArray[np.float64]]:
     return [np.asarray(held[name], np.float64) for name in names]
 
 
-def moments(inception: Inception, images: Iterable[NDArray[np.uint8]]) -> Moments:
+def feature_moments(inception: Inception, images: Iterable[NDArray[np.uint8]]) -> Moments:
     """Mean and covariance of the features of a set; a few images are in memory at a time.
 
     Raises AuthfaceError for fewer than two images.
@@ -114,11 +158,7 @@ def moments(inception: Inception, images: Iterable[NDArray[np.uint8]]) -> Moment
     return found
 
 
-def fid(
-    inception: Inception,
-    images: Iterable[NDArray[np.uint8]],
-    reference: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> tuple[float, int]:
-    """Fréchet distance of a set to the reference, and how many images it has. Raises AuthfaceError as `moments`."""
-    found = moments(inception, images)
+def fid(inception: Inception, images: Iterable[NDArray[np.uint8]], reference: Gaussian) -> tuple[float, int]:
+    """Fréchet distance of a set to the reference, and how many images it has. Raises as `feature_moments`."""
+    found = feature_moments(inception, images)
     return frechet_distance((found.mean, found.covariance), reference), found.count
