@@ -44,7 +44,6 @@ from authface.evaluate.sources import open_sources, parquet_files
 from authface.evaluate.synth import clean_face
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging.decode import encode_png, read
-from authface.report.text import render
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -255,7 +254,7 @@ def run(given: argparse.Namespace, work: Path) -> None:
 
 def tell(figures: Figures, given: argparse.Namespace) -> None:
     """The tables on standard output."""
-    table = markdown if given.markdown else render
+    table = markdown if given.markdown else render_table
     print(f"Model {given.model}, seed {given.seed}. {NOTE}")
     kinds = {"": means} | ({", against the input": bars} if given.bars else {})
     for title, kind in kinds.items():

@@ -28,8 +28,8 @@ import pyarrow as pa
 
 from authface.curate.filter import histograms, sweep
 from authface.curate.filter.judge import ANGLES, LIMITS
-from authface.curate.sampling import sample
 from authface.curate.settings import FilterSettings
+from authface.curate.sheet import sample
 from authface.records import Face
 from authface.report.charts import BINS
 from authface.store.columns import arrow_schema, row_reader

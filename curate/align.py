@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.settings import AlignSettings
+from authface.engine.workers import Step
 from authface.errors import ImageError
 from authface.faces.detector import Detection
 from authface.faces.geometry import align, crop_to_photo, ffhq_quad, grow_quad, pad_fraction, quad_side
@@ -80,7 +81,7 @@ class FaceAligner:
 
 
 @dataclass
-class Align:
+class Align(Step[Face, FaceInPhoto, AlignmentResult, Crop]):
     """The step over a photo set's table `faces`."""
 
     root: Path

@@ -99,13 +99,13 @@ def _report_evaluation(run: Run, evaluation: Evaluation, settings: RestorationSe
     """Write the report and print the means; exit code 3 where some outputs failed."""
     from authface.errors import one_line
     from authface.evaluate.report import differences_table, means_table, write_report, write_tables
-    from authface.report.text import render
+    from authface.report.text import render_table
 
     write_tables(evaluation, out)
     page = write_report(evaluation, settings, out)
-    parts = [render(*means_table(evaluation))]
+    parts = [render_table(*means_table(evaluation))]
     if evaluation.differences:
-        parts.append(render(*differences_table(evaluation)))
+        parts.append(render_table(*differences_table(evaluation)))
     parts.append(f"report: {one_line(page)}")
     read_again = evaluation.measured.read_again
     run.console.result(

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from authface.console import Console, Tick
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.evaluate import cache
-from authface.evaluate.cache import ValueCache
 from authface.evaluate.catalogue import BY_NAME, RestorationMetric
 from authface.evaluate.pairs import Pair
 from authface.evaluate.weights import MetricWeights, sha256s
@@ -27,6 +25,61 @@ from authface.metrics.iqa import pyiqa_version
 
 if TYPE_CHECKING:
     import torch
+import hashlib
+import sqlite3
+from collections.abc import Iterable
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+from authface.files import write_errors
+
+FILE = "values.sqlite"
+
+
+def value_key(metric: str, version: str, *contents: str) -> str:
+    """What a value is kept under: the metric, all that its code and networks are, and the sha256 of what it judged."""
+    return hashlib.sha256("\n".join((metric, version, *contents)).encode()).hexdigest()
+
+
+class ValueCache:
+    """Values by `key`; each `put` is on the disk when it returns, whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / FILE
+        with write_errors(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+        with self._errors():
+            self._base = sqlite3.connect(self.path, timeout=60)
+            self._base.execute("create table if not exists held (key text primary key, value real not null)")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._base.close()
+
+    def get(self, key: str) -> float | None:
+        """The value, or None where it was not measured yet."""
+        with self._errors():
+            found = self._base.execute("select value from held where key = ?", (key,)).fetchone()
+        return None if found is None else float(found[0])
+
+    def put(self, values: Iterable[tuple[str, float]]) -> None:
+        """Keep values, in place of what was there."""
+        with self._errors(), self._base:
+            self._base.executemany("insert or replace into held values (?, ?)", values)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise AuthfaceError(
+                f"{one_line(self.path)} cannot be used ({one_line(error, 100)}): delete it, values are measured again"
+            ) from error
 
 
 _CHUNK = 8
@@ -132,7 +185,7 @@ def measure_learned(
 def key_of(outcome: OutputRecord, metric: RestorationMetric, version: str) -> str:
     """What the value of a metric of an output is kept under."""
     reference = {"truth": "truth", "inputs": "input"}.get(metric.needs, "")
-    return cache.key(metric.name, version, outcome.contents["output"], outcome.contents.get(reference, ""))
+    return value_key(metric.name, version, outcome.contents["output"], outcome.contents.get(reference, ""))
 
 
 def _jobs(measured: Measured, metrics: Sequence[RestorationMetric], values: ValueCache) -> list[OutputJob]:
@@ -256,7 +309,7 @@ def _measure(
 
     def key() -> str:
         contents = sorted(outcome.contents["output"] for outcome in used())
-        return cache.key(metric.name, measured.versions[metric.name], *contents)
+        return value_key(metric.name, measured.versions[metric.name], *contents)
 
     known = values.get(key())
     if known is not None:

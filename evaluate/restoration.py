@@ -11,9 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.evaluate.cache import ValueCache
 from authface.evaluate.catalogue import DEAR, RestorationMetric, choose
-from authface.evaluate.measure import Measured, Sets, hash_files, measure_learned, measure_plain, measure_sets
+from authface.evaluate.measure import (
+    Measured,
+    Sets,
+    ValueCache,
+    hash_files,
+    measure_learned,
+    measure_plain,
+    measure_sets,
+)
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import device_name, protocol
 from authface.evaluate.settings import RestorationSettings

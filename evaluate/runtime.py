@@ -28,7 +28,7 @@ from authface.models.families import fetch, pick_device, resolve
 from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
-from authface.report.text import render, write_json
+from authface.report.text import render_table, write_json
 
 NAME = "runtime"
 REST = "rest"
@@ -207,7 +207,7 @@ def as_text(found: Runtime, how: Mapping[str, Any]) -> str:
         ]
         for name, part in found.parts.items()
     ]
-    return "\n".join(lines) + render(["part", "s a face", "share", "calls", "parameters", ""], rows)
+    return "\n".join(lines) + render_table(["part", "s a face", "share", "calls", "parameters", ""], rows)
 
 
 def write(found: Runtime, how: Mapping[str, Any], folder: Path) -> Path:

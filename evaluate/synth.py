@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from authface import __version__
 from authface.console import Console
-from authface.engine.workers import inline, processes
+from authface.engine.workers import Step, inline, processes
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.settings import SynthSettings
 from authface.evaluate.sources import SourceFace, SourceFaces
@@ -65,7 +65,7 @@ class OpenedFace:
 
 
 @dataclass
-class Synth:
+class Synth(Step[SourceFace, OpenedFace, tuple[OpenedFace, NDArray[np.uint8]], SynthFace]):
     """The step: one source in, its two files and its row out. `authface.engine.workers` runs it."""
 
     out: Path
@@ -77,9 +77,6 @@ class Synth:
     def provenance(self) -> Provenance:
         """What the files depend on."""
         return Provenance("synth", VERSION, _recipe(self.settings, self.seed), {})
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def load(self, source: SourceFace) -> OpenedFace:
         """The face in pixels. Raises ImageError for what is no square image."""

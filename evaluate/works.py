@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.engine.workers import Step
 from authface.errors import ImageError, one_line
 from authface.evaluate import faces
 from authface.evaluate.catalogue import RestorationMetric
@@ -103,7 +104,7 @@ def _size(rgb: Rgb) -> str:
 
 
 @dataclass
-class PlainWork:
+class PlainWork(Step[OutputJob, LoadedOutput, Result, Result]):
     """Pixels and faces, without torch."""
 
     min_score: float
@@ -114,9 +115,6 @@ class PlainWork:
     def provenance(self) -> Provenance:
         """Of no table: values are kept by content."""
         return Provenance("measure", 1, {"min_score": self.min_score}, {})
-
-    def open(self) -> None:
-        """Nothing yet: the networks are loaded for the first face."""
 
     def load(self, job: OutputJob) -> LoadedOutput:
         """See `load`."""
@@ -176,7 +174,7 @@ class PlainWork:
 
 
 @dataclass
-class LearnedWork:
+class LearnedWork(Step[OutputJob, LoadedOutput, Result, Result]):
     """One of pyiqa's metrics, in this process."""
 
     metric: RestorationMetric

@@ -32,7 +32,7 @@ from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.log import Line
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import CropRestorer, LoadedModel, ModelFiles
+from authface.restore.model.restorer import CropRestorer, LoadedModel, RestorerFiles
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
@@ -67,7 +67,7 @@ class _Shared:
         self.loaded: dict[tuple[str, Placement], LoadedModel] = {}
         self.lock = threading.RLock()
 
-    def restorer(self, weights: ModelFiles, settings: RestoreSettings, device: str) -> CropRestorer:
+    def restorer(self, weights: RestorerFiles, settings: RestoreSettings, device: str) -> CropRestorer:
         """The model for these settings, its weights loaded if nobody has yet."""
         key = (weights.digest, placement_of(settings, device))
         if key not in self.loaded:

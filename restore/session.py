@@ -30,7 +30,7 @@ from authface.restore.model.restorer import (
     PAPER_SIZE,
     CropRestorer,
     Identity,
-    ModelFiles,
+    RestorerFiles,
     builtin_is_missing,
     find_weights,
     load_restorer,
@@ -44,7 +44,7 @@ VERSION = 4
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
-Load = Callable[[ModelFiles, RestoreSettings, str], CropRestorer]
+Load = Callable[[RestorerFiles, RestoreSettings, str], CropRestorer]
 """Makes a restorer of a model's files, settings and a device's name."""
 
 NOT_IN_PIXELS = {"batch", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
@@ -149,7 +149,7 @@ class Session:
         return self.request.settings
 
     @cached_property
-    def weights(self) -> ModelFiles | None:
+    def weights(self) -> RestorerFiles | None:
         """The model's files; None for the identity."""
         return None if self.settings.model == IDENTITY else find_weights(self.settings.model)
 

@@ -27,7 +27,7 @@ from authface.imaging.decode import encode_png
 from authface.models.families import FAMILIES, NEW_LICENCE
 from authface.models.layout import BESIDE, INDEX, PARTS, PICKLES, WEIGHTED, expected_parts, part_files
 from authface.report.charts import round_span
-from authface.report.markdown import cell, render
+from authface.report.text import markdown_cell, render_markdown
 from authface.store.lineage import training_sources
 from authface.train.data import FaceDataset
 from authface.train.settings import TrainSettings
@@ -73,7 +73,7 @@ def card(
     base, licence = _base(settings.model)
     hub = _HUB_LICENCES.get(licence, "other")
     sources = training_sources(out / "training")
-    return render(
+    return render_markdown(
         "model_card.md.jinja",
         name=one_line(out.resolve().name, 80),
         version=__version__,
@@ -186,7 +186,7 @@ def _bytes(folder: Path, part: str) -> str:
 def _versions() -> Iterator[tuple[str, str]]:
     for name in _LIBRARIES:
         try:
-            yield name, cell(metadata.version(name))
+            yield name, markdown_cell(metadata.version(name))
         except metadata.PackageNotFoundError:
             continue
 

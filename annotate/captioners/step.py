@@ -14,6 +14,7 @@ from authface.annotate.captioners.captioner import Caption, Captioner
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary import wording
 from authface.annotate.vocabulary.vocabulary import count_tokens, prompt
+from authface.engine.workers import Step
 from authface.errors import one_line
 from authface.records import Crop, Tags
 from authface.store.photoset import PhotoSet, Provenance, Table
@@ -32,7 +33,7 @@ LOOP_WORDS = 6
 
 
 @dataclass
-class CaptionStep:
+class CaptionStep(Step[Crop, Any, Caption, Tags]):
     """The step over a photo set's table `crops`."""
 
     root: Path
@@ -50,14 +51,10 @@ class CaptionStep:
         settings = {**self.captioner.parameters, "wording": rules}
         return Provenance(f"{self.captioner.name} tags", VERSION, settings, dict(self.captioner.weights))
 
-    @property
-    def batch_size(self) -> int:
-        """The captioner's."""
-        return self.captioner.batch_size
-
     def open(self) -> None:
         """Open the captioner."""
         self.captioner.open()
+        self.batch_size = self.captioner.batch_size
         count_tokens("")  # loaded before the threads that save: two of them at it break transformers' lazy imports
 
     def load(self, crop: Crop) -> Any:

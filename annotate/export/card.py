@@ -12,7 +12,7 @@ from authface.annotate.export.formats import SHARD_KEY
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
-from authface.report.markdown import cell, render
+from authface.report.text import markdown_cell, render_markdown
 from authface.store.photoset import Table
 
 SPLIT_NAMES: Final = ("train", "validation", "test")
@@ -87,7 +87,7 @@ def card(
 ) -> str:
     """The text of README.md, with the hub's metadata on top; `withheld` counts the rows without pixels by reason."""
     photoset = inputs.photoset
-    return render(
+    return render_markdown(
         "dataset_card.md.jinja",
         name=one_line(photoset.root.resolve().name),
         version=__version__,
@@ -101,10 +101,13 @@ def card(
         split=inputs.split,
         composition=[
             ("faces", counts.rows),
-            *((f"from {cell(name)}", count) for name, count in counts.sources.most_common()),
+            *((f"from {markdown_cell(name)}", count) for name, count in counts.sources.most_common()),
             *([("retouched by hand", counts.retouched)] if counts.retouched else []),
             ("enlarged: less detail in the photo than pixels in the crop", counts.upscaled),
-            *((f"left out: {cell(why.replace('_', ' '))}", count) for why, count in counts.left_out.most_common()),
+            *(
+                (f"left out: {markdown_cell(why.replace('_', ' '))}", count)
+                for why, count in counts.left_out.most_common()
+            ),
         ],
         process=[
             _process("photos fetched", photoset.photos),

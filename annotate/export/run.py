@@ -20,8 +20,7 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
-from authface.review.reviews import ReviewSettings, reviewed_crops
-from authface.review.subset import balanced
+from authface.review.reviews import ReviewSettings, balanced, reviewed_crops
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet, Table
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from authface.annotate.measured.tagger import measure, tags
 from authface.annotate.settings import MeasuredSettings
+from authface.engine.workers import Step
 from authface.errors import ImageError
 from authface.faces.geometry import crop_points
 from authface.imaging import decode as images
@@ -38,7 +39,7 @@ class AlignedFace:
 
 
 @dataclass
-class MeasuredTags:
+class MeasuredTags(Step[Crop, AlignedFace, Tags, Tags]):
     """The step over a photo set's table `crops`."""
 
     root: Path

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from authface.annotate.captioners.released import CAPTION, PROBLEM, caption_of
 from authface.console import Console
 from authface.engine.runner import PartInput, Summary, append, parts_of, run
-from authface.engine.workers import inline
+from authface.engine.workers import Step, inline
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces import detector, landmarks
 from authface.imaging import decode as images
@@ -144,7 +144,7 @@ class _Duplicates:
 
 
 @dataclass
-class ReleasePhotos:
+class ReleasePhotos(Step[ReleasePicture, tuple[Photo, bytes], tuple[Photo, bytes], Photo]):
     """The step over the release's pictures: bytes into the set, captions into the rows."""
 
     root: Path
@@ -152,9 +152,6 @@ class ReleasePhotos:
     batch_size: int = 8
 
     provenance = PHOTOS
-
-    def open(self) -> None:
-        """Nothing to load."""
 
     def load(self, picture: ReleasePicture) -> tuple[Photo, bytes]:
         """The row and the file. Raises ImageError."""
@@ -175,10 +172,6 @@ class ReleasePhotos:
             format=decoded.format,
         )
         return replace(row, extra=json.dumps(_caption(picture), ensure_ascii=False)), data
-
-    def step(self, batch: Sequence[tuple[Photo, bytes]]) -> Sequence[tuple[Photo, bytes]]:
-        """No model looks at them yet."""
-        return batch
 
     def save(self, picture: ReleasePicture, fetched: tuple[Photo, bytes]) -> list[Photo]:
         """The row, its file written."""
@@ -206,7 +199,7 @@ def _caption(picture: ReleasePicture) -> dict[str, str]:
 
 
 @dataclass
-class ReleaseFaces:
+class ReleaseFaces(Step[Photo, NDArray[np.uint8], Any, Face]):
     """The step over the imported photos: the largest face of each."""
 
     root: Path
@@ -259,7 +252,7 @@ def _keep_all(photoset: PhotoSet, parts: set[int]) -> None:
 
 
 @dataclass
-class ReleaseCrops:
+class ReleaseCrops(Step[Face, tuple[Face, NDArray[np.uint8]], tuple[Crop, NDArray[np.uint8]], Crop]):
     """The step over the imported faces: the whole picture is the crop."""
 
     root: Path

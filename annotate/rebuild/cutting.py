@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from authface.annotate.export.formats import pixels_sha256
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
 from authface.annotate.rebuild.manifest import Entry
+from authface.engine.workers import Step
 from authface.faces.geometry import align, crop_to_photo, photo_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
@@ -40,7 +40,7 @@ def rebuilt_from(manifest: str) -> Provenance:
 
 
 @dataclass
-class CutStep:
+class CutStep(Step[ManifestFace, NDArray[np.uint8], NDArray[np.uint8], Crop]):
     """The step from a manifest's rows to a set's table `crops`."""
 
     root: Path
@@ -53,17 +53,10 @@ class CutStep:
         """The manifest."""
         return rebuilt_from(self.manifest)
 
-    def open(self) -> None:
-        """Nothing to load."""
-
     def load(self, face: ManifestFace) -> NDArray[np.uint8]:
         """The crop's pixels. Raises ImageError where the photo cannot be read or the quad lies outside of it."""
         photo = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
         return align(photo, face.entry.quad, face.entry.size).rgb
-
-    def step(self, batch: Sequence[NDArray[np.uint8]]) -> Sequence[NDArray[np.uint8]]:
-        """No model looks at the crops."""
-        return batch
 
     def save(self, face: ManifestFace, rgb: NDArray[np.uint8]) -> list[Crop]:
         """Write the crop; the row's `detail` says where its pixels differ from the manifest's."""

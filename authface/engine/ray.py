@@ -22,7 +22,7 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from authface.console import Tick
-from authface.engine.workers import I, L, M, Work, Worker, thread_limit
+from authface.engine.workers import I, L, M, Step, Worker, thread_limit
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.store.photoset import R
 
@@ -111,7 +111,7 @@ class Gathered(Generic[R]):
 
 
 def by_part(
-    work: Work[I, L, M, R],
+    work: Step[I, L, M, R],
     counts: Sequence[int],
     readers: Sequence[Callable[[], list[I]]],
     tick: Tick,
@@ -205,7 +205,7 @@ def _ray() -> Any:
 
 
 def _pass(
-    work: Work[I, L, M, R],
+    work: Step[I, L, M, R],
     readers: Sequence[Callable[[], list[I]]],
     cluster: Cluster,
     actors: int,
@@ -261,7 +261,7 @@ class _Actor:
     """In a process of a node: makes the models at the first piece, so that their errors are results."""
 
     def __init__(
-        self, work: Work[Any, Any, Any, Any], readers: Sequence[Callable[[], list[Any]]], folder: str, begun: Any
+        self, work: Step[Any, Any, Any, Any], readers: Sequence[Callable[[], list[Any]]], folder: str, begun: Any
     ) -> None:
         with suppress(OSError):
             os.chdir(folder)  # a set may be named relative to where the command runs

@@ -17,7 +17,7 @@ from typing import Any, Generic
 
 from authface.console import Console, Tick
 from authface.engine.ray import Cluster, by_part
-from authface.engine.workers import I, L, M, Work, inline, processes
+from authface.engine.workers import I, L, M, Step, inline, processes
 from authface.errors import AuthfaceError, one_line
 from authface.store.photoset import Provenance, R, Table, digest
 
@@ -87,7 +87,7 @@ def _kept(table: Table[R], number: int, count: int) -> list[R]:
 
 
 def run(
-    work: Work[I, L, M, R],
+    work: Step[I, L, M, R],
     inputs: Sequence[PartInput[I]],
     target: Table[R],
     console: Console,
@@ -209,7 +209,7 @@ def _opened(todo: Iterable[PartInput[I]], target: Table[R]) -> Iterator[tuple[Pa
 
 
 def _on_cluster(
-    work: Work[I, L, M, R],
+    work: Step[I, L, M, R],
     todo: Sequence[PartInput[I]],
     target: Table[R],
     tick: Tick,

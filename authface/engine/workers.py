@@ -1,6 +1,6 @@
 """Workers: rows through load, step and save, in this process or in several.
 
-A `Work` says how one row is loaded, stepped and saved; it knows nothing of parts, resume or processes.
+A `Step` says how one row is loaded, stepped and saved; it knows nothing of parts, resume or processes.
 Threads load ahead of the step and save behind it, both bounded.
 """
 
@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -18,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.store.photoset import Provenance
@@ -27,39 +28,48 @@ IO_THREADS = 2
 """Threads a worker to load and to save: they overlap the step, whose models use the cores."""
 
 I = TypeVar("I")  # noqa: E741  input row
-I_contra = TypeVar("I_contra", contravariant=True)
 L = TypeVar("L")  # loaded input
 M = TypeVar("M")  # what the models say of it
 R = TypeVar("R")  # row made of it
 T = TypeVar("T")
 
 
-class Work(Protocol[I_contra, L, M, R]):
-    """What is done to one row. It is pickled to every worker, so it holds settings, not models."""
+class Step(ABC, Generic[I, L, M, R]):
+    """What is done to one row: a subclass says where its rows come from (`provenance`), and what `save` and `failed`
+    make; all else has a default.
+
+    It is pickled to every worker before `open`, so it holds settings, not models.
+    """
+
+    batch_size: int = 1
+    """Rows that `step` gets at a time; read after `open`."""
 
     @property
-    def provenance(self) -> Provenance: ...
-
-    @property
-    def batch_size(self) -> int: ...
+    @abstractmethod
+    def provenance(self) -> Provenance:
+        """What the rows depend on; where it changed they are made again."""
 
     def open(self) -> None:
         """Make the models; called once a worker before the rest."""
 
-    def load(self, row: I_contra) -> L:
-        """Read what the step needs, in a thread. An ImageError becomes a `failed` row."""
+    def load(self, row: I) -> L:
+        """Read what the step needs, in a thread: by default the row itself. An ImageError becomes a `failed` row."""
+        return cast(L, row)
 
     def step(self, batch: Sequence[L]) -> Sequence[M]:
-        """Models over a batch: one result per input, in order, independent of the batch."""
+        """Models over a batch: one result per input, in order, independent of the batch; by default the inputs."""
+        return cast(Sequence[M], batch)
 
-    def save(self, row: I_contra, result: M) -> list[R]:
+    @abstractmethod
+    def save(self, row: I, result: M) -> list[R]:
         """The result as rows, its files written, in a thread."""
 
-    def failed(self, row: I_contra, reason: str, detail: str) -> list[R]:
-        """The row of an input that could not be measured."""
+    @abstractmethod
+    def failed(self, row: I, reason: str, detail: str) -> list[R]:
+        """The row of an input that could not be read or measured."""
 
 
-def inline(work: Work[I, L, M, R], chunks: Iterator[list[I]]) -> Iterator[tuple[int, list[R]]]:
+def inline(work: Step[I, L, M, R], chunks: Iterator[list[I]]) -> Iterator[tuple[int, list[R]]]:
     with Worker(work) as worker:
         for chunk in chunks:
             yield len(chunk), worker(chunk)
@@ -68,7 +78,7 @@ def inline(work: Work[I, L, M, R], chunks: Iterator[list[I]]) -> Iterator[tuple[
 class Worker(Generic[I, L, M, R]):
     """Takes chunks of rows through load, step and save, each ahead of the next by at most a batch or two."""
 
-    def __init__(self, work: Work[I, L, M, R]) -> None:
+    def __init__(self, work: Step[I, L, M, R]) -> None:
         work.open()
         self._work = work
         self._loaders = ThreadPoolExecutor(IO_THREADS, "load")
@@ -161,7 +171,7 @@ def _gathered(futures: list[Future[list[R]]]) -> tuple[int, list[R]]:
     return len(futures), [row for future in futures for row in future.result()]
 
 
-def processes(work: Work[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
+def processes(work: Step[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
     """Chunks over worker processes, at most two a worker under way, results in order.
 
     A process that dies takes its chunks with it: their rows are tried one by one, and the one that
@@ -181,7 +191,7 @@ def processes(work: Work[I, L, M, R], chunks: Iterator[list[I]], *, workers: int
 
 
 class _Pool(Generic[I, L, M, R]):
-    def __init__(self, work: Work[I, L, M, R], workers: int) -> None:
+    def __init__(self, work: Step[I, L, M, R], workers: int) -> None:
         self._work = work
         self._workers = workers
         self._executor = self._start(workers)
@@ -226,7 +236,7 @@ class _Pool(Generic[I, L, M, R]):
 
 
 _worker: Worker[Any, Any, Any, Any] | None = None
-_waiting_work: Work[Any, Any, Any, Any] | None = None
+_waiting_work: Step[Any, Any, Any, Any] | None = None
 
 
 def thread_limit(threads: int) -> dict[str, str]:
@@ -249,7 +259,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _begin(work: Work[Any, Any, Any, Any]) -> None:
+def _begin(work: Step[Any, Any, Any, Any]) -> None:
     """In a new worker process: leave Ctrl-C to the parent, end when the parent does."""
     global _waiting_work
     signal.signal(signal.SIGINT, signal.SIG_IGN)

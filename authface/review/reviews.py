@@ -6,6 +6,7 @@ A log only grows; a line that a kill tore counts for nothing. Without a log ever
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,12 @@ from typing import Annotated, Any, Generic, Literal
 from pydantic import Field, StringConstraints
 
 from authface.engine.runner import PartInput, parts_of
-from authface.engine.workers import L, M, Work
-from authface.errors import ImageError, UsageError, one_line
+from authface.engine.workers import L, M, Step
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.recipe import Settings
-from authface.records import Crop
+from authface.records import Choice, Crop
 from authface.store.jsonl import Journal
-from authface.store.photoset import PhotoSet, Provenance, R, digest
+from authface.store.photoset import PhotoSet, Provenance, R, Table, digest
 
 Verdict = Literal["keep", "reject", "retouch"]
 """A person's verdict on a crop; `retouch`: good once flaws are removed by hand."""
@@ -257,24 +258,20 @@ def _judged_part(people: Reviewed, part: PartInput[Crop]) -> PartInput[Crop]:
 
 
 @dataclass
-class ReviewedStep(Generic[L, M, R]):
+class ReviewedStep(Step[Crop, L, M, R], Generic[L, M, R]):
     """Wraps a step over `reviewed_crops`: crops that people took out become rejected rows without being read."""
 
-    work: Work[Crop, L, M, R]
+    work: Step[Crop, L, M, R]
 
     @property
     def provenance(self) -> Provenance:
         """The wrapped step's."""
         return self.work.provenance
 
-    @property
-    def batch_size(self) -> int:
-        """The wrapped step's."""
-        return self.work.batch_size
-
     def open(self) -> None:
         """The wrapped step's."""
         self.work.open()
+        self.batch_size = self.work.batch_size
 
     def load(self, crop: Crop) -> L:
         """The wrapped step's. Raises ImageError for a crop that was taken out."""
@@ -315,3 +312,44 @@ def forget(photoset: PhotoSet, crop_ids: set[str]) -> int:
             log.rewrite(left)
             gone += len(lines) - len(left)
     return gone
+
+
+def choice_table(photoset: PhotoSet) -> Table[Choice]:
+    """The table `balance`."""
+    return Table(photoset.root / "tables" / "balance", Choice)
+
+
+def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartInput[Crop]]:
+    """The crops after balancing: those that are too many of their kind have status `rejected`.
+
+    `parts` are the crops as people left them (`reviewed_crops`), of which the choice was made. Where
+    no choice was made they come back as they are. Raises AuthfaceError where crops changed since the choice.
+    """
+    table = choice_table(photoset)
+    numbers = table.parts()
+    if not numbers:
+        return list(parts)
+    for part in parts:
+        meta = table.meta(part.number)
+        if meta is None or meta.inputs != part.digest:
+            here = one_line(photoset.root)
+            raise AuthfaceError(
+                f"the balance of {here} is stale: its crops changed since it was chosen: "
+                f"run authface curate balance {here} again, or with --clear to take all"
+            )
+    return [_chosen(table, part) for part in parts]
+
+
+def _chosen(table: Table[Choice], part: PartInput[Crop]) -> PartInput[Crop]:
+    out = {choice.id: choice for choice in table.rows(part.number) if choice.status == "rejected"}
+    if not out:
+        return part
+    both = hashlib.sha256(f"{part.digest}\n{digest(list(out.values()))}".encode()).hexdigest()
+    return PartInput(part.number, part.count, both, lambda: [_left(crop, out) for crop in part.rows()])
+
+
+def _left(crop: Crop, out: Mapping[str, Choice]) -> Crop:
+    choice = out.get(crop.id)
+    if choice is None or crop.status != "kept":
+        return crop
+    return replace(crop, status="rejected", reason=choice.reason, value=choice.value, limit=choice.limit)

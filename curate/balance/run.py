@@ -25,8 +25,7 @@ from authface.errors import UsageError, one_line
 from authface.metrics.stats import wilson
 from authface.records import Choice, Crop
 from authface.report import pages as report
-from authface.review.reviews import ReviewSettings, reviewed_crops
-from authface.review.subset import choice_table
+from authface.review.reviews import ReviewSettings, choice_table, reviewed_crops
 from authface.store.photoset import PhotoSet, Provenance
 
 FEWEST = 5

@@ -6,7 +6,7 @@ Photos of this machine are read by a step in worker processes (`Fetch`), those o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain, islice
@@ -25,7 +25,7 @@ from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
-from authface.engine.workers import inline, processes, threads
+from authface.engine.workers import Step, inline, processes, threads
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
@@ -157,7 +157,7 @@ class LoadedPhoto:
 
 
 @dataclass(frozen=True)
-class Fetch:
+class Fetch(Step[PhotoItem, LoadedPhoto, LoadedPhoto, Photo]):
     """Read, decode and store one photo that lies on this machine."""
 
     root: Path
@@ -170,19 +170,12 @@ class Fetch:
         """Without settings: a changed one concerns photos to come, none is fetched again."""
         return PROVENANCE
 
-    def open(self) -> None:
-        """Nothing to load."""
-
     def load(self, item: PhotoItem) -> LoadedPhoto:
         """Read and decode. Raises ImageError."""
         if item.photo.status != "kept":
             return LoadedPhoto(b"", item.photo)
         data = images.read_bytes(Path(item.path), max_bytes=int(self.settings.max_megabytes * MEGA))
         return LoadedPhoto(data, describe(item.photo, data, PhotoSet(self.root), self.settings, self.forgotten))
-
-    def step(self, batch: Sequence[LoadedPhoto]) -> Sequence[LoadedPhoto]:
-        """No model looks at the photos yet."""
-        return batch
 
     def save(self, item: PhotoItem, fetched: LoadedPhoto) -> list[Photo]:
         """Store the bytes of a kept photo."""

@@ -17,6 +17,7 @@ from authface.curate.filter.duplicates import face_hash
 from authface.curate.filter.measures import artefacts, quality
 from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
+from authface.engine.workers import Step
 from authface.errors import ImageError
 from authface.faces.detector import Detection, Detector, make_detector, weights_sha256
 from authface.imaging import decode as images
@@ -111,7 +112,7 @@ def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
 
 
 @dataclass
-class Measure:
+class Measure(Step[Photo, NDArray[np.uint8], list[Face], Face]):
     """The step from a photo set's table `photos` to `measured`."""
 
     root: Path

@@ -27,6 +27,7 @@ from authface.curate.filter.metrics import RegionMetric, in_order, lower_better
 from authface.curate.settings import FilterSettings
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
+from authface.engine.workers import Step
 from authface.imaging import decode as images
 from authface.metrics.iqa import pyiqa_version
 from authface.records import Face, Photo, Points5, Score
@@ -59,7 +60,7 @@ class LoadedCandidate:
 
 
 @dataclass
-class JudgeFaces:
+class JudgeFaces(Step[Candidate, LoadedCandidate, Face, Face]):
     """The step from a photo set's table `measured` to `faces`."""
 
     root: Path
@@ -73,9 +74,6 @@ class JudgeFaces:
         """The limits, and the release of pyiqa if one of its metrics is asked for."""
         settings = self.settings.model_dump(mode="json", exclude={"detector"})
         return Provenance("filter", VERSION, settings, {"pyiqa": pyiqa_version()} if self.settings.metrics else {})
-
-    def open(self) -> None:
-        """Nothing to load: a metric is loaded with the first face it scores, or by `load_metrics`."""
 
     def load_metrics(self) -> None:
         """Load every metric. Raises AuthfaceError if one cannot be loaded, UsageError for an unknown name."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from authface.curate.filter.duplicates import near_pairs
 from authface.curate.settings import SplitSettings
 from authface.engine.runner import PartInput
+from authface.engine.workers import Step
 from authface.errors import ImageError
 from authface.faces.geometry import crop_points
 from authface.faces.identity import Embedder, SeenFace, make_embedder, weights_sha256
@@ -59,7 +60,7 @@ def embedder_provenance(step: str, version: int, settings: SplitSettings) -> Pro
 
 
 @dataclass
-class Embed:
+class Embed(Step[Crop, SeenFace, NDArray[np.float32], Embedding]):
     """The step from the table `crops` to `embeddings`. With dlib a batch is no faster per face than single faces."""
 
     root: Path

@@ -25,6 +25,7 @@ from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
 from authface.curate.split.groups import Likeness, SplitFaces, embedder_provenance, make_index
 from authface.engine.runner import PartInput
+from authface.engine.workers import Step
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces import detector, landmarks
 from authface.faces.detector import RetinaFace
@@ -70,7 +71,7 @@ class RivalFile:
 
 
 @dataclass
-class FindRivals:
+class FindRivals(Step[RivalFile, NDArray[np.uint8], list[Rival], Rival]):
     """The step from files to the rows of their faces."""
 
     settings: SplitSettings

@@ -11,7 +11,7 @@ from typing import Any
 from authface.errors import one_line
 from authface.evaluate.paper.paper import Column, FilledTable, TableRow
 from authface.report.pages import ReportTable, quantity, write_page
-from authface.report.text import render, write_csv, write_json
+from authface.report.text import render_table, write_csv, write_json
 
 MISSING = "-"
 INTERVALS = {
@@ -53,7 +53,7 @@ def _cell(filled: FilledTable, row: TableRow, column: Column) -> str:
 def as_text(filled: FilledTable) -> str:
     """For a terminal."""
     table = filled.table
-    lines = [f"ReportTable {table.number}. {table.title}", render(*as_table(filled)), ""]
+    lines = [f"ReportTable {table.number}. {table.title}", render_table(*as_table(filled)), ""]
     lines.append(f"{MISSING} missing; {INTERVALS[table.reads]}; in brackets ours less the paper's")
     lines += [*table.notes, f"paper: {table.source}"]
     for name, how in filled.protocols.items():

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.evaluate import cache
-from authface.evaluate.cache import ValueCache
+from authface.evaluate.measure import ValueCache, value_key
 from authface.evaluate.sources import SourceFaces
 from authface.evaluate.weights import MetricWeights, sha256s
 from authface.files import sha256_of
@@ -86,7 +85,7 @@ class Bench:
     def key(self, metric: str, files: dict[str, Path], *contents: str) -> str:
         """What a value is kept under."""
         version = " ".join([f"pyiqa {pyiqa_version()}", self.device.type, *sha256s(files).values()])
-        return cache.key(metric, version, *contents)
+        return value_key(metric, version, *contents)
 
 
 def fid_to_faces(bench: Bench, metric: str, reference: SourceFaces) -> float:

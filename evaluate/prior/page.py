@@ -16,7 +16,7 @@ from authface.evaluate.report import number
 from authface.files import write_file
 from authface.imaging.decode import encode_png
 from authface.report.pages import Cell, ReportTable, Section, quantity, story
-from authface.report.text import render, write_csv, write_json
+from authface.report.text import render_table, write_csv, write_json
 
 NAME = "prior"
 COLUMNS, ROWS = 8, 4
@@ -60,7 +60,7 @@ def as_text(report: PriorReport) -> str:
     """For a terminal."""
     tables = [table for table in (figures_table(report), steering_table(report)) if table.rows]
     said = f"{report.protocol['model']}: {len(report.samples)} samples, {report.drawn} drawn now"
-    return "\n\n".join([said, *(render(table.header, table.rows) for table in tables)])
+    return "\n\n".join([said, *(render_table(table.header, table.rows) for table in tables)])
 
 
 def sheet(paths: Sequence[Path], columns: int) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from typing import Any
 from authface import Tagger
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, UsageError
-from authface.evaluate.cache import ValueCache
+from authface.evaluate.measure import ValueCache
 from authface.evaluate.prior.figures import Bench, fid_to_faces, fid_to_ffhq, preferences, sample_rgb
 from authface.evaluate.prior.samples import Sampler, SampleRequest, noise_seed, sample_requests
 from authface.evaluate.protocol import device_name, set_sha256, versions

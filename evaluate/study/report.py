@@ -21,7 +21,7 @@ from authface.evaluate.study.study import ANSWERS, CHOICES, INPUT, Choice, Study
 from authface.files import replacing
 from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
-from authface.report.text import render, write_csv, write_json
+from authface.report.text import render_table, write_csv, write_json
 
 NAME = "ab"
 _LOST = 12
@@ -170,7 +170,7 @@ def as_text(found: StudyFindings) -> str:
     """For a terminal."""
     left, right, p = found.sides
     lines = [
-        render(*table(found)),
+        render_table(*table(found)),
         f"the left was preferred {left} times, the right {right} (p {p_value(p)}); {found.seconds:.1f} s an answer",
     ]
     return "\n".join(lines)

@@ -70,7 +70,7 @@ class Identity:
 
 
 @dataclass(frozen=True)
-class ModelFiles:
+class RestorerFiles:
     """A model on disk, not yet loaded: where it is from, and a digest by which a later run knows it again."""
 
     source: ModelSource
@@ -82,7 +82,7 @@ def builtin_is_missing(name: str) -> bool:
     return name == "tiny" and not (BUILTIN / "controlnet").is_dir()
 
 
-def find_weights(name: str) -> ModelFiles:
+def find_weights(name: str) -> RestorerFiles:
     """The files of the model `name`, downloaded if need be.
 
     The digest is of the files' names, sizes and times: reading the bytes of a 19 GB family would take longer than
@@ -95,10 +95,10 @@ def find_weights(name: str) -> ModelFiles:
     for file in sorted(path for path in (*files, folder / OWN_PRESETS) if path.is_file()):
         facts = file.stat()
         digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
-    return ModelFiles(source, digest.hexdigest())
+    return RestorerFiles(source, digest.hexdigest())
 
 
-def load_restorer(files: ModelFiles, settings: RestoreSettings, device_name: str) -> CropRestorer:
+def load_restorer(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> CropRestorer:
     """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
     return LoadedModel(files, placement_of(settings, device_name)).restorer(settings)
 
@@ -109,7 +109,7 @@ class LoadedModel:
     The text encoders embed a preset's prompts once, on the CPU, and are freed: two thirds of a billion parameters.
     """
 
-    def __init__(self, files: ModelFiles, placement: Placement) -> None:
+    def __init__(self, files: RestorerFiles, placement: Placement) -> None:
         self.files, self.placement = files, placement
         self._texts: dict[tuple[str, str], TextEmbedding] = {}
 

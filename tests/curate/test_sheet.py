@@ -12,8 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authface.curate.filter.histograms import histograms
-from authface.curate.sampling import rank, sample
-from authface.curate.sheet import contact_sheet
+from authface.curate.sheet import contact_sheet, rank, sample
 from authface.records import Face
 from authface.store.photoset import PhotoSet, Provenance, Table, outcome
 
@@ -69,7 +68,7 @@ def test_only_sampled_rows_become_records(tmp_path: Path, monkeypatch: pytest.Mo
 
         return read
 
-    monkeypatch.setattr("authface.curate.sampling.row_reader", counted)
+    monkeypatch.setattr("authface.curate.sheet.row_reader", counted)
     assert sum(map(len, sample(table, 5).rows.values())) == made == 10
 
 

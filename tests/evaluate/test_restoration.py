@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio
 
 from authface.evaluate import works
-from authface.evaluate.cache import FILE, ValueCache
+from authface.evaluate.measure import FILE, ValueCache
 from authface.evaluate.protocol import set_sha256
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging import decode as images

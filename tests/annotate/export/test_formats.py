@@ -28,7 +28,7 @@ from authface.curate.forget.run import forget
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place
 from authface.records import Choice, Crop, Person
-from authface.review.subset import choice_table
+from authface.review.reviews import choice_table
 from authface.store.lineage import dataset_ids, uses
 from authface.store.photoset import PhotoSet, Provenance
 

@@ -1,8 +1,8 @@
 """Tables for a terminal."""
 
-from authface.report.text import render
+from authface.report.text import render_table
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:
-    assert render(["", "b"], [["longer", "1"], ["x", ""]]) == "        b\nlonger  1\nx"
-    assert render(["a", "bc"], []) == "a  bc"
+    assert render_table(["", "b"], [["longer", "1"], ["x", ""]]) == "        b\nlonger  1\nx"
+    assert render_table(["a", "bc"], []) == "a  bc"

@@ -24,8 +24,7 @@ from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Face, Photo, Tag
-from authface.review.reviews import ReviewSettings
-from authface.review.subset import balanced, choice_table
+from authface.review.reviews import ReviewSettings, balanced, choice_table
 from authface.store.photoset import PhotoSet
 
 Furnished = Callable[[Path], PhotoSet]
