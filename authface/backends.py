@@ -58,5 +58,17 @@ def load(kind: Kind, name: str) -> Any:
         ) from error
 
 
+def version(kind: Kind, name: str) -> str:
+    """The package that registers `name` and its version, as ``shoebox 1.0``; it decides whether results are made again.
+
+    Raises UsageError for a name that no package registers.
+    """
+    entries = _registered(kind).get(name)
+    if not entries:
+        raise UsageError(f"no {kind[:-1]} {one_line(name)}: there are {', '.join(names(kind))}")
+    dist = entries[0].dist
+    return f"{one_line(dist.name)} {one_line(dist.version)}" if dist else entries[0].value
+
+
 def _package(entry: EntryPoint) -> str:
     return one_line(entry.dist.name if entry.dist else entry.value)

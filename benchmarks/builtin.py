@@ -44,6 +44,7 @@ from authface.evaluate.sources import open_sources, parquet_files
 from authface.evaluate.synth import clean_face
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging.decode import encode_png, read
+from authface.report.text import render_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -101,7 +101,7 @@ class FetchSettings(Settings):
 class FilterSettings(Settings):
     """Which faces are kept. Every face is measured once; the limits are then checked in order, cheap ones first."""
 
-    detector: Literal["retinaface", "retinaface-resnet50"] = "retinaface"
+    detector: str = "retinaface"
     """RetinaFace: MobileNet-0.25, built in, or ResNet-50 through facexlib, whose weights are downloaded once."""
     faces: Literal["all", "largest", "one"] = "all"
     """Judge every face, only the largest, or reject photos that show several."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from authface import backends
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces import parsing
-from authface.faces.geometry import Side
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
@@ -27,9 +27,7 @@ from authface.restore.inputs import LOG, RestoreJob
 from authface.restore.log import Line, Log, Status, now
 from authface.restore.model.restorer import (
     IDENTITY,
-    PAPER_SIZE,
     CropRestorer,
-    Identity,
     RestorerFiles,
     builtin_is_missing,
     find_weights,
@@ -150,14 +148,17 @@ class Session:
 
     @cached_property
     def weights(self) -> RestorerFiles | None:
-        """The model's files; None for the identity."""
-        return None if self.settings.model == IDENTITY else find_weights(self.settings.model)
+        """The family's files; None for a restorer that is none, such as the identity."""
+        return None if self.settings.model in backends.names("restorers") else find_weights(self.settings.model)
 
     @cached_property
     def restorer(self) -> CropRestorer:
         """The model, loaded."""
         if self.weights is None:
-            return Identity(Side(self.settings.size or PAPER_SIZE))
+            with part("load"):
+                kind = backends.load("restorers", self.settings.model)
+                restorer: CropRestorer = kind.make(self.settings, self.request.device)
+            return restorer
         with part("load"):
             return self._load(self.weights, self.settings, self.request.device)
 
@@ -198,7 +199,7 @@ class Session:
         made_by = {
             "version": VERSION,
             "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS | OF_VIDEOS),
-            "weights": self.weights.digest if self.weights else IDENTITY,
+            "weights": self.weights.digest if self.weights else _version_of(self.settings.model),
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
             "upscaler": file_sha256(settings.upscaler),
             "parsing": parsing.weights_sha256() if settings.mask == "parsing" else "",
@@ -243,3 +244,8 @@ class Session:
         """Tidy the logs."""
         for log in self._logs.values():
             log.close()
+
+
+def _version_of(model: str) -> str:
+    """What a restorer that is no family depends on; the identity depends on nothing."""
+    return IDENTITY if model == IDENTITY else f"{model} of {backends.version('restorers', model)}"

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import ImageError, UsageError, one_line
+from authface import backends
+from authface.errors import ImageError
 from authface.faces.weights import facexlib_file
 from authface.files import sha256_of_weights
 from authface.records import Box, Points5
@@ -27,8 +28,6 @@ VARIANCE_CENTRE = 0.1
 VARIANCE_SIZE = 0.2
 NMS_IOU = 0.4
 
-NAMES = ("retinaface", "retinaface-resnet50")
-"""Of `make_detector`: the built-in body and the larger one."""
 RESNET_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"
 
 # The scales come from 79 portraits resized to a given face height (score above 0.9). Found at 20 px: 1 %, 24: 13 %,
@@ -59,9 +58,16 @@ class Detection:
 
 
 class Detector(Protocol):
-    """Finds faces in an upright (h, w, 3) uint8 RGB photo, the largest first."""
+    """Finds faces; made with the least score, 0..1, of a face that counts."""
 
-    def detect(self, rgb: NDArray[np.uint8]) -> list[Detection]: ...
+    def detect(self, rgb: NDArray[np.uint8]) -> list[Detection]:
+        """The faces in an upright (h, w, 3) uint8 RGB photo, the largest first."""
+        ...
+
+    @staticmethod
+    def weights_sha256() -> str:
+        """Hex sha256 of its weights, or another text that changes where its results do."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -93,18 +99,14 @@ class Candidates:
 
 def make_detector(name: str, min_score: float) -> Detector:
     """The detector called `name`. Raises UsageError for another name, AuthfaceError where its weights are missing."""
-    return _class_of(name)(min_score)
+    detector: Detector = backends.load("detectors", name)(min_score)
+    return detector
 
 
 def weights_sha256(name: str = "retinaface") -> str:
     """Hex sha256 of a detector's weights, for fingerprints; raises as `make_detector`."""
-    return _class_of(name).weights_sha256()
-
-
-def _class_of(name: str) -> type[RetinaFace]:
-    if name not in NAMES:
-        raise UsageError(f"no detector {one_line(name)}: there are {', '.join(NAMES)}")
-    return RetinaFace if name == "retinaface" else ResNetRetinaFace
+    kind: type[Detector] = backends.load("detectors", name)
+    return kind.weights_sha256()
 
 
 def _mobilenet() -> bytes:

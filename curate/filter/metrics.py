@@ -1,18 +1,20 @@
-"""Image-quality metrics of pyiqa by name: the cheap ones first, each over what the one before left.
+"""Image-quality metrics by name, pyiqa's and those of other packages: the cheap ones first, each over what is left.
 
-pyiqa and torch are loaded only where a metric is asked for.
+pyiqa and torch are loaded only where a metric of pyiqa is asked for.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from authface import backends
 from authface.errors import UsageError, one_line
-from authface.metrics.iqa import QualityMetric, loading
+from authface.metrics.iqa import QualityMetric, loading, pyiqa_version
 from authface.models.families import pick_device
 
 _CHEAP = ("musiq", "topiq_nr", "topiq_nr-face", "clipiqa", "clipiqa+")
@@ -23,6 +25,33 @@ _OPTIONS = {name: {"align_crop_face": False} for name in ("topiq_nr-face", "topi
 """They would look for the face again: the region is aligned as they do it, to within a few percent of its side."""
 DIGITS = 4
 """Decimals that are kept of a score: in the ones beyond, the other faces of a batch can show."""
+
+
+class FaceMetric(Protocol):
+    """Scores faces; made with the name of a device. Packages register theirs in `authface.metrics`."""
+
+    lower_better: bool
+
+    def __call__(self, regions: Sequence[NDArray[np.uint8]]) -> Sequence[float]:
+        """Scores of (h, w, 3) uint8 RGB pictures of one size, each independent of the others."""
+        ...
+
+
+def make_metric(name: str, device: str) -> FaceMetric:
+    """The metric called `name`, loaded. Raises UsageError for an unknown one, AuthfaceError without its weights."""
+    if name not in backends.names("metrics"):
+        return RegionMetric(name, device)
+    metric: FaceMetric = backends.load("metrics", name)(device)
+    return metric
+
+
+def versions(names: Collection[str]) -> dict[str, str]:
+    """What the scores of metrics depend on: pyiqa's release, and the package of each that is not pyiqa's."""
+    registered = backends.names("metrics")
+    return dict(
+        (name, backends.version("metrics", name)) if name in registered else ("pyiqa", pyiqa_version())
+        for name in names
+    )
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -38,6 +67,8 @@ def _rank(name: str) -> float:
 
 def lower_better(name: str) -> bool:
     """Whether less is better of a metric that judges a picture alone. Raises UsageError for any other name."""
+    if name in backends.names("metrics"):
+        return bool(backends.load("metrics", name).lower_better)
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
     config = DEFAULT_CONFIGS.get(name)
@@ -63,5 +94,5 @@ class RegionMetric:
             self._metric = QualityMetric(name, pick_device(device), **_OPTIONS.get(name, {}))
 
     def __call__(self, regions: Sequence[NDArray[np.uint8]]) -> list[float]:
-        """Scores of (h, w, 3) uint8 pictures of one size, rounded to `DIGITS` decimals."""
-        return [round(score, DIGITS) for score in self._metric(regions)]
+        """Scores of (h, w, 3) uint8 pictures of one size."""
+        return self._metric(regions)

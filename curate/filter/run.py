@@ -23,7 +23,14 @@ from authface.curate.filter.duplicates import find_duplicates
 from authface.curate.filter.judge import Neighbours, judge, judge_alone, judge_score
 from authface.curate.filter.measure import Measure
 from authface.curate.filter.measures.quality import face_region
-from authface.curate.filter.metrics import RegionMetric, in_order, lower_better
+from authface.curate.filter.metrics import (
+    DIGITS,
+    FaceMetric,
+    in_order,
+    lower_better,
+    make_metric,
+    versions,
+)
 from authface.curate.settings import FilterSettings
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
@@ -67,13 +74,13 @@ class JudgeFaces(Step[Candidate, LoadedCandidate, Face, Face]):
     settings: FilterSettings
     device: str = "cpu"
     batch_size: int = 16
-    _metrics: dict[str, RegionMetric] = field(default_factory=dict)
+    _metrics: dict[str, FaceMetric] = field(default_factory=dict)
 
     @property
     def provenance(self) -> Provenance:
-        """The limits, and the release of pyiqa if one of its metrics is asked for."""
+        """The limits, and the packages of the metrics."""
         settings = self.settings.model_dump(mode="json", exclude={"detector"})
-        return Provenance("filter", VERSION, settings, {"pyiqa": pyiqa_version()} if self.settings.metrics else {})
+        return Provenance("filter", VERSION, settings, versions(self.settings.metrics))
 
     def load_metrics(self) -> None:
         """Load every metric. Raises AuthfaceError if one cannot be loaded, UsageError for an unknown name."""
@@ -113,12 +120,13 @@ class JudgeFaces(Step[Candidate, LoadedCandidate, Face, Face]):
         scores = {at: seen.candidate.known[name] for at, seen in alive.items() if name in seen.candidate.known}
         regions = {at: seen.region for at, seen in alive.items() if at not in scores and seen.region is not None}
         if regions:
-            scores |= dict(zip(regions, self._metric(name)(list(regions.values())), strict=True))
+            fresh = self._metric(name)(list(regions.values()))
+            scores |= {at: round(float(score), DIGITS) for at, score in zip(regions, fresh, strict=True)}
         return scores
 
-    def _metric(self, name: str) -> RegionMetric:
+    def _metric(self, name: str) -> FaceMetric:
         if name not in self._metrics:
-            self._metrics[name] = RegionMetric(name, self.device)
+            self._metrics[name] = make_metric(name, self.device)
         return self._metrics[name]
 
 
@@ -172,13 +180,20 @@ def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
 
 
 def known_scores(photoset: PhotoSet) -> Scores:
-    """Scores in the table `faces` that were made by the installed release of pyiqa."""
+    """Scores in the table `faces` that were made by the installed releases of their packages."""
     found: dict[str, tuple[Points5, Mapping[str, float]]] = {}
     for part, meta in photoset.faces.metas().items():
-        if meta and meta.provenance.weights.get("pyiqa") == pyiqa_version():
-            for face_id, points, scores in photoset.faces.columns(part, ["id", "points5", "scores"]):
-                if scores:
-                    found[face_id] = tuple(points), {score["metric"]: score["value"] for score in scores}
+        made_by = meta.provenance.weights if meta else {}
+        current = {name for name, made in made_by.items() if versions([name]).get(name) == made}
+        of_pyiqa = made_by.get("pyiqa") == pyiqa_version()
+        for face_id, points, scores in photoset.faces.columns(part, ["id", "points5", "scores"]) if made_by else ():
+            known = {
+                score["metric"]: score["value"]
+                for score in scores or ()
+                if score["metric"] in current or (of_pyiqa and score["metric"] not in made_by)
+            }
+            if known:
+                found[face_id] = tuple(points), known
     return found
 
 

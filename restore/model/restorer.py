@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,6 +61,11 @@ class Identity:
 
     side: Side = Side(PAPER_SIZE)
     colour: ColourFix = "none"
+
+    @classmethod
+    def make(cls, settings: RestoreSettings, device: str) -> Self:
+        """Of the settings' size."""
+        return cls(Side(settings.size or PAPER_SIZE))
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
