@@ -192,26 +192,100 @@ def test_ci_builds_the_site_strictly() -> None:
 
 
 def test_the_examples_of_a_new_backend_run(tmp_path: Path) -> None:
-    """docs/backends.md, top to bottom: a source, a metric, an annotator."""
+    """docs/backends.md, top to bottom: its package is installed, its commands are typed."""
     import shutil
 
-    from authface.curate.fetch.sources.folder import Samples
+    import cv2
 
-    (tmp_path / "archive").mkdir()
-    item = next(iter(Samples().items()))
-    shutil.copy(item.path, tmp_path / "archive" / "nasa_0001.png")
+    from authface.curate.fetch.sources.folder import Samples
+    from authface.store.photoset import PhotoSet
+
     text = (ROOT / "docs" / "backends.md").read_text("utf-8")
-    program = "\n".join(body for language, body in blocks(text) if language == "python")
-    program += """
-assert [photo.photographer for photo in photoset.photos] == ["nasa"]
-(face,) = photoset.faces
-assert face.status == "kept" and face.scores[0].metric == "contrast" and face.scores[0].value > 5
-(tags,) = photoset.tags("brightness")
-assert [tag.name for tag in tags.tags] in (["high key"], ["low key"]), tags
-"""
-    (tmp_path / "program.py").write_text(program)
-    done = subprocess.run(
-        [sys.executable, "program.py"], cwd=tmp_path, capture_output=True, text=True,
-        env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    package = tmp_path / "package"
+    install(package, text)
+    (tmp_path / "boxes").mkdir()
+    item = next(iter(Samples().items()))
+    shutil.copy(item.path, tmp_path / "boxes" / "anna_0012.png")
+    typed = [words for words in commands(text) if {"archive-set", "boxes/anna_0012.png"} & set(words)]
+    assert len(typed) == 5
+    where = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
+    for words in typed:
+        done = subprocess.run(
+            [sys.executable, "-m", "authface.cli", *words], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE", "PYTHONPATH": where},
+        )  # fmt: skip
+        assert done.returncode == 0, (words, done.stderr[-3000:])
+    photoset = PhotoSet.open(tmp_path / "archive-set")
+    assert [photo.photographer for photo in photoset.photos] == ["anna"]
+    (face,) = photoset.faces
+    assert face.status == "kept" and face.scores[0].metric == "contrast" and face.scores[0].value > 5
+    (tags,) = photoset.tags("brightness")
+    assert [tag.name for tag in tags.tags] in (["high key"], ["low key"]), tags
+    before, after = (cv2.imread(str(tmp_path / name / "anna_0012.png")) for name in ("boxes", "sharp"))
+    assert before is not None and after is not None and before.shape == after.shape and (before != after).any()
+
+
+def install(package: Path, text: str) -> None:
+    """The page's files and entry points, as an installed package has them; each file within its promised lines."""
+    info = package / "shoebox-1.0.dist-info"
+    info.mkdir(parents=True)
+    (project,) = (tomllib.loads(body) for language, body in blocks(text) if language == "toml")
+    groups = project["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {at}\n" for name, at in points.items()) for group, points in groups.items()
+    ]
+    (info / "entry_points.txt").write_text("\n".join(lines))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: shoebox\nVersion: 1.0\n")
+    for language, body in blocks(text):
+        if language == "python" and body.startswith("# shoebox_"):
+            name = body.splitlines()[0].removeprefix("# ")
+            assert len(body.strip().splitlines()) <= {"shoebox_contrast.py": 25}.get(name, 40), name
+            (package / name).write_text(body)
+
+
+@cache
+def identifiers() -> frozenset[str]:
+    """Every name that stands in the package's code."""
+    tops = ("authface", "curate", "annotate", "train", "restore", "evaluate")
+    code = "\n".join(path.read_text("utf-8") for top in tops for path in (ROOT / top).rglob("*.py"))
+    return frozenset(re.findall(r"[A-Za-z_]\w*", code))
+
+
+def is_defined(parts: list[str]) -> bool:
+    """Whether a dotted name below authface is a package or a module, or an identifier in one."""
+    top = ROOT if parts[0] in {"curate", "annotate", "train", "restore", "evaluate"} else ROOT / "authface"
+    for count in range(len(parts), 0, -1):
+        place = top.joinpath(*parts[:count])
+        module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if place.is_dir() and count == len(parts):
+            return True
+        if module.is_file():
+            return set(parts[count:]) <= set(re.findall(r"\w+", module.read_text("utf-8")))
+    return False
+
+
+def missing_names(text: str) -> list[str]:
+    """Names, dotted names and paths in backticks that are not there."""
+    plain = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    missing = []
+    for name in re.findall(r"`([^`\n]+)`", plain):
+        if re.fullmatch(r"authface(\.\w+)+", name):
+            entry = re.fullmatch(r"authface\.(sources|metrics|captioners|restorers|detectors)", name)
+            if not entry and not is_defined(name.split(".")[1:]):
+                missing.append(name)
+        elif re.fullmatch(r"[\w./-]+(/|\.(py|md|toml|txt))", name):
+            if not (ROOT / name).exists() and ("/" in name.rstrip("/") or not any(ROOT.rglob(name))):
+                missing.append(name)
+        elif re.fullmatch(r"[A-Za-z_]\w*(\(\))?", name) and name.removesuffix("()") not in identifiers():
+            missing.append(name)
+    return missing
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/backends.md"])
+def test_every_name_in_backticks_is_there(page: str) -> None:
+    assert missing_names((ROOT / page).read_text("utf-8")) == []
+
+
+def test_a_name_that_is_gone_is_found() -> None:
+    text = "`NoSuchThing`, `authface.faces.gone`, `curate/gone.py`, `Face`, `authface.records`, `curate/align.py`"
+    assert missing_names(text) == ["NoSuchThing", "authface.faces.gone", "curate/gone.py"]
