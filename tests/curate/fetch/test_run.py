@@ -17,7 +17,7 @@ from PIL import Image
 
 from authface.console import Console
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources import Folder, Samples
+from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import Summary
 from authface.store.photoset import PhotoSet
