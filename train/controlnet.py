@@ -24,7 +24,7 @@ from authface.train.data import Batch, Draw, FaceDataset, no_autocast, seeded, v
 from authface.train.loop import TrainingResult, fit
 from authface.train.losses import facial
 from authface.train.losses.critic import FacialCritic
-from authface.train.losses.pixels import PixelTerms, restored
+from authface.train.losses.pixels import PixelTerms, random_squares, restored
 from authface.train.objective import Loss, Noise
 from authface.train.picture import ValidationPicture, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
@@ -97,11 +97,12 @@ class ControlNetObjective:
         condition = self._cleaned(batch.degraded)
         noise = random.normal(*batch.latents.shape[1:]).to(device)
         timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
-        source = batch.latents
+        source = own = batch.latents
         chosen = torch.zeros_like(timesteps, dtype=torch.bool)
         if self.settings.from_degraded:
             chosen = (random.uniform() < self.settings.from_degraded).to(device)
-            source = torch.where(chosen.view(-1, 1, 1, 1), self._encoded(condition), source)
+            own = self._encoded(condition)
+            source = torch.where(chosen.view(-1, 1, 1, 1), own, source)
             timesteps = torch.where(chosen, (timesteps * self.settings.strength).long(), timesteps)
         weight = sdxl.snr_weight(scheduler, timesteps, self.settings.snr_gamma)
         weight = torch.where(chosen, 1 - scheduler.alphas_cumprod.to(device)[timesteps], weight)
@@ -116,7 +117,12 @@ class ControlNetObjective:
         if self.critic is not None:
             loss = loss + self._facial_loss(error, guess, batch, estimate, timesteps, step)
         if self.pixels is not None:
-            loss = loss + self._pixel_loss(error, guess, batch, estimate, condition, chosen, step)
+            assert batch.clean is not None  # made where pixels are judged
+            planes = tuple(plane[chosen] for plane in (estimate, own, batch.clean, condition * 2 - 1))
+            if patch := self.settings.pixels.patch:
+                places = torch.stack([random.uniform(), random.uniform()], 1)[chosen.cpu()]
+                planes = random_squares(places, patch // sdxl.spatial_factor(self.parts.vae), *planes)
+            loss = loss + self._pixel_loss(error, guess, planes, step)
         return loss
 
     def _cleaned(self, degraded: torch.Tensor) -> torch.Tensor:
@@ -175,14 +181,17 @@ class ControlNetObjective:
         return Loss(lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
 
     def _pixel_loss(
-        self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
-        condition: torch.Tensor, chosen: torch.Tensor, step: int,
-    ) -> Loss:  # fmt: skip
-        """Losses on the pixels of the faces that began from the degraded ones, averaged over them."""
-        assert self.pixels is not None and batch.clean is not None  # checked by loss
-        cleaned = None if self.parts.cleaner is None else condition[chosen] * 2 - 1
-        made = restored(self.parts.vae.to(guess.device), estimate[chosen], cleaned)  # pictures leave it on the CPU
-        losses, balance = self.pixels.losses(made, batch.clean[chosen]), self.pixels.balance
+        self, error: torch.Tensor, guess: torch.Tensor, planes: tuple[torch.Tensor, ...], step: int
+    ) -> Loss:
+        """Losses on the pixels of the faces that began from the degraded ones, averaged over them.
+
+        `planes`: their estimated latents, those of the degraded (cleaned) face, the clean and the cleaned face.
+        """
+        assert self.pixels is not None  # checked by loss
+        estimate, own, clean, cleaned = planes
+        vae = self.parts.vae.to(guess.device)  # pictures leave it on the CPU
+        made = restored(vae, estimate) if self.parts.cleaner is None else restored(vae, estimate, cleaned, own)
+        losses, balance = self.pixels.losses(made, clean), self.pixels.balance
         weights = balance.weights()
         if step < self.settings.pixels.start:
             weights = weights * torch.tensor([1.0, 0.0], device=weights.device)
@@ -244,6 +253,10 @@ def train_controlnet(
                 f"controlnet: the facial loss counts from step {settings.facial.start} on, this run has"
                 f" {settings.steps}: lower train.controlnet.facial.start"
             )
+    if settings.pixels.patch % factor:
+        raise UsageError(
+            f"train.controlnet.pixels.patch={settings.pixels.patch}: a multiple of the VAE's factor {factor}"
+        )
     latents = cache_latents(faces, source, parts.vae, store, settings.batch, console)
     pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
     parts.vae.to(where if pixels else "cpu")  # pictures fetch it back

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from authface.models.tiny import CLEANER_CHANNELS
 from authface.recipe import Settings
@@ -255,6 +255,17 @@ class PixelSettings(Settings):
     start: int = Field(default=200, ge=0)
     """Steps that the discriminator is trained before its loss counts."""
 
+    patch: int = Field(default=0, ge=0)
+    """Side of the random square of each face that is decoded and judged, pixels, 64 or more and a multiple of the VAE's
+    factor; 0 judges whole faces. Half the side costs a quarter, and most of such a step is spent here."""
+
+    @field_validator("patch")
+    @classmethod
+    def _patch_is_seen(cls, patch: int) -> int:
+        if 0 < patch < 64:
+            raise ValueError(f"patch {patch}: 64 px or more, which networks of features need; 0 judges whole faces")
+        return patch
+
     @property
     def on(self) -> bool:
         """Whether there is a loss on pixels."""
@@ -284,4 +295,6 @@ class ControlNetSettings(DiffusionSettings):
     def _pixels_have_faces(self) -> ControlNetSettings:
         if self.pixels.on and not self.from_degraded:
             raise ValueError("pixels judge faces that begin from the degraded one: set from_degraded above 0")
+        if self.pixels.patch > self.size:
+            raise ValueError(f"pixels.patch {self.pixels.patch} is larger than size {self.size}")
         return self

@@ -91,19 +91,37 @@ class PixelLosses:
     critic: torch.Tensor | None
 
 
-def restored(vae: Any, estimate: torch.Tensor, cleaned: torch.Tensor | None) -> torch.Tensor:
+def restored(
+    vae: Any, estimate: torch.Tensor, cleaned: torch.Tensor | None = None, own: torch.Tensor | None = None
+) -> torch.Tensor:
     """Images (n, 3, h, w) of estimated clean latents in the U-Net's scale, about -1..1, in float32.
 
-    With `cleaned` faces in -1..1 it is they with what is fine in the difference to their own decoded latents, as
-    `restore` makes it.
+    They are decoded as autocast has it. With `cleaned` faces in -1..1 and their `own` latents it is they with what is fine in the difference to the latter
+    decoded, as `restore` makes it.
     """
-    with no_autocast(estimate.device):
-        made = sdxl.decode(vae, estimate.float())
-        if cleaned is None:
-            return made
-        with torch.no_grad():
-            own = sdxl.decode(vae, sdxl.encode(vae, cleaned.float()))
-        return cleaned.float() + high_pass(made - own)
+    made = sdxl.decode(vae, estimate)
+    if cleaned is None or own is None:
+        return made
+    with torch.no_grad():
+        decoded = sdxl.decode(vae, own)
+    return cleaned.float() + high_pass(made - decoded)
+
+
+def random_squares(places: torch.Tensor, side: int, *planes: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The same square of every face in each of `planes` (n, c, k h, k w), with a whole k of each plane's own.
+
+    `places` (n, 2) in 0..1 say where the squares lie, from the top left to the bottom right; `side` is theirs in the
+    first plane, whose k is 1.
+    """
+    height, width = planes[0].shape[-2:]
+    tops, lefts = ((places[:, i] * (length - side + 1)).long().tolist() for i, length in ((0, height), (1, width)))
+    cut = []
+    for plane in planes:
+        k = plane.shape[-1] // width
+        corners = zip(plane, tops, lefts, strict=True)
+        squares = [one[:, k * y : k * (y + side), k * x : k * (x + side)] for one, y, x in corners]
+        cut.append(torch.stack(squares) if squares else plane[..., : k * side, : k * side])
+    return tuple(cut)
 
 
 class PixelTerms:

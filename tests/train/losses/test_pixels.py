@@ -21,7 +21,7 @@ from authface.models import sdxl
 from authface.models.cleaner import high_pass, make_cleaner
 from authface.models.families import load, resolve
 from authface.train.controlnet import ControlBatch, ControlNetObjective, train_controlnet
-from authface.train.losses.pixels import Perceptual, PixelTerms, restored, trained_network
+from authface.train.losses.pixels import Perceptual, PixelTerms, random_squares, restored, trained_network
 from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings, PixelSettings
@@ -116,11 +116,39 @@ def test_what_is_judged_is_what_restore_makes(stage: ControlNetObjective, portra
     with torch.no_grad():
         own = sdxl.encode(vae, portraits)
         other = own + 0.3 * torch.randn(own.shape, generator=torch.Generator().manual_seed(1))
-        assert torch.allclose(restored(vae, own, portraits), portraits, atol=1e-5)
-        made = restored(vae, other, portraits)
+        assert torch.allclose(restored(vae, own, portraits, own), portraits, atol=1e-5)
+        made = restored(vae, other, portraits, own)
         assert torch.allclose(made - portraits, high_pass(sdxl.decode(vae, other) - sdxl.decode(vae, own)), atol=1e-5)
-        assert torch.allclose(restored(vae, other, None), sdxl.decode(vae, other), atol=1e-5)
+        assert torch.allclose(restored(vae, other), sdxl.decode(vae, other), atol=1e-5)
     assert float((made - portraits).mean((2, 3)).abs().max()) < 0.02, "tones stay"
+
+
+def test_squares_lie_alike_in_all_planes() -> None:
+    """A plane whose values are its places, and one of three times its size: the same squares, to the borders."""
+    y, x = torch.meshgrid(torch.arange(8.0), torch.arange(8.0), indexing="ij")
+    small = torch.stack([y, x]).expand(3, 2, 8, 8)
+    large = small.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    places = torch.tensor([[0.0, 0.0], [0.999, 0.5], [0.3, 0.999]])
+    a, b = random_squares(places, 4, small, large)
+    assert a.shape == (3, 2, 4, 4) and b.shape == (3, 2, 12, 12) and torch.equal(b[..., ::3, ::3], a)
+    assert a[0, :, 0, 0].tolist() == [0, 0] and a[1, :, -1, -1].tolist() == [7, 5] and a[2, 1, 0, 0] == 4
+    none, _ = random_squares(places[:0], 4, small[:0], large[:0])
+    assert none.shape == (0, 2, 4, 4)
+
+
+def test_a_square_of_each_face_is_judged(stage: ControlNetObjective, batch: ControlBatch) -> None:
+    """Its gradient reaches the ControlNet; where the squares lie depends on the face alone."""
+    part = replace(stage, settings=stage.settings.model_copy(
+        update={"pixels": stage.settings.pixels.model_copy(update={"patch": 64})}
+    ))  # fmt: skip
+    loss = part.loss(part.trained, batch, Noise(1, range(2)), 0)
+    loss.total.backward()  # type: ignore[no-untyped-call]
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.trained.parameters())
+    again = part.loss(part.trained, batch, Noise(1, range(2)), 0)
+    assert torch.allclose(loss.parts["perceptual"], again.parts["perceptual"])
+    other = part.loss(part.trained, batch, Noise(1, range(5, 7)), 0)
+    assert not torch.allclose(loss.parts["perceptual"], other.parts["perceptual"])
+    part.trained.zero_grad()
 
 
 def test_each_term_gets_its_share(stage: ControlNetObjective, batch: ControlBatch) -> None:
