@@ -96,8 +96,8 @@ def restored(
 ) -> torch.Tensor:
     """Images (n, 3, h, w) of estimated clean latents in the U-Net's scale, about -1..1, in float32.
 
-    They are decoded as autocast has it. With `cleaned` faces in -1..1 and their `own` latents it is they with what is fine in the difference to the latter
-    decoded, as `restore` makes it.
+    They are decoded as autocast has it. With `cleaned` faces in -1..1 and their `own` latents it is they with what is
+    fine in the difference to the latter decoded, as `restore` makes it.
     """
     made = sdxl.decode(vae, estimate)
     if cleaned is None or own is None:
