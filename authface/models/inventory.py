@@ -12,6 +12,7 @@ from authface.models import families as models
 from authface.models import hub_cache
 from authface.models.families import FAMILIES, Family
 from authface.models.layout import BESIDE, PARTS, headers, in_bytes, part_files, read_manifest
+from authface.report.text import render_table
 
 Presence = Literal["built in", "hub cache", "partly here", "not here"]
 
@@ -98,18 +99,8 @@ def in_count(numbers: int) -> str:
 
 def table(rows: list[ListedModel]) -> str:
     """The rows as aligned lines for a terminal."""
-    head = ("name", "where", "licence", "parameters", "size", "")
-    cells = [head]
+    cells = []
     for row in rows:
         licence = one_line(row.licence, 60) or "see its page"
         cells.append((one_line(row.name, 80), row.state, licence, row.parameters, in_bytes(row.bytes), row.advice))
-    widths = [max(len(line[column]) for line in cells) for column in range(len(head))]
-    right = {3, 4}
-    padded = [
-        [
-            text.rjust(width) if at in right else text.ljust(width)
-            for at, (text, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        for line in cells
-    ]
-    return "\n".join("  ".join(line).rstrip() for line in padded)
+    return render_table(("name", "where", "licence", "parameters", "size", ""), cells, right={3, 4})

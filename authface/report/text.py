@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,21 @@ from authface.errors import one_line
 from authface.files import replacing, write_file
 
 
-def render_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lines of a table whose columns are aligned on the left by spaces, two between them; rows as long as `header`."""
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Lines of a table whose columns are aligned by spaces, two between them; rows as long as `header`.
+
+    The columns numbered in `right` are aligned on the right, all others on the left.
+    """
     table = [header, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in table)
-    return "\n".join(line.rstrip() for line in lines)
+    padded = (
+        [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in table
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:

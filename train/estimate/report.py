@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from authface.report.text import render_table
 from authface.train.estimate.estimate import MOMENTS, TrainingCost, Verdict
 from authface.train.settings import DiffusionSettings
 
@@ -142,10 +143,5 @@ def _gib(count: int) -> str:
 
 
 def _table(rows: list[list[str]], left: Collection[int] = (0,)) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(w) if i in left else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+    """Lines of a table whose first row is its header."""
+    return render_table(rows[0], rows[1:], right=set(range(len(rows[0]))) - set(left)).splitlines()
