@@ -36,7 +36,6 @@ from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.engine.workers import Step
 from authface.imaging import decode as images
-from authface.metrics.iqa import pyiqa_version
 from authface.records import Face, Photo, Points5, Score
 from authface.store.photoset import PhotoSet, Provenance
 
@@ -158,7 +157,7 @@ def filter_photos(
 def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[Candidate]]:
     """Every row of the table `measured`, part by part; a part's digest covers its duplicates as well."""
     duplicates = near_duplicates(photoset, settings)
-    known = known_scores(photoset) if settings.metrics else {}
+    known = known_scores(photoset, settings) if settings.metrics else {}
     inputs = []
     for number, meta in photoset.measured.metas().items():
         if meta is None:
@@ -179,19 +178,16 @@ def near_duplicates(photoset: PhotoSet, settings: FilterSettings) -> Duplicates:
     return find_duplicates(_good(photoset, settings), settings.duplicate_radius)
 
 
-def known_scores(photoset: PhotoSet) -> Scores:
-    """Scores in the table `faces` that were made by the installed releases of their packages."""
+def known_scores(photoset: PhotoSet, settings: FilterSettings) -> Scores:
+    """Scores in the table `faces` of the metrics asked for, made by the installed releases of their packages."""
     found: dict[str, tuple[Points5, Mapping[str, float]]] = {}
     for part, meta in photoset.faces.metas().items():
         made_by = meta.provenance.weights if meta else {}
-        current = {name for name, made in made_by.items() if versions([name]).get(name) == made}
-        of_pyiqa = made_by.get("pyiqa") == pyiqa_version()
-        for face_id, points, scores in photoset.faces.columns(part, ["id", "points5", "scores"]) if made_by else ():
-            known = {
-                score["metric"]: score["value"]
-                for score in scores or ()
-                if score["metric"] in current or (of_pyiqa and score["metric"] not in made_by)
-            }
+        current = {name for name in settings.metrics if versions([name]).items() <= made_by.items()}
+        if not current:
+            continue
+        for face_id, points, scores in photoset.faces.columns(part, ["id", "points5", "scores"]):
+            known = {score["metric"]: score["value"] for score in scores or () if score["metric"] in current}
             if known:
                 found[face_id] = tuple(points), known
     return found

@@ -139,7 +139,7 @@ def test_a_release_of_pyiqa_is_part_of_the_provenance(
     asked = settings(metrics={"mean-red": 0.0})
     filter_photos(photoset, asked, Console())
     assert filter_photos(photoset, asked, Console()).made == 0
-    monkeypatch.setattr("authface.curate.filter.run.pyiqa_version", lambda: "other")
+    monkeypatch.setattr("authface.curate.filter.metrics.pyiqa_version", lambda: "other")
     filter_photos(photoset, asked, Console())
     assert sum(calls) == 4, "scores of another release were taken for this one's"
 
