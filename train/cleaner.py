@@ -19,6 +19,7 @@ from authface.models.families import fetch, load, pick_device, resolve
 from authface.models.layout import FURTHER, PARTS, write_family
 from authface.train.data import Batch, Draw, FaceDataset, validation_faces
 from authface.train.loop import TrainingResult, fit
+from authface.train.losses.pixels import PixelTerms
 from authface.train.objective import Loss, Noise
 from authface.train.picture import ValidationPicture, fidelity, grid, psnr
 from authface.train.settings import CleanerSettings
@@ -52,6 +53,7 @@ class CleanerObjective:
     """Charbonnier distance of pixels + `spectrum` x the mean distance of Fourier coefficients.
 
     Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
+    With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside.
     """
 
     faces: FaceDataset
@@ -61,7 +63,13 @@ class CleanerObjective:
     settings: CleanerSettings
     device: torch.device
     seed: int
-    auxiliaries: tuple[()] = ()
+    pixels: PixelTerms | None = None
+    """The losses of perception; None trains without."""
+
+    @property
+    def auxiliaries(self) -> tuple[PixelTerms, ...]:
+        """The discriminator that is trained beside the cleaner."""
+        return () if self.pixels is None else (self.pixels,)
 
     def batch(self, draws: Sequence[Draw]) -> CleanerBatch:
         """A patch of each face, with a zoom and damage of its own in each pass over the dataset.
@@ -77,23 +85,34 @@ class CleanerObjective:
         )
 
     def loss(self, model: torch.nn.Module, batch: CleanerBatch, random: Noise, step: int) -> Loss:
-        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)|, over pixels in -1..1."""
-        error = model(batch.degraded) - batch.clean
+        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)|, over pixels in -1..1, and perception's."""
+        if self.pixels is None:
+            return self._distance(model(batch.degraded), batch)
+        perception = torch.where(random.uniform() < self.settings.perceived, 1 - random.uniform(), 0.0)
+        perception = perception.to(batch.degraded.device)
+        made = model(batch.degraded, perception)
+        near = self._distance(made, batch)
+        seen = perception > 0
+        return near + self.pixels.loss(near.total, made, made[seen], batch.clean[seen], step, perception[seen])
+
+    def _distance(self, made: torch.Tensor, batch: CleanerBatch) -> Loss:
+        error = made - batch.clean
         pixels = ((error.square() + KNEE**2).sqrt() * batch.weights).mean()
         spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
         return Loss(pixels + self.settings.spectrum * spectrum, None, {"pixels": pixels, "spectrum": spectrum})
 
     def picture(self) -> ValidationPicture:
-        """Rows of degraded | cleaned | clean, damaged as `PICTURED_DAMAGE` in turn."""
+        """Rows of degraded | cleaned, with a perception of 1 too where that is trained | clean.
+
+        They are damaged as `PICTURED_DAMAGE` in turn; the figures are those of a perception of 0.
+        """
         held_out = validation_faces(self.faces.folder, self.faces.size, self.settings.validate_count)
         clean = np.stack([held_out.rgb(i) for i in range(len(held_out))])
         damages = [mixture(PICTURED_DAMAGE[i % len(PICTURED_DAMAGE)]) for i in range(len(clean))]
         degraded = np.stack(
             [degrade(rgb, (self.seed, i), damage) for i, (rgb, damage) in enumerate(zip(clean, damages, strict=True))]
         )
-        made = np.concatenate(
-            [sdxl.to_rgb(self.trained(sdxl.to_signed(one[None]).to(self.device))) for one in degraded]
-        )
+        made = self._cleaned(degraded, 0)
         scores = fidelity(held_out, clean, made)
         for name in dict.fromkeys(PICTURED_DAMAGE):
             mine = [i for i in range(len(clean)) if PICTURED_DAMAGE[i % len(PICTURED_DAMAGE)] == name]
@@ -101,7 +120,13 @@ class CleanerObjective:
                 gains = psnr(clean[mine], made[mine]) - psnr(clean[mine], degraded[mine])
                 scores[f"gain_{name}"] = float(gains.mean())
         few = slice(0, 8)
-        return ValidationPicture(grid([degraded[few], made[few], clean[few]]), scores)
+        looked = [] if self.pixels is None else [self._cleaned(degraded[few], 1)]
+        return ValidationPicture(grid([degraded[few], made[few], *looked, clean[few]]), scores)
+
+    def _cleaned(self, faces: NDArray[np.uint8], perception: float) -> NDArray[np.uint8]:
+        """(n, size, size, 3) faces, one after the other."""
+        signed = (sdxl.to_signed(one[None]).to(self.device) for one in faces)
+        return np.concatenate([sdxl.to_rgb(self.trained(one, perception)) for one in signed])
 
     def write(self, out: Path) -> None:
         """Save the cleaner; the rest of the family is the base's."""
@@ -152,5 +177,6 @@ def train_cleaner(
         net = load(resolve(settings.begin_from), ["cleaner"], where, torch.float32).cleaner
     else:
         net = make_cleaner(seed, settings.channels)
-    objective = CleanerObjective(faces, base, Cleaner(net.to(where)), damage, settings, where, seed)
+    pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
+    objective = CleanerObjective(faces, base, Cleaner(net.to(where)), damage, settings, where, seed, pixels)
     return fit(objective, settings, console, where, seed, "cleaner")

@@ -113,6 +113,7 @@ class ControlNetObjective:
         loss = Loss(error)
         if not self.auxiliaries:
             return loss
+        loss = Loss(error, parts={"noise": error})
         estimate = sdxl.clean_estimate(scheduler, noisy, guess, timesteps)
         if self.critic is not None:
             loss = loss + self._facial_loss(error, guess, batch, estimate, timesteps, step)
@@ -175,7 +176,7 @@ class ControlNetObjective:
         lambdas = balance.weights() * float(step >= s.start)
         shares = lambdas * balance.measure(guess, error, adversarial, style)
         parts = {
-            "noise": error, "adversarial": adversarial, "style": style, "critic": critic,
+            "adversarial": adversarial, "style": style, "critic": critic,
             "adversarial_share": shares[0], "style_share": shares[1],
         }  # fmt: skip
         return Loss(lambdas[0] * adversarial + lambdas[1] * style, critic, parts)
@@ -191,17 +192,7 @@ class ControlNetObjective:
         estimate, own, clean, cleaned = planes
         vae = self.parts.vae.to(guess.device)  # pictures leave it on the CPU
         made = restored(vae, estimate) if self.parts.cleaner is None else restored(vae, estimate, cleaned, own)
-        losses, balance = self.pixels.losses(made, clean), self.pixels.balance
-        weights = balance.weights()
-        if step < self.settings.pixels.start:
-            weights = weights * torch.tensor([1.0, 0.0], device=weights.device)
-        shares = weights * balance.measure(guess, error, losses.perceptual, losses.adversarial)
-        parts = {
-            "noise": error, "perceptual": losses.perceptual, "texture": losses.adversarial,
-            "pixel_critic": torch.zeros_like(error) if losses.critic is None else losses.critic,
-            "perceptual_share": shares[0], "texture_share": shares[1],
-        }  # fmt: skip
-        return Loss(weights[0] * losses.perceptual + weights[1] * losses.adversarial, losses.critic, parts)
+        return self.pixels.loss(error, guess, made, clean, step)
 
     def picture(self) -> ValidationPicture:
         """Rows of degraded | restored | clean: the degradation of a face is the same in every picture."""

@@ -121,6 +121,28 @@ class AutoencoderSettings(PatchSettings):
     """Steps that the discriminator is trained before its loss counts."""
 
 
+class PixelSettings(Settings):
+    """What a restored face should look like, judged on its pixels: by features of a network, and by a discriminator."""
+
+    perceptual: float = Field(default=0, ge=0)
+    """Share of the main loss's gradient that the distance of features has; 0 is without."""
+    network: str = "tf_efficientnet_lite0"
+    """timm's name of the network, trained on ImageNet, whose features are compared."""
+    weights: str = ""
+    """A file with its weights (.safetensors); without it timm downloads them."""
+    adversarial: float = Field(default=0, ge=0)
+    """Share that the verdict of a discriminator of fine detail has; 0 is without."""
+    lr: float = Field(default=2e-4, gt=0)
+    """Learning rate of that discriminator."""
+    start: int = Field(default=200, ge=0)
+    """Steps that the discriminator is trained before its loss counts."""
+
+    @property
+    def on(self) -> bool:
+        """Whether there is a loss on pixels."""
+        return self.perceptual > 0 or self.adversarial > 0
+
+
 class CleanerSettings(PatchSettings):
     """Training of a family's cleaner, the network in pixels that takes damage off before diffusion adds detail."""
 
@@ -147,6 +169,10 @@ class CleanerSettings(PatchSettings):
     """Weight of the distance of Fourier coefficients beside that of pixels."""
     face_parts: float = Field(default=3.0, ge=1)
     """How many times eyes and mouth count."""
+    pixels: PixelSettings = PixelSettings()
+    """What faces should look like as their perception rises from 0 to 1."""
+    perceived: float = Field(default=0.5, ge=0, le=1)
+    """Share of the faces that are cleaned with a perception above 0, drawn evenly up to 1, where `pixels` are on."""
     validate_count: int = Field(default=32, ge=1)
 
     @model_validator(mode="after")
@@ -235,25 +261,9 @@ class FacialSettings(Settings):
     """Learning rate of the discriminators *; GFP-GAN's 2e-3 is its generator's too."""
 
 
-class PixelSettings(Settings):
-    """What a restored face should look like, judged on its pixels: by features of a network, and by a discriminator.
-
-    For faces that begin from the degraded one (`from_degraded`): their estimate is decoded, and of a family with a
-    cleaner what is judged is the cleaned face with the estimate's fine detail, as `restore` makes it.
-    """
-
-    perceptual: float = Field(default=0, ge=0)
-    """Share of the noise loss's gradient that the distance of features has; 0 is without."""
-    network: str = "tf_efficientnet_lite0"
-    """timm's name of the network, trained on ImageNet, whose features are compared."""
-    weights: str = ""
-    """A file with its weights (.safetensors); without it timm downloads them."""
-    adversarial: float = Field(default=0, ge=0)
-    """Share that the verdict of a discriminator of fine detail has; 0 is without."""
-    lr: float = Field(default=2e-4, gt=0)
-    """Learning rate of that discriminator."""
-    start: int = Field(default=200, ge=0)
-    """Steps that the discriminator is trained before its loss counts."""
+class DecodedSettings(PixelSettings):
+    """The same in stage II, of faces that begin from the degraded one (`from_degraded`): their estimate is decoded, and
+    of a family with a cleaner the cleaned face with the estimate's fine detail is judged, as `restore` makes it."""
 
     patch: int = Field(default=0, ge=0)
     """Side of the random square of each face that is decoded and judged, pixels, 64 or more and a multiple of the VAE's
@@ -265,11 +275,6 @@ class PixelSettings(Settings):
         if 0 < patch < 64:
             raise ValueError(f"patch {patch}: 64 px or more, which networks of features need; 0 judges whole faces")
         return patch
-
-    @property
-    def on(self) -> bool:
-        """Whether there is a loss on pixels."""
-        return self.perceptual > 0 or self.adversarial > 0
 
 
 class ControlNetSettings(DiffusionSettings):
@@ -289,7 +294,7 @@ class ControlNetSettings(DiffusionSettings):
     strength: float = Field(default=0.5, gt=0, le=1)
     """The most noise that these are given, as a share of the schedule: the largest `restore.strength` to be used."""
     facial: FacialSettings = FacialSettings()
-    pixels: PixelSettings = PixelSettings()
+    pixels: DecodedSettings = DecodedSettings()
 
     @model_validator(mode="after")
     def _pixels_have_faces(self) -> ControlNetSettings:

@@ -1,8 +1,9 @@
 """A family's cleaner: a network in pixels that takes damage off a face, and adds nothing that is not in it.
 
 It is the regression before the generation, as DiffBIR (Lin et al. 2023) and PMRF (Ohayon et al. 2025) have it: trained
-on the distance of pixels alone, it tends to the mean of all faces that fit the damaged one. It has convolutions and
-group norms only, so it works at any size.
+on the distance of pixels alone, it tends to the mean of all faces that fit the damaged one. One that was trained for it
+(`train.cleaner.pixels`) goes on from there along the curve of distortion against perception (Blau and Michaeli 2018):
+the network's timestep says how far. It has convolutions and group norms only, so it works at any size.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ FINE = 4.0
 coarser the cleaner knows better."""
 WHOLE, TILE, OVERLAP = 1024, 768, 64
 """Faces up to `WHOLE` pixels a side are cleaned in one go, larger ones in tiles of `TILE` that share `OVERLAP`."""
+PERCEPTION_STEPS = 1000
+"""The network's timestep at a perception of 1."""
 GRID = 64
 """Tiles begin at its multiples, where what the network halves falls on the same pixels as of the whole face."""
 
@@ -53,19 +56,23 @@ def make_cleaner(seed: int, channels: Sequence[int] = CLEANER_CHANNELS) -> Any:
 
 
 class Cleaner(nn.Module):
-    """x + f(x) for faces x, where f is the network `net` on folded pixels, at timestep 0."""
+    """x + f(x, p) for faces x, where f is the network `net` on folded pixels, at the timestep of the perception p."""
 
     def __init__(self, net: Any) -> None:
         super().__init__()
         self.net = net
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """(n, 3, h, w) in -1..1, cleaned: the same shape, float32, about -1..1. Sides of any length."""
+    def forward(self, images: torch.Tensor, perception: torch.Tensor | float = 0.0) -> torch.Tensor:
+        """(n, 3, h, w) in -1..1, cleaned: the same shape, float32, about -1..1. Sides of any length.
+
+        `perception` 0..1, one or (n,): 0 is nearest to the truth on average, 1 looks most like a photo; only a network
+        trained so knows more than 0.
+        """
         height, width = images.shape[2:]
         multiple = FOLD * 2 ** (len(self.net.config.block_out_channels) - 1)
         padded = functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
         folded = functional.pixel_unshuffle(padded, FOLD)
-        moved = self.net(folded.to(self.net.dtype), 0).sample
+        moved = self.net(folded.to(self.net.dtype), perception * PERCEPTION_STEPS).sample
         residual = functional.pixel_shuffle(moved.float(), FOLD)[..., :height, :width]
         return images.float() + residual
 
@@ -81,23 +88,29 @@ def high_pass(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
     return images - functional.conv2d(across, taps[..., None], groups=len(taps))
 
 
-def clean(cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device) -> NDArray[np.float32]:
-    """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded."""
+def clean(
+    cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device, perception: float = 0.0
+) -> NDArray[np.float32]:
+    """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded.
+
+    `perception` 0..1 is the cleaner's.
+    """
     signed = sdxl.to_signed(rgb[None]).to(device)
     with torch.inference_mode():
-        done = cleaner(signed) if max(rgb.shape[:2]) <= WHOLE else _tiled(cleaner, signed)
+        whole = max(rgb.shape[:2]) <= WHOLE
+        done = cleaner(signed, perception) if whole else _tiled(cleaner, signed, perception)
     levels: NDArray[np.float32] = done[0].add(1).mul(127.5).permute(1, 2, 0).cpu().numpy()
     return levels
 
 
-def _tiled(cleaner: Cleaner, images: torch.Tensor) -> torch.Tensor:
+def _tiled(cleaner: Cleaner, images: torch.Tensor, perception: float = 0.0) -> torch.Tensor:
     """As `cleaner`, in tiles whose seams are faded over."""
     height, width = images.shape[2:]
     total, weights = torch.zeros_like(images), torch.zeros_like(images[:1, :1])
     for top in _starts(height):
         for left in _starts(width):
             tile = (..., slice(top, top + TILE), slice(left, left + TILE))
-            done = cleaner(images[tile])
+            done = cleaner(images[tile], perception)
             fade = _fade(done.shape[2], done.device)[:, None] * _fade(done.shape[3], done.device)
             total[tile] += done * fade
             weights[tile] += fade

@@ -27,7 +27,7 @@ from authface.restore.model import cuda_graphs
 from authface.restore.model.colour import ColourFix, to_uint8, wavelet_fix
 from authface.restore.model.cuda_graphs import Eager, StepRunner
 from authface.restore.model.placement import Placement
-from authface.restore.model.sampling import Sampling, begin, make_scheduler
+from authface.restore.model.sampling import Preset, Sampling, begin, make_scheduler
 from authface.restore.model.unet_split import Features, StepInputs, decode, encode
 
 T = TypeVar("T", bound="np.generic")
@@ -270,9 +270,9 @@ class DiffusionRestorer:
 class CleanedRestorer:
     """A cleaner takes the damage off a face at its own resolution; the prior then adds detail, as much as is wanted.
 
-    cleaned + (1 - fidelity) x most x high pass of (decoded - decoded latents of the cleaned face).
-
-    `most` says how many times that detail is added at a fidelity of 0; where nothing is added, no step is taken.
+    cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
+    has a perception of (1 - fidelity) x perception; the preset names both factors. Where nothing is added, no step is
+    taken.
     """
 
     colour: ColourFix = "none"
@@ -283,11 +283,11 @@ class CleanedRestorer:
         diffusion: DiffusionRestorer,
         side: Side,
         fidelity: float,
-        most: float,
+        preset: Preset,
         device: torch.device,
     ) -> None:
         self.cleaner, self.diffusion, self.side = cleaner, diffusion, side
-        self.fidelity, self.most, self.device = fidelity, most, device
+        self.fidelity, self.preset, self.device = fidelity, preset, device
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
@@ -296,18 +296,18 @@ class CleanedRestorer:
 
         Raises AuthfaceError where memory or precision fall short.
         """
-        gain = self.most * (1 - (self.fidelity if fidelity is None else fidelity))
-        cleaned = [self._clean(crop) for crop in crops]
-        if gain:
+        trust = 1 - (self.fidelity if fidelity is None else fidelity)
+        cleaned = [self._clean(crop, trust * self.preset.perception) for crop in crops]
+        if gain := trust * self.preset.detail:
             small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)
             pairs = zip(cleaned, details, strict=True)
             cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
         return [to_uint8(face) for face in cleaned]
 
-    def _clean(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _clean(self, crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
         try:
-            return clean(self.cleaner, crop, self.device)
+            return clean(self.cleaner, crop, self.device, perception)
         except torch.OutOfMemoryError as error:
             raise AuthfaceError(
                 f"a face of {len(crop)} px does not fit into memory: -O restore.size={self.diffusion.size} shrinks it"

@@ -162,7 +162,7 @@ class LoadedModel:
         if self.cleaner is None or settings.preset == "official":
             return diffusion
         side = Side(size, own=settings.size is None)
-        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset.detail, self.placement.device)
+        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset, self.placement.device)
 
 
 def _preset(settings: RestoreSettings, folder: Path) -> Preset:

@@ -50,6 +50,8 @@ class Preset(Settings):
     """Restorations of a face, each from its own noise, whose mean is taken: nearer to the truth, and less sharp."""
     detail: float = Field(default=1, ge=0, le=4)
     """Of a family with a cleaner: how many times the prior's detail a fidelity of 0 adds to the cleaned face."""
+    perception: float = Field(default=0, ge=0, le=1)
+    """Of a family whose cleaner knows perception (`train.cleaner.pixels`): its perception at a fidelity of 0."""
     prompt: str = ""
     negative_prompt: str = ""
     shared_seed: int | None = None

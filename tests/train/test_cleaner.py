@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from safetensors.torch import save_file
 
 from authface.errors import AuthfaceError, UsageError
 from authface.faces.degrade import mixture
@@ -23,9 +24,24 @@ from authface.train.cache import TensorStore, cache_latents, cache_texts
 from authface.train.cleaner import KNEE, CleanerObjective, part_weights, train_cleaner
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.data import Draw, FaceDataset
+from authface.train.losses.pixels import PixelLosses, PixelTerms
 from authface.train.objective import Noise
-from authface.train.settings import CleanerSettings, ControlNetSettings
+from authface.train.settings import CleanerSettings, ControlNetSettings, PixelSettings
 from tests.train.conftest import CPU, SIZE, Quiet, metrics, quick, same, weights
+
+NETWORK = "mobilenetv3_small_050"
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the weights of `NETWORK`, random ones."""
+    import timm
+
+    path = tmp_path_factory.mktemp("timm") / "network.safetensors"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        save_file(timm.create_model(NETWORK, pretrained=False).state_dict(), path)
+    return path
 
 
 def quick_cleaner(model: Path, dataset: Path, out: Path, **more: Any) -> CleanerSettings:
@@ -238,3 +254,51 @@ def test_stage_two_over_a_cleaner_trains_stops_and_goes_on(cleaned_prior: Path, 
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert same(weights(whole, "controlnet"), weights(broken, "controlnet"))
     assert same(weights(whole, "cleaner"), weights(cleaned_prior, "cleaner"))
+
+
+def test_some_faces_are_cleaned_for_their_looks(tiny: Path, dataset: Path, tmp_path: Path, network: Path) -> None:
+    """Half have a perception, drawn evenly; the network is told, and only they are judged, each as far as it goes."""
+    pixels = PixelSettings(perceptual=0.5, adversarial=0.2, network=NETWORK, weights=str(network), start=0)
+    chosen = quick_cleaner(tiny, dataset, tmp_path / "looks", patch=64, pixels=pixels, perceived=0.5)
+    told: list[torch.Tensor] = []
+    judged: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    class Listening(Cleaner):
+        def forward(self, images: torch.Tensor, perception: torch.Tensor | float = 0.0) -> torch.Tensor:
+            assert isinstance(perception, torch.Tensor)
+            told.append(perception)
+            return super().forward(images, perception)
+
+    class Judge(PixelTerms):
+        def losses(self, made: torch.Tensor, real: torch.Tensor, weights: torch.Tensor | None = None) -> PixelLosses:
+            assert weights is not None and len(made) == len(real) == len(weights)
+            judged.append((real, weights))
+            return super().losses(made, real, weights)
+
+    net, terms = Listening(make_cleaner(0, (16, 16))), Judge(pixels, CPU, 0)
+    faces = FaceDataset(dataset, SIZE)
+    objective = CleanerObjective(faces, tiny, net, mixture("medium"), chosen, CPU, 0, terms)
+    batch = objective.batch([Draw(i % len(faces), i, False) for i in range(16)])
+    loss = objective.loss(net, batch, Noise(0, range(16)), 0)
+    perception = told[0]
+    assert 4 <= int((perception > 0).sum()) <= 12 and float(perception.max()) <= 1
+    real, weights = judged[0]
+    torch.testing.assert_close(weights, perception[perception > 0])
+    torch.testing.assert_close(real, batch.clean[perception > 0])
+    assert {"pixels", "perceptual", "texture"} <= set(loss.parts) and loss.critic is not None
+    distances = terms.perceptual(net(batch.degraded, perception), batch.clean)[perception > 0] * weights
+    assert float(loss.parts["perceptual"]) == pytest.approx(float(distances.mean()), rel=1e-4)
+
+
+def test_a_run_with_a_discriminator_goes_on_as_it_was(tiny: Path, dataset: Path, tmp_path: Path, network: Path) -> None:
+    pixels = PixelSettings(perceptual=0.5, adversarial=0.2, network=NETWORK, weights=str(network), start=0)
+    whole, broken = (
+        quick_cleaner(tiny, dataset, tmp_path / name, save_every=3, patch=64, pixels=pixels, perceived=0.7)
+        for name in ("whole", "broken")
+    )
+    assert train_cleaner(whole, Quiet(), "cpu", seed=3).finished
+    assert not train_cleaner(broken, Quiet(at=2), "cpu", seed=3).finished
+    assert train_cleaner(broken, Quiet(), "cpu", seed=3).finished
+    assert same(weights(whole.out, "cleaner"), weights(broken.out, "cleaner")) and metrics(whole.out) == metrics(
+        broken.out
+    )

@@ -153,12 +153,17 @@ class PixelCritic(Discriminators):
             nets = nn.ModuleDict({"pixels": PatchDiscriminator()}).to(device)
         super().__init__(nets, lr)
 
-    def losses(self, real: torch.Tensor, fake: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """The decoder's loss and the discriminator's, scalars, for images (n, 3, h, w) in -1..1."""
+    def losses(
+        self, real: torch.Tensor, fake: torch.Tensor, weights: torch.Tensor | float = 1.0
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The generator's loss and the discriminator's, scalars, for images (n, 3, h, w) in -1..1.
+
+        `weights`, one or (n,), are those of the images in the generator's loss.
+        """
         net = self.nets["pixels"]
         with no_autocast(real.device):
             with frozen(net):
-                adversarial = facial.generator_loss(net(fake.float())).mean()
+                adversarial = (facial.generator_loss(net(fake.float())) * weights).mean()
             return adversarial, facial.discriminator_loss(net(real.float()), net(fake.detach().float())).mean()
 
 

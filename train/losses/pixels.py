@@ -18,6 +18,7 @@ from authface.models.cleaner import high_pass
 from authface.train.data import no_autocast
 from authface.train.losses.balance import GradientBalance
 from authface.train.losses.critic import PixelCritic
+from authface.train.objective import Loss
 from authface.train.settings import PixelSettings
 
 
@@ -84,7 +85,7 @@ def distance(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> to
 
 @dataclass(frozen=True)
 class PixelLosses:
-    """Losses of a batch, scalars: two train the ControlNet, `critic` the discriminator; None if it saw nothing."""
+    """Losses of a batch, scalars: two train the network, `critic` the discriminator; None if it saw nothing."""
 
     perceptual: torch.Tensor
     adversarial: torch.Tensor
@@ -136,16 +137,42 @@ class PixelTerms:
         # Before a gradient was measured, about what their shares come to.
         self.balance = GradientBalance((settings.perceptual, settings.adversarial), (0.1, 0.01), device)
 
-    def losses(self, made: torch.Tensor, real: torch.Tensor) -> PixelLosses:
-        """Images (n, 3, h, w) in -1..1, restored and true, in float32 whatever the autocast."""
+    def losses(self, made: torch.Tensor, real: torch.Tensor, weights: torch.Tensor | None = None) -> PixelLosses:
+        """Images (n, 3, h, w) in -1..1, restored and true, in float32 whatever the autocast.
+
+        `weights` (n,) say how much each counts, but for the discriminator; all alike without.
+        """
         zero = made.sum() * 0  # with a gradient, which is 0
         if not len(made):
             return PixelLosses(zero, zero, None)
+        weights = torch.ones(len(made), device=made.device) if weights is None else weights
         with no_autocast(made.device):
-            near = zero if self.perceptual is None else self.perceptual(made, real).mean()
+            near = zero if self.perceptual is None else (self.perceptual(made, real) * weights).mean()
             if self.critic is None:
                 return PixelLosses(near, zero, None)
-            return PixelLosses(near, *self.critic.losses(real, made))
+            return PixelLosses(near, *self.critic.losses(real, made, weights))
+
+    def loss(
+        self,
+        main: torch.Tensor,
+        predicted: torch.Tensor,
+        made: torch.Tensor,
+        real: torch.Tensor,
+        step: int,
+        weights: torch.Tensor | None = None,
+    ) -> Loss:
+        """The losses of `made`, weighted by their shares of the gradient that the scalar `main` has at `predicted`."""
+        losses = self.losses(made, real, weights)
+        lambdas = self.balance.weights()
+        if step < self.settings.start:
+            lambdas = lambdas * torch.tensor([1.0, 0.0], device=lambdas.device)
+        shares = lambdas * self.balance.measure(predicted, main, losses.perceptual, losses.adversarial)
+        parts = {
+            "perceptual": losses.perceptual, "texture": losses.adversarial,
+            "pixel_critic": torch.zeros_like(main) if losses.critic is None else losses.critic,
+            "perceptual_share": shares[0], "texture_share": shares[1],
+        }  # fmt: skip
+        return Loss(lambdas[0] * losses.perceptual + lambdas[1] * losses.adversarial, losses.critic, parts)
 
     def step(self, accelerator: Any) -> None:
         """One step of the discriminator and of the balance."""

@@ -96,7 +96,7 @@ def test_tiles_of_a_cleaner_that_sees_little_are_the_whole(monkeypatch: pytest.M
     class Sharper(torch.nn.Module):
         """Sees 3 x 3 pixels, so that no seam is further than that from what it needs."""
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+        def forward(self, images: torch.Tensor, perception: float) -> torch.Tensor:
             mean = torch.nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
             return images + 0.5 * (images - mean)
 

@@ -78,6 +78,19 @@ def test_at_a_fidelity_of_1_faces_are_cleaned_and_nothing_is_denoised(
     model.diffusion.on_step = None
 
 
+def test_the_less_fidelity_the_more_perception(with_cleaner: Path, crops: list[np.ndarray], tmp_path: Path) -> None:
+    """(1 - fidelity) x the preset's perception is what the cleaner is told, at each of its sizes."""
+    folder = Path(shutil.copytree(with_cleaner, tmp_path / "perceiving"))
+    (folder / "presets.toml").write_text("[quality]\nsteps = 1\ndetail = 0\nperception = 0.8\n", "utf-8")
+    model, cleaner = load(folder), Cleaner(changing()).eval()
+    for fidelity, perception in ((1.0, 0.0), (0.25, 0.6), (0.0, 0.8)):
+        for crop, face in zip(crops, model.restore(crops, SEEDS, fidelity=fidelity), strict=True):
+            expected = np.clip(np.rint(clean(cleaner, crop, CPU, perception)), 0, 255)
+            assert np.abs(face - expected).max() <= 1
+    least, most = (clean(cleaner, crops[0], CPU, perception) for perception in (0.0, 0.8))
+    assert np.abs(least - most).max() > 2  # the network hears it
+
+
 def test_detail_is_linear_in_what_fidelity_lacks(model: CleanedRestorer, crops: list[np.ndarray]) -> None:
     """result = cleaned + (1 - fidelity) x detail, to the rounding of each; 0.5 is what the settings have."""
     results = {f: model.restore(crops, SEEDS, fidelity=f) for f in (0.0, 0.5, 0.75, 1.0)}
