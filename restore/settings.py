@@ -58,10 +58,10 @@ class RestoreSettings(Settings):
     """How faces are denoised: `quality`, `fast`, `fidelity` (nearest to the truth, less sharp) or `official`, the
     released inference's settings."""
     fidelity: float = Field(0.5, ge=0, le=1)
-    """0 trusts the face prior, 1 the input. In a family with a cleaner it is 1 - fidelity that the cleaner's perception and
-    the prior's detail grow with: at 1 a face is nearest to the truth on average, at 0 most detailed. In others 0.5 is the preset as it is;
-    above it up to 0.4 of the input are mixed in, and denoising that began from more than half of the noise begins with
-    less; below it with more, and the ControlNet counts less."""
+    """0 trusts the face prior, 1 the input. In a family with a cleaner 1 - fidelity is what the cleaner's perception
+    and the prior's detail grow with: at 1 a face is nearest to the truth on average, at 0 most detailed. In others
+    0.5 is the preset as it is; above it up to 0.4 of the input are mixed in, and denoising that began from more than
+    half of the noise begins with less; below it with more, and the ControlNet counts less."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None
