@@ -85,10 +85,10 @@ class _Notices(Console):
 class Restorer:
     """Restores the faces of photos.
 
-    `model` is a name, a folder in diffusers' layout or the file of a network, `preset` `quality`, `fast`, `fidelity` or `official`;
-    `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a number N
-    (the N largest) or ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it was.
-    `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
+    `model` is a name, a folder in diffusers' layout or a network's file. `preset` is `quality`, `fast`, `fidelity` or
+    `official`; `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a
+    number N (the N largest) or ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it
+    was. `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
 
     The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
     Raises UsageError for settings, devices and models that do not exist, AuthfaceError where files cannot be had.

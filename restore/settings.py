@@ -53,8 +53,8 @@ class RestoreSettings(Settings):
     """Which faces of a photo are restored, with which model, and how the result is written."""
 
     model: str = "tiny"
-    """A model's name (`authface models list`), a folder in diffusers layout, a network's file (.onnx; .pth or .safetensors
-    by spandrel), or `identity`: faces stay as they are, a check of the rest."""
+    """A model's name (`authface models list`), a folder in diffusers layout, a network's file (.onnx; by spandrel .pth
+    or .safetensors), or `identity`: faces stay as they are, a check of the rest."""
     preset: PresetName = "quality"
     """How faces are denoised: `quality`, `fast`, `fidelity` (nearest to the truth, less sharp) or `official`, the
     released inference's settings."""

@@ -42,6 +42,8 @@ class Offer:
     """Hex; empty where nobody knows it."""
     addresses: Sequence[str]
     """Asked in turn."""
+    advice: str
+    """What to do where no address has it."""
 
 
 class _RefusedError(Exception):
@@ -97,7 +99,7 @@ def _fill(offer: Offer, part: _Part, arrived: Arrived) -> None:
                 return
             part.forget()
             reasons.append(f"{one_line(urlsplit(address).netloc, 60)}: what came has another sha256")
-    raise AuthfaceError(f"cannot get {offer.name} ({'; '.join(reasons)})")
+    raise AuthfaceError(f"cannot get {offer.name} ({'; '.join(reasons)}): {offer.advice}")
 
 
 def _from(client: httpx.Client, address: str, offer: Offer, part: _Part, arrived: Arrived) -> None:
@@ -115,7 +117,7 @@ def _from(client: httpx.Client, address: str, offer: Offer, part: _Part, arrived
             raise _RefusedError(f"{type(error).__name__}: {error}") from error
         barren = 0 if part.size > before else barren + 1
         if barren >= ATTEMPTS:
-            raise _RefusedError(f"{cut} after {barren} tries, {part.size:,} of {offer.bytes:,} bytes are here")
+            raise _RefusedError(f"{part.size:,} of {offer.bytes:,} bytes came, then {cut}")
         pause = BACKOFF * 2 ** max(barren - 1, 0) if cut.seconds is None else cut.seconds
         time.sleep(min(pause, LONGEST_WAIT))
 
@@ -165,7 +167,7 @@ class _Part:
         self._facts.unlink(missing_ok=True)
 
     def range_headers(self, address: str) -> dict[str, str]:
-        """Ask for the rest, where the same address gave a validator that ties the rest to what came (RFC 9110, 13.1.5)."""
+        """Ask for the rest, where the address gave a validator that ties it to what came (RFC 9110, 13.1.5)."""
         try:
             facts = json.loads(self._facts.read_text("utf-8"))
             known, validator = str(facts["address"]), str(facts["validator"])
@@ -186,5 +188,8 @@ class _Part:
         etag = headers.get("etag", "")
         validator = etag if etag and not etag.startswith("W/") else headers.get("last-modified", "")
         self.path.write_bytes(b"")
-        facts = {"address": hashlib.sha256(address.encode()).hexdigest(), "validator": validator}  # it may hold a secret
+        facts = {
+            "address": hashlib.sha256(address.encode()).hexdigest(),
+            "validator": validator,
+        }  # it may hold a secret
         self._facts.write_text(json.dumps(facts), "utf-8")

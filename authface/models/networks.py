@@ -13,16 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, Self
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, sha256_of, write_file
 from authface.models.download import Offer, download
-from authface.models.layout import in_bytes
+from authface.models.layout import Commercial, in_bytes
 
-Commercial = Literal["yes", "no", "unclear"]
 STATE_DICTS = (".safetensors", ".pth", ".pt", ".ckpt")
 """Endings of files that hold a state dict."""
 ENDINGS = (".onnx", *STATE_DICTS)
@@ -33,7 +31,7 @@ _HUB = "https://huggingface.co/"
 
 @dataclass(frozen=True)
 class Window:
-    """Which square of FFHQ's crop a network sees: `side` of its own pixels from (`left`, `top`) on in a crop of `crop`."""
+    """Which square of FFHQ's crop a network sees: `side` pixels from (`left`, `top`) on in a crop of `crop`."""
 
     crop: int
     left: int
@@ -95,9 +93,9 @@ class NetworkFile:
         return self.network.name if self.network else one_line(self.path.name, 80)
 
 
-def _read() -> Mapping[str, Network]:
+def _read() -> dict[str, Network]:
     tables = tomllib.loads(resources.files("authface.models").joinpath("networks.toml").read_text("utf-8"))
-    return MappingProxyType({name: Network.of(name, entry) for name, entry in tables.items()})
+    return {name: Network.of(name, entry) for name, entry in tables.items()}
 
 
 NETWORKS = _read()
@@ -157,17 +155,16 @@ def fetch(network: Network, console: Console) -> NetworkFile:
             raise AuthfaceError(
                 f"{network.name} is not on this machine and HF_HUB_OFFLINE is set: unset it, or {by_hand}"
             )
-        console.log(f"{network.name}: licence {network.licence}; commercial use: {network.commercial}")
-        try:
-            _download(network, console)
-        except AuthfaceError as error:
-            raise AuthfaceError(f"{error}: check the connection, set {MIRROR} to an address, or {by_hand}") from error
+        _download(network, console, f"check the connection, set {MIRROR} to an address that has it, or {by_hand}")
     return NetworkFile(network.path, check(network, console), network)
 
 
-def _download(network: Network, console: Console) -> None:
-    offer = Offer(network.file, network.bytes, network.sha256, addresses(network))
-    console.log(f"{network.name}: {in_bytes(network.bytes)} to {one_line(network.path)}")
+def _download(network: Network, console: Console, advice: str) -> None:
+    offer = Offer(network.file, network.bytes, network.sha256, addresses(network), advice)
+    console.log(
+        f"{network.name}: {in_bytes(network.bytes)} to {one_line(network.path)}; licence {network.licence}; "
+        f"commercial use: {network.commercial}"
+    )
     shown = network.came // 1_000_000
     with console.progress(f"download {network.name}", network.bytes // 1_000_000, "MB") as tick:
         tick(shown)

@@ -35,8 +35,10 @@ def load_network(file: Path, what: str, extra: str) -> Any:
         return spandrel.ModelLoader(registry=registry).load_from_state_dict(weights).eval()
     except Exception as error:  # torch, safetensors and spandrel have no common class for what they cannot read
         reason = one_line(str(error).partition("\n")[0] or type(error).__name__, 120)
-        hint = "" if further or extra != "restorers" else "; CodeFormer needs spandrel-extra-arches: " + (
-            "pip install 'authface[restorers]'"
+        hint = (
+            ""
+            if further or extra != "restorers"
+            else "; CodeFormer needs spandrel-extra-arches: " + ("pip install 'authface[restorers]'")
         )
         raise UsageError(f"{what} is no network that spandrel knows: {reason}{hint}") from error
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from authface.errors import AuthfaceError, ImageError, one_line
+from authface.models.networks import is_network
 from authface.restore.app.workspace import UploadedPhoto, Workspace, face_choices, found_text, model_line
 from authface.restore.inputs import ENDINGS, READ_ONLY
 

@@ -58,8 +58,8 @@ def refuse_unused(settings: RestoreSettings) -> None:
         value = getattr(settings, name)
         if value != RestoreSettings.model_fields[name].default:
             raise UsageError(
-                f"restore.{name}={one_line(value, 60)} is of diffusion models: {one_line(settings.model, 80)} has no use "
-                "for it, leave it out"
+                f"restore.{name}={one_line(value, 60)} is of diffusion models: {one_line(settings.model, 80)} has no "
+                "use for it, leave it out"
             )
 
 
@@ -149,7 +149,7 @@ def feather(side: int) -> Image:
 
 
 class OnnxNetwork:
-    """An ONNX graph: an image in, float (1 or any, 3, side, side), a scalar `weight` besides if it has one; an image out.
+    """An ONNX graph: an image in, float (1 or any, 3, side, side), besides it a scalar `weight` or none; an image out.
 
     Of several results the first is taken. A graph that draws random numbers is opened anew for each face: ONNX Runtime
     seeds them as it opens a graph. Raises UsageError for a file that is no such graph.
@@ -166,8 +166,8 @@ class OnnxNetwork:
         if not self.side or not (_is_open(made) or _side(made) == self.side):
             taken = ", ".join(f"{one_line(one.name, 40)} {one.type} {one.shape}" for one in self._session.get_inputs())
             raise UsageError(
-                f"{one_line(file.path)} takes {one_line(taken, 160)} and makes {made.type} {made.shape}: a face restorer "
-                "takes one float image (1, 3, side, side) and at most a scalar `weight`, and makes an image as large"
+                f"{one_line(file.path)} takes {one_line(taken, 160)} and makes {made.type} {made.shape}: a face "
+                "restorer takes one float image (1, 3, side, side), at most a scalar `weight`, and makes one as large"
             )
         self._image, self._weight = images[0], next(iter(others), None)
         self.weighted = self._weight is not None
@@ -243,7 +243,9 @@ class TorchNetwork:
         described = load_network(file.path, what, "restorers")
         self._kind = str(described.architecture.id)
         if self._kind not in {"GFPGAN", "RestoreFormer", "CodeFormer"}:
-            raise UsageError(f"{what} is {one_line(self._kind)}: of those GFPGAN, RestoreFormer and CodeFormer restore faces")
+            raise UsageError(
+                f"{what} is {one_line(self._kind)}: of those GFPGAN, RestoreFormer and CodeFormer restore faces"
+            )
         if (described.input_channels, described.output_channels) != (3, 3):
             raise UsageError(f"{what} takes {described.input_channels} channels: RGB needs 3")
         self.weighted = self._kind == "CodeFormer"

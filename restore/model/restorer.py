@@ -103,8 +103,8 @@ def builtin_is_missing(name: str) -> bool:
 def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
     """The files of the model `name`, downloaded if need be.
 
-    The digest of a network is its content's; that of a family is of its files' names, sizes and times: reading the bytes
-    of 19 GB would take longer than restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files
+    The digest of a network is its content's; that of a family is of its files' names, sizes and times: reading 19 GB
+    would take longer than restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files
     cannot be had.
     """
     if networks.is_network(name):
