@@ -328,7 +328,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, ending: str) 
 
 
 def test_a_lightning_checkpoint_of_restoreformer_plus(restoreformer: Any, tmp_path: Path) -> None:
-    """As its makers' file is laid out: its networks below `vqvae.`, which spandrel does not know."""
+    """The names that Lightning gives a network's tensors within its module, which spandrel does not know."""
     network, *_ = restoreformer
     weights = {f"vqvae.{name}": tensor for name, tensor in network.state_dict().items()}
     torch.save({"epoch": 1, "pytorch-lightning_version": "1.0.8", "state_dict": weights}, tmp_path / "a.ckpt")
