@@ -287,6 +287,20 @@ def models() -> str:
     return "\n".join(_table(("Name", "Licence", "Parameters", "Where"), rows))
 
 
+def networks() -> str:
+    """Restorers of one file and their licences, from authface/models/networks.toml."""
+    from authface.models.networks import NETWORKS
+
+    rows = []
+    for one in NETWORKS.values():
+        names = " or ".join(f"`{name}`" for name in (one.name, one.also) if name)
+        size = f"{one.side} px, {'its own weight' if one.fidelity == 'weight' else 'blend'}"
+        known = f"{one.sha256[:8]}…, {one.observed}" if one.sha256 else "unknown"
+        rows.append((names, f"`{one.file}`, {one.bytes / 1e6:.0f} MB", size, one.licence, one.commercial, known))
+    head = ("Name", "File", "Side, `--fidelity`", "Licence", "Commercial use", "sha256, seen by")
+    return "\n".join(_table(head, rows))
+
+
 def reasons() -> str:
     """Why a face is rejected, and by which limit, in the order of curate/filter/judge.py."""
     from authface.curate.filter.judge import LIMITS
@@ -313,5 +327,6 @@ PARTS: dict[str, Callable[[], str]] = {
     "records": records,
     "python": python,
     "models": models,
+    "networks": networks,
     "reasons": reasons,
 }

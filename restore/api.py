@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -31,8 +31,7 @@ from authface.restore import inputs
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.log import Line
-from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import CropRestorer, LoadedModel, RestorerFiles
+from authface.restore.model.restorer import CropRestorer, Loaded, RestorerFiles, load_weights, weights_key
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
@@ -40,7 +39,7 @@ from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
 
 Progress = Callable[[int, int], None]
-"""Called with how many denoising steps, or frames, are done, and of how many; what it raises ends the work."""
+"""Called with how many denoising steps, faces or frames are done, and of how many; what it raises ends the work."""
 
 
 @dataclass(frozen=True)
@@ -64,14 +63,14 @@ class _Shared:
     """What restorers of one model share: its weights, and a lock, since it restores one photo at a time."""
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple[str, Placement], LoadedModel] = {}
+        self.loaded: dict[Hashable, Loaded] = {}
         self.lock = threading.RLock()
 
     def restorer(self, weights: RestorerFiles, settings: RestoreSettings, device: str) -> CropRestorer:
         """The model for these settings, its weights loaded if nobody has yet."""
-        key = (weights.digest, placement_of(settings, device))
+        key = weights_key(weights, settings, device)
         if key not in self.loaded:
-            self.loaded[key] = LoadedModel(weights, key[1])
+            self.loaded[key] = load_weights(weights, settings, device)
         return self.loaded[key].restorer(settings)
 
 
@@ -86,10 +85,10 @@ class _Notices(Console):
 class Restorer:
     """Restores the faces of photos.
 
-    `model` is a name or a folder in diffusers' layout, `preset` `quality`, `fast`, `fidelity` or `official`;
-    `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a number N
-    (the N largest) or ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it was.
-    `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
+    `model` is a name, a folder in diffusers' layout or a network's file. `preset` is `quality`, `fast`, `fidelity` or
+    `official`; `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a
+    number N (the N largest) or ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it
+    was. `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
 
     The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
     Raises UsageError for settings, devices and models that do not exist, AuthfaceError where files cannot be had.
@@ -256,12 +255,13 @@ def choose(faces: Sequence[FaceResult], only: Collection[int]) -> list[FaceResul
 
 @contextmanager
 def _reported(model: CropRestorer, faces: int, progress: Progress | None) -> Iterator[None]:
-    """Call `progress` after each denoising step; faces that are tried again add to the steps."""
+    """Call `progress` after each denoising step, or face of a network; faces that are tried again add to them."""
     diffusion: Any = getattr(model, "diffusion", model)  # behind a cleaner the detail alone takes steps
     if progress is None or not faces or not hasattr(diffusion, "on_step"):
         yield
         return
-    total, done = diffusion.sampling.steps * math.ceil(faces / diffusion.sampling.batch), 0
+    sampling = getattr(diffusion, "sampling", None)
+    total, done = faces if sampling is None else sampling.steps * math.ceil(faces / sampling.batch), 0
 
     def count() -> None:
         nonlocal done

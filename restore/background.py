@@ -13,6 +13,7 @@ from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.files import sha256_of
 from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
+from authface.models.statedict import load_network
 from authface.restore.model.colour import LUMA
 
 TILE = 256
@@ -65,7 +66,7 @@ class ModelUpscaler:
         import torch
 
         self._device = torch.device(device)
-        self._network: Any = _load(file).to(self._device).eval()
+        self._network: Any = _load(file).to(self._device)
 
     def __call__(self, photo: Pixels, scale: int) -> Pixels:
         """The photo `scale` times as large. Raises AuthfaceError where not even the least tile fits into memory."""
@@ -139,31 +140,11 @@ def _like(out: Pixels, photo: Pixels) -> Pixels:
 
 
 def _load(file: Path) -> Any:
-    """The network in `file`: tensors only, no pickled code."""
-    import torch
-
-    try:
-        import spandrel
-    except ImportError as error:
-        raise UsageError("restore.upscaler needs spandrel: pip install 'authface[upscale]'") from error
-    kinds = (".safetensors", ".pth", ".pt", ".ckpt")
-    if file.suffix.lower() not in kinds:
-        raise UsageError(f"restore.upscaler={one_line(file)}: it is a file of {', '.join(kinds)}")
-    if not file.is_file():
-        raise UsageError(f"restore.upscaler={one_line(file)}: no such file")
-    try:
-        if file.suffix.lower() == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights: Any = load_file(file)
-        else:
-            weights = torch.load(file, map_location="cpu", weights_only=True)
-        network = spandrel.ModelLoader().load_from_state_dict(spandrel.canonicalize_state_dict(weights))
-    except Exception as error:  # torch, safetensors and spandrel have no common class for what they cannot read
-        reason = one_line(str(error).partition("\n")[0] or type(error).__name__, 120)
-        raise UsageError(f"restore.upscaler={one_line(file)} is no network that spandrel knows: {reason}") from error
-    if not isinstance(network, spandrel.ImageModelDescriptor) or network.purpose != "SR" or network.scale < 2:
-        raise UsageError(f"restore.upscaler={one_line(file)} enlarges no pictures: take a super-resolution network")
+    """The super-resolution network in `file`."""
+    what = f"restore.upscaler={one_line(file)}"
+    network = load_network(file, what, "upscale")
+    if getattr(network, "purpose", "") != "SR" or network.scale < 2:
+        raise UsageError(f"{what} enlarges no pictures: take a super-resolution network")
     if (network.input_channels, network.output_channels) != (3, 3):
-        raise UsageError(f"restore.upscaler={one_line(file)} takes {network.input_channels} channels: RGB needs 3")
+        raise UsageError(f"{what} takes {network.input_channels} channels: RGB needs 3")
     return network

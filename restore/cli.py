@@ -24,7 +24,9 @@ def restore(
         Path | None,
         typer.Option("-o", "--out", help="A folder, or a file for one input; else NAME.restored.EXT beside each."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name of authface models list, a folder, a network's file, or identity.")
+    ] = None,
     preset: Annotated[
         str | None, typer.Option(help="quality, fast, fidelity, or official: the release's settings.")
     ] = None,

@@ -20,11 +20,13 @@ from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
+from authface.models.networks import is_network
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
 from authface.restore.inputs import LOG, RestoreJob
 from authface.restore.log import Line, Log, Status, now
+from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
     IDENTITY,
     CropRestorer,
@@ -134,6 +136,8 @@ class Session:
             raise UsageError(
                 f"min_identity={request.settings.min_identity:g} needs the measure that restore.guard=false leaves out"
             )
+        if is_network(request.settings.model):
+            refuse_unused(request.settings)
         if builtin_is_missing(request.settings.model):
             console.log(
                 "the built-in model authface-tiny is not in this installation: faces pass through unchanged "
@@ -148,8 +152,9 @@ class Session:
 
     @cached_property
     def weights(self) -> RestorerFiles | None:
-        """The family's files; None for a restorer that is none, such as the identity."""
-        return None if self.settings.model in backends.names("restorers") else find_weights(self.settings.model)
+        """The model's files; None for a restorer that has none, such as the identity."""
+        name = self.settings.model
+        return None if name in backends.names("restorers") else find_weights(name, self.console)
 
     @cached_property
     def restorer(self) -> CropRestorer:

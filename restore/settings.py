@@ -53,7 +53,8 @@ class RestoreSettings(Settings):
     """Which faces of a photo are restored, with which model, and how the result is written."""
 
     model: str = "tiny"
-    """A model's name, a folder in diffusers layout, or `identity`: faces stay as they are, a check of the rest."""
+    """A model's name (`authface models list`), a folder in diffusers layout, a network's file (.onnx; by spandrel .pth
+    or .safetensors), or `identity`: faces stay as they are, a check of the rest."""
     preset: PresetName = "quality"
     """How faces are denoised: `quality`, `fast`, `fidelity` (nearest to the truth, less sharp) or `official`, the
     released inference's settings."""
@@ -61,7 +62,8 @@ class RestoreSettings(Settings):
     """0 trusts the face prior, 1 the input. In a family with a cleaner 1 - fidelity is what the cleaner's perception
     and the prior's detail grow with: at 1 a face is nearest to the truth on average, at 0 most detailed. In others
     0.5 is the preset as it is; above it up to 0.4 of the input are mixed in, and denoising that began from more than
-    half of the noise begins with less; below it with more, and the ControlNet counts less."""
+    half of the noise begins with less; below it with more, and the ControlNet counts less. It is CodeFormer's own
+    weight; with other networks of one pass it is the share of the input in the result, and 0 their result alone."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None

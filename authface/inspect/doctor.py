@@ -18,13 +18,14 @@ from typing import Any, Literal
 
 import httpx
 
-from authface import __version__
+from authface import __version__, ranks
 from authface.errors import AuthfaceError, one_line
 from authface.faces.weights import facexlib_folder
 from authface.inspect import machine
 from authface.models import families as models
-from authface.models import hub_cache, inventory
+from authface.models import hub_cache, inventory, networks
 from authface.models.layout import in_bytes, read_manifest
+from authface.models.networks import NETWORKS
 from authface.models.verify import VerifyReport, check_manifest
 
 State = Literal["ok", "missing", "broken"]
@@ -155,7 +156,7 @@ def devices(driver: machine.Nvidia | None, build: machine.TorchBuild | None) -> 
     section = "devices"
     ram = machine.memory()
     small = "; too little for the families sdxl and authface in float32 (14 and 19 GB)" if ram < 20e9 else ""
-    yield Finding(section, "cpu", "ok", f"{platform.processor() or platform.machine()}, {machine.cores()} cores")
+    yield Finding(section, "cpu", "ok", f"{platform.processor() or platform.machine()}, {ranks.cores()} cores")
     yield Finding(section, "memory", "ok", f"{in_bytes(ram)}{small}")
     if chip := machine.apple():
         yield Finding(section, "mps", "ok", f"{chip}, memory shared with the CPU")
@@ -193,6 +194,7 @@ def weights(metric_files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
     yield from face_weights()
     yield builtin_weights()
     yield from family_weights()
+    yield from network_weights()
     yield from metric_weights(metric_files)
 
 
@@ -258,7 +260,7 @@ def builtin_weights() -> Finding:
 def family_weights() -> Iterator[Finding]:
     """The families in the hub's cache; those known by name that are not there."""
     for row in inventory.inventory():
-        if row.name == "tiny":
+        if row.name == "tiny" or row.name in NETWORKS:
             continue
         name = f"model {one_line(row.name, 60)}"
         licence = row.licence or "licence: see its page"
@@ -269,6 +271,20 @@ def family_weights() -> Iterator[Finding]:
             yield Finding("weights", name, "missing", f"{licence}, {in_bytes(row.bytes)}", row.advice)
         else:
             yield Finding("weights", name, "ok", f"{licence}, {in_bytes(row.bytes)}, in the hub's cache")
+
+
+def network_weights() -> Iterator[Finding]:
+    """Restorers of one file that are here, by their sizes, and where they lie."""
+    rows = [row for row in inventory.inventory() if row.name in NETWORKS and row.state != "not here"]
+    for row in rows:
+        name, said = f"restorer {row.name}", f"{row.licence}, {in_bytes(row.bytes)}"
+        if row.state == "partly here":
+            yield Finding("weights", name, "broken", f"{said}; {row.missing[0]} is not whole", row.advice)
+        else:
+            yield Finding("weights", name, "ok", f"{said}, {one_line(row.folder, 100)}")
+    if not rows:
+        said = f"{', '.join(NETWORKS)}: none in {one_line(networks.folder(), 100)}"
+        yield Finding("weights", "restorers", "missing", said, "authface models pull NAME")
 
 
 def metric_weights(files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:

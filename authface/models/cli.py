@@ -12,6 +12,7 @@ from authface.options import Run, command_with_run
 
 if TYPE_CHECKING:
     from authface.models.families import ModelSource
+    from authface.models.networks import Network
 
 app = typer.Typer(help="Models: what there is, fetch it, check it, make one ready to ship.", no_args_is_help=True)
 
@@ -64,7 +65,10 @@ def pack(
 @app.command("list")
 @command_with_run
 def models_list(run: Run) -> None:
-    """Every model by name: where it is, its licence, parameters and size; nothing is downloaded."""
+    """Every model by name: where it is, its licence, whether that allows commercial use, its size.
+
+    Nothing is downloaded. Those from `gfpgan` on restore faces only; AUTHFACE_NETWORKS is the folder of their files.
+    """
     from authface.models.inventory import inventory, table
 
     rows = inventory()
@@ -75,6 +79,7 @@ def models_list(run: Run) -> None:
                 "name": row.name,
                 "where": row.state,
                 "licence": row.licence,
+                "commercial": row.commercial,
                 "parameters": row.parameters,
                 "bytes": row.bytes,
                 "folder": row.folder and str(row.folder),
@@ -91,19 +96,27 @@ def models_list(run: Run) -> None:
 @command_with_run
 def models_pull(
     run: Run,
-    name: Annotated[str, typer.Argument(help="sdxl, authface, or owner/repository on the hub.")],
+    name: Annotated[str, typer.Argument(help="A name of authface models list, or owner/repository on the hub.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Copy it there too, for a machine without the hub.")
     ] = None,
+    commercial: Annotated[
+        bool, typer.Option("--commercial", help="Refuse what is not known to allow commercial use.")
+    ] = False,
 ) -> None:
-    """Download a model into the hub's cache; its licence and size are shown first.
+    """Download a model; its licence and size are shown first. A cut download is gone on with.
 
-    HF_ENDPOINT names a mirror, HF_HOME where the cache lies, HF_TOKEN the token for what asks for consent.
+    Families go into the hub's cache: HF_ENDPOINT names a mirror, HF_HOME where it lies, HF_TOKEN the token for what
+    asks for consent. Networks of one file go into AUTHFACE_NETWORKS; AUTHFACE_MIRROR is an address that has such files.
     """
-    from authface.models import hub
+    from authface.models import hub, networks
 
-    source = hub.hub_source(name)
     out = out.expanduser() if out else None
+    if commercial:
+        _check_commercial(name)
+    if (network := networks.known(name)) is not None:
+        return _pull_network(run, network, out)
+    source = hub.hub_source(name)
     folder, licence = _pulled(run, source, out)
     if folder is None:
         return
@@ -118,10 +131,54 @@ def models_pull(
     run.console.result(f"{folder}", name=name, folder=str(folder), licence=licence, files=len(files), bytes=size)
 
 
+def _check_commercial(name: str) -> None:
+    """Raise UsageError for a model that is not known to allow commercial use."""
+    from authface.errors import UsageError, one_line
+    from authface.models import networks
+    from authface.models.families import FAMILIES
+
+    found = networks.known(name) or FAMILIES.get(name)
+    if found is None:
+        raise UsageError(
+            f"--commercial: the licence of {one_line(name, 80)} is not known here: read it, then leave the flag out"
+        )
+    if found.commercial != "yes":
+        said = "forbids commercial use" if found.commercial == "no" else "leaves commercial use unclear"
+        raise UsageError(f"--commercial: the licence of {found.name} {said} ({found.licence})")
+
+
+def _pull_network(run: Run, network: Network, out: Path | None) -> None:
+    """Download a network's file, and copy it into the folder `out`."""
+    from authface.errors import one_line
+    from authface.files import replacing
+    from authface.models import hub, networks
+    from authface.models.layout import in_bytes
+
+    to_download = 0 if network.path.is_file() else network.bytes - network.came
+    known = f"sha256 {network.sha256}, observed by {network.observed}" if network.sha256 else "no sha256 is known of it"
+    run.console.log(f"{network.name}: licence {network.licence}; commercial use: {network.commercial}")
+    run.console.log(f"{network.file}: {in_bytes(network.bytes)}, of which {in_bytes(to_download)} to download; {known}")
+    places = [(networks.folder(), to_download), *([(out, network.bytes)] if out else [])]
+    hub.check_room(network.name, places, f"{networks.FOLDER} to a folder")
+    if run.dry_run:
+        return run.console.result("nothing was downloaded", files={network.file: network.bytes}, bytes=network.bytes,
+                                  to_download=to_download, licence=network.licence)  # fmt: skip
+    file = networks.fetch(network, run.console)
+    path = file.path
+    if out is not None:
+        import shutil
+
+        path = out / network.file
+        with replacing(path) as temporary:
+            shutil.copyfile(file.path, temporary)
+    run.console.result(f"{one_line(path)}", name=network.name, folder=str(path.parent), licence=network.licence,
+                       files=1, bytes=network.bytes, sha256=file.sha256)  # fmt: skip
+
+
 def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | None, str]:
     """The folder in the cache (None for a dry run) and the licence."""
     from authface.errors import AuthfaceError, one_line
-    from authface.models import hub
+    from authface.models import hub, hub_cache
     from authface.models.layout import in_bytes
 
     name = one_line(source.location)
@@ -140,7 +197,8 @@ def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | Non
         f"{len(offered.files):,} files, {in_bytes(offered.bytes)}, of which {in_bytes(offered.to_download)} to download"
     )
     run.console.log(f"{name}: {said}")
-    hub.check_room(offered, out)
+    places = [(hub_cache.cache_folder(), offered.to_download), *([(out, offered.bytes)] if out else [])]
+    hub.check_room(offered.repository, places, "HF_HOME to a folder")
     if run.dry_run:
         run.console.result("nothing was downloaded", files=offered.files, bytes=offered.bytes,
                            to_download=offered.to_download, licence=offered.licence)  # fmt: skip
@@ -153,12 +211,14 @@ def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | Non
 def models_verify(
     run: Run,
     name: Annotated[
-        str, typer.Argument(metavar="[NAME|FOLDER]", help="A name, a folder or owner/repository; all if not given.")
+        str,
+        typer.Argument(metavar="[NAME|PATH]", help="A name, a folder, a network's file or owner/repository; or all."),
     ] = "",
 ) -> None:
     """Check a model's files: their sha256, no pickles, whole headers, parts that fit. One line a bad file, exit code 1.
 
-    sha256 are compared with weights.json, or with what the hub called the files; nothing is downloaded.
+    sha256 are compared with weights.json, with what the hub called the files, or with what is known of a network;
+    nothing is downloaded.
     """
     from authface.errors import AuthfaceError, one_line
     from authface.models.inventory import inventory

@@ -20,7 +20,7 @@ from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub_cache import hub_errors
 from authface.models.layout import BASE as BASE
-from authface.models.layout import FILES, FURTHER, INDEX, PARTS, VARIANTS, WEIGHTED, class_name, quiet
+from authface.models.layout import FILES, FURTHER, INDEX, PARTS, VARIANTS, WEIGHTED, Commercial, class_name, quiet
 from authface.models.sdxl import spatial_factor
 from authface.models.tiny import make_tiny as make_tiny
 
@@ -58,6 +58,7 @@ class Family:
     name: str
     location: str
     licence: str
+    commercial: Commercial
     parameters: str
     bytes: int
 
@@ -67,10 +68,17 @@ FAMILIES = {
     for family in (
         # Trained on photos that may be used for research only: its code is Apache-2.0, its weights are not.
         # U-Net 9.5 M, ControlNet 4.8 M, cleaner 4.2 M, VAE 1.0 M, texts 1.3 M, 2 bytes each; two tokenizers 1.1 MB.
-        Family("tiny", str(BUILTIN), "research, non-commercial", "20.6 M", 42_500_000),
+        Family("tiny", str(BUILTIN), "research, non-commercial", "no", "20.6 M", 42_500_000),
         # Sizes: U-Net 2,567 M, VAE 84 M, text encoders 123 M and 695 M, ControlNet 1,251 M parameters, 4 bytes each.
-        Family("sdxl", "stabilityai/stable-diffusion-xl-base-1.0", "CreativeML Open RAIL++-M", "3.5 B", 13_900_000_000),
-        Family("authface", "Ethanliang99/AuthFace", "non-commercial; SDXL's RAIL++-M", "4.7 B", 18_900_000_000),
+        Family(
+            "sdxl",
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "CreativeML Open RAIL++-M",
+            "yes",
+            "3.5 B",
+            13_900_000_000,
+        ),  # fmt: skip
+        Family("authface", "Ethanliang99/AuthFace", "non-commercial; SDXL's RAIL++-M", "no", "4.7 B", 18_900_000_000),
     )
 }
 

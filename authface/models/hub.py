@@ -203,20 +203,19 @@ def _is_read(name: str) -> bool:
     return fits and not any(fnmatch.fnmatch(name, pattern) for pattern in VARIANTS)
 
 
-def check_room(offered: RemoteFamily, out: Path | None) -> None:
-    """Raise AuthfaceError where the download, and its copy in `out`, would fill the disk."""
+def check_room(name: str, places: Sequence[tuple[Path, int]], elsewhere: str) -> None:
+    """Raise AuthfaceError where so many bytes in these folders would fill the disk; `elsewhere` says what to set."""
     need: dict[int, tuple[Path, int]] = {}
-    for place, size in ((hub_cache.cache_folder(), offered.to_download), (out, offered.bytes)):
-        if place is not None:
-            there = _existing_parent(place)
-            device = there.stat().st_dev
-            need[device] = there, size + (need[device][1] if device in need else 0)
+    for place, size in places:
+        there = _existing_parent(place)
+        device = there.stat().st_dev
+        need[device] = there, size + (need[device][1] if device in need else 0)
     for there, size in need.values():
         free = shutil.disk_usage(there).free
         if size > free:
             raise AuthfaceError(
-                f"{one_line(offered.repository)} needs {in_bytes(size)} at {one_line(there)}, {in_bytes(free)} are "
-                "free: free space, or set HF_HOME to a folder on a larger disk"
+                f"{one_line(name)} needs {in_bytes(size)} at {one_line(there)}, {in_bytes(free)} are free: free space, "
+                f"or set {elsewhere} on a larger disk"
             )
 
 

@@ -1,4 +1,4 @@
-"""`models list`: the families known by name and those in the hub's cache, and how much of each is on this machine."""
+"""`models list`: families known by name and in the hub's cache, restorers of one file, and what is on this machine."""
 
 from __future__ import annotations
 
@@ -11,63 +11,80 @@ from authface.errors import AuthfaceError, one_line
 from authface.models import families as models
 from authface.models import hub_cache
 from authface.models.families import FAMILIES, Family
-from authface.models.layout import BESIDE, PARTS, headers, in_bytes, part_files, read_manifest
+from authface.models.layout import BESIDE, PARTS, Commercial, headers, in_bytes, part_files, read_manifest
+from authface.models.networks import NETWORKS, Network
 from authface.report.text import render_table
 
-Presence = Literal["built in", "hub cache", "partly here", "not here"]
+Presence = Literal["built in", "hub cache", "downloaded", "partly here", "not here"]
+_WHOLE = frozenset({"built in", "hub cache", "downloaded"})
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A family, and where it is."""
+    """A family or a network, and where it is."""
 
     name: str
     state: Presence
     licence: str
+    commercial: Commercial
     parameters: str
     """Such as `3.5 B`; empty where only the files would tell and they are not here."""
     bytes: int
     """Of its files here; of one that is not here, of those that would be downloaded, rounded."""
     folder: Path | None = None
+    """Of its files here."""
     location: str = ""
-    """Its repository on the hub."""
+    """Its repository on the hub, or the address of its file."""
     missing: tuple[str, ...] = ()
-    """Files and parts that a family partly here lacks."""
+    """Files and parts that one partly here lacks."""
 
     @property
     def advice(self) -> str:
-        """What to do about a family that is not whole; empty for one that is."""
-        if self.state in {"built in", "hub cache"}:
+        """What to do about one that is not whole; empty for one that is."""
+        if self.state in _WHOLE:
             return ""
         return "install authface again" if self.name == "tiny" else f"authface models pull {one_line(self.name)}"
 
 
 def inventory() -> list[ListedModel]:
-    """The families by name, then other families of the hub's cache."""
+    """The families by name, other families of the hub's cache, then the networks by name."""
     known = [_builtin(family) if name == "tiny" else _hub(family) for name, family in FAMILIES.items()]
     locations = {family.location for family in FAMILIES.values()}
-    return [*known, *(_other(cached) for cached in hub_cache.families() if cached.repository not in locations)]
+    others = (_other(cached) for cached in hub_cache.families() if cached.repository not in locations)
+    return [*known, *others, *map(_network, NETWORKS.values())]
 
 
 def _builtin(family: Family) -> ListedModel:
     if not models.has_builtin():
-        return ListedModel(family.name, "not here", family.licence, family.parameters, family.bytes)
+        return ListedModel(family.name, "not here", family.licence, family.commercial, family.parameters, family.bytes)
     try:
         manifest = read_manifest(models.BUILTIN)
     except AuthfaceError:
         manifest = None  # `models verify tiny` says what is wrong with it
     size = manifest.bytes if manifest is not None else sum(path.stat().st_size for path in _files(models.BUILTIN))
     count = in_count(manifest.parameters) if manifest is not None else family.parameters
-    return ListedModel(family.name, "built in", family.licence, count, size, models.BUILTIN)
+    return ListedModel(family.name, "built in", family.licence, family.commercial, count, size, models.BUILTIN)
 
 
 def _hub(family: Family) -> ListedModel:
     found = hub_cache.cached(family.location)
     if found is None:
         return ListedModel(
-            family.name, "not here", family.licence, family.parameters, family.bytes, None, family.location
-        )
-    return _listed(family.name, found, family.licence, family.parameters)
+            family.name, "not here", family.licence, family.commercial, family.parameters, family.bytes,
+            location=family.location,
+        )  # fmt: skip
+    return _listed(family.name, found, family.licence, family.commercial, family.parameters)
+
+
+def _network(network: Network) -> ListedModel:
+    """By its file's size; `models verify` reads its content."""
+    whole = network.path.is_file() and network.came == network.bytes
+    state: Presence = "downloaded" if whole else "partly here" if network.came else "not here"
+    return ListedModel(
+        network.name, state, network.licence, network.commercial, "", network.bytes,
+        network.path.parent if network.path.is_file() else None, network.addresses[0],
+        (network.file,) if state == "partly here" else (),
+    )  # fmt: skip
 
 
 def _other(found: hub_cache.Cached) -> ListedModel:
@@ -76,14 +93,14 @@ def _other(found: hub_cache.Cached) -> ListedModel:
         count = in_count(sum(one.numbers for path in weights for one in headers(path).values() if one.floating))
     except AuthfaceError:
         count = ""  # `models verify` names the broken file
-    return _listed(found.repository, found, "", count)
+    return _listed(found.repository, found, "", "unclear", count)
 
 
-def _listed(name: str, found: hub_cache.Cached, licence: str, parameters: str) -> ListedModel:
+def _listed(name: str, found: hub_cache.Cached, licence: str, commercial: Commercial, parameters: str) -> ListedModel:
     missing = tuple(found.missing)
     state: Presence = "partly here" if missing else "hub cache"
     size = sum(path.stat().st_size for path in _files(found.folder) if path.exists())
-    return ListedModel(name, state, licence, parameters, size, found.folder, found.repository, missing)
+    return ListedModel(name, state, licence, commercial, parameters, size, found.folder, found.repository, missing)
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -102,5 +119,15 @@ def table(rows: list[ListedModel]) -> str:
     cells = []
     for row in rows:
         licence = one_line(row.licence, 60) or "see its page"
-        cells.append((one_line(row.name, 80), row.state, licence, row.parameters, in_bytes(row.bytes), row.advice))
-    return render_table(("name", "where", "licence", "parameters", "size", ""), cells, right={3, 4})
+        cells.append(
+            (
+                one_line(row.name, 80),
+                row.state,
+                licence,
+                row.commercial,
+                row.parameters,
+                in_bytes(row.bytes),
+                row.advice,
+            )
+        )
+    return render_table(("name", "where", "licence", "commercial", "parameters", "size", ""), cells, right={4, 5})

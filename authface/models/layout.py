@@ -12,12 +12,15 @@ import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, sha256_of, write_errors, write_file
+
+Commercial = Literal["yes", "no", "unclear"]
+"""Whether weights may be used commercially, as their licences are read here."""
 
 BASE = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler")
 """The parts of every family."""

@@ -1,4 +1,4 @@
-"""`models verify`: a family's files are those that were shipped, whole, no pickles, and parts that fit each other."""
+"""`models verify`: files are those that were shipped, whole, no pickles, and a family's parts fit each other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from authface.console import Tick
+from authface.console import Console, Tick
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
 from authface.models import families as models
-from authface.models import hub_cache
+from authface.models import hub_cache, networks
 from authface.models.families import FAMILIES
 from authface.models.layout import (
     BASE,
@@ -32,14 +32,17 @@ from authface.models.layout import (
 
 @dataclass
 class VerifyReport:
-    """What a check of a family's files showed."""
+    """What a check of the files of a family, or of a network's, showed."""
 
     name: str
     folder: Path
     files: int = 0
     bytes: int = 0
     against: str = ""
-    """What their content was compared with: `weights.json`, `the hub`; empty: nothing says what it should be."""
+    """What their content was compared with: `weights.json`, `the hub`, who saw it; empty: nothing says what it should
+    be."""
+    sha256: str = ""
+    """Of a network's one file."""
     faults: dict[str, str] = field(default_factory=dict)
     """By file or part: what is wrong with it."""
 
@@ -52,6 +55,9 @@ class VerifyReport:
         name = one_line(self.name)
         if self.faults:
             return "\n".join(f"{name}: {one_line(file)} {problem}" for file, problem in self.faults.items())
+        if self.sha256:
+            how = f"as {self.against}" if self.against else "nothing says what it should be"
+            return f"{name}: whole, {in_bytes(self.bytes)}; sha256 {self.sha256}, {how}"
         how = "no weights.json to compare with: contents are unchecked"
         if self.against:
             how = f"sha256 as {self.against} says"
@@ -63,10 +69,12 @@ class VerifyReport:
 
 
 def verify(name: str, tick: Tick) -> VerifyReport:
-    """Check the family of that name, folder or repository in the hub's cache; nothing is downloaded.
+    """Check the family of that name, folder or repository in the hub's cache, or a network; nothing is downloaded.
 
-    Raises UsageError for a name that stands for no family, AuthfaceError for one that is not on this machine.
+    Raises UsageError for a name that stands for none, AuthfaceError for one that is not on this machine.
     """
+    if networks.is_network(name):
+        return _verify_network(name, tick)
     report = VerifyReport(name, locate(name))
     for file, problem in strange_files(report.folder):
         report.fault(file, problem)
@@ -74,6 +82,30 @@ def verify(name: str, tick: Tick) -> VerifyReport:
     _weights(report)
     if not report.faults:
         _fit(report)
+    return report
+
+
+def _verify_network(name: str, tick: Tick) -> VerifyReport:
+    """A network's file has the size and the sha256 that are known of it."""
+    network = networks.known(name)
+    if network is not None and not network.path.is_file():
+        raise AuthfaceError(f"{network.name} is not on this machine: authface models pull {network.name}")
+    path = network.path if network else Path(name).expanduser()
+    report = VerifyReport(name, path.parent, files=1)
+    try:
+        if network is not None:
+            report.sha256 = networks.check(network, Console())
+        else:
+            file = networks.find(name, Console())
+            report.sha256, network = file.sha256, file.network
+        report.bytes = path.stat().st_size
+    except UsageError:
+        raise
+    except AuthfaceError as error:
+        report.fault(path.name, _shorter(error, path))
+    if network is not None:
+        report.against = f"observed by {network.observed}" if network.sha256 else "recorded when it first came"
+    tick(1, path.name)
     return report
 
 

@@ -15,7 +15,9 @@ from authface.options import Run
 
 def web_app(
     run: Run,
-    model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A name of authface models list, a folder, a network's file, or identity.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other computers in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 7860,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from authface.errors import AuthfaceError, ImageError, one_line
+from authface.models.networks import is_network
 from authface.restore.app.workspace import UploadedPhoto, Workspace, face_choices, found_text, model_line
 from authface.restore.inputs import ENDINGS, READ_ONLY
 
@@ -119,7 +120,9 @@ class Page:
         self.found = gr.HTML("<p class='hint'>They are found when a photo is there.</p>", elem_id="found")
         self.chosen = gr.CheckboxGroup([], show_label=False, visible=False, elem_id="chosen", container=False)
         gr.HTML("<h2><b>3</b> How</h2>")
-        self.preset = gr.Radio(PRESETS, value=settings.preset, label="Work", elem_id="preset")
+        self.preset = gr.Radio(
+            PRESETS, value=settings.preset, label="Work", elem_id="preset", visible=not is_network(settings.model)
+        )
         self.fidelity = gr.Slider(
             0, 1, value=settings.fidelity, step=0.05, label="Closeness to the photo", elem_id="fidelity", buttons=[],
             info="0 paints more that may be wrong, 1 keeps more of the blur.",

@@ -240,7 +240,7 @@ def model_line(restorer: Restorer) -> str:
         return (
             "Trial mode: no model is loaded, so faces are found but stay as they are. Start again with --model FOLDER."
         )
-    return f"Model {one_line(Path(model).name if Path(model).is_dir() else model, 60)} on {restorer.device_name}."
+    return f"Model {one_line(Path(model).name if Path(model).exists() else model, 60)} on {restorer.device_name}."
 
 
 def face_cards(faces: Sequence[FaceResult], recogniser: str) -> Markup:

@@ -1,9 +1,9 @@
-"""What restores aligned faces: a model by name, or the identity."""
+"""What restores aligned faces: a model by name or file, or the identity."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,11 +12,16 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.console import Console
+from authface.errors import UsageError
 from authface.faces.geometry import Side
+from authface.models import networks
 from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, resolve
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
+from authface.models.networks import ENDINGS, NETWORKS, NetworkFile
 from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
 from authface.restore.model.colour import ColourFix
+from authface.restore.model.network import LoadedNetwork
 from authface.restore.model.placement import Placement, placement_of
 from authface.restore.model.sampling import Preset, preset_of, sampling_of
 from authface.restore.settings import RestoreSettings
@@ -78,8 +83,16 @@ class Identity:
 class RestorerFiles:
     """A model on disk, not yet loaded: where it is from, and a digest by which a later run knows it again."""
 
-    source: ModelSource
+    source: ModelSource | NetworkFile
     digest: str
+
+
+class Loaded(Protocol):
+    """A model's weights in memory, for restorers of many settings: `LoadedModel` or `LoadedNetwork`."""
+
+    def restorer(self, settings: RestoreSettings) -> CropRestorer:
+        """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
+        ...
 
 
 def builtin_is_missing(name: str) -> bool:
@@ -87,25 +100,46 @@ def builtin_is_missing(name: str) -> bool:
     return name == "tiny" and not (BUILTIN / "controlnet").is_dir()
 
 
-def find_weights(name: str) -> RestorerFiles:
+def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
     """The files of the model `name`, downloaded if need be.
 
-    The digest is of the files' names, sizes and times: reading the bytes of a 19 GB family would take longer than
-    restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files cannot be had.
+    The digest of a network is its content's; that of a family is of its files' names, sizes and times: reading 19 GB
+    would take longer than restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files
+    cannot be had.
     """
-    source = resolve(name)
+    if networks.is_network(name):
+        file = networks.find(name, console or Console())
+        return RestorerFiles(file, file.sha256)
+    try:
+        source = resolve(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; to restore also {', '.join(NETWORKS)}, or a file {', '.join(ENDINGS)}") from error
     folder = fetch(source, PARTS)
     digest = hashlib.sha256()
     files = [path for part in PARTS for path in (folder / part).glob("*")]
-    for file in sorted(path for path in (*files, folder / OWN_PRESETS) if path.is_file()):
-        facts = file.stat()
-        digest.update(f"{file.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
+    for path in sorted(path for path in (*files, folder / OWN_PRESETS) if path.is_file()):
+        facts = path.stat()
+        digest.update(f"{path.relative_to(folder)} {facts.st_size} {facts.st_mtime_ns}\n".encode("utf-8", "replace"))
     return RestorerFiles(source, digest.hexdigest())
 
 
 def load_restorer(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> CropRestorer:
     """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
-    return LoadedModel(files, placement_of(settings, device_name)).restorer(settings)
+    return load_weights(files, settings, device_name).restorer(settings)
+
+
+def weights_key(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Hashable:
+    """What weights in memory depend on: restorers of equal keys may share them."""
+    if isinstance(files.source, NetworkFile):
+        return files.digest, device_name
+    return files.digest, placement_of(settings, device_name)
+
+
+def load_weights(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Loaded:
+    """The model's weights. Raises AuthfaceError as `load_restorer` does."""
+    if isinstance(files.source, NetworkFile):
+        return LoadedNetwork(files.source, device_name)
+    return LoadedModel(files.source, placement_of(settings, device_name))
 
 
 class LoadedModel:
@@ -114,8 +148,8 @@ class LoadedModel:
     The text encoders embed a preset's prompts once, on the CPU, and are freed: two thirds of a billion parameters.
     """
 
-    def __init__(self, files: RestorerFiles, placement: Placement) -> None:
-        self.files, self.placement = files, placement
+    def __init__(self, source: ModelSource, placement: Placement) -> None:
+        self.source, self.placement = source, placement
         self._texts: dict[tuple[str, str], TextEmbedding] = {}
 
     @cached_property
@@ -123,7 +157,7 @@ class LoadedModel:
         """The modules that denoise."""
         place = self.placement
         precision = pick_dtype(place.dtype, place.device)
-        parts = load(self.files.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
+        parts = load(self.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
         place.apply(parts)
         return parts
 
@@ -134,9 +168,9 @@ class LoadedModel:
 
         from authface.models.cleaner import Cleaner
 
-        if not part_files(fetch(self.files.source, PARTS), "cleaner"):
+        if not part_files(fetch(self.source, PARTS), "cleaner"):
             return None
-        net = load(self.files.source, ["cleaner"], self.placement.device, torch.float32).cleaner
+        net = load(self.source, ["cleaner"], self.placement.device, torch.float32).cleaner
         return Cleaner(net.to(memory_format=torch.channels_last))
 
     def text(self, prompt: str, negative: str) -> TextEmbedding:
@@ -144,7 +178,7 @@ class LoadedModel:
         import torch
 
         if (prompt, negative) not in self._texts:
-            encoders = load(self.files.source, TEXT_PARTS, "cpu", torch.float32)
+            encoders = load(self.source, TEXT_PARTS, "cpu", torch.float32)
             self._texts[prompt, negative] = encode_prompts(encoders, [prompt, negative])
         return self._texts[prompt, negative]
 
@@ -152,7 +186,7 @@ class LoadedModel:
         """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
         from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
 
-        preset = _preset(settings, fetch(self.files.source, PARTS))
+        preset = _preset(settings, fetch(self.source, PARTS))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
         parts = self.parts
         factor = spatial_factor(parts.vae)

@@ -15,6 +15,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import hub_cache, inventory, pack
+from authface.models.networks import NETWORKS
 from authface.models.verify import VerifyReport, verify
 
 Run = Callable[..., Any]
@@ -180,7 +181,7 @@ def test_what_is_not_here(tmp_path: Path, on_hub: Run, monkeypatch: pytest.Monke
     assert done.returncode == 1 and "is not in this installation" in done.stderr
     assert on_hub("models", "verify").returncode == 1
     listed = on_hub("models", "list")
-    assert listed.returncode == 0 and listed.stdout.count("not here") == 3
+    assert listed.returncode == 0 and listed.stdout.count("not here") == 3 + len(NETWORKS)
     assert "install authface again" in listed.stdout and "authface models pull sdxl" in listed.stdout
 
 
@@ -329,4 +330,4 @@ def test_names_that_are_no_family_are_left_out_of_the_list(tmp_path: Path, monke
     monkeypatch.setattr(hub_cache, "cache_folder", lambda: tmp_path)
     for name in ("models--a--text/snapshots/c/unet", "datasets--a--b/snapshots/c", "models--broken"):
         (tmp_path / name).mkdir(parents=True)
-    assert [row.name for row in inventory.inventory()] == ["tiny", "sdxl", "authface"]
+    assert [row.name for row in inventory.inventory()] == ["tiny", "sdxl", "authface", *NETWORKS]

@@ -14,10 +14,11 @@ import torch
 from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
+from authface.models.families import resolve
 from authface.restore.model import placement
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of, tile
-from authface.restore.model.restorer import LoadedModel, find_weights
+from authface.restore.model.restorer import LoadedModel
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [3, 4]
@@ -35,7 +36,7 @@ def make(family: Path) -> Callable[[Placement], DiffusionRestorer]:
     settings = RestoreSettings(model=str(family), steps=2, strength=0.5, guidance=3, batch=1)
 
     def make(place: Placement) -> DiffusionRestorer:
-        made = LoadedModel(find_weights(settings.model), place).restorer(settings)
+        made = LoadedModel(resolve(settings.model), place).restorer(settings)
         assert isinstance(made, DiffusionRestorer)
         return made
 
