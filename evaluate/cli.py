@@ -118,6 +118,29 @@ def _report_evaluation(run: Run, evaluation: Evaluation, settings: RestorationSe
 
 @app.command()
 @command_with_run
+def challenge(
+    run: Run,
+    outputs: Annotated[
+        list[str],
+        typer.Option(
+            "--outputs", metavar="[NAME=]DIR", help="Restored faces, a sub-folder a set; again for each method."
+        ),
+    ],
+    inputs: Annotated[Path | None, typer.Option(help="The degraded faces, by the same names.")] = None,
+    on: Annotated[str, typer.Option("--set", metavar="SET", help="The set, of folders without sub-folders.")] = "",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the report and of its cache.")] = Path(
+        "evaluation"
+    ),
+) -> None:
+    """The score and the identity gate of NTIRE's face restoration challenge of 2026, as far as weights are there."""
+    from authface.evaluate.challenge.cli import score_challenge
+    from authface.evaluate.settings import ChallengeSettings
+
+    score_challenge(run, outputs, inputs, on, run.settings("evaluate.challenge", ChallengeSettings), out)
+
+
+@app.command()
+@command_with_run
 def prior(
     run: Run,
     model: Annotated[str | None, typer.Option(help="A model's name or folder; tiny.")] = None,

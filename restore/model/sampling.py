@@ -67,10 +67,10 @@ def _official() -> Preset:
 
 
 OFFICIAL = _official()
-_PROMPTS = {"prompt": OFFICIAL.prompt, "negative_prompt": OFFICIAL.negative_prompt}
+_GUIDED = Preset(prompt=OFFICIAL.prompt, negative_prompt=OFFICIAL.negative_prompt)
 PRESETS: dict[PresetName, Preset] = {
-    "quality": Preset(scheduler="dpm++", steps=20, guidance=4.5, **_PROMPTS),
-    "fast": Preset(scheduler="unipc", steps=5, guidance=4, **_PROMPTS),
+    "quality": _GUIDED.model_copy(update={"scheduler": "dpm++", "steps": 20, "guidance": 4.5}),
+    "fast": _GUIDED.model_copy(update={"scheduler": "unipc", "steps": 5, "guidance": 4.0}),
     "fidelity": Preset(scheduler="dpm++", steps=20, strength=0.5, share=0.4),
     "official": OFFICIAL,
 }
