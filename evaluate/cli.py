@@ -223,14 +223,23 @@ def table(
         Path | None, typer.Option(metavar="DIR", help="Captioned faces that the grid trains on.")
     ] = None,
     test: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A folder of evaluate synth; else one of the dataset's split test."),
+        list[str] | None,
+        typer.Option(
+            metavar="[SET=]DIR",
+            help="Faces to restore, a folder of evaluate synth or of degraded faces; of a grid without it the "
+            "dataset's split test.",
+        ),
+    ] = None,
+    restorers: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Models and restorers to run over --test for rows of table 1."),
     ] = None,
 ) -> None:
     """One of the paper's tables with ours beside theirs; what is not known or measured is shown as missing."""
     from authface.evaluate.paper.cli import TableRequest, show_table
 
-    show_table(run, TableRequest(number, ours or [], out, grid, run_grid, dataset, test))
+    names = (restorers or "").split(",") if restorers else []
+    show_table(run, TableRequest(number, ours or [], out, grid, run_grid, dataset, test or [], names))
 
 
 @app.command()
