@@ -32,6 +32,7 @@ SECTIONS = {
     "restore": "authface.restore.settings:RestoreSettings",
     "evaluate.synth": "authface.evaluate.settings:SynthSettings",
     "evaluate.restoration": "authface.evaluate.settings:RestorationSettings",
+    "evaluate.challenge": "authface.evaluate.settings:ChallengeSettings",
     "evaluate.prior": "authface.evaluate.settings:PriorEvaluationSettings",
     "evaluate.runtime": "authface.evaluate.settings:RuntimeSettings",
     "evaluate.ab": "authface.evaluate.settings:AbSettings",

@@ -99,6 +99,17 @@ METRICS = (
         "maniqa",
     ),
     RestorationMetric(
+        "niqe", "learned", "", True, "", 2,
+        "pyiqa's niqe, of luma (Mittal et al. 2013).",
+        "niqe",
+    ),
+    RestorationMetric(
+        "qalign", "learned", "", False, "1..5", 3,
+        "pyiqa's qalign: Q-Align's One-Align, float16, a question to a language model of 8 billion weights (Wu et al. "
+        "2023).",
+        "qalign",
+    ),
+    RestorationMetric(
         "fid_ffhq_basicsr", "set", "", True, "", 2,
         "FID to FFHQ at 512 px as blind face restoration reports it: BasicSR's patched Inception, images in "
         "-1..1, bilinear to 299 px, against inception_FFHQ_512.pth.",
@@ -113,6 +124,8 @@ METRICS = (
 BY_NAME = {metric.name: metric for metric in METRICS}
 DEAR = frozenset({"maniqa"})
 """Left out on a CPU unless they are named."""
+BY_NAME_ONLY = frozenset({"niqe", "qalign"})
+"""Never measured unless they are named: terms of `evaluate challenge`."""
 WORST_BY = ("identity", "psnr", "lpips", "musiq", "clipiqa", "piqe", "ssim", "landmarks")
 """What orders the worst, where the settings name nothing: the first that was measured."""
 
@@ -124,7 +137,7 @@ def choose(names: Sequence[str], *, truth: bool, inputs: bool) -> list[Restorati
     """
     given = {"": True, "truth": truth, "inputs": inputs}
     if not names:
-        chosen = [metric for metric in METRICS if given[metric.needs]]
+        chosen = [metric for metric in METRICS if given[metric.needs] and metric.name not in BY_NAME_ONLY]
         return [metric for metric in chosen if not (truth and metric.needs == "inputs")]
     for name in names:
         if name not in BY_NAME:

@@ -118,6 +118,29 @@ def _report_evaluation(run: Run, evaluation: Evaluation, settings: RestorationSe
 
 @app.command()
 @command_with_run
+def challenge(
+    run: Run,
+    outputs: Annotated[
+        list[str],
+        typer.Option(
+            "--outputs", metavar="[NAME=]DIR", help="Restored faces, a sub-folder a set; again for each method."
+        ),
+    ],
+    inputs: Annotated[Path | None, typer.Option(help="The degraded faces, by the same names.")] = None,
+    on: Annotated[str, typer.Option("--set", metavar="SET", help="The set, of folders without sub-folders.")] = "",
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the report and of its cache.")] = Path(
+        "evaluation"
+    ),
+) -> None:
+    """The score and the identity gate of NTIRE's face restoration challenge of 2026, as far as weights are there."""
+    from authface.evaluate.challenge.cli import score_challenge
+    from authface.evaluate.settings import ChallengeSettings
+
+    score_challenge(run, outputs, inputs, on, run.settings("evaluate.challenge", ChallengeSettings), out)
+
+
+@app.command()
+@command_with_run
 def prior(
     run: Run,
     model: Annotated[str | None, typer.Option(help="A model's name or folder; tiny.")] = None,
@@ -200,14 +223,23 @@ def table(
         Path | None, typer.Option(metavar="DIR", help="Captioned faces that the grid trains on.")
     ] = None,
     test: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A folder of evaluate synth; else one of the dataset's split test."),
+        list[str] | None,
+        typer.Option(
+            metavar="[SET=]DIR",
+            help="Faces to restore, a folder of evaluate synth or of degraded faces; of a grid without it the "
+            "dataset's split test.",
+        ),
+    ] = None,
+    restorers: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Models and restorers to run over --test for rows of table 1."),
     ] = None,
 ) -> None:
     """One of the paper's tables with ours beside theirs; what is not known or measured is shown as missing."""
     from authface.evaluate.paper.cli import TableRequest, show_table
 
-    show_table(run, TableRequest(number, ours or [], out, grid, run_grid, dataset, test))
+    names = (restorers or "").split(",") if restorers else []
+    show_table(run, TableRequest(number, ours or [], out, grid, run_grid, dataset, test or [], names))
 
 
 @app.command()

@@ -29,6 +29,17 @@ _REMEMBERED = 8
 
 
 @dataclass(frozen=True)
+class Recogniser:
+    """Who says how alike two faces are: a name of `make_embedder`, and its ONNX file where it is not `dlib`."""
+
+    name: str = "dlib"
+    weights: str = ""
+
+
+DLIB = Recogniser()
+
+
+@dataclass(frozen=True)
 class ReferenceFace:
     """The face of a reference image: where it is, and its (68, 2) points in pixels."""
 
@@ -39,7 +50,8 @@ class ReferenceFace:
 class FaceGauge:
     """Detector, landmarks and embedding, loaded once a process; what was found on the last references is remembered."""
 
-    def __init__(self, min_score: float) -> None:
+    def __init__(self, min_score: float, recogniser: Recogniser = DLIB) -> None:
+        self._recogniser = recogniser
         self._detector = RetinaFace(min_score)
         self._landmarks = Dlib68()
         self._embedder: Embedder | None = None
@@ -56,12 +68,12 @@ class FaceGauge:
         return self._found[key]
 
     def identity(
-        self, output: NDArray[np.uint8], reference: NDArray[np.uint8], key: str, found: ReferenceFace
+        self, output: NDArray[np.uint8], reference: NDArray[np.uint8], key: str, points: NDArray[np.float64]
     ) -> float:
-        """Cosine of the embeddings of `output` and `reference` (content `key`), both cut by `found.points`."""
+        """Cosine of the embeddings of `output` and `reference` (content `key`), both cut by its (68, 2) `points`."""
         if key not in self._embedded:
-            _remember(self._embedded, key, self._embed(reference, found.points))
-        return float(self._embed(output, found.points) @ self._embedded[key])
+            _remember(self._embedded, key, self._embed(reference, points))
+        return float(self._embed(output, points) @ self._embedded[key])
 
     def landmarks(self, output: NDArray[np.uint8], found: ReferenceFace) -> tuple[float, float]:
         """`landmark_error` of the points of `output` in the truth's box."""
@@ -69,7 +81,7 @@ class FaceGauge:
 
     def _embed(self, rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> NDArray[np.float32]:
         if self._embedder is None:
-            self._embedder = make_embedder("dlib")
+            self._embedder = make_embedder(self._recogniser.name, self._recogniser.weights)
         vector: NDArray[np.float32] = self._embedder.embed([SeenFace(rgb, points)])[0]
         return vector
 
@@ -86,12 +98,12 @@ def landmark_error(points: NDArray[np.float64], truth: NDArray[np.float64]) -> t
     return 100 * pixels / eyes, pixels
 
 
-def weights() -> dict[str, str]:
+def weights(recogniser: Recogniser = DLIB) -> dict[str, str]:
     """Name and sha256 of the networks behind these figures. Raises AuthfaceError where one is missing."""
     return {
         "retinaface": detector.weights_sha256(),
         "dlib-68": landmarks.weights_sha256(),
-        "dlib-recognition": identity.weights_sha256("dlib"),
+        f"{recogniser.name}-recognition": identity.weights_sha256(recogniser.name, recogniser.weights),
     }
 
 

@@ -15,6 +15,7 @@ from authface.console import Console, Tick
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.evaluate.catalogue import BY_NAME, RestorationMetric
+from authface.evaluate.faces import DLIB, Recogniser
 from authface.evaluate.pairs import Pair
 from authface.evaluate.weights import MetricWeights, sha256s
 from authface.evaluate.works import LearnedWork, OutputJob, PlainWork, Result, plain_version
@@ -145,16 +146,17 @@ def measure_plain(
     values: ValueCache,
     console: Console,
     workers: int,
+    recogniser: Recogniser = DLIB,
 ) -> None:
-    """Pixels and faces, in `workers` processes."""
+    """Pixels and faces, in `workers` processes. Raises AuthfaceError where the recogniser has no weights."""
     kinds = {metric.kind for metric in metrics}
     for kind in ("pixels", "faces"):
-        version, files = plain_version(kind, min_score) if kind in kinds else ("", {})
+        version, files = plain_version(kind, min_score, recogniser) if kind in kinds else ("", {})
         measured.weights |= files
         measured.versions |= {metric.name: version for metric in metrics if metric.kind == kind}
     jobs = _jobs(measured, metrics, values)
     engine: Engine = inline if workers == 1 or len(jobs) < _INLINE else partial(processes, workers=workers)
-    _run(measured, PlainWork(min_score), jobs, engine, values, ("pixels and faces", console))
+    _run(measured, PlainWork(min_score, recogniser), jobs, engine, values, ("pixels and faces", console))
 
 
 def measure_learned(
@@ -185,7 +187,10 @@ def measure_learned(
 def key_of(outcome: OutputRecord, metric: RestorationMetric, version: str) -> str:
     """What the value of a metric of an output is kept under."""
     reference = {"truth": "truth", "inputs": "input"}.get(metric.needs, "")
-    return value_key(metric.name, version, outcome.contents["output"], outcome.contents.get(reference, ""))
+    contents = [outcome.contents["output"], outcome.contents.get(reference, "")]
+    if outcome.pair.points5 is not None:
+        contents.append(str(outcome.pair.points5))
+    return value_key(metric.name, version, *contents)
 
 
 def _jobs(measured: Measured, metrics: Sequence[RestorationMetric], values: ValueCache) -> list[OutputJob]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from authface.errors import UsageError, one_line
 from authface.evaluate.sources import images_in
+from authface.records import Points5
 
 LISTED = 10
 """Names an error lists."""
@@ -30,6 +31,8 @@ class Pair:
     output: Path
     truth: Path | None = None
     input: Path | None = None
+    points5: Points5 | None = None
+    """Where the face is in both, if somebody says; else it is found."""
 
 
 def methods_of(given: Sequence[str]) -> list[Method]:

@@ -38,6 +38,30 @@ class RestorationSettings(Settings):
     """The metric that orders them; none takes the first that was measured of identity, psnr, lpips, musiq, ..."""
 
 
+class ChallengeSettings(Settings):
+    """How faces are scored by the rules of NTIRE's challenge of 2026; the defaults are its own."""
+
+    metrics: tuple[str, ...] = ("niqe", "clipiqa", "musiq", "maniqa", "qalign", "fid_ffhq_basicsr")
+    """Terms to measure; without one of them the score is partial."""
+    identity: Literal["adaface", "arcface", "dlib"] = "adaface"
+    """Who judges the identity. The limits are AdaFace's; for another name `least` has to say its own."""
+    identity_weights: str = ""
+    """An ONNX file of it, (n, 3, 112, 112) float32 in -1..1, BGR for AdaFace and RGB for ArcFace; dlib needs none."""
+    identity_sha256: str = ""
+    """What the file has to hash to; empty: not checked. The report names the hash either way."""
+    least: dict[str, float] = {}
+    """Least likeness by set, in place of the rules'."""
+    points: Path | None = None
+    """The challenge's list of faces, test_2026_face.csv: its sets, and where each face is. None finds each on its
+    output."""
+    min_score: float = Field(default=0.5, ge=0, le=1)
+    """Least confidence of the detector in the face of an output."""
+    ffhq_stats: Path | None = None
+    """BasicSR's statistics of FFHQ at 512 px; None looks for inception_FFHQ_512.pth beside pyiqa's weights."""
+    cache: Path | None = None
+    """Folder that keeps what was measured, for several reports to share; None takes the report's own."""
+
+
 class PriorEvaluationSettings(Settings):
     """What a face prior draws by the prompts of a dataset, and how it is judged; the defaults suit the tiny family."""
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from authface.errors import AuthfaceError, one_line
@@ -20,6 +21,7 @@ FILES: dict[str, tuple[str, ...]] = {
     "clipiqa": ("clip/RN50.pt",),
     "maniqa": ("pyiqa/ckpt_koniq10k.pt",),
     "piqe": (),
+    "niqe": ("pyiqa/niqe_modelparameters.mat",),
     "fid_ffhq_basicsr": (_INCEPTION, "pyiqa/inception_FFHQ_512.pth"),
     "fid_ffhq_clean": (_INCEPTION, "pyiqa/ffhq_clean_trainval70k_512.npz"),
     "fid_basicsr": (_INCEPTION,),
@@ -28,6 +30,8 @@ FILES: dict[str, tuple[str, ...]] = {
     "hpsv2 v2.1": ("hpsv2/HPS_v2.1_compressed.pt",),
 }
 """Files by metric, below torch.hub.get_dir(), where torch and pyiqa look for them; of FID the statistics come last."""
+HUB = {"qalign": "q-future/one-align"}
+"""Repositories by metric, below the hub's cache, where transformers looks for them."""
 _ALIASES = {"pyiqa/inception_FFHQ_512.pth": "pyiqa/inception_FFHQ_512-f7b384ab.pth"}
 """BasicSR's statistics go about under two names, and are fetched with a browser only."""
 _PATIENCE = 30.0
@@ -47,6 +51,8 @@ class MetricWeights:
 
         Raises AuthfaceError, one line with every file that is missing, where it comes from and where it belongs.
         """
+        if metric in HUB:
+            return self._snapshot(metric, HUB[metric])
         wanted = FILES[metric]
         found = [_place(relative) for relative in (wanted[:-1] if own is not None else wanted)]
         missing = [
@@ -62,6 +68,26 @@ class MetricWeights:
             why = f" and cannot be fetched ({self._offline})" if self._offline else ""
             raise AuthfaceError(f"{metric} is not measured: its weights are missing{why}: {_advice(missing)}")
         return {path.name: path for path in found}
+
+    def _snapshot(self, metric: str, repository: str) -> dict[str, Path]:
+        """The config of a repository that is whole in the hub's cache, under a name that holds its commit."""
+        from huggingface_hub import constants, snapshot_download
+
+        if find_spec("icecream") is None:
+            raise AuthfaceError(
+                f"{metric} is not measured: pip install 'authface[{metric}]', and {_of_hub(repository)}"
+            )
+        try:
+            if not (self._offline or constants.HF_HUB_OFFLINE):
+                self.log(f"fetching {repository}, 16 GB where it is not here yet")
+            folder = Path(snapshot_download(repository, local_files_only=bool(self._offline)))
+        except Exception as error:  # a network fails in many ways, and so do disks
+            self._offline = self._offline or one_line(f"{type(error).__name__}: {error}", 100)
+            raise AuthfaceError(
+                f"{metric} is not measured: its weights are missing: {_of_hub(repository)}, into "
+                f"{one_line(constants.HF_HUB_CACHE)}"
+            ) from error
+        return {f"{repository}@{folder.name[:12]}": folder / "config.json"}
 
     def _miss(self, path: Path, relative: str) -> str | None:
         """None where the file is there now; else its address, empty for one that has none."""
@@ -123,6 +149,10 @@ def _url(relative: str) -> str:
     from pyiqa.archs.arch_util import get_url_from_name
 
     return "" if relative in _ALIASES else str(get_url_from_name(file))
+
+
+def _of_hub(repository: str) -> str:
+    return f"hf download {repository} (16 GB)"
 
 
 def _advice(missing: Sequence[tuple[Path, str]]) -> str:

@@ -15,8 +15,9 @@ from authface.engine.workers import Step
 from authface.errors import ImageError, one_line
 from authface.evaluate import faces
 from authface.evaluate.catalogue import RestorationMetric
-from authface.evaluate.faces import FaceGauge, ReferenceFace
+from authface.evaluate.faces import DLIB, FaceGauge, Recogniser
 from authface.evaluate.pairs import Pair
+from authface.faces.identity import points68_of
 from authface.imaging.decode import read
 from authface.metrics import pixels
 from authface.metrics.iqa import QualityMetric, loading
@@ -68,11 +69,11 @@ class Result:
     detail: str = ""
 
 
-def plain_version(kind: str, min_score: float) -> tuple[str, dict[str, str]]:
+def plain_version(kind: str, min_score: float, recogniser: Recogniser) -> tuple[str, dict[str, str]]:
     """What the values of `pixels` or `faces` depend on, and the sha256 of the networks among it."""
     if kind == "pixels":
         return f"{pixels.VERSION} opencv {version('opencv-python')}", {}
-    files = faces.weights()
+    files = faces.weights(recogniser)
     return " ".join([faces.VERSION, str(min_score), *files.values()]), files
 
 
@@ -108,6 +109,7 @@ class PlainWork(Step[OutputJob, LoadedOutput, Result, Result]):
     """Pixels and faces, without torch."""
 
     min_score: float
+    recogniser: Recogniser = DLIB
     batch_size: int = 1
     _gauge: FaceGauge | None = None
 
@@ -152,7 +154,7 @@ class PlainWork(Step[OutputJob, LoadedOutput, Result, Result]):
         if not asked:
             return {}
         if self._gauge is None:
-            self._gauge = faces.FaceGauge(self.min_score)
+            self._gauge = faces.FaceGauge(self.min_score, self.recogniser)
         contents = loaded.job.contents
         if asked == ["identity_input"]:
             return {"identity_input": self._identity_input(loaded, contents["output"])}
@@ -160,7 +162,7 @@ class PlainWork(Step[OutputJob, LoadedOutput, Result, Result]):
         found = self._gauge.find(contents["truth"], loaded.truth)
         values = {}
         if "identity" in asked:
-            values["identity"] = self._gauge.identity(loaded.output, loaded.truth, contents["truth"], found)
+            values["identity"] = self._gauge.identity(loaded.output, loaded.truth, contents["truth"], found.points)
         if "landmarks" in asked or "landmarks_px" in asked:
             values["landmarks"], values["landmarks_px"] = self._gauge.landmarks(loaded.output, found)
         return {name: values[name] for name in asked}
@@ -169,8 +171,12 @@ class PlainWork(Step[OutputJob, LoadedOutput, Result, Result]):
         assert self._gauge is not None and loaded.input is not None  # set by the caller
         if loaded.input.shape != loaded.output.shape:
             raise ImageError("size", f"the output has {_size(loaded.output)}, its input {_size(loaded.input)}")
-        found: ReferenceFace = self._gauge.find(key, loaded.output)
-        return self._gauge.identity(loaded.input, loaded.output, key, found)
+        given = loaded.job.pair.points5
+        if given is None:
+            points = self._gauge.find(key, loaded.output).points
+        else:
+            points = points68_of(np.reshape(given, (5, 2)))
+        return self._gauge.identity(loaded.input, loaded.output, key, points)
 
 
 @dataclass

@@ -52,7 +52,7 @@ def sample(
 
     shared: dict[str, Any] = {
         "vae": vae, "text_encoder": None, "text_encoder_2": None, "tokenizer": None, "tokenizer_2": None, "unet": unet,
-        "scheduler": DDIMScheduler.from_config(scheduler.config, clip_sample=False, timestep_spacing="trailing"),
+        "scheduler": sdxl.sampler(DDIMScheduler, scheduler.config, timestep_spacing="trailing"),
         "add_watermarker": False,
     }  # fmt: skip
     call: dict[str, Any] = {}

@@ -44,12 +44,15 @@ class Embedder(Protocol):
 
 
 def make_embedder(name: str, weights: str = "") -> Embedder:
-    """`dlib`, or `arcface` with the path of its ONNX file. Raises UsageError for another name or a wrong file."""
+    """`dlib`, or `arcface` or `adaface` with the path of an ONNX file. Raises UsageError for another name or a wrong
+    file."""
     if name == "dlib":
         return DlibEmbedder()
     if name == "arcface":
         return ArcFace(arcface_file(weights))
-    raise UsageError(f"no face recognition called {one_line(name)}: there are dlib and arcface")
+    if name == "adaface":
+        return AdaFace(arcface_file(weights))
+    raise UsageError(f"no face recognition called {one_line(name)}: there are dlib, arcface and adaface")
 
 
 def usual_products(name: str) -> tuple[float, float]:
@@ -123,17 +126,35 @@ class ArcFace:
     def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
         """(n, length) unit vectors."""
         size = self._batch or max(len(faces), 1)
-        seen = [_arcface_chip(face) for face in faces]
+        seen = [self._chip(face) for face in faces]
         seen += [np.zeros_like(seen[0])] * (-len(seen) % size) if seen else []
         batches = [np.stack(seen[at : at + size]) for at in range(0, len(seen), size)]
         found = [self._session.run(None, {self._input: batch})[0] for batch in batches]
         return _unit(np.concatenate(found)[: len(faces)]) if found else np.zeros((0, 0), np.float32)
+
+    def _chip(self, face: SeenFace) -> NDArray[np.float32]:
+        return _arcface_chip(face)
+
+
+class AdaFace(ArcFace):
+    """AdaFace (Kim et al. 2022, MIT) from an ONNX file: it sees what ArcFace sees, the channels in the order BGR."""
+
+    def _chip(self, face: SeenFace) -> NDArray[np.float32]:
+        return _arcface_chip(face)[::-1]
 
 
 def five_points(points68: NDArray[np.float64]) -> NDArray[np.float64]:
     """(5, 2) eyes, nose tip and mouth corners of (68, 2) iBUG points."""
     eyes = [points68[36:42].mean(axis=0), points68[42:48].mean(axis=0)]
     return np.stack([*eyes, points68[30], points68[48], points68[54]])
+
+
+def points68_of(points5: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(68, 2) points of which `five_points` are the (5, 2) given ones, the others zero: for ArcFace's kind."""
+    points = np.zeros((68, 2))
+    points[36:42], points[42:48] = points5[0], points5[1]
+    points[[30, 48, 54]] = points5[2:]
+    return points
 
 
 def _arcface_chip(face: SeenFace) -> NDArray[np.float32]:

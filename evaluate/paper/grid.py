@@ -95,14 +95,21 @@ class GridSetup:
 
     def words(self, section: str, command: Sequence[str], *own: str) -> tuple[str, ...]:
         """A command that reads the recipe's table `section`; its `own` settings come last, and win."""
-        read = [given for given in self.overrides if _reads(section, given.partition("=")[0].strip())]
-        return (*command, *self.common, *(word for value in (*read, *own) for word in ("-O", value)))
+        return words_of(section, command, self.common, self.overrides, own)
 
     def training(self, stage: str, *own: str) -> tuple[str, ...]:
         """A training; latents and prompts are encoded once for all of them, unless the settings have a cache."""
         section = f"train.{stage}"
         cache = f"{section}.cache={self.folder / 'cache'}"
         return self.words(section, ("train", stage, str(self.dataset), "-O", cache), *own)
+
+
+def words_of(
+    section: str, command: Sequence[str], common: Sequence[str], overrides: Sequence[str], own: Sequence[str]
+) -> tuple[str, ...]:
+    """A command with the words of all commands, and those of the overrides that its table `section` reads."""
+    read = [given for given in overrides if _reads(section, given.partition("=")[0].strip())]
+    return (*command, *common, *(word for value in (*read, *own) for word in ("-O", value)))
 
 
 def _reads(section: str, path: str) -> bool:
@@ -117,6 +124,8 @@ class GridStep:
     name: str
     words: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    reads: str = ""
+    """A digest of the files it reads beside those of `needs`, where they may change."""
 
     @property
     def command(self) -> str:
@@ -204,10 +213,10 @@ def compared(number: int, folder: Path) -> Path:
 
 
 def fingerprints(steps: Sequence[GridStep]) -> dict[str, str]:
-    """sha256 of each step's words and of those it builds on, by name."""
+    """sha256 of each step's words, of what it reads and of those it builds on, by name."""
     found: dict[str, str] = {}
     for step in steps:
-        held = json.dumps([step.words, [found[name] for name in step.needs]])
+        held = json.dumps([step.words, [found[name] for name in step.needs], *([step.reads] if step.reads else [])])
         found[step.name] = hashlib.sha256(held.encode("utf-8", "surrogateescape")).hexdigest()
     return found
 
@@ -226,22 +235,38 @@ def _mark(folder: Path, name: str, ending: str) -> Path:
     return folder / "steps" / f"{name.replace(' ', '_')}.{ending}"
 
 
-def run(steps: Sequence[GridStep], folder: Path, console: Console) -> int:
-    """Run what is not finished, one after the other; how many ran.
+@dataclass(frozen=True)
+class GridRun:
+    """How many steps ran, and the names of those that failed or build on one that did."""
 
-    Raises AuthfaceError for a command that failed, with what it said, and where another run holds the folder; what was
-    finished is kept.
+    ran: int
+    lost: frozenset[str] = frozenset()
+
+
+def run(steps: Sequence[GridStep], folder: Path, console: Console, *, patient: bool = False) -> GridRun:
+    """Run what is not finished, one after the other.
+
+    Raises AuthfaceError for a command that failed, with what it said (`patient` logs it and goes on with what does not
+    build on it), and where another run holds the folder; what was finished is kept.
     """
-    digests, ran = fingerprints(steps), 0
+    digests, ran, lost = fingerprints(steps), 0, set[str]()
     with held(folder), console.progress("grid", len(steps), "steps") as tick:
         done = finished(steps, folder)
         for step in steps:
-            if step.name not in done:
-                _run_one(step, folder)
-                write_file(_mark(folder, step.name, "done"), (digests[step.name] + "\n").encode())
-                ran += 1
+            if lost & set(step.needs):
+                lost.add(step.name)
+            elif step.name not in done:
+                try:
+                    _run_one(step, folder)
+                    write_file(_mark(folder, step.name, "done"), (digests[step.name] + "\n").encode())
+                    ran += 1
+                except AuthfaceError as error:
+                    if not patient:
+                        raise
+                    console.log(str(error))
+                    lost.add(step.name)
             tick(note=step.name)
-    return ran
+    return GridRun(ran, frozenset(lost))
 
 
 def _run_one(step: GridStep, folder: Path) -> None:

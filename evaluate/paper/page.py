@@ -37,6 +37,18 @@ def as_table(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
     return [*(["set"] if with_sets else []), "", "from", *names], rows
 
 
+def newer_table(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the methods that are newer than the paper, each with who prints it."""
+    columns = filled.table.columns
+    shown = [column for column in columns if any(column.name in row.values for row in filled.table.newer)]
+    names = [f"{column.name} {'↓' if column.lower_better else '↑'}" for column in shown]
+    rows = [
+        [row.set, row.label, *(_cell(filled, row, column) for column in shown), row.source]
+        for row in filled.table.newer
+    ]
+    return ["set", "", *names, "printed by"], rows
+
+
 def _cell(filled: FilledTable, row: TableRow, column: Column) -> str:
     found = row.values.get(column.name)
     if found is None:
@@ -53,7 +65,9 @@ def _cell(filled: FilledTable, row: TableRow, column: Column) -> str:
 def as_text(filled: FilledTable) -> str:
     """For a terminal."""
     table = filled.table
-    lines = [f"ReportTable {table.number}. {table.title}", render_table(*as_table(filled)), ""]
+    lines = [f"Table {table.number}. {table.title}", render_table(*as_table(filled)), ""]
+    if table.newer:
+        lines += [table.newer_heading, render_table(*newer_table(filled)), ""]
     lines.append(f"{MISSING} missing; {INTERVALS[table.reads]}; in brackets ours less the paper's")
     lines += [*table.notes, f"paper: {table.source}"]
     for name, how in filled.protocols.items():
@@ -90,6 +104,15 @@ def as_json(filled: FilledTable) -> dict[str, Any]:
             }
             for row in filled.rows
         ],
+        "newer": [
+            {
+                "set": row.set,
+                "label": row.label,
+                "source": row.source,
+                "values": {n: v.value for n, v in row.values.items()},
+            }
+            for row in table.newer
+        ],
         "notes": list(table.notes),
         "source": table.source,
         "protocols": filled.protocols,
@@ -107,13 +130,15 @@ def write(filled: FilledTable, folder: Path) -> Path:
     write_page(
         path,
         "paper_table.html.jinja",
-        title=f"ReportTable {table.number}: {table.title}",
+        title=f"Table {table.number}: {table.title}",
         summary=[
             ("rows of the paper", quantity(len(table.rows))),
             ("rows of ours", quantity(len(filled.rows) - len(table.rows))),
             ("cells missing", quantity(sum(column.name not in row.values for row, column in cells))),
         ],
         table=ReportTable(*as_table(filled)),
+        newer=ReportTable(*newer_table(filled)) if table.newer else None,
+        newer_heading=table.newer_heading,
         notes=[f"{MISSING} is missing; {INTERVALS[table.reads]}; in brackets ours less the paper's.", *table.notes],
         source=table.source,
         protocols=[
@@ -124,10 +149,10 @@ def write(filled: FilledTable, folder: Path) -> Path:
 
 
 def _csv_rows(filled: FilledTable) -> Iterator[list[object]]:
-    yield ["table", "set", "label", "from", "column", "metric", "value", "low", "high", "count", "difference"]
-    for row in filled.rows:
+    yield ["table", "set", "label", "from", "column", "metric", "value", "low", "high", "count", "difference", "source"]
+    for row in (*filled.rows, *filled.table.newer):
         for column in filled.table.columns:
             found = row.values.get(column.name)
             numbers = [found.value, found.low, found.high, found.count] if found else [None] * 4
             names = [filled.table.number, one_line(row.set), one_line(row.label), row.origin, column.name]
-            yield [*names, column.metric, *numbers, filled.difference(row, column)]
+            yield [*names, column.metric, *numbers, filled.difference(row, column), row.source]

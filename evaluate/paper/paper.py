@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from authface.errors import UsageError, one_line
 
-Origin = Literal["paper", "ours"]
+Origin = Literal["paper", "ours", "others"]
 COMMANDS = {
     "restoration": "authface evaluate restoration --outputs DIR",
     "ab": "authface evaluate ab --outputs A=DIR --outputs B=DIR",
@@ -53,6 +53,8 @@ class TableRow:
     values: dict[str, Value]
     beside: str = ""
     """Label of the paper's row that it is compared with, in its own set; empty: none."""
+    source: str = ""
+    """Who prints a row of others."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,9 @@ class PaperTable:
     notes: tuple[str, ...] = ()
     same_as: str = ""
     """The paper's own method, which any of ours is compared with."""
+    newer: tuple[TableRow, ...] = ()
+    """Methods that are newer than the paper, as others print them: shown apart, compared with nothing."""
+    newer_heading: str = ""
 
     def label_beside(self, name: str, set: str) -> str:
         """Label of the row that something of ours with this name is compared with; empty where there is none."""
@@ -95,7 +100,7 @@ class FilledTable:
 
     def difference(self, row: TableRow, column: Column) -> float | None:
         """Ours less the paper's; None where either is missing."""
-        if row.origin == "paper" or column.name not in row.values:
+        if row.origin != "ours" or column.name not in row.values:
             return None
         for other in self.rows:
             if (other.origin, other.set, other.label) == ("paper", row.set, row.beside) and column.name in other.values:
@@ -106,22 +111,31 @@ class FilledTable:
 @functools.cache
 def paper_table(number: int) -> PaperTable:
     """Table 1 to 6."""
-    held = tomllib.loads(resources.files("authface.evaluate.paper").joinpath("paper.toml").read_text("utf-8"))
+    held, newer = _data("paper.toml"), _data("newer.toml")
     entry = held[str(number)]
     columns = tuple(Column(**column) for column in entry["columns"])
-    rows = tuple(
+    return PaperTable(
+        number, entry["title"], entry["reads"], held["source"], columns, _printed(entry["rows"], columns, "paper"),
+        tuple(entry["notes"]), entry.get("same_as", ""), _printed(newer.get(str(number), []), columns, "others"),
+        newer["heading"],
+    )  # fmt: skip
+
+
+def _data(name: str) -> dict[str, Any]:
+    return tomllib.loads(resources.files("authface.evaluate.paper").joinpath(name).read_text("utf-8"))
+
+
+def _printed(rows: Sequence[dict[str, Any]], columns: Sequence[Column], origin: Origin) -> tuple[TableRow, ...]:
+    return tuple(
         TableRow(
             row.get("set", ""),
             row["label"],
-            "paper",
+            origin,
             {column.name: Value(float(row[column.name])) for column in columns if column.name in row},
+            source=row.get("source", ""),
         )
-        for row in entry["rows"]
+        for row in rows
     )
-    return PaperTable(
-        number, entry["title"], entry["reads"], held["source"], columns, rows, tuple(entry["notes"]),
-        entry.get("same_as", ""),
-    )  # fmt: skip
 
 
 def parse_reports(given: Sequence[str]) -> list[OurReport]:

@@ -138,12 +138,12 @@ class Sampler:
         trained = self._parts.scheduler.config
         own: dict[str, Any] = {"timestep_spacing": "trailing"}
         if self._settings.scheduler == "ddim":
-            kind, own = diffusers.DDIMScheduler, own | {"clip_sample": False}
+            kind = diffusers.DDIMScheduler
         else:
             kind, own = diffusers.DPMSolverMultistepScheduler, own | {"algorithm_type": "dpmsolver++"}
         made = diffusers.StableDiffusionXLPipeline(
             vae=self._parts.vae, unet=self._parts.unet, text_encoder=None, text_encoder_2=None, tokenizer=None,
-            tokenizer_2=None, scheduler=kind.from_config(trained, **own),
+            tokenizer_2=None, scheduler=sdxl.sampler(kind, trained, **own),
             add_watermarker=False,
         )  # fmt: skip
         made.set_progress_bar_config(disable=True)

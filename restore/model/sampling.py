@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass, replace
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, one_line
 from authface.models.layout import OWN_PRESETS
+from authface.models.sdxl import sampler
 from authface.recipe import Settings
 
 if TYPE_CHECKING:
@@ -60,19 +62,23 @@ class Preset(Settings):
     """Faces at a time, where results depend on it."""
 
 
+def _official() -> Preset:
+    """The release's own settings, of `official.toml`."""
+    text = resources.files("authface.restore.model").joinpath("official.toml").read_text("utf-8")
+    return Preset(**tomllib.loads(text)["preset"])
+
+
+OFFICIAL = _official()
+_GUIDED = Preset(prompt=OFFICIAL.prompt, negative_prompt=OFFICIAL.negative_prompt)
 PRESETS: dict[PresetName, Preset] = {
-    "quality": Preset(scheduler="dpm++", steps=20),
-    "fast": Preset(scheduler="unipc", steps=5),
+    "quality": _GUIDED.model_copy(update={"scheduler": "dpm++", "steps": 20, "guidance": 4.5}),
+    "fast": _GUIDED.model_copy(update={"scheduler": "unipc", "steps": 5, "guidance": 4.0}),
     "fidelity": Preset(scheduler="dpm++", steps=20, strength=0.5, share=0.4),
-    # Steps, guidance, seed and batch of the released script. Its two prompts are lists of tags; these say the same.
-    "official": Preset(
-        scheduler="ddpm", steps=50, guidance=8, shared_seed=123, batch=6,
-        prompt="realistic close-up portrait, extremely detailed, cinematic light, high contrast, full-frame camera, "
-        "ultra HD, skin pores, sharp, no deformation",
-        negative_prompt="unreal face, asymmetric eyes, painting, cartoon, 3D render, blur, low quality, "
-        "JPEG artefacts, over-smoothed, deformed",
-    ),
-}  # fmt: skip
+    "official": OFFICIAL,
+}
+"""For families without presets of their own, which are SDXL's size: guided by the release's prompts, less strongly than
+the release in fewer steps. `fidelity` has the empty prompt that the ControlNet is trained with. Nobody has tried
+`quality`, `fast` and `fidelity` on trained weights of that size."""
 
 
 def preset_of(name: PresetName, folder: Path) -> Preset:
@@ -174,24 +180,22 @@ def make_scheduler(name: str, trained: Any) -> Any:
     """The sampler `name` on the noise schedule, and for the kind of prediction, that the model was trained with.
 
     `trained` is the config of the model's own scheduler. Few-step solvers space their steps from the last
-    timestep, so that the start is pure noise (Lin et al. 2024, `trailing`); `ddpm` keeps the model's spacing.
+    timestep, so that the start is pure noise (Lin et al. 2024, `trailing`); `ddpm` and `lcm` keep the model's spacing.
     """
     import diffusers
 
-    if name == "ddpm":
-        return diffusers.DDPMScheduler.from_config(trained)
-    if name == "dpm++":
-        return diffusers.DPMSolverMultistepScheduler.from_config(
-            trained, algorithm_type="dpmsolver++", timestep_spacing="trailing", use_karras_sigmas=False
-        )
-    if name == "lcm":
-        return diffusers.LCMScheduler.from_config(trained)
-    kinds = {
-        "ddim": diffusers.DDIMScheduler,
-        "euler": diffusers.EulerDiscreteScheduler,
-        "unipc": diffusers.UniPCMultistepScheduler,
+    spaced: dict[str, Any] = {"timestep_spacing": "trailing"}
+    solver = {**spaced, "algorithm_type": "dpmsolver++", "use_karras_sigmas": False}
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
+        "ddpm": (diffusers.DDPMScheduler, {}),
+        "lcm": (diffusers.LCMScheduler, {}),
+        "dpm++": (diffusers.DPMSolverMultistepScheduler, solver),
+        "ddim": (diffusers.DDIMScheduler, spaced),
+        "euler": (diffusers.EulerDiscreteScheduler, spaced),
+        "unipc": (diffusers.UniPCMultistepScheduler, spaced),
     }
-    return kinds[name].from_config(trained, timestep_spacing="trailing")
+    kind, own = kinds[name]
+    return sampler(kind, trained, **own)
 
 
 def begin(scheduler: Any, sampling: Sampling, device: Any) -> torch.Tensor:

@@ -17,16 +17,17 @@ def test_a_face_moved_and_a_face_blurred(portrait: Rgb) -> None:
     gauge = FaceGauge(0.5)
     found = gauge.find("truth", portrait)
     assert gauge.landmarks(portrait, found) == (0, 0)
-    assert gauge.identity(portrait, portrait, "truth", found) == pytest.approx(1, abs=1e-6)
+    assert gauge.identity(portrait, portrait, "truth", found.points) == pytest.approx(1, abs=1e-6)
     percent, pixels = gauge.landmarks(np.roll(portrait, 4, axis=1), found)
     assert 1.5 < pixels < 6, "all features are 4 px away; the box of the truth stays where it was"
     eyes = np.linalg.norm(found.points[45] - found.points[36])
     assert percent == pytest.approx(100 * pixels / eyes)
     mild, heavy = (
-        gauge.identity(degrade(portrait, 5, PRESETS[name]), portrait, "truth", found) for name in ("mild", "heavy")
+        gauge.identity(degrade(portrait, 5, PRESETS[name]), portrait, "truth", found.points)
+        for name in ("mild", "heavy")
     )
     assert 0.8 < heavy < mild < 1
-    assert gauge.identity(degrade(portrait, 5, PRESETS["heavy"]), portrait, "not asked yet", found) == heavy
+    assert gauge.identity(degrade(portrait, 5, PRESETS["heavy"]), portrait, "not asked yet", found.points) == heavy
     assert gauge.landmarks(np.full_like(portrait, 127), found)[0] > 5, "no face is looked for in an output"
 
 

@@ -53,6 +53,20 @@ def test_values_are_pyiqas_own(
         assert name == "piqe" or value_of(name, portrait, portrait) == 0
 
 
+def test_niqe_reads_its_file_where_it_is_placed(empty_hub: Path, portrait: NDArray[np.uint8]) -> None:
+    """The file that `weights` names is the one that pyiqa opens: other statistics, another value."""
+    from scipy.io import savemat
+
+    seen = []
+    for mean in (0.0, 2.0):
+        (file,) = (empty_hub / relative for relative in FILES["niqe"])
+        file.parent.mkdir(exist_ok=True)
+        savemat(file, {"mu_prisparam": np.full((1, 36), mean), "cov_prisparam": np.eye(36)})
+        assert MetricWeights(lambda _: None).ensure("niqe") == {file.name: file}
+        seen.append(value_of("niqe", np.tile(portrait, (3, 3, 1)), portrait))
+    assert seen[1] > seen[0] > 0
+
+
 def test_features_are_clean_fids_and_basicsrs(hub: Path, faces: Path) -> None:
     import torch
     from pyiqa.archs.fid_arch import ResizeDataset, get_folder_features

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.errors import UsageError, one_line
 from authface.options import Run, command_with_run
 from authface.train.cli import DatasetArgument
 from authface.train.estimate.hardware import UTILISATION
@@ -20,7 +21,10 @@ app = typer.Typer(
 )
 
 FacesOption = Annotated[int, typer.Option(min=0, help="Faces of the dataset; 0 counts those that are there.")]
-GpusOption = Annotated[int, typer.Option(min=1, help="GPUs that train together, each with a replica.")]
+ProcessesOption = Annotated[int, typer.Option(min=1, help="Processes that train together, a GPU each.")]
+ShardingOption = Annotated[
+    str, typer.Option(help="none: each has all weights (configs ddp); fsdp: a part of them (configs fsdp).")
+]
 GpuOption = Annotated[list[str], typer.Option(help="A GPU to judge by, such as L40S; all that are known if not given.")]
 UtilisationOption = Annotated[
     float, typer.Option(min=0.01, max=1, help="Share of a GPU's peak that training reaches: an assumption.")
@@ -30,37 +34,42 @@ UtilisationOption = Annotated[
 @app.command()
 @command_with_run
 def prior(
-    run: Run, dataset: DatasetArgument = None, faces: FacesOption = 0, gpus: GpusOption = 1, gpu: GpuOption = [],  # noqa: B006  # typer's default
+    run: Run, dataset: DatasetArgument = None, faces: FacesOption = 0,
+    processes: ProcessesOption = 1, sharding: ShardingOption = "none", gpu: GpuOption = [],  # noqa: B006  # typer's default
     utilisation: UtilisationOption = UTILISATION,
 ) -> None:  # fmt: skip
     """Stage I: the U-Net, its adapters, or U-Net and text encoders."""
     from authface.train.settings import PriorSettings
 
     settings = run.settings("train.prior", PriorSettings)
-    _estimate(run, "prior", settings, dataset, faces, gpus, gpu, utilisation)
+    _estimate(run, "prior", settings, dataset, faces, processes, sharding, gpu, utilisation)
 
 
 @app.command()
 @command_with_run
 def controlnet(
-    run: Run, dataset: DatasetArgument = None, faces: FacesOption = 0, gpus: GpusOption = 1, gpu: GpuOption = [],  # noqa: B006  # typer's default
+    run: Run, dataset: DatasetArgument = None, faces: FacesOption = 0,
+    processes: ProcessesOption = 1, sharding: ShardingOption = "none", gpu: GpuOption = [],  # noqa: B006  # typer's default
     utilisation: UtilisationOption = UTILISATION,
 ) -> None:  # fmt: skip
     """Stage II: the ControlNet over the frozen prior."""
     from authface.train.settings import ControlNetSettings
 
     settings = run.settings("train.controlnet", ControlNetSettings)
-    _estimate(run, "controlnet", settings, dataset, faces, gpus, gpu, utilisation)
+    _estimate(run, "controlnet", settings, dataset, faces, processes, sharding, gpu, utilisation)
 
 
 def _estimate(
-    run: Run, stage: str, settings: DiffusionSettings, dataset: Path | None, faces: int, gpus: int, names: list[str],
+    run: Run, stage: str, settings: DiffusionSettings, dataset: Path | None, faces: int, processes: int,
+    sharding: str, names: list[str],
     utilisation: float,
 ) -> None:  # fmt: skip
     from authface.models.layout import quiet
     from authface.train.estimate import hardware
 
     candidates = hardware.gpus_named(names)  # refuses a wrong name before torch is loaded
+    if sharding not in ("none", "fsdp"):  # those of estimate.sharding, which loads torch
+        raise UsageError(f"--sharding {one_line(sharding)}: there are none and fsdp")
     import torch
     from diffusers.utils import logging
 
@@ -79,8 +88,10 @@ def _estimate(
     own = hardware.local_gpu()
     if own is not None and not names:
         candidates = (own, *candidates)
-    estimator = estimate.Estimator(architecture, half, gpus)
+    estimator = estimate.Estimator(architecture, half, processes, sharding)
     counted = estimator.count(settings)
     verdicts = estimate.judge(estimator, settings, counted, candidates, utilisation)
-    report = Report(stage, architecture.origin, settings, half, gpus, utilisation, counted, known, verdicts)
+    report = Report(
+        stage, architecture.origin, settings, half, processes, sharding, utilisation, counted, known, verdicts
+    )
     run.console.result(report.to_text(), **report.as_json())

@@ -1,24 +1,25 @@
 """What a training will take, before it starts: memory by part, steps, FLOPs, hours, and what makes it fit a GPU.
 
-Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.meta_pass). Not
-counted: workspaces of convolutions, what torch.compile saves, loading of images, FSDP and DeepSpeed.
+Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.meta_pass). What FSDP2
+shares and gathers is counted on its groups of weights (estimate.sharding). Not counted: workspaces of convolutions,
+what torch.compile saves, loading of images, DeepSpeed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import torch
 
 from authface.train.data import FaceDataset
 from authface.train.estimate import stages
 from authface.train.estimate.hardware import RESERVE, GpuSpec
 from authface.train.estimate.meta_pass import PassCost
 from authface.train.estimate.networks import Architecture
+from authface.train.estimate.sharding import Sharding, shards_of
 from authface.train.estimate.stages import MetaStage, size_of, vae_peak
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
@@ -60,16 +61,26 @@ class TrainingCost:
 class Estimator:
     """Counts trainings of one stage over one architecture; each different pass is rehearsed once.
 
-    `half`: arithmetic in bfloat16. `gpus` train together, each with a replica (DDP).
+    `half`: arithmetic in bfloat16. `processes` train together, a GPU each, as `sharding` says.
     """
 
-    def __init__(self, architecture: Architecture, half: bool, gpus: int = 1) -> None:
-        self.architecture, self.half, self.gpus = architecture, half, gpus
+    def __init__(self, architecture: Architecture, half: bool, processes: int = 1, sharding: Sharding = "none") -> None:
+        self.architecture, self.half, self.processes, self.sharding = architecture, half, processes, sharding
         self._passes: dict[tuple[Any, ...], tuple[MetaStage, PassCost, int, int]] = {}
 
     def count(self, settings: DiffusionSettings) -> TrainingCost:
         """Memory and FLOPs of a training with these settings."""
-        stage, passed, encode, decode = self._counted_pass(settings)
+        counted = self._counted_pass(settings)
+        memory = self._sharded(settings, *counted) if self.sharding == "fsdp" else self._whole(settings, *counted)
+        stage, passed, _, _ = counted
+        trained = sum(p.numel() for p in stage.trained.parameters() if p.requires_grad)
+        still = sum(p.numel() for m in (stage.trained, *stage.frozen) for p in m.parameters()) - trained
+        return TrainingCost(memory, passed.flops, trained, still)
+
+    def _whole(
+        self, settings: DiffusionSettings, stage: MetaStage, passed: PassCost, encode: int, decode: int
+    ) -> Memory:
+        """Of a process that has all weights."""
         weights = [p for p in stage.trained.parameters() if p.requires_grad]
         frozen = size_of(*stage.frozen) + sum(
             p.numel() * p.element_size() for p in stage.trained.parameters() if not p.requires_grad
@@ -80,14 +91,14 @@ class Estimator:
         always = {
             "trained weights": 4 * trained,
             "frozen weights": frozen,
-            "optimizer's moments": _moments(weights, settings.optimizer),
+            "optimizer's moments": _moments([weight.numel() for weight in weights], settings.optimizer),
             "moving average": 4 * trained if settings.ema and settings.ema_device == "same" else 0,
             "discriminators, their moments": 12 * discriminators,
-            "buckets of DDP": 4 * trained if self.gpus > 1 else 0,
+            "buckets of DDP": 4 * trained if self.processes > 1 else 0,
             "CUDA and its libraries": RESERVE,
         }
         vae = size_of(stage.parts.vae)
-        memory = Memory(
+        return Memory(
             {
                 "encoding": {
                     "frozen weights": stage.encoding, "activations": encode,
@@ -101,8 +112,46 @@ class Estimator:
                 "picture": {**always, "frozen weights": frozen + vae, "activations": decode},
             }
         )  # fmt: skip
-        still = sum(p.numel() for m in (stage.trained, *stage.frozen) for p in m.parameters()) - trained
-        return TrainingCost(memory, passed.flops, trained, still)
+
+    def _sharded(
+        self, settings: DiffusionSettings, stage: MetaStage, passed: PassCost, encode: int, decode: int
+    ) -> Memory:
+        """Of a process that has a part of what is trained (FSDP2): whole are what is frozen beside it, discriminators,
+        and for a while what is gathered. While batches accumulate nothing is reduced, so gradients stay whole.
+        """
+        shards = shards_of(stage.trained, self.processes)
+        frozen, vae = size_of(*stage.frozen), size_of(stage.parts.vae)
+        discriminators = sum(p.numel() for net in stage.discriminators for p in net.parameters())
+        apart = min(passed.gradients, 4 * discriminators)
+        reduced = (passed.gradients - apart) // self.processes + shards.reducing + apart
+        whole = shards.reducing - shards.root_gradients + passed.gradients
+        always = {
+            "trained weights": 4 * shards.trained,
+            "frozen weights": frozen + shards.frozen,
+            "optimizer's moments": _moments(shards.sizes, settings.optimizer),
+            "moving average": 4 * shards.trained if settings.ema and settings.ema_device == "same" else 0,
+            "discriminators, their moments": 12 * discriminators,
+            "CUDA and its libraries": RESERVE,
+        }
+        return Memory(
+            {
+                "encoding": {
+                    "frozen weights": stage.encoding, "activations": encode,
+                    "discriminators, their moments": 4 * discriminators, "CUDA and its libraries": RESERVE,
+                },
+                "backward": {
+                    **always, "gathered weights": shards.gathered,
+                    "gradients": whole if settings.accumulate > 1 else min(whole, reduced),
+                    "copies in bfloat16": passed.copies,
+                    "activations": passed.peak - passed.copies - passed.gradients,
+                },
+                "step": {**always, "gradients": 4 * (shards.trained + discriminators)},
+                "picture": {
+                    **always, "frozen weights": frozen + shards.frozen + vae, "gathered weights": shards.gathered,
+                    "activations": decode,
+                },
+            }
+        )  # fmt: skip
 
     def smaller(self, settings: DiffusionSettings) -> Iterator[tuple[dict[str, Any], TrainingCost]]:
         """Changes that make a training smaller, each with those before it: first what costs nothing, last what trains
@@ -184,10 +233,10 @@ def count_faces(folder: Path, limit: int) -> int | None:
     return len(FaceDataset(folder, 64, limit))
 
 
-def _moments(weights: list[torch.nn.Parameter], optimizer: str) -> int:
+def _moments(sizes: Sequence[int], optimizer: str) -> int:
+    """Bytes of AdamW's moments of weights of so many scalars."""
     if optimizer == "adamw":
-        return sum(8 * weight.numel() for weight in weights)
-    sizes = [weight.numel() for weight in weights]
+        return 8 * sum(sizes)
     return sum(8 * size if size < _QUANTISED else 2 * (size + 4 * -(-size // 256)) for size in sizes)
 
 

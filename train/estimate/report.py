@@ -8,6 +8,7 @@ from typing import Any
 
 from authface.report.text import render_table
 from authface.train.estimate.estimate import MOMENTS, TrainingCost, Verdict
+from authface.train.estimate.sharding import Sharding
 from authface.train.settings import DiffusionSettings
 
 GIB = 2**30
@@ -23,7 +24,8 @@ class Report:
     """Where the architecture is from."""
     settings: DiffusionSettings
     half: bool
-    gpus: int
+    processes: int
+    sharding: Sharding
     utilisation: float
     counted: TrainingCost
     faces: int | None
@@ -32,7 +34,7 @@ class Report:
     @property
     def images_a_step(self) -> int:
         """The whole batch."""
-        return self.settings.batch * self.settings.accumulate * self.gpus
+        return self.settings.batch * self.settings.accumulate * self.processes
 
     @property
     def epochs(self) -> float | None:
@@ -42,13 +44,13 @@ class Report:
     @property
     def flops_a_step(self) -> int:
         """On all GPUs together."""
-        return self.counted.flops * self.settings.accumulate * self.gpus
+        return self.counted.flops * self.settings.accumulate * self.processes
 
     def as_json(self) -> dict[str, Any]:
         """All figures; bytes, scalars, TFLOPs, hours."""
         s, c = self.settings, self.counted
         return {
-            "stage": self.stage, "architecture": self.origin, "gpus": self.gpus,
+            "stage": self.stage, "architecture": self.origin, "processes": self.processes, "sharding": self.sharding,
             "precision": "bf16" if self.half else "fp32", "utilisation": self.utilisation,
             "trained": c.trained, "frozen": c.frozen,
             "steps": s.steps, "micro_batches": s.steps * s.accumulate, "images_a_step": self.images_a_step,
@@ -72,13 +74,14 @@ class Report:
         s, c = self.settings, self.counted
         batch = " x ".join(
             [f"batch {s.batch}", *([f"accumulate {s.accumulate}"] if s.accumulate > 1 else []),
-             *([f"{self.gpus} GPUs"] if self.gpus > 1 else [])]
+             *([f"{self.processes} GPUs"] if self.processes > 1 else [])]
         )  # fmt: skip
         still = f", {c.frozen / 1e6:,.1f} M frozen" if c.frozen else ""
         return [
             f"{TITLES[self.stage]}: {self.origin}",
             f"{c.trained / 1e6:,.1f} M weights trained{still}; {'bf16' if self.half else 'fp32'}, {s.optimizer}"
-            + (", gradient checkpointing" if s.gradient_checkpointing else ""),
+            + (", gradient checkpointing" if s.gradient_checkpointing else "")
+            + (", weights in parts (FSDP2)" if self.sharding == "fsdp" else ""),
             f"{s.size} px, {batch} = {self.images_a_step} images a step",
         ]
 
@@ -102,7 +105,7 @@ class Report:
         ]
 
     def _gpus(self) -> list[str]:
-        many = f"{self.gpus} x " if self.gpus > 1 else ""
+        many = f"{self.processes} x " if self.processes > 1 else ""
         rows = [["GPU", "GiB", "hours", "fits"]]
         for v in self.verdicts:
             fits = "yes" if v.over <= 0 else f"no, {v.over / GIB:.1f} GiB over"
@@ -112,20 +115,19 @@ class Report:
         lines.append(f"hours at {self.utilisation:.0%} of the dense peak, an assumption; --utilisation sets another")
         for v in self.verdicts:
             if v.over > 0:
-                how = self._how(v.changes)
-                lines.append(f"to fit {v.gpu.name}: {how}")
+                shared = "--sharding fsdp, or " if self.processes > 1 and self.sharding == "none" else ""
+                lines.append(f"to fit {v.gpu.name}: {shared}{self._how(v.changes)}")
         return lines
 
     def _how(self, changes: dict[str, Any] | None) -> str:
         if changes is None:
-            shared = ", or share weights among GPUs (authface train configs fsdp)" if self.gpus > 1 else ""
-            return f"a smaller size or a larger GPU{shared}: all other changes known here are not enough"
+            return "a smaller size or a larger GPU: all other changes known here are not enough"
         return " ".join(f"-O {change}" for change in _overrides(self.stage, changes))
 
 
 _ORDER = (
     "trained weights", "frozen weights", "optimizer's moments", "moving average", "discriminators, their moments",
-    "buckets of DDP", "gradients", "copies in bfloat16", "activations", "CUDA and its libraries",
+    "buckets of DDP", "gathered weights", "gradients", "copies in bfloat16", "activations", "CUDA and its libraries",
 )  # fmt: skip
 _MOMENTS_EXPLAINED = "encoding: once, before the first step; backward: each micro-batch; picture: each validation"
 

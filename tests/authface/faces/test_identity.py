@@ -91,6 +91,16 @@ def test_arcface_sees_the_five_points_where_it_was_trained_to(
     assert embedder.embed([]).shape[0] == 0
 
 
+def test_adaface_sees_the_same_with_its_channels_turned(faces: dict[str, SeenFace], tmp_path: Path) -> None:
+    file = str(network(tmp_path / "net.onnx", "n", 3, 112, 112))
+    rgb, bgr = (make_embedder(name, file).embed(list(faces.values())) for name in ("arcface", "adaface"))
+    assert np.array_equal(bgr.reshape(2, 3, 112, 112)[:, ::-1], rgb.reshape(2, 3, 112, 112)) and not np.allclose(
+        rgb, bgr
+    )
+    points = next(iter(faces.values())).points
+    assert np.allclose(five_points(identity.points68_of(five_points(points))), five_points(points))
+
+
 def test_a_wrong_file_or_name_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"nothing")
     for wrong, said in (
@@ -102,7 +112,7 @@ def test_a_wrong_file_or_name_is_one_line(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             make_embedder("arcface", wrong)
-    with pytest.raises(UsageError, match="there are dlib and arcface"):
+    with pytest.raises(UsageError, match="there are dlib, arcface and adaface"):
         make_embedder("facenet")
 
 

@@ -21,6 +21,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.evaluate.paper import grid
 from authface.evaluate.paper.paper import Column, fill, paper_table, parse_reports
 from authface.imaging import decode as images
+from tests.evaluate.conftest import save as save_image
 
 Command = Callable[..., tuple[int, str, str]]
 ROI = {"left_eye": [47.0, 60.0, 9.0], "right_eye": [80.0, 60.0, 9.0], "mouth": [64.0, 92.0, 12.0]}
@@ -205,20 +206,20 @@ def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, mon
         return grid.GridSetup(tmp_path, Path("faces"), None, "models/base", common)
 
     first = grid.plan(2, ground())
-    assert grid.run(first, tmp_path, Console()) == 15 and grid.run(first, tmp_path, Console()) == 0
+    assert grid.run(first, tmp_path, Console()).ran == 15 and grid.run(first, tmp_path, Console()).ran == 0
     ran.clear()
     steps = [
         grid.GridStep(step.name, (*step.words, "--changed"), step.needs) if step.name == "constant train" else step
         for step in first
     ]
-    assert grid.run(steps, tmp_path, Console()) == 4 and ran == [
+    assert grid.run(steps, tmp_path, Console()).ran == 4 and ran == [
         "constant train",
         "constant restore",
         "constant measure",
         "compare 2",
     ]
     ran.clear()
-    assert grid.run(grid.plan(4, ground()), tmp_path, Console()) == 10, "prior, test and the cell of both are there"
+    assert grid.run(grid.plan(4, ground()), tmp_path, Console()).ran == 10, "prior, test and the cell of both are there"
 
 
 def test_two_runs_do_not_share_a_grid(tmp_path: Path) -> None:
@@ -303,6 +304,80 @@ def dataset_of(faces: Path, folder: Path) -> Path:
     (folder / "data").mkdir(parents=True)
     datasets.Dataset.from_list(rows, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")
     return folder
+
+
+def test_newer_methods_stand_apart_and_are_compared_with_nothing(
+    authface: Command, measured: Path, tmp_path: Path
+) -> None:
+    table = paper_table(1)
+    assert all(row.source.count("arXiv") == 1 and row.values for row in table.newer)
+    assert {row.set for row in table.newer} <= {row.set for row in table.rows}
+    assert not any(paper_table(number).newer for number in range(2, 7))
+    code, text, _ = authface("table", 1, "--ours", f"PMRF@CelebA-Test={measured}", "-o", tmp_path)
+    below = text.partition(table.newer_heading)[2]
+    assert code == 0 and "versions of metrics" in table.newer_heading and "2410.00418" in below and "37.46" in below
+    told = json.loads((tmp_path / "table1.json").read_text())
+    (mine,) = [row for row in told["rows"] if row["label"] == "PMRF: mild"]
+    assert mine["differences"]["FID"] == pytest.approx(52.5 - 50.93), "beside AuthFace's own, not PMRF's 37.46"
+    assert {row["label"] for row in told["newer"]} == {"PMRF", "OSDFace", "DiffBIR v2"}
+    assert "2411.17163" in (tmp_path / "table1.html").read_text()
+    with (tmp_path / "table1.csv").open(newline="") as file:
+        others = [row for row in csv.DictReader(file) if row["from"] == "others" and row["value"]]
+    assert len(others) == 8 and all(row["difference"] == "" and row["source"] for row in others)
+
+
+@pytest.fixture
+def sets(tmp_path: Path, faces: Path) -> tuple[Path, Path]:
+    """A test set with its truth, and one without."""
+    whole, real = tmp_path / "whole", tmp_path / "real"
+    for path in sorted(faces.iterdir())[:2]:
+        for folder in (whole / "hq", whole / "lq", real):
+            save_image(folder / path.name, images.read(path).rgb)
+    return whole, real
+
+
+def test_restorers_make_their_own_rows(
+    authface: Command, sets: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command: what restores is measured on each set, what cannot is a line; twice is nothing."""
+    monkeypatch.setattr(grid, "_ended", in_this_process)
+    own = ["--device", "cpu", "--workers", 1, "-o", tmp_path / "out", "-O", "restore.guard=false"]
+    own += ["-O", "restore.size=128", "-O", 'evaluate.restoration.metrics=["piqe"]']
+    both = [*own, "--test", f"CelebA-Test={sets[0]}", "--test", f"mine={sets[1]}"]
+    code, text, log = authface("table", 1, "--restorers", "identity,missing", *both, "--grid")
+    commands = [line for line in text.splitlines() if line.startswith("authface")]
+    assert code == 0 and len(commands) == 8 and not (tmp_path / "out").exists()
+    assert "--truth" in commands[1] and f"--inputs {sets[0]}/lq" in commands[1] and "--truth" not in commands[3]
+    code, text, log = authface("table", 1, "--restorers", "identity,missing", *both, "--json")
+    assert code == 3 and "4 of 8 steps ran, 0 were finished, 4 failed" in log, log
+    ours = [row for row in json.loads(text)["rows"] if row["from"] == "ours"]
+    assert [(row["set"], row["label"]) for row in ours] == [("CelebA-Test", "identity"), ("mine", "identity")]
+
+    def one(metric: str) -> tuple[dict[str, Any], str]:
+        words = [*own[:-1], f'evaluate.restoration.metrics=["{metric}"]', "--test", f"CelebA-Test={sets[0]}"]
+        code, text, log = authface("table", 1, "--restorers", "identity", *words, "--json")
+        assert code == 0, log
+        return next(row for row in json.loads(text)["rows"] if row["from"] == "ours"), log
+
+    row, log = one("psnr")
+    assert "1 of 2 steps ran, 1 were finished" in log, "other figures of the same outputs"
+    assert row["values"]["PSNR"]["value"] > 60 and row["values"]["PSNR"]["count"] == 2, "hq and lq are alike"
+    assert row["differences"]["PSNR"] == pytest.approx(row["values"]["PSNR"]["value"] - 25.57)
+    assert "0 of 2 steps ran, 2 were finished" in one("psnr")[1]
+    save_image(sets[0] / "lq" / "face1.png", np.full((128, 128, 3), 90, np.uint8))
+    row, log = one("psnr")
+    assert "2 of 2 steps ran" in log and row["values"]["PSNR"]["value"] < 60, "another face is restored anew"
+
+
+def test_rows_that_cannot_be_asked_for(authface: Command, sets: tuple[Path, Path], tmp_path: Path) -> None:
+    for words, said in (
+        ((2, "--restorers", "identity", "--test", sets[0]), "rows of table 1"),
+        ((1, "--restorers", "identity"), "--test WIDER-Test=DIR"),
+        ((1, "--restorers", "identity", "--test", tmp_path), "no faces there"),
+        ((1, "--restorers", "identity", "--test", sets[0], "--test", sets[1]), "two sets have one name"),
+    ):
+        code, _, log = authface("table", *words, "-o", tmp_path / "out")
+        assert code == 2 and said in log and log.count("\n") == 1, log
 
 
 def test_names_of_reports() -> None:

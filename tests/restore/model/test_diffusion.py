@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import typing
 from collections.abc import Callable
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +99,7 @@ def test_begun_from_the_photo_it_is_the_stock_image_to_image_pipeline(
         controlnet_conditioning_scale=1.0, generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
         height=64, width=64, output_type="np",
     ).images  # fmt: skip
-    given = make(scheduler=scheduler, strength=0.5).restore(crops, SEEDS)
+    given = make(scheduler=scheduler, strength=0.5, guidance=1, prompt="").restore(crops, SEEDS)
     assert levels_apart(given, np.rint(expected * 255).astype(int)) <= 1
 
 
@@ -263,6 +265,48 @@ def test_few_step_samplers_start_at_the_last_timestep() -> None:
         scheduler.set_timesteps(50)
         first[name] = int(scheduler.timesteps[0])
     assert first == {"dpm++": 999, "ddim": 999, "euler": 999, "ddpm": 981}
+
+
+@pytest.mark.parametrize("scheduler", typing.get_args(sampling.Scheduler))
+def test_no_sampler_clips_latents(
+    make: Callable[..., restorer.CropRestorer], family: Path, crops: np.ndarray, tmp_path: Path, scheduler: str
+) -> None:
+    """A config that does not speak of it, as a DDPM's may be, is sampled like the one that says no."""
+    silent = tmp_path / "silent"
+    shutil.copytree(family, silent)
+    config = silent / "scheduler" / "scheduler_config.json"
+    said = json.loads(config.read_text())
+    assert said.pop("clip_sample") is False
+    config.write_text(json.dumps(said))
+    for trained in (said, said | {"clip_sample": True, "thresholding": True}):
+        made = sampling.make_scheduler(scheduler, trained)
+        for name in {"clip_sample", "thresholding"} & set(signature(type(made)).parameters):
+            assert made.config[name] is False
+    images = [make(folder, scheduler=scheduler).restore(crops[:1], [1]) for folder in (family, silent)]
+    np.testing.assert_array_equal(*images)
+
+
+def test_official_is_the_release_word_for_word() -> None:
+    """Typed a second time from the authors' test_face_xl.py and test_base.sh."""
+    official = sampling.PRESETS["official"]
+    assert official.prompt == (
+        "hyper-realistic portrait, face close-up, super detailed, Cinematic, High Contrast, highly detailed, "
+        "taken using a Canon EOS R camera,"
+        "hyper detailed photo - realistic maximum detail, 32k, ultra HD,"
+        "extreme meticulous detailing, skin pore detailing,"
+        "hyper sharpness, perfect without deformations"
+    )
+    assert official.negative_prompt == (
+        "unreal face, asymmetrical eyes, oil painting, illustration, drawing, art, sketch,"
+        "cartoon, CG Style, 3D render, unreal engine, blurring, dirty, messy, "
+        "worst quality, low quality, frames, watermark, signature, jpeg artifacts, "
+        "deformed, lowres, over-smooth, malformed/disproportionate hands/fingers, ugly, easy negative"
+    )
+    held = official.model_dump(exclude={"prompt", "negative_prompt"}, exclude_defaults=True)
+    assert held == {"scheduler": "ddpm", "steps": 50, "guidance": 8, "shared_seed": 123, "batch": 6}
+    quality, fast, fidelity = (sampling.PRESETS[name] for name in ("quality", "fast", "fidelity"))
+    assert {quality.prompt, fast.prompt} == {official.prompt} and fidelity.prompt == ""
+    assert 4 <= fast.guidance <= quality.guidance <= 5 and fidelity.guidance == 1
 
 
 def test_half_precision_keeps_latents_and_vae_whole(

@@ -25,6 +25,7 @@ from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost,
 from authface.train.estimate.hardware import RESERVE, GpuSpec
 from authface.train.estimate.meta_pass import META, count_pass
 from authface.train.estimate.networks import SDXL_UNET, Architecture, find_architecture
+from authface.train.estimate.sharding import shards_of
 from authface.train.losses.critic import ComponentDiscriminator
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
@@ -169,9 +170,44 @@ def test_parts_of_memory_follow_the_settings(estimator: Estimator) -> None:
 
 
 def test_several_gpus_hold_buckets_of_gradients(tiny: Architecture, estimator: Estimator) -> None:
-    alone, many = (e.count(prior()).memory for e in (estimator, Estimator(tiny, half=True, gpus=4)))
+    alone, many = (e.count(prior()).memory for e in (estimator, Estimator(tiny, half=True, processes=4)))
     assert many.parts["step"].pop("buckets of DDP") == alone.parts["step"]["trained weights"]
     assert alone.parts["step"].pop("buckets of DDP") == 0 and many.parts["step"] == alone.parts["step"]
+
+
+def test_shards_are_counted_as_fsdp_cuts_them() -> None:
+    """Rows are cut; what has fewer rows than processes lies whole on some; each block is gathered at once."""
+
+    class ResnetBlock2D(torch.nn.Module):  # by name, as FSDP's policy knows it
+        def __init__(self, rows: int) -> None:
+            super().__init__()
+            self.inner = torch.nn.Linear(8, rows, bias=False)
+
+    with META:
+        net = torch.nn.Sequential(torch.nn.Linear(4, 6), ResnetBlock2D(7), ResnetBlock2D(16))
+    net[0].bias.requires_grad_(False)
+    found = shards_of(net, 4)
+    assert found.sizes == (2 * 4, 2 * 8, 4 * 8) and found.trained == 56, "ceil(6 / 4), ceil(7 / 4) and 16 / 4 rows"
+    assert found.frozen == 4 * 2
+    assert (found.root, found.block) == (4 * 30, 4 * 128)
+    assert (found.root_gradients, found.block_gradients) == (4 * 24, 4 * 128)
+    assert found.gathered == 4 * (30 + 3 * 128)
+
+
+def test_parts_of_a_sharded_training(tiny: Architecture, estimator: Estimator) -> None:
+    shared = Estimator(tiny, half=True, processes=4, sharding="fsdp")
+    whole, part = (one.count(prior()) for one in (estimator, shared))
+    step, whole_step = part.memory.parts["step"], whole.memory.parts["step"]
+    for name in ("trained weights", "optimizer's moments", "moving average", "gradients"):
+        assert 0.25 <= step[name] / whole_step[name] < 0.28, "rows that four do not divide lie on the fullest"
+    assert part.flops == whole.flops and part.trained == whole.trained
+    back = part.memory.parts["backward"]
+    assert "buckets of DDP" not in back and back["gathered weights"] > 0
+    assert back["copies in bfloat16"] == whole.memory.parts["backward"]["copies in bfloat16"]
+    more = shared.count(prior(accumulate=2)).memory.parts["backward"]["gradients"]
+    assert more > whole_step["gradients"] > back["gradients"], "nothing is reduced before the last of a step's batches"
+    both = [one.count(controlnet(facial={"weight": "off"})).memory for one in (estimator, shared)]
+    assert both[0].parts["step"]["frozen weights"] == both[1].parts["step"]["frozen weights"], "the prior is not shared"
 
 
 def test_checkpointing_spares_activations_and_costs_flops(estimator: Estimator) -> None:
@@ -316,11 +352,16 @@ def test_the_command_tells_people_and_scripts(tmp_path: Path, monkeypatch: pytes
         and "L4" in text
         and " epochs of 100 faces" in text
     )
-    found = json.loads(run(*words, "--gpus", "2", "--json"))
+    found = json.loads(run(*words, "--processes", "2", "--json"))
     assert found["trained"] == weights(find_architecture("new", SIZE, {}).parts().unet)
     assert found["steps"] * found["images_a_step"] / 100 == found["epochs"]
     assert found["peak"] == max(sum(parts.values()) for parts in found["memory"].values())
     assert found["on"][0]["gpu"] == "L4" and found["on"][0]["fits"] is True
+    shared = json.loads(run(*words, "--processes", "2", "--sharding", "fsdp", "--json"))
+    assert shared["sharding"] == "fsdp" and shared["peak"] < found["peak"]
+    assert "in parts (FSDP2)" in run(*words, "--processes", "2", "--sharding", "fsdp")
+    with pytest.raises(UsageError, match="--sharding zero: there are none and fsdp"):
+        run(*words, "--sharding", "zero")
     assert list(tmp_path.iterdir()) == [], "an estimate writes nothing"
 
 

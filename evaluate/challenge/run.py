@@ -1,0 +1,270 @@
+"""`authface evaluate challenge`: restored faces by the rules of NTIRE's challenge, as far as weights are there."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from authface.console import Console
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.evaluate.catalogue import BY_NAME, RestorationMetric
+from authface.evaluate.challenge.faces import Faces, find_faces, read_list
+from authface.evaluate.challenge.rules import (
+    IDENTITY,
+    TERMS,
+    Figure,
+    Gate,
+    Score,
+    judge_set,
+    rules,
+    score,
+    short_of,
+)
+from authface.evaluate.faces import Recogniser
+from authface.evaluate.measure import (
+    Measured,
+    OutputRecord,
+    Sets,
+    ValueCache,
+    hash_files,
+    measure_learned,
+    measure_plain,
+    measure_sets,
+)
+from authface.evaluate.pairs import Method
+from authface.evaluate.protocol import device_name, set_sha256, versions
+from authface.evaluate.settings import ChallengeSettings
+from authface.evaluate.weights import MetricWeights
+from authface.faces.identity import weights_sha256
+from authface.models.families import pick_device
+
+
+@dataclass(frozen=True)
+class ChallengeTask:
+    """What is to be scored."""
+
+    methods: Sequence[Method]
+    inputs: Path | None
+    set: str
+    settings: ChallengeSettings
+    device: str = "cpu"
+    limit: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method by the rules."""
+
+    figures: dict[str, Figure]
+    """By metric."""
+    by_set: dict[str, dict[str, Figure]]
+    """The same set by set, those of single images."""
+    score: Score
+    gate: Gate
+
+    def as_json(self) -> dict[str, Any]:
+        """`score` is null where a term is missing, and `sum` is then of those that are there."""
+        gates = [asdict(one) for one in self.gate.sets]
+        return {
+            "score": self.score.total,
+            "sum": self.score.sum,
+            "terms": self.score.terms,
+            "missing": self.score.missing,
+            "figures": {name: asdict(figure) for name, figure in self.figures.items()},
+            "sets": {on: {name: asdict(one) for name, one in found.items()} for on, found in self.by_set.items()},
+            "identity": {
+                "verdict": self.gate.verdict,
+                "failures": self.gate.failures if gates else None,
+                "failures_by_script": self.gate.script,
+                "most": self.gate.most,
+                "why": self.gate.why,
+                "sets": gates,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """The answer."""
+
+    methods: dict[str, MethodResult]
+    faces: Faces
+    measured: Measured
+    short: str
+    """What sets the faces apart from the challenge's."""
+    protocol: dict[str, Any]
+
+    @property
+    def failed(self) -> list[OutputRecord]:
+        """Outputs without any value."""
+        return [outcome for outcome in self.measured.outcomes.values() if outcome.reason]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json`` and the file."""
+        return {
+            "methods": {name: found.as_json() for name, found in self.methods.items()},
+            "faces": len(self.faces.sets),
+            "short_of_the_challenge": self.short,
+            "unmeasured": self.measured.unmeasured,
+            "failed": [
+                {"method": o.pair.method, "name": o.pair.name, "reason": o.reason, "detail": o.detail}
+                for o in self.failed
+            ],
+            "protocol": self.protocol,
+        }
+
+
+def run_challenge(task: ChallengeTask, folder: Path, console: Console) -> Challenge:
+    """Measure what can be measured here; values go into a cache, of `folder` or the settings, and are read from it.
+
+    Raises UsageError for names and settings that do not fit, AuthfaceError where nothing can be measured.
+    """
+    settings = task.settings
+    _check(settings)
+    listed = {} if settings.points is None else read_list(settings.points)
+    faces = find_faces(task.methods, task.inputs, task.set, listed, task.limit)
+    limits = _limits(settings, faces)
+    measured = hash_files(faces.pairs, console)
+    device = functools.cache(functools.partial(pick_device, task.device))
+    terms = [BY_NAME[name] for name in settings.metrics]
+    with ValueCache(settings.cache or folder) as values:
+        _measure_identity(task, measured, values, console)
+        weights = MetricWeights(console.log)
+        learned = [metric for metric in terms if metric.kind == "learned"]
+        measure_learned(measured, learned, device, weights, values, console)
+        names = [method.name for method in task.methods]
+        whole = [metric for metric in terms if metric.kind == "set"]
+        sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)
+    found = {name: _result(name, faces, measured, sets, terms, limits) for name in names}
+    if not any(one.figures or one.gate.sets for one in found.values()):
+        raise AuthfaceError(f"nothing was measured: {_why(measured)}")
+    how = _protocol(task, faces, measured, limits, device_name(str(device())))
+    return Challenge(found, faces, measured, short_of(list(faces.sets.values()), len(faces.sets)), how)
+
+
+def _check(settings: ChallengeSettings) -> None:
+    if wrong := [name for name in settings.metrics if name not in TERMS]:
+        raise UsageError(
+            f"evaluate.challenge.metrics: {one_line(wrong[0])} is no term of the score: {', '.join(TERMS)}"
+        )
+    if settings.identity == "dlib" and settings.points is not None:
+        raise UsageError("evaluate.challenge.points has five points of a face, dlib needs 68: leave it out")
+
+
+def _limits(settings: ChallengeSettings, faces: Faces) -> dict[str, tuple[float, float | None]]:
+    """Least likeness by set, of the rules or the settings, and the script's, which others' limits do not have."""
+    own = {rules().set_of(name).name: value for name, value in settings.least.items()}
+    there = [one for one in rules().sets if one.name in set(faces.sets.values())]
+    without = [one.name for one in there if one.name not in own]
+    if settings.identity != "adaface" and without:
+        raise UsageError(
+            f"the rules' limits are AdaFace's, not {settings.identity}'s: say them, "
+            f"-O 'evaluate.challenge.least={{\"{without[0]}\" = 0.5}}'"
+        )
+    return {one.name: (own[one.name], None) if one.name in own else (one.least, one.script) for one in there}
+
+
+def _measure_identity(task: ChallengeTask, measured: Measured, values: ValueCache, console: Console) -> None:
+    """The likeness of each output to its input; where it cannot be measured, a line says what is missing."""
+    settings = task.settings
+    try:
+        if task.inputs is None:
+            raise AuthfaceError("the identity gate is not measured: it needs the degraded faces: --inputs DIR")
+        if settings.identity != "dlib" and not settings.identity_weights:
+            raise AuthfaceError(
+                f"the identity gate is not measured: {rules().recogniser} is missing: export it to ONNX and name the "
+                "file, -O evaluate.challenge.identity_weights=FILE.onnx"
+            )
+    except AuthfaceError as error:
+        measured.unmeasured[IDENTITY] = str(error)
+        return console.log(str(error))
+    if settings.identity_sha256:
+        found = weights_sha256(settings.identity, settings.identity_weights)
+        if found != settings.identity_sha256.lower():
+            raise UsageError(
+                f"{one_line(settings.identity_weights)} has sha256 {found[:16]}..., not the "
+                f"{one_line(settings.identity_sha256, 16)} that was asked for: get the file again"
+            )
+    who = Recogniser(settings.identity, settings.identity_weights)
+    measure_plain(measured, [BY_NAME[IDENTITY]], settings.min_score, values, console, task.workers, who)
+
+
+def _result(
+    method: str,
+    faces: Faces,
+    measured: Measured,
+    sets: Sets,
+    terms: Sequence[RestorationMetric],
+    limits: Mapping[str, tuple[float, float | None]],
+) -> MethodResult:
+    outcomes = {name: measured.outcomes[method, name] for name in faces.sets}
+    single = [metric.name for metric in terms if metric.kind == "learned"]
+
+    def means(names: Sequence[str]) -> dict[str, Figure]:
+        columns = {m: [v for n in names if (v := outcomes[n].values.get(m)) is not None] for m in single}
+        return {m: Figure(sum(column) / len(column), len(column)) for m, column in columns.items() if column}
+
+    figures = means(list(outcomes))
+    figures |= {name: Figure(one.value, one.count) for name, one in sets.get(method, {}).items()}
+    gate = Gate((), rules().most_failures, measured.unmeasured.get(IDENTITY, ""))
+    if not gate.why:
+        likeness = {name: outcome.values.get(IDENTITY) for name, outcome in outcomes.items()}
+        gates = [judge_set(on, {n: likeness[n] for n in faces.of(on)}, *limits[on]) for on in limits]
+        gate = Gate(tuple(gates), rules().most_failures)
+    by_set = {on: means(faces.of(on)) for on in limits}
+    return MethodResult(figures, by_set, score(figures, len(outcomes), measured.unmeasured), gate)
+
+
+def _why(measured: Measured) -> str:
+    for outcome in measured.outcomes.values():
+        if outcome.reason:
+            return one_line(f"{outcome.pair.output.name}: {outcome.reason}: {outcome.detail}")
+    return f"no weights for {', '.join(measured.unmeasured)}: the lines above say where each belongs"
+
+
+def _protocol(
+    task: ChallengeTask,
+    faces: Faces,
+    measured: Measured,
+    limits: Mapping[str, tuple[float, float | None]],
+    device: str,
+) -> dict[str, Any]:
+    """JSON of the rules, limits, hashes of the sets, versions and weights."""
+    outcomes = measured.outcomes.values()
+    settings = task.settings
+    where = "five points of the challenge's list" if settings.points is not None else "landmarks found on the output"
+    return {
+        "rules": rules().title,
+        "source": rules().source,
+        "faces": {on: len(faces.of(on)) for on in limits},
+        "least": {on: least for on, (least, _) in limits.items()},
+        "script": {on: script for on, (_, script) in limits.items()},
+        "identity": f"{settings.identity}: cosine of output and degraded input, both cut by {where}",
+        "methods": {
+            method.name: {
+                "folder": str(method.folder),
+                "set_sha256": set_sha256(
+                    (o.pair.name, o.contents.get("output", "")) for o in outcomes if o.pair.method == method.name
+                ),
+            }
+            for method in task.methods
+        },
+        **(
+            {}
+            if task.inputs is None
+            else {
+                "inputs": {
+                    "folder": str(task.inputs),
+                    "set_sha256": set_sha256((o.pair.name, o.contents.get("input", "")) for o in outcomes),
+                }
+            }
+        ),
+        "metrics": {name: BY_NAME[name].note for name in measured.versions if name != IDENTITY},
+        "weights": dict(sorted(measured.weights.items())),
+        "versions": versions("torch", "pyiqa", "numpy", "onnxruntime", "dlib-bin"),
+        "device": device,
+    }
