@@ -14,7 +14,7 @@ from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
 
-PlacedBy = Literal["dlib68", "retinaface5", "whole"]
+PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class FaceResult:
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
     placed_by: PlacedBy = "dlib68"
-    """Whose points placed the crop; `whole`: the photo is the crop."""
+    """Whose points placed the crop; `marked`: the detector missed the face, a person marked it; `whole`: the photo is the
+    crop."""
     aligned: Aligned | None = None
     """The crop as the model sees it, and where it lies in the photo; None where none could be cut."""
     in_crop: Detection | None = None
