@@ -129,13 +129,17 @@ def _mobilenet_session(threads: int) -> Any:
     return onnxruntime.InferenceSession(_mobilenet(), options, providers=["CPUExecutionProvider"])
 
 
+def scale_to(side: int, width: int, height: int) -> float:
+    """By how much a photo is shrunk to have `side` pixels along; a longer one than 2 : 1 keeps as many pixels in all."""
+    long, short = max(width, height), min(width, height)
+    return min(1.0, side * max(1.0, math.sqrt(long / short / 2)) / long)
+
+
 def scales_of(width: int, height: int) -> list[float]:
     """How the photo is resized for each look."""
-    long, short = max(width, height), min(width, height)
-    if long <= SINGLE_SIDE:
+    if max(width, height) <= SINGLE_SIDE:
         return [1.0]
-    spread = max(1.0, math.sqrt(long / short / 2))
-    return [min(1.0, side * spread / long) for side in (COARSE_SIDE, FINE_SIDE)]
+    return [scale_to(side, width, height) for side in (COARSE_SIDE, FINE_SIDE)]
 
 
 class RetinaFace:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.faces.detector import Detection, RetinaFace
+from authface.faces.detector import Detection, RetinaFace, scale_to
 from authface.faces.identity import five_points
 from authface.faces.landmarks import Dlib68
 from authface.faces.turns import roll, turned_back, turned_detection
@@ -25,7 +25,7 @@ LOOK_SIDE = 1024
 LOOK_SCORE = 0.5
 """What the look needs to see before a turned copy is searched as the photo was."""
 MARKED_SCORE = 0.1
-"""Least score of what the detector sees in a place that a person marked."""
+"""Least score of an upright face in a place that a person marked; of a turned one `LOOK_SCORE`."""
 MARKED_ROOM = 0.5
 """What is around a marked box, in its sides, is seen with it."""
 MARKED_SIDE = 200
@@ -48,7 +48,7 @@ def survey_turned(
     height, width = rgb.shape[:2]
     for turns in (1, 2, 3):
         copy = np.ascontiguousarray(np.rot90(rgb, turns))
-        if not len(detector.look(copy, min(1.0, LOOK_SIDE / max(height, width)), LOOK_SCORE).scores):
+        if not len(detector.look(copy, scale_to(LOOK_SIDE, width, height), LOOK_SCORE).scores):
             continue
         found = [face for face in detector.survey(copy, detector.min_score)[0] if abs(roll(face.points5)) <= LEANING]
         sides = (height, width) if turns % 2 else (width, height)
@@ -126,9 +126,10 @@ def _seen_at_any_turn(detector: RetinaFace, place: NDArray[np.uint8], marked: fl
     found = []
     for turns in range(4):
         copy = np.ascontiguousarray(np.rot90(place, turns))
-        seen = detector.look(copy, MARKED_SIDE / max(marked, 1.0), MARKED_SCORE)
+        least = LOOK_SCORE if turns else MARKED_SCORE
+        seen = detector.look(copy, MARKED_SIDE / max(marked, 1.0), least)
         for box, score, points in zip(seen.boxes - 0.5, seen.scores, seen.points - 0.5, strict=True):
-            if abs(roll(points)) <= LEANING:
+            if abs(roll(points.tolist())) <= LEANING:
                 corners = turned_back(box, turns, width, height)
                 low, high = corners.min(axis=0).tolist(), corners.max(axis=0).tolist()
                 five = turned_back(points, turns, width, height).ravel().tolist()
