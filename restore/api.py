@@ -209,6 +209,11 @@ class Restorer:
         with self._shared.lock:
             return video.restore_video(job, video.sha256(job.source), self._session, progress or (lambda *_: None))
 
+    def load(self) -> None:
+        """Load the model, and what finds and measures faces, now: else the first photo waits for it."""
+        with self._shared.lock:
+            _ = self._session.restorer, self._session.finder, self._session.guard
+
     def close(self) -> None:
         """Free the model's memory, for all that share it; what is restored after that loads it again."""
         with self._shared.lock:

@@ -40,7 +40,7 @@ SINGLE_SIDE = 640
 COARSE_SIDE = 512
 FINE_SIDE = 2048
 """Longer photos are seen twice, shrunk to these: first for the large faces, then for those down to 2 % of the side.
-Photos more than twice as long as wide are shrunk to the pixels of one that is twice as long: a strip keeps its faces."""
+Photos longer than 2 : 1 are shrunk to as many pixels as one of 2 : 1: a strip keeps its faces."""
 TRUSTED_FACE = 400
 """Pixels of a face as the network sees it; beyond, another scale's view is preferred and parts of it are dropped."""
 SMALL_FACE = 48
@@ -130,7 +130,7 @@ def _mobilenet_session(threads: int) -> Any:
 
 
 def scale_to(side: int, width: int, height: int) -> float:
-    """By how much a photo is shrunk to have `side` pixels along; a longer one than 2 : 1 keeps as many pixels in all."""
+    """By how much a photo is shrunk to be `side` pixels long; beyond 2 : 1, to have as many pixels as at 2 : 1."""
     long, short = max(width, height), min(width, height)
     return min(1.0, side * max(1.0, math.sqrt(long / short / 2)) / long)
 
