@@ -84,7 +84,7 @@ def measure(photo: NDArray[np.generic], usable: NDArray[np.bool_], axes: Numbers
 
 
 def field(spectrum: Numbers, axes: Numbers, height: int, width: int, seed: int) -> Plane:
-    """(height, width, 3) noise of a `Grain.spectrum`, drawn from `seed`; it repeats after as many pixels as that has."""
+    """(height, width, 3) noise of a `Grain.spectrum`, drawn from `seed`; it repeats after as many pixels as that."""
     side = spectrum.shape[-1]
     white = np.random.default_rng(seed).standard_normal((3, side, side))
     shaped = np.fft.ifft2(np.fft.fft2(white) * np.sqrt(spectrum)).real
