@@ -18,6 +18,7 @@ from authface.options import DEFAULT_SET, SetArgument, command_with_run
 from authface.options import Run as Run
 from authface.restore.app.cli import web_app
 from authface.restore.cli import restore
+from authface.restore.service.cli import serve
 from authface.train.cli import app as train
 from authface.train.estimate.cli import app as estimate_train
 
@@ -33,6 +34,7 @@ app.add_typer(annotate, name="annotate")
 app.add_typer(train, name="train")
 app.command()(command_with_run(restore))
 app.command("app")(command_with_run(web_app))
+app.command()(command_with_run(serve))
 app.add_typer(evaluate, name="evaluate")
 app.add_typer(models, name="models")
 estimate = typer.Typer(help="What a command will take, before it starts.", no_args_is_help=True)

@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -34,7 +33,7 @@ from authface.restore.log import Line
 from authface.restore.model.restorer import CropRestorer, Loaded, RestorerFiles, load_weights, weights_key
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
-from authface.restore.settings import RestoreSettings
+from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
 
@@ -148,10 +147,13 @@ class Restorer:
         """The device it runs on, such as ``cuda``."""
         return str(pick_device(self.device))
 
-    def find(self, image: Image) -> tuple[FoundFace, ...]:
-        """All faces of a photo, the largest first, whatever `faces` says. Raises ImageError as `restore` does."""
+    def find(self, image: Image, *, marked: Sequence[Box] = ()) -> tuple[FoundFace, ...]:
+        """All faces of a photo, the largest first, whatever `faces` says. Raises ImageError as `restore` does.
+
+        `marked` are boxes x0, y0, x1, y1 around faces that are missed: each gives one, after those that were found.
+        """
         with self._shared.lock:
-            faces = self._find(self._open(image), self._find_all)
+            faces = self._find(self._open(image), self._find_all(marked))
         crops = [None if face.aligned is None else face.aligned.rgb for face in faces]
         return tuple(
             FoundFace(face.index, face.box, face.score, crop, face.reason, face.detail)
@@ -159,17 +161,23 @@ class Restorer:
         )
 
     def restore(
-        self, image: Image, *, only: Collection[int] | None = None, progress: Progress | None = None
+        self,
+        image: Image,
+        *,
+        only: Collection[int] | None = None,
+        marked: Sequence[Box] = (),
+        progress: Progress | None = None,
     ) -> Restored:
         """A photo with its faces restored: a path, the bytes of a file, a PIL image or an (h, w, 3) uint8 array.
 
-        `only` names faces by their `index` in `find`, in place of the setting `faces`. Of a file or its bytes depth,
-        profile, EXIF and alpha are kept, of an array there is nothing but pixels, taken for sRGB.
+        `only` names faces by their `index` in `find` with the same `marked`, in place of the setting `faces`. Of a file
+        or its bytes depth, profile, EXIF and alpha are kept, of an array there is nothing but pixels, taken for sRGB.
         Raises ImageError for what is no photo or too large, UsageError for a face that is not there.
         """
         with self._shared.lock:
             picture = self._open(image)
-            faces = self._find(picture, self._session.finder if only is None else self._find_all)
+            asked = only is not None or bool(marked)
+            faces = self._find(picture, self._find_all(marked) if asked else self._session.finder)
             if only is not None:
                 faces = choose(faces, only)
             return self._restore([(picture, faces)], progress)[0]
@@ -200,6 +208,11 @@ class Restorer:
         with self._shared.lock:
             return video.restore_video(job, video.sha256(job.source), self._session, progress or (lambda *_: None))
 
+    def load(self) -> None:
+        """Load the model, and what finds and measures faces, now: else the first photo waits for it."""
+        with self._shared.lock:
+            _ = self._session.restorer, self._session.finder, self._session.guard
+
     def close(self) -> None:
         """Free the model's memory, for all that share it; what is restored after that loads it again."""
         with self._shared.lock:
@@ -218,9 +231,9 @@ class Restorer:
     ) -> None:
         self.close()
 
-    @cached_property
-    def _find_all(self) -> Finder:
-        return FaceFinder(self.settings.model_copy(update={"faces": "all"}))
+    def _find_all(self, marked: Sequence[Box]) -> Finder:
+        rule = "+".join(["all", *map(region_text, marked)])
+        return FaceFinder(self.settings.model_copy(update={"faces": rule}))
 
     def _open(self, image: Image) -> Picture:
         picture = open_picture(image)

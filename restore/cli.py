@@ -40,6 +40,9 @@ def restore(
         float | None, typer.Option(help="Try a face less like its input again, else keep the input; 0..1.")
     ] = None,
     upscale: Annotated[int | None, typer.Option(help="1, 2 or 4: how many times larger the result is.")] = None,
+    grain: Annotated[
+        float | None, typer.Option(help="0..1: give restored faces that much of the photo's own grain.")
+    ] = None,
     change_map: Annotated[
         bool, typer.Option("--change-map", help="Write NAME.change.png: where and how strongly faces were altered.")
     ] = False,
@@ -60,6 +63,7 @@ def restore(
         "faces": faces,
         "min_identity": min_identity,
         "upscale": upscale,
+        "grain": grain,
         "change_map": change_map or None,
     }
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,13 @@ from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
 from authface.faces.landmarks import Dlib68, disagreement
+from authface.faces.search import marked_face, survey_turned
 from authface.imaging.bitdepth import is_grey
 from authface.restore.guard import in_crop
 from authface.restore.model.restorer import face_seed
 from authface.restore.photo import square_of
 from authface.restore.pipeline import part
-from authface.restore.settings import RestoreSettings, face_rule
+from authface.restore.settings import RestoreSettings, face_rule, has_middle
 from authface.restore.types import FaceResult, PlacedBy
 
 DOUBTFUL_SCORE = 0.5
@@ -37,20 +38,33 @@ class FaceFinder:
         faces: list[FaceResult] = []
         grey = is_grey(rgb)
         with part("detect"):
-            sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
-        for index, detection in enumerate(sure):
+            sure, doubtful = survey_turned(self.detector, rgb, DOUBTFUL_SCORE)
+            marked = list(self._marked(rgb, sure))
+        places = [*((face, None) for face in sure), *marked]
+        for index, (detection, points) in enumerate(places):
             reason, detail = self.reason_to_skip(detection, sum(not face.reason for face in faces))
             if not reason:
                 try:
                     with part("align"):
-                        points, placed_by = self.points(rgb, detection)
+                        placing, placed_by = self.points(rgb, detection) if points is None else (points, "marked")
                         noise = face_seed(content, index, seed)
-                        faces.append(cut_out(rgb, detection, ffhq_quad(points), side, index, noise, grey, placed_by))
+                        faces.append(cut_out(rgb, detection, ffhq_quad(placing), side, index, noise, grey, placed_by))
                     continue
                 except ImageError as error:
                     reason, detail = error.reason, str(error)
             faces.append(FaceResult(index, detection.box, detection.score, reason, detail))
-        return faces + self._doubtful(doubtful, len(sure))
+        unmarked = [one for one in doubtful if not any(has_middle(face.box, one.box) for face, _ in marked)]
+        return faces + self._doubtful(unmarked, len(places))
+
+    def _marked(
+        self, rgb: NDArray[np.uint8], sure: Sequence[Detection]
+    ) -> Iterator[tuple[Detection, NDArray[np.float64]]]:
+        """Faces and their points in the regions of `--faces` in which none was found."""
+        height, width = rgb.shape[:2]
+        for region in self.rule.regions:
+            inside = region[0] < width and region[1] < height and region[2] > 0 and region[3] > 0
+            if inside and not any(has_middle(region, face.box) for face in sure):
+                yield marked_face(self.detector, self.landmarker, rgb, region)
 
     def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
         """Why a face is left alone, in a word and in numbers; empty where it is not."""

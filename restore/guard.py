@@ -94,11 +94,16 @@ class IdentityGuard:
 
 
 def in_crop(detection: Detection, quad: Points, size: int) -> Detection:
-    """A face of the photo as it lies in the crop of `size` px that `quad` cuts; its box keeps its proportions."""
+    """A face of the photo as it lies in the crop of `size` px that `quad` cuts; its box keeps its proportions.
+
+    The box of a face that lies on its side stands on end in the crop.
+    """
     points = crop_points(detection.points5, quad, size)
     box = np.reshape(detection.box, (2, 2))
     centre = crop_points(box.mean(axis=0), quad, size)[0]
     half = (box[1] - box[0]) / 2 * size / quad_side(quad)
+    across = np.abs(np.asarray(quad)[3] - np.asarray(quad)[0])
+    half = half[::-1] if across[1] > across[0] else half
     x0, y0, x1, y1 = (float(v) for v in (*(centre - half), *(centre + half)))
     return Detection((x0, y0, x1, y1), detection.score, tuple(float(v) for v in points.ravel()))
 

@@ -38,7 +38,8 @@ MAP = ".change.png"
 LOG = "restore.jsonl"
 PAGE = "restore.html"
 _KNOWN = frozenset({*ENDINGS, *READ_ONLY, *VIDEOS, *READ_ONLY_VIDEOS})
-_NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
+NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
+"""By the setting `format`; `same` is none."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +172,7 @@ def _job(entry: Input, out: Path | None, format: Format) -> RestoreJob:
     if is_video(entry.inside):
         ending = own if own.lower() in VIDEOS else ".mkv"
     else:
-        ending = _NEW_ENDING.get(format, own if own.lower() in ENDINGS else ".png")
+        ending = NEW_ENDING.get(format, own if own.lower() in ENDINGS else ".png")
     stem = entry.inside.stem if own.lower() in _KNOWN else entry.inside.name
     if out is None:
         return RestoreJob(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)

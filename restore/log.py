@@ -56,7 +56,7 @@ class Line:
     score: float | None = None
     seed: int | None = None
     placed_by: str = ""
-    """Whose points placed the crop: `dlib68`, `retinaface5`; `whole` where the photo is the crop."""
+    """Whose points placed the crop: `dlib68`, `retinaface5`; `marked` by `--faces`; `whole`: the photo is the crop."""
     upscaled: bool = False
     """The crop holds fewer pixels in the photo than the model works on."""
     quad: tuple[float, ...] | None = None

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.faces.geometry import Aligned, resize_square
-from authface.faces.paste import paste_all
+from authface.faces.paste import paste_all, replaced_shares
 from authface.imaging.bitdepth import Pixels
 from authface.restore.background import Upscaler, lanczos
+from authface.restore.grain import add_grain
 from authface.restore.guard import IdentityGuard
 from authface.restore.model.colour import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer
@@ -85,17 +86,22 @@ def _identity(face: FaceResult) -> float:
 
 
 def paste_faces(
-    photo: Pixels, faces: Sequence[FaceResult], scale: int = 1, upscaler: Upscaler = lanczos
+    photo: Pixels,
+    faces: Sequence[FaceResult],
+    scale: int = 1,
+    upscaler: Upscaler = lanczos,
+    grain: float = 0,
 ) -> PhotoResult:
     """Put the restored faces into the (h, w, 3) photo of 8 or 16 bits, but those that have a `reason`.
 
     With a `scale` the photo is enlarged by `upscaler`, and the faces are put into the larger one from the model's own
-    pixels.
+    pixels. `grain` (0..1) of the photo's own noise is put onto the faces, but not onto a photo that is its crop.
     """
     out = background = upscaler(photo, scale) if scale > 1 else photo
     faces = sorted(faces, key=lambda face: face.index)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
     masks: list[NDArray[np.float32] | None] = []
+    seeds: list[int] = []
     for face in reversed(faces):
         if face.reason or face.aligned is None or face.after is None:
             continue
@@ -104,8 +110,12 @@ def paste_faces(
         else:
             pasted.append((face.aligned, face.after))
             masks.append(face.mask)
+            seeds.append(face.seed)
     if pasted:
         out = paste_all(out, pasted, upscale=scale, masks=masks)
+        if grain > 0:
+            places = list(replaced_shares(background, pasted, upscale=scale, masks=masks))
+            add_grain(out, background, places, seeds, grain)
     return PhotoResult(out, tuple(faces), background)
 
 

@@ -247,32 +247,7 @@ def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[L
     photo = session.line(
         opened.job, opened.picture.content, "no_face", width=width, height=height, scale=session.settings.upscale
     )
-    return [_line(photo, face) for face in result.faces] or [photo]
-
-
-def _line(photo: Line, face: FaceResult) -> Line:
-    return replace(
-        photo,
-        status=face.status,
-        reason=face.reason,
-        detail=face.detail,
-        face=face.index,
-        box=tuple(round(value, 2) for value in face.box),
-        score=round(face.score, 4),
-        seed=face.seed,
-        placed_by=face.placed_by if face.quad is not None else "",
-        upscaled=face.upscaled,
-        quad=None if face.quad is None else tuple(round(float(value), 3) for value in face.quad.ravel()),
-        identity=_rounded(face.identity, 4),
-        landmark_shift=_rounded(face.landmark_shift, 2),
-        colour_shift=_rounded(face.colour_shift, 2),
-        fidelity=face.fidelity,
-        tries=face.tries,
-    )
-
-
-def _rounded(value: float | None, digits: int) -> float | None:
-    return None if value is None else round(value, digits)
+    return [replace(photo, **face.facts()) for face in result.faces] or [photo]
 
 
 def _fail(job: RestoreJob, content: str, error: ImageError, session: Session) -> None:

@@ -40,7 +40,7 @@ from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 
-VERSION = 4
+VERSION = 5
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
@@ -213,25 +213,30 @@ class Session:
         }
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
-    def restore(self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]]) -> Iterator[PhotoResult]:
-        """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read."""
+    def restore(
+        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], *, moving: bool = False
+    ) -> Iterator[PhotoResult]:
+        """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read.
+
+        `moving`: they are a video's frames, which get no grain: it would stand still, or cost the encoder its bits.
+        """
         faces = restore_faces(self.restorer, [face for _, own in photos for face in own], self.settings, self.guard)
         if self.parser is not None:
             with part("mask"):
                 faces = [self._masked(face, self.parser) for face in faces]
-        return self._pasted(photos, faces)
+        return self._pasted(photos, faces, 0 if moving else self.settings.grain)
 
     def _masked(self, face: FaceResult, parser: FaceParser) -> FaceResult:
         return face if face.reason or face.after is None else replace(face, mask=parser.mask(face.after))
 
     def _pasted(
-        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], restored: Sequence[FaceResult]
+        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], restored: Sequence[FaceResult], grain: float
     ) -> Iterator[PhotoResult]:
         faces = iter(restored)
         for pixels, own in photos:
             done = list(islice(faces, len(own)))
             with part("paste"):
-                result = paste_faces(pixels, done, self.settings.upscale, self.upscaler)
+                result = paste_faces(pixels, done, self.settings.upscale, self.upscaler, grain)
             yield result
 
     def log(self, home: Path) -> Log:

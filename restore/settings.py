@@ -15,38 +15,54 @@ Offload = Literal["none", "model", "sequential"]
 
 @dataclass(frozen=True)
 class FaceRule:
-    """The faces whose box has its middle in `region`, of those the `count` largest; None: all."""
+    """The `count` largest faces (None: all), and those whose box has its middle in one of the `regions`."""
 
     count: int | None = None
-    region: Box | None = None
+    regions: tuple[Box, ...] = ()
 
     def wants(self, box: Box, taken: int) -> bool:
         """Whether a face of that box is restored after `taken` larger ones were."""
-        if self.region is not None:
-            x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-            if not (self.region[0] <= x < self.region[2] and self.region[1] <= y < self.region[3]):
-                return False
-        return self.count is None or taken < self.count
+        return self.count is None or taken < self.count or any(has_middle(region, box) for region in self.regions)
+
+
+def has_middle(region: Box, box: Box) -> bool:
+    """Whether the middle of a box lies in a region."""
+    x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+    return region[0] <= x < region[2] and region[1] <= y < region[3]
 
 
 def face_rule(text: str) -> FaceRule:
     """The rule of ``all``, ``largest``, a number N (the N largest) or ``X,Y,W,H`` (a region of the upright photo).
 
-    Raises ValueError with what there is.
+    Several are joined by ``+``: ``all+X,Y,W,H``. Raises ValueError with what there is.
     """
-    if text == "all":
-        return FaceRule()
-    if text == "largest":
-        return FaceRule(1)
-    if text.isascii() and text.isdigit() and int(text) > 0:
-        return FaceRule(int(text))
+    count: int | None = 0
+    regions: list[Box] = []
+    for part in text.split("+"):
+        if part == "all":
+            count = None
+        elif part == "largest" or (part.isascii() and part.isdigit() and int(part) > 0):
+            count = None if count is None else max(count, 1 if part == "largest" else int(part))
+        else:
+            regions.append(_region(part))
+    return FaceRule(count, tuple(regions))
+
+
+def region_text(box: Box) -> str:
+    """A box as `face_rule` reads it."""
+    return f"{box[0]!r},{box[1]!r},{box[2] - box[0]!r},{box[3] - box[1]!r}"
+
+
+def _region(text: str) -> Box:
     try:
         x, y, width, height = (float(part) for part in text.split(","))
     except ValueError:
         x = y = width = height = math.nan
     if not (math.isfinite(x + y) and 0 < width < math.inf and 0 < height < math.inf):
-        raise ValueError("faces are all, largest, a number from 1, or a region X,Y,WIDTH,HEIGHT in pixels")
-    return FaceRule(None, (x, y, x + width, y + height))
+        raise ValueError(
+            "faces are all, largest, a number from 1, or a region X,Y,WIDTH,HEIGHT in pixels; several joined by +"
+        )
+    return x, y, x + width, y + height
 
 
 class RestoreSettings(Settings):
@@ -105,7 +121,8 @@ class RestoreSettings(Settings):
     min_eyes: float = Field(6, ge=0)
     """Least distance of a face's eyes, pixels; it is small for a profile as well. Smaller faces stay as they are."""
     faces: str = "all"
-    """`all`, `largest`, a number N (the N largest) or X,Y,W,H: those with their middle in that region, pixels."""
+    """`all`, `largest`, a number N (the N largest) or X,Y,W,H: those with their middle in that region, pixels; several
+    joined by `+`. In a photo a region without a face that was found is taken for the mark of one."""
     max_disagreement: float = Field(0.2, gt=0)
     """Where dlib's and the detector's points differ by more, over the eyes' distance, the detector's five points
     place the crop: dlib loses its way on small, turned and covered faces."""
@@ -122,6 +139,9 @@ class RestoreSettings(Settings):
     85 MB, are downloaded once; for research that is not commercial)."""
     mask_hair: bool = True
     """With `mask=parsing`: hair belongs to the face."""
+    grain: float = Field(0, ge=0, le=1)
+    """How much of the photo's own grain and noise, as measured beside each face, is put onto the restored face; 0 is
+    none, 1 as much as around it. Not with `--aligned`, and not in videos."""
     smooth: float = Field(0.1, ge=0, le=1)
     """Of videos: how wide, in seconds, a face's place is smoothed over time (standard deviation); 0 is not at all."""
     crf: int = Field(18, ge=-1, le=51)

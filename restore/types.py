@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
 
-PlacedBy = Literal["dlib68", "retinaface5", "whole"]
+PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class FaceResult:
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
     placed_by: PlacedBy = "dlib68"
-    """Whose points placed the crop; `whole`: the photo is the crop."""
+    """Whose points placed the crop; `marked`: a person marked the face that was missed; `whole`: the photo is the
+    crop."""
     aligned: Aligned | None = None
     """The crop as the model sees it, and where it lies in the photo; None where none could be cut."""
     in_crop: Detection | None = None
@@ -82,6 +83,30 @@ class FaceResult:
     def colour_shift(self) -> float | None:
         """Mean CIEDE2000 of the coarse tones; None: not measured."""
         return None if self.drift is None else self.drift.colour_shift
+
+    def facts(self) -> dict[str, Any]:
+        """All but its pixels, rounded, by the names that the log's lines have."""
+        return {
+            "face": self.index,
+            "status": self.status,
+            "reason": self.reason,
+            "detail": self.detail,
+            "box": tuple(round(value, 2) for value in self.box),
+            "score": round(self.score, 4),
+            "seed": self.seed,
+            "placed_by": self.placed_by if self.quad is not None else "",
+            "upscaled": self.upscaled,
+            "quad": None if self.quad is None else tuple(round(float(value), 3) for value in self.quad.ravel()),
+            "identity": _rounded(self.identity, 4),
+            "landmark_shift": _rounded(self.landmark_shift, 2),
+            "colour_shift": _rounded(self.colour_shift, 2),
+            "fidelity": self.fidelity,
+            "tries": self.tries,
+        }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ its weights (109 MB, MIT) are downloaded when they are first needed.
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -38,7 +40,8 @@ SINGLE_SIDE = 640
 """Photos up to this long are seen once, as they are: no face in them is too large for the network."""
 COARSE_SIDE = 512
 FINE_SIDE = 2048
-"""Longer photos are seen twice, shrunk to these: first for the large faces, then for those down to 2 % of the side."""
+"""Longer photos are seen twice, shrunk to these: first for the large faces, then for those down to 2 % of the side.
+Photos longer than 2 : 1 are shrunk to as many pixels as one of 2 : 1: a strip keeps its faces."""
 TRUSTED_FACE = 400
 """Pixels of a face as the network sees it; beyond, another scale's view is preferred and parts of it are dropped."""
 SMALL_FACE = 48
@@ -116,6 +119,25 @@ def _mobilenet() -> bytes:
     return bytes(WEIGHTS)
 
 
+@functools.cache
+def _mobilenet_session(threads: int) -> Any:
+    """The network, once a process and number of threads; several threads may run it."""
+    return session(_mobilenet(), "cpu", threads)
+
+
+def scale_to(side: int, width: int, height: int) -> float:
+    """By how much a photo is shrunk to be `side` pixels long; beyond 2 : 1, to have as many pixels as at 2 : 1."""
+    long, short = max(width, height), min(width, height)
+    return min(1.0, side * max(1.0, math.sqrt(long / short / 2)) / long)
+
+
+def scales_of(width: int, height: int) -> list[float]:
+    """How the photo is resized for each look."""
+    if max(width, height) <= SINGLE_SIDE:
+        return [1.0]
+    return [scale_to(side, width, height) for side in (COARSE_SIDE, FINE_SIDE)]
+
+
 class RetinaFace:
     """RetinaFace with a MobileNet-0.25 body on the CPU, at the scales a photo of its size needs."""
 
@@ -123,7 +145,7 @@ class RetinaFace:
 
     def __init__(self, min_score: float = 0.9, threads: int = 1) -> None:
         self.min_score = min_score
-        self._session = session(_mobilenet(), "cpu", threads)
+        self._session = _mobilenet_session(threads)
 
     @staticmethod
     def weights_sha256() -> str:
@@ -140,7 +162,7 @@ class RetinaFace:
             raise ImageError("unsupported_mode", f"an array {rgb.shape} {rgb.dtype}: give (height, width, 3) uint8 RGB")
         least = min(doubtful, self.min_score)
         long = max(rgb.shape[:2])
-        scales = [1.0] if long <= SINGLE_SIDE else [COARSE_SIDE / long, min(1.0, FINE_SIDE / long)]
+        scales = scales_of(rgb.shape[1], rgb.shape[0])
         looks = [self.look(rgb, scale, least) for scale in scales]
         found = merge(_confirmed([look.above(self.min_score) for look in looks], scales))
         candidates = _confirmed(looks, scales)

@@ -5,6 +5,8 @@ An embedding tells who somebody is: it is biometric data, and law protects it as
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +77,18 @@ def arcface_file(path: str) -> Path:
     return Path(path)
 
 
+_DLIB = threading.Lock()
+"""Held by the thread that asks dlib's network, which keeps what it computes."""
+
+
+@functools.cache
+def _dlib_network() -> Any:
+    """The network, once a process."""
+    import dlib
+
+    return dlib.face_recognition_model_v1(str(DlibEmbedder.weights_file()))
+
+
 class DlibEmbedder:
     """dlib's ResNet of 29 layers (King 2017, public domain): 128 numbers, 76 ms a face on one core.
 
@@ -94,16 +108,15 @@ class DlibEmbedder:
         return dlib_file("dlib_face_recognition_resnet_model_v1.dat", "face recognition")
 
     def __init__(self) -> None:
-        import dlib
-
-        self._network: Any = dlib.face_recognition_model_v1(str(self.weights_file()))
+        self._network: Any = _dlib_network()
 
     def embed(self, faces: Sequence[SeenFace]) -> NDArray[np.float32]:
         """(n, 128) unit vectors."""
         if not faces:
             return np.zeros((0, 128), np.float32)
         chips = [_dlib_chip(face) for face in faces]
-        return _unit(np.array(self._network.compute_face_descriptor(chips), np.float32))
+        with _DLIB:
+            return _unit(np.array(self._network.compute_face_descriptor(chips), np.float32))
 
 
 class ArcFace:

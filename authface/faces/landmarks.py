@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.faces.detector import Detection
+from authface.faces.turns import quarter_turns, turned_back, turned_detection
 from authface.faces.weights import dlib_file
 from authface.files import sha256_of_weights
 
@@ -49,30 +51,49 @@ def dlib_box(detection: Detection) -> NDArray[np.float64]:
     return np.concatenate([centre - half, centre + half])
 
 
+@functools.cache
+def _predictor() -> Any:
+    """The predictor, once a process: loading takes a second, and calls change nothing in it."""
+    import dlib
+
+    return dlib.shape_predictor(str(weights_file()))
+
+
 class Dlib68:
     """dlib's 68-point predictor. Its weights forbid commercial use (300-W)."""
 
     def __init__(self) -> None:
-        import dlib
-
-        self._predictor: Any = dlib.shape_predictor(str(weights_file()))
+        self._predictor: Any = _predictor()
 
     def landmarks(self, rgb: NDArray[np.uint8], detection: Detection) -> NDArray[np.float64]:
         """(68, 2) iBUG points of a detected face, in coordinates of the upright (h, w, 3) uint8 photo.
+
+        The predictor knows faces that stand upright: one that leans by more than 45 degrees is seen in a copy of the
+        photo by quarter turns.
+        """
+        height, width = rgb.shape[:2]
+        turns = quarter_turns(detection.points5)
+        if not turns:
+            return self.in_box(rgb, dlib_box(detection))
+        upright = np.rot90(rgb, turns)
+        points = self.in_box(upright, dlib_box(turned_detection(detection, turns, width, height)))
+        return turned_back(points, turns, width, height)
+
+    def in_box(self, rgb: NDArray[np.uint8], box: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(68, 2) points of an upright face in a square box x0, y0, x1, y1 such as dlib's own detector gives.
 
         The predictor reads single pixels, so the face is shown to it at one size, filtered.
         """
         import dlib
 
         height, width = rgb.shape[:2]
-        box = dlib_box(detection)
         side = max(float(box[2] - box[0]), 1.0)
         x0, y0 = (int(v) for v in np.clip(np.floor(box[:2] - side / 2), 0, [width - 1, height - 1]))
         x1, y1 = (int(v) for v in np.clip(np.ceil(box[2:] + side / 2), [x0 + 1, y0 + 1], [width, height]))
         scale = SEEN_SIDE / side
         seen_size = (max(1, round((x1 - x0) * scale)), max(1, round((y1 - y0) * scale)))
         filtered = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        grey = cv2.transform(rgb[y0:y1, x0:x1], _MEAN)  # what dlib itself makes of colours
+        grey = cv2.transform(np.ascontiguousarray(rgb[y0:y1, x0:x1]), _MEAN)  # what dlib itself makes of colours
         seen = cv2.resize(grey, seen_size, interpolation=filtered)
         ratio = np.array([seen_size[0] / (x1 - x0), seen_size[1] / (y1 - y0)])
         corners = (box.reshape(2, 2) - [x0, y0] + 0.5) * ratio - 0.5

@@ -58,12 +58,7 @@ def paste_all(
     """
     if not 0.0 <= strength <= 1.0:
         raise AuthfaceError(f"a paste strength of {strength}: it goes from 0 to 1")
-    height, width = photo.shape[:2]
-    own_masks = masks or [None] * len(faces)
-    places = [
-        CropPlacement.of(aligned, upscale, width, height, mask)
-        for (aligned, _), mask in zip(faces, own_masks, strict=True)
-    ]
+    places = _places(photo, faces, upscale, masks)
     most = int(np.iinfo(photo.dtype).max)
     level = np.float32(most / 255)
     out = photo.copy()
@@ -74,7 +69,7 @@ def paste_all(
             )
         if place.mask is not None and place.mask.shape != restored.shape[:2]:
             raise AuthfaceError(f"a mask {place.mask.shape}: its face was aligned as {aligned.rgb.shape}")
-        rivals = [other for other in places if other is not place and other.meets(place)]
+        rivals = place.rivals(places)
         changed = _changed(aligned.rgb, restored)
         # With 16 bits a crop that is enlarged may fall between its own 256 levels.
         crops: list[Any] = [crop.astype(np.float32) if most > 255 else crop for crop in (aligned.rgb, restored)]
@@ -88,6 +83,41 @@ def paste_all(
             mixed = out[rows, columns] + weight[..., None] * (after - base)
             out[rows, columns] = np.clip(np.rint(mixed), 0, most).astype(photo.dtype)
     return out
+
+
+def replaced_shares(
+    photo: Pixels,
+    faces: Sequence[tuple[Aligned, Image]],
+    *,
+    upscale: int = 1,
+    masks: Sequence[Plane | None] | None = None,
+) -> Iterator[tuple[tuple[int, int, int, int], Plane]]:
+    """For each crop that `paste_all` puts into the photo: x0, y0, x1, y1 of the pixels under it, the last ones
+    excluded, and of how much of each (rows, columns; 0..1) the photo's own noise went.
+    """
+    places = _places(photo, faces, upscale, masks)
+    for place, (aligned, restored) in zip(places, faces, strict=True):
+        changed = _changed(aligned.rgb, restored)
+        strips = [
+            place.share(x, y, place.rivals(places))
+            * cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
+            for x, y in place.strips()
+        ]
+        yield place.box, np.concatenate(strips) if strips else np.zeros((0, 0), np.float32)
+
+
+def _places(
+    photo: Pixels,
+    faces: Sequence[tuple[Aligned, Image]],
+    upscale: int,
+    masks: Sequence[Plane | None] | None,
+) -> list[CropPlacement]:
+    height, width = photo.shape[:2]
+    own_masks = masks or [None] * len(faces)
+    return [
+        CropPlacement.of(aligned, upscale, width, height, mask)
+        for (aligned, _), mask in zip(faces, own_masks, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -120,6 +150,10 @@ class CropPlacement:
             (int(low[0]), int(low[1]), int(high[0]), int(high[1])),
             mask,
         )
+
+    def rivals(self, places: Sequence[CropPlacement]) -> list[CropPlacement]:
+        """The other crops that meet this one."""
+        return [other for other in places if other is not self and other.meets(self)]
 
     def meets(self, other: CropPlacement) -> bool:
         (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = self.box, other.box

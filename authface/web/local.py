@@ -145,6 +145,14 @@ def listen(host: str, port: int, instead: str) -> socket.socket:
         ) from error
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def new_token() -> str:
     """A secret for a page's address, 192 bits."""
     return secrets.token_urlsafe(24)

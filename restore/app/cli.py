@@ -39,13 +39,15 @@ def web_app(
 
     from authface.restore.api import Restorer
     from authface.restore.app.server import INSTEAD, page
+    from authface.restore.queue import Limits, RestoreQueue
     from authface.web import local
 
     restorer = Restorer(**settings.model_dump(), device=run.device, seed=run.seed)
     token = local.new_token()
     with (
         local.listen(host, port, INSTEAD) as waiting,
-        page(restorer, token, host, max_megabytes, max_megapixels) as app,
+        RestoreQueue([restorer], Limits(max_megabytes, max_megapixels)) as queue,
+        page(queue, token, host) as app,
     ):
         url = local.address(host, waiting.getsockname()[1], token)
         run.console.log(f"app: open {url} and end with Ctrl-C")

@@ -89,10 +89,11 @@ def _html(text: str) -> str:
 class Page:
     """The components, and the handlers between them and the workspace."""
 
-    def __init__(self, workspace: Workspace, max_megabytes: float) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        limits = workspace.queue.limits
         self.limits = (
-            f"Up to {max_megabytes:g} MB and {workspace.max_pixels / 1e6:g} megapixels: JPEG, PNG, TIFF, WebP, HEIC."
+            f"Up to {limits.megabytes:g} MB and {limits.megapixels:g} megapixels: JPEG, PNG, TIFF, WebP, HEIC."
         )
         with gr.Blocks(
             title="authface", analytics_enabled=False, delete_cache=(600, KEPT_SECONDS), fill_width=False
@@ -119,6 +120,10 @@ class Page:
         gr.HTML("<h2><b>2</b> Faces</h2>")
         self.found = gr.HTML("<p class='hint'>They are found when a photo is there.</p>", elem_id="found")
         self.chosen = gr.CheckboxGroup([], show_label=False, visible=False, elem_id="chosen", container=False)
+        self.corner = gr.State(None)
+        self.mark = gr.Checkbox(
+            False, label="Mark a face that was missed: click two corners around it", visible=False, elem_id="mark"
+        )
         gr.HTML("<h2><b>3</b> How</h2>")
         self.preset = gr.Radio(
             PRESETS, value=settings.preset, label="Work", elem_id="preset", visible=not is_network(settings.model)
@@ -128,6 +133,10 @@ class Page:
             info="0 paints more that may be wrong, 1 keeps more of the blur.",
         )  # fmt: skip
         self.upscale = gr.Radio(SIZES, value=settings.upscale, label="Size of the result", elem_id="upscale")
+        self.grain = gr.Slider(
+            0, 1, value=settings.grain, step=0.1, label="Grain of the photo", elem_id="grain", buttons=[],
+            info="How much of the photo's own grain the restored faces get back.",
+        )  # fmt: skip
         with gr.Accordion(
             "Guard the likeness", elem_id="guard", open=settings.min_identity > 0, visible=settings.guard
         ):
@@ -166,19 +175,25 @@ class Page:
     def _connect(self) -> None:
         private = {"api_visibility": "private"}
         result = [self.tabs, self.compare, self.changes, self.slider, self.map, self.done, self.cards]
-        shown = [self.file, self.upload, self.empty, self.photo, self.found, self.chosen, self.go]
+        shown = [self.file, self.upload, self.empty, self.photo, self.found, self.chosen, self.go, self.mark]
         self.file.upload(
             self.opened, [self.file, self.upload], [*shown, *result], show_progress_on=self.empty, **private
         )
         self.file.clear(self.cleared, self.upload, [*shown, *result], show_progress="hidden", **private)
         choice = [self.upload, self.chosen]
-        self.photo.select(self.clicked, choice, self.chosen, show_progress="hidden", **private)
+        clicked = [self.upload, self.chosen, self.found, self.mark, self.corner]
+        self.photo.select(self.clicked, [*choice, self.mark, self.corner], clicked, show_progress="hidden", **private)
         self.chosen.change(self.marked, choice, [self.photo, self.go], show_progress="hidden", **private)
         buttons = [self.go, self.stop]
-        asked = [self.upload, self.chosen, self.preset, self.fidelity, self.upscale, self.least]
+        asked = [self.upload, self.chosen, self.preset, self.fidelity, self.upscale, self.least, self.grain]
         quiet = {"show_progress": "hidden", **private}
         work = self.go.click(lambda: _swap(at_work=True), None, buttons, **quiet).then(
-            self.restored, asked, [*result, self.summary, self.download], show_progress_on=self.cards, **private
+            self.restored,
+            asked,
+            [*result, self.summary, self.download],
+            show_progress_on=self.cards,
+            concurrency_limit=None,  # the workspace's queue says who waits
+            **private,
         )
         for ended in (work.success, work.failure):  # `then` is not called after a failure, whatever its text says
             ended(lambda: _swap(at_work=False), None, buttons, **quiet)
@@ -205,6 +220,7 @@ class Page:
             f"<p>{html.escape(found_text(upload))}</p>",
             gr.update(choices=face_choices(upload), value=every, visible=bool(every)),
             gr.update(interactive=bool(every)),
+            gr.update(value=False, visible=True),
             *_no_result(visible=True),
         )
 
@@ -221,14 +237,38 @@ class Page:
             "",
             empty,
             gr.update(interactive=False),
+            gr.update(value=False, visible=False),
             *_no_result(visible=False),
         )
 
     @show_errors
-    def clicked(self, upload: UploadedPhoto | None, chosen: list[int], event: gr.SelectData) -> list[int]:
-        """A place in the photo was clicked: its face changes sides."""
-        at = upload.face_at(*event.index) if upload is not None else None
-        return chosen if at is None else sorted({*chosen} ^ {at})
+    def clicked(
+        self,
+        upload: UploadedPhoto | None,
+        chosen: list[int],
+        marking: bool,
+        corner: tuple[int, int] | None,
+        event: gr.SelectData,
+    ) -> tuple[Any, ...]:
+        """A place in the photo was clicked: its face changes sides, or it is a corner of a box around a missed one."""
+        here = (int(event.index[0]), int(event.index[1]))
+        same = (upload, gr.update(), gr.update(), gr.update())
+        if upload is None:
+            return *same, None
+        if marking and corner is None:
+            return *same, here
+        if not marking or corner is None:
+            at = upload.face_at(*here)
+            value = chosen if at is None else sorted({*chosen} ^ {at})
+            return upload, value, gr.update(), gr.update(), None
+        try:
+            more = self.workspace.mark(upload, corner, here)
+        except AuthfaceError as error:
+            gr.Warning(_html(_message(error)), title=TITLE)
+            return *same, None
+        new = [face.index for face in more.fit if face.index not in {old.index for old in upload.fit}]
+        choices = gr.update(choices=face_choices(more), value=sorted({*chosen, *new}), visible=True)
+        return more, choices, f"<p>{html.escape(found_text(more))}</p>", gr.update(value=False), None
 
     @show_errors
     def marked(self, upload: UploadedPhoto | None, chosen: list[int]) -> tuple[Any, Any]:
@@ -245,6 +285,7 @@ class Page:
         fidelity: float,
         upscale: int,
         least: float,
+        grain: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, ...]:
         """The button was pressed."""
@@ -256,7 +297,14 @@ class Page:
             progress((done, total), desc="Restoring", unit="steps")
 
         outcome = self.workspace.restore(
-            upload, chosen, preset=preset, fidelity=fidelity, upscale=upscale, min_identity=least, progress=step
+            upload,
+            chosen,
+            preset=preset,
+            fidelity=fidelity,
+            upscale=upscale,
+            min_identity=least,
+            grain=grain,
+            progress=step,
         )
         return (
             gr.update(selected="compare"),

@@ -12,8 +12,8 @@ from tempfile import TemporaryDirectory
 from fastapi import FastAPI
 
 from authface.errors import UsageError
-from authface.restore.api import Restorer
 from authface.restore.app.workspace import Workspace
+from authface.restore.queue import RestoreQueue
 from authface.web.local import local_app
 
 INSTEAD = "--port 0 (any free one) or --host 127.0.0.1"
@@ -29,7 +29,7 @@ _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "H
 
 
 @contextmanager
-def page(restorer: Restorer, token: str, host: str, max_megabytes: float, max_megapixels: float) -> Iterator[FastAPI]:
+def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
     """The page below ``/<token>/``; what it stored is deleted in the end. Raises UsageError without the extra."""
     os.environ.update(_QUIET)
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
@@ -39,13 +39,13 @@ def page(restorer: Restorer, token: str, host: str, max_megabytes: float, max_me
             from authface.restore.app.page import Page, theme
         except ImportError as error:
             raise UsageError("authface app needs Gradio: pip install 'authface[app]'") from error
-        made = Page(Workspace(restorer, Path(folder), round(max_megapixels * 1e6)), max_megabytes)
+        made = Page(Workspace(queue, Path(folder)))
         app = local_app(token, host, policy=_POLICY)
         gradio.mount_gradio_app(
             app,
             made.blocks,
             path=f"/{token}",
-            max_file_size=round(max_megabytes * 2**20),
+            max_file_size=round(queue.limits.megabytes * 2**20),
             footer_links=[],
             run_history=False,
             show_error=True,

@@ -1,6 +1,7 @@
 """What the web page does with a photo: find its faces, restore the chosen ones, show what became of each.
 
-No web framework is used here. Each photo has a folder of its own, which goes with it.
+No web framework is used here; the model is behind the queue that the HTTP service has, too. Each photo has a folder of
+its own, which goes with it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import shutil
 import tempfile
 from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -19,12 +21,14 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import UsageError, one_line
 from authface.faces.identity import usual_products
-from authface.imaging.decode import MAX_PIXELS, encode_jpeg
+from authface.imaging.decode import encode_jpeg
+from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import Restored, open_picture
+from authface.restore.queue import Place, RestoreQueue, Stopped
 from authface.restore.types import FaceResult
 
 PREVIEW_SIDE = 1600
@@ -56,6 +60,8 @@ class UploadedPhoto:
     """(h, w, 3) for the page, in the photo's own colour space, whose profile is `icc`."""
     icc: bytes
     faces: tuple[FoundFace, ...]
+    marked: tuple[Box, ...] = ()
+    """Boxes that a person drew around faces that were missed, pixels of the photo."""
 
     @property
     def fit(self) -> list[FoundFace]:
@@ -87,21 +93,39 @@ class PageResult:
 
 @dataclass
 class Workspace:
-    """The model and the folder where photos wait; `root` is emptied by whoever made it."""
+    """The queue in front of the model and the folder where photos wait; `root` is emptied by whoever made it."""
 
-    restorer: Restorer
+    queue: RestoreQueue
     root: Path
-    max_pixels: int = MAX_PIXELS
-    _stopped: set[Path] = field(default_factory=set)
-    """Folders of the photos whose work is to end."""
+    _places: dict[Path, Place] = field(default_factory=dict)
+    """By the folder of the photo that is worked on."""
+
+    @property
+    def restorer(self) -> Restorer:
+        """A restorer of the queue's, for its settings."""
+        return self.queue.restorer
 
     def open(self, file: Path) -> UploadedPhoto:
         """A new photo with its faces. Raises ImageError for one that cannot be used, or is too large."""
-        picture = open_picture(file, self.max_pixels)
-        faces = self.restorer.find(picture)
+        with self.queue.enter() as place:
+            picture = open_picture(file, self.queue.limits.pixels)
+            faces = place.submit(lambda restorer: restorer.find(picture)).result()
         folder = Path(tempfile.mkdtemp(prefix="photo-", dir=self.root))
         height, width = picture.photo.rgb.shape[:2]
         return UploadedPhoto(file, folder, width, height, _fitted(picture.photo.rgb), picture.photo.icc, faces)
+
+    def mark(self, upload: UploadedPhoto, corner: tuple[int, int], other: tuple[int, int]) -> UploadedPhoto:
+        """The photo with a face in the box between two points of `small`. Raises UsageError for too small a box."""
+        low = [min(pair) / upload.scale for pair in zip(corner, other, strict=True)]
+        high = [max(pair) / upload.scale for pair in zip(corner, other, strict=True)]
+        least = self.restorer.settings.min_face
+        if max(high[0] - low[0], high[1] - low[1]) < max(least, 1) or min(high[0] - low[0], high[1] - low[1]) < 1:
+            raise UsageError(f"a face of less than {least:g} px: click two opposite corners of the box around it")
+        marked: tuple[Box, ...] = (*upload.marked, (low[0], low[1], high[0], high[1]))
+        with self.queue.enter() as place:
+            picture = open_picture(upload.file, self.queue.limits.pixels)
+            faces = place.submit(lambda restorer: restorer.find(picture, marked=marked)).result()
+        return replace(upload, faces=faces, marked=marked)
 
     def with_boxes(self, upload: UploadedPhoto, chosen: Collection[int]) -> Path:
         """The photo with a numbered box around each face."""
@@ -116,22 +140,27 @@ class Workspace:
         fidelity: float,
         upscale: int,
         min_identity: float,
+        grain: float = 0,
         progress: Progress | None = None,
     ) -> PageResult:
-        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, AuthfaceError once stopped."""
-        self._stopped.discard(upload.folder)
-
-        def step(done: int, total: int) -> None:
-            if upload.folder in self._stopped:
-                raise AuthfaceError(f"stopped after {done} of {total} steps: nothing was changed")
-            if progress is not None:
-                progress(done, total)
-
+        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, QueueFull, Stopped."""
         settings = self.restorer.settings
         guarded = {"min_identity": min_identity} if settings.guard else {}
-        restorer = self.restorer.with_settings(preset=preset, fidelity=fidelity, upscale=upscale, **guarded)
-        made = restorer.restore(open_picture(upload.file, self.max_pixels), only=chosen, progress=step)
-        result = made.save(upload.folder / f"{upload.file.stem[:100] or 'photo'}.restored{made.ending}")
+        changed = {"preset": preset, "fidelity": fidelity, "upscale": upscale, "grain": grain, **guarded}
+
+        def save(made: Restored) -> tuple[Restored, Path]:
+            name = f"{upload.file.stem[:100] or 'photo'}.restored{made.ending}"
+            return made, made.save(upload.folder / name)
+
+        with self.queue.enter() as place:
+            self._places[upload.folder] = place
+            future = place.restore(upload.file, changed, save, only=chosen, marked=upload.marked, progress=progress)
+            try:
+                made, result = future.result()
+            except CancelledError as error:
+                raise Stopped("stopped before it began: nothing was changed") from error
+            finally:
+                self._places.pop(upload.folder, None)
         return PageResult(
             _write(upload.folder, "before", upload.small, upload.icc),
             _write(upload.folder, "after", _fitted(made.image, upload.small.shape[1::-1]), upload.icc),
@@ -143,8 +172,8 @@ class Workspace:
 
     def stop(self, upload: UploadedPhoto | None) -> None:
         """End the work on a photo at its next step."""
-        if upload is not None:
-            self._stopped.add(upload.folder)
+        if upload is not None and (place := self._places.get(upload.folder)) is not None:
+            place.stop()
 
     def forget(self, upload: UploadedPhoto | None) -> None:
         """Delete a photo's files, the uploaded one too."""

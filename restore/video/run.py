@@ -119,7 +119,8 @@ def restore_video(
             closing(prefetch(_groups(reader, follower, session.settings.batch), lambda _: False)) as groups,
         ):
             for group in groups:
-                results = session.restore([(frame.rgb, frame.faces) for frame in group if frame.rgb is not None])
+                frames = [(frame.rgb, frame.faces) for frame in group if frame.rgb is not None]
+                results = session.restore(frames, moving=True)
                 write(partial(_write, writer, group, results, scale, session, totals, tick))
         if not totals.frames:
             raise ImageError("no_frames", _without_frames(reader))

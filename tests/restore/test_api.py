@@ -122,6 +122,18 @@ def test_faces_are_found_and_chosen_by_their_number(restorer: Restorer) -> None:
         strict.restore(photo, only=[0])
 
 
+def test_a_face_that_is_missed_is_marked(restorer: Restorer) -> None:
+    photo = ASTRONAUT.copy()
+    box = (250.0, 180.0, 320.0, 260.0)
+    assert len(restorer.find(photo)) == 1
+    first, marked = restorer.find(photo, marked=[box])
+    assert (first.index, marked.index, marked.reason) == (0, 1, "") and marked.crop is not None
+    made = restorer.restore(photo, only=[1], marked=[box])
+    assert [face.status for face in made.faces] == ["skipped", "restored"]
+    assert made.faces[1].placed_by == "marked" and (made.image != photo)[200:240, 270:300].any()
+    assert restorer.restore(photo, marked=[box]).restored == 2
+
+
 def test_aligned_faces_of_any_size_and_company(restorer: Restorer) -> None:
     crops = [np.ascontiguousarray(ASTRONAUT[40:240, 100:300]), np.ascontiguousarray(ASTRONAUT[60:160, 120:220])]
     results = restorer.restore_aligned(crops)

@@ -166,7 +166,32 @@ def test_faces_are_chosen_by_number_and_by_region() -> None:
     (chosen,) = [face for face in faces if not face.reason]
     x, y = (chosen.box[0] + chosen.box[2]) / 2, (chosen.box[1] + chosen.box[3]) / 2
     assert 190 <= x < 410 and 0 <= y < 220
-    assert reasons(faces="0,380,50,20") == ["not_chosen"] * 6
+    both = reasons(faces="1+190,0,220,220")
+    assert both[0] == "" and sorted(both) == ["", "", *["not_chosen"] * 4]
+
+
+def test_a_region_without_a_face_that_was_found_marks_one(finder: FaceFinder) -> None:
+    chosen = SETTINGS.model_copy(update={"faces": "520,20,70,90"})
+    result = restore_photo(group(), FaceFinder(chosen), Painter(), chosen, "ab")
+    *found, marked = result.faces
+    assert [face.reason for face in found] == ["not_chosen"] * 6
+    assert (marked.index, marked.reason, marked.placed_by) == (6, "", "marked") and marked.score < 0.9
+    assert inside(group().shape, [marked], 0.5)[20:110, 520:590].any()
+    both = SETTINGS.model_copy(update={"faces": "all+520,20,70,90"})
+    assert [face.reason for face in FaceFinder(both)(group(), Side(64), "ab", 0)] == [""] * 7
+    outside = SETTINGS.model_copy(update={"faces": "all+700,20,70,90"})
+    every = finder(group(), Side(64), "ab", 0)
+    assert len(FaceFinder(outside)(group(), Side(64), "ab", 0)) == len(every) == 6
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_photo_is_restored_as_the_upright_one(finder: FaceFinder, model: CropRestorer, turns: int) -> None:
+    photo = data.astronaut()
+    upright = restore_photo(photo, finder, model, SETTINGS, "ab")
+    copy = restore_photo(np.ascontiguousarray(np.rot90(photo, turns)), finder, model, SETTINGS, "ab")
+    back = np.rot90(copy.rgb, -turns)
+    change = np.abs(upright.rgb.astype(int) - photo).mean()
+    assert copy.restored == 1 and np.abs(back.astype(int) - upright.rgb).mean() < 0.05 * change
 
 
 def test_small_and_doubtful_faces_are_named_with_value_and_limit() -> None:

@@ -25,6 +25,7 @@ from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore.app import server as app_server
 from authface.restore.app.workspace import Workspace, face_cards, face_choices, found_text
+from authface.restore.queue import Limits, RestoreQueue
 from authface.web import local
 
 TOKEN = "secret-of-this-test"
@@ -62,7 +63,8 @@ def restorer(family: Path) -> Iterator[Restorer]:
 def serving(restorer: Restorer, megabytes: float = 20, megapixels: float = 40) -> Iterator[str]:
     with (
         local.listen("127.0.0.1", 0, app_server.INSTEAD) as waiting,
-        app_server.page(restorer, TOKEN, "127.0.0.1", megabytes, megapixels) as app,
+        RestoreQueue([restorer], Limits(megabytes, megapixels)) as queue,
+        app_server.page(queue, TOKEN, "127.0.0.1") as app,
     ):
         running = local.make_server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
@@ -196,6 +198,22 @@ def ask(url: str, path: str = "", **headers: str) -> tuple[int, dict[str, str]]:
     return answer.status_code, dict(answer.headers)
 
 
+def test_a_missed_face_is_marked_by_two_clicks(restorer: Restorer, scan: Path, visit: Callable[[str], Any]) -> None:
+    with serving(restorer) as url:
+        page = visit(url)
+        drop(page, scan)
+        page.get_by_text("2 faces found").wait_for()
+        page.get_by_label("Mark a face that was missed").check()
+        box = page.locator("#photo img").bounding_box()
+        for x, y in ((0.42, 0.55), (0.56, 0.95)):
+            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            page.wait_for_timeout(500)
+        page.get_by_text("3 faces found").wait_for()
+        page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 3")
+        page.locator("#go").click()
+        page.get_by_text("3 faces restored, 580 x 300 px").wait_for()
+
+
 def test_only_its_own_page_is_answered(restorer: Restorer) -> None:
     with serving(restorer) as url:
         code, headers = ask(url)
@@ -207,8 +225,9 @@ def test_only_its_own_page_is_answered(restorer: Restorer) -> None:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return Workspace(Restorer("identity"), tmp_path)
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    with RestoreQueue([Restorer("identity")]) as queue:
+        yield Workspace(queue, tmp_path)
 
 
 def test_a_photo_s_files_go_with_it(workspace: Workspace, scan: Path, tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Grain and noise of a photo: how strong, of which colours and how coarse, measured where the photo is flat; and more.
+
+Noise is taken for Gaussian and even, with an autocovariance in space for each of three uncorrelated axes of colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+PATCHES = (32, 16)
+"""Sides of the patches that noise is measured in, pixels; the smaller where too few of the larger are free."""
+LEAST_PATCHES = 6
+MOST_PATCHES = 200
+FLAT_SHARE = 0.05
+"""Share of the patches that is taken for flat at first: what their variance is over tells which others are."""
+REACH = 7
+"""Pixels beyond which noise is not correlated."""
+TILE = 256
+"""Side of the field that is made, which repeats, pixels."""
+LEAST_LEVEL = 0.6
+"""Levels of 255, standard deviation in the flattest small patches, below which a photo has no noise; rounding to 8 bits
+makes 0.29. Larger patches hold some of a busy photo's texture, and texture is no noise."""
+
+Plane = NDArray[np.float32]
+Numbers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Grain:
+    """Noise, in levels of 255."""
+
+    axes: Numbers
+    """(3, 3) columns: unit axes of RGB, uncorrelated."""
+    covariance: Numbers
+    """(3, 2 REACH + 1, 2 REACH + 1) autocovariance along each axis; lag 0 in the middle."""
+
+    @property
+    def level(self) -> float:
+        """Standard deviation along the strongest axis."""
+        return float(np.sqrt(max(self.covariance[:, REACH, REACH].max(), 0.0)))
+
+    def spectrum(self, side: int = TILE) -> Numbers:
+        """(3, side, side) power of each frequency in `numpy.fft`'s order; its mean is the variance."""
+        grid = np.zeros((3, side, side))
+        lags = np.arange(-REACH, REACH + 1)
+        grid[:, lags[:, None], lags[None, :]] = self.covariance
+        power = np.maximum(np.fft.fft2(grid).real, 0)
+        mean = power.mean(axis=(1, 2), keepdims=True)
+        variance = np.maximum(self.covariance[:, REACH, REACH], 0)[:, None, None]
+        return np.asarray(power * variance / np.maximum(mean, 1e-12))
+
+
+def measure(photo: NDArray[np.generic], usable: NDArray[np.bool_], axes: Numbers | None = None) -> Grain | None:
+    """The noise of a (h, w, 3) photo of 8 or 16 bits at its flat places among the `usable` (h, w) pixels.
+
+    `axes` are another measure's, to compare with it. None where too few patches are free of what is not usable.
+    """
+    rest = _residuals(photo, usable, PATCHES[-1])
+    if len(rest) < LEAST_PATCHES:
+        return None
+    if np.quantile(rest.var(axis=(1, 2)).mean(axis=1), FLAT_SHARE) < LEAST_LEVEL**2:
+        return Grain(np.eye(3) if axes is None else axes, np.zeros((3, 2 * REACH + 1, 2 * REACH + 1)))
+    for side in PATCHES[:-1]:
+        larger = _residuals(photo, usable, side)
+        if len(larger) >= LEAST_PATCHES:
+            rest = larger
+            break
+    variance = rest.var(axis=(1, 2)).sum(axis=1)
+    order = np.argsort(variance, kind="stable")
+    flattest = float(variance[order[int(FLAT_SHARE * len(order))]])
+    flat = rest[order[: max(LEAST_PATCHES, int(2 * FLAT_SHARE * len(order)))]]
+    for _ in range(2):
+        spread = _spread(flat[:: max(1, len(flat) // 32)])
+        usual = flattest / max(1 - 1.64 * spread, 0.4)  # a normal distribution's 5th percentile
+        flat = rest[variance <= max(usual * (1 + 2 * spread), flattest)]
+    if axes is None:
+        _, axes = np.linalg.eigh(np.einsum("nyxc,nyxd->cd", flat, flat) / flat[..., 0].size)
+    return Grain(axes, _covariance(flat @ axes))
+
+
+def field(spectrum: Numbers, axes: Numbers, height: int, width: int, seed: int) -> Plane:
+    """(height, width, 3) noise of a `Grain.spectrum`, drawn from `seed`; it repeats after as many pixels as that."""
+    side = spectrum.shape[-1]
+    white = np.random.default_rng(seed).standard_normal((3, side, side))
+    shaped = np.fft.ifft2(np.fft.fft2(white) * np.sqrt(spectrum)).real
+    tile = np.einsum("ayx,ca->yxc", shaped, axes).astype(np.float32)
+    return np.asarray(tile[np.arange(height)[:, None] % side, np.arange(width)[None, :] % side])
+
+
+def _residuals(photo: NDArray[np.generic], usable: NDArray[np.bool_], side: int) -> Numbers:
+    """(n, side, side, 3) patches of usable pixels, none clipped, less the parabola that fits each best."""
+    rows = list(_patches(usable, side))
+    if not rows:
+        return np.zeros((0, side, side, 3))
+    level = np.iinfo(photo.dtype).max / 255
+    every = np.stack([photo[y : y + side, x : x + side] for y, x in rows]).astype(np.float64) / level
+    clipped = ((every <= 0) | (every >= 255)).mean(axis=(1, 2, 3))
+    every = every[clipped < 0.02]
+    at = np.linspace(-1, 1, side)
+    y, x = (part.ravel() for part in np.meshgrid(at, at, indexing="ij"))
+    shapes = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1))[0]
+    flat = every.reshape(len(every), side * side, 3)
+    return np.asarray((flat - shapes @ (shapes.T @ flat)).reshape(every.shape))
+
+
+def _patches(usable: NDArray[np.bool_], side: int) -> Iterator[tuple[int, int]]:
+    """Top-left corners of patches that hold usable pixels only, spread over the photo."""
+    if min(usable.shape) < side:
+        return
+    step = side // 2
+    free = sliding_window_view(usable, (side, side))[::step, ::step].all(axis=(2, 3))
+    corners = np.argwhere(free) * step
+    every = max(1, len(corners) // MOST_PATCHES)
+    for y, x in corners[::every]:
+        yield int(y), int(x)
+
+
+def _spread(patches: Numbers) -> float:
+    """Relative standard deviation of the variance in patches of noise as coarse as that of these."""
+    grey = _covariance(patches)
+    share = grey / np.maximum(grey[:, REACH : REACH + 1, REACH : REACH + 1], 1e-12)
+    return float(np.sqrt(2 * (share**2).sum(axis=(1, 2)).mean() / patches.shape[1] ** 2 / 3))
+
+
+def _covariance(patches: Numbers) -> Numbers:
+    """(3, 2 REACH + 1, 2 REACH + 1) autocovariance of (n, side, side, 3) patches, along the last axis' three.
+
+    By the mean periodogram under Hann's window (Welch 1967), less the window's own autocorrelation.
+    """
+    side = patches.shape[1]
+    shape = np.hanning(side + 2)[1:-1]
+    window = np.outer(shape, shape)
+    padded = (2 * side, 2 * side)
+    power = np.abs(np.fft.fft2(patches * window[..., None], padded, axes=(1, 2))) ** 2
+    own = np.fft.ifft2(np.abs(np.fft.fft2(window, padded)) ** 2).real
+    lags = np.fft.ifft2(power.mean(axis=0), axes=(0, 1)).real / np.maximum(own, 1e-9)[..., None]
+    near = np.arange(-REACH, REACH + 1)
+    return np.asarray(lags[near[:, None], near[None, :]].transpose(2, 0, 1))

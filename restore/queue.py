@@ -1,0 +1,232 @@
+"""One queue in front of the model, for the web page and the HTTP service: who waits, how many, what ends their work.
+
+A worker is a thread with a model of its own. Each photo has a place, from its first byte to its result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from authface.errors import AuthfaceError
+from authface.recipe import Recipe
+from authface.records import Box
+from authface.restore.api import Progress, Restorer
+from authface.restore.picture import Restored, open_picture
+from authface.restore.settings import RestoreSettings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What is taken from a client."""
+
+    megabytes: float = 50
+    """Of a file, 10^6 bytes."""
+    megapixels: float = 100
+    waiting: int = 16
+    """Photos that arrive or wait, besides those that are worked on."""
+    seconds: float = 300
+    """That a photo may wait and be worked on."""
+
+    @property
+    def bytes(self) -> int:
+        return round(self.megabytes * 1e6)
+
+    @property
+    def pixels(self) -> int:
+        return round(self.megapixels * 1e6)
+
+
+class QueueFull(AuthfaceError):
+    """No place is free; one may be in `retry_after` seconds."""
+
+    def __init__(self, places: int, retry_after: int) -> None:
+        super().__init__(f"{places} photos are here already, which is the limit: try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Stopped(AuthfaceError):
+    """The work on a photo was ended before it was done."""
+
+
+class RestoreQueue:
+    """Photos in the order in which their files are there, for as many workers as there are restorers."""
+
+    def __init__(self, restorers: Sequence[Restorer], limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.restorer = restorers[0]
+        self.workers = len(restorers)
+        self._idle: SimpleQueue[Restorer] = SimpleQueue()
+        for restorer in restorers:
+            self._idle.put(restorer)
+        self._pool = ThreadPoolExecutor(self.workers, "restore")
+        self._lock = threading.Lock()
+        self._places: set[Place] = set()
+        self._closed = False
+        self._usual = 1.0
+
+    @property
+    def places(self) -> int:
+        """How many photos may be here at a time."""
+        return self.workers + self.limits.waiting
+
+    @property
+    def closed(self) -> bool:
+        """Whether no photo is taken any more."""
+        return self._closed
+
+    def counts(self) -> tuple[int, int]:
+        """Photos that are worked on, and others that are here."""
+        with self._lock:
+            busy = sum(place.running for place in self._places)
+            return busy, len(self._places) - busy
+
+    def enter(self) -> Place:
+        """A place, to be left by `with`. Raises QueueFull, and Stopped once the queue is closed."""
+        with self._lock:
+            if self._closed:
+                raise Stopped("this server is stopping: try again later")
+            if len(self._places) >= self.places:
+                rounds = self.places / self.workers
+                raise QueueFull(self.places, max(1, min(60, math.ceil(self._usual * rounds / 2))))
+            place = Place(self)
+            self._places.add(place)
+            return place
+
+    def submit(self, work: Callable[[Restorer], T]) -> Future[T]:
+        """Do something with the next free worker's restorer."""
+
+        def run() -> T:
+            restorer, start = self._idle.get(), time.monotonic()
+            try:
+                return work(restorer)
+            finally:
+                self._usual += (time.monotonic() - start - self._usual) / 8
+                self._idle.put(restorer)
+
+        return self._pool.submit(copy_context().run, run)  # the page finds its progress bar by its context
+
+    def leave(self, place: Place) -> None:
+        """Give a place back."""
+        with self._lock:
+            self._places.discard(place)
+
+    def close(self) -> None:
+        """Take no more photos and drop those that wait; what is worked on goes on."""
+        with self._lock:
+            self._closed = True
+            waiting = [place for place in self._places if not place.running]
+        for place in waiting:
+            place.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+        self._pool.shutdown()
+
+
+class Place:
+    """One photo's place in the queue."""
+
+    def __init__(self, queue: RestoreQueue) -> None:
+        self.queue = queue
+        self._stopped = threading.Event()
+        self._future: Future[Any] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether its work has begun and not ended."""
+        return self._future is not None and self._future.running()
+
+    def submit(self, work: Callable[[Restorer], T]) -> Future[T]:
+        """Queue the work, one for a place at a time."""
+
+        def checked(restorer: Restorer) -> T:
+            self._check("before it began")
+            return work(restorer)
+
+        future = self._future = self.queue.submit(checked)
+        return future
+
+    def restore(
+        self,
+        image: bytes | Path,
+        changed: Mapping[str, Any],
+        then: Callable[[Restored], T],
+        *,
+        only: Collection[int] | None = None,
+        marked: Sequence[Box] = (),
+        progress: Progress | None = None,
+    ) -> Future[T]:
+        """Restore a photo with `changed` settings, and do `then` with it in the worker.
+
+        Raises UsageError now for settings that are none; the rest is raised by the future.
+        """
+        own = self.queue.restorer.settings.model_dump()
+        Recipe("this photo").section("restore", RestoreSettings, {**own, **changed})
+
+        def step(done: int, total: int) -> None:
+            self._check(f"after {done} of {total} steps")
+            if progress is not None:
+                progress(done, total)
+
+        def work(restorer: Restorer) -> T:
+            picture = open_picture(image, self.queue.limits.pixels)
+            made = restorer.with_settings(**changed).restore(picture, only=only, marked=marked, progress=step)
+            return then(made)
+
+        return self.submit(work)
+
+    def stop(self) -> None:
+        """End the work: at once if it waits, else at the model's next step."""
+        self._stopped.set()
+        if self._future is not None:
+            self._future.cancel()
+
+    def _check(self, when: str) -> None:
+        if self._stopped.is_set():
+            raise Stopped(f"stopped {when}: nothing was changed")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._future is None:
+            self.queue.leave(self)
+        else:
+            self._future.add_done_callback(lambda _: self.queue.leave(self))
+
+
+def make_restorers(settings: RestoreSettings, device: str, seed: int, workers: int) -> list[Restorer]:
+    """A restorer for each worker, loaded; on a CPU they share its cores. Raises as `Restorer` does."""
+    if workers > 1:
+        import cv2
+        import torch
+
+        with contextlib.suppress(AttributeError):  # not on every system
+            cores = len(os.sched_getaffinity(0))
+            torch.set_num_threads(max(1, cores // workers))
+            cv2.setNumThreads(max(1, cores // workers))
+    restorers = [Restorer(**settings.model_dump(), device=device, seed=seed) for _ in range(workers)]
+    for restorer in restorers:
+        restorer.load()
+    return restorers

@@ -1,0 +1,187 @@
+"""What is asked of the service, and what it answers: options by a list, facts as JSON, errors by status."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any, Literal
+
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.restore.inputs import ENDINGS, NEW_ENDING
+from authface.restore.picture import Restored
+from authface.restore.queue import QueueFull, Stopped
+from authface.restore.service.upload import Refused
+from authface.restore.settings import RestoreSettings
+
+OPTIONS = ("preset", "fidelity", "faces", "min_identity", "upscale", "grain", "colour", "format", "quality")
+"""Settings that a request may name; no other, since others name files or cost what the server has not."""
+RESULTS = ("photo", "json", "both")
+PIECE = 262_144
+"""Bytes of an answer that are handed over at a time, so that a client that stops reading is noticed."""
+_MEDIA = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff"}
+_STATUS = {"too_large": 413, "not_an_image": 415, "animated": 415, "unsupported_mode": 415}
+"""By the reason of an ImageError; others are 422."""
+
+
+class FaceFacts(BaseModel):
+    """A face of the photo, as a line of `restore.jsonl` has it; coordinates are pixels of the upright input."""
+
+    face: int
+    status: Literal["restored", "skipped"]
+    reason: str
+    detail: str
+    box: tuple[float, float, float, float]
+    score: float
+    seed: int
+    placed_by: str
+    upscaled: bool
+    quad: tuple[float, ...] | None
+    identity: float | None
+    landmark_shift: float | None
+    colour_shift: float | None
+    fidelity: float | None
+    tries: int
+
+
+class PhotoFacts(BaseModel):
+    """What became of a photo."""
+
+    model: str
+    width: int
+    height: int
+    """Of the upright input, pixels."""
+    scale: int
+    restored: int
+    """Faces."""
+    faces: list[FaceFacts]
+    media_type: str
+    encoding: str
+    notes: list[str]
+    """What the result's format cannot keep of the photo."""
+    photo: str | None = None
+    """The result as base64, where `result` is `both`."""
+
+
+class Answer(BaseModel):
+    """A result, made in a worker."""
+
+    facts: PhotoFacts
+    data: bytes
+    ending: str
+
+
+def options_of(named: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], str]:
+    """The settings that a request names, and the kind of result (empty: it says none). Raises Refused (422)."""
+    found: dict[str, str] = {}
+    for name, value in named:
+        if name not in (*OPTIONS, "result"):
+            there = ", ".join((*OPTIONS, "result"))
+            raise Refused(422, f"there is no option {one_line(name, 60)}: there are {there}")
+        if found.setdefault(name, value) != value:
+            raise Refused(422, f"{name} is named twice, with {one_line(found[name], 60)} and {one_line(value, 60)}")
+    result = found.pop("result", "")
+    if result and result not in RESULTS:
+        raise Refused(422, f"result={one_line(result, 60)}: there are {', '.join(RESULTS)}")
+    return {name: _typed(value) for name, value in found.items()}, result
+
+
+def _typed(text: str) -> object:
+    """A number where the text is one, else the text."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float) and not isinstance(value, bool) else text
+
+
+def result_of(accept: str) -> str:
+    """What a client that names no kind of result wants, by its header ``Accept``."""
+    return "json" if accept.partition(",")[0].partition(";")[0].strip().lower() == "application/json" else "photo"
+
+
+def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -> Answer:
+    """The result of a restored photo; `keep`: with its file. Raises ImageError where that cannot be encoded."""
+    height, width = made.source.photo.rgb.shape[:2]
+    ending = NEW_ENDING.get(format, made.ending)
+    kind = ENDINGS[ending]
+    data, encoding = made.source.encoded(made.pixels, kind, made.quality) if keep else (b"", "")
+    facts = PhotoFacts(
+        model=model,
+        width=width,
+        height=height,
+        scale=scale,
+        restored=made.restored,
+        faces=[FaceFacts(**face.facts()) for face in made.faces],
+        media_type=_MEDIA[kind],
+        encoding=encoding,
+        notes=made.source.losses(kind) if data is not made.source.data else [],
+    )
+    return Answer(facts=facts, data=data, ending=ending)
+
+
+def response_of(answer: Answer, result: str) -> Response:
+    """The answer as the client asked for it."""
+    facts = answer.facts
+    if result == "photo":
+        headers = {
+            "Content-Length": str(len(answer.data)),
+            "Content-Disposition": f'inline; filename="restored{answer.ending}"',
+            "X-Authface-Faces": str(len(facts.faces)),
+            "X-Authface-Restored": str(facts.restored),
+        }
+        return StreamingResponse(_pieces(answer.data), media_type=facts.media_type, headers=headers)
+    if result == "both":
+        facts = facts.model_copy(update={"photo": base64.b64encode(answer.data).decode()})
+    body = facts.model_dump_json().encode()
+    headers = {"Content-Length": str(len(body))}
+    return StreamingResponse(_pieces(body), media_type="application/json", headers=headers)
+
+
+def _pieces(data: bytes) -> Iterator[bytes]:
+    for first in range(0, len(data), PIECE):
+        yield data[first : first + PIECE]
+
+
+def refusal(error: AuthfaceError) -> JSONResponse:
+    """An error as ``{"detail": one line}`` with its status."""
+    retry = 0
+    if isinstance(error, Refused):
+        status, retry = error.status, error.retry_after
+    elif isinstance(error, QueueFull):
+        status, retry = 429, error.retry_after
+    elif isinstance(error, Stopped):
+        status, retry = 503, 30
+    elif isinstance(error, ImageError):
+        status = _STATUS.get(error.reason, 422)
+    else:
+        status = 422 if isinstance(error, UsageError) else 500
+    headers = {"Retry-After": str(retry)} if retry else None
+    return JSONResponse({"detail": one_line(error)}, status, headers)
+
+
+def described() -> dict[str, Any]:
+    """The request and its options for OpenAPI, from the settings' own schema."""
+    properties = RestoreSettings.model_json_schema()["properties"]
+    options = {name: properties[name] for name in OPTIONS}
+    options["result"] = {
+        "enum": list(RESULTS),
+        "description": "The restored photo, facts as JSON, or JSON with the photo in it as base64. Without it the "
+        "header Accept: application/json asks for json, all else for the photo.",
+    }
+    file = {"type": "string", "format": "binary"}
+    form = {"type": "object", "required": ["photo"], "properties": {"photo": file, **options}}
+    return {
+        "parameters": [{"name": name, "in": "query", "schema": schema} for name, schema in options.items()],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "multipart/form-data": {"schema": form},
+                "image/*": {"schema": file},
+                "application/octet-stream": {"schema": file},
+            },
+        },
+    }

@@ -1,0 +1,202 @@
+"""The HTTP service: ``POST /restore``, ``GET /health``, ``GET /openapi.json``."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from authface import __version__
+from authface.errors import AuthfaceError, one_line
+from authface.restore.queue import Place, RestoreQueue, Stopped
+from authface.restore.service.answers import (
+    PhotoFacts,
+    answer_of,
+    described,
+    options_of,
+    refusal,
+    response_of,
+    result_of,
+)
+from authface.restore.service.upload import Refused, read_upload
+from authface.web.local import POLICY, LocalGuard
+
+LINGER = 5.0
+"""Seconds for which what a refused client still sends is thrown away, so that it can read why."""
+OPEN = frozenset({"/health"})
+"""Paths that need no token."""
+_ERRORS = {
+    401: "No token, or another one.",
+    408: "The client sends too slowly.",
+    413: "More bytes or pixels than are taken; refused before they are in memory.",
+    415: "No photo in a format that is read.",
+    422: "An option that is not there or out of range, or a damaged photo.",
+    429: "As many photos are here as are taken; Retry-After says when to come again.",
+    503: "It took too long, or the server is stopping.",
+}
+
+T = TypeVar("T")
+Log = Callable[[str], None]
+
+
+def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI:
+    """The service on `host`; a `token` has to be sent by every request but those for `/health`, empty: none."""
+    app = FastAPI(
+        title="authface",
+        version=__version__,
+        description="Restores the faces in a photo. Nothing that is sent is kept.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    errors: dict[int | str, dict[str, Any]] = {status: {"description": text} for status, text in _ERRORS.items()}
+    photo = {"schema": {"type": "string", "format": "binary"}}
+    answer = {200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts of it."}}
+
+    @app.post("/restore", responses={**answer, **errors}, openapi_extra=described())
+    async def restore(request: Request) -> Response:
+        """Restore the faces of a photo: the body, or a form's field `photo`."""
+        try:
+            response, line = await _restore(request, queue)
+        except AuthfaceError as error:
+            response, line = refusal(error), one_line(error)
+        log(f"restore {response.status_code}: {line}")
+        return response
+
+    @app.get("/health")
+    def health() -> Response:
+        """Whether photos are taken, and how many are here."""
+        busy, waiting = queue.counts()
+        facts = {
+            "status": "stopping" if queue.closed else "ok",
+            "version": __version__,
+            "workers": queue.workers,
+            "busy": busy,
+            "waiting": waiting,
+            "places": queue.places,
+        }
+        return JSONResponse(facts, 503 if queue.closed else 200)
+
+    if token:
+        app.add_middleware(Bearer, token=token)
+    app.add_middleware(Lingering)
+    app.add_middleware(LocalGuard, host=host, policy=POLICY)
+    return app
+
+
+async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str]:
+    """The answer, and a line for the log."""
+    asked, _ = options_of(request.query_params.multi_items())  # before the photo is sent
+    with queue.enter() as place:
+        upload = await read_upload(request, queue.limits.bytes)
+        asked, result = options_of([*request.query_params.multi_items(), *upload.fields])
+        result = result or result_of(request.headers.get("accept", ""))
+        settings = queue.restorer.settings
+        then = partial(
+            answer_of,
+            format=str(asked.get("format", settings.format)),
+            scale=int(asked.get("upscale", settings.upscale)),
+            model=Path(settings.model).name,
+            keep=result != "json",
+        )
+        start = time.monotonic()
+        answer = await _finished(request, place.restore(upload.data, asked, then), place, queue.limits.seconds)
+    facts, seconds = answer.facts, time.monotonic() - start
+    size = f"{len(upload.data) / 1e6:.2f} MB, {facts.width} x {facts.height}"
+    return response_of(answer, result), f"{size}, {facts.restored} of {len(facts.faces)} faces, {seconds:.1f} s"
+
+
+async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
+    """What a worker made. Raises its error, Refused where it takes too long, Stopped where it was dropped."""
+    work, gone = asyncio.wrap_future(future), asyncio.ensure_future(_gone(request))
+    try:
+        done, _ = await asyncio.wait({work, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        gone.cancel()
+    if work in done:
+        if work.cancelled():
+            raise Stopped("this server is stopping: try again later")
+        return work.result()
+    place.stop()
+    work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody asks any more
+    if gone in done:
+        raise Refused(400, "the client went away")
+    busy = f"not done in {seconds:g} s, which is the limit: a smaller photo, or later"
+    raise Refused(503, busy, retry_after=30)
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has left; its request is read already."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class Bearer:
+    """ASGI middleware: asks for ``Authorization: Bearer TOKEN``, before anything of a body is read."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, _digest(token)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            kind, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+            if kind.lower() != "bearer" or not hmac.compare_digest(_digest(given.strip()), self._token):
+                text = "a token is needed: the header Authorization: Bearer TOKEN"
+                answer = JSONResponse({"detail": text}, 401, {"WWW-Authenticate": "Bearer"})
+                return await answer(scope, receive, send)
+        await self._app(scope, receive, send)
+
+
+def _digest(text: str) -> bytes:
+    """Of one length for all texts, so that the time to compare tells nothing."""
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+class Lingering:
+    """ASGI middleware: where an answer comes before its request is whole, the rest is thrown away for a while.
+
+    A connection that is closed on a client that is still sending is reset, and the client never reads the answer.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and end its answer when the client has."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        whole = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+
+        async def heard() -> Message:
+            nonlocal whole
+            message = await receive()
+            whole = whole or not message.get("more_body", False)
+            return message
+
+        async def said(message: Message) -> None:
+            if message["type"] == "http.response.start" and not whole:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            if message["type"] == "http.response.body" and not message.get("more_body") and not whole:
+                await send({**message, "more_body": True})
+                message = {"type": "http.response.body", "body": b""}
+                try:
+                    async with asyncio.timeout(LINGER):
+                        while not whole:
+                            await heard()
+                except TimeoutError:
+                    pass
+            await send(message)
+
+        await self._app(scope, heard, said)
