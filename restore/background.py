@@ -145,7 +145,9 @@ def _load(file: Path) -> Any:
     try:
         import spandrel
     except ImportError as error:
-        raise UsageError("restore.upscaler needs spandrel: pip install 'authface[upscale]'") from error
+        raise UsageError(
+            f"restore.upscaler needs spandrel: pip install 'authface[upscale]' ({one_line(error)})"
+        ) from error
     kinds = (".safetensors", ".pth", ".pt", ".ckpt")
     if file.suffix.lower() not in kinds:
         raise UsageError(f"restore.upscaler={one_line(file)}: it is a file of {', '.join(kinds)}")

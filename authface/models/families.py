@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from authface import backends
 from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub_cache import hub_errors
@@ -111,11 +112,11 @@ def has_builtin() -> bool:
     return (BUILTIN / INDEX).is_file()
 
 
-def resolve(name: str) -> ModelSource:
+def resolve(name: str, *, others: Collection[str] = ()) -> ModelSource:
     """What `name` stands for: a known family, a folder in diffusers' layout, or ``owner/repository`` on the hub.
 
     Raises AuthfaceError where the built-in weights are absent, UsageError for a name that is none of these
-    or a folder with missing parts.
+    or a folder with missing parts; `others` are names that the caller takes beside families, for that message.
     """
     if name == "tiny" and not has_builtin():
         raise AuthfaceError(
@@ -136,7 +137,14 @@ def resolve(name: str) -> ModelSource:
     owner, slash, repository = name.partition("/")
     if slash and owner and repository and "/" not in repository and owner not in {".", "..", "~"}:
         return ModelSource(name, name, False)
-    raise UsageError(f"no model {one_line(name)!r}: give a folder, owner/repository, or one of {', '.join(FAMILIES)}")
+    known = one_line(", ".join((*FAMILIES, *others)))
+    raise UsageError(f"no model {one_line(name)!r}: give a folder, owner/repository, or one of {known}")
+
+
+def check_restorer(name: str) -> None:
+    """Refuse a name that is no restorer and stands for no family; nothing is downloaded. Raises as `resolve` does."""
+    if name not in (restorers := backends.names("restorers")):
+        resolve(name, others=restorers)
 
 
 def pick_device(name: str) -> torch.device:

@@ -53,7 +53,7 @@ def _cell(filled: FilledTable, row: TableRow, column: Column) -> str:
 def as_text(filled: FilledTable) -> str:
     """For a terminal."""
     table = filled.table
-    lines = [f"ReportTable {table.number}. {table.title}", render_table(*as_table(filled)), ""]
+    lines = [f"Table {table.number}. {table.title}", render_table(*as_table(filled)), ""]
     lines.append(f"{MISSING} missing; {INTERVALS[table.reads]}; in brackets ours less the paper's")
     lines += [*table.notes, f"paper: {table.source}"]
     for name, how in filled.protocols.items():
@@ -107,7 +107,7 @@ def write(filled: FilledTable, folder: Path) -> Path:
     write_page(
         path,
         "paper_table.html.jinja",
-        title=f"ReportTable {table.number}: {table.title}",
+        title=f"Table {table.number}: {table.title}",
         summary=[
             ("rows of the paper", quantity(len(table.rows))),
             ("rows of ours", quantity(len(filled.rows) - len(table.rows))),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from authface import backends
 from authface.faces.geometry import Side
 from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, resolve
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
@@ -93,7 +94,7 @@ def find_weights(name: str) -> RestorerFiles:
     The digest is of the files' names, sizes and times: reading the bytes of a 19 GB family would take longer than
     restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files cannot be had.
     """
-    source = resolve(name)
+    source = resolve(name, others=backends.names("restorers"))
     folder = fetch(source, PARTS)
     digest = hashlib.sha256()
     files = [path for part in PARTS for path in (folder / part).glob("*")]
