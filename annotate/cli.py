@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -10,9 +10,6 @@ from authface.annotate.export import cli as export_cli
 from authface.annotate.rebuild import cli as rebuild_cli
 from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
-
-if TYPE_CHECKING:
-    from authface.recipe import Settings
 
 app = typer.Typer(help="Tags by a closed vocabulary, and the Hugging Face dataset.", no_args_is_help=True)
 app.add_typer(export_cli.app)
@@ -34,9 +31,10 @@ def tags(
     redo: Annotated[bool, typer.Option("--redo", help="Tag what is done again too.")] = False,
 ) -> None:
     """Tag every kept crop. Run again, it tags only what is new or changed; reports/tags.html shows the outcome."""
+    from authface.annotate.captioners.captioner import load_prompt
     from authface.annotate.settings import TagsSettings
     from authface.annotate.tag_report import write_report
-    from authface.annotate.tagging import tag, with_model
+    from authface.annotate.tagging import WITH_MODEL, tag, with_model
     from authface.review.reviews import ReviewSettings
     from authface.store.photoset import PhotoSet
 
@@ -47,7 +45,9 @@ def tags(
     if not photoset.crops.parts():
         raise UsageError(f"{where} has no crops yet: run authface curate align {where}")
     if run.dry_run:
-        return _show(run, "annotate.tags", settings)
+        if settings.annotator in WITH_MODEL:
+            load_prompt(settings.prompt)
+        return run.show("annotate.tags", settings)
     with photoset.lock():
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
         done = tag(photoset, settings, review, run, redo=redo)
@@ -72,8 +72,3 @@ def tags(
     if summary.failed:
         run.console.log(f"{summary.failed} crops have no tags: {one_line(page)} says why")
         raise typer.Exit(3)
-
-
-def _show(run: Run, section: str, settings: Settings) -> None:
-    lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
-    run.console.result(f"[{section}]\n{lines}", section=section, settings=settings.model_dump(mode="json"))

@@ -1,9 +1,10 @@
 """Settings of the annotation steps: the recipe's tables `annotate.tags` and `annotate.export`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from authface.backends import registered
 from authface.recipe import Settings
 
 
@@ -127,7 +128,7 @@ class OpenaiSettings(Settings):
 class TagsSettings(Settings):
     """Who annotates, and how."""
 
-    annotator: str = "llava"
+    annotator: Annotated[str, registered("captioners", "measured")] = "llava"
     """`llava`: LLaVA-1.6, as in the paper; `openai`: any compatible server; `measured`: no model, from pixels;
     `qwen`: the captions that came with an imported AuthFace-HQ; or a captioner of another package."""
     prompt: str = "photographic"

@@ -17,6 +17,9 @@ from authface.options import Run
 from authface.review.reviews import ReviewedStep, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet
 
+WITH_MODEL = ("llava", "openai")
+"""Annotators that are asked a prompt and have a model of their own choosing."""
+
 
 @dataclass(frozen=True)
 class Tagged:
@@ -31,7 +34,7 @@ def with_model(settings: TagsSettings, model: str | None) -> TagsSettings:
     """The settings with `model` in place of the annotator's own. Raises UsageError where it has none."""
     if model is None:
         return settings
-    if settings.annotator not in {"llava", "openai"}:
+    if settings.annotator not in WITH_MODEL:
         raise UsageError(f"--model {one_line(model)}: --with {settings.annotator} has no model; llava and openai have")
     chosen = getattr(settings, settings.annotator).model_copy(update={"model": model})
     return settings.model_copy(update={settings.annotator: chosen})
@@ -41,9 +44,6 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     """Tag the crops that are new or changed, all with `redo`; the caller holds the set's lock. Raises AuthfaceError."""
     kind: type[Captioner] | None = None
     if settings.annotator != MEASURED:
-        if settings.annotator not in (known := backends.names("captioners")):  # the name becomes a folder
-            there = ", ".join((MEASURED, *known))
-            raise UsageError(f"no annotator {one_line(settings.annotator)}: there are {there}")
         kind = backends.load("captioners", settings.annotator)
     inputs = reviewed_crops(photoset, review, run.limit)
     if not any(part.count for part in inputs):

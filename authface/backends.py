@@ -13,6 +13,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
+from pydantic import AfterValidator
+
 from authface.errors import AuthfaceError, UsageError, one_line
 
 Kind = Literal["sources", "captioners", "detectors", "metrics", "restorers"]
@@ -41,9 +43,7 @@ def load(kind: Kind, name: str) -> Any:
     Raises UsageError for a name that no package registers, AuthfaceError where its package cannot be imported or two
     packages register different things under it.
     """
-    entries = _registered(kind).get(name)
-    if not entries:
-        raise UsageError(f"no {kind[:-1]} {one_line(name)}: there are {', '.join(names(kind))}")
+    entries = _entries(kind, name)
     entry = entries[0]
     if any(other.value != entry.value for other in entries):
         packages = " and ".join(sorted({_package(other) for other in entries}))
@@ -63,11 +63,42 @@ def version(kind: Kind, name: str) -> str:
 
     Raises UsageError for a name that no package registers.
     """
-    entries = _registered(kind).get(name)
-    if not entries:
-        raise UsageError(f"no {kind[:-1]} {one_line(name)}: there are {', '.join(names(kind))}")
+    entries = _entries(kind, name)
     dist = entries[0].dist
     return f"{one_line(dist.name)} {one_line(dist.version)}" if dist else entries[0].value
+
+
+def registered(kind: Kind, *others: str) -> AfterValidator:
+    """For a setting that is the name of a backend, or one of `others`: any other is a mistake in the recipe.
+
+    As in ``detector: Annotated[str, registered("detectors")]``. No package is imported: its entry points are read.
+    """
+
+    def check(name: str) -> str:
+        try:
+            if name not in others:
+                _entries(kind, name, others)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    return AfterValidator(check)
+
+
+def _entries(kind: Kind, name: str, others: tuple[str, ...] = ()) -> list[EntryPoint]:
+    """What is registered as `name`. Raises UsageError for what is not, with the names that are and what to install."""
+    if entries := _registered(kind).get(name):
+        return entries
+    there = [entry for found in _registered(kind).values() for entry in found]
+    if kind != "metrics" and not any(entry.value.startswith("authface.") for entry in there):
+        raise UsageError(
+            f"no {kind[:-1]} {one_line(name)}: authface's own are not registered, it was installed before it had them: "
+            "install it again, a checkout by pip install -e ."
+        )
+    known = ", ".join(sorted({*others, *names(kind)})) or "none"
+    raise UsageError(
+        f"no {kind[:-1]} {one_line(name)}: there are {known}; for one of another package, install that package"
+    )
 
 
 def _package(entry: EntryPoint) -> str:

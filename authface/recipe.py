@@ -144,7 +144,8 @@ def _explain(path: str, model: type[Settings], error: ValidationError, name: str
         hint = f"did you mean {where.rpartition('.')[0]}.{near[0]}?" if near else f"there are {', '.join(fields)}"
         return f"recipe {one_line(name)}: no setting {one_line(where)}; {hint}"
     given = one_line(json.dumps(first["input"], default=str), 80)
-    return f"recipe {one_line(name)}: {one_line(where)} = {given}: {one_line(first['msg'])}"
+    why = one_line(first["msg"].removeprefix("Value error, "))
+    return f"recipe {one_line(name)}: {one_line(where)} = {given}: {why}"
 
 
 def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

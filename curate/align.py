@@ -87,6 +87,7 @@ class Align(Step[Face, FaceInPhoto, AlignmentResult, Crop]):
     root: Path
     settings: AlignSettings
     batch_size: int = 4
+    overwrites_files: bool = True
     _step: FaceAligner | None = field(default=None)
 
     @property

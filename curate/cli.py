@@ -309,6 +309,7 @@ def balance(
     if not photoset.crops.counts()["kept"]:
         raise AuthfaceError(f"{one_line(set)} has no kept crops: authface curate report {one_line(set)} says why")
     if run.dry_run:
+        balancing.targets_of(settings)
         return run.show("curate.balance", settings)
     with photoset.lock():
         if clear:

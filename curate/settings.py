@@ -1,9 +1,12 @@
 """Settings of the curation steps: the recipe's tables `curate.fetch`, `curate.filter`, `curate.align` and so on."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from authface.backends import registered
+from authface.errors import UsageError
+from authface.metrics.names import check_names
 from authface.recipe import Settings
 
 
@@ -69,7 +72,7 @@ class LiteSettings(Settings):
 class FetchSettings(Settings):
     """Where photos come from, and which of them are stored."""
 
-    source: str = "unsplash"
+    source: Annotated[str, registered("sources")] = "unsplash"
     """Name of the source, `--from` on the command line: unsplash, unsplash-lite, folder, urls, samples (the photos that
     ship with the dependencies), or one of another package."""
     path: str = ""
@@ -101,8 +104,9 @@ class FetchSettings(Settings):
 class FilterSettings(Settings):
     """Which faces are kept. Every face is measured once; the limits are then checked in order, cheap ones first."""
 
-    detector: str = "retinaface"
-    """RetinaFace: MobileNet-0.25, built in, or ResNet-50 through facexlib, whose weights are downloaded once."""
+    detector: Annotated[str, registered("detectors")] = "retinaface"
+    """`retinaface`: MobileNet-0.25, built in; `retinaface-resnet50`, through facexlib, whose weights are downloaded
+    once; or a detector of another package."""
     faces: Literal["all", "largest", "one"] = "all"
     """Judge every face, only the largest, or reject photos that show several."""
     min_score: float = Field(0.98, ge=0, le=1)
@@ -141,8 +145,18 @@ class FilterSettings(Settings):
     duplicate_radius: int = Field(17, ge=-1, le=144)
     """Of faces whose 144-bit hashes differ in at most this many bits, only the best is kept; -1 keeps all."""
     metrics: dict[str, float] = {}
-    """Metrics of pyiqa with their limits, such as ``{"topiq_nr-face" = 0.5, "musiq" = 60}``: the least value, or the
-    largest where lower is better. Each scores only what the one before it left, cheap ones first."""
+    """Metrics of pyiqa or of another package with their limits, such as ``{"topiq_nr-face" = 0.5, "musiq" = 60}``: the
+    least value, or the largest where lower is better. Each scores only what the one before it left, cheap ones
+    first."""
+
+    @field_validator("metrics")
+    @classmethod
+    def _there_are_such(cls, metrics: dict[str, float]) -> dict[str, float]:
+        try:
+            check_names(metrics)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+        return metrics
 
 
 class AlignSettings(Settings):

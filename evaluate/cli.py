@@ -161,12 +161,14 @@ def prior(
     from authface.evaluate.prior.run import evaluate_prior
     from authface.evaluate.prior.samples import sample_requests
     from authface.evaluate.settings import PriorEvaluationSettings
+    from authface.models.families import resolve
 
     if run.engine != "local":
         later(f"evaluate prior --engine {run.engine}")
     given = {"model": model, "dataset": dataset, "prompts": prompts, "reference": reference}
     settings = run.settings("evaluate.prior", PriorEvaluationSettings, **given)
     if run.dry_run:
+        resolve(settings.model)
         count = len(sample_requests(settings, run.seed, run.limit))
         beside = 2 * len(settings.opposites) * settings.steer_samples
         said = f"{one_line(settings.model)}: {count} samples of {settings.prompts} prompts, {beside} of opposites"
@@ -188,13 +190,18 @@ def runtime(
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for runtime.json.")] = Path("evaluation"),
 ) -> None:
     """Seconds a face and peak memory of a model, warm, and where the time goes; -O restore.* as in restoring."""
+    import json
+
     from authface.errors import one_line
     from authface.evaluate import runtime as measuring
     from authface.evaluate.settings import RuntimeSettings
+    from authface.models.families import check_restorer
 
     settings = run.settings("evaluate.runtime", RuntimeSettings, preset=preset, size=size, count=count)
-    asked = measuring.settings_of_model(run.recipe_name, run.overrides, model)
+    own = f"restore.preset={json.dumps(settings.preset)}"
+    asked = measuring.settings_of_model(run.recipe_name, [*run.overrides, own], model)
     if run.dry_run:
+        check_restorer(asked.get("model", "tiny"))
         said = f"{one_line(asked.get('model', 'tiny'))}: {settings.count} runs, {settings.preset}, {settings.size} px"
         return run.console.result(said, settings=settings.model_dump(mode="json"))
     found, how = measuring.run_model(asked, settings, run.device, run.seed, run.console)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import Restorer
+from authface import Restorer, backends
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.evaluate.protocol import device_name, versions
@@ -166,9 +166,9 @@ def _protocol(name: str, model: Mapping[str, Any], settings: RuntimeSettings, de
 
 
 def weights_of(model: str, parts: Sequence[str] = PARTS) -> dict[str, str]:
-    """sha256 of the files of weights of a family's parts by name; none of one that has none, such as `identity`."""
-    if model == "identity":
-        return {}
+    """sha256 of the files of weights of a family's parts by name; of a restorer that is no family, whose it is."""
+    if model in backends.names("restorers"):
+        return {model: backends.version("restorers", model)}
     folder = fetch(resolve(model), parts)
     files = [file for part in parts for file in part_files(folder, part) if file.suffix == ".safetensors"]
     return sha256s({f"{file.parent.name}/{file.name}": file for file in files})

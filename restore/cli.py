@@ -52,6 +52,7 @@ def restore(
     ] = False,
 ) -> None:
     """Restore the faces in photos and videos: find, align, restore, paste back. Run again, it does what is missing."""
+    from authface.models.families import check_restorer
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
@@ -68,9 +69,10 @@ def restore(
     }
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
     jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map)
-    if run.dry_run:
-        return _show(run, jobs)
     session = Session(Request(settings, aligned, run.device, run.seed), run.console)
+    if run.dry_run:
+        check_restorer(session.settings.model)
+        return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
     summary = restore_jobs(jobs, session, overwrite=overwrite or named)
     _conclude(run, session, summary, jobs, out)

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from authface import backends
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
 from authface.store.photoset import PhotoSet, Provenance
@@ -323,6 +324,47 @@ class Done:
 
 
 Run = Callable[..., Done]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `authface` in this process, as typed."""
+    from authface.cli import main
+
+    def run(*words: object) -> Done:
+        monkeypatch.setattr(sys, "argv", ["authface", *map(str, words)])
+        capsys.readouterr()
+        try:
+            main()
+            code = 0
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+Install = Callable[[str, str, str], None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Installs a package: its name, its entry points, and the text of its one module."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    monkeypatch.syspath_prepend(str(packages))
+
+    def add(name: str, points: str, module: str = "") -> None:
+        info = packages / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(points)
+        (packages / f"{name}.py").write_text(module)
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        backends._registered.cache_clear()
+
+    yield add
+    backends._registered.cache_clear()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import os
 import pty
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import typer.main
 
 from authface import __version__
 from authface.cli import app
+from authface.store.photoset import PhotoSet
+from tests.conftest import Run
 
 COMMANDS = """
     demo app doctor status why restore
@@ -172,3 +174,30 @@ def test_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
     done = authface("curate", "fetch", "--from", "folder", "photos", "--json", cwd=tmp_path)
     assert done.returncode in {0, 1}
     assert done.stdout == "" or isinstance(json.loads(done.stdout), dict)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("curate fetch SET --from nobody", "no source nobody"),
+        ("curate filter SET -O curate.filter.detector=nobody", "no detector nobody"),
+        ("curate balance SET --target nobody=uniform", "no margin nobody"),
+        ("annotate tags SET --with ../../x", "no captioner ../../x"),
+        ("annotate tags SET --with openai -O annotate.tags.prompt=nobody", "no prompt nobody"),
+        ("annotate export SET -O annotate.export.annotators=['nobody']", "--with nobody"),
+        ("train prior -O train.prior.model=nobody", "no model 'nobody'"),
+        ("train controlnet -O train.controlnet.begin_from=nobody", "no model 'nobody'"),
+        ("restore SET/photos --model nobody", "one of tiny, sdxl, authface, identity"),
+        ("app --model nobody", "one of tiny, sdxl, authface, identity"),
+        ("evaluate prior --model nobody", "no model 'nobody'"),
+        ("evaluate runtime --model nobody", "one of tiny, sdxl, authface, identity"),
+        ("evaluate runtime --preset nobody", "restore.preset"),
+    ],
+)
+def test_a_dry_run_refuses_the_names_that_the_run_would(
+    words: str, said: str, furnished: Callable[[Path], PhotoSet], command: Run, tmp_path: Path
+) -> None:
+    root = furnished(tmp_path / "set").root
+    done = command(*words.replace("SET", str(root)).split(), "--dry-run")
+    assert done.returncode == 2 and done.stdout == "" and said in done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr

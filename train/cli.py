@@ -108,7 +108,12 @@ def _train(run: Run, stage: str, dataset: Path | None) -> None:
     settings = run.settings(path, model)
     if dataset is not None:
         settings = settings.model_copy(update={"dataset": dataset})
+    from authface.models.families import resolve
+
     if run.dry_run:
+        for family in filter(None, (settings.model, getattr(settings, "begin_from", ""))):
+            if family != "new":
+                resolve(family)
         values = settings.model_dump(mode="json")
         lines = [f"{path}.{key} = {value}" for key, value in values.items()]
         return run.console.result("\n".join(lines), settings=values)

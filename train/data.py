@@ -252,7 +252,7 @@ def prefetch(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
 
 
 def validation_faces(folder: Path, size: int, count: int) -> FaceDataset:
-    """Up to `count` faces to draw pictures of: of the dataset's split `validation_faces`, or of `train` without one."""
+    """Up to `count` faces to draw pictures of: of the dataset's split `validation`, or of `train` without one."""
     split = "validation" if "validation" in _splits(folder) else "train"
     return FaceDataset(folder, size, count, split)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 
 from authface import ranks as processes
-from authface.errors import UsageError
+from authface.errors import UsageError, one_line
 from authface.train.settings import TrainSettings
 
 
@@ -25,7 +25,9 @@ def make_optimizer(
         try:
             import bitsandbytes
         except ImportError as error:
-            raise UsageError("optimizer adamw8bit needs bitsandbytes: pip install 'authface[8bit]'") from error
+            raise UsageError(
+                f"optimizer adamw8bit needs bitsandbytes: pip install 'authface[8bit]' ({one_line(error)})"
+            ) from error
         made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **rates)
         return made
     return torch.optim.AdamW(parameters, **rates, fused=device.type in {"cpu", "cuda"})  # type: ignore[arg-type]  # mypy joins the values' types

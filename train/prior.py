@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from authface.console import Console
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
-from authface.models.layout import write_family
+from authface.models.layout import ADAPTER, write_family
 from authface.train.cache import Latents, TensorStore, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, FaceDataset, mirrored, seeded
 from authface.train.loop import TrainingResult, fit
@@ -23,8 +24,6 @@ from authface.train.settings import PriorSettings
 ENCODERS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 LORA_TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 """The linear layers that adapters are put beside: all of the attention, as in diffusers' own training."""
-LORA_FOLDER = "lora"
-"""Where the adapter alone lies in a written family; stock pipelines read it with ``load_lora_weights``."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,9 @@ class PriorObjective:
         if self.settings.train_text:
             changed |= {"text_encoder": self.parts.text_encoder, "text_encoder_2": self.parts.text_encoder_2}
         if self.settings.lora_rank:
-            changed["unet"] = merge_adapters(self.parts.unet, self.source, out / LORA_FOLDER)
+            changed["unet"] = merge_adapters(self.parts.unet, self.source, (out / ADAPTER).parent)
+        else:
+            shutil.rmtree((out / ADAPTER).parent, ignore_errors=True)  # of an earlier training: it is not in this U-Net
         write_family(out, self.parts.folder, changed)
 
 

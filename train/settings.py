@@ -63,7 +63,7 @@ class TrainSettings(Settings):
     validate_every: int = Field(default=500, ge=0)
     """Steps between validation pictures, which also come after the last step; 0 draws none."""
     validate_count: int = Field(default=4, ge=1)
-    """Faces in a validation picture: the first of the dataset's split `validation_faces`, else of `train`."""
+    """Faces in a validation picture: the first of the dataset's split `validation`, else of `train`."""
     tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where metrics go beside training/metrics.jsonl."""
     loader_workers: int | None = Field(default=None, ge=0)

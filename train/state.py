@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, write_errors, write_file
 from authface.imaging.decode import encode_png
+from authface.recipe import Settings
 from authface.store.lineage import SOURCES
 from authface.train.distributed import run_together
 from authface.train.optimizer import MovingAverage
@@ -64,8 +65,9 @@ class RunFolder:
         new: dict[str, Any] = {"seed": seed, **together, "settings": json.loads(settings.model_dump_json())}
         if path.is_file() and self.newest_checkpoint() is not None:
             old = {**ONE_PROCESS, **json.loads(path.read_text("utf-8"))}
-            for name, value in {"seed": seed, **together, **new["settings"]}.items():
-                before = old[name] if name in old else old["settings"].get(name)
+            now = {"seed": seed, **together}
+            facts = [(name, old.get(name), value) for name, value in now.items()]
+            for name, before, value in [*facts, *_leaves(settings, type(settings)(), old.get("settings"))]:
                 if name not in CHANGEABLE and before != value:
                     raise UsageError(
                         f"{one_line(self.out)} was begun with {name} {one_line(before, 60)}, now {one_line(value, 60)}:"
@@ -150,6 +152,22 @@ class RunFolder:
             return []
         named = ((re.fullmatch(r"step-(\d+)", path.name), path) for path in self.checkpoints.iterdir())
         return sorted((int(match[1]), path) for match, path in named if match)
+
+
+def _leaves(new: Settings, defaults: Settings, old: object) -> Iterator[tuple[str, Any, Any]]:
+    """Dotted name, value in `old` and value now of every setting, as JSON has them; `old` is what run.json says.
+
+    What an older version's run.json lacks had no choice but what is now the default.
+    """
+    known = old if isinstance(old, dict) else {}
+    values, usual = json.loads(new.model_dump_json()), json.loads(defaults.model_dump_json())
+    for name in type(new).model_fields:
+        inner = getattr(new, name)
+        if isinstance(inner, Settings):
+            for leaf, before, value in _leaves(inner, getattr(defaults, name), known.get(name)):
+                yield f"{name}.{leaf}", before, value
+        else:
+            yield name, known.get(name, usual[name]), values[name]
 
 
 class Metrics:

@@ -70,6 +70,7 @@ def export(
     ] = None,
 ) -> None:
     """Write SET/dataset, Parquet with the images inside, its card and its splits; or another trainer's format."""
+    from authface.annotate.export.run import annotators_of
     from authface.annotate.export.run import export as run_export
     from authface.annotate.settings import ExportSettings
     from authface.review.reviews import ReviewSettings
@@ -80,6 +81,7 @@ def export(
     photoset = PhotoSet.open(set)
     values = settings.model_dump(mode="json")
     if run.dry_run:
+        annotators_of(photoset, settings)
         lines = "\n".join(f"{name} = {value!r}" for name, value in values.items())
         return run.console.result(f"[annotate.export]\n{lines}", section="annotate.export", settings=values)
     with photoset.lock():

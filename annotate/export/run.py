@@ -112,13 +112,19 @@ def folder_of(photoset: PhotoSet, settings: ExportSettings) -> Path:
     return photoset.root / ("dataset" if settings.format == "dataset" else f"exports/{settings.format}")
 
 
-def inputs_of(photoset: PhotoSet, settings: ExportSettings, review: ReviewSettings) -> Inputs:
-    """The tables an export is made from. Raises UsageError where tags are missing."""
+def annotators_of(photoset: PhotoSet, settings: ExportSettings) -> list[str]:
+    """Whose tags make the prompts. Raises UsageError where there are none of theirs."""
     annotators = list(settings.annotators) or photoset.annotators()
     here = one_line(photoset.root)
     for name in annotators or ["measured"]:
         if not photoset.tags(name).parts():
             raise UsageError(f"{here} has no tags: run authface annotate tags {here} --with {one_line(name)} first")
+    return annotators
+
+
+def inputs_of(photoset: PhotoSet, settings: ExportSettings, review: ReviewSettings) -> Inputs:
+    """The tables an export is made from. Raises UsageError where tags are missing."""
+    annotators = annotators_of(photoset, settings)
     reviewed = reviewed_crops(photoset, review)
     return Inputs(photoset, reviewed, balanced(photoset, reviewed), annotators, bool(photoset.people.parts()))
 

@@ -257,6 +257,7 @@ class ReleaseCrops(Step[Face, tuple[Face, NDArray[np.uint8]], tuple[Crop, NDArra
 
     root: Path
     batch_size: int = 4
+    overwrites_files: bool = True
     _landmarker: Any = field(default=None, repr=False)
 
     @property

@@ -47,6 +47,7 @@ class CutStep(Step[ManifestFace, NDArray[np.uint8], NDArray[np.uint8], Crop]):
     manifest: str
     """Digest of the manifest."""
     batch_size: int = 4
+    overwrites_files: bool = True
 
     @property
     def provenance(self) -> Provenance:

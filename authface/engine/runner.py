@@ -116,7 +116,7 @@ def run(
         engine = inline if workers == 1 or summary.rows < INLINE_ROWS else partial(processes, workers=workers)
         with console.progress(step, summary.rows, "images") as tick:
             if cluster is None:
-                made = _by_part(partial(engine, work), _opened(todo, target), tick, chunk_rows)
+                made = _by_part(partial(engine, work), _opened(work, todo, target), tick, chunk_rows)
             else:
                 made = _on_cluster(work, todo, target, tick, cluster, chunk_rows, ordered=finish is not list)
             for part, rows in made:
@@ -202,9 +202,12 @@ def _outdated(
     return todo
 
 
-def _opened(todo: Iterable[PartInput[I]], target: Table[R]) -> Iterator[tuple[PartInput[I], list[I]]]:
+def _opened(
+    work: Step[I, L, M, R], todo: Iterable[PartInput[I]], target: Table[R]
+) -> Iterator[tuple[PartInput[I], list[I]]]:
     for part in todo:
-        target.remove(part.number)  # its files are about to be overwritten: rows must not outlive them
+        if work.overwrites_files:  # rows must not outlive their files; others stay until there are new ones
+            target.remove(part.number)
         yield part, part.rows()
 
 
@@ -219,8 +222,8 @@ def _on_cluster(
     ordered: bool,
 ) -> Iterator[tuple[PartInput[I], list[R]]]:
     """Results of whole parts as they are finished, or in order: then a lost node holds up all that follows it."""
-    for part in todo:
-        target.remove(part.number)  # as in `_opened`
+    for part in todo if work.overwrites_files else ():  # as in `_opened`
+        target.remove(part.number)
     counts, readers = [part.count for part in todo], [part.rows for part in todo]
     waiting: dict[int, list[R]] = {}
     following = 0

@@ -43,6 +43,8 @@ class Step(ABC, Generic[I, L, M, R]):
 
     batch_size: int = 1
     """Rows that `step` gets at a time; read after `open`."""
+    overwrites_files: bool = False
+    """Whether `save` writes over files that rows of an earlier run name: those rows then go before it does."""
 
     @property
     @abstractmethod

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
+from authface import backends
 from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub_cache import hub_errors
 from authface.models.layout import BASE as BASE
 from authface.models.layout import FILES, FURTHER, INDEX, PARTS, VARIANTS, WEIGHTED, Commercial, class_name, quiet
+from authface.models.networks import ENDINGS, NETWORKS, is_network
 from authface.models.sdxl import spatial_factor
 from authface.models.tiny import make_tiny as make_tiny
 
@@ -119,11 +121,11 @@ def has_builtin() -> bool:
     return (BUILTIN / INDEX).is_file()
 
 
-def resolve(name: str) -> ModelSource:
+def resolve(name: str, *, others: Collection[str] = ()) -> ModelSource:
     """What `name` stands for: a known family, a folder in diffusers' layout, or ``owner/repository`` on the hub.
 
     Raises AuthfaceError where the built-in weights are absent, UsageError for a name that is none of these
-    or a folder with missing parts.
+    or a folder with missing parts; `others` are names that the caller takes beside families, for that message.
     """
     if name == "tiny" and not has_builtin():
         raise AuthfaceError(
@@ -144,7 +146,19 @@ def resolve(name: str) -> ModelSource:
     owner, slash, repository = name.partition("/")
     if slash and owner and repository and "/" not in repository and owner not in {".", "..", "~"}:
         return ModelSource(name, name, False)
-    raise UsageError(f"no model {one_line(name)!r}: give a folder, owner/repository, or one of {', '.join(FAMILIES)}")
+    known = one_line(", ".join((*FAMILIES, *others)))
+    raise UsageError(f"no model {one_line(name)!r}: give a folder, owner/repository, or one of {known}")
+
+
+def check_restorer(name: str) -> None:
+    """Refuse a name that is no restorer and stands for no family; nothing is downloaded. Raises as `resolve` does."""
+    if name not in backends.names("restorers") and not is_network(name):
+        resolve(name, others=other_restorers())
+
+
+def other_restorers() -> tuple[str, ...]:
+    """What restores faces beside families, for messages: registered ones, networks by name, files."""
+    return (*backends.names("restorers"), *NETWORKS, f"a file {', '.join(ENDINGS)}")
 
 
 def pick_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from authface.errors import AuthfaceError, one_line
 from authface.models import families as models
 from authface.models import hub_cache
 from authface.models.families import FAMILIES, Family
-from authface.models.layout import BESIDE, PARTS, Commercial, headers, in_bytes, part_files, read_manifest
+from authface.models.layout import BESIDE, PARTS, Commercial, headers, holds_part, in_bytes, part_files, read_manifest
 from authface.models.networks import NETWORKS, Network
 from authface.report.text import render_table
 
@@ -88,7 +88,7 @@ def _network(network: Network) -> ListedModel:
 
 
 def _other(found: hub_cache.Cached) -> ListedModel:
-    weights = [path for path in _files(found.folder) if path.suffix == ".safetensors" and path.exists()]
+    weights = [path for path in _files(found.folder) if holds_part(path) and path.exists()]
     try:
         count = in_count(sum(one.numbers for path in weights for one in headers(path).values() if one.floating))
     except AuthfaceError:

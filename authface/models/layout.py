@@ -41,8 +41,10 @@ MANIFEST = "weights.json"
 """What `models pack` writes beside a family: sha256 and size of every file."""
 OWN_PRESETS = "presets.toml"
 """A family's own presets of restoring: what its ControlNet, over its prior, was measured to need."""
-BESIDE = (INDEX, "README.md", "training-curve.png", OWN_PRESETS)
-"""Files of a family that lie beside its parts: index, card, the card's picture, its own presets of restoring."""
+ADAPTER = "lora/pytorch_lora_weights.safetensors"
+"""What stage I with LoRA trained, alone, for stock pipelines' ``load_lora_weights``; unet/ has it merged."""
+BESIDE = (INDEX, "README.md", "training-curve.png", OWN_PRESETS, ADAPTER)
+"""Files of a family that lie beside its parts: index, card, the card's picture, own presets of restoring, adapter."""
 TRAINING_FOLDERS = ("training",)
 """Folders that lie in a trained family and are no part of it: checkpoints, logs, caches."""
 
@@ -89,6 +91,11 @@ def part_files(folder: Path, part: str) -> list[Path]:
     return sorted(path for path in found if not any(path.match(variant) for variant in VARIANTS))
 
 
+def holds_part(path: Path) -> bool:
+    """Whether a file of a family holds weights of one of its parts; an adapter beside them is none."""
+    return path.suffix == ".safetensors" and path.parent.name in WEIGHTED
+
+
 def expected_parts(folder: Path) -> list[str]:
     """`BASE`, which a family must have, and which of `FURTHER` it has."""
     return [*BASE, *(part for part in FURTHER if (folder / part).is_dir())]
@@ -111,7 +118,7 @@ def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in TRAINING_FOLDERS:
             continue
-        if path.is_dir() and path.name not in PARTS:
+        if path.is_dir() and path.name not in {*PARTS, Path(ADAPTER).parent.name}:
             if not snapshot:
                 yield path.name, "is no part of a family: move it away"
             continue

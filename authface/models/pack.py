@@ -25,6 +25,7 @@ from authface.models.layout import (
     WeightsManifest,
     family_parts,
     headers,
+    holds_part,
     in_bytes,
     part_files,
     read_manifest,
@@ -65,7 +66,7 @@ def planned_bytes(files: list[Path], dtype: str) -> int:
     """About what the files will take in `dtype`, from the headers of the safetensors alone. Raises AuthfaceError."""
     total = 0
     for path in files:
-        if path.suffix == ".safetensors":
+        if holds_part(path):
             total += sum(tensor.bytes_in(dtype) for tensor in headers(path).values())
         else:
             total += path.stat().st_size
@@ -91,7 +92,7 @@ def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Weigh
     """
     _check_out(out, folder)
     _check_room(out, sum(path.stat().st_size for path in files))
-    types = {tensor.dtype for path in files if path.suffix == ".safetensors" for tensor in headers(path).values()}
+    types = {tensor.dtype for path in files if holds_part(path) for tensor in headers(path).values()}
     names = {"F16": "float16", "BF16": "bfloat16", "F32": "float32"}
     dtype = "+".join(sorted(names[one] for one in types if one in names))
     return _written(files, folder, out, WeightsManifest(dtype), tick, _copy)
@@ -99,7 +100,7 @@ def copy_family(files: list[Path], folder: Path, out: Path, tick: Tick) -> Weigh
 
 def _copy(path: Path, target: Path) -> int:
     shutil.copyfile(path, target)
-    return sum(t.numbers for t in headers(path).values() if t.floating) if path.suffix == ".safetensors" else 0
+    return sum(t.numbers for t in headers(path).values() if t.floating) if holds_part(path) else 0
 
 
 def _check_room(out: Path, needed: int) -> None:
@@ -164,8 +165,11 @@ def _take_place(temporary: Path, out: Path) -> None:
 
 
 def _write(path: Path, target: Path, dtype: str) -> int:
-    """Write one file, converted where it holds tensors; the count of floating-point numbers in it."""
-    if path.suffix == ".safetensors":
+    """Write one file, a part's weights converted; the count of floating-point numbers in those.
+
+    An adapter stays byte for byte: its scale stands in the file's metadata, and it is small.
+    """
+    if holds_part(path):
         return _convert(path, target, dtype)
     if path.name.endswith(".safetensors.index.json"):
         target.write_bytes(_index(path, dtype))

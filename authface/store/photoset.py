@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
+from authface.backends import NAME
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
@@ -188,9 +188,9 @@ class PhotoSet:
         self.embeddings = Table(tables / "embeddings", Embedding)
 
     def tags(self, annotator: str) -> Table[Tags]:
-        """The table of one annotator, whose name is lower-case letters, digits and dashes."""
-        if not re.fullmatch(r"[a-z0-9][a-z0-9-]*", annotator):
-            raise UsageError(f"annotator {one_line(annotator)!r}: use lower-case letters, digits and dashes")
+        """The table of one annotator, whose name is one that backends may have."""
+        if not NAME.fullmatch(annotator):
+            raise UsageError(f"annotator {one_line(annotator)!r}: use lower-case letters, digits, '-', '_' and '.'")
         return Table(self.root / "tables" / "tags" / annotator, Tags)
 
     def annotators(self) -> list[str]:

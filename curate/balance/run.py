@@ -175,9 +175,7 @@ def balance(
 
     Raises UsageError for a target that names no margin or word, AuthfaceError where the disk refuses.
     """
-    wanted = rake.parse(settings.target) if settings.target else {}
-    if unknown := wanted.keys() - MARGINS.keys():
-        raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
+    wanted = targets_of(settings)
     parts = reviewed_crops(photoset, review)
     with console.progress("balance", sum(part.count for part in parts), "faces") as tick:
         found = read_margin_words(photoset, parts, tick, workers)
@@ -195,6 +193,14 @@ def balance(
     title = f"Balance of {one_line(photoset.root.resolve().name)}"
     report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done)
     return done
+
+
+def targets_of(settings: BalanceSettings) -> dict[str, dict[str, float] | None]:
+    """What is wanted of each margin that the target names. Raises UsageError for a target that is none."""
+    wanted = rake.parse(settings.target) if settings.target else {}
+    if unknown := wanted.keys() - MARGINS.keys():
+        raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
+    return wanted
 
 
 def choose(

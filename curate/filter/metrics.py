@@ -5,7 +5,6 @@ pyiqa and torch are loaded only where a metric of pyiqa is asked for.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 from typing import Protocol
 
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface import backends
-from authface.errors import UsageError, one_line
+from authface.errors import one_line
 from authface.metrics.iqa import QualityMetric, loading, pyiqa_version
+from authface.metrics.names import lower_better
 from authface.models.families import pick_device
 
 _CHEAP = ("musiq", "topiq_nr", "topiq_nr-face", "clipiqa", "clipiqa+")
@@ -63,21 +63,6 @@ def _rank(name: str) -> float:
     if name in _CHEAP:
         return _CHEAP.index(name) - len(_CHEAP)
     return 1.0 if name.startswith(_DEAR) else 0.0
-
-
-def lower_better(name: str) -> bool:
-    """Whether less is better of a metric that judges a picture alone. Raises UsageError for any other name."""
-    if name in backends.names("metrics"):
-        return bool(backends.load("metrics", name).lower_better)
-    from pyiqa.default_model_configs import DEFAULT_CONFIGS
-
-    config = DEFAULT_CONFIGS.get(name)
-    if config is None or config.get("metric_mode") != "NR":
-        alone = [known for known, said in DEFAULT_CONFIGS.items() if said.get("metric_mode") == "NR"]
-        near = difflib.get_close_matches(name, alone, n=3) or ["musiq", "topiq_nr-face", "clipiqa+"]
-        why = "compares with a reference" if config else "is not in pyiqa"
-        raise UsageError(f"curate.filter.metrics: {one_line(name)} {why}; there are {', '.join(near)}, ...")
-    return bool(config.get("lower_better", False))
 
 
 class RegionMetric:

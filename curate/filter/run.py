@@ -1,8 +1,9 @@
 """`curate filter`: find and measure the faces of every photo, then say which are kept and why not.
 
 Two passes. `filter.measure` looks at the photos and knows no limit (table `measured`). Here the measures are
-judged, near duplicates are found over the whole set, and what is left is scored by the metrics of pyiqa that were asked
-for (table `faces`). A changed limit repeats the second pass only, and no score is computed twice.
+judged, near duplicates are found over the whole set, and what is left is scored by the metrics that were asked for,
+pyiqa's or another package's (table `faces`). A changed limit repeats the second pass only, and no score is computed
+twice.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ from authface.curate.filter.metrics import (
     DIGITS,
     FaceMetric,
     in_order,
-    lower_better,
     make_metric,
     versions,
 )
@@ -36,6 +36,7 @@ from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.engine.workers import Step
 from authface.imaging import decode as images
+from authface.metrics.names import lower_better
 from authface.records import Face, Photo, Points5, Score
 from authface.store.photoset import PhotoSet, Provenance
 
@@ -141,7 +142,7 @@ def filter_photos(
 ) -> Summary:
     """Measure the kept photos in `workers` processes or on `cluster`, judge their faces in this one.
 
-    `device` is where metrics of pyiqa run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
+    `device` is where the metrics run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
     continue, before any photo is read if a metric cannot be loaded; finished parts stay.
     """
     measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device)

@@ -12,8 +12,9 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from authface.curate.filter.judge import ANGLES, LIMITS
-from authface.curate.filter.metrics import in_order, lower_better
+from authface.curate.filter.metrics import in_order
 from authface.curate.settings import FilterSettings
+from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 
 Column = NDArray[np.float64]

@@ -28,10 +28,12 @@ def web_app(
     from importlib.util import find_spec
 
     from authface.errors import UsageError
+    from authface.models.families import check_restorer
     from authface.restore.settings import RestoreSettings
 
     settings = run.settings("restore", RestoreSettings, model=model)
     if run.dry_run:
+        check_restorer(settings.model)
         lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
         return run.console.result(f"[restore]\n{lines}", settings=settings.model_dump(mode="json"))
     if find_spec("gradio") is None:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from fastapi import FastAPI
 
-from authface.errors import UsageError
+from authface.errors import UsageError, one_line
 from authface.restore.app.workspace import Workspace
 from authface.restore.queue import RestoreQueue
 from authface.web.local import local_app
@@ -35,10 +35,10 @@ def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
         try:
             import gradio
-
-            from authface.restore.app.page import Page, theme
         except ImportError as error:
-            raise UsageError("authface app needs Gradio: pip install 'authface[app]'") from error
+            raise UsageError(f"authface app needs Gradio: pip install 'authface[app]' ({one_line(error)})") from error
+        from authface.restore.app.page import Page, theme  # only now: it imports Gradio, which reads what was set above
+
         made = Page(Workspace(queue, Path(folder)))
         app = local_app(token, host, policy=_POLICY)
         gradio.mount_gradio_app(

@@ -33,7 +33,7 @@ class Graph(Protocol):
     """A recorded function."""
 
     def replay(self) -> None:
-        """StepRunner it again, on what its inputs hold now; results go where they went when it was recorded."""
+        """Run it again, on what its inputs hold now; results go where they went when it was recorded."""
         ...
 
 
@@ -41,7 +41,7 @@ class Recorder(Protocol):
     """What makes graphs."""
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """StepRunner it as it will be recorded."""
+        """Run it as it will be recorded."""
         ...
 
     def record(self, function: Callable[[], T]) -> tuple[Graph, T]:
@@ -65,7 +65,7 @@ class CudaRecorder:
         self._alive: WeakSet[torch.cuda.CUDAGraph] = WeakSet()
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """StepRunner it on the stream."""
+        """Run it on the stream."""
         now = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(now)
         with torch.cuda.stream(self._stream):

@@ -13,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.errors import UsageError
 from authface.faces.geometry import Side
 from authface.models import networks
-from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, resolve
+from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, other_restorers, resolve
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
-from authface.models.networks import ENDINGS, NETWORKS, NetworkFile
+from authface.models.networks import NetworkFile
 from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.network import LoadedNetwork
@@ -110,10 +109,7 @@ def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
     if networks.is_network(name):
         file = networks.find(name, console or Console())
         return RestorerFiles(file, file.sha256)
-    try:
-        source = resolve(name)
-    except UsageError as error:
-        raise UsageError(f"{error}; to restore also {', '.join(NETWORKS)}, or a file {', '.join(ENDINGS)}") from error
+    source = resolve(name, others=other_restorers())
     folder = fetch(source, PARTS)
     digest = hashlib.sha256()
     files = [path for part in PARTS for path in (folder / part).glob("*")]

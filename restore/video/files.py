@@ -101,7 +101,7 @@ class VideoReader:
         try:
             import av
         except ImportError as error:
-            raise ImageError("no_pyav", NEEDS_PYAV) from error
+            raise ImageError("no_pyav", f"{NEEDS_PYAV} ({one_line(error)})") from error
         self.path = path
         with _read_errors():
             options = {"protocol_whitelist": "file"}  # a playlist in disguise reaches no network

@@ -1,37 +1,19 @@
 """Backends by name: packages that are installed beside this one."""
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint
 
 import pytest
 
 from authface import backends
 from authface.errors import AuthfaceError, UsageError
-
-Install = Callable[[str, str, str], None]
-
-
-@pytest.fixture
-def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
-    """Installs a package: its name, its entry points, and the text of its one module."""
-    monkeypatch.syspath_prepend(str(tmp_path))
-    backends._registered.cache_clear()
-
-    def add(name: str, points: str, module: str = "") -> None:
-        info = tmp_path / f"{name}-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(points)
-        (tmp_path / f"{name}.py").write_text(module)
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        backends._registered.cache_clear()
-
-    return add
+from tests.conftest import Install
 
 
 @pytest.fixture(autouse=True)
-def forgotten() -> None:
+def forgotten() -> Iterator[None]:
+    backends._registered.cache_clear()
+    yield
     backends._registered.cache_clear()
 
 
@@ -68,3 +50,13 @@ def test_names_that_cannot_be_folders_are_left_out(install: Install) -> None:
     assert {"../up", "Up"} & set(backends.names("captioners")) == set() and "up" in backends.names("captioners")
     with pytest.raises(UsageError, match="no captioner ../up"):
         backends.load("captioners", "../up")
+
+
+@pytest.mark.parametrize("others", [[], [EntryPoint("shoebox", "shoebox:Shoebox", "authface.sources")]])
+def test_an_installation_older_than_its_code_says_to_install_again(
+    others: list[EntryPoint], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An editable one of before there were entry points knows no name of authface's own."""
+    monkeypatch.setattr(backends, "entry_points", lambda group: others)
+    with pytest.raises(UsageError, match=r"no source folder: .*install it again, a checkout by pip install -e \."):
+        backends.load("sources", "folder")

@@ -1,5 +1,6 @@
 """Recipes and overrides: every name is known, every value checked, every error one line with the next step."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ from pydantic import Field, ValidationError
 from authface.errors import UsageError
 from authface.options import SECTIONS
 from authface.recipe import Settings, builtin_recipes, load
+from tests.conftest import Install
 
 
 class Inner(Settings):
@@ -179,3 +181,26 @@ def test_settings_cannot_change_and_their_fingerprint_tells_them_apart() -> None
     assert made.fingerprint() == filtered().fingerprint()
     values: list[dict[str, Any]] = [{"size": 65}, {"lr": 2e-4}, {"name": "b"}, {"unsplash": {"retries": 4}}]
     assert len({Filter.model_validate(v).fingerprint() for v in values} | {made.fingerprint()}) == 5
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("curate.fetch.source", "nobody", "no source nobody: there are folder, samples"),
+        ("curate.filter.detector", "../../x", "no detector ../../x: there are retinaface"),
+        ("curate.filter.metrics", '{"musik" = 60}', "metric musik is neither in pyiqa nor registered"),
+        ("curate.filter.metrics", '{"psnr" = 60}', "metric psnr compares with a reference"),
+        ("annotate.tags.annotator", "nobody", "no captioner nobody: there are llava, measured, openai"),
+    ],
+)
+def test_a_backend_that_is_not_installed_is_refused_by_every_command(setting: str, value: str, said: str) -> None:
+    """Wherever in the recipe it stands, with what there is and what to install."""
+    with pytest.raises(UsageError, match=f"{re.escape(setting)} = .*{re.escape(said)}") as caught:
+        load("default", [f"{setting}={value}"], SECTIONS)
+    assert str(caught.value).isprintable()
+
+
+def test_a_backend_of_another_package_is_taken_where_that_is_installed(install: Install) -> None:
+    install("shoebox", "[authface.captioners]\nshoe_box = shoebox:S\n[authface.metrics]\nshine = shoebox:S\n", "")
+    asked = ["annotate.tags.annotator=shoe_box", 'curate.filter.metrics={"shine"=1, "musiq"=60}']
+    assert load("default", asked, SECTIONS).tables["annotate"] == {"tags": {"annotator": "shoe_box"}}

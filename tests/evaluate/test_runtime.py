@@ -15,6 +15,7 @@ from authface.console import Console
 from authface.evaluate.runtime import REST, measure, seconds_of
 from authface.evaluate.settings import RuntimeSettings
 from authface.evaluate.stopwatch import peak_memory, watching
+from tests.conftest import Install
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -119,3 +120,14 @@ def test_what_cannot_be_measured_is_said(authface: Command, family: Path, tmp_pa
         assert code == 2 and said in log and log.count("\n") == 1, log
     code, text, _ = authface("runtime", "--model", family, "-o", tmp_path / "r", "--dry-run")
     assert code == 0 and "5 runs, official, 512 px" in text and not (tmp_path / "r").exists()
+
+
+def test_a_restorer_of_another_package_is_measured_and_its_release_named(
+    authface: Command, install: Install, tmp_path: Path
+) -> None:
+    module = "from authface.restore.model.restorer import Identity\nclass Same(Identity):\n    pass\n"
+    install("shoebox", "[authface.restorers]\nsame = shoebox:Same\n", module)
+    words = ("runtime", "--model", "same", "--size", 64, "--count", 1, "--device", "cpu", "-o", tmp_path)
+    code, text, log = authface(*words, "--json")
+    assert code == 0, log
+    assert json.loads(text)["protocol"]["weights"] == {"same": "shoebox 1.0"}

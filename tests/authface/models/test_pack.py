@@ -14,7 +14,8 @@ from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import pack
-from authface.models.layout import headers, read_manifest
+from authface.models.layout import ADAPTER, headers, read_manifest
+from authface.models.verify import verify
 
 Change = Callable[[Path], None]
 UNET = "unet/diffusion_pytorch_model.safetensors"
@@ -292,3 +293,19 @@ def test_a_full_disk_is_said_before(family: Path, tmp_path: Path, monkeypatch: p
     with pytest.raises(AuthfaceError, match=r"needs [\d.]+ MB, 1\.0 MB are free"):
         packed(family, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_adapter_ships_as_it_is(copy: Path, tmp_path: Path) -> None:
+    """Its scale is in the file's metadata, which no conversion may lose; its numbers are in unet/ already."""
+    (copy / "lora").mkdir()
+    scale = {"lora_adapter_metadata": '{"unet.lora_alpha": 4}', "format": "pt"}
+    save_file({"unet.down": torch.ones(2, 2)}, copy / ADAPTER, metadata=scale)
+    plain = pack.pack(Path(shutil.copytree(copy, tmp_path / "plain")), tmp_path / "a", "float16", lambda *_: None)
+    shutil.rmtree(tmp_path / "plain" / "lora")
+    bare = pack.pack(tmp_path / "plain", tmp_path / "b", "float16", lambda *_: None)
+    assert (tmp_path / "a" / ADAPTER).read_bytes() == (copy / ADAPTER).read_bytes()
+    assert set(plain.files) - set(bare.files) == {ADAPTER} and plain.parameters == bare.parameters
+    assert verify(str(tmp_path / "a"), lambda *_: None).faults == {}
+    (tmp_path / "a" / ADAPTER).with_suffix(".bin").write_bytes(b"pickle")
+    with pytest.raises(UsageError, match="lora/pytorch_lora_weights.bin is a pickle"):
+        pack.family_files(tmp_path / "a")

@@ -15,12 +15,14 @@ from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
 from authface.curate.filter import metrics
 from authface.curate.filter.judge import LIMITS
-from authface.curate.filter.metrics import RegionMetric, in_order, lower_better
+from authface.curate.filter.metrics import RegionMetric, in_order
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
+from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
+from tests.conftest import Install
 
 OPEN = {x.setting: (0.0 if x.least else 1000.0) for x in LIMITS} | {"min_score": 0.9, "duplicate_radius": -1}
 
@@ -69,7 +71,7 @@ def test_the_cheap_ones_come_first_and_maniqa_last() -> None:
 
 def test_direction_and_unknown_names() -> None:
     assert lower_better("piqe") and lower_better("niqe") and not lower_better("musiq")
-    with pytest.raises(UsageError, match="musik is not in pyiqa; there are musiq"):
+    with pytest.raises(UsageError, match="musik is neither in pyiqa nor .*; there are musiq"):
         lower_better("musik")
     with pytest.raises(UsageError, match="psnr compares with a reference"):
         lower_better("psnr")
@@ -151,3 +153,17 @@ def test_a_spoilt_photo_is_a_failed_row(photoset: PhotoSet, calls: list[int]) ->
     summary = filter_photos(photoset, settings(metrics={"mean-red": 0.0}), Console())
     assert summary.counts["kept"] == 1 and summary.failed == 1
     assert metrics.in_order(["mean-red"]) == ["mean-red"]
+
+
+def test_the_verdicts_of_before_stay_where_a_metric_fails(
+    photoset: PhotoSet, calls: list[int], install: Install
+) -> None:
+    """One that cannot be loaded, one that is unknown: the table is as it was."""
+    filter_photos(photoset, settings(metrics={"mean-red": 0.0}), Console())
+    before = list(photoset.faces)
+    install("shoebox", "[authface.metrics]\nshine = shoebox:Shine\n", "import no_such_package\n")
+    for name, said in (("shine", "shine of shoebox .* cannot be loaded"), ("musik", "metric musik is neither")):
+        with pytest.raises(AuthfaceError, match=said):
+            filter_photos(photoset, settings(metrics={name: 0.0}), Console())
+        assert list(photoset.faces) == before
+    assert filter_photos(photoset, settings(metrics={"mean-red": 0.0}), Console()).made == 0 and sum(calls) == 2

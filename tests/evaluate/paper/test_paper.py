@@ -110,6 +110,7 @@ def test_the_files_hold_missing_cells_and_the_protocol(authface: Command, measur
     )
     assert float(cells["CelebA-Test", "mine: mild", "PSNR"]["high"]) == 31
     page = (out / "table1.html").read_text()
+    assert "<h1>Table 1: " in page and text.startswith("Table 1. ")
     assert "efefefefef" in page and "30.00 [29.00, 31.00] of 4 (+4.43)" in page and "https://" not in page
     assert json.loads(authface("table", 4, "-o", out, "--json")[1])["rows"][4]["values"]["PSNR"] is None
 
