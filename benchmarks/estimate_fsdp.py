@@ -1,4 +1,4 @@
-"""What `authface estimate train prior --sharding fsdp` counts against a real FSDP2 run of the tiny family on CPUs (gloo).
+"""What `authface estimate train prior --sharding fsdp` counts against a real FSDP2 run of the tiny family (gloo, CPU).
 
     python benchmarks/estimate_fsdp.py DATASET [PROCESSES [SIZE [BATCH [ACCUMULATE]]]]
 
