@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.extras import need
 from authface.files import sha256_of
 from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
@@ -62,6 +63,7 @@ class ModelUpscaler:
     """
 
     def __init__(self, file: Path, device: str = "cpu") -> None:
+        need("restore.upscaler", "upscale", "spandrel", "torch")
         import torch
 
         self._device = torch.device(device)
@@ -140,12 +142,9 @@ def _like(out: Pixels, photo: Pixels) -> Pixels:
 
 def _load(file: Path) -> Any:
     """The network in `file`: tensors only, no pickled code."""
+    import spandrel
     import torch
 
-    try:
-        import spandrel
-    except ImportError as error:
-        raise UsageError("restore.upscaler needs spandrel: pip install 'authface[upscale]'") from error
     kinds = (".safetensors", ".pth", ".pt", ".ckpt")
     if file.suffix.lower() not in kinds:
         raise UsageError(f"restore.upscaler={one_line(file)}: it is a file of {', '.join(kinds)}")

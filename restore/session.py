@@ -14,12 +14,13 @@ from typing import Any
 
 from authface import backends
 from authface.console import Console
-from authface.errors import UsageError
+from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.faces import parsing
 from authface.faces.identity import weights_sha256
 from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
-from authface.models.families import pick_device
+from authface.models.families import pick_device, resolve
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
@@ -149,7 +150,12 @@ class Session:
     @cached_property
     def weights(self) -> RestorerFiles | None:
         """The family's files; None for a restorer that is none, such as the identity."""
-        return None if self.settings.model in backends.names("restorers") else find_weights(self.settings.model)
+        model = self.settings.model
+        if model in backends.names("restorers"):
+            return None
+        resolve(model)  # a name that stands for nothing is said to be so
+        need(f"restore with the model {one_line(model)}", "restore", "torch", "diffusers", "transformers")
+        return find_weights(model)
 
     @cached_property
     def restorer(self) -> CropRestorer:

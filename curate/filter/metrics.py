@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from authface import backends
 from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.metrics.iqa import QualityMetric, loading, pyiqa_version
 from authface.models.families import pick_device
 
@@ -48,10 +49,17 @@ def make_metric(name: str, device: str) -> FaceMetric:
 def versions(names: Collection[str]) -> dict[str, str]:
     """What the scores of metrics depend on: pyiqa's release, and the package of each that is not pyiqa's."""
     registered = backends.names("metrics")
+    for name in names:
+        if name not in registered:
+            _need_pyiqa(name)
     return dict(
         (name, backends.version("metrics", name)) if name in registered else ("pyiqa", pyiqa_version())
         for name in names
     )
+
+
+def _need_pyiqa(name: str) -> None:
+    need(f"curate.filter.metrics {one_line(name)}", "evaluate", "pyiqa")
 
 
 def in_order(names: Iterable[str]) -> list[str]:
@@ -69,6 +77,7 @@ def lower_better(name: str) -> bool:
     """Whether less is better of a metric that judges a picture alone. Raises UsageError for any other name."""
     if name in backends.names("metrics"):
         return bool(backends.load("metrics", name).lower_better)
+    _need_pyiqa(name)
     from pyiqa.default_model_configs import DEFAULT_CONFIGS
 
     config = DEFAULT_CONFIGS.get(name)

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from fastapi import FastAPI
 
-from authface.errors import UsageError
+from authface.extras import need
 from authface.restore.api import Restorer
 from authface.restore.app.workspace import Workspace
 from authface.web.local import local_app
@@ -33,12 +33,11 @@ def page(restorer: Restorer, token: str, host: str, max_megabytes: float, max_me
     """The page below ``/<token>/``; what it stored is deleted in the end. Raises UsageError without the extra."""
     os.environ.update(_QUIET)
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
-        try:
-            import gradio
+        need("authface app", "app")
+        import gradio
 
-            from authface.restore.app.page import Page, theme
-        except ImportError as error:
-            raise UsageError("authface app needs Gradio: pip install 'authface[app]'") from error
+        from authface.restore.app.page import Page, theme
+
         made = Page(Workspace(restorer, Path(folder), round(max_megapixels * 1e6)), max_megabytes)
         app = local_app(token, host, policy=_POLICY)
         gradio.mount_gradio_app(

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.extras import need
 from authface.options import Run, command_with_run
-from authface.train.cli import DatasetArgument
+from authface.train.cli import NEEDED, DatasetArgument
 from authface.train.estimate.hardware import UTILISATION
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def _estimate(
     from authface.train.estimate import hardware
 
     candidates = hardware.gpus_named(names)  # refuses a wrong name before torch is loaded
+    need(f"authface estimate train {stage}", "train", *NEEDED)
     import torch
     from diffusers.utils import logging
 
