@@ -43,7 +43,7 @@ def synth(
     if run.dry_run:
         said = f"{count} faces of {one_line(faces)} -> {one_line(out)}, {settings.degradation}, seed {run.seed}"
         return run.console.result(said, count=count, settings=settings.model_dump(mode="json"))
-    if degraded.jitter:
+    if getattr(degraded, "jitter", 0):
         need(f"the degradation {settings.degradation}", "restore", "torch", "torchvision")
     summary = synthesize(out, sources, settings, run.seed, run.console, limit=run.limit, workers=run.workers)
     for row in summary.failed[:20]:
