@@ -13,6 +13,7 @@ from authface.annotate.cli import app as annotate
 from authface.curate.cli import app as curate
 from authface.errors import AuthfaceError, one_line
 from authface.evaluate.cli import app as evaluate
+from authface.extras import of_import
 from authface.models.cli import app as models
 from authface.options import DEFAULT_SET, SetArgument, command_with_run
 from authface.options import Run as Run
@@ -135,6 +136,11 @@ def main() -> None:
         if debug:
             raise
         _fail(str(error), error.exit_code)
+    except ModuleNotFoundError as error:
+        found = of_import(error)
+        if debug or found is None:
+            raise
+        _fail(str(found), found.exit_code)
     except (KeyboardInterrupt, SystemExit) as end:  # typer turns Ctrl-C into a silent exit code 130
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise

@@ -28,6 +28,7 @@ from authface.curate.settings import AlignSettings, FetchSettings, FilterSetting
 from authface.engine.runner import parts_of
 from authface.engine.runner import run as run_parts
 from authface.errors import one_line
+from authface.extras import need
 from authface.faces.degrade import degrade, preset
 from authface.files import write_file
 from authface.imaging import decode as images
@@ -69,6 +70,8 @@ class Story:
 
 def demo(out: Path, run: Run) -> Path:
     """Run every stage below `out` and write ``out/report.html``; returns its path."""
+    need("authface demo", "train", "torch", "torchvision", "diffusers", "transformers", "accelerate", "datasets")
+    need("authface demo", "samples")
     recipe = "demo" if run.recipe_name == "default" else run.recipe_name
     run = replace(run, recipe_name=recipe)
     photoset, story = PhotoSet(out / "photoset"), Story()

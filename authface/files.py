@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import cast
 
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.extras import need
 
 TEMPORARY = ".tmp-"
 """Files begun and not finished begin with this; whoever holds the folder's lock may delete them."""
@@ -59,8 +60,10 @@ def place(text: str | Path) -> Path:
         found = UPath(text)
         _ = found.fs
     except ImportError as error:
+        if store == "s3":
+            need(one_line(text), "s3")
         raise UsageError(
-            f"{one_line(text)}: {one_line(error)}; for s3: pip install 'authface[s3]', else fsspec's for {store}"
+            f"{one_line(text)}: {one_line(error)}; install fsspec's package for {one_line(store)}"
         ) from error
     except ValueError as error:
         raise UsageError(f"{one_line(text)}: no store called {one_line(store)}: {one_line(error)}") from error

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.extras import need
 from authface.options import Run, command_with_run, later
 
 if TYPE_CHECKING:
@@ -36,12 +37,14 @@ def synth(
     if run.engine != "local":
         later(f"evaluate synth --engine {run.engine}")
     settings = run.settings("evaluate.synth", SynthSettings, degradation=degradation)
-    preset(settings.degradation)
+    degraded = preset(settings.degradation)
     sources = open_sources(faces, settings.split)
     count = min(run.limit, len(sources)) if run.limit else len(sources)
     if run.dry_run:
         said = f"{count} faces of {one_line(faces)} -> {one_line(out)}, {settings.degradation}, seed {run.seed}"
         return run.console.result(said, count=count, settings=settings.model_dump(mode="json"))
+    if getattr(degraded, "jitter", 0):
+        need(f"the degradation {settings.degradation}", "restore", "torch", "torchvision")
     summary = synthesize(out, sources, settings, run.seed, run.console, limit=run.limit, workers=run.workers)
     for row in summary.failed[:20]:
         run.console.log(f"{one_line(row.id)}: failed ({row.reason}): {row.detail}")
@@ -92,6 +95,7 @@ def restoration(
         ]
         said = f"{', '.join(chosen)} of {', '.join(str(method.folder) for method in task.methods)}"
         return run.console.result(said, metrics=chosen, settings=settings.model_dump(mode="json"))
+    need("authface evaluate restoration", "evaluate", "torch", "pyiqa", "scipy")
     _report_evaluation(run, evaluate(task, out, run.console), settings, out)
 
 
@@ -173,6 +177,7 @@ def prior(
         beside = 2 * len(settings.opposites) * settings.steer_samples
         said = f"{one_line(settings.model)}: {count} samples of {settings.prompts} prompts, {beside} of opposites"
         return run.console.result(said, count=count, opposites=beside, settings=settings.model_dump(mode="json"))
+    need("authface evaluate prior", "evaluate", "torch", "diffusers", "transformers", "pyiqa", "scipy")
     report = evaluate_prior(settings, out, run.device, run.seed, run.limit, run.console)
     page = prior_page.write(report, out)
     text = f"{prior_page.as_text(report)}\n\nreport: {one_line(page)}"
@@ -204,6 +209,7 @@ def runtime(
         check_restorer(asked.get("model", "tiny"))
         said = f"{one_line(asked.get('model', 'tiny'))}: {settings.count} runs, {settings.preset}, {settings.size} px"
         return run.console.result(said, settings=settings.model_dump(mode="json"))
+    need("authface evaluate runtime", "restore", "torch", "diffusers", "transformers")
     found, how = measuring.run_model(asked, settings, run.device, run.seed, run.console)
     path = measuring.write(found, how, out)
     text = f"{measuring.as_text(found, how)}\n\nreport: {one_line(path)}"

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.extras import need
 from authface.files import sha256_of
 from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
@@ -63,6 +64,7 @@ class ModelUpscaler:
     """
 
     def __init__(self, file: Path, device: str = "cpu") -> None:
+        need("restore.upscaler", "upscale", "spandrel", "torch")
         import torch
 
         self._device = torch.device(device)

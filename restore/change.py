@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.imaging.bitdepth import Pixels, to_8_bits
+from authface.imaging.lab import ciede2000, lab_of_srgb
 
 MOST_SIDE = 2048
 """Longer side of the map, pixels; of a larger photo it shows averages."""
@@ -41,14 +42,12 @@ def change_map(before: Pixels, after: Pixels) -> NDArray[np.uint8]:
 
 def delta_e(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(h, w) CIEDE2000 of two (h, w, 3) uint8 sRGB pictures; 0 exactly where they are equal."""
-    from skimage.color import deltaE_ciede2000, rgb2lab
-
     difference = np.zeros(before.shape[:2], np.float32)
     changed = (before != after).any(axis=2)
     if changed.any():
-        # One long row of the pixels that changed: most of a photo did not.
-        old, new = (rgb2lab(picture[changed][None].astype(np.float32) / 255) for picture in (before, after))
-        difference[changed] = deltaE_ciede2000(old, new)[0]
+        # Of the pixels that changed alone: most of a photo did not.
+        old, new = (lab_of_srgb(picture[changed].astype(np.float32) / 255) for picture in (before, after))
+        difference[changed] = ciede2000(old, new)
     return difference
 
 

@@ -16,6 +16,7 @@ from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import crop_points, quad_side
 from authface.faces.identity import Embedder, SeenFace, five_points, make_embedder
 from authface.faces.landmarks import Dlib68, disagreement
+from authface.imaging.lab import ciede2000, lab_of_srgb
 from authface.restore.model.colour import low_pass
 
 FIND_SCORE = 0.5
@@ -137,10 +138,8 @@ def colour_shift(before: Crop, after: Crop) -> float:
 
     Coarse is what five dilated blurs leave (`low_pass`): drift of tone and light counts, new detail does not.
     """
-    from skimage.color import deltaE_ciede2000, rgb2lab
-
     step = max(1, len(before) // COARSE_SIDE)
     tones = [
-        rgb2lab(np.clip(low_pass(crop.astype(np.float32))[::step, ::step] / 255, 0, 1)) for crop in (before, after)
+        lab_of_srgb(np.clip(low_pass(crop.astype(np.float32))[::step, ::step] / 255, 0, 1)) for crop in (before, after)
     ]
-    return float(deltaE_ciede2000(*tones).mean())
+    return float(ciede2000(*tones).mean())

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
-from authface.errors import ImageError, UsageError, one_line
+from authface.errors import ImageError, one_line
+from authface.extras import need
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
@@ -38,7 +38,6 @@ from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
-from authface.restore.video.files import NEEDS_PYAV
 
 GROUP_PIXELS = 50_000_000
 """Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""
@@ -93,8 +92,8 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
     videos = [job for job in jobs if job.is_video]
     jobs = [job for job in jobs if not job.is_video]
     session.summary = RestoreSummary(photos=len(jobs), videos=len(videos))
-    if videos and not jobs and find_spec("av") is None:
-        raise UsageError(NEEDS_PYAV)
+    if videos and not jobs:
+        need("a video", "video")
     try:
         with counted() as session.summary.seconds_by_part:
             if jobs:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.extras import need
 from authface.options import SECTIONS, Run, command_with_run
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Train a family: the face prior and its ControlNet. The same command again goes on.", no_args_is_help=True
 )
+
+NEEDED = ("torch", "torchvision", "diffusers", "transformers", "accelerate", "datasets")
+"""Modules that every training imports."""
 
 DatasetArgument = Annotated[
     Path | None,
@@ -117,6 +121,7 @@ def _train(run: Run, stage: str, dataset: Path | None) -> None:
         values = settings.model_dump(mode="json")
         lines = [f"{path}.{key} = {value}" for key, value in values.items()]
         return run.console.result("\n".join(lines), settings=values)
+    need(f"authface train {stage}", "train", *NEEDED)
     train = getattr(import_module(f"authface.train.{stage}"), f"train_{stage}")
     _report(run, train(settings, run.console, run.device, run.seed, run.limit))
 

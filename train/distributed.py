@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
 from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError
+from authface.extras import need
 from authface.train.settings import TrainSettings
 
 T = TypeVar("T")
@@ -71,8 +71,9 @@ def run_together(accelerator: Any, action: Callable[[], object], *, everywhere: 
 def make_accelerator(device: torch.device, settings: TrainSettings, folder: Path) -> Any:
     """Accelerate's Accelerator as the launcher's configuration asks for it. Raises UsageError for
     settings that do not go together."""
-    if settings.tracker != "none" and importlib.util.find_spec(settings.tracker) is None:
-        raise UsageError(f"tracker {settings.tracker} is not installed: pip install 'authface[{settings.tracker}]'")
+    if settings.tracker != "none":
+        extra = "train" if settings.tracker == "tensorboard" else settings.tracker
+        need(f"tracker {settings.tracker}", extra, settings.tracker)
     barrier(device)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -10,7 +10,8 @@ from typing import Any, Literal
 import torch
 
 from authface import ranks as processes
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError
+from authface.extras import need
 from authface.train.settings import TrainSettings
 
 
@@ -22,12 +23,9 @@ def make_optimizer(
     if settings.optimizer == "adamw8bit":
         if device.type != "cuda":
             raise UsageError(f"optimizer adamw8bit needs CUDA, this is {device.type}: set optimizer = adamw")
-        try:
-            import bitsandbytes
-        except ImportError as error:
-            raise UsageError(
-                f"optimizer adamw8bit needs bitsandbytes: pip install 'authface[8bit]' ({one_line(error)})"
-            ) from error
+        need("optimizer adamw8bit", "8bit", "bitsandbytes")
+        import bitsandbytes
+
         made: torch.optim.Optimizer = bitsandbytes.optim.AdamW8bit(parameters, **rates)
         return made
     return torch.optim.AdamW(parameters, **rates, fused=device.type in {"cpu", "cuda"})  # type: ignore[arg-type]  # mypy joins the values' types

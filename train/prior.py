@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from authface.console import Console
+from authface.extras import need
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
 from authface.models.layout import ADAPTER, write_family
@@ -176,6 +177,7 @@ def add_adapters(unet: Any, rank: int, alpha: float, half: bool) -> None:
 
     They are float32, over weights in bfloat16 if `half`.
     """
+    need("train.prior.lora_rank", "lora", "peft")
     from peft import LoraConfig
 
     unet.requires_grad_(False)

@@ -6,7 +6,6 @@ Prompts are padded on the left: on the right a batch answers with empty or wrong
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from PIL import Image
 from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest, CaptionPrompt, load_prompt
 from authface.annotate.settings import LlavaSettings
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.extras import need
 from authface.files import sha256_of
 from authface.models.families import pick_device, snapshot
 
@@ -96,6 +96,9 @@ class Llava(Captioner):
     @classmethod
     def make(cls, request: CaptionerRequest) -> Self:
         """Of the settings' `llava` and `prompt`."""
+        need("annotate tags --with llava", "annotate", "torch", "transformers")
+        if request.settings.llava.four_bit:
+            need("annotate.tags.llava.four_bit", "4bit", "bitsandbytes")
         settings = request.settings
         version = find_model(settings.llava).version
         return cls(settings.llava, load_prompt(settings.prompt), version, request.device)
@@ -229,8 +232,6 @@ class Llava(Captioner):
 
         from transformers import BitsAndBytesConfig
 
-        if importlib.util.find_spec("bitsandbytes") is None:
-            raise UsageError("annotate.tags.llava.four_bit needs bitsandbytes: pip install 'authface[4bit]'")
         quantised = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
         return {"dtype": dtype, "quantization_config": quantised, "device_map": {"": device}}
 

@@ -13,7 +13,8 @@ from typing import Any
 from authface.annotate.captioners.captioner import Caption, Captioner
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary import wording
-from authface.annotate.vocabulary.vocabulary import count_tokens, prompt
+from authface.annotate.vocabulary.tokens import count_tokens, tokenizer
+from authface.annotate.vocabulary.vocabulary import prompt
 from authface.engine.workers import Step
 from authface.errors import one_line
 from authface.records import Crop, Tags
@@ -55,7 +56,8 @@ class CaptionStep(Step[Crop, Any, Caption, Tags]):
         """Open the captioner."""
         self.captioner.open()
         self.batch_size = self.captioner.batch_size
-        count_tokens("")  # loaded before the threads that save: two of them at it break transformers' lazy imports
+        if self.settings.vocabulary == "open":
+            tokenizer()  # before the threads that save: two of them at it break transformers' lazy imports
 
     def load(self, crop: Crop) -> Any:
         """The crop as the captioner wants it. Raises ImageError."""

@@ -14,17 +14,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
 
 from authface.annotate.export import rows as dataset
+from authface.annotate.export.features import Feature, schema_of, value
 from authface.imaging import decode as images
-
-if TYPE_CHECKING:
-    import datasets
 
 SHARD_KEY = 16
 """Digits of the content's digest in the shards' names and in the card's pattern of them. `datasets` keys its cache by
@@ -152,14 +150,14 @@ class DatasetFormat(Format):
     FOLDER = "data"
 
     def __init__(self, target: ExportTarget) -> None:
-        self._shards = Shards(target.folder / self.FOLDER, self.features().arrow_schema, target.key, target.shard_bytes)
+        self._shards = Shards(target.folder / self.FOLDER, schema_of(self.features()), target.key, target.shard_bytes)
 
     def close(self) -> None:
         """Close what is open."""
         self._shards.close()
 
     @staticmethod
-    def features() -> datasets.Features:
+    def features() -> Feature:
         """The typed columns."""
         return dataset.features()
 
@@ -174,7 +172,7 @@ class ManifestFormat(DatasetFormat):
     FOLDER = "manifest"
 
     @staticmethod
-    def features() -> datasets.Features:
+    def features() -> Feature:
         """The typed columns."""
         return manifest_features()
 
@@ -184,11 +182,9 @@ class ManifestFormat(DatasetFormat):
         self._shards.add(entry, len(json.dumps(entry)))
 
 
-def manifest_features() -> datasets.Features:
+def manifest_features() -> Feature:
     """The columns of a dataset without its images, and sha256 of a crop's pixels."""
-    from datasets import Features, Value
-
-    return Features(without_pixels(dataset.features()) | {"pixels_sha256": Value("string")})
+    return without_pixels(dataset.features()) | {"pixels_sha256": value("string")}
 
 
 def pixels_sha256(rgb: Any) -> str:

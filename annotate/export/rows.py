@@ -5,23 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.annotate.export.features import IMAGE, Feature, rows_of, value
 from authface.annotate.settings import ExportSettings
 from authface.annotate.vocabulary.resolve import ChosenTags, choose
-from authface.annotate.vocabulary.vocabulary import SEMANTIC, count_tokens, fitting_tags, prompt
+from authface.annotate.vocabulary.tokens import count_tokens, fitting_tags
+from authface.annotate.vocabulary.vocabulary import SEMANTIC, prompt
 from authface.engine.runner import PartInput
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
 from authface.store.photoset import PhotoSet, Table
-
-if TYPE_CHECKING:
-    import datasets
 
 ROI_POINTS = {"left_eye": (36, 42), "right_eye": (42, 48), "mouth": (48, 68)}
 """Landmarks of each region; `left` is the picture's left."""
@@ -55,34 +54,30 @@ class Inputs:
     """Whether `curate split` was run."""
 
 
-def features() -> datasets.Features:
-    """The typed columns."""
-    from datasets import Features, Image, List, Value
-
-    number, whole, text = Value("float32"), Value("int32"), Value("string")
+def features() -> Feature:
+    """The typed columns, for `authface.annotate.export.features.schema_of`."""
+    number, whole, text = value("float32"), value("int32"), value("string")
     quality = {"face_size": number, **dict.fromkeys((*MEASURES, "disagreement", "pad_fraction"), number)}
-    return Features(
-        {
-            "image": Image(),
-            "prompt": text,
-            "prompt_semantic": text,
-            "tokens": whole,
-            "tags": List({"name": text, "group": text, "confidence": number, "annotator": text}),
-            "landmarks": List(List(number, length=2), length=68),
-            "roi": {name: List(number, length=3) for name in ROI_POINTS},
-            "quality": {**quality, "upscaled": Value("bool")},
-            "scores": List({"metric": text, "value": number}),
-            "split": text,
-            "id": text,
-            "photo_id": text,
-            **dict.fromkeys(ORIGIN, text),
-            "photo": {"width": whole, "height": whole, "bytes": Value("int64"), "format": text},
-            "size": whole,
-            "quad": List(Value("float64"), length=8),
-            "face": {"index": whole, "box": List(number), "points5": List(number)},
-            "retouched": Value("bool"),
-        }
-    )
+    return {
+        "image": IMAGE,
+        "prompt": text,
+        "prompt_semantic": text,
+        "tokens": whole,
+        "tags": rows_of({"name": text, "group": text, "confidence": number, "annotator": text}),
+        "landmarks": rows_of(rows_of(number, 2), 68),
+        "roi": {name: rows_of(number, 3) for name in ROI_POINTS},
+        "quality": {**quality, "upscaled": value("bool")},
+        "scores": rows_of({"metric": text, "value": number}),
+        "split": text,
+        "id": text,
+        "photo_id": text,
+        **dict.fromkeys(ORIGIN, text),
+        "photo": {"width": whole, "height": whole, "bytes": value("int64"), "format": text},
+        "size": whole,
+        "quad": rows_of(value("float64"), 8),
+        "face": {"index": whole, "box": rows_of(number), "points5": rows_of(number)},
+        "retouched": value("bool"),
+    }
 
 
 def region_boxes(landmarks: NDArray[np.float64], size: int) -> dict[str, list[float]]:

@@ -6,15 +6,10 @@ free text. Left and right are those of the picture as it is seen.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from authface.models.tiny import clip_tokenizer
 from authface.records import Tag
-
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
 
 VOCABULARY: Final[dict[str, tuple[str, ...]]] = {
     "framing": ("close-up portrait", "extreme close-up", "head and shoulders", "half-length portrait"),
@@ -293,24 +288,3 @@ def in_order(tags: Iterable[Tag]) -> tuple[Tag, ...]:
 def prompt(tags: Iterable[Tag]) -> str:
     """The prompt of some tags: their names in the vocabulary's order, each once, separated by commas."""
     return ", ".join(tag.name for tag in in_order(tags))
-
-
-def count_tokens(text: str) -> int:
-    """CLIP's tokens of a prompt, without those that begin and end it."""
-    return len(_tokenizer()(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def fitting_tags(tags: Iterable[Tag], most: int = MOST_TOKENS) -> tuple[Tag, ...]:
-    """The tags in the vocabulary's order, without the last ones, whole, that the prompt has no room for.
-
-    The groups stand in the order of their priority, so the background goes first and what identifies a face last.
-    """
-    kept = list(in_order(tags))
-    while kept and count_tokens(prompt(kept)) > most:
-        kept.pop()
-    return tuple(kept)
-
-
-@functools.cache
-def _tokenizer() -> CLIPTokenizer:
-    return clip_tokenizer()

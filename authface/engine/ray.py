@@ -24,6 +24,7 @@ import pyarrow as pa
 from authface.console import Tick
 from authface.engine.workers import I, L, M, Step, Worker, thread_limit
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.extras import need
 from authface.store.photoset import R
 
 MOST_PIECES = 10_000
@@ -192,10 +193,11 @@ def _stderr_shut() -> Iterator[None]:
 
 def _ray() -> Any:
     """Ray with Ray Data, neither of which says anything but to its files."""
+    need("--engine ray", "ray")
     try:
         import ray
         import ray.data
-    except ImportError as error:
+    except ImportError as error:  # Ray without its Data
         raise UsageError(f"--engine ray needs Ray: pip install 'authface[ray]' ({one_line(error)})") from error
     for name in ("ray", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -44,6 +44,7 @@ class FaceParser:
 
     def __init__(self, *, hair: bool = True, device: str = "cpu", side: int = SIDE) -> None:
         """`hair`: it belongs to the face. `side`: of what the network sees, pixels; it was trained on `SIDE`."""
+        file = weights_file()
         import torch
         from facexlib.parsing.parsenet import ParseNet
 
@@ -51,7 +52,6 @@ class FaceParser:
         self._wanted = np.array([name in names for name in CLASSES])
         self._device, self._side = torch.device(device), side
         network: Any = ParseNet(in_size=SIDE, out_size=SIDE, parsing_ch=len(CLASSES))
-        file = weights_file()
         try:
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:  # torch has no common class for what it cannot read

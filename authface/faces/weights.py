@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.extras import lack
 
 
 def dlib_file(name: str, what: str) -> Path:
@@ -27,11 +28,11 @@ def facexlib_folder() -> Path | None:
 def facexlib_file(url: str, what: str, instead: str) -> Path:
     """The file of that name in facexlib's folder, downloaded if need be.
 
-    Raises AuthfaceError where it cannot be had: `what` needs it, `instead` does without.
+    Raises UsageError without facexlib, AuthfaceError where it cannot be had: `what` needs it, `instead` does without.
     """
     folder = facexlib_folder()
     if folder is None:
-        raise AuthfaceError(f"{what} needs facexlib: pip install facexlib, or take {instead}")
+        raise UsageError(f"{lack(what, 'restore', 'facexlib')}, or take {instead}")
     file = folder / Path(url).name
     try:
         if not file.is_file():

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from authface import backends
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import UsageError, one_line
+from authface.extras import need
 
 _TABLE = "pyiqa.default_model_configs"
 
@@ -55,6 +56,7 @@ def _pyiqa_table() -> Mapping[str, Mapping[str, Any]]:
 
 @cache
 def _table_of_file() -> Mapping[str, Mapping[str, Any]]:
+    need("a metric of pyiqa", "evaluate", "pyiqa")
     package = find_spec("pyiqa")
     for folder in (package.submodule_search_locations or []) if package else []:
         spec = spec_from_file_location("_pyiqa_metrics", Path(folder) / "default_model_configs.py")
@@ -63,4 +65,4 @@ def _table_of_file() -> Mapping[str, Mapping[str, Any]]:
             spec.loader.exec_module(module)
             configs: Mapping[str, Mapping[str, Any]] = module.DEFAULT_CONFIGS
             return configs
-    raise AuthfaceError("pyiqa is missing, whose metrics these are: pip install pyiqa")
+    raise AssertionError("pyiqa is there")  # `need` found it

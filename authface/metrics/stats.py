@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, bootstrap, norm, wilcoxon
 
-Z95 = float(norm.ppf(0.975))
+Z95 = NormalDist().inv_cdf(0.975)
 """Of the standard normal, two-sided 95 %."""
 _DRAWN = 2_000_000
 """Numbers drawn at a time by the bootstrap: 16 MB, however many images there are."""
@@ -64,6 +64,8 @@ def mean_of(values: Sequence[float], seed: int, resamples: int) -> Mean:
 
 def bootstrap_means(values: NDArray[np.float64], seed: int, resamples: int) -> NDArray[np.float64]:
     """(resamples,) means of as many of the two values or more drawn with replacement; the same for the same seed."""
+    from scipy.stats import bootstrap
+
     means: NDArray[np.float64] = bootstrap(
         (values,), np.mean, n_resamples=resamples, batch=max(1, _DRAWN // len(values)), method="percentile",
         rng=np.random.default_rng(seed),
@@ -90,21 +92,27 @@ def paired_difference(
 
 def wilcoxon_p(differences: NDArray[np.float64]) -> float | None:
     """Two-sided p of Wilcoxon's signed-rank test, zeros left out (Wilcoxon 1945); None of fewer than 6 others."""
+    from scipy.stats import wilcoxon
+
     others = differences[differences != 0]
     return float(wilcoxon(others).pvalue) if len(others) >= 6 else None
 
 
 def sign_test(first: int, second: int) -> float | None:
     """Two-sided exact p that wins are fair coins, ties left out (Dixon and Mood 1946); None without any win."""
-    return float(binomtest(first, first + second).pvalue) if first + second else None
+    wins, total = min(first, second), first + second
+    tail = sum(math.comb(total, count) for count in range(wins + 1))
+    return min(1.0, 2 * tail / 2**total) if total else None
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
     """95 % score interval, 0..1, of a share of `total` independent answers (Wilson 1927); all of 0..1 for none."""
     if total <= 0:
         return 0.0, 1.0
-    interval = binomtest(count, total).proportion_ci(method="wilson")
-    return float(interval.low), float(interval.high)
+    share, square = count / total, Z95**2
+    middle = (share + square / (2 * total)) / (1 + square / total)
+    half = Z95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    return max(middle - half, 0.0) if count else 0.0, min(middle + half, 1.0) if count < total else 1.0
 
 
 def cohen_kappa(table: Sequence[Sequence[int]]) -> Kappa | None:

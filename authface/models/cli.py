@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.extras import need
 from authface.options import Run, command_with_run
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def pack(
         size = packing.planned_bytes(files, dtype)
         said = "\n".join([*map(one_line, names), f"would write {len(names):,} files, about {size / 1e6:,.1f} MB"])
         return run.console.result(said, files=names, bytes=size, dtype=str(dtype))
+    need("authface models pack", "restore", "torch")
     with run.console.progress("pack", len(files), "files") as tick:
         done = packing.pack(folder, out, dtype, tick)
     listed = "\n".join(f"{facts.bytes:>14,}  {one_line(name)}" for name, facts in sorted(done.files.items()))

@@ -8,11 +8,9 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -32,6 +30,9 @@ from authface.models.layout import (
     strange_files,
     weight_files,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 _CONFIGS = {"config.json", "scheduler_config.json", "tokenizer_config.json", INDEX}
 _TRACES = ("_name_or_path", "name_or_path")
@@ -181,6 +182,9 @@ def _write(path: Path, target: Path, dtype: str) -> int:
 
 
 def _convert(path: Path, target: Path, dtype: str) -> int:
+    import torch
+    from safetensors.torch import save_file
+
     wanted: torch.dtype = getattr(torch, dtype)
     numbers = 0
     tensors = {}
@@ -202,6 +206,8 @@ def _convert(path: Path, target: Path, dtype: str) -> int:
 
 def _cast(tensor: torch.Tensor, wanted: torch.dtype, name: str) -> torch.Tensor:
     """The tensor in that precision. Raises AuthfaceError where a number is lost."""
+    import torch
+
     if not bool(tensor.isfinite().all()):
         raise AuthfaceError(f"{one_line(name)} holds NaN or infinity: the training diverged; pack an earlier one")
     cast = tensor.to(wanted)

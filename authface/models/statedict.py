@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.models.networks import STATE_DICTS
 
 
@@ -19,10 +20,9 @@ def load_network(file: Path, what: str, extra: str) -> Any:
     `what` begins an error's line, such as ``restore.upscaler=x.pth``; `extra` is authface's that brings spandrel.
     Raises UsageError for a file that holds no network that spandrel knows, and where spandrel is not installed.
     """
-    try:
-        import spandrel
-    except ImportError as error:
-        raise UsageError(f"{what} needs spandrel: pip install 'authface[{extra}]'") from error
+    need(what, extra, "torch", "spandrel")
+    import spandrel
+
     if file.suffix.lower() not in STATE_DICTS:
         raise UsageError(f"{what}: it is a file of {', '.join(STATE_DICTS)}")
     if not file.is_file():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError
+from authface.extras import need
 from authface.models.layout import quiet, write_index
 
 if TYPE_CHECKING:
@@ -115,7 +116,8 @@ def _vocabulary_file() -> Path:
         path = Path(folder) / "bpe_simple_vocab_16e6.txt.gz"
         if path.is_file():
             return path
-    raise AuthfaceError("CLIP's vocabulary is missing: pip install openai-clip")
+    need("CLIP's vocabulary", "train", "clip")
+    raise AuthfaceError("openai-clip holds no vocabulary: pip install --force-reinstall openai-clip")
 
 
 def _byte_letters() -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from authface.console import Console, Tick
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.extras import lack
 from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import hub_cache, networks
@@ -46,6 +47,9 @@ class VerifyReport:
     faults: dict[str, str] = field(default_factory=dict)
     """By file or part: what is wrong with it."""
 
+    unfitted: str = ""
+    """Why it was not checked whether the parts fit each other; empty where it was."""
+
     def fault(self, name: str, problem: str) -> None:
         """Note what is wrong; the first fault of a file counts."""
         self.faults.setdefault(name, problem)
@@ -61,7 +65,7 @@ class VerifyReport:
         how = "no weights.json to compare with: contents are unchecked"
         if self.against:
             how = f"sha256 as {self.against} says"
-        return f"{name}: whole, {self.files} files, {in_bytes(self.bytes)}; {how}; the parts fit"
+        return f"{name}: whole, {self.files} files, {in_bytes(self.bytes)}; {how}; {self.unfitted or 'the parts fit'}"
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -80,7 +84,8 @@ def verify(name: str, tick: Tick) -> VerifyReport:
         report.fault(file, problem)
     _content(report, tick)
     _weights(report)
-    if not report.faults:
+    report.unfitted = lack("whether the parts fit is not checked: it", "restore", "torch", "diffusers", "transformers")
+    if not report.faults and not report.unfitted:
         _fit(report)
     return report
 

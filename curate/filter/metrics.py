@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from authface import backends
 from authface.errors import one_line
+from authface.extras import need
 from authface.metrics.iqa import QualityMetric, loading, pyiqa_version
 from authface.metrics.names import lower_better
 from authface.models.families import pick_device
@@ -48,10 +49,17 @@ def make_metric(name: str, device: str) -> FaceMetric:
 def versions(names: Collection[str]) -> dict[str, str]:
     """What the scores of metrics depend on: pyiqa's release, and the package of each that is not pyiqa's."""
     registered = backends.names("metrics")
+    for name in names:
+        if name not in registered:
+            _need_pyiqa(name)
     return dict(
         (name, backends.version("metrics", name)) if name in registered else ("pyiqa", pyiqa_version())
         for name in names
     )
+
+
+def _need_pyiqa(name: str) -> None:
+    need(f"curate.filter.metrics {one_line(name)}", "evaluate", "pyiqa")
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.evaluate.measure import ValueCache, value_key
 from authface.evaluate.sources import SourceFaces
 from authface.evaluate.weights import MetricWeights, sha256s
+from authface.extras import need
 from authface.files import sha256_of
 from authface.imaging.decode import decode, read
 from authface.metrics import fid
@@ -30,9 +30,8 @@ ARCHITECTURE = "ViT-H-14"
 
 
 def need_extra() -> None:
-    """Raise AuthfaceError where open_clip is not installed: before 4 GB of weights are fetched for nothing."""
-    if find_spec("open_clip") is None:
-        raise AuthfaceError("hpsv2 is not measured: pip install 'authface[hps]'")
+    """Raise UsageError where open_clip is not installed: before 4 GB of weights are fetched for nothing."""
+    need("hpsv2", "hps", "open_clip")
 
 
 class HPSv2:

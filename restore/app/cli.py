@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from authface.extras import need
 from authface.options import Run
 
 
@@ -25,9 +26,6 @@ def web_app(
     max_megapixels: Annotated[float, typer.Option(min=0.1, max=178, help="Largest photo that is taken.")] = 100,
 ) -> None:
     """A local web page: restore the faces in a photo and compare. Photos stay on this machine."""
-    from importlib.util import find_spec
-
-    from authface.errors import UsageError
     from authface.models.families import check_restorer
     from authface.restore.settings import RestoreSettings
 
@@ -36,8 +34,7 @@ def web_app(
         check_restorer(settings.model)
         lines = "\n".join(f"{name} = {value!r}" for name, value in settings.model_dump().items())
         return run.console.result(f"[restore]\n{lines}", settings=settings.model_dump(mode="json"))
-    if find_spec("gradio") is None:
-        raise UsageError("authface app needs Gradio: pip install 'authface[app]'")
+    need("authface app", "app")
 
     from authface.restore.api import Restorer
     from authface.restore.app.server import INSTEAD, page

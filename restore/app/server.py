@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 from fastapi import FastAPI
 
-from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.restore.app.workspace import Workspace
 from authface.restore.queue import RestoreQueue
 from authface.web.local import local_app
@@ -33,10 +33,9 @@ def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
     """The page below ``/<token>/``; what it stored is deleted in the end. Raises UsageError without the extra."""
     os.environ.update(_QUIET)
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
-        try:
-            import gradio
-        except ImportError as error:
-            raise UsageError(f"authface app needs Gradio: pip install 'authface[app]' ({one_line(error)})") from error
+        need("authface app", "app")
+        import gradio
+
         from authface.restore.app.page import Page, theme  # only now: it imports Gradio, which reads what was set above
 
         made = Page(Workspace(queue, Path(folder)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 import numpy as np
 
 from authface.errors import ImageError, one_line
+from authface.extras import lack
 from authface.imaging.bitdepth import Pixels
 from authface.restore.inputs import VIDEOS
 
@@ -29,7 +30,6 @@ AnyPacket: TypeAlias = "Packet[Any]"
 
 NEAR = 0.002
 """Containers round times by as much, seconds: Matroska's to milliseconds."""
-NEEDS_PYAV = "videos need PyAV: pip install 'authface[video]'"
 
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by the ending of a video."""
@@ -98,10 +98,10 @@ class VideoReader:
     """A video that is read; a context. Raises ImageError where it is none, or where this machine lacks PyAV."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import av
-        except ImportError as error:
-            raise ImageError("no_pyav", f"{NEEDS_PYAV} ({one_line(error)})") from error
+        if line := lack("a video", "video"):
+            raise ImageError("no_pyav", line)
+        import av
+
         self.path = path
         with _read_errors():
             options = {"protocol_whitelist": "file"}  # a playlist in disguise reaches no network

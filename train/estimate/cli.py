@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.options import Run, command_with_run
-from authface.train.cli import DatasetArgument
+from authface.train.cli import NEEDED, DatasetArgument
 from authface.train.estimate.hardware import UTILISATION
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def _estimate(
     candidates = hardware.gpus_named(names)  # refuses a wrong name before torch is loaded
     if sharding not in ("none", "fsdp"):  # those of estimate.sharding, which loads torch
         raise UsageError(f"--sharding {one_line(sharding)}: there are none and fsdp")
+    need(f"authface estimate train {stage}", "train", *NEEDED)
     import torch
     from diffusers.utils import logging
 

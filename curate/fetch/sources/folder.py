@@ -12,6 +12,7 @@ from typing import Self
 
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.extras import need
 from authface.records import Photo
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
@@ -115,6 +116,12 @@ _SAMPLES = (
 
 class Samples(PhotoSource):
     """Photos that ship with scikit-image and matplotlib: two portraits and four photos without a face."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """Raises UsageError without the extra `samples`."""
+        need("curate fetch --from samples", "samples")
+        return super().make(request)
 
     def items(self) -> Iterator[PhotoItem]:
         """The photos whose package is installed and carries them."""
