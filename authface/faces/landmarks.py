@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,19 @@ def dlib_box(detection: Detection) -> NDArray[np.float64]:
     return np.concatenate([centre - half, centre + half])
 
 
+@functools.cache
+def _predictor(weights: Path) -> Any:
+    """Read once a process, 0.1 GB; asking it changes nothing of it."""
+    import dlib
+
+    return dlib.shape_predictor(str(weights))
+
+
 class Dlib68:
     """dlib's 68-point predictor. Its weights forbid commercial use (300-W)."""
 
     def __init__(self) -> None:
-        import dlib
-
-        self._predictor: Any = dlib.shape_predictor(str(weights_file()))
+        self._predictor = _predictor(weights_file())
 
     def landmarks(self, rgb: NDArray[np.uint8], detection: Detection) -> NDArray[np.float64]:
         """(68, 2) iBUG points of a detected face, in coordinates of the upright (h, w, 3) uint8 photo.
