@@ -40,6 +40,7 @@ from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
 from authface.review.reviews import ReviewedStep, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet
+from authface.train.cli import NEEDED
 from authface.train.settings import AutoencoderSettings, CleanerSettings, ControlNetSettings, PriorSettings
 
 DEGRADATION = "medium"
@@ -70,8 +71,7 @@ class Story:
 
 def demo(out: Path, run: Run) -> Path:
     """Run every stage below `out` and write ``out/report.html``; returns its path."""
-    need("authface demo", "train", "torch", "torchvision", "diffusers", "transformers", "accelerate", "datasets")
-    need("authface demo", "samples")
+    need("authface demo", "train,samples", *NEEDED, "skimage", "matplotlib")
     recipe = "demo" if run.recipe_name == "default" else run.recipe_name
     run = replace(run, recipe_name=recipe)
     photoset, story = PhotoSet(out / "photoset"), Story()

@@ -48,11 +48,16 @@ class Recipe:
     name: str
     tables: dict[str, Any] = field(default_factory=dict)
 
-    def section(self, path: str, model: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
-        """The validated settings of `path`, such as ``curate.filter``; `given` wins. Raises UsageError."""
+    def table(self, path: str) -> Any:
+        """What was asked for of `path`; empty where nothing was."""
         table: Any = self.tables
         for key in path.split("."):
             table = table.get(key, {}) if isinstance(table, dict) else {}
+        return table
+
+    def section(self, path: str, model: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
+        """The validated settings of `path`, such as ``curate.filter``; `given` wins. Raises UsageError."""
+        table = self.table(path)
         try:
             return model.model_validate({**table, **given} if isinstance(table, dict) else table)
         except ValidationError as error:
@@ -62,8 +67,8 @@ class Recipe:
 def load(name: str, overrides: list[str], sections: Mapping[str, str]) -> Recipe:
     """The recipe `name` (a built-in name or a .toml file) with ``path=value`` overrides.
 
-    `sections` maps each path to the ``module:Class`` of its settings; all of them are validated here, so
-    that a typing error in any table or override shows before work starts. Raises UsageError.
+    `sections` maps each path to the ``module:Class`` of its settings; all that the recipe or an override has a
+    value of are validated here, so that a typing error anywhere shows before work starts. Raises UsageError.
     """
     tables = _read(name)
     for override in overrides:
@@ -71,6 +76,8 @@ def load(name: str, overrides: list[str], sections: Mapping[str, str]) -> Recipe
     recipe = Recipe(name, tables)
     _refuse_unknown(tables, "", sections, name)
     for path, target in sections.items():
+        if recipe.table(path) == {}:
+            continue  # defaults: the models of the other stages are not even imported
         module, _, cls = target.partition(":")
         recipe.section(path, getattr(import_module(module), cls))
     return recipe

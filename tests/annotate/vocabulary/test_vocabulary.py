@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 
 from authface.annotate.vocabulary.vocabulary import (
     GROUP_OF,
-    MOST_TOKENS,
     SEMANTIC,
     VOCABULARY,
-    count_tokens,
-    fitting_tags,
     in_order,
     make_tag,
     prompt,
@@ -49,19 +46,3 @@ def test_the_prompt_does_not_depend_on_the_order_and_repeats_nothing(tags: list[
     assert sorted(names) == sorted({tag.name for tag in tags})
     for tag in in_order(tags):
         assert tag.confidence == max(other.confidence for other in tags if other.name == tag.name)
-
-
-def test_tokens_are_counted_without_begin_and_end() -> None:
-    assert count_tokens("") == 0
-    assert count_tokens("smiling") == 1 and count_tokens("smiling, hat") == 3
-    assert count_tokens("smiling, " * 100) == 200
-
-
-@given(st.lists(st.sampled_from(sorted(GROUP_OF)), max_size=60), st.integers(0, MOST_TOKENS))
-def test_the_last_tags_go_whole_until_the_rest_fits(names: list[str], most: int) -> None:
-    tags: list[Tag] = [make_tag(name, 1.0) for name in names]
-    kept = fitting_tags(tags, most)
-    whole = in_order(tags)
-    assert kept == whole[: len(kept)]
-    assert count_tokens(prompt(kept)) <= most
-    assert len(kept) == len(whole) or count_tokens(prompt(whole[: len(kept) + 1])) > most
