@@ -19,3 +19,9 @@ def local_rank() -> int | None:
 def count() -> int:
     """How many processes share the work."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -19,6 +19,7 @@ from authface import backends
 from authface.errors import ImageError
 from authface.faces.weights import facexlib_file
 from authface.files import sha256_of_weights
+from authface.onnx import session
 from authface.records import Box, Points5
 
 STRIDES = (8, 16, 32)
@@ -121,13 +122,8 @@ class RetinaFace:
     mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 127.0)
 
     def __init__(self, min_score: float = 0.9, threads: int = 1) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
         self.min_score = min_score
-        self._session = onnxruntime.InferenceSession(_mobilenet(), options, providers=["CPUExecutionProvider"])
+        self._session = session(_mobilenet(), "cpu", threads)
 
     @staticmethod
     def weights_sha256() -> str:

@@ -17,6 +17,7 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.faces.warp import warp
 from authface.faces.weights import dlib_file
 from authface.files import sha256_of_weights
+from authface.onnx import session
 
 CHIP = 150
 """Side of a face as dlib's network sees it, pixels."""
@@ -112,15 +113,7 @@ class ArcFace:
     """Not measured here: a likeness of 4.5 is then a product of 0.35, which such networks are used with."""
 
     def __init__(self, file: Path) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1  # workers are processes
-        options.log_severity_level = 3
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no common class
-            raise UsageError(f"{one_line(file)} is no ONNX network: {one_line(error, 120)}") from error
+        self._session = session(file, "cpu", threads=1)  # workers are processes
         given = self._session.get_inputs()[0]
         if list(given.shape[1:]) != [3, ARCFACE_SIDE, ARCFACE_SIDE] or given.type != "tensor(float)":
             raise UsageError(f"{one_line(file)} takes {given.type} {given.shape}: arcface needs float (n, 3, 112, 112)")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import platform
 import re
 import subprocess
@@ -51,12 +50,6 @@ class Nvidia:
     gpus: tuple[NvidiaGpu, ...]
     problem: str = ""
     """Why it cannot be used; empty where it can."""
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
 def memory() -> int:

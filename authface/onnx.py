@@ -1,0 +1,85 @@
+"""Sessions of ONNX Runtime, made here alone: on which device, with how many threads, and with errors of one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.ranks import cores
+
+CPU = "CPUExecutionProvider"
+PROVIDERS = {"cuda": "CUDAExecutionProvider", "directml": "DmlExecutionProvider", "mps": "CoreMLExecutionProvider"}
+"""Execution provider by the device's name."""
+_PACKAGES = {"cuda": "pip install onnxruntime-gpu", "directml": "pip install onnxruntime-directml",
+             "mps": "onnxruntime on a Mac"}  # fmt: skip
+_AUTO = ("cuda", "directml")
+"""What `auto` prefers to the CPU. Not Core ML: it may compute in half precision."""
+
+
+def providers(device: str = "auto") -> list[str]:
+    """The execution providers for ``--device``: `auto`, `cpu`, `cuda`, `cuda:1`, `directml`, `mps` (Core ML).
+
+    The CPU is always the last: it runs what the others cannot. Raises UsageError for another name, and where the
+    installed onnxruntime lacks the provider.
+    """
+    import onnxruntime
+
+    found = onnxruntime.get_available_providers()
+    name = _kind(device)
+    if name == "auto":
+        return [PROVIDERS[one] for one in _AUTO if PROVIDERS[one] in found] + [CPU]
+    if name == "cpu":
+        return [CPU]
+    if PROVIDERS[name] not in found:
+        raise UsageError(
+            f"--device {one_line(device)}: onnxruntime has no {PROVIDERS[name]} here: {_PACKAGES[name]}, or "
+            "--device cpu"
+        )
+    return [PROVIDERS[name], CPU]
+
+
+def _kind(device: str) -> str:
+    name = re.fullmatch(r"(auto|cpu|mps|cuda|directml)|(cuda|directml):[0-9]{1,3}", device)
+    if name is None:
+        raise UsageError(f"--device {one_line(device, 60)}: there are auto, cpu, cuda, cuda:1, directml, mps")
+    return name[1] or name[2]
+
+
+def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
+    """An onnxruntime.InferenceSession of a file, or of its bytes, on a device of `providers`.
+
+    `threads` on the CPU; 0 takes as many as there are processors for this process. They sleep while they wait: threads
+    that spin stop each other where cores are shared. Raises UsageError for a device that is not there and for what is
+    no ONNX network, AuthfaceError where a device that was named cannot be used.
+    """
+    import onnxruntime
+
+    wanted = providers(device)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what fails is raised
+    onnxruntime.set_default_logger_severity(4)
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    number = device.partition(":")[2]
+    given = [(name, {"device_id": number} if number and name != CPU else {}) for name in wanted]
+    if PROVIDERS["directml"] in wanted:  # which asks for both
+        options.enable_mem_pattern = False
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    opened = str(file) if isinstance(file, Path) else file
+    try:
+        # Without its fallback, which prints: what cannot be used is said below, or is not used.
+        made = onnxruntime.InferenceSession(opened, options, providers=given, enable_fallback=0)
+    except Exception as error:  # onnxruntime's errors have no common class
+        if device == "auto" and wanted != [CPU]:
+            return session(file, "cpu", threads)
+        named = one_line(file) if isinstance(file, Path) else "a network's bytes"
+        raise UsageError(f"{named} is no ONNX network that can be run: {one_line(error, 160)}") from error
+    if device != "auto" and made.get_providers()[0] != wanted[0]:
+        raise AuthfaceError(
+            f"--device {one_line(device)}: {wanted[0]} is installed and cannot be used: see its CUDA and driver "
+            "versions, or --device cpu"
+        )
+    return made

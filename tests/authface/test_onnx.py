@@ -1,0 +1,72 @@
+"""Sessions of ONNX Runtime: the devices there are, and errors of one line. Of a machine with a CPU alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from retinaface.weights import WEIGHTS
+
+from authface import onnx
+from authface.errors import AuthfaceError, UsageError
+from authface.onnx import CPU, PROVIDERS, providers, session
+
+
+def with_packages(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [*(PROVIDERS[name] for name in names), CPU])
+
+
+def test_auto_takes_what_is_there_and_the_cpu_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_packages(monkeypatch)
+    assert providers() == providers("cpu") == [CPU]
+    with_packages(monkeypatch, "mps", "cuda")
+    assert providers() == [PROVIDERS["cuda"], CPU]
+    assert providers("cuda:1") == [PROVIDERS["cuda"], CPU] and providers("mps") == [PROVIDERS["mps"], CPU]
+    assert providers("cpu") == [CPU]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "cpu:1", "auto\n", "CUDAExecutionProvider"])
+def test_another_device_is_an_error(device: str) -> None:
+    with pytest.raises(UsageError, match="there are auto, cpu, cuda"):
+        providers(device)
+
+
+def test_a_device_without_its_package_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_packages(monkeypatch)
+    with pytest.raises(UsageError, match="pip install onnxruntime-gpu"):
+        session(bytes(WEIGHTS), "cuda")
+
+
+def test_a_file_and_its_bytes_are_one_network_and_threads_change_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(WEIGHTS)
+    image = np.random.default_rng(0).normal(0, 50, (1, 3, 64, 64)).astype(np.float32)
+    found = [session(of, "cpu", n).run(None, {"input": image}) for of, n in ((file, 1), (bytes(WEIGHTS), 2))]
+    assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(*found, strict=True))
+
+
+def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"nothing")
+    for wrong in (tmp_path / "no.onnx", tmp_path / "absent.onnx", b"nothing"):
+        with pytest.raises(UsageError, match="is no ONNX network") as error:
+            session(wrong)
+        assert "\n" not in str(error.value)
+
+
+def test_a_package_whose_device_is_not_there_falls_back_for_auto_alone(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As onnxruntime-gpu does on a machine without a GPU: the provider is listed, and no session has it."""
+    with_packages(monkeypatch, "cuda")
+    assert session(bytes(WEIGHTS), "auto").get_providers() == [CPU]
+    with pytest.raises(AuthfaceError, match="--device cpu"):
+        session(bytes(WEIGHTS), "cuda:0")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_threads_are_those_of_the_process() -> None:
+    made = session(bytes(WEIGHTS), "cpu", 1).get_session_options()
+    assert made.intra_op_num_threads == 1 and made.inter_op_num_threads == 1
+    assert session(bytes(WEIGHTS), "cpu").get_session_options().intra_op_num_threads == onnx.cores()
