@@ -11,7 +11,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,6 +22,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from authface import onnx
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.models.families import pick_device
@@ -31,8 +32,14 @@ from authface.restore import inputs
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.log import Line
-from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import CropRestorer, LoadedModel, RestorerFiles
+from authface.restore.model.restorer import (
+    CropRestorer,
+    Loaded,
+    RestorerFiles,
+    load_weights,
+    runs_graphs,
+    weights_key,
+)
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
@@ -64,14 +71,14 @@ class _Shared:
     """What restorers of one model share: its weights, and a lock, since it restores one photo at a time."""
 
     def __init__(self) -> None:
-        self.loaded: dict[tuple[str, Placement], LoadedModel] = {}
+        self.loaded: dict[Hashable, Loaded] = {}
         self.lock = threading.RLock()
 
     def restorer(self, weights: RestorerFiles, settings: RestoreSettings, device: str) -> CropRestorer:
         """The model for these settings, its weights loaded if nobody has yet."""
-        key = (weights.digest, placement_of(settings, device))
+        key = weights_key(weights, settings, device)
         if key not in self.loaded:
-            self.loaded[key] = LoadedModel(weights, key[1])
+            self.loaded[key] = load_weights(weights, settings, device)
         return self.loaded[key].restorer(settings)
 
 
@@ -147,6 +154,9 @@ class Restorer:
     @property
     def device_name(self) -> str:
         """The device it runs on, such as ``cuda``."""
+        weights = self._session.weights
+        if weights is not None and runs_graphs(weights, self.settings, self.device):
+            return onnx.device_of(self.device)
         return str(pick_device(self.device))
 
     def find(self, image: Image) -> tuple[FoundFace, ...]:

@@ -26,7 +26,7 @@ FURTHER = ("controlnet", "cleaner")
 PARTS = (*BASE, *FURTHER)
 
 FILES = ("*.json", "*.txt", "*.safetensors")
-VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*", "*flax*")
+VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*flax*")
 """Copies of the weights in other precisions and formats, which are never read."""
 
 WEIGHTED = ("unet", "controlnet", "cleaner", "vae", "text_encoder", "text_encoder_2")
@@ -40,6 +40,9 @@ OWN_PRESETS = "presets.toml"
 """A family's own presets of restoring: what its ControlNet, over its prior, was measured to need."""
 BESIDE = (INDEX, "README.md", "training-curve.png", OWN_PRESETS)
 """Files of a family that lie beside its parts: index, card, the card's picture, its own presets of restoring."""
+ONNX, EXPORT = "onnx", "export.json"
+"""The folder of a family's ONNX graphs, and what says of which weights they were made (`authface.models.graphs`)."""
+ONNX_FILES = (EXPORT, "*.onnx", "*.onnx.data")
 TRAINING_FOLDERS = ("training",)
 """Folders that lie in a trained family and are no part of it: checkpoints, logs, caches."""
 
@@ -86,6 +89,11 @@ def part_files(folder: Path, part: str) -> list[Path]:
     return sorted(path for path in found if not any(path.match(variant) for variant in VARIANTS))
 
 
+def onnx_files(folder: Path) -> list[Path]:
+    """The files of a family's ONNX graphs, sorted by name."""
+    return sorted(path for pattern in ONNX_FILES for path in (folder / ONNX).glob(pattern))
+
+
 def expected_parts(folder: Path) -> list[str]:
     """`BASE`, which a family must have, and which of `FURTHER` it has."""
     return [*BASE, *(part for part in FURTHER if (folder / part).is_dir())]
@@ -108,7 +116,7 @@ def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in TRAINING_FOLDERS:
             continue
-        if path.is_dir() and path.name not in PARTS:
+        if path.is_dir() and path.name not in {*PARTS, ONNX}:
             if not snapshot:
                 yield path.name, "is no part of a family: move it away"
             continue

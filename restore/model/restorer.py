@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -15,10 +14,11 @@ from numpy.typing import NDArray
 from authface.faces.geometry import Side
 from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, resolve
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
-from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
+from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
+from authface.models.sdxl import TextEmbedding, encode_prompts
 from authface.restore.model.colour import ColourFix
+from authface.restore.model.onnx import LoadedGraphs, choose
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.sampling import Preset, preset_of, sampling_of
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
-PAPER_SIZE = 512
-"""Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
 
 
 class CropRestorer(Protocol):
@@ -82,6 +80,14 @@ class RestorerFiles:
     digest: str
 
 
+class Loaded(Protocol):
+    """A model's weights in memory, for restorers of many settings: `LoadedModel` or `LoadedGraphs`."""
+
+    def restorer(self, settings: RestoreSettings) -> CropRestorer:
+        """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
+        ...
+
+
 def builtin_is_missing(name: str) -> bool:
     """Whether `name` is the built-in model and this version ships without its weights."""
     return name == "tiny" and not (BUILTIN / "controlnet").is_dir()
@@ -105,7 +111,27 @@ def find_weights(name: str) -> RestorerFiles:
 
 def load_restorer(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> CropRestorer:
     """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
-    return LoadedModel(files, placement_of(settings, device_name)).restorer(settings)
+    return load_weights(files, settings, device_name).restorer(settings)
+
+
+def runs_graphs(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> bool:
+    """Whether ONNX Runtime restores; raises UsageError as `choose` does."""
+    return choose(fetch(files.source, PARTS), settings, device_name) is not None
+
+
+def weights_key(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Hashable:
+    """What weights in memory depend on: restorers of equal keys may share them."""
+    graphs = choose(fetch(files.source, PARTS), settings, device_name)
+    return files.digest, placement_of(settings, device_name) if graphs is None else (device_name, graphs.weights)
+
+
+def load_weights(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Loaded:
+    """The model's weights. Raises AuthfaceError as `load_restorer` does."""
+    folder = fetch(files.source, PARTS)
+    graphs = choose(folder, settings, device_name)
+    if graphs is not None:
+        return LoadedGraphs(folder, graphs, device_name)
+    return LoadedModel(files, placement_of(settings, device_name))
 
 
 class LoadedModel:
@@ -150,26 +176,19 @@ class LoadedModel:
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
         """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
-        from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
+        from authface.restore.model.cleaned import CleanedRestorer
+        from authface.restore.model.diffusion import DiffusionRestorer, cleaning_with
 
-        preset = _preset(settings, fetch(self.files.source, PARTS))
+        preset = settings_preset(settings, fetch(self.files.source, PARTS))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
-        parts = self.parts
-        factor = spatial_factor(parts.vae)
-        size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
-        sampling = sampling_of(preset, settings.batch)
-        diffusion = DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)
+        parts, place = self.parts, self.placement
+        size = settings.size or model_side(parts)
+        diffusion = DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity, place)
         if self.cleaner is None or settings.preset == "official":
             return diffusion
         side = Side(size, own=settings.size is None)
-        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset, self.placement.device)
-
-
-def _preset(settings: RestoreSettings, folder: Path) -> Preset:
-    """The preset of the settings for the family in `folder`, with the values that the settings name themselves."""
-    preset = preset_of(settings.preset, folder)
-    named = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
-    return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
+        clean = cleaning_with(self.cleaner, place.device, size)
+        return CleanedRestorer(clean, diffusion, side, settings.fidelity, preset, diffusion.engine)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:
