@@ -11,7 +11,7 @@ from authface.errors import AuthfaceError, one_line
 from authface.models import families as models
 from authface.models import hub_cache
 from authface.models.families import FAMILIES, Family
-from authface.models.layout import BESIDE, PARTS, headers, in_bytes, part_files, read_manifest
+from authface.models.layout import BESIDE, PARTS, headers, in_bytes, onnx_files, part_files, read_manifest
 from authface.report.text import render_table
 
 Presence = Literal["built in", "hub cache", "partly here", "not here"]
@@ -90,6 +90,7 @@ def _files(folder: Path) -> Iterator[Path]:
     for part in PARTS:
         yield from part_files(folder, part)
     yield from (folder / name for name in BESIDE if (folder / name).is_file())
+    yield from onnx_files(folder)
 
 
 def in_count(numbers: int) -> str:

@@ -10,9 +10,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock, Thread
 from typing import Any
 
 import numpy as np
@@ -129,6 +130,12 @@ class LoadedGraphs:
             raise UsageError(problem)
         preset = settings_preset(settings, self._folder)
         diffusion = OnnxDiffusion(self, sampling_of(preset, settings.batch), settings.fidelity)
+        wanted = [self._cleaner] if self.export.multiple else []
+        if not wanted or preset.detail * (1 - settings.fidelity):
+            wanted += [self._encoder, self._denoiser, self._decoder]
+        Thread(
+            target=lambda: [graph.open() for graph in wanted], daemon=True
+        ).start()  # while the photo is read and its faces are found
         if not self.export.multiple:
             return diffusion
         side = Side(self.export.side, own=settings.size is None)
@@ -163,18 +170,27 @@ class LoadedGraphs:
 
 
 class _Graph:
-    """A graph that is opened when it is first run."""
+    """A graph that is opened once, when it is first run or before."""
 
     def __init__(self, file: Path, device: str) -> None:
         self._file, self._device = file, device
+        self._lock = Lock()
+        self._session: Any = None
 
-    @cached_property
-    def _session(self) -> Any:
-        return onnx.session(self._file, self._device)
+    def open(self) -> None:
+        """Open it, if nobody has; what fails is told when it is run."""
+        with suppress(AuthfaceError):
+            self._opened()
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                self._session = onnx.session(self._file, self._device)
+        return self._session
 
     def __call__(self, **given: Any) -> list[Planes]:
         """Its results. Raises AuthfaceError where it fails, such as for want of memory."""
-        return onnx.run(self._session, self._file.name, given)
+        return onnx.run(self._opened(), self._file.name, given)
 
 
 class OnnxDiffusion:
