@@ -33,6 +33,7 @@ EXTRAS = {
     "app": Extra("authface app, the web page", ("gradio",)),
     "video": Extra("restore of videos", ("av",)),
     "heic": Extra("HEIC and HEIF photos", ("pillow_heif",)),
+    "onnx": Extra("models export: a family's graphs, which restore without torch", ("onnx", "onnxscript")),
     "restorers": Extra("other restorers from .pth files: GFPGAN, CodeFormer", ("spandrel", "spandrel_extra_arches")),
     "upscale": Extra("restore.upscaler: backgrounds enlarged by a network", ("spandrel",)),
     "lora": Extra("train prior with low-rank adapters", ("peft",)),

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.ranks import cores
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 CPU = "CPUExecutionProvider"
 PROVIDERS = {"cuda": "CUDAExecutionProvider", "directml": "DmlExecutionProvider", "mps": "CoreMLExecutionProvider"}
@@ -40,11 +44,23 @@ def providers(device: str = "auto") -> list[str]:
     return [PROVIDERS[name], CPU]
 
 
+def device_of(device: str) -> str:
+    """The device that sessions of ``--device`` run on, as it is named there."""
+    kind = next((name for name, provider in PROVIDERS.items() if provider == providers(device)[0]), "cpu")
+    return device if device.startswith(f"{kind}:") else kind
+
+
 def _kind(device: str) -> str:
     name = re.fullmatch(r"(auto|cpu|mps|cuda|directml)|(cuda|directml):[0-9]{1,3}", device)
     if name is None:
         raise UsageError(f"--device {one_line(device, 60)}: there are auto, cpu, cuda, cuda:1, directml, mps")
     return name[1] or name[2]
+
+
+def _options(provider: str, number: str) -> dict[str, str]:
+    """Of a provider, for the device of that number."""
+    own = {"use_tf32": "0"} if provider == PROVIDERS["cuda"] else {}  # full float32, as on the CPU
+    return own | ({"device_id": number} if number and provider != CPU else {})
 
 
 def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
@@ -64,7 +80,7 @@ def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
     onnxruntime.set_default_logger_severity(4)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     number = device.partition(":")[2]
-    given = [(name, {"device_id": number} if number and name != CPU else {}) for name in wanted]
+    given = [(name, _options(name, number)) for name in wanted]
     if PROVIDERS["directml"] in wanted:  # which asks for both
         options.enable_mem_pattern = False
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
@@ -83,3 +99,14 @@ def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
             "versions, or --device cpu"
         )
     return made
+
+
+def run(opened: Any, name: str, given: dict[str, Any]) -> list[NDArray[np.float32]]:
+    """All results of a session for its inputs by name.
+
+    Raises AuthfaceError, of the graph's `name`, where it fails: for want of memory, or for inputs it does not take.
+    """
+    try:
+        return list(opened.run(None, given))
+    except Exception as error:  # onnxruntime's errors have no common class
+        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {one_line(error, 160)}") from error

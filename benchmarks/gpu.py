@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.models.families import Parts
+    from authface.models.sampling import Sampling
     from authface.models.sdxl import TextEmbedding
     from authface.restore.model.diffusion import DiffusionRestorer
-    from authface.restore.model.sampling import Sampling
 
 MATRIX = 8192
 OFFLOAD_STEPS = 4
@@ -280,7 +280,7 @@ class Bench:
 
     def sampling(self, row: Row, **changes: Any) -> Sampling:
         """As the row has it, with these changes. Raises TypeError for a field that this version lacks."""
-        from authface.restore.model.sampling import PRESETS, sampling_of
+        from authface.models.sampling import PRESETS, sampling_of
 
         preset = PRESETS[row.preset]  # type: ignore[index]
         steps = {"steps": self.given.steps} if self.given.steps else {}
@@ -390,8 +390,8 @@ class Bench:
 
     def lacking(self, row: Row) -> str:
         """What keeps this row from being measured here, if anything."""
+        from authface.models.sampling import Sampling
         from authface.restore.model.placement import Placement
-        from authface.restore.model.sampling import Sampling
 
         if row.offloaded and not self.cuda:
             return "the weights are on the CPU anyway"

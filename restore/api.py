@@ -21,6 +21,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from authface import onnx
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.models.families import pick_device
@@ -30,7 +31,14 @@ from authface.restore import inputs
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.log import Line
-from authface.restore.model.restorer import CropRestorer, Loaded, RestorerFiles, load_weights, weights_key
+from authface.restore.model.restorer import (
+    CropRestorer,
+    Loaded,
+    RestorerFiles,
+    load_weights,
+    runs_graphs,
+    weights_key,
+)
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
@@ -145,6 +153,9 @@ class Restorer:
     @property
     def device_name(self) -> str:
         """The device it runs on, such as ``cuda``."""
+        weights = self._session.weights
+        if weights is not None and runs_graphs(weights, self.settings, self.device):
+            return onnx.device_of(self.device)
         return str(pick_device(self.device))
 
     def find(self, image: Image, *, marked: Sequence[Box] = ()) -> tuple[FoundFace, ...]:

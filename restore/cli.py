@@ -124,6 +124,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
         targets=[*(str(job.target) for job in summary.jobs if not job.is_video), *map(str, summary.video_lines)],
         model=session.settings.model,
+        engine=session.engine,
         seconds=round(summary.seconds, 3),
         spent={name: round(seconds, 3) for name, seconds in summary.seconds_by_part.items()},
         report=str(page) if page else None,

@@ -41,6 +41,8 @@ class Line:
     """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""
     model: str = ""
+    engine: str = ""
+    """What ran its networks: `onnxruntime`, `torch`; empty: none."""
     width: int = 0
     height: int = 0
     scale: int = 1

@@ -47,7 +47,7 @@ VERSION = 5
 Load = Callable[[RestorerFiles, RestoreSettings, str], CropRestorer]
 """Makes a restorer of a model's files, settings and a device's name."""
 
-NOT_IN_PIXELS = {"batch", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
+NOT_IN_PIXELS = {"batch", "engine", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
 """Settings that no result depends on, or that the fingerprint holds by content."""
 OF_VIDEOS = {"smooth", "crf"}
 """Settings that no photo depends on."""
@@ -167,6 +167,11 @@ class Session:
         with part("load"):
             return self._load(self.weights, self.settings, self.request.device)
 
+    @property
+    def engine(self) -> str:
+        """What runs the model's networks, `onnxruntime` or `torch`; empty: it is not loaded, or has none."""
+        return str(getattr(self.__dict__.get("restorer"), "engine", ""))
+
     @cached_property
     def finder(self) -> Finder:
         """Finds the faces."""
@@ -247,7 +252,8 @@ class Session:
 
     def line(self, job: RestoreJob, content: str, status: Status, **facts: Any) -> Line:
         """A line for the log, of a source whose bytes hash to `content`; `facts` are further fields of it."""
-        common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now(), "status": status}
+        common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now(), "status": status,
+                  "engine": self.engine}  # fmt: skip
         return Line(target=job.name, source=str(job.source.absolute()), content=content, **{**common, **facts})
 
     def close(self) -> None:

@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from authface.models.sampling import PresetName, Scheduler
 from authface.recipe import Settings
 from authface.records import Box
-from authface.restore.model.sampling import PresetName, Scheduler
 
 Offload = Literal["none", "model", "sequential"]
 
@@ -106,6 +106,9 @@ class RestoreSettings(Settings):
     offload: Offload = "none"
     """Which weights wait on the CPU while a CUDA GPU does not need them: `model` the VAE's while the two other networks
     work and theirs while it does, `sequential` those of each layer."""
+    engine: Literal["auto", "onnxruntime", "torch"] = "auto"
+    """What runs the networks. auto: ONNX Runtime where the family has `onnx/`, made by `authface models export`, for
+    these settings, and no GPU is asked for or found; else torch. Results are the same within one level of 255."""
     compile: bool = False
     """Compile U-Net and ControlNet with torch.compile: a minute or more at the start, faster steps after."""
     graphs: bool = True

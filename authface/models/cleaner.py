@@ -9,7 +9,7 @@ the network's timestep says how far. It has convolutions and group norms only, s
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,14 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from authface.models import sdxl
+from authface.models import cleaning
+from authface.models.cleaning import FINE, Planes
 from authface.models.tiny import CLEANER_CHANNELS
 
 FOLD = 2
 """Pixels a side that are laid into one place's channels before the network, and back after it."""
-FINE = 4.0
-"""Of a prior's detail only what is finer than this is added to a cleaned face, pixels (sigma of the high pass): what is
-coarser the cleaner knows better."""
-WHOLE, TILE, OVERLAP = 1024, 768, 64
-"""Faces up to `WHOLE` pixels a side are cleaned in one go, larger ones in tiles of `TILE` that share `OVERLAP`."""
 PERCEPTION_STEPS = 1000
 """The network's timestep at a perception of 1."""
-GRID = 64
-"""Tiles begin at its multiples, where what the network halves falls on the same pixels as of the whole face."""
 
 
 def make_cleaner(seed: int, channels: Sequence[int] = CLEANER_CHANNELS) -> Any:
@@ -95,39 +89,10 @@ def clean(
 
     `perception` 0..1 is the cleaner's.
     """
-    signed = sdxl.to_signed(rgb[None]).to(device)
-    with torch.inference_mode():
-        whole = max(rgb.shape[:2]) <= WHOLE
-        done = cleaner(signed, perception) if whole else _tiled(cleaner, signed, perception)
-    levels: NDArray[np.float32] = done[0].add(1).mul(127.5).permute(1, 2, 0).cpu().numpy()
-    return levels
 
+    def network(planes: Planes) -> Planes:
+        with torch.inference_mode():
+            done: Planes = cleaner(torch.from_numpy(planes).to(device), perception).cpu().numpy()
+        return done
 
-def _tiled(cleaner: Cleaner, images: torch.Tensor, perception: float = 0.0) -> torch.Tensor:
-    """As `cleaner`, in tiles whose seams are faded over."""
-    height, width = images.shape[2:]
-    total, weights = torch.zeros_like(images), torch.zeros_like(images[:1, :1])
-    for top in _starts(height):
-        for left in _starts(width):
-            tile = (..., slice(top, top + TILE), slice(left, left + TILE))
-            done = cleaner(images[tile], perception)
-            fade = _fade(done.shape[2], done.device)[:, None] * _fade(done.shape[3], done.device)
-            total[tile] += done * fade
-            weights[tile] += fade
-    return total / weights
-
-
-def _starts(length: int) -> Iterator[int]:
-    """Where tiles begin, so that they cover `length` and share at least `OVERLAP`; the last may be shorter."""
-    if length <= TILE:
-        yield 0
-        return
-    count = -(-(length - OVERLAP) // (TILE - OVERLAP))
-    for i in range(count):
-        yield -(-i * (length - TILE) // ((count - 1) * GRID)) * GRID
-
-
-def _fade(length: int, device: torch.device) -> torch.Tensor:
-    """(length,) weights that rise over `OVERLAP` from either end, never 0."""
-    place = torch.arange(length, device=device, dtype=torch.float32) + 0.5
-    return torch.minimum(place, length - place).div(OVERLAP).clamp(max=1)
+    return cleaning.clean(network, rgb)

@@ -1,4 +1,4 @@
-"""`authface models`: list, pull, verify, pack."""
+"""`authface models`: list, pull, verify, pack, export."""
 
 from __future__ import annotations
 
@@ -40,11 +40,13 @@ def pack(
     """
     from authface.errors import one_line
     from authface.models import pack as packing
-    from authface.models.layout import MANIFEST
+    from authface.models.layout import MANIFEST, onnx_files
 
     folder, out = folder.expanduser(), out.expanduser()
     files = packing.family_files(folder)
     names = [path.relative_to(folder).as_posix() for path in files]
+    if onnx_files(folder):
+        run.console.log(f"onnx/ is of these weights as they are, and left out: authface models export {one_line(out)}")
     if run.dry_run:
         size = packing.planned_bytes(files, dtype)
         said = "\n".join([*map(one_line, names), f"would write {len(names):,} files, about {size / 1e6:,.1f} MB"])
@@ -61,6 +63,51 @@ def pack(
         parameters=done.parameters,
         bytes=done.bytes,
         files={name: facts.sha256 for name, facts in done.files.items()},
+    )
+
+
+@app.command("export")
+@command_with_run
+def models_export(
+    run: Run,
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="tiny, or a folder such as models/authface.")],
+    out: Annotated[
+        Path | None, typer.Option("-o", metavar="FOLDER", help="Where onnx/ is made; else the family's own folder.")
+    ] = None,
+    preset: Annotated[str, typer.Option(help="The preset whose steps and prompts it holds.")] = "quality",
+) -> None:
+    """Export a family's restoring as ONNX into onnx/: authface restore then needs no torch for that preset.
+
+    Each graph is compared with its network. An earlier onnx/ is replaced. Needs the extra onnx.
+    """
+    from typing import get_args
+
+    from authface.errors import UsageError, one_line
+    from authface.models import families
+    from authface.models.layout import in_bytes
+    from authface.models.sampling import PresetName
+
+    source = families.resolve(family)
+    if preset not in get_args(PresetName):
+        raise UsageError(f"--preset {one_line(preset, 60)}: there are {', '.join(get_args(PresetName))}")
+    if out is None and not source.local:
+        raise UsageError(f"{one_line(family)} lies in the hub's cache: name a folder with -o")
+    out = Path(source.location) if out is None else out.expanduser()
+    if run.dry_run:
+        return run.console.result(f"would write {one_line(out)}/onnx", out=str(out), preset=preset)
+    from authface.models.export import export
+
+    with run.console.progress("export", None, "graphs") as tick:
+        told = export(source, out, preset, tick)  # type: ignore[arg-type]  # one of the names
+    size = sum(facts.bytes for facts in told.files.values())
+    run.console.result(
+        f"{one_line(out)}/onnx: {', '.join(told.files)}, {in_bytes(size)}, preset {preset}, {told.side} px",
+        out=str(out / "onnx"),
+        preset=preset,
+        side=told.side,
+        opset=told.opset,
+        bytes=size,
+        files={name: facts.sha256 for name, facts in told.files.items()},
     )
 
 

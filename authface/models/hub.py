@@ -26,14 +26,15 @@ from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # typ
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models import hub_cache
 from authface.models.families import ModelSource, resolve, snapshot
-from authface.models.layout import BASE, BESIDE, FILES, MANIFEST, PARTS, VARIANTS, in_bytes
+from authface.models.layout import BASE, BESIDE, FILES, MANIFEST, ONNX, ONNX_FILES, PARTS, VARIANTS, in_bytes
 
 PATTERNS = (
     *(f"{part}/{pattern}" for part in PARTS for pattern in FILES),
     *BESIDE,
+    *(f"{ONNX}/{pattern}" for pattern in ONNX_FILES),
     MANIFEST,
 )
-"""What is downloaded of a repository: the parts as stock code reads them, index, card, presets."""
+"""What is downloaded of a repository: the parts as stock code reads them, index, card, presets, ONNX graphs."""
 _LOGIN = "set HF_TOKEN, or run: hf auth login"
 
 

@@ -11,7 +11,17 @@ from authface.errors import AuthfaceError, one_line
 from authface.models import families as models
 from authface.models import hub_cache
 from authface.models.families import FAMILIES, Family
-from authface.models.layout import BESIDE, PARTS, Commercial, headers, holds_part, in_bytes, part_files, read_manifest
+from authface.models.layout import (
+    BESIDE,
+    PARTS,
+    Commercial,
+    headers,
+    holds_part,
+    in_bytes,
+    onnx_files,
+    part_files,
+    read_manifest,
+)
 from authface.models.networks import NETWORKS, Network
 from authface.report.text import render_table
 
@@ -107,6 +117,7 @@ def _files(folder: Path) -> Iterator[Path]:
     for part in PARTS:
         yield from part_files(folder, part)
     yield from (folder / name for name in BESIDE if (folder / name).is_file())
+    yield from onnx_files(folder)
 
 
 def in_count(numbers: int) -> str:

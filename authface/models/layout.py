@@ -29,7 +29,7 @@ FURTHER = ("controlnet", "cleaner")
 PARTS = (*BASE, *FURTHER)
 
 FILES = ("*.json", "*.txt", "*.safetensors")
-VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*onnx*", "*flax*")
+VARIANTS = ("*.fp16.*", "*.non_ema.*", "*openvino*", "*flax*")
 """Copies of the weights in other precisions and formats, which are never read."""
 
 WEIGHTED = ("unet", "controlnet", "cleaner", "vae", "text_encoder", "text_encoder_2")
@@ -45,6 +45,9 @@ ADAPTER = "lora/pytorch_lora_weights.safetensors"
 """What stage I with LoRA trained, alone, for stock pipelines' ``load_lora_weights``; unet/ has it merged."""
 BESIDE = (INDEX, "README.md", "training-curve.png", OWN_PRESETS, ADAPTER)
 """Files of a family that lie beside its parts: index, card, the card's picture, own presets of restoring, adapter."""
+ONNX, EXPORT = "onnx", "export.json"
+"""The folder of a family's ONNX graphs, and what says of which weights they were made (`authface.models.graphs`)."""
+ONNX_FILES = (EXPORT, "*.onnx", "*.onnx.data")
 TRAINING_FOLDERS = ("training",)
 """Folders that lie in a trained family and are no part of it: checkpoints, logs, caches."""
 
@@ -96,6 +99,11 @@ def holds_part(path: Path) -> bool:
     return path.suffix == ".safetensors" and path.parent.name in WEIGHTED
 
 
+def onnx_files(folder: Path) -> list[Path]:
+    """The files of a family's ONNX graphs, sorted by name."""
+    return sorted(path for pattern in ONNX_FILES for path in (folder / ONNX).glob(pattern))
+
+
 def expected_parts(folder: Path) -> list[str]:
     """`BASE`, which a family must have, and which of `FURTHER` it has."""
     return [*BASE, *(part for part in FURTHER if (folder / part).is_dir())]
@@ -118,7 +126,7 @@ def strange_files(folder: Path) -> Iterator[tuple[str, str]]:
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name in TRAINING_FOLDERS:
             continue
-        if path.is_dir() and path.name not in {*PARTS, Path(ADAPTER).parent.name}:
+        if path.is_dir() and path.name not in {*PARTS, ONNX, Path(ADAPTER).parent.name}:
             if not snapshot:
                 yield path.name, "is no part of a family: move it away"
             continue

@@ -15,15 +15,19 @@ from authface.files import sha256_of
 from authface.models import families as models
 from authface.models import hub_cache, networks
 from authface.models.families import FAMILIES
+from authface.models.graphs import read_export
 from authface.models.layout import (
     BASE,
     BESIDE,
+    EXPORT,
+    ONNX,
     PARTS,
     WEIGHTED,
     WeightsManifest,
     expected_parts,
     headers,
     in_bytes,
+    onnx_files,
     part_files,
     read_manifest,
     strange_files,
@@ -85,6 +89,7 @@ def verify(name: str, tick: Tick) -> VerifyReport:
     _content(report, tick)
     _weights(report)
     report.unfitted = lack("whether the parts fit is not checked: it", "restore", "torch", "diffusers", "transformers")
+    _graphs(report, tick)
     if not report.faults and not report.unfitted:
         _fit(report)
     return report
@@ -150,7 +155,7 @@ def _files(folder: Path) -> dict[str, Path]:
     """The family's files that are there, by name; links to nothing too."""
     parts = [path for part in PARTS for path in part_files(folder, part)]
     beside = [folder / name for name in BESIDE if (folder / name).is_file() or (folder / name).is_symlink()]
-    return {path.relative_to(folder).as_posix(): path for path in sorted([*parts, *beside])}
+    return {path.relative_to(folder).as_posix(): path for path in sorted([*parts, *beside, *onnx_files(folder)])}
 
 
 def _content(report: VerifyReport, tick: Tick) -> None:
@@ -215,6 +220,18 @@ def _weights(report: VerifyReport) -> None:
             weight_files(folder, part)
         except UsageError as error:
             report.fault(part, _shorter(error, folder / part))
+
+
+def _graphs(report: VerifyReport, tick: Tick) -> None:
+    """The graphs of `onnx/` are those that were exported, and of these weights."""
+    try:
+        told = read_export(report.folder)
+    except AuthfaceError as error:
+        return report.fault(ONNX, _shorter(error, report.folder / ONNX))
+    for name, facts in sorted((told.files if told else {}).items()):
+        if sha256_of(report.folder / ONNX / name) != facts.sha256:
+            report.fault(f"{ONNX}/{name}", f"has another sha256 than {EXPORT} says: export it again")
+        tick(1, f"{ONNX}/{name}")
 
 
 def _shorter(error: AuthfaceError, path: Path) -> str:

@@ -64,6 +64,20 @@ def keep(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.u
     return restored
 
 
+def mixed(
+    restored: NDArray[np.uint8], source: NDArray[np.uint8], levels: int | None, share: float
+) -> NDArray[np.uint8]:
+    """The restored (h, w, 3) crop with the tones that `levels` of blur leave, and `share` of all the rest, of `source`.
+
+    None leaves the tones as they are.
+    """
+    if levels is not None:
+        restored = wavelet_fix(restored, source, levels)
+    if not share:
+        return restored
+    return np.rint(restored + share * (source.astype(np.float32) - restored)).astype(np.uint8)
+
+
 FIXES: dict[ColourFix, Callable[[NDArray[np.uint8], NDArray[np.uint8]], NDArray[np.uint8]]] = {
     "wavelet": wavelet_fix,
     "adain": adain_fix,

@@ -18,16 +18,19 @@ from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.faces.geometry import Side, resize_square
+from authface.faces.geometry import Side
 from authface.models import sdxl
-from authface.models.cleaner import Cleaner, clean, high_pass
+from authface.models.cleaner import Cleaner, clean
+from authface.models.cleaning import high_pass
 from authface.models.families import Parts
+from authface.models.sampling import Sampling, begin, make_scheduler
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import cuda_graphs
-from authface.restore.model.colour import ColourFix, to_uint8, wavelet_fix
+from authface.restore.model.cleaned import Clean
+from authface.restore.model.colour import ColourFix, mixed
 from authface.restore.model.cuda_graphs import Eager, StepRunner
+from authface.restore.model.noise import FaceNoise
 from authface.restore.model.placement import Placement
-from authface.restore.model.sampling import Preset, Sampling, begin, make_scheduler
 from authface.restore.model.unet_split import Features, StepInputs, decode, encode
 
 T = TypeVar("T", bound="np.generic")
@@ -42,14 +45,19 @@ class Condition(NamedTuple):
     time_ids: torch.Tensor
 
 
-def _mixed(restored: NDArray[np.uint8], source: NDArray[np.uint8], sampling: Sampling) -> NDArray[np.uint8]:
-    """The restored (h, w, 3) crop mixed with its input as the sampling says."""
-    if sampling.levels is not None:
-        restored = wavelet_fix(restored, source, sampling.levels)
-    if not sampling.share:
-        return restored
-    mixed = restored + sampling.share * (source.astype(np.float32) - restored)
-    return np.rint(mixed).astype(np.uint8)
+class Draws(NamedTuple):
+    """What draws the noise of some faces: the release's one generator for all, or each face's own."""
+
+    steps: torch.Generator | list[torch.Generator]
+    """Of the noise that a sampler may add in a step."""
+    faces: Sequence[FaceNoise] = ()
+    """Of the noise that denoising begins with; none where one generator draws it, too."""
+
+    def begin(self, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
+        """(n, c, h, w) float32 noise to begin with."""
+        if not self.faces:
+            return torch.as_tensor(randn_tensor(shape, self.steps, device, torch.float32))
+        return torch.from_numpy(np.stack([face.normal(shape[1:]) for face in self.faces])).to(device)
 
 
 class DiffusionRestorer:
@@ -67,6 +75,7 @@ class DiffusionRestorer:
         if placement.compile and sampling.reuse > 1:
             raise UsageError(f"restore.compile and restore.reuse={sampling.reuse} do not go together: choose one")
         self.placement = placement
+        self.engine = "torch"
         self.colour: ColourFix = "wavelet"
         self.on_step: Callable[[], None] | None = None
         """Called after each denoising step; what it raises ends the work."""
@@ -128,24 +137,28 @@ class DiffusionRestorer:
             raise
 
     def _restored(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> Iterator[NDArray[Any]]:
-        image, generators = self._begun(crops, seeds)
+        image, draws = self._begun(crops, seeds)
         photo = self._encoded(image) if sampling.needs_photo else None
-        found = (self._denoise(image, photo, generators, sampling) for _ in range(sampling.samples))
+        found = (self._denoise(image, photo, draws, sampling) for _ in range(sampling.samples))
         restored = np.rint(np.mean([to_rgb(self._decoded(one)) for one in found], axis=0)).astype(np.uint8)
-        return (_mixed(face, crop, sampling) for face, crop in zip(restored, crops, strict=True))
+        return (mixed(face, crop, sampling.levels, sampling.share) for face, crop in zip(restored, crops, strict=True))
 
-    def _added(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> NDArray[np.float32]:
-        image, generators = self._begun(crops, seeds)
+    def _added(
+        self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling
+    ) -> Iterator[NDArray[np.float32]]:
+        image, draws = self._begun(crops, seeds)
         photo = self._encoded(image)
-        latents = self._denoise(image, photo if sampling.needs_photo else None, generators, sampling)
-        added = high_pass(self._decoded(latents) - self._decoded(photo))
-        levels: NDArray[np.float32] = added.mul(127.5).cpu().numpy()
-        return levels.transpose(0, 2, 3, 1)
+        latents = self._denoise(image, photo if sampling.needs_photo else None, draws, sampling)
+        added = (self._decoded(latents) - self._decoded(photo)).mul(127.5).permute(0, 2, 3, 1)
+        return (high_pass(np.ascontiguousarray(one)) for one in added.cpu().numpy())
 
-    def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Any]:
+    def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Draws]:
         """(n, size, size, 3) crops as images of 0..1, and what draws their noise."""
         image = to_unit(crops).to(self.placement.device)
-        return image, self._shared or [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        if self._shared is not None:
+            return image, Draws(self._shared)
+        drawn = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        return image, Draws(drawn, [FaceNoise(seed) for seed in seeds])
 
     def _decoded(self, latents: torch.Tensor) -> torch.Tensor:
         """Images of about -1..1, one at a time: the decoder takes more memory than all the rest."""
@@ -155,15 +168,15 @@ class DiffusionRestorer:
             return torch.cat([sdxl.decode(self.vae, one[None], self.placement.device) for one in latents])
 
     def _denoise(
-        self, image: torch.Tensor, photo: torch.Tensor | None, generators: Any, sampling: Sampling
+        self, image: torch.Tensor, photo: torch.Tensor | None, draws: Draws, sampling: Sampling
     ) -> torch.Tensor:
         """Latents (n, c, h, w) float32 for `image` (n, 3, size, size) of 0..1; from noise, or from latents `photo`."""
         scheduler = make_scheduler(sampling.scheduler, self.schedule)
-        drawing = {"generator": generators} if "generator" in signature(scheduler.step).parameters else {}
+        drawing = {"generator": draws.steps} if "generator" in signature(scheduler.step).parameters else {}
         timesteps = begin(scheduler, sampling, image.device)
         side = self.size // self.factor
         shape = (len(image), self.unet.config.in_channels, side, side)
-        noise = randn_tensor(shape, generators, image.device, torch.float32)
+        noise = draws.begin(shape, image.device)
         if photo is None or len(timesteps) == scheduler.num_inference_steps:
             latents = noise * scheduler.init_noise_sigma
         else:
@@ -267,48 +280,15 @@ class DiffusionRestorer:
         return down, mid
 
 
-class CleanedRestorer:
-    """A cleaner takes the damage off a face at its own resolution; the prior then adds detail, as much as is wanted.
+def cleaning_with(cleaner: Cleaner, device: torch.device, size: int) -> Clean:
+    """What cleans faces on `device`; `size` is the model's own, that an error of too little memory names."""
 
-    cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
-    has a perception of (1 - fidelity) x perception; the preset names both factors. Where nothing is added, no step is
-    taken.
-    """
-
-    colour: ColourFix = "none"
-
-    def __init__(
-        self,
-        cleaner: Cleaner,
-        diffusion: DiffusionRestorer,
-        side: Side,
-        fidelity: float,
-        preset: Preset,
-        device: torch.device,
-    ) -> None:
-        self.cleaner, self.diffusion, self.side = cleaner, diffusion, side
-        self.fidelity, self.preset, self.device = fidelity, preset, device
-
-    def restore(
-        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
-    ) -> Sequence[NDArray[np.uint8]]:
-        """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
-
-        Raises AuthfaceError where memory or precision fall short.
-        """
-        trust = 1 - (self.fidelity if fidelity is None else fidelity)
-        cleaned = [self._clean(crop, trust * self.preset.perception) for crop in crops]
-        if gain := trust * self.preset.detail:
-            small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
-            details = self.diffusion.detail(small, seeds)
-            pairs = zip(cleaned, details, strict=True)
-            cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
-        return [to_uint8(face) for face in cleaned]
-
-    def _clean(self, crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
+    def cleaned(crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
         try:
-            return clean(self.cleaner, crop, self.device, perception)
+            return clean(cleaner, crop, device, perception)
         except torch.OutOfMemoryError as error:
             raise AuthfaceError(
-                f"a face of {len(crop)} px does not fit into memory: -O restore.size={self.diffusion.size} shrinks it"
+                f"a face of {len(crop)} px does not fit into memory: -O restore.size={size} shrinks it"
             ) from error
+
+    return cleaned

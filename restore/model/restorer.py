@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -18,11 +17,12 @@ from authface.models import networks
 from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, other_restorers, resolve
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
 from authface.models.networks import NetworkFile
-from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
+from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
+from authface.models.sdxl import TextEmbedding, encode_prompts
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.network import LoadedNetwork
+from authface.restore.model.onnx import LoadedGraphs, choose
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.sampling import Preset, preset_of, sampling_of
 from authface.restore.settings import RestoreSettings
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
-PAPER_SIZE = 512
-"""Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
 
 
 class CropRestorer(Protocol):
@@ -87,7 +85,7 @@ class RestorerFiles:
 
 
 class Loaded(Protocol):
-    """A model's weights in memory, for restorers of many settings: `LoadedModel` or `LoadedNetwork`."""
+    """A model's weights in memory, for restorers of many settings: of a family, its graphs, or one network."""
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
         """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
@@ -124,17 +122,29 @@ def load_restorer(files: RestorerFiles, settings: RestoreSettings, device_name: 
     return load_weights(files, settings, device_name).restorer(settings)
 
 
+def runs_graphs(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> bool:
+    """Whether ONNX Runtime restores by a family's graphs; raises UsageError as `choose` does."""
+    if isinstance(files.source, NetworkFile):
+        return False
+    return choose(fetch(files.source, PARTS), settings, device_name) is not None
+
+
 def weights_key(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Hashable:
     """What weights in memory depend on: restorers of equal keys may share them."""
     if isinstance(files.source, NetworkFile):
         return files.digest, device_name
-    return files.digest, placement_of(settings, device_name)
+    graphs = choose(fetch(files.source, PARTS), settings, device_name)
+    return files.digest, placement_of(settings, device_name) if graphs is None else (device_name, graphs.weights)
 
 
 def load_weights(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Loaded:
     """The model's weights. Raises AuthfaceError as `load_restorer` does."""
     if isinstance(files.source, NetworkFile):
         return LoadedNetwork(files.source, device_name)
+    folder = fetch(files.source, PARTS)
+    graphs = choose(folder, settings, device_name)
+    if graphs is not None:
+        return LoadedGraphs(folder, graphs, device_name)
     return LoadedModel(files.source, placement_of(settings, device_name))
 
 
@@ -180,26 +190,19 @@ class LoadedModel:
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
         """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
-        from authface.restore.model.diffusion import CleanedRestorer, DiffusionRestorer
+        from authface.restore.model.cleaned import CleanedRestorer
+        from authface.restore.model.diffusion import DiffusionRestorer, cleaning_with
 
-        preset = _preset(settings, fetch(self.source, PARTS))
+        preset = settings_preset(settings, fetch(self.source, PARTS))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
-        parts = self.parts
-        factor = spatial_factor(parts.vae)
-        size = settings.size or min(PAPER_SIZE, int(parts.unet.config.sample_size) * factor)
-        sampling = sampling_of(preset, settings.batch)
-        diffusion = DiffusionRestorer(parts, text, sampling, size, settings.fidelity, self.placement)
+        parts, place = self.parts, self.placement
+        size = settings.size or model_side(parts)
+        diffusion = DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity, place)
         if self.cleaner is None or settings.preset == "official":
             return diffusion
         side = Side(size, own=settings.size is None)
-        return CleanedRestorer(self.cleaner, diffusion, side, settings.fidelity, preset, self.placement.device)
-
-
-def _preset(settings: RestoreSettings, folder: Path) -> Preset:
-    """The preset of the settings for the family in `folder`, with the values that the settings name themselves."""
-    preset = preset_of(settings.preset, folder)
-    named = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
-    return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
+        clean = cleaning_with(self.cleaner, place.device, size)
+        return CleanedRestorer(clean, diffusion, side, settings.fidelity, preset, diffusion.engine)
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

@@ -12,12 +12,12 @@ import torch
 from skimage import data
 
 from authface.errors import UsageError
+from authface.models.sampling import PRESETS
 from authface.models.sdxl import to_unit
 from authface.restore.model import diffusion as sampler
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement
 from authface.restore.model.restorer import LoadedModel, find_weights
-from authface.restore.model.sampling import PRESETS
 from authface.restore.model.unet_split import Features, StepInputs, decode, encode
 from authface.restore.settings import RestoreSettings
 

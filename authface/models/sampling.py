@@ -12,14 +12,18 @@ from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, one_line
 from authface.models.layout import OWN_PRESETS
-from authface.models.sdxl import sampler
+from authface.models.sdxl import sampler, spatial_factor
 from authface.recipe import Settings
 
 if TYPE_CHECKING:
     import torch
 
+    from authface.models.families import Parts
+
 MOST_SHARE = 0.4
 """Of the input in a restored face, at a fidelity of 1: of 0.3 to 0.5 this gave the highest PSNR (40 faces, medium)."""
+PAPER_SIZE = 512
+"""Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
 STEADY_STRENGTH = 0.5
 """A fidelity above 0.5 begins with less noise, but not with less than this share of the schedule's."""
 
@@ -64,7 +68,7 @@ class Preset(Settings):
 
 def _official() -> Preset:
     """The release's own settings, of `official.toml`."""
-    text = resources.files("authface.restore.model").joinpath("official.toml").read_text("utf-8")
+    text = resources.files("authface.models").joinpath("official.toml").read_text("utf-8")
     return Preset(**tomllib.loads(text)["preset"])
 
 
@@ -97,6 +101,13 @@ def preset_of(name: PresetName, folder: Path) -> Preset:
             f"{one_line(path)} is no table of presets ({one_line(error, 120)}): get it again"
         ) from error
     return own.get(name, PRESETS[name])
+
+
+def settings_preset(settings: Any, folder: Path) -> Preset:
+    """The preset that `RestoreSettings` name for the family in `folder`, with the values they name themselves."""
+    preset = preset_of(settings.preset, folder)
+    named = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
+    return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
 
 
 @dataclass(frozen=True)
@@ -174,6 +185,11 @@ def input_share(fidelity: float, trusted: float) -> float:
 def control_scale(fidelity: float) -> float:
     """The ControlNet's conditioning scale, 0.5..1, of a fidelity 0..1: from 0.5 on it is 1, the scale of training."""
     return min(1.0, 0.5 + fidelity)
+
+
+def model_side(parts: Parts) -> int:
+    """The side of the crops that a family sees unless the settings say, pixels; of its U-Net and VAE."""
+    return min(PAPER_SIZE, int(parts.unet.config.sample_size) * spatial_factor(parts.vae))
 
 
 def make_scheduler(name: str, trained: Any) -> Any:

@@ -1,0 +1,60 @@
+"""A cleaner in pixels, then the prior's detail: what is around both, whichever library runs their networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.faces.geometry import Side, resize_square
+from authface.models.sampling import Preset
+from authface.restore.model.colour import ColourFix, to_uint8
+
+Clean = Callable[[NDArray[np.uint8], float], NDArray[np.float32]]
+"""Cleans a (h, w, 3) uint8 face with a perception of 0..1: levels, about 0..255, not rounded."""
+
+
+class Prior(Protocol):
+    """What adds detail to faces: `DiffusionRestorer` or `OnnxDiffusion`."""
+
+    size: int
+    """Side of the crops it takes, pixels."""
+
+    def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
+        """What it adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign."""
+        ...
+
+
+class CleanedRestorer:
+    """A cleaner takes the damage off a face at its own resolution; the prior then adds detail, as much as is wanted.
+
+    cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
+    has a perception of (1 - fidelity) x perception; the preset names both factors. Where nothing is added, no step is
+    taken.
+    """
+
+    colour: ColourFix = "none"
+
+    def __init__(
+        self, clean: Clean, diffusion: Prior, side: Side, fidelity: float, preset: Preset, engine: str
+    ) -> None:
+        self.clean, self.diffusion, self.side = clean, diffusion, side
+        self.fidelity, self.preset, self.engine = fidelity, preset, engine
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
+
+        Raises AuthfaceError where memory or precision fall short.
+        """
+        trust = 1 - (self.fidelity if fidelity is None else fidelity)
+        cleaned = [self.clean(crop, trust * self.preset.perception) for crop in crops]
+        if gain := trust * self.preset.detail:
+            small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
+            details = self.diffusion.detail(small, seeds)
+            pairs = zip(cleaned, details, strict=True)
+            cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
+        return [to_uint8(face) for face in cleaned]

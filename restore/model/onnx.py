@@ -1,0 +1,252 @@
+"""A family's restoring by its exported graphs: ONNX Runtime, NumPy and OpenCV do it all, torch is not imported.
+
+What is around the networks is the same as with torch, and so is the noise: results are within a level of it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from authface import onnx
+from authface.errors import AuthfaceError, UsageError
+from authface.faces.geometry import Side
+from authface.models.cleaning import Planes, clean, high_pass, to_unit
+from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, read_export
+from authface.models.layout import ONNX
+from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
+from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.colour import ColourFix, mixed, to_uint8
+from authface.restore.model.noise import FaceNoise
+from authface.restore.settings import RestoreSettings
+
+INSTALL = "pip install 'authface[restore]'"
+"""What brings torch, diffusers and transformers."""
+
+
+def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | None:
+    """The graphs of the family in `folder` that restore with these settings; None: torch does.
+
+    They do where the family has `onnx/` of its own weights, for the settings it was exported for, on the CPU: for
+    ``--device cpu``, and for `auto` unless torch is installed and may find a GPU. `restore.engine` takes one by name.
+    Raises UsageError where the one that is named, or the only one that is installed, cannot.
+    """
+    if settings.engine == "torch":
+        return None
+    has_torch = find_spec("torch") is not None and find_spec("diffusers") is not None
+    must = settings.engine == "onnxruntime" or not has_torch
+    problem = ""
+    try:
+        export = read_export(folder)
+    except AuthfaceError as error:
+        export, problem = None, str(error)
+        if not must:
+            logging.getLogger("authface").warning("%s; until then torch restores", problem)
+    if export is not None:
+        problem = lacking(export, settings, folder)
+    elif not problem:
+        problem = f"the family has no {ONNX}/ (authface models export)"
+    if must and problem:
+        raise UsageError(f"{problem}; other engines: {INSTALL}" if not has_torch else f"restore.engine: {problem}")
+    return export if must or (not problem and _is_cpu(device)) else None
+
+
+def lacking(export: Export, settings: RestoreSettings, folder: Path) -> str:
+    """What the settings ask for that the graphs cannot do, in a line; empty: nothing."""
+    if settings.preset == "official":
+        return "the preset official is for torch alone"
+    for name in ("tiling", "offload", "compile"):
+        if getattr(settings, name) != RestoreSettings.model_fields[name].default:
+            return f"restore.{name} is for torch alone"
+    if settings.dtype not in {"auto", "float32"}:
+        return f"restore.dtype={settings.dtype} is for torch alone: graphs are in float32"
+    if settings.size not in {None, export.side}:
+        return f"restore.size={settings.size}: {ONNX}/ was exported for {export.side}"
+    preset = settings_preset(settings, folder)
+    trusts = {settings.fidelity, 1.0} if settings.min_identity else {settings.fidelity}  # tries go on towards 1
+    if export.multiple:
+        return "" if preset.detail == 0 or trusts == {1.0} else _other(export.preset, preset)
+    if problem := _other(export.preset, preset):
+        return problem
+    for fidelity in trusts:
+        asked = sampling_of(preset, 1).at(fidelity)
+        if (asked.strength, asked.control_scale) != (export.preset.strength, export.control_scale):
+            return f"restore.fidelity={fidelity:g} begins elsewhere than {ONNX}/ was exported for"
+    return ""
+
+
+def _other(made: Preset, asked: Preset) -> str:
+    """Which value of a preset is not in the graphs."""
+    names = ["scheduler", "steps", "strength", "reuse", "prompt"]
+    if made.guidance > 1 or asked.guidance > 1:
+        names += ["guidance", "negative_prompt"]
+    for name in names:
+        if (value := getattr(asked, name)) != (had := getattr(made, name)):
+            return f"restore.{name}={value!r}: {ONNX}/ was exported for {had!r}"
+    return ""
+
+
+def _is_cpu(device: str) -> bool:
+    return device == "cpu" or (device == "auto" and not _may_have_gpu())
+
+
+def _may_have_gpu() -> bool:
+    """Whether a driver of NVIDIA's finds a GPU, or AMD's is there: torch, which takes seconds to import, may use it."""
+    if Path("/dev/kfd").exists():
+        return True
+    try:
+        name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+        driver: Any = ctypes.CDLL(name)
+        count = ctypes.c_int(0)
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False
+    return found and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+
+
+class LoadedGraphs:
+    """A family's graphs in memory, each opened when it is first needed, for restorers of any settings they fit."""
+
+    def __init__(self, folder: Path, export: Export, device: str) -> None:
+        self.export, self._folder, self._device = export, folder, device
+        self._cleaner, self._encoder, self._denoiser, self._decoder = (
+            _Graph(folder / ONNX / name, device) for name in (CLEANER, ENCODER, DENOISER, DECODER)
+        )
+
+    def restorer(self, settings: RestoreSettings) -> CleanedRestorer | OnnxDiffusion:
+        """A restorer with these settings. Raises UsageError for those that the graphs do not do."""
+        if problem := lacking(self.export, settings, self._folder):
+            raise UsageError(problem)
+        preset = settings_preset(settings, self._folder)
+        diffusion = OnnxDiffusion(self, sampling_of(preset, settings.batch), settings.fidelity)
+        wanted = [self._cleaner] if self.export.multiple else []
+        if not wanted or preset.detail * (1 - settings.fidelity):
+            wanted += [self._encoder, self._denoiser, self._decoder]
+        Thread(
+            target=lambda: [graph.open() for graph in wanted], daemon=True
+        ).start()  # while the photo is read and its faces are found
+        if not self.export.multiple:
+            return diffusion
+        side = Side(self.export.side, own=settings.size is None)
+        return CleanedRestorer(self.clean, diffusion, side, settings.fidelity, preset, diffusion.engine)
+
+    def clean(self, crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
+        """One (h, w, 3) face of any size, cleaned: levels, about 0..255, not rounded."""
+
+        def network(planes: Planes) -> Planes:
+            height, width = planes.shape[2:]
+            more = -height % self.export.multiple, -width % self.export.multiple
+            padded = np.pad(planes, ((0, 0), (0, 0), (0, more[0]), (0, more[1])), mode="edge")
+            (done,) = self._cleaner(image=padded, perception=np.array(perception, np.float32))
+            return done[..., :height, :width]
+
+        return clean(network, crop)
+
+    def encode(self, crop: NDArray[np.uint8]) -> tuple[Planes, Planes]:
+        """A (side, side, 3) crop's latents, and the ControlNet's embedding of it."""
+        latents, embedding = self._encoder(image=to_unit(crop))
+        return latents, embedding
+
+    def denoise(self, noisy: Planes, timestep: float, embedding: Planes) -> Planes:
+        """What the U-Net predicts."""
+        return self._denoiser(noisy=noisy, timestep=np.array(timestep, np.float32), embedding=embedding)[0]
+
+    def decode(self, latents: Planes) -> Planes:
+        """The latents as an image of about -1..1."""
+        if not np.isfinite(latents).all():
+            raise AuthfaceError("the model's values overflow: its weights are broken")
+        return self._decoder(latents=latents)[0]
+
+
+class _Graph:
+    """A graph that is opened once, when it is first run or before."""
+
+    def __init__(self, file: Path, device: str) -> None:
+        self._file, self._device = file, device
+        self._lock = Lock()
+        self._session: Any = None
+
+    def open(self) -> None:
+        """Open it, if nobody has; what fails is told when it is run."""
+        with suppress(AuthfaceError):
+            self._opened()
+
+    def _opened(self) -> Any:
+        with self._lock:
+            if self._session is None:
+                self._session = onnx.session(self._file, self._device)
+        return self._session
+
+    def __call__(self, **given: Any) -> list[Planes]:
+        """Its results. Raises AuthfaceError where it fails, such as for want of memory."""
+        return onnx.run(self._opened(), self._file.name, given)
+
+
+class OnnxDiffusion:
+    """The prior by its graphs, one face at a time: neither batch nor order changes a result."""
+
+    engine = "onnxruntime"
+    colour: ColourFix = "wavelet"
+
+    def __init__(self, graphs: LoadedGraphs, sampling: Sampling, fidelity: float) -> None:
+        self._graphs, self.sampling, self.fidelity = graphs, sampling, fidelity
+        self.size = graphs.export.side
+        self.side = Side(self.size)
+        self.on_step: Callable[[], None] | None = None
+        """Called after each denoising step, of as many faces as `sampling.batch`; what it raises ends the work."""
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given."""
+        sampling = self.sampling.at(self.fidelity if fidelity is None else fidelity)
+        return [self._restored(i, crop, seed, sampling) for i, (crop, seed) in _numbered(crops, seeds)]
+
+    def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
+        """What the prior adds to (side, side, 3) uint8 RGB crops: (side, side, 3) levels, of any sign."""
+        return [self._added(i, crop, seed) for i, (crop, seed) in _numbered(crops, seeds)]
+
+    def _restored(self, index: int, crop: NDArray[np.uint8], seed: int, sampling: Sampling) -> NDArray[np.uint8]:
+        noise, (photo, embedding) = FaceNoise(seed), self._graphs.encode(crop)
+        found = [
+            to_uint8((np.clip(self._decoded(index, photo, embedding, noise), -1, 1) + 1) * 127.5)
+            for _ in range(sampling.samples)
+        ]
+        restored = np.rint(np.mean(found, axis=0)).astype(np.uint8)
+        return mixed(restored, crop, sampling.levels, sampling.share)
+
+    def _added(self, index: int, crop: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+        photo, embedding = self._graphs.encode(crop)
+        made = self._decoded(index, photo, embedding, FaceNoise(seed))
+        plain = in_rows(self._graphs.decode(photo))
+        return high_pass((made - plain) * np.float32(127.5))
+
+    def _decoded(self, index: int, photo: Planes, embedding: Planes, noise: FaceNoise) -> NDArray[np.float32]:
+        """(side, side, 3), about -1..1, of the photo's latents denoised from the next noise."""
+        solver = self._graphs.export.solver
+        parts = [photo, noise.normal(self._graphs.export.latents)[None]]
+        for timestep, weights in zip(solver.timesteps, solver.given, strict=True):
+            parts.append(self._graphs.denoise(solver.sum(weights, parts), timestep, embedding))
+            if self.on_step is not None and index % self.sampling.batch == 0:
+                self.on_step()
+        return in_rows(self._graphs.decode(solver.sum(solver.result, parts)))
+
+
+def in_rows(image: Planes) -> NDArray[np.float32]:
+    """(1, 3, h, w) as (h, w, 3)."""
+    return np.ascontiguousarray(image[0].transpose(1, 2, 0))
+
+
+def _numbered(crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Any:
+    return enumerate(zip(crops, seeds, strict=True))
