@@ -97,7 +97,7 @@ def _residuals(photo: NDArray[np.generic], usable: NDArray[np.bool_], side: int)
     rows = list(_patches(usable, side))
     if not rows:
         return np.zeros((0, side, side, 3))
-    level = np.iinfo(photo.dtype).max / 255
+    level = (255 if photo.dtype == np.uint8 else 65535) / 255
     every = np.stack([photo[y : y + side, x : x + side] for y, x in rows]).astype(np.float64) / level
     clipped = ((every <= 0) | (every >= 255)).mean(axis=(1, 2, 3))
     every = every[clipped < 0.02]

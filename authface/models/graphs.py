@@ -47,7 +47,7 @@ class Solver(Settings):
         terms = [
             weight * part.astype(np.float64) for weight, part in zip(weights, parts, strict=True) if part is not None
         ]
-        return np.sum(terms, axis=0).astype(np.float32)
+        return np.asarray(np.sum(terms, axis=0), np.float32)
 
 
 class Export(Settings):

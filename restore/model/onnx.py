@@ -133,9 +133,8 @@ class LoadedGraphs:
         wanted = [self._cleaner] if self.export.multiple else []
         if not wanted or preset.detail * (1 - settings.fidelity):
             wanted += [self._encoder, self._denoiser, self._decoder]
-        Thread(
-            target=lambda: [graph.open() for graph in wanted], daemon=True
-        ).start()  # while the photo is read and its faces are found
+        for graph in wanted:  # while the photo is read and its faces are found
+            Thread(target=graph.open, daemon=True).start()
         if not self.export.multiple:
             return diffusion
         side = Side(self.export.side, own=settings.size is None)

@@ -61,7 +61,9 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
     )
     errors: dict[int | str, dict[str, Any]] = {status: {"description": text} for status, text in _ERRORS.items()}
     photo = {"schema": {"type": "string", "format": "binary"}}
-    answer = {200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts of it."}}
+    answer: dict[int | str, dict[str, Any]] = {
+        200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts of it."}
+    }
 
     @app.post("/restore", responses={**answer, **errors}, openapi_extra=described())
     async def restore(request: Request) -> Response:
@@ -119,8 +121,9 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
 async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
     """What a worker made. Raises its error, Refused where it takes too long, Stopped where it was dropped."""
     work, gone = asyncio.wrap_future(future), asyncio.ensure_future(_gone(request))
+    either: set[asyncio.Future[Any]] = {work, gone}
     try:
-        done, _ = await asyncio.wait({work, gone}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
     if work in done:
