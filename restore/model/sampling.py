@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, one_line
 from authface.models.layout import OWN_PRESETS
-from authface.models.sdxl import sampler
+from authface.models.sampler import sampler
 from authface.recipe import Settings
 
 if TYPE_CHECKING:
