@@ -1,4 +1,4 @@
-"""What `authface estimate train prior --sharding fsdp` counts against a real FSDP2 run of the tiny family (gloo, CPU).
+"""What `authface estimate train prior --sharding fsdp` counts, against an FSDP2 run of the tiny family on CPUs.
 
     python benchmarks/estimate_fsdp.py DATASET [PROCESSES [SIZE [BATCH [ACCUMULATE]]]]
 
@@ -29,7 +29,7 @@ from authface.train.settings import PriorSettings
 settings, out = PriorSettings(**json.loads(sys.argv[1])), Path(sys.argv[2])
 found = {}
 local = lambda tensor: tensor.to_local() if hasattr(tensor, "to_local") else tensor
-size = lambda tensors: sum(local(t).untyped_storage().nbytes() for t in tensors)
+size = lambda tensors: sum(local(t).numel() * t.element_size() for t in tensors)  # gradients share storages
 
 def growth(recorded):
     events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]

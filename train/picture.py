@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from authface.faces.identity import SeenFace, make_embedder
 from authface.models import sdxl
+from authface.models.sampler import sampler
 from authface.train.data import FaceDataset
 
 
@@ -52,7 +53,7 @@ def sample(
 
     shared: dict[str, Any] = {
         "vae": vae, "text_encoder": None, "text_encoder_2": None, "tokenizer": None, "tokenizer_2": None, "unet": unet,
-        "scheduler": sdxl.sampler(DDIMScheduler, scheduler.config, timestep_spacing="trailing"),
+        "scheduler": sampler(DDIMScheduler, scheduler.config, timestep_spacing="trailing"),
         "add_watermarker": False,
     }  # fmt: skip
     call: dict[str, Any] = {}

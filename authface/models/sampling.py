@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, one_line
 from authface.models.layout import OWN_PRESETS
-from authface.models.sdxl import sampler, spatial_factor
+from authface.models.sampler import sampler
+from authface.models.sdxl import spatial_factor
 from authface.recipe import Settings
 
 if TYPE_CHECKING:

@@ -139,15 +139,6 @@ def time_ids(size: int, count: int, like: torch.Tensor) -> torch.Tensor:
     return ids.expand(count, 6)
 
 
-def sampler(kind: Any, trained: Any, **own: Any) -> Any:
-    """A scheduler of diffusers' class `kind` with the noise schedule and prediction of the config `trained`.
-
-    Latents are never clipped: a config that does not say so would become ``clip_sample=True`` in some classes, which
-    keeps pixels in -1..1 and ruins latents. `own` settings win over the config's.
-    """
-    return kind.from_config(trained, **{"clip_sample": False, "thresholding": False, **own})
-
-
 def loss_target(
     scheduler: DDPMScheduler, clean: torch.Tensor, noisy: torch.Tensor, timesteps: torch.Tensor
 ) -> torch.Tensor:

@@ -52,7 +52,8 @@ def gate_text(gate: Gate) -> str:
     """``passed, 3 of at most 10 fail``."""
     if gate.verdict == "unknown":
         return "not measured"
-    return f"{gate.verdict}: {gate.failures} fail, {gate.most} may"
+    own = " by other limits" if gate.script is None else ""
+    return f"{gate.verdict}{own}: {gate.failures} fail, {gate.most} may"
 
 
 def gates_table(found: Challenge) -> ReportTable | None:

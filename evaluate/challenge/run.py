@@ -171,17 +171,9 @@ def _limits(settings: ChallengeSettings, faces: Faces) -> dict[str, tuple[float,
 def _measure_identity(task: ChallengeTask, measured: Measured, values: ValueCache, console: Console) -> None:
     """The likeness of each output to its input; where it cannot be measured, a line says what is missing."""
     settings = task.settings
-    try:
-        if task.inputs is None:
-            raise AuthfaceError("the identity gate is not measured: it needs the degraded faces: --inputs DIR")
-        if settings.identity != "dlib" and not settings.identity_weights:
-            raise AuthfaceError(
-                f"the identity gate is not measured: {rules().recogniser} is missing: export it to ONNX and name the "
-                "file, -O evaluate.challenge.identity_weights=FILE.onnx"
-            )
-    except AuthfaceError as error:
-        measured.unmeasured[IDENTITY] = str(error)
-        return console.log(str(error))
+    if lacking := _gate_lacks(task):
+        measured.unmeasured[IDENTITY] = f"the identity gate is not measured: {lacking}"
+        return console.log(measured.unmeasured[IDENTITY])
     if settings.identity_sha256:
         found = weights_sha256(settings.identity, settings.identity_weights)
         if found != settings.identity_sha256.lower():
@@ -191,6 +183,16 @@ def _measure_identity(task: ChallengeTask, measured: Measured, values: ValueCach
             )
     who = Recogniser(settings.identity, settings.identity_weights)
     measure_plain(measured, [BY_NAME[IDENTITY]], settings.min_score, values, console, task.workers, who)
+
+
+def _gate_lacks(task: ChallengeTask) -> str:
+    """What the gate needs and was not given; empty if nothing."""
+    if task.inputs is None:
+        return "it needs the degraded faces: --inputs DIR"
+    if task.settings.identity == "dlib" or task.settings.identity_weights:
+        return ""
+    who = rules().recogniser if task.settings.identity == "adaface" else "ArcFace's network"
+    return f"{who} is missing: export it to ONNX and name the file, -O evaluate.challenge.identity_weights=FILE.onnx"
 
 
 def _result(

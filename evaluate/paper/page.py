@@ -46,7 +46,7 @@ def newer_table(filled: FilledTable) -> tuple[list[str], list[list[str]]]:
         [row.set, row.label, *(_cell(filled, row, column) for column in shown), row.source]
         for row in filled.table.newer
     ]
-    return ["set", "", *names, "printed by"], rows
+    return ["set", "", *names, "source"], rows
 
 
 def _cell(filled: FilledTable, row: TableRow, column: Column) -> str:

@@ -23,6 +23,7 @@ from authface.imaging.decode import encode_png
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
 from authface.models.layout import BASE
+from authface.models.sampler import sampler
 from authface.models.sdxl import spatial_factor
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ class Sampler:
             kind, own = diffusers.DPMSolverMultistepScheduler, own | {"algorithm_type": "dpmsolver++"}
         made = diffusers.StableDiffusionXLPipeline(
             vae=self._parts.vae, unet=self._parts.unet, text_encoder=None, text_encoder_2=None, tokenizer=None,
-            tokenizer_2=None, scheduler=sdxl.sampler(kind, trained, **own),
+            tokenizer_2=None, scheduler=sampler(kind, trained, **own),
             add_watermarker=False,
         )  # fmt: skip
         made.set_progress_bar_config(disable=True)
