@@ -139,6 +139,10 @@ class RestoreQueue:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+        with self._lock:
+            left = list(self._places)
+        for place in left:  # nobody waits for them any more
+            place.stop()
         self._pool.shutdown()
 
 

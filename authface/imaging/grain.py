@@ -12,6 +12,8 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from authface.imaging.bitdepth import Pixels
+
 PATCHES = (32, 16)
 """Sides of the patches that noise is measured in, pixels; the smaller where too few of the larger are free."""
 LEAST_PATCHES = 6
@@ -55,7 +57,7 @@ class Grain:
         return np.asarray(power * variance / np.maximum(mean, 1e-12))
 
 
-def measure(photo: NDArray[np.generic], usable: NDArray[np.bool_], axes: Numbers | None = None) -> Grain | None:
+def measure(photo: Pixels, usable: NDArray[np.bool_], axes: Numbers | None = None) -> Grain | None:
     """The noise of a (h, w, 3) photo of 8 or 16 bits at its flat places among the `usable` (h, w) pixels.
 
     `axes` are another measure's, to compare with it. None where too few patches are free of what is not usable.
@@ -92,7 +94,7 @@ def field(spectrum: Numbers, axes: Numbers, height: int, width: int, seed: int) 
     return np.asarray(tile[np.arange(height)[:, None] % side, np.arange(width)[None, :] % side])
 
 
-def _residuals(photo: NDArray[np.generic], usable: NDArray[np.bool_], side: int) -> Numbers:
+def _residuals(photo: Pixels, usable: NDArray[np.bool_], side: int) -> Numbers:
     """(n, side, side, 3) patches of usable pixels, none clipped, less the parabola that fits each best."""
     rows = list(_patches(usable, side))
     if not rows:

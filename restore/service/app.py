@@ -59,13 +59,13 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
         docs_url=None,
         redoc_url=None,
     )
-    errors: dict[int | str, dict[str, Any]] = {status: {"description": text} for status, text in _ERRORS.items()}
     photo = {"schema": {"type": "string", "format": "binary"}}
-    answer: dict[int | str, dict[str, Any]] = {
-        200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts of it."}
+    answers: dict[int | str, dict[str, Any]] = {
+        200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts of it."},
+        **{status: {"description": text} for status, text in _ERRORS.items()},
     }
 
-    @app.post("/restore", responses={**answer, **errors}, openapi_extra=described())
+    @app.post("/restore", responses=answers, openapi_extra=described())
     async def restore(request: Request) -> Response:
         """Restore the faces of a photo: the body, or a form's field `photo`."""
         try:
@@ -120,10 +120,11 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
 
 async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
     """What a worker made. Raises its error, Refused where it takes too long, Stopped where it was dropped."""
-    work, gone = asyncio.wrap_future(future), asyncio.ensure_future(_gone(request))
-    either: set[asyncio.Future[Any]] = {work, gone}
+    work: asyncio.Future[T] = asyncio.wrap_future(future)
+    gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     try:
-        done, _ = await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {work, gone}
+        done, _ = await asyncio.wait(both, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         gone.cancel()
     if work in done:
