@@ -48,9 +48,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from authface.models.families import Parts
+    from authface.models.sampling import Sampling
     from authface.models.sdxl import TextEmbedding
     from authface.restore.model.diffusion import DiffusionRestorer
-    from authface.models.sampling import Sampling
 
 MATRIX = 8192
 OFFLOAD_STEPS = 4
@@ -390,8 +390,8 @@ class Bench:
 
     def lacking(self, row: Row) -> str:
         """What keeps this row from being measured here, if anything."""
-        from authface.restore.model.placement import Placement
         from authface.models.sampling import Sampling
+        from authface.restore.model.placement import Placement
 
         if row.offloaded and not self.cuda:
             return "the weights are on the CPU anyway"

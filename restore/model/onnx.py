@@ -31,7 +31,7 @@ from authface.restore.model.colour import ColourFix, mixed, to_uint8
 from authface.restore.model.noise import FaceNoise
 from authface.restore.settings import RestoreSettings
 
-INSTALL = "pip install 'authface[train]'"
+INSTALL = "pip install 'authface[restore]'"
 """What brings torch, diffusers and transformers."""
 
 
@@ -133,9 +133,8 @@ class LoadedGraphs:
         wanted = [self._cleaner] if self.export.multiple else []
         if not wanted or preset.detail * (1 - settings.fidelity):
             wanted += [self._encoder, self._denoiser, self._decoder]
-        Thread(
-            target=lambda: [graph.open() for graph in wanted], daemon=True
-        ).start()  # while the photo is read and its faces are found
+        # While the photo is read and its faces are found.
+        Thread(target=lambda: [graph.open() for graph in wanted]).start()
         if not self.export.multiple:
             return diffusion
         side = Side(self.export.side, own=settings.size is None)

@@ -1,4 +1,4 @@
-"""The steps of diffusers' samplers as weighted sums, and what cannot be exported. Graphs: tests/restore/model/test_onnx.py."""
+"""The steps of diffusers' samplers as weighted sums, and what cannot be exported; graphs are in `restore`'s tests."""
 
 from __future__ import annotations
 
