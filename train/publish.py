@@ -25,7 +25,8 @@ from authface.errors import UsageError, one_line
 from authface.files import write_file
 from authface.imaging.decode import encode_png
 from authface.models.families import FAMILIES, NEW_LICENCE
-from authface.models.layout import BESIDE, INDEX, PARTS, PICKLES, WEIGHTED, expected_parts, part_files
+from authface.models.graphs import read_export
+from authface.models.layout import BESIDE, INDEX, PARTS, PICKLES, WEIGHTED, expected_parts, onnx_files, part_files
 from authface.report.charts import round_span
 from authface.report.text import markdown_cell, render_markdown
 from authface.store.lineage import training_sources
@@ -246,9 +247,9 @@ def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], size: flo
 
 
 def published_files(folder: Path) -> dict[str, int]:
-    """Name and bytes of the files that are sent of a family: its parts, and what `layout.BESIDE` names.
+    """Name and bytes of the files that are sent of a family: its parts, its ONNX graphs, what `layout.BESIDE` names.
 
-    Raises UsageError for what is no whole family, or one with pickled weights.
+    Raises UsageError for what is no whole family, or one with pickled weights, AuthfaceError for graphs of others.
     """
     where = one_line(folder)
     files = {part: part_files(folder, part) for part in expected_parts(folder)}
@@ -267,7 +268,9 @@ def published_files(folder: Path) -> dict[str, int]:
     if pickles:
         name = one_line(pickles[0].relative_to(folder))
         raise UsageError(f"{where}/{name} is a pickle, which can run code: convert it to safetensors, or delete it")
-    sent = sorted([*(path for name in BESIDE if (path := folder / name).is_file()), *sum(files.values(), [])])
+    beside = [path for name in BESIDE if (path := folder / name).is_file()]
+    graphs = onnx_files(folder) if read_export(folder) else []
+    sent = sorted([*beside, *graphs, *sum(files.values(), [])])
     links = [path for path in sent if path.is_symlink()]
     if links:
         raise UsageError(f"{one_line(links[0])} is a link: only files that lie in the folder are sent; copy it there")

@@ -186,8 +186,9 @@ def export(source: ModelSource, out: Path, preset: PresetName, tick: Tick) -> Ex
     text = sdxl.encode_prompts(load(source, _TEXTS, "cpu", torch.float32), [chosen.prompt, chosen.negative_prompt])
     cleaner = ("cleaner",) if part_files(folder, "cleaner") else ()
     parts = load(source, ("unet", "controlnet", "vae", "scheduler", *cleaner), "cpu", torch.float32)
-    side = model_side(parts)
-    shape = (int(parts.unet.config.in_channels), *(side // sdxl.spatial_factor(parts.vae),) * 2)
+    factor = sdxl.spatial_factor(parts.vae)
+    side = model_side(parts.unet, factor)
+    shape = (int(parts.unet.config.in_channels), side // factor, side // factor)
     told = Export(
         authface=__version__,
         opset=OPSET,

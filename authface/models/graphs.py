@@ -42,12 +42,13 @@ class Solver(Settings):
     result: tuple[float, ...]
     """Weights of the denoised latents."""
 
-    def sum(self, weights: Sequence[float], parts: Sequence[NDArray[np.float32] | None]) -> NDArray[np.float32]:
-        """The weighted sum; a part that is not there has no weight."""
-        terms = [
-            weight * part.astype(np.float64) for weight, part in zip(weights, parts, strict=True) if part is not None
-        ]
-        return np.asarray(np.sum(terms, axis=0), np.float32)
+    def sum(self, weights: Sequence[float], parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """The weighted sum, added up in double precision: weights of many steps nearly cancel each other."""
+        total: NDArray[np.float64] = np.zeros(parts[0].shape)
+        for weight, part in zip(weights, parts, strict=True):
+            total = total + weight * part.astype(np.float64)
+        made: NDArray[np.float32] = total.astype(np.float32)
+        return made
 
 
 class Export(Settings):

@@ -13,13 +13,10 @@ from pydantic import Field, ValidationError
 from authface.errors import AuthfaceError, one_line
 from authface.models.layout import OWN_PRESETS
 from authface.models.sampler import sampler
-from authface.models.sdxl import spatial_factor
 from authface.recipe import Settings
 
 if TYPE_CHECKING:
     import torch
-
-    from authface.models.families import Parts
 
 MOST_SHARE = 0.4
 """Of the input in a restored face, at a fidelity of 1: of 0.3 to 0.5 this gave the highest PSNR (40 faces, medium)."""
@@ -188,9 +185,9 @@ def control_scale(fidelity: float) -> float:
     return min(1.0, 0.5 + fidelity)
 
 
-def model_side(parts: Parts) -> int:
-    """The side of the crops that a family sees unless the settings say, pixels; of its U-Net and VAE."""
-    return min(PAPER_SIZE, int(parts.unet.config.sample_size) * spatial_factor(parts.vae))
+def model_side(unet: Any, factor: int) -> int:
+    """The side of the crops that a family sees unless the settings say, pixels; `factor` is its VAE's."""
+    return min(PAPER_SIZE, int(unet.config.sample_size) * factor)
 
 
 def make_scheduler(name: str, trained: Any) -> Any:

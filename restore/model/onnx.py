@@ -133,8 +133,8 @@ class LoadedGraphs:
         wanted = [self._cleaner] if self.export.multiple else []
         if not wanted or preset.detail * (1 - settings.fidelity):
             wanted += [self._encoder, self._denoiser, self._decoder]
-        for graph in wanted:  # while the photo is read and its faces are found
-            Thread(target=graph.open, daemon=True).start()
+        # While the photo is read and its faces are found.
+        Thread(target=_open, args=(wanted,)).start()
         if not self.export.multiple:
             return diffusion
         side = Side(self.export.side, own=settings.size is None)
@@ -190,6 +190,11 @@ class _Graph:
     def __call__(self, **given: Any) -> list[Planes]:
         """Its results. Raises AuthfaceError where it fails, such as for want of memory."""
         return onnx.run(self._opened(), self._file.name, given)
+
+
+def _open(graphs: Sequence[_Graph]) -> None:
+    for graph in graphs:
+        graph.open()
 
 
 class OnnxDiffusion:

@@ -18,7 +18,7 @@ from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, o
 from authface.models.layout import OWN_PRESETS, PARTS, part_files
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
-from authface.models.sdxl import TextEmbedding, encode_prompts
+from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.network import LoadedNetwork
 from authface.restore.model.onnx import LoadedGraphs, choose
@@ -196,7 +196,7 @@ class LoadedModel:
         preset = settings_preset(settings, fetch(self.source, PARTS))
         text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
         parts, place = self.parts, self.placement
-        size = settings.size or model_side(parts)
+        size = settings.size or model_side(parts.unet, spatial_factor(parts.vae))
         diffusion = DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity, place)
         if self.cleaner is None or settings.preset == "official":
             return diffusion

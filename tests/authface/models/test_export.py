@@ -1,4 +1,4 @@
-"""The steps of diffusers' samplers as weighted sums, and what cannot be exported (graphs: test_onnx.py of restore)."""
+"""The steps of diffusers' samplers as weighted sums, and what cannot be exported; graphs are in `restore`'s tests."""
 
 from __future__ import annotations
 
