@@ -52,6 +52,14 @@ def outside(text: str) -> str:
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
 
 
+def extras() -> str:
+    """What can be installed beside the core, and what each brings."""
+    from authface.extras import EXTRAS
+
+    rows = [(f"`pip install 'authface[{name}]'`", extra.brings) for name, extra in EXTRAS.items()]
+    return "\n".join(_table(("Type", "For"), rows))
+
+
 # Commands
 
 
@@ -314,4 +322,5 @@ PARTS: dict[str, Callable[[], str]] = {
     "python": python,
     "models": models,
     "reasons": reasons,
+    "extras": extras,
 }
