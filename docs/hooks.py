@@ -52,6 +52,14 @@ def outside(text: str) -> str:
     return re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
 
 
+def extras() -> str:
+    """What can be installed beside the core, and what each brings."""
+    from authface.extras import EXTRAS
+
+    rows = [(f"`pip install 'authface[{name}]'`", extra.brings) for name, extra in EXTRAS.items()]
+    return "\n".join(_table(("Type", "For"), rows))
+
+
 # Commands
 
 
@@ -329,4 +337,5 @@ PARTS: dict[str, Callable[[], str]] = {
     "models": models,
     "networks": networks,
     "reasons": reasons,
+    "extras": extras,
 }
