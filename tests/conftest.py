@@ -2,12 +2,14 @@
 
 import base64
 import hashlib
+import io
 import json
 import os
 import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -326,22 +328,19 @@ class Done:
 Run = Callable[..., Done]
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs `authface` in this process, as typed."""
+def authface(*words: object, cwd: Path | None = None) -> Done:
+    """Runs `authface` as typed, in `cwd`, in this process: a new one takes seconds to import what it needs."""
     from authface.cli import main
 
-    def run(*words: object) -> Done:
-        monkeypatch.setattr(sys, "argv", ["authface", *map(str, words)])
-        capsys.readouterr()
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), chdir(cwd or "."), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["authface", *map(str, words)])
         try:
             main()
             code = 0
         except SystemExit as end:
             code = int(end.code or 0)
-        return Done(code, *capsys.readouterr())
-
-    return run
+    return Done(code, out.getvalue(), err.getvalue())
 
 
 Install = Callable[[str, str, str], None]

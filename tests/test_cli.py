@@ -15,7 +15,7 @@ import typer.main
 from authface import __version__
 from authface.cli import app
 from authface.store.photoset import PhotoSet
-from tests.conftest import Run
+from tests.conftest import authface as authface_here
 
 COMMANDS = """
     demo app doctor status why restore
@@ -195,9 +195,9 @@ def test_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
     ],
 )
 def test_a_dry_run_refuses_the_names_that_the_run_would(
-    words: str, said: str, furnished: Callable[[Path], PhotoSet], command: Run, tmp_path: Path
+    words: str, said: str, furnished: Callable[[Path], PhotoSet], tmp_path: Path
 ) -> None:
     root = furnished(tmp_path / "set").root
-    done = command(*words.replace("SET", str(root)).split(), "--dry-run")
+    done = authface_here(*words.replace("SET", str(root)).split(), "--dry-run")
     assert done.returncode == 2 and done.stdout == "" and said in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr

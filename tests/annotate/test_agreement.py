@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from authface.annotate.vocabulary.resolve import EXCLUDED, EXCLUSIVE, MEASURABLE
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, make_tag
 from authface.records import Tag
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 CELLS = st.integers(0, 300)
 
@@ -158,16 +157,11 @@ def test_what_is_chosen_was_said_once_and_never_contradicts_another(said: list[l
         assert set(names) == set(said[0])
 
 
-def authface(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "authface.cli", "annotate", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 def test_the_command_counts_and_shows_the_crops(make_set: Callable[..., PhotoSet], tmp_path: Path) -> None:
     plain = {"llava": ("smiling", "light from the left", "warm tones")}
     grey = {"measured": ("black and white",), "llava": ("warm tones",)}
     photoset = make_set(tmp_path / "set", [{}, {}, plain, grey])
-    done = authface("compare", photoset.root, "--json")
+    done = authface("annotate", "compare", photoset.root, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)["comparisons"][0]
     assert (found["first"], found["second"], found["crops"]) == ("measured", "llava", 4)
@@ -179,7 +173,7 @@ def test_the_command_counts_and_shows_the_crops(make_set: Callable[..., PhotoSet
     assert said == {("light from the left", "light from the right"): 2, ("black and white", "warm tones"): 1}
     page = (photoset.root / "reports" / "compare.html").read_text()
     assert "measured: black and white | llava: warm tones" in page and page.count("data:image/jpeg") >= 3
-    told = authface("compare", photoset.root, "measured", "llava")
+    told = authface("annotate", "compare", photoset.root, "measured", "llava")
     assert "light from the left | light from the right" in told.stdout, told.stderr
-    alone = authface("compare", photoset.root, "llava")
+    alone = authface("annotate", "compare", photoset.root, "llava")
     assert alone.returncode == 2 and "two annotators" in alone.stderr and alone.stderr.count("\n") == 1

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +29,7 @@ from authface.review.reviews import (
     reviewed_crops,
 )
 from authface.store.photoset import PhotoSet, Provenance, Table, digest
+from tests.conftest import authface
 
 SIZE = 128
 
@@ -102,8 +101,7 @@ def test_a_rejected_crop_is_left_out_and_comes_back_with_the_undo(photoset: Phot
     decide(photoset, first, "reject")
     with pytest.raises(AuthfaceError, match="annotate tags --with measured"):
         export(photoset, ExportSettings(), Console())
-    command = [sys.executable, "-m", "authface.cli", "annotate", "tags", str(photoset.root), "--with", "measured"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = authface("annotate", "tags", photoset.root, "--with", "measured")
     assert done.returncode == 0 and "1 parts made" in done.stdout, done.stderr
     row = next(row for row in photoset.tags("measured") if row.id == first.id)
     assert (row.status, row.reason) == ("rejected", "rejected_in_review")

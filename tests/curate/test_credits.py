@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import subprocess
-import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -16,6 +14,7 @@ from hypothesis import strategies as st
 
 from authface.curate.credits import Format, credits, groups, referred, web_link, write_credits
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 Furnished = Callable[[Path], PhotoSet]
 
@@ -123,9 +122,8 @@ def test_what_may_act_or_mislead_is_no_link(url: str) -> None:
 
 def test_the_command(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
-    line = [sys.executable, "-m", "authface.cli", "curate", "credits", str(photoset.root)]
-    done = subprocess.run([*line, "--all"], capture_output=True, text=True, check=False)
+    done = authface("curate", "credits", photoset.root, "--all")
     assert done.returncode == 0 and "nobody stated a licence of 2 photos" in done.stderr
     assert "5 photos, 5 photographers, 3 licences, 2 of unknown licence" in done.stdout
-    done = subprocess.run([*line, "--format", "pdf"], capture_output=True, text=True, check=False)
+    done = authface("curate", "credits", photoset.root, "--format", "pdf")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "html, md, csv, txt" in done.stderr

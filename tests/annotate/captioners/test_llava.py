@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,7 @@ from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
-
-
-def authface(*words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "authface.cli", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+from tests.conftest import authface
 
 
 def opened(folder: Path, **settings: Any) -> Llava:

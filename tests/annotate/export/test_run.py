@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +21,7 @@ from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_points
 from authface.store.photoset import PhotoSet
-
-
-def authface(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "authface.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+from tests.conftest import authface
 
 
 def tag(photoset: PhotoSet, settings: MeasuredSettings | None = None):  # type: ignore[no-untyped-def]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -30,6 +28,8 @@ from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
 from authface.store.tombstones import bury, tombstone
+from tests import conftest
+from tests.conftest import Done
 
 MakeSet = Callable[..., PhotoSet]
 
@@ -59,9 +59,8 @@ def web() -> Iterator[tuple[str, dict[str, bytes]]]:
     server.server_close()
 
 
-def authface(*words: object, code: int = 0) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "authface.cli", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def authface(*words: object, code: int = 0) -> Done:
+    done = conftest.authface(*words)
     assert done.returncode == code, done.stderr
     return done
 

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from authface.engine.ray import Cluster, Gathered, Piece, Result, by_part, cut, run_finer
 from authface.errors import AuthfaceError, UsageError
 from authface.store.photoset import PhotoSet
+from tests import conftest
 
 if "CI" in os.environ:
     import ray  # noqa: F401  an error where it is missing: the tests must not skip
@@ -104,7 +105,8 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with Image.open(item.path) as image:
             turned = image.convert("RGB").rotate(rng.uniform(-20, 20), translate=(rng.randint(-9, 9), 0))
             turned.resize((360, 300)).save(photos / f"{index:02d}.jpg", quality=92)
-    authface("fetch", root, "--from", "folder", str(photos), "-O", f"curate.fetch.part_rows={PART_ROWS}")
+    rows = f"curate.fetch.part_rows={PART_ROWS}"
+    assert conftest.authface("curate", "fetch", root, "--from", "folder", photos, "-O", rows).returncode == 0
     return root
 
 
@@ -120,7 +122,7 @@ def calm(fetched: Path) -> Path:
     """The set filtered and aligned without Ray."""
     root = shutil.copytree(fetched, fetched.with_name("calm"))
     for step in ("filter", "align"):
-        authface(step, root, *SMALL, "--workers", "1")
+        assert conftest.authface("curate", step, root, *SMALL, "--workers", "1").returncode == 0
     assert sum(crop.status == "kept" for crop in PhotoSet(root).crops) >= 8
     return root
 

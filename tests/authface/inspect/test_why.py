@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,13 +15,9 @@ from authface.inspect.why import photo_history, to_text
 from authface.records import Person
 from authface.store.lineage import Use, record_training, record_use, training_sources, uses
 from authface.store.photoset import PhotoSet, Provenance, Table
+from tests.conftest import authface
 
 Furnished = Callable[[Path], PhotoSet]
-
-
-def authface(*words: object) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "authface.cli", *map(str, words)]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
 
 
 def test_all_that_happened_is_told(furnished: Furnished, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from authface.files import place, replacing
 from authface.records import Photo
 from authface.store import lock as lease
 from authface.store.photoset import PhotoSet, Provenance, Table
+from tests import conftest
 
 SMALL = ["-O", "curate.align.size=128", "-O", "curate.filter.min_size=40"]
 
@@ -40,6 +41,7 @@ def bucket() -> Iterator[str]:
 
 
 def authface(*words: str, codes: tuple[int, ...] = (0,)) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, which knows the store by what lies in it."""
     done = subprocess.run([sys.executable, "-m", "authface.cli", *words], capture_output=True, text=True, timeout=300)
     assert done.returncode in codes, done.stderr
     return done
@@ -47,10 +49,9 @@ def authface(*words: str, codes: tuple[int, ...] = (0,)) -> subprocess.Completed
 
 def test_the_commands_make_the_same_set_on_a_store_as_on_a_disk(bucket: str, tmp_path: Path) -> None:
     local = tmp_path / "local"
-    for root in (str(local), f"{bucket}/set"):
-        authface("curate", "fetch", root, "--from", "samples")
-        authface("curate", "filter", root, *SMALL)
-        authface("curate", "align", root, *SMALL)
+    for step in (["fetch", "--from", "samples"], ["filter", *SMALL], ["align", *SMALL]):
+        assert conftest.authface("curate", step[0], local, *step[1:]).returncode == 0
+        authface("curate", step[0], f"{bucket}/set", *step[1:])
     ours, theirs = PhotoSet(local), PhotoSet(place(f"{bucket}/set"))
     for name in ("photos", "faces", "crops"):
         assert list(getattr(ours, name)) == list(getattr(theirs, name))

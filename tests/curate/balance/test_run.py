@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +24,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.records import Face, Photo, Tag
 from authface.review.reviews import ReviewSettings, balanced, choice_table
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 Furnished = Callable[[Path], PhotoSet]
 
@@ -208,11 +207,11 @@ def test_what_is_written_holds_sums_only(furnished: Furnished, tmp_path: Path) -
 
 def test_the_command(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
-    line = [sys.executable, "-m", "authface.cli", "curate", "balance", str(photoset.root)]
+    line = ["curate", "balance", photoset.root]
     options = ["--target", "light=uniform", "--keep", "2", "-O", "curate.balance.least=1"]
-    done = subprocess.run([*line, *options], capture_output=True, text=True, check=False)
+    done = authface(*line, *options)
     assert done.returncode == 0 and "chosen: 2 of" in done.stdout, done.stderr
-    done = subprocess.run([*line, "--clear", "--json"], capture_output=True, text=True, check=False)
+    done = authface(*line, "--clear", "--json")
     assert json.loads(done.stdout)["kept"] is None and choice_table(photoset).parts() == []
-    done = subprocess.run([*line, "--target", "skyn=uniform"], capture_output=True, text=True, check=False)
+    done = authface(*line, "--target", "skyn=uniform")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "skin" in done.stderr

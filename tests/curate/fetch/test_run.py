@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import subprocess
-import sys
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -21,6 +19,7 @@ from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import Summary
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 
 def encoded(image: Image.Image, format: str, **options: object) -> bytes:
@@ -156,10 +155,7 @@ def test_samples_are_photos_that_ship_with_the_dependencies(tmp_path: Path) -> N
 )
 def test_wrong_use_is_one_line(arguments: list[str], code: int, words: str, tmp_path: Path) -> None:
     (tmp_path / "EMPTY").mkdir()
-    done = subprocess.run(
-        [sys.executable, "-m", "authface.cli", "curate", *arguments],
-        cwd=tmp_path, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = authface("curate", *arguments, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -14,6 +11,7 @@ import pytest
 
 from authface.records import Camera, Photo
 from authface.store.photoset import PhotoSet
+from tests.conftest import Done, authface
 from tests.curate.conftest import Handler, Server
 
 KEY = "k3y-that-nobody-may-see"
@@ -74,15 +72,14 @@ def api(server: Server, photos: list[bytes]) -> Api:
     return Api(server, photos)
 
 
-def fetch(api: Api, root: Path, *words: str, key: str = KEY) -> subprocess.CompletedProcess[str]:
+def fetch(api: Api, root: Path, *words: str, key: str = KEY) -> Done:
     unsplash = f"curate.fetch.unsplash.api_base={api.server.url('')}"
     options = [unsplash, "curate.fetch.web.allow_private_hosts=true", "curate.fetch.web.host_rate=500"]
     options += ["curate.fetch.web.backoff_seconds=0.02", "curate.fetch.unsplash.per_page=4"]
-    command = [sys.executable, "-m", "authface.cli", "curate", "fetch", str(root), "--from", "unsplash"]
-    done = subprocess.run(
-        [*command, *(word for option in options for word in ("-O", option)), *words],
-        env=os.environ | {"UNSPLASH_ACCESS_KEY": key}, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("UNSPLASH_ACCESS_KEY", key)
+        given = [word for option in options for word in ("-O", option)]
+        done = authface("curate", "fetch", root, "--from", "unsplash", *given, *words)
     assert "Traceback" not in done.stderr
     seen = [done.stdout, done.stderr] + [path.read_bytes().decode("latin-1") for path in root.rglob("*.*")]
     assert not key or not any(key in text for text in seen)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +28,7 @@ from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Face
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 OPEN = {x.setting: (0.0 if x.least else 1000.0) for x in LIMITS} | {"min_score": 0.9, "duplicate_radius": -1}
 LOOSE = FilterSettings().model_copy(update=OPEN)
@@ -174,12 +173,12 @@ def test_a_new_photo_that_is_better_takes_the_place_of_the_old_one(tmp_path: Pat
 
 def test_the_sweep_of_the_command_line(tmp_path: Path, photos: dict) -> None:
     photoset = fetched(tmp_path / "set", folder_of(tmp_path, {"a": photos["astronaut"]}))
-    words = [sys.executable, "-m", "authface.cli", "curate", "filter", str(photoset.root), "--sweep", "--json"]
-    early = subprocess.run(words, capture_output=True, text=True, check=False)
+    words = ["curate", "filter", photoset.root, "--sweep", "--json"]
+    early = authface(*words)
     assert early.returncode == 2 and "has no measures yet" in early.stderr
     filter_photos(photoset, LOOSE, Console())
     before = [photoset.faces.meta(part) for part in photoset.faces.parts()]
-    done = subprocess.run([*words, "-O", "curate.filter.min_size=9999"], capture_output=True, text=True, check=True)
+    done = authface(*words, "-O", "curate.filter.min_size=9999")
     found = {one["setting"]: one for one in json.loads(done.stdout)["sweep"]}
     assert set(found) == {limit.setting for limit in LIMITS}
     assert [row["value"] for row in found["min_size"]["thresholds"] if row["current"]] == [9999]

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from authface.store.lineage import dataset_use, record_training, record_use
 from authface.store.photoset import PhotoSet
 from authface.store.query import find_photo, photos_of
 from authface.store.tombstones import Forgotten, tombstones
+from tests.conftest import Done, authface
 
 Furnished = Callable[[Path], PhotoSet]
 
@@ -228,9 +227,8 @@ def test_a_photographer_goes_with_every_photo(furnished: Furnished, tmp_path: Pa
     assert "1 photos" in done.stdout and mentions(photoset.root, names(gone)) == []
 
 
-def command(photoset: PhotoSet, *words: str) -> subprocess.CompletedProcess[str]:
-    line = [sys.executable, "-m", "authface.cli", "curate", "forget", str(photoset.root), *words]
-    return subprocess.run(line, capture_output=True, text=True, check=False)
+def command(photoset: PhotoSet, *words: str) -> Done:
+    return authface("curate", "forget", photoset.root, *words)
 
 
 def test_the_command_deletes_says_and_refuses(furnished: Furnished, tmp_path: Path) -> None:
@@ -295,19 +293,8 @@ def test_what_was_forgotten_is_not_fetched_again(furnished: Furnished, tmp_path:
     folder.mkdir()
     shutil.copy(photoset.root / gone.file, folder / "under another name.jpg")
     forget(photoset, [gone], reason="")
-    line = [
-        sys.executable,
-        "-m",
-        "authface.cli",
-        "curate",
-        "fetch",
-        str(photoset.root),
-        "--from",
-        "folder",
-        str(folder),
-    ]
     for _ in range(2):
-        done = subprocess.run(line, capture_output=True, text=True, check=False)
+        done = authface("curate", "fetch", photoset.root, "--from", "folder", folder)
         assert done.returncode in {0, 3}, done.stderr  # 3: the set has a failed photo of before
         assert mentions(photoset.root, [gone.id, "under another name"]) == []
         assert photoset.photos.counts()["rejected: forgotten"] == 2, "the second run knows the other name too"

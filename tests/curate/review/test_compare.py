@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
 
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from authface.curate.review.compare import ReviewerAgreement
 from authface.review.reviews import Decision, Verdict, decision_log
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 VERDICTS = st.sampled_from(["keep", "reject", "retouch"])
 
@@ -56,8 +55,8 @@ def test_the_command_prints_each_pair_and_shows_disagreements(photoset: PhotoSet
             if letter in words:
                 reason = "<b>blurred</b>" if letter == "R" else ""
                 decision_log(photoset, who).append(Decision(id=ids(number), verdict=words[letter], reason=reason))
-    command = [sys.executable, "-m", "authface.cli", "curate", "review", str(photoset.root), "--compare"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = ["curate", "review", photoset.root, "--compare"]
+    done = authface(*command)
     assert done.returncode == 0, done.stderr
     assert "anna and ben: kappa 0.20, 50 % agreement on 4 crops" in done.stdout
     assert "anna and cho: no crop was judged by both" in done.stdout
@@ -65,9 +64,7 @@ def test_the_command_prints_each_pair_and_shows_disagreements(photoset: PhotoSet
     page = (photoset.root / "reports" / "review.html").read_text()
     assert page.count("<figure") == 2 and "anna: keep, ben: reject" in page and "anna: retouch, ben: keep" in page
     assert "&lt;b&gt;blurred" in page and "<b>blurred" not in page
-    majority = subprocess.run(
-        [*command, "--json", "-O", "curate.review.policy=majority"], capture_output=True, text=True, check=False
-    )
+    majority = authface(*command, "--json", "-O", "curate.review.policy=majority")
     values = json.loads(majority.stdout)
     assert values["pairs"][0]["confusion"] == {"keep/keep": 1, "keep/reject": 1, "reject/reject": 1, "retouch/keep": 1}
     assert values["final"] == {"keep": 3, "retouch": 1, "reject": 2}

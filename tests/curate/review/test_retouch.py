@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from authface.imaging import decode as images
 from authface.records import Crop
 from authface.review.reviews import Decision, ReviewSettings, decision_log, now, retouch_log, reviewed
 from authface.store.photoset import PhotoSet
+from tests.conftest import authface
 
 Ids = Callable[[int], str]
 
@@ -153,13 +152,11 @@ def test_the_commands_say_every_file_and_end_with_3_where_one_is_wrong(
 ) -> None:
     for number in (0, 1):
         ask(photoset, ids(number))
-    command = [sys.executable, "-m", "authface.cli", "curate", "review", str(photoset.root)]
-    given = subprocess.run([*command, "--export-retouch", "out"], cwd=tmp_path, capture_output=True, text=True)
+    command = ["curate", "review", photoset.root]
+    given = authface(*command, "--export-retouch", "out", cwd=tmp_path)
     assert given.returncode == 0 and "2 written" in given.stdout, given.stderr
     edit(tmp_path / "out" / f"{ids(0)}.png")
     (tmp_path / "out" / f"{ids(1)}.png").write_bytes(b"no picture")
-    taken = subprocess.run(
-        [*command, "--import-retouch", "out", "--json"], cwd=tmp_path, capture_output=True, text=True
-    )
+    taken = authface(*command, "--import-retouch", "out", "--json", cwd=tmp_path)
     assert taken.returncode == 3 and "1 files need another look" in taken.stderr
     assert json.loads(taken.stdout)["counts"] == {"imported": 1, "wrong": 1}

@@ -26,6 +26,7 @@ from authface.imaging import decode as images
 from authface.review.reviews import decision_log
 from authface.store.photoset import PhotoSet
 from authface.web.local import listen
+from tests.conftest import authface
 
 Ids = Callable[[int], str]
 
@@ -246,7 +247,6 @@ def test_a_kill_loses_no_answered_decision(photoset: PhotoSet, ids: Ids) -> None
     ],
 )
 def test_wrong_use_is_one_line(arguments: list[str], words: str, photoset: PhotoSet, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "authface.cli", "curate", "review", str(photoset.root), *arguments]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = authface("curate", "review", photoset.root, *arguments, cwd=tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and words in done.stderr, done.stderr
     assert not (photoset.root / "review").exists()

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +27,7 @@ from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
+from tests.conftest import Done, authface
 
 HALVES = SplitSettings(val=0.3, test=0.3)
 Groups = dict[str, list[str]]
@@ -265,18 +263,16 @@ def test_what_cannot_be_split_is_one_line(curated: Path, tmp_path: Path) -> None
 def test_the_command(curated: Path, originals: Path, tmp_path: Path) -> None:
     photoset = copied(curated, tmp_path / "set")
 
-    def authface(*words: str) -> subprocess.CompletedProcess[str]:
-        code = "import sys; sys.argv[0] = 'authface'; from authface.cli import main; main()"
-        command = [sys.executable, "-c", code, "curate", "split", *words]
-        return subprocess.run(command, cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True)
+    def split_here(*words: str) -> Done:
+        return authface("curate", "split", *words, cwd=tmp_path)
 
-    shown = authface("set", "--dry-run")
+    shown = split_here("set", "--dry-run")
     assert shown.returncode == 0 and "same_person = 4.5" in shown.stdout and photoset.people.parts() == []
-    done = authface("set", "--workers", "1", "--json", "--against", str(originals))
+    done = split_here("set", "--workers", "1", "--json", "--against", str(originals))
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["leaks"] == {"same_file": 3} and sum(said["counts"].values()) == 3 and said["identities"] == 2
     assert (photoset.root / "reports" / "leaks.html").exists()
-    told = authface("set")
+    told = split_here("set")
     assert told.returncode == 0 and "2 people" in told.stdout and "next: authface annotate tags set" in told.stdout
-    assert authface("nothing").returncode == 2
+    assert split_here("nothing").returncode == 2

@@ -27,7 +27,7 @@ from authface.restore.app import server as app_server
 from authface.restore.app.workspace import Workspace, face_cards, face_choices, found_text
 from authface.restore.queue import Limits, RestoreQueue
 from authface.web import local
-from tests.conftest import Run
+from tests.conftest import authface
 
 TOKEN = "secret-of-this-test"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
@@ -263,9 +263,9 @@ def test_a_port_that_is_taken_is_one_line() -> None:
         local.listen("127.0.0.1", waiting.getsockname()[1], app_server.INSTEAD)
 
 
-def test_without_the_extra_it_says_what_to_type(command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    done = command("app", "--no-browser", "--model", "identity")
+    done = authface("app", "--no-browser", "--model", "identity")
     assert done.returncode == 2
     assert done.stderr == "authface: authface app needs Gradio: pip install 'authface[app]'\n"
 
@@ -276,13 +276,13 @@ def test_a_fault_of_ours_is_no_missing_package(restorer: Restorer, monkeypatch: 
         pass
 
 
-def test_wrong_wishes_are_one_line(command: Run, tmp_path: Path) -> None:
+def test_wrong_wishes_are_one_line(tmp_path: Path) -> None:
     for words, said in (
         (["--model", str(tmp_path)], "is no model folder"),
         (["--host", "192.0.2.1", "--model", "identity"], "cannot listen on 192.0.2.1 port 0"),
         (["-O", "restore.fidelity=2"], "restore.fidelity = 2"),
     ):
-        done = command("app", "--no-browser", "--port", "0", *words)
+        done = authface("app", "--no-browser", "--port", "0", *words)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
 
 
