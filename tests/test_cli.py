@@ -18,26 +18,26 @@ from authface.store.photoset import PhotoSet
 from tests.conftest import authface as authface_here
 
 COMMANDS = """
-    demo app doctor status why restore
+    demo app serve doctor status why restore
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
     curate balance
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train cleaner|train prior|train controlnet|train configs|train push
     estimate train prior|estimate train controlnet
-    evaluate synth|evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab
-    models list|models pull|models verify|models pack
+    evaluate synth|evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab|evaluate challenge
+    models list|models pull|models verify|models pack|models export
 """
 COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
 }  # fmt: skip
 RUN_COMMANDS = {
-    "demo", "restore", "app", "curate fetch", "curate filter", "curate align", "curate review", "annotate tags",
-    "annotate import", "annotate compare", "annotate push", "annotate rebuild",
+    "demo", "restore", "app", "serve", "curate fetch", "curate filter", "curate align", "curate review",
+    "annotate tags", "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train cleaner", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
     "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
-    "evaluate prior",
-    "models list", "models pack", "models pull", "models verify", "doctor",
+    "evaluate prior", "evaluate challenge",
+    "models list", "models pack", "models export", "models pull", "models verify", "doctor",
 }  # fmt: skip
 LATER = {"evaluate prior": ["--engine", "ray"]}
 

@@ -132,8 +132,8 @@ def solver_of(sampling: Sampling, trained: Any) -> Solver:
     same = all(np.allclose(a * 1000, b, rtol=1e-3, atol=1e-2) for a, b in zip(once[1], scaled[1], strict=True))
     if not same:
         raise UsageError(
-            f"the sampler {sampling.scheduler} of this family clips or thresholds: only torch runs it; take another "
-            "preset, or set it off in scheduler/scheduler_config.json"
+            f"the sampler {sampling.scheduler} of this family does more than weigh and add: only torch runs it; take"
+            " another preset"
         )
     count = len(once[0])
     rows = [tuple(row[: 2 + i].tolist()) for i, row in enumerate(once[1])]
@@ -170,7 +170,8 @@ def _drawing(scheduler: Any, generator: torch.Generator) -> dict[str, Any]:
 def export(source: ModelSource, out: Path, preset: PresetName, tick: Tick) -> Export:
     """Write `onnx/` of the family into `out`, whole or not at all; one that is there is replaced.
 
-    Every graph is run and compared with the network it was made of. `weights.json`, where `out` has one, is told.
+    Where the preset adds none of the prior's detail to cleaned faces, the cleaner is all that is exported. Every graph
+    is run and compared with the network it was made of. `weights.json`, where `out` has one, is told.
     Raises UsageError for a family without a ControlNet, a preset that ONNX cannot hold, missing packages and an `out`
     with other weights, AuthfaceError where a graph differs and where the disk refuses.
     """
@@ -229,6 +230,8 @@ def _graphs(
         yield CLEANER, CleanerGraph(parts.cleaner), {"image": face, "perception": torch.tensor(0.5)}, {
             "image": sides, "perception": {}
         }  # fmt: skip
+        if not told.preset.detail:
+            return
     encoder = EncoderGraph(parts)
     yield ENCODER, encoder, {"image": image}, None
     yield DECODER, DecoderGraph(parts), {"latents": latents}, None

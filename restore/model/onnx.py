@@ -76,7 +76,11 @@ def lacking(export: Export, settings: RestoreSettings, folder: Path) -> str:
     preset = settings_preset(settings, folder)
     trusts = {settings.fidelity, 1.0} if settings.min_identity else {settings.fidelity}  # tries go on towards 1
     if export.multiple:
-        return "" if preset.detail == 0 or trusts == {1.0} else _other(export.preset, preset)
+        if preset.detail == 0 or trusts == {1.0}:
+            return ""
+        if DENOISER not in export.files:
+            return f"preset {settings.preset} adds detail, and {ONNX}/ has the cleaner alone"
+        return _other(export.preset, preset)
     if problem := _other(export.preset, preset):
         return problem
     for fidelity in trusts:

@@ -24,6 +24,7 @@ class Double:
 
     version: int = 1
     batch_size: int = 3
+    overwrites_files: bool = False
     opened: int = 0
     stepped: list[int] = field(default_factory=list)
     in_flight: int = 0

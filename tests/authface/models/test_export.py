@@ -62,11 +62,6 @@ def test_a_sampler_that_draws_noise_is_refused(scheduler: str) -> None:
         solver_of(sampling(scheduler, 4), trained())
 
 
-def test_a_sampler_that_clips_is_refused() -> None:
-    with pytest.raises(UsageError, match="clips or thresholds"):
-        solver_of(sampling("ddim", 4), trained(clip_sample=True))
-
-
 def test_what_is_missing_or_wrong_is_said_before_anything_is_traced(
     whole_family: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -272,7 +272,11 @@ def test_without_the_extra_it_says_what_to_type(monkeypatch: pytest.MonkeyPatch)
 
 def test_a_fault_of_ours_is_no_missing_package(restorer: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "authface.restore.app.page", None)
-    with pytest.raises(ImportError), app_server.page(restorer, "token", "127.0.0.1", 1, 1):
+    with (
+        RestoreQueue([restorer]) as queue,
+        pytest.raises(ImportError),
+        app_server.page(queue, "token", "127.0.0.1"),
+    ):
         pass
 
 

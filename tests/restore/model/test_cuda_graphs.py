@@ -15,11 +15,12 @@ import torch
 from skimage import data
 from torch.utils._pytree import tree_leaves
 
+from authface.models.families import resolve
 from authface.restore.model import cuda_graphs as graphs
 from authface.restore.model.cuda_graphs import LEAST_STEPS, MOST, CudaRecorder, Eager, Graphs, Recorded
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import LoadedModel, find_weights
+from authface.restore.model.restorer import LoadedModel
 from authface.restore.model.unet_split import StepInputs
 from authface.restore.settings import RestoreSettings
 
@@ -87,7 +88,7 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Noted]:
 def make(family: Path) -> Callable[..., DiffusionRestorer]:
     def make(place: Placement, **settings: object) -> DiffusionRestorer:
         chosen = RestoreSettings(**({"model": str(family), "steps": 8} | settings))  # type: ignore[arg-type]
-        made = LoadedModel(find_weights(str(family)), place).restorer(chosen)
+        made = LoadedModel(resolve(str(family)), place).restorer(chosen)
         assert isinstance(made, DiffusionRestorer)
         return made
 

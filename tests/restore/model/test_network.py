@@ -398,7 +398,7 @@ def test_what_it_has_no_use_for_is_refused(authface: Command, photo: Path, words
     ("model", "said"),
     [
         ("gfpgan", "gfpgan is not on this machine and HF_HUB_OFFLINE is set"),
-        ("gfpgn", "one of tiny, sdxl, authface; to restore also gfpgan, "),
+        ("gfpgn", "one of tiny, sdxl, authface, identity, gfpgan, "),
         ("absent.onnx", "--model absent.onnx: no such file"),
     ],
 )

@@ -12,12 +12,13 @@ import torch
 from skimage import data
 
 from authface.errors import UsageError
+from authface.models.families import resolve
 from authface.models.sampling import PRESETS
 from authface.models.sdxl import to_unit
 from authface.restore.model import diffusion as sampler
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement
-from authface.restore.model.restorer import LoadedModel, find_weights
+from authface.restore.model.restorer import LoadedModel
 from authface.restore.model.unet_split import Features, StepInputs, decode, encode
 from authface.restore.settings import RestoreSettings
 
@@ -33,7 +34,7 @@ def crops() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def loaded(family: Path) -> LoadedModel:
-    return LoadedModel(find_weights(str(family)), CPU)
+    return LoadedModel(resolve(str(family)), CPU)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_reuse_leaves_faces_to_themselves(
 def test_reuse_of_networks_offloaded_by_layer(
     make: Callable[..., DiffusionRestorer], family: Path, loaded: LoadedModel, crops: np.ndarray
 ) -> None:
-    away = LoadedModel(find_weights(str(family)), replace(CPU, offload="sequential"))
+    away = LoadedModel(resolve(str(family)), replace(CPU, offload="sequential"))
     given = [make(of, reuse=2, steps=3).restore(crops[:1], SEEDS[:1]) for of in (away, loaded)]
     np.testing.assert_array_equal(*given)
 
@@ -116,7 +117,7 @@ def test_reuse_of_networks_offloaded_by_layer(
 def test_what_reuse_is_taken(make: Callable[..., DiffusionRestorer], family: Path, loaded: LoadedModel) -> None:
     assert {preset.reuse for preset in PRESETS.values()} == {1}
     assert make(loaded).sampling.reuse == 1 and make(loaded, reuse=3).sampling.at(0.2).reuse == 3
-    compiled = LoadedModel(find_weights(str(family)), replace(CPU, compile=True))
+    compiled = LoadedModel(resolve(str(family)), replace(CPU, compile=True))
     with pytest.raises(UsageError, match="restore.compile and restore.reuse=2 do not go together"):
         make(compiled, reuse=2)
 
