@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from authface.extras import EXTRAS
 from authface.files import sha256_of
 from authface.inspect import doctor, machine
 from authface.inspect.doctor import Finding
@@ -44,7 +45,13 @@ def test_it_says_all_without_importing_torch(tmp_path: Path) -> None:
     assert list(dict.fromkeys(one["section"] for one in told["findings"])) == sections
     assert told["restore"] is True and list(tmp_path.iterdir()) == []
     found = {one["name"]: one for one in told["findings"]}
-    assert found["torch"]["state"] == found["dlib landmarks"]["state"] == found["retinaface"]["state"] == "ok"
+    assert (
+        found["onnxruntime"]["state"]
+        == found["restore"]["state"]
+        == found["dlib landmarks"]["state"]
+        == found["retinaface"]["state"]
+        == "ok"
+    )
     assert all(one["next"] for one in told["findings"] if one["state"] == "broken")
 
 
@@ -175,17 +182,16 @@ def test_packages_against_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.
         "==2.13",
         "made-vision",
     )
-    assert machine.extras("made-app") == ["more"]
     (extra,) = machine.required_packages("made-app", "more")
     assert extra.name == "made-extra" and not extra.version
-    assert machine.required_packages("made-nothing") == [] and machine.extras("made-nothing") == []
+    assert machine.required_packages("made-nothing") == []
 
 
 def test_a_package_that_restore_needs_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch too old does, pyiqa absent does not; a module that does not load is named with what mends it."""
+    """onnxruntime too old does, uvicorn absent does not; a module that does not load is named with what mends it."""
     packages = [
-        machine.Package("torch", ">=2.11", "2.4", False),
-        machine.Package("pyiqa", ">=0.1.14", "", False),
+        machine.Package("onnxruntime", ">=1.20", "1.4", False),
+        machine.Package("uvicorn", ">=0.32", "", False),
         machine.Package("opencv-python", ">=4.10", "4.11", True),
     ]
     monkeypatch.setattr(machine, "required_packages", lambda *_, **__: packages)
@@ -196,8 +202,9 @@ def test_a_package_that_restore_needs_stops_it(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(doctor, "import_module", no_library)
     found = {(one.name, one.state): one for one in doctor.environment()}
-    assert found["torch", "broken"].stops and found["torch", "broken"].next == "pip install -U 'torch>=2.11'"
-    assert not found["pyiqa", "missing"].stops
+    old = found["onnxruntime", "broken"]
+    assert old.stops and old.next == "pip install -U 'onnxruntime>=1.20'"
+    assert not found["uvicorn", "missing"].stops
     assert found["opencv-python", "broken"].stops and "headless" in found["opencv-python", "broken"].next
 
 
@@ -208,11 +215,25 @@ def test_extras_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
         "heic": [machine.Package("pillow-heif", ">=1", "0.9", False)],
         "s3": [machine.Package("s3fs", "", "2026", True)],
     }
-    monkeypatch.setattr(machine, "extras", lambda: list(packages))
+    monkeypatch.setattr(doctor, "EXTRAS", {name: EXTRAS[name] for name in packages})
     monkeypatch.setattr(machine, "required_packages", lambda extra: packages[extra])
     found = by_name(doctor.extras())
     assert [found[name].state for name in packages] == ["missing", "broken", "ok"]
     assert found["ray"].next == "pip install -U 'authface[ray]'" and not found["heic"].stops
+    assert found["ray"].said == "--engine ray: a cluster; lacks ray"
+    assert found["s3"].said == "photo sets at s3:// addresses; s3fs 2026"
+
+
+def test_an_extra_that_takes_in_another_asks_for_its_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip reads ``made-app[inner]; extra == "outer"``."""
+    wanted = ("made-base", 'made-inner>=1; extra == "inner"', 'made-app[inner]; extra == "outer"',
+              'made-outer; extra == "outer"')  # fmt: skip
+    info = distribution(tmp_path, "made-app", "1", wanted, "inner")
+    with (info / "METADATA").open("a") as file:
+        file.write("Provides-Extra: outer\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert [one.name for one in machine.required_packages("made-app")] == ["made-base"]
+    assert [one.name for one in machine.required_packages("made-app", "outer")] == ["made-inner", "made-outer"]
 
 
 def test_weights_of_packages_have_the_size_that_their_record_tells(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -432,14 +431,12 @@ def test_a_video_without_a_face_is_copied_and_says_so(tmp_path: Path, authface: 
 def test_without_pyav_one_line_says_what_to_install(
     clip: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr("authface.restore.run.find_spec", lambda name: None if name == "av" else real(name))
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, err = authface(clip, "--model", "identity", "-o", tmp_path / "out")
-    assert code == 2 and err.splitlines() == ["authface: videos need PyAV: pip install 'authface[video]'"]
+    assert code == 2 and err.splitlines() == ["authface: a video needs PyAV: pip install 'authface[video]'"]
     Image.fromarray(scene(0)).save(tmp_path / "photo.png")
     code, _, err = authface(clip, tmp_path / "photo.png", "--model", "identity", "-o", tmp_path / "out")
-    assert code == 3 and "failed (no_pyav): videos need PyAV: pip install 'authface[video]'" in err
+    assert code == 3 and "failed (no_pyav): a video needs PyAV: pip install 'authface[video]'" in err
 
 
 def test_a_result_has_the_ending_of_a_video(clip: Path, tmp_path: Path, authface: Command) -> None:
