@@ -188,7 +188,7 @@ def test_layout_and_compiler_change_speed_alone(
 
 def test_trackers_need_their_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What accelerate would pass over in silence is said, before anything is trained."""
-    monkeypatch.setattr(parallel.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(UsageError, match=r"pip install 'authface\[wandb\]'"):
         parallel.make_accelerator(torch.device("cpu"), TrainSettings(tracker="wandb"), tmp_path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from authface.annotate.captioners.captioner import load_prompt
+from authface.annotate.captioners.captioner import CaptionerRequest, load_prompt
 from authface.annotate.captioners.llava import Generated, Llava, difference, find_model
-from authface.annotate.settings import LlavaSettings
+from authface.annotate.settings import LlavaSettings, TagsSettings
 from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Crop
@@ -167,12 +166,10 @@ def test_a_broken_model_and_a_missing_extra_are_one_line(
     with pytest.raises(AuthfaceError, match="cannot load") as caught:
         opened(tmp_path)
     assert len(str(caught.value).splitlines()) == 1
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name, *a: None if name == "bitsandbytes" else found(name, *a)
-    )
-    with pytest.raises(UsageError, match=r"authface\[4bit\]"):
-        opened(llava, four_bit=True)
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    asked = TagsSettings(llava=LlavaSettings(model=str(llava), four_bit=True))
+    with pytest.raises(UsageError, match=r"authface\[4bit\]"):  # before any of its weights are fetched
+        Llava.make(CaptionerRequest(asked, PhotoSet(tmp_path), "cpu"))
 
 
 def test_four_bits_answer_and_batch(photoset: PhotoSet, llava: Path) -> None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface import Restorer, extras
+from authface import Restorer
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces.geometry import Side
@@ -431,8 +431,6 @@ def test_a_video_without_a_face_is_copied_and_says_so(tmp_path: Path, authface: 
 def test_without_pyav_one_line_says_what_to_install(
     clip: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = extras.installed
-    monkeypatch.setattr(extras, "installed", lambda name: name != "av" and real(name))
     monkeypatch.setitem(sys.modules, "av", None)
     code, _, err = authface(clip, "--model", "identity", "-o", tmp_path / "out")
     assert code == 2 and err.splitlines() == ["authface: a video needs PyAV: pip install 'authface[video]'"]
