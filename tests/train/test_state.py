@@ -8,7 +8,7 @@ import pytest
 
 from authface.errors import AuthfaceError, UsageError
 from authface.train.prior import train_prior
-from authface.train.settings import ControlNetSettings, FacialSettings, PixelSettings, PriorSettings
+from authface.train.settings import ControlNetSettings, DecodedSettings, FacialSettings, PriorSettings
 from authface.train.state import ONE_PROCESS, RunFolder
 from tests.train.conftest import Quiet, quick
 
@@ -34,7 +34,7 @@ def test_a_run_of_an_older_version_goes_on_and_what_differs_is_named_by_its_leaf
     """A setting that run.json does not have yet counts as its default, wherever it stands."""
     folder = RunFolder(tmp_path)
     (folder.checkpoints / "step-00000001").mkdir(parents=True)
-    begun = ControlNetSettings(from_degraded=0.5, degradation={"gfpgan": 1.0}, pixels=PixelSettings(adversarial=0.5))
+    begun = ControlNetSettings(from_degraded=0.5, degradation={"gfpgan": 1.0}, pixels=DecodedSettings(adversarial=0.5))
     run = folder.training / "run.json"
     old = json.loads(begun.model_dump_json())
     del old["pixels"]["patch"], old["facial"], old["clip"], old["lr"]
@@ -47,8 +47,8 @@ def test_a_run_of_an_older_version_goes_on_and_what_differs_is_named_by_its_leaf
     claim()
     assert json.loads(run.read_text())["settings"]["pixels"]["patch"] == 0
     for changed, said in (
-        ({"pixels": PixelSettings(adversarial=1)}, "pixels.adversarial 0.5, now 1.0: set"),
-        ({"pixels": PixelSettings(adversarial=0.5, patch=64)}, "pixels.patch 0, now 64: set"),
+        ({"pixels": DecodedSettings(adversarial=1)}, "pixels.adversarial 0.5, now 1.0: set"),
+        ({"pixels": DecodedSettings(adversarial=0.5, patch=64)}, "pixels.patch 0, now 64: set"),
         ({"facial": FacialSettings(m=0.5)}, "facial.m -0.5, now 0.5: set"),
         ({"lr": 1e-3}, "lr 0.0001, now 0.001: set"),
         ({"degradation": "gfpgan"}, "degradation {'gfpgan': 1.0}, now gfpgan: set"),

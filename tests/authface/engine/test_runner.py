@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from authface.console import Console
 from authface.engine.runner import PartInput, Summary, parts_of, run
+from authface.engine.workers import Step
 from authface.errors import AuthfaceError, ImageError
 from authface.records import Photo
 from authface.store.photoset import Provenance, Table
 
 
 @dataclass
-class Double:
+class Double(Step[int, int, int, Photo]):
     """Turns number n into a photo of width 2n; some numbers misbehave."""
 
     version: int = 1
@@ -112,6 +113,19 @@ def test_what_ends_the_run_keeps_the_parts_before(tmp_path: Path) -> None:
     with pytest.raises(AuthfaceError, match="nothing works"):
         go(Double(), [part(0, [1, 2]), part(1, [666])], tmp_path, chunk_rows=1)
     assert Table(tmp_path, Photo).parts() == [0]
+
+
+@pytest.mark.parametrize("overwrites_files", [False, True])
+def test_rows_of_before_stay_until_there_are_new_ones_unless_their_files_go(
+    overwrites_files: bool, tmp_path: Path
+) -> None:
+    go(Double(), [part(0, [1, 2]), part(1, [4])], tmp_path)
+    work = Double(version=2, overwrites_files=overwrites_files)
+    with pytest.raises(AuthfaceError, match="nothing works"):
+        go(work, [part(0, [666]), part(1, [4])], tmp_path, chunk_rows=1)
+    table = Table(tmp_path, Photo)
+    assert table.parts() == ([1] if overwrites_files else [0, 1])
+    assert go(Double(version=2), [part(0, [1, 2]), part(1, [4])], tmp_path).made == 2
 
 
 def test_a_bad_input_fails_alone_and_its_line_is_printable(tmp_path: Path) -> None:
