@@ -326,7 +326,7 @@ def extras() -> Iterator[Finding]:
         said = ", ".join(old) or (f"lacks {', '.join(lacking)}" if lacking else ", ".join(there))
         state: State = "broken" if old else "missing" if lacking else "ok"
         mend = "" if state == "ok" else f"pip install -U 'authface[{name}]'"
-        yield Finding("extras", name, state, f"{extra.brings}; {said}", mend, needed=name == "restore")
+        yield Finding("extras", name, state, f"{extra.brings}; {said}", mend)
 
 
 def disk() -> Iterator[Finding]:
