@@ -12,7 +12,7 @@ from typing import Any
 
 from authface import backends
 from authface.errors import UsageError, one_line
-from authface.extras import need
+from authface.extras import installed, need
 
 _TABLE = "pyiqa.default_model_configs"
 
@@ -29,9 +29,12 @@ def lower_better(name: str) -> bool:
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raise UsageError for the first of `names` that is no metric of single pictures. Nothing heavy is loaded."""
+    """Raise UsageError for the first of `names` that is no metric of single pictures. Nothing heavy is loaded.
+
+    Where pyiqa is not installed nobody knows its names: the command that measures asks for it.
+    """
     for name in names:
-        if name not in backends.names("metrics"):
+        if name not in backends.names("metrics") and installed("pyiqa"):
             _pyiqa(name)
 
 
@@ -58,11 +61,10 @@ def _pyiqa_table() -> Mapping[str, Mapping[str, Any]]:
 def _table_of_file() -> Mapping[str, Mapping[str, Any]]:
     need("a metric of pyiqa", "evaluate", "pyiqa")
     package = find_spec("pyiqa")
-    for folder in (package.submodule_search_locations or []) if package else []:
-        spec = spec_from_file_location("_pyiqa_metrics", Path(folder) / "default_model_configs.py")
-        if spec is not None and spec.loader is not None:
-            module = module_from_spec(spec)
-            spec.loader.exec_module(module)
-            configs: Mapping[str, Mapping[str, Any]] = module.DEFAULT_CONFIGS
-            return configs
-    raise AssertionError("pyiqa is there")  # `need` found it
+    assert package is not None and package.origin is not None  # `need` found it
+    spec = spec_from_file_location("_pyiqa_metrics", Path(package.origin).with_name("default_model_configs.py"))
+    assert spec is not None and spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    configs: Mapping[str, Mapping[str, Any]] = module.DEFAULT_CONFIGS
+    return configs

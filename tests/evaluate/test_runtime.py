@@ -104,7 +104,7 @@ def test_the_command_measures_a_family(authface: Command, family: Path, tmp_path
     }
     assert json.loads((tmp_path / "runtime.json").read_text()) == {k: v for k, v in told.items() if k != "report"}
     code, text, _ = authface(*words, *few, "--preset", "fast")
-    assert code == 0 and "preset fast, 64 px, 3 steps, on" in text and "s a face, quartiles" in text
+    assert code == 0 and "preset fast, 64 px, 3 steps with guidance, on" in text and "s a face, quartiles" in text
 
 
 def test_what_cannot_be_measured_is_said(authface: Command, family: Path, tmp_path: Path) -> None:
