@@ -248,3 +248,18 @@ def test_progress_counts_the_steps(exported: Path) -> None:
         restorer.restore(photo, progress=lambda done, total: told.append((done, total)))
         assert isinstance(restorer._session.restorer, CleanedRestorer) and restorer.device_name == "cpu"
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_where_no_detail_is_added_the_cleaner_is_all_that_is_exported(exported: Path, tmp_path: Path) -> None:
+    """It restores alone; a preset that adds detail is not for it."""
+    folder = Path(shutil.copytree(exported, tmp_path / "lean", ignore=shutil.ignore_patterns(ONNX)))
+    lean = PRESETS.replace("perception", "detail = 0\nperception")
+    (folder / "presets.toml").write_text(lean + lean.replace("quality", "fast").replace("detail = 0", "detail = 1"))
+    told = export(resolve(str(folder)), folder, "quality", lambda *_, **__: None)
+    assert set(told.files) == {"cleaner.onnx"}
+    pair = [load(folder, engine=engine) for engine in ("onnxruntime", "torch")]
+    made, expected = (one.restore([face(150)], SEEDS[:1], 0.0) for one in pair)
+    assert apart(made, expected) <= 1 and apart(made, [face(150)]) > 3
+    with pytest.raises(UsageError, match="preset fast adds detail, and onnx/ has the cleaner alone"):
+        load(folder, engine="onnxruntime", preset="fast")
+    assert getattr(load(folder, preset="fast"), "engine", "") == "torch"
