@@ -58,7 +58,7 @@ class QueueFull(AuthfaceError):
         self.retry_after = retry_after
 
 
-class Stopped(AuthfaceError):
+class QueueStopped(AuthfaceError):
     """The work on a photo was ended before it was done."""
 
 
@@ -95,10 +95,10 @@ class RestoreQueue:
             return busy, len(self._places) - busy
 
     def enter(self) -> Place:
-        """A place, to be left by `with`. Raises QueueFull, and Stopped once the queue is closed."""
+        """A place, to be left by `with`. Raises QueueFull, and QueueStopped once the queue is closed."""
         with self._lock:
             if self._closed:
-                raise Stopped("this server is stopping: try again later")
+                raise QueueStopped("this server is stopping: try again later")
             if len(self._places) >= self.places:
                 rounds = self.places / self.workers
                 raise QueueFull(self.places, max(1, min(60, math.ceil(self._usual * rounds / 2))))
@@ -206,7 +206,7 @@ class Place:
 
     def _check(self, when: str) -> None:
         if self._stopped.is_set():
-            raise Stopped(f"stopped {when}: nothing was changed")
+            raise QueueStopped(f"stopped {when}: nothing was changed")
 
     def __enter__(self) -> Self:
         return self

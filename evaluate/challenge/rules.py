@@ -72,7 +72,7 @@ def rules() -> Rules:
 
 
 @dataclass(frozen=True)
-class Figure:
+class ChallengeFigure:
     """A figure that a score is made of: a mean, or one of all outputs together, and of how many."""
 
     value: float
@@ -80,7 +80,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Score:
+class ChallengeScore:
     """The terms that are there, and what is not."""
 
     terms: dict[str, float]
@@ -99,7 +99,7 @@ class Score:
         return None if self.missing else self.sum
 
 
-def score(figures: Mapping[str, Figure], faces: int, why: Mapping[str, str]) -> Score:
+def score(figures: Mapping[str, ChallengeFigure], faces: int, why: Mapping[str, str]) -> ChallengeScore:
     """The score of `figures` by metric, each of `faces` outputs; `why` says what is known of those that are not there.
 
     CLIPIQA + MANIQA + MUSIQ / 100 + max(0, (10 - NIQE) / 10) + Q-Align / 5 + max(0, (100 - FID) / 100), up to 6.
@@ -112,7 +112,7 @@ def score(figures: Mapping[str, Figure], faces: int, why: Mapping[str, str]) -> 
         terms[name] = term(figures[name].value)
         if figures[name].count != faces:
             missing[name] = f"of {figures[name].count} of {faces} faces"
-    return Score(terms, missing)
+    return ChallengeScore(terms, missing)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from authface.evaluate.challenge.faces import Faces, find_faces, read_list
 from authface.evaluate.challenge.rules import (
     IDENTITY,
     TERMS,
-    Figure,
+    ChallengeFigure,
+    ChallengeScore,
     Gate,
-    Score,
     judge_set,
     rules,
     score,
@@ -59,11 +59,11 @@ class ChallengeTask:
 class MethodResult:
     """One method by the rules."""
 
-    figures: dict[str, Figure]
+    figures: dict[str, ChallengeFigure]
     """By metric."""
-    by_set: dict[str, dict[str, Figure]]
+    by_set: dict[str, dict[str, ChallengeFigure]]
     """The same set by set, those of single images."""
-    score: Score
+    score: ChallengeScore
     gate: Gate
 
     def as_json(self) -> dict[str, Any]:
@@ -206,12 +206,12 @@ def _result(
     outcomes = {name: measured.outcomes[method, name] for name in faces.sets}
     single = [metric.name for metric in terms if metric.kind == "learned"]
 
-    def means(names: Sequence[str]) -> dict[str, Figure]:
+    def means(names: Sequence[str]) -> dict[str, ChallengeFigure]:
         columns = {m: [v for n in names if (v := outcomes[n].values.get(m)) is not None] for m in single}
-        return {m: Figure(sum(column) / len(column), len(column)) for m, column in columns.items() if column}
+        return {m: ChallengeFigure(sum(column) / len(column), len(column)) for m, column in columns.items() if column}
 
     figures = means(list(outcomes))
-    figures |= {name: Figure(one.value, one.count) for name, one in sets.get(method, {}).items()}
+    figures |= {name: ChallengeFigure(one.value, one.count) for name, one in sets.get(method, {}).items()}
     gate = Gate((), rules().most_failures, measured.unmeasured.get(IDENTITY, ""))
     if not gate.why:
         likeness = {name: outcome.values.get(IDENTITY) for name, outcome in outcomes.items()}

@@ -28,7 +28,7 @@ from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import Restored, open_picture
-from authface.restore.queue import Place, RestoreQueue, Stopped
+from authface.restore.queue import Place, QueueStopped, RestoreQueue
 from authface.restore.types import FaceResult
 
 PREVIEW_SIDE = 1600
@@ -143,7 +143,7 @@ class Workspace:
         grain: float = 0,
         progress: Progress | None = None,
     ) -> PageResult:
-        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, QueueFull, Stopped."""
+        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, QueueFull, QueueStopped."""
         settings = self.restorer.settings
         guarded = {"min_identity": min_identity} if settings.guard else {}
         changed = {"preset": preset, "fidelity": fidelity, "upscale": upscale, "grain": grain, **guarded}
@@ -158,7 +158,7 @@ class Workspace:
             try:
                 made, result = future.result()
             except CancelledError as error:
-                raise Stopped("stopped before it began: nothing was changed") from error
+                raise QueueStopped("stopped before it began: nothing was changed") from error
             finally:
                 self._places.pop(upload.folder, None)
         return PageResult(

@@ -16,7 +16,7 @@ Clean = Callable[[NDArray[np.uint8], float], NDArray[np.float32]]
 """Cleans a (h, w, 3) uint8 face with a perception of 0..1: levels, about 0..255, not rounded."""
 
 
-class Prior(Protocol):
+class DetailPrior(Protocol):
     """What adds detail to faces: `DiffusionRestorer` or `OnnxDiffusion`."""
 
     size: int
@@ -38,7 +38,7 @@ class CleanedRestorer:
     colour: ColourFix = "none"
 
     def __init__(
-        self, clean: Clean, diffusion: Prior, side: Side, fidelity: float, preset: Preset, engine: str
+        self, clean: Clean, diffusion: DetailPrior, side: Side, fidelity: float, preset: Preset, engine: str
     ) -> None:
         self.clean, self.diffusion, self.side = clean, diffusion, side
         self.fidelity, self.preset, self.engine = fidelity, preset, engine

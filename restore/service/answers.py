@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.restore.inputs import ENDINGS, NEW_ENDING
 from authface.restore.picture import Restored
-from authface.restore.queue import QueueFull, Stopped
+from authface.restore.queue import QueueFull, QueueStopped
 from authface.restore.service.upload import Refused
 from authface.restore.settings import RestoreSettings
 
@@ -153,7 +153,7 @@ def refusal(error: AuthfaceError) -> JSONResponse:
         status, retry = error.status, error.retry_after
     elif isinstance(error, QueueFull):
         status, retry = 429, error.retry_after
-    elif isinstance(error, Stopped):
+    elif isinstance(error, QueueStopped):
         status, retry = 503, 30
     elif isinstance(error, ImageError):
         status = _STATUS.get(error.reason, 422)

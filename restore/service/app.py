@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from authface import __version__
 from authface.errors import AuthfaceError, one_line
-from authface.restore.queue import Place, RestoreQueue, Stopped
+from authface.restore.queue import Place, QueueStopped, RestoreQueue
 from authface.restore.service.answers import (
     PhotoFacts,
     answer_of,
@@ -119,7 +119,7 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
 
 
 async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
-    """What a worker made. Raises its error, Refused where it takes too long, Stopped where it was dropped."""
+    """What a worker made. Raises its error, Refused where it takes too long, QueueStopped where it was dropped."""
     work: asyncio.Future[T] = asyncio.wrap_future(future)
     gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     try:
@@ -129,7 +129,7 @@ async def _finished(request: Request, future: Future[T], place: Place, seconds: 
         gone.cancel()
     if work in done:
         if work.cancelled():
-            raise Stopped("this server is stopping: try again later")
+            raise QueueStopped("this server is stopping: try again later")
         return work.result()
     place.stop()
     work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody asks any more

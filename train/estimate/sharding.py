@@ -19,7 +19,7 @@ Sharding = str
 
 
 @dataclass(frozen=True)
-class Shards:
+class WeightShards:
     """Of one network over several processes; bytes."""
 
     sizes: tuple[int, ...]
@@ -53,12 +53,12 @@ class Shards:
         return self.root_gradients + 3 * self.block_gradients
 
 
-def shards_of(network: torch.nn.Module, processes: int) -> Shards:
+def shards_of(network: torch.nn.Module, processes: int) -> WeightShards:
     """How `network`, what the loop trains, lies on the fullest of `processes`."""
     groups = list(_groups(network))
     weights = [weight for group in groups for weight in group]
     root, blocks = groups[0], groups[1:] or [[]]
-    return Shards(
+    return WeightShards(
         tuple(_part(weight, processes) for weight in weights if weight.requires_grad),
         sum(_part(weight, processes) * weight.element_size() for weight in weights if not weight.requires_grad),
         _bytes(root),

@@ -3,27 +3,27 @@
 import pytest
 
 from authface.errors import UsageError
-from authface.evaluate.challenge.rules import TERMS, Figure, Gate, judge_set, rules, score, short_of
+from authface.evaluate.challenge.rules import TERMS, ChallengeFigure, Gate, judge_set, rules, score, short_of
 
 FIGURES = {"clipiqa": 0.7, "maniqa": 0.6, "musiq": 75.0, "niqe": 4.0, "qalign": 4.5, "fid_ffhq_basicsr": 40.0}
 """0.7 + 0.6 + 0.75 + 0.6 + 0.9 + 0.6."""
 
 
 def test_the_score_is_the_sum_that_is_printed() -> None:
-    found = score({name: Figure(value, 450) for name, value in FIGURES.items()}, 450, {})
+    found = score({name: ChallengeFigure(value, 450) for name, value in FIGURES.items()}, 450, {})
     assert found.total == pytest.approx(4.15) and found.missing == {} and list(found.terms) == list(TERMS)
     assert found.terms["niqe"] == pytest.approx(0.6) and found.terms["fid_ffhq_basicsr"] == pytest.approx(0.6)
     bad = FIGURES | {"niqe": 12.0, "fid_ffhq_basicsr": 130.0}
-    found = score({name: Figure(value, 450) for name, value in bad.items()}, 450, {})
+    found = score({name: ChallengeFigure(value, 450) for name, value in bad.items()}, 450, {})
     assert found.total == pytest.approx(2.95), "a NIQE over 10 and an FID over 100 take nothing off"
 
 
 def test_a_score_never_lacks_a_term_in_silence() -> None:
-    some = {name: Figure(value, 450) for name, value in FIGURES.items() if name != "qalign"}
+    some = {name: ChallengeFigure(value, 450) for name, value in FIGURES.items() if name != "qalign"}
     found = score(some, 450, {"qalign": "its weights are missing"})
     assert found.total is None and found.sum == pytest.approx(3.25)
     assert found.missing == {"qalign": "its weights are missing"}
-    fewer = score({name: Figure(value, 450 - (name == "musiq")) for name, value in FIGURES.items()}, 450, {})
+    fewer = score({name: ChallengeFigure(value, 450 - (name == "musiq")) for name, value in FIGURES.items()}, 450, {})
     assert fewer.total is None and fewer.missing == {"musiq": "of 449 of 450 faces"}
 
 
