@@ -105,9 +105,9 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         lines.append(f"{summary.tried_again} faces tried again at higher fidelity{kept}")
     if summary.no_face:
         lines.append(f"no face restored in {summary.no_face}: {copied} as they are")
-    if len(summary.failed) < summary.inputs:
-        named = one_line(out if out is not None else jobs[0].target)
-        lines.append(f"results: {named}" + (" ..." if out is None and jobs[1:] else ""))
+    failed = {path for path, _ in summary.failed}
+    if made := [job.target for job in jobs if job.source not in failed]:
+        lines.append(f"results: {one_line(out or made[0])}" + (" ..." if out is None and made[1:] else ""))
     if page is not None:
         lines.append(f"before and after: {one_line(page)}")
     run.console.result(

@@ -26,6 +26,7 @@ from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
 from authface.restore.inputs import LOG, RestoreJob
 from authface.restore.log import Line, Log, Status, now
+from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
     IDENTITY,
@@ -165,7 +166,13 @@ class Session:
                 restorer: CropRestorer = kind.make(self.settings, self.request.device)
             return restorer
         with part("load"):
-            return self._load(self.weights, self.settings, self.request.device)
+            loaded = self._load(self.weights, self.settings, self.request.device)
+        if isinstance(loaded, CleanedRestorer) and (idle := loaded.idle(self.settings)):
+            self.console.log(
+                f"{', '.join(f'restore.{name}' for name in idle)}: no effect, since the preset {self.settings.preset} "
+                "of this family adds none of the prior's detail"
+            )
+        return loaded
 
     @property
     def engine(self) -> str:

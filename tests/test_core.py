@@ -72,6 +72,7 @@ CORE = [
     "status S",
     "why S a.jpg",
     "restore photos/a.jpg -o out/ --model identity --change-map",
+    "restore photos/a.jpg -o built-in/",
     "restore photos/a.jpg -o out/ --dry-run",
     "evaluate synth crops -o synth",
     "train prior --dry-run --recipe h200",
@@ -102,6 +103,9 @@ ASKED = {
     "curate filter S -O curate.filter.metrics={'musiq'=1}":
         "curate.filter.metrics musiq needs pyiqa: pip install 'authface[evaluate]'",
     "annotate tags S --with measured --redo --engine ray": "--engine ray needs Ray: pip install 'authface[ray]'",
+    "restore photos/a.jpg -o named/ --model gfpgan": "--model gfpgan needs torch: pip install 'authface[restorers]'",
+    "restore photos/a.jpg -o named/ --model sdxl": "--model sdxl needs torch: pip install 'authface[restore]'",
+    "models export tiny -o graphs": "models export needs torch: pip install 'authface[onnx]'",
     "restore photos/a.jpg -o parsed/ --model identity -O restore.mask=parsing":
         "restore.mask=parsing needs facexlib: pip install 'authface[restore]', or take restore.mask=square",
 }  # fmt: skip

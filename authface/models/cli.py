@@ -90,11 +90,13 @@ def models_export(
     source = families.resolve(family)
     if preset not in get_args(PresetName):
         raise UsageError(f"--preset {one_line(preset, 60)}: there are {', '.join(get_args(PresetName))}")
-    if out is None and not source.local:
-        raise UsageError(f"{one_line(family)} lies in the hub's cache: name a folder with -o")
+    if out is None and (not source.local or family in families.FAMILIES):
+        where = "is part of the installation" if source.local else "lies in the hub's cache"
+        raise UsageError(f"{one_line(family)} {where}: name a folder with -o")
     out = Path(source.location) if out is None else out.expanduser()
     if run.dry_run:
         return run.console.result(f"would write {one_line(out)}/onnx", out=str(out), preset=preset)
+    need("models export", "onnx", "torch", "diffusers", "transformers", "onnx", "onnxscript")
     from authface.models.export import export
 
     with run.console.progress("export", None, "graphs") as tick:

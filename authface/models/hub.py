@@ -27,6 +27,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models import hub_cache
 from authface.models.families import ModelSource, resolve, snapshot
 from authface.models.layout import BASE, BESIDE, FILES, MANIFEST, ONNX, ONNX_FILES, PARTS, VARIANTS, in_bytes
+from authface.models.networks import NETWORKS
 
 PATTERNS = (
     *(f"{part}/{pattern}" for part in PARTS for pattern in FILES),
@@ -170,7 +171,7 @@ def hub_source(name: str) -> ModelSource:
     """The repository that `name` stands for. Raises UsageError for a folder, the built-in model and wrong names."""
     if name == "tiny":
         raise UsageError("tiny is built in: there is nothing to pull; authface models verify tiny checks it")
-    source = resolve(name)
+    source = resolve(name, others=NETWORKS)
     if source.local:
         raise UsageError(f"{one_line(name)} is a folder of this machine: give sdxl, authface or owner/repository")
     return source

@@ -22,6 +22,8 @@ MOST_SHARE = 0.4
 """Of the input in a restored face, at a fidelity of 1: of 0.3 to 0.5 this gave the highest PSNR (40 faces, medium)."""
 PAPER_SIZE = 512
 """Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
+NAMED = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
+"""Values of a preset that settings may name themselves."""
 STEADY_STRENGTH = 0.5
 """A fidelity above 0.5 begins with less noise, but not with less than this share of the schedule's."""
 
@@ -104,8 +106,7 @@ def preset_of(name: PresetName, folder: Path) -> Preset:
 def settings_preset(settings: Any, folder: Path) -> Preset:
     """The preset that `RestoreSettings` name for the family in `folder`, with the values they name themselves."""
     preset = preset_of(settings.preset, folder)
-    named = ("scheduler", "steps", "guidance", "strength", "reuse", "prompt", "negative_prompt")
-    return preset.model_copy(update={k: v for k in named if (v := getattr(settings, k)) is not None})
+    return preset.model_copy(update={k: v for k in NAMED if (v := getattr(settings, k)) is not None})
 
 
 @dataclass(frozen=True)

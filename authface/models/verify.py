@@ -126,7 +126,7 @@ def locate(name: str) -> Path:
         if not any((folder / part).is_dir() for part in BASE):
             raise UsageError(f"{one_line(name)} is no model folder: it lacks {', '.join(BASE)}")
         return folder
-    source = models.resolve(name)
+    source = models.resolve(name, others=networks.NETWORKS)
     if source.local:
         return Path(source.location)
     cached = hub_cache.cached(source.location)

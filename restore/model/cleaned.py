@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.faces.geometry import Side, resize_square
-from authface.models.sampling import Preset
+from authface.models.sampling import NAMED, Preset
 from authface.restore.model.colour import ColourFix, to_uint8
+from authface.restore.settings import RestoreSettings
 
 Clean = Callable[[NDArray[np.uint8], float], NDArray[np.float32]]
 """Cleans a (h, w, 3) uint8 face with a perception of 0..1: levels, about 0..255, not rounded."""
@@ -42,6 +43,10 @@ class CleanedRestorer:
     ) -> None:
         self.clean, self.diffusion, self.side = clean, diffusion, side
         self.fidelity, self.preset, self.engine = fidelity, preset, engine
+
+    def idle(self, settings: RestoreSettings) -> list[str]:
+        """Settings of the prior that were given and change nothing, since none of its detail is added."""
+        return [] if self.preset.detail else [name for name in NAMED if getattr(settings, name) is not None]
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None

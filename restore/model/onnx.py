@@ -58,7 +58,7 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
     elif not problem:
         problem = f"the family has no {ONNX}/ (authface models export)"
     if must and problem:
-        raise UsageError(f"{problem}; other engines: {INSTALL}" if not has_torch else f"restore.engine: {problem}")
+        raise UsageError(f"{problem}: {INSTALL}" if not has_torch else f"restore.engine: {problem}")
     return export if must or (not problem and _is_cpu(device)) else None
 
 

@@ -12,10 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.errors import one_line
+from authface.extras import need
 from authface.faces.geometry import Side
-from authface.models import networks
+from authface.models import hub_cache, networks
 from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, other_restorers, resolve
-from authface.models.layout import OWN_PRESETS, PARTS, part_files
+from authface.models.layout import OWN_PRESETS, PARTS, onnx_files, part_files
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
 from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
@@ -105,9 +107,15 @@ def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
     cannot be had.
     """
     if networks.is_network(name):
+        network = networks.known(name)
+        if network is not None and network.path.suffix in networks.STATE_DICTS:  # before it is downloaded
+            need(f"--model {network.name}", "restorers", "torch", "spandrel")
         file = networks.find(name, console or Console())
         return RestorerFiles(file, file.sha256)
     source = resolve(name, others=other_restorers())
+    here = None if source.local else hub_cache.cached(source.location)
+    if not source.local and not (here and onnx_files(here.folder)):  # before 14 GB are downloaded
+        need(f"--model {one_line(name)}", "restore", "torch", "diffusers", "transformers")
     folder = fetch(source, PARTS)
     digest = hashlib.sha256()
     files = [path for part in PARTS for path in (folder / part).glob("*")]

@@ -32,7 +32,7 @@ def serve(
     max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest file that is taken.")] = 50,
     max_megapixels: Annotated[float, typer.Option(min=0.01, max=178, help="Largest photo that is taken.")] = 100,
 ) -> None:
-    """An HTTP service: POST a photo to /restore, get it back restored. --workers says how many models run (1)."""
+    """An HTTP service: POST a photo to /restore, get it back restored. --workers N runs N models; 0 is one."""
     from authface.restore.settings import RestoreSettings
 
     settings = run.settings("restore", RestoreSettings, model=model)

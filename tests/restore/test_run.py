@@ -271,6 +271,16 @@ def test_a_photo_without_a_face_is_copied_byte_for_byte(authface: Command, photo
     assert "nothing was restored: no face was found to restore" in err
 
 
+def test_the_result_that_is_named_is_there(authface: Command, photo: Path, tmp_path: Path) -> None:
+    """Beside the photos the first one that was made, not the first that was asked for."""
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "a.jpg").write_bytes(b"no photo")
+    (album / "b.png").write_bytes(photo.read_bytes())
+    code, out, _ = authface(album, "--model", "identity")
+    assert code == 3 and f"results: {album / 'b.restored.png'}\n" in out and (album / "b.restored.png").is_file()
+
+
 def test_bad_files_are_a_line_each_and_the_run_goes_on(authface: Command, photo: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("not a photo")
     (tmp_path / "cut.png").write_bytes(photo.read_bytes()[:5000])

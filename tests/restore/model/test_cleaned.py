@@ -193,3 +193,14 @@ def test_progress_counts_the_steps_of_the_detail(with_cleaner: Path) -> None:
         made = restorer.restore(photo, progress=lambda done, total: told.append((done, total)))
         assert restorer.size == 64 and made.restored == 1
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_settings_that_change_nothing_are_said(with_cleaner: Path, tmp_path: Path) -> None:
+    """Those of the prior, where the preset adds none of its detail; nothing is said where it adds some."""
+    folder = Path(shutil.copytree(with_cleaner, tmp_path / "plain"))
+    (folder / "presets.toml").write_text("[quality]\nsteps = 1\ndetail = 0\n", "utf-8")
+    given = {"steps": 3, "prompt": "hello"}
+    for family, idle in ((folder, ["steps", "prompt"]), (with_cleaner, [])):
+        made = load(family, **given)
+        assert isinstance(made, CleanedRestorer)
+        assert made.idle(RestoreSettings(model=str(family), **given)) == idle
