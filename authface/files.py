@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,6 +33,10 @@ _ADVICE = {
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
 }
+
+_HELD_OPEN = (5, 32)
+"""Windows' ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION: what a rename meets where somebody has the file open."""
+_HELD_OPEN_PAUSES = (0.05, 0.1, 0.2, 0.3, 0.4)
 
 
 def sha256_of(path: Path) -> str:
@@ -112,12 +117,29 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
             yield temporary
             if durable:
                 _flush(temporary)
-            temporary.replace(path)
+            take_place(temporary, path)
             if durable:
                 _flush(path.parent)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def take_place(new: Path, path: Path) -> None:
+    """Rename `new` to `path`, over a file that is there. Raises OSError.
+
+    On Windows whoever has one of them open, a virus scanner or an indexer for a moment, makes that fail: it is tried
+    again for about a second.
+    """
+    for pause in _HELD_OPEN_PAUSES:
+        try:
+            new.replace(path)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in _HELD_OPEN:
+                raise
+            time.sleep(pause)
+    new.replace(path)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -133,7 +155,8 @@ def write_file(path: Path, data: bytes) -> None:
 def _flush(path: Path) -> None:
     if os.name != "posix" and path.is_dir():
         return  # only POSIX opens folders
-    descriptor = os.open(path, os.O_RDONLY)
+    # Windows flushes only what is open for writing, POSIX opens folders only for reading.
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

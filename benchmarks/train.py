@@ -68,7 +68,7 @@ def watch(command: list[str], log: Path, count: Callable[[], int], steps: int, s
             seen.peak = max(seen.peak, resident(process.pid))
             time.sleep(POLL)
     if process.returncode or len(stamps) < steps:
-        raise SystemExit(f"{' '.join(command[:4])} ended with {process.returncode}:\n{log.read_text()[-3000:]}")
+        raise SystemExit(f"{' '.join(command[:4])} ended with {process.returncode}:\n{log.read_text('utf-8')[-3000:]}")
     seen.first.append(stamps[0] - start)
     seen.gaps += [b - a for a, b in zip(stamps[SKIPPED:], stamps[SKIPPED + 1 :], strict=False)]
 
@@ -76,8 +76,8 @@ def watch(command: list[str], log: Path, count: Callable[[], int], steps: int, s
 def resident(pid: int) -> int:
     """Bytes of a process and all below it; 0 where it is gone."""
     try:
-        own = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE
-        below = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        own = int(Path(f"/proc/{pid}/statm").read_text("utf-8").split()[1]) * PAGE
+        below = Path(f"/proc/{pid}/task/{pid}/children").read_text("utf-8").split()
     except (OSError, IndexError):
         return 0
     return own + sum(resident(int(child)) for child in below)

@@ -118,12 +118,12 @@ def peak_memory(device: str, work: Callable[[], object]) -> tuple[float | None, 
         wait(device)
         return torch.cuda.max_memory_allocated(torch.device(device)) / _MEBIBYTE, "tensors on the GPU"
     try:
-        _CLEAR.write_text("5")  # resets the peak of the resident set: proc_pid_clear_refs(5)
+        _CLEAR.write_text("5", "ascii")  # resets the peak of the resident set: proc_pid_clear_refs(5)
     except OSError:
         work()
         return _ever(), "process, since it began"
     work()
-    line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+    line = next(line for line in _STATUS.read_text("ascii", "replace").splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024, "process, Python and libraries included"
 
 

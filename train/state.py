@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, refusal, write_errors, write_file
+from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file
 from authface.imaging.decode import encode_png
 from authface.recipe import Settings
 from authface.store.lineage import SOURCES
@@ -127,8 +127,8 @@ class RunFolder:
                 shutil.copyfile(sources, temporary / SOURCES)
             target = self.checkpoints / f"step-{step:08}"
             if target.exists():
-                target.rename(self.checkpoints / f"{TEMPORARY}{secrets.token_hex(6)}")
-            temporary.rename(target)
+                take_place(target, self.checkpoints / f"{TEMPORARY}{secrets.token_hex(6)}")
+            take_place(temporary, target)
             for _, old in self._all()[:-keep]:
                 shutil.rmtree(old, ignore_errors=True)
             for left in self.checkpoints.glob(f"{TEMPORARY}*"):

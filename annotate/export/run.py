@@ -19,7 +19,7 @@ from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, is_local, write_errors, write_file
+from authface.files import TEMPORARY, is_local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, reviewed_crops
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet, Table
@@ -210,8 +210,8 @@ def swap(new: Path, folder: Path) -> None:
     old = folder.with_name(f"{TEMPORARY}{folder.name}-old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
+        take_place(folder, old)
+    take_place(new, folder)
     shutil.rmtree(old, ignore_errors=True)
 
 

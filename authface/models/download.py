@@ -18,7 +18,7 @@ import httpx
 
 from authface import __version__
 from authface.errors import AuthfaceError, one_line
-from authface.files import TEMPORARY, sha256_of, write_errors
+from authface.files import TEMPORARY, sha256_of, take_place, write_errors
 from authface.web.http import retry_after
 
 ATTEMPTS = 4
@@ -77,7 +77,7 @@ def download(offer: Offer, folder: Path, arrived: Arrived, say: Callable[[str], 
         try:
             if not target.is_file():
                 _fill(offer, part, arrived)
-                part.path.replace(target)
+                take_place(part.path, target)
                 part.forget()
         finally:
             lock.release()

@@ -25,7 +25,7 @@ from authface import __version__
 from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
-from authface.files import TEMPORARY, sha256_of, write_errors, write_file
+from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
 from authface.models import sdxl
 from authface.models.cleaner import FOLD, PERCEPTION_STEPS
 from authface.models.families import ModelSource, Parts, fetch, load
@@ -304,7 +304,7 @@ def _replacing(folder: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             shutil.rmtree(folder, ignore_errors=True)
-            temporary.rename(folder)
+            take_place(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, sha256_of, write_errors, write_file
+from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
 
 Commercial = Literal["yes", "no", "unclear"]
 """Whether weights may be used commercially, as their licences are read here."""
@@ -216,7 +216,7 @@ def write_family(
                 else:
                     continue
                 shutil.rmtree(out / part, ignore_errors=True)
-                temporary.rename(out / part)
+                take_place(temporary, out / part)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
     if presets is not None and (own := presets / OWN_PRESETS).is_file() and not (out / OWN_PRESETS).exists():

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, refusal, write_errors
+from authface.files import TEMPORARY, refusal, take_place, write_errors
 from authface.models.layout import (
     BESIDE,
     INDEX,
@@ -153,14 +153,14 @@ def _check_out(out: Path, folder: Path) -> None:
 def _take_place(temporary: Path, out: Path) -> None:
     """Put the new folder where the old one is, which comes back if that fails."""
     if not out.exists():
-        temporary.rename(out)
+        take_place(temporary, out)
         return
     before = out.absolute().parent / f"{TEMPORARY}{secrets.token_hex(6)}"
-    out.rename(before)
+    take_place(out, before)
     try:
-        temporary.rename(out)
+        take_place(temporary, out)
     except OSError:
-        before.rename(out)
+        take_place(before, out)
         raise
     shutil.rmtree(before, ignore_errors=True)
 

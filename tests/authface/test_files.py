@@ -1,0 +1,78 @@
+"""Files take their place whole, on systems where others hold them open too."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from authface import files
+from authface.errors import AuthfaceError
+from authface.files import replacing, take_place
+
+
+def held_open(code: int) -> PermissionError:
+    """What Windows says of a rename; only there has an error this attribute by itself."""
+    error = PermissionError(13, "Access is denied")
+    error.winerror = code
+    return error
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, errors: list[PermissionError]) -> None:
+    """Let the first renames fail with `errors`, one each."""
+    rename = Path.replace
+
+    def held(self: Path, target: Path) -> Path:
+        if errors:
+            raise errors.pop(0)
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", held)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_HELD_OPEN_PAUSES", (0.0,) * 5)
+
+
+def test_a_rename_waits_for_a_scanner_that_holds_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "new").write_text("new")
+    (tmp_path / "old").write_text("old")
+    refuse(monkeypatch, [held_open(32), held_open(5)])
+    take_place(tmp_path / "new", tmp_path / "old")
+    assert (tmp_path / "old").read_text() == "new" and not (tmp_path / "new").exists()
+
+
+def test_a_file_that_stays_open_is_one_line_and_both_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    refuse(monkeypatch, [held_open(32) for _ in range(6)])
+    with pytest.raises(AuthfaceError, match="a.txt: no permission"), replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+def test_a_refusal_that_no_wait_mends_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [PermissionError(13, "Permission denied") for _ in range(2)]
+    refuse(monkeypatch, errors)
+    with pytest.raises(PermissionError):
+        take_place(tmp_path / "new", tmp_path / "old")
+    assert len(errors) == 1
+
+
+def test_a_durable_file_is_flushed_by_a_descriptor_that_may_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to flush what is open for reading alone."""
+    flags: dict[str, int] = {}
+    opened = os.open
+
+    def noted(path: Path, flag: int) -> int:
+        flags["folder" if Path(path).is_dir() else "file"] = flag
+        return opened(path, flag)
+
+    monkeypatch.setattr(os, "open", noted)
+    with replacing(tmp_path / "a.bin", durable=True) as temporary:
+        temporary.write_bytes(b"1")
+    assert flags["file"] & os.O_RDWR and not flags["folder"] & os.O_RDWR
