@@ -91,8 +91,8 @@ class CroissantFormat(DatasetFormat):
             "conformsTo": "http://mlcommons.org/croissant/1.1",
             "name": name,
             "description": f"{self._rows} aligned faces of {self._target.size} px with tags, landmarks and measures, "
-            f"made by authface {__version__}. Each row keeps its photo's source, photographer and licence; README.md is "
-            "the card.",
+            f"made by authface {__version__}. Each row keeps its photo's source, photographer and licence; README.md "
+            "is the card.",
             "datePublished": datetime.now(UTC).date().isoformat(),
             "version": f"1.0.0+{self._target.key[:16]}",
             "license": licences,

@@ -58,9 +58,7 @@ def sidecar(words: Sequence[str], caption: str) -> bytes:
 
 def _jpeg(data: bytes, words: Sequence[str], caption: str) -> bytes | None:
     segments, rest = _segments(data)
-    if any(
-        kind == _APP2 and body.startswith(b"MPF\0") or kind == _APP11 and b"c2pa" in body for kind, body in segments
-    ):
+    if any(_must_not_move(*one) for one in segments):
         return None
     xmp = next((body for kind, body in segments if kind == _APP1 and body.startswith(_NAME)), _NAME)
     packet = _NAME + _without_padding(with_keywords(xmp.removeprefix(_NAME), words, caption))
@@ -77,6 +75,11 @@ def _jpeg(data: bytes, words: Sequence[str], caption: str) -> bytes | None:
     made = [*first, (_APP1, packet), (_APP13, resources), *others]
     head = b"".join(struct.pack(">BBH", 0xFF, kind, len(body) + 2) + body for kind, body in made)
     return b"\xff\xd8" + head + rest
+
+
+def _must_not_move(kind: int, body: bytes) -> bool:
+    """Whether a segment says where other pictures of the file lie, or signs its bytes."""
+    return (kind == _APP2 and body.startswith(b"MPF\0")) or (kind == _APP11 and b"c2pa" in body)
 
 
 def _segments(data: bytes) -> tuple[list[Segment], bytes]:

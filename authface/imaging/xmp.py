@@ -91,9 +91,8 @@ def _places(packet: bytes) -> _Places | None:
 
     def end(name: str) -> None:
         begin_at, at = starts.pop(), parser.CurrentByteIndex
-        closes = packet.startswith(
-            b"</" + packet[begin_at + 1 : begin_at + 200].split(b">")[0].split()[0], at
-        )  # it is not empty
+        tag = packet[begin_at + 1 : begin_at + 200].split(b">")[0].split()[0]
+        closes = packet.startswith(b"</" + tag, at)  # else it is an empty element, which ends where it began
         if path[-3:-2] == [_SUBJECT] and path[-2] in _LISTS and name == _ITEM:
             found.words.append(text[0].strip())
         if path[-2:-1] == [_SUBJECT] and name in _LISTS:

@@ -70,7 +70,7 @@ def test_mlcroissant_finds_no_fault_and_reads_every_row(
 
 
 def test_fiftyone_finds_its_own_layout(make_set: MakeSet, tmp_path: Path) -> None:
-    """FiftyOne needs a database to be asked, so the documents are compared with what its 1.22 writes of such samples."""
+    """FiftyOne needs a database to be asked: the documents are as its 1.22 writes them of such samples."""
     photoset = make_set(tmp_path / "set", SPLIT)
     folder = made(photoset, "fiftyone")
     samples = json.loads((folder / "samples.json").read_text("utf-8"))["samples"]
