@@ -150,10 +150,13 @@ class TagsSettings(Settings):
 class ExportSettings(Settings):
     """How the dataset is written."""
 
-    format: Literal["dataset", "imagefolder", "webdataset", "kohya", "manifest"] = "dataset"
+    format: Literal["dataset", "imagefolder", "webdataset", "kohya", "manifest", "croissant", "fiftyone", "files"] = (
+        "dataset"
+    )
     """`dataset`: Parquet with the images, what `authface train` reads; for other trainers `imagefolder` (PNG files and
     metadata.jsonl), `webdataset` (.tar shards) and `kohya` (PNG and .txt files, a dataset.toml); `manifest`: all but
-    the pixels, from which `annotate rebuild` makes the set again."""
+    the pixels, from which `annotate rebuild` makes the set again; `croissant`: the dataset with MLCommons' metadata;
+    `fiftyone`: FiftyOne's layout; `files`: copies of the photos with tags and prompts as their keywords and caption."""
     to: str = ""
     """A folder of this machine to write to; empty takes ``SET/dataset``, or ``SET/exports/<format>``."""
     annotators: tuple[str, ...] = ()

@@ -22,10 +22,10 @@ COMMANDS = """
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
     curate balance
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
-    train autoencoder|train cleaner|train prior|train controlnet|train configs|train push
+    train autoencoder|train cleaner|train prior|train controlnet|train configs
     estimate train prior|estimate train controlnet
     evaluate synth|evaluate restoration|evaluate prior|evaluate runtime|evaluate table|evaluate ab|evaluate challenge
-    models list|models pull|models verify|models pack|models export
+    models list|models pull|models verify|models pack|models export|models push
 """
 COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
@@ -37,7 +37,7 @@ RUN_COMMANDS = {
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
     "estimate train prior", "estimate train controlnet", "evaluate synth", "evaluate restoration",
     "evaluate prior", "evaluate challenge",
-    "models list", "models pack", "models export", "models pull", "models verify", "doctor",
+    "models list", "models pack", "models export", "models pull", "models verify", "models push", "doctor",
 }  # fmt: skip
 LATER = {"evaluate prior": ["--engine", "ray"]}
 

@@ -1,4 +1,4 @@
-"""`authface train`: autoencoder, cleaner, prior (stage I), controlnet (stage II), push."""
+"""`authface train`: autoencoder, cleaner, prior (stage I), controlnet (stage II)."""
 
 from __future__ import annotations
 
@@ -70,38 +70,6 @@ def configs(
 
         raise UsageError(f"no configuration {one_line(name)}: there are {', '.join(found)}")
     typer.echo("\n".join(str(path) for stem, path in found.items() if name in {"", stem}))
-
-
-@app.command()
-@command_with_run
-def push(
-    run: Run,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A trained family, such as models/authface.")],
-    to: Annotated[str, typer.Option("--to", metavar="OWNER/NAME", help="A model repository on the hub.")],
-    public: Annotated[bool, typer.Option("--public", help="Everybody may read it; else it is private.")] = False,
-) -> None:
-    """Publish a trained family on the hub: parts, index, card and curve; checkpoints and caches stay.
-
-    The token is HF_TOKEN or that of `hf auth login`. Files of these parts that were there before are replaced.
-    """
-    from authface.errors import one_line
-    from authface.models.hub import check_name, repository
-    from authface.train.publish import published_files
-
-    check_name(to)
-    names = published_files(folder)
-    size = sum(names.values())
-    listed = "\n".join(f"{count:>14,}  {one_line(name)}" for name, count in names.items())
-    told = f"{len(names):,} files, {size / 1e6:,.1f} MB"
-    if run.dry_run:
-        said = f"{listed}\nwould send {told} to {to}; nothing was sent"
-        return run.console.result(said, files=names, bytes=size)
-    there = repository(to, public=public, kind="model")
-    there.check()
-    run.console.log(f"push: {told} to {one_line(to)}")
-    stale = [f"{part}/*" for part in sorted({name.partition("/")[0] for name in names if "/" in name})]
-    commit = there.upload(folder, patterns=list(names), stale=stale, message="authface train push")
-    run.console.result(f"{listed}\nsent {told}: {one_line(commit)}", files=names, bytes=size, commit=commit)
 
 
 def _train(run: Run, stage: str, dataset: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""A trained family as others get it: its model card with the curve of its loss, and the files `train push` sends."""
+"""A trained family's model card, with the curve of its loss; `authface models push` sends it along."""
 
 from __future__ import annotations
 
@@ -16,24 +16,21 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml  # type: ignore[import-untyped]
-from huggingface_hub import metadata_load
 from numpy.typing import NDArray
 
 from authface import __version__
-from authface.errors import UsageError, one_line
+from authface.errors import one_line
 from authface.files import write_file
 from authface.imaging.decode import encode_png
 from authface.models.families import FAMILIES, NEW_LICENCE
-from authface.models.graphs import read_export
-from authface.models.layout import BESIDE, INDEX, PARTS, PICKLES, WEIGHTED, expected_parts, onnx_files, part_files
+from authface.models.layout import PARTS, part_files
+from authface.models.publish import CARD, front_matter
 from authface.report.charts import round_span
 from authface.report.text import markdown_cell, render_markdown
 from authface.store.lineage import training_sources
 from authface.train.data import FaceDataset
 from authface.train.settings import TrainSettings
 
-CARD = "README.md"
 CURVE = "training-curve.png"
 LAST = 100
 """Steps that the first and the final metrics are the mean of."""
@@ -133,14 +130,6 @@ def _base(model: str) -> tuple[str, str]:
     licence = next((name for name, hub in _HUB_LICENCES.items() if hub == named), named)
     base = stated.get("base_model")
     return (base if isinstance(base, str) else ""), licence
-
-
-def front_matter(path: Path) -> Mapping[str, Any]:
-    """The hub's metadata on top of a card; empty where there is none that can be read."""
-    try:
-        return metadata_load(path) or {}
-    except (OSError, ValueError, yaml.YAMLError):
-        return {}
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
@@ -244,34 +233,3 @@ def _down(value: float, low: float, high: float) -> int:
 
 def _write(picture: NDArray[np.uint8], text: str, at: tuple[int, int], size: float) -> None:
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, _INK, 1, cv2.LINE_AA)
-
-
-def published_files(folder: Path) -> dict[str, int]:
-    """Name and bytes of the files that are sent of a family: its parts, its ONNX graphs, what `layout.BESIDE` names.
-
-    Raises UsageError for what is no whole family, or one with pickled weights, AuthfaceError for graphs of others.
-    """
-    where = one_line(folder)
-    files = {part: part_files(folder, part) for part in expected_parts(folder)}
-    missing = [part for part, paths in files.items() if not paths]
-    missing += [
-        part
-        for part, paths in files.items()
-        if part in WEIGHTED and paths and not any(path.suffix == ".safetensors" for path in paths)
-    ]
-    if missing:
-        raise UsageError(f"{where} is no whole family: {', '.join(missing)} missing; authface train makes one")
-    if not (folder / INDEX).is_file():
-        raise UsageError(f"{where} has no {INDEX}: the training did not end; run the same authface train again")
-    inside = [path for part in files for path in (folder / part).iterdir()]
-    pickles = sorted(path for path in [*inside, *folder.iterdir()] if path.suffix.lower() in PICKLES)
-    if pickles:
-        name = one_line(pickles[0].relative_to(folder))
-        raise UsageError(f"{where}/{name} is a pickle, which can run code: convert it to safetensors, or delete it")
-    beside = [path for name in BESIDE if (path := folder / name).is_file()]
-    graphs = onnx_files(folder) if read_export(folder) else []
-    sent = sorted([*beside, *graphs, *sum(files.values(), [])])
-    links = [path for path in sent if path.is_symlink()]
-    if links:
-        raise UsageError(f"{one_line(links[0])} is a link: only files that lie in the folder are sent; copy it there")
-    return {path.relative_to(folder).as_posix(): path.stat().st_size for path in sent}

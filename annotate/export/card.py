@@ -16,7 +16,7 @@ from authface.report.text import markdown_cell, render_markdown
 from authface.store.photoset import Table
 
 SPLIT_NAMES: Final = ("train", "validation", "test")
-FOLDERS = {"dataset": "data", "manifest": "manifest"}
+FOLDERS = {"dataset": "data", "croissant": "data", "manifest": "manifest"}
 """Where the formats that `datasets` needs to be told of keep their files."""
 
 

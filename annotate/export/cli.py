@@ -21,6 +21,9 @@ NEXT = {
     "webdataset": "open: datasets.load_dataset({folder!r}), or webdataset with its .tar files",
     "kohya": "next: sd-scripts with --dataset_config {folder}/dataset.toml",
     "manifest": "next: authface annotate rebuild {folder} NEW-SET",
+    "croissant": "open: mlcroissant.Dataset({folder!r} + '/croissant.json').records('faces')",
+    "fiftyone": "open: fiftyone.Dataset.from_dir({folder!r}, dataset_type=fiftyone.types.FiftyOneDataset)",
+    "files": "open: {folder} with a photo library; exiftool -Subject -Keywords shows what was written",
 }
 
 
@@ -59,7 +62,8 @@ def export(
     run: Run,
     set: SetArgument = DEFAULT_SET,
     format: Annotated[
-        str | None, typer.Option("--format", help="dataset, imagefolder, webdataset, kohya, manifest.")
+        str | None,
+        typer.Option("--format", help="dataset, imagefolder, webdataset, kohya, manifest, croissant, fiftyone, files."),
     ] = None,
     to: Annotated[
         str | None, typer.Option("--to", metavar="FOLDER", help="In place of SET/dataset or SET/exports/FORMAT.")

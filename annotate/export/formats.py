@@ -10,11 +10,10 @@ import io
 import json
 import tarfile
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,6 +22,7 @@ import tomli_w
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.features import Feature, schema_of, value
 from authface.imaging import decode as images
+from authface.store.photoset import PhotoSet
 
 SHARD_KEY = 16
 """Digits of the content's digest in the shards' names and in the card's pattern of them. `datasets` keys its cache by
@@ -39,8 +39,9 @@ BLOCK = 512
 
 @dataclass(frozen=True)
 class ExportTarget:
-    """Where and how a format is written."""
+    """Where, of what and how a format is written."""
 
+    photoset: PhotoSet
     folder: Path
     """Where it is written now, an empty folder; it takes its place when it is whole."""
     final: Path
@@ -279,12 +280,3 @@ class KohyaFormat(Format):
             self._splits.add(split)
         (folder / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
         (folder / f"{row['id']}.txt").write_text(row["prompt"] + "\n", "utf-8")
-
-
-FORMATS: Final[dict[str, Callable[[ExportTarget], Format]]] = {
-    "dataset": DatasetFormat,
-    "imagefolder": ImageFolderFormat,
-    "webdataset": WebDatasetFormat,
-    "kohya": KohyaFormat,
-    "manifest": ManifestFormat,
-}

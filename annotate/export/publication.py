@@ -156,7 +156,7 @@ def _write(
     photoset: PhotoSet, planned: PushPlan, beside: Path, key: str, publisher: Publisher, console: Console
 ) -> None:
     settings = ExportSettings.model_validate(planned.state["settings"])
-    target = ExportTarget(beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
+    target = ExportTarget(photoset, beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
     beside.mkdir(parents=True)
     counts, with_pixels = ExportCounts(), ExportCounts()
     counts.left_out.update(planned.state["left_out"])

@@ -14,7 +14,8 @@ from typing import Any
 
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.card import SPLIT_NAMES, ExportCounts, card, configs_of
-from authface.annotate.export.formats import FORMATS, ExportTarget
+from authface.annotate.export.formats import ExportTarget
+from authface.annotate.export.registry import FORMATS
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -76,7 +77,7 @@ def export(
     with write_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
         counts, size = ExportCounts(), next(iter(photoset.crops)).size
-        target = ExportTarget(beside, folder, key, settings.shard_megabytes * 1_000_000, size)
+        target = ExportTarget(photoset, beside, folder, key, settings.shard_megabytes * 1_000_000, size)
         with console.progress("export", min(total, limit or total), "images") as tick:
             for row in _write_rows(
                 target, islice(dataset.rows(inputs, settings, counts.left_out), limit or None), settings

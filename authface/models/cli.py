@@ -1,4 +1,4 @@
-"""`authface models`: list, pull, verify, pack, export."""
+"""`authface models`: list, pull, verify, pack, export; push is in `authface.models.push_cli`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.extras import need
+from authface.models import push_cli
 from authface.options import Run, command_with_run
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from authface.models.networks import Network
 
 app = typer.Typer(help="Models: what there is, fetch it, check it, make one ready to ship.", no_args_is_help=True)
+app.add_typer(push_cli.app)
 
 
 class Precision(StrEnum):

@@ -1,7 +1,6 @@
-"""The card and the curve of a trained family; `authface train push` against a stand-in of the hub's HTTP API."""
+"""The card and the curve of a trained family."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,11 @@ import skimage.data
 from huggingface_hub import ModelCard
 
 from authface.imaging.decode import encode_png, read
-from authface.models.cleaner import make_cleaner
-from authface.models.families import make_tiny
-from authface.models.layout import OWN_PRESETS
+from authface.models.publish import front_matter
 from authface.train.data import FaceDataset
-from authface.train.publish import HEIGHT, WIDTH, draw_curve, front_matter, write_card
+from authface.train.publish import HEIGHT, WIDTH, draw_curve, write_card
 from authface.train.settings import ControlNetSettings, PriorSettings
 
-Run = Callable[..., Any]
 PARTS = ("unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler", "controlnet")
 
 
@@ -114,76 +110,3 @@ def test_the_curve_falls_where_the_loss_falls() -> None:
     left, right = (ink[ink[:, 1] < 300][:, 0].mean(), ink[ink[:, 1] > 700][:, 0].mean())
     assert left < right - 100
     assert draw_curve([1], [float("nan")], "x").shape == draw_curve([1], [0.5], "x").shape
-
-
-@pytest.fixture
-def family(tmp_path: Path) -> Path:
-    """A real family with what a training leaves beside it."""
-    out = tmp_path / "out"
-    make_tiny(out, 0, 64)
-    make_cleaner(0, (16, 16)).save_pretrained(out / "cleaner")
-    (out / "README.md").write_text("---\nlicense: other\n---\n# out\n")
-    (out / "training-curve.png").write_bytes(b"\x89PNG curve")
-    (out / OWN_PRESETS).write_text("[quality]\nsteps = 3\n")
-    for name in ("training/checkpoints/step-1/model.safetensors", "training/cache/ab/x.safetensors", "notes.txt"):
-        (out / name).parent.mkdir(parents=True, exist_ok=True)
-        (out / name).write_bytes(b"secret")
-    (out / "unet" / "diffusion_pytorch_model.fp16.safetensors").write_bytes(b"secret")
-    return out
-
-
-def test_the_family_goes_and_nothing_else(hub: Any, on_hub: Run, family: Path) -> None:
-    """Parts, index, card, curve; stale files of parts are replaced, others stay; public if asked."""
-    hub.add("anna/faces", True, {"unet/old.safetensors": b"old", "mine.txt": b"m"})
-    done = on_hub("train", "push", family, "--to", "anna/faces", "--json")
-    assert done.returncode == 0, done.stderr
-    said, files = json.loads(done.stdout), hub.repos["anna/faces"].files
-    assert set(files) == {*said["files"], "mine.txt"} and not any(b"secret" in body for body in hub.received)
-    assert {"model_index.json", "README.md", "training-curve.png", OWN_PRESETS, "vae/config.json"} < set(files)
-    assert {"cleaner/config.json", "cleaner/diffusion_pytorch_model.safetensors"} < set(files)
-    assert all((family / name).read_bytes() == files[name] for name in said["files"])
-    assert on_hub("train", "push", family, "--to", "anna/new").returncode == 0
-    assert hub.repos["anna/new"].private
-    assert on_hub("train", "push", family, "--to", "anna/open", "--public").returncode == 0
-    assert not hub.repos["anna/open"].private
-
-
-def test_a_dry_run_lists_and_sends_nothing(hub: Any, on_hub: Run, family: Path) -> None:
-    """Names with sizes; the hub is not asked."""
-    done = on_hub("train", "push", family, "--to", "anna/faces", "--dry-run")
-    size = (family / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size
-    assert done.returncode == 0 and f"{size:,}  unet/diffusion_pytorch_model.safetensors" in done.stdout
-    assert "nothing was sent" in done.stdout and "training/" not in done.stdout
-    assert not hub.received and not hub.repos
-
-
-def test_what_may_not_go_is_said_in_one_line(hub: Any, on_hub: Run, family: Path) -> None:
-    """Pickles, links, missing parts, an unfinished training, a wrong name, a public repository, a refusal."""
-
-    def told(words: str, code: int, *flags: str, name: str = "anna/faces") -> None:
-        done = on_hub("train", "push", family, "--to", name, *flags)
-        errors = [line for line in done.stderr.splitlines() if not line.startswith("push: ")]
-        assert done.returncode == code and len(errors) == 1 and words in errors[0], done.stderr
-
-    told("write OWNER/faces", 2, name="faces")
-    hub.add("anna/faces", False, {})
-    told("add --public", 2)
-    hub.broken = True
-    told("may not write", 1, "--public")
-    pickle = family / "unet" / "extra.bin"
-    pickle.write_bytes(b"\x80")
-    told("extra.bin is a pickle", 2)
-    pickle.unlink()
-    config = family / "vae" / "config.json"
-    kept = config.rename(family / "kept.json")
-    config.symlink_to(kept)
-    told("is a link", 2)
-    index = (family / "model_index.json").rename(family / "index.txt")
-    told("did not end", 2)
-    index.rename(family / "model_index.json")
-    (family / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    (family / "unet" / "diffusion_pytorch_model.fp16.safetensors").unlink()
-    for path in (family / "scheduler").iterdir():
-        path.unlink()
-    told("scheduler, unet missing", 2)
-    assert hub.repos["anna/faces"].files == {}
