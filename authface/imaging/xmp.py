@@ -1,37 +1,63 @@
-"""XMP packets (ISO 16684-1): keywords and a caption put into one, all else of it byte for byte as it was."""
+"""XMP packets (ISO 16684-1): keywords, a caption and single texts put into one, all else of it byte for byte as it was."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, quoteattr
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _DC = "http://purl.org/dc/elements/1.1/"
 _SUBJECT, _DESCRIPTION = f"{_DC} subject", f"{_DC} description"
-_ROOT, _ITEM = f"{_RDF} RDF", f"{_RDF} li"
+_ROOT, _ITEM, _ABOUT, _RESOURCE = (f"{_RDF} {name}" for name in ("RDF", "li", "about", "resource"))
 _LISTS = {f"{_RDF} Bag", f"{_RDF} Seq", f"{_RDF} Alt"}
 _EMPTY = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
     f'<rdf:RDF xmlns:rdf="{_RDF}">\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
 ).encode()
+_START_TAG = re.compile(rb"""<(?:[^"'>]+|"[^"]*"|'[^']*')*>""")
+_ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
+
+
+@dataclass(frozen=True)
+class Property:
+    """A property that is one text, without control characters."""
+
+    namespace: str
+    prefix: str
+    name: str
+    value: str
+
+    @property
+    def qualified(self) -> str:
+        """Namespace and name, as `with_properties` takes those that go."""
+        return f"{self.namespace} {self.name}"
 
 
 @dataclass
-class _Places:
-    """Where a packet takes more, in bytes from its begin; -1 where it does not."""
+class _Element:
+    """An element and where it lies, in bytes from the packet's begin: `begin` <a> `inside` text `close` </a> `end`."""
 
-    root: int = -1
-    """The end tag of rdf:RDF."""
-    bag: slice | None = None
-    """In dc:subject, what new items take the place of: nothing before the list's end tag, or an empty list."""
-    captioned: bool = False
-    """It has a dc:description."""
-    subject: bool = False
-    words: list[str] = field(default_factory=list)
-    """Of its dc:subject."""
+    name: str
+    path: tuple[str, ...]
+    """Names of the elements around it, the outermost first."""
+    attributes: dict[str, str]
+    prefixes: dict[str, str]
+    """Namespaces by prefix."""
+    begin: int
+    inside: int
+    close: int = -1
+    """-1 for an empty element, which has no end tag."""
+    end: int = -1
+    text: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> str:
+        """Its own text."""
+        return "".join(self.text).strip()
 
 
 def with_keywords(packet: bytes, words: Sequence[str], caption: str) -> bytes:
@@ -39,33 +65,103 @@ def with_keywords(packet: bytes, words: Sequence[str], caption: str) -> bytes:
 
     A new packet for an empty one, and for one that is no XML, which nobody can read; one in UTF-16 comes out in UTF-8.
     """
-    packet = _as_utf8(packet) or _EMPTY
-    places = _places(packet)
-    if places is None or places.root < 0:
-        packet, places = _EMPTY, _Places(root=_EMPTY.index(b"</rdf:RDF>"))
-    new = [word for word in dict.fromkeys(words) if word not in places.words]
+    packet, elements = _readable(packet)
+    known = _keywords(elements)
+    new = [word for word in dict.fromkeys(words) if word not in known]
     items = "".join(f"<rdf:li>{escape(word)}</rdf:li>" for word in new)
     inside = f'<rdf:Bag xmlns:rdf="{_RDF}">{items}</rdf:Bag>'
-    added = ""
-    if new and not places.subject:
+    subject = next((one for one in elements if one.name == _SUBJECT), None)
+    captioned = any(one.name == _DESCRIPTION or _DESCRIPTION in one.attributes for one in elements)
+    added, edits = "", []
+    if new and subject is None:
         added += f"<dc:subject>{inside}</dc:subject>"
-    if caption and not places.captioned:
+    if caption and not captioned:
         text = f'<rdf:li xml:lang="x-default">{escape(caption)}</rdf:li>'
         added += f'<dc:description><rdf:Alt xmlns:rdf="{_RDF}">{text}</rdf:Alt></dc:description>'
     if added:
-        about = f'<rdf:Description xmlns:rdf="{_RDF}" xmlns:dc="{_DC}" rdf:about="">{added}</rdf:Description>\n'
-        packet = packet[: places.root] + about.encode() + packet[places.root :]
-    if items and places.bag is not None:  # it lies before the end of rdf:RDF, whose place has been used already
-        bag = places.bag
-        marked = items.replace("<rdf:li>", f'<rdf:li xmlns:rdf="{_RDF}">') if bag.start == bag.stop else inside
-        packet = packet[: bag.start] + marked.encode() + packet[bag.stop :]
-    return packet
+        edits.append(_described(elements, f'xmlns:dc="{_DC}"', added))
+    bag = next((one for one in elements if one.name in _LISTS and one.path[-1:] == (_SUBJECT,)), None)
+    if new and bag is not None:
+        marked = items.replace("<rdf:li>", f'<rdf:li xmlns:rdf="{_RDF}">')
+        edits.append((bag.close, bag.close, marked) if bag.close >= 0 else (bag.begin, bag.end, inside))
+    return _edited(packet, edits)
+
+
+def with_properties(packet: bytes, properties: Sequence[Property], without: Collection[str] = ()) -> bytes:
+    """The packet with these properties in place of what it had by their names, and without those named in `without`.
+
+    A new packet where `with_keywords` makes one. `without` are namespaces and names, a space between.
+    """
+    packet, elements = _readable(packet)
+    gone = {*without, *(one.qualified for one in properties)}
+    edits = [(begin, end, "") for begin, end in _spans(packet, elements, gone)]
+    if properties:
+        spaces = dict.fromkeys(f'xmlns:{one.prefix}="{one.namespace}"' for one in properties)
+        added = "".join(f"<{one.prefix}:{one.name}>{escape(one.value)}</{one.prefix}:{one.name}>" for one in properties)
+        edits.append(_described(elements, " ".join(spaces), added))
+    return _edited(packet, edits)
 
 
 def keywords_of(packet: bytes) -> list[str]:
     """The keywords of a packet; none where it cannot be read."""
-    places = _places(_as_utf8(packet))
-    return places.words if places else []
+    return _keywords(_elements(_as_utf8(packet)) or [])
+
+
+def properties_of(packet: bytes) -> dict[str, str]:
+    """The properties of a packet that are one text, by namespace and name; none where it cannot be read."""
+    found: dict[str, str] = {}
+    for one in _elements(_as_utf8(packet)) or []:
+        if one.path[-1:] == (_ROOT,):
+            found |= {name: value for name, value in one.attributes.items() if not name.startswith((_RDF, "xml"))}
+        elif one.path[-2:-1] == (_ROOT,):
+            found[one.name] = one.attributes.get(_RESOURCE, one.words)
+    return found
+
+
+def _keywords(elements: Sequence[_Element]) -> list[str]:
+    return [one.words for one in elements if one.name == _ITEM and one.path[-2:-1] == (_SUBJECT,)]
+
+
+def _spans(packet: bytes, elements: Sequence[_Element], names: set[str]) -> list[tuple[int, int]]:
+    """Where the properties of these names lie, as elements and as attributes; a description of nothing else, whole."""
+    spans = []
+    for node in (one for one in elements if one.path[-1:] == (_ROOT,)):
+        own = [one for one in elements if one.path == (*node.path, node.name) and node.begin < one.begin < node.end]
+        gone = [one for one in own if one.name in names]
+        known = node.attributes.keys() - {_ABOUT, "about"}
+        if (gone or names & known) and len(gone) == len(own) and known <= names and not node.words:
+            spans.append((node.begin, node.end + packet.startswith(b"\n", node.end)))
+            continue
+        spans += [(one.begin, one.end) for one in gone]
+        for found in _ATTRIBUTE.finditer(packet, node.begin, node.inside):
+            prefix, _, name = found[1].decode().rpartition(":")
+            if f"{node.prefixes.get(prefix)} {name}" in names:
+                spans.append(found.span())
+    return spans
+
+
+def _described(elements: Sequence[_Element], spaces: str, properties: str) -> tuple[int, int, str]:
+    """The edit that adds properties at the end of rdf:RDF, about what the packet is about: readers want one only."""
+    root = next(one for one in elements if one.name == _ROOT)
+    first = next((one for one in elements if one.path[-1:] == (_ROOT,)), root)
+    about = quoteattr(first.attributes.get(_ABOUT, first.attributes.get("about", "")))
+    text = f'<rdf:Description xmlns:rdf="{_RDF}" {spaces} rdf:about={about}>{properties}</rdf:Description>\n'
+    return root.close, root.close, text
+
+
+def _edited(packet: bytes, edits: Sequence[tuple[int, int, str]]) -> bytes:
+    for begin, end, text in sorted(edits, reverse=True):
+        packet = packet[:begin] + text.encode() + packet[end:]
+    return packet
+
+
+def _readable(packet: bytes) -> tuple[bytes, list[_Element]]:
+    """The packet in UTF-8 and its elements; an empty one in place of what cannot be read or takes nothing."""
+    packet = _as_utf8(packet)
+    elements = _elements(packet) or []
+    if not any(one.name == _ROOT and one.close >= 0 for one in elements):
+        return _EMPTY, _elements(_EMPTY) or []
+    return packet, elements
 
 
 def _as_utf8(packet: bytes) -> bytes:
@@ -76,41 +172,43 @@ def _as_utf8(packet: bytes) -> bytes:
     return packet.strip(b"\0")
 
 
-def _places(packet: bytes) -> _Places | None:
-    """Where to put more; None for what is no XML. Entities are refused: no packet needs them."""
-    found, path, text = _Places(), [], [""]
-    starts: list[int] = []
-    parser = expat.ParserCreate(namespace_separator=" ")
+def _elements(packet: bytes) -> list[_Element] | None:
+    """All elements as they begin; None for what is no XML. Entities are refused: no packet needs them."""
+    found: list[_Element] = []
+    path: list[_Element] = []
+    scopes: list[dict[str, str]] = [{}]
+    declared: dict[str, str] = {}
+    parser = expat.ParserCreate("utf-8", namespace_separator=" ")
+
+    def declare(prefix: str | None, namespace: str | None) -> None:
+        declared[prefix or ""] = namespace or ""
 
     def begin(name: str, attributes: dict[str, str]) -> None:
-        path.append(name)
-        starts.append(parser.CurrentByteIndex)
-        text[0] = ""
-        found.captioned = found.captioned or name == _DESCRIPTION or _DESCRIPTION in attributes
-        found.subject = found.subject or name == _SUBJECT
+        scopes.append({**scopes[-1], **declared} if declared else scopes[-1])
+        declared.clear()
+        tag = _START_TAG.match(packet, parser.CurrentByteIndex)
+        if tag is None:
+            raise ValueError("a start tag of another encoding")
+        path.append(_Element(name, tuple(one.name for one in path), attributes, scopes[-1], *tag.span()))
+        found.append(path[-1])
 
-    def end(name: str) -> None:
-        begin_at, at = starts.pop(), parser.CurrentByteIndex
-        tag = packet[begin_at + 1 : begin_at + 200].split(b">")[0].split()[0]
-        closes = packet.startswith(b"</" + tag, at)  # else it is an empty element, which ends where it began
-        if path[-3:-2] == [_SUBJECT] and path[-2] in _LISTS and name == _ITEM:
-            found.words.append(text[0].strip())
-        if path[-2:-1] == [_SUBJECT] and name in _LISTS:
-            found.bag = slice(at if closes else begin_at, at)
-        if name == _ROOT and closes:
-            found.root = at
-        path.pop()
+    def end(_: str) -> None:
+        one, at = path.pop(), parser.CurrentByteIndex
+        scopes.pop()
+        empty = packet[one.inside - 2 : one.inside] == b"/>"
+        one.close, one.end = (-1, one.inside) if empty else (at, packet.index(b">", at) + 1)
 
-    def read(data: str) -> None:
-        text[0] += data
+    def read(text: str) -> None:
+        path[-1].text.append(text)
 
     def refuse(*_: Any) -> None:
         raise ValueError("an entity")
 
+    parser.StartNamespaceDeclHandler, parser.EntityDeclHandler = declare, refuse
     parser.StartElementHandler, parser.EndElementHandler, parser.CharacterDataHandler = begin, end, read
-    parser.EntityDeclHandler = refuse
     try:
         parser.Parse(packet, True)
     except (expat.ExpatError, ValueError):
         return None
     return found
+
