@@ -33,6 +33,7 @@ EXTRAS = {
     "app": Extra("authface app, the web page", ("gradio",)),
     "video": Extra("restore of videos", ("av",)),
     "heic": Extra("HEIC and HEIF photos", ("pillow_heif",)),
+    "c2pa": Extra("restore.sign: Content Credentials in results", ("c2pa", "cryptography")),
     "onnx": Extra("models export: a family's graphs, which restore without torch", ("onnx", "onnxscript")),
     "restorers": Extra("other restorers from .pth files: GFPGAN, CodeFormer", ("spandrel", "spandrel_extra_arches")),
     "upscale": Extra("restore.upscaler: backgrounds enlarged by a network", ("spandrel",)),
@@ -51,6 +52,7 @@ EXTRAS = {
 """Every extra but `all` and `dev`, which are sums of these; of two that bring a module the first is proposed."""
 _CALLED = {
     "av": "PyAV",
+    "c2pa": "c2pa-python",
     "clip": "openai-clip",
     "gradio": "Gradio",
     "material": "mkdocs-material",

@@ -1,4 +1,4 @@
-"""XMP packets (ISO 16684-1): keywords, a caption and single texts put into one, all else of it byte for byte as it was."""
+"""XMP packets (ISO 16684-1): keywords, a caption and single texts are put in, all else stays byte for byte."""
 
 from __future__ import annotations
 
