@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from authface.errors import AuthfaceError
-from authface.restore.log import NOT_OURS, Line, Log
+from authface.restore.log import Line, Log
 
 LINE = Line(
     target="sub/ä\n.jpg",
