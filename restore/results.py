@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -103,14 +104,21 @@ def lines_done(job: RestoreJob, log: Log, content: str, fingerprint: str, say: C
     """
     log.refresh()
     lines = log.lines_of(job.name, content, fingerprint)
-    if not lines or not job.target.is_file():
+    if not lines:
         return []
-    if lines[0].change_map and not (job.change_map is not None and job.change_map.is_file()):
-        return []
-    if lines[0].result and (found := digest_of(job.target)) != lines[0].result:
-        if any(made.digest == found for made in log.made_at(job.name)):
-            return []  # of other settings: a kill came before the new one took its place
-        say(f"{one_line(job.target)} was changed since it was made: kept as it is; delete it to have it made again")
+    files = [(job.target, job.name, lines[0].result)]
+    if lines[0].change_map:
+        files.append((job.change_map or job.target, job.map_name, lines[0].map))
+    changed = []
+    for path, name, digest in files:
+        if not path.is_file():
+            return []
+        if digest and (found := digest_of(path)) != digest:
+            if any(made.digest == found for made in log.made_at(name)):
+                return []  # of other settings: a kill came before the new one took its place
+            changed.append(path)
+    for path in changed:
+        say(f"{one_line(path)} was changed since it was made: kept as it is; delete it to have it made again")
     return lines
 
 
@@ -120,7 +128,7 @@ def check_target(job: RestoreJob, log: Log) -> None:
     places = {job.target: job.name} | ({} if job.change_map is None else {job.change_map: job.map_name})
     for path, name in places.items():
         made = log.made_at(name)
-        if not path.exists() or any(not one.digest for one in made):
+        if not os.path.lexists(path) or any(not one.digest for one in made):
             continue
         if not made:
             raise ImageError(NOT_OURS, f"{one_line(path)} is there and not from this command: move it, or choose -o")
