@@ -200,7 +200,7 @@ def standing_alone() -> Iterator[None]:
     except Exception as error:
         if was_interrupted(error):
             raise KeyboardInterrupt from error
-        raise ImageError("error", one_line(f"{type(error).__name__}: {error}")) from error
+        raise ImageError("error", one_line(f"unexpected {type(error).__name__}: {error}")) from error
 
 
 def _write_group(

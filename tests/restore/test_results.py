@@ -311,7 +311,7 @@ def test_an_input_that_breaks_a_reader_stands_alone(
     for done in (0, 1):
         summary = restore(album, tmp_path / "out")
         assert (summary.restored, summary.done_before) == (1, done)
-        assert summary.failed == [(album / name, "error: error: unpack requires a buffer of 8 bytes")]
+        assert summary.failed == [(album / name, "error: unexpected error: unpack requires a buffer of 8 bytes")]
     failed = [line for line in seen(tmp_path / "out")[1] if line["status"] == "failed"]
     assert [line["target"] for line in failed] == [name], "once, however often"
 
