@@ -11,7 +11,7 @@ import typer
 from authface import __version__
 from authface.annotate.cli import app as annotate
 from authface.curate.cli import app as curate
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, one_line, was_interrupted
 from authface.evaluate.cli import app as evaluate
 from authface.extras import of_import
 from authface.models.cli import app as models
@@ -45,6 +45,7 @@ app.add_typer(estimate, name="estimate")
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+STOPPED = "stopped; what was finished is kept, run the same command again to go on"
 
 
 def _version(asked: bool) -> None:
@@ -144,8 +145,10 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as end:  # typer turns Ctrl-C into a silent exit code 130
         if isinstance(end, SystemExit) and end.code != INTERRUPTED:
             raise
-        _fail("stopped; what was finished is kept, run the same command again to go on", INTERRUPTED)
+        _fail(STOPPED, INTERRUPTED)
     except Exception as error:  # the last stop before the user: a bug is one line too
+        if was_interrupted(error):
+            _fail(STOPPED, INTERRUPTED)
         if debug:
             raise
         _fail(f"unexpected {type(error).__name__}: {one_line(error)}; run again with --debug for the trace", 1)

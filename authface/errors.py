@@ -28,6 +28,12 @@ class ImageError(AuthfaceError):
         self.reason = reason
 
 
+def was_interrupted(error: BaseException) -> bool:
+    """Whether Ctrl-C is behind an error: one that comes while a library loads ends as that library's own."""
+    before = error.__cause__ or error.__context__
+    return isinstance(error, KeyboardInterrupt) or (before is not None and was_interrupted(before))
+
+
 def one_line(text: object, limit: int = 300) -> str:
     """`text` fit for a log line: control characters and newlines escaped, at most `limit` characters."""
     clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))

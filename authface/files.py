@@ -11,18 +11,25 @@ import hashlib
 import os
 import re
 import secrets
+import stat
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import cast
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 
+if sys.platform != "win32":
+    import fcntl
+
 TEMPORARY = ".tmp-"
 """Files begun and not finished begin with this; whoever holds the folder's lock may delete them."""
+_BEGUN = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{12}}")
+"""The names that `replacing` gives."""
 
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free space and run the same command again",
@@ -101,8 +108,9 @@ def write_errors(path: Path) -> Iterator[None]:
 def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends well, and is deleted otherwise.
 
-    `durable` also flushes it to the disk first, so that a power cut leaves the old or the new file. An object store
-    gets the whole file at the end, which it shows at once or not at all. Raises AuthfaceError where the disk refuses.
+    While the block runs the file is held, so that `sweep` tells it from what a killed run left. `durable` also flushes
+    it to the disk first, so that a power cut leaves the old or the new file. An object store gets the whole file at the
+    end, which it shows at once or not at all. Raises AuthfaceError where the disk refuses.
     """
     if not is_local(path):
         with write_errors(path), tempfile.TemporaryDirectory(prefix="authface-") as folder:
@@ -114,10 +122,11 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
     with write_errors(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            yield temporary
-            if durable:
-                _flush(temporary)
-            take_place(temporary, path)
+            with _begun(temporary):
+                yield temporary
+                if durable:
+                    _flush(temporary)
+                take_place(temporary, path)
             if durable:
                 _flush(path.parent)
         except BaseException:
@@ -140,6 +149,59 @@ def take_place(new: Path, path: Path) -> None:
                 raise
             time.sleep(pause)
     new.replace(path)
+
+
+@contextmanager
+def _begun(temporary: Path) -> Iterator[None]:
+    """Make an empty file and hold it while the block runs. Raises OSError."""
+    if sys.platform == "win32":  # an open file cannot be renamed there
+        yield
+        return
+    descriptor = os.open(temporary, os.O_CREAT | os.O_RDWR, 0o666)
+    try:
+        hold(descriptor)
+        while not os.fstat(descriptor).st_nlink:  # swept before it was held
+            os.close(descriptor)
+            descriptor = os.open(temporary, os.O_CREAT | os.O_RDWR, 0o666)
+            hold(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def hold(descriptor: int, *, wait: bool = True) -> bool:
+    """Hold an open file until it is closed or this process dies; False where another has it or nobody can hold it.
+
+    With `wait` it is waited for, and False means the latter alone: a disk or a system without such locks.
+    """
+    if sys.platform == "win32":
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed runs began in `folder` by `replacing`; what a living one writes stays, and all other files."""
+    try:
+        with os.scandir(folder) as entries:
+            begun = [entry.path for entry in entries if _BEGUN.fullmatch(entry.name)]
+    except OSError:
+        return  # not there, or not to be read: nothing of ours is in it
+    for path in begun:
+        with suppress(OSError):
+            _delete_if_left(Path(path))
+
+
+def _delete_if_left(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    try:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and hold(descriptor, wait=False):
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -217,7 +217,8 @@ class Restorer:
         if os.path.realpath(job.source) == os.path.realpath(job.target):
             raise UsageError(f"{one_line(target)} is the input itself: originals are not overwritten")
         with self._shared.lock:
-            return video.restore_video(job, video.sha256(job.source), self._session, progress or (lambda *_: None))
+            content = video.sha256(job.source)
+            return video.restore_video(job, content, self._session, lambda _: None, progress or (lambda *_: None))
 
     def load(self) -> None:
         """Load the model, and what finds and measures faces, now: else the first photo waits for it."""

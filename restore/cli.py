@@ -68,7 +68,7 @@ def restore(
         "change_map": change_map or None,
     }
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
-    jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map)
+    jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map, say=run.console.log)
     session = Session(Request(settings, aligned, run.device, run.seed), run.console)
     if run.dry_run:
         check_restorer(session.settings.model)
@@ -95,14 +95,16 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
     lines = [*_counted(summary, done)]
     lines[-1] += f", {summary.seconds:.1f} s"
     if summary.done_before:
-        what = "photos" if not summary.videos else "videos" if not summary.photos else "inputs"
-        lines[-1] += f"; {summary.done_before} {what} were done before"
+        what = "photo" if not summary.videos else "video" if not summary.photos else "input"
+        were = "was" if summary.done_before == 1 else "were"
+        lines[-1] += f"; {_of(summary.done_before, what)} {were} done before"
     if summary.identities:
         lines.append(f"identity: {identity_summary(session.settings, summary)}")
     copied = "enlarged" if session.settings.upscale > 1 else "copied"
     if summary.tried_again:
-        kept = f"; {summary.kept} stay as they were" if summary.kept else ""
-        lines.append(f"{summary.tried_again} faces tried again at higher fidelity{kept}")
+        stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
+        kept = f"; {stays}" if summary.kept else ""
+        lines.append(f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}")
     if summary.no_face:
         lines.append(f"no face restored in {summary.no_face}: {copied} as they are")
     failed = {path for path, _ in summary.failed}
@@ -130,7 +132,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         report=str(page) if page else None,
     )
     if summary.failed:
-        run.console.log(f"{len(summary.failed)} of {summary.inputs} inputs failed")
+        run.console.log(f"{len(summary.failed)} of {_of(summary.inputs, 'input')} failed")
     good = summary.restored + sum(line.status != "no_face" for line in summary.video_lines.values())
     if not good and (session.settings.upscale == 1 or len(summary.failed) == summary.inputs):
         raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
@@ -141,13 +143,19 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
 def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
     """What became of the photos, and of the videos, a line each."""
     if summary.photos or not summary.videos:
-        yield f"{summary.faces} faces {done} in {summary.restored} of {summary.photos} photos"
+        faces = _of(summary.faces, "face")
+        yield f"{faces} {done} in {summary.restored} of {summary.photos} photos"
     if summary.videos:
         clips = [line for line in summary.video_lines.values() if line.faces]
         faces, followed = sum(line.faces for line in clips), sum(line.followed for line in clips)
         frames = sum(line.frames for line in summary.video_lines.values())
-        people = f"{followed} followed through {frames} frames"
-        yield f"{faces} faces ({people}) {done} in {len(clips)} of {summary.videos} videos"
+        people = f"{followed} followed through {_of(frames, 'frame')}"
+        yield f"{_of(faces, 'face')} ({people}) {done} in {len(clips)} of {summary.videos} videos"
+
+
+def _of(count: int, what: str) -> str:
+    """A number and what is counted: ``1 face``, ``2 faces``."""
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _facts(line: Line) -> dict[str, object]:
@@ -160,5 +168,6 @@ def _why_nothing(summary: RestoreSummary) -> str:
     if len(summary.failed) == summary.inputs:
         return "no input could be used"
     if summary.kept:
-        return f"{summary.kept} faces drifted from their input at every fidelity: lower --min-identity"
+        whose = "its" if summary.kept == 1 else "their"
+        return f"{_of(summary.kept, 'face')} drifted from {whose} input at every fidelity: lower --min-identity"
     return "no face was found to restore"

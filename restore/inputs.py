@@ -6,7 +6,8 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -33,6 +34,8 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Endings of videos that are written."""
 READ_ONLY_VIDEOS = frozenset({".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"})
 """Endings of videos that are read besides; their results are Matroska, which holds every sound."""
+MOST_NAME = 255
+"""Longest name of a file that is given, bytes: what the usual file systems take."""
 MARK = ".restored"
 MAP = ".change.png"
 LOG = "restore.jsonl"
@@ -79,6 +82,8 @@ class Input:
 
     path: Path
     inside: Path
+    named: bool = True
+    """Named itself, rather than found in a folder that was."""
 
 
 def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
@@ -107,7 +112,7 @@ def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
             raise AuthfaceError(
                 f"no photos or videos in {one_line(name)}: name another folder, or the files themselves"
             )
-        yield from (Input(path, path.relative_to(name)) for path in found)
+        yield from (Input(path, path.relative_to(name), named=False) for path in found)
     elif not os.path.lexists(name) and glob.has_magic(str(name)):
         matches = [Path(match) for match in sorted(glob.glob(str(name.expanduser()), recursive=True))]  # noqa: PTH207  a whole path, absolute or not
         files = [match for match in matches if match.is_file()]
@@ -148,7 +153,7 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     """A job for each input. No two targets are one file, and none is an input.
 
     Without `out` a result lies beside its input as NAME.restored.EXT; under a folder it keeps its name and its place
-    below the folder that was named. Where names collide, each gets eight digits of its source's path.
+    below the folder that was named. Where names collide, each gets eight digits of where its source lies from there.
     Raises UsageError where the one target is the input itself.
     """
     originals = {os.path.realpath(entry.path) for entry in inputs}
@@ -159,7 +164,8 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     jobs = [_job(entry, out, format) for entry in inputs]
     jobs = [_marked(job) if os.path.realpath(job.target) in originals else job for job in jobs]
     count = Counter(_key(job.target) for job in jobs)
-    return [_with_digits(job) if count[_key(job.target)] > 1 else job for job in jobs]
+    jobs = [_with_digits(job) if count[_key(job.target)] > 1 else job for job in jobs]
+    return [replace(job, target=_fitting(job.target)) for job in jobs]
 
 
 def is_video(path: Path) -> bool:
@@ -191,9 +197,8 @@ def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
         if job.is_video:
             every.append(job)
             continue
-        digits = hashlib.sha256(os.fsencode(os.path.realpath(job.target))).hexdigest()[:8]
-        names = (job.target.stem, job.target.name, f"{job.target.stem}-{digits}")
-        places = (job.target.with_name(f"{name}{MAP}") for name in names)
+        names = (job.target.stem, job.target.name, f"{job.target.stem}-{_digits(job.name)}")
+        places = (_fitting(job.target.with_name(f"{name}{MAP}")) for name in names)
         free = next(place for place in places if _key(place) not in taken)
         taken.add(_key(free))
         every.append(replace(job, change_map=free))
@@ -201,8 +206,27 @@ def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
 
 
 def _with_digits(job: RestoreJob) -> RestoreJob:
-    digits = hashlib.sha256(os.fsencode(os.path.realpath(job.source))).hexdigest()[:8]
-    return replace(job, target=job.target.with_name(f"{job.target.stem}-{digits}{job.target.suffix}"))
+    place = os.path.realpath(job.source)
+    with suppress(ValueError):  # on another drive
+        place = os.path.relpath(place, os.path.realpath(job.home))  # the same after a move of both
+    target = job.target.with_name(f"{job.target.stem}-{_digits(place)}{job.target.suffix}")
+    return replace(job, target=target)
+
+
+def _digits(text: str) -> str:
+    return hashlib.sha256(os.fsencode(text)).hexdigest()[:8]
+
+
+def _fitting(path: Path) -> Path:
+    """The path, its name cut where file systems do not take it: digits of the whole name take the place of the rest."""
+    if len(os.fsencode(path.name)) <= MOST_NAME:
+        return path
+    ending = "".join(path.suffixes[-2:]) if path.name.endswith(MAP) else path.suffix
+    end = f"-{_digits(path.name)}{ending}"
+    stem = path.name
+    while len(os.fsencode(stem + end)) > MOST_NAME:
+        stem = stem[:-1]
+    return path.with_name(stem + end)
 
 
 def _key(path: Path) -> str:
@@ -210,12 +234,7 @@ def _key(path: Path) -> str:
     return os.path.realpath(path).casefold()
 
 
-def without_results(inputs: Sequence[Input], made: Mapping[str, str]) -> list[Input]:
-    """The inputs that are no results of another input; `made` gives the source of each result, as real paths."""
-    originals = {os.path.realpath(entry.path) for entry in inputs}
-    return [entry for entry in inputs if made.get(os.path.realpath(entry.path)) not in originals]
-
-
 def homes_of(inputs: Sequence[Input]) -> set[Path]:
-    """The folders in which the log may lie of a run that made one of the inputs: up to the folder that was named."""
-    return {parent for entry in inputs for parent in list(entry.path.parents)[: len(entry.inside.parts)]}
+    """The folders in which the log may lie of a run that made one of the inputs: all above it."""
+    folders = {entry.path.absolute().parent for entry in inputs}
+    return {home for folder in folders for home in (folder, *folder.parents)}

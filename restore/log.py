@@ -1,22 +1,28 @@
-"""The log beside the results: one JSON line a face or video, and from it what need not be done again."""
+"""The log beside the results: one JSON line a face or video, and from it what was made, and need not be done again.
+
+It only grows. A photo's lines are in it, with the digest of its result, before that result appears: a file that is
+there and not in the log is another's, and a run that was killed between the two finds its own again. What counts of a
+target are its last lines; runs that work in one folder at a time see each other's.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, fields
+import math
+import os
+import tempfile
+import threading
+import types
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
 from authface.errors import AuthfaceError, one_line
-from authface.files import write_errors, write_file
+from authface.files import hold, write_errors
 
 Status = Literal["restored", "skipped", "no_face", "failed"]
-
-
-NOT_OURS = "target_exists"
-"""The reason of a failure: where the result should go there is a file that this command did not make."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +35,7 @@ class Line:
     target: str
     """The result, below the log's folder; photos are known by it."""
     source: str
-    """Its absolute path."""
+    """Its absolute path then; it may have been moved since."""
     content: str
     """sha256 of the source's bytes, hex; empty where it could not be read."""
     fingerprint: str
@@ -37,6 +43,11 @@ class Line:
     made: str
     """When the photo was done, ISO 8601; the same in all lines of one photo."""
     status: Status
+    lines: int = 0
+    """How many the photo has, of which this is one; 0 in logs of before."""
+    result: str = ""
+    """sha256 of the result's bytes, hex; empty where nothing was made, and in logs of before."""
+    result_bytes: int = 0
     reason: str = ""
     """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""
@@ -49,6 +60,9 @@ class Line:
     """How many times the result is larger; `width`, `height`, `box` and `quad` are the input's."""
     change_map: str = ""
     """The map of what changed, below the log's folder; empty: none."""
+    map: str = ""
+    """sha256 of its bytes, as `result`."""
+    map_bytes: int = 0
     encoding: str = ""
     """How the result was compressed, and with what depth."""
     face: int | None = None
@@ -90,92 +104,215 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
-@dataclass
+@dataclass(frozen=True)
+class Made:
+    """A file that this command made: by `path` where, below the log's folder, and by `digest` what it was.
+
+    `digest` is empty, and `size` 0, in logs of before.
+    """
+
+    path: str
+    digest: str
+    size: int
+    content: str
+    """sha256 of its source's bytes."""
+    source: str
+    """The path that its source had."""
+
+    @property
+    def is_copy(self) -> bool:
+        """Its source, byte for byte: no pixel had to change."""
+        return self.digest == self.content
+
+
 class Log:
-    """The log of one folder: its lines by target; a photo that is done again replaces its lines."""
+    """The log of one folder. Threads may share it, and processes the file."""
 
-    path: Path
-    photos: dict[str, list[Line]] = field(default_factory=dict)
-    _superseded: bool = False
-
-    @classmethod
-    def open(cls, path: Path) -> Log:
-        """The log at `path`, empty if there is none. Its folder is made, and proved to take files.
-
-        A line cut short by a kill is dropped. Raises AuthfaceError where the file cannot be used, or is no such log.
-        """
-        with write_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            text = path.read_text("utf-8", "replace") if path.exists() else ""
-            with path.open("a", encoding="utf-8") as file:
-                if text and not text.endswith("\n"):
-                    file.write("\n")
-        log = cls(path)
-        for line in parse(text):
-            log._take(line)
-        if text.strip() and not log.photos:
+    def __init__(self, path: Path) -> None:
+        """Raises AuthfaceError where the file cannot be read, or is no such log."""
+        self.path = path
+        self.photos: dict[str, list[Line]] = {}
+        """By target the lines of what was made last; failures made nothing."""
+        self._failed: dict[str, Line] = {}
+        self._made: dict[str, list[Made]] = {}
+        self._read_to = 0
+        self._lock = threading.RLock()
+        self.refresh()
+        if not (self.photos or self._failed) and not self._may_be_ours():
             raise AuthfaceError(f"{one_line(path)} is no log of authface restore: choose another folder with -o")
-        return log
 
-    def add(self, lines: Iterable[Line]) -> None:
-        """Append the lines of one photo. Raises AuthfaceError where the disk refuses."""
-        lines = list(lines)
-        text = "".join(json.dumps(asdict(line)) + "\n" for line in lines)
-        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(text)
-        for line in lines:
-            self._take(line)
+    def refresh(self) -> None:
+        """Read what was added since, by other runs too. Raises AuthfaceError where the file cannot be read."""
+        with self._lock:
+            data = self._read(self._read_to)
+            if data is None:  # deleted or cut by somebody: what is there now counts
+                for known in (self.photos, self._failed, self._made):
+                    known.clear()
+                self._read_to, data = 0, self._read(0) or b""
+            end = data.rfind(b"\n") + 1
+            if _parse(data[end:]) is not None:  # a line that lacks its end alone
+                end = len(data)
+            self._read_to += end
+            for line in parse(data[:end]):
+                self._take(line)
 
-    def close(self) -> None:
-        """Rewrite the file without the lines of photos that were done again, whole or not at all."""
-        if self._superseded:
-            lines = (json.dumps(asdict(line)) + "\n" for photo in self.photos.values() for line in photo)
-            write_file(self.path, "".join(lines).encode())
-        elif not self.photos and self.path.exists() and self.path.stat().st_size == 0:
-            self.path.unlink()
+    def _read(self, start: int) -> bytes | None:
+        """Its bytes from there on; None: it is not so long, or not there."""
+        with write_errors(self.path):
+            try:
+                with self.path.open("rb") as file:
+                    if file.seek(0, os.SEEK_END) < start:
+                        return None
+                    file.seek(start)
+                    return file.read()
+            except FileNotFoundError:
+                return None if start else b""
 
-    def is_done(self, target: str, content: str, fingerprint: str) -> bool:
-        """Whether the result exists and was made from this content with these settings."""
-        last = self.photos.get(target, [])
-        return (
-            bool(last)
-            and last[0].status != "failed"
-            and (last[0].content, last[0].fingerprint) == (content, fingerprint)
-            and all((self.path.parent / name).is_file() for name in (target, last[0].change_map or target))
-        )
+    def _may_be_ours(self) -> bool:
+        """Whether a file without any line of ours is empty, or a kill tore its first."""
+        start = (self._read(0) or b"").strip()
+        return not start or _is_torn(start)
 
-    def made_here(self, target: str, name: str = "") -> bool:
-        """Whether a file is a result of an earlier run, or, with its `name`, the change map beside it.
+    def lines_of(self, target: str, content: str, fingerprint: str) -> list[Line]:
+        """All lines of what was last made there, if from this content with these settings; else none."""
+        lines = self.photos.get(target, [])
+        same = lines and (lines[0].content, lines[0].fingerprint) == (content, fingerprint)
+        return lines if same and lines[0].lines in (0, len(lines)) else []
 
-        A new run may replace it.
+    def made_at(self, path: str) -> list[Made]:
+        """What this command ever put there, or was about to; `path` is below the log's folder."""
+        return self._made.get(path, [])
+
+    def everything_made(self) -> Iterator[Made]:
+        """All that this command ever made, or was about to."""
+        return (one for made in self._made.values() for one in made)
+
+    def add(self, lines: Sequence[Line]) -> None:
+        """Append the lines of one photo, as far as the log has not got them already; on return they are in the file.
+
+        Raises AuthfaceError where the disk refuses; the file is then as before.
         """
-        lines = [line for line in self.photos.get(target, []) if line.reason != NOT_OURS]
-        return any(line.change_map == name for line in lines) if name else bool(lines)
+        first = lines[0]
+        with self._lock:
+            self.refresh()
+            failed = [line for line in [self._failed.get(first.target)] if line is not None]
+            known = failed if first.status == "failed" else [] if failed else self.photos.get(first.target, [])
+            if known and _is_begun(known, lines):
+                lines = [replace(line, made=known[0].made) for line in lines[len(known) :]]
+            if lines:
+                self._append("".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
+                self.refresh()
+
+    def _append(self, text: bytes) -> None:
+        with write_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a+b", buffering=0) as file:
+                hold(file.fileno())
+                end = _mend(file)
+                try:
+                    left = memoryview(text)
+                    while left:
+                        left = left[file.write(left) :]
+                except BaseException:
+                    file.truncate(end)
+                    raise
 
     def _take(self, line: Line) -> None:
+        if line.status == "failed":
+            self._failed[line.target] = line
+            return
+        self._failed.pop(line.target, None)
         known = self.photos.setdefault(line.target, [])
         if known and known[0].made != line.made:
-            self._superseded = True
             known.clear()
         known.append(line)
+        files = [(line.target, line.result, line.result_bytes), (line.change_map, line.map, line.map_bytes)]
+        for path, digest, size in files:
+            made = self._made.setdefault(path, []) if path else []
+            if path and all(one.digest != digest for one in made):
+                made.append(Made(path, digest, size, line.content, line.source))
 
 
-_NAMES = frozenset(entry.name for entry in fields(Line))
+def _is_begun(known: Sequence[Line], lines: Sequence[Line]) -> bool:
+    """Whether the log has these lines, or the first of them; when and how fast they were made is no matter."""
+    old, new = ([replace(line, made="", seconds=0, engine="") for line in some] for some in (known, lines))
+    return old == new[: len(old)]
 
 
-def parse(text: str) -> Iterator[Line]:
-    """The lines of a log; text that is no line is skipped."""
-    return filter(None, map(_parse, text.splitlines()))
+_OPENING = b'{"target": "'
 
 
-def _parse(text: str) -> Line | None:
+def _is_torn(line: bytes) -> bool:
+    """Whether it is no line, but begins as ours do."""
+    return _parse(line) is None and line[: len(_OPENING)] == _OPENING[: len(line)]
+
+
+def _mend(file: BinaryIO) -> int:
+    """Let a log end with a whole line, whatever a kill or an editor left; its size then."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read(1) in (b"", b"\n"):
+        return size
+    file.seek(0)
+    data = file.read()
+    start = data.rfind(b"\n") + 1
+    if _is_torn(data[start:]):
+        return file.truncate(start)
+    return size + file.write(b"\n")
+
+
+def parse(data: bytes) -> Iterator[Line]:
+    """The lines of a log; what is no line is skipped."""
+    return filter(None, map(_parse, data.split(b"\n")))
+
+
+def _parse(data: bytes) -> Line | None:
+    """The line, if it is one whose values have the types and lengths of ours."""
     try:
-        values: Any = json.loads(text)
-        return Line(**{name: _tuples(value) for name, value in values.items() if name in _NAMES})
-    except (ValueError, TypeError, AttributeError):
+        values = json.loads(data)
+        given = {name: _tuples(values[name]) for name in _TYPES if name in values}
+        line = Line(**given) if all(_fits(value, _TYPES[name]) for name, value in given.items()) else None
+    except (ValueError, TypeError, OverflowError, RecursionError):
         return None
+    return line if line is not None and _is_sound(line) else None
+
+
+_TYPES: dict[str, Any] = get_type_hints(Line)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON is of a type that a field of `Line` has; numbers are finite."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return value in inner
+    if origin is types.UnionType:
+        return any(_fits(value, one) for one in inner)
+    if origin is tuple:
+        return isinstance(value, tuple) and all(_fits(one, inner[0]) for one in value)
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    return type(value) is kind
+
+
+def _is_sound(line: Line) -> bool:
+    return (
+        bool(line.target)
+        and min(line.width, line.height, line.lines, line.frames, line.faces, line.result_bytes, line.map_bytes) >= 0
+        and line.scale in (1, 2, 4)
+        and line.tries > 0
+        and (line.box is None or len(line.box) == 4)
+        and (line.quad is None or len(line.quad) == 8)
+        and all(len(moment) in (1, 9) for moment in line.moments)
+    )
 
 
 def _tuples(value: Any) -> Any:
     """JSON's lists as the tuples that they were."""
     return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def prove_writable(folder: Path) -> None:
+    """Raise AuthfaceError where no file can be made in a folder, which may be absent; nothing is left of the try."""
+    there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder)
+    with write_errors(folder), tempfile.TemporaryFile(dir=there):
+        pass

@@ -85,7 +85,7 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
             continue
         try:
             before, after = images.read(job.source).rgb, images.read(job.target).rgb
-            mapped = images.read(job.home / every[0].change_map).rgb if every[0].change_map else None
+            mapped = images.read(job.change_map).rgb if every[0].change_map and job.change_map else None
         except ImageError:
             continue  # moved since it was restored
         lines = [line for line in every if line.status == "restored"]

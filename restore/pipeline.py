@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,7 +23,7 @@ def prefetch(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, Non
 
     An error of `items` is raised when its item is due. A caller that stops early waits for the item being made.
     """
-    with ThreadPoolExecutor(1) as pool:
+    with _thread() as pool:
         context = copy_context()
 
         def some() -> list[T]:
@@ -45,7 +46,7 @@ def write_behind() -> Iterator[Callable[[Callable[[], None]], None]]:
     It first waits for the previous call and raises its error; the last call's error is raised at the end of the block.
     """
     last: list[Future[None]] = []
-    with ThreadPoolExecutor(1) as pool:
+    with _thread() as pool:
         context = copy_context()
 
         def hand(call: Callable[[], None]) -> None:
@@ -58,6 +59,23 @@ def write_behind() -> Iterator[Callable[[Callable[[], None]], None]]:
 
         yield hand
         settle()
+
+
+@contextmanager
+def _thread() -> Iterator[ThreadPoolExecutor]:
+    """A pool of one thread, which is over when the block is, even where Ctrl-C comes as it starts.
+
+    The pool itself then does not know its thread yet, and would let it read on from what is being closed.
+    """
+    own: list[threading.Thread] = []
+    pool = ThreadPoolExecutor(1, initializer=lambda: own.append(threading.current_thread()))
+    try:
+        yield pool
+        pool.shutdown()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # what has not begun never will: what has is in `own`
+        for thread in own:
+            thread.join()
 
 
 @contextmanager

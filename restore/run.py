@@ -5,36 +5,29 @@ The next photos are opened and the last ones written while the model works.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from authface.errors import ImageError, one_line
+from authface.errors import AuthfaceError, ImageError, one_line, was_interrupted
 from authface.extras import need
-from authface.files import write_file
+from authface.files import sweep, write_file
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.background import check_size
 from authface.restore.change import change_map
-from authface.restore.inputs import (
-    LOG,
-    Format,
-    RestoreJob,
-    expand,
-    homes_of,
-    is_single_file,
-    plan,
-    with_maps,
-    without_results,
-)
-from authface.restore.log import NOT_OURS, Line, Log, parse
+from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
+from authface.restore.log import Line
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
+from authface.restore.results import check_target, lines_done, without_results
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
@@ -53,34 +46,22 @@ class OpenedPhoto:
 
 
 def jobs_of(
-    named: Sequence[Path], out: Path | None, format: Format, limit: int = 0, *, maps: bool = False
+    named: Sequence[Path],
+    out: Path | None,
+    format: Format,
+    limit: int = 0,
+    *,
+    maps: bool = False,
+    say: Callable[[str], None] = lambda _: None,
 ) -> list[RestoreJob]:
-    """The jobs of a command, with a change map each if asked; a result of an earlier run is no input beside its source.
+    """The jobs of a command, with a change map each if asked; results of earlier runs are no inputs.
 
-    Raises UsageError and AuthfaceError as `expand`, `is_single_file` and `plan` do.
+    Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results` and `plan` do.
     """
     single = out is not None and is_single_file(named, out)
-    inputs = expand(named, None if single else out)
-    inputs = without_results(inputs, _made(homes_of(inputs)))
+    inputs = without_results(expand(named, None if single else out), say)
     jobs = plan(inputs[:limit] if limit else inputs, out, single=single, format=format)
     return with_maps(jobs) if maps else jobs
-
-
-def _made(homes: Iterable[Path]) -> dict[str, str]:
-    """Source by result, as real paths, of the runs that left their log in one of these folders."""
-    made: dict[str, str] = {}
-    for home in homes:
-        try:
-            lines = parse((home / LOG).read_text("utf-8", "replace"))
-        except OSError:
-            continue  # no run was here
-        made |= {
-            os.path.realpath(home / name): os.path.realpath(line.source)
-            for line in lines
-            for name in (line.target, line.change_map)
-            if name
-        }
-    return made
 
 
 def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False) -> RestoreSummary:
@@ -94,14 +75,13 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
     session.summary = RestoreSummary(photos=len(jobs), videos=len(videos))
     if videos and not jobs:
         need("a video", "video")
-    try:
-        with counted() as session.summary.seconds_by_part:
-            if jobs:
-                _restore_photos(jobs, session, overwrite)
-            for job in videos:
-                _restore_video(job, session, overwrite)
-    finally:
-        session.close()
+    for folder in {folder for job in (*jobs, *videos) for folder in (job.target.parent, job.home)}:
+        sweep(folder)
+    with counted() as session.summary.seconds_by_part:
+        if jobs:
+            _restore_photos(jobs, session, overwrite)
+        for job in videos:
+            _restore_video(job, session, overwrite)
     session.summary.seconds = time.monotonic() - start
     return session.summary
 
@@ -114,7 +94,7 @@ def _restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: boo
     ):
         for group in groups:
             results = session.restore([(opened.picture.pixels, opened.faces) for opened in group])
-            put = partial(_write_group, group, results, session, tick)
+            put = partial(_write_group, group, results, session, overwrite, tick)
             if _is_large(group):  # of which no more than one is in memory
                 put()
             else:
@@ -124,15 +104,25 @@ def _restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: boo
 def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
     """Restore a video that is not done yet."""
     log, content = session.log(job.home), ""
+
+    def record(line: Line) -> None:
+        if not overwrite:
+            check_target(job, log)
+        log.add([line])
+
     try:
-        content = video.sha256(job.source)
-        if log.is_done(job.name, content, video.fingerprint(session)):
-            session.summary.done_before += 1
-        else:
-            if not overwrite:
-                _check_target(job, log)
-            log.add([video.restore_video(job, content, session)])
-        session.summary.count_video(job, log.photos[job.name][0])
+        with standing_alone():
+            content = video.sha256(job.source)
+            done = lines_done(job, log, content, video.fingerprint(session), session.console.log)
+            if done:
+                session.summary.done_before += 1
+            elif not overwrite:
+                check_target(job, log)
+        if not done:
+            _ = session.restorer, session.finder  # what they lack is no fault of the video
+        with standing_alone():
+            line = done[0] if done else video.restore_video(job, content, session, record)
+        session.summary.count_video(job, line)
     except ImageError as error:
         _fail(job, content, error, session)
 
@@ -164,64 +154,93 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
     """The photo with its faces cut out; None where it is done already or fails."""
     log, content = session.log(job.home), ""
     try:
-        data = images.read_bytes(job.source)
-        content = hashlib.sha256(data).hexdigest()
-        if log.is_done(job.name, content, session.fingerprint):
+        with standing_alone():
+            data = images.read_bytes(job.source)
+            content = hashlib.sha256(data).hexdigest()
+            done = lines_done(job, log, content, session.fingerprint, session.console.log)
+            if not done and not overwrite:
+                check_target(job, log)
+        if done:
             with session.lock:
-                session.summary.count_photo(job, log.photos[job.name])
+                session.summary.count_photo(job, done)
                 session.summary.done_before += 1
             return None
-        if not overwrite:
-            _check_target(job, log)
-        with part("read"):
-            photo = images.decode(data, to_srgb=False, keep_16_bits=True)
-        height, width = photo.rgb.shape[:2]
-        check_size(width, height, session.settings.upscale)
-        check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
-        faces = session.finder(photo.rgb, session.restorer.side, content, session.request.seed)
+        side, finder = session.restorer.side, session.finder  # what they lack is no fault of the photo
+        with standing_alone():
+            with part("read"):
+                photo = images.decode(data, to_srgb=False, keep_16_bits=True)
+            height, width = photo.rgb.shape[:2]
+            check_size(width, height, session.settings.upscale)
+            check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
+            faces = finder(photo.rgb, side, content, session.request.seed)
     except ImageError as error:
         _fail(job, content, error, session)
         return None
     return OpenedPhoto(job, Picture(photo, content, data, job.source), faces)
 
 
-def _check_target(job: RestoreJob, log: Log) -> None:
-    """Raise ImageError where a file of another program lies where a result goes."""
-    ours = {job.target: log.made_here(job.name)}
-    if job.change_map is not None:
-        ours[job.change_map] = log.made_here(job.name, job.map_name)
-    for path, ours_already in ours.items():
-        if path.exists() and not ours_already:
-            raise ImageError(NOT_OURS, f"{one_line(path)} is there and not from this command: move it, or choose -o")
+_ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
+"""What a disk says of one name; all else that it says ends the run."""
+
+
+@contextmanager
+def standing_alone() -> Iterator[None]:
+    """Raise what concerns one input alone as an ImageError: a name that the disk does not take, what broke a reader.
+
+    What ends the run stays as it is: our other errors, such as of a full disk or of a model that cannot be had.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except AuthfaceError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _ALONE:
+            raise ImageError("name", one_line(error)) from error
+        raise
+    except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+        raise ImageError("error", one_line(f"unexpected {type(error).__name__}: {error}")) from error
 
 
 def _write_group(
-    group: Sequence[OpenedPhoto], results: Iterator[PhotoResult], session: Session, tick: Callable[..., None]
+    group: Sequence[OpenedPhoto],
+    results: Iterator[PhotoResult],
+    session: Session,
+    overwrite: bool,
+    tick: Callable[..., None],
 ) -> None:
     """Put the faces of some photos back, and write each photo."""
     for opened, result in zip(group, results, strict=True):
         try:
-            _write_result(opened, result, session)
+            with standing_alone():
+                _write_result(opened, result, session, overwrite)
         except ImageError as error:
             _fail(opened.job, opened.picture.content, error, session)
         tick(note=opened.job.source.name)
 
 
-def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session) -> None:
-    """Write a result and its lines. Where no pixel changed, the result is the input, byte for byte."""
-    job, picture = opened.job, opened.picture
+def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, overwrite: bool) -> None:
+    """Write a result, its lines first. Where no pixel changed, the result is the input, byte for byte."""
+    job, picture, log = opened.job, opened.picture, session.log(opened.job.home)
     with part("encode"):
         data, encoding = picture.encoded(result.rgb, job.format, session.settings.quality)
     if data is not picture.data:
         for loss in picture.losses(job.format):
             session.console.log(f"{one_line(job.source)}: {loss}")
-    write_file(job.target, data)
-    mapped = job.map_name if result.restored else ""
-    if mapped and job.change_map is not None:
-        write_file(job.change_map, images.encode_png(change_map(result.background, result.rgb)))
-    lines = [replace(line, encoding=encoding, change_map=mapped) for line in _lines(opened, result, session)]
+    files = [(job.target, data)]
+    facts: dict[str, Any] = {"encoding": encoding, "result": _sha256(data), "result_bytes": len(data)}
+    if job.change_map is not None and result.restored:
+        mapped = images.encode_png(change_map(result.background, result.rgb))
+        files.append((job.change_map, mapped))
+        facts |= {"change_map": job.map_name, "map": _sha256(mapped), "map_bytes": len(mapped)}
+    lines = [replace(line, **facts) for line in _lines(opened, result, session)]
+    if not overwrite:
+        check_target(job, log)
+    log.add(lines)
+    for path, content in files:
+        write_file(path, content)
     with session.lock:
-        session.log(job.home).add(lines)
         session.summary.count_photo(job, lines)
     for face in result.faces:
         if face.reason == "identity":
@@ -246,12 +265,18 @@ def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[L
     photo = session.line(
         opened.job, opened.picture.content, "no_face", width=width, height=height, scale=session.settings.upscale
     )
+    photo = replace(photo, lines=max(1, len(result.faces)))
     return [replace(photo, **face.facts()) for face in result.faces] or [photo]
 
 
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
 def _fail(job: RestoreJob, content: str, error: ImageError, session: Session) -> None:
-    session.summary.failed.append((job.source, f"{error.reason}: {error}"))
-    session.console.log(f"{one_line(job.source)}: failed ({error.reason}): {one_line(error)}")
-    line = session.line(job, content, "failed", reason=error.reason, detail=one_line(error))
     with session.lock:
+        session.summary.failed.append((job.source, f"{error.reason}: {error}"))
+    session.console.log(f"{one_line(job.source)}: failed ({error.reason}): {one_line(error)}")
+    if content or os.path.lexists(job.source):  # what is not there has no line
+        line = session.line(job, content, "failed", reason=error.reason, detail=one_line(error), lines=1)
         session.log(job.home).add([line])

@@ -25,7 +25,7 @@ from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
 from authface.restore.inputs import LOG, RestoreJob
-from authface.restore.log import Line, Log, Status, now
+from authface.restore.log import Line, Log, Status, now, prove_writable
 from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
@@ -130,7 +130,7 @@ class Session:
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self.lock = Lock()
-        """Held by the thread that adds to the logs or the summary."""
+        """Held by the thread that adds to the summary."""
         self._logs: dict[Path, Log] = {}
         self._load = load or load_restorer
         if request.settings.min_identity and not request.settings.guard:
@@ -252,21 +252,18 @@ class Session:
             yield result
 
     def log(self, home: Path) -> Log:
-        """The log in the folder `home`."""
-        if home not in self._logs:
-            self._logs[home] = Log.open(home / LOG)
-        return self._logs[home]
+        """The log in the folder `home`, where results can be written. Raises AuthfaceError where they cannot."""
+        with self.lock:
+            if home not in self._logs:
+                prove_writable(home)
+                self._logs[home] = Log(home / LOG)
+            return self._logs[home]
 
     def line(self, job: RestoreJob, content: str, status: Status, **facts: Any) -> Line:
         """A line for the log, of a source whose bytes hash to `content`; `facts` are further fields of it."""
         common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now(), "status": status,
                   "engine": self.engine}  # fmt: skip
         return Line(target=job.name, source=str(job.source.absolute()), content=content, **{**common, **facts})
-
-    def close(self) -> None:
-        """Tidy the logs."""
-        for log in self._logs.values():
-            log.close()
 
 
 def _version_of(model: str) -> str:

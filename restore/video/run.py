@@ -99,13 +99,18 @@ def fingerprint(session: Session) -> str:
 
 
 def restore_video(
-    job: RestoreJob, content: str, session: Session, progress: Callable[[int, int], None] | None = None
+    job: RestoreJob,
+    content: str,
+    session: Session,
+    record: Callable[[Line], None],
+    progress: Callable[[int, int], None] | None = None,
 ) -> Line:
     """Restore the faces of a video whose bytes hash to `content`, and write it; the line for the log.
 
-    `progress` is called with the frames that are done, and of about how many, in the place of the console.
-    Where no pixel of it changed, the result is the input, byte for byte, if its container stays. Raises ImageError
-    for what is no video, AuthfaceError where the disk or the model refuses.
+    `record` is called with that line when the result is whole, before it takes its place. `progress` is called with the
+    frames that are done, and of about how many, in the place of the console. Where no pixel of it changed, the result
+    is the input, byte for byte, if its container stays. Raises ImageError for what is no video, AuthfaceError where
+    the disk or the model refuses.
     """
     start = time.monotonic()
     totals, scale = VideoTotals(), session.settings.upscale
@@ -127,28 +132,33 @@ def restore_video(
         same = not totals.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
         if same:
             shutil.copyfile(job.source, temporary)
-    losses = _losses(reader, writer, totals)
+        losses = _losses(reader, writer, totals)
+        line = session.line(
+            job,
+            content,
+            "restored" if totals.faces else "no_face",
+            lines=1,
+            result=sha256_of(temporary),
+            result_bytes=temporary.stat().st_size,
+            fingerprint=fingerprint(session),
+            detail="; ".join([*losses, *([follower.skipped] if follower.skipped else [])]),
+            width=totals.size[0],
+            height=totals.size[1],
+            scale=scale,
+            encoding="the input, byte for byte" if same else writer.encoding,
+            identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
+            frames=totals.frames,
+            faces=totals.faces,
+            followed=follower.followed,
+            moments=tuple(totals.moments.kept),
+            seconds=round(time.monotonic() - start, 3),
+        )
+        record(line)
     for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
         session.console.log(f"{one_line(job.source)}: no face restored: {follower.skipped or 'no face found'}")
-    return session.line(
-        job,
-        content,
-        "restored" if totals.faces else "no_face",
-        fingerprint=fingerprint(session),
-        detail="; ".join([*losses, *([follower.skipped] if follower.skipped else [])]),
-        width=totals.size[0],
-        height=totals.size[1],
-        scale=scale,
-        encoding="the input, byte for byte" if same else writer.encoding,
-        identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
-        frames=totals.frames,
-        faces=totals.faces,
-        followed=follower.followed,
-        moments=tuple(totals.moments.kept),
-        seconds=round(time.monotonic() - start, 3),
-    )
+    return line
 
 
 @contextmanager

@@ -68,9 +68,9 @@ def test_a_durable_file_is_flushed_by_a_descriptor_that_may_write(
     flags: dict[str, int] = {}
     opened = os.open
 
-    def noted(path: Path, flag: int) -> int:
+    def noted(path: Path, flag: int, *mode: int) -> int:
         flags["folder" if Path(path).is_dir() else "file"] = flag
-        return opened(path, flag)
+        return opened(path, flag, *mode)
 
     monkeypatch.setattr(os, "open", noted)
     with replacing(tmp_path / "a.bin", durable=True) as temporary:

@@ -250,7 +250,7 @@ def test_line_page_and_console_say_what_was_measured(
         other = Drifts(faces["hopper"].aligned.rgb, None)
         patched.setattr("authface.restore.session.load_restorer", lambda *_: other)
         code, out, err = authface(tmp_path / "a.png", *model, "-o", tmp_path / "out", "--min-identity", "0.99")
-    assert code == 1 and "1 faces drifted from their input at every fidelity: lower --min-identity" in err
+    assert code == 1 and "1 face drifted from its input at every fidelity: lower --min-identity" in err
     assert "a.png, face 0: identity 0." in err and "the limit is 0.99: the input face stays" in err
     (line,) = lines(tmp_path / "out")
     assert (line["status"], line["reason"], line["tries"]) == ("skipped", "identity", 3)

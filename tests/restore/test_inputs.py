@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
-from authface.restore.inputs import ENDINGS, Input, RestoreJob, expand, homes_of, is_single_file, plan, without_results
+from authface.restore.inputs import ENDINGS, Input, RestoreJob, expand, homes_of, is_single_file, plan, with_maps
 
 
 @pytest.fixture
@@ -102,18 +102,27 @@ def test_out_is_a_file_or_a_folder(touch: Callable[..., list[Path]], tmp_path: P
         planned([a], tmp_path / "x.heic")
 
 
-def test_results_of_an_input_are_no_inputs(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
-    source, result, other = touch("a.jpg", "a.restored.jpg", "b.restored.jpg")
-    made = {os.path.realpath(result): os.path.realpath(source), os.path.realpath(other): "/gone/b.jpg"}
-    left = [entry.path for entry in without_results(expand([tmp_path]), made)]
-    assert left == [source, other]
-    assert [entry.path for entry in without_results(expand([result]), made)] == [result]  # asked for by name
+def test_logs_are_looked_for_in_all_folders_above(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    touch("in/deep/a.jpg")
+    assert homes_of(expand([tmp_path / "in"])) == {tmp_path / "in" / "deep", *(tmp_path / "in" / "deep").parents}
 
 
-def test_logs_are_looked_for_up_to_the_folder_that_was_named(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
-    touch("in/deep/a.jpg", "b.jpg")
-    assert homes_of(expand([tmp_path / "in"])) == {tmp_path / "in" / "deep", tmp_path / "in"}
-    assert homes_of(expand([tmp_path / "b.jpg"])) == {tmp_path}
+def test_names_that_file_systems_do_not_take_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    names = ["x" * 251 + ".jpg", "x" * 250 + "y.jpg", "ä" * 125 + ".jpg", "z" * 242 + ".jpg"]
+    jobs = with_maps(planned([tmp_path / name for name in names]))
+    written = [path.name for job in jobs for path in (job.target, job.change_map) if path is not None]
+    assert len(set(written)) == 8 and all(len(os.fsencode(name)) <= 255 for name in written)
+    assert written[6] == "z" * 242 + ".restored.jpg" and written[7].endswith(".change.png")
+    assert {job.target.suffix for job in jobs} == {".jpg"}
+    assert planned([tmp_path / names[0]])[0].target == jobs[0].target, "whatever else is restored"
+
+
+def test_digits_are_the_same_after_a_move(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    touch("one/in/c.png", "one/in/c.bmp")
+    before = [job.name for job in planned([tmp_path / "one" / "in"], tmp_path / "one" / "out")]
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert [job.name for job in planned([tmp_path / "two" / "in"], tmp_path / "two" / "out")] == before
+    assert len(set(before)) == 2
 
 
 NAMES = st.text(st.characters(exclude_characters="/\0", exclude_categories=["Cs"]), min_size=1, max_size=20)

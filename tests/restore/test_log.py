@@ -1,15 +1,18 @@
-"""The log on disk: what is done is known again, whatever happened to the file."""
+"""The log on disk: what was made is known again, whatever happened to the file."""
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authface.errors import AuthfaceError
-from authface.restore.log import NOT_OURS, Line, Log
+from authface.restore.log import Line, Log, parse, prove_writable
 
 LINE = Line(
     target="sub/ä\n.jpg",
@@ -23,69 +26,145 @@ LINE = Line(
 
 
 def written(path: Path, *lines: Line) -> Log:
-    log = Log.open(path)
+    log = Log(path)
     for line in lines:
         log.add([line])
     return log
 
 
-def test_a_photo_is_done_while_content_settings_and_result_are_the_same(tmp_path: Path) -> None:
+def test_a_photo_has_lines_while_content_and_settings_are_the_same(tmp_path: Path) -> None:
     written(tmp_path / "log.jsonl", LINE)
-    log = Log.open(tmp_path / "log.jsonl")
-    assert not log.is_done(LINE.target, "ab", "cd")  # the result was deleted
-    (tmp_path / "sub").mkdir()
-    (tmp_path / LINE.target).touch()
-    assert log.is_done(LINE.target, "ab", "cd")
-    assert not log.is_done(LINE.target, "other", "cd")
-    assert not log.is_done(LINE.target, "ab", "other")
-    assert not log.is_done("else.jpg", "ab", "cd")
-    assert log.photos[LINE.target] == [LINE]
+    log = Log(tmp_path / "log.jsonl")
+    assert log.lines_of(LINE.target, "ab", "cd") == [LINE]
+    assert not log.lines_of(LINE.target, "other", "cd")
+    assert not log.lines_of(LINE.target, "ab", "other")
+    assert not log.lines_of("else.jpg", "ab", "cd")
 
 
-def test_a_failure_is_not_done_and_does_not_give_a_file_away(tmp_path: Path) -> None:
-    (tmp_path / "a.jpg").touch()
+def test_a_photo_of_whom_lines_are_missing_has_none(tmp_path: Path) -> None:
+    both = [replace(LINE, face=face, lines=2) for face in (0, 1)]
+    log = Log(tmp_path / "log.jsonl")
+    log.add(both[:1])
+    assert log.lines_of(LINE.target, "ab", "cd") == [] and log.made_at(LINE.target)
+    log.add([replace(line, made="2026-01-02", seconds=3) for line in both])  # what is missing alone is added
+    assert log.lines_of(LINE.target, "ab", "cd") == [both[0], replace(both[1], seconds=3)]
+    size = log.path.stat().st_size
+    log.add([replace(line, made="2026-01-03") for line in both])
+    assert log.path.stat().st_size == size
+
+
+def test_a_failure_makes_nothing_and_unmakes_nothing(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", replace(LINE, target="a.jpg"))
-    log.add([replace(LINE, target="a.jpg", status="failed", reason="truncated", made="2026-01-02")])
-    assert not log.is_done("a.jpg", "ab", "cd")
-    assert log.made_here("a.jpg")
-    log.add([replace(LINE, target="b.jpg", status="failed", reason=NOT_OURS)])
-    assert not log.made_here("b.jpg")
+    failed = replace(LINE, target="a.jpg", status="failed", reason="truncated", made="2026-01-02")
+    for _ in range(3):
+        log.add([failed])
+    assert [line.made for line in log.lines_of("a.jpg", "ab", "cd")] == [LINE.made]
+    log.add([replace(failed, target="b.jpg")])
+    assert not log.made_at("b.jpg") and len(log.path.read_text().splitlines()) == 3
+    log.add([replace(LINE, target="a.jpg", made="2026-01-03")])
+    assert [line.status for line in parse(log.path.read_bytes())][-1] == "restored", "the last line is how it stands"
 
 
-def test_a_photo_done_again_replaces_its_lines(tmp_path: Path) -> None:
+def test_a_log_only_grows_and_its_last_lines_count(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    again = [replace(LINE, made="2026-01-02", face=face) for face in (0, 1)]
+    again = [replace(LINE, made="2026-01-02", face=face, result="ef") for face in (0, 1)]
     log = written(path, LINE, replace(LINE, target="b.jpg"))
+    before = path.read_text()
     log.add(again)
-    assert len(path.read_text().splitlines()) == 4
-    log.close()
-    kept = [json.loads(text) for text in path.read_text().splitlines()]
-    assert kept == [json.loads(json.dumps(asdict(line))) for line in (*again, replace(LINE, target="b.jpg"))]
+    assert path.read_text().startswith(before) and len(path.read_text().splitlines()) == 4
+    assert Log(path).lines_of(LINE.target, "ab", "cd") == again
+    assert [made.digest for made in Log(path).made_at(LINE.target)] == ["", "ef"]
+
+
+def test_two_logs_of_one_file_see_each_other(tmp_path: Path) -> None:
+    one, other = Log(tmp_path / "log.jsonl"), Log(tmp_path / "log.jsonl")
+    for i in range(20):
+        (one, other)[i % 2].add([replace(LINE, target=f"{i}.jpg")])
+    for log in (one, other):
+        log.refresh()
+    assert set(one.photos) == set(other.photos) == set(Log(one.path).photos) == {f"{i}.jpg" for i in range(20)}
+
+
+def test_a_log_that_was_cut_or_deleted_meanwhile_is_read_anew(tmp_path: Path) -> None:
+    log = written(tmp_path / "log.jsonl", *(replace(LINE, target=f"{i}.jpg") for i in range(3)))
+    log.path.write_text(log.path.read_text().splitlines()[1] + "\n")
+    log.refresh()
+    assert set(log.photos) == {"1.jpg"}
+    log.path.unlink()
+    log.refresh()
+    assert log.photos == {}
+    log.add([LINE])
+    assert Log(log.path).lines_of(LINE.target, "ab", "cd") == [LINE]
 
 
 def test_a_line_cut_short_is_dropped_and_the_next_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     written(path, LINE, replace(LINE, target="b.jpg"))
-    path.write_text(path.read_text()[:-30])
-    log = written(path, replace(LINE, target="c.jpg"))
-    assert set(log.photos) == {LINE.target, "c.jpg"}
-    assert set(Log.open(path).photos) == {LINE.target, "c.jpg"}
+    text = path.read_text()
+    for cut in range(0, len(text), 7):
+        path.write_text(text[:cut])
+        whole = text[:cut].count("\n") + (text[cut : cut + 1] == "\n")
+        log = written(path, replace(LINE, target="c.jpg"))
+        assert set(log.photos) == {*[LINE.target, "b.jpg"][:whole], "c.jpg"}
+        kept = [json.loads(line)["target"] for line in path.read_text().splitlines()]
+        assert kept == [*[LINE.target, "b.jpg"][:whole], "c.jpg"]
 
 
-def test_another_file_of_that_name_is_left_alone(tmp_path: Path) -> None:
+def test_where_the_disk_is_full_the_log_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = written(tmp_path / "log.jsonl", LINE)
+    before = log.path.read_bytes()
+    real = Path.open
+
+    class Full(io.FileIO):
+        def write(self, data: Any) -> int:
+            if len(data) < 200:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data[: len(data) // 2])
+
+    def full(path: Path, mode: str = "r", **how: Any) -> Any:
+        return Full(str(path), "a+") if mode == "a+b" else real(path, mode, **how)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(AuthfaceError, match="the disk is full"):
+        log.add([replace(LINE, target="b.jpg")])
+    assert log.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("text", ["my diary\n", "my diary", '{"a": 1}\n', "[]"])
+def test_another_file_of_that_name_is_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / "log.jsonl"
-    path.write_text("my diary\n")
+    path.write_text(text)
     with pytest.raises(AuthfaceError, match="no log of authface restore"):
-        Log.open(path)
-    assert path.read_text() == "my diary\n"
+        Log(path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("target", 1), ("target", ""), ("status", "done"), ("width", 1.5), ("width", -1), ("width", True), ("scale", 0),
+        ("quad", [1.0] * 7), ("box", [0, 0, "1", 1]), ("identity", "0.9"), ("identity", float("nan")), ("seed", 1.0),
+        ("moments", [[]]), ("moments", [[0.0, 1.0]]), ("seconds", 10**400), ("source", None), ("tries", 0),
+    ],
+)  # fmt: skip
+def test_a_line_with_a_value_that_is_none_of_ours_is_no_line(name: str, value: Any) -> None:
+    values = asdict(LINE)
+    assert list(parse(json.dumps(values).encode())) == [LINE]
+    assert list(parse(json.dumps(values | {name: value}).encode())) == []
+
+
+def test_lines_of_before_and_after_are_read(tmp_path: Path) -> None:
+    values = {name: value for name, value in asdict(LINE).items() if name not in ("lines", "result", "map", "scale")}
+    assert list(parse(json.dumps(values | {"of_later": 1}).encode())) == [LINE]
 
 
 def test_a_log_of_nothing_leaves_nothing(tmp_path: Path) -> None:
-    Log.open(tmp_path / "log.jsonl").close()
+    Log(tmp_path / "new" / "log.jsonl")
+    prove_writable(tmp_path / "new")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_where_no_log_can_be_written_it_is_said_before_work_begins(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AuthfaceError, match="cannot write .*file"):
-        Log.open(tmp_path / "file" / "log.jsonl")
+        prove_writable(tmp_path / "file")

@@ -415,7 +415,7 @@ def test_a_photo_by_a_file_of_ones_own(authface: Command, lines: Lines, photo: P
     file = graphs.sharpening(tmp_path / "mine.onnx", 256)
     code, out, err = authface(photo, "--model", file, "--fidelity", 0.2, "-o", tmp_path / "out")
     assert code == 0, err
-    assert "1 faces restored in 1 of 1 photos" in out and "identity: mean" in out
+    assert "1 face restored in 1 of 1 photos" in out and "identity: mean" in out
     (line,) = lines(tmp_path / "out")
     assert line["model"] == str(file) and 0.5 < line["identity"] < 1 and line["landmark_shift"] is not None
     assert "mine.onnx" in (tmp_path / "out" / "restore.html").read_text()
