@@ -27,16 +27,27 @@ NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
 _PLAIN = {NONE: "none", LZW: "LZW", DEFLATE: "deflate", 32946: "deflate", PACKBITS: "PackBits", 50000: "Zstandard",
           34925: "LZMA"}  # fmt: skip
 """Compressions of bytes, whatever they mean."""
+_NOT_READ = {
+    2: "CCITT",
+    3: "CCITT",
+    4: "CCITT",
+    6: "JPEG of TIFF 6.0",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    50002: "JPEG XL",
+}
 _DIFFERENCED = frozenset({LZW, DEFLATE, 32946, 50000, 34925})
 """Compressions that a predictor may go with."""
-_PICTURES = {JPEG: "JPEG", 2: "CCITT", 3: "CCITT", 4: "CCITT", 50001: "WebP"}
-"""Compressions that know what a picture is: libtiff gives its pixels."""
+_PICTURES = {JPEG: "JPEG", 50001: "WebP"}
+"""Compressions that know what a picture is: libtiff gives its pixels. Not faxes (CCITT): of damaged ones it leaves
+some pixels to chance."""
 _COLOURS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, INKS: 4}
 _NAMES = {YCBCR: "YCbCr", 8: "CIE L*a*b*", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "raw sensor",
           34892: "linear raw", 32844: "LogL", 32845: "LogLuv", 4: "mask"}  # fmt: skip
-_KEPT = (tags.BITS, tags.COMPRESSION, tags.PHOTOMETRIC, tags.SAMPLES, tags.EXTRA, tags.JPEG_TABLES, 292, 293, 530, 532)
+_KEPT = (tags.BITS, tags.COMPRESSION, tags.PHOTOMETRIC, tags.SAMPLES, tags.EXTRA, tags.JPEG_TABLES, 530, 532)
 """Tags that libtiff needs of such a picture."""
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+_END_OF_JPEG = b"\xff\xd9"
 MOST_SAMPLES = 8
 MOST_BYTES = 1 << 31
 """Of the pixels of one page."""
@@ -136,7 +147,7 @@ def _layout(page: Directory) -> _Layout:
         kind = {2: "signed ", 3: "floating-point "}.get(page.number(tags.FORMAT, 1), "")
         raise _unread(f"{'/'.join(map(str, sorted(depths)))}-bit {kind}pixels", "8 or 16 bits")
     if compression not in {*_PLAIN, *_PICTURES}:
-        raise _unread(f"compression {compression}", "LZW or deflate")
+        raise _unread(f"compression {_NOT_READ.get(compression, compression)}", "LZW or deflate")
     if photometric not in _COLOURS and (photometric != YCBCR or compression != JPEG):
         raise _unread(f"{_NAMES.get(photometric, f'photometric {photometric}')} pixels", "RGB")
     colours = _COLOURS.get(photometric, 3)
@@ -155,7 +166,7 @@ def _check_packing(layout: _Layout) -> None:
         layout.predictor == 2 and layout.bits in {8, 16}
     ):  # fmt: skip
         raise _unread(f"predictor {layout.predictor} of {layout.bits}-bit pixels", "LZW or deflate of 8 or 16 bits")
-    if layout.compression in _PICTURES and layout.bits != (1 if _PICTURES[layout.compression] == "CCITT" else 8):
+    if layout.compression in _PICTURES and layout.bits != 8:
         raise _unread(f"{_PICTURES[layout.compression]} of {layout.bits} bits", "LZW or deflate")
     if layout.tile is not None and not all(0 < side <= 1 << 16 for side in layout.tile):
         raise ImageError("truncated", f"tiles of {layout.tile[0]} x {layout.tile[1]} pixels")
@@ -182,6 +193,8 @@ def _chunks(data: bytes, page: Directory, layout: _Layout) -> list[bytes]:
         chunk = data[places[i] : places[i] + size]
         if len(chunk) < size or not chunk or not places[i]:
             raise ImageError("truncated", f"strip or tile {i + 1} of {count} ends after byte {len(data)}, the last")
+        if layout.compression == JPEG and not chunk.rstrip(b"\0").endswith(_END_OF_JPEG):
+            raise ImageError("truncated", f"strip or tile {i + 1} of {count} is a JPEG without its end")
         chunks.append(chunk.translate(_REVERSED) if page.number(tags.FILL_ORDER, 1) == 2 else chunk)
     return chunks
 
@@ -249,7 +262,7 @@ def _load(
 
 
 def _pictures(page: Directory, layout: _Layout, chunks: list[bytes]) -> Samples:
-    """The pixels of JPEG, CCITT or WebP within a TIFF, which libtiff makes grey, RGB or inks."""
+    """The pixels of JPEG or WebP within a TIFF, which libtiff makes grey, RGB or inks."""
     little = {tag: page.entries[tag] for tag in _KEPT if tag in page.entries}
     if page.order == ">":
         little = {
@@ -260,7 +273,7 @@ def _pictures(page: Directory, layout: _Layout, chunks: list[bytes]) -> Samples:
     if image.size != (layout.width, layout.height):
         sizes = f"{image.width} x {image.height} within {layout.width} x {layout.height}"
         raise ImageError("truncated", f"pictures of {sizes}")
-    mode = {"1": "L", "L": "L", "CMYK": "CMYK", "RGBA": "RGBA"}.get(image.mode, "RGB")
+    mode = {"L": "L", "CMYK": "CMYK", "RGBA": "RGBA"}.get(image.mode, "RGB")
     pixels = np.asarray(image.convert(mode))
     alpha = pixels[..., 3] if mode == "RGBA" else None
     space: Space = "cmyk" if mode == "CMYK" else "grey" if mode == "L" else "rgb"
