@@ -17,7 +17,7 @@ from PIL import Image as Pillow
 from authface.errors import UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
-from authface.imaging.bitdepth import Pixels, has_16_bits, to_8_bits
+from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode
 from authface.restore.change import change_map
 from authface.restore.inputs import ENDINGS
@@ -63,9 +63,9 @@ class Picture:
     def losses(self, format: str) -> list[str]:
         """What a result in `format` cannot keep of the picture, a line each."""
         photo, lost = self.photo, []
-        if has_16_bits(self.data) and (photo.rgb16 is None or format not in FORMATS_OF_16_BITS):
+        if photo.depth > 8 and (photo.rgb16 is None or format not in FORMATS_OF_16_BITS):
             hint = ": png and tiff keep them" if photo.rgb16 is not None else ""
-            lost.append(f"has 16 bits a channel, the result has 8{hint}")
+            lost.append(f"has {photo.depth} bits a channel, the result has 8{hint}")
         if photo.mode in {"CMYK", "LAB", "YCbCr"}:
             lost.append(f"{photo.mode} pixels, the result is sRGB")
         if photo.alpha is not None and format == "JPEG":

@@ -1,61 +1,60 @@
-"""The 16 bits of a PNG or TIFF, which Pillow reads as 8."""
+"""Pixels of 8 and 16 bits; the 16 bits of a PNG, which Pillow reads as 8."""
 
 from __future__ import annotations
 
-import io
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+
+from authface.errors import ImageError, one_line
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 """A picture of 8 or of 16 bits a channel."""
 
-TOLERANCE = 1.5
-"""Levels of 255 by which 16-bit pixels may differ from the same picture read with 8 bits, on average: rounding."""
+P = TypeVar("P", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 
-
-def has_16_bits(data: bytes) -> bool:
-    """Whether an encoded PNG or TIFF has more than 8 bits a channel."""
-    if data.startswith(b"\x89PNG"):
-        return data[24] == 16  # the bit depth in IHDR, PNG 11.2.2
-    if not data.startswith((b"II", b"MM")):
-        return False
-
-    try:
-        with Image.open(io.BytesIO(data), formats=["TIFF"]) as image:
-            depths: tuple[int, ...] = image.tag_v2.get(258, (8,))  # type: ignore[attr-defined]  # BitsPerSample, of TIFF only
-            return max(depths) > 8
-    except Exception:  # noqa: BLE001  on hostile bytes Pillow's readers raise nearly anything
-        return False
+TOLERANCE = 1
+"""Levels of 255 by which 16-bit pixels may differ from the same picture read with 8 bits: rounding."""
 
 
 def read_16_bits(
     data: bytes, orientation: int, shallow: NDArray[np.uint8]
 ) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None] | None:
-    """(h, w, 3) uint16 pixels and (h, w) alpha, upright, of a PNG or TIFF of 16 bits; None where they cannot be had.
+    """(h, w, 3) uint16 pixels and (h, w) alpha, upright, of a PNG; None where it has 8 bits or less.
 
-    `orientation` is that of the EXIF block of a PNG; a TIFF's own tag OpenCV follows. `shallow` is the picture as it
-    was read with 8 bits, upright: pixels that do not agree with it (planes, inks and the like) are not taken.
+    `orientation` is that of its EXIF block, `shallow` the picture as Pillow read it with 8 bits, upright. Raises
+    ImageError (`readers_disagree`) where OpenCV, which reads the 16 bits, sees other pixels than Pillow.
     """
+    if not is_deep_png(data):
+        return None
     try:
         read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error:
-        return None
+    except cv2.error as error:
+        raise _disagree(one_line(error)) from error
     if read is None or read.dtype != np.uint16:
-        return None
-    pixels = turned(read if read.ndim == 3 else read[..., None], orientation if data.startswith(b"\x89PNG") else 1)
+        raise _disagree("one reads 16 bits, the other none")
+    pixels = turned(read if read.ndim == 3 else read[..., None], orientation)
+    if pixels.shape[:2] != shallow.shape[:2]:
+        raise _disagree(f"{pixels.shape[1]} x {pixels.shape[0]} and {shallow.shape[1]} x {shallow.shape[0]}")
     channels = pixels.shape[2]
-    if channels not in {1, 2, 3, 4} or pixels.shape[:2] != shallow.shape[:2]:
-        return None
     alpha = np.ascontiguousarray(pixels[..., -1]) if channels in {2, 4} else None
     rgb = pixels[..., 2::-1] if channels > 2 else np.repeat(pixels[..., :1], 3, axis=2)
     rgb = np.ascontiguousarray(rgb)
-    if np.abs(to_8_bits(rgb).astype(np.int16) - shallow).mean() > TOLERANCE:
-        return None
+    apart = np.abs(to_8_bits(rgb).astype(np.int16) - shallow).max(initial=0)
+    if apart > TOLERANCE:
+        raise _disagree(f"they differ by up to {apart} of 255 levels")
     return rgb, alpha
+
+
+def is_deep_png(data: bytes) -> bool:
+    """Whether it is a PNG of 16 bits a channel."""
+    return data.startswith(b"\x89PNG") and data[24] == 16  # the bit depth in IHDR, PNG 11.2.2
+
+
+def _disagree(how: str) -> ImageError:
+    return ImageError("readers_disagree", f"two readers see two pictures in it ({how}): save it anew")
 
 
 def to_8_bits(wide: Pixels) -> NDArray[np.uint8]:
@@ -65,7 +64,7 @@ def to_8_bits(wide: Pixels) -> NDArray[np.uint8]:
     return np.asarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def turned(pixels: NDArray[np.uint16], orientation: int) -> NDArray[np.uint16]:
+def turned(pixels: P, orientation: int) -> P:
     """(h, w, ...) pixels upright, from one of the eight orientations of EXIF (tag 0x0112)."""
     if orientation in {5, 6, 7, 8}:
         pixels = pixels.swapaxes(0, 1)

@@ -19,9 +19,11 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 from authface.errors import ImageError, one_line
 from authface.files import is_local
 from authface.imaging import png
-from authface.imaging.bitdepth import has_16_bits, read_16_bits, to_8_bits
+from authface.imaging.bitdepth import Pixels, is_deep_png, read_16_bits, to_8_bits
 from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
 from authface.imaging.png import kept_chunks
+from authface.imaging.tiff_directory import SIGNATURES
+from authface.imaging.tiff_read import open_tiff
 
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -65,10 +67,12 @@ class Decoded:
     icc: bytes
     mode: str = ""
     """Pillow's name of how the file stores its pixels, such as `RGB`, `L`, `CMYK`."""
+    depth: int = 8
+    """Bits a channel in the file."""
     xmp: bytes = b""
     dpi: tuple[float, float] | None = None
     rgb16: NDArray[np.uint16] | None = None
-    """(height, width, 3) of a PNG or TIFF of 16 bits a channel; `rgb` is then its nearest 8 bits."""
+    """(height, width, 3) of a PNG or TIFF of more than 8 bits a channel; `rgb` is then its nearest 8 bits."""
     alpha16: NDArray[np.uint16] | None = None
     jpeg: JpegStyle | None = None
     lossless_webp: bool = False
@@ -81,22 +85,21 @@ def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, k
 
     `to_srgb=False` leaves RGB and grey pixels in the file's own colour space, for a caller that writes the profile
     back; CMYK always becomes sRGB. `keep_16_bits=True` reads the 16 bits of a PNG or TIFF besides.
-    Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`).
+    Raises ImageError (`empty`, `not_an_image`, `truncated`, `too_large`, `animated`, `unsupported_mode`,
+    `readers_disagree`).
     """
-    image = _open(data, max_pixels)
-    orientation = orientation_of(image) if keep_16_bits else 1
-    decoded = _normalise(image, to_srgb)
+    opened = _open(data, max_pixels)
+    orientation = orientation_of(opened.image) if keep_16_bits else 1
+    decoded = _normalise(opened, to_srgb)
     if decoded.format == "WEBP":
         decoded = replace(decoded, lossless_webp=b"VP8L" in data[12:64])
     if to_srgb:
         return decoded
     if decoded.format == "PNG":
         decoded = replace(decoded, png_chunks=kept_chunks(data), grey=decoded.grey or data[25] == PNG_GREY_ALPHA)
-    return _with_16_bits(decoded, data, orientation) if keep_16_bits and has_16_bits(data) else decoded
-
-
-def _with_16_bits(decoded: Decoded, data: bytes, orientation: int) -> Decoded:
-    read = read_16_bits(data, orientation, decoded.rgb)
+    if not keep_16_bits:
+        return decoded
+    read = read_16_bits(data, orientation, decoded.rgb) if opened.deep is None else (opened.deep, opened.alpha)
     if read is None:
         return decoded
     alpha = read[1] if decoded.alpha is not None else None
@@ -127,11 +130,12 @@ def preview(path: Path, side: int, box: tuple[float, float, float, float] | None
     JPEGs are decoded at the smallest scale that will do, so a sheet of large photos costs little.
     Raises ImageError.
     """
-    image = _open(read_bytes(path), MAX_PIXELS)
+    opened = _open(read_bytes(path), MAX_PIXELS)
+    image = opened.image
     full = max(image.size)
     seen = full if box is None else max(box[2] - box[0], box[3] - box[1], 1.0)
     image.draft("RGB", (max(1, int(image.width * side / seen)), max(1, int(image.height * side / seen))))
-    rgb = _normalise(image, to_srgb=True).rgb
+    rgb = _normalise(opened, to_srgb=True).rgb
     if box is not None:
         scale = max(rgb.shape[:2]) / full
         x0, x1 = _inside(box[0] * scale, box[2] * scale, rgb.shape[1])
@@ -159,10 +163,25 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
     return bytes(cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling])[1])
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """The image, not decoded yet, a still within the limit."""
+@dataclass(frozen=True)
+class _Opened:
+    """An image within the limit, of 8 bits a channel and, unless it is a TIFF, not decoded yet."""
+
+    image: Image.Image
+    depth: int = 8
+    alpha: Pixels | None = None
+    """Of a TIFF, whose image has none."""
+    deep: NDArray[np.uint16] | None = None
+    """(h, w, 3) of a TIFF with more than 8 bits."""
+
+
+def _open(data: bytes, max_pixels: int) -> _Opened:
+    """The image, a still within the limit."""
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
+    if data.startswith(SIGNATURES):
+        tiff = open_tiff(data, functools.partial(_check_size, max_pixels))
+        return _Opened(tiff.image, tiff.depth, tiff.alpha, tiff.deep)
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
@@ -172,12 +191,16 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
         raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
         raise ImageError("not_an_image", one_line(f"{type(error).__name__}: {error}")) from error
-    if (pixels := image.width * image.height) > max_pixels:
-        size = f"{image.width} x {image.height} is {pixels / 1e6:.0f} megapixels"
-        raise ImageError("too_large", f"{size}, the limit is {max_pixels / 1e6:.0f}: make it smaller")
+    _check_size(max_pixels, image.width, image.height)
     if frames > 1:
         raise ImageError("animated", f"an animation of {frames} frames: save one as a still")
-    return image
+    return _Opened(image, 16 if is_deep_png(data) else 8)
+
+
+def _check_size(max_pixels: int, width: int, height: int) -> None:
+    if (pixels := width * height) > max_pixels:
+        size = f"{width} x {height} is {pixels / 1e6:.0f} megapixels"
+        raise ImageError("too_large", f"{size}, the limit is {max_pixels / 1e6:.0f}: make it smaller")
 
 
 def _formats() -> list[str]:
@@ -194,10 +217,13 @@ def _load_plugins() -> list[str]:
 
         pillow_heif.register_heif_opener()
     Image.init()
-    return [name for name in EXTENSIONS if name in Image.OPEN]  # MPO opens as JPEG and has no opener of its own
+    return [
+        name for name in EXTENSIONS if name in Image.OPEN and name != "TIFF"
+    ]  # MPO opens as JPEG and has no opener of its own
 
 
-def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
+def _normalise(opened: _Opened, to_srgb: bool) -> Decoded:
+    image = opened.image
     source_format = image.format or ""
     try:
         image.load()
@@ -208,7 +234,13 @@ def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
     exif = upright(image)
     mode, dpi = image.mode, dpi_of(image)
     xmp = image.info.get("xmp") or b""
-    metadata: dict[str, Any] = {"mode": mode, "dpi": dpi, "jpeg": style, "xmp": xmp if isinstance(xmp, bytes) else b""}
+    metadata: dict[str, Any] = {
+        "mode": mode,
+        "depth": opened.depth,
+        "dpi": dpi,
+        "jpeg": style,
+        "xmp": xmp if isinstance(xmp, bytes) else b"",
+    }
     grey = image.mode in {"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L"}
     try:
         if image.mode == "F":
@@ -216,7 +248,11 @@ def _normalise(image: Image.Image, to_srgb: bool) -> Decoded:
         if image.mode.startswith("I"):
             of_grey = icc if not to_srgb and icc[16:20] == b"GRAY" else b""
             return Decoded(_from_16_bit(image), None, source_format, grey, exif, of_grey, **metadata)
-        alpha = None
+        alpha = (
+            None
+            if opened.alpha is None or opened.alpha.min() == np.iinfo(opened.alpha.dtype).max
+            else (to_8_bits(opened.alpha))
+        )
         if image.mode in {"LA", "PA", "La", "RGBA", "RGBa"} or "transparency" in image.info:
             rgba = image.convert("RGBA")
             alpha = np.asarray(rgba.getchannel("A"))

@@ -1,0 +1,189 @@
+"""The directories of a TIFF (TIFF 6.0, section 2) or BigTIFF: read from a file, written as those of a classic one."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from authface.errors import ImageError
+
+Order = Literal["<", ">"]
+
+SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+"""First bytes of a TIFF of either byte order, and of a BigTIFF."""
+NEW_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+FILL_ORDER, STRIPS, ORIENTATION, SAMPLES, ROWS, STRIP_SIZES = 266, 273, 274, 277, 278, 279
+X_RESOLUTION, Y_RESOLUTION, PLANES, RESOLUTION_UNIT, PREDICTOR, PALETTE = 282, 283, 284, 296, 317, 320
+TILE_WIDTH, TILE_HEIGHT, TILES, TILE_SIZES, SUB_DIRECTORIES = 322, 323, 324, 325, 330
+INK_SET, EXTRA, FORMAT, JPEG_TABLES = 332, 338, 339, 347
+XMP, IPTC, PHOTOSHOP, EXIF, PROFILE, GPS, INTEROP = 700, 33723, 34377, 34665, 34675, 34853, 40965
+_NESTED = {0: frozenset({EXIF, GPS}), EXIF: frozenset({INTEROP})}
+"""Tags whose value is the place of a further directory, in a page (0) and in the directory of such a tag."""
+MOST_PAGES = 10_000
+
+_SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Bytes of each type."""
+_CODE = {1: "B", 3: "H", 4: "L", 6: "b", 8: "h", 9: "l", 13: "L", 16: "Q", 17: "q", 18: "Q"}
+_LONG, _LONG8 = 4, {16, 18}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tag's value as it stands in the file."""
+
+    type: int
+    count: int
+    body: bytes | memoryview
+
+
+@dataclass(frozen=True)
+class Directory:
+    """What a page, or the EXIF block within it, says of itself."""
+
+    order: Order
+    entries: Mapping[int, Entry] = field(default_factory=dict)
+    nested: Mapping[int, Directory] = field(default_factory=dict)
+
+    def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+        """The whole numbers under a tag; `default` where it is absent or holds others."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.type not in _CODE:
+            return default
+        return struct.unpack(f"{self.order}{entry.count}{_CODE[entry.type]}", entry.body)
+
+    def number(self, tag: int, default: int = 0) -> int:
+        """The first whole number under a tag."""
+        return (self.numbers(tag) or (default,))[0]
+
+    def ratio(self, tag: int) -> float:
+        """The first fraction under a tag; 0 where there is none."""
+        entry = self.entries.get(tag)
+        if entry is None or entry.type != 5 or not entry.count:
+            return float(self.number(tag))
+        above, below = struct.unpack_from(f"{self.order}LL", entry.body)
+        return above / below if below else 0.0
+
+    def bytes_of(self, tag: int) -> bytes:
+        """A tag's value as bytes."""
+        entry = self.entries.get(tag)
+        return b"" if entry is None else bytes(entry.body)
+
+
+@dataclass(frozen=True)
+class _File:
+    data: memoryview
+    """Of which each value is a part, not a copy: directories of a hostile file may all name the same bytes."""
+    order: Order
+    big: bool
+
+    def unpack(self, code: str, at: int) -> tuple[int, ...]:
+        try:
+            return struct.unpack_from(self.order + code, self.data, at)
+        except (struct.error, OverflowError) as error:
+            raise ImageError("truncated", f"a TIFF directory at byte {at} of {len(self.data)}") from error
+
+    def directory(self, at: int, of: int = 0) -> tuple[Directory, int]:
+        """The directory at `at`, a page's or that of the tag `of`, and where the next one is (0: none)."""
+        (count,) = self.unpack("Q" if self.big else "H", at)
+        head, size, word = (8, 20, "Q") if self.big else (2, 12, "L")
+        (following,) = self.unpack(word, at + head + size * count)
+        entries: dict[int, Entry] = {}
+        inner: dict[int, Directory] = {}
+        for place in range(at + head, at + head + size * count, size):
+            tag, kind = self.unpack("HH", place)
+            (values,) = self.unpack(word, place + 4)
+            length = _SIZE.get(kind, 0) * values
+            field_at = place + (12 if self.big else 8)
+            if length > (8 if self.big else 4):
+                (field_at,) = self.unpack(word, field_at)
+            body = self.data[field_at : field_at + length]
+            if not length or len(body) < length:
+                continue  # of a type that no one knows, or beyond the file's end: as if it were not there
+            entries.setdefault(tag, Entry(kind, values, body))
+            if tag in _NESTED.get(of, ()) and kind in _CODE:
+                (target, *_) = struct.unpack_from(self.order + _CODE[kind], body)
+                try:
+                    inner[tag] = self.directory(target, tag)[0]
+                except ImageError:
+                    del entries[tag]
+        return Directory(self.order, entries, inner), following
+
+
+def read_pages(data: bytes) -> list[Directory]:
+    """The directories of a TIFF's pages; at most 10,000. Raises ImageError (`not_an_image`, `truncated`).
+
+    Damage after the first page ends the list.
+    """
+    if not data.startswith(SIGNATURES):
+        raise ImageError("not_an_image", "no TIFF")
+    file = _File(memoryview(data), "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+"))
+    if file.big and file.unpack("HH", 4) != (8, 0):
+        raise ImageError("not_an_image", "a BigTIFF whose offsets have no 8 bytes")
+    (at,) = file.unpack("Q" if file.big else "L", 8 if file.big else 4)
+    pages: list[Directory] = []
+    seen: set[int] = set()
+    while at and at not in seen and len(pages) < MOST_PAGES:
+        seen.add(at)
+        try:
+            page, at = file.directory(at)
+        except ImageError:
+            if pages:
+                break
+            raise
+        pages.append(page)
+    if not pages:
+        raise ImageError("truncated", "a TIFF without a picture")
+    return pages
+
+
+def write_directory(directory: Directory, at: int, following: bool = False) -> bytes:
+    """A directory that stands at byte `at` of a classic TIFF, with its values and nested directories behind it.
+
+    With `following` it points to what comes right after those. 64-bit numbers become those of 32 bits.
+    """
+    order = directory.order
+    entries = {tag: narrow for tag, entry in directory.entries.items() if (narrow := _narrow(entry, order))}
+    behind = at + 2 + 12 * len(entries) + 4
+    table, values = struct.pack(order + "H", len(entries)), b""
+    for tag, entry in sorted(entries.items()):
+        body = entry.body
+        if tag in directory.nested:
+            values += b"\0" * (len(values) % 2)
+            place = behind + len(values)
+            values += write_directory(directory.nested[tag], place)
+            entry, body = Entry(_LONG, 1, b""), struct.pack(order + "L", place)
+        if len(body) > 4:
+            values += b"\0" * (len(values) % 2)
+            place = behind + len(values)
+            values += body
+            body = struct.pack(order + "L", place)
+        table += struct.pack(order + "HHL", tag, entry.type, entry.count) + bytes(body).ljust(4, b"\0")
+    values += b"\0" * (len(values) % 2)
+    return table + struct.pack(order + "L", behind + len(values) if following else 0) + values
+
+
+def classic_header(order: Order, at: int = 8) -> bytes:
+    """The first 8 bytes of a classic TIFF, whose first directory is at `at`."""
+    return (b"II" if order == "<" else b"MM") + struct.pack(order + "HL", 42, at)
+
+
+def _narrow(entry: Entry, order: Order) -> Entry | None:
+    """An entry of BigTIFF as one of TIFF; None where it holds what no 32 bits do."""
+    if entry.type not in {*_LONG8, 17}:
+        return entry
+    numbers = struct.unpack(f"{order}{entry.count}{_CODE[entry.type]}", entry.body)
+    if not all(0 <= number < 1 << 32 for number in numbers):
+        return None
+    return Entry(_LONG, entry.count, struct.pack(f"{order}{entry.count}L", *numbers))
+
+
+def longs(order: Order, *numbers: int) -> Entry:
+    """32-bit numbers as a tag's value."""
+    return Entry(_LONG, len(numbers), struct.pack(f"{order}{len(numbers)}L", *numbers))
+
+
+def shorts(order: Order, *numbers: int) -> Entry:
+    """16-bit numbers as a tag's value."""
+    return Entry(3, len(numbers), struct.pack(f"{order}{len(numbers)}H", *numbers))

@@ -1,0 +1,84 @@
+"""A TIFF as a photo: its first page upright, and what is written about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from authface.errors import ImageError
+from authface.imaging import tiff_directory as tags
+from authface.imaging.bitdepth import Pixels, to_8_bits, turned
+from authface.imaging.tiff_directory import Directory, classic_header, read_pages, write_directory
+from authface.imaging.tiff_samples import Samples, read_samples, size_of
+
+_LAYOUT = frozenset(
+    (*range(254, 260), 262, 263, 266, 273, 274, *range(277, 281), 284, *range(288, 294), 297, 301, 317, 320)
+    + (*range(322, 326), 330, 332, 333, 334, 336, *range(338, 344), 347, *range(512, 522), *range(529, 533))
+    + (tags.XMP, tags.PROFILE)
+)
+"""Tags of how the pixels lie in the file, of its palette and inks, and those that are carried apart."""
+_REDUCED = 1
+"""Bit of NewSubfileType: a smaller copy of another page."""
+
+
+@dataclass(frozen=True)
+class TiffPhoto:
+    """The first page, upright."""
+
+    image: Image.Image
+    """Of 8 bits, with EXIF, profile, XMP and resolution in its `info`."""
+    alpha: Pixels | None
+    deep: Pixels | None
+    """(h, w, 3), where a grey or RGB page has more than 8 bits."""
+    depth: int
+    others: int
+    """How many channels it has beside colours and alpha."""
+    pages: tuple[Directory, ...]
+    """Those after it, but for smaller copies."""
+
+
+def open_tiff(data: bytes, check: Callable[[int, int], None]) -> TiffPhoto:
+    """The first page of a TIFF or BigTIFF; `check(width, height)` refuses one that is too large before it is read.
+
+    Raises ImageError (`not_an_image`, `truncated`, `too_large`, `unsupported_mode`).
+    """
+    page, *further = read_pages(data)
+    others = [other for other in further if not other.number(tags.NEW_SUBFILE) & _REDUCED]
+    if page.number(tags.NEW_SUBFILE) & _REDUCED and (others or tags.SUB_DIRECTORIES in page.entries):
+        raise ImageError("unsupported_mode", "a TIFF that begins with a preview, such as a raw photo: export it")
+    check(*size_of(page))
+    samples = _upright(read_samples(data, page), page.number(tags.ORIENTATION, 1))
+    mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK"}[samples.space]
+    image = Image.frombuffer(mode, samples.pixels.shape[1::-1], to_8_bits(samples.pixels).tobytes(), "raw", mode, 0, 1)
+    image.format = "TIFF"
+    image.info |= _info(page)
+    deep = samples.pixels if samples.pixels.dtype == np.uint16 and samples.space != "cmyk" else None
+    if deep is not None and deep.ndim == 2:
+        deep = np.repeat(deep[..., None], 3, axis=2)
+    return TiffPhoto(image, samples.alpha, deep, samples.depth, samples.others, tuple(others))
+
+
+def _upright(samples: Samples, orientation: int) -> Samples:
+    alpha = None if samples.alpha is None else turned(samples.alpha, orientation)
+    return replace(samples, pixels=turned(samples.pixels, orientation), alpha=alpha)
+
+
+def _info(page: Directory) -> dict[str, Any]:
+    """What Pillow's readers put there."""
+    info: dict[str, Any] = {}
+    for name, tag in (("icc_profile", tags.PROFILE), ("xmp", tags.XMP)):
+        if body := page.bytes_of(tag):
+            info[name] = body
+    about = {tag: entry for tag, entry in page.entries.items() if tag not in _LAYOUT}
+    if about:
+        block = write_directory(replace(page, entries=about), 8)
+        info["exif"] = b"Exif\0\0" + classic_header(page.order) + block
+    inches = {2: 1.0, 3: 2.54}.get(page.number(tags.RESOLUTION_UNIT, 2))
+    across, down = page.ratio(tags.X_RESOLUTION), page.ratio(tags.Y_RESOLUTION)
+    if inches and across > 0 and down > 0:
+        info["dpi"] = (across * inches, down * inches)
+    return info
