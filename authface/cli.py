@@ -108,13 +108,22 @@ def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
 def why(
     run: Run,
     set: SetArgument,
-    id: Annotated[str, typer.Argument(metavar="ID", help="Photo or face id, six digits of it, or a file's name.")],
+    id: Annotated[
+        str, typer.Argument(metavar="ID", help="In a set: photo or face id, six digits of it, or a file's name.")
+    ] = "",
 ) -> None:
-    """All that happened to one photo: its source, faces, verdicts, tags, people's decisions, where it went."""
+    """All that happened to one photo of a set; with a restored photo or video in the place of SET, how it was made."""
     from authface.errors import UsageError
     from authface.inspect.why import forgotten_at, photo_history, to_text
     from authface.store.photoset import PhotoSet
 
+    if set.is_file() and not id:
+        from authface.restore import provenance
+
+        made = provenance.provenance_of(set)
+        return run.console.result(provenance.to_text(made), **made.as_json())
+    if not id:
+        raise UsageError(f"{one_line(set)} is no file: name a restored photo, or a set and an ID")
     photoset = PhotoSet.open(set)
     try:
         found = photo_history(photoset, id)

@@ -39,7 +39,8 @@ from authface.restore.model.restorer import (
     runs_graphs,
     weights_key,
 )
-from authface.restore.picture import Image, Picture, Restored, open_picture
+from authface.restore.picture import Image, Picture, open_picture
+from authface.restore.result import Restored
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder
@@ -260,8 +261,8 @@ class Restorer:
         count = sum(not face.reason for _, faces in photos for face in faces)
         with _reported(self._session.restorer, count, progress):
             results = list(self._session.restore([(picture.pixels, faces) for picture, faces in photos]))
-        quality = self.settings.quality
-        return [Restored(picture, result, quality) for (picture, _), result in zip(photos, results, strict=True)]
+        finish = self._session.finish
+        return [Restored(picture, result, finish) for (picture, _), result in zip(photos, results, strict=True)]
 
 
 def choose(faces: Sequence[FaceResult], only: Collection[int]) -> list[FaceResult]:

@@ -158,7 +158,9 @@ def _of_the_moment() -> Credentials:
     return Credentials(_pem(signer) + _pem(above), _pem(leaf), "es256")
 
 
-def _certificate(subject: str, key: PrivateKeyTypes, issuer: str, by: CertificateIssuerPrivateKeyTypes) -> Certificate:
+def _certificate(
+    subject: str, key: CertificateIssuerPrivateKeyTypes, issuer: str, by: CertificateIssuerPrivateKeyTypes
+) -> Certificate:
     """Of a root, or of a signer as C2PA's profile has it (C2PA 2.1, 14.5.1)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes

@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import io
-import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from authface.errors import UsageError, one_line
-from authface.files import write_file
+from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import Pixels, to_8_bits
-from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode
-from authface.restore.change import change_map
-from authface.restore.inputs import ENDINGS
-from authface.restore.types import FaceResult, PhotoResult
+from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode, has_room
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Picture"
 """A path, a file's bytes, a PIL image, (h, w, 3) pixels of 8 or 16 bits, or one of them read by `open_picture`."""
 
 _MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes of Pillow that a PNG holds as they are."""
-_ENDING_OF = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
+ENDING_OF = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
+"""Of a result by the format of its photo, where that is written."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +43,25 @@ class Picture:
         """Those that are written back: the 16 bits, where the file has them."""
         return self.photo.rgb if self.photo.rgb16 is None else self.photo.rgb16
 
-    def encoded(self, pixels: Pixels, format: str, quality: int = 0) -> tuple[bytes, str]:
+    def encoded(
+        self, pixels: Pixels, format: str, quality: int = 0, with_mark: Callable[[bytes], bytes] | None = None
+    ) -> tuple[bytes, str]:
         """The picture with other pixels as a file, and how it was compressed, for the log.
 
-        It is the picture's own file, byte for byte, where no pixel changed and the format stays. Raises ImageError as
-        `encode` does.
+        `with_mark` gives the XMP packet of the result for the picture's own; one without room for both gets the mark
+        alone. It is the picture's own file, byte for byte, where no pixel changed and the format stays. Raises
+        ImageError as `encode` does.
         """
         same_format = {"MPO": "JPEG"}.get(self.photo.format, self.photo.format) == format
         own = self.pixels
         if self.data and same_format and pixels.shape == own.shape and np.array_equal(pixels, own):
             return self.data, "the input, byte for byte"
         encoding = describe(self.photo, format, pixels.dtype == np.uint16, quality)
-        return encode(self.photo, pixels, format, quality=quality), encoding
+        photo = self.photo
+        if with_mark is not None:
+            packet = with_mark(photo.xmp)
+            photo = replace(photo, xmp=packet if has_room(format, packet) else with_mark(b""))
+        return encode(photo, pixels, format, quality=quality), encoding
 
     def losses(self, format: str) -> list[str]:
         """What a result in `format` cannot keep of the picture, a line each."""
@@ -128,71 +131,3 @@ def _of_pillow(image: Pillow.Image) -> Picture:
 
 def _digest(pixels: Pixels) -> str:
     return hashlib.sha256(f"{pixels.dtype} {pixels.shape}\n".encode() + pixels.tobytes()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Restored:
-    """What `Restorer.restore` gives."""
-
-    source: Picture
-    """The photo as it came; `source.photo` has its profile, EXIF and alpha."""
-    result: PhotoResult
-    quality: int = 0
-    """Of JPEG and WebP; 0 keeps a good JPEG's own."""
-
-    @property
-    def image(self) -> NDArray[np.uint8]:
-        """(h, w, 3) RGB, upright, `upscale` times as large, in the colour space of its file (`source.photo.icc`)."""
-        return to_8_bits(self.result.rgb)
-
-    @property
-    def pixels(self) -> Pixels:
-        """The same with the 16 bits of a photo that had them."""
-        return self.result.rgb
-
-    @property
-    def faces(self) -> tuple[FaceResult, ...]:
-        """All faces that were found, the largest first, restored or not and why."""
-        return self.result.faces
-
-    @property
-    def restored(self) -> int:
-        """How many faces were restored."""
-        return self.result.restored
-
-    @property
-    def ending(self) -> str:
-        """The file ending of the photo's own format, ``.png`` where that is not written."""
-        return _ENDING_OF.get(self.source.photo.format, ".png")
-
-    def change_map(self) -> NDArray[np.uint8]:
-        """(h, w, 3) where and how strongly the photo was altered, at most 2,048 px a side, over a scale."""
-        return change_map(self.result.background, self.result.rgb)
-
-    def encoded(self, ending: str = "") -> bytes:
-        """The result as a file of that ending, or of the photo's own, with all its metadata.
-
-        Where nothing changed it is the photo's file, byte for byte. What the format cannot hold is a warning of the
-        logger `authface`. Raises UsageError for an ending that is not written, ImageError for too large a picture.
-        """
-        format = ENDINGS.get((ending or self.ending).lower())
-        if format is None:
-            raise UsageError(f"{one_line(ending)} is not written: there are {', '.join(ENDINGS)}")
-        made, _ = self.source.encoded(self.result.rgb, format, self.quality)
-        if made is not self.source.data:
-            for loss in self.source.losses(format):
-                logging.getLogger("authface").warning("%s", loss)
-        return made
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the result in the format of the path's ending; see `encoded`. Raises AuthfaceError where the disk does.
-
-        The photo's own file is never overwritten (UsageError).
-        """
-        target = Path(path)
-        source = self.source.path
-        if source is not None and os.path.realpath(target) == os.path.realpath(source):
-            raise UsageError(f"{one_line(target)} is the input itself: originals are not overwritten")
-        data = self.encoded(target.suffix or "(no ending)")
-        write_file(target, data)
-        return target

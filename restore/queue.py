@@ -25,7 +25,8 @@ from authface.ranks import cores
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
-from authface.restore.picture import Restored, open_picture
+from authface.restore.picture import open_picture
+from authface.restore.result import Restored
 from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")

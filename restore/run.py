@@ -224,7 +224,7 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
     """Write a result, its lines first. Where no pixel changed, the result is the input, byte for byte."""
     job, picture, log = opened.job, opened.picture, session.log(opened.job.home)
     with part("encode"):
-        data, encoding = picture.encoded(result.rgb, job.format, session.settings.quality)
+        data, encoding = session.finish.encoded(picture, result, job.format, job.target.name)
     if data is not picture.data:
         for loss in picture.losses(job.format):
             session.console.log(f"{one_line(job.source)}: {loss}")

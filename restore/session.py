@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from authface import backends
+from authface import __version__, backends
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces import parsing
@@ -22,10 +22,12 @@ from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
+from authface.restore.credentials import credentials
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
 from authface.restore.inputs import LOG, RestoreJob
 from authface.restore.log import Line, Log, Status, now, prove_writable
+from authface.restore.mark import Mark
 from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
@@ -38,6 +40,7 @@ from authface.restore.model.restorer import (
 )
 from authface.restore.photo import paste_faces, restore_faces
 from authface.restore.pipeline import Seconds, part
+from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 
@@ -129,6 +132,7 @@ class Session:
         self.summary = RestoreSummary()
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
+        self._signer = credentials(request.settings.sign)
         self.lock = Lock()
         """Held by the thread that adds to the summary."""
         self._logs: dict[Path, Log] = {}
@@ -178,6 +182,23 @@ class Session:
     def engine(self) -> str:
         """What runs the model's networks, `onnxruntime` or `torch`; empty: it is not loaded, or has none."""
         return str(getattr(self.__dict__.get("restorer"), "engine", ""))
+
+    @cached_property
+    def finish(self) -> Finish:
+        """How results become files."""
+        settings = self.settings
+        name = self.weights.name if self.weights else settings.model
+        weights = self.weights.version if self.weights else ""
+        mark = Mark(f"authface with {name}", f"{__version__}, {weights}".rstrip(", "), said=settings.mark)
+        told = {
+            "authface": __version__,
+            "model": name,
+            "weights": weights,
+            **settings.model_dump(mode="json", include={"preset", "fidelity", "upscale", "grain", "mask"}),
+            "aligned": self.request.aligned,
+            "seed": self.request.seed,
+        }
+        return Finish(mark, settings.quality, told if settings.embed_settings else None, self._signer)
 
     @cached_property
     def finder(self) -> Finder:

@@ -161,6 +161,15 @@ class RestoreSettings(Settings):
     """Whose measure of likeness: `dlib` is built in, `arcface` takes an ONNX file (strangers: about 0.1)."""
     identity_weights: str = ""
     """ArcFace's network of 112 x 112 px faces, an ONNX file, whose licence is yours to know."""
+    mark: bool = True
+    """Say in a result with restored faces that a trained model drew in it, and which: XMP `DigitalSourceType`,
+    `AISystemUsed` and `AISystemVersionUsed` of IPTC's standard of 2025; in Matroska and WebM tags."""
+    embed_settings: bool = False
+    """Put model, preset, fidelity, seed, and each face's box and identity into the result's XMP; `authface why RESULT`
+    shows them."""
+    sign: str = ""
+    """Sign results with restored faces with Content Credentials (C2PA; extra `c2pa`): a PEM file with the certificates
+    and the key, or `test`, a certificate that nobody trusts. Not in Matroska and WebM."""
     change_map: bool = False
     """Write NAME.change.png beside each result: where, and how strongly, faces were altered."""
     report: bool = True

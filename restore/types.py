@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -117,6 +118,11 @@ class PhotoResult:
     faces: tuple[FaceResult, ...]
     background: Pixels
     """The photo, as large, with the faces as they were."""
+
+    @cached_property
+    def changed(self) -> bool:
+        """Whether a pixel of a restored face is another one than before."""
+        return self.restored > 0 and not np.array_equal(self.rgb, self.background)
 
     @property
     def restored(self) -> int:

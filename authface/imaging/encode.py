@@ -62,13 +62,18 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     options = _options(decoded, format, quality)
     if exif and not (format == "JPEG" and len(exif) > _JPEG_SEGMENT):
         options["exif"] = exif
-    if decoded.xmp and not (format == "JPEG" and len(decoded.xmp) > _JPEG_XMP):
+    if decoded.xmp and has_room(format, decoded.xmp):
         options["xmp"] = decoded.xmp
     if icc:
         options["icc_profile"] = icc
     if format == "JPEG" and alpha is not None:
         pixels = _over_white(pixels, alpha)
     return _save(pixels, format, options)
+
+
+def has_room(format: str, xmp: bytes) -> bool:
+    """Whether the format holds an XMP packet of this length."""
+    return format != "JPEG" or len(xmp) <= _JPEG_XMP
 
 
 def check_sides(format: str, width: int, height: int) -> None:

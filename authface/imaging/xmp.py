@@ -211,4 +211,3 @@ def _elements(packet: bytes) -> list[_Element] | None:
     except (expat.ExpatError, ValueError):
         return None
     return found
-

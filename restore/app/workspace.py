@@ -27,8 +27,9 @@ from authface.imaging.decode import encode_jpeg
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.model.restorer import IDENTITY
-from authface.restore.picture import Restored, open_picture
+from authface.restore.picture import open_picture
 from authface.restore.queue import Place, QueueStopped, RestoreQueue
+from authface.restore.result import Restored
 from authface.restore.types import FaceResult
 
 PREVIEW_SIDE = 1600

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
@@ -15,9 +16,10 @@ from authface.console import Console
 from authface.errors import one_line
 from authface.extras import need
 from authface.faces.geometry import Side
+from authface.files import sha256_of
 from authface.models import hub_cache, networks
 from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, other_restorers, resolve
-from authface.models.layout import OWN_PRESETS, PARTS, onnx_files, part_files
+from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files, part_files
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
 from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
@@ -84,6 +86,22 @@ class RestorerFiles:
 
     source: ModelSource | NetworkFile
     digest: str
+
+    @property
+    def name(self) -> str:
+        """Its name for others: of a file or folder of the user's, its own name alone."""
+        source = self.source
+        if isinstance(source, NetworkFile) or not source.local:
+            return source.name
+        return "authface-tiny" if source.name == "tiny" else one_line(Path(source.location).name, 80)
+
+    @property
+    def version(self) -> str:
+        """What tells its weights apart on any machine: how their sha256, or their manifest's, begins."""
+        if isinstance(self.source, NetworkFile):
+            return f"sha256 {self.digest[:12]}"
+        manifest = fetch(self.source, PARTS) / MANIFEST
+        return f"weights.json {sha256_of(manifest)[:12]}" if manifest.is_file() else ""
 
 
 class Loaded(Protocol):

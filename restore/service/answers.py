@@ -12,8 +12,8 @@ from pydantic import BaseModel
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.restore.inputs import ENDINGS, NEW_ENDING
-from authface.restore.picture import Restored
 from authface.restore.queue import QueueFull, QueueStopped
+from authface.restore.result import Restored
 from authface.restore.service.upload import Refused
 from authface.restore.settings import RestoreSettings
 
@@ -108,7 +108,7 @@ def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -
     height, width = made.source.photo.rgb.shape[:2]
     ending = NEW_ENDING.get(format, made.ending)
     kind = ENDINGS[ending]
-    data, encoding = made.source.encoded(made.pixels, kind, made.quality) if keep else (b"", "")
+    data, encoding = made.as_file(kind) if keep else (b"", "")
     facts = PhotoFacts(
         model=model,
         width=width,

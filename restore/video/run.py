@@ -26,6 +26,7 @@ from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
+from authface.restore.video.finish import finish_video
 from authface.restore.video.tracks import FaceFollower, Follower, WholeFollower
 
 VERSION = 1
@@ -133,6 +134,8 @@ def restore_video(
         if same:
             shutil.copyfile(job.source, temporary)
         losses = _losses(reader, writer, totals)
+        if totals.changed:
+            losses += finish_video(session.finish, job.source, temporary, writer.kind)
         line = session.line(
             job,
             content,

@@ -1,0 +1,127 @@
+"""What is known of one result: what it says itself, and what the log of its run has of it."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from authface.errors import AuthfaceError, UsageError, one_line
+from authface.files import sha256_of
+from authface.imaging.xmp import properties_of
+from authface.restore.inputs import LOG, VIDEOS
+from authface.restore.log import Line, Log
+from authface.restore.mark import IPTC, read_xmp_box, settings_inside
+
+_ABOVE = 4
+"""Folders above a file in which a log is looked for: `restore` lays out results as their photos were."""
+
+
+@dataclass
+class Provenance:
+    """Where a result is from."""
+
+    path: Path
+    source_type: str = ""
+    """XMP's `DigitalSourceType`."""
+    system: str = ""
+    """What drew, and its version, as the file says."""
+    inside: dict[str, Any] = field(default_factory=dict)
+    """The settings that the file holds."""
+    log: Path | None = None
+    lines: list[Line] = field(default_factory=list)
+    """Of the photo in that log."""
+    same: bool = False
+    """The file has the bytes that the log's run wrote."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        said = {"digital_source_type": self.source_type, "ai_system": self.system, "settings": self.inside}
+        log = {
+            "log": str(self.log) if self.log else None,
+            "unchanged": self.same,
+            "lines": list(map(asdict, self.lines)),
+        }
+        return {"result": str(self.path), **said, **log}
+
+
+def provenance_of(path: Path) -> Provenance:
+    """What the result says and what is logged of it. Raises UsageError where there is nothing."""
+    try:
+        digest, packet = sha256_of(path), _packet(path)
+    except OSError as error:
+        raise UsageError(f"{one_line(path)}: {error.strerror or one_line(error)}") from error
+    found = Provenance(path)
+    said = properties_of(packet)
+    found.source_type = said.get(f"{IPTC} DigitalSourceType", "")
+    found.system = ", ".join(
+        filter(None, (said.get(f"{IPTC} {name}") for name in ("AISystemUsed", "AISystemVersionUsed")))
+    )
+    try:
+        inside = json.loads(settings_inside(packet) or "{}")
+        found.inside = inside if isinstance(inside, dict) else {}
+    except ValueError:
+        found.inside = {}
+    _look_up(found, digest)
+    if not (found.source_type or found.inside or found.lines):
+        raise UsageError(f"{one_line(path)} does not say where it is from, and no {LOG} beside or above it knows it")
+    return found
+
+
+def _look_up(found: Provenance, digest: str) -> None:
+    path = found.path.absolute()
+    for home in path.parents[:_ABOVE]:
+        if not (home / LOG).is_file():
+            continue
+        try:
+            log = Log(home / LOG)
+        except AuthfaceError:
+            continue
+        place = path.relative_to(home).as_posix()
+        by_bytes = next((made.path for made in log.everything_made() if made.digest == digest), "")
+        if lines := log.photos.get(by_bytes) or log.photos.get(place):
+            found.log, found.lines, found.same = log.path, lines, lines[0].result == digest
+            return
+
+
+def _packet(path: Path) -> bytes:
+    if path.suffix.lower() in VIDEOS:
+        return read_xmp_box(path)
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    except Exception:  # noqa: BLE001  on hostile bytes Pillow's readers raise nearly anything; the log may know more
+        return b""
+    return packet.encode() if isinstance(packet, str) else bytes(packet)
+
+
+def to_text(found: Provenance) -> str:
+    """The same for a person."""
+    told = []
+    if found.source_type:
+        told.append(f"says: {one_line(found.source_type.rpartition('/')[2], 80)}, by {one_line(found.system, 160)}")
+    for name, value in found.inside.items():
+        if name != "faces":
+            told.append(f"inside: {one_line(name, 40)} {one_line(value, 120)}")
+    faces = found.inside.get("faces")
+    for number, one in enumerate(faces if isinstance(faces, list) else []):
+        told.append(f"inside: {_face(number, one if isinstance(one, dict) else {})}")
+    if found.lines:
+        first = found.lines[0]
+        told.append(f"log: {one_line(found.log)}, {'the same bytes' if found.same else 'other bytes: changed since'}")
+        told.append(f"from: {one_line(first.source)} (sha256 {first.content[:12]}), made {first.made}")
+        told.append(f"by: {one_line(first.model)} {first.engine}, {one_line(first.encoding, 80)}".rstrip(", "))
+        told += [f"log: {_face(line.face, asdict(line))}" for line in found.lines if line.face is not None]
+    return "\n".join(told)
+
+
+def _face(number: int, values: dict[str, Any]) -> str:
+    """One line of a face, whose values a file may have made up."""
+    words = [
+        f"{name} {one_line(values[name], 60)}" for name in ("status", "reason", "box", "identity") if values.get(name)
+    ]
+    return f"face {number}: {', '.join(words)}"

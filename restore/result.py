@@ -1,0 +1,146 @@
+"""A result as a file: encoded, marked where a model drew, its settings inside and signed if that is asked for."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from authface.errors import UsageError, one_line
+from authface.files import write_file
+from authface.imaging import decode as images
+from authface.imaging.bitdepth import Pixels, to_8_bits
+from authface.restore.change import change_map
+from authface.restore.credentials import MIME, Asset, Credentials
+from authface.restore.inputs import ENDINGS
+from authface.restore.mark import Mark
+from authface.restore.picture import ENDING_OF, Picture
+from authface.restore.types import FaceResult, PhotoResult
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is done to every result of a run."""
+
+    mark: Mark
+    quality: int = 0
+    """Of JPEG and WebP; 0 keeps a good JPEG's own."""
+    settings: Mapping[str, Any] | None = None
+    """What is put inside the files, with each photo's faces; None: nothing."""
+    credentials: Credentials | None = None
+    """Who signs; None: nobody."""
+
+    def encoded(self, picture: Picture, result: PhotoResult, format: str, title: str) -> tuple[bytes, str]:
+        """The result as a file in `format`, and how it was compressed, for the log.
+
+        Where no pixel changed and the format stays it is the picture's own file, byte for byte. Where no face changed
+        it is neither marked nor signed. `title` is its name for whoever reads its credentials. Raises ImageError as
+        `authface.imaging.encode.encode` does, and where a file cannot be signed.
+        """
+        if not result.changed:
+            return picture.encoded(result.rgb, format, self.quality)
+        mark = replace(self.mark, settings=self.told(result))
+        data, encoding = picture.encoded(result.rgb, format, self.quality, mark.packet)
+        if self.credentials is None:
+            return data, encoding
+        out = io.BytesIO()
+        self.credentials.sign(Asset(io.BytesIO(data), format), _original(picture), out, title, mark)
+        return out.getvalue(), f"{encoding}, signed"
+
+    def told(self, result: PhotoResult | None = None) -> str:
+        """JSON of the settings with the faces of a photo; empty where none is wanted."""
+        if self.settings is None:
+            return ""
+        faces = [{name: face.facts()[name] for name in _TOLD} for face in result.faces] if result else []
+        return json.dumps({**self.settings, "faces": faces} if result else self.settings, separators=(",", ":"))
+
+
+_TOLD = ("box", "status", "reason", "identity", "fidelity")
+
+
+def _original(picture: Picture) -> Asset:
+    """The photo as it came; of pixels, and of a file that holds no credentials, its pixels."""
+    if picture.data and picture.photo.format in MIME:
+        return Asset(io.BytesIO(picture.data), picture.photo.format)
+    return Asset(io.BytesIO(images.encode_png(picture.photo.rgb)), "PNG")
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What `Restorer.restore` gives."""
+
+    source: Picture
+    """The photo as it came; `source.photo` has its profile, EXIF and alpha."""
+    result: PhotoResult
+    finish: Finish
+    """How it becomes a file."""
+
+    @property
+    def image(self) -> NDArray[np.uint8]:
+        """(h, w, 3) RGB, upright, `upscale` times as large, in the colour space of its file (`source.photo.icc`)."""
+        return to_8_bits(self.result.rgb)
+
+    @property
+    def pixels(self) -> Pixels:
+        """The same with the 16 bits of a photo that had them."""
+        return self.result.rgb
+
+    @property
+    def faces(self) -> tuple[FaceResult, ...]:
+        """All faces that were found, the largest first, restored or not and why."""
+        return self.result.faces
+
+    @property
+    def restored(self) -> int:
+        """How many faces were restored."""
+        return self.result.restored
+
+    @property
+    def ending(self) -> str:
+        """The file ending of the photo's own format, ``.png`` where that is not written."""
+        return ENDING_OF.get(self.source.photo.format, ".png")
+
+    def change_map(self) -> NDArray[np.uint8]:
+        """(h, w, 3) where and how strongly the photo was altered, at most 2,048 px a side, over a scale."""
+        return change_map(self.result.background, self.result.rgb)
+
+    def encoded(self, ending: str = "") -> bytes:
+        """The result as a file of that ending, or of the photo's own, with all its metadata; see `Finish.encoded`.
+
+        What the format cannot hold is a warning of the logger `authface`. Raises UsageError for an ending that is not
+        written, ImageError for too large a picture.
+        """
+        format = ENDINGS.get((ending or self.ending).lower())
+        if format is None:
+            raise UsageError(f"{one_line(ending)} is not written: there are {', '.join(ENDINGS)}")
+        made, _ = self.as_file(format)
+        if made is not self.source.data:
+            for loss in self.source.losses(format):
+                logging.getLogger("authface").warning("%s", loss)
+        return made
+
+    def as_file(self, format: str) -> tuple[bytes, str]:
+        """The result as a file in a format of Pillow's name, and how it was compressed. Raises ImageError."""
+        title = self.source.path.name if self.source.path else "photo"
+        return self.finish.encoded(self.source, self.result, format, title)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the result in the format of the path's ending; see `encoded`. Raises AuthfaceError where the disk does.
+
+        The photo's own file is never overwritten (UsageError).
+        """
+        target = Path(path)
+        source = self.source.path
+        if source is not None and os.path.realpath(target) == os.path.realpath(source):
+            raise UsageError(f"{one_line(target)} is the input itself: originals are not overwritten")
+        data = self.encoded(target.suffix or "(no ending)")
+        write_file(target, data)
+        return target
