@@ -1,8 +1,8 @@
 # Two images of one file:
-#     docker build -t authface .                       CPU: the core, ONNX Runtime, the built-in model; restores, curates, tags by measuring
+#     docker build -t authface:cpu .                      CPU: the core, ONNX Runtime, the built-in model; restores, curates, tags by measuring
 #     docker build -t authface:cuda --target cuda .    NVIDIA GPUs: all of it, with PyTorch and its CUDA; the host needs only the driver
 # Photos of this folder, as their owner:
-#     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/photos" authface restore photo.jpg
+#     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/photos" authface:cpu restore photo.jpg
 #     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/photos" -v authface:/cache --gpus all authface:cuda train controlnet set
 FROM python:3.13-slim-trixie AS wheel
 WORKDIR /source

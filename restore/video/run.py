@@ -128,14 +128,8 @@ def restore_video(
                 frames = [(frame.rgb, frame.faces) for frame in group if frame.rgb is not None]
                 results = session.restore(frames, moving=True)
                 write(partial(_write, writer, group, results, scale, session, totals, tick))
-        if not totals.frames:
-            raise ImageError("no_frames", _without_frames(reader))
         same = not totals.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
-        if same:
-            shutil.copyfile(job.source, temporary)
-        losses = _losses(reader, writer, totals)
-        if totals.changed:
-            losses += finish_video(session.finish, job.source, temporary, writer.kind)
+        losses = _finished(job, reader, writer, totals, session, temporary, same)
         line = session.line(
             job,
             content,
@@ -162,6 +156,24 @@ def restore_video(
     if not totals.faces:
         session.console.log(f"{one_line(job.source)}: no face restored: {follower.skipped or 'no face found'}")
     return line
+
+
+def _finished(
+    job: RestoreJob,
+    reader: VideoReader,
+    writer: VideoWriter,
+    totals: VideoTotals,
+    session: Session,
+    made: Path,
+    same: bool,
+) -> list[str]:
+    """Copy the input over what was made where it is the `same`, mark it where it changed; what is lost, a line each."""
+    if not totals.frames:
+        raise ImageError("no_frames", _without_frames(reader))
+    if same:
+        shutil.copyfile(job.source, made)
+    losses = _losses(reader, writer, totals)
+    return losses + (finish_video(session.finish, job.source, made, writer.kind) if totals.changed else [])
 
 
 @contextmanager
