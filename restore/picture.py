@@ -73,9 +73,7 @@ class Picture:
             lost.append(f"{photo.mode} pixels, the result is sRGB")
         if photo.alpha is not None and format == "JPEG":
             lost.append("JPEG has no alpha: what is transparent becomes white")
-        if photo.format == "MPO":
-            lost.append("the file holds more pictures than one, such as a depth map: the result holds the first")
-        return lost
+        return lost + photo.extras.losses(format)
 
 
 def open_picture(image: Image, max_pixels: int = images.MAX_PIXELS) -> Picture:

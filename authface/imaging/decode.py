@@ -20,10 +20,12 @@ from authface.errors import ImageError, one_line
 from authface.files import is_local
 from authface.imaging import png
 from authface.imaging.bitdepth import Pixels, is_deep_png, read_16_bits, to_8_bits
+from authface.imaging.extras import Extras, depth_of_boxes, extras_of, jpeg_end, riff_chunks
 from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
 from authface.imaging.png import kept_chunks
 from authface.imaging.tiff_directory import SIGNATURES
 from authface.imaging.tiff_read import open_tiff
+from authface.imaging.xmp import truthful
 
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -43,6 +45,9 @@ MAX_PIXELS = 178_000_000
 
 PNG_GREY_ALPHA = 4
 """Colour type in IHDR (PNG 11.2.2); Pillow spreads it to RGB where it has 16 bits."""
+
+_MORE = (b"", b"\x55" * 64, b"\xaa" * 64, bytes(64))
+"""What might have followed the last byte of a JPEG without an end: pixels that are missing it would all change."""
 
 _plugins = threading.Lock()
 
@@ -78,6 +83,8 @@ class Decoded:
     lossless_webp: bool = False
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
     """Of a PNG whose colours were not converted: what they mean (gamma and the like), and its texts."""
+    extras: Extras = Extras()
+    """What else the file holds, unless the colours were converted."""
 
 
 def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, keep_16_bits: bool = False) -> Decoded:
@@ -92,9 +99,11 @@ def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, k
     orientation = orientation_of(opened.image) if keep_16_bits else 1
     decoded = _normalise(opened, to_srgb)
     if decoded.format == "WEBP":
-        decoded = replace(decoded, lossless_webp=b"VP8L" in data[12:64])
+        decoded = replace(decoded, lossless_webp=b"VP8L" in riff_chunks(data))
     if to_srgb:
         return decoded
+    extras = opened.extras or extras_of(data, decoded.format, opened.image)
+    decoded = replace(decoded, extras=extras, xmp=truthful(decoded.xmp))
     if decoded.format == "PNG":
         decoded = replace(decoded, png_chunks=kept_chunks(data), grey=decoded.grey or data[25] == PNG_GREY_ALPHA)
     if not keep_16_bits:
@@ -173,6 +182,10 @@ class _Opened:
     """Of a TIFF, whose image has none."""
     deep: NDArray[np.uint16] | None = None
     """(h, w, 3) of a TIFF with more than 8 bits."""
+    extras: Extras | None = None
+    """Of a TIFF."""
+    data: bytes = b""
+    """The file, unless it is a TIFF."""
 
 
 def _open(data: bytes, max_pixels: int) -> _Opened:
@@ -181,7 +194,7 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
         raise ImageError("empty", "the file has 0 bytes")
     if data.startswith(SIGNATURES):
         tiff = open_tiff(data, functools.partial(_check_size, max_pixels))
-        return _Opened(tiff.image, tiff.depth, tiff.alpha, tiff.deep)
+        return _Opened(tiff.image, tiff.depth, tiff.alpha, tiff.deep, tiff.extras)
     try:
         image = Image.open(io.BytesIO(data), formats=_formats())
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
@@ -194,7 +207,14 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
     _check_size(max_pixels, image.width, image.height)
     if frames > 1:
         raise ImageError("animated", f"an animation of {frames} frames: save one as a still")
-    return _Opened(image, 16 if is_deep_png(data) else 8)
+    return _Opened(image, _depth(image, data), data=data)
+
+
+def _depth(image: Image.Image, data: bytes) -> int:
+    """Bits a channel in the file."""
+    if image.format in {"HEIF", "AVIF"}:
+        return depth_of_boxes(data)
+    return 16 if is_deep_png(data) else 8
 
 
 def _check_size(max_pixels: int, width: int, height: int) -> None:
@@ -223,12 +243,8 @@ def _load_plugins() -> list[str]:
 
 
 def _normalise(opened: _Opened, to_srgb: bool) -> Decoded:
-    image = opened.image
+    image = _loaded(opened)
     source_format = image.format or ""
-    try:
-        image.load()
-    except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
-        raise ImageError("truncated", one_line(error)) from error
     icc = image.info.get("icc_profile") or b""
     style = jpeg_style(image)
     exif = upright(image)
@@ -266,6 +282,27 @@ def _normalise(opened: _Opened, to_srgb: bool) -> Decoded:
     except (OSError, ValueError) as error:
         raise ImageError("unsupported_mode", one_line(f"mode {image.mode}: {error}: save as 8-bit RGB")) from error
     return Decoded(np.asarray(image), alpha, source_format, grey, exif, icc if keep_profile else b"", **metadata)
+
+
+def _loaded(opened: _Opened) -> Image.Image:
+    """The image with its pixels; also of a JPEG that lacks its end marker and nothing else.
+
+    Nothing else, if the pixels are the same whatever comes after the last byte.
+    """
+    image = opened.image
+    try:
+        image.load()
+    except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
+        if image.format not in {"JPEG", "MPO"} or jpeg_end(opened.data):
+            raise ImageError("truncated", one_line(error)) from error
+        data = opened.data.removesuffix(b"\xff")
+        ended = [Image.open(io.BytesIO(data + more + b"\xff\xd9"), formats=["JPEG"]) for more in _MORE]
+        with contextlib.suppress(Exception):
+            first, *others = (np.asarray(one) for one in ended)
+            if all(np.array_equal(first, other) for other in others):
+                return ended[0]
+        raise ImageError("truncated", one_line(error)) from error
+    return image
 
 
 def _from_16_bit(image: Image.Image) -> NDArray[np.uint8]:

@@ -13,6 +13,7 @@ from authface.errors import ImageError
 from authface.imaging import png, tiff
 from authface.imaging.bitdepth import Pixels, is_grey, to_8_bits
 from authface.imaging.decode import Decoded
+from authface.imaging.extras import with_segments
 from authface.imaging.metadata import JpegStyle
 
 QUALITY = 95
@@ -39,8 +40,9 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
 
     `format` is ``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``. PNG and TIFF keep 16 bits, the others are written with 8.
     `quality` 1..100 is that of JPEG and WebP; 0 keeps the tables and the subsampling of a JPEG of quality 90 and
-    more, and a WebP without loss; else it is 95, in JPEG at full colour resolution. JPEG has no alpha, which is laid
-    over white, and no room for more than 64 kB of EXIF or XMP, which are then left out.
+    more, and a WebP without loss; else it is 95, in JPEG at full colour resolution, as where the input's subsampling
+    is one that is not written (4:1:1, 4:4:0). JPEG has no alpha, which is laid over white, and no room for more than
+    64 kB of EXIF or XMP, which are then left out. `Decoded.extras` says what else is kept.
     Raises ImageError (`unsupported_mode`) where the format cannot hold so large a picture.
     """
     if format not in FORMATS_OF_16_BITS:
@@ -56,9 +58,11 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     height, width = pixels.shape[:2]
     exif = _sized(decoded.exif, width, height)
     if format == "PNG":
-        return png.encode(pixels, [*decoded.png_chunks, *png.metadata_chunks(icc, exif, decoded.xmp, decoded.dpi)])
+        return png.encode(
+            pixels, [*decoded.png_chunks, *png.metadata_chunks(icc, exif, decoded.xmp, decoded.dpi, decoded.extras)]
+        )
     if format == "TIFF":
-        return tiff.encode(pixels, exif, icc, decoded.xmp, decoded.dpi)
+        return tiff.encode(pixels, exif, icc, decoded.xmp, decoded.dpi, decoded.extras)
     options = _options(decoded, format, quality)
     if exif and not (format == "JPEG" and len(exif) > _JPEG_SEGMENT):
         options["exif"] = exif
@@ -68,7 +72,8 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
         options["icc_profile"] = icc
     if format == "JPEG" and alpha is not None:
         pixels = _over_white(pixels, alpha)
-    return _save(pixels, format, options)
+    saved = _save(pixels, format, options)
+    return with_segments(saved, decoded.extras) if format == "JPEG" else saved
 
 
 def has_room(format: str, xmp: bytes) -> bool:
@@ -92,7 +97,8 @@ def describe(decoded: Decoded, format: str, wide: bool, quality: int = 0) -> str
         return "WEBP, lossless" if decoded.lossless_webp and not quality else f"WEBP, quality {quality or QUALITY}"
     style = decoded.jpeg if not quality else None
     if style is not None and quality_of(style) >= KEEP_QUALITY:
-        return f"JPEG, tables and subsampling of the input (quality about {quality_of(style)})"
+        kept = "tables and subsampling" if style.subsampling >= 0 or decoded.grey else "4:4:4, tables"
+        return f"JPEG, {kept} of the input (quality about {quality_of(style)})"
     return f"JPEG, quality {quality or QUALITY}, 4:4:4"
 
 
@@ -104,14 +110,20 @@ def quality_of(style: JpegStyle) -> int:
 
 def _options(decoded: Decoded, format: str, quality: int) -> dict[str, Any]:
     if format == "WEBP":
-        return {"lossless": decoded.lossless_webp and not quality, "quality": quality or QUALITY, "method": 4}
+        # `exact`: the colours of what is transparent stay, too
+        return {
+            "lossless": decoded.lossless_webp and not quality,
+            "quality": quality or QUALITY,
+            "method": 4,
+            "exact": True,
+        }
     options: dict[str, Any] = {"dpi": decoded.dpi} if decoded.dpi else {}
     style = decoded.jpeg
     if style is None or quality or quality_of(style) < KEEP_QUALITY:
         progressive = style is not None and style.progressive
         return options | {"quality": quality or QUALITY, "subsampling": 0, "progressive": progressive}
     tables = {"qtables": [list(table) for table in style.tables], "progressive": style.progressive}
-    return options | tables | ({"subsampling": style.subsampling} if style.subsampling >= 0 else {})
+    return options | tables | {"subsampling": max(style.subsampling, 0)}
 
 
 def _save(pixels: Pixels, format: str, options: dict[str, Any]) -> bytes:

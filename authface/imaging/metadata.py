@@ -14,7 +14,7 @@ class JpegStyle:
     tables: tuple[tuple[int, ...], ...]
     """Its quantisation tables of 64 numbers, luminance first."""
     subsampling: int
-    """0: 4:4:4, 1: 4:2:2, 2: 4:2:0; -1: one channel, or another scheme."""
+    """0: 4:4:4, 1: 4:2:2, 2: 4:2:0; -1: one channel, or a scheme that is not written."""
     progressive: bool
 
 

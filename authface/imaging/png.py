@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from authface.imaging.bitdepth import Pixels
+from authface.imaging.extras import Extras
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
@@ -62,9 +63,16 @@ def _blocks(pixels: Pixels) -> Iterator[Chunk]:
 
 
 def metadata_chunks(
-    icc: bytes = b"", exif: bytes = b"", xmp: bytes = b"", dpi: tuple[float, float] | None = None
+    icc: bytes = b"",
+    exif: bytes = b"",
+    xmp: bytes = b"",
+    dpi: tuple[float, float] | None = None,
+    extras: Extras | None = None,
 ) -> list[Chunk]:
-    """The chunks that hold an ICC profile, an EXIF block, XMP and the dots per inch."""
+    """The chunks that hold an ICC profile, an EXIF block, XMP, the dots per inch, Photoshop's resources, comments.
+
+    Photoshop's resources stand in hex under ImageMagick's name for them, which ExifTool reads, too.
+    """
     from isal import isal_zlib
 
     chunks = []
@@ -76,12 +84,18 @@ def metadata_chunks(
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     if xmp:
         chunks.append((b"iTXt", XMP + b"\0\0\0\0\0" + xmp))
+    if extras is not None:
+        chunks += [(b"tEXt", b"Comment\0" + comment.replace(b"\0", b" ")) for comment in extras.comments]
+        if body := extras.photoshop:
+            rows = [body[at : at + 36].hex() for at in range(0, len(body), 36)]
+            text = "\n".join(["", "iptc", f"{len(body):8d}", *rows, ""]).encode()
+            chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + isal_zlib.compress(text, 3)))
     return chunks
 
 
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
     """The chunks of a PNG file that a copy with other pixels keeps, but for those that `metadata_chunks` makes."""
-    made_anew = (XMP, b"Raw profile type")
+    made_anew = (XMP, *(b"Raw profile type " + kind for kind in (b"exif", b"APP1", b"xmp", b"icc", b"icm")))
     return tuple((name, body) for name, body in _chunks(data) if name in _KEPT and not body.startswith(made_anew))
 
 

@@ -19,6 +19,7 @@ X_RESOLUTION, Y_RESOLUTION, PLANES, RESOLUTION_UNIT, PREDICTOR, PALETTE = 282, 2
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_SIZES, SUB_DIRECTORIES = 322, 323, 324, 325, 330
 INK_SET, EXTRA, FORMAT, JPEG_TABLES = 332, 338, 339, 347
 XMP, IPTC, PHOTOSHOP, EXIF, PROFILE, GPS, INTEROP = 700, 33723, 34377, 34665, 34675, 34853, 40965
+LAYERS, JPEG_PLACE = 37724, 513
 _NESTED = {0: frozenset({EXIF, GPS}), EXIF: frozenset({INTEROP})}
 """Tags whose value is the place of a further directory, in a page (0) and in the directory of such a tag."""
 MOST_PAGES = 10_000
@@ -138,10 +139,10 @@ def read_pages(data: bytes) -> list[Directory]:
     return pages
 
 
-def write_directory(directory: Directory, at: int, following: bool = False) -> bytes:
+def write_directory(directory: Directory, at: int, following: int = 0) -> bytes:
     """A directory that stands at byte `at` of a classic TIFF, with its values and nested directories behind it.
 
-    With `following` it points to what comes right after those. 64-bit numbers become those of 32 bits.
+    `following` is where the next page's directory is, 0: nowhere. 64-bit numbers become those of 32 bits.
     """
     order = directory.order
     entries = {tag: narrow for tag, entry in directory.entries.items() if (narrow := _narrow(entry, order))}
@@ -161,7 +162,7 @@ def write_directory(directory: Directory, at: int, following: bool = False) -> b
             body = struct.pack(order + "L", place)
         table += struct.pack(order + "HHL", tag, entry.type, entry.count) + bytes(body).ljust(4, b"\0")
     values += b"\0" * (len(values) % 2)
-    return table + struct.pack(order + "L", behind + len(values) if following else 0) + values
+    return table + struct.pack(order + "L", following) + values
 
 
 def classic_header(order: Order, at: int = 8) -> bytes:

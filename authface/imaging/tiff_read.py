@@ -12,15 +12,17 @@ from PIL import Image
 from authface.errors import ImageError
 from authface.imaging import tiff_directory as tags
 from authface.imaging.bitdepth import Pixels, to_8_bits, turned
+from authface.imaging.extras import Extras, TiffPage, kept_resources
 from authface.imaging.tiff_directory import Directory, classic_header, read_pages, write_directory
 from authface.imaging.tiff_samples import Samples, read_samples, size_of
 
 _LAYOUT = frozenset(
     (*range(254, 260), 262, 263, 266, 273, 274, *range(277, 281), 284, *range(288, 294), 297, 301, 317, 320)
     + (*range(322, 326), 330, 332, 333, 334, 336, *range(338, 344), 347, *range(512, 522), *range(529, 533))
-    + (tags.XMP, tags.PROFILE)
+    + (tags.XMP, tags.PROFILE, tags.IPTC, tags.PHOTOSHOP, tags.LAYERS)
 )
-"""Tags of how the pixels lie in the file, of its palette and inks, and those that are carried apart."""
+"""Tags of how the pixels lie in the file, of its palette and inks; those that are carried apart; and Photoshop's
+layers, which show the old picture."""
 _REDUCED = 1
 """Bit of NewSubfileType: a smaller copy of another page."""
 
@@ -35,10 +37,7 @@ class TiffPhoto:
     deep: Pixels | None
     """(h, w, 3), where a grey or RGB page has more than 8 bits."""
     depth: int
-    others: int
-    """How many channels it has beside colours and alpha."""
-    pages: tuple[Directory, ...]
-    """Those after it, but for smaller copies."""
+    extras: Extras
 
 
 def open_tiff(data: bytes, check: Callable[[int, int], None]) -> TiffPhoto:
@@ -59,12 +58,40 @@ def open_tiff(data: bytes, check: Callable[[int, int], None]) -> TiffPhoto:
     deep = samples.pixels if samples.pixels.dtype == np.uint16 and samples.space != "cmyk" else None
     if deep is not None and deep.ndim == 2:
         deep = np.repeat(deep[..., None], 3, axis=2)
-    return TiffPhoto(image, samples.alpha, deep, samples.depth, samples.others, tuple(others))
+    return TiffPhoto(image, samples.alpha, deep, samples.depth, _extras(data, page, others, samples.others))
 
 
 def _upright(samples: Samples, orientation: int) -> Samples:
     alpha = None if samples.alpha is None else turned(samples.alpha, orientation)
     return replace(samples, pixels=turned(samples.pixels, orientation), alpha=alpha)
+
+
+def _extras(data: bytes, page: Directory, others: list[Directory], channels: int) -> Extras:
+    """What the file holds beside the first page's colours and alpha, `channels` of that page among it."""
+    pages = [kept for other in others if (kept := _page(memoryview(data), other)) is not None]
+    lost = []
+    if channels:
+        lost.append(f"{channels} further channel{'s' * (channels > 1)}, such as a saved selection")
+    if tags.LAYERS in page.entries:
+        lost.append("Photoshop's layers, which show the old picture")
+    if len(pages) < len(others):
+        lost.append(f"{len(others) - len(pages)} of its further pages, which cannot be copied")
+    photoshop = kept_resources(page.bytes_of(tags.PHOTOSHOP), page.bytes_of(tags.IPTC))
+    return Extras(photoshop, pages=tuple(pages), lost=tuple(lost))
+
+
+def _page(data: memoryview, page: Directory) -> TiffPage | None:
+    """A page with its strips or tiles; None where they are damaged, or lie as in TIFF 6.0's own JPEG."""
+    tiled = tags.TILES in page.entries
+    places = page.numbers(tags.TILES if tiled else tags.STRIPS)
+    sizes = page.numbers(tags.TILE_SIZES if tiled else tags.STRIP_SIZES)
+    chunks = tuple(data[at : at + size] for at, size in zip(places, sizes, strict=False))
+    whole = (
+        len(places)
+        == len(sizes)
+        == len([True for chunk, size in zip(chunks, sizes, strict=True) if len(chunk) == size])
+    )
+    return TiffPage(page, chunks) if whole and chunks and tags.JPEG_PLACE not in page.entries else None
 
 
 def _info(page: Directory) -> dict[str, Any]:

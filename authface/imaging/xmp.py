@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from xml.parsers import expat
@@ -18,6 +18,22 @@ _EMPTY = (
     '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n<x:xmpmeta xmlns:x="adobe:ns:meta/">\n'
     f'<rdf:RDF xmlns:rdf="{_RDF}">\n</rdf:RDF>\n</x:xmpmeta>\n<?xpacket end="w"?>'
 ).encode()
+_ANY = ("",)
+_OF_OTHER_DATA: dict[str, tuple[str, ...]] = {
+    "http://ns.adobe.com/hdr-gain-map/1.0/": _ANY,
+    "http://ns.apple.com/HDRGainMap/1.0/": _ANY,
+    "http://ns.google.com/photos/1.0/container/": _ANY,
+    "http://ns.google.com/photos/1.0/container/item/": _ANY,
+    "http://ns.google.com/photos/1.0/depthmap/": _ANY,
+    "http://ns.google.com/photos/1.0/image/": _ANY,
+    "http://ns.google.com/photos/1.0/audio/": _ANY,
+    "http://ns.google.com/photos/dd/1.0/device/": _ANY,
+    "http://ns.google.com/photos/1.0/camera/": ("MicroVideo", "MotionPhoto"),
+    "http://ns.adobe.com/xmp/note/": ("HasExtendedXMP",),
+    "http://ns.adobe.com/xap/1.0/": ("Thumbnails",),
+    "http://ns.adobe.com/tiff/1.0/": ("Orientation",),
+}
+"""By namespace, how the names of its properties begin that tell where other data lie in the file, or of a turn."""
 _START_TAG = re.compile(rb"""<(?:[^"'>]+|"[^"]*"|'[^']*')*>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
 
@@ -94,12 +110,30 @@ def with_properties(packet: bytes, properties: Sequence[Property], without: Coll
     """
     packet, elements = _readable(packet)
     gone = {*without, *(one.qualified for one in properties)}
-    edits = [(begin, end, "") for begin, end in _spans(packet, elements, gone)]
+    edits = [(begin, end, "") for begin, end in _spans(packet, elements, gone.__contains__)]
     if properties:
         spaces = dict.fromkeys(f'xmlns:{one.prefix}="{one.namespace}"' for one in properties)
         added = "".join(f"<{one.prefix}:{one.name}>{escape(one.value)}</{one.prefix}:{one.name}>" for one in properties)
         edits.append(_described(elements, " ".join(spaces), added))
     return _edited(packet, edits)
+
+
+def truthful(packet: bytes) -> bytes:
+    """The packet of a file without what is not true in a file of other pixels; the same bytes if it has none of that.
+
+    Empty where it has, and cannot be read.
+    """
+    read = _as_utf8(packet)
+    if not any(namespace.encode() in read for namespace in _OF_OTHER_DATA):
+        return packet
+    elements = _elements(read)
+    spans = [] if elements is None else _spans(read, elements, _is_of_other_data)
+    return b"" if elements is None else _edited(read, [(begin, end, "") for begin, end in spans]) if spans else packet
+
+
+def _is_of_other_data(name: str) -> bool:
+    namespace, _, local = name.rpartition(" ")
+    return local.startswith(_OF_OTHER_DATA.get(namespace, ())) if namespace in _OF_OTHER_DATA else False
 
 
 def keywords_of(packet: bytes) -> list[str]:
@@ -122,20 +156,20 @@ def _keywords(elements: Sequence[_Element]) -> list[str]:
     return [one.words for one in elements if one.name == _ITEM and one.path[-2:-1] == (_SUBJECT,)]
 
 
-def _spans(packet: bytes, elements: Sequence[_Element], names: set[str]) -> list[tuple[int, int]]:
-    """Where the properties of these names lie, as elements and as attributes; a description of nothing else, whole."""
+def _spans(packet: bytes, elements: Sequence[_Element], goes: Callable[[str], bool]) -> list[tuple[int, int]]:
+    """Where the properties lie that go, as elements and as attributes; a description of nothing else, whole."""
     spans = []
     for node in (one for one in elements if one.path[-1:] == (_ROOT,)):
         own = [one for one in elements if one.path == (*node.path, node.name) and node.begin < one.begin < node.end]
-        gone = [one for one in own if one.name in names]
-        known = node.attributes.keys() - {_ABOUT, "about"}
-        if (gone or names & known) and len(gone) == len(own) and known <= names and not node.words:
+        gone = [one for one in own if goes(one.name)]
+        known = [goes(name) for name in node.attributes.keys() - {_ABOUT, "about"}]
+        if (gone or known) and len(gone) == len(own) and all(known) and not node.words:
             spans.append((node.begin, node.end + packet.startswith(b"\n", node.end)))
             continue
         spans += [(one.begin, one.end) for one in gone]
         for found in _ATTRIBUTE.finditer(packet, node.begin, node.inside):
             prefix, _, name = found[1].decode().rpartition(":")
-            if f"{node.prefixes.get(prefix)} {name}" in names:
+            if goes(f"{node.prefixes.get(prefix)} {name}"):
                 spans.append(found.span())
     return spans
 
@@ -169,6 +203,9 @@ def _as_utf8(packet: bytes) -> bytes:
         at = packet.find(mark)
         if 0 <= at < 64:
             return packet.decode(name, "replace").encode()
+    for start, name in ((b"<\0", "utf-16-le"), (b"\0<", "utf-16-be")):
+        if packet.startswith(start):
+            return packet.decode(name, "replace").rstrip("\0").encode()
     return packet.strip(b"\0")
 
 
