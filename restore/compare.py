@@ -51,7 +51,7 @@ class Comparer:
     """
 
     def __init__(self, identity: str = "dlib", weights: str = "") -> None:
-        self._finder = FaceFinder(RestoreSettings(guard=False))
+        self._finder = FaceFinder(RestoreSettings.model_validate({"guard": False}))
         self._guard = IdentityGuard(identity, weights)
 
     def compare(self, before: Image, after: Image) -> Comparison:
