@@ -185,7 +185,11 @@ class AuthFaceFind:
         self, images: torch.Tensor, faces: str, min_score: float, min_face: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int, str]:
         """The faces cut out, their mask, the images with boxes, how many there are, and a line for each."""
-        finder = FaceFinder(RestoreSettings(faces=faces, min_score=min_score, min_face=min_face))
+        finder = FaceFinder(
+            RestoreSettings.model_validate(
+                {"faces": faces, "min_score": min_score, "min_face": min_face, "guard": False}
+            )
+        )
         crops, masks, drawn, report = [], [], [], []
         for number, image in enumerate(images[..., :3].cpu()):
             rgb = _eight_bits(image)
