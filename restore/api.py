@@ -128,7 +128,7 @@ class Restorer:
         request = Request(self.settings, device=self.device, seed=self.seed)
         return Session(request, _Notices(), self._shared.restorer)
 
-    def with_settings(self, **changed: Any) -> Restorer:
+    def with_settings(self, *, seed: int | None = None, **changed: Any) -> Restorer:
         """A Restorer with other settings that shares this one's weights, unless the model or how it runs changes.
 
         That is `model`, `dtype`, `tiling`, `offload`, `compile`, `graphs`.
@@ -137,7 +137,7 @@ class Restorer:
         chosen = Recipe("with_settings()").section(
             "restore", RestoreSettings, {**self.settings.model_dump(), **changed}
         )
-        other._begin(chosen, self.device, self.seed, self._shared)
+        other._begin(chosen, self.device, self.seed if seed is None else seed, self._shared)
         return other
 
     @property

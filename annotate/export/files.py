@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from authface.annotate.export.formats import DEFAULT_SPLIT, ExportTarget, Format
+from authface.errors import AuthfaceError, ImageError, one_line
 from authface.imaging.decode import EXTENSIONS
 from authface.imaging.keywords import embedded, sidecar
 
@@ -23,8 +24,7 @@ class _Photo:
     id: str
     file: str
     copy: str
-    """Where it goes, without its ending."""
-    ending: str
+    """Where it goes, below the export's folder."""
     words: list[str] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
 
@@ -33,7 +33,7 @@ class FilesFormat(Format):
     """``<split>/<name>-<id>.jpg``: tags of a photo's faces are its keywords, their prompts its caption.
 
     The photo's bytes are those of the original but for XMP and, in a JPEG, IPTC. A file of another format than JPEG,
-    PNG and WebP, or one whose bytes must not move, is copied as it is, with an .xmp file beside it.
+    PNG and WebP, or one whose bytes must not move, is copied as it is, with ``<its name>.xmp`` beside it.
     """
 
     def __init__(self, target: ExportTarget) -> None:
@@ -54,19 +54,26 @@ class FilesFormat(Format):
         if photo is None:
             return
         caption = "; ".join(prompt for prompt in photo.prompts if prompt)
-        data = self._target.photoset.read(photo.file)
+        data = self._read(photo)
         path = self._target.folder / photo.copy
         path.parent.mkdir(parents=True, exist_ok=True)
         made = embedded(data, photo.words, caption)
-        path.with_name(f"{path.name}.{photo.ending}").write_bytes(data if made is None else made)
+        path.write_bytes(data if made is None else made)
         if made is None:
             path.with_name(f"{path.name}.xmp").write_bytes(sidecar(photo.words, caption))
+
+    def _read(self, photo: _Photo) -> bytes:
+        try:
+            return self._target.photoset.read(photo.file)
+        except ImageError as error:
+            again = f"run authface curate fetch {one_line(self._target.photoset.root)} with its source again"
+            raise AuthfaceError(f"original {one_line(photo.file)}: {one_line(error)}; {again}") from error
 
     def _begun(self, row: dict[str, Any]) -> _Photo:
         ending = EXTENSIONS[row["photo"]["format"]]
         name = _safe(PurePosixPath(row["source_id"].replace("\\", "/")).stem)
-        copy = f"{row['split'] or DEFAULT_SPLIT}/{name}{'-' if name else ''}{row['photo_id'][:ID_LENGTH]}"
-        return _Photo(row["photo_id"], self._target.photoset.photo_file(row["photo_id"], ending), copy, ending)
+        copy = f"{row['split'] or DEFAULT_SPLIT}/{name}{'-' if name else ''}{row['photo_id'][:ID_LENGTH]}.{ending}"
+        return _Photo(row["photo_id"], self._target.photoset.photo_file(row["photo_id"], ending), copy)
 
 
 def _safe(name: str) -> str:

@@ -169,7 +169,8 @@ def _datasets(data: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
 
 
 def _png(data: bytes, words: Sequence[str], caption: str) -> bytes:
-    spans, at = [], len(png.SIGNATURE)
+    spans: list[tuple[bytes, int, int]] = []
+    at = len(png.SIGNATURE)
     while not spans or spans[-1][0] != b"IEND":
         length, name = struct.unpack_from(">I4s", data, at)
         spans.append((name, at, at + 12 + length))

@@ -23,6 +23,8 @@ SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
 PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("Most faithful", "fidelity"), ("As released", "official")]
 SIZES = [("As it is", 1), ("2 times", 2), ("4 times", 4)]
 TITLE = "Not done"
+HERE = "Photos stay on the computer that runs this page; nothing is sent anywhere else."
+"""What the page says of photos, where it runs on a computer of its user's or somebody they know."""
 EMPTY = """<div class="empty"><p>Your photo appears here, with a box around each face.</p>
 <ol><li>Choose a photo or a scan.</li><li>Choose the faces.</li><li>Restore, compare, download.</li></ol>
 <p>Only faces are changed. Everything else stays as it is, pixel by pixel.</p></div>"""
@@ -89,7 +91,7 @@ def _html(text: str) -> str:
 class Page:
     """The components, and the handlers between them and the workspace."""
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: Workspace, privacy: str = HERE) -> None:
         self.workspace = workspace
         limits = workspace.queue.limits
         self.limits = (
@@ -102,7 +104,7 @@ class Page:
             with gr.Row(elem_id="head"):
                 gr.HTML(
                     f"<h1>Restore the faces in old photos</h1><p>{html.escape(model_line(workspace.restorer))} "
-                    "Photos stay on the computer that runs this page; nothing is sent anywhere else.</p>"
+                    f"{html.escape(privacy)}</p>"
                 )
             with gr.Row(elem_id="body", equal_height=False):
                 with gr.Column(scale=0, min_width=340, elem_id="controls"):

@@ -1,4 +1,7 @@
-"""The web page's server: on this machine, below a secret address, with temporary files that go when it ends."""
+"""The web page's server: on this machine, below a secret address, or for everybody who reaches it.
+
+Its temporary files go when it ends.
+"""
 
 from __future__ import annotations
 
@@ -31,19 +34,37 @@ _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "H
 @contextmanager
 def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
     """The page below ``/<token>/``; what it stored is deleted in the end. Raises UsageError without the extra."""
+    app = local_app(token, host, policy=_POLICY)
+    with _mounted(queue, app, f"/{token}"):
+        yield app
+
+
+@contextmanager
+def hosted_page(queue: RestoreQueue, privacy: str) -> Iterator[FastAPI]:
+    """The page at ``/`` for everybody who reaches it, such as the visitors of a Space; pages of others may frame it.
+
+    `privacy` tells them what becomes of their photos: these go as with `page`. Raises UsageError as it does.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    with _mounted(queue, app, "/", privacy):
+        yield app
+
+
+@contextmanager
+def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") -> Iterator[None]:
+    """The page in an application; its files lie in a folder that goes with the block."""
     os.environ.update(_QUIET)
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
         need("authface app", "app")
         import gradio
 
-        from authface.restore.app.page import Page, theme  # only now: it imports Gradio, which reads what was set above
+        from authface.restore.app.page import HERE, Page, theme  # only now: it imports Gradio, which reads what is set
 
-        made = Page(Workspace(queue, Path(folder)))
-        app = local_app(token, host, policy=_POLICY)
+        made = Page(Workspace(queue, Path(folder)), privacy or HERE)
         gradio.mount_gradio_app(
             app,
             made.blocks,
-            path=f"/{token}",
+            path=path,
             max_file_size=round(queue.limits.megabytes * 2**20),
             footer_links=[],
             run_history=False,
@@ -55,7 +76,7 @@ def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
             theme=theme(),
             css=resources.files("authface.restore.app").joinpath("app.css").read_text("utf-8"),
         )
-        yield app
+        yield
 
 
 @contextmanager

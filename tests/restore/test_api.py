@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -222,18 +220,3 @@ def test_a_wrong_wish_is_one_line(family: Path, given: dict[str, object], said: 
 def test_what_is_no_image_is_one_line(image: object, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         Restorer("identity").restore(image)  # type: ignore[arg-type]  # that is the point
-
-
-def test_the_comfyui_node_of_the_docs_runs(family: Path) -> None:
-    import torch
-
-    text = (Path(__file__).parents[2] / "docs" / "api.md").read_text("utf-8")
-    (code,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.S) if "NODE_CLASS_MAPPINGS" in block)
-    names: dict[str, Any] = {}
-    exec(compile(code, "docs/api.md", "exec"), names)
-    node = names["NODE_CLASS_MAPPINGS"]["AuthFaceRestore"]()
-    asked = {name: kind[1]["default"] for name, kind in node.INPUT_TYPES()["required"].items() if len(kind) > 1}
-    batch = torch.from_numpy(np.stack([ASTRONAUT, ASTRONAUT[:, ::-1]]).astype(np.float32) / 255)
-    images, report = getattr(node, node.FUNCTION)(batch, **{**asked, "model": str(family), "preset": "fast"})
-    assert images.shape == batch.shape and images.dtype == torch.float32 and 0 <= images.min() <= images.max() <= 1
-    assert (images != batch).any() and report.count("restored") == 2

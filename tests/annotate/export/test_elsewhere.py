@@ -21,6 +21,7 @@ from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.curate.forget.run import forget
+from authface.errors import AuthfaceError
 from authface.imaging import xmp
 from authface.store.lineage import dataset_ids
 from authface.store.photoset import PhotoSet
@@ -135,6 +136,14 @@ def test_copies_hold_the_words_and_originals_stay(make_set: MakeSet, tmp_path: P
     assert not list(folder.glob("*/*.jpg"))
 
 
+def test_a_missing_original_is_one_line_and_leaves_no_export(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    next((photoset.root / "photos").rglob("*.jpg")).unlink()
+    with pytest.raises(AuthfaceError, match="run authface curate fetch"):
+        export(photoset, ExportSettings(format="files"), Console())
+    assert not (photoset.root / "exports" / "files").exists()
+
+
 def row_of(photo_id: str, name: str, words: list[str], format: str = "JPEG") -> dict[str, Any]:
     return {
         "photo_id": photo_id, "source_id": name, "photo": {"format": format}, "split": "", "prompt": ", ".join(words),
@@ -157,7 +166,7 @@ def test_faces_of_a_photo_share_its_words_and_no_name_leaves_the_folder(tmp_path
         format.add(row_of(ids[2], "..", ["low key"], "TIFF"))
     names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
     assert names == [
-        "train/Großmutter_祖母-bbbbbbbbbbbb.jpg", "train/cccccccccccc.tif", "train/cccccccccccc.xmp",
+        "train/Großmutter_祖母-bbbbbbbbbbbb.jpg", "train/cccccccccccc.tif", "train/cccccccccccc.tif.xmp",
         "train/pass_wd-aaaaaaaaaaaa.jpg",
     ]  # fmt: skip
     assert keywords(out / names[3]) == ["smiling", "low key", "long hair"]
