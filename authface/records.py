@@ -195,7 +195,7 @@ class Tags:
     annotator: str
     tags: tuple[Tag, ...] = ()
     answer: str = ""
-    """What a captioner said, as it said it, on one line of at most 2,000 characters."""
+    """What a captioner said behind its reasoning, at most 2,000 characters: visible ones, lines without blank ones."""
     tokens: int = 0
     """Tokens of the tags' prompt in CLIP's text encoders, which read 75; 0 where they were not counted."""
     status: Status = "kept"

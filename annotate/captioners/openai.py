@@ -39,6 +39,8 @@ LESS_REPETITION = 0.5
 _LOCAL = ("http://127.", "http://localhost", "http://[::1]", "https://127.", "https://localhost", "https://[::1]")
 _NOT_THERE = {401, 403, 404}
 """Statuses that every photo will get: the key or the model's name is wrong."""
+_TEXT_PARTS = ("text", "output_text")
+"""Kinds of a message's parts that are its answer."""
 _RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524, 529})
 """Statuses that may be better at the next try."""
 
@@ -206,9 +208,10 @@ def error_text(reply: Reply) -> str:
 
 
 def _text(content: Any) -> str:
-    """Text of a message, which is a string or a list of parts."""
+    """Text of a message, which is a string or a list of parts, of which those with reasoning are left out."""
     if isinstance(content, list):
-        texts = [part.get("text") for part in content if isinstance(part, dict)]
+        parts = [part for part in content if isinstance(part, dict) and part.get("type", "text") in _TEXT_PARTS]
+        texts = [part.get("text") for part in parts]
         return "\n".join(text for text in texts if isinstance(text, str))
     return content if isinstance(content, str) else ""
 

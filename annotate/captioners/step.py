@@ -13,6 +13,8 @@ from typing import Any
 from authface.annotate.captioners.captioner import Caption, Captioner
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary import wording
+from authface.annotate.vocabulary.cleaning import clean
+from authface.annotate.vocabulary.pieces import CUT
 from authface.annotate.vocabulary.tokens import count_tokens, tokenizer
 from authface.annotate.vocabulary.vocabulary import prompt
 from authface.engine.workers import Step
@@ -88,9 +90,15 @@ class CaptionStep(Step[Crop, Any, Caption, Tags]):
 
 
 def stored_answer(caption: Caption) -> str:
-    """The text as rows keep it: lines joined by bars, at most `MOST_CHARACTERS`, an ellipsis where it was truncated."""
-    text = " | ".join(line.strip() for line in caption.text.splitlines() if line.strip())
-    return one_line(text + wording.CUT if caption.truncated else text, MOST_CHARACTERS)
+    """The answer as rows keep it: behind its reasoning, without blank lines, at most `MOST_CHARACTERS`.
+
+    An ellipsis ends it where it was cut.
+    """
+    lines = (line.strip() for line in clean(caption.text).split("\n"))
+    text = "\n".join(line for line in lines if line)
+    if len(text) <= MOST_CHARACTERS - caption.truncated:
+        return text + CUT if caption.truncated else text
+    return text[: MOST_CHARACTERS - 1] + CUT
 
 
 def tag_row(row: Tags, settings: TagsSettings) -> Tags:
@@ -123,9 +131,10 @@ def flaw(caption: Caption) -> str:
     """``empty_answer``, ``looping_answer``, or nothing."""
     if caption.failure:
         return ""
-    if not any(letter.isalnum() for letter in caption.text):
+    text = clean(caption.text)
+    if not any(letter.isalnum() for letter in text):
         return "empty_answer"
-    return "looping_answer" if loops(caption.text) else ""
+    return "looping_answer" if loops(text) else ""
 
 
 def loops(text: str) -> bool:

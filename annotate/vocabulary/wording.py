@@ -6,66 +6,43 @@ words. What is said not to be there is never made a tag. Text is data: nothing i
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
-import unicodedata
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Final
 
+from authface.annotate.vocabulary.denial import denied_names, said_to_be_there
+from authface.annotate.vocabulary.pieces import NOISE, Piece, pieces
+from authface.annotate.vocabulary.spelling import (
+    DENIALS,
+    HEADS,
+    JOINTS,
+    MODIFIERS,
+    RULE,
+    SENTENCE,
+    UNSURE,
+    is_denied,
+    is_sentence,
+    names_by_spelling,
+    names_in,
+    normalise,
+    spans,
+    whole_match,
+)
 from authface.annotate.vocabulary.synonyms import SYNONYMS
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, OTHER, VOCABULARY, in_order
 from authface.records import Tag
 
 CONFIDENCE: Final = 1.0
 """Of every tag of a captioner: it does not say how sure it is."""
-CUT: Final = "…"
-"""At the end of an answer that was cut off: its last piece may be half a tag, so it is dropped."""
 MOST_WORDS: Final = 4
 MOST_LETTERS: Final = 40
-VERSION: Final = 1
+VERSION: Final = 2
 
-_SPELLING = {
-    "gray": "grey", "graying": "greying", "color": "colour", "colors": "colour", "colored": "coloured",
-    "coloring": "colour", "colorful": "colourful", "multicolored": "colourful", "blonde": "blond",
-    "mustache": "moustache", "mustaches": "moustache", "lighting": "light", "illumination": "light",
-    "lights": "light", "backdrop": "background", "bg": "background", "centre": "center", "closeup": "close up",
-    "portraits": "portrait", "shot": "portrait", "hairstyle": "hair", "haircut": "hair", "bespectacled": "glasses",
-    "toward": "to", "towards": "to", "lens": "camera", "viewer": "camera",
-}  # fmt: skip
-_FILLERS = {"a", "an", "the", "his", "her", "their", "very", "slightly", "subtle", "visible", "wearing"}
-"""Words that a tag keeps its meaning without, unless the vocabulary has it with them."""
-_DENIALS = {
-    "no", "not", "non", "none", "never", "neither", "nor", "without", "lacks", "lacking", "absent", "absence", "false",
-    "null", "zero", "nothing", "nobody", "isn't", "aren't", "doesn't", "don't", "cannot", "can't", "hardly", "barely",
-    "removed", "missing", "free", "lack", "minus", "hidden", "invisible", "unseen", "unclear", "unknown", "possibly",
-    "maybe", "perhaps", "might", "either", "unsure", "undetermined", "undefined", "unlike",
-}  # fmt: skip
-"""A piece with one of these speaks of what is not there or not sure; so does one that the vocabulary lacks."""
-_SENTENCE = {
-    "is", "are", "was", "were", "has", "have", "had", "be", "been", "am", "wears", "appears", "appear", "seems",
-    "looks", "shows", "this", "that", "these", "those", "there", "it", "its", "he", "she", "they", "i", "i'm", "you",
-    "your", "my", "we", "who", "which", "here", "please", "sorry", "can", "could", "would", "should", "will", "may",
-    "yes", "true", "ok", "okay", "sure", "present", "picture", "photo", "image",
-}  # fmt: skip
-_HEADS = {
-    "glasses", "sunglasses", "earrings", "necklace", "hat", "headscarf", "beanie", "turban", "choker", "piercing",
-    "tattoo", "beard", "moustache", "stubble", "bangs", "ponytail", "freckles", "wrinkles", "lipstick", "eyeliner",
-    "eyeshadow",
-}  # fmt: skip
-"""Names that stay true whatever stands before them: ``black felt hat``."""
-_FENCE = re.compile(r"```[a-z]*|\"")
-_REASONING = re.compile(r"<think>.*?(?:</think>|$)", re.DOTALL | re.IGNORECASE)
-_SEPARATORS = re.compile(r"[,;|•·…\n\r\t\v\f\x1c-\x1f\x85\u2028\u2029\[\]{}“”„«»、，；。]|\.(?=\s|$)|\s/\s")
-_HEADING = re.compile(r":|\s[-–—=]+\s")
-_NUMBERING = re.compile(r"^[\s(]*(?:\d{1,3}|[a-z])[.)]\s+")
-_NOISE = " *_#>`'’()!?~+=.:<-–—"
-_JOINTS = re.compile(r"\b(?:and|with|plus|in front of)\b|\s&\s")
+_LEAD = re.compile(r"^(?:(?:but|also|just|plus|yes|and|with|wears|has)\s+)+|\s+yes$")
+"""What may stand around a name that is there."""
 _ARTICLES = re.compile(r"^(?:(?:an?|the)\s+)+")
-_RULE = re.compile(r"[a-z]+(?:[ -][a-z]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +65,11 @@ def parse_tags(text: str, *, closed: bool, most: int, prose: bool = False) -> Pa
     found: dict[str, None] = {}
     unknown: dict[str, None] = {}
     dropped = 0
-    for piece in _without_denied(_pieces(text)):
-        names = names_in(piece.text) or _names_under_heading(piece)
-        if prose and not names and not _is_denied(piece.text):
-            names = _names_in_sentence(piece.text)
-        refused = not names and (_is_denied(piece.text) or _is_sentence(piece.text))
-        for part in [] if names or refused else [_bare(part) for part in _JOINTS.split(piece.text)]:
+    said = pieces(text)
+    for piece in said_to_be_there(said):
+        names = _names(piece, prose)
+        refused = not names and (is_denied(piece.text) or is_sentence(piece.text))
+        for part in [] if names or refused else [_bare(part) for part in JOINTS.split(piece.text)]:
             if more := names_in(part):
                 names += more
             elif may_be_tag(part):
@@ -102,26 +78,21 @@ def parse_tags(text: str, *, closed: bool, most: int, prose: bool = False) -> Pa
                 dropped += 1
         found |= dict.fromkeys(names)
         dropped += refused
+    denied = denied_names(said)
+    found = {name: None for name in found if name not in denied}
     tags = [Tag(name=name, group=GROUP_OF[name], confidence=CONFIDENCE) for name in found]
     others = [] if closed else [Tag(name=name, group=OTHER, confidence=CONFIDENCE) for name in unknown]
     return ParsedAnswer(in_order([*tags, *others])[:most], tuple(unknown), dropped)
 
 
-def names_in(piece: str) -> tuple[str, ...]:
-    """The names of the vocabulary that a piece stands for: one, or several as in ``long brown hair``."""
-    if whole := _whole_match(piece):
-        return whole
-    names = _names()
-    *before, last = normalise(_without_fillers(piece)).split() or [""]
-    if not before or len(before) > 5 or _is_denied(piece) or _is_sentence(piece) or _JOINTS.search(piece):
-        return ()
-    found = _spans(before, last)
-    return (names[last],) if not found and names.get(last) in _HEADS and _RULE.fullmatch(piece) else found
-
-
-def _whole_match(piece: str) -> tuple[str, ...]:
-    names = _names()
-    return next(((names[key],) for key in (normalise(piece), normalise(_without_fillers(piece))) if key in names), ())
+def _names(piece: Piece, prose: bool) -> tuple[str, ...]:
+    """The names that a piece stands for as a whole; in `prose` those within it too."""
+    if piece.own and piece.verdict is not None:
+        return names_in(piece.heading) if piece.verdict else ()
+    text = _LEAD.sub("", piece.text)
+    if names := names_in(text) or _names_under_heading(piece):
+        return names
+    return _names_in_sentence(piece.text) if prose and not is_denied(piece.text) else ()
 
 
 def _names_in_sentence(text: str) -> tuple[str, ...]:
@@ -130,10 +101,10 @@ def _names_in_sentence(text: str) -> tuple[str, ...]:
     while at < len(said):
         for end in range(min(len(said), at + 5), at, -1):
             *before, last = said[at:end]
-            whole = _names().get(" ".join(said[at:end]), "")
-            parts: tuple[str, ...] = (whole,) if whole and (before or whole in _HEADS | {"smiling"}) else ()
-            if not parts and all(f"{word} {last}" in _names() for word in before):
-                parts = _spans(before, last)
+            whole = names_by_spelling().get(" ".join(said[at:end]), "")
+            parts: tuple[str, ...] = (whole,) if whole and (before or whole in HEADS | {"smiling"}) else ()
+            if not parts and all(f"{word} {last}" in names_by_spelling() for word in before):
+                parts = spans(before, last)
             if parts:
                 found += parts
                 at = end - 1
@@ -143,105 +114,34 @@ def _names_in_sentence(text: str) -> tuple[str, ...]:
 
 
 def _bare(part: str) -> str:
-    return _ARTICLES.sub("", part.strip(_NOISE))
+    return _ARTICLES.sub("", part.strip(NOISE))
 
 
-def _names_under_heading(piece: _Piece) -> tuple[str, ...]:
+def _names_under_heading(piece: Piece) -> tuple[str, ...]:
     """The names that a piece stands for under its heading: ``long, black`` under ``hair``."""
     if not piece.heading:
         return ()
     whole = f"{piece.text} {piece.heading}"
-    if names := _whole_match(whole):
+    if names := whole_match(whole):
         return names
-    if " " in piece.heading or _is_denied(whole) or _is_sentence(whole) or _JOINTS.search(whole):
+    if " " in piece.heading or is_denied(whole) or is_sentence(whole) or JOINTS.search(whole):
         return ()
     *before, last = normalise(whole).split() or [""]
-    return _spans(before, last)
-
-
-def _spans(before: list[str], last: str) -> tuple[str, ...]:
-    """The names that one or two neighbouring words make with the last."""
-    names = _names()
-    spans = [*before, *(" ".join(pair) for pair in pairwise(before))]
-    return tuple(dict.fromkeys(names[f"{span} {last}"] for span in spans if f"{span} {last}" in names))
+    return spans(before, last)
 
 
 def may_be_tag(name: str) -> bool:
     """Whether a name may be a tag under the open vocabulary."""
     split = name.split(" ")
     return (
-        _RULE.fullmatch(name) is not None
+        RULE.fullmatch(name) is not None
         and len(split) <= MOST_WORDS
         and 3 <= len(name) <= MOST_LETTERS
-        and not (_SENTENCE | _DENIALS | {"or"}) & {*split, *name.split("-")}
+        and not (SENTENCE | DENIALS | UNSURE) & {*split, *name.split("-")}
     )
-
-
-def normalise(piece: str) -> str:
-    """One spelling of a piece, by which it is looked up: British, without plural, hyphens and articles."""
-    flat = " ".join(_SPELLING.get(word, word) for word in piece.replace("-", " ").replace("’", "'").split())
-    flat = re.sub(r"\bmake up\b", "makeup", flat)
-    return " ".join(_singular(_SPELLING.get(word, word)) for word in flat.split() if word not in {"a", "an", "the"})
 
 
 def fingerprint() -> str:
     """sha256 in hex of all that decides which tags a text makes."""
-    text = json.dumps([VERSION, VOCABULARY, SYNONYMS], sort_keys=True)
+    text = json.dumps([VERSION, VOCABULARY, SYNONYMS, sorted(MODIFIERS | DENIALS | UNSURE)], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@functools.cache
-def _names() -> dict[str, str]:
-    """Names by their evened spelling; the vocabulary's own win over synonyms."""
-    other = {normalise(synonym.strip()): name for name, text in SYNONYMS.items() for synonym in text.split(",")}
-    return other | {normalise(name): name for name in GROUP_OF}
-
-
-def _singular(word: str) -> str:
-    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith(("ss", "us", "is")) else word
-
-
-def _without_fillers(piece: str) -> str:
-    return " ".join(word for word in piece.split() if word not in _FILLERS)
-
-
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    text: str
-    heading: str
-    """What stood before the last colon, such as ``hair``."""
-
-
-def _pieces(text: str) -> Iterator[_Piece]:
-    """Lower-case pieces of the text between commas, line ends and the like, without markup around them."""
-    cut = text.rstrip().endswith(CUT)
-    text = unicodedata.normalize("NFKD", _REASONING.sub("", text)).lower()
-    text = "".join(letter for letter in text if not unicodedata.combining(letter)).replace("’", "'")
-    pieces = [piece for piece in _SEPARATORS.split(_FENCE.sub(" ", text)) if piece.strip(_NOISE)]
-    heading = ""
-    for piece in pieces[: len(pieces) - cut]:
-        *headings, last = _HEADING.split(piece)
-        heading = headings[-1].strip(_NOISE) if headings else heading
-        if body := " ".join(_NUMBERING.sub("", last).strip(_NOISE).split()):
-            yield _Piece(body, heading)
-
-
-def _is_denied(piece: str) -> bool:
-    """Whether a piece speaks of what is not there, or may not be."""
-    return bool(_DENIALS & {word.strip("()'") for word in re.split(r"[\s-]+", piece)}) or "n't" in piece
-
-
-def _is_sentence(piece: str) -> bool:
-    return bool(_SENTENCE & set(re.split(r"[\s-]+", piece)))
-
-
-def _without_denied(pieces: Iterable[_Piece]) -> Iterator[_Piece]:
-    """The pieces without those from a denial to the ``or`` that ends it: ``no glasses, hat, or earrings``."""
-    found = list(pieces)
-    for at, piece in enumerate(found):
-        if piece.text.split(" ")[0] in {"or", "nor"}:
-            begin = next(
-                (b for b in reversed(range(at)) if _is_denied(found[b].text) and not names_in(found[b].text)), at
-            )
-            found[begin : at + 1] = [_Piece("no", "")] * (at + 1 - begin)
-    yield from found
