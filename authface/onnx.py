@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.ranks import cores
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
         if device == "auto" and wanted != [CPU]:
             return session(file, "cpu", threads)
         named = one_line(file) if isinstance(file, Path) else "a network's bytes"
-        raise UsageError(f"{named} is no ONNX network that can be run: {one_line(error, 160)}") from error
+        raise UsageError(f"{named} is no ONNX network that can be run: {first_line(error, 160)}") from error
     if device != "auto" and made.get_providers()[0] != wanted[0]:
         raise AuthfaceError(
             f"--device {one_line(device)}: {wanted[0]} is installed and cannot be used: see its CUDA and driver "
@@ -109,4 +109,4 @@ def run(opened: Any, name: str, given: dict[str, Any]) -> list[NDArray[np.float3
     try:
         return list(opened.run(None, given))
     except Exception as error:  # onnxruntime's errors have no common class
-        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {one_line(error, 160)}") from error
+        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {first_line(error, 160)}") from error

@@ -17,7 +17,7 @@ import filelock
 import httpx
 
 from authface import __version__
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import TEMPORARY, sha256_of, write_errors
 from authface.web.http import retry_after
 
@@ -93,7 +93,7 @@ def _fill(offer: Offer, part: _Part, arrived: Arrived) -> None:
             try:
                 _from(client, address, offer, part, arrived)
             except _RefusedError as error:
-                reasons.append(f"{one_line(urlsplit(address).netloc, 60)}: {one_line(error, 120)}")
+                reasons.append(f"{one_line(urlsplit(address).netloc, 60)}: {first_line(error, 120)}")
                 continue
             if not offer.sha256 or sha256_of(part.path) == offer.sha256:
                 return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.models.layout import OWN_PRESETS
 from authface.models.sampler import sampler
 from authface.recipe import Settings
@@ -98,7 +98,7 @@ def preset_of(name: PresetName, folder: Path) -> Preset:
         own = {key: Preset(**table) for key, table in tables.items() if key in PRESETS}
     except (OSError, ValueError, TypeError, ValidationError) as error:
         raise AuthfaceError(
-            f"{one_line(path)} is no table of presets ({one_line(error, 120)}): get it again"
+            f"{one_line(path)} is no table of presets ({first_line(error, 120)}): get it again"
         ) from error
     return own.get(name, PRESETS[name])
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.faces.geometry import Side
 from authface.models.families import pick_device
 from authface.models.networks import NetworkFile, Window
@@ -181,7 +181,7 @@ class OnnxNetwork:
         try:
             found = self._opened(seed).run([self._session.get_outputs()[0].name], given)[0]
         except Exception as error:  # onnxruntime's errors have no common class
-            raise AuthfaceError(f"{one_line(self._file)} fails: {one_line(error, 160)}; try --device cpu") from error
+            raise AuthfaceError(f"{one_line(self._file)} fails: {first_line(error, 160)}; try --device cpu") from error
         return np.asarray(found, np.float32)
 
     def _opened(self, seed: int) -> Any:
