@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,10 +39,8 @@ def providers(device: str = "auto") -> list[str]:
     if name == "cpu":
         return [CPU]
     if PROVIDERS[name] not in found:
-        raise UsageError(
-            f"--device {one_line(device)}: onnxruntime has no {PROVIDERS[name]} here: {_PACKAGES[name]}, or "
-            "--device cpu"
-        )
+        lacking = _no_hardware(name) or f"onnxruntime has no {PROVIDERS[name]} here: {_PACKAGES[name]}, or"
+        raise UsageError(f"--device {one_line(device)}: {lacking} --device cpu")
     return [PROVIDERS[name], CPU]
 
 
@@ -48,6 +48,24 @@ def device_of(device: str) -> str:
     """The device that sessions of ``--device`` run on, as it is named there."""
     kind = next((name for name, provider in PROVIDERS.items() if provider == providers(device)[0]), "cpu")
     return device if device.startswith(f"{kind}:") else kind
+
+
+def _no_hardware(name: str) -> str:
+    """Why no package brings that device to this machine; empty where one may."""
+    if name == "cuda":
+        return "" if has_nvidia() else "no NVIDIA driver finds a GPU here:"
+    system, needed = {"directml": ("win32", "Windows"), "mps": ("darwin", "a Mac")}[name]
+    return "" if sys.platform == system else f"it needs {needed}:"
+
+
+def has_nvidia() -> bool:
+    """Whether a driver of NVIDIA's finds a GPU."""
+    try:
+        driver: Any = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        return bool(driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def _kind(device: str) -> str:

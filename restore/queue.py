@@ -5,9 +5,8 @@ A worker is a thread with a model of its own. Each photo has a place, from its f
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -19,7 +18,10 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import cv2
+
 from authface.errors import AuthfaceError
+from authface.ranks import cores, share_cores
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
@@ -222,15 +224,12 @@ class Place:
 
 def make_restorers(settings: RestoreSettings, device: str, seed: int, workers: int) -> list[Restorer]:
     """A restorer for each worker, loaded; on a CPU they share its cores. Raises as `Restorer` does."""
-    if workers > 1:
-        import cv2
-        import torch
-
-        with contextlib.suppress(AttributeError):  # not on every system
-            cores = len(os.sched_getaffinity(0))
-            torch.set_num_threads(max(1, cores // workers))
-            cv2.setNumThreads(max(1, cores // workers))
+    share_cores(workers)
     restorers = [Restorer(**settings.model_dump(), device=device, seed=seed) for _ in range(workers)]
     for restorer in restorers:
         restorer.load()
+    if workers > 1:
+        cv2.setNumThreads(cores())
+        if torch := sys.modules.get("torch"):  # where it is what restores
+            torch.set_num_threads(cores())
     return restorers

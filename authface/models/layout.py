@@ -247,9 +247,14 @@ def write_index(folder: Path) -> None:
 
 def class_name(folder: Path, part: str) -> str:
     """The diffusers class that a part's config names. Raises AuthfaceError where there is no readable config."""
+    return str(config_value(folder, part, "_class_name"))
+
+
+def config_value(folder: Path, part: str, name: str) -> Any:
+    """A value of a part's config. Raises AuthfaceError where there is no readable config with it."""
     path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     try:
-        return str(json.loads(path.read_text("utf-8"))["_class_name"])
+        return json.loads(path.read_text("utf-8"))[name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AuthfaceError(
             f"{one_line(path)} is missing or broken ({first_line(error, 80)}): get the files again"

@@ -317,10 +317,10 @@ def test_what_the_hub_says_is_one_line_and_whole(monkeypatch: pytest.MonkeyPatch
     from authface.models.hub_cache import hub_errors
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with pytest.raises(AuthfaceError, match=r"cannot get a/b \(Got: refused\): check the connection, set HF_END"):
-        with hub_errors("a/b"):
-            raise OSError("Got: refused\nAn error happened while trying to locate the file")
+    said = r"cannot get a/b \(Got: refused\): check the connection, set HF_END"
+    with pytest.raises(AuthfaceError, match=said), hub_errors("a/b"):
+        raise OSError("Got: refused\nAn error happened while trying to locate the file")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(AuthfaceError, match="a/b is not whole on this machine and HF_HUB_OFFLINE is set: unset it"):
-        with hub_errors("a/b"):
-            raise OSError("Cannot find an appropriate cached snapshot folder")
+    said = "a/b is not whole on this machine and HF_HUB_OFFLINE is set: unset it"
+    with pytest.raises(AuthfaceError, match=said), hub_errors("a/b"):
+        raise OSError("Cannot find an appropriate cached snapshot folder")

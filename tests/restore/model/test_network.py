@@ -79,14 +79,13 @@ def test_half_precision_goes_in_and_comes_out(tmp_path: Path) -> None:
     assert np.abs(made.astype(int) - sharp(face(64))).max() <= 1
 
 
-def test_fidelity_is_the_share_of_the_input(tmp_path: Path) -> None:
-    restorer = make(graphs.sharpening(tmp_path / "a.onnx"), fidelity=0.25)
+def test_by_default_the_result_is_the_networks_own(tmp_path: Path) -> None:
+    """Above a fidelity of 0.5 the input has a share, up to all of it; below there is none to take away."""
+    restorer = make(graphs.sharpening(tmp_path / "a.onnx"))
     crop, only = face(64), sharp(face(64)).astype(float)
-    (made,) = restorer.restore([crop], [1])
-    assert np.abs(made - (0.25 * crop + 0.75 * only)).max() <= 1
-    for fidelity in (0.5, 1.0):
+    for fidelity, share in ((None, 0), (0.5, 0), (0.0, 0), (0.75, 0.5), (0.9, 0.8), (1.0, 1)):
         (made,) = restorer.restore([crop], [1], fidelity)
-        assert np.abs(made - (fidelity * crop + (1 - fidelity) * only)).max() <= 1
+        assert np.abs(made - (share * crop + (1 - share) * only)).max() <= 1
     np.testing.assert_array_equal(made, crop)
 
 
