@@ -38,3 +38,16 @@ def one_line(text: object, limit: int = 300) -> str:
     """`text` fit for a log line: control characters and newlines escaped, at most `limit` characters."""
     clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """What an error of another library says, in a line: the first of its text, or its type where it says nothing.
+
+    Of one like pydantic's, whose text is a table, the first place and what is wrong there.
+    """
+    listed = getattr(error, "errors", None)
+    first = listed()[0] if callable(listed) else None
+    if isinstance(first, dict) and "msg" in first:
+        return one_line(f"{'.'.join(map(str, first.get('loc', ())))}: {first['msg']}".removeprefix(": "), limit)
+    lines = (line.strip() for line in str(error).splitlines())
+    return one_line(next(filter(None, lines), type(error).__name__), limit)

@@ -59,6 +59,7 @@ _CALLED = {
     "pillow_heif": "pillow-heif",
     "ray": "Ray",
     "skimage": "scikit-image",
+    "spandrel_extra_arches": "spandrel-extra-arches",
 }
 """Modules whose project has another name."""
 

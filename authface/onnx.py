@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.ranks import cores
 
 if TYPE_CHECKING:
@@ -37,10 +39,8 @@ def providers(device: str = "auto") -> list[str]:
     if name == "cpu":
         return [CPU]
     if PROVIDERS[name] not in found:
-        raise UsageError(
-            f"--device {one_line(device)}: onnxruntime has no {PROVIDERS[name]} here: {_PACKAGES[name]}, or "
-            "--device cpu"
-        )
+        lacking = _no_hardware(name) or f"onnxruntime has no {PROVIDERS[name]} here: {_PACKAGES[name]}, or"
+        raise UsageError(f"--device {one_line(device)}: {lacking} --device cpu")
     return [PROVIDERS[name], CPU]
 
 
@@ -48,6 +48,24 @@ def device_of(device: str) -> str:
     """The device that sessions of ``--device`` run on, as it is named there."""
     kind = next((name for name, provider in PROVIDERS.items() if provider == providers(device)[0]), "cpu")
     return device if device.startswith(f"{kind}:") else kind
+
+
+def _no_hardware(name: str) -> str:
+    """Why no package brings that device to this machine; empty where one may."""
+    if name == "cuda":
+        return "" if has_nvidia() else "no NVIDIA driver finds a GPU here:"
+    system, needed = {"directml": ("win32", "Windows"), "mps": ("darwin", "a Mac")}[name]
+    return "" if sys.platform == system else f"it needs {needed}:"
+
+
+def has_nvidia() -> bool:
+    """Whether a driver of NVIDIA's finds a GPU."""
+    try:
+        driver: Any = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        return bool(driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0)
+    except (OSError, AttributeError):
+        return False
 
 
 def _kind(device: str) -> str:
@@ -92,7 +110,7 @@ def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
         if device == "auto" and wanted != [CPU]:
             return session(file, "cpu", threads)
         named = one_line(file) if isinstance(file, Path) else "a network's bytes"
-        raise UsageError(f"{named} is no ONNX network that can be run: {one_line(error, 160)}") from error
+        raise UsageError(f"{named} is no ONNX network that can be run: {first_line(error, 160)}") from error
     if device != "auto" and made.get_providers()[0] != wanted[0]:
         raise AuthfaceError(
             f"--device {one_line(device)}: {wanted[0]} is installed and cannot be used: see its CUDA and driver "
@@ -109,4 +127,4 @@ def run(opened: Any, name: str, given: dict[str, Any]) -> list[NDArray[np.float3
     try:
         return list(opened.run(None, given))
     except Exception as error:  # onnxruntime's errors have no common class
-        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {one_line(error, 160)}") from error
+        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {first_line(error, 160)}") from error

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
+from typer.models import ArgumentInfo, OptionInfo
 
 if TYPE_CHECKING:
     from authface.console import Console
@@ -73,6 +74,8 @@ class Run:
     console: Console
     most_workers: int = 0
     """As it was given; 0: it was not."""
+    flags: Mapping[str, str] = field(default_factory=dict)
+    """How the command's own values are typed, such as ``--min-identity``, by their names."""
 
     def cluster(self, *, gpu: bool = False) -> Cluster | None:
         """Where a step runs under `--engine ray`, None for this machine; `gpu`: its models run on `--device`."""
@@ -90,7 +93,7 @@ class Run:
         from authface.recipe import load
 
         chosen = {name: value for name, value in given.items() if value is not None}
-        return load(self.recipe_name, list(self.overrides), SECTIONS).section(path, model, chosen)
+        return load(self.recipe_name, list(self.overrides), SECTIONS).section(path, model, chosen, self.flags)
 
     def show(self, section: str, settings: Settings) -> None:
         """What ``--dry-run`` prints of a command without a plan of its own: the settings it would work with."""
@@ -123,6 +126,7 @@ def command_with_run(function: F) -> F:
     """Give a command's `run` parameter the common flags: the command itself declares only its own arguments."""
     signature = inspect.signature(function, eval_str=True)
     own = [p for name, p in signature.parameters.items() if name != "run"]
+    flags = {p.name: _flag(p) for p in own}
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
         for name, (annotation, default) in _COMMON.items()
@@ -135,7 +139,7 @@ def command_with_run(function: F) -> F:
         common = {name: arguments.pop(name) for name in _COMMON}
         console = Console(json_output=common["json_output"], debug=common["debug"])
         with console:
-            function(run=_run(common, console), **arguments)
+            function(run=_run(common, console, flags), **arguments)
 
     own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
     wrapper.__signature__ = signature.replace(parameters=own + common)  # type: ignore[attr-defined]  # read by typer
@@ -143,7 +147,19 @@ def command_with_run(function: F) -> F:
     return wrapper  # type: ignore[return-value]  # the same command with more flags
 
 
-def _run(common: dict[str, Any], console: Console) -> Run:
+def _flag(parameter: inspect.Parameter) -> str:
+    """How a command's value is typed: its option, or what its usage calls an argument."""
+    told = getattr(parameter.annotation, "__metadata__", ())
+    declared = next((one for one in told if isinstance(one, OptionInfo | ArgumentInfo)), None)
+    named = parameter.name.replace("_", "-")
+    if isinstance(declared, ArgumentInfo):
+        return str(declared.metavar or named.upper())
+    names = (declared.default, *(declared.param_decls or ())) if declared else ()  # typer takes the first for a default
+    options = [one.partition("/")[0] for one in names if isinstance(one, str) and one.startswith("--")]
+    return options[0] if options else f"--{named}"
+
+
+def _run(common: dict[str, Any], console: Console, flags: Mapping[str, str]) -> Run:
     import os
 
     if common["engine"] not in {"local", "ray"}:
@@ -161,6 +177,7 @@ def _run(common: dict[str, Any], console: Console) -> Run:
         dry_run=common["dry_run"],
         console=console,
         most_workers=common["workers"],
+        flags=flags,
     )
 
 

@@ -21,7 +21,17 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+_sharers = 1
+
+
+def share_cores(models: int) -> None:
+    """From now on so many models of this process work at a time, and share its processors."""
+    global _sharers
+    _sharers = models
+
+
 def cores() -> int:
-    """Processors that this process may use."""
+    """Processors that a model of this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    found = len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+    return max(1, found // _sharers)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from authface.errors import UsageError, one_line
 
@@ -33,12 +34,24 @@ class Settings(BaseModel):
         coerce_numbers_to_str=True,  # a folder called 2026 needs no quotes
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_number(cls, value: object) -> object:
+        if _is_nan(value):
+            raise ValueError(_NO_NUMBER)
+        return value
+
     def fingerprint(self) -> str:
         """sha256 of the settings as JSON, in hex."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 S = TypeVar("S", bound=Settings)
+_NO_NUMBER = "nan is no number"
+
+
+def _is_nan(value: object) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class Recipe:
 
     name: str
     tables: dict[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Those that are in the tables, ``path=value`` as typed, by their path."""
 
     def table(self, path: str) -> Any:
         """What was asked for of `path`; empty where nothing was."""
@@ -55,13 +70,59 @@ class Recipe:
             table = table.get(key, {}) if isinstance(table, dict) else {}
         return table
 
-    def section(self, path: str, model: type[S], given: Mapping[str, Any] = MappingProxyType({})) -> S:
-        """The validated settings of `path`, such as ``curate.filter``; `given` wins. Raises UsageError."""
+    def section(
+        self,
+        path: str,
+        model: type[S],
+        given: Mapping[str, Any] = MappingProxyType({}),
+        flags: Mapping[str, str] = MappingProxyType({}),
+    ) -> S:
+        """The validated settings of `path`, such as ``curate.filter``; `given` wins, typed as its `flags` or by name.
+
+        Raises UsageError, which names the place where the value stands: a flag, an override, the recipe.
+        """
         table = self.table(path)
         try:
             return model.model_validate({**table, **given} if isinstance(table, dict) else table)
         except ValidationError as error:
-            raise UsageError(_explain(path, model, error, self.name)) from error
+            raise UsageError(self._explain(path, model, error, given, flags)) from error
+
+    def origin(self, path: str) -> str:
+        """Where the value of `path`, or of what lies below or above it, was typed, for an error's line."""
+        typed = (text for name, text in self.overrides.items() if f"{path}.".startswith(f"{name}."))
+        below = (text for name, text in self.overrides.items() if name.startswith(f"{path}."))
+        text = next(typed, "") or next(below, "")
+        return f"-O {one_line(text, 120)}" if text else f"recipe {one_line(self.name)}"
+
+    def _explain(
+        self,
+        path: str,
+        model: type[Settings],
+        error: ValidationError,
+        given: Mapping[str, Any],
+        flags: Mapping[str, str],
+    ) -> str:
+        """The first of what is wrong with the settings of `path`."""
+        first = error.errors()[0]
+        location = first["loc"]
+        own = str(location[0]) if location and location[0] in given else ""
+        where = ".".join(map(str, location)) if own else ".".join([path, *map(str, location)])
+        origin = "" if own else self.origin(where)
+        if first["type"] == "extra_forbidden":
+            fields = _fields(model, location[:-1])
+            near = difflib.get_close_matches(str(location[-1]), fields, n=1)
+            right = ".".join([*where.split(".")[:-1], *near])
+            hint = f"did you mean {right}?" if near else f"there are {', '.join(fields)}"
+            return f"{origin}{': ' if origin else ''}no setting {one_line(where)}; {hint}"
+        value = first["input"]
+        said = _NO_NUMBER if str(value).strip().lower() == "nan" else first["msg"]
+        why = one_line(said.removeprefix("Value error, "))
+        if own in flags and not location[1:]:
+            return f"{flags[own]} {one_line(value, 80)}: {why}"
+        if origin.startswith("-O "):
+            return f"{origin}: {why}"
+        told = one_line(json.dumps(value, default=str), 80)
+        return f"{origin}{': ' if origin else ''}{one_line(where)} = {told}: {why}"
 
 
 def load(name: str, overrides: list[str], sections: Mapping[str, str]) -> Recipe:
@@ -71,10 +132,9 @@ def load(name: str, overrides: list[str], sections: Mapping[str, str]) -> Recipe
     value of are validated here, so that a typing error anywhere shows before work starts. Raises UsageError.
     """
     tables = _read(name)
-    for override in overrides:
-        _override(tables, override)
-    recipe = Recipe(name, tables)
-    _refuse_unknown(tables, "", sections, name)
+    typed = {_override(tables, override): override for override in overrides}
+    recipe = Recipe(name, tables, typed)
+    _refuse_unknown(tables, "", sections, recipe)
     for path, target in sections.items():
         if recipe.table(path) == {}:
             continue  # defaults: the models of the other stages are not even imported
@@ -106,7 +166,8 @@ def _read(name: str) -> dict[str, Any]:
         raise UsageError(f"the recipe {one_line(name)} is not TOML: {one_line(error)}") from error
 
 
-def _override(tables: dict[str, Any], override: str) -> None:
+def _override(tables: dict[str, Any], override: str) -> str:
+    """Put the value into the tables; its path."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -117,6 +178,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
             raise UsageError(f"-O {one_line(override)}: {key} is a value, not a table")
         tables = below
     tables[keys[-1]] = _value(text)
+    return ".".join(keys)
 
 
 def _value(text: str) -> Any:
@@ -129,30 +191,17 @@ def _value(text: str) -> Any:
     return text if values or isinstance(value, date | time) else value
 
 
-def _refuse_unknown(tables: Mapping[str, Any], prefix: str, sections: Mapping[str, str], name: str) -> None:
+def _refuse_unknown(tables: Mapping[str, Any], prefix: str, sections: Mapping[str, str], recipe: Recipe) -> None:
     for key, value in tables.items():
         path = f"{prefix}{key}"
         if path in sections:
             continue
         if isinstance(value, dict) and any(known.startswith(path + ".") for known in sections):
-            _refuse_unknown(value, path + ".", sections, name)
+            _refuse_unknown(value, path + ".", sections, recipe)
             continue
         near = difflib.get_close_matches(path, sections, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sections)}"
-        raise UsageError(f"recipe {one_line(name)}: no settings called {one_line(path)}{hint}")
-
-
-def _explain(path: str, model: type[Settings], error: ValidationError, name: str) -> str:
-    first = error.errors()[0]
-    where = ".".join([path, *(str(part) for part in first["loc"])])
-    if first["type"] == "extra_forbidden":
-        fields = _fields(model, first["loc"][:-1])
-        near = difflib.get_close_matches(str(first["loc"][-1]), fields, n=1)
-        hint = f"did you mean {where.rpartition('.')[0]}.{near[0]}?" if near else f"there are {', '.join(fields)}"
-        return f"recipe {one_line(name)}: no setting {one_line(where)}; {hint}"
-    given = one_line(json.dumps(first["input"], default=str), 80)
-    why = one_line(first["msg"].removeprefix("Value error, "))
-    return f"recipe {one_line(name)}: {one_line(where)} = {given}: {why}"
+        raise UsageError(f"{recipe.origin(path)}: no settings called {one_line(path)}{hint}")
 
 
 def _fields(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

@@ -187,6 +187,7 @@ def split(
     if run.dry_run:
         return run.show("curate.split", settings)
     from authface.curate.split.run import split as run_split
+    from authface.inspect.status import read_status
 
     with photoset.lock():
         photoset.remember("curate.split", settings.model_dump(mode="json"))
@@ -199,7 +200,8 @@ def split(
             cluster=run.cluster(),
             limit=run.limit,
         )
-    run.console.result(f"{result.as_text()}\nnext: authface annotate tags {one_line(set)}", **result.as_json())
+    onward = read_status(photoset).next
+    run.console.result(f"{result.as_text()}\nnext: {onward}", **result.as_json(), next=onward)
     if lost := sum(count for name, count in result.counts.items() if name.startswith("failed")):
         run.console.log(f"{lost} crops could not be embedded and are in no split")
         raise typer.Exit(3)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from authface.console import Console, Tick
 from authface.engine.workers import inline, processes
-from authface.errors import AuthfaceError, ImageError, one_line
+from authface.errors import AuthfaceError, ImageError, first_line, one_line
 from authface.evaluate.catalogue import BY_NAME, RestorationMetric
 from authface.evaluate.faces import DLIB, Recogniser
 from authface.evaluate.pairs import Pair
@@ -79,7 +79,7 @@ class ValueCache:
             yield
         except sqlite3.Error as error:
             raise AuthfaceError(
-                f"{one_line(self.path)} cannot be used ({one_line(error, 100)}): delete it, values are measured again"
+                f"{one_line(self.path)} cannot be used ({first_line(error, 100)}): delete it, values are measured again"
             ) from error
 
 

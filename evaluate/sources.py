@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface.errors import ImageError, UsageError, one_line
+from authface.errors import ImageError, UsageError, first_line, one_line
 from authface.files import TEMPORARY
 from authface.imaging.decode import EXTENSIONS, read_bytes
 
@@ -160,7 +160,7 @@ def _columns(path: Path) -> list[str]:
     try:
         return list(pq.ParquetFile(path).schema_arrow.names)
     except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{one_line(path)} is no Parquet file: {one_line(error, 120)}") from error
+        raise UsageError(f"{one_line(path)} is no Parquet file: {first_line(error, 120)}") from error
 
 
 def _split_of(path: Path) -> str:

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 import cv2
 
 from authface.errors import AuthfaceError
-from authface.ranks import cores
+from authface.ranks import cores, share_cores
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
@@ -225,12 +225,12 @@ class Place:
 
 def make_restorers(settings: RestoreSettings, device: str, seed: int, workers: int) -> list[Restorer]:
     """A restorer for each worker, loaded; on a CPU they share its cores. Raises as `Restorer` does."""
+    share_cores(workers)
     restorers = [Restorer(**settings.model_dump(), device=device, seed=seed) for _ in range(workers)]
     for restorer in restorers:
         restorer.load()
     if workers > 1:
-        threads = max(1, cores() // workers)
-        cv2.setNumThreads(threads)
-        if "torch" in sys.modules:  # not where ONNX Runtime restores, in an install without it
-            sys.modules["torch"].set_num_threads(threads)
+        cv2.setNumThreads(cores())
+        if torch := sys.modules.get("torch"):  # where it is what restores
+            torch.set_num_threads(cores())
     return restorers

@@ -79,7 +79,7 @@ class RestoreSettings(Settings):
     and the prior's detail grow with: at 1 a face is nearest to the truth on average, at 0 most detailed. In others
     0.5 is the preset as it is; above it up to 0.4 of the input are mixed in, and denoising that began from more than
     half of the noise begins with less; below it with more, and the ControlNet counts less. It is CodeFormer's own
-    weight; with other networks of one pass it is the share of the input in the result, and 0 their result alone."""
+    weight; other networks of one pass give their own result up to 0.5, and above it more and more of the input."""
     steps: int | None = Field(None, ge=1, le=1000)
     """Denoising steps; None takes the preset's, as for all that follow."""
     scheduler: Scheduler | None = None

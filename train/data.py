@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.imaging.decode import decode
 
 
@@ -277,7 +277,7 @@ def _open(folder: Path, split: str) -> Any:
     try:
         found = datasets.load_dataset(str(folder), split=split)
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UsageError(f"{one_line(folder)} is no dataset with a split {split}: {one_line(error, 160)}") from error
+        raise UsageError(f"{one_line(folder)} is no dataset with a split {split}: {first_line(error, 160)}") from error
     if "image" not in found.column_names or not len(found):
         raise UsageError(
             f"{one_line(folder)}: {len(found)} rows, columns {found.column_names}; a column image is needed"

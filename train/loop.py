@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from authface.console import Console
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.store.lineage import record_training
 from authface.train import distributed as parallel
 from authface.train.data import Batch, Stream, prefetch
@@ -119,7 +119,7 @@ class Trainer(Generic[B]):
                 self.accelerator.load_state(str(path))
             except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
                 raise AuthfaceError(
-                    f"{one_line(path)} cannot be gone on from ({one_line(error, 120)}): it is broken, or of another"
+                    f"{one_line(path)} cannot be gone on from ({first_line(error, 120)}): it is broken, or of another"
                     f" family than {one_line(self.settings.model)}; delete it, or set another out"
                 ) from error
             if self.ema is not None:

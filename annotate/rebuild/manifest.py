@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models.hub import download_dataset
 
 PATTERN = "manifest/*.parquet"
@@ -123,7 +123,7 @@ class DatasetManifest:
             try:
                 names = pq.read_schema(path).names
             except (OSError, pa.ArrowInvalid) as error:
-                raise UsageError(f"{one_line(path)} cannot be read: {one_line(error, 120)}") from error
+                raise UsageError(f"{one_line(path)} cannot be read: {first_line(error, 120)}") from error
             if missing := [name for name in NEEDED if name not in names]:
                 raise UsageError(f"{one_line(path)} is no manifest: it has no column {', '.join(missing)}")
 
@@ -163,7 +163,7 @@ class DatasetManifest:
                     there = file.schema_arrow.names
                     yield from file.iter_batches(1000, columns=names and [name for name in names if name in there])
             except (OSError, pa.ArrowInvalid) as error:
-                raise AuthfaceError(f"{one_line(path)} cannot be read: {one_line(error, 120)}") from error
+                raise AuthfaceError(f"{one_line(path)} cannot be read: {first_line(error, 120)}") from error
 
 
 def open_manifest(text: str) -> DatasetManifest:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.faces.weights import facexlib_file
 from authface.files import sha256_of_weights
 
@@ -55,7 +55,7 @@ class FaceParser:
         try:
             network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:  # torch has no common class for what it cannot read
-            reason = one_line(str(error).partition("\n")[0] or type(error).__name__, 100)
+            reason = first_line(error, 100)
             raise AuthfaceError(f"{one_line(file)} is broken ({reason}): get {WEIGHTS_URL} again") from error
         self._network = network.eval().to(self._device)
 

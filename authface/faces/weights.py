@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.extras import lack
 
 
@@ -41,7 +41,7 @@ def facexlib_file(url: str, what: str, instead: str) -> Path:
             load_file_from_url(url, model_dir=str(folder), progress=False)
     except OSError as error:
         raise AuthfaceError(
-            f"{what} has no weights here and cannot download them ({one_line(error, 100)}): "
+            f"{what} has no weights here and cannot download them ({first_line(error, 100)}): "
             f"put {url} into {one_line(folder)}, or take {instead}"
         ) from error
     return file

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from authface.errors import ImageError, one_line
+from authface.extras import lack
 from authface.files import is_local
 from authface.imaging import png
 from authface.imaging.bitdepth import Pixels, is_deep_png, read_16_bits, to_8_bits
@@ -50,6 +51,9 @@ _MORE = (b"", b"\x55" * 64, b"\xaa" * 64, bytes(64))
 """What might have followed the last byte of a JPEG without an end: pixels that are missing it would all change."""
 
 _plugins = threading.Lock()
+
+_HEIF = {b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
+"""Beginnings of HEIC files after their first four bytes (ISO/IEC 23008-12, annex B)."""
 
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 """Formats whose further frames are an animation; those of MPO and TIFF are depth maps, thumbnails, pages."""
@@ -199,7 +203,8 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
         image = Image.open(io.BytesIO(data), formats=_formats())
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except UnidentifiedImageError as error:
-        raise ImageError("not_an_image", "no photo in a format that is read here") from error
+        lacking = lack("a HEIC photo", "heic") if data[4:12] in _HEIF else ""
+        raise ImageError("not_an_image", lacking or "no photo in a format that is read here") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything

@@ -19,7 +19,7 @@ from typing import Any, Literal
 import httpx
 
 from authface import __version__, ranks
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.extras import EXTRAS, installed
 from authface.faces.weights import facexlib_folder
 from authface.inspect import machine
@@ -145,7 +145,7 @@ def _modules(section: str, installed: set[str]) -> Iterator[Finding]:
         try:
             import_module(module)
         except Exception as error:  # noqa: BLE001  a broken module fails in its own way
-            said = f"does not load: {type(error).__name__}: {one_line(error, 100)}"
+            said = f"does not load: {type(error).__name__}: {first_line(error, 100)}"
             again = f"pip install --force-reinstall {package}"
             if "libGL" in str(error):
                 again = "pip install opencv-python-headless, or apt-get install libgl1 libglib2.0-0"
@@ -368,7 +368,7 @@ def _ask_hub(endpoint: str, token: str) -> Finding:
     try:
         answer = httpx.head(endpoint, timeout=5, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        said = f"{endpoint} does not answer: {type(error).__name__}: {one_line(error, 80)}"
+        said = f"{endpoint} does not answer: {type(error).__name__}: {first_line(error, 80)}"
         return Finding(
             "network", "hub", "broken", said, "check the connection and proxy, or set HF_ENDPOINT to a mirror"
         )

@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import filelock
-import httpx
 
 from authface import __version__
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import TEMPORARY, sha256_of, take_place, write_errors
 from authface.web.http import retry_after
+
+if TYPE_CHECKING:
+    import httpx
 
 ATTEMPTS = 4
 """In a row that bring nothing, of one address."""
@@ -86,6 +89,8 @@ def download(offer: Offer, folder: Path, arrived: Arrived, say: Callable[[str], 
 
 def _fill(offer: Offer, part: _Part, arrived: Arrived) -> None:
     """Bring the whole file into `part`."""
+    import httpx  # a twentieth of what is imported to restore a photo, which downloads nothing
+
     reasons = []
     headers = {"User-Agent": f"authface/{__version__}", "Accept-Encoding": "identity"}  # ranges that mean bytes
     with httpx.Client(headers=headers, timeout=30, follow_redirects=True) as client:
@@ -93,7 +98,7 @@ def _fill(offer: Offer, part: _Part, arrived: Arrived) -> None:
             try:
                 _from(client, address, offer, part, arrived)
             except _RefusedError as error:
-                reasons.append(f"{one_line(urlsplit(address).netloc, 60)}: {one_line(error, 120)}")
+                reasons.append(f"{one_line(urlsplit(address).netloc, 60)}: {first_line(error, 120)}")
                 continue
             if not offer.sha256 or sha256_of(part.path) == offer.sha256:
                 return
@@ -104,6 +109,8 @@ def _fill(offer: Offer, part: _Part, arrived: Arrived) -> None:
 
 def _from(client: httpx.Client, address: str, offer: Offer, part: _Part, arrived: Arrived) -> None:
     """Bring the whole file from one address. Raises _RefusedError."""
+    import httpx
+
     barren = 0
     while True:
         before = part.size

@@ -188,7 +188,7 @@ def export(source: ModelSource, out: Path, preset: PresetName, tick: Tick) -> Ex
     cleaner = ("cleaner",) if part_files(folder, "cleaner") else ()
     parts = load(source, ("unet", "controlnet", "vae", "scheduler", *cleaner), "cpu", torch.float32)
     factor = sdxl.spatial_factor(parts.vae)
-    side = model_side(parts.unet, factor)
+    side = model_side(folder)
     shape = (int(parts.unet.config.in_channels), side // factor, side // factor)
     told = Export(
         authface=__version__,

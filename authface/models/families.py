@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from authface import backends
 from authface import ranks as processes
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models.hub_cache import hub_errors
 from authface.models.layout import BASE as BASE
 from authface.models.layout import FILES, FURTHER, INDEX, PARTS, VARIANTS, WEIGHTED, Commercial, class_name, quiet
@@ -286,7 +286,7 @@ def _loading(where: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        raise AuthfaceError(f"cannot load {one_line(where)}: {one_line(error)}; get its files again") from error
+        raise AuthfaceError(f"cannot load {one_line(where)}: {first_line(error, 200)}; get its files again") from error
 
 
 def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch.dtype) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.models.layout import EXPORT, ONNX, PARTS, FileFacts, part_files
 from authface.models.sampling import Preset, Sampling, sampling_of
 from authface.recipe import Settings
@@ -107,7 +107,7 @@ def read_export(folder: Path) -> Export | None:
     try:
         export = Export.model_validate(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, ValidationError) as error:
-        raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 80)}): {again}") from error
+        raise AuthfaceError(f"{one_line(path)} is broken ({first_line(error, 80)}): {again}") from error
     if export.format != 1:
         raise AuthfaceError(f"{one_line(path)} is of format {export.format}, this version reads 1: {again}")
     for name, facts in export.files.items():

@@ -23,7 +23,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import disable_progress_bars, validate_repo_id  # type: ignore[attr-defined]  # documented, not listed
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models import hub_cache
 from authface.models.families import ModelSource, resolve, snapshot
 from authface.models.layout import BASE, BESIDE, FILES, MANIFEST, ONNX, ONNX_FILES, PARTS, VARIANTS, in_bytes
@@ -44,7 +44,7 @@ def check_name(repo_id: str) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise UsageError(f"{one_line(repo_id, 100)} is no name of a repository: {one_line(error, 160)}") from error
+        raise UsageError(f"{one_line(repo_id, 100)} is no name of a repository: {first_line(error, 160)}") from error
     if repo_id.count("/") != 1:
         raise UsageError(f"{one_line(repo_id, 100)} is no name of a repository: write OWNER/{one_line(repo_id, 100)}")
 
@@ -139,7 +139,7 @@ def _one_line_errors(token: str, what: str) -> Iterator[None]:
         said = (getattr(error, "server_message", "") or str(error)).strip()
         raise line(refused.get(status, f"HTTP {status}: {one_line(said, 160)}"), error) from error
     except broken as error:
-        problem = f"{type(error).__name__}: {one_line(error, 160)}; check the connection, run the same command again"
+        problem = f"{type(error).__name__}: {first_line(error, 160)}; check the connection, run the same command again"
         raise line(problem, error) from error
 
 

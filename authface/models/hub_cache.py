@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import sha256_of
 from authface.models.layout import BASE, PARTS, VARIANTS
 
@@ -123,6 +123,7 @@ def is_content(path: Path, etag: str) -> bool | None:
 @contextmanager
 def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     """Raise what the hub or the network says of a repository of models as an AuthfaceError of one line."""
+    from huggingface_hub import constants
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     where = one_line(repository)
@@ -138,7 +139,12 @@ def hub_errors(repository: str, revision: str | None = None) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise AuthfaceError(f"{where} has no revision {one_line(revision)}: give a branch, tag or commit") from error
     except broken as error:
+        by_hand = "copy its files and give --model FOLDER"
+        if constants.HF_HUB_OFFLINE:
+            raise AuthfaceError(
+                f"{where} is not whole on this machine and HF_HUB_OFFLINE is set: unset it, or {by_hand}"
+            ) from error
         raise AuthfaceError(
-            f"cannot get {where} ({one_line(error, 100)}): check the connection and HF_HUB_OFFLINE,"
-            " set HF_ENDPOINT to a mirror, or copy its files and give --model FOLDER"
+            f"cannot get {where} ({first_line(error, 200)}): check the connection, set HF_ENDPOINT to a mirror, "
+            f"or {by_hand}"
         ) from error

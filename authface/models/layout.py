@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError, safe_open
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
 
 Commercial = Literal["yes", "no", "unclear"]
@@ -173,7 +173,7 @@ def shard_map(index: Path) -> dict[str, str]:
         told = json.loads(index.read_text("utf-8"))["weight_map"]
         shards = {str(name): str(file) for name, file in told.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{one_line(index)} is broken ({one_line(error, 80)}): get the files again") from error
+        raise UsageError(f"{one_line(index)} is broken ({first_line(error, 80)}): get the files again") from error
     if strange := next((file for file in shards.values() if Path(file).name != file), None):
         raise UsageError(
             f"{one_line(index)} names {one_line(strange)}, which is no file beside it: get the files again"
@@ -247,12 +247,17 @@ def write_index(folder: Path) -> None:
 
 def class_name(folder: Path, part: str) -> str:
     """The diffusers class that a part's config names. Raises AuthfaceError where there is no readable config."""
+    return str(config_value(folder, part, "_class_name"))
+
+
+def config_value(folder: Path, part: str, name: str) -> Any:
+    """A value of a part's config. Raises AuthfaceError where there is no readable config with it."""
     path = folder / part / ("scheduler_config.json" if part == "scheduler" else "config.json")
     try:
-        return str(json.loads(path.read_text("utf-8"))["_class_name"])
+        return json.loads(path.read_text("utf-8"))[name]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise AuthfaceError(
-            f"{one_line(path)} is missing or broken ({one_line(error, 80)}): get the files again"
+            f"{one_line(path)} is missing or broken ({first_line(error, 80)}): get the files again"
         ) from error
 
 
@@ -298,7 +303,7 @@ def read_manifest(folder: Path) -> WeightsManifest | None:
         files = {str(name): FileFacts(str(one["sha256"]), int(one["bytes"])) for name, one in told["files"].items()}
         return WeightsManifest(str(told["dtype"]), int(told["parameters"]), int(told["bytes"]), files)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 80)}): get the files again") from error
+        raise AuthfaceError(f"{one_line(path)} is broken ({first_line(error, 80)}): get the files again") from error
 
 
 @dataclass(frozen=True)
@@ -334,7 +339,7 @@ def headers(path: Path) -> dict[str, TensorHeader]:
             slices = {str(name): file.get_slice(name) for name in file.keys()}  # noqa: SIM118  not a dict
             return {name: TensorHeader(str(one.get_dtype()), tuple(one.get_shape())) for name, one in slices.items()}
     except (SafetensorError, OSError, ValueError) as error:
-        raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 100)}): get the file again") from error
+        raise AuthfaceError(f"{one_line(path)} is broken ({first_line(error, 100)}): get the file again") from error
 
 
 def in_bytes(size: float) -> str:

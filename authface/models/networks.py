@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 from authface.console import Console
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import TEMPORARY, sha256_of, write_file
 from authface.models.download import Offer, download
 from authface.models.layout import Commercial, in_bytes
@@ -214,7 +214,7 @@ def _record(path: Path, digest: str, network: Network, console: Console) -> None
     try:
         write_file(_beside(path), f"{digest}  {path.name}\n".encode())
     except AuthfaceError as error:
-        return console.log(f"{note} and cannot be recorded: {one_line(error, 160)}")
+        return console.log(f"{note} and cannot be recorded: {first_line(error, 160)}")
     console.log(f"{note}, recorded in {one_line(_beside(path))}: another will be refused")
 
 

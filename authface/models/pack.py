@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from authface.console import Tick
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import TEMPORARY, refusal, take_place, write_errors
 from authface.models.layout import (
     BESIDE,
@@ -225,7 +225,7 @@ def _broken(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 100)}): get the file again") from error
+        raise AuthfaceError(f"{one_line(path)} is broken ({first_line(error, 100)}): get the file again") from error
 
 
 def _config(path: Path) -> bytes:
@@ -256,7 +256,7 @@ def _read_json(path: Path, data: bytes) -> dict[str, Any]:
     try:
         values = json.loads(data)
     except ValueError as error:
-        raise AuthfaceError(f"{one_line(path)} is broken ({one_line(error, 80)}): get the file again") from error
+        raise AuthfaceError(f"{one_line(path)} is broken ({first_line(error, 80)}): get the file again") from error
     if not isinstance(values, dict):
         raise AuthfaceError(f"{one_line(path)} is broken (no JSON object): get the file again")
     return values

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from authface.errors import AuthfaceError, one_line
-from authface.models.layout import OWN_PRESETS
+from authface.errors import AuthfaceError, first_line, one_line
+from authface.models.layout import OWN_PRESETS, config_value
 from authface.models.sampler import sampler
 from authface.recipe import Settings
 
@@ -98,7 +98,7 @@ def preset_of(name: PresetName, folder: Path) -> Preset:
         own = {key: Preset(**table) for key, table in tables.items() if key in PRESETS}
     except (OSError, ValueError, TypeError, ValidationError) as error:
         raise AuthfaceError(
-            f"{one_line(path)} is no table of presets ({one_line(error, 120)}): get it again"
+            f"{one_line(path)} is no table of presets ({first_line(error, 120)}): get it again"
         ) from error
     return own.get(name, PRESETS[name])
 
@@ -186,9 +186,10 @@ def control_scale(fidelity: float) -> float:
     return min(1.0, 0.5 + fidelity)
 
 
-def model_side(unet: Any, factor: int) -> int:
-    """The side of the crops that a family sees unless the settings say, pixels; `factor` is its VAE's."""
-    return min(PAPER_SIZE, int(unet.config.sample_size) * factor)
+def model_side(folder: Path) -> int:
+    """The side of the crops that the family in `folder` sees unless the settings say, pixels, by its configs."""
+    levels = len(config_value(folder, "vae", "block_out_channels"))
+    return min(PAPER_SIZE, int(config_value(folder, "unet", "sample_size")) * 2 ** (levels - 1))
 
 
 def make_scheduler(name: str, trained: Any) -> Any:

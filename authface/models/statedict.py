@@ -5,12 +5,14 @@ spandrel is MIT; the package of its further architectures, such as CodeFormer's,
 
 from __future__ import annotations
 
+import pickle
+import re
 import warnings
 from pathlib import Path
 from typing import Any
 
-from authface.errors import UsageError, one_line
-from authface.extras import need
+from authface.errors import UsageError, first_line
+from authface.extras import lack, need
 from authface.models.networks import STATE_DICTS
 
 
@@ -33,27 +35,44 @@ def load_network(file: Path, what: str, extra: str) -> Any:
         registry = spandrel.MAIN_REGISTRY.copy()
         registry.add(*further)
         return spandrel.ModelLoader(registry=registry).load_from_state_dict(weights).eval()
-    except Exception as error:  # torch, safetensors and spandrel have no common class for what they cannot read
-        reason = one_line(str(error).partition("\n")[0] or type(error).__name__, 120)
-        hint = (
-            ""
-            if further or extra != "restorers"
-            else "; CodeFormer needs spandrel-extra-arches: " + ("pip install 'authface[restorers]'")
-        )
-        raise UsageError(f"{what} is no network that spandrel knows: {reason}{hint}") from error
+    except UnreadableError as error:
+        raise UsageError(f"{what} cannot be read: {error}") from error
+    except spandrel.UnsupportedModelError as error:
+        lacking = lack("; CodeFormer", extra, "spandrel_extra_arches") if extra == "restorers" and not further else ""
+        raise UsageError(f"{what} is no network that spandrel knows by its tensors{lacking}") from error
+    except Exception as error:  # what spandrel's architectures raise for tensors that do not fit has no common class
+        raise UsageError(f"{what} is no network that spandrel can make: {first_line(error, 120)}") from error
+
+
+class UnreadableError(Exception):
+    """Why a file's tensors cannot be read, in a few words."""
 
 
 def read_tensors(file: Path) -> dict[str, Any]:
-    """What a file holds, its tensors on the CPU; torch and safetensors raise what they like for another file."""
-    if file.suffix.lower() == ".safetensors":
-        from safetensors.torch import load_file
-
-        return dict(load_file(file))
+    """What a file holds, its tensors on the CPU. Raises UnreadableError; no code in a pickle is run."""
     import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
 
-    held = torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        if file.suffix.lower() == ".safetensors":
+            return dict(load_file(file))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle's protocol
+            held = torch.load(file, map_location="cpu", weights_only=True)
+    except SafetensorError as error:
+        raise UnreadableError(f"it is no safetensors file, or was cut ({first_line(error, 60)})") from error
+    except pickle.UnpicklingError as error:
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise UnreadableError(
+            f"it asks for the code {code[1]}, which is not run: a file of tensors alone is read"
+            if code
+            else "it is no file that torch saved, or was cut: get it again"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, UnicodeDecodeError, AttributeError) as error:
+        raise UnreadableError("it is no file that torch saved, or was cut: get it again") from error
     if not isinstance(held, dict):
-        raise ValueError(f"it holds a {type(held).__name__}, not a state dict")
+        raise UnreadableError(f"it holds a {type(held).__name__}, not a state dict")
     return held
 
 

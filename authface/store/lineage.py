@@ -16,7 +16,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import is_local, place, write_file
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
@@ -126,7 +126,7 @@ def dataset_ids(folder: Path) -> set[str]:
             found.update(pq.read_table(source, columns=["photo_id"]).column("photo_id").to_pylist())
     except (OSError, KeyError, pa.ArrowInvalid) as error:
         raise AuthfaceError(
-            f"dataset {one_line(folder)} cannot be read ({one_line(error, 80)}): delete it, run again"
+            f"dataset {one_line(folder)} cannot be read ({first_line(error, 80)}): delete it, run again"
         ) from error
     return found
 

@@ -17,7 +17,7 @@ import tomli_w
 
 from authface.curate.forget import rows as erase_rows
 from authface.curate.forget import texts as erase_texts
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import write_file
 from authface.inspect.why import forgotten_at
 from authface.records import Photo
@@ -249,7 +249,7 @@ def _forget_settings(photoset: PhotoSet, orphans: frozenset[str]) -> None:
     except FileNotFoundError:
         return
     except (OSError, ValueError) as error:
-        raise AuthfaceError(f"{one_line(path)} cannot be read ({one_line(error, 60)}): mend it, run again") from error
+        raise AuthfaceError(f"{one_line(path)} cannot be read ({first_line(error, 60)}): mend it, run again") from error
     settings = tables.get("curate", {}).get("fetch", {})
     if settings.get("photographer") in orphans:
         settings["photographer"] = ""

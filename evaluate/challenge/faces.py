@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, first_line, one_line
 from authface.evaluate.challenge.rules import rules
 from authface.evaluate.pairs import Method, Pair, images_by_name, pair
 from authface.evaluate.sources import images_in
@@ -54,7 +54,7 @@ def read_list(path: Path) -> dict[str, ListedFace]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(
             f"evaluate.challenge.points={one_line(path)} is no list of filename, dataset and {', '.join(_COLUMNS[:2])} "
-            f"... ({one_line(error, 80)}): take the challenge's test_2026_face.csv"
+            f"... ({first_line(error, 80)}): take the challenge's test_2026_face.csv"
         ) from error
 
 

@@ -11,7 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-from authface.errors import UsageError, one_line
+from authface.errors import UsageError, first_line, one_line
 
 Origin = Literal["paper", "ours", "others"]
 COMMANDS = {
@@ -185,7 +185,7 @@ def _read(folder: Path, kind: str) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise UsageError(f"{one_line(folder)} holds no {kind}.json: {COMMANDS[kind]} -o {one_line(folder)}") from error
     except (OSError, ValueError) as error:
-        raise UsageError(f"{one_line(path)} cannot be read ({one_line(error, 80)}): make the report again") from error
+        raise UsageError(f"{one_line(path)} cannot be read ({first_line(error, 80)}): make the report again") from error
     if not isinstance(held, dict):
         raise UsageError(f"{one_line(path)} is no report: make it again with {COMMANDS[kind]}")
     return held
@@ -197,7 +197,9 @@ def _rows(table: PaperTable, one: OurReport, report: dict[str, Any]) -> Iterator
         found = dict(_READERS[table.reads](report))
     except (KeyError, TypeError, AttributeError) as error:
         kind = table.reads
-        raise UsageError(f"{one_line(one.folder)}/{kind}.json lacks {one_line(error, 60)}: {COMMANDS[kind]}") from error
+        raise UsageError(
+            f"{one_line(one.folder)}/{kind}.json lacks {first_line(error, 60)}: {COMMANDS[kind]}"
+        ) from error
     for name, values in found.items():
         label = one.name if len(found) == 1 else f"{one.name}: {name}"
         named = {column.name: values[column.metric] for column in table.columns if column.metric in values}

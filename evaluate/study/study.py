@@ -17,7 +17,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import set_sha256
 from authface.files import write_file
@@ -164,7 +164,7 @@ def read_study(folder: Path) -> Study:
             f"{one_line(folder)} holds no study: begin one with --outputs A=DIR --outputs B=DIR -o {one_line(folder)}"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(f"{one_line(path)} is no study ({one_line(error, 100)}): choose another folder") from error
+        raise UsageError(f"{one_line(path)} is no study ({first_line(error, 100)}): choose another folder") from error
 
 
 def answers_of(folder: Path) -> Journal[StudyAnswer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +27,17 @@ class DetailPrior(Protocol):
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
         """What it adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign."""
         ...
+
+
+@dataclass(frozen=True)
+class NoPrior:
+    """In the place of a prior that adds no detail: nothing of it is loaded."""
+
+    size: int
+
+    def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
+        """None of any."""
+        return [np.zeros(crop.shape, np.float32) for crop in crops]
 
 
 class CleanedRestorer:

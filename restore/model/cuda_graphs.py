@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import torch
 
-from authface.errors import one_line
+from authface.errors import first_line
 from authface.restore.model.unet_split import StepInputs
 
 T = TypeVar("T")
@@ -219,7 +219,7 @@ class Graphs:
         except RuntimeError as error:
             self._failed = True
             warning = "steps are not recorded (%s): slower, same results; restore.graphs=false says so beforehand"
-            logging.getLogger("authface").warning(warning, one_line(error, 200))
+            logging.getLogger("authface").warning(warning, first_line(error, 200))
             return None
 
     def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.faces.geometry import Side
 from authface.models.families import pick_device
 from authface.models.networks import NetworkFile, Window
@@ -25,6 +25,8 @@ from authface.restore.settings import RestoreSettings
 Image = NDArray[np.float32]
 """(1, 3, side, side), RGB of -1..1."""
 
+VERSION = 2
+"""Raised when the same file and settings give other pixels: what was done before is then done again."""
 USUAL_SIDE = 512
 """Of a graph that leaves its side open, pixels."""
 FEATHER = 0.06
@@ -85,7 +87,8 @@ class LoadedNetwork:
 class NetworkRestorer:
     """Restores crops, one after the other: a result depends on its crop and its seed alone.
 
-    `fidelity` is the weight of a network that has one; of others ``fidelity * input + (1 - fidelity) * restored``.
+    `fidelity` is the weight of a network that has one. Of others up to 0.5 the result is the network's own, and above
+    it holds a share of the input: ``2 * fidelity - 1``.
     """
 
     colour: ColourFix = "wavelet"
@@ -121,13 +124,12 @@ class NetworkRestorer:
             raise AuthfaceError(f"{self._file.name} made {made.shape} of a face of {seen.shape}: it restores no faces")
         if not np.isfinite(made).all():
             raise AuthfaceError(f"{self._file.name} made values of a face that are no numbers: its file is broken")
-        if not self.network.weighted:
-            made = np.float32(fidelity) * seen + np.float32(1 - fidelity) * np.clip(made, -1, 1)
+        if not self.network.weighted and (share := max(0.0, 2 * fidelity - 1)):
+            made = np.float32(share) * seen + np.float32(1 - share) * np.clip(made, -1, 1)
         if window.crop == side:
             return from_network(made)
         mixed = crop.astype(np.float32)
-        share = feather(side)[..., None]
-        mixed[box] += share * (from_network(made).astype(np.float32) - mixed[box])
+        mixed[box] += feather(side)[..., None] * (from_network(made).astype(np.float32) - mixed[box])
         return to_uint8(mixed)
 
 
@@ -181,7 +183,7 @@ class OnnxNetwork:
         try:
             found = self._opened(seed).run([self._session.get_outputs()[0].name], given)[0]
         except Exception as error:  # onnxruntime's errors have no common class
-            raise AuthfaceError(f"{one_line(self._file)} fails: {one_line(error, 160)}; try --device cpu") from error
+            raise AuthfaceError(f"{one_line(self._file)} fails: {first_line(error, 160)}; try --device cpu") from error
         return np.asarray(found, np.float32)
 
     def _opened(self, seed: int) -> Any:

@@ -5,10 +5,8 @@ What is around the networks is the same as with torch, and so is the noise: resu
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 
 from authface import onnx
 from authface.errors import AuthfaceError, UsageError
+from authface.extras import need
 from authface.faces.geometry import Side
 from authface.models.cleaning import Planes, clean, high_pass, to_unit
 from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, read_export
@@ -43,6 +42,7 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
     Raises UsageError where the one that is named, or the only one that is installed, cannot.
     """
     if settings.engine == "torch":
+        need("restore.engine=torch", "restore", "torch", "diffusers", "transformers")
         return None
     has_torch = find_spec("torch") is not None and find_spec("diffusers") is not None
     must = settings.engine == "onnxruntime" or not has_torch
@@ -109,14 +109,7 @@ def _may_have_gpu() -> bool:
     """Whether a driver of NVIDIA's finds a GPU, or AMD's is there: torch, which takes seconds to import, may use it."""
     if Path("/dev/kfd").exists():
         return True
-    try:
-        name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
-        driver: Any = ctypes.CDLL(name)
-        count = ctypes.c_int(0)
-        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
-    except (OSError, AttributeError):
-        return False
-    return found and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+    return onnx.has_nvidia() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
 
 
 class LoadedGraphs:

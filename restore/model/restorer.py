@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.errors import one_line
-from authface.extras import need
+from authface.errors import UsageError, one_line
+from authface.extras import lack, need
 from authface.faces.geometry import Side
 from authface.files import sha256_of
 from authface.models import hub_cache, networks
@@ -22,8 +22,9 @@ from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, o
 from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files, part_files
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
-from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor
+from authface.models.sdxl import TextEmbedding, encode_prompts
 from authface.restore.model.colour import ColourFix
+from authface.restore.model.network import VERSION as NETWORK_VERSION
 from authface.restore.model.network import LoadedNetwork
 from authface.restore.model.onnx import LoadedGraphs, choose
 from authface.restore.model.placement import Placement, placement_of
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     import torch
 
     from authface.models.cleaner import Cleaner
+    from authface.restore.model.cleaned import DetailPrior
+    from authface.restore.model.diffusion import DiffusionRestorer
 
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
@@ -127,9 +130,12 @@ def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
     if networks.is_network(name):
         network = networks.known(name)
         if network is not None and network.path.suffix in networks.STATE_DICTS:  # before it is downloaded
-            need(f"--model {network.name}", "restorers", "torch", "spandrel")
+            lacking = lack(f"--model {network.name}", "restorers", "torch", "spandrel")
+            graph = networks.known(f"{network.name}-onnx")
+            if lacking:
+                raise UsageError(lacking + (f", or --model {graph.name}, which runs without" if graph else ""))
         file = networks.find(name, console or Console())
-        return RestorerFiles(file, file.sha256)
+        return RestorerFiles(file, f"{file.sha256} {NETWORK_VERSION}")
     source = resolve(name, others=other_restorers())
     here = None if source.local else hub_cache.cached(source.location)
     if not source.local and not (here and onnx_files(here.folder)):  # before 14 GB are downloaded
@@ -216,19 +222,23 @@ class LoadedModel:
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
         """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
-        from authface.restore.model.cleaned import CleanedRestorer
+        from authface.restore.model.cleaned import CleanedRestorer, NoPrior
         from authface.restore.model.diffusion import DiffusionRestorer, cleaning_with
 
-        preset = settings_preset(settings, fetch(self.source, PARTS))
-        text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
-        parts, place = self.parts, self.placement
-        size = settings.size or model_side(parts.unet, spatial_factor(parts.vae))
-        diffusion = DiffusionRestorer(parts, text, sampling_of(preset, settings.batch), size, settings.fidelity, place)
-        if self.cleaner is None or settings.preset == "official":
-            return diffusion
+        folder, place = fetch(self.source, PARTS), self.placement
+        preset = settings_preset(settings, folder)
+        size = settings.size or model_side(folder)
+        cleaner = None if settings.preset == "official" else self.cleaner
+        diffusion: DetailPrior | DiffusionRestorer = NoPrior(size)
+        if cleaner is None or preset.detail:
+            text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
+            sampling = sampling_of(preset, settings.batch)
+            diffusion = whole = DiffusionRestorer(self.parts, text, sampling, size, settings.fidelity, place)
+            if cleaner is None:
+                return whole
         side = Side(size, own=settings.size is None)
-        clean = cleaning_with(self.cleaner, place.device, size)
-        return CleanedRestorer(clean, diffusion, side, settings.fidelity, preset, diffusion.engine)
+        clean = cleaning_with(cleaner, place.device, size)
+        return CleanedRestorer(clean, diffusion, side, settings.fidelity, preset, "torch")
 
 
 def pick_dtype(name: str, device: torch.device) -> torch.dtype:

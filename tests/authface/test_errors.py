@@ -1,9 +1,11 @@
 """Errors are one clear line and know their exit code."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
 
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 
 
 @given(st.text(st.characters()), st.integers(2, 400))
@@ -25,3 +27,13 @@ def test_exit_codes() -> None:
     assert (AuthfaceError.exit_code, UsageError.exit_code) == (1, 2)
     error = ImageError("truncated", "12 bytes are missing")
     assert error.reason == "truncated" and str(error) == "12 bytes are missing" and error.exit_code == 1
+
+
+def test_of_a_librarys_error_its_first_line_is_told() -> None:
+    """No escaped line breaks, and of a table of pydantic's the place and what is wrong there."""
+    assert first_line(ValueError("\n  Got: refused\nAn error happened while trying\n")) == "Got: refused"
+    assert first_line(EOFError()) == "EOFError"
+    assert first_line(ValueError("x" * 10), 5) == "xxxx…"
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(list[int]).validate_python([1, "a"])
+    assert first_line(caught.value).startswith("1: Input should be a valid integer")

@@ -35,8 +35,19 @@ def test_another_device_is_an_error(device: str) -> None:
 
 def test_a_device_without_its_package_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with_packages(monkeypatch)
+    monkeypatch.setattr(onnx, "has_nvidia", lambda: True)
     with pytest.raises(UsageError, match="pip install onnxruntime-gpu"):
         session(bytes(WEIGHTS), "cuda")
+
+
+def test_a_device_that_no_package_brings_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_packages(monkeypatch)
+    monkeypatch.setattr(onnx, "has_nvidia", lambda: False)
+    monkeypatch.setattr(onnx.sys, "platform", "linux")
+    for device, said in (("cuda:1", "no NVIDIA driver"), ("directml", "needs Windows"), ("mps", "needs a Mac")):
+        with pytest.raises(UsageError, match=f"--device {device}: .*{said}.*: --device cpu") as caught:
+            session(bytes(WEIGHTS), device)
+        assert "pip" not in str(caught.value)
 
 
 def test_a_file_and_its_bytes_are_one_network_and_threads_change_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
+from typer.testing import CliRunner
 
 from authface.errors import UsageError
 from authface.options import SECTIONS
@@ -129,13 +130,13 @@ def test_names_are_suggested_where_they_belong() -> None:
     assert "did you mean curate.filter?" in refused("curate.filtr.size=3")
     assert "did you mean restore?" in refused("restor.steps=3")
     assert "there are curate.filter, restore" in refused("zzzzzz=3")
-    assert 'curate.filter.unsplash.retries = "many"' in refused("curate.filter.unsplash.retries=many")
+    assert "-O curate.filter.unsplash.retries=many: " in refused("curate.filter.unsplash.retries=many")
     assert "there are api_base" not in refused("curate.filter.name.x.y=1")
 
 
 def test_a_value_out_of_range_names_value_and_limit() -> None:
     message = refused("curate.filter.size=12")
-    assert "curate.filter.size = 12" in message and "64" in message
+    assert message.startswith("-O curate.filter.size=12: ") and "64" in message
     assert "piqe" in refused("curate.filter.metric=niqe") and "niqe" in refused("curate.filter.metric=niqe")
 
 
@@ -195,7 +196,7 @@ def test_settings_cannot_change_and_their_fingerprint_tells_them_apart() -> None
 )
 def test_a_backend_that_is_not_installed_is_refused_by_every_command(setting: str, value: str, said: str) -> None:
     """Wherever in the recipe it stands, with what there is and what to install."""
-    with pytest.raises(UsageError, match=f"{re.escape(setting)} = .*{re.escape(said)}") as caught:
+    with pytest.raises(UsageError, match=f"^-O {re.escape(setting)}=.*: .*{re.escape(said)}") as caught:
         load("default", [f"{setting}={value}"], SECTIONS)
     assert str(caught.value).isprintable()
 
@@ -204,3 +205,49 @@ def test_a_backend_of_another_package_is_taken_where_that_is_installed(install: 
     install("shoebox", "[authface.captioners]\nshoe_box = shoebox:S\n[authface.metrics]\nshine = shoebox:S\n", "")
     asked = ["annotate.tags.annotator=shoe_box", 'curate.filter.metrics={"shine"=1, "musiq"=60}']
     assert load("default", asked, SECTIONS).tables["annotate"] == {"tags": {"annotator": "shoe_box"}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--fidelity", "nan"], "--fidelity nan: nan is no number"),
+        (["--fidelity", "2"], "--fidelity 2.0: Input should be less than or equal to 1"),
+        (["--min-identity", "7"], "--min-identity 7.0: "),
+        (["--preset", "best"], "--preset best: Input should be 'quality'"),
+        (["-O", "restore.grain=nan"], "-O restore.grain=nan: nan is no number"),
+        (
+            ["-O", "restore.fidelty=1"],
+            "-O restore.fidelty=1: no setting restore.fidelty; did you mean restore.fidelity?",
+        ),
+        (["-O", "restor.grain=1"], "-O restor.grain=1: no settings called restor; did you mean restore?"),
+        (["--recipe", "mine.toml"], "recipe mine.toml: restore.fidelity = 3: Input should be less than"),
+        (["--recipe", "mine.toml", "--fidelity", "4"], "recipe mine.toml: restore.fidelity = 3: "),
+    ],
+)
+def test_a_wrong_value_is_named_as_it_was_typed(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its flag, its -O, or its recipe; no recipe is named for what does not stand in one."""
+    from authface.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, "[restore]\nfidelity = 3\n")
+    caught = CliRunner().invoke(app, ["restore", "old.jpg", *arguments]).exception
+    assert isinstance(caught, UsageError) and str(caught).startswith(said)
+
+
+def test_a_flag_of_another_name_is_named_as_it_was_typed(tmp_path: Path) -> None:
+    from authface.cli import app
+
+    caught = CliRunner().invoke(app, ["curate", "fetch", str(tmp_path / "set"), "--from", "nowhere"]).exception
+    assert isinstance(caught, UsageError) and str(caught).startswith("--from nowhere: no source nowhere")
+
+
+def test_a_place_of_a_value_below_a_table() -> None:
+    """An override of a whole table, or of a value below what is asked for, is the origin as well."""
+    recipe = load("default", ["curate.filter={size=100}"], KNOWN)
+    assert recipe.origin("curate.filter.size") == "-O curate.filter={size=100}"
+    assert recipe.origin("curate.filter.lr") == "-O curate.filter={size=100}"
+    assert recipe.origin("restore.steps") == "recipe default"
+    with pytest.raises(UsageError, match=r"^steps = nan: |^steps = NaN: "):
+        recipe.section("restore", Restore, {"steps": float("nan")})

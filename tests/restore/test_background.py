@@ -128,9 +128,9 @@ def test_a_file_that_is_no_such_network_is_one_line(network: Path, tmp_path: Pat
     for name, said in (
         ("absent.pth", "no such file"),
         ("model.onnx", "it is a file of .safetensors, .pth"),
-        ("text.pth", "no network that spandrel knows"),
-        ("a.safetensors", "no network that spandrel knows"),
-        ("code.pth", "no network that spandrel knows"),
+        ("text.pth", "cannot be read: it "),
+        ("a.safetensors", "cannot be read: it "),
+        ("code.pth", "cannot be read: it "),
         ("denoise.pth", "enlarges no pictures"),
     ):
         with pytest.raises(UsageError, match=said) as caught:

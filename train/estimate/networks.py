@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import HFValidationError
 
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, first_line, one_line
 from authface.models.families import Parts, has_builtin, resolve
 from authface.models.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
 
@@ -114,7 +114,7 @@ def _cached(repository: str) -> Callable[[str], dict[str, Any]]:
         try:
             found = try_to_load_from_cache(repository, f"{part}/config.json")
         except HFValidationError as error:
-            raise AuthfaceError(f"{one_line(repository)} is no name of the hub: {one_line(error, 100)}") from error
+            raise AuthfaceError(f"{one_line(repository)} is no name of the hub: {first_line(error, 100)}") from error
         if not isinstance(found, str):
             raise AuthfaceError(
                 f"{part}/config.json of {one_line(repository)} is not in the hub's cache, and an estimate downloads"
@@ -129,5 +129,5 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         config: dict[str, Any] = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise AuthfaceError(f"cannot read {one_line(path)} ({one_line(error, 80)}): get the files again") from error
+        raise AuthfaceError(f"cannot read {one_line(path)} ({first_line(error, 80)}): get the files again") from error
     return config

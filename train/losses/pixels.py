@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models import sdxl
 from authface.models.cleaner import high_pass
 from authface.train.data import no_autocast
@@ -38,7 +38,7 @@ def trained_network(name: str, weights: str = "") -> nn.Module:
     except (OSError, RuntimeError, SafetensorError) as error:
         where = one_line(weights) if weights else "the hub"
         raise AuthfaceError(
-            f"weights of {name} from {where}: {one_line(error, 120)}; name a file, pixels.weights"
+            f"weights of {name} from {where}: {first_line(error, 120)}; name a file, pixels.weights"
         ) from error
     return network
 

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.records import Photo
 
 COLUMNS = ("url", "image_url", "photo_url")
@@ -164,7 +164,7 @@ def _objects(text: IO[str], _: str) -> Iterator[tuple[int, Record | str]]:
         try:
             value = json.loads(line)
         except (ValueError, RecursionError) as error:
-            yield number, f"no JSON: {one_line(error, 100)}"
+            yield number, f"no JSON: {first_line(error, 100)}"
             continue
         yield number, value if isinstance(value, dict) and value else "no JSON object"
 
@@ -177,7 +177,7 @@ def _table(text: IO[str], delimiter: str) -> Iterator[tuple[int, Record | str]]:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            yield reader.line_num, one_line(error, 100)
+            yield reader.line_num, first_line(error, 100)
             continue
         if row is None:
             return

@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
 
@@ -370,3 +371,13 @@ def test_preview_of_any_box_is_some_pixels(tmp_path_factory: pytest.TempPathFact
     path.write_bytes(ENCODED["JPEG"])
     small = images.preview(path, 32, (box[0], box[1], box[2], box[3]))
     assert small.size > 0 and max(small.shape[:2]) <= 32
+
+
+def test_a_heic_photo_without_its_extra_says_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its beginning alone: no reader of HEIC is there."""
+    start = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(99)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ImageError, match=r"a HEIC photo needs pillow-heif: pip install 'authface\[heic\]'"):
+        images.decode(start)
+    with pytest.raises(ImageError, match="no photo in a format that is read here"):
+        images.decode(start.replace(b"heic", b"qt  "))

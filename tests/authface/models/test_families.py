@@ -308,3 +308,19 @@ def test_casting_is_quiet(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> 
     unet = models.load(models.resolve(str(tmp_path)), ["unet"], "cpu", torch.float32).unet
     unet.to(torch.bfloat16)
     assert "float32" not in capfd.readouterr().err
+
+
+def test_what_the_hub_says_is_one_line_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of its lines, not an escaped break and the beginning of the next."""
+    from huggingface_hub import constants
+
+    from authface.models.hub_cache import hub_errors
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    said = r"cannot get a/b \(Got: refused\): check the connection, set HF_END"
+    with pytest.raises(AuthfaceError, match=said), hub_errors("a/b"):
+        raise OSError("Got: refused\nAn error happened while trying to locate the file")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    said = "a/b is not whole on this machine and HF_HUB_OFFLINE is set: unset it"
+    with pytest.raises(AuthfaceError, match=said), hub_errors("a/b"):
+        raise OSError("Cannot find an appropriate cached snapshot folder")

@@ -194,6 +194,9 @@ def test_the_built_in_model_is_listed_and_verified(copy: Path, on_hub: Run, monk
     assert models.resolve("tiny").location == str(copy)
     whole = on_hub("models", "verify")
     assert whole.returncode == 0 and whole.stdout.startswith("tiny: whole")
+    seen: list[str | None] = []
+    report = verify("tiny", lambda done, note=None: seen.append(note))
+    assert len(seen) == len(set(seen)) == report.files  # what the progress counts is what the line says
     _flip(copy)
     broken = on_hub("models", "verify", "tiny")
     assert broken.returncode == 1 and broken.stdout.count("\n") == 1 and UNET in broken.stdout

@@ -274,5 +274,8 @@ def test_the_command(curated: Path, originals: Path, tmp_path: Path) -> None:
     assert said["leaks"] == {"same_file": 3} and sum(said["counts"].values()) == 3 and said["identities"] == 2
     assert (photoset.root / "reports" / "leaks.html").exists()
     told = split_here("set")
-    assert told.returncode == 0 and "2 people" in told.stdout and "next: authface annotate tags set" in told.stdout
+    assert (
+        told.returncode == 0 and "2 people" in told.stdout and "next: authface annotate tags set --with" in told.stdout
+    )
+    assert said["next"] == "authface annotate tags set --with measured"
     assert split_here("nothing").returncode == 2

@@ -284,7 +284,7 @@ def test_wrong_wishes_are_one_line(tmp_path: Path) -> None:
     for words, said in (
         (["--model", str(tmp_path)], "is no model folder"),
         (["--host", "192.0.2.1", "--model", "identity"], "cannot listen on 192.0.2.1 port 0"),
-        (["-O", "restore.fidelity=2"], "restore.fidelity = 2"),
+        (["-O", "restore.fidelity=2"], "-O restore.fidelity=2: "),
     ):
         done = authface("app", "--no-browser", "--port", "0", *words)
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr

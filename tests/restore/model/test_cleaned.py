@@ -16,6 +16,7 @@ from skimage import data
 
 from authface.faces.geometry import Side
 from authface.models.cleaner import Cleaner, clean, make_cleaner
+from authface.models.layout import OWN_PRESETS
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.colour import wavelet_fix
@@ -204,3 +205,18 @@ def test_settings_that_change_nothing_are_said(with_cleaner: Path, tmp_path: Pat
         made = load(family, **given)
         assert isinstance(made, CleanedRestorer)
         assert made.idle(RestoreSettings(model=str(family), **given)) == idle
+
+
+def test_a_preset_without_detail_loads_no_prior(with_cleaner: Path, tmp_path: Path) -> None:
+    """Its U-Net, ControlNet and text encoders may be broken: nothing of them is read."""
+    family = shutil.copytree(with_cleaner, tmp_path / "family")
+    (family / OWN_PRESETS).write_text("[quality]\ndetail = 0\n")
+    settings = RestoreSettings(model=str(family), engine="torch")
+    crop = np.ascontiguousarray(data.astronaut()[:64, 180:244])
+    (whole,) = load_restorer(find_weights(str(family)), settings, "cpu").restore([crop], [1])
+    for part in ("unet", "controlnet", "text_encoder", "text_encoder_2"):
+        for weights in (family / part).glob("*.safetensors"):
+            weights.write_bytes(b"")
+    restorer = load_restorer(find_weights(str(family)), settings, "cpu")
+    np.testing.assert_array_equal(restorer.restore([crop], [1])[0], whole)
+    assert getattr(restorer, "engine", "") == "torch"

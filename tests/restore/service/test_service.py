@@ -24,14 +24,15 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from authface import Restorer
+from authface import Restorer, ranks
 from authface.errors import UsageError
-from authface.restore.queue import Limits, RestoreQueue
+from authface.restore.queue import Limits, RestoreQueue, make_restorers
 from authface.restore.service import app as service
 from authface.restore.service import server, upload
 from authface.restore.service.answers import OPTIONS
 from authface.restore.service.cli import TOKEN, read_token
 from authface.restore.service.server import ServiceServer
+from authface.restore.settings import RestoreSettings
 from authface.web import local
 
 SECRET = "correct-horse-battery"
@@ -156,7 +157,8 @@ def bomb() -> bytes:
         (PHOTO[:4000], "", 422, "truncated"),
         (b"", "", 422, "0 bytes"),
         (bomb(), "", 413, "megapixels"),
-        (PHOTO, "fidelity=2", 422, "restore.fidelity = 2"),
+        (PHOTO, "fidelity=2", 422, "fidelity = 2: "),
+        (PHOTO, "fidelity=nan", 422, "nan is no number"),
         (PHOTO, "upscale=3", 422, "restore.upscale"),
         (PHOTO, "model=/etc", 422, "there is no option model"),
         (PHOTO, "upscaler=/etc/passwd", 422, "there is no option upscaler"),
@@ -384,3 +386,12 @@ def test_a_signal_lets_what_runs_finish(how: signal.Signals, tmp_path: Path) -> 
         assert "Traceback" not in rest
     finally:
         process.kill()
+
+
+def test_several_workers_need_no_torch_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an installation of the core: ONNX Runtime restores, with as many threads as a worker's share."""
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
+    monkeypatch.setattr(ranks, "_sharers", 1)
+    whole = ranks.cores()
+    made = make_restorers(RestoreSettings(engine="onnxruntime", guard=False), "cpu", 0, 2)
+    assert len(made) == 2 and ranks.cores() == max(1, whole // 2)
