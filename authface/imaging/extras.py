@@ -74,7 +74,7 @@ def extras_of(data: bytes, format: str, image: Image.Image) -> Extras:
     if format == "GIF":
         comment: Any = image.info.get("comment", b"")
         return Extras(comments=(comment,) if isinstance(comment, bytes) and comment else ())
-    if format == "PNG" and b"caBX" in data[: 1 << 16]:
+    if (format == "PNG" and b"caBX" in data[: 1 << 16]) or (format == "WEBP" and b"C2PA" in riff_chunks(data)):
         return Extras(lost=(CREDENTIALS,))
     return Extras()
 
