@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 from authface.imaging import png
-from authface.imaging.xmp import with_keywords
+from authface.imaging.xmp_packet import with_keywords
 
 _APP1, _APP2, _APP11, _APP13, _SOS, _EOI = 0xE1, 0xE2, 0xEB, 0xED, 0xDA, 0xD9
 _NAME = b"http://ns.adobe.com/xap/1.0/\0"
@@ -24,7 +24,7 @@ _UTF8 = b"\x1b%G"
 _CHARACTERS, _KEYWORD, _CAPTION = (1, 90), (2, 25), (2, 120)
 _KEYWORD_BYTES, _CAPTION_BYTES = 64, 2000
 """As IPTC-IIM 4.2 limits them."""
-_PNG_XMP = png.XMP + b"\0"
+_PNG, _PNG_XMP = b"\x89PNG\r\n\x1a\n", b"XML:com.adobe.xmp\0"
 _MOST_XMP = 1 << 24
 """Bytes that a packed packet may have."""
 _XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10
@@ -42,7 +42,7 @@ def embedded(data: bytes, words: Sequence[str], caption: str) -> bytes | None:
     try:
         if data.startswith(b"\xff\xd8\xff"):
             return _jpeg(data, words, caption)
-        if data.startswith(png.SIGNATURE):
+        if data.startswith(_PNG):
             return _png(data, words, caption)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return _webp(data, words, caption)
@@ -170,7 +170,7 @@ def _datasets(data: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
 
 def _png(data: bytes, words: Sequence[str], caption: str) -> bytes:
     spans: list[tuple[bytes, int, int]] = []
-    at = len(png.SIGNATURE)
+    at = len(_PNG)
     while not spans or spans[-1][0] != b"IEND":
         length, name = struct.unpack_from(">I4s", data, at)
         spans.append((name, at, at + 12 + length))
@@ -180,11 +180,15 @@ def _png(data: bytes, words: Sequence[str], caption: str) -> bytes:
     old = [(begin, end) for name, begin, end in spans if name == b"iTXt" and data.startswith(_PNG_XMP, begin + 8)]
     packet = _itxt(data[old[0][0] + 8 : old[0][1] - 4]) if old else b""
     (mine,) = png.metadata_chunks(xmp=with_keywords(packet, words, caption))
-    out, at = [data[: spans[0][2]], png.chunk(*mine)], spans[0][2]
+    out, at = [data[: spans[0][2]], _chunk(*mine)], spans[0][2]
     for begin, end in old:
         out.append(data[at:begin])
         at = end
     return b"".join([*out, data[at:]])
+
+
+def _chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def _itxt(body: bytes) -> bytes:

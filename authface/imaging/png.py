@@ -13,15 +13,14 @@ import numpy as np
 
 from authface.imaging.bitdepth import Pixels
 
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
 _FILTER_UP = 2
 _LEVEL = 1
 _BLOCK = 1 << 22
 """Bytes of the picture that are deflated at a time."""
 _METRE = 0.0254
-XMP = b"XML:com.adobe.xmp"
-"""Keyword of the iTXt chunk that holds XMP."""
+_XMP = b"XML:com.adobe.xmp"
 _KEPT = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt"}
 """Chunks that stay true of a picture whose pixels changed: what its colours mean, and what was written about it."""
 
@@ -38,7 +37,7 @@ def encode(pixels: Pixels, chunks: Sequence[Chunk] = ()) -> bytes:
     channels = pixels.size // max(height * width, 1)
     header = struct.pack(">IIBBBBB", width, height, 8 * pixels.itemsize, _COLOUR_TYPE[channels], 0, 0, 0)
     every = itertools.chain([(b"IHDR", header), *chunks], _blocks(pixels), [(b"IEND", b"")])
-    return b"".join([SIGNATURE, *(chunk(name, body) for name, body in every)])
+    return b"".join([_SIGNATURE, *(_chunk(name, body) for name, body in every)])
 
 
 def _blocks(pixels: Pixels) -> Iterator[Chunk]:
@@ -75,18 +74,18 @@ def metadata_chunks(
     if exif:
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     if xmp:
-        chunks.append((b"iTXt", XMP + b"\0\0\0\0\0" + xmp))
+        chunks.append((b"iTXt", _XMP + b"\0\0\0\0\0" + xmp))
     return chunks
 
 
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
     """The chunks of a PNG file that a copy with other pixels keeps, but for those that `metadata_chunks` makes."""
-    made_anew = (XMP, b"Raw profile type")
+    made_anew = (_XMP, b"Raw profile type")
     return tuple((name, body) for name, body in _chunks(data) if name in _KEPT and not body.startswith(made_anew))
 
 
 def _chunks(data: bytes) -> Iterator[Chunk]:
-    at = len(SIGNATURE)
+    at = len(_SIGNATURE)
     while at + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         name, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
@@ -97,8 +96,7 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
         at += 12 + length
 
 
-def chunk(name: bytes, data: bytes) -> bytes:
-    """A chunk as it lies in a file: length, name, content, checksum."""
+def _chunk(name: bytes, data: bytes) -> bytes:
     from isal import isal_zlib
 
     body = name + data
