@@ -16,8 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, IptcImagePlugin
 
-from authface.imaging import png
-from authface.imaging import xmp
+from authface.imaging import png, xmp
 from authface.imaging.keywords import embedded, sidecar
 
 WORDS = ["soft side light", "smiling", "café & <b>"]
