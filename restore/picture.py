@@ -47,6 +47,11 @@ class Picture:
         """Those that are written back: the 16 bits, where the file has them."""
         return self.photo.rgb if self.photo.rgb16 is None else self.photo.rgb16
 
+    @property
+    def alpha(self) -> Pixels | None:
+        """(h, w) that goes with `pixels`."""
+        return self.photo.alpha if self.photo.alpha16 is None else self.photo.alpha16
+
     def encoded(self, pixels: Pixels, format: str, quality: int = 0) -> tuple[bytes, str]:
         """The picture with other pixels as a file, and how it was compressed, for the log.
 

@@ -79,6 +79,19 @@ def extras_of(data: bytes, format: str, image: Image.Image) -> Extras:
     return Extras()
 
 
+def bmp_is_whole(data: bytes) -> bool:
+    """Whether a BMP's pixels begin behind its headers and palette: Pillow reads those as pixels, too."""
+    if len(data) < 30:
+        return False
+    begin, header = struct.unpack_from("<LL", data, 10)
+    if header < 40:
+        return bool(begin >= 14 + header)
+    (bits,) = struct.unpack_from("<H", data, 28)
+    used = struct.unpack_from("<L", data, 46)[0] if len(data) >= 50 else 0
+    palette = 4 * (used or 1 << bits) if bits <= 8 else 0
+    return bool(14 + header + palette <= begin < len(data))
+
+
 def riff_chunks(data: bytes) -> list[bytes]:
     """Names of a WebP's chunks, in their order (RFC 9649, 2.3)."""
     names, at = [], 12
