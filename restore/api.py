@@ -260,7 +260,11 @@ class Restorer:
     def _restore(self, photos: Sequence[tuple[Picture, list[FaceResult]]], progress: Progress | None) -> list[Restored]:
         count = sum(not face.reason for _, faces in photos for face in faces)
         with _reported(self._session.restorer, count, progress):
-            results = list(self._session.restore([(picture.pixels, faces) for picture, faces in photos]))
+            results = list(
+                self._session.restore(
+                    [(picture.pixels, faces) for picture, faces in photos], [picture.alpha for picture, _ in photos]
+                )
+            )
         finish = self._session.finish
         return [Restored(picture, result, finish) for (picture, _), result in zip(photos, results, strict=True)]
 

@@ -20,6 +20,10 @@ from authface.restore.model.colour import LUMA
 TILE = 256
 """Side of the photo's tiles that a model sees at a time; halved where memory does not hold one."""
 LEAST_TILE = 32
+STRIP = 256
+"""Rows of a photo with alpha that are enlarged at a time."""
+LOBES = 8
+"""Rows around such a strip that Lanczos may look at, and more."""
 OVERLAP = 16
 """Photo pixels around a tile that the model sees too and that are cut off afterwards: convolutions err at borders."""
 
@@ -54,6 +58,46 @@ def lanczos(photo: Pixels, scale: int) -> Pixels:
         return photo
     enlarged = cv2.resize(photo, (width * scale, height * scale), interpolation=cv2.INTER_LANCZOS4)
     return cast("Pixels", enlarged)
+
+
+def enlarge(photo: Pixels, scale: int, upscaler: Upscaler = lanczos, alpha: Pixels | None = None) -> Pixels:
+    """The photo enlarged by `upscaler`; colours that its (h, w) `alpha` hides do not run into those that are seen.
+
+    By Lanczos each pixel counts as much as it is seen (premultiplied, in floating point); a model sees the photo with
+    the nearest visible colours in place of hidden ones. What stays hidden keeps the enlarged colours of its own.
+    """
+    if scale == 1 or alpha is None:
+        return upscaler(photo, scale)
+    if upscaler is not lanczos:
+        return upscaler(_filled(photo, alpha), scale)
+    out = lanczos(photo, scale)
+    height, width = alpha.shape
+    most = float(np.iinfo(photo.dtype).max)
+    for top in range(0, height, STRIP):
+        first, last = max(0, top - LOBES), min(height, top + STRIP + LOBES)
+        share = alpha[first:last].astype(np.float32) / np.iinfo(alpha.dtype).max
+        size = (width * scale, (last - first) * scale)
+        seen = cv2.resize(share, size, interpolation=cv2.INTER_LANCZOS4)
+        colours = cv2.resize(photo[first:last] * share[..., None], size, interpolation=cv2.INTER_LANCZOS4)
+        rows = slice((top - first) * scale, (min(height, top + STRIP) - first) * scale)
+        own = out[top * scale : top * scale + rows.stop - rows.start]
+        near = cv2.dilate((share < 1).astype(np.uint8), np.ones((2 * LOBES + 1, 2 * LOBES + 1), np.uint8))
+        mixed = cv2.resize(near, size, interpolation=cv2.INTER_NEAREST)[rows] > 0
+        shown = mixed & (seen[rows] > 0.5 / 255)  # where all around is opaque, it is exactly what Lanczos makes
+        divided = colours[rows] / np.where(shown, seen[rows], 1)[..., None]
+        own[shown] = np.rint(np.clip(divided, 0, most)).astype(photo.dtype)[shown]
+    return out
+
+
+def _filled(photo: Pixels, alpha: Pixels) -> Pixels:
+    """The photo with the nearest visible pixel in place of each that `alpha` hides wholly."""
+    hidden = (alpha == 0).astype(np.uint8)
+    if not hidden.any() or hidden.all():
+        return photo
+    _, labels = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
+    visible = np.zeros(int(labels.max()) + 1, np.intp)
+    visible[labels[hidden == 0]] = np.flatnonzero(hidden == 0)
+    return cast("Pixels", photo.reshape(-1, 3)[visible[labels]])
 
 
 class ModelUpscaler:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from authface.faces.geometry import Aligned, resize_square
 from authface.faces.paste import paste_all, replaced_shares
 from authface.imaging.bitdepth import Pixels
-from authface.restore.background import Upscaler, lanczos
+from authface.restore.background import Upscaler, enlarge, lanczos
 from authface.restore.grain import add_grain
 from authface.restore.guard import IdentityGuard
 from authface.restore.model.colour import FIXES, to_grey
@@ -91,13 +91,15 @@ def paste_faces(
     scale: int = 1,
     upscaler: Upscaler = lanczos,
     grain: float = 0,
+    alpha: Pixels | None = None,
 ) -> PhotoResult:
     """Put the restored faces into the (h, w, 3) photo of 8 or 16 bits, but those that have a `reason`.
 
     With a `scale` the photo is enlarged by `upscaler`, and the faces are put into the larger one from the model's own
-    pixels. `grain` (0..1) of the photo's own noise is put onto the faces, but not onto a photo that is its crop.
+    pixels; colours that its (h, w) `alpha` hides stay out of those that are seen. `grain` (0..1) of the photo's own
+    noise is put onto the faces, but not onto a photo that is its crop.
     """
-    out = background = upscaler(photo, scale) if scale > 1 else photo
+    out = background = enlarge(photo, scale, upscaler, alpha) if scale > 1 else photo
     faces = sorted(faces, key=lambda face: face.index)
     pasted: list[tuple[Aligned, NDArray[np.uint8]]] = []
     masks: list[NDArray[np.float32] | None] = []

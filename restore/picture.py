@@ -43,6 +43,11 @@ class Picture:
         """Those that are written back: the 16 bits, where the file has them."""
         return self.photo.rgb if self.photo.rgb16 is None else self.photo.rgb16
 
+    @property
+    def alpha(self) -> Pixels | None:
+        """(h, w) that goes with `pixels`."""
+        return self.photo.alpha if self.photo.alpha16 is None else self.photo.alpha16
+
     def encoded(
         self, pixels: Pixels, format: str, quality: int = 0, with_mark: Callable[[bytes], bytes] | None = None
     ) -> tuple[bytes, str]:

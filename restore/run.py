@@ -93,7 +93,10 @@ def _restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: boo
         closing(prefetch(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
     ):
         for group in groups:
-            results = session.restore([(opened.picture.pixels, opened.faces) for opened in group])
+            results = session.restore(
+                [(opened.picture.pixels, opened.faces) for opened in group],
+                [opened.picture.alpha for opened in group],
+            )
             put = partial(_write_group, group, results, session, overwrite, tick)
             if _is_large(group):  # of which no more than one is in memory
                 put()

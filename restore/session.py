@@ -247,9 +247,15 @@ class Session:
         return hashlib.sha256(json.dumps(made_by, sort_keys=True).encode()).hexdigest()
 
     def restore(
-        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], *, moving: bool = False
+        self,
+        photos: Sequence[tuple[Pixels, Sequence[FaceResult]]],
+        alphas: Sequence[Pixels | None] = (),
+        *,
+        moving: bool = False,
     ) -> Iterator[PhotoResult]:
         """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read.
+
+        `alphas` are those of the photos, where any has one.
 
         `moving`: they are a video's frames, which get no grain: it would stand still, or cost the encoder its bits.
         """
@@ -257,19 +263,23 @@ class Session:
         if self.parser is not None:
             with part("mask"):
                 faces = [self._masked(face, self.parser) for face in faces]
-        return self._pasted(photos, faces, 0 if moving else self.settings.grain)
+        return self._pasted(photos, alphas or [None] * len(photos), faces, 0 if moving else self.settings.grain)
 
     def _masked(self, face: FaceResult, parser: FaceParser) -> FaceResult:
         return face if face.reason or face.after is None else replace(face, mask=parser.mask(face.after))
 
     def _pasted(
-        self, photos: Sequence[tuple[Pixels, Sequence[FaceResult]]], restored: Sequence[FaceResult], grain: float
+        self,
+        photos: Sequence[tuple[Pixels, Sequence[FaceResult]]],
+        alphas: Sequence[Pixels | None],
+        restored: Sequence[FaceResult],
+        grain: float,
     ) -> Iterator[PhotoResult]:
         faces = iter(restored)
-        for pixels, own in photos:
+        for (pixels, own), alpha in zip(photos, alphas, strict=True):
             done = list(islice(faces, len(own)))
             with part("paste"):
-                result = paste_faces(pixels, done, self.settings.upscale, self.upscaler, grain)
+                result = paste_faces(pixels, done, self.settings.upscale, self.upscaler, grain, alpha)
             yield result
 
     def log(self, home: Path) -> Log:

@@ -21,7 +21,7 @@ from authface.extras import lack
 from authface.files import is_local
 from authface.imaging import png
 from authface.imaging.bitdepth import Pixels, is_deep_png, read_16_bits, to_8_bits
-from authface.imaging.extras import Extras, depth_of_boxes, extras_of, jpeg_end, riff_chunks
+from authface.imaging.extras import Extras, bmp_is_whole, depth_of_boxes, extras_of, is_hdr, jpeg_end, riff_chunks
 from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
 from authface.imaging.png import kept_chunks
 from authface.imaging.tiff_directory import SIGNATURES
@@ -210,6 +210,12 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
         raise ImageError("not_an_image", one_line(f"{type(error).__name__}: {error}")) from error
     _check_size(max_pixels, image.width, image.height)
+    if image.format == "BMP" and not bmp_is_whole(data):
+        raise ImageError("truncated", "a BMP whose pixels would begin within its headers or beyond its end")
+    if image.format in {"HEIF", "AVIF"} and not image.info.get("icc_profile") and is_hdr(data):
+        raise ImageError(
+            "unsupported_mode", "HDR colours (PQ or HLG), which are not read: save as sRGB or with a profile"
+        )
     if frames > 1:
         raise ImageError("animated", f"an animation of {frames} frames: save one as a still")
     return _Opened(image, _depth(image, data), data=data)

@@ -20,6 +20,7 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """What ends a JPEG's entropy-coded data (ITU-T T.81, B.1.1.5)."""
+_NCLX = re.compile(rb"colrnclx")
 _SOS, _EOI, _COM, _APP2, _APP11, _APP13 = 0xDA, 0xD9, 0xFE, 0xE2, 0xEB, 0xED
 _GAIN_MAPS = (b"hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496", b"HDRGainMap", b"hdrgainmap", b"tmap")
 _DEPTH_MAPS = (b"auxiliary:depth", b"auxid:2", b"photos/1.0/depthmap", b"photos/dd/1.0", b"disparity")
@@ -77,6 +78,19 @@ def extras_of(data: bytes, format: str, image: Image.Image) -> Extras:
     if (format == "PNG" and b"caBX" in data[: 1 << 16]) or (format == "WEBP" and b"C2PA" in riff_chunks(data)):
         return Extras(lost=(CREDENTIALS,))
     return Extras()
+
+
+def bmp_is_whole(data: bytes) -> bool:
+    """Whether a BMP's pixels begin behind its headers and palette: Pillow reads those as pixels, too."""
+    if len(data) < 30:
+        return False
+    begin, header = struct.unpack_from("<LL", data, 10)
+    if header < 40:
+        return bool(begin >= 14 + header)
+    (bits,) = struct.unpack_from("<H", data, 28)
+    used = struct.unpack_from("<L", data, 46)[0] if len(data) >= 50 else 0
+    palette = 4 * (used or 1 << bits) if bits <= 8 else 0
+    return bool(14 + header + palette <= begin < len(data))
 
 
 def riff_chunks(data: bytes) -> list[bytes]:
@@ -189,6 +203,13 @@ def depth_of_boxes(data: bytes) -> int:
     for found in re.finditer(rb"av1C\x81.(.)", about, re.DOTALL):  # AV1 in ISO base media 2.3.3
         depths.append(12 if found[1][0] & 0x20 and found[1][0] & 0x40 else 10 if found[1][0] & 0x40 else 8)
     return max(depth for depth in depths if depth <= 16)
+
+
+def is_hdr(data: bytes) -> bool:
+    """Whether all pictures of a HEIF or AVIF that name their curve have PQ's or HLG's (ITU-T H.273: 16, 18)."""
+    about = next((body for name, body in _boxes(data) if name == b"meta"), b"")
+    curves = {int.from_bytes(about[found.end() + 2 : found.end() + 4], "big") for found in _NCLX.finditer(about)}
+    return bool(curves) and curves <= {16, 18}
 
 
 def _of_boxes(data: bytes, image: Image.Image) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from authface.imaging import decode as images
 from authface.imaging import png
 from authface.imaging.bitdepth import is_grey
 from authface.restore import background
-from authface.restore.background import ModelUpscaler, check_size, lanczos, tiles
+from authface.restore.background import ModelUpscaler, enlarge, check_size, lanczos, tiles
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.restorer import CropRestorer, Identity
@@ -107,6 +107,29 @@ def test_where_memory_is_short_tiles_get_smaller(network: Path, monkeypatch: pyt
     limit = 8
     with pytest.raises(AuthfaceError, match="a tile of 32 px does not fit"):
         upscaler(PHOTO, 2)
+
+
+@pytest.mark.parametrize("depth", [np.uint8, np.uint16])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_cut_out_gets_no_dark_rim(depth: type, scale: int, network: Path) -> None:
+    """A bright disc, black where it is hidden; the strips of Lanczos end within it."""
+    most = np.iinfo(depth).max
+    rows, columns = np.mgrid[:300, :280]
+    alpha = np.rint(np.clip(100.5 - np.hypot(rows - 250, columns - 140), 0, 1) * most).astype(depth)
+    colour = np.array([230, 200, 180]) * (most // 255)
+    photo = np.where((alpha > 0)[..., None], colour, 0).astype(depth)
+    seen = cv2.resize(alpha, (280 * scale, 300 * scale), interpolation=cv2.INTER_LANCZOS4) > most // 16
+    assert np.abs(lanczos(photo, scale).astype(int) - colour)[seen].max() > 150 * (most // 255), "which it would get"
+    made = enlarge(photo, scale, lanczos, alpha)
+    assert np.abs(made.astype(int) - colour)[seen].max() <= 1
+    assert (made[0] == 0).all(), "what is hidden keeps its own colours"
+    inside = lanczos(PHOTO, scale)
+    opaque = np.full(PHOTO.shape[:2], 255, np.uint8)
+    opaque[0, 0] = 254
+    np.testing.assert_array_equal(enlarge(PHOTO, scale, lanczos, opaque)[100:], inside[100:])
+    upscaler = ModelUpscaler(network)
+    filled = upscaler(np.broadcast_to(colour.astype(depth), photo.shape).copy(), scale)
+    np.testing.assert_array_equal(enlarge(photo, scale, upscaler, alpha)[seen], filled[seen])
 
 
 @given(st.integers(1, 700), st.integers(1, 700), st.integers(16, 300))
