@@ -178,7 +178,8 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
         height, width = photo.rgb.shape[:2]
         check_size(width, height, session.settings.upscale)
         check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
-        faces = session.finder(photo.rgb, session.restorer.side, content, session.request.seed)
+        side = session.restorer.side  # first: its graphs are opened while the finder's weights are read
+        faces = session.finder(photo.rgb, side, content, session.request.seed)
     except ImageError as error:
         _fail(job, content, error, session)
         return None
