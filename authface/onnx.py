@@ -110,13 +110,19 @@ def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
         if device == "auto" and wanted != [CPU]:
             return session(file, "cpu", threads)
         named = one_line(file) if isinstance(file, Path) else "a network's bytes"
-        raise UsageError(f"{named} is no ONNX network that can be run: {first_line(error, 160)}") from error
+        raise UsageError(f"{named} is no ONNX network that can be run: {_said(error)}") from error
     if device != "auto" and made.get_providers()[0] != wanted[0]:
         raise AuthfaceError(
             f"--device {one_line(device)}: {wanted[0]} is installed and cannot be used: see its CUDA and driver "
             "versions, or --device cpu"
         )
     return made
+
+
+def _said(error: Exception) -> str:
+    """What onnxruntime says, without its error's number and the file, which stands before it."""
+    beginning = r"^\[ONNXRuntimeError\] : \d+ : \w+ : (Load model from .*? failed: ?)?"
+    return one_line(re.sub(beginning, "", first_line(error, 2000)), 160)
 
 
 def run(opened: Any, name: str, given: dict[str, Any]) -> list[NDArray[np.float32]]:
@@ -127,4 +133,4 @@ def run(opened: Any, name: str, given: dict[str, Any]) -> list[NDArray[np.float3
     try:
         return list(opened.run(None, given))
     except Exception as error:  # onnxruntime's errors have no common class
-        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {first_line(error, 160)}") from error
+        raise AuthfaceError(f"{one_line(name)} fails in onnxruntime: {_said(error)}") from error

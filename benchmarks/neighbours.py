@@ -6,11 +6,6 @@
 `hashes`: random hashes whose bits are as uneven as those of portraits, one in twenty a copy with up to 17 bits
 flipped. `people`: unit vectors around as many centres as there are people, three faces each on average, on a cap as
 narrow as that of dlib's network. Both know the truth and print what was found of it.
-
-On one core of a cloud machine, one million rows:
-
-    hashes    TIME_HASHES
-    people    TIME_PEOPLE
 """
 
 from __future__ import annotations

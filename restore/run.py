@@ -168,7 +168,9 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
                 session.summary.count_photo(job, done)
                 session.summary.done_before += 1
             return None
-        side, finder = session.restorer.side, session.finder  # what they lack is no fault of the photo
+        # What these lack is no fault of the photo; the restorer first: its graphs are opened while the finder's
+        # weights are read.
+        side, finder = session.restorer.side, session.finder
         with standing_alone():
             with part("read"):
                 photo = images.decode(data, to_srgb=False, keep_16_bits=True)

@@ -107,7 +107,12 @@ ASKED = {
     "curate filter S -O curate.filter.metrics={'musiq'=1}":
         "curate.filter.metrics musiq needs pyiqa: pip install 'authface[evaluate]'",
     "annotate tags S --with measured --redo --engine ray": "--engine ray needs Ray: pip install 'authface[ray]'",
-    "restore photos/a.jpg -o named/ --model gfpgan": "--model gfpgan needs torch: pip install 'authface[restorers]'",
+    "restore photos/a.jpg -o named/ --model gfpgan": (
+        "--model gfpgan needs torch: pip install 'authface[restorers]', or --model gfpgan-onnx, which runs without"
+    ),
+    "restore photos/a.jpg -o named/ -O restore.engine=torch": (
+        "restore.engine=torch needs torch: pip install 'authface[restore]'"
+    ),
     "restore photos/a.jpg -o named/ --model sdxl": "--model sdxl needs torch: pip install 'authface[restore]'",
     "models export tiny -o graphs": "models export needs torch: pip install 'authface[onnx]'",
     "restore photos/a.jpg -o parsed/ --model identity -O restore.mask=parsing":

@@ -189,7 +189,7 @@ def control_scale(fidelity: float) -> float:
 def model_side(folder: Path) -> int:
     """The side of the crops that the family in `folder` sees unless the settings say, pixels, by its configs."""
     levels = len(config_value(folder, "vae", "block_out_channels"))
-    return min(PAPER_SIZE, int(config_value(folder, "unet", "sample_size")) * 2 ** (levels - 1))
+    return min(PAPER_SIZE, int(config_value(folder, "unet", "sample_size")) << (levels - 1))
 
 
 def make_scheduler(name: str, trained: Any) -> Any:

@@ -29,7 +29,7 @@ class DetailPrior(Protocol):
         ...
 
 
-@dataclass(frozen=True)
+@dataclass
 class NoPrior:
     """In the place of a prior that adds no detail: nothing of it is loaded."""
 

@@ -63,7 +63,7 @@ def test_what_is_no_network_is_one_line(tmp_path: Path) -> None:
     for wrong in (tmp_path / "no.onnx", tmp_path / "absent.onnx", b"nothing"):
         with pytest.raises(UsageError, match="is no ONNX network") as error:
             session(wrong)
-        assert "\n" not in str(error.value)
+        assert "\n" not in str(error.value) and "ONNXRuntimeError" not in str(error.value)
 
 
 def test_a_package_whose_device_is_not_there_falls_back_for_auto_alone(
