@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import cv2
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
@@ -87,6 +89,18 @@ class FaceDataset:
         if "id" not in self._rows.column_names:
             return tuple(map(str, range(self._count)))
         return tuple(str(found) for found in self._rows["id"][: self._count])
+
+    @functools.cached_property
+    def content(self) -> str:
+        """Digest in hex of what is trained on: ids, prompts and length of every image. A folder that moved keeps it."""
+        names = [name for name in ("id", "prompt", "prompt_semantic") if name in self._rows.column_names]
+        rows = self._rows.select(range(self._count)).select_columns([*names, "image"]).with_format("arrow")
+        digest = hashlib.sha256()
+        for part in rows.iter(1000):
+            lengths = pc.binary_length(pc.struct_field(part.column("image"), "bytes"))
+            told = [part.column(name).to_pylist() for name in names]
+            digest.update(json.dumps([*told, lengths.to_pylist()]).encode())
+        return digest.hexdigest()
 
     def photo_ids(self) -> list[str]:
         """The id of every row's photo; the rows' own ids where the dataset names no photos."""
@@ -266,6 +280,34 @@ def _splits(folder: Path) -> list[str]:
         return []
 
 
+STATE = "authface.json"
+"""What an export says of itself."""
+TRAINED = ("dataset", "imagefolder", "webdataset")
+"""Formats of exports that the trainings read."""
+
+
+def _check_export(folder: Path) -> None:
+    """Raise UsageError where a folder is neither an export nor Parquet shards as one has them: any folder of pictures
+    would open as a dataset without prompts, a photo set as its uncut originals."""
+    try:
+        state = json.loads((folder / STATE).read_text("utf-8"))
+        form = str(state["settings"]["format"])
+    except (OSError, ValueError, KeyError, TypeError):
+        form = ""
+    if form in TRAINED or (not form and any(found for at in ("", "data") for found in (folder / at).glob("*.parquet"))):
+        return
+    if form:
+        raise UsageError(f"{one_line(folder)} is an export for {one_line(form, 20)}: train on authface annotate export")
+    homes = (folder, *list(folder.resolve().parents)[:3])
+    meant = next((home / "dataset" for home in homes if (home / "dataset" / STATE).is_file()), None)
+    photoset = next((home for home in homes if (home / "tables" / "photos").is_dir()), None)
+    if meant is not None:
+        next_step = f"did you mean {one_line(meant)}?"
+    else:
+        next_step = f"run authface annotate export {one_line(photoset or 'SET')} first, and name the folder it writes"
+    raise UsageError(f"{one_line(folder)} is no exported dataset (no {STATE}, no Parquet files): {next_step}")
+
+
 def _open(folder: Path, split: str) -> Any:
     import datasets
 
@@ -273,6 +315,7 @@ def _open(folder: Path, split: str) -> Any:
         raise UsageError(
             f"no dataset at {one_line(folder)}: make one with authface annotate export, or name its folder"
         )
+    _check_export(folder)
     datasets.disable_progress_bars()
     try:
         found = datasets.load_dataset(str(folder), split=split)

@@ -57,10 +57,13 @@ def fit(
         parallel.run_together(accelerator, lambda: held.enter_context(folder.lock()))
         stop = held.enter_context(StopSignal())
         together = {"processes": accelerator.num_processes, "sharing": parallel.sharing_mode(accelerator)}
-        parallel.run_together(accelerator, lambda: folder.claim(settings, seed, together))
+        faces = objective.faces
+        parallel.run_together(
+            accelerator, lambda: folder.claim(settings, seed, together, len(faces), faces.content)
+        )
         parallel.run_together(
             accelerator,
-            lambda: record_training(folder.training, objective.faces.folder, objective.faces.photo_ids()),
+            lambda: record_training(folder.training, faces.folder, faces.photo_ids()),
         )
         trainer = Trainer(objective, settings, accelerator, seed, folder, title)
         begun = trainer.resume()

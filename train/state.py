@@ -32,7 +32,7 @@ CHANGEABLE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
     "cache", "dataset",
 }  # fmt: skip
-"""Settings that may differ when a run goes on. The dataset may have moved; its content is in the cache's keys."""
+"""Settings that may differ when a run goes on. The dataset may have moved; what is in it is compared."""
 
 
 ONE_PROCESS: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
@@ -58,11 +58,16 @@ class RunFolder:
         except filelock.Timeout as error:
             raise AuthfaceError(f"another training is writing {one_line(self.out)}: wait for it or set out") from error
 
-    def claim(self, settings: TrainSettings, seed: int, together: dict[str, int | str]) -> None:
-        """Write run.json; `together` says how the processes share the run. Raises UsageError where the folder
-        holds a run of other settings."""
+    def claim(
+        self, settings: TrainSettings, seed: int, together: dict[str, int | str], faces: int = 0, content: str = ""
+    ) -> None:
+        """Write run.json; `together` says how the processes share the run, `content` is the digest of its `faces`.
+
+        Raises UsageError where the folder holds a run of other settings or on other faces.
+        """
         path = self.training / "run.json"
-        new: dict[str, Any] = {"seed": seed, **together, "settings": json.loads(settings.model_dump_json())}
+        on = {"faces": faces, "content": content}
+        new: dict[str, Any] = {"seed": seed, **together, **on, "settings": json.loads(settings.model_dump_json())}
         if path.is_file() and self.newest_checkpoint() is not None:
             old = {**ONE_PROCESS, **json.loads(path.read_text("utf-8"))}
             now = {"seed": seed, **together}
@@ -73,6 +78,12 @@ class RunFolder:
                         f"{one_line(self.out)} was begun with {name} {one_line(before, 60)}, now {one_line(value, 60)}:"
                         f" set another out, or delete {one_line(self.training)} to begin anew"
                     )
+            if old.get("content", content) != content:  # runs of older versions do not say
+                raise UsageError(
+                    f"{one_line(self.out)} was begun on {old['faces']:,} faces, and {one_line(settings.dataset)} has "
+                    f"{faces:,} others now: set another out (with model={one_line(self.out)} to go on from its weights)"
+                    f", or delete {one_line(self.training)} to begin anew"
+                )
         write_file(path, json.dumps(new, indent=2).encode())
 
     def newest_checkpoint(self) -> tuple[int, Path] | None:

@@ -1,5 +1,6 @@
 """The dataset and the order it is read in."""
 
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def test_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="authface annotate export"):
         FaceDataset(tmp_path / "absent", 64)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no dataset"):
+    with pytest.raises(UsageError, match="no exported dataset"):
         FaceDataset(tmp_path / "empty", 64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.csv").write_text("a,b\n1,2\n")
@@ -122,3 +123,29 @@ def test_mirroring_twice_is_the_prompt(prompt: str) -> None:
 def test_a_mirrored_face_has_a_mirrored_prompt() -> None:
     assert mirrored("light from the left, head turned to the right") == "light from the right, head turned to the left"
     assert mirrored("leftover, upright") == "leftover, upright"
+
+
+def test_a_folder_is_an_export_or_is_refused_with_the_one_that_was_meant(dataset: Path, tmp_path: Path) -> None:
+    """A photo set opens as a dataset too, of its originals without prompts."""
+    photoset = tmp_path / "faces"
+    (photoset / "tables" / "photos").mkdir(parents=True)
+    (photoset / "photos").mkdir()
+    cv2.imwrite(str(photoset / "photos" / "a.png"), skimage.data.astronaut())
+    for folder in (photoset, photoset / "photos"):
+        with pytest.raises(UsageError, match=rf"no exported dataset.*annotate export {photoset}"):
+            FaceDataset(folder, 64)
+    shutil.copytree(dataset, photoset / "dataset")
+    (photoset / "dataset" / "authface.json").write_text('{"settings": {"format": "dataset"}}')
+    for folder in (photoset, photoset / "photos"):
+        with pytest.raises(UsageError, match=rf"did you mean {photoset}/dataset"):
+            FaceDataset(folder, 64)
+    assert len(FaceDataset(photoset / "dataset", 64)) == 3
+    (photoset / "dataset" / "authface.json").write_text('{"settings": {"format": "kohya"}}')
+    with pytest.raises(UsageError, match="export for kohya"):
+        FaceDataset(photoset / "dataset", 64)
+
+
+def test_content_is_that_of_the_rows_wherever_they_lie(dataset: Path, tmp_path: Path) -> None:
+    moved = Path(shutil.copytree(dataset, tmp_path / "elsewhere"))
+    assert FaceDataset(moved, 64).content == FaceDataset(dataset, 64).content
+    assert FaceDataset(dataset, 64, limit=2).content != FaceDataset(dataset, 64).content

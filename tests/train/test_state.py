@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,10 @@ def test_checkpoints_are_pruned_and_other_settings_refused(tiny: Path, dataset: 
         train_prior(PriorSettings(**values | {"lr": 1e-3}), Quiet(), "cpu")
     with pytest.raises(UsageError, match="begun with seed 0, now 1"):
         train_prior(PriorSettings(**values), Quiet(), "cpu", seed=1)
+    with pytest.raises(UsageError, match="was begun on 4 faces, and .* has 2 others now: set another out"):
+        train_prior(PriorSettings(**values | {"steps": 6}), Quiet(), "cpu", limit=2)
+    moved = shutil.copytree(dataset, tmp_path / "moved")
+    assert train_prior(PriorSettings(**values | {"steps": 6, "dataset": moved}), Quiet(), "cpu").step == 6
     with FileLock(folder / ".lock"), pytest.raises(AuthfaceError, match="another training"):
         train_prior(PriorSettings(**values), Quiet(), "cpu")
 
