@@ -291,9 +291,16 @@ def missing_names(text: str) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/backends.md"])
-def test_every_name_in_backticks_is_there(page: str) -> None:
-    assert missing_names((ROOT / page).read_text("utf-8")) == []
+NOT_IN_THE_TREE = {
+    *("clean/", "degraded/", "hq/", "lq/", "samples/", "dataset/", "SET/recipe.toml"),  # what commands read and write
+    *("inference.py", "test_face_xl.py"),  # other projects' files
+    *("h200", "gain_mild", "gain_medium", "gain_heavy", "gain_scan"),  # a recipe; columns that are put together
+}
+
+
+@pages()
+def test_every_name_in_backticks_is_there(page: Path) -> None:
+    assert [name for name in missing_names(page.read_text("utf-8")) if name not in NOT_IN_THE_TREE] == []
 
 
 def test_a_name_that_is_gone_is_found() -> None:
