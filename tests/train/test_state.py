@@ -26,7 +26,7 @@ def test_checkpoints_are_pruned_and_other_settings_refused(tiny: Path, dataset: 
         train_prior(PriorSettings(**values | {"lr": 1e-3}), Quiet(), "cpu")
     with pytest.raises(UsageError, match="begun with seed 0, now 1"):
         train_prior(PriorSettings(**values), Quiet(), "cpu", seed=1)
-    with FileLock(folder / ".lock"), pytest.raises(AuthfaceError, match="another training"):
+    with FileLock(folder / ".lock"), pytest.raises(AuthfaceError, match="in use by another authface"):
         train_prior(PriorSettings(**values), Quiet(), "cpu")
 
 
