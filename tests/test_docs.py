@@ -303,6 +303,22 @@ def test_every_name_in_backticks_is_there(page: Path) -> None:
     assert [name for name in missing_names(page.read_text("utf-8")) if name not in NOT_IN_THE_TREE] == []
 
 
+def strayed(text: str) -> list[str]:
+    """What a page places in a file that has no such name: `` `NAME` in `FILE.py` ``."""
+    placed = re.findall(r"`([A-Za-z_]\w*)` in `([\w/]+\.py)`", text)
+    return [
+        f"{name} in {file}" for name, file in placed if not re.search(rf"\b{name}\b", (ROOT / file).read_text("utf-8"))
+    ]
+
+
+@pages()
+def test_a_name_is_in_the_file_that_a_page_says(page: Path) -> None:
+    assert strayed(page.read_text("utf-8")) == []
+
+
 def test_a_name_that_is_gone_is_found() -> None:
     text = "`NoSuchThing`, `authface.faces.gone`, `curate/gone.py`, `Face`, `authface.records`, `curate/align.py`"
     assert missing_names(text) == ["NoSuchThing", "authface.faces.gone", "curate/gone.py"]
+    assert strayed("`LIMITS` in `curate/align.py`, `LIMITS` in `curate/filter/judge.py`") == [
+        "LIMITS in curate/align.py"
+    ]
