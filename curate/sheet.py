@@ -25,7 +25,7 @@ from authface.store.photoset import PhotoSet, R, Table
 
 @dataclass(frozen=True)
 class Sample(Generic[R]):
-    """How many rows a table has of each outcome, and some of them."""
+    """The number of rows of each outcome in a table, and a sample of them."""
 
     counts: dict[str, int]
     """Rows by outcome: ``kept``, ``rejected: no_face``."""
@@ -66,7 +66,7 @@ def sample(table: Table[R], size: int) -> Sample[R]:
 
 
 def outcomes(rows: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
-    """Names of the outcomes in `rows` (columns status and reason), and for each row the number of its own."""
+    """The names of the outcomes in `rows` (columns status and reason), and each row's index into them."""
     status, reason = (pc.fill_null(rows.column(name), "") for name in ("status", "reason"))
     joined = pc.if_else(pc.equal(reason, ""), status, pc.binary_join_element_wise(status, reason, ": "))
     coded = joined.combine_chunks().dictionary_encode()
@@ -74,7 +74,7 @@ def outcomes(rows: pa.Table) -> tuple[list[str], NDArray[np.int64]]:
 
 
 def rank(name: str) -> int:
-    """A number of 60 bits for an even and lasting order: the first digits of a sha256, else of the hash of the name.
+    """A 60-bit number for an even, stable order: from the digits of a sha256, or else of the hash of the name.
 
     Ids are sha256 in hex, so their first 15 digits are as good as any hash of them, and cost nothing.
     """

@@ -40,7 +40,7 @@ class Upscaler(Protocol):
 
 
 def check_size(width: int, height: int, scale: int) -> None:
-    """Raise ImageError (`too_large`) where the enlarged photo would be more than is read and written."""
+    """Raise ImageError (`too_large`) where the enlarged photo would be larger than authface reads and writes."""
     pixels = width * height * scale * scale
     if scale > 1 and pixels > MAX_PIXELS:
         fits = next((smaller for smaller in (2, 1) if width * height * smaller**2 <= MAX_PIXELS), 1)
@@ -155,7 +155,7 @@ class ModelUpscaler:
 
 
 def make_upscaler(file: str, device: str) -> Upscaler:
-    """The network of a file, or Lanczos without one. Raises as `ModelUpscaler` does."""
+    """The network in a file, or Lanczos if none is given. Raises as `ModelUpscaler` does."""
     return ModelUpscaler(Path(file), device) if file else lanczos
 
 
@@ -167,7 +167,7 @@ def tiles(width: int, height: int, side: int) -> Iterator[PixelBox]:
 
 
 def file_sha256(file: str) -> str:
-    """Hex sha256 of an upscaler's file, for fingerprints; empty without one. Raises UsageError where it is absent."""
+    """Hex sha256 of an upscaler's file, for fingerprints; empty without a file. Raises UsageError if it is missing."""
     if not file:
         return ""
     try:

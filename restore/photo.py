@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from authface.faces.geometry import Aligned, resize_square
 from authface.faces.paste import paste_all, replaced_shares
 from authface.imaging.bitdepth import Pixels
+from authface.imaging.grain import add_grain
 from authface.restore.background import Upscaler, enlarge, lanczos
-from authface.restore.grain import add_grain
 from authface.restore.guard import IdentityGuard
 from authface.restore.model.colour import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer

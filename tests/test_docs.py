@@ -291,11 +291,34 @@ def missing_names(text: str) -> list[str]:
     return missing
 
 
-@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/backends.md"])
-def test_every_name_in_backticks_is_there(page: str) -> None:
-    assert missing_names((ROOT / page).read_text("utf-8")) == []
+NOT_IN_THE_TREE = {
+    *("clean/", "degraded/", "hq/", "lq/", "samples/", "dataset/", "SET/recipe.toml"),  # what commands read and write
+    *("inference.py", "test_face_xl.py"),  # other projects' files
+    *("h200", "gain_mild", "gain_medium", "gain_heavy", "gain_scan"),  # a recipe; columns that are put together
+}
+
+
+@pages()
+def test_every_name_in_backticks_is_there(page: Path) -> None:
+    assert [name for name in missing_names(page.read_text("utf-8")) if name not in NOT_IN_THE_TREE] == []
+
+
+def strayed(text: str) -> list[str]:
+    """What a page places in a file that has no such name: `` `NAME` in `FILE.py` ``."""
+    placed = re.findall(r"`([A-Za-z_]\w*)` in `([\w/]+\.py)`", text)
+    return [
+        f"{name} in {file}" for name, file in placed if not re.search(rf"\b{name}\b", (ROOT / file).read_text("utf-8"))
+    ]
+
+
+@pages()
+def test_a_name_is_in_the_file_that_a_page_says(page: Path) -> None:
+    assert strayed(page.read_text("utf-8")) == []
 
 
 def test_a_name_that_is_gone_is_found() -> None:
     text = "`NoSuchThing`, `authface.faces.gone`, `curate/gone.py`, `Face`, `authface.records`, `curate/align.py`"
     assert missing_names(text) == ["NoSuchThing", "authface.faces.gone", "curate/gone.py"]
+    assert strayed("`LIMITS` in `curate/align.py`, `LIMITS` in `curate/filter/judge.py`") == [
+        "LIMITS in curate/align.py"
+    ]

@@ -9,12 +9,11 @@ import shutil
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-import filelock
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
@@ -23,6 +22,7 @@ from authface.files import TEMPORARY, refusal, take_place, write_errors, write_f
 from authface.imaging.decode import encode_png
 from authface.recipe import Settings
 from authface.store.lineage import SOURCES
+from authface.store.lock import held
 from authface.train.distributed import run_together
 from authface.train.optimizer import MovingAverage
 from authface.train.picture import ValidationPicture
@@ -47,16 +47,9 @@ class RunFolder:
         self.training = out / "training"
         self.checkpoints = self.training / "checkpoints"
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder: a second run on it ends with one line. Raises AuthfaceError."""
-        with write_errors(self.training):
-            self.training.mkdir(parents=True, exist_ok=True)
-        try:
-            with filelock.FileLock(self.training / ".lock", timeout=0):
-                yield
-        except filelock.Timeout as error:
-            raise AuthfaceError(f"another training is writing {one_line(self.out)}: wait for it or set out") from error
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder: a second training in it ends with one line. Raises AuthfaceError."""
+        return held(self.training)
 
     def claim(
         self, settings: TrainSettings, seed: int, together: dict[str, int | str], faces: int = 0, content: str = ""

@@ -42,7 +42,7 @@ _QUIET = {
 
 @dataclass(frozen=True)
 class Cluster:
-    """How much of a cluster a step takes."""
+    """How much of a cluster a step uses."""
 
     workers: int = 0
     """Actors at most; 0 takes one a core, or one a GPU where `gpu`, of what the cluster has as the step begins."""
@@ -69,7 +69,7 @@ Pass = Callable[[Sequence[Piece]], Iterator[Result]]
 
 
 def cut(counts: Sequence[int], rows: int) -> list[Piece]:
-    """Parts of so many rows in pieces of at most `rows`; a piece lies in one part."""
+    """Split parts with these numbers of rows into pieces of at most `rows`; a piece never spans two parts."""
     return [
         Piece(part, begin, min(begin + rows, count))
         for part, count in enumerate(counts)
@@ -78,7 +78,7 @@ def cut(counts: Sequence[int], rows: int) -> list[Piece]:
 
 
 def run_finer(run_pass: Pass, pieces: Sequence[Piece]) -> Iterator[Result]:
-    """What `run_pass` makes of every piece, in any order; what it gives up is done again row by row."""
+    """The results of `run_pass` for every piece, in any order; pieces that it gives up are retried row by row."""
     given_up: list[Piece] = []
     for piece, rows in run_pass(pieces):
         if rows is None and piece.rows > 1:
@@ -90,7 +90,7 @@ def run_finer(run_pass: Pass, pieces: Sequence[Piece]) -> Iterator[Result]:
 
 
 class Gathered(Generic[R]):
-    """Rows of pieces, kept until their part is whole."""
+    """Collects the rows of pieces until their part is complete."""
 
     def __init__(self, counts: Sequence[int]) -> None:
         self._missing = {part: count for part, count in enumerate(counts) if count}
@@ -98,11 +98,11 @@ class Gathered(Generic[R]):
 
     @property
     def open(self) -> int:
-        """Parts that are not whole yet."""
+        """Number of parts that are not complete yet."""
         return len(self._missing)
 
     def add(self, piece: Piece, rows: list[R]) -> list[R] | None:
-        """The rows of the piece's part in order, if this was the last of it that was missing."""
+        """Add a piece. Returns the rows of its part, in order, once the last missing piece has arrived; else None."""
         self._rows[piece.part][piece.begin] = rows
         self._missing[piece.part] -= piece.rows
         if self._missing[piece.part]:

@@ -29,7 +29,7 @@ INLINE_ROWS = 128
 
 @dataclass(frozen=True)
 class PartInput(Generic[I]):
-    """The rows that one part is made from, read only if the part has to be made."""
+    """The input rows of one part, read only if the part has to be made."""
 
     number: int
     count: int
@@ -39,7 +39,7 @@ class PartInput(Generic[I]):
 
 @dataclass
 class Summary:
-    """What a run did: parts made and skipped, and the outcome of every row in the table."""
+    """Result of a run: parts made and skipped, and how many rows of the table have each outcome."""
 
     made: int = 0
     skipped: int = 0

@@ -49,10 +49,10 @@ class Step(ABC, Generic[I, L, M, R]):
     @property
     @abstractmethod
     def provenance(self) -> Provenance:
-        """What the rows depend on; where it changed they are made again."""
+        """Everything the rows depend on; they are made again when it changes."""
 
     def open(self) -> None:
-        """Make the models; called once a worker before the rest."""
+        """Load the models; called once per worker, before anything else."""
 
     def load(self, row: I) -> L:
         """Read what the step needs, in a thread: by default the row itself. An ImageError becomes a `failed` row."""
@@ -64,7 +64,7 @@ class Step(ABC, Generic[I, L, M, R]):
 
     @abstractmethod
     def save(self, row: I, result: M) -> list[R]:
-        """The result as rows, its files written, in a thread."""
+        """Write the result's files and return its rows; runs in a thread."""
 
     @abstractmethod
     def failed(self, row: I, reason: str, detail: str) -> list[R]:
@@ -174,7 +174,7 @@ def _gathered(futures: list[Future[list[R]]]) -> tuple[int, list[R]]:
 
 
 def processes(work: Step[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
-    """Chunks over worker processes, at most two a worker under way, results in order.
+    """Chunks spread over worker processes, at most two in flight per worker, results in order.
 
     A process that dies takes its chunks with it: their rows are tried one by one, and the one that
     kills its process again is `failed: crashed`.
@@ -212,7 +212,7 @@ class _Pool(Generic[I, L, M, R]):
             return broken
 
     def result(self, flying: deque[tuple[list[I], Future[list[R]]]]) -> tuple[int, list[R]]:
-        """The oldest chunk's rows; after a crash, every chunk under way is done again row by row."""
+        """The rows of the oldest chunk. After a crash, every chunk in flight is done again row by row."""
         chunk, future = flying[0]
         try:
             rows = future.result()

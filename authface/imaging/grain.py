@@ -1,18 +1,20 @@
-"""Grain and noise of a photo: how strong, of which colours and how coarse, measured where the photo is flat; and more.
+"""Grain and noise of a photo: how strong, of which colours and how coarse, measured where it is flat; more of it made.
+
+A restored face without the grain of its photo looks pasted in: `add_grain` draws what it lacks from the face's seed.
 
 Noise is taken for Gaussian and even, with an autocovariance in space for each of three uncorrelated axes of colour.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.bitdepth import Pixels, is_grey
 
 PATCHES = (32, 16)
 """Sides of the patches that noise is measured in, pixels; the smaller where too few of the larger are free."""
@@ -27,7 +29,12 @@ TILE = 256
 LEAST_LEVEL = 0.6
 """Levels of 255, standard deviation in the flattest small patches, below which a photo has no noise; rounding to 8 bits
 makes 0.29. Larger patches hold some of a busy photo's texture, and texture is no noise."""
+AROUND = 0.5
+"""How far around a face, in sides of its crop, noise is measured first; then in all of the photo."""
+RESTORED = 0.9
+"""Share of the photo's noise that has to be gone where the noise of a restored face is measured."""
 
+Box = tuple[int, int, int, int]
 Plane = NDArray[np.float32]
 Numbers = NDArray[np.float64]
 
@@ -94,6 +101,36 @@ def field(spectrum: Numbers, axes: Numbers, height: int, width: int, seed: int) 
     return np.asarray(tile[np.arange(height)[:, None] % side, np.arange(width)[None, :] % side])
 
 
+def add_grain(
+    out: Pixels, photo: Pixels, places: Sequence[tuple[Box, Plane]], seeds: Sequence[int], strength: float
+) -> None:
+    """Add to `out`, in place, of each face what it lacks of the noise that the (h, w, 3) `photo` has beside it.
+
+    `places` are those of `replaced_shares`: only where the photo's noise went something is added, with the square root
+    of the variance that went. A photo without noise gets none.
+    """
+    free = np.ones(photo.shape[:2], np.bool_)
+    for (x0, y0, x1, y1), _ in places:
+        free[y0:y1, x0:x1] = False
+    grey = is_grey(photo)
+    most = np.iinfo(out.dtype).max
+    for ((x0, y0, x1, y1), share), seed in zip(places, seeds, strict=True):
+        there = _beside(photo, free, (x0, y0, x1, y1))
+        if there is None or not there.level or not share.size:
+            continue
+        part = out[y0:y1, x0:x1]
+        wanted = there.spectrum()
+        own = measure(part, share > RESTORED, there.axes)
+        if own is not None:
+            wanted = np.maximum(wanted - own.spectrum(), 0)
+        added = field(wanted, there.axes, y1 - y0, x1 - x0, seed)
+        if grey:
+            added = np.repeat(added.mean(axis=2, keepdims=True), 3, axis=2)
+        amount = np.sqrt(1 - (1 - share) ** 2) * np.float32(strength * most / 255)
+        mixed = part + amount[..., None] * added
+        part[...] = np.where(share[..., None] > 0, np.clip(np.rint(mixed), 0, most), part).astype(out.dtype)
+
+
 def _residuals(photo: Pixels, usable: NDArray[np.bool_], side: int) -> Numbers:
     """(n, side, side, 3) patches of usable pixels, none clipped, less the parabola that fits each best."""
     rows = list(_patches(usable, side))
@@ -143,3 +180,17 @@ def _covariance(patches: Numbers) -> Numbers:
     lags = np.fft.ifft2(power.mean(axis=0), axes=(0, 1)).real / np.maximum(own, 1e-9)[..., None]
     near = np.arange(-REACH, REACH + 1)
     return np.asarray(lags[near[:, None], near[None, :]].transpose(2, 0, 1))
+
+
+def _beside(photo: Pixels, free: NDArray[np.bool_], box: Box) -> Grain | None:
+    """The noise beside a face; where faces fill the photo, that of the face as it was."""
+    x0, y0, x1, y1 = box
+    edge = round(AROUND * max(x1 - x0, y1 - y0))
+    rows, columns = slice(max(0, y0 - edge), y1 + edge), slice(max(0, x0 - edge), x1 + edge)
+    near = measure(photo[rows, columns], free[rows, columns])
+    if near is None:
+        near = measure(photo, free)
+    if near is None:
+        face = photo[y0:y1, x0:x1]
+        near = measure(face, np.ones(face.shape[:2], np.bool_))
+    return near

@@ -37,10 +37,10 @@ def _arrow_type(hint: Any) -> pa.DataType:
 
 
 def with_defaults(rows: pa.Table, row_type: type[Any], names: Sequence[str]) -> pa.Table:
-    """The table with those of `names` that it lacks, though `row_type` has them, at their defaults: null for measures.
+    """The table with missing columns of `names` added, filled with the default of `row_type`: null for measures.
 
-    A table of an earlier version lacks what a later one added, so that its columns read as its rows do. What has no
-    default, or no such field, stays away.
+    Tables written by an earlier version lack fields that were added later. A column whose field has no default, or
+    that `row_type` does not have, is not added.
     """
     if not (lacking := set(names) - set(rows.column_names)):
         return rows
@@ -53,7 +53,7 @@ def with_defaults(rows: pa.Table, row_type: type[Any], names: Sequence[str]) -> 
 
 
 def plain(row: Any) -> dict[str, Any]:
-    """The record as plain values: what `dataclasses.asdict` says, ten times as fast."""
+    """The record as plain values: the result of `dataclasses.asdict`, ten times as fast."""
     return _writer_of(type(row))(row)  # type: ignore[arg-type]  # a type is hashable
 
 

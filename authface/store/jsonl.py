@@ -1,4 +1,4 @@
-"""A file of one JSON record a line that only grows: what people decide, kept at once and never erased."""
+"""An append-only file with one JSON record per line: people's decisions, saved at once and never erased."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ T = TypeVar("T")
 
 
 class Journal(Generic[T]):
-    """Records of one type, oldest first; a line that a kill tore counts for nothing and harms no other."""
+    """Records of one type, oldest first. A line cut short by a kill is skipped and does not affect the others."""
 
     def __init__(self, path: Path, record: type[T]) -> None:
         self.path = path
         self._adapter = TypeAdapter(record)
 
     def read(self) -> tuple[list[T], int]:
-        """The records, and the number of lines that are none."""
+        """The records, and the number of lines that could not be read."""
         records, torn = [], 0
         for line in self._bytes().splitlines():
             try:
@@ -32,7 +32,7 @@ class Journal(Generic[T]):
         return records, torn
 
     def append(self, record: T) -> None:
-        """Add one record; on return it is on the disk. Raises AuthfaceError where the disk refuses."""
+        """Add one record; it is on the disk when this returns. Raises AuthfaceError where the disk refuses."""
         line = self._adapter.dump_json(record) + b"\n"
         if not is_local(self.path):  # an object store cannot append
             with write_errors(self.path):
@@ -49,7 +49,7 @@ class Journal(Generic[T]):
             os.fsync(file.fileno())
 
     def rewrite(self, records: Sequence[T]) -> None:
-        """Replace all of it: for what has to be forgotten, never for a change of mind."""
+        """Replace the whole file: only to forget records, never because somebody changed their mind."""
         write_file(self.path, b"".join(self._adapter.dump_json(record) + b"\n" for record in records))
 
     def _bytes(self) -> bytes:

@@ -55,7 +55,7 @@ class TrainingSource:
 
 
 def record_use(photoset: PhotoSet, use: Use) -> None:
-    """Add a line to the set's uses, unless the latest on this folder says the same."""
+    """Add a line to the set's uses, unless the latest one for this folder is the same."""
     journal = _journal(photoset)
     last = next((old for old in reversed(journal.read()[0]) if old.path == use.path), None)
     if last is None or (last.kind, last.key, last.rows) != (use.kind, use.key, use.rows):
@@ -63,7 +63,7 @@ def record_use(photoset: PhotoSet, use: Use) -> None:
 
 
 def uses(photoset: PhotoSet) -> list[Use]:
-    """All uses that the set was told of, oldest first."""
+    """All recorded uses of the set, oldest first."""
     return _journal(photoset).read()[0]
 
 
@@ -87,7 +87,7 @@ def record_training(training: Path, dataset: Path, photo_ids: Iterable[str]) -> 
 
 
 def training_sources(training: Path) -> list[TrainingSource]:
-    """The datasets a training says it read; none where it says nothing that can be read."""
+    """The datasets that a training recorded; none if it recorded nothing readable."""
     try:
         return [TrainingSource(**entry) for entry in json.loads((training / SOURCES).read_text("utf-8"))]
     except (OSError, ValueError, TypeError):
@@ -104,7 +104,7 @@ def dataset_key(folder: Path) -> str:
 
 
 def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]]:
-    """Every known dataset and training that holds some of the photos, and how many of them; gone folders hold none."""
+    """Every known dataset and training that contains some of the photos, and how many; deleted folders are left out."""
     places = {use.path: use for use in uses(photoset)}
     own = photoset.root / "dataset"
     if own.is_dir() and _address(own) not in places:
@@ -116,7 +116,7 @@ def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]
 
 
 def dataset_ids(folder: Path) -> set[str]:
-    """Ids of the photos in an export: as it lists them, else from that column of its files."""
+    """Ids of the photos in an export: from its list, or else from the id column of its files."""
     found: set[str] = set()
     try:
         if (folder / PHOTO_IDS).is_file():
@@ -141,7 +141,7 @@ def _address(path: Path) -> str:
 
 
 def dataset_use(folder: Path, key: str, rows: int) -> Use:
-    """The use that an export is."""
+    """The record of an export as a use of the set."""
     return Use(kind="dataset", path=_address(folder), key=key, rows=rows, at=now())
 
 

@@ -41,7 +41,7 @@ _TAIL_BYTES = 32_768
 
 @dataclass(frozen=True)
 class Provenance:
-    """How a step makes rows: where two of these differ, the rows may differ."""
+    """How a step makes rows. If two of these differ, the rows may differ too."""
 
     step: str
     version: int
@@ -66,7 +66,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class PartMeta:
-    """What a part says of itself."""
+    """The metadata stored in a part."""
 
     provenance: Provenance
     inputs: str
@@ -105,7 +105,7 @@ class Table(Generic[R]):
             yield from self.rows(part)
 
     def meta(self, part: int) -> PartMeta | None:
-        """What the part says of itself; None where there is no such part or it is not one of ours."""
+        """The part's metadata; None if there is no such part or authface did not write it."""
         try:
             values = json.loads(pq.read_schema(self._footer(part)).metadata[_META_KEY])
             return PartMeta(Provenance(**values.pop("provenance")), **values)
@@ -113,7 +113,7 @@ class Table(Generic[R]):
             return None
 
     def metas(self) -> dict[int, PartMeta | None]:
-        """What every part says of itself, by number."""
+        """The metadata of every part, by number."""
         parts = self.parts()
         if is_local(self.folder):
             return {part: self.meta(part) for part in parts}
@@ -129,13 +129,13 @@ class Table(Generic[R]):
         return total
 
     def write(self, part: int, rows: Sequence[R], provenance: Provenance, inputs: str) -> None:
-        """Write one part, whole or not at all. Raises AuthfaceError where the disk refuses."""
+        """Write one part atomically. Raises AuthfaceError where the disk refuses."""
         values = [plain(row) for row in rows]
         meta = PartMeta(provenance, inputs, digest_of(values), dict(Counter(outcome(row) for row in rows)))
         self.put(part, pa.Table.from_pylist(values, schema=arrow_schema(self.row_type)), meta)
 
     def arrow(self, part: int, names: Sequence[str] | None = None) -> pa.Table:
-        """All columns of one part as they lie there, or those named, which a part of an earlier version may lack."""
+        """All columns of one part as stored, or those named; a part written by an earlier version may lack some."""
         with pq.ParquetFile(self._source(part)) as file:
             rows = file.read([name for name in file.schema_arrow.names if names is None or name in names])
         return rows if names is None else with_defaults(rows, self.row_type, names)
@@ -145,14 +145,14 @@ class Table(Generic[R]):
         return pq.read_schema(self._source(part))
 
     def put(self, part: int, rows: pa.Table, meta: PartMeta) -> None:
-        """Write one part as it is given, whole or not at all. Raises AuthfaceError where the disk refuses."""
+        """Write one part as given, atomically. Raises AuthfaceError where the disk refuses."""
         marked = rows.replace_schema_metadata({_META_KEY: json.dumps(asdict(meta))})
         with replacing(self._path(part), durable=True) as temporary:
             # Hardly a value repeats: without dictionaries a table of crops is 18 % smaller and written 3 times as fast.
             pq.write_table(marked, temporary, compression="zstd", use_dictionary=False)
 
     def remove(self, part: int) -> None:
-        """Forget one part."""
+        """Delete one part."""
         with write_errors(self._path(part)):
             self._path(part).unlink(missing_ok=True)
 
@@ -188,13 +188,13 @@ class PhotoSet:
         self.embeddings = Table(tables / "embeddings", Embedding)
 
     def tags(self, annotator: str) -> Table[Tags]:
-        """The table of one annotator, whose name is one that backends may have."""
+        """The table of one annotator; the name must be a valid backend name."""
         if not NAME.fullmatch(annotator):
             raise UsageError(f"annotator {one_line(annotator)!r}: use lower-case letters, digits, '-', '_' and '.'")
         return Table(self.root / "tables" / "tags" / annotator, Tags)
 
     def annotators(self) -> list[str]:
-        """Names of the annotators that left tags."""
+        """Names of the annotators that have tags in the set."""
         folder = self.root / "tables" / "tags"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
@@ -220,22 +220,22 @@ class PhotoSet:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the set for writing; clears what a killed run left half written. Raises AuthfaceError if it is held."""
+        """Hold the set for writing; removes what a killed run left half written. Raises AuthfaceError if it is held."""
         with held(self.root):
             for left in (self.root / "tables").glob(f"**/{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
             yield
 
     def photo_file(self, photo_id: str, ending: str) -> str:
-        """Where an original lies, relative to the set."""
+        """Path of an original, relative to the set."""
         return f"photos/{photo_id[:2]}/{photo_id}.{ending}"
 
     def crop_file(self, face_id: str) -> str:
-        """Where an aligned face lies, relative to the set."""
+        """Path of an aligned face, relative to the set."""
         return f"crops/{face_id[:2]}/{face_id}.png"
 
     def save(self, relative: str, data: bytes) -> None:
-        """Write a photo or a crop, whole or not at all."""
+        """Write a photo or a crop atomically."""
         write_file(self.root / relative, data)
 
     def read(self, relative: str) -> bytes:
@@ -243,16 +243,16 @@ class PhotoSet:
         return read_bytes(self.root / relative)
 
     def exists(self, relative: str) -> bool:
-        """Whether the set holds the file."""
+        """Whether the file exists in the set."""
         return (self.root / relative).is_file()
 
     def delete(self, relative: str) -> None:
-        """Remove a file, if it is there. Raises AuthfaceError where the disk refuses."""
+        """Delete a file if it exists. Raises AuthfaceError where the disk refuses."""
         with write_errors(self.root / relative):
             (self.root / relative).unlink(missing_ok=True)
 
     def remember(self, section: str, settings: dict[str, Any]) -> None:
-        """Keep the resolved settings of a stage in the set's recipe.toml."""
+        """Save the resolved settings of a stage in the set's recipe.toml."""
         path = self.root / "recipe.toml"
         try:
             tables = tomllib.loads(path.read_text("utf-8"))

@@ -24,7 +24,7 @@ _COLUMNS = ["id", "source", "source_id", "file", "page_url", "file_url", "photog
 
 @dataclass(frozen=True)
 class PhotoMatch:
-    """A row of the table `photos` and the part it stands in."""
+    """A row of the table `photos`, and the number of its part."""
 
     part: int
     photo: Photo

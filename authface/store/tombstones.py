@@ -1,4 +1,4 @@
-"""What a photo set was told to forget: tombstones that keep hashes only, so that no later fetch brings it back."""
+"""What a photo set must forget: tombstones hold only hashes, so that no later fetch brings a photo back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Tombstone:
 
 @dataclass(frozen=True)
 class Forgotten:
-    """The hashes of all that was forgotten; small enough to be sent to every worker."""
+    """The hashes of everything forgotten; small enough to send to every worker."""
 
     photos: frozenset[str] = frozenset()
     items: frozenset[str] = frozenset()
@@ -42,7 +42,7 @@ class Forgotten:
 
     @classmethod
     def of(cls, photoset: PhotoSet) -> Forgotten:
-        """What the set's tombstones say; nothing where there are none."""
+        """The hashes in the set's tombstones; empty if there are none."""
         stones = tombstones(photoset)
         return cls(
             frozenset(stone.photo for stone in stones) - {""},
@@ -53,9 +53,9 @@ class Forgotten:
     def holds(
         self, *, photo_id: str = "", source: str = "", source_id: str = "", photographers: Iterable[str] = ()
     ) -> bool:
-        """Whether a photo is to stay away: by its bytes' sha256, by its name in its source, or by its photographer.
+        """Whether a photo is forgotten: by the sha256 of its bytes, its name in its source, or its photographer.
 
-        `photographers` are the name and the page of the photographer, those that are known.
+        `photographers` are the photographer's name and page, as far as they are known.
         """
         if photo_id in self.photos:
             return True
@@ -77,12 +77,12 @@ def photographer_hash(source: str, name: str) -> str:
 
 
 def tombstones(photoset: PhotoSet) -> list[Tombstone]:
-    """All of them, oldest first."""
+    """All tombstones of the set, oldest first."""
     return _journal(photoset).read()[0]
 
 
 def bury(photoset: PhotoSet, stones: Sequence[Tombstone]) -> None:
-    """Add tombstones that are not there yet; the caller holds the set's lock."""
+    """Add those tombstones that are new; the caller holds the set's lock."""
     before = tombstones(photoset)
     known = {(stone.photo, stone.item, stone.photographer) for stone in before}
     new = [stone for stone in stones if (stone.photo, stone.item, stone.photographer) not in known]
@@ -91,7 +91,7 @@ def bury(photoset: PhotoSet, stones: Sequence[Tombstone]) -> None:
 
 
 def close(photoset: PhotoSet) -> None:
-    """Mark every tombstone as done: nothing of what they name is left."""
+    """Mark every tombstone as done: nothing that they name is left in the set."""
     _journal(photoset).rewrite([replace(stone, done=True) for stone in tombstones(photoset)])
 
 
@@ -102,7 +102,7 @@ def tombstone(photo: Photo, reason: str, *, done: bool = False) -> Tombstone:
 
 
 def blank(source: str) -> Photo:
-    """The row that stands for a forgotten photo: nothing of it but its source's name."""
+    """The row that replaces a forgotten photo: it keeps only the source's name."""
     return Photo(id="", source=source, source_id="", file="", status="rejected", reason=REASON)
 
 

@@ -50,7 +50,7 @@ Scores = Mapping[str, tuple[Points5, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class Candidate:
-    """A measured face, what its verdict depends on beside it, and its scores from an earlier run."""
+    """A measured face, what else its verdict depends on, and its scores from an earlier run."""
 
     face: Face
     near: Neighbours

@@ -1,4 +1,4 @@
-"""`curate filter --sweep`: how many faces every limit would keep, from the measures at hand; nothing is judged."""
+"""`curate filter --sweep`: how many faces each limit would keep, computed from stored measures; nothing is judged."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUND = 5
 
 @dataclass(frozen=True)
 class Threshold:
-    """One value a limit could take."""
+    """One possible value of a limit."""
 
     value: float
     alone: int
@@ -40,7 +40,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Sweep:
-    """The values one limit could take, ascending."""
+    """The possible values of one limit, ascending."""
 
     setting: str
     faces: int

@@ -39,20 +39,20 @@ class Removal:
     """New names of groups that were called by a face that goes."""
 
     def holds(self, row: Mapping[str, Any]) -> bool:
-        """Whether the row is of a photo that goes."""
+        """Whether the row belongs to a photo that is taken out."""
         photo_id = row.get("photo_id") or row["id"][:64]
         if photo_id:
             return photo_id in self.photos
         return bool(self.items) and item_hash(row.get("source", ""), row.get("source_id", "")) in self.items
 
     def names(self, value: str) -> bool:
-        """Whether the text holds the id of a photo that goes."""
+        """Whether the text contains the id of a photo that is taken out."""
         return any(found in self.photos for found in _PHOTO_ID.findall(value))
 
 
 @dataclass(frozen=True)
 class PartChange:
-    """A part that has to be written anew."""
+    """A part that must be rewritten."""
 
     table: Table[Any]
     part: int
@@ -62,7 +62,7 @@ class PartChange:
 
 
 def changes(photoset: PhotoSet, removal: Removal) -> list[PartChange]:
-    """What has to change for the photos to be out of all tables, sources before what is made from them."""
+    """The parts to rewrite so that the photos are gone from all tables; sources come before what is made from them."""
     tables = photoset.tables()
     removal = replace(removal, renamed=dict(n for table in tables.values() for n in _renamed(table, removal)))
     digests: dict[str, str] = {}
@@ -75,7 +75,7 @@ def changes(photoset: PhotoSet, removal: Removal) -> list[PartChange]:
 
 
 def apply(photoset: PhotoSet, removal: Removal, planned: list[PartChange]) -> None:
-    """Write the changed parts, what is made from others first: wherever it stops, a second `changes` finds the rest."""
+    """Write the changed parts, derived tables first: wherever it stops, calling `changes` again finds the rest."""
     removal = replace(removal, renamed=dict(n for t in photoset.tables().values() for n in _renamed(t, removal)))
     for change in reversed(planned):
         before = change.table.arrow(change.part)
@@ -159,6 +159,6 @@ def _renamed(table: Table[Any], removal: Removal) -> Iterator[tuple[str, str]]:
 
 
 def removal_of(photos: list[Photo]) -> Removal:
-    """What goes with some photos."""
+    """Everything to take out together with these photos."""
     ids = frozenset(photo.id for photo in photos if photo.id)
     return Removal(ids, frozenset(item_hash(photo.source, photo.source_id) for photo in photos if not photo.id))

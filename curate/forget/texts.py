@@ -20,7 +20,7 @@ _PHOTO_ID = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class ForgottenNames:
-    """Ids and words that identify what is forgotten."""
+    """Ids and words that identify forgotten photos and people."""
 
     photos: frozenset[str]
     """Ids, which count wherever they stand in a text."""
@@ -36,13 +36,13 @@ class ForgottenNames:
         return isinstance(value, list) and any(self.appear_in(inner) for inner in value)
 
     def may_appear_in(self, data: bytes) -> bool:
-        """Whether a file may mention it: a quick test before the file is parsed."""
+        """Whether a file may mention what is forgotten: a quick test before it is parsed."""
         text = data.decode("utf-8", "replace")
         return any(word in text or json.dumps(word)[1:-1] in text for word in (*self.photos, *self.words))
 
 
 def names_of(photos: list[Photo], photographers: frozenset[str]) -> ForgottenNames:
-    """What identifies some photos; `photographers` are names and pages that no photo has which stays."""
+    """What identifies these photos; `photographers` are names and pages that no remaining photo has."""
     words = {
         word
         for photo in photos
@@ -66,7 +66,7 @@ def text_files(photoset: PhotoSet) -> Iterator[str]:
 
 
 def clean(photoset: PhotoSet, relative: str, names: ForgottenNames, *, write: bool) -> int | None:
-    """Remove what `names` identify from one file; returns how many entries, None if it is no JSON and stays."""
+    """Remove what `names` identify from one file. Returns how many entries went, None if it is not JSON."""
     path = photoset.root / relative
     data = path.read_bytes()
     if not names.may_appear_in(data):

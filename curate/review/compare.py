@@ -1,4 +1,4 @@
-"""`curate review --compare`: how far reviewers agree, and a page of the crops on which they do not."""
+"""`curate review --compare`: how well reviewers agree, and a page of the crops on which they differ."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class ReviewerAgreement:
 
     @property
     def both(self) -> int:
-        """Crops that both judged."""
+        """Number of crops that both judged."""
         return self.confusion.total()
 
     @property
     def agreed(self) -> int:
-        """Crops on which both gave the same verdict."""
+        """Number of crops on which both gave the same verdict."""
         return sum(self.confusion[verdict, verdict] for verdict in VERDICTS)
 
     @property
     def kappa(self) -> float | None:
-        """Cohen's kappa, -1..1; None where chance alone explains all of the agreement."""
+        """Cohen's kappa, -1..1; None if chance alone explains all agreement."""
         kappa = cohen_kappa([[self.confusion[one, other] for other in VERDICTS] for one in VERDICTS])
         return kappa.value if kappa else None
 
@@ -112,7 +112,7 @@ def as_json(found: Sequence[ReviewerAgreement], people: Reviewed) -> dict[str, o
 
 
 def final_counts(people: Reviewed) -> dict[str, int]:
-    """How many judged crops have which final verdict under the policy."""
+    """Number of judged crops by final verdict under the policy."""
     ids = set().union(*people.decisions.values())
     counts = Counter(people.verdict(crop_id) for crop_id in ids)
     return {verdict: counts[verdict] for verdict in VERDICTS}

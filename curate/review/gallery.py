@@ -86,7 +86,7 @@ class FaceGallery:
         self._last = 0
 
     def open(self, query: ViewQuery, decisions: Mapping[str, Decision]) -> tuple[int, int]:
-        """Fix a view under the present decisions; returns its number and how many faces it holds."""
+        """Freeze a view of the current decisions; returns its number and its number of faces."""
         found = list(_selected(self.entries, query, decisions))
         self._last += 1
         self._views[self._last] = found
@@ -191,7 +191,7 @@ class FacePictures:
         self._landmarks = lru_cache(8)(self._landmarks_of)
 
     def file(self, entry: GalleryFace) -> str:
-        """The crop's file, retouched if it was."""
+        """The crop's file: the retouched one if there is one."""
         assert entry.crop is not None
         return self._people.file(entry.crop)
 
@@ -269,7 +269,7 @@ class ReviewerDecisions:
         """The decisions in force, by crop id."""
 
     def decide(self, crop_id: str, verdict: Verdict, reason: str) -> None:
-        """Decide on a crop; an unchanged decision is not written again. Raises AuthfaceError if the disk refuses."""
+        """Record a decision on a crop, unless it is unchanged. Raises AuthfaceError if the disk refuses."""
         with self._lock:
             before = self.decisions.get(crop_id)
             if before is not None and (before.verdict, before.reason) == (verdict, reason):

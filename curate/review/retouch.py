@@ -48,7 +48,7 @@ _GIVEN = TypeAdapter(list[RetouchTask])
 
 @dataclass(frozen=True)
 class RetouchResult:
-    """The outcome for one file; `wrong` needs a person."""
+    """The outcome for one file; `wrong` ones need a person's attention."""
 
     name: str
     outcome: Literal["written", "there", "imported", "unchanged", "missing", "wrong"]

@@ -22,7 +22,7 @@ INSTEAD = "-O curate.review.port=0 (any free one) or -O curate.review.host=127.0
 
 
 class DecisionRequest(BaseModel):
-    """A decision, as the page sends it."""
+    """A decision sent by the page."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -32,7 +32,7 @@ class DecisionRequest(BaseModel):
 
 
 class UndoRequest(BaseModel):
-    """Take the latest decision back; `view` is the one that the page shows."""
+    """Undo the latest decision; `view` is the view that the page shows."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -59,7 +59,7 @@ class Review:
         self.reasons = reasons
 
     def counts(self) -> dict[str, int]:
-        """Crops in all, and by what the reviewer decided."""
+        """Number of crops in all, and by the reviewer's decision."""
         found = dict.fromkeys(VERDICTS, 0) | {"crops": self.faces.crops}
         for crop_id, decision in self.desk.decisions.items():
             entry = self.faces.by_id.get(crop_id)
@@ -67,7 +67,7 @@ class Review:
         return found
 
     def row(self, entry: GalleryFace) -> dict[str, Any]:
-        """A face as the page shows it; all text is data."""
+        """A face as data for the page; text is never markup."""
         decision, crop, face = self.desk.decisions.get(entry.id), entry.crop, entry.face
         return {
             "id": entry.id,
@@ -86,7 +86,7 @@ class Review:
         }
 
     def answer(self, crop_id: str) -> dict[str, Any]:
-        """What holds for a crop, and the counts."""
+        """The decision that holds for a crop, and the counts."""
         decision = self.desk.decisions.get(crop_id)
         said = {"verdict": decision.verdict, "reason": decision.reason} if decision else {"verdict": "", "reason": ""}
         return {"id": crop_id, **said, "counts": self.counts()}

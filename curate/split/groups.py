@@ -117,7 +117,7 @@ class DisjointSets:
         self._above[self.find(second)] = self.find(first)
 
     def labels(self) -> list[int]:
-        """The name of each member's set."""
+        """The name of the set of each member."""
         return [self.find(member) for member in range(len(self._above))]
 
 
@@ -280,7 +280,7 @@ class SplitFaces:
 
 
 def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool) -> SplitFaces:
-    """The kept crops with everything that may keep them in one split; `embedded`: with their embeddings."""
+    """The kept crops with everything that can tie them to one split; `embedded`: with their embeddings."""
     blocks: list[NDArray[np.float32]] = []
     failed: dict[str, Embedding] = {}
     if embedded:
@@ -327,7 +327,7 @@ def people_of(faces: SplitFaces, likeness: Likeness, same_person: float) -> list
 
 
 def groups_of(faces: SplitFaces, people: Sequence[str], settings: SplitSettings) -> list[str]:
-    """The group of each face: the first id of the faces that have to be in one split."""
+    """The group of each face, named by the first id among the faces that must share a split."""
     keys: dict[str, Sequence[str]] = {"identity": people, "photo": faces.photos, "photographer": faces.photographers}
     chosen = [[key or None for key in keys[name]] for name in settings.keep_together if name in keys]
     pairs: list[tuple[int, int]] = []
@@ -339,7 +339,7 @@ def groups_of(faces: SplitFaces, people: Sequence[str], settings: SplitSettings)
 
 
 def first_names(ids: Sequence[str], labels: Sequence[int]) -> list[str]:
-    """Each group by its member whose id sorts first."""
+    """Each group named by its member whose id sorts first."""
     first: dict[int, str] = {}
     for id, label in zip(ids, labels, strict=True):
         first[label] = min(id, first.get(label, id))

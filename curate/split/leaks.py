@@ -1,4 +1,4 @@
-"""What a set shares with folders it must not overlap with, such as benchmarks: files, near duplicates, people.
+"""What a set shares with folders that it must not overlap, such as benchmarks: files, near duplicates, people.
 
 The faces of these folders are found and embedded first; their rows lie in the set, in ``tables/against/<folder>``, in
 256 parts by the content of the files, so a folder that grows costs little more than what is new in it.
@@ -101,14 +101,14 @@ class FindRivals(Step[RivalFile, NDArray[np.uint8], list[Rival], Rival]):
         return [self._faces(rgb) for rgb in batch]
 
     def save(self, file: RivalFile, faces: list[Rival]) -> list[Rival]:
-        """The rows; a photo without a face has one that says so."""
+        """The rows; a photo without a face has one row saying so."""
         none = Rival(id=f"{file.sha256}--1", file=file.name, status="rejected", reason="no_face", value=0, limit=1)
         return [replace(face, id=f"{file.sha256}-{index}", file=file.name) for index, face in enumerate(faces)] or [
             none
         ]
 
     def failed(self, file: RivalFile, reason: str, detail: str) -> list[Rival]:
-        """The row of a file that is no photo."""
+        """The row of a file that is not a photo."""
         return [Rival(id=f"{file.sha256}--1", file=file.name, status="failed", reason=reason, detail=detail)]
 
     def _faces(self, rgb: NDArray[np.uint8]) -> list[Rival]:
@@ -136,7 +136,7 @@ def against_table(photoset: PhotoSet, folder: Path) -> Table[Rival]:
 
 
 def rival_parts(folder: Path) -> list[PartInput[RivalFile]]:
-    """The folder's photos in parts by the first byte of their sha256. Raises UsageError where there are none."""
+    """The folder's photos, partitioned by the first byte of their sha256. Raises UsageError if there are none."""
     parts: dict[int, dict[str, RivalFile]] = {}
     for file in rival_files(folder):
         parts.setdefault(int(file.sha256[:2] or "0", 16), {}).setdefault(file.sha256 or file.name, file)
@@ -165,7 +165,7 @@ def _part(number: int, files: list[RivalFile]) -> PartInput[RivalFile]:
 
 @dataclass(frozen=True)
 class Leak:
-    """A face of ours and what it shares with a folder: the gravest kind, the nearest of theirs."""
+    """A face of the set and what it shares with a folder: the gravest kind of overlap, with the nearest face there."""
 
     face: str
     kind: Kind

@@ -93,7 +93,7 @@ def _draw(seed: int, name: str) -> float:
 
 
 def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str]) -> Provenance:
-    """Everything that splits depend on."""
+    """Everything that the splits depend on."""
     told = settings.model_dump(mode="json", exclude={"keep_embeddings", "arcface"})
     return Provenance("split", VERSION, told | {"seed": seed}, dict(weights))
 
@@ -116,14 +116,14 @@ def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None
 
 
 def state_of(photoset: PhotoSet, parts: Sequence[PartInput[Any]], rivals: Sequence[PartInput[Any]]) -> str:
-    """Digest of everything that splits are made from."""
+    """Digest of everything that the splits are computed from."""
     tables = [[meta.digest if meta else "" for meta in table.metas().values()] for table in (photoset.faces,)]
     told = [tables, [part.digest for part in parts], [part.digest for part in rivals]]
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
 def is_current(photoset: PhotoSet, new: Provenance, parts: Sequence[PartInput[Any]], state: str) -> bool:
-    """Whether the table `people` is what a run would write."""
+    """Whether the table `people` is already what a run would write."""
     metas = photoset.people.metas()
     return set(metas) == {part.number for part in parts} and all(
         meta is not None and not meta.provenance.difference(new) and meta.inputs == f"{part.digest}:{state}"

@@ -16,7 +16,9 @@ from authface.report.text import render_table, write_csv, write_json
 
 NAME = "challenge"
 SHOWN = 20
-"""Faces that fail the gate, for each method."""
+"""Faces that fail the gate, for each method, on the page."""
+NAMED = 5
+"""The same in the terminal."""
 
 
 def scores_table(found: Challenge) -> ReportTable:
@@ -85,6 +87,9 @@ def notes(found: Challenge) -> list[str]:
         own = any(value is None for value in found.protocol["script"].values())
         lines.append(found.protocol["identity"] + ("; limits that are not the challenge's" if own else ""))
     for name, result in found.methods.items():
+        if fail := [face for one in result.gate.sets for face in (*one.below, *one.unseen)]:
+            more = f" and {len(fail) - NAMED} more" if len(fail) > NAMED else ""
+            lines.append(f"{one_line(name, 40)} fails the gate with {', '.join(map(one_line, fail[:NAMED]))}{more}")
         if result.score.missing:
             said = ", ".join(f"{term} ({why})" if why.startswith("of ") else term
                              for term, why in result.score.missing.items())  # fmt: skip

@@ -1,4 +1,4 @@
-"""Give a restored crop the colours of its input: generated faces drift in tone, and the input knows better.
+"""Give a restored crop the colours of its input: generated faces drift in tone; the input has the right ones.
 
 The two corrections of AuthFace's released inference, as formulas; neither changes a crop that equals its source.
 """
@@ -60,7 +60,7 @@ def adain_fix(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray
 
 
 def keep(restored: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """`restored` as it is."""
+    """`restored`, unchanged."""
     return restored
 
 

@@ -31,7 +31,7 @@ def test_checkpoints_are_pruned_and_other_settings_refused(tiny: Path, dataset: 
         train_prior(PriorSettings(**values | {"steps": 6}), Quiet(), "cpu", limit=2)
     moved = shutil.copytree(dataset, tmp_path / "moved")
     assert train_prior(PriorSettings(**values | {"steps": 6, "dataset": moved}), Quiet(), "cpu").step == 6
-    with FileLock(folder / ".lock"), pytest.raises(AuthfaceError, match="another training"):
+    with FileLock(folder / ".lock"), pytest.raises(AuthfaceError, match="in use by another authface"):
         train_prior(PriorSettings(**values), Quiet(), "cpu")
 
 

@@ -48,7 +48,12 @@ def stranger() -> NDArray[np.uint8]:
 
 
 def test_a_swapped_face_fails_the_gate(
-    challenge: Callable[..., Any], empty_hub: Path, faces: Path, stranger: NDArray[np.uint8], tmp_path: Path
+    challenge: Callable[..., Any],
+    authface: Command,
+    empty_hub: Path,
+    faces: Path,
+    stranger: NDArray[np.uint8],
+    tmp_path: Path,
 ) -> None:
     restored = tmp_path / "restored"
     shutil.copytree(faces, restored)
@@ -62,6 +67,8 @@ def test_a_swapped_face_fails_the_gate(
     assert bad["sets"][0]["below"] == ["CelebA/face3"] and bad["sets"][0]["unseen"] == ["CelebA/face4"]
     assert (bad["failures"], bad["verdict"], bad["failures_by_script"]) == (2, "passed", None)
     page = (tmp_path / "report/challenge.html").read_text()
+    _, text, _ = authface("challenge", *words, *DLIB, "-o", tmp_path / "report", "--workers", 1)
+    assert "bad fails the gate with CelebA/face3, CelebA/face4\n" in text and "good fails" not in text
     assert "bad: faces that fail" in page and page.count("data:image/jpeg;base64,") == 4
     assert said["methods"]["good"]["score"] is None and set(said["methods"]["good"]["missing"]) == set(TERMS)
     assert set(said["unmeasured"]) == set(TERMS) and log.count("is not measured") == len(TERMS)
