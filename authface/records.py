@@ -79,6 +79,10 @@ class Photo:
     camera: Camera | None = None
     extra: str = ""
     """What else the source says of it, as a JSON object; empty if nothing."""
+    tries: int = 0
+    """Runs that asked for it, where the last of them failed."""
+    tried_at: str = ""
+    """ISO 8601 time of the last of them."""
     status: Status = "kept"
     reason: str = ""
     value: float | None = None

@@ -53,6 +53,10 @@ def fetch(
     ] = None,
     path: Annotated[str | None, typer.Option("--path", hidden=True)] = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="Stop where a quota is used up; run again later.")] = False,
+    retry: Annotated[
+        str | None,
+        typer.Option("--retry", metavar="transient|failed|none", help="Failed photos that are asked for again."),
+    ] = None,
     accept_terms: Annotated[
         bool, typer.Option("--accept-terms", help="You may use the Unsplash API for this set; asked once.")
     ] = False,
@@ -63,7 +67,7 @@ def fetch(
     from authface.curate.settings import FetchSettings
     from authface.store.photoset import PhotoSet
 
-    settings = run.settings("curate.fetch", FetchSettings, source=source, path=path)
+    settings = run.settings("curate.fetch", FetchSettings, source=source, path=path, retry=retry)
     photoset = PhotoSet(set)
     origin = make_source(settings, photoset, wait=not no_wait, say=run.console.log)
     if run.dry_run:
@@ -85,6 +89,10 @@ def fetch(
             run.console.result(f"paused: {origin.paused}; then run the same command again", paused=str(origin.paused))
             if not summary.counts:
                 return
+        if left := origin.left_for_later():
+            run.console.log("\n".join(left))
+            if not summary.counts:
+                raise typer.Exit(3)
         if not summary.counts:
             raise AuthfaceError(f"no photos in {one_line(settings.path or settings.source)}: nothing to fetch")
         _conclude(run, photoset, summary, "curate filter")

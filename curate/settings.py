@@ -21,6 +21,9 @@ class WebSettings(Settings):
     """Attempts at one address before its row is `failed`."""
     backoff_seconds: float = Field(1, ge=0)
     """Longest wait before the second attempt, doubled each time up to a minute; waits are random up to it."""
+    longest_wait_seconds: float = Field(600, ge=0)
+    """Longest ``Retry-After`` that is waited for, and the longest sum of them for one photo. A host that asks for more
+    is left to the next run. The quota of an API is waited for however long it takes."""
     timeout_seconds: float = Field(30, gt=0)
     """Longest silence of a host."""
     deadline_seconds: float = Field(600, gt=0)
@@ -94,8 +97,10 @@ class FetchSettings(Settings):
     prescreen_face: float = Field(0, ge=0)
     """Least longer side of the largest face in pixels of the original, measured on a preview where the source has
     one, so that only promising originals are downloaded; 0 downloads all originals."""
-    retry_failed: bool = False
-    """Try again photos whose rows say `timeout`, `unreachable` or `http_error`; each gets a further row."""
+    retry: Literal["transient", "failed", "none"] = "transient"
+    """Which failed photos are asked for again, `--retry` on the command line. `transient`: what may pass, such as a
+    timeout, an error of the server, a page instead of the photo, half a file; at most 5 times, the first in the next
+    run, then with growing time between. `failed`: all of them at once. A photo's new row takes the place of the old."""
     web: WebSettings = WebSettings.model_validate({})
     unsplash: UnsplashSettings = UnsplashSettings.model_validate({})
     lite: LiteSettings = LiteSettings.model_validate({})

@@ -154,25 +154,6 @@ def _outcome(call: Callable[[], T]) -> T | _Failure:
         return _Failure("error", one_line(f"{type(error).__name__}: {error}"))
 
 
-def threads(work: Callable[[I], list[R]], chunks: Iterator[list[I]], *, count: int) -> Iterator[tuple[int, list[R]]]:
-    """Each row whole in one of `count` threads, for work that waits more than it computes; results in order."""
-    pool = ThreadPoolExecutor(count, "wait")
-    flying: deque[list[Future[list[R]]]] = deque()
-    try:
-        for chunk in chunks:
-            flying.append([pool.submit(work, row) for row in chunk])
-            while len(flying) > 4 * count or (flying and all(future.done() for future in flying[0])):
-                yield _gathered(flying.popleft())
-        while flying:
-            yield _gathered(flying.popleft())
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _gathered(futures: list[Future[list[R]]]) -> tuple[int, list[R]]:
-    return len(futures), [row for future in futures for row in future.result()]
-
-
 def processes(work: Step[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
     """Chunks spread over worker processes, at most two in flight per worker, results in order.
 

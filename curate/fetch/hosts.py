@@ -163,12 +163,12 @@ class _Guard(httpcore.SyncBackend):
 
 
 def _resolve(host: str, port: int) -> list[str]:
-    """Addresses of a host, at least one. Raises WebError (`dead_link`, `bad_address`) or httpcore.ConnectError."""
+    """Addresses of a host, at least one. Raises WebError (`unreachable`, `bad_address`) or httpcore.ConnectError."""
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
         if error.errno in {socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)}:
-            raise WebError("dead_link", f"no host is called {one_line(host, 80)}") from error
+            raise WebError("unreachable", f"no host is called {one_line(host, 80)}") from error
         raise httpcore.ConnectError(one_line(error)) from error
     except (OSError, UnicodeError) as error:
         raise WebError("bad_address", f"{one_line(host, 80)}: {one_line(error)}") from error

@@ -12,25 +12,42 @@ import httpx
 from authface.curate.settings import WebSettings
 from authface.web.http import retry_after, whole_number
 
-LONGEST_WAIT = 6 * 3600.0
-"""Seconds that `Retry-After` is obeyed for at most."""
 _PATIENCE = 60.0
 """Seconds of a wait that is sat out even under ``--no-wait``."""
 _TELL_SECONDS = 60.0
 """Seconds between two reports of a long wait."""
+_DAY = 24 * 3600.0
+_LAST = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 _LEAST_RATE = 0.1
 _RECOVERY = 1.05
 
 
-class Paused(Exception):
+class Interrupted(Exception):
+    """A request was not made, or not to its end, for a reason that says nothing of what it asked for: no row."""
+
+
+class Paused(Interrupted):
     """A host asks for a long wait, and the run must not wait."""
 
     def __init__(self, host: str, seconds: float) -> None:
         super().__init__(f"{host} takes no more requests for {clock(seconds)}, until {_at(seconds)}")
+        self.host = host
 
 
-class Stopped(Exception):
+class Deferred(Paused):
+    """A host asks for a longer wait than this run makes for any: the next run asks it again."""
+
+
+class Stopped(Interrupted):
     """The run ends: every wait is given up."""
+
+
+class Wait(Interrupted):
+    """Something has to wait for `seconds` before it is begun again, in the `lane` of its host or in one of its own."""
+
+    def __init__(self, lane: str, seconds: float) -> None:
+        super().__init__(lane, seconds)
+        self.lane, self.seconds = lane, seconds
 
 
 class Pace:
@@ -51,39 +68,54 @@ class Pace:
         """When the first request under the present quota went out; 0 before that."""
         self._said = 0.0
 
-    def take(self) -> None:
-        """Wait until one request may go out. Raises Paused if that is long and must not be, Stopped at the end."""
+    def take(self, *, hand_back: bool = False) -> None:
+        """Wait until one request may go out, or raise Wait with `hand_back`.
+
+        Raises Deferred or Paused if the wait is longer than this run makes, Stopped at the end.
+        """
         while True:
             seconds, quota = self._reserve()
             if seconds <= 0:
                 return
-            if not self._wait and (quota or seconds > _PATIENCE):
+            if quota and not self._wait:
                 raise Paused(self._host, seconds)
+            if not quota and seconds > self.longest:
+                raise Deferred(self._host, seconds)
             if quota or seconds > _PATIENCE:
                 self._tell(seconds)
+            if hand_back:
+                raise Wait(self._host, seconds)
             if self._ended.wait(min(seconds, _TELL_SECONDS)):
                 raise Stopped
 
-    def observe(self, status: int, headers: httpx.Headers) -> bool:
-        """Adapt to a response. True if the same request has to be repeated once the quota is full again."""
+    @property
+    def longest(self) -> float:
+        """Seconds of a `Retry-After` that are waited for."""
+        return (
+            self._settings.longest_wait_seconds if self._wait else min(_PATIENCE, self._settings.longest_wait_seconds)
+        )
+
+    def observe(self, status: int, headers: httpx.Headers) -> float | None:
+        """Adapt to a response. Seconds that a host asks for before the same request; 0 where it is a quota's."""
         now = time.monotonic()
         remaining = whole_number(headers.get("x-ratelimit-remaining"))
         after = retry_after(headers.get("retry-after"))
         with self._lock:
             if remaining is not None:
                 self._left = int(remaining) if self._left is None else min(self._left, int(remaining))
-            if status in {429, 503} and after is not None:
-                self._not_before = max(self._not_before, now + min(after, LONGEST_WAIT))
+            used_up = status in {403, 429} and remaining == 0
+            waits = bool(after) and status in {403, 429, 503} and not used_up
+            if waits and after:
+                self._not_before = max(self._not_before, now + after)
             elif status == 429 and remaining != 0:
                 self._rate = max(self._rate / 2, min(_LEAST_RATE, self._settings.host_rate))
             elif status < 400:
                 self._rate = min(self._rate * _RECOVERY, self._settings.host_rate)
-            used_up = status in {403, 429} and remaining == 0
             if used_up:
                 self._left = 0
             if self._left == 0 and (reset := _reset(headers)) is not None:
                 self._window = now + reset - self._settings.window_seconds
-            return used_up
+            return 0.0 if used_up else after if waits else None
 
     def _reserve(self) -> tuple[float, bool]:
         """Seconds until a request may go out, 0 if this one may; and whether the quota is the reason."""
@@ -133,4 +165,5 @@ def clock(seconds: float) -> str:
 
 
 def _at(seconds: float) -> str:
-    return datetime.fromtimestamp(time.time() + seconds, UTC).strftime("%H:%M:%S UTC")
+    when = datetime.fromtimestamp(min(time.time() + seconds, _LAST), UTC)
+    return when.strftime("%H:%M:%S UTC" if seconds < _DAY else "%d %B %Y, %H:%M UTC")

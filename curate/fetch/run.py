@@ -5,6 +5,7 @@ Photos of this machine are read by a step in worker processes (`Fetch`), those o
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -18,14 +19,16 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.fetch.hosts import WebError
+from authface.curate.fetch.lanes import Lanes
 from authface.curate.fetch.ledger import KeySet, UnwrittenRows, photo_key
 from authface.curate.fetch.originals import MEGA, describe, reject_small, store
-from authface.curate.fetch.pace import Paused
+from authface.curate.fetch.pace import Deferred, Interrupted, Paused, Wait
+from authface.curate.fetch.retries import Retries
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
-from authface.engine.workers import Step, inline, processes, threads
+from authface.engine.workers import Step, inline, processes
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
@@ -37,12 +40,10 @@ PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9
 """Least confidence of a face on a preview; the filter demands more of the original."""
 VERSION = 2
-TRANSIENT = {"timeout", "unreachable", "http_error"}
-"""Reasons of failed rows that are worth trying again on another day."""
 
 
 class Download:
-    """Fetch one item, in a thread: returns its row, or no row if the item has to wait for a quota."""
+    """Fetch one item, in a thread: returns its row, or no row if it is left to the next run; raises Wait."""
 
     def __init__(
         self,
@@ -63,8 +64,14 @@ class Download:
         if self._web.paused:
             return []
         try:
-            return [self._finished(item)]
-        except Paused:
+            with self._web.handing_back():
+                return [self._finished(item)]
+        except Wait:
+            raise
+        except Deferred as deferred:
+            self._web.defer(deferred)
+            return []
+        except Interrupted:
             return []
 
     def _finished(self, item: PhotoItem) -> Photo:
@@ -96,7 +103,7 @@ class Download:
             return replace(item.photo, status=status, reason=error.reason, detail=one_line(error))
         except ImageError as error:
             return replace(item.photo, status="failed", reason=error.reason, detail=one_line(error))
-        except (AuthfaceError, Paused):
+        except (AuthfaceError, Interrupted):
             raise
         except Exception as error:  # noqa: BLE001  whatever one photo provokes in a library is that photo's row
             detail = one_line(f"{type(error).__name__}: {error}")
@@ -199,14 +206,15 @@ def fetch(
     """
     forgotten = Forgotten.of(photoset)
     kept = _KnownPhotos(photoset)
-    known = KeySet(_identities(photoset, settings))
+    retries = Retries(photoset, settings.retry, web=source.web is not None)
+    known = KeySet(retries.known())
     unwritten = UnwrittenRows(photoset, known)
     extend = partial(
         append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
-        finish=kept.settle, written=unwritten.mark_written,
+        finish=lambda rows: [retries.counted(row) for row in kept.settle(rows)], written=unwritten.mark_written,
     )  # fmt: skip
     listed = (item for item in source.items() if _wanted(item.photo, source, forgotten))
-    new = (item for item in listed if known.add(photo_key(item.photo)))
+    new = (item for item in listed if _may_pass(item, retries) and known.add(photo_key(item.photo)))
     chosen = islice(new, limit) if limit else new
     if source.web is None:
         head = list(islice(chosen, INLINE_ROWS))
@@ -214,13 +222,20 @@ def fetch(
         work = Fetch(photoset.root, settings, forgotten)
         engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
         total = _expected(source, photoset, limit) if many else len(head)
-        return _with_leftovers(
-            extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS), unwritten, extend
+        summary = extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS)
+    else:
+        download = Download(photoset, source, source.web, settings, unwritten, forgotten)
+        lanes = Lanes(download, settings.web.connections)
+        total = _expected(source, photoset, limit)
+        summary = extend(lanes, _until_paused(chosen, source), total=total, chunk_rows=1)
+    if source.web is None or not (limit or source.paused):
+        summary = _with_leftovers(summary, unwritten, extend)
+    retries.settle()
+    for when, count in sorted(retries.later.items()):
+        console.log(
+            f"fetch: {count:,} failed before and may pass: asked for again from {when}, now with --retry failed"
         )
-    download = Download(photoset, source, source.web, settings, unwritten, forgotten)
-    engine = partial(threads, download, count=settings.web.connections)
-    summary = extend(engine, _until_paused(chosen, source), total=_expected(source, photoset, limit), chunk_rows=1)
-    return summary if limit or source.paused else _with_leftovers(summary, unwritten, extend)
+    return replace(summary, counts=photoset.photos.counts())
 
 
 def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
@@ -230,6 +245,12 @@ def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:
         return True
     source.ignored["forgotten before"] += 1
     return False
+
+
+def _may_pass(item: PhotoItem, retries: Retries) -> bool:
+    """Whether another try may end otherwise: not of a file of this machine that still cannot be read."""
+    again = retries.retry == "transient" and photo_key(item.photo) in retries.due
+    return not (again and item.path) or os.access(item.path, os.R_OK)
 
 
 def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[PhotoItem]:
@@ -249,14 +270,6 @@ def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any) -> 
         return summary
     more: Summary = extend(lambda chunks: ((1, chunk) for chunk in chunks), iter(rows), total=len(rows), chunk_rows=1)
     return replace(summary, made=summary.made + more.made, rows=summary.rows + more.rows, counts=more.counts)
-
-
-def _identities(photoset: PhotoSet, settings: FetchSettings) -> Iterator[tuple[str, str, str]]:
-    """Keys of the photos in the set; with `retry_failed`, without those that are worth another attempt."""
-    for part in photoset.photos.parts():
-        for *identity, reason in photoset.photos.columns(part, ["source", "source_id", "as_of", "reason"]):
-            if not (settings.retry_failed and reason in TRANSIENT):
-                yield identity[0], identity[1], identity[2]
 
 
 def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None:

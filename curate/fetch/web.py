@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import httpx
 
 from authface import __version__
 from authface.curate.fetch.hosts import GuardedTransport, WebError, check_url, deadline
-from authface.curate.fetch.pace import Pace, Paused, Stopped
+from authface.curate.fetch.pace import Deferred, Pace, Paused, Stopped, Wait
 from authface.curate.settings import WebSettings
 from authface.errors import one_line
 
@@ -31,15 +33,32 @@ class WebResponse:
     body: bytes
 
 
+@dataclass
+class _Tries:
+    """How far an address is, while its waits are spent elsewhere."""
+
+    failed: int = 0
+    waited: float = 0.0
+    """Seconds that hosts asked for with ``Retry-After``."""
+
+
 class Web:
-    """A thread-safe HTTP client. `paused` says why a run that must not wait for a quota ended early."""
+    """A thread-safe HTTP client. `paused` says why a run that must not wait for a quota ended early.
+
+    `deferred` has the hosts that asked for too long a wait, with what they said last.
+    """
 
     def __init__(
         self, settings: WebSettings, *, wait: bool = True, say: Callable[[str], None] = lambda text: None
     ) -> None:
         self.settings = settings
         self.paused: Paused | None = None
+        self.deferred: dict[str, Deferred] = {}
+        self.left: Counter[str] = Counter()
+        """Photos that wait for the next run, by host."""
         self._wait, self._say = wait, say
+        self._hand_back = threading.local()
+        self._tries: dict[str, _Tries] = {}
         self._ended = threading.Event()
         self._paces: dict[tuple[str, bool], Pace] = {}
         self._lock = threading.Lock()
@@ -65,31 +84,70 @@ class Web:
         Raises WebError (`dead_link`, `bad_address`, `opted_out`, `too_large`, `timeout`, `unreachable`, `http_error`),
         and Paused where the host asks for a long wait and the run must not wait.
         """
-        body = _Body(max_bytes)
-        words = self.settings.opt_out if robots else ()
-        problem = WebError("unreachable", "no attempt was made")
-        attempt = 0
-        while attempt < self.settings.attempts:
+        tries = self._tries.pop(url, None) or _Tries()
+        try:
+            return self._tried(url, tries, _Body(max_bytes), headers or {}, self.settings.opt_out if robots else ())
+        except Wait:
+            self._tries[url] = tries
+            raise
+        except Exception:
+            if self._ended.is_set():  # what breaks as the run ends says nothing of the photo
+                raise Stopped from None
+            raise
+
+    @contextmanager
+    def handing_back(self) -> Iterator[None]:
+        """Within the block this thread does not wait: `get` raises Wait, and goes on when it is called again."""
+        self._hand_back.on = True
+        try:
+            yield
+        finally:
+            self._hand_back.on = False
+
+    def defer(self, deferred: Deferred) -> None:
+        """Note that a photo is left to the next run."""
+        with self._lock:
+            self.deferred[deferred.host] = deferred
+            self.left[deferred.host] += 1
+
+    def _tried(
+        self, url: str, tries: _Tries, body: _Body, headers: Mapping[str, str], words: tuple[str, ...]
+    ) -> WebResponse:
+        while True:
             try:
-                answer = self._follow(url, headers or {}, body, words)
+                answer = self._follow(url, headers, body, words)
             except httpx.TimeoutException as error:
                 problem = WebError("timeout", f"{one_line(error) or type(error).__name__}, {len(body.data)} bytes in")
             except (httpx.TransportError, httpx.DecodingError) as error:
                 problem = WebError("unreachable", one_line(f"{type(error).__name__}: {error}"))
             else:
-                if answer is None:  # the quota was used up, and is full again: no try is lost
-                    continue
-                if answer.status not in _AGAIN:
+                if isinstance(answer, float):  # the host said when: no try is lost
+                    tries.waited += answer
+                    longest = self.settings.longest_wait_seconds
+                    if answer > longest or tries.waited <= longest:
+                        continue  # too long a wait is the host's pace to refuse, for all its photos
+                    raise WebError("http_error", f"it asked for {tries.waited:.0f} s of waits in all, and for more")
+                if answer.status not in _AGAIN and not _too_many(answer):
                     return self._good(answer)
                 problem = WebError("http_error", f"HTTP {answer.status}", status=answer.status)
-            attempt += 1
+            tries.failed += 1
             if self._ended.is_set():
                 raise Stopped
-            if attempt < self.settings.attempts:
-                longest = min(_LONGEST_BACKOFF, self.settings.backoff_seconds * 2 ** (attempt - 1))
-                self._ended.wait(random.uniform(0, longest))
-        tries = f"{self.settings.attempts} tries"
-        raise WebError(problem.reason, f"{problem} after {tries}", status=problem.status)
+            if tries.failed >= self.settings.attempts:
+                told = f"{problem} after {self.settings.attempts} tries"
+                raise WebError(problem.reason, told, status=problem.status)
+            longest = min(_LONGEST_BACKOFF, self.settings.backoff_seconds * 2 ** (tries.failed - 1))
+            self._back_off(url, random.uniform(0, longest), beginning=not body.data)
+
+    def _back_off(self, url: str, seconds: float, *, beginning: bool) -> None:
+        """Wait before another try; in this thread where it holds the beginning of a file."""
+        if beginning and self._handing_back:
+            raise Wait(url, seconds)
+        self._ended.wait(seconds)
+
+    @property
+    def _handing_back(self) -> bool:
+        return getattr(self._hand_back, "on", False)
 
     def _good(self, answer: WebResponse) -> WebResponse:
         if answer.status in {200, 206}:
@@ -97,19 +155,19 @@ class Web:
         reason = "dead_link" if answer.status in _GONE else "http_error"
         raise WebError(reason, f"HTTP {answer.status}", status=answer.status)
 
-    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> WebResponse | None:
-        """One attempt with all its redirects; None where the quota turned out to be used up."""
+    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> WebResponse | float:
+        """One attempt with all its redirects; or the seconds that a host asks for, 0 where its quota is used up."""
         at = first = check_url(url)
         for _ in range(self.settings.max_redirects + 1):
             own = headers if (at.scheme, at.host, at.port) == (first.scheme, first.host, first.port) else {}
             pace = self._pace(at.host, keyed=bool(own))
-            self._take(pace)
+            self._take(pace, hand_back=self._handing_back and not body.data)
             with (
                 deadline(self.settings.deadline_seconds),
                 self._client.stream("GET", at, headers={**own, **body.range_headers()}) as response,
             ):
-                if pace.observe(response.status_code, response.headers):
-                    return None
+                if (asked := pace.observe(response.status_code, response.headers)) is not None:
+                    return asked
                 if word := opted_out(response.headers.get_list("x-robots-tag"), words):
                     raise WebError("opted_out", f"X-Robots-Tag: {word}", rejected=True)
                 if not response.has_redirect_location:
@@ -118,18 +176,20 @@ class Web:
                         raise httpx.ReadError("the host no longer has the rest of the file")
                     if response.status_code in {200, 206}:
                         body.receive(response)
-                    return WebResponse(response.status_code, response.headers, bytes(body.data))
+                        return WebResponse(response.status_code, response.headers, bytes(body.data))
+                    return WebResponse(response.status_code, response.headers, _beginning(response))
                 try:
                     at = check_url(str(at.join(response.headers["location"])))
                 except (httpx.InvalidURL, ValueError) as error:
                     raise WebError("bad_address", f"a redirect to nowhere: {one_line(error)}") from error
         raise WebError("http_error", f"more than {self.settings.max_redirects} redirects")
 
-    def _take(self, pace: Pace) -> None:
+    def _take(self, pace: Pace, *, hand_back: bool) -> None:
         try:
-            pace.take()
+            pace.take(hand_back=hand_back)
         except Paused as pause:
-            self.paused = self.paused or pause
+            if not (isinstance(pause, Deferred) and self._handing_back):
+                self.paused = self.paused or pause
             raise
 
     def _pace(self, host: str, *, keyed: bool) -> Pace:
@@ -139,6 +199,16 @@ class Web:
                 pace = Pace(host, self.settings, wait=self._wait, say=self._say, ended=self._ended)
                 self._paces[host, keyed] = pace
             return self._paces[host, keyed]
+
+
+def _beginning(response: httpx.Response) -> bytes:
+    """At most the first piece of what a host says with an error."""
+    return next(response.iter_bytes(1000), b"")
+
+
+def _too_many(answer: WebResponse) -> bool:
+    """Whether a 403 is about the number of requests: hosts say so in words where they have no headers for it."""
+    return answer.status == 403 and b"rate limit" in answer.body.lower()
 
 
 class _Body:

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from authface.curate.fetch.pace import Paused
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
-from authface.errors import UsageError
+from authface.errors import UsageError, one_line
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
 
@@ -79,6 +79,16 @@ class PhotoSource:
     def paused(self) -> Paused | None:
         """Why the run ended before the source was exhausted."""
         return self.web.paused if self.web else None
+
+    def left_for_later(self) -> list[str]:
+        """What the next run has to ask for because hosts were not to be waited for, a line a host."""
+        if not self.web:
+            return []
+        return [
+            f"fetch: {one_line(self.web.deferred[host])}: {count:,} photos are left for the next run; "
+            "-O curate.fetch.web.longest_wait_seconds=N waits longer"
+            for host, count in self.web.left.items()
+        ]
 
     def items(self) -> Iterator[PhotoItem]:
         """The photos. Raises AuthfaceError if the listing fails, Paused if it would have to wait and must not."""
