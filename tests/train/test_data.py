@@ -79,7 +79,7 @@ def test_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
         FaceDataset(tmp_path / "empty", 64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="column image"):
+    with pytest.raises(UsageError, match="no exported dataset"):
         FaceDataset(tmp_path / "other", 64)
 
 
