@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,11 +63,12 @@ def images_by_name(folder: Path, option: str) -> dict[str, Path]:
         raise UsageError(f"--{option} {one_line(folder)}: no such folder")
     found: dict[str, Path] = {}
     for path in images_in(folder):
-        if path.stem in found:
+        stem = unicodedata.normalize("NFC", path.stem)  # file systems write one name in two ways
+        if stem in found:
             raise UsageError(
-                f"--{option}: {one_line(found[path.stem].name)} and {one_line(path.name)} have one name: keep one"
+                f"--{option}: {one_line(found[stem].name)} and {one_line(path.name)} have one name: keep one"
             )
-        found[path.stem] = path
+        found[stem] = path
     if not found:
         raise UsageError(f"--{option} {one_line(folder)} holds no images")
     return found

@@ -91,14 +91,26 @@ def _train(run: Run, stage: str, dataset: Path | None) -> None:
         return run.console.result("\n".join(lines), settings=values)
     need(f"authface train {stage}", "train", *NEEDED)
     train = getattr(import_module(f"authface.train.{stage}"), f"train_{stage}")
-    _report(run, train(settings, run.console, run.device, run.seed, run.limit))
+    _report(run, stage, settings, train(settings, run.console, run.device, run.seed, run.limit))
 
 
-def _report(run: Run, outcome: TrainingResult) -> None:
+NEXT = {
+    "autoencoder": "authface train prior {dataset} -O train.prior.model={out}",
+    "cleaner": "authface restore PHOTO --model {out}",
+    "prior": "authface train controlnet {dataset} -O train.controlnet.model={out}",
+    "controlnet": "authface restore PHOTO --model {out}",
+}
+"""What comes after each training."""
+
+
+def _report(run: Run, stage: str, settings: TrainSettings, outcome: TrainingResult) -> None:
+    from authface.errors import one_line
+
+    onward = NEXT[stage].format(dataset=one_line(settings.dataset), out=one_line(outcome.out))
     said = f"trained: {outcome.out}" if outcome.finished else f"stopped and saved: {outcome.out}, run again to go on"
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
     run.console.result(
-        f"{said} (step {outcome.step}{loss})",
+        f"{said} (step {outcome.step}{loss})" + (f"\nnext: {onward}" if outcome.finished else ""),
         out=str(outcome.out),
         step=outcome.step,
         finished=outcome.finished,

@@ -188,6 +188,11 @@ class FaceDataset:
         except (ImageError, OSError) as error:
             raise AuthfaceError(f"image {one_line(self.id(index))} of the dataset: {one_line(error)}") from error
         side = min(image.shape[:2])
+        if side < SMALLEST:
+            raise AuthfaceError(
+                f"image {one_line(self.id(index))} of the dataset is {image.shape[1]} x {image.shape[0]} pixels, less than "
+                f"{SMALLEST}: no face is seen in it; take it out and export again"
+            )
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         square = image[top : top + side, left : left + side]
         if side != self.size:
@@ -280,6 +285,8 @@ def _splits(folder: Path) -> list[str]:
         return []
 
 
+SMALLEST = 16
+"""Least side of an image to train on, pixels."""
 STATE = "authface.json"
 """What an export says of itself."""
 TRAINED = ("dataset", "imagefolder", "webdataset")

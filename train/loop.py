@@ -58,9 +58,7 @@ def fit(
         stop = held.enter_context(StopSignal())
         together = {"processes": accelerator.num_processes, "sharing": parallel.sharing_mode(accelerator)}
         faces = objective.faces
-        parallel.run_together(
-            accelerator, lambda: folder.claim(settings, seed, together, len(faces), faces.content)
-        )
+        parallel.run_together(accelerator, lambda: folder.claim(settings, seed, together, len(faces), faces.content))
         parallel.run_together(
             accelerator,
             lambda: record_training(folder.training, faces.folder, faces.photo_ids()),

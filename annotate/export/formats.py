@@ -21,6 +21,7 @@ import tomli_w
 
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.features import Feature, schema_of, value
+from authface.files import write_file
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
 
@@ -255,6 +256,16 @@ class WebDatasetFormat(Format):
         return shard
 
 
+def write_kohya_config(folder: Path, final: Path, size: int) -> None:
+    """Write `folder`/dataset.toml for an export that lies at `final`: sd-scripts takes no path relative to the file."""
+    subset = {"image_dir": str((final / DEFAULT_SPLIT).resolve()), "num_repeats": 1}
+    config = {
+        "general": {"caption_extension": ".txt", "shuffle_caption": False, "enable_bucket": False},
+        "datasets": [{"resolution": size, "batch_size": 1, "subsets": [subset]}],
+    }
+    write_file(folder / "dataset.toml", tomli_w.dumps(config).encode())
+
+
 class KohyaFormat(Format):
     """``<split>/<id>.png`` with its prompt beside it in a .txt, and the dataset.toml that sd-scripts takes."""
 
@@ -264,12 +275,7 @@ class KohyaFormat(Format):
 
     def close(self) -> None:
         """Close what is open."""
-        subset = {"image_dir": str((self._target.final / DEFAULT_SPLIT).resolve()), "num_repeats": 1}
-        config = {
-            "general": {"caption_extension": ".txt", "shuffle_caption": False, "enable_bucket": False},
-            "datasets": [{"resolution": self._target.size, "batch_size": 1, "subsets": [subset]}],
-        }
-        (self._target.folder / "dataset.toml").write_text(tomli_w.dumps(config), "utf-8")
+        write_kohya_config(self._target.folder, self._target.final, self._target.size)
 
     def add(self, row: dict[str, Any]) -> None:
         """Write one more row."""

@@ -14,16 +14,16 @@ from typing import Any
 
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.card import SPLIT_NAMES, ExportCounts, card, configs_of
-from authface.annotate.export.formats import ExportTarget
+from authface.annotate.export.formats import ExportTarget, write_kohya_config
 from authface.annotate.export.registry import FORMATS
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, take_place, write_errors, write_file
-from authface.review.reviews import ReviewSettings, balanced, reviewed_crops
+from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
-from authface.store.photoset import PhotoSet, Table
+from authface.store.photoset import PhotoSet
 
 VERSION = 2
 STATE = "authface.json"
@@ -64,6 +64,9 @@ def export(
     key = key_of(inputs, settings, limit)
     before = read_state(folder)
     if before.get("made_from") == key:
+        if settings.format == "kohya":  # the folder may have moved since
+            with write_errors(folder):
+                write_kohya_config(folder, folder, next(iter(photoset.crops)).size)
         return _exported(folder, before, written=False)
     if settings.to and not before and folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{one_line(folder)} holds something that is no export: name a new or an empty folder")
@@ -133,17 +136,7 @@ def inputs_of(photoset: PhotoSet, settings: ExportSettings, review: ReviewSettin
 def key_of(inputs: Inputs, settings: ExportSettings, limit: int) -> str:
     """Digest of all that an export is made from, in hex."""
 
-    def digests(table: Table[Any]) -> list[str]:
-        return [meta.digest for meta in table.metas().values() if meta]
-
-    photoset = inputs.photoset
-    made_from = [
-        digests(photoset.photos),
-        digests(photoset.faces),
-        [part.digest for part in inputs.crops],
-        digests(photoset.people) if inputs.split else [],
-        *(digests(photoset.tags(name)) for name in inputs.annotators),
-    ]
+    made_from = made_from_tables(inputs.photoset, inputs.crops, inputs.annotators)
     options = settings.model_dump(mode="json", exclude={"to"})
     text = json.dumps([VERSION, list(inputs.annotators), options, limit, made_from])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -184,6 +177,7 @@ def _state(
 ) -> dict[str, Any]:
     return {
         "made_from": key,
+        "tables": made_from_digest(inputs.photoset, inputs.crops, inputs.annotators),
         "rows": counts.rows,
         "splits": {name: counts.splits[name] for name in SPLIT_NAMES if counts.splits[name]},
         "left_out": dict(counts.left_out),

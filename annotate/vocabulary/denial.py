@@ -46,7 +46,7 @@ def denied_names(pieces: Sequence[Piece]) -> set[str]:
 
 
 def _beside(pieces: Sequence[Piece], at: int) -> Iterable[int]:
-    """What a value that stands for itself speaks of: the piece before it, or all of its braces where it is the first."""
+    """What a value that stands for itself speaks of: the piece before it, or all of its braces if it comes first."""
     here = pieces[at]
     if here.about:
         if at and pieces[at - 1].group == here.group:
@@ -112,7 +112,7 @@ def _without_article(text: str) -> str:
 
 
 def _ended_by_or(pieces: Sequence[Piece], at: int) -> Iterable[int]:
-    """All from a denial to the ``or`` that ends its list: ``no glasses, hat, or earrings``, ``no hat, scarf or tie``."""
+    """All from a denial to the ``or`` that ends its list: ``no glasses, hat, or earrings``."""
     text = pieces[at].text
     if not _OR.search(text):
         return ()

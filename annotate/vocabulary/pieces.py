@@ -43,10 +43,12 @@ _PADDING = {
     "things", "elements", "accessories", "what", "which", "list", "following",
 }  # fmt: skip
 _HEAD_WORDS = {"attribute", "feature", "tag", "item", "accessory", "name", "property", "element", "category", "label",
-               "present", "absent", "visible", "object", "characteristic", "detail", "aspect", "trait", "yes", "no"}  # fmt: skip
+               "present", "absent", "visible", "object", "characteristic", "detail", "aspect", "trait", "yes",
+               "no"}  # fmt: skip
 """What the head of a table's first column says."""
 _ABOUT = {"present", "visible", "detected", "shown", "exists", "seen", "value", "worn", "found", "absent", "missing",
-          "confidence", "score", "probability", "likelihood", "status", "answer", "presence", "has", "wearing"}  # fmt: skip
+          "confidence", "score", "probability", "likelihood", "status", "answer", "presence", "has",
+          "wearing"}  # fmt: skip
 """Keys that speak of what stands beside them: ``{"tag": "hat", "present": false}``."""
 
 
@@ -233,10 +235,10 @@ def _row_lines(row: list[str], signs: list[bool | None]) -> Iterator[str]:
     """A row's cells; `signs`: what the head of each column says, where it is yes or no."""
     key = ""
     values = [_cell_verdict(cell) for cell in row]
-    if len(row) == 2 and values == [None, None] and not names_in(row[0].strip(NOISE)) and ":" not in row[0]:
-        if not any(sign is not None for sign in signs):
-            yield f"{row[0]}: {row[1]}"
-            return
+    keyed = len(row) == 2 and values == [None, None] and not names_in(row[0].strip(NOISE)) and ":" not in row[0]
+    if keyed and all(sign is None for sign in signs):
+        yield f"{row[0]}: {row[1]}"
+        return
     if len(row) == 2 and values[0] is not None and values[1] is None:  # the value stands first
         row, values = row[::-1], values[::-1]
     for at, (cell, value) in enumerate(zip(row, values, strict=True)):

@@ -19,8 +19,7 @@ _SPELLING = {
 }  # fmt: skip
 _FILLERS = {"a", "an", "the", "his", "her", "their", "very", "slightly", "subtle", "visible", "wearing"}
 """Words that a tag keeps its meaning without, unless the vocabulary has it with them."""
-MODIFIERS = set(
-    """
+_MODIFIERS = """
     black white grey silver brown dark light bright blond golden gold red ginger auburn copper blue green yellow orange
     pink purple violet beige tan navy maroon burgundy turquoise teal cream ivory bronze brass rose coral colourful
     coloured multi multicolour pale deep rich warm cool neutral natural pastel neon tinted mirrored clear transparent
@@ -48,15 +47,17 @@ MODIFIERS = set(
     visible prominent noticeable distinct defined pronounced scattered many some several two few one pair of
     smile's facial facial-hair forehead cheek cheeks nose arm neck hand face head hair lip lips eye eyes
     red-framed gold-framed winged smudged smoky shimmery nude bold creamy
-    """.split()
-)
+"""
+MODIFIERS = frozenset(_MODIFIERS.split())
 """What may stand before a name that is not in the vocabulary with it: all else may deny it (``sans``, ``former``)."""
 DENIALS = {
     "no", "not", "non", "none", "never", "neither", "nor", "without", "lacks", "lacking", "absent", "absence", "false",
     "null", "zero", "nothing", "nobody", "isn't", "aren't", "doesn't", "don't", "cannot", "can't", "hardly", "barely",
     "removed", "missing", "free", "lack", "minus", "hidden", "invisible", "unseen", "unknown", "undefined", "unlike",
     "sans", "devoid", "n/a", "na", "nil", "nope", "except", "excluding", "excluded", "undetected", "nowhere", "ain't",
-    "scarcely", "void", "former", "formerly", "previously", "bereft", "omitted", "avoid", "wasn't", "weren't", "hasn't", "didn't", "won't",
+    "scarcely", "void", "former", "formerly", "previously", "bereft", "omitted", "avoid",
+    "wasn't", "weren't", "hasn't", "didn't",
+    "won't",
 }  # fmt: skip
 UNSURE = {
     "unclear", "possibly", "maybe", "perhaps", "might", "either", "unsure", "undetermined", "or", "whether", "if",

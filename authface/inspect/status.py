@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from authface.errors import one_line
+from authface.errors import AuthfaceError, one_line
 from authface.report.pages import quantity
+from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
 from authface.store.lineage import dataset_key, uses
 from authface.store.photoset import PhotoSet, Table
 from authface.store.tombstones import tombstones
@@ -96,6 +98,7 @@ def _place(name: str) -> tuple[int, str]:
 def _source(name: str, tables: dict[str, Table[Any]]) -> Table[Any] | None:
     """The table that another is made from, part by part; None where parts do not answer to each other."""
     above = {"measured": "photos", "crops": "faces", "balance": "crops", "embeddings": "crops"}
+    above["people"] = "crops"
     above["faces"] = "measured" if "measured" in tables else "photos"
     if name.startswith("tags/"):
         return tables.get("crops")
@@ -145,13 +148,40 @@ def _next(photoset: PhotoSet, found: PhotoSetStatus) -> str:
             return (
                 f"nothing is kept in {name}: {here}/reports/curate.html says why, then authface {_STEPS[name]} {here}"
             )
+    if (people := tables.get("people")) is not None and (people.missing or people.outdated):
+        return f"authface curate split {here}"
     if not (tags := [table for table in found.tables if table.name.startswith("tags/")]):
         return f"authface annotate tags {here} --with measured"
-    if behind := next((table for table in tags if table.missing or table.outdated), None):
-        return f"authface annotate tags {here} --with {one_line(behind.name.removeprefix('tags/'))}"
-    if not found.dataset:
+    return _next_of_export(photoset, [table.name.removeprefix("tags/") for table in tags])
+
+
+def _next_of_export(photoset: PhotoSet, annotators: list[str]) -> str:
+    """What comes after tags: tags or a balance again where people decided since, the export, training."""
+    here, state = one_line(photoset.root), _export_state(photoset)
+    try:
+        reviewed = reviewed_crops(photoset, ReviewSettings(policy=state.get("review", ReviewSettings().policy)))
+        chosen = balanced(photoset, reviewed)
+    except (AuthfaceError, ValueError):
+        return f"authface curate balance {here}"
+    for name in annotators:
+        made = {number: meta.inputs if meta else "" for number, meta in photoset.tags(name).metas().items()}
+        if any(not made.get(part.number, "").startswith(part.digest) for part in reviewed):
+            return f"authface annotate tags {here} --with {one_line(name)}"
+    if not state:
+        return f"authface annotate export {here}"
+    named = state.get("settings", {}).get("annotators") or photoset.annotators()
+    if state.get("tables") != made_from_digest(photoset, chosen, named):
         return f"authface annotate export {here}"
     return f"authface train prior {here}/dataset"
+
+
+def _export_state(photoset: PhotoSet) -> dict[str, Any]:
+    """What the set's export says of itself; empty where there is none."""
+    try:
+        state = json.loads((photoset.root / "dataset" / "authface.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return state if isinstance(state, dict) else {}
 
 
 def _lines(found: PhotoSetStatus) -> Iterator[str]:

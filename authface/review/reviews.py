@@ -7,6 +7,7 @@ A log only grows; a line that a kill tore counts for nothing. Without a log ever
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -338,6 +339,22 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
                 f"run authface curate balance {here} again, or with --clear to take all"
             )
     return [_chosen(table, part) for part in parts]
+
+
+def made_from_tables(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> list[Any]:
+    """Digests of all rows that an export is made from; `crops` as people and `balanced` left them."""
+
+    def digests(table: Table[Any]) -> list[str]:
+        return [meta.digest for meta in table.metas().values() if meta]
+
+    above = [digests(photoset.photos), digests(photoset.faces), [part.digest for part in crops]]
+    return [*above, digests(photoset.people), *(digests(photoset.tags(name)) for name in annotators)]
+
+
+def made_from_digest(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> str:
+    """`made_from_tables` as one digest in hex, which an export remembers."""
+    text = json.dumps(made_from_tables(photoset, crops, annotators))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _chosen(table: Table[Choice], part: PartInput[Crop]) -> PartInput[Crop]:

@@ -18,7 +18,16 @@ from typing import Any
 
 from authface.console import Console
 from authface.curate.settings import SplitSettings
-from authface.curate.split.groups import Embed, SplitFaces, cohort_of, groups_of, likeness_of, people_of, read_faces
+from authface.curate.split.groups import (
+    SMALL_SET,
+    Embed,
+    SplitFaces,
+    cohort_of,
+    groups_of,
+    likeness_of,
+    people_of,
+    read_faces,
+)
 from authface.curate.split.leaks import (
     LEAK_WORDS,
     FindRivals,
@@ -67,7 +76,26 @@ def assign(
         size = len(groups[draw])
         split[draw] = _place(where, size, counted, settings, faces)
         counted[split[draw]] += size
+    _fill_empty(split, [name for _, name in drawn], groups, counted, settings)
     return split
+
+
+def _fill_empty(
+    split: dict[str, str],
+    drawn: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    counted: Counter[str],
+    settings: SplitSettings,
+) -> None:
+    """Give a wanted split that no group was drawn for the smallest of the new groups of training; one stays there."""
+    for name, wanted in (("test", settings.test or settings.test_faces), ("val", settings.val or settings.val_faces)):
+        free = [group for group in drawn if split[group] == "train"]
+        if wanted and not counted[name] and len(free) > 1:
+            least = min(free, key=lambda group: len(groups[group]))
+            if 2 * len(groups[least]) <= counted["train"]:
+                split[least] = name
+                counted[name] += len(groups[least])
+                counted["train"] -= len(groups[least])
 
 
 def _place(where: float, size: int, counted: Counter[str], settings: SplitSettings, total: int) -> str:
@@ -202,6 +230,7 @@ class SplitResult:
         if self.identities:
             lines.append(f"{self.identities:,} people")
         lines.append(f"{self.groups:,} groups that stay together, the largest of {self.largest:,} faces")
+        lines += self.warnings()
         if self.moved:
             lines.append(f"{self.moved:,} faces moved: new ones join them to people of another split")
         if self.page:
@@ -210,9 +239,26 @@ class SplitResult:
             lines.append(f"faces shared with the folders: {shared}\nleaks: {one_line(self.page)}")
         return "\n".join(lines)
 
+    def warnings(self) -> list[str]:
+        """What later steps will lack, and what to do."""
+        kept = sum(self.counts[name] for name in SPLITS)
+        found = []
+        if empty := [name for name in SPLITS if kept and not self.counts[name]]:
+            found.append(
+                f"warning: no faces in {' and '.join(empty)}, which evaluate needs: add photos of more people, or set "
+                "curate.split.test_faces and val_faces, or keep fewer together with curate.split.keep_together"
+            )
+        if kept >= 10 and self.largest > kept / 5:
+            found.append(
+                f"warning: {self.largest:,} of {kept:,} faces count as one group: if they are not one person, raise "
+                "curate.split.same_person (now strangers may be joined), at most to about 6"
+            )
+        return found
+
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
         values: dict[str, Any] = {
+            "warnings": self.warnings(),
             "counts": dict(self.counts),
             "identities": self.identities,
             "groups": self.groups,
@@ -260,7 +306,8 @@ def split(
     faces = read_faces(photoset, parts, embedded=embedded)
     cohort = cohort_of(faces.vectors) if settings.cohort == "set" else None
     compare = partial(likeness_of, cohort=cohort, usual=usual_products(settings.embedder))
-    people = people_of(faces, compare(faces.vectors), settings.same_person)
+    extra = SMALL_SET if cohort is None and settings.cohort == "set" else 0.0
+    people = people_of(faces, compare(faces.vectors), settings.same_person + extra)
     leaks: dict[str, Leak] = {}
     if folders:
         leaks = find_leaks(faces, theirs, compare, settings.duplicate_radius, settings.leak_likeness)

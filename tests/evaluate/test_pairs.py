@@ -85,3 +85,11 @@ def test_a_folder_gives_its_own_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match="holds no images"):
         images_by_name(tmp_path / "empty", "inputs")
+
+
+def test_one_name_in_two_unicode_forms_is_one_name(tmp_path: Path) -> None:
+    for at, name in (("truth", "Ren\u00e9e"), ("out", "Rene\u0301e")):
+        (tmp_path / at).mkdir()
+        (tmp_path / at / f"{name}.png").write_bytes(b"")
+    truth, out = (images_by_name(tmp_path / at, at) for at in ("truth", "out"))
+    assert len(pair({"a": out}, truth, None)) == 1

@@ -79,7 +79,7 @@ def test_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
         FaceDataset(tmp_path / "empty", 64)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "train.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(UsageError, match="column image"):
+    with pytest.raises(UsageError, match="no exported dataset"):
         FaceDataset(tmp_path / "other", 64)
 
 
@@ -149,3 +149,9 @@ def test_content_is_that_of_the_rows_wherever_they_lie(dataset: Path, tmp_path: 
     moved = Path(shutil.copytree(dataset, tmp_path / "elsewhere"))
     assert FaceDataset(moved, 64).content == FaceDataset(dataset, 64).content
     assert FaceDataset(dataset, 64, limit=2).content != FaceDataset(dataset, 64).content
+
+
+def test_an_image_of_a_pixel_is_no_face(tmp_path: Path) -> None:
+    dot = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+    with pytest.raises(AuthfaceError, match="is 1 x 1 pixels, less than 16"):
+        FaceDataset(write_dataset(tmp_path / "set", [dot], ["a"]), 64).rgb(0)

@@ -20,6 +20,7 @@ from authface.console import Console
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_points
+from authface.inspect.status import read_status
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
 
@@ -170,3 +171,23 @@ def test_the_commands_tag_and_export(photoset: PhotoSet) -> None:
     exported = authface("annotate", "export", photoset.root)
     assert exported.returncode == 0 and "written" in exported.stdout, exported.stderr
     assert "up to date" in authface("annotate", "export", photoset.root).stdout
+
+
+def test_status_proposes_what_the_stages_would_ask_for(photoset: PhotoSet) -> None:
+    """Training only where the export is of what the set holds now, people's decisions counted."""
+    tag(photoset)
+    assert "annotate export" in read_status(photoset).next
+    export(photoset, ExportSettings(), Console())
+    assert "train prior" in read_status(photoset).next
+    crop = next(crop for crop in photoset.crops if crop.status == "kept")
+    photoset.save("review/anna.jsonl", f'{{"id": "{crop.id}", "verdict": "reject"}}\n'.encode())
+    assert "annotate tags" in read_status(photoset).next
+
+
+def test_an_export_for_kohya_that_moved_names_its_new_place(photoset: PhotoSet, tmp_path: Path) -> None:
+    tag(photoset)
+    settings = ExportSettings(format="kohya")
+    export(photoset, settings, Console())
+    moved = PhotoSet(Path(shutil.move(photoset.root, tmp_path / "elsewhere")))
+    done = export(moved, settings, Console())
+    assert not done.written and str(moved.root) in (done.folder / "dataset.toml").read_text()

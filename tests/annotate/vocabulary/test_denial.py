@@ -97,7 +97,7 @@ def test_a_denial_reaches_over_its_list_and_no_further(text: str, names: str) ->
         "[THINK]a hat?[/THINK]beard, smiling",
         "<|START_THINKING|>hat<|END_THINKING|>beard, smiling<|END_RESPONSE|>",
         "◁think▷hat◁/think▷beard, smiling",
-        "<|channel|>analysis<|message|>hat, glasses<|end|><|start|>assistant<|channel|>final<|message|>beard, smiling<|return|>",
+        "<|channel|>analysis<|message|>hat, glasses<|end|><|start|>assistant<|channel|>final<|message|>beard, smiling<|return|>",  # noqa: E501
         "analysisThere is a hat, glasses.assistantfinalBeard, smiling",
         "<think>hat</think><answer>beard, smiling</answer>",
         "hat, glasses\n**Final answer:** beard, smiling",
@@ -178,7 +178,7 @@ def test_what_is_denied_is_no_tag_and_what_stands_beside_it_is(
 
 
 NOISE = st.sampled_from(
-    ["no ", "not ", "without ", ", ", "\n", " | ", "|", "|---|---|\n", "\t", ": ", " yes", " no", "none", "\n- ", "{", "}",
+    ["no ", "not ", "without ", ", ", "\n", " | ", "|", "|---|---|\n", "\t", ": ", " yes", " no", "none", "\n- ", "{", "}",  # noqa: E501
      "[", "]", '"', "</think>", "<think>", "[THINK]", "[/THINK]", "<|channel|>final<|message|>", "…", " or ", " and ",
      "absent", "present: false", "\u200b", "\u00a0", "\ufeff", "&nbsp;", "\\u00a0", "\\n", "**", "## ", "[x] ", "[ ] ",
      "0.2", "1", "?", "=", "</td><td>", "<tr>", ".", "; "]

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authface.annotate.vocabulary.spelling import names_in, normalise
 from authface.annotate.vocabulary.synonyms import SYNONYMS
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY, prompt
-from authface.annotate.vocabulary.spelling import names_in, normalise
 from authface.annotate.vocabulary.wording import MOST_WORDS, may_be_tag, parse_tags
 
 NAMES = sorted(GROUP_OF)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
 from authface.curate.split.groups import SplitFaces, groups_of, likeness_of, people_of
-from authface.curate.split.run import assign, members_of, split
+from authface.curate.split.run import SplitResult, assign, members_of, split
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
@@ -279,3 +280,19 @@ def test_the_command(curated: Path, originals: Path, tmp_path: Path) -> None:
     )
     assert said["next"] == "authface annotate tags set --with measured"
     assert split_here("nothing").returncode == 2
+
+
+@pytest.mark.parametrize("count", [20, 71, 200])
+def test_small_sets_leave_no_wanted_split_empty(count: int) -> None:
+    """Of 20 people a twentieth each is one, whatever the draw; two stay with what a person of two can give."""
+    for seed in range(20):
+        split = assign({str(n): [str(n)] for n in range(count)}, {}, SplitSettings(), seed)
+        assert set(split.values()) == {"train", "val", "test"}
+        assert Counter(split.values())["train"] > count * 0.7
+    assert set(assign({"a": ["a", "b"]}, {}, SplitSettings(), 0).values()) == {"train"}
+
+
+def test_an_empty_or_one_sided_split_is_said_with_what_to_do() -> None:
+    result = SplitResult(Counter(train=71), identities=53, groups=53, largest=18, moved=0)
+    assert "no faces in val and test" in result.as_text() and "18 of 71 faces count as one group" in result.as_text()
+    assert not SplitResult(Counter(train=60, val=5, test=5), 70, 70, 1, 0).warnings()
