@@ -36,6 +36,7 @@ from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import VideoReader
 from authface.restore.video.run import MOST_MOMENTS, Spread
 from authface.restore.video.tracks import FaceFollower
+from tests.conftest import PATIENCE, heed_ctrl_c
 
 av = pytest.importorskip("av")
 
@@ -475,12 +476,14 @@ def test_from_python(clip: Path, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     source = film(tmp_path / "long.mp4", [scene(i % 20) for i in range(400)])
     command = [sys.executable, "-m", "authface.cli", "restore", str(source), "--model", "identity", "-o"]
-    running = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob(".tmp-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    running = subprocess.Popen(
+        [*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not list((tmp_path / "out").glob(".tmp-*")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=120)
+    _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130 and "authface: stopped; what was finished is kept" in err
     assert "Traceback" not in err
     left = {path.name for path in (tmp_path / "out").iterdir()}
