@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -133,24 +133,13 @@ def restore_video(
         if same:
             shutil.copyfile(job.source, temporary)
         losses = _losses(reader, writer, totals)
-        line = session.line(
-            job,
-            content,
-            "restored" if totals.faces else "no_face",
-            lines=1,
+        line = replace(
+            _line(job, content, session, totals),
             result=sha256_of(temporary),
             result_bytes=temporary.stat().st_size,
-            fingerprint=fingerprint(session),
             detail="; ".join([*losses, *([follower.skipped] if follower.skipped else [])]),
-            width=totals.size[0],
-            height=totals.size[1],
-            scale=scale,
             encoding="the input, byte for byte" if same else writer.encoding,
-            identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
-            frames=totals.frames,
-            faces=totals.faces,
             followed=follower.followed,
-            moments=tuple(totals.moments.kept),
             seconds=round(time.monotonic() - start, 3),
         )
         record(line)
@@ -159,6 +148,24 @@ def restore_video(
     if not totals.faces:
         session.console.log(f"{one_line(job.source)}: no face restored: {follower.skipped or 'no face found'}")
     return line
+
+
+def _line(job: RestoreJob, content: str, session: Session, totals: VideoTotals) -> Line:
+    """What the log keeps of the frames."""
+    return session.line(
+        job,
+        content,
+        "restored" if totals.faces else "no_face",
+        lines=1,
+        fingerprint=fingerprint(session),
+        width=totals.size[0],
+        height=totals.size[1],
+        scale=session.settings.upscale,
+        identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
+        frames=totals.frames,
+        faces=totals.faces,
+        moments=tuple(totals.moments.kept),
+    )
 
 
 @contextmanager
