@@ -161,7 +161,7 @@ class VideoReader:
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
         """The frames in order of time, and the packets of sound and subtitles between them as they come.
 
-        A frame without a time gets the next one, one that repeats a time or goes back the next tick. Damaged packets are
+        A frame without a time gets the next one, one that repeats or goes back the next tick. Damaged packets are
         passed over and counted. Raises ImageError where the file cannot be read.
         """
         import av
