@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -314,6 +315,15 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox", "--disable-gpu", *quiet])
         yield started
         started.close()
+
+
+PATIENCE = 600
+"""Seconds after which what a test waits for is taken never to come; no test expects how fast a busy machine is."""
+
+
+def heed_ctrl_c() -> None:
+    """For `preexec_fn`: a shell starts background jobs with Ctrl-C ignored, and what they start inherits that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @dataclass

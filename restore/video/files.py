@@ -5,7 +5,7 @@ Sound and subtitles go over packet by packet, as they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -161,8 +161,8 @@ class VideoReader:
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
         """The frames in order of time, and the packets of sound and subtitles between them as they come.
 
-        A frame without a time, or before the one before it, gets the next one. Damaged packets are passed over and
-        counted. Raises ImageError where the file cannot be read.
+        A frame without a time gets the next one, one that repeats or goes back the next tick. Damaged packets are
+        passed over and counted. Raises ImageError where the file cannot be read.
         """
         import av
 
@@ -181,8 +181,10 @@ class VideoReader:
                     continue
                 for frame in frames:
                     least = 0 if last is None else last + 1
-                    if frame.pts is None or (last is not None and frame.pts < least):
+                    if frame.pts is None:
                         frame.pts = least if last is None else last + step
+                    elif last is not None and frame.pts < least:
+                        frame.pts = least  # the shortest step, so that those after it keep their time
                     frame.time_base = frame.time_base or base
                     last = frame.pts
                     yield DecodedFrame(frame, float(last * frame.time_base), self.over_8_bits)
@@ -240,6 +242,8 @@ class VideoWriter:
         self.lost: list[str] = []
         """What the container does not take, a line each."""
         self._waiting: list[AnyPacket] = []
+        self._durations: dict[int, int] = {}
+        """Of the frames that the encoder holds, by their time, ticks."""
         self._video = self._add_video(width, height, crf)
         self._others = self._add_others()
         self._started = False
@@ -294,7 +298,16 @@ class VideoWriter:
         with _write_errors():
             if not self._started:
                 self._start(frame.frame)
-            self.container.mux(self._video.encode(frame.with_pixels(pixels, self.format)))
+            made = frame.with_pixels(pixels, self.format)
+            if made.pts is not None and made.duration:
+                self._durations[made.pts] = made.duration
+            self._mux(self._video.encode(made))
+
+    def _mux(self, packets: Sequence[AnyPacket]) -> None:
+        """Add encoded frames, each as long as it was: a muxer guesses the last one's length from the one before."""
+        for packet in packets:
+            packet.duration = self._durations.pop(packet.pts or 0, packet.duration)
+        self.container.mux(packets)
 
     def _start(self, first: VideoFrame) -> None:
         """Take over the first frame's colours and turn, which later ones share, and what came before it."""
@@ -326,7 +339,7 @@ class VideoWriter:
         try:
             with _write_errors():
                 if kind is None and self._started:
-                    self.container.mux(self._video.encode())
+                    self._mux(self._video.encode())
                 self.container.close()
         except (ImageError, OSError):
             if kind is None:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -128,26 +128,21 @@ def restore_video(
                 frames = [(frame.rgb, frame.faces) for frame in group if frame.rgb is not None]
                 results = session.restore(frames, moving=True)
                 write(partial(_write, writer, group, results, scale, session, totals, tick))
+        if not totals.frames:
+            raise ImageError("no_frames", _without_frames(reader))
         same = not totals.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
-        losses = _finished(job, reader, writer, totals, session, temporary, same)
-        line = session.line(
-            job,
-            content,
-            "restored" if totals.faces else "no_face",
-            lines=1,
+        if same:
+            shutil.copyfile(job.source, temporary)
+        losses = _losses(reader, writer, totals)
+        if totals.changed:
+            losses += finish_video(session.finish, job.source, temporary, writer.kind)
+        line = replace(
+            _line(job, content, session, totals),
             result=sha256_of(temporary),
             result_bytes=temporary.stat().st_size,
-            fingerprint=fingerprint(session),
             detail="; ".join([*losses, *([follower.skipped] if follower.skipped else [])]),
-            width=totals.size[0],
-            height=totals.size[1],
-            scale=scale,
             encoding="the input, byte for byte" if same else writer.encoding,
-            identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
-            frames=totals.frames,
-            faces=totals.faces,
             followed=follower.followed,
-            moments=tuple(totals.moments.kept),
             seconds=round(time.monotonic() - start, 3),
         )
         record(line)
@@ -158,22 +153,22 @@ def restore_video(
     return line
 
 
-def _finished(
-    job: RestoreJob,
-    reader: VideoReader,
-    writer: VideoWriter,
-    totals: VideoTotals,
-    session: Session,
-    made: Path,
-    same: bool,
-) -> list[str]:
-    """Copy the input over what was made where it is the `same`, mark it where it changed; what is lost, a line each."""
-    if not totals.frames:
-        raise ImageError("no_frames", _without_frames(reader))
-    if same:
-        shutil.copyfile(job.source, made)
-    losses = _losses(reader, writer, totals)
-    return losses + (finish_video(session.finish, job.source, made, writer.kind) if totals.changed else [])
+def _line(job: RestoreJob, content: str, session: Session, totals: VideoTotals) -> Line:
+    """What the log keeps of the frames."""
+    return session.line(
+        job,
+        content,
+        "restored" if totals.faces else "no_face",
+        lines=1,
+        fingerprint=fingerprint(session),
+        width=totals.size[0],
+        height=totals.size[1],
+        scale=session.settings.upscale,
+        identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
+        frames=totals.frames,
+        faces=totals.faces,
+        moments=tuple(totals.moments.kept),
+    )
 
 
 @contextmanager

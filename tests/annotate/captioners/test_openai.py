@@ -35,6 +35,7 @@ from authface.engine.runner import Summary, parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Tags
 from authface.store.photoset import PhotoSet
+from tests.conftest import PATIENCE, heed_ctrl_c
 
 SECRET = "sk-very-secret-key"
 Answer = Callable[[int, dict[str, Any]], tuple[int, dict[str, str], bytes]]
@@ -247,10 +248,10 @@ def test_ctrl_c_does_not_wait_for_a_slow_server(photoset: PhotoSet) -> None:
     with serving(answer) as server:
         words = ["annotate", "tags", str(photoset.root), "--with", "openai"]
         command = [sys.executable, "-m", "authface.cli", *words, "-O", f"annotate.tags.openai.base_url={server.url}"]
-        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-            assert asked.wait(60)
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c) as process:
+            assert asked.wait(PATIENCE)
             process.send_signal(signal.SIGINT)
-            assert "run the same command again" in process.communicate(timeout=60)[1]
+            assert "run the same command again" in process.communicate(timeout=PATIENCE)[1]
         over.set()
     assert process.returncode == 130 and not rows(photoset)
 

@@ -30,6 +30,7 @@ from authface.evaluate.study.report import findings
 from authface.evaluate.study.server import make_app
 from authface.evaluate.study.study import Study, StudyAnswer, StudyDesk, StudyPictures, open_study
 from authface.imaging import decode as images
+from tests.conftest import PATIENCE, heed_ctrl_c
 
 Command = Callable[..., tuple[int, str, str]]
 TOKEN = "secret-of-this-test"
@@ -230,7 +231,7 @@ def test_the_command_serves_until_enough_have_finished_and_reports(
                 for number, shown in enumerate(order if name == "ben" else order[:2]):
                     said = {"person": person, "number": number, "place": shown.place(choice), "seconds": 1.5}
                     assert browser.post("api/answer", json=said).status_code == 200
-        told = json.loads(running.communicate(timeout=60)[0])
+        told = json.loads(running.communicate(timeout=PATIENCE)[0])
     assert running.returncode == 0 and told["protocol"]["finished"] == 1
     (row,) = told["table"]
     assert row["shares"]["ours"]["count"] == 2 and row["shares"]["other"]["share"] == 0.75
@@ -250,12 +251,16 @@ def test_stopped_before_anybody_answered(ab_folders: tuple[Path, Path, Path], tm
     ours, theirs, _ = ab_folders
     command = [sys.executable, "-m", "authface.cli", "evaluate", "ab", "--outputs", str(theirs), "--outputs", str(ours)]
     with subprocess.Popen(
-        [*command, "-o", str(tmp_path / "s")], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "-o", str(tmp_path / "s")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=heed_ctrl_c,
     ) as running:
         assert running.stderr is not None
         line = running.stderr.readline()
         assert "6 pairs: ours beside theirs" in line
-        assert httpx.get(line.split("open ")[1].split()[0]).status_code == 200
+        assert httpx.get(line.split("open ")[1].split()[0], timeout=PATIENCE).status_code == 200
         running.send_signal(signal.SIGINT)
-        told = running.communicate(timeout=60)
+        told = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0 and "nobody answered" in told[0]

@@ -27,7 +27,7 @@ from authface.restore.app import server as app_server
 from authface.restore.app.workspace import Workspace, face_cards, face_choices, found_text
 from authface.restore.queue import Limits, RestoreQueue
 from authface.web import local
-from tests.conftest import authface
+from tests.conftest import PATIENCE, authface
 
 TOKEN = "secret-of-this-test"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
@@ -87,7 +87,7 @@ def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
         context = browser.new_context(viewport={"width": 1280, "height": 900})
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(120_000)
+        page.set_default_timeout(1000 * PATIENCE)
         page.on("pageerror", lambda error: wrong.append(str(error)))
         own = (url.removesuffix(f"{TOKEN}/"), "data:", "blob:")
         page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(own) else None)
@@ -301,9 +301,9 @@ def test_the_command_serves_and_cleans_up_when_it_is_ended(tmp_path: Path) -> No
     ) as running:
         assert running.stderr is not None
         line = next(line for line in running.stderr if line.startswith("app: open http://127.0.0.1:"))
-        assert httpx.get(line.split()[2], timeout=60).status_code == 200
+        assert httpx.get(line.split()[2], timeout=PATIENCE).status_code == 200
         assert list(tmp_path.glob("authface-app-*"))
         running.terminate()
-        out, _ = running.communicate(timeout=60)
+        out, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0 and json.loads(out)["url"] == line.split()[2]
     assert list(tmp_path.glob("authface-app-*")) == []

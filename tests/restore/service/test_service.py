@@ -34,6 +34,7 @@ from authface.restore.service.cli import TOKEN, read_token
 from authface.restore.service.server import ServiceServer
 from authface.restore.settings import RestoreSettings
 from authface.web import local
+from tests.conftest import PATIENCE, heed_ctrl_c
 
 SECRET = "correct-horse-battery"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
@@ -288,7 +289,7 @@ def test_a_full_queue_and_a_long_wait_are_said(monkeypatch: pytest.MonkeyPatch) 
 
 
 def until(true: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not true():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -366,22 +367,22 @@ def test_a_signal_lets_what_runs_finish(how: signal.Signals, tmp_path: Path) -> 
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        env={**os.environ, TOKEN: ""},
+        env={**os.environ, TOKEN: ""}, preexec_fn=heed_ctrl_c,
     )  # fmt: skip
     try:
         assert process.stderr is not None
         url = process.stderr.readline().split()[4]
         with ThreadPoolExecutor(2) as pool:
-            running = pool.submit(httpx.post, url, content=PHOTO, timeout=30)
+            running = pool.submit(httpx.post, url, content=PHOTO, timeout=PATIENCE)
             assert process.stderr.readline() == "begun\n"
-            waiting = pool.submit(httpx.post, url, content=PHOTO, timeout=30)
+            waiting = pool.submit(httpx.post, url, content=PHOTO, timeout=PATIENCE)
             health = url.replace("/restore", "/health")
             until(lambda: httpx.get(health).json()["waiting"] == 1)
             time.sleep(0.2)
             process.send_signal(how)
             assert running.result().content == PHOTO
             assert waiting.result().status_code == 503 and "stopping" in waiting.result().text
-        out, rest = process.communicate(timeout=20)
+        out, rest = process.communicate(timeout=PATIENCE)
         assert process.returncode == 0 and "what was begun is finished" in out
         assert "Traceback" not in rest
     finally:

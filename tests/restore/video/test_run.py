@@ -33,9 +33,10 @@ from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.video.files import VideoReader
+from authface.restore.video.files import DecodedFrame, VideoReader
 from authface.restore.video.run import MOST_MOMENTS, Spread
 from authface.restore.video.tracks import FaceFollower
+from tests.conftest import PATIENCE, heed_ctrl_c
 
 av = pytest.importorskip("av")
 
@@ -220,6 +221,55 @@ def test_times_sound_turn_and_colours_are_kept(
             assert was is not None and now is not None and was.time == now.time == pytest.approx(seconds, abs=1e-3)
             assert len(quad) == 8 and np.abs(now.pixels().astype(int) - was.pixels()).max() > 20
         assert before.at(old[-1].time + 1) is None
+
+
+def test_each_frame_is_shown_as_long_as_it_was(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    """Slides of nearly 4 s, of which the last one is short: no muxer may guess its length."""
+    whole = film(tmp_path / "whole.mp4", pictures[:4], sound="", ticks=[0, 9400, 18800, 28200])
+    source = tmp_path / "slides.mp4"
+    with av.open(str(whole)) as old, av.open(str(source), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.dts is not None]
+        last = max(packets, key=lambda packet: packet.pts)
+        last.duration = round(0.04 / last.time_base)
+        for packet in packets:
+            packet.stream = stream
+            new.mux(packet)
+    target, _ = restore(source, tmp_path / "out")
+    lengths = []
+    for path in (source, target):
+        with av.open(str(path)) as file:
+            lengths.append(file.duration / 1e6)
+    assert lengths[1] == pytest.approx(lengths[0], abs=0.05)
+    assert [frame.time for frame in seen(target)] == [frame.time for frame in seen(source)]
+
+
+def test_a_time_that_is_repeated_moves_no_later_frame(
+    pictures: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = film(tmp_path / "even.mkv", pictures[:8], sound="", codec="mjpeg", format="yuvj420p")
+    with VideoReader(source) as reader:
+        times = [0, 40, 40, 80, 120, 120, 160, 200]
+        frames = list(reader.container.decode(video=0))
+        for frame, at in zip(frames, times, strict=True):
+            frame.pts = at
+
+        class Stream:
+            time_base, average_rate, guessed_rate = Fraction(1, 1000), Fraction(25), None
+
+            def decode(self, packet: Any) -> list[Any]:
+                return [packet]
+
+        stream = Stream()
+        packets = [type("Packet", (), {"stream": stream})() for _ in frames]
+        kept = dict(zip(map(id, packets), frames, strict=True))
+        stream.decode = lambda packet: [kept[id(packet)]]  # type: ignore[method-assign]
+        reader.video = stream  # type: ignore[assignment]
+        reader.container.close()
+        reader.container = type("Container", (), {"demux": lambda *_: packets, "close": lambda self: None})()
+        monkeypatch.setattr(VideoReader, "over_8_bits", False)
+        told = [round(item.time * 1000) for item in reader.read() if isinstance(item, DecodedFrame)]
+    assert told == [0, 40, 41, 80, 120, 121, 160, 200]
 
 
 def test_a_video_where_nothing_changes_is_copied(clip: Path, tmp_path: Path, authface: Command, lines: Lines) -> None:
@@ -475,12 +525,14 @@ def test_from_python(clip: Path, tmp_path: Path) -> None:
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     source = film(tmp_path / "long.mp4", [scene(i % 20) for i in range(400)])
     command = [sys.executable, "-m", "authface.cli", "restore", str(source), "--model", "identity", "-o"]
-    running = subprocess.Popen([*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list((tmp_path / "out").glob(".tmp-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    running = subprocess.Popen(
+        [*command, str(tmp_path / "out")], stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
+    deadline = time.monotonic() + PATIENCE
+    while not list((tmp_path / "out").glob(".tmp-*")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, err = running.communicate(timeout=120)
+    _, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == 130 and "authface: stopped; what was finished is kept" in err
     assert "Traceback" not in err
     left = {path.name for path in (tmp_path / "out").iterdir()}
