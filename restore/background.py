@@ -97,7 +97,7 @@ def _filled(photo: Pixels, alpha: Pixels) -> Pixels:
     _, labels = cv2.distanceTransformWithLabels(hidden, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     visible = np.zeros(int(labels.max()) + 1, np.intp)
     visible[labels[hidden == 0]] = np.flatnonzero(hidden == 0)
-    return cast("Pixels", photo.reshape(-1, 3)[visible[labels]])
+    return photo.reshape(-1, 3)[visible[labels]]
 
 
 class ModelUpscaler:

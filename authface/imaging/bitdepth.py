@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
@@ -64,15 +64,16 @@ def to_8_bits(wide: Pixels) -> NDArray[np.uint8]:
     return np.asarray(((wide.astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
-def turned(pixels: P, orientation: int) -> P:
+def turned(stored: P, orientation: int) -> P:
     """(h, w, ...) pixels upright, from one of the eight orientations of EXIF (tag 0x0112)."""
+    pixels: Any = stored
     if orientation in {5, 6, 7, 8}:
         pixels = pixels.swapaxes(0, 1)
     if orientation in {3, 4, 7, 8}:
         pixels = pixels[::-1]
     if orientation in {2, 3, 6, 7}:
         pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return cast("P", np.ascontiguousarray(pixels))
 
 
 def is_grey(pixels: Pixels) -> bool:

@@ -115,7 +115,7 @@ def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, k
     read = read_16_bits(data, orientation, decoded.rgb) if opened.deep is None else (opened.deep, opened.alpha)
     if read is None:
         return decoded
-    alpha = read[1] if decoded.alpha is not None else None
+    alpha = None if read[1] is None or decoded.alpha is None else np.asarray(read[1], np.uint16)
     return replace(decoded, rgb=to_8_bits(read[0]), rgb16=read[0], alpha16=alpha)
 
 

@@ -79,11 +79,11 @@ def encode(
 
 def _followed(file: bytes, order: Literal["<", ">"], pages: Sequence[TiffPage]) -> bytes:
     """A file of one page, whose directory is at byte 8, with pages as they were in another file of its byte order."""
-    parts = [file + b"\0" * (len(file) % 2)]
+    first = file + b"\0" * (len(file) % 2)
     (entries,) = struct.unpack_from(order + "H", file, 8)
     links = 8 + 2 + 12 * entries
-    at = len(parts[0])
-    parts[0] = parts[0][:links] + struct.pack(order + "L", at) + parts[0][links + 4 :]
+    at = len(first)
+    parts: list[bytes | memoryview] = [first[:links], struct.pack(order + "L", at), first[links + 4 :]]
     for i, page in enumerate(pages):
         sizes = [len(chunk) for chunk in page.chunks]
         place, lengths = (TILES, TILE_SIZES) if TILES in page.directory.entries else (STRIPS, STRIP_SIZES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import ImageError
@@ -34,7 +35,7 @@ class TiffPhoto:
     image: Image.Image
     """Of 8 bits, with EXIF, profile, XMP and resolution in its `info`."""
     alpha: Pixels | None
-    deep: Pixels | None
+    deep: NDArray[np.uint16] | None
     """(h, w, 3), where a grey or RGB page has more than 8 bits."""
     depth: int
     extras: Extras
@@ -54,8 +55,9 @@ def open_tiff(data: bytes, check: Callable[[int, int], None]) -> TiffPhoto:
     mode = {"grey": "L", "rgb": "RGB", "cmyk": "CMYK"}[samples.space]
     image = Image.frombuffer(mode, samples.pixels.shape[1::-1], to_8_bits(samples.pixels).tobytes(), "raw", mode, 0, 1)
     image.format = "TIFF"
-    image.info |= _info(page)
-    deep = samples.pixels if samples.pixels.dtype == np.uint16 and samples.space != "cmyk" else None
+    image.info.update(_info(page))
+    is_deep = samples.pixels.dtype == np.uint16 and samples.space != "cmyk"
+    deep = np.asarray(samples.pixels, np.uint16) if is_deep else None
     if deep is not None and deep.ndim == 2:
         deep = np.repeat(deep[..., None], 3, axis=2)
     return TiffPhoto(image, samples.alpha, deep, samples.depth, _extras(data, page, others, samples.others))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def read_samples(data: bytes, page: Directory) -> Samples:
         _unpacked(layout, chunks[plane * layout.chunks : (plane + 1) * layout.chunks], page.order)
         for plane in range(layout.samples if layout.planes else 1)
     ]
-    stored = np.concatenate(parts, axis=2) if len(parts) > 1 else parts[0]
+    stored = cast("Pixels", np.concatenate(parts, axis=2)) if len(parts) > 1 else parts[0]
     return _meaning(stored, page, layout)
 
 
@@ -218,14 +218,14 @@ def _unpacked(layout: _Layout, chunks: list[bytes], order: Order) -> Pixels:
     else:
         steps = np.arange(8 // layout.bits)[::-1].astype(np.uint8) * np.uint8(layout.bits)
         values = (rows[..., None] >> steps & np.uint8((1 << layout.bits) - 1)).reshape(layout.height, -1)[:, :per_row]
-    pixels = values.reshape(layout.height, layout.width, layout.interleaved)
+    pixels = cast("Pixels", values.reshape(layout.height, layout.width, layout.interleaved))
     if layout.compression in _DIFFERENCED and layout.predictor == 2:
         step = layout.width if layout.tile is None else layout.tile[0]
         summed = [
             np.cumsum(pixels[:, left : left + step], axis=1, dtype=pixels.dtype)
             for left in range(0, layout.width, step)
         ]
-        pixels = np.concatenate(summed, axis=1) if len(summed) > 1 else summed[0]
+        pixels = cast("Pixels", np.concatenate(summed, axis=1))
     return pixels
 
 
@@ -287,8 +287,8 @@ def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> Samples:
     if not extras and layout.photometric == RGB and layout.samples == 4:
         extras = (UNASSOCIATED,)  # older programs leave the tag out
     places = [i for i, kind in enumerate(extras) if kind in {ASSOCIATED, UNASSOCIATED}]
-    alpha = stored[..., colours + places[0]] if places else None
-    pixels = stored[..., :colours]
+    alpha: Any = stored[..., colours + places[0]] if places else None
+    pixels: Any = stored[..., :colours]
     if layout.photometric == PALETTE:
         pixels = _palette(page, layout.bits)[pixels[..., 0]]
     else:
