@@ -17,7 +17,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, UsageError, first_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.geometry import Side
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, clean
@@ -133,7 +133,8 @@ class DiffusionRestorer:
             ) from error
         except RuntimeError as error:
             if self.placement.compile and type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise AuthfaceError(f"torch.compile: {first_line(error, 200)}; -O restore.compile=false") from error
+                said = one_line(" ".join(str(error).split()), 200)  # the reason is in its second line
+                raise AuthfaceError(f"torch.compile: {said}; -O restore.compile=false") from error
             raise
 
     def _restored(self, crops: NDArray[np.uint8], seeds: Sequence[int], sampling: Sampling) -> Iterator[NDArray[Any]]:
