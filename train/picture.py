@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from authface.faces.identity import SeenFace, make_embedder
 from authface.models import sdxl
-from authface.models.sampler import sampler
+from authface.models.sampling import make_scheduler
 from authface.train.data import FaceDataset
 
 
@@ -45,7 +45,6 @@ def sample(
     what denoising begins from, with so much of the schedule's noise, in one step or more.
     """
     from diffusers import (
-        DDIMScheduler,
         StableDiffusionXLControlNetImg2ImgPipeline,
         StableDiffusionXLControlNetPipeline,
         StableDiffusionXLPipeline,
@@ -53,7 +52,7 @@ def sample(
 
     shared: dict[str, Any] = {
         "vae": vae, "text_encoder": None, "text_encoder_2": None, "tokenizer": None, "tokenizer_2": None, "unet": unet,
-        "scheduler": sampler(DDIMScheduler, scheduler.config, timestep_spacing="trailing"),
+        "scheduler": make_scheduler("ddim", scheduler.config),
         "add_watermarker": False,
     }  # fmt: skip
     call: dict[str, Any] = {}

@@ -12,7 +12,6 @@ from pydantic import Field, ValidationError
 
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.models.layout import OWN_PRESETS, config_value
-from authface.models.sampler import sampler
 from authface.recipe import Settings
 
 if TYPE_CHECKING:
@@ -197,6 +196,8 @@ def make_scheduler(name: str, trained: Any) -> Any:
 
     `trained` is the config of the model's own scheduler. Few-step solvers space their steps from the last
     timestep, so that the start is pure noise (Lin et al. 2024, `trailing`); `ddpm` and `lcm` keep the model's spacing.
+    Latents are never clipped: a config that does not say so would become ``clip_sample=True`` in some classes, which
+    keeps pixels in -1..1 and ruins latents.
     """
     import diffusers
 
@@ -211,7 +212,7 @@ def make_scheduler(name: str, trained: Any) -> Any:
         "unipc": (diffusers.UniPCMultistepScheduler, spaced),
     }
     kind, own = kinds[name]
-    return sampler(kind, trained, **own)
+    return kind.from_config(trained, **{"clip_sample": False, "thresholding": False, **own})
 
 
 def begin(scheduler: Any, sampling: Sampling, device: Any) -> torch.Tensor:

@@ -23,7 +23,7 @@ from authface.imaging.decode import encode_png
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
 from authface.models.layout import BASE
-from authface.models.sampler import sampler
+from authface.models.sampling import make_scheduler
 from authface.models.sdxl import spatial_factor
 
 if TYPE_CHECKING:
@@ -136,16 +136,10 @@ class Sampler:
     def _pipeline(self) -> Any:
         import diffusers
 
-        trained = self._parts.scheduler.config
-        own: dict[str, Any] = {"timestep_spacing": "trailing"}
-        if self._settings.scheduler == "ddim":
-            kind = diffusers.DDIMScheduler
-        else:
-            kind, own = diffusers.DPMSolverMultistepScheduler, own | {"algorithm_type": "dpmsolver++"}
+        scheduler = make_scheduler(self._settings.scheduler, self._parts.scheduler.config)
         made = diffusers.StableDiffusionXLPipeline(
             vae=self._parts.vae, unet=self._parts.unet, text_encoder=None, text_encoder_2=None, tokenizer=None,
-            tokenizer_2=None, scheduler=sampler(kind, trained, **own),
-            add_watermarker=False,
+            tokenizer_2=None, scheduler=scheduler, add_watermarker=False,
         )  # fmt: skip
         made.set_progress_bar_config(disable=True)
         return made
