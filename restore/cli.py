@@ -143,8 +143,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
 def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
     """What became of the photos, and of the videos, a line each."""
     if summary.photos or not summary.videos:
-        faces = _of(summary.faces, "face")
-        yield f"{faces} {done} in {summary.restored} of {summary.photos} photos"
+        yield f"{_of(summary.faces, 'face')} {done} in {summary.restored} of {summary.photos} photos"
     if summary.videos:
         clips = [line for line in summary.video_lines.values() if line.faces]
         faces, followed = sum(line.faces for line in clips), sum(line.followed for line in clips)
