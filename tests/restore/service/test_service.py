@@ -160,7 +160,7 @@ def bomb() -> bytes:
         (bomb(), "", 413, "megapixels"),
         (PHOTO, "fidelity=2", 422, "fidelity = 2: "),
         (PHOTO, "fidelity=nan", 422, "nan is no number"),
-        (PHOTO, "upscale=3", 422, "restore.upscale"),
+        (PHOTO, "upscale=3", 422, "upscale = 3: "),
         (PHOTO, "model=/etc", 422, "there is no option model"),
         (PHOTO, "upscaler=/etc/passwd", 422, "there is no option upscaler"),
         (PHOTO, "fidelity=1&fidelity=0", 422, "named twice"),
