@@ -30,7 +30,7 @@ class FaceFinder:
     def __init__(self, settings: RestoreSettings) -> None:
         self.settings = settings
         self.rule = face_rule(settings.faces)
-        self.detector = RetinaFace(settings.min_score)
+        self.detector = RetinaFace(settings.min_score, threads=0, least_face=settings.min_face)
         self.landmarker = Dlib68()
 
     def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
