@@ -41,7 +41,7 @@ from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 
-VERSION = 5
+VERSION = 6
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 

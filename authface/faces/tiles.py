@@ -50,6 +50,12 @@ def scales_of(width: int, height: int, least_face: float) -> list[float]:
     return [coarse * (finest / coarse) ** (i / steps) for i in range(steps)] + [finest]
 
 
+def least_found(width: int, height: int, least_face: float) -> float:
+    """Pixels of the smallest faces that are surely looked for in a photo in which there is no larger one."""
+    finest = 2.0 if 2 * max(width, height) <= FINE_SIDE else scales_of(width, height, least_face)[-1]
+    return max(least_face, HINTED_FACE / finest)
+
+
 @dataclass(frozen=True)
 class Span:
     """A part of one axis, `start` to `stop`, and within it that whose faces it answers for."""
