@@ -87,7 +87,7 @@ def spans(length: int, count: int) -> list[Span]:
 
 
 def tiles_of(width: int, height: int) -> list[tuple[Span, Span]]:
-    """Columns and rows of the tiles of a look, in which the fewest pixels are seen twice; one tile where it is small."""
+    """Columns and rows of a look's tiles, in which the fewest pixels are seen twice; one tile where it is small."""
     if width * height <= TILE**2:
         return [(x, y) for x in spans(width, 1) for y in spans(height, 1)]
     most = 2 + width * height // (TILE - 2 * MARGIN) ** 2

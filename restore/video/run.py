@@ -131,9 +131,8 @@ def restore_video(
     for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
-        session.console.log(
-            f"{one_line(job.source)}: no face restored: {follower.skipped or none_found(*totals.size, session.settings)}"
-        )
+        why = follower.skipped or none_found(*totals.size, session.settings)
+        session.console.log(f"{one_line(job.source)}: no face restored: {why}")
     return session.line(
         job,
         content,
