@@ -117,7 +117,8 @@ class FilterSettings(Settings):
     min_score: float = Field(0.98, ge=0, le=1)
     """Least confidence of the detector; detections under 0.6 are dropped before this limit."""
     min_size: float = Field(128, ge=0)
-    """Least longer side of the face's box in pixels of the original photo."""
+    """Least longer side of the face's box in pixels of the original photo. Faces of less than 48 px are not looked for
+    in photos of more than 4,096 px a side."""
     max_yaw: float = Field(50, ge=0, le=180)
     """Largest turn of the head to either side, degrees."""
     max_pitch: float = Field(35, ge=0, le=180)

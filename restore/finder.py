@@ -12,6 +12,7 @@ from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.faces.search import marked_face, survey_turned
+from authface.faces.tiles import least_found
 from authface.imaging.bitdepth import is_grey
 from authface.restore.guard import in_crop
 from authface.restore.model.restorer import face_seed
@@ -30,7 +31,7 @@ class FaceFinder:
     def __init__(self, settings: RestoreSettings) -> None:
         self.settings = settings
         self.rule = face_rule(settings.faces)
-        self.detector = RetinaFace(settings.min_score)
+        self.detector = RetinaFace(settings.min_score, threads=0, least_face=settings.min_face)
         self.landmarker = Dlib68()
 
     def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
@@ -92,6 +93,11 @@ class FaceFinder:
         if disagreement(points, detection.points5) <= self.settings.max_disagreement:
             return points, "dlib68"
         return spread_points(detection.points5), "retinaface5"
+
+
+def none_found(width: int, height: int, settings: RestoreSettings) -> str:
+    """What is said of a photo of that size in which the detector saw no face."""
+    return f"no face found of {least_found(width, height, settings.min_face):.0f} px or more"
 
 
 def cut_out(

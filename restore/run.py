@@ -23,12 +23,14 @@ from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.background import check_size
 from authface.restore.change import change_map
+from authface.restore.finder import none_found
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.log import Line
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.results import check_target, lines_done, without_results
 from authface.restore.session import RestoreSummary, Session
+from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 
@@ -252,17 +254,18 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
             session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")
     if not result.restored:
         done = "enlarged" if session.settings.upscale > 1 else "copied"
-        session.console.log(f"{one_line(job.source)}: {_why_not(result)}; {done} as it is")
+        session.console.log(f"{one_line(job.source)}: {_why_not(opened, result, session.settings)}; {done} as it is")
 
 
-def _why_not(result: PhotoResult) -> str:
+def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> str:
     """Why no face of a photo was restored: each reason with the numbers of its first face."""
+    height, width = opened.picture.photo.rgb.shape[:2]
     reasons: dict[str, FaceResult] = {}
     for face in result.faces:
         reasons.setdefault(face.reason, face)
     texts = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
     texts["identity"] = "each restored face drifted"  # a line a face has the numbers already
-    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or "no face found"
+    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or none_found(width, height, settings)
 
 
 def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[Line]:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.faces.detector import Detection, RetinaFace, scale_to
+from authface.faces.detector import Detection, RetinaFace
 from authface.faces.identity import five_points
 from authface.faces.landmarks import Dlib68
+from authface.faces.tiles import scale_to
 from authface.faces.turns import roll, turned_back, turned_detection
 from authface.records import Box
 

@@ -39,6 +39,8 @@ from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
 PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9
 """Least confidence of a face on a preview; the filter demands more of the original."""
+PREVIEW_FACE = 16
+"""Pixels of the smallest face that is found on a preview; where less is asked for the original decides."""
 VERSION = 2
 
 
@@ -133,8 +135,9 @@ class Download:
         long_side = max(photo.width, photo.height)
         if not long_side:
             return photo
-        size = self._faces.largest(rgb) * long_side / max(rgb.shape[:2])
-        if size >= least:
+        scale = long_side / max(rgb.shape[:2])
+        size = self._faces.largest(rgb) * scale
+        if size >= least or least < PREVIEW_FACE * scale:
             return photo
         reason = "small_face" if size else "no_face"
         return replace(photo, status="rejected", reason=reason, value=size, limit=least, detail="seen on a preview")
@@ -150,7 +153,7 @@ class _PreviewDetector:
     def largest(self, rgb: NDArray[np.uint8]) -> float:
         """Longer side of the largest face in pixels, 0 if there is none."""
         with self._lock:
-            self._detector = self._detector or RetinaFace(PRESCREEN_SCORE)
+            self._detector = self._detector or RetinaFace(PRESCREEN_SCORE, least_face=PREVIEW_FACE)
         faces = self._detector.detect(rgb)
         return max((max(f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in faces), default=0.0)
 

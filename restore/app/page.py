@@ -219,7 +219,7 @@ class Page:
             upload,
             gr.update(visible=False),
             str(self.workspace.with_boxes(upload, every)),
-            f"<p>{html.escape(found_text(upload))}</p>",
+            f"<p>{html.escape(found_text(upload, self.workspace.restorer.settings))}</p>",
             gr.update(choices=face_choices(upload), value=every, visible=bool(every)),
             gr.update(interactive=bool(every)),
             gr.update(value=False, visible=True),
@@ -270,7 +270,13 @@ class Page:
             return *same, None
         new = [face.index for face in more.fit if face.index not in {old.index for old in upload.fit}]
         choices = gr.update(choices=face_choices(more), value=sorted({*chosen, *new}), visible=True)
-        return more, choices, f"<p>{html.escape(found_text(more))}</p>", gr.update(value=False), None
+        return (
+            more,
+            choices,
+            f"<p>{html.escape(found_text(more, self.workspace.restorer.settings))}</p>",
+            gr.update(value=False),
+            None,
+        )
 
     @show_errors
     def marked(self, upload: UploadedPhoto | None, chosen: list[int]) -> tuple[Any, Any]:

@@ -26,10 +26,12 @@ from authface.faces.identity import usual_products
 from authface.imaging.decode import encode_jpeg
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
+from authface.restore.finder import none_found
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import open_picture
 from authface.restore.queue import Place, QueueStopped, RestoreQueue
 from authface.restore.result import Restored
+from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult
 
 PREVIEW_SIDE = 1600
@@ -183,11 +185,12 @@ class Workspace:
             upload.file.unlink(missing_ok=True)
 
 
-def found_text(upload: UploadedPhoto) -> str:
+def found_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
     """Size and number of faces of a photo, in a sentence."""
     size = f"{upload.width} x {upload.height} px"
     if not upload.faces:
-        return f"{size}: no face found. A larger scan may help; faces turned far away or covered are not seen."
+        none = none_found(upload.width, upload.height, settings)
+        return f"{size}: {none}. A larger scan may help; faces turned far away or covered are not seen."
     fit, other = len(upload.fit), len(upload.faces) - len(upload.fit)
     left = f", {other} more too small or unsure" if other else ""
     return f"{size}: {_faces(fit)} found{left}. Click a face to leave it out or take it in."

@@ -19,7 +19,7 @@ from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder
+from authface.restore.finder import FaceFinder, none_found
 from authface.restore.inputs import RestoreJob
 from authface.restore.log import Line
 from authface.restore.pipeline import part, prefetch, write_behind
@@ -149,7 +149,8 @@ def restore_video(
     for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
-        session.console.log(f"{one_line(job.source)}: no face restored: {follower.skipped or 'no face found'}")
+        why = follower.skipped or none_found(*totals.size, session.settings)
+        session.console.log(f"{one_line(job.source)}: no face restored: {why}")
     return line
 
 

@@ -213,7 +213,10 @@ def test_an_enlarged_result_says_so(
     arguments += ["--upscale", 2, "-O", f"restore.upscaler={network}"]
     code, out, err = authface(tmp_path / "a.png", tmp_path / "b.jpg", *arguments)
     assert code == 0, err
-    assert "b.jpg: no face found; enlarged as it is" in err and "no face restored in 1: enlarged as they are" in out
+    assert (
+        "b.jpg: no face found of 16 px or more; enlarged as it is" in err
+        and "no face restored in 1: enlarged as they are" in out
+    )
     result = images.read(tmp_path / "out/a.png")
     assert result.rgb.shape == (600, 680, 3) and result.alpha is not None
     assert images.read(tmp_path / "out/b.jpg").rgb.shape == (200, 300, 3)

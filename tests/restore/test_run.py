@@ -264,7 +264,7 @@ def test_a_photo_without_a_face_is_copied_byte_for_byte(authface: Command, photo
     Image.fromarray(data.coffee()).save(tmp_path / "coffee.jpg", quality=60)
     code, out, err = authface(tmp_path / "coffee.jpg", photo, "--model", "identity", "-o", tmp_path / "out")
     assert code == 0
-    assert "coffee.jpg: no face found; copied as it is" in err
+    assert "coffee.jpg: no face found of 16 px or more; copied as it is" in err
     assert "no face restored in 1: copied as they are" in out
     assert (tmp_path / "out/coffee.jpg").read_bytes() == (tmp_path / "coffee.jpg").read_bytes()
     code, out, err = authface(tmp_path / "coffee.jpg", "--model", "identity", "-o", tmp_path / "alone")

@@ -14,16 +14,15 @@ from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import detector as detectors
+from authface.faces.candidates import Candidates, merge
 from authface.faces.detector import (
-    FINE_SIDE,
-    Candidates,
     ResNetRetinaFace,
     RetinaFace,
     make_detector,
-    merge,
     priors,
     weights_sha256,
 )
+from authface.faces.tiles import FINE_SIDE
 
 Pixels = NDArray[np.uint8]
 

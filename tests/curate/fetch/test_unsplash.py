@@ -248,3 +248,5 @@ def test_a_preview_spares_photos_without_a_large_face(api: Api, tmp_path: Path) 
     fetch(api, tmp_path / "b", "--accept-terms", "-O", "curate.fetch.prescreen_face=5000")
     refused = rows(tmp_path / "b")["face"]
     assert refused.reason == "small_face" and 1000 < (refused.value or 0) < 5000, "in pixels of the original"
+    fetch(api, tmp_path / "c", "--accept-terms", "-O", "curate.fetch.prescreen_face=50")
+    assert rows(tmp_path / "c")["none"].status == "kept", "such a face would have 10 px on the preview"

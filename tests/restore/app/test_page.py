@@ -248,7 +248,7 @@ def test_a_place_is_the_smallest_face_around_it(workspace: Workspace, scan: Path
     x0, y0, x1, y1 = upload.faces[1].box
     assert upload.face_at((x0 + x1) / 2, (y0 + y1) / 2) == 1
     assert upload.face_at(2, 2) is None
-    assert "Click a face" in found_text(upload)
+    assert "Click a face" in found_text(upload, workspace.restorer.settings)
 
 
 def test_cards_say_why_a_face_stays(restorer: Restorer, workspace: Workspace, scan: Path) -> None:
