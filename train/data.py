@@ -190,8 +190,8 @@ class FaceDataset:
         side = min(image.shape[:2])
         if side < SMALLEST:
             raise AuthfaceError(
-                f"image {one_line(self.id(index))} of the dataset is {image.shape[1]} x {image.shape[0]} pixels, less than "
-                f"{SMALLEST}: no face is seen in it; take it out and export again"
+                f"image {one_line(self.id(index))} of the dataset is {image.shape[1]} x {image.shape[0]} pixels, "
+                f"less than {SMALLEST}: no face is seen in it; take it out and export again"
             )
         top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
         square = image[top : top + side, left : left + side]
