@@ -93,14 +93,15 @@ def sheet(rows: list[list[tuple[str, np.ndarray]]]) -> Image.Image:
 
 
 def pages(work: Path) -> None:
-    """The contact sheet of `curate report` and the review page, as a browser shows them."""
-    photoset = work / "photoset"
+    """The contact sheet of `curate report`, the review page and that of `restore`, as a browser shows them."""
+    photoset, results = work / "photoset", work / "results"
     for words in (
         ["curate", "fetch", photoset, "--from", "samples"],
         ["curate", "filter", photoset, "-O", "curate.filter.min_size=64"],
         ["curate", "align", photoset, "-O", "curate.align.size=256"],
         ["annotate", "tags", photoset, "--with", "measured"],
         ["curate", "report", photoset],
+        ["restore", work / f"{SUBJECTS[0]}-medium.png", "-o", results, "--min-identity", "0.92"],
     ):
         subprocess.run([sys.executable, "-m", "authface.cli", *map(str, words)], check=True, stdout=sys.stderr)
     from playwright.sync_api import sync_playwright
@@ -110,21 +111,24 @@ def pages(work: Path) -> None:
         page = browser.new_page(viewport={"width": 1000, "height": 800})
         page.goto((photoset / "reports" / "curate.html").as_uri())
         page.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
-        shot(page, work / "sheet.png", "contact-sheet.webp")
+        shot(page, work / "sheet.png", "contact-sheet.webp", full_page=True)
+        page.goto((results / "restore.html").as_uri())
+        page.wait_for_timeout(1000)
+        shot(page.locator("article").last, work / "face.png", "restored-face.webp")
         command = [sys.executable, "-m", "authface.cli", "curate", "review", str(photoset), "--reviewer", "anna"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as review:
             assert review.stdout is not None
             address = next(word for line in review.stdout for word in line.split() if word.startswith("http"))
             page.goto(address)
             page.wait_for_timeout(3000)
-            shot(page, work / "review.png", "review.webp", whole=False)
+            shot(page, work / "review.png", "review.webp")
             review.send_signal(signal.SIGINT)
         browser.close()
 
 
-def shot(page: Any, path: Path, name: str, *, whole: bool = True) -> None:
-    """A page as the browser shows it."""
-    page.screenshot(path=str(path), full_page=whole)
+def shot(page: Any, path: Path, name: str, **how: Any) -> None:
+    """A page, or a part of it, as the browser shows it."""
+    page.screenshot(path=str(path), **how)
     with Image.open(path) as picture:
         save(picture.convert("RGB"), name)
 
