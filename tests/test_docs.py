@@ -88,6 +88,27 @@ def test_commands_and_flags_exist(page: Path) -> None:
     assert [wrong for words in commands(page.read_text("utf-8")) for wrong in complaints(words)] == []
 
 
+def marks(text: str) -> dict[str, list[str]]:
+    """What a table of marks says of each thing: the cells after its name."""
+    rows = (line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| "))
+    return {name: cells for name, *cells in rows if cells and cells[0] in {"Y", "P", "N", "-", "?"}}
+
+
+def test_the_table_of_peers_says_what_its_page_says_and_each_mark_where_it_was_read() -> None:
+    table = marks((ROOT / "README.md").read_text("utf-8").partition("## Beside others")[2])
+    *peers, ours = (ROOT / "docs" / "peers.md").read_text("utf-8").split("\n## ")[1:]
+    for column, section in enumerate([ours, *peers]):
+        cells = marks(section)
+        assert {name: row[0] for name, row in cells.items()} == {name: row[column] for name, row in table.items()}
+        if section is not ours:
+            read = dict(re.findall(r"\*\*(\w)\*\* \[[^]]+\]\(([^)]+)\)", section))
+            commit = re.compile(r"https://github\.com/[\w.-]+/[\w.-]+/blob/[0-9a-f]{40}/")
+            assert read and all(commit.match(url) for url in read.values())
+            for name, (_, why, where) in cells.items():
+                assert why and set(where.split(", ")) <= {*read, "list", "PMRF's R"}, (section.splitlines()[0], name)
+    assert len(table) == 15 and all(len(row) == len(peers) + 1 for row in table.values())
+
+
 @pages()
 def test_settings_exist(page: Path) -> None:
     from authface.options import SECTIONS
