@@ -97,6 +97,8 @@ class Comparison:
     before: NDArray[np.uint8]
     after: NDArray[np.uint8]
     notes: Facts = ()
+    labels: tuple[str, str] = ("before", "after")
+    """What the two pictures are called."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,3 +250,10 @@ def test_share_never_rounds_to_none_or_all(part: int, whole: int) -> None:
 )
 def test_quantity(value: float | None, text: str) -> None:
     assert quantity(value) == text
+
+
+def test_pictures_are_called_what_they_are(tmp_path: Path) -> None:
+    pair = Comparison("what changed", photo(64), photo(64), labels=("after", "change <map>"))
+    before_after(tmp_path / "page.html", "A", [pair])
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert page.count("change &lt;map&gt;") == 4 and ">before" not in page and 'alt="before"' not in page
