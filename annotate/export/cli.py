@@ -129,7 +129,7 @@ def push(
     ] = True,
     rights: Annotated[
         bool,
-        typer.Option("--i-hold-the-rights", help="Photos of unknown licence, or with all rights reserved, are yours."),
+        typer.Option("--i-hold-the-rights", help="Photos of no licence that is recognised are yours."),
     ] = False,
 ) -> None:
     """Publish SET/dataset on the hub; rows whose terms forbid it go without pixels, in a rebuildable manifest.
@@ -170,6 +170,16 @@ def _push_text(planned: PushPlan) -> str:
     about = "" if planned.unchanged else "about "
     lines = [f"{planned.rows:,} rows, {planned.with_pixels:,} with pixels, {about}{planned.bytes / 1e6:,.1f} MB"]
     lines += [f"  {count:>9,}  without pixels: {why}" for why, count in planned.withheld.most_common()]
+    lines += [
+        f"  {count:>9,}  of licence {one_line(said, 80)!r}" for said, count in planned.unrecognised.most_common(20)
+    ]
+    if planned.unrecognised:
+        more = len(planned.unrecognised) - 20
+        lines += [f"             and {more:,} more licences (--json lists all)"] if more > 0 else []
+        lines.append(
+            "  state them by an SPDX identifier or Creative Commons' address (docs/licences.md lists what is recognised), "
+            "or add --i-hold-the-rights if the photos are yours"
+        )
     lines += [f"  {name}" for name in _files_to_send(planned)]
     return "\n".join(lines)
 
@@ -188,6 +198,7 @@ def _push_json(planned: PushPlan) -> dict[str, object]:
         "rows": planned.rows,
         "with_pixels": planned.with_pixels,
         "without_pixels": dict(planned.withheld),
+        "unrecognised_licences": dict(planned.unrecognised),
         "files": _files_to_send(planned),
         "bytes": planned.bytes,
     }

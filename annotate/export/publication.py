@@ -1,14 +1,13 @@
 """What `annotate push` sends: the dataset as it is, or one without the pixels that may not be passed on.
 
-Whether they may is read from where a photo comes from and what its licence says. That is no legal advice: what is
-refused here is refused by the source's own words; for what is let through the publisher still answers.
+Whether they may is read from where a photo comes from and what its licence says: only a licence that
+`authface.licences` recognises as allowing it lets a photo through. That is no legal advice: the publisher answers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,11 +26,12 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
+from authface.licences import recognise
 from authface.review.reviews import ReviewSettings
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet
 
-VERSION = 1
+VERSION = 2
 SENT = ("README.md", STATE, "data/*", "manifest/*")
 """Patterns of the only files that are sent."""
 BATCH_ROWS = 50
@@ -42,17 +42,14 @@ UNSPLASH: Final = "Unsplash's terms: its photos are not passed on in a dataset"
 """Terms of the Unsplash Dataset, 2 A to C (no redistribution in whole or part); Unsplash API guidelines (hotlinks)."""
 RELEASED: Final = "AuthFace-HQ: its photos are its makers' and their sources' to pass on"
 NO_DERIVATIVES: Final = "the licence allows no derivatives, and a crop is one"
-RESERVED: Final = "the licence reserves all rights"
+UNRECOGNISED: Final = "the licence is none that is recognised as allowing it"
 UNKNOWN: Final = "no licence is known"
 UNWANTED: Final = "asked for without pixels"
 
-YOURS: Final = frozenset({UNKNOWN, RESERVED})
+YOURS: Final = frozenset({UNKNOWN, UNRECOGNISED})
 """Reasons that do not hold for the owner of the rights."""
 
 _SOURCES = {"unsplash": UNSPLASH, "unsplash-lite": UNSPLASH, "authface-hq": RELEASED}
-_NO_DERIVATIVES = re.compile(r"\bnd\b|no[- ]?deriv", re.IGNORECASE)
-_RESERVED = re.compile(r"all rights reserved|proprietary|copyright(ed)?$", re.IGNORECASE)
-_NOTHING = {"", "unknown", "none", "n/a", "?", "-"}
 
 
 @dataclass(frozen=True)
@@ -60,7 +57,7 @@ class Publisher:
     """What the publisher declares."""
 
     rights: bool = False
-    """They own photos of no known licence, or with all rights reserved; a source's terms hold all the same."""
+    """They own photos of no licence that is recognised; a source's terms hold all the same."""
     pixels: bool = True
     """Whether to send any pixels."""
 
@@ -86,6 +83,8 @@ class PushPlan:
     with_pixels: int
     withheld: Counter[str]
     """Rows without pixels, by why."""
+    unrecognised: Counter[str]
+    """Of these, the licences as they are stated that nobody here recognises."""
     images: int
     """Bytes of the images in the dataset's files."""
     rest: int
@@ -118,6 +117,7 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     """
     state = check_newest(photoset, folder)
     withheld: Counter[str] = Counter()
+    unrecognised: Counter[str] = Counter()
     rows = images = whole = 0
     for shard in _shards(folder):
         with pq.ParquetFile(shard) as file:
@@ -125,14 +125,17 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
                 rows += 1
                 if why := publisher.withholds(row):
                     withheld[why] += 1
+                    if why == UNRECOGNISED:
+                        unrecognised[row["licence"].strip()] += 1
             pixels, total = _sizes(file.metadata)
             images, whole = images + pixels, whole + total
     if not rows:
         raise UsageError(f"{one_line(folder)} has no rows to publish: run authface annotate export again")
     apart = photoset.root / "exports" / "hub" if is_local(photoset.root) else folder.with_name(f"{folder.name}-hub")
     return PushPlan(
-        folder, apart if withheld else folder, rows, rows - withheld.total(), withheld, images, whole - images, state
-    )
+        folder, apart if withheld else folder, rows, rows - withheld.total(), withheld, unrecognised, images,
+        whole - images, state,
+    )  # fmt: skip
 
 
 def prepare(photoset: PhotoSet, planned: PushPlan, publisher: Publisher, console: Console) -> Path:
@@ -209,11 +212,12 @@ def _reason(origin: Mapping[str, str | None]) -> str:
         return found
     if "unsplash" in licence.casefold() or any(_of_unsplash(origin[name] or "") for name in ("page_url", "file_url")):
         return UNSPLASH
-    if licence.casefold() in _NOTHING:
+    if licence.casefold() in {"", "unknown"}:
         return UNKNOWN
-    if _NO_DERIVATIVES.search(licence):
-        return NO_DERIVATIVES
-    return RESERVED if _RESERVED.search(licence) else ""
+    found = recognise(licence)
+    if found is None or not found.redistribution:
+        return UNRECOGNISED
+    return "" if found.derivatives else NO_DERIVATIVES
 
 
 def _of_unsplash(address: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from authface.annotate.export.publication import NO_DERIVATIVES, RESERVED, UNKNOWN, UNSPLASH, Publisher
+from authface.annotate.export.publication import NO_DERIVATIVES, UNKNOWN, UNRECOGNISED, UNSPLASH, Publisher
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -152,14 +152,16 @@ def test_what_is_wrong_is_one_line(hub: Any, authface: Run, make_set: MakeSet, t
         ("CC0-1.0", ""), ("CC BY 4.0", ""), ("public domain", ""), ("", UNKNOWN), ("Unknown", UNKNOWN),
         ("CC-BY-NC-ND-4.0", NO_DERIVATIVES), ("Attribution-NoDerivs", NO_DERIVATIVES),
         ("The Unsplash License", UNSPLASH),
-        ("© Anna, all rights reserved", RESERVED), ("research", ""), ("Legend of Andes", ""),
+        ("© Anna, all rights reserved", UNRECOGNISED), ("research only", UNRECOGNISED), ("NaN", UNRECOGNISED),
+        ("Rights managed", UNRECOGNISED), ("cc_by_nd_4.0", NO_DERIVATIVES), ("Editorial use only", UNRECOGNISED),
+        ("InC", UNRECOGNISED), ("Legend of Andes", UNRECOGNISED), ("cc_by_nc_4.0", ""), ("PD-USGov", ""),
     ],
 )  # fmt: skip
 def test_what_a_licence_says(licence: str, reason: str) -> None:
     origin = {"source": "folder", "licence": licence, "page_url": "", "file_url": "http://[bad"}
     assert Publisher().withholds(origin) == reason
     owner = Publisher(rights=True).withholds(origin)
-    assert owner == ("" if reason in {UNKNOWN, RESERVED} else reason)
+    assert owner == ("" if reason in {UNKNOWN, UNRECOGNISED} else reason)
     assert Publisher(rights=True).withholds(origin | {"source": "unsplash"}) == UNSPLASH
     assert Publisher(rights=True).withholds(origin | {"page_url": "https://unsplash.com/photos/x"}) == UNSPLASH
     assert Publisher(pixels=False).withholds(origin) != ""
