@@ -35,8 +35,11 @@ VERSION = 2
 SENT = ("README.md", STATE, "data/*", "manifest/*")
 """Patterns of the only files that are sent."""
 BATCH_ROWS = 50
-_TERMS = ("source", "licence", "page_url", "file_url")
-"""Columns that `Publisher.withholds` reads."""
+_ADDRESSES: Final = ("page_url", "file_url", "photographer_url")
+_TERMS = ("source", "source_id", "photo_id", "licence", *_ADDRESSES)
+"""Columns that `Publisher.withholds` and `Publisher.sent` read."""
+_NAMED_IN_PUBLIC: Final = frozenset({"unsplash", "unsplash-lite", "samples", "authface-hq"})
+"""Sources whose own names of photos are public; those of all others are only where they are web addresses."""
 
 UNSPLASH: Final = "Unsplash's terms: its photos are not passed on in a dataset"
 """Terms of the Unsplash Dataset, 2 A to C (no redistribution in whole or part); Unsplash API guidelines (hotlinks)."""
@@ -60,6 +63,12 @@ class Publisher:
     """They own photos of no licence that is recognised; a source's terms hold all the same."""
     pixels: bool = True
     """Whether to send any pixels."""
+    names: bool = False
+    """Whether to send names and paths of local files, which may name the person in the photo."""
+
+    def sent(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as it goes out: names of local files only where asked for; the photo's id stands for them."""
+        return dict(row) if self.names else without_local_names(row)
 
     def withholds(self, origin: Mapping[str, str | None]) -> str:
         """Why the pixels of a row are not passed on; empty where they are.
@@ -85,6 +94,10 @@ class PushPlan:
     """Rows without pixels, by why."""
     unrecognised: Counter[str]
     """Of these, the licences as they are stated that nobody here recognises."""
+    local_names: int
+    """Rows with names or paths of local files."""
+    names: bool
+    """Whether these are sent."""
     images: int
     """Bytes of the images in the dataset's files."""
     rest: int
@@ -94,7 +107,7 @@ class PushPlan:
     @property
     def unchanged(self) -> bool:
         """Whether the dataset is sent as it is."""
-        return not self.withheld
+        return not self.withheld and (self.names or not self.local_names)
 
     @property
     def bytes(self) -> int:
@@ -118,11 +131,12 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     state = check_newest(photoset, folder)
     withheld: Counter[str] = Counter()
     unrecognised: Counter[str] = Counter()
-    rows = images = whole = 0
+    rows = images = whole = local = 0
     for shard in _shards(folder):
         with pq.ParquetFile(shard) as file:
             for row in file.read(columns=list(_TERMS)).to_pylist():
                 rows += 1
+                local += without_local_names(row) != row
                 if why := publisher.withholds(row):
                     withheld[why] += 1
                     if why == UNRECOGNISED:
@@ -131,9 +145,11 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
             images, whole = images + pixels, whole + total
     if not rows:
         raise UsageError(f"{one_line(folder)} has no rows to publish: run authface annotate export again")
+    as_it_is = not withheld and (publisher.names or not local)
     apart = photoset.root / "exports" / "hub" if is_local(photoset.root) else folder.with_name(f"{folder.name}-hub")
     return PushPlan(
-        folder, apart if withheld else folder, rows, rows - withheld.total(), withheld, unrecognised, images,
+        folder, folder if as_it_is else apart, rows, rows - withheld.total(), withheld, unrecognised, local,
+        publisher.names, images,
         whole - images, state,
     )  # fmt: skip
 
@@ -168,7 +184,7 @@ def _write(
         pixels = files.enter_context(DatasetFormat(target)) if planned.with_pixels else None
         ids = files.enter_context((beside / PHOTO_IDS).open("w", encoding="ascii"))
         tick = files.enter_context(console.progress("publication", planned.rows, "rows"))
-        for row in _rows(planned.dataset):
+        for row in map(publisher.sent, _rows(planned.dataset)):
             manifest.add(row)
             counts.add(row)
             ids.write(f"{row['photo_id']}\n")
@@ -182,6 +198,21 @@ def _write(
     write_file(beside / "README.md", card(inputs, settings, counts, configs, planned.withheld).encode())
     state = planned.state | {"made_from": key, "with_pixels": with_pixels.rows}
     write_file(beside / STATE, json.dumps(state, indent=1).encode())
+
+
+def without_local_names(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the photo's id for a name that is no public one, and without addresses that are none of the web."""
+    public = row["source"] in _NAMED_IN_PUBLIC or _on_the_web(row["source_id"])
+    addresses = {name: row[name] if _on_the_web(row[name]) else "" for name in _ADDRESSES if row[name]}
+    return {**row, **addresses, "source_id": row["source_id"] if public else row["photo_id"]}
+
+
+def _on_the_web(address: str | None) -> bool:
+    try:
+        parts = urlsplit(address or "")
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:

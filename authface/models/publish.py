@@ -63,8 +63,9 @@ class FamilyPush:
 def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:
     """Look at the family of that name or folder; nothing is written or sent.
 
-    `rights`: the publisher holds the rights to weights whose card names no licence that is recognised. Raises UsageError for what is no
-    whole family of this machine with a card, or one of unknown licence; AuthfaceError for broken files.
+    `rights`: the publisher holds the rights to weights whose card names no licence that is recognised. Raises
+    UsageError for what is no whole family of this machine with a card, or one of unknown licence; AuthfaceError for broken
+    files.
     """
     source = resolve(name, others=NETWORKS)
     if not source.local:
@@ -78,11 +79,8 @@ def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:
     licence = licence_of(told)
     allowed = recognise(licence)
     if not rights and not (allowed and allowed.redistribution and allowed.derivatives):
-        fault = (
-            f"the licence {one_line(licence, 80)!r}, which is none recognised as allowing it"
-            if licence
-            else "no licence"
-        )
+        named = f"the licence {one_line(licence, 80)!r}, which is none recognised as allowing it"
+        fault = named if licence else "no licence"
         raise UsageError(
             f"{where}/{CARD} names {fault}: write one there (license, or license_name beside 'other'), or add "
             "--i-hold-the-rights"
