@@ -64,8 +64,8 @@ def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:
     """Look at the family of that name or folder; nothing is written or sent.
 
     `rights`: the publisher holds the rights to weights whose card names no licence that is recognised. Raises
-    UsageError for what is no whole family of this machine with a card, or one of unknown licence; AuthfaceError for broken
-    files.
+    UsageError for what is no whole family of this machine with a card, or one of unknown licence; AuthfaceError for
+    broken files.
     """
     source = resolve(name, others=NETWORKS)
     if not source.local:
