@@ -127,9 +127,12 @@ def push(
     pixels: Annotated[
         bool, typer.Option("--pixels/--no-pixels", help="Send images where terms allow it, or of no row.")
     ] = True,
+    names: Annotated[
+        bool, typer.Option("--names", help="Send the names of local files too; else ids go instead.")
+    ] = False,
     rights: Annotated[
         bool,
-        typer.Option("--i-hold-the-rights", help="Photos of unknown licence, or with all rights reserved, are yours."),
+        typer.Option("--i-hold-the-rights", help="Photos of no licence that is recognised are yours."),
     ] = False,
 ) -> None:
     """Publish SET/dataset on the hub; rows whose terms forbid it go without pixels, in a rebuildable manifest.
@@ -145,7 +148,7 @@ def push(
     settings = run.settings("annotate.export", ExportSettings, format="dataset")
     photoset = PhotoSet.open(set)
     check_name(repo_id)
-    publisher = Publisher(rights=rights, pixels=pixels)
+    publisher = Publisher(rights=rights, pixels=pixels, names=names)
     planned = plan(photoset, folder_of(photoset, settings), publisher)
     about = _push_text(planned)
     if run.dry_run:
@@ -170,6 +173,18 @@ def _push_text(planned: PushPlan) -> str:
     about = "" if planned.unchanged else "about "
     lines = [f"{planned.rows:,} rows, {planned.with_pixels:,} with pixels, {about}{planned.bytes / 1e6:,.1f} MB"]
     lines += [f"  {count:>9,}  without pixels: {why}" for why, count in planned.withheld.most_common()]
+    unknown = planned.unrecognised.most_common(20)
+    lines += [f"  {count:>9,}  of licence {one_line(said, 80)!r}" for said, count in unknown]
+    if planned.unrecognised:
+        more = len(planned.unrecognised) - 20
+        lines += [f"             and {more:,} more licences (--json lists all)"] if more > 0 else []
+        lines.append(
+            "  state them by an SPDX identifier or Creative Commons' address (docs/licences.md lists what is "
+            "recognised), or add --i-hold-the-rights if the photos are yours"
+        )
+    if planned.local_names:
+        done = "go out as they are" if planned.names else "stay here, ids go instead (--names sends them)"
+        lines.append(f"  {planned.local_names:>9,}  rows with names or paths of local files: they {done}")
     lines += [f"  {name}" for name in _files_to_send(planned)]
     return "\n".join(lines)
 
@@ -188,6 +203,9 @@ def _push_json(planned: PushPlan) -> dict[str, object]:
         "rows": planned.rows,
         "with_pixels": planned.with_pixels,
         "without_pixels": dict(planned.withheld),
+        "local_names": planned.local_names,
+        "sends_local_names": planned.names,
+        "unrecognised_licences": dict(planned.unrecognised),
         "files": _files_to_send(planned),
         "bytes": planned.bytes,
     }

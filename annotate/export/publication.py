@@ -1,14 +1,13 @@
 """What `annotate push` sends: the dataset as it is, or one without the pixels that may not be passed on.
 
-Whether they may is read from where a photo comes from and what its licence says. That is no legal advice: what is
-refused here is refused by the source's own words; for what is let through the publisher still answers.
+Whether they may is read from where a photo comes from and what its licence says: only a licence that
+`authface.licences` recognises as allowing it lets a photo through. That is no legal advice: the publisher answers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -27,32 +26,33 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
+from authface.licences import recognise
 from authface.review.reviews import ReviewSettings
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet
 
-VERSION = 1
+VERSION = 2
 SENT = ("README.md", STATE, "data/*", "manifest/*")
 """Patterns of the only files that are sent."""
 BATCH_ROWS = 50
-_TERMS = ("source", "licence", "page_url", "file_url")
-"""Columns that `Publisher.withholds` reads."""
+_ADDRESSES: Final = ("page_url", "file_url", "photographer_url")
+_TERMS = ("source", "source_id", "photo_id", "licence", *_ADDRESSES)
+"""Columns that `Publisher.withholds` and `Publisher.sent` read."""
+_NAMED_IN_PUBLIC: Final = frozenset({"unsplash", "unsplash-lite", "samples", "authface-hq"})
+"""Sources whose own names of photos are public; those of all others are only where they are web addresses."""
 
 UNSPLASH: Final = "Unsplash's terms: its photos are not passed on in a dataset"
 """Terms of the Unsplash Dataset, 2 A to C (no redistribution in whole or part); Unsplash API guidelines (hotlinks)."""
 RELEASED: Final = "AuthFace-HQ: its photos are its makers' and their sources' to pass on"
 NO_DERIVATIVES: Final = "the licence allows no derivatives, and a crop is one"
-RESERVED: Final = "the licence reserves all rights"
+UNRECOGNISED: Final = "the licence is none that is recognised as allowing it"
 UNKNOWN: Final = "no licence is known"
 UNWANTED: Final = "asked for without pixels"
 
-YOURS: Final = frozenset({UNKNOWN, RESERVED})
+YOURS: Final = frozenset({UNKNOWN, UNRECOGNISED})
 """Reasons that do not hold for the owner of the rights."""
 
 _SOURCES = {"unsplash": UNSPLASH, "unsplash-lite": UNSPLASH, "authface-hq": RELEASED}
-_NO_DERIVATIVES = re.compile(r"\bnd\b|no[- ]?deriv", re.IGNORECASE)
-_RESERVED = re.compile(r"all rights reserved|proprietary|copyright(ed)?$", re.IGNORECASE)
-_NOTHING = {"", "unknown", "none", "n/a", "?", "-"}
 
 
 @dataclass(frozen=True)
@@ -60,9 +60,15 @@ class Publisher:
     """What the publisher declares."""
 
     rights: bool = False
-    """They own photos of no known licence, or with all rights reserved; a source's terms hold all the same."""
+    """They own photos of no licence that is recognised; a source's terms hold all the same."""
     pixels: bool = True
     """Whether to send any pixels."""
+    names: bool = False
+    """Whether to send names and paths of local files, which may name the person in the photo."""
+
+    def sent(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A row as it goes out: names of local files only where asked for; the photo's id stands for them."""
+        return dict(row) if self.names else without_local_names(row)
 
     def withholds(self, origin: Mapping[str, str | None]) -> str:
         """Why the pixels of a row are not passed on; empty where they are.
@@ -86,6 +92,12 @@ class PushPlan:
     with_pixels: int
     withheld: Counter[str]
     """Rows without pixels, by why."""
+    unrecognised: Counter[str]
+    """Of these, the licences as they are stated that nobody here recognises."""
+    local_names: int
+    """Rows with names or paths of local files."""
+    names: bool
+    """Whether these are sent."""
     images: int
     """Bytes of the images in the dataset's files."""
     rest: int
@@ -95,7 +107,7 @@ class PushPlan:
     @property
     def unchanged(self) -> bool:
         """Whether the dataset is sent as it is."""
-        return not self.withheld
+        return not self.withheld and (self.names or not self.local_names)
 
     @property
     def bytes(self) -> int:
@@ -118,21 +130,28 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     """
     state = check_newest(photoset, folder)
     withheld: Counter[str] = Counter()
-    rows = images = whole = 0
+    unrecognised: Counter[str] = Counter()
+    rows = images = whole = local = 0
     for shard in _shards(folder):
         with pq.ParquetFile(shard) as file:
             for row in file.read(columns=list(_TERMS)).to_pylist():
                 rows += 1
+                local += without_local_names(row) != row
                 if why := publisher.withholds(row):
                     withheld[why] += 1
+                    if why == UNRECOGNISED:
+                        unrecognised[row["licence"].strip()] += 1
             pixels, total = _sizes(file.metadata)
             images, whole = images + pixels, whole + total
     if not rows:
         raise UsageError(f"{one_line(folder)} has no rows to publish: run authface annotate export again")
+    as_it_is = not withheld and (publisher.names or not local)
     apart = photoset.root / "exports" / "hub" if is_local(photoset.root) else folder.with_name(f"{folder.name}-hub")
     return PushPlan(
-        folder, apart if withheld else folder, rows, rows - withheld.total(), withheld, images, whole - images, state
-    )
+        folder, folder if as_it_is else apart, rows, rows - withheld.total(), withheld, unrecognised, local,
+        publisher.names, images,
+        whole - images, state,
+    )  # fmt: skip
 
 
 def prepare(photoset: PhotoSet, planned: PushPlan, publisher: Publisher, console: Console) -> Path:
@@ -165,7 +184,7 @@ def _write(
         pixels = files.enter_context(DatasetFormat(target)) if planned.with_pixels else None
         ids = files.enter_context((beside / PHOTO_IDS).open("w", encoding="ascii"))
         tick = files.enter_context(console.progress("publication", planned.rows, "rows"))
-        for row in _rows(planned.dataset):
+        for row in map(publisher.sent, _rows(planned.dataset)):
             manifest.add(row)
             counts.add(row)
             ids.write(f"{row['photo_id']}\n")
@@ -179,6 +198,21 @@ def _write(
     write_file(beside / "README.md", card(inputs, settings, counts, configs, planned.withheld).encode())
     state = planned.state | {"made_from": key, "with_pixels": with_pixels.rows}
     write_file(beside / STATE, json.dumps(state, indent=1).encode())
+
+
+def without_local_names(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with the photo's id for a name that is no public one, and without addresses that are none of the web."""
+    public = row["source"] in _NAMED_IN_PUBLIC or _on_the_web(row["source_id"])
+    addresses = {name: row[name] if _on_the_web(row[name]) else "" for name in _ADDRESSES if row[name]}
+    return {**row, **addresses, "source_id": row["source_id"] if public else row["photo_id"]}
+
+
+def _on_the_web(address: str | None) -> bool:
+    try:
+        parts = urlsplit(address or "")
+        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        return False
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
@@ -209,11 +243,12 @@ def _reason(origin: Mapping[str, str | None]) -> str:
         return found
     if "unsplash" in licence.casefold() or any(_of_unsplash(origin[name] or "") for name in ("page_url", "file_url")):
         return UNSPLASH
-    if licence.casefold() in _NOTHING:
+    if licence.casefold() in {"", "unknown"}:
         return UNKNOWN
-    if _NO_DERIVATIVES.search(licence):
-        return NO_DERIVATIVES
-    return RESERVED if _RESERVED.search(licence) else ""
+    found = recognise(licence)
+    if found is None or not found.redistribution:
+        return UNRECOGNISED
+    return "" if found.derivatives else NO_DERIVATIVES
 
 
 def _of_unsplash(address: str) -> bool:

@@ -15,6 +15,7 @@ from huggingface_hub import metadata_load
 
 from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.licences import recognise
 from authface.models.families import resolve
 from authface.models.graphs import read_export
 from authface.models.layout import (
@@ -62,8 +63,9 @@ class FamilyPush:
 def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:
     """Look at the family of that name or folder; nothing is written or sent.
 
-    `rights`: the publisher holds the rights to weights whose card names no licence. Raises UsageError for what is no
-    whole family of this machine with a card, or one of unknown licence; AuthfaceError for broken files.
+    `rights`: the publisher holds the rights to weights whose card names no licence that is recognised. Raises
+    UsageError for what is no whole family of this machine with a card, or one of unknown licence; AuthfaceError for
+    broken files.
     """
     source = resolve(name, others=NETWORKS)
     if not source.local:
@@ -75,9 +77,12 @@ def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:
         raise UsageError(f"{where} has no {CARD}: write its card, whose first lines say 'license: ...' between '---'")
     told = front_matter(folder / CARD)
     licence = licence_of(told)
-    if not licence and not rights:
+    allowed = recognise(licence)
+    if not rights and not (allowed and allowed.redistribution and allowed.derivatives):
+        named = f"the licence {one_line(licence, 80)!r}, which is none recognised as allowing it"
+        fault = named if licence else "no licence"
         raise UsageError(
-            f"{where}/{CARD} names no licence: write it there (license, or license_name beside 'other'), or add "
+            f"{where}/{CARD} names {fault}: write one there (license, or license_name beside 'other'), or add "
             "--i-hold-the-rights"
         )
     if faults := verify(name, tick).faults:

@@ -19,7 +19,8 @@ def models_push(
     repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a model on the hub.")],
     public: Annotated[bool, typer.Option("--public", help="Everybody may read it; else it is private.")] = False,
     rights: Annotated[
-        bool, typer.Option("--i-hold-the-rights", help="Weights whose card names no licence are yours.")
+        bool,
+        typer.Option("--i-hold-the-rights", help="Weights whose card names no licence that is recognised are yours."),
     ] = False,
 ) -> None:
     """Publish a family on the hub: parts, graphs, index, presets and card; checkpoints and caches stay.

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from authface.annotate.export.publication import NO_DERIVATIVES, RESERVED, UNKNOWN, UNSPLASH, Publisher
+from authface.annotate.export.publication import NO_DERIVATIVES, UNKNOWN, UNRECOGNISED, UNSPLASH, Publisher
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -71,6 +71,7 @@ def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
     assert str(tmp_path) not in "".join(data.decode("utf-8", "ignore") for data in repo.files.values())
     card = repo.files["README.md"].decode()
     assert f"| {UNSPLASH} | 3 |" in card and "annotate rebuild" in card
+    assert all(row["source_id"] == row["photo_id"] for row in rows if row["source"] in {"folder", "urls"})
     local = tmp_path / "cloned"
     for name, data in repo.files.items():
         (local / name).parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +96,7 @@ def test_all_of_it_may_go_and_replaces_what_was_there(
     photoset = make_set(tmp_path / "set", [{}, {"licence": "unknown"}])
     folder = export(photoset, ExportSettings(), Console()).folder
     hub.add("anna/faces", True, {"data/old.parquet": b"old", "manifest/old.parquet": b"old", "mine.txt": b"m"})
-    done = authface("push", photoset.root, "anna/faces", "--i-hold-the-rights")
+    done = authface("push", photoset.root, "anna/faces", "--i-hold-the-rights", "--names")
     assert done.returncode == 0, done.stderr
     files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     del files["photo_ids.txt"]
@@ -152,14 +153,41 @@ def test_what_is_wrong_is_one_line(hub: Any, authface: Run, make_set: MakeSet, t
         ("CC0-1.0", ""), ("CC BY 4.0", ""), ("public domain", ""), ("", UNKNOWN), ("Unknown", UNKNOWN),
         ("CC-BY-NC-ND-4.0", NO_DERIVATIVES), ("Attribution-NoDerivs", NO_DERIVATIVES),
         ("The Unsplash License", UNSPLASH),
-        ("© Anna, all rights reserved", RESERVED), ("research", ""), ("Legend of Andes", ""),
+        ("© Anna, all rights reserved", UNRECOGNISED), ("research only", UNRECOGNISED), ("NaN", UNRECOGNISED),
+        ("Rights managed", UNRECOGNISED), ("cc_by_nd_4.0", NO_DERIVATIVES), ("Editorial use only", UNRECOGNISED),
+        ("InC", UNRECOGNISED), ("Legend of Andes", UNRECOGNISED), ("cc_by_nc_4.0", ""), ("PD-USGov", ""),
     ],
 )  # fmt: skip
 def test_what_a_licence_says(licence: str, reason: str) -> None:
     origin = {"source": "folder", "licence": licence, "page_url": "", "file_url": "http://[bad"}
     assert Publisher().withholds(origin) == reason
     owner = Publisher(rights=True).withholds(origin)
-    assert owner == ("" if reason in {UNKNOWN, RESERVED} else reason)
+    assert owner == ("" if reason in {UNKNOWN, UNRECOGNISED} else reason)
     assert Publisher(rights=True).withholds(origin | {"source": "unsplash"}) == UNSPLASH
     assert Publisher(rights=True).withholds(origin | {"page_url": "https://unsplash.com/photos/x"}) == UNSPLASH
     assert Publisher(pixels=False).withholds(origin) != ""
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "sent"),
+    [
+        ("folder", "Anna Meyer.jpg", "0f"), ("urls", "patients.csv:3", "0f"), ("archive", "x/Anna.jpg", "0f"),
+        ("urls", "file:///home/anna/a.jpg", "0f"), ("urls", "https://example.org/a.jpg", "https://example.org/a.jpg"),
+        ("unsplash", "a1b2", "a1b2"),
+    ],
+)  # fmt: skip
+def test_names_of_local_files_stay_at_home(source: str, name: str, sent: str) -> None:
+    row = {"source": source, "source_id": name, "photo_id": "0f", "page_url": "file:///home/anna", "file_url": "",
+           "photographer_url": "https://example.org"}  # fmt: skip
+    out = Publisher().sent(row)
+    assert out["source_id"] == sent and out["page_url"] == "" and out["photographer_url"] == "https://example.org"
+    assert Publisher(names=True).sent(row) == row
+
+
+def test_a_dry_run_says_what_becomes_of_names(hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", [{}, {"licence": "Rights managed"}])
+    export(photoset, ExportSettings(), Console())
+    said = authface("push", photoset.root, "anna/faces", "--dry-run").stdout
+    assert "2  rows with names or paths of local files: they stay here" in said
+    assert "1  of licence 'Rights managed'" in said and "--i-hold-the-rights" in said
+    assert "go out as they are" in authface("push", photoset.root, "anna/faces", "--dry-run", "--names").stdout

@@ -118,6 +118,9 @@ def test_weights_of_no_known_licence_go_only_if_they_are_yours(hub: Any, on_hub:
     refused = on_hub("models", "push", family, "anna/faces")
     assert refused.returncode == 2 and "names no licence" in refused.stderr and not hub.repos
     assert on_hub("models", "push", family, "anna/faces", "--i-hold-the-rights").returncode == 0
+    card.write_text("---\nlicense: other\nlicense_name: research-only\n---\n# out\n")
+    refused = on_hub("models", "push", family, "anna/more")
+    assert refused.returncode == 2 and "none recognised" in refused.stderr and "anna/more" not in hub.repos
     card.unlink()
     refused = on_hub("models", "push", family, "anna/faces", "--i-hold-the-rights")
     assert refused.returncode == 2 and "has no README.md" in refused.stderr
@@ -125,7 +128,7 @@ def test_weights_of_no_known_licence_go_only_if_they_are_yours(hub: Any, on_hub:
 
 def test_what_the_hub_has_of_the_built_in_family_is_whole(hub: Any, on_hub: Run, tmp_path: Path) -> None:
     """Its card says the licence, its weights.json goes along, and a copy from the hub is checked by it."""
-    done = on_hub("models", "push", "tiny", "anna/tiny", "--json")
+    done = on_hub("models", "push", "tiny", "anna/tiny", "--json", "--i-hold-the-rights")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["licence"] == "research-non-commercial"
     files = hub.repos["anna/tiny"].files
