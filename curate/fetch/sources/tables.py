@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from authface.curate.fetch.sources.text import UNREADABLE
+from authface.errors import one_line
 
 ODD_QUOTE = "a quote that is not closed, or text behind a closing one"
 NO_TEXT = "neither UTF-8 nor another encoding that is recognised: save the list as UTF-8"
@@ -37,6 +39,12 @@ class Row:
     problem: str = ""
     quoted: bool = False
     """Whether a field was taken out of quotes."""
+
+
+def name_of_line(file: str, line: int, text: str) -> str:
+    """What a row without a name of its own is known by: its place in a file, and its text."""
+    digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
+    return f"{one_line(file, 200)}:{line}#{digest}"
 
 
 StartsRow = Callable[[str], bool]
@@ -144,9 +152,15 @@ def row_start(delimiter: str, width: int, address: int | None = None) -> StartsR
 
     def starts_row(line: str) -> bool:
         readings = (_row(0, line, delimiter, quoting=quoting).fields for quoting in (True, False))
-        return any(len(fields) == width and (address is None or "://" in fields[address]) for fields in readings)
+        return any(len(fields) == width and (address is None or is_address(fields[address])) for fields in readings)
 
     return starts_row
+
+
+def is_address(text: str) -> bool:
+    """Whether a field holds one address of the web and nothing else."""
+    text = text.strip(' "')
+    return text.lower().startswith(("http://", "https://")) and len(text.split()) == 1
 
 
 def uses_quotes(lines: Iterable[str], delimiter: str, starts_row: StartsRow) -> bool:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -24,6 +24,7 @@ from authface.curate.fetch.sources.tables import (
     BadRow,
     Row,
     as_record,
+    name_of_line,
     read_rows,
     row_start,
     unique_names,
@@ -75,7 +76,7 @@ class Urls(PhotoSource):
                 if not seen.add((item.photo.source_id, "", "")):
                     self.ignored["addresses that the list names again"] += 1
                 yield item
-        except (OSError, EOFError, UnicodeError, pa.ArrowException) as error:
+        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {first_line(error, 300)}") from error
 
     def count(self) -> int | None:
@@ -116,12 +117,13 @@ class Urls(PhotoSource):
         problem = record.detail if isinstance(record, BadRow) else "" if url else "no address in this line"
         if len(url) > _LONGEST_ADDRESS:
             problem, url = f"an address of over {_LONGEST_ADDRESS:,} characters", ""
+        text = record.text if isinstance(record, BadRow) else "" if url else _json(record)
         used = {columns.address}
         given = {field: self._first(values, names, field, used) for field, names in columns.fields.items()}
         photo = Photo(
             id="",
             source="urls",
-            source_id=url or self._name_of_line(line, record),
+            source_id=url or name_of_line(self._path.name, line, text),
             file="",
             file_url=url,
             photographer=given["photographer"] or self._settings.photographer,
@@ -146,12 +148,6 @@ class Urls(PhotoSource):
                 used.add(name)
                 return text
         return ""
-
-    def _name_of_line(self, line: int, record: Record | BadRow) -> str:
-        """What a row without an address is known by: a line that was corrected, even if wrongly, is another."""
-        text = record.text if isinstance(record, BadRow) else _json(record)
-        digest = hashlib.blake2b(text.encode("utf-8", "backslashreplace"), digest_size=4).hexdigest()
-        return f"{one_line(self._path.name, 200)}:{line}#{digest}"
 
     def _records(self) -> Iterator[Numbered]:
         """Line and values of every row, or what is wrong with it, read as a stream."""
@@ -276,16 +272,23 @@ def _parquet(path: Path, packed: bool) -> Iterator[Numbered]:
         number = 0
         for batch in pq.ParquetFile(file).iter_batches(1000):
             named = batch.rename_columns(unique_names(batch.schema.names))
-            for at in range(named.num_rows):
-                number += 1
-                yield number, _values(named, at)
+            try:
+                rows: list[Record | BadRow] = list(named.to_pylist())
+            except _BAD_VALUE:
+                rows = [_values(named, at) for at in range(named.num_rows)]
+            yield from enumerate(rows, number + 1)
+            number += len(rows)
+
+
+_BAD_VALUE = (ValueError, OverflowError, ArithmeticError, pa.ArrowException)
+"""What pyarrow raises for text that is none and for times out of range."""
 
 
 def _values(batch: pa.RecordBatch, at: int) -> Record | BadRow:
-    """One row of a Parquet file: text that is none and times out of range are its own fault."""
+    """One row of a Parquet file whose batch holds a value that cannot be read."""
     try:
         return {name: column[at].as_py() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
-    except (ValueError, OverflowError, ArithmeticError, pa.ArrowException) as error:
+    except _BAD_VALUE as error:
         return BadRow(f"a value that cannot be read: {first_line(error, 100)}", str(at))
 
 
