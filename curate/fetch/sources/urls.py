@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Any, Self, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -169,7 +169,7 @@ class Urls(PhotoSource):
                 f"--from urls {one_line(self._path)}: no reader for {ending or 'a file without ending'}; "
                 "name it .txt, .csv, .tsv, .jsonl or .parquet, each also with .gz"
             )
-        opened = partial(gzip.open if packed else open, self._path, "rb")
+        opened = partial(_raw, self._path, packed)
         with opened() as raw:
             encoding = encoding_of(raw)
         if encoding.guessed:
@@ -179,7 +179,7 @@ class Urls(PhotoSource):
             )
         yield from readers[ending](partial(lines_of, opened, encoding.name))
 
-    def _table(self, opened: _Opened) -> Iterator[Numbered]:
+    def _table(self, opened: _OpensLines) -> Iterator[Numbered]:
         """The rows of a table below its line of names. Raises UsageError where none of them is that of the address."""
         signs = "\t" if ".tsv" in self._path.name.lower()[-7:] else ",;\t"
         heads = {sign: _head(opened, sign) for sign in signs}
@@ -205,11 +205,15 @@ class Urls(PhotoSource):
         return columns_of(tuple(unique_names(head.fields)), self._column).address
 
 
-_Opened = Callable[[], AbstractContextManager[Iterator[str]]]
+_OpensLines = Callable[[], AbstractContextManager[Iterator[str]]]
 """Opens the lines of a list."""
 
 
-def _head(opened: _Opened, delimiter: str) -> Row | None:
+def _raw(path: Path, packed: bool) -> IO[bytes]:
+    return cast(IO[bytes], gzip.open(path, "rb")) if packed else path.open("rb")
+
+
+def _head(opened: _OpensLines, delimiter: str) -> Row | None:
     with opened() as lines:
         return next(read_rows(lines, delimiter, lambda line: "://" in line), None)
 
@@ -243,14 +247,14 @@ def _told(value: object) -> str:
         return f"{len(value):,} bytes"
 
 
-def _addresses(opened: _Opened) -> Iterator[Numbered]:
+def _addresses(opened: _OpensLines) -> Iterator[Numbered]:
     with opened() as lines:
         for number, line in enumerate(lines, 1):
             if (url := line.strip()) and not url.startswith("#"):
                 yield number, BadRow(NO_TEXT, url) if UNREADABLE in url else {"url": url}
 
 
-def _objects(opened: _Opened) -> Iterator[Numbered]:
+def _objects(opened: _OpensLines) -> Iterator[Numbered]:
     with opened() as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
