@@ -84,7 +84,9 @@ def clean(value: object, limit: int) -> str:
 
     Joiners stay, which Persian and Indic names are written with.
     """
-    text = "".join(map(_shown, str(value)))
+    text = str(value)
+    if not text.isprintable():
+        text = "".join(map(_shown, text))
     text = " ".join(text.split())
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

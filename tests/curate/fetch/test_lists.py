@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from authface.cli import app
 from authface.curate.fetch.sources import make_source
 from authface.curate.fetch.sources.base import PhotoSource
+from authface.curate.fetch.sources.unsplash import _name
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Photo
@@ -259,6 +260,13 @@ def test_a_row_of_the_data_set_with_an_odd_quote_takes_no_others_along(tmp_path:
 PIECES = st.sampled_from(
     ['"', '""', ",", "\t", ";", "\n", "\r\n", "\r", "x", "é", "\\", "http://a/9.jpg", "{", "}", "#", "\ufeff"]
 )
+
+
+@pytest.mark.parametrize(
+    ("value", "name"), [("Ana\u00a0B\u200b", "Ana B"), (None, ""), ({"x": 1}, ""), ("J\ud800", "J\ufffd")]
+)
+def test_names_of_the_api_are_stored_without_escapes(value: object, name: str) -> None:
+    assert _name(value) == name
 
 
 @given(
