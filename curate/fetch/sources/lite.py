@@ -6,22 +6,31 @@ Columns: DOCS.md of github.com/unsplash/datasets.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Self
 
 from authface.curate.fetch.ledger import KeySet
 from authface.curate.fetch.originals import parse_positive, reject_small
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
+from authface.curate.fetch.sources.tables import (
+    BadRow,
+    Row,
+    as_record,
+    name_of_line,
+    read_rows,
+    row_start,
+    unique_names,
+)
+from authface.curate.fetch.sources.text import clean, lines_of
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -31,7 +40,6 @@ LICENCE = "Unsplash Dataset Lite: internal commercial or non-commercial use, no 
 TERMS = "TERMS.md of github.com/unsplash/datasets"
 _PREVIEW = "w=640&q=80&fm=jpg"
 _EXTRA = ("photo_description", "ai_description", "photo_submitted_at", "photo_featured", "photo_location_country")
-_LONGEST_FIELD = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -72,12 +80,12 @@ class Lite(PhotoSource):
         try:
             with self._tables() as tables:
                 chosen = self._with_keyword(tables("keywords")) if self._settings.lite.keywords else None
-                for file, record in _records(tables("photos")):
-                    if chosen is None or (record.get("photo_id", ""), "", "") in chosen:
-                        yield self._item(record, file.changed)
+                for line in _lines(tables("photos")):
+                    if chosen is None or (line.photo_id, "", "") in chosen:
+                        yield self._item(line)
                     else:
                         self.ignored["without one of the keywords"] += 1
-        except (OSError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {one_line(error)}") from error
 
     def _with_keyword(self, files: list[_File]) -> KeySet:
@@ -85,34 +93,38 @@ class Lite(PhotoSource):
         wanted = {word.strip().lower() for word in self._settings.lite.keywords}
         least = self._settings.lite.min_confidence
         chosen = KeySet()
-        for _, record in _records(files):
-            if record.get("keyword", "").strip().lower() in wanted and _confidence(record) >= least:
+        for line in _lines(files):
+            record = line.record
+            if isinstance(record, BadRow):
+                self.ignored["lines of the keywords that cannot be read"] += 1
+            elif record.get("keyword", "").strip().lower() in wanted and _confidence(record) >= least:
                 chosen.add((record.get("photo_id", ""), "", ""))
         return chosen
 
-    def _item(self, record: Mapping[str, str], changed: str) -> PhotoItem:
+    def _item(self, line: _Line) -> PhotoItem:
+        record: Mapping[str, str] = {} if isinstance(line.record, BadRow) else line.record
         url = one_line(record.get("photo_image_url", "").strip(), 2000)
         names = (record.get("photographer_first_name", ""), record.get("photographer_last_name", ""))
         user = record.get("photographer_username", "")
         photo = Photo(
             id="",
             source="unsplash-lite",
-            source_id=one_line(record.get("photo_id", ""), 100),
+            source_id=one_line(record.get("photo_id", ""), 100) or line.name,
             file="",
             file_url=url,
             page_url=http_url(one_line(record.get("photo_url", "").strip(), 2000)),
-            photographer=one_line(" ".join(name.strip() for name in names if name.strip()) or user, 200),
+            photographer=clean(" ".join(names), 200) or clean(user, 200),
             photographer_url=f"https://unsplash.com/@{user}" if re.fullmatch(r"[\w.-]+", user, re.ASCII) else "",
             licence=LICENCE,
             terms=TERMS,
-            as_of=changed,
+            as_of=line.file.changed,
             width=_whole(record.get("photo_width", "")),
             height=_whole(record.get("photo_height", "")),
             camera=_camera(record),
             extra=_extra(record),
         )
-        if not url or not photo.source_id:
-            photo = replace(photo, status="failed", reason="bad_line", detail="no address or no id in the data set")
+        if problem := line.problem:
+            photo = replace(photo, status="failed", reason="bad_line", detail=f"{line.place}: {problem}")
         photo = self._judged(reject_small(reject_premium(photo), self._settings))
         return PhotoItem(photo, url=url, preview=f"{url}{'&' if '?' in url else '?'}{_PREVIEW}" if url else "")
 
@@ -167,27 +179,51 @@ def _in_zip(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> _File:
     return _File(Path(entry.filename).name, changed, lambda: archive.open(entry))
 
 
-def _records(files: Iterable[_File]) -> Iterator[tuple[_File, dict[str, str]]]:
-    """The rows of all parts by column; a part without a line of names has those of the part before it."""
-    csv.field_size_limit(_LONGEST_FIELD)
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """One row of a table, or why a line is none."""
+
+    file: _File
+    number: int
+    record: dict[str, str] | BadRow
+    photo_id: str
+    """Of a bad row, what stands in its place."""
+
+    @property
+    def place(self) -> str:
+        return f"{one_line(self.file.name, 60)}, line {self.number}"
+
+    @property
+    def name(self) -> str:
+        text = self.record.text if isinstance(self.record, BadRow) else json.dumps(self.record)
+        return name_of_line(self.file.name, self.number, text)
+
+    @property
+    def problem(self) -> str:
+        if isinstance(self.record, BadRow):
+            return self.record.detail
+        given = self.record.get("photo_id") and self.record.get("photo_image_url", "").strip()
+        return "" if given else "no address or no id in the data set"
+
+
+def _lines(files: Iterable[_File]) -> Iterator[_Line]:
+    """The rows of all parts; a part without a line of names has those of the part before it. Raises UsageError."""
     names: list[str] = []
     for file in files:
-        with file.open() as raw, io.TextIOWrapper(raw, "utf-8-sig", "backslashreplace", newline="") as text:
-            head = text.readline()
+        with lines_of(file.open, "utf-8-sig") as lines:
+            head = next(lines, "")
             delimiter = "\t" if "\t" in head else ","
-            first = next(csv.reader([head], delimiter=delimiter), [])
-            lines = chain([head], text) if names and "photo_id" not in first else text
-            names = first if "photo_id" in first else names
-            reader = csv.reader(lines, delimiter=delimiter)
-            while True:
-                try:
-                    row = next(reader, None)
-                except csv.Error:
-                    continue  # a field without end: its lines are no photo's
-                if row is None:
-                    break
-                if row:
-                    yield file, dict(zip(names, row, strict=False))
+            first = next(read_rows([head], delimiter, row_start(delimiter, 0)), Row(1, ""))
+            named = "photo_id" in first.fields
+            names = unique_names(first.fields) if named else names
+            if not names:
+                raise UsageError(f"{one_line(file.name)}: no column photo_id in its first line; it is no such data set")
+            at = names.index("photo_id")
+            rows = read_rows(chain([head], lines), delimiter, row_start(delimiter, len(names)))
+            for row in islice(rows, 1, None) if named else rows:
+                fields = row.fields or row.text.split(delimiter)
+                photo_id = fields[at].strip('"') if at < len(fields) else ""
+                yield _Line(file, row.line, as_record(row, names), photo_id)
 
 
 def _confidence(record: Mapping[str, str]) -> float:

@@ -21,6 +21,7 @@ from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.originals import parse_positive
 from authface.curate.fetch.pace import Paused
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
+from authface.curate.fetch.sources.text import clean
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
@@ -138,7 +139,7 @@ class Unsplash(PhotoSource):
             source_id=_text(entry.get("id"), 100),
             file="",
             file_url=url,
-            photographer=_text(user.get("name") or user.get("username"), 200),
+            photographer=_name(user.get("name") or user.get("username")),
             photographer_url=_referred(_text(_mapping(user.get("links")).get("html"), 2000)),
             page_url=_referred(_text(links.get("html"), 2000)),
             download_location=_text(links.get("download_location"), 2000),
@@ -268,6 +269,10 @@ def _mapping(value: object) -> dict[str, Any]:
 
 def _text(value: object, limit: int) -> str:
     return one_line(value, limit).strip() if isinstance(value, str | int | float) else ""
+
+
+def _name(value: object) -> str:
+    return clean(value, 200) if isinstance(value, str | int | float) else ""
 
 
 def _whole(value: object) -> int:
