@@ -134,7 +134,8 @@ class Face:
     piqe: float | None = None
     """PIQE of the face region, 0..100; lower is better."""
     hash: str = ""
-    """Perceptual hash of the face region, 36 hex digits; near duplicates differ in few of the 144 bits."""
+    """Perceptual hash of the face region, 36 hex digits; near duplicates differ in few of the 144 bits, or one from
+    the other's mirror image."""
     duplicate_of: str = ""
     """Id of the face this one nearly repeats, if it does."""
     scores: tuple[Score, ...] = ()

@@ -82,6 +82,9 @@ def fetch(
         if forecast := origin.forecast(run.limit, ask=True):
             run.console.log(forecast)
         summary = run_fetch(photoset, origin, settings, run.console, workers=run.workers, limit=run.limit)
+        if origin.made_here:
+            kinds = ", ".join(f"{count:,} {kind}" for kind, count in origin.made_here.most_common())
+            run.console.log(f"fetch: {origin.made_here.total():,} pictures that authface made are no photos: {kinds}")
         if origin.ignored:
             kinds = ", ".join(f"{count:,} {kind}" for kind, count in origin.ignored.most_common(5))
             run.console.log(f"fetch: skipped {origin.ignored.total():,}: {kinds}")

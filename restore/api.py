@@ -30,7 +30,6 @@ from authface.records import Box
 from authface.restore import inputs
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, whole_photo
-from authface.restore.log import Line
 from authface.restore.model.restorer import (
     CropRestorer,
     Loaded,
@@ -45,6 +44,7 @@ from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
+from authface.store.restore_log import Line
 
 Progress = Callable[[int, int], None]
 """Called with how many denoising steps, faces or frames are done, and of how many; what it raises ends the work."""

@@ -13,8 +13,8 @@ from authface.options import Run, later
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
-    from authface.restore.log import Line
     from authface.restore.session import RestoreSummary, Session
+    from authface.store.restore_log import Line
 
 
 def restore(

@@ -38,7 +38,6 @@ MOST_NAME = 255
 """Longest name of a file that is given, bytes: what the usual file systems take."""
 MARK = ".restored"
 MAP = ".change.png"
-LOG = "restore.jsonl"
 PAGE = "restore.html"
 _KNOWN = frozenset({*ENDINGS, *READ_ONLY, *VIDEOS, *READ_ONLY_VIDEOS})
 NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}

@@ -16,10 +16,10 @@ from authface.imaging import decode as images
 from authface.imaging.bitdepth import to_8_bits
 from authface.report.pages import Comparison, Facts, before_after, quantity
 from authface.restore.inputs import PAGE, RestoreJob
-from authface.restore.log import Line
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import VideoReader
+from authface.store.restore_log import Line
 
 T = TypeVar("T")
 

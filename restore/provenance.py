@@ -13,9 +13,9 @@ from PIL import Image
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
 from authface.imaging.xmp import properties_of
-from authface.restore.inputs import LOG, VIDEOS
-from authface.restore.log import Line, Log
+from authface.restore.inputs import VIDEOS
 from authface.restore.mark import IPTC, read_xmp_box, settings_inside
+from authface.store.restore_log import LOG, Line, Log
 
 _ABOVE = 4
 """Folders above a file in which a log is looked for: `restore` lays out results as their photos were."""

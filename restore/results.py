@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from authface.errors import AuthfaceError, ImageError, one_line
-from authface.files import sha256_of
-from authface.restore.inputs import LOG, Input, RestoreJob, homes_of
-from authface.restore.log import Line, Log, Made
+from authface.restore.inputs import Input, RestoreJob, homes_of
+from authface.store.restore_log import Line, Log
+from authface.store.results import Results, digest_of
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that this command did not make."""
@@ -21,7 +20,7 @@ def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list
     A file that lies where a result was put, and is another by now, is somebody's work on it: it is left out too, and
     `say` is told. Raises AuthfaceError where nothing else is left.
     """
-    known = _Results(homes_of(inputs))
+    known = Results(homes_of(inputs))
     results = {entry.path: made for entry in inputs if (made := known.find(entry.path)) is not None}
     sources = [entry.path for entry in inputs if entry.path not in results]
     left = []
@@ -37,64 +36,6 @@ def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list
             "files themselves to restore them again"
         )
     return left
-
-
-class _Results:
-    """What the logs in some folders know."""
-
-    def __init__(self, homes: Iterable[Path]) -> None:
-        self._logs: dict[Path, Log] = {}
-        for home in homes:
-            if (home / LOG).is_file():
-                try:
-                    self._logs[home] = Log(home / LOG)
-                except AuthfaceError:
-                    continue  # somebody else's file of that name, or not to be read
-        every = [made for log in self._logs.values() for made in log.everything_made()]
-        self._by_digest = {made.digest: made for made in every if made.digest and not made.is_copy}
-        self._sizes = {made.size for made in self._by_digest.values()}
-        self._digests: dict[Path, str] = {}
-
-    def digest(self, path: Path) -> str:
-        """sha256 of a file; empty where it cannot be read: whoever opens it says why."""
-        if path not in self._digests:
-            self._digests[path] = digest_of(path)
-        return self._digests[path]
-
-    def find(self, path: Path) -> Made | None:
-        """What the file was when it was made; None: it is no result. A copy of its source is one in its place alone."""
-        here = [made for home, log in self._logs.items() for made in log.made_at(_below(path, home))]
-        if same := [made for made in here if made.digest == self.digest(path)]:
-            return same[0]
-        if _size(path) in self._sizes and (found := self._by_digest.get(self.digest(path))) is not None:
-            return found
-        return here[-1] if here else None
-
-    def has_source(self, made: Made, paths: Sequence[Path]) -> bool:
-        """Whether one of the files is what a result was made from; the likely one is read first."""
-        name = Path(made.source).name
-        return any(self.digest(path) == made.content for path in sorted(paths, key=lambda path: path.name != name))
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file, hex; empty where there is none that can be read."""
-    try:
-        return sha256_of(path)
-    except OSError:
-        return ""
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _below(path: Path, home: Path) -> str:
-    """The file's place in a folder, as a log has it; empty: it is not in it."""
-    path, home = path.absolute(), home.absolute()
-    return path.relative_to(home).as_posix() if path.is_relative_to(home) else ""
 
 
 def lines_done(job: RestoreJob, log: Log, content: str, fingerprint: str, say: Callable[[str], None]) -> list[Line]:

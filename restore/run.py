@@ -25,7 +25,6 @@ from authface.restore.background import check_size
 from authface.restore.change import change_map
 from authface.restore.finder import none_found
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
-from authface.restore.log import Line
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.results import check_target, lines_done, without_results
@@ -33,6 +32,7 @@ from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
+from authface.store.restore_log import Line
 
 GROUP_PIXELS = 50_000_000
 """Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""

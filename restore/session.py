@@ -25,8 +25,7 @@ from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.credentials import credentials
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import IdentityGuard
-from authface.restore.inputs import LOG, RestoreJob
-from authface.restore.log import Line, Log, Status, now, prove_writable
+from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark
 from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.network import refuse_unused
@@ -43,6 +42,7 @@ from authface.restore.pipeline import Seconds, part
 from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
+from authface.store.restore_log import LOG, Line, Log, Status, now, prove_writable
 
 VERSION = 6
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""

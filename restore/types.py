@@ -1,4 +1,4 @@
-"""A face and its photo on their way through restoring; `authface.restore.log.Line` is what the log keeps of a face."""
+"""A face and its photo on their way through restoring; the log keeps `authface.store.restore_log.Line` of a face."""
 
 from __future__ import annotations
 

@@ -98,7 +98,7 @@ def dataset_key(folder: Path) -> str:
     """The content key of an exported dataset; empty where it has none."""
     try:
         state: Any = json.loads((folder / "authface.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     return str(state.get("made_from", "")) if isinstance(state, dict) else ""
 

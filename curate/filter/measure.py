@@ -36,7 +36,7 @@ SHAPE = (
 Rank-3 factorisation (Tomasi and Kanade 1992) of RetinaFace's points on 1,280 portraits and their mirror images, turned
 so that the median pitch is that of 68 landmarks. On these portraits yaw, pitch and roll differ from those of the 68
 landmarks by 2.9, 3.8 and 1.5 degrees on average."""
-VERSION = 3
+VERSION = 4
 LEAST_SCORE = 0.6
 """Detections below this are background more often than faces; they get no row."""
 

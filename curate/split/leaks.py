@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.fetch.sources.folder import Folder
+from authface.curate.fetch.sources.folder import name_below, photo_files
 from authface.curate.filter.duplicates import NearIndex, face_hash, hash_codes
 from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
@@ -146,16 +146,17 @@ def rival_parts(folder: Path) -> list[PartInput[RivalFile]]:
 
 
 def rival_files(folder: Path) -> Iterator[RivalFile]:
-    """Every photo below the folder. Raises UsageError if it is no folder."""
+    """Every photo below the folder, whoever made it. Raises UsageError if it is no folder."""
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"--against {one_line(folder)}: {what}; give a folder of photos")
-    for item in Folder(folder, "", "").items():
+    # Photos of sets and exports too: another set is what this one may overlap with.
+    for path, _ in photo_files(folder.resolve(), Counter()):
         try:
-            sha256 = hashlib.sha256(images.read_bytes(Path(item.path))).hexdigest()
+            sha256 = hashlib.sha256(images.read_bytes(path)).hexdigest()
         except ImageError:
             sha256 = ""
-        yield RivalFile(item.path, item.photo.source_id, sha256)
+        yield RivalFile(str(path), name_below(folder.resolve(), path), sha256)
 
 
 def _part(number: int, files: list[RivalFile]) -> PartInput[RivalFile]:

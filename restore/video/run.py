@@ -21,13 +21,13 @@ from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, none_found
 from authface.restore.inputs import RestoreJob
-from authface.restore.log import Line
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
 from authface.restore.video.finish import finish_video
 from authface.restore.video.tracks import FaceFollower, Follower, WholeFollower
+from authface.store.restore_log import Line
 
 VERSION = 1
 """Raised when the same settings and weights give another video."""

@@ -26,13 +26,13 @@ from authface.errors import AuthfaceError
 from authface.faces.geometry import Side
 from authface.files import TEMPORARY, replacing
 from authface.imaging import decode as images
-from authface.restore.inputs import LOG, PAGE
-from authface.restore.log import Log
+from authface.restore.inputs import PAGE
 from authface.restore.model.colour import ColourFix
 from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
+from authface.store.restore_log import LOG, Log
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -62,6 +62,8 @@ class PhotoSource:
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()
         """What the listing skipped without a row, by kind."""
+        self.made_here: Counter[str] = Counter()
+        """What authface made itself, skipped likewise, by kind (`authface.inspect.outputs`)."""
 
     @classmethod
     def make(cls, request: SourceRequest) -> Self:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +14,7 @@ from typing import Self
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
+from authface.inspect.outputs import Outputs
 from authface.records import Photo
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
@@ -21,7 +23,7 @@ PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".hei
 
 
 class Folder(PhotoSource):
-    """Every photo below a folder, ordered by path; hidden files and folders are skipped."""
+    """Every photo below a folder, ordered by path; hidden ones are skipped, and what authface made (`made_here`)."""
 
     @classmethod
     def make(cls, request: SourceRequest) -> Self:
@@ -40,44 +42,29 @@ class Folder(PhotoSource):
         self._licence = licence
 
     def items(self) -> Iterator[PhotoItem]:
-        """The photos; a folder that cannot be listed is an item with a failed row."""
-        yield from self._below(self.root)
+        """The photos, but for what authface made; a folder that cannot be listed is an item with a failed row.
+
+        Raises AuthfaceError where the folder itself cannot be listed.
+        """
+        outputs = Outputs(self.root)
+        for path, problem in photo_files(self.root, self.ignored):
+            if problem and path == self.root:
+                raise AuthfaceError(f"{one_line(path)}: {problem}; check its permissions")
+            if not problem and (what := outputs.what(path)):
+                self.made_here[what] += 1
+            else:
+                yield self._item(path, "" if problem else _changed(path), problem)
 
     def count(self) -> int:
-        """Files with a photo's ending below the folder, by name only: the total of the progress bar."""
-        total = 0
-        for _, folders, names in os.walk(self.root):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            total += sum(not n.startswith(".") and Path(n).suffix.lower() in PHOTO_ENDINGS for n in names)
-        return total
-
-    def _below(self, folder: Path) -> Iterator[PhotoItem]:
-        try:
-            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-        except OSError as error:
-            if folder == self.root:
-                raise AuthfaceError(
-                    f"cannot list {one_line(folder)}: {error.strerror}; check its permissions"
-                ) from error
-            yield self._item(folder, "", f"cannot list the folder: {error.strerror}")
-            return
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            path = folder / entry.name
-            if entry.is_dir(follow_symlinks=False):
-                yield from self._below(path)
-            elif path.suffix.lower() in PHOTO_ENDINGS:
-                yield self._item(path, _changed(path), "")
-            else:
-                self.ignored[path.suffix.lower() or "no ending"] += 1
+        """How many photos there are: the total of the progress bar."""
+        outputs = Outputs(self.root)
+        return sum(bool(problem) or not outputs.what(path) for path, problem in photo_files(self.root, Counter()))
 
     def _item(self, path: Path, as_of: str, problem: str) -> PhotoItem:
-        name = os.fsencode(path.relative_to(self.root)).decode("utf-8", "backslashreplace")
         photo = Photo(
             id="",
             source="folder",
-            source_id=name,
+            source_id=name_below(self.root, path),
             file="",
             as_of=as_of,
             photographer=self._photographer,
@@ -87,6 +74,33 @@ class Folder(PhotoSource):
             detail=problem,
         )
         return PhotoItem(photo, path=str(path))
+
+
+def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[tuple[Path, str]]:
+    """Every file with a photo's ending below a folder, ordered by path, each with no problem; hidden ones are skipped.
+
+    A folder that cannot be listed, this one too, comes with why. `ignored` counts the endings of the other files.
+    """
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+    except OSError as error:
+        yield folder, f"cannot list the folder: {error.strerror}"
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            yield from photo_files(path, ignored)
+        elif path.suffix.lower() in PHOTO_ENDINGS:
+            yield path, ""
+        else:
+            ignored[path.suffix.lower() or "no ending"] += 1
+
+
+def name_below(folder: Path, path: Path) -> str:
+    """The path of a file below a folder, printable."""
+    return os.fsencode(path.relative_to(folder)).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)

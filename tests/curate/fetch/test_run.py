@@ -160,3 +160,36 @@ def test_wrong_use_is_one_line(arguments: list[str], code: int, words: str, tmp_
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_is_fetched_twice_and_its_own_outputs_are_no_photos(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for name in ("zebra", "zoo"):  # after `photoset`: what a set holds would come first
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(tmp_path / f"{name}.jpg")
+    first = authface("curate", "fetch", "--from", "folder", ".", cwd=tmp_path)
+    assert first.returncode == 0 and "authface made" not in first.stderr
+    original = next((tmp_path / "photoset" / "photos").glob("*/*.jpg"))
+    crop = tmp_path / "photoset" / "crops" / original.parent.name / f"{original.stem}-0.png"
+    export = tmp_path / "dataset" / "train" / "1.png"
+    for picture in (crop, export):
+        picture.parent.mkdir(parents=True)
+        Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(picture)
+    (tmp_path / "dataset" / "authface.json").write_text('{"made_from": "0"}')
+    again = authface("curate", "fetch", "--from", "folder", ".", cwd=tmp_path)
+    assert again.returncode == 0
+    assert again.stderr.count("4 pictures that authface made are no photos: 3 of a photo set, 1 of an export") == 1
+    assert Counter(row.status for row in PhotoSet(tmp_path / "photoset").photos) == {"kept": 2}
+    nothing = authface("curate", "fetch", "other", "--from", "folder", "photoset", cwd=tmp_path)
+    assert nothing.returncode == 1
+    assert "3 pictures that authface made" in nothing.stderr and "no photos in photoset" in nothing.stderr
+
+
+def test_a_set_may_overlap_with_another_set(tmp_path: Path) -> None:
+    from authface.curate.split.leaks import rival_files
+
+    own = tmp_path / "other" / "photos" / "ab" / f"ab{62 * '0'}.jpg"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"a photo")
+    (tmp_path / "other" / "tables").mkdir()
+    assert [file.path for file in rival_files(tmp_path / "other")] == [str(own)]
+    assert list(Folder(tmp_path / "other", "", "").items()) == []

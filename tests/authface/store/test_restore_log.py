@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from authface.errors import AuthfaceError
-from authface.restore.log import Line, Log, parse, prove_writable
+from authface.store.restore_log import Line, Log, parse, prove_writable
 
 LINE = Line(
     target="sub/ä\n.jpg",

@@ -1,4 +1,4 @@
-"""The log beside the results: one JSON line a face or video, and from it what was made, and need not be done again.
+"""The log beside the results of restoring: a JSON line a face or video; by it what was made need not be done again.
 
 It only grows. A photo's lines are in it, with the digest of its result, before that result appears: a file that is
 there and not in the log is another's, and a run that was killed between the two finds its own again. What counts of a
@@ -22,6 +22,8 @@ from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 from authface.errors import AuthfaceError, one_line
 from authface.files import hold, write_errors
 
+LOG = "restore.jsonl"
+"""Its name in the folder of the results."""
 Status = Literal["restored", "skipped", "no_face", "failed"]
 
 

@@ -1,0 +1,64 @@
+"""Which files are results of `authface restore`: by the logs in some folders and by their bytes, not by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from authface.errors import AuthfaceError
+from authface.files import sha256_of
+from authface.store.restore_log import LOG, Log, Made
+
+
+class Results:
+    """What the logs in some folders know of the files in and below them, and of those with the bytes of a result."""
+
+    def __init__(self, homes: Iterable[Path]) -> None:
+        self._logs: dict[Path, Log] = {}
+        for home in map(Path.absolute, homes):
+            if (home / LOG).is_file():
+                try:
+                    self._logs[home] = Log(home / LOG)
+                except AuthfaceError:
+                    continue  # somebody else's file of that name, or not to be read
+        every = [made for log in self._logs.values() for made in log.everything_made()]
+        self._by_digest = {made.digest: made for made in every if made.digest and not made.is_copy}
+        self._sizes = {made.size for made in self._by_digest.values()}
+        self._digests: dict[Path, str] = {}
+
+    def digest(self, path: Path) -> str:
+        """sha256 of a file; empty where it cannot be read: whoever opens it says why."""
+        if path not in self._digests:
+            self._digests[path] = digest_of(path)
+        return self._digests[path]
+
+    def find(self, path: Path) -> Made | None:
+        """What the file was when it was made; None: it is no result. A copy of its source is one in its place alone."""
+        path = path.absolute()
+        homes = [home for home in path.parents if home in self._logs]
+        here = [made for home in homes for made in self._logs[home].made_at(path.relative_to(home).as_posix())]
+        if same := [made for made in here if made.digest == self.digest(path)]:
+            return same[0]
+        if _size(path) in self._sizes and (found := self._by_digest.get(self.digest(path))) is not None:
+            return found
+        return here[-1] if here else None
+
+    def has_source(self, made: Made, paths: Sequence[Path]) -> bool:
+        """Whether one of the files is what a result was made from; the likely one is read first."""
+        name = Path(made.source).name
+        return any(self.digest(path) == made.content for path in sorted(paths, key=lambda path: path.name != name))
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file, hex; empty where there is none that can be read."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
