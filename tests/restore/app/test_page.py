@@ -24,7 +24,8 @@ from authface import Restorer
 from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore.app import server as app_server
-from authface.restore.app.workspace import Workspace, face_cards, face_choices, found_text
+from authface.restore.app.cards import face_cards
+from authface.restore.app.workspace import Workspace, face_choices, found_text
 from authface.restore.queue import Limits, RestoreQueue
 from authface.web import local
 from tests.conftest import PATIENCE, authface
