@@ -49,14 +49,17 @@ class Upload:
     """A photo's own file, whatever becomes of the one that was uploaded: two tabs that send the same bytes share it."""
 
     own: Path
+    folder: Path
+    """Of all that is made of it."""
     came: Path
     """What the browser sent. Sent again, it is another file in the same place."""
     version: tuple[int, int]
     """Number and time of `came`."""
 
     @classmethod
-    def take(cls, came: Path, folder: Path) -> Upload:
-        """The upload with a file of its own in a folder. Raises AuthfaceError where it is not there."""
+    def take(cls, came: Path, root: Path) -> Upload:
+        """The upload with a file of its own in a new folder. Raises AuthfaceError where it is not there."""
+        folder = Path(tempfile.mkdtemp(prefix="photo-", dir=root))
         own = folder / "upload" / came.name
         own.parent.mkdir()
         try:
@@ -66,11 +69,13 @@ class Upload:
             except OSError:  # a file system without links
                 shutil.copyfile(came, own)
         except FileNotFoundError as error:
+            shutil.rmtree(folder)
             raise AuthfaceError(GONE) from error
-        return cls(own, came, version)
+        return cls(own, folder, came, version)
 
-    def forget(self) -> None:
-        """Delete what the browser sent, unless another tab has sent it since."""
+    def delete(self) -> None:
+        """Delete its folder, and what the browser sent unless another tab has sent it since."""
+        shutil.rmtree(self.folder, ignore_errors=True)
         try:
             if _version(self.came) == self.version:
                 self.came.unlink()
@@ -88,7 +93,6 @@ class UploadedPhoto:
     """A photo on the page."""
 
     upload: Upload
-    folder: Path
     tab: str
     """The page in a browser that shows it."""
     width: int
@@ -100,6 +104,11 @@ class UploadedPhoto:
     """Without their crops."""
     marked: tuple[Box, ...] = ()
     """Boxes that a person drew around faces that were missed, pixels of the photo."""
+
+    @property
+    def folder(self) -> Path:
+        """Of all that is made of it."""
+        return self.upload.folder
 
     @property
     def file(self) -> Path:
@@ -157,22 +166,21 @@ class Workspace:
 
         Also raises QueueFull, and QueueStopped where its tab goes. `waits` is told how many photos are before it.
         """
-        folder = Path(tempfile.mkdtemp(prefix="photo-", dir=self.root))
-        upload = Upload.take(file, folder)
+        upload = Upload.take(file, self.root)
 
         def look(restorer: Restorer) -> UploadedPhoto:
             picture = open_picture(upload.own, self.queue.limits.pixels)
             faces = tuple(replace(face, crop=None) for face in restorer.find(picture))
             small = _fitted(picture.photo.rgb)
-            np.save(folder / SMALL, small)
+            np.save(upload.folder / SMALL, small)
             height, width = picture.photo.rgb.shape[:2]
-            return UploadedPhoto(upload, folder, tab, width, height, small.shape[1] / width, picture.photo.icc, faces)
+            return UploadedPhoto(upload, tab, width, height, small.shape[1] / width, picture.photo.icc, faces)
 
         try:
-            with self._place(tab, folder) as place:
+            with self._place(tab, upload.folder) as place:
                 return place.result(place.submit(look), waits)
         except BaseException:
-            _delete(upload, folder)
+            upload.delete()
             raise
 
     @contextmanager
@@ -262,12 +270,7 @@ class Workspace:
         """Delete a photo's files, the uploaded one too, and end the work on it."""
         if upload is not None:
             self.stop(upload)
-            _delete(upload.upload, upload.folder)
-
-
-def _delete(upload: Upload, folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    upload.forget()
+            upload.upload.delete()
 
 
 def waiting_text(ahead: int) -> str:
