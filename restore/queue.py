@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from authface.restore.result import Restored
 from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")
+Waits = Callable[[int], None]
+"""Called with how many photos are before one, worked on or waiting; 0: it is its turn."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,11 @@ class RestoreQueue:
             self._idle.put(restorer)
         self._pool = ThreadPoolExecutor(self.workers, "restore")
         self._lock = threading.Lock()
+        self._moved = threading.Condition(self._lock)
+        """Notified when a work is done, so that those behind it move up."""
         self._places: set[Place] = set()
+        self._line: list[Place] = []
+        """Those whose work is not done, in the order in which it will be."""
         self._closed = False
         self._usual = 1.0
 
@@ -109,8 +115,8 @@ class RestoreQueue:
             self._places.add(place)
             return place
 
-    def submit(self, work: Callable[[Restorer], T]) -> Future[T]:
-        """Do something with the next free worker's restorer."""
+    def submit(self, place: Place, work: Callable[[Restorer], T]) -> Future[T]:
+        """Do something for a place with the next free worker's restorer."""
 
         def run() -> T:
             restorer, start = self._idle.get(), time.monotonic()
@@ -120,7 +126,33 @@ class RestoreQueue:
                 self._usual += (time.monotonic() - start - self._usual) / 8
                 self._idle.put(restorer)
 
-        return self._pool.submit(copy_context().run, run)  # the page finds its progress bar by its context
+        def done(_: Future[T]) -> None:
+            with self._moved:
+                self._line.remove(place)
+                self._moved.notify_all()
+
+        with self._lock:  # the line is in the order of the pool
+            future = self._pool.submit(copy_context().run, run)  # the page finds its progress bar by its context
+            self._line.append(place)
+        future.add_done_callback(done)
+        return future
+
+    def wait(self, place: Place, future: Future[Any], waits: Waits) -> None:
+        """Until a place's work is done; `waits` hears how many photos are before it, and each time this changes."""
+        ahead = self._moved_to(place, future, -1)
+        while ahead is not None:
+            waits(ahead)
+            ahead = self._moved_to(place, future, ahead)
+
+    def _moved_to(self, place: Place, future: Future[Any], told: int) -> int | None:
+        """How many are before a place, once these are others than was `told`; None when its work is done."""
+        with self._moved:
+            self._moved.wait_for(lambda: future.done() or self._ahead(place) != told)
+            return None if future.done() else self._ahead(place)
+
+    def _ahead(self, place: Place) -> int:
+        index = self._line.index(place) if place in self._line else 0
+        return index if index >= self.workers else 0
 
     def leave(self, place: Place) -> None:
         """Give a place back."""
@@ -169,7 +201,7 @@ class Place:
             self._check("before it began")
             return work(restorer)
 
-        future = self._future = self.queue.submit(checked)
+        future = self._future = self.queue.submit(self, checked)
         return future
 
     def restore(
@@ -197,9 +229,21 @@ class Place:
         def work(restorer: Restorer) -> T:
             picture = open_picture(image, self.queue.limits.pixels)
             made = restorer.with_settings(**changed).restore(picture, only=only, marked=marked, progress=step)
+            self._check("at the end")  # nobody wants it: a photo that was deleted stays so
             return then(made)
 
         return self.submit(work)
+
+    def result(self, future: Future[T], waits: Waits | None = None) -> T:
+        """What its work gives, once it is done; `waits` is told while others are before it.
+
+        Raises what the work raised, and QueueStopped where it was stopped before it began.
+        """
+        self.queue.wait(self, future, waits or (lambda ahead: None))
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise QueueStopped("stopped before it began: nothing was changed") from error
 
     def stop(self) -> None:
         """End the work: at once if it waits, else at the model's next step."""

@@ -13,8 +13,17 @@ import gradio as gr
 
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.models.networks import is_network
-from authface.restore.app.workspace import UploadedPhoto, Workspace, face_choices, found_text, model_line
+from authface.restore.app.workspace import (
+    GONE,
+    UploadedPhoto,
+    Workspace,
+    face_choices,
+    found_text,
+    model_line,
+    waiting_text,
+)
 from authface.restore.inputs import ENDINGS, READ_ONLY
+from authface.restore.queue import Waits
 
 KEPT_SECONDS = 3600
 """Uploads and pictures of pages that were left open go after so long."""
@@ -176,15 +185,20 @@ class Page:
 
     def _connect(self) -> None:
         private = {"api_visibility": "private"}
+        together = {"concurrency_limit": None, **private}  # the workspace's queue says who waits
         result = [self.tabs, self.compare, self.changes, self.slider, self.map, self.done, self.cards]
         shown = [self.file, self.upload, self.empty, self.photo, self.found, self.chosen, self.go, self.mark]
         self.file.upload(
-            self.opened, [self.file, self.upload], [*shown, *result], show_progress_on=self.empty, **private
+            self.opened,
+            [self.file, self.upload],
+            [*shown, *result],
+            show_progress_on=[self.empty, self.found],
+            **together,
         )
         self.file.clear(self.cleared, self.upload, [*shown, *result], show_progress="hidden", **private)
         choice = [self.upload, self.chosen]
         clicked = [self.upload, self.chosen, self.found, self.mark, self.corner]
-        self.photo.select(self.clicked, [*choice, self.mark, self.corner], clicked, show_progress="hidden", **private)
+        self.photo.select(self.clicked, [*choice, self.mark, self.corner], clicked, show_progress="hidden", **together)
         self.chosen.change(self.marked, choice, [self.photo, self.go], show_progress="hidden", **private)
         buttons = [self.go, self.stop]
         asked = [self.upload, self.chosen, self.preset, self.fidelity, self.upscale, self.least, self.grain]
@@ -194,23 +208,33 @@ class Page:
             asked,
             [*result, self.summary, self.download],
             show_progress_on=self.cards,
-            concurrency_limit=None,  # the workspace's queue says who waits
-            **private,
+            **together,
         )
         for ended in (work.success, work.failure):  # `then` is not called after a failure, whatever its text says
             ended(lambda: _swap(at_work=False), None, buttons, **quiet)
         self.stop.click(self.workspace.stop, self.upload, None, **quiet)
+        self.blocks.unload(self.left)
+
+    def left(self, request: gr.Request) -> None:
+        """The page was closed, or its browser lost the connection: nobody waits for its work any more."""
+        self.workspace.leave(request.session_hash or "")
 
     @show_errors
-    def opened(self, file: str | None, before: UploadedPhoto | None) -> tuple[Any, ...]:
+    def opened(
+        self,
+        file: str | None,
+        before: UploadedPhoto | None,
+        request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
+    ) -> tuple[Any, ...]:
         """A photo was uploaded; one that cannot be used is not kept, and takes the earlier one with it."""
         self.workspace.forget(before)
         if file is None:
             return self.cleared(None)
         try:
-            upload = self.workspace.open(Path(file))
+            waits = _waits(progress, "Looking for faces")
+            upload = self.workspace.open(Path(file), request.session_hash or "", waits)
         except AuthfaceError as error:
-            Path(file).unlink(missing_ok=True)
             gr.Warning(_html(_message(error)), duration=None, title=TITLE)
             return self.cleared(None)
         every = [face.index for face in upload.fit]
@@ -264,7 +288,7 @@ class Page:
             value = chosen if at is None else sorted({*chosen} ^ {at})
             return upload, value, gr.update(), gr.update(), None
         try:
-            more = self.workspace.mark(upload, corner, here)
+            more = self.workspace.mark(upload, corner, here, _note)
         except AuthfaceError as error:
             gr.Warning(_html(_message(error)), title=TITLE)
             return *same, None
@@ -297,9 +321,8 @@ class Page:
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, ...]:
         """The button was pressed."""
-        if upload is None or not upload.file.exists():
-            raise _problem("The photo is no longer here (photos are deleted after an hour): choose it again")
-        progress(0, desc="Loading the model")
+        if upload is None:
+            raise _problem(GONE)
 
         def step(done: int, total: int) -> None:
             progress((done, total), desc="Restoring", unit="steps")
@@ -313,6 +336,7 @@ class Page:
             min_identity=least,
             grain=grain,
             progress=step,
+            waits=_waits(progress, "Loading the model"),
         )
         return (
             gr.update(selected="compare"),
@@ -325,6 +349,17 @@ class Page:
             f"<p>{html.escape(outcome.text)}</p>",
             gr.update(value=str(outcome.result), label=f"Download {_short(outcome.result.name)}"),
         )
+
+
+def _waits(progress: gr.Progress, begun: str) -> Waits:
+    """Shows how many photos are before one, and then that its own work has `begun`."""
+    return lambda ahead: progress(0, desc=waiting_text(ahead) if ahead else begun)
+
+
+def _note(ahead: int) -> None:
+    """The same where no progress is shown."""
+    if ahead:
+        gr.Info(waiting_text(ahead), title="")
 
 
 def _swap(at_work: bool) -> tuple[Any, Any]:

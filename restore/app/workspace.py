@@ -1,17 +1,17 @@
 """What the web page does with a photo: find its faces, restore the chosen ones, show what became of each.
 
 No web framework is used here; the model is behind the queue that the HTTP service has, too. Each photo has a folder of
-its own, which goes with it.
+its own, which goes with it; between two clicks its pixels lie there and not in memory, and while it waits for a worker
+it is a file alone.
 """
 
 from __future__ import annotations
 
-import base64
+import os
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Collection, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,60 +21,113 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface.errors import UsageError, one_line
-from authface.faces.identity import usual_products
-from authface.imaging.decode import encode_jpeg
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
+from authface.restore.app.cards import face_cards
 from authface.restore.finder import none_found
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import open_picture
-from authface.restore.queue import Place, QueueStopped, RestoreQueue
+from authface.restore.queue import Place, RestoreQueue, Waits
 from authface.restore.result import Restored
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult
 
 PREVIEW_SIDE = 1600
 """Longer side of the pictures on the page, pixels; the download has all of them."""
 JPEG_QUALITY = 90
-CARD_SIDE = 192
-"""Side of a face, pixels."""
-REASONS = {
-    "too_small": "too small to restore",
-    "low_score": "perhaps no face",
-    "not_chosen": "not chosen",
-    "identity": "every attempt changed the person too much, so the photo was kept",
-}
-"""Why a face stays as it was, in words for people; `FaceResult.reason` is the key."""
 CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
 """Colours of the boxes: to be restored, left out, too small or unsure."""
+
+
+GONE = "The photo is no longer here (photos are deleted after an hour): choose it again"
+SMALL = "small.npy"
+"""The photo for the page, in its folder."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A photo's own file, whatever becomes of the one that was uploaded: two tabs that send the same bytes share it."""
+
+    own: Path
+    folder: Path
+    """Of all that is made of it."""
+    came: Path
+    """What the browser sent. Sent again, it is another file in the same place."""
+    version: tuple[int, int]
+    """Number and time of `came`."""
+
+    @classmethod
+    def take(cls, came: Path, root: Path) -> Upload:
+        """The upload with a file of its own in a new folder. Raises AuthfaceError where it is not there."""
+        folder = Path(tempfile.mkdtemp(prefix="photo-", dir=root))
+        own = folder / "upload" / came.name
+        own.parent.mkdir()
+        try:
+            version = _version(came)
+            try:
+                os.link(came, own)
+            except OSError:  # a file system without links
+                shutil.copyfile(came, own)
+        except FileNotFoundError as error:
+            shutil.rmtree(folder)
+            raise AuthfaceError(GONE) from error
+        return cls(own, folder, came, version)
+
+    def delete(self) -> None:
+        """Delete its folder, and what the browser sent unless another tab has sent it since."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        try:
+            if _version(self.came) == self.version:
+                self.came.unlink()
+        except FileNotFoundError:
+            pass
+
+
+def _version(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_ino, status.st_mtime_ns
 
 
 @dataclass(frozen=True)
 class UploadedPhoto:
     """A photo on the page."""
 
-    file: Path
-    """As it was uploaded."""
-    folder: Path
+    upload: Upload
+    tab: str
+    """The page in a browser that shows it."""
     width: int
     height: int
-    small: NDArray[np.uint8]
-    """(h, w, 3) for the page, in the photo's own colour space, whose profile is `icc`."""
+    scale: float
+    """Pixels of `small` per pixel of the photo."""
     icc: bytes
     faces: tuple[FoundFace, ...]
+    """Without their crops."""
     marked: tuple[Box, ...] = ()
     """Boxes that a person drew around faces that were missed, pixels of the photo."""
 
     @property
-    def fit(self) -> list[FoundFace]:
-        """The faces that can be restored."""
-        return [face for face in self.faces if face.crop is not None]
+    def folder(self) -> Path:
+        """Of all that is made of it."""
+        return self.upload.folder
 
     @property
-    def scale(self) -> float:
-        """Pixels of `small` per pixel of the photo."""
-        return float(self.small.shape[1]) / self.width
+    def file(self) -> Path:
+        """As it was uploaded."""
+        if not self.upload.own.exists():
+            raise AuthfaceError(GONE)
+        return self.upload.own
+
+    def small(self) -> NDArray[np.uint8]:
+        """(h, w, 3) for the page, in the photo's own colour space, whose profile is `icc`; read from its folder."""
+        try:
+            return np.asarray(np.load(self.folder / SMALL), np.uint8)
+        except FileNotFoundError as error:
+            raise AuthfaceError(GONE) from error
+
+    @property
+    def fit(self) -> list[FoundFace]:
+        """The faces that can be restored."""
+        return [face for face in self.faces if not face.reason]
 
     def face_at(self, x: float, y: float) -> int | None:
         """Index of the smallest restorable face whose box holds a point of `small`."""
@@ -100,24 +153,49 @@ class Workspace:
 
     queue: RestoreQueue
     root: Path
-    _places: dict[Path, Place] = field(default_factory=dict)
-    """By the folder of the photo that is worked on."""
+    _owners: dict[Place, tuple[str, Path]] = field(default_factory=dict)
+    """Tab and folder of the photos that wait or are worked on."""
 
     @property
     def restorer(self) -> Restorer:
         """A restorer of the queue's, for its settings."""
         return self.queue.restorer
 
-    def open(self, file: Path) -> UploadedPhoto:
-        """A new photo with its faces. Raises ImageError for one that cannot be used, or is too large."""
-        with self.queue.enter() as place:
-            picture = open_picture(file, self.queue.limits.pixels)
-            faces = place.submit(lambda restorer: restorer.find(picture)).result()
-        folder = Path(tempfile.mkdtemp(prefix="photo-", dir=self.root))
-        height, width = picture.photo.rgb.shape[:2]
-        return UploadedPhoto(file, folder, width, height, _fitted(picture.photo.rgb), picture.photo.icc, faces)
+    def open(self, file: Path, tab: str = "", waits: Waits | None = None) -> UploadedPhoto:
+        """A new photo with its faces. Raises ImageError for one that cannot be used or is too large, which is deleted.
 
-    def mark(self, upload: UploadedPhoto, corner: tuple[int, int], other: tuple[int, int]) -> UploadedPhoto:
+        Also raises QueueFull, and QueueStopped where its tab goes. `waits` is told how many photos are before it.
+        """
+        upload = Upload.take(file, self.root)
+
+        def look(restorer: Restorer) -> UploadedPhoto:
+            picture = open_picture(upload.own, self.queue.limits.pixels)
+            faces = tuple(replace(face, crop=None) for face in restorer.find(picture))
+            small = _fitted(picture.photo.rgb)
+            np.save(upload.folder / SMALL, small)
+            height, width = picture.photo.rgb.shape[:2]
+            return UploadedPhoto(upload, tab, width, height, small.shape[1] / width, picture.photo.icc, faces)
+
+        try:
+            with self._place(tab, upload.folder) as place:
+                return place.result(place.submit(look), waits)
+        except BaseException:
+            upload.delete()
+            raise
+
+    @contextmanager
+    def _place(self, tab: str, folder: Path) -> Iterator[Place]:
+        """A place in the queue that is given up with its tab or its photo."""
+        with self.queue.enter() as place:
+            self._owners[place] = tab, folder
+            try:
+                yield place
+            finally:
+                del self._owners[place]
+
+    def mark(
+        self, upload: UploadedPhoto, corner: tuple[int, int], other: tuple[int, int], waits: Waits | None = None
+    ) -> UploadedPhoto:
         """The photo with a face in the box between two points of `small`. Raises UsageError for too small a box."""
         low = [min(pair) / upload.scale for pair in zip(corner, other, strict=True)]
         high = [max(pair) / upload.scale for pair in zip(corner, other, strict=True)]
@@ -125,9 +203,13 @@ class Workspace:
         if max(high[0] - low[0], high[1] - low[1]) < max(least, 1) or min(high[0] - low[0], high[1] - low[1]) < 1:
             raise UsageError(f"a face of less than {least:g} px: click two opposite corners of the box around it")
         marked: tuple[Box, ...] = (*upload.marked, (low[0], low[1], high[0], high[1]))
-        with self.queue.enter() as place:
-            picture = open_picture(upload.file, self.queue.limits.pixels)
-            faces = place.submit(lambda restorer: restorer.find(picture, marked=marked)).result()
+
+        def look(restorer: Restorer) -> tuple[FoundFace, ...]:
+            faces = restorer.find(open_picture(upload.file, self.queue.limits.pixels), marked=marked)
+            return tuple(replace(face, crop=None) for face in faces)
+
+        with self._place(upload.tab, upload.folder) as place:
+            faces = place.result(place.submit(look), waits)
         return replace(upload, faces=faces, marked=marked)
 
     def with_boxes(self, upload: UploadedPhoto, chosen: Collection[int]) -> Path:
@@ -145,44 +227,55 @@ class Workspace:
         min_identity: float,
         grain: float = 0,
         progress: Progress | None = None,
+        waits: Waits | None = None,
     ) -> PageResult:
-        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, QueueFull, QueueStopped."""
+        """The photo with the chosen faces restored. Raises as `Restorer.restore` does, QueueFull, QueueStopped.
+
+        `waits` is told how many photos are before it, `progress` what is done of it.
+        """
         settings = self.restorer.settings
         guarded = {"min_identity": min_identity} if settings.guard else {}
         changed = {"preset": preset, "fidelity": fidelity, "upscale": upscale, "grain": grain, **guarded}
 
-        def save(made: Restored) -> tuple[Restored, Path]:
+        def save(made: Restored) -> PageResult:
+            small = upload.small()
             name = f"{upload.file.stem[:100] or 'photo'}.restored{made.ending}"
-            return made, made.save(upload.folder / name)
+            return PageResult(
+                _write(upload.folder, "before", small, upload.icc),
+                _write(upload.folder, "after", _fitted(made.image, small.shape[1::-1]), upload.icc),
+                _write(upload.folder, "changes", made.change_map()),
+                made.save(upload.folder / name),
+                result_text(made),
+                face_cards(made.faces, settings.identity),
+            )
 
-        with self.queue.enter() as place:
-            self._places[upload.folder] = place
-            future = place.restore(upload.file, changed, save, only=chosen, marked=upload.marked, progress=progress)
-            try:
-                made, result = future.result()
-            except CancelledError as error:
-                raise QueueStopped("stopped before it began: nothing was changed") from error
-            finally:
-                self._places.pop(upload.folder, None)
-        return PageResult(
-            _write(upload.folder, "before", upload.small, upload.icc),
-            _write(upload.folder, "after", _fitted(made.image, upload.small.shape[1::-1]), upload.icc),
-            _write(upload.folder, "changes", made.change_map()),
-            result,
-            result_text(made),
-            face_cards(made.faces, settings.identity),
-        )
+        with self._place(upload.tab, upload.folder) as place:
+            work = place.restore(upload.file, changed, save, only=chosen, marked=upload.marked, progress=progress)
+            return place.result(work, waits)
 
     def stop(self, upload: UploadedPhoto | None) -> None:
         """End the work on a photo at its next step."""
-        if upload is not None and (place := self._places.get(upload.folder)) is not None:
-            place.stop()
+        if upload is not None:
+            for place, (_, folder) in list(self._owners.items()):
+                if folder == upload.folder:
+                    place.stop()
+
+    def leave(self, tab: str) -> None:
+        """End all that a tab waits for: it was closed, or lost its connection. Its photo stays for its hour."""
+        for place, (owner, _) in list(self._owners.items()):
+            if owner == tab:
+                place.stop()
 
     def forget(self, upload: UploadedPhoto | None) -> None:
-        """Delete a photo's files, the uploaded one too."""
+        """Delete a photo's files, the uploaded one too, and end the work on it."""
         if upload is not None:
-            shutil.rmtree(upload.folder, ignore_errors=True)
-            upload.file.unlink(missing_ok=True)
+            self.stop(upload)
+            upload.upload.delete()
+
+
+def waiting_text(ahead: int) -> str:
+    """Of a photo that waits, in a sentence."""
+    return "Waiting: " + ("1 photo is" if ahead == 1 else f"{ahead} photos are") + " before yours"
 
 
 def found_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
@@ -226,14 +319,14 @@ def _fitted(rgb: NDArray[np.uint8], size: tuple[int, int] | None = None) -> NDAr
 
 
 def _boxes(upload: UploadedPhoto, chosen: set[int]) -> NDArray[np.uint8]:
-    picture = np.ascontiguousarray(upload.small.copy())
+    picture = upload.small()
     thick = max(2, round(max(picture.shape[:2]) / 350))
     for face in reversed(upload.faces):
-        colour = UNFIT if face.crop is None else CHOSEN if face.index in chosen else OTHER
+        colour = UNFIT if face.reason else CHOSEN if face.index in chosen else OTHER
         x0, y0, x1, y1 = (round(value * upload.scale) for value in face.box)
         cv2.rectangle(picture, (x0, y0), (x1, y1), (0, 0, 0), thick + 2, cv2.LINE_AA)
         cv2.rectangle(picture, (x0, y0), (x1, y1), colour, thick, cv2.LINE_AA)
-        if face.crop is not None:
+        if not face.reason:
             _tag(picture, str(face.index + 1), (x0, y0), colour, thick)
     return picture
 
@@ -274,59 +367,3 @@ def model_line(restorer: Restorer) -> str:
             "Trial mode: no model is loaded, so faces are found but stay as they are. Start again with --model FOLDER."
         )
     return f"Model {one_line(Path(model).name if Path(model).exists() else model, 60)} on {restorer.device_name}."
-
-
-def face_cards(faces: Sequence[FaceResult], recogniser: str) -> Markup:
-    """HTML of the faces that were tried: before, after, and how far they are apart; then why others stay."""
-    tried = [face for face in faces if face.before is not None and face.after is not None]
-    html = Markup("").join(_card(face, recogniser) for face in tried)
-    if any(face.identity is not None for face in tried):
-        scale = f"Likeness, as {recogniser} sees it: 1 is the face in the photo, strangers have about "
-        html += Markup('<p class="left">{}{:.2f}.</p>').format(scale, usual_products(recogniser)[0])
-    untouched = Counter(face.reason for face in faces if face.before is None)
-    if untouched:
-        reasons = ", ".join(f"{count} {REASONS.get(reason, reason)}" for reason, count in untouched.items())
-        html += Markup('<p class="left">Left as in the photo: {}</p>').format(reasons)
-    return Markup('<div class="faces">{}</div>').format(html)
-
-
-def _card(face: FaceResult, recogniser: str) -> Markup:
-    assert face.before is not None and face.after is not None
-    note = REASONS.get(face.reason, face.reason) if face.reason else ""
-    return Markup(
-        '<figure><div><img src="{}" alt="face {number} before"><img src="{}" alt="face {number} after"></div>'
-        "<figcaption><b>Face {number}</b>{}<dl>{}</dl></figcaption></figure>"
-    ).format(
-        _inline(face.before),
-        _inline(face.after),
-        Markup('<p class="kept">{}</p>').format(note) if note else "",
-        Markup("").join(
-            Markup('<div title="{}"><dt>{}</dt><dd>{}</dd></div>').format(meaning, name, value)
-            for name, value, meaning in _figures(face, recogniser)
-        ),
-        number=face.index + 1,
-    )
-
-
-def _figures(face: FaceResult, recogniser: str) -> list[tuple[str, Markup | str, str]]:
-    """Name, value and meaning of what was measured of a face."""
-    rows: list[tuple[str, Markup | str, str]] = []
-    if face.identity is not None:
-        strangers = usual_products(recogniser)[0]
-        meter = Markup('{:.3f} <meter min="{:.3f}" max="1" value="{:.3f}"></meter>')
-        rows.append(("Likeness", meter.format(face.identity, strangers, face.identity), "More is nearer to the photo."))
-    elif face.drift is not None:
-        rows.append(("Likeness", "not measurable", "The recogniser does not see a face here."))
-    if face.landmark_shift is not None:
-        rows.append(("Features moved", f"{face.landmark_shift:.1f} %", "Of the distance of the eyes, on average."))
-    if face.colour_shift is not None:
-        rows.append(("Colours moved", f"{face.colour_shift:.1f}", "CIEDE2000: 1 is just visible side by side."))
-    if face.tries > 1:
-        rows.append(("Attempts", str(face.tries), "Tried again closer to the photo, since the likeness was too low."))
-    return rows
-
-
-def _inline(crop: NDArray[np.uint8]) -> str:
-    method = cv2.INTER_AREA if len(crop) > CARD_SIDE else cv2.INTER_CUBIC
-    small = np.asarray(cv2.resize(crop, (CARD_SIDE, CARD_SIDE), interpolation=method), np.uint8)
-    return "data:image/jpeg;base64," + base64.b64encode(encode_jpeg(small, quality=JPEG_QUALITY)).decode()
