@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest
+from authface.annotate.vocabulary.pieces import ABOUT, verdict
 from authface.errors import ImageError
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
@@ -90,17 +92,51 @@ def caption_of(data: bytes) -> str:
     return text
 
 
-def _text(value: Any, depth: int) -> str:
+def _text(value: Any, depth: int, *, under: bool = False) -> str:
+    """The text of a JSON value, in words that `parse_tags` reads; `under`: whether it is a key's value."""
+    if isinstance(value, bool | int | float):
+        return _said(value) if under else ""
     if isinstance(value, str):
         return value.strip()
-    if isinstance(value, list):
-        return ", ".join(text for item in value if (text := _text(item, depth + 1))) if depth < 4 else ""
+    if isinstance(value, list) and depth < 4:
+        if len(value) == 2 and isinstance(value[0], str) and (said := _said(value[1])):  # ["hat", false]
+            return f"{value[0].strip()}: {said}"
+        return ", ".join(text for item in value if (text := _text(item, depth + 1)))
     if isinstance(value, dict) and depth < 4:
-        named = {str(key).lower(): inner for key, inner in value.items()}
-        for key in _KEYS:
-            if text := _text(named.get(key), depth + 1):
-                return text
-        # One entry named after the photo, or groups of tags: {"hair": "long", "light": ["soft light"]}
-        texts = ((key, _text(inner, depth + 1)) for key, inner in named.items() if key not in _NO_TEXT)
-        return ", ".join(f"{key}: {text}" for key, text in texts if text)
+        return _text_of_object({str(key).lower(): inner for key, inner in value.items()}, depth, under)
     return ""
+
+
+def _said(value: Any) -> str:
+    """``yes`` or ``no`` where a value that is no text says that a thing is there or not, else nothing."""
+    there = verdict(json.dumps(value)) if isinstance(value, bool | int | float) else None
+    return "" if there is None else "yes" if there else "no"
+
+
+def _text_of_object(named: dict[str, Any], depth: int, under: bool) -> str:
+    there = _is_there(named)
+    if there is False and under:
+        return "no"
+    if there is not None:  # {"tag": "hat", "present": false}
+        rest = {key: inner for key, inner in named.items() if key not in ABOUT or isinstance(inner, dict | list)}
+        found = {key: text for key, inner in rest.items() if (text := _text(inner, depth + 1, under=True))}
+        if not there:
+            names = (name.strip() for text in found.values() for name in re.split(r"[,;\n]", text))
+            return ", ".join(f"{name}: no" for name in names if name and ":" not in name)
+        return ", ".join([*["yes"][:under], *(f"{key}: {text}" for key, text in found.items())])
+    for key in _KEYS:
+        if text := _text(named.get(key), depth + 1):
+            return text
+    # One entry named after the photo, or groups of tags: {"hair": "long", "light": ["soft light"], "hat": false}
+    texts = ((key, _text(inner, depth + 1, under=True)) for key, inner in named.items() if key not in _NO_TEXT)
+    return ", ".join(f"{key}: {text}" for key, text in texts if text)
+
+
+def _is_there(named: Mapping[str, Any]) -> bool | None:
+    """Whether an object says that what it names is there, by a key such as `present`; None where it says neither."""
+    said = list[bool]()
+    for key, inner in named.items():
+        if key in ABOUT and not isinstance(inner, dict | list):
+            there = verdict(inner if isinstance(inner, str) else json.dumps(inner))
+            said += [] if there is None else [there != (key in {"absent", "missing"})]
+    return all(said) if said else None

@@ -11,6 +11,8 @@ import re
 import unicodedata
 from typing import Final
 
+from authface.annotate.vocabulary.spelling import is_known_word
+
 _WORD = (
     r"(?:seed:)?(?:thinking|think|thoughts?|reasoning|reason|reflection|reflect|analysis|scratch_?pad|deliberation|"
     r"inner_monologue|monologue|chain_of_thought|cot)"
@@ -41,6 +43,12 @@ _BEGIN: Final = re.compile(
 """What begins reasoning: where no end follows, all behind it is no answer."""
 _ESCAPED = re.compile(r"\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))")
 _TERMINAL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_MARKERS = set(re.findall("[a-z]{3,}", _WORD + _ANSWER)) | {"thought", "scratchpad", "assistant", "channel", "message"}
+"""Words that only marks of reasoning have."""
+_UNSEEN = "\0"
+"""Stands for characters that show nothing and take no room; a text has none of its own left."""
+_GLUED = re.compile(rf"[^\W\d_]+(?:{_UNSEEN}+[^\W\d_]+)+")
+_LONGEST_WORD = 24
 _BLANK = "\u115f\u1160\u2800\u3164\uffa0"
 """Letters and symbols that show nothing."""
 _LINE_ENDS = "\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
@@ -71,12 +79,37 @@ def _unescaped(text: str) -> str:
 
 
 def _visible(text: str) -> str:
-    text = text.replace("\r\n", "\n")
-    return unicodedata.normalize("NFC", "".join(map(_shown, _TERMINAL.sub("", text))))
+    text = _TERMINAL.sub("", text.replace("\r\n", "\n"))
+    shown = unicodedata.normalize("NFC", "".join(map(_shown, text)))
+    return _GLUED.sub(lambda glued: _words(glued[0]), shown).replace(_UNSEEN, "") if _UNSEEN in shown else shown
+
+
+def _words(glued: str) -> str:
+    """Letters with unseen characters between them, as words: joined where that makes a known word, else apart.
+
+    Where no known word is among them they are one: ``no|glasses`` is two words, ``sun|glasses`` and ``xy|zzy`` one.
+    """
+    parts = [part for part in glued.split(_UNSEEN) if part]
+    words, known, at = list[str](), False, 0
+    while at < len(parts):
+        found = 0
+        for end in range(at + 1, len(parts) + 1):
+            joined = "".join(parts[at:end])
+            if len(joined) > _LONGEST_WORD:
+                break
+            found = end if _is_word(joined) else found
+        words.append("".join(parts[at : found or at + 1]))
+        known, at = known or bool(found), found or at + 1
+    return " ".join(words) if known else "".join(words)
+
+
+def _is_word(text: str) -> bool:
+    bare = "".join(letter for letter in unicodedata.normalize("NFKD", text).lower() if letter.isalpha())
+    return bare in _MARKERS or is_known_word(bare)
 
 
 def _shown(letter: str) -> str:
-    """A character as it is read: itself, a space, a line end, or nothing."""
+    """A character as it is read: itself, a space, a line end, or `_UNSEEN`."""
     if letter in "\n\t" or " " <= letter <= "~":
         return letter
     if letter in _LINE_ENDS:
@@ -85,4 +118,4 @@ def _shown(letter: str) -> str:
     if kind == "Zs" or letter in _BLANK:
         return " "
     variation = "\ufe00" <= letter <= "\ufe0f" or "\U000e0100" <= letter <= "\U000e01ef"
-    return letter if kind[0] in "LNPSM" and not variation else ""
+    return letter if kind[0] in "LNPSM" and not variation else _UNSEEN

@@ -46,9 +46,9 @@ _HEAD_WORDS = {"attribute", "feature", "tag", "item", "accessory", "name", "prop
                "present", "absent", "visible", "object", "characteristic", "detail", "aspect", "trait", "yes",
                "no"}  # fmt: skip
 """What the head of a table's first column says."""
-_ABOUT = {"present", "visible", "detected", "shown", "exists", "seen", "value", "worn", "found", "absent", "missing",
-          "confidence", "score", "probability", "likelihood", "status", "answer", "presence", "has",
-          "wearing"}  # fmt: skip
+ABOUT = {"present", "visible", "detected", "shown", "exists", "seen", "value", "worn", "found", "absent", "missing",
+         "confidence", "score", "probability", "likelihood", "status", "answer", "presence", "has",
+         "wearing"}  # fmt: skip
 """Keys that speak of what stands beside them: ``{"tag": "hat", "present": false}``."""
 
 
@@ -71,7 +71,7 @@ class Piece:
     @property
     def about(self) -> bool:
         """Whether it says of what stands beside it whether that is there."""
-        return self.own and self.heading in _ABOUT and verdict(self.text) is not None
+        return self.own and self.heading in ABOUT and verdict(self.text) is not None
 
     @property
     def verdict(self) -> bool | None:
@@ -131,9 +131,9 @@ def _pieces_of(lines: list[str]) -> Iterator[Piece]:
                 headings, body = [body], ""
             if headings:
                 heading = headings[-1]
-                if len(headings) > 1 and heading in _ABOUT and verdict(body) is not None:
+                if len(headings) > 1 and heading in ABOUT and verdict(body) is not None:
                     heading = headings[-2]
-                denied = verdict(heading) is False and heading not in _ABOUT - {"absent", "missing"}
+                denied = verdict(heading) is False and heading not in ABOUT - {"absent", "missing"}
                 denied = denied and verdict(body) is None
                 reach = number if body or at + 1 < len(items) else -1
             if body:

@@ -95,6 +95,18 @@ def normalise(piece: str) -> str:
 
 
 @functools.cache
+def _known_words() -> set[str]:
+    joining = {"and", "with", "plus", "in", "front", "of", "as", "well", "but", "also", "any", "some"}
+    spelled = " ".join([*names_by_spelling(), *GROUP_OF, *SYNONYMS.values()])
+    return _FILLERS | MODIFIERS | DENIALS | UNSURE | SENTENCE | joining | set(_SPELLING) | set(re.findall("[a-z]+", spelled))
+
+
+def is_known_word(word: str) -> bool:
+    """Whether a word in lower case is one by which names are found, or by which they are denied."""
+    return word in _known_words() or normalise(word) in _known_words()
+
+
+@functools.cache
 def names_by_spelling() -> dict[str, str]:
     """Names by their evened spelling; the vocabulary's own win over synonyms."""
     other = {normalise(synonym.strip()): name for name, text in SYNONYMS.items() for synonym in text.split(",")}

@@ -17,6 +17,7 @@ from skimage import data
 from typer.testing import CliRunner
 
 from authface.annotate.captioners.released import caption_of
+from authface.annotate.vocabulary.wording import parse_tags
 from authface.annotate.rebuild.authface_hq import SOURCE
 from authface.annotate.vocabulary.vocabulary import prompt
 from authface.cli import app
@@ -131,6 +132,26 @@ def test_nothing_to_import_is_one_line(tmp_path: Path) -> None:
 )
 def test_a_caption_is_found_in_many_forms(value: Any, caption: str) -> None:
     assert caption_of(json.dumps(value).encode()) == caption
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        [{"tag": "glasses", "present": False}, "beard"],
+        [{"present": False, "tag": "glasses", "colour": "red"}, {"tag": "beard", "present": True}],
+        {"glasses": False, "beard": True},
+        {"tags": {"glasses": 0, "beard": 1}},
+        {"tags": [{"name": "glasses", "value": False}, {"label": "beard", "score": 0.9}]},
+        {"tags": [["glasses", False], ["beard", True]]},
+        {"glasses": {"present": False, "colour": "black"}, "beard": {"present": True}},
+        {"items": [{"tags": ["glasses", "hat"], "present": "no"}, {"tag": "beard"}]},
+        [{"tag": "glasses", "absent": True}, {"tag": "beard", "absent": False}],
+        [{"tag": "glasses", "present": None}, "beard"],
+    ],
+)
+def test_what_a_json_says_is_not_there_is_no_tag(value: Any) -> None:
+    found = parse_tags(caption_of(json.dumps(value).encode()), closed=True, most=30)
+    assert [tag.name for tag in found.tags] == ["beard"]
 
 
 @pytest.mark.parametrize("value", [b"", b"{", b"\xff", b"3", b"{}", b"[]", b'{"caption": null}', b"[" * 99_999])

@@ -117,6 +117,37 @@ def test_reasoning_and_invisible_characters_are_no_part_of_the_answer(text: str)
     assert said(text) == {"beard", "smiling"}
 
 
+UNSEEN = ["\u200b", "\ufeff", "\u00ad", "\u2060", "\u200d", "\u200b\u200b", "\x00", "\ufe0f", "&zwnj;", "\\u200b"]
+
+
+@pytest.mark.parametrize("unseen", UNSEEN)
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("no|glasses, sunglasses", set()),
+        ("no|visible|glasses, hat", set()),
+        ("without|hat", set()),
+        ("n|o|hat, earrings", set()),
+        ("earrings|absent", set()),
+        ("sun|glasses, be|ard", {"sunglasses", "beard"}),
+        ("long|black|hair", {"long hair", "black hair"}),
+        ("s|m|i|l|i|n|g", {"smiling"}),
+        ("<thi|nk>hat</th|ink>beard", {"beard"}),
+    ],
+)
+def test_an_unseen_character_joins_what_is_a_word_and_parts_what_is_none(
+    unseen: str, text: str, names: set[str]
+) -> None:
+    assert said(text.replace("|", unseen)) == names
+
+
+@given(st.sampled_from(UNSEEN), st.sampled_from(["no", "without", "not wearing"]), st.sampled_from(WORN), st.data())
+def test_what_is_denied_over_an_unseen_gap_is_no_tag(unseen: str, denial: str, name: str, data: st.DataObject) -> None:
+    other = data.draw(st.sampled_from(WORN))
+    text = f"{denial}{unseen}{name.replace(' ', unseen)}, {other}"
+    assert not said(text) & {name, other}, text
+
+
 @pytest.mark.parametrize(
     "text", ["<think>beard</think>", "<|channel|>analysis<|message|>beard", "\u200b\ufeff", "[THINK]hat"]
 )
