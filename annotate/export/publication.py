@@ -245,10 +245,10 @@ def _reason(origin: Mapping[str, str | None]) -> str:
         return UNSPLASH
     if licence.casefold() in {"", "unknown"}:
         return UNKNOWN
-    found = recognise(licence)
-    if found is None or not found.redistribution:
+    allowed = recognise(licence)
+    if allowed is None or not allowed.redistribution:
         return UNRECOGNISED
-    return "" if found.derivatives else NO_DERIVATIVES
+    return "" if allowed.derivatives else NO_DERIVATIVES
 
 
 def _of_unsplash(address: str) -> bool:
