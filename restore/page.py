@@ -95,7 +95,8 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
         ]
         yield Comparison(one_line(job.source), before, after, notes)
         if mapped is not None:
-            yield Comparison(f"{one_line(job.source.name)}: what changed", after, mapped, labels=("after", "change map"))
+            name = f"{one_line(job.source.name)}: what changed"
+            yield Comparison(name, after, mapped, labels=("after", "change map"))
         for line in lines[:MOST_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 name = f"{one_line(job.source.name)}, face {line.face}"
