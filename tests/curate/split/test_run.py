@@ -116,7 +116,7 @@ def test_no_two_splits_share_a_person_a_duplicate_or_a_photo(seed: int, count: i
 
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two portraits, and one of them again, darker and mirrored: the same person, not the same picture."""
+    """Two portraits, and one of them again, darker and mirrored: the filter is told to keep copies."""
     folder = tmp_path_factory.mktemp("originals")
     for item in Samples().items():
         if Path(item.path).stem in {"astronaut", "grace_hopper"}:
@@ -132,7 +132,15 @@ def curated(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of those photos as far as crops."""
     photoset = PhotoSet(tmp_path_factory.mktemp("sets") / "set")
     fetch(photoset, Folder(originals, "", ""), FetchSettings(), Console(), workers=1, limit=0)
-    loose = FilterSettings(min_size=20, min_sharpness=0, max_noise=255, max_piqe=100, max_smoothing=1, min_resolution=0)
+    loose = FilterSettings(
+        duplicate_radius=-1,
+        min_size=20,
+        min_sharpness=0,
+        max_noise=255,
+        max_piqe=100,
+        max_smoothing=1,
+        min_resolution=0,
+    )
     filter_photos(photoset, loose, Console(), workers=1)
     run(Align(photoset.root, AlignSettings(size=256)), parts_of(photoset.faces), photoset.crops, Console())
     return photoset.root
