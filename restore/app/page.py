@@ -192,7 +192,7 @@ class Page:
             self.opened,
             [self.file, self.upload],
             [*shown, *result],
-            show_progress_on=[self.empty, self.found],
+            show_progress_on=self.cards,  # which is there before a photo and with one
             **together,
         )
         self.file.clear(self.cleared, self.upload, [*shown, *result], show_progress="hidden", **private)
@@ -353,7 +353,7 @@ class Page:
 
 def _waits(progress: gr.Progress, begun: str) -> Waits:
     """Shows how many photos are before one, and then that its own work has `begun`."""
-    return lambda ahead: progress(0, desc=waiting_text(ahead) if ahead else begun)
+    return lambda ahead: progress(None, desc=waiting_text(ahead) if ahead else begun)
 
 
 def _note(ahead: int) -> None:
