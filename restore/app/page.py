@@ -353,7 +353,7 @@ class Page:
 
 def _waits(progress: gr.Progress, begun: str) -> Waits:
     """Shows how many photos are before one, and then that its own work has `begun`."""
-    return lambda ahead: progress(None, desc=waiting_text(ahead) if ahead else begun)
+    return lambda ahead: progress(0, desc=waiting_text(ahead) if ahead else begun)
 
 
 def _note(ahead: int) -> None:
