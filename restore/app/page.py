@@ -192,7 +192,7 @@ class Page:
             self.opened,
             [self.file, self.upload],
             [*shown, *result],
-            show_progress_on=[self.empty, self.found],
+            show_progress_on=self.cards,  # which is there before a photo and with one
             **together,
         )
         self.file.clear(self.cleared, self.upload, [*shown, *result], show_progress="hidden", **private)

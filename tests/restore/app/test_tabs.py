@@ -47,6 +47,13 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> Endless:
     return work
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def start(page: Any, photo: Path) -> None:
     drop(page, photo)
     page.get_by_text("2 faces found").wait_for()
@@ -101,7 +108,7 @@ def test_a_tab_that_waits_gives_up_its_place(
         third.get_by_text("Waiting: 2 photos are before yours").first.wait_for()
         second.close()
         third.get_by_text("Waiting: 1 photo is before yours").first.wait_for()
-        assert len(list(temporary.glob("photo-*"))) == 2, "its photo has gone"
+        until(lambda: len(list(temporary.glob("photo-*"))) == 2)  # its photo goes with it
         assert not endless.ended.is_set()
 
 
@@ -139,14 +146,11 @@ def test_a_place_moves_up(held: tuple[RestoreQueue, threading.Event]) -> None:
             in_thread(lambda name=name, place=place, work=work: place.result(work, lambda n: said.append((name, n))))[0]
             for name, place, work in zip("bc", (second, third), works, strict=True)
         ]
-        deadline = time.monotonic() + PATIENCE
-        while len(said) < 2 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: len(said) == 2)
         assert sorted(said) == [("b", 1), ("c", 2)]
         second.stop()
         threads[0].join(PATIENCE)
-        while ("c", 1) not in said and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: ("c", 1) in said)
         free.set()
         threads[1].join(PATIENCE)
     assert [n for name, n in said if name == "c"][:2] == [2, 1]
