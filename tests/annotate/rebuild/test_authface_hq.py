@@ -17,9 +17,9 @@ from skimage import data
 from typer.testing import CliRunner
 
 from authface.annotate.captioners.released import caption_of
-from authface.annotate.vocabulary.wording import parse_tags
 from authface.annotate.rebuild.authface_hq import SOURCE
 from authface.annotate.vocabulary.vocabulary import prompt
+from authface.annotate.vocabulary.wording import parse_tags
 from authface.cli import app
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_to_photo
