@@ -35,6 +35,7 @@ def tags(
     from authface.annotate.settings import TagsSettings
     from authface.annotate.tag_report import write_report
     from authface.annotate.tagging import WITH_MODEL, tag, with_model
+    from authface.inspect.status import read_status
     from authface.review.reviews import ReviewSettings
     from authface.store.photoset import PhotoSet
 
@@ -59,7 +60,7 @@ def tags(
     run.console.result(
         f"{summary.made} parts made{rate}, {summary.skipped} were done before\n{counts}\n"
         + (f"{len(unknown):,} words not in the vocabulary: {words}\n" if unknown else "")
-        + f"report: {one_line(page)}\nnext: authface annotate export {where}",
+        + f"report: {one_line(page)}\nnext: {read_status(photoset).next}",
         made=summary.made,
         skipped=summary.skipped,
         reread=done.reread,

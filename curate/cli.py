@@ -98,7 +98,7 @@ def fetch(
                 raise typer.Exit(3)
         if not summary.counts:
             raise AuthfaceError(f"no photos in {one_line(settings.path or settings.source)}: nothing to fetch")
-        _conclude(run, photoset, summary, "curate filter")
+        _conclude(run, photoset, summary)
 
 
 @app.command("filter")
@@ -135,7 +135,7 @@ def filter_(
         )
         if not summary.counts:
             raise AuthfaceError("curate.filter: no kept photos to work on; the report says why: authface curate report")
-        _conclude(run, photoset, summary, "curate align")
+        _conclude(run, photoset, summary)
 
 
 def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
@@ -170,7 +170,7 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
         summary = run_parts(step, inputs, photoset.crops, run.console, workers=run.workers, cluster=cluster)
         if not any(part.count for part in inputs):
             raise AuthfaceError("curate.align: no kept rows to work on; the report says why: authface curate report")
-        _conclude(run, photoset, summary, "annotate tags")
+        _conclude(run, photoset, summary)
 
 
 @app.command()
@@ -331,9 +331,10 @@ def balance(
     run.console.result(done.as_text(), report=str(done.page), **done.as_json())
 
 
-def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) -> None:
+def _conclude(run: Run, photoset: PhotoSet, summary: Summary) -> None:
     """Say what was counted and where the sheet is; exit code 3 where some inputs failed."""
     from authface.curate.sheet import contact_sheet
+    from authface.inspect.status import read_status
 
     page = photoset.root / "reports" / "curate.html"
     if summary.made or not page.exists():
@@ -341,7 +342,7 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary, following: str) ->
     rate = f", {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
     done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
-    onward = f"next: authface {following} {one_line(photoset.root)}"
+    onward = f"next: {read_status(photoset).next}"
     if not summary.counts["kept"]:
         onward = "nothing is kept: the sheet says why"
     run.console.result(

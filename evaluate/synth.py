@@ -282,4 +282,6 @@ def conclude(summary: SynthSummary, out: Path) -> str:
         )
     done = f"{summary.made} faces degraded, {summary.kept} were there before"
     gone = f", {summary.removed} removed whose source is gone" if summary.removed else ""
-    return f"{done}{gone}; {summary.count} in {one_line(out)}"
+    where = one_line(out)
+    onward = f"next: authface restore {where}/degraded -o {where}/restored"
+    return f"{done}{gone}; {summary.count} in {where}\n{onward}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -91,17 +92,27 @@ def export(
     with photoset.lock():
         photoset.remember("annotate.export", values)
         done = run_export(photoset, settings, run.console, review=review, limit=run.limit)
+    lacks = _lacking(photoset.root, done)
     run.console.result(
-        _export_text(done) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
+        "\n".join([_export_text(done), *lacks]) + "\n" + NEXT[settings.format].format(folder=one_line(done.folder)),
         dataset=str(done.folder),
         format=settings.format,
         written=done.written,
         rows=done.rows,
         splits=done.splits,
+        warnings=lacks,
         left_out=done.left_out,
         files=done.files,
         bytes=done.bytes,
     )
+
+
+def _lacking(root: Path, done: Exported) -> list[str]:
+    """A line where the dataset lacks faces to test on, and what to do."""
+    if not done.rows or done.splits.get("test"):
+        return []
+    here = one_line(root)
+    return [f"warning: no test faces, which evaluate needs: authface curate split {here}, then export it again"]
 
 
 def _export_text(done: Exported) -> str:

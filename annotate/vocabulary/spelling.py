@@ -98,7 +98,16 @@ def normalise(piece: str) -> str:
 def _known_words() -> set[str]:
     joining = {"and", "with", "plus", "in", "front", "of", "as", "well", "but", "also", "any", "some"}
     spelled = " ".join([*names_by_spelling(), *GROUP_OF, *SYNONYMS.values()])
-    return _FILLERS | MODIFIERS | DENIALS | UNSURE | SENTENCE | joining | set(_SPELLING) | set(re.findall("[a-z]+", spelled))
+    return (
+        _FILLERS
+        | MODIFIERS
+        | DENIALS
+        | UNSURE
+        | SENTENCE
+        | joining
+        | set(_SPELLING)
+        | set(re.findall("[a-z]+", spelled))
+    )
 
 
 def is_known_word(word: str) -> bool:

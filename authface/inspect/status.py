@@ -148,7 +148,8 @@ def _next(photoset: PhotoSet, found: PhotoSetStatus) -> str:
             return (
                 f"nothing is kept in {name}: {here}/reports/curate.html says why, then authface {_STEPS[name]} {here}"
             )
-    if (people := tables.get("people")) is not None and (people.missing or people.outdated):
+    people = tables.get("people")
+    if not found.dataset if people is None else people.missing or people.outdated:
         return f"authface curate split {here}"
     if not (tags := [table for table in found.tables if table.name.startswith("tags/")]):
         return f"authface annotate tags {here} --with measured"

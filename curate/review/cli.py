@@ -78,6 +78,7 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
 
     from authface.curate.review import server
     from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
+    from authface.inspect.status import read_status
     from authface.web import local
 
     faces = load_gallery(photoset, run.limit)
@@ -100,7 +101,7 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
     said = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in ("keep", "reject", "retouch"))
     run.console.result(
         f"{reviewer} decided on {sum(counts.values()) - faces.crops:,} of {faces.crops:,} crops: {said}\n"
-        f"next: authface annotate tags {one_line(photoset.root)}",
+        f"next: {read_status(photoset).next}",
         reviewer=reviewer,
         log=str(log.path),
         **counts,
@@ -128,11 +129,12 @@ def _export(run: Run, photoset: PhotoSet, people: Reviewed, folder: Path) -> Non
 
 def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path) -> None:
     from authface.curate.review.retouch import import_retouch
+    from authface.inspect.status import read_status
     from authface.review.reviews import reviewed
 
     with photoset.lock():
         outcomes = list(import_retouch(photoset, reviewed(photoset, settings), folder))
-    _report(run, outcomes, f"next: authface annotate tags {one_line(photoset.root)}")
+    _report(run, outcomes, f"next: {read_status(photoset).next}")
 
 
 def _report(run: Run, outcomes: list[RetouchResult], following: str) -> None:

@@ -109,7 +109,8 @@ def test_an_import_goes_on_follows_reviews_and_exports(release: Path, tmp_path: 
     decision_log(photoset, "anna").append(Decision(id=first.id, verdict="reject", at=now()))
     tagged = authface("annotate", "tags", root, "--with", "qwen")
     assert tagged["made"] == 1 and tagged["counts"]["rejected: rejected_in_review"] == 1
-    assert authface("annotate", "export", root)["rows"] == 1
+    exported = authface("annotate", "export", root)
+    assert exported["rows"] == 1 and f"curate split {root}" in exported["warnings"][0]
 
 
 def test_nothing_to_import_is_one_line(tmp_path: Path) -> None:

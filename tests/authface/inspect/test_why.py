@@ -84,6 +84,13 @@ def test_commands_answer_and_refuse(furnished: Furnished, tmp_path: Path) -> Non
     assert done.returncode == 0 and "next: authface annotate export" in done.stdout and "photos: 7 rows" in done.stdout
 
 
+def test_a_set_is_split_before_it_is_exported(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    for part in photoset.people.parts():
+        photoset.people.remove(part)
+    assert read_status(photoset).next == f"authface curate split {photoset.root}"
+
+
 def test_status_sees_what_is_missing_and_what_is_older(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     tables = {table.name: table for table in read_status(photoset).tables}
