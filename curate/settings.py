@@ -93,7 +93,7 @@ class FetchSettings(Settings):
     licence: str = "unknown"
     """The licence of the photos of a `folder` or of `urls`: you are responsible for it."""
     url_column: str = ""
-    """Column of a table of `urls` that holds the addresses; empty looks for `url`, `image_url`, `photo_url` and the like."""
+    """Column of a table of `urls` that holds the addresses; empty looks for `url`, `image_url` and the like."""
     prescreen_face: float = Field(0, ge=0)
     """Least longer side of the largest face in pixels of the original, measured on a preview where the source has
     one, so that only promising originals are downloaded; 0 downloads all originals."""

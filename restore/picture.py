@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,7 +15,7 @@ from PIL import Image as Pillow
 from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import Pixels, to_8_bits
-from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode, has_room
+from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Picture"
 """A path, a file's bytes, a PIL image, (h, w, 3) pixels of 8 or 16 bits, or one of them read by `open_picture`."""
@@ -25,6 +24,17 @@ _MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
 """Modes of Pillow that a PNG holds as they are."""
 ENDING_OF = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 """Of a result by the format of its photo, where that is written."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A picture as a file."""
+
+    data: bytes
+    encoding: str
+    """How it was compressed, for the log."""
+    losses: tuple[str, ...] = ()
+    """What it does not keep of its picture, a line each."""
 
 
 @dataclass(frozen=True)
@@ -48,25 +58,19 @@ class Picture:
         """(h, w) that goes with `pixels`."""
         return self.photo.alpha if self.photo.alpha16 is None else self.photo.alpha16
 
-    def encoded(
-        self, pixels: Pixels, format: str, quality: int = 0, with_mark: Callable[[bytes], bytes] | None = None
-    ) -> tuple[bytes, str]:
-        """The picture with other pixels as a file, and how it was compressed, for the log.
+    def encoded(self, pixels: Pixels, format: str, quality: int = 0, xmp: bytes | None = None) -> Encoded:
+        """The picture with other pixels as a file, and with another XMP packet, if `xmp` is one.
 
-        `with_mark` gives the XMP packet of the result for the picture's own; one without room for both gets the mark
-        alone. It is the picture's own file, byte for byte, where no pixel changed and the format stays. Raises
-        ImageError as `encode` does.
+        It is the picture's own file, byte for byte, where no pixel changed and the format stays. Raises ImageError as
+        `encode` does.
         """
         same_format = {"MPO": "JPEG"}.get(self.photo.format, self.photo.format) == format
         own = self.pixels
         if self.data and same_format and pixels.shape == own.shape and np.array_equal(pixels, own):
-            return self.data, "the input, byte for byte"
+            return Encoded(self.data, "the input, byte for byte")
         encoding = describe(self.photo, format, pixels.dtype == np.uint16, quality)
-        photo = self.photo
-        if with_mark is not None:
-            packet = with_mark(photo.xmp)
-            photo = replace(photo, xmp=packet if has_room(format, packet) else with_mark(b""))
-        return encode(photo, pixels, format, quality=quality), encoding
+        photo = self.photo if xmp is None else replace(self.photo, xmp=xmp)
+        return Encoded(encode(photo, pixels, format, quality=quality), encoding, tuple(self.losses(format)))
 
     def losses(self, format: str) -> list[str]:
         """What a result in `format` cannot keep of the picture, a line each."""

@@ -14,7 +14,8 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import sha256_of
 from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS
-from authface.restore.mark import IPTC, read_xmp_box, settings_inside
+from authface.restore.mark import INSIDE, IPTC
+from authface.restore.video.finish import said_of_video
 from authface.store.restore_log import LOG, Line, Log
 
 _ABOVE = 4
@@ -52,17 +53,16 @@ class Provenance:
 def provenance_of(path: Path) -> Provenance:
     """What the result says and what is logged of it. Raises UsageError where there is nothing."""
     try:
-        digest, packet = sha256_of(path), _packet(path)
+        digest, said = sha256_of(path), _said(path)
     except OSError as error:
         raise UsageError(f"{one_line(path)}: {error.strerror or one_line(error)}") from error
     found = Provenance(path)
-    said = properties_of(packet)
     found.source_type = said.get(f"{IPTC} DigitalSourceType", "")
     found.system = ", ".join(
         filter(None, (said.get(f"{IPTC} {name}") for name in ("AISystemUsed", "AISystemVersionUsed")))
     )
     try:
-        inside = json.loads(settings_inside(packet) or "{}")
+        inside = json.loads(said.get(INSIDE) or "{}")
         found.inside = inside if isinstance(inside, dict) else {}
     except ValueError:
         found.inside = {}
@@ -88,15 +88,15 @@ def _look_up(found: Provenance, digest: str) -> None:
             return
 
 
-def _packet(path: Path) -> bytes:
+def _said(path: Path) -> dict[str, str]:
     if path.suffix.lower() in VIDEOS:
-        return read_xmp_box(path)
+        return said_of_video(path)
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
     except Exception:  # noqa: BLE001  on hostile bytes Pillow's readers raise nearly anything; the log may know more
-        return b""
-    return packet.encode() if isinstance(packet, str) else bytes(packet)
+        return {}
+    return properties_of(packet.encode() if isinstance(packet, str) else bytes(packet))
 
 
 def to_text(found: Provenance) -> str:

@@ -18,11 +18,14 @@ from authface.errors import UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import Pixels, to_8_bits
+from authface.imaging.encode import has_room
+from authface.imaging.extras import CREDENTIALS
+from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.change import change_map
 from authface.restore.credentials import MIME, Asset, Credentials
-from authface.restore.inputs import ENDINGS
+from authface.restore.inputs import ENDINGS, LOG
 from authface.restore.mark import Mark
-from authface.restore.picture import ENDING_OF, Picture
+from authface.restore.picture import ENDING_OF, Encoded, Picture
 from authface.restore.types import FaceResult, PhotoResult
 
 
@@ -38,8 +41,8 @@ class Finish:
     credentials: Credentials | None = None
     """Who signs; None: nobody."""
 
-    def encoded(self, picture: Picture, result: PhotoResult, format: str, title: str) -> tuple[bytes, str]:
-        """The result as a file in `format`, and how it was compressed, for the log.
+    def encoded(self, picture: Picture, result: PhotoResult, format: str, title: str) -> Encoded:
+        """The result as a file in `format`.
 
         Where no pixel changed and the format stays it is the picture's own file, byte for byte. Where no face changed
         it is neither marked nor signed. `title` is its name for whoever reads its credentials. Raises ImageError as
@@ -48,12 +51,15 @@ class Finish:
         if not result.changed:
             return picture.encoded(result.rgb, format, self.quality)
         mark = replace(self.mark, settings=self.told(result))
-        data, encoding = picture.encoded(result.rgb, format, self.quality, mark.packet)
+        xmp, lost = _packet(mark, picture.photo.xmp, format)
+        made = picture.encoded(result.rgb, format, self.quality, xmp)
+        made = replace(made, losses=(*made.losses, *lost))
         if self.credentials is None:
-            return data, encoding
+            return made
         out = io.BytesIO()
-        self.credentials.sign(Asset(io.BytesIO(data), format), _original(picture), out, title, mark)
-        return out.getvalue(), f"{encoding}, signed"
+        self.credentials.sign(Asset(io.BytesIO(made.data), format), _original(picture), out, title, mark)
+        kept = tuple(line for line in made.losses if CREDENTIALS not in line)  # they are the ingredient's
+        return Encoded(out.getvalue(), f"{made.encoding}, signed", kept)
 
     def told(self, result: PhotoResult | None = None) -> str:
         """JSON of the settings with the faces of a photo; empty where none is wanted."""
@@ -61,6 +67,26 @@ class Finish:
             return ""
         faces = [{name: face.facts()[name] for name in _TOLD} for face in result.faces] if result else []
         return json.dumps({**self.settings, "faces": faces} if result else self.settings, separators=(",", ":"))
+
+
+def _packet(mark: Mark, before: bytes, format: str) -> tuple[bytes, list[str]]:
+    """The marked packet of a result whose photo has the packet `before`, and what it lacks, a line each.
+
+    Without room for all, first its padding goes, then the settings inside, then the photo's own; the mark never.
+    """
+    lost = [] if is_readable(before) else ["the result does not keep its XMP, which is no XML"]
+    whole = mark.packet(before)
+    bare = replace(mark, settings="")
+    no_settings = f"{format} has no room for the settings inside: see {LOG}"
+    no_xmp = f"{format} has no room for its XMP beside the mark: png, tiff and webp have"
+    choices: list[tuple[bytes, list[str]]] = [(whole, []), (without_padding(whole), [])]
+    if mark.settings:
+        choices.append((without_padding(bare.packet(before)), [no_settings]))
+    if before:
+        choices.append((mark.packet(), [no_xmp]))
+    choices.append((bare.packet(), [*([no_xmp] if before else []), *([no_settings] if mark.settings else [])]))
+    packet, missing = next((one for one in choices if has_room(format, one[0])), choices[-1])
+    return packet, lost + missing
 
 
 _TOLD = ("box", "status", "reason", "identity", "fidelity")
@@ -121,14 +147,13 @@ class Restored:
         format = ENDINGS.get((ending or self.ending).lower())
         if format is None:
             raise UsageError(f"{one_line(ending)} is not written: there are {', '.join(ENDINGS)}")
-        made, _ = self.as_file(format)
-        if made is not self.source.data:
-            for loss in self.source.losses(format):
-                logging.getLogger("authface").warning("%s", loss)
-        return made
+        made = self.as_file(format)
+        for loss in made.losses:
+            logging.getLogger("authface").warning("%s", loss)
+        return made.data
 
-    def as_file(self, format: str) -> tuple[bytes, str]:
-        """The result as a file in a format of Pillow's name, and how it was compressed. Raises ImageError."""
+    def as_file(self, format: str) -> Encoded:
+        """The result as a file in a format of Pillow's name. Raises ImageError."""
         title = self.source.path.name if self.source.path else "photo"
         return self.finish.encoded(self.source, self.result, format, title)
 

@@ -231,12 +231,11 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
     """Write a result, its lines first. Where no pixel changed, the result is the input, byte for byte."""
     job, picture, log = opened.job, opened.picture, session.log(opened.job.home)
     with part("encode"):
-        data, encoding = session.finish.encoded(picture, result, job.format, job.target.name)
-    if data is not picture.data:
-        for loss in picture.losses(job.format):
-            session.console.log(f"{one_line(job.source)}: {loss}")
-    files = [(job.target, data)]
-    facts: dict[str, Any] = {"encoding": encoding, "result": _sha256(data), "result_bytes": len(data)}
+        made = session.finish.encoded(picture, result, job.format, job.target.name)
+    for loss in made.losses:
+        session.console.log(f"{one_line(job.source)}: {loss}")
+    files = [(job.target, made.data)]
+    facts: dict[str, Any] = {"encoding": made.encoding, "result": _sha256(made.data), "result_bytes": len(made.data)}
     if job.change_map is not None and result.restored:
         mapped = images.encode_png(change_map(result.background, result.rgb))
         files.append((job.change_map, mapped))

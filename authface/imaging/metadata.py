@@ -20,10 +20,10 @@ class JpegStyle:
 
 _LAYOUT_TAGS = frozenset(
     (*range(254, 260), 262, 266, 273, *range(277, 280), 284, 317, 320, *range(322, 326), 330, 338, 339, 347)
-    + (*range(529, 533), 700, 34675)
+    + (*range(529, 533), 700, 34675, 52545)
 )
 """TIFF tags of size, compression, palette, strips and tiles: true of the file that was read, not of the one written;
-and those of XMP and of the profile, which are carried apart."""
+those of XMP and of the profile, which are carried apart; and that of the C2PA manifest, true of other bytes."""
 
 
 def orientation_of(image: Image.Image) -> int:

@@ -13,7 +13,7 @@ from PIL import Image
 from authface.errors import ImageError
 from authface.imaging import tiff_directory as tags
 from authface.imaging.bitdepth import Pixels, to_8_bits, turned
-from authface.imaging.extras import Extras, TiffPage, kept_resources
+from authface.imaging.extras import CREDENTIALS, Extras, TiffPage, kept_resources
 from authface.imaging.tiff_directory import Directory, classic_header, read_pages, write_directory
 from authface.imaging.tiff_samples import Samples, read_samples, size_of
 
@@ -76,6 +76,8 @@ def _extras(data: bytes, page: Directory, others: list[Directory], channels: int
         lost.append(f"{channels} further channel{'s' * (channels > 1)}, such as a saved selection")
     if tags.LAYERS in page.entries:
         lost.append("Photoshop's layers, which show the old picture")
+    if tags.C2PA in page.entries:
+        lost.append(CREDENTIALS)
     if len(pages) < len(others):
         lost.append(f"{len(others) - len(pages)} of its further pages, which cannot be copied")
     photoshop = kept_resources(page.bytes_of(tags.PHOTOSHOP), page.bytes_of(tags.IPTC))

@@ -34,6 +34,7 @@ _OF_OTHER_DATA: dict[str, tuple[str, ...]] = {
     "http://ns.adobe.com/tiff/1.0/": ("Orientation",),
 }
 """By namespace, how the names of its properties begin that tell where other data lie in the file, or of a turn."""
+_PADDING = re.compile(rb"\s+(?=<\?xpacket\s+end)")
 _START_TAG = re.compile(rb"""<(?:[^"'>]+|"[^"]*"|'[^']*')*>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
 
@@ -134,6 +135,17 @@ def truthful(packet: bytes) -> bytes:
 def _is_of_other_data(name: str) -> bool:
     namespace, _, local = name.rpartition(" ")
     return local.startswith(_OF_OTHER_DATA.get(namespace, ())) if namespace in _OF_OTHER_DATA else False
+
+
+def is_readable(packet: bytes) -> bool:
+    """Whether a packet is XML that `with_properties` keeps, or empty."""
+    packet = _as_utf8(packet)
+    return not packet.strip() or _elements(packet) is not None
+
+
+def without_padding(packet: bytes) -> bytes:
+    """A UTF-8 packet without the blanks that are room for editors (XMP specification part 1, 7.3.2)."""
+    return _PADDING.sub(b"\n", packet)
 
 
 def keywords_of(packet: bytes) -> list[str]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.restore.inputs import ENDINGS, NEW_ENDING
+from authface.restore.picture import Encoded
 from authface.restore.queue import QueueFull, QueueStopped
 from authface.restore.result import Restored
 from authface.restore.service.upload import Refused
@@ -108,7 +109,7 @@ def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -
     height, width = made.source.photo.rgb.shape[:2]
     ending = NEW_ENDING.get(format, made.ending)
     kind = ENDINGS[ending]
-    data, encoding = made.as_file(kind) if keep else (b"", "")
+    file = made.as_file(kind) if keep else Encoded(b"", "", tuple(made.source.losses(kind)))
     facts = PhotoFacts(
         model=model,
         width=width,
@@ -117,10 +118,10 @@ def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -
         restored=made.restored,
         faces=[FaceFacts(**face.facts()) for face in made.faces],
         media_type=_MEDIA[kind],
-        encoding=encoding,
-        notes=made.source.losses(kind) if data is not made.source.data else [],
+        encoding=file.encoding,
+        notes=list(file.losses),
     )
-    return Answer(facts=facts, data=data, ending=ending)
+    return Answer(facts=facts, data=file.data, ending=ending)
 
 
 def response_of(answer: Answer, result: str) -> Response:

@@ -36,8 +36,8 @@ CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=
 _BESIDE = ("title", "language", "handler_name")
 """What is kept of a stream's own words; its length and the like are the result's own."""
 
-_OWN = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"})
-"""What a file says of its own container."""
+_OWN = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "authface_restored"})
+"""What a file says of its own container, and of how it was made before."""
 
 
 def address(path: Path) -> str:

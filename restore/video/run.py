@@ -134,8 +134,8 @@ def restore_video(
         if same:
             shutil.copyfile(job.source, temporary)
         losses = _losses(reader, writer, totals)
-        if totals.changed:
-            losses += finish_video(session.finish, job.source, temporary, writer.kind)
+        if not same:
+            losses += finish_video(session.finish, job.source, temporary, writer.kind, drawn=totals.changed)
         line = replace(
             _line(job, content, session, totals),
             result=sha256_of(temporary),
@@ -264,7 +264,8 @@ def _write(
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
             ]
             if result.rgb.shape != frame.rgb.shape or (result.rgb != frame.rgb).any():
-                pixels, totals.changed = result.rgb, True
+                pixels = result.rgb
+            totals.changed |= result.changed
         elif scale > 1:
             pixels = session.upscaler(frame.decoded.pixels(), scale)
         with part("encode"):

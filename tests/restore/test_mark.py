@@ -18,7 +18,8 @@ from skimage import data
 
 from authface import Restorer, __version__
 from authface.imaging.xmp import Property, properties_of, with_properties
-from authface.restore.mark import COMPOSITE, IPTC, Mark, settings_inside
+from authface.restore.mark import COMPOSITE, INSIDE, IPTC, Mark
+from authface.restore.result import _packet
 
 Command = Callable[..., tuple[int, str, str]]
 CAPTURE = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
@@ -179,7 +180,7 @@ def test_python_gives_marked_and_signed_files(portrait: Image.Image, tmp_path: P
             assert told["validation_state"] == "Valid"
             assert told["manifests"][told["active_manifest"]]["ingredients"][0]["title"] == "a.jpg"
         of_pixels = restorer.restore(np.asarray(portrait)).encoded(".png")
-    assert json.loads(settings_inside(Image.open(io.BytesIO(of_pixels)).info["xmp"]))["model"] == "authface-tiny"
+    assert json.loads(properties_of(Image.open(io.BytesIO(of_pixels)).info["xmp"])[INSIDE])["model"] == "authface-tiny"
 
 
 def test_a_certificate_that_cannot_sign_is_said_before_the_work(
@@ -188,3 +189,69 @@ def test_a_certificate_that_cannot_sign_is_said_before_the_work(
     photo = written(portrait, tmp_path / "a.jpg")
     code, _, err = authface(photo, "-o", tmp_path / "out", "-O", f"restore.sign={tmp_path / 'none.pem'}")
     assert code == 2 and "none.pem" in err and not (tmp_path / "out").exists()
+
+
+def with_xmp(portrait: Image.Image, packet: bytes) -> bytes:
+    """A JPEG with a packet of any bytes."""
+    buffer = io.BytesIO()
+    portrait.save(buffer, "JPEG", quality=92)
+    body = b"http://ns.adobe.com/xap/1.0/\0" + packet
+    segment = b"\xff\xe1" + (2 + len(body)).to_bytes(2, "big") + body
+    return buffer.getvalue()[:2] + segment + buffer.getvalue()[2:]
+
+
+@pytest.mark.parametrize(
+    ("size", "padded", "kept", "said"),
+    [(65_300, True, True, ""), (65_300, False, False, "no room for its XMP"), (0, False, False, "which is no XML")],
+)
+def test_xmp_that_is_not_kept_is_said_and_padding_goes_first(
+    size: int, padded: bool, kept: bool, said: str, portrait: Image.Image, authface: Command, tmp_path: Path
+) -> None:
+    filled = [Property("urn:mine:", "mine", "large", "x" * (size - len(BEFORE) - 200))] if not padded else []
+    packet = with_properties(BEFORE, filled) if size else b"<rdf:RDF broken"
+    if padded:
+        packet = packet.replace(b"<?xpacket end", b" " * (size - len(packet)) + b"<?xpacket end")
+    photo, out = tmp_path / "a.jpg", tmp_path / "out.jpg"
+    photo.write_bytes(with_xmp(portrait, packet))
+    code, _, err = authface(photo, "-o", out)
+    assert code == 0 and packet_of(out)[f"{IPTC} DigitalSourceType"] == COMPOSITE
+    assert ("urn:mine: kept" in packet_of(out)) == kept
+    assert said in err and ("XMP" in err) == bool(said)
+
+
+def test_settings_without_room_leave_the_mark() -> None:
+    packet, said = _packet(Mark("x", "1", "f" * 70_000), BEFORE, "JPEG")
+    told = properties_of(packet)
+    assert told[f"{IPTC} DigitalSourceType"] == COMPOSITE and told["urn:mine: kept"] == "as it was"
+    assert INSIDE not in told and len(said) == 1 and "no room for the settings" in said[0]
+    assert len(_packet(Mark("x", "1", "f" * 70_000), BEFORE, "PNG")[0]) > 70_000
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_what_was_generated_before_stays_said(said: bool) -> None:
+    generated = COMPOSITE.replace("compositeWithT", "t")
+    known = [("DigitalSourceType", generated), ("AISystemUsed", "another"), ("AISystemVersionUsed", "3")]
+    before = with_properties(b"", [Property(IPTC, "Iptc4xmpExt", name, value) for name, value in known])
+    told = properties_of(Mark("ours", "1", said=said).packet(before))
+    assert told[f"{IPTC} DigitalSourceType"] == generated
+    assert told[f"{IPTC} AISystemUsed"] == ("another; ours" if said else "another")
+    again = Mark("ours", "1").packet(Mark("ours", "1").packet())
+    assert properties_of(again)[f"{IPTC} AISystemUsed"] == "ours"
+    assert properties_of(Mark("ours", "1", said=False).packet(again))[f"{IPTC} DigitalSourceType"] == COMPOSITE
+
+
+@pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])
+def test_credentials_of_a_photo_go_with_a_line_or_into_the_new_ones(
+    ending: str, portrait: Image.Image, authface: Command, tmp_path: Path
+) -> None:
+    c2pa = pytest.importorskip("c2pa")
+    photo, signed = written(portrait, tmp_path / f"a.{ending}"), tmp_path / f"signed.{ending}"
+    assert authface(photo, "-o", signed, "-O", "restore.sign=test")[0] == 0
+    code, _, err = authface(signed, "-o", tmp_path / f"plain.{ending}")
+    assert code == 0 and "does not keep content credentials" in err
+    with pytest.raises(c2pa.C2paError.ManifestNotFound):
+        c2pa.Reader(str(tmp_path / f"plain.{ending}"))
+    code, _, err = authface(signed, "-o", tmp_path / f"again.{ending}", "-O", "restore.sign=test")
+    assert code == 0 and "credentials" not in err
+    with c2pa.Reader(str(tmp_path / f"again.{ending}")) as reader:
+        assert len(json.loads(reader.json())["manifests"]) == 2

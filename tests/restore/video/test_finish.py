@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from skimage import data
 
 from authface import Restorer
-from authface.imaging.xmp import properties_of
-from authface.restore.mark import COMPOSITE, IPTC, read_xmp_box
+from authface.imaging.xmp import Property, properties_of, with_properties
+from authface.restore.mark import COMPOSITE, IPTC, Boxes, append_xmp, read_boxes
 from authface.restore.provenance import provenance_of
 
 av = pytest.importorskip("av")
@@ -37,7 +38,7 @@ def test_xmp_and_credentials_lie_in_files_of_boxes(ending: str, clip: Path, tmp_
     with Restorer(sign="test", embed_settings=True) as restorer:
         line = restorer.restore_video(clip, target)
     assert line.faces == 3 and line.result_bytes == target.stat().st_size
-    assert properties_of(read_xmp_box(target))[f"{IPTC} DigitalSourceType"] == COMPOSITE
+    assert properties_of(read_boxes(target).xmp)[f"{IPTC} DigitalSourceType"] == COMPOSITE
     assert provenance_of(target).inside["model"] == "authface-tiny"
     with c2pa.Reader(str(target)) as reader:
         told = json.loads(reader.json())
@@ -65,3 +66,52 @@ def test_a_video_that_was_not_changed_says_nothing(clip: Path, tmp_path: Path) -
     assert (tmp_path / "out.mp4").read_bytes() == clip.read_bytes()
     with av.open(str(tmp_path / "out.mkv")) as file:
         assert not [name for name in file.metadata if "SOURCE" in name]
+
+
+@pytest.mark.parametrize("ending", ["mkv", "webm"])
+def test_tags_leave_the_frame_rate_and_why_reads_them(ending: str, clip: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
+    with Restorer(embed_settings=True) as restorer:
+        restorer.restore_video(clip, first)
+    with av.open(str(first)) as file:
+        assert file.streams.video[0].average_rate == 25
+    told = provenance_of(first)
+    assert (told.source_type, told.inside["model"]) == (COMPOSITE, "authface-tiny")
+    with Restorer() as restorer:
+        restorer.restore_video(first, second)
+    assert provenance_of(second).source_type == COMPOSITE and not provenance_of(second).inside
+
+
+def test_xmp_of_a_video_goes_over_and_its_credentials_go_with_a_line(clip: Path, tmp_path: Path) -> None:
+    pytest.importorskip("c2pa")
+    before = [
+        Property("urn:mine:", "mine", "kept", "as it was"),
+        Property(IPTC, "iptc", "DigitalSourceType", "digital"),
+    ]
+    film, signed = tmp_path / "film.mp4", tmp_path / "signed.mp4"
+    shutil.copyfile(clip, film)
+    append_xmp(film, with_properties(b"", before))
+    with Restorer(sign="test") as restorer:
+        assert restorer.restore_video(film, signed).detail == ""
+    with Restorer() as restorer:
+        line = restorer.restore_video(signed, tmp_path / "plain.mp4")
+        other = restorer.restore_video(signed, tmp_path / "plain.mkv")
+    assert "does not keep content credentials" in line.detail and "no place for its XMP" in other.detail
+    for path in (signed, tmp_path / "plain.mp4"):
+        told = properties_of(read_boxes(path).xmp)
+        assert told["urn:mine: kept"] == "as it was" and told[f"{IPTC} DigitalSourceType"] == COMPOSITE
+    assert not read_boxes(tmp_path / "plain.mp4").credentials
+
+
+def test_a_video_that_is_only_enlarged_is_not_marked(clip: Path, tmp_path: Path) -> None:
+    with Restorer("identity", upscale=2) as restorer:
+        restorer.restore_video(clip, tmp_path / "large.mp4")
+    assert read_boxes(tmp_path / "large.mp4") == Boxes()
+
+
+def test_a_box_that_lies_about_its_size_is_passed_over(tmp_path: Path) -> None:
+    film = tmp_path / "film.mp4"
+    append_xmp(film, b"x" * 40)
+    assert read_boxes(film).xmp == b"x" * 40
+    film.write_bytes((8).to_bytes(4, "big") + film.read_bytes()[4:])
+    assert read_boxes(film).xmp == b""
