@@ -25,11 +25,6 @@ class Licence:
     share_alike: bool = False
     """Whether what is made of it must go under the same licence."""
 
-    @property
-    def strictness(self) -> tuple[int, ...]:
-        """Orders licences: the greater allows less."""
-        return (not self.redistribution, not self.derivatives, not self.commercial, self.share_alike)
-
 
 MOST_TEXT = 300
 """Characters; a longer text is no licence's name or address."""
@@ -118,16 +113,6 @@ def recognise(text: str) -> Licence | None:
         return None
     found = _squashed(text)
     return _at(_SCHEME.sub("", text.casefold()).rstrip("/")) or _NAMES.get(found) or _creative_commons(found)
-
-
-def strictest(texts: list[str]) -> str:
-    """The text that allows least; one that is not recognised allows nothing. The first of equals."""
-    return max(texts, key=_strictness, default="")
-
-
-def _strictness(text: str) -> tuple[int, ...]:
-    found = recognise(text)
-    return (1,) if found is None else (0, *found.strictness)
 
 
 def _at(address: str) -> Licence | None:

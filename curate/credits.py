@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 
 from authface.errors import one_line
 from authface.files import replacing
+from authface.licences import recognise
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
 
@@ -74,9 +75,11 @@ class LicenceGroup:
     makers: Iterator[Maker]
 
     @property
-    def unknown(self) -> bool:
-        """Whether nobody stated a licence: such photos may not be used."""
-        return self.licence == UNKNOWN
+    def warning(self) -> str:
+        """What is wrong with it: nobody stated one, or nobody here knows what it allows; empty: nothing is."""
+        if self.licence == UNKNOWN:
+            return "nobody stated a licence of these photos: ask before you use them"
+        return "" if recognise(self.licence) else "this is no licence that is known here: ask before you use them"
 
 
 def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
@@ -196,8 +199,8 @@ def _markdown(table: pa.Table) -> Iterator[str]:
     yield "# Credits\n"
     for group in groups(table):
         yield f"\n## {_md(group.licence)} ({group.photos:,} photos, {group.photographers:,} photographers)\n\n"
-        if group.unknown:
-            yield "**Nobody stated a licence of these photos: ask before you use them.**\n\n"
+        if group.warning:
+            yield f"**{group.warning[:1].upper()}{group.warning[1:]}.**\n\n"
         for maker in group.makers:
             first = maker.first
             by = f"[{_md(first.name)}]({_md_url(first.profile)})" if first.profile else _md(first.name)
@@ -243,7 +246,7 @@ def _cell(value: str) -> str:
 
 def _text(table: pa.Table) -> Iterator[str]:
     for group in groups(table):
-        warning = ": nobody stated a licence, ask before you use them" if group.unknown else ""
+        warning = f": {group.warning}" if group.warning else ""
         yield f"{one_line(group.licence)} ({group.photos:,} photos{warning})\n"
         for maker in group.makers:
             first = maker.first

@@ -23,10 +23,11 @@ from authface.imaging.extras import CREDENTIALS
 from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.change import change_map
 from authface.restore.credentials import MIME, Asset, Credentials
-from authface.restore.inputs import ENDINGS, LOG
+from authface.restore.inputs import ENDINGS
 from authface.restore.mark import Mark
 from authface.restore.picture import ENDING_OF, Encoded, Picture
 from authface.restore.types import FaceResult, PhotoResult
+from authface.store.restore_log import LOG
 
 
 @dataclass(frozen=True)
