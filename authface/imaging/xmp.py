@@ -129,7 +129,19 @@ def truthful(packet: bytes) -> bytes:
         return packet
     elements = _elements(read)
     spans = [] if elements is None else _spans(read, elements, _is_of_other_data)
-    return b"" if elements is None else _edited(read, [(begin, end, "") for begin, end in spans]) if spans else packet
+    if elements is None or not spans:
+        return b"" if elements is None else packet
+    return _undeclared(_edited(read, [(begin, end, "") for begin, end in spans]))
+
+
+def _undeclared(packet: bytes) -> bytes:
+    """The packet without the declarations of other data's namespaces that nothing uses: readers look for those, too."""
+    for namespace in (name for name, begins in _OF_OTHER_DATA.items() if begins == _ANY):
+        declared = re.compile(rb"\s+xmlns:([\w.-]+)\s*=\s*([\"'])" + re.escape(namespace.encode()) + rb"\2")
+        for prefix in {found[1] for found in declared.finditer(packet)}:
+            if not re.search(rb"[\s</]" + re.escape(prefix) + rb":", packet):
+                packet = declared.sub(lambda one, gone=prefix: b"" if one[1] == gone else one[0], packet)  # type: ignore[misc]
+    return packet
 
 
 def _is_of_other_data(name: str) -> bool:
