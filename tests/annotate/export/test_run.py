@@ -176,7 +176,7 @@ def test_the_commands_tag_and_export(photoset: PhotoSet) -> None:
 def test_status_proposes_what_the_stages_would_ask_for(photoset: PhotoSet) -> None:
     """Training only where the export is of what the set holds now, people's decisions counted."""
     tag(photoset)
-    assert "annotate export" in read_status(photoset).next
+    assert "curate split" in read_status(photoset).next
     export(photoset, ExportSettings(), Console())
     assert "train prior" in read_status(photoset).next
     crop = next(crop for crop in photoset.crops if crop.status == "kept")

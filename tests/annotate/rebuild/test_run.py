@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -183,7 +184,7 @@ def test_other_pixels_bad_rows_and_forgotten_photos_are_named(make_set: MakeSet,
     new = PhotoSet(tmp_path / "new")
     with new.lock():
         bury(new, [tombstone(next(p for p in photoset.photos if f"{p.id}-0" == ids[5]), "asked")])
-    fetch(new.root, "folder", photoset.root / "photos")
+    fetch(new.root, "folder", shutil.copytree(photoset.root / "photos", tmp_path / "mine"))
     done = authface("annotate", "rebuild", manifest, new.root, code=3)
     assert "3 of 7 crops" in done.stdout and "drift.jsonl" in done.stderr
     assert new.annotators() == ["llava", "measured"]
