@@ -30,7 +30,7 @@ class ComparedFace:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PhotoComparison:
     """What two versions of a photo have in common."""
 
     faces: tuple[ComparedFace, ...]
@@ -54,7 +54,7 @@ class Comparer:
         self._finder = FaceFinder(RestoreSettings.model_validate({"guard": False}))
         self._guard = IdentityGuard(identity, weights)
 
-    def compare(self, before: Image, after: Image) -> Comparison:
+    def compare(self, before: Image, after: Image) -> PhotoComparison:
         """Compare two images of `authface.restore.picture.Image`; the second may be larger by a whole number.
 
         Raises ImageError for what is no photo, UsageError for sides that do not fit.
@@ -67,7 +67,7 @@ class Comparer:
                 crop = align(new, face.aligned.quad, len(face.aligned.rgb)).rgb
                 drift = self._guard.measure(face.aligned.rgb, crop, face.in_crop)
                 faces.append(ComparedFace(face.index, face.box, drift))
-        return Comparison(tuple(faces), change_map(old, new))
+        return PhotoComparison(tuple(faces), change_map(old, new))
 
 
 def _as_large(rgb: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:

@@ -23,7 +23,7 @@ _ABOVE = 4
 
 
 @dataclass
-class Provenance:
+class ResultHistory:
     """Where a result is from."""
 
     path: Path
@@ -50,13 +50,13 @@ class Provenance:
         return {"result": str(self.path), **said, **log}
 
 
-def provenance_of(path: Path) -> Provenance:
+def provenance_of(path: Path) -> ResultHistory:
     """What the result says and what is logged of it. Raises UsageError where there is nothing."""
     try:
         digest, said = sha256_of(path), _said(path)
     except OSError as error:
         raise UsageError(f"{one_line(path)}: {error.strerror or one_line(error)}") from error
-    found = Provenance(path)
+    found = ResultHistory(path)
     found.source_type = said.get(f"{IPTC} DigitalSourceType", "")
     found.system = ", ".join(
         filter(None, (said.get(f"{IPTC} {name}") for name in ("AISystemUsed", "AISystemVersionUsed")))
@@ -72,7 +72,7 @@ def provenance_of(path: Path) -> Provenance:
     return found
 
 
-def _look_up(found: Provenance, digest: str) -> None:
+def _look_up(found: ResultHistory, digest: str) -> None:
     path = found.path.absolute()
     for home in path.parents[:_ABOVE]:
         if not (home / LOG).is_file():
@@ -99,7 +99,7 @@ def _said(path: Path) -> dict[str, str]:
     return properties_of(packet.encode() if isinstance(packet, str) else bytes(packet))
 
 
-def to_text(found: Provenance) -> str:
+def to_text(found: ResultHistory) -> str:
     """The same for a person."""
     told = []
     if found.source_type:

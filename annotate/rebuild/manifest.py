@@ -90,7 +90,7 @@ class Entry(_Model):
 
 
 @dataclass(frozen=True, slots=True)
-class BadRow:
+class BadManifestRow:
     """A row that is none."""
 
     id: str
@@ -149,7 +149,7 @@ class DatasetManifest:
         found = {str(tag["annotator"]) for rows in batches for tags in rows for tag in tags or ()}
         return sorted(name for name in found if re.fullmatch(ANNOTATOR, name))
 
-    def entries(self, photo_ids: Collection[str]) -> Iterator[Entry | BadRow]:
+    def entries(self, photo_ids: Collection[str]) -> Iterator[Entry | BadManifestRow]:
         """The rows of some photos, or why one is none."""
         wanted = pa.array(sorted(photo_ids), pa.string())
         for batch in self._batches(None):
@@ -186,13 +186,13 @@ def open_manifest(text: str) -> DatasetManifest:
     return DatasetManifest(found)
 
 
-def _entry(row: dict[str, Any]) -> Entry | BadRow:
+def _entry(row: dict[str, Any]) -> Entry | BadManifestRow:
     try:
         return Entry.model_validate(row)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "row"
-        return BadRow(
+        return BadManifestRow(
             one_line(row.get("id") or "", 100),
             one_line(row.get("photo_id") or "", 100),
             one_line(f"{where}: {first['msg']}", 200),

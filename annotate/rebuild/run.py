@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 
 from authface.annotate.rebuild import cutting
 from authface.annotate.rebuild.cutting import STEP, CutStep, ManifestFace
-from authface.annotate.rebuild.manifest import BadRow, DatasetManifest, Entry, Origin
+from authface.annotate.rebuild.manifest import BadManifestRow, DatasetManifest, Entry, Origin
 from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.errors import UsageError, one_line
@@ -160,7 +160,7 @@ def _usable(manifest: DatasetManifest, photo_ids: set[str]) -> tuple[list[Entry]
     entries: dict[str, Entry] = {}
     drift = []
     for row in manifest.entries(photo_ids):
-        if isinstance(row, BadRow):
+        if isinstance(row, BadManifestRow):
             drift.append(DriftedRow(row.id, row.photo_id, "bad_row", row.detail))
         elif row.id in entries:
             drift.append(DriftedRow(row.id, row.photo_id, "repeated"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from authface.annotate.vocabulary.pieces import Piece, verdict
+from authface.annotate.vocabulary.pieces import Fragment, verdict
 from authface.annotate.vocabulary.spelling import DENIALS, THINGS, WORN, is_denied, is_thing, names_in, words_of
 
 _OR = re.compile(r"\b(?:or|nor)\b")
@@ -16,7 +16,7 @@ _SUBJECT_LAST = re.compile(
 )
 
 
-def said_to_be_there(pieces: Sequence[Piece]) -> Iterator[Piece]:
+def said_to_be_there(pieces: Sequence[Fragment]) -> Iterator[Fragment]:
     """The pieces without those that another piece denies; what denies itself is left, as ``no hat``."""
     denied = set[int]()
     for at, piece in enumerate(pieces):
@@ -30,10 +30,10 @@ def said_to_be_there(pieces: Sequence[Piece]) -> Iterator[Piece]:
             denied |= set(_after(pieces, at)) | set(_listed_before(pieces, at))
         denied |= set(_ended_by_or(pieces, at))
     for at, piece in enumerate(pieces):
-        yield Piece("no") if at in denied else piece
+        yield Fragment("no") if at in denied else piece
 
 
-def denied_names(pieces: Sequence[Piece]) -> set[str]:
+def denied_names(pieces: Sequence[Fragment]) -> set[str]:
     """The names that an answer says are not there: it may name them elsewhere, and is then not to be believed."""
     found = set[str]()
     for piece in pieces:
@@ -45,7 +45,7 @@ def denied_names(pieces: Sequence[Piece]) -> set[str]:
     return found
 
 
-def _beside(pieces: Sequence[Piece], at: int) -> Iterable[int]:
+def _beside(pieces: Sequence[Fragment], at: int) -> Iterable[int]:
     """What a value that stands for itself speaks of: the piece before it, or all of its braces if it comes first."""
     here = pieces[at]
     if here.about:
@@ -55,7 +55,7 @@ def _beside(pieces: Sequence[Piece], at: int) -> Iterable[int]:
     return (at - 1,) if at and pieces[at - 1].line == here.line else ()
 
 
-def _before(pieces: Sequence[Piece], at: int) -> Iterator[int]:
+def _before(pieces: Sequence[Fragment], at: int) -> Iterator[int]:
     """The things that are listed before a key with a denying value: ``hat, earrings: none``."""
     line = pieces[at].line
     while at and pieces[at - 1].line == line and not pieces[at - 1].own and is_thing(pieces[at - 1].text, THINGS):
@@ -63,14 +63,14 @@ def _before(pieces: Sequence[Piece], at: int) -> Iterator[int]:
         yield at
 
 
-def _listed_before(pieces: Sequence[Piece], at: int) -> Iterator[int]:
+def _listed_before(pieces: Sequence[Fragment], at: int) -> Iterator[int]:
     """The things of a sentence that ends in a denial: ``glasses, hat, and earrings are absent``."""
     text = pieces[at].text
     if _SUBJECT_LAST.search(text) and (_ANDS.search(text) or re.search(r"\b(?:are|were|and|or)\b", text)):
         yield from _before(pieces, at)
 
 
-def _after(pieces: Sequence[Piece], at: int) -> Iterator[int]:
+def _after(pieces: Sequence[Fragment], at: int) -> Iterator[int]:
     """The things that are listed after a denial: ``no glasses, hat, earrings``."""
     first, line = pieces[at].text, pieces[at].line
     if not _opens_list(first) or (at and pieces[at - 1].line == line and _opens_list(pieces[at - 1].text)):
@@ -111,7 +111,7 @@ def _without_article(text: str) -> str:
     return re.sub(r"^(?:(?:an?|the|any|some|visible)\s+)+", "", text.strip(" ()."))
 
 
-def _ended_by_or(pieces: Sequence[Piece], at: int) -> Iterable[int]:
+def _ended_by_or(pieces: Sequence[Fragment], at: int) -> Iterable[int]:
     """All from a denial to the ``or`` that ends its list: ``no glasses, hat, or earrings``."""
     text = pieces[at].text
     if not _OR.search(text):

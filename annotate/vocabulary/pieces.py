@@ -53,7 +53,7 @@ ABOUT = {"present", "visible", "detected", "shown", "exists", "seen", "value", "
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class Fragment:
     """What stands between two separators, in lower case, without markup around it."""
 
     text: str
@@ -80,7 +80,7 @@ class Piece:
         return not said if said is not None and self.own and self.heading in {"absent", "missing"} else said
 
 
-def pieces(text: str) -> list[Piece]:
+def pieces(text: str) -> list[Fragment]:
     """The pieces of an answer, in its order."""
     text = clean(text)
     cut = text.rstrip().endswith(CUT)
@@ -113,7 +113,7 @@ def _cell_verdict(cell: str) -> bool | None:
     return verdict(first)
 
 
-def _pieces_of(lines: list[str]) -> Iterator[Piece]:
+def _pieces_of(lines: list[str]) -> Iterator[Fragment]:
     heading, denied, reach, group = "", False, -1, 0
     for number, line in enumerate(lines):
         if line in {"{", "}"}:
@@ -137,7 +137,7 @@ def _pieces_of(lines: list[str]) -> Iterator[Piece]:
                 denied = denied and verdict(body) is None
                 reach = number if body or at + 1 < len(items) else -1
             if body:
-                yield Piece(body, heading, bool(headings), number, group, denied)
+                yield Fragment(body, heading, bool(headings), number, group, denied)
 
 
 def _is_denying_title(line: str) -> bool:

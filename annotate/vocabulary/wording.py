@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authface.annotate.vocabulary.denial import denied_names, said_to_be_there
-from authface.annotate.vocabulary.pieces import NOISE, Piece, pieces
+from authface.annotate.vocabulary.pieces import NOISE, Fragment, pieces
 from authface.annotate.vocabulary.spelling import (
     DENIALS,
     HEADS,
@@ -85,7 +85,7 @@ def parse_tags(text: str, *, closed: bool, most: int, prose: bool = False) -> Pa
     return ParsedAnswer(in_order([*tags, *others])[:most], tuple(unknown), dropped)
 
 
-def _names(piece: Piece, prose: bool) -> tuple[str, ...]:
+def _names(piece: Fragment, prose: bool) -> tuple[str, ...]:
     """The names that a piece stands for as a whole; in `prose` those within it too."""
     if piece.own and piece.verdict is not None:
         return names_in(piece.heading) if piece.verdict else ()
@@ -117,7 +117,7 @@ def _bare(part: str) -> str:
     return _ARTICLES.sub("", part.strip(NOISE))
 
 
-def _names_under_heading(piece: Piece) -> tuple[str, ...]:
+def _names_under_heading(piece: Fragment) -> tuple[str, ...]:
     """The names that a piece stands for under its heading: ``long, black`` under ``hair``."""
     if not piece.heading:
         return ()

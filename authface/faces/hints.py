@@ -34,7 +34,7 @@ PATIENCE = 64
 
 
 @dataclass(frozen=True)
-class Place:
+class Spot:
     """A part of a photo, x0 to x1 and y0 to y1, and the smaller one in which everything was seen whole."""
 
     x0: int
@@ -49,7 +49,7 @@ class Place:
         return np.asarray(((points >= self.whole[:2]) & (points < self.whole[2:])).all(axis=1), dtype=np.bool_)
 
 
-def place_around(middle: NDArray[np.float64], scale: float, width: int, height: int) -> Place:
+def place_around(middle: NDArray[np.float64], scale: float, width: int, height: int) -> Spot:
     """The place of a hint at `middle` in a photo of which the look saw `scale` times the pixels."""
     side, edge = PLACE / scale, EDGE / scale
     low = np.floor(np.clip(middle - side / 2, 0, None)).astype(int)
@@ -58,7 +58,7 @@ def place_around(middle: NDArray[np.float64], scale: float, width: int, height: 
         *np.where(low == 0, -np.inf, low + edge),
         *np.where(high == [width, height], np.inf, high - edge),
     ]
-    return Place(int(low[0]), int(low[1]), int(high[0]), int(high[1]), np.array(bounds, np.float64))
+    return Spot(int(low[0]), int(low[1]), int(high[0]), int(high[1]), np.array(bounds, np.float64))
 
 
 def followed(

@@ -31,7 +31,7 @@ _LONG, _LONG8 = 4, {16, 18}
 
 
 @dataclass(frozen=True)
-class Entry:
+class DirectoryEntry:
     """A tag's value as it stands in the file."""
 
     type: int
@@ -44,7 +44,7 @@ class Directory:
     """What a page, or the EXIF block within it, says of itself."""
 
     order: Order
-    entries: Mapping[int, Entry] = field(default_factory=dict)
+    entries: Mapping[int, DirectoryEntry] = field(default_factory=dict)
     nested: Mapping[int, Directory] = field(default_factory=dict)
 
     def numbers(self, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ class Directory:
 
 
 @dataclass(frozen=True)
-class _File:
+class _TiffBytes:
     data: memoryview
     """Of which each value is a part, not a copy: directories of a hostile file may all name the same bytes."""
     order: Order
@@ -90,7 +90,7 @@ class _File:
         (count,) = self.unpack("Q" if self.big else "H", at)
         head, size, word = (8, 20, "Q") if self.big else (2, 12, "L")
         (following,) = self.unpack(word, at + head + size * count)
-        entries: dict[int, Entry] = {}
+        entries: dict[int, DirectoryEntry] = {}
         inner: dict[int, Directory] = {}
         for place in range(at + head, at + head + size * count, size):
             tag, kind = self.unpack("HH", place)
@@ -102,7 +102,7 @@ class _File:
             body = self.data[field_at : field_at + length]
             if not length or len(body) < length:
                 continue  # of a type that no one knows, or beyond the file's end: as if it were not there
-            entries.setdefault(tag, Entry(kind, values, body))
+            entries.setdefault(tag, DirectoryEntry(kind, values, body))
             if tag in _NESTED.get(of, ()) and kind in _CODE:
                 (target, *_) = struct.unpack_from(self.order + _CODE[kind], body)
                 try:
@@ -119,7 +119,7 @@ def read_pages(data: bytes) -> list[Directory]:
     """
     if not data.startswith(SIGNATURES):
         raise ImageError("not_an_image", "no TIFF")
-    file = _File(memoryview(data), "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+"))
+    file = _TiffBytes(memoryview(data), "<" if data[:1] == b"I" else ">", data[2:4] in (b"+\0", b"\0+"))
     if file.big and file.unpack("HH", 4) != (8, 0):
         raise ImageError("not_an_image", "a BigTIFF whose offsets have no 8 bytes")
     (at,) = file.unpack("Q" if file.big else "L", 8 if file.big else 4)
@@ -154,7 +154,7 @@ def write_directory(directory: Directory, at: int, following: int = 0) -> bytes:
             values += b"\0" * (len(values) % 2)
             place = behind + len(values)
             values += write_directory(directory.nested[tag], place)
-            entry, body = Entry(_LONG, 1, b""), struct.pack(order + "L", place)
+            entry, body = DirectoryEntry(_LONG, 1, b""), struct.pack(order + "L", place)
         if len(body) > 4:
             values += b"\0" * (len(values) % 2)
             place = behind + len(values)
@@ -170,21 +170,21 @@ def classic_header(order: Order, at: int = 8) -> bytes:
     return (b"II" if order == "<" else b"MM") + struct.pack(order + "HL", 42, at)
 
 
-def _narrow(entry: Entry, order: Order) -> Entry | None:
+def _narrow(entry: DirectoryEntry, order: Order) -> DirectoryEntry | None:
     """An entry of BigTIFF as one of TIFF; None where it holds what no 32 bits do."""
     if entry.type not in {*_LONG8, 17}:
         return entry
     numbers = struct.unpack(f"{order}{entry.count}{_CODE[entry.type]}", entry.body)
     if not all(0 <= number < 1 << 32 for number in numbers):
         return None
-    return Entry(_LONG, entry.count, struct.pack(f"{order}{entry.count}L", *numbers))
+    return DirectoryEntry(_LONG, entry.count, struct.pack(f"{order}{entry.count}L", *numbers))
 
 
-def longs(order: Order, *numbers: int) -> Entry:
+def longs(order: Order, *numbers: int) -> DirectoryEntry:
     """32-bit numbers as a tag's value."""
-    return Entry(_LONG, len(numbers), struct.pack(f"{order}{len(numbers)}L", *numbers))
+    return DirectoryEntry(_LONG, len(numbers), struct.pack(f"{order}{len(numbers)}L", *numbers))
 
 
-def shorts(order: Order, *numbers: int) -> Entry:
+def shorts(order: Order, *numbers: int) -> DirectoryEntry:
     """16-bit numbers as a tag's value."""
-    return Entry(3, len(numbers), struct.pack(f"{order}{len(numbers)}H", *numbers))
+    return DirectoryEntry(3, len(numbers), struct.pack(f"{order}{len(numbers)}H", *numbers))

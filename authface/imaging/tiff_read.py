@@ -15,7 +15,7 @@ from authface.imaging import tiff_directory as tags
 from authface.imaging.bitdepth import Pixels, to_8_bits, turned
 from authface.imaging.extras import CREDENTIALS, Extras, TiffPage, kept_resources
 from authface.imaging.tiff_directory import Directory, classic_header, read_pages, write_directory
-from authface.imaging.tiff_samples import Samples, read_samples, size_of
+from authface.imaging.tiff_samples import TiffSamples, read_samples, size_of
 
 _LAYOUT = frozenset(
     (*range(254, 260), 262, 263, 266, 273, 274, *range(277, 281), 284, *range(288, 294), 297, 301, 317, 320)
@@ -63,7 +63,7 @@ def open_tiff(data: bytes, check: Callable[[int, int], None]) -> TiffPhoto:
     return TiffPhoto(image, samples.alpha, deep, samples.depth, _extras(data, page, others, samples.others))
 
 
-def _upright(samples: Samples, orientation: int) -> Samples:
+def _upright(samples: TiffSamples, orientation: int) -> TiffSamples:
     alpha = None if samples.alpha is None else turned(samples.alpha, orientation)
     return replace(samples, pixels=turned(samples.pixels, orientation), alpha=alpha)
 

@@ -18,7 +18,7 @@ from PIL import TiffImagePlugin
 from authface.errors import ImageError
 from authface.imaging import tiff_directory as tags
 from authface.imaging.bitdepth import Pixels
-from authface.imaging.tiff_directory import Directory, Entry, Order, longs, shorts
+from authface.imaging.tiff_directory import Directory, DirectoryEntry, Order, longs, shorts
 
 Space = Literal["grey", "rgb", "cmyk"]
 
@@ -55,7 +55,7 @@ ASSOCIATED, UNASSOCIATED = 1, 2
 
 
 @dataclass(frozen=True)
-class Samples:
+class TiffSamples:
     """Pixels as stored, before any turn."""
 
     pixels: Pixels
@@ -89,7 +89,7 @@ class _Layout:
 
     @property
     def interleaved(self) -> int:
-        """Samples that a pixel of a plane has."""
+        """TiffSamples that a pixel of a plane has."""
         return 1 if self.planes else self.samples
 
     def bytes_of(self, pixels: int) -> int:
@@ -118,7 +118,7 @@ def size_of(page: Directory) -> tuple[int, int]:
     return width, height
 
 
-def read_samples(data: bytes, page: Directory) -> Samples:
+def read_samples(data: bytes, page: Directory) -> TiffSamples:
     """The pixels of a page. Raises ImageError (`truncated`, `unsupported_mode`)."""
     layout = _layout(page)
     chunks = _chunks(data, page, layout)
@@ -238,7 +238,11 @@ def _of_12_bits(rows: NDArray[np.uint8]) -> NDArray[np.uint16]:
 
 
 def _load(
-    packing: dict[int, Entry], chunks: list[bytes], size: tuple[int, int], tile: tuple[int, int] | None, rows: int
+    packing: dict[int, DirectoryEntry],
+    chunks: list[bytes],
+    size: tuple[int, int],
+    tile: tuple[int, int] | None,
+    rows: int,
 ) -> TiffImagePlugin.TiffImageFile:
     """The image that libtiff makes of chunks in a TIFF of their own."""
     entries = packing | {tags.WIDTH: longs("<", size[0]), tags.HEIGHT: longs("<", size[1])}
@@ -261,7 +265,7 @@ def _load(
     return image
 
 
-def _pictures(page: Directory, layout: _Layout, chunks: list[bytes]) -> Samples:
+def _pictures(page: Directory, layout: _Layout, chunks: list[bytes]) -> TiffSamples:
     """The pixels of JPEG or WebP within a TIFF, which libtiff makes grey, RGB or inks."""
     little = {tag: page.entries[tag] for tag in _KEPT if tag in page.entries}
     if page.order == ">":
@@ -277,10 +281,10 @@ def _pictures(page: Directory, layout: _Layout, chunks: list[bytes]) -> Samples:
     pixels = np.asarray(image.convert(mode))
     alpha = pixels[..., 3] if mode == "RGBA" else None
     space: Space = "cmyk" if mode == "CMYK" else "grey" if mode == "L" else "rgb"
-    return Samples(pixels[..., :3] if mode == "RGBA" else pixels, space, layout.bits, alpha)
+    return TiffSamples(pixels[..., :3] if mode == "RGBA" else pixels, space, layout.bits, alpha)
 
 
-def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> Samples:
+def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> TiffSamples:
     """Colours and alpha of stored numbers."""
     colours = _COLOURS[layout.photometric]
     extras = page.numbers(tags.EXTRA)[: layout.samples - colours]
@@ -303,7 +307,7 @@ def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> Samples:
             pixels = _divided(pixels, alpha)
     space: Space = {1: "grey", 3: "rgb", 4: "cmyk"}[colours] if layout.photometric != PALETTE else "rgb"  # type: ignore[assignment]
     pixels = np.ascontiguousarray(pixels[..., 0] if space == "grey" else pixels)
-    return Samples(pixels, space, layout.bits, alpha, layout.samples - colours - len(places[:1]))
+    return TiffSamples(pixels, space, layout.bits, alpha, layout.samples - colours - len(places[:1]))
 
 
 def _full_range(values: Pixels, bits: int) -> Pixels:

@@ -45,7 +45,7 @@ SMALL = "small.npy"
 
 
 @dataclass(frozen=True)
-class Upload:
+class SentPhoto:
     """A photo's own file, whatever becomes of the one that was uploaded: two tabs that send the same bytes share it."""
 
     own: Path
@@ -57,7 +57,7 @@ class Upload:
     """Number and time of `came`."""
 
     @classmethod
-    def take(cls, came: Path, root: Path) -> Upload:
+    def take(cls, came: Path, root: Path) -> SentPhoto:
         """The upload with a file of its own in a new folder. Raises AuthfaceError where it is not there."""
         folder = Path(tempfile.mkdtemp(prefix="photo-", dir=root))
         own = folder / "upload" / came.name
@@ -92,7 +92,7 @@ def _version(file: Path) -> tuple[int, int]:
 class UploadedPhoto:
     """A photo on the page."""
 
-    upload: Upload
+    upload: SentPhoto
     tab: str
     """The page in a browser that shows it."""
     width: int
@@ -166,7 +166,7 @@ class Workspace:
 
         Also raises QueueFull, and QueueStopped where its tab goes. `waits` is told how many photos are before it.
         """
-        upload = Upload.take(file, self.root)
+        upload = SentPhoto.take(file, self.root)
 
         def look(restorer: Restorer) -> UploadedPhoto:
             picture = open_picture(upload.own, self.queue.limits.pixels)

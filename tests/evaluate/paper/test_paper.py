@@ -124,7 +124,7 @@ def test_other_reports(tmp_path: Path) -> None:
     face = {"median": 5.0, "low": 4.5, "high": 5.5}
     timed = save(tmp_path / "timed", "runtime", {"face": face, "memory": None, "runs": 5, "protocol": {}})
     filled = fill(paper_table(6), parse_reports([f"supir={timed}", f"mine={timed}"]))
-    assert [row.label for row in filled.rows][-3:] == ["SUPIR", "supir", "mine"]
+    assert [row.label for row in filled.rows][-4:] == ["SUPIR", "supir", "AuthFace", "mine"]
     seconds = paper_table(6).columns[0]
     assert [filled.difference(row, seconds) for row in filled.rows[-2:]] == pytest.approx([5 - 10.36, 5 - 5.25])
 
