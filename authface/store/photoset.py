@@ -277,7 +277,8 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def digest_of(rows: Sequence[dict[str, Any]]) -> str:
-    """sha256 of rows as plain values, in hex."""
+    """sha256 of rows as plain values, in hex; when something was tried is no content: no later step depends on it."""
+    rows = [{name: value for name, value in row.items() if name != "tried_at"} for row in rows]
     text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,11 @@ def fetched(root: Path) -> set[str]:
     return {row.source_id for row in PhotoSet(root).photos} | {line.photo.source_id for line in waiting}
 
 
+def timeless(row: Any) -> Any:
+    """The row without the time at which it failed."""
+    return replace(row, tried_at="") if hasattr(row, "tried_at") else row
+
+
 def test_twenty_kills_leave_the_tables_of_an_undisturbed_run(server: Server, links: Path, tmp_path: Path) -> None:
     calm, killed = tmp_path / "calm", tmp_path / "killed"
     seconds = {step: finish(calm, links, step) for step in ("fetch", *LATER_KILLS)}
@@ -114,7 +120,7 @@ def test_twenty_kills_leave_the_tables_of_an_undisturbed_run(server: Server, lin
     for step in ("fetch", *LATER_KILLS):
         undisturbed, survived = table(calm, step), table(killed, step)
         assert len(undisturbed.parts()) == PARTS
-        assert list(undisturbed) == list(survived)
+        assert [timeless(row) for row in undisturbed] == [timeless(row) for row in survived]
         assert [undisturbed.meta(n) for n in range(PARTS)] == [survived.meta(n) for n in range(PARTS)]
     assert files(calm) == files(killed)
     assert sum(crop.status == "kept" for crop in PhotoSet(calm).crops) >= 4

@@ -112,7 +112,7 @@ def test_what_cannot_be_measured_is_said(authface: Command, family: Path, tmp_pa
         (("--model", tmp_path / "none"), "no model"),
         (("--model", family, "--preset", "best"), "preset"),
         (("--model", family, "--size", 72), "multiples of 16 px"),
-        (("--model", family, "--count", 0), "evaluate.runtime.count"),
+        (("--model", family, "--count", 0), "--count 0: "),
         (("--model", family, "--seed", -1), "seeds are 0 and more"),
         (("--model", family, "-O", "restore.stepz=3"), "restore.steps"),
     ):

@@ -259,7 +259,7 @@ def test_what_cannot_be_drawn_is_said(authface: Command, dataset: Path, family: 
     cases = [
         (("--model", tmp_path / "nowhere"), "no model"),
         (("--dataset", tmp_path / "nowhere"), "has no split test: there are none"),
-        (("--prompts", "poems"), "evaluate.prior.prompts"),
+        (("--prompts", "poems"), "--prompts poems: "),
         (("-O", "evaluate.prior.size=72"), "this model takes multiples of 16 px"),
         (("--reference", tmp_path / "nowhere"), "no folder"),
         (("--seed", "-1"), "seeds are 0 and more"),

@@ -441,7 +441,7 @@ def test_a_photo_by_a_file_of_ones_own(authface: Command, lines: Lines, photo: P
     assert "mine.onnx" in (tmp_path / "out" / "restore.html").read_text()
     before, after = (np.asarray(Image.open(path)) for path in (photo, tmp_path / "out" / "a face.png"))
     assert (before != after).any()
-    assert "1 photos were done before" in authface(photo, "--model", file, "--fidelity", 0.2, "-o", tmp_path / "out")[1]
+    assert "1 photo was done before" in authface(photo, "--model", file, "--fidelity", 0.2, "-o", tmp_path / "out")[1]
     graphs.weighted(tmp_path / "other.onnx", side=256).replace(file)
     again = authface(photo, "--model", file, "--fidelity", 0.2, "-o", tmp_path / "out")[1]
     assert "done before" not in again
