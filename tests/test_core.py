@@ -59,7 +59,7 @@ CORE = [
     "doctor",
     "models list",
     "models verify tiny",
-    "models push tiny owner/name --dry-run",
+    "models push tiny owner/name --i-hold-the-rights --dry-run",
     "curate fetch S --from folder photos",
     f"curate filter S -O {SMALL}",
     "curate align S",

@@ -152,7 +152,7 @@ def test_a_file_that_is_no_such_network_is_one_line(network: Path, tmp_path: Pat
         ("absent.pth", "no such file"),
         ("model.onnx", "it is a file of .safetensors, .pth"),
         ("text.pth", "cannot be read: it "),
-        ("a.safetensors", "cannot be read: it "),
+        ("a.safetensors", "no network that spandrel knows"),
         ("code.pth", "cannot be read: it "),
         ("denoise.pth", "enlarges no pictures"),
     ):

@@ -257,20 +257,20 @@ def test_line_page_and_console_say_what_was_measured(
     assert (tmp_path / "out/a.png").read_bytes() == (tmp_path / "a.png").read_bytes()
     code, out, err = authface(tmp_path / "a.png", *model, "-o", tmp_path / "out")
     assert code == 0, err
-    (line,) = lines(tmp_path / "out")
+    *_, line = lines(tmp_path / "out")
     assert 0 < float(str(line["identity"])) < 0.99 and line["landmark_shift"] and line["colour_shift"] is not None
     assert "identity: mean 0." in out and "strangers have 0.866" in out
     page = (tmp_path / "out/restore.html").read_text()
     assert f"{line['identity']:.3f}" in page and "landmarks moved" in page and "CIEDE2000" in page
     assert authface(tmp_path / "a.png", *model, "-o", tmp_path / "out", "-O", "restore.guard=false")[0] == 0
-    assert lines(tmp_path / "out")[0]["identity"] is None
+    assert lines(tmp_path / "out")[-1]["identity"] is None
 
 
 def test_wrong_wishes_are_one_line(authface: Command, tmp_path: Path) -> None:
     Image.fromarray(photos()["astronaut"]).save(tmp_path / "a.png")
     for wrong, said in (
         (["--min-identity", "0.9", "-O", "restore.guard=false"], "needs the measure"),
-        (["--min-identity", "1.2"], "min_identity"),
+        (["--min-identity", "1.2"], "--min-identity 1.2: "),
         (["-O", "restore.identity=arcface"], "arcface has no file named"),
     ):
         code, _, err = authface(tmp_path / "a.png", "--model", "identity", *wrong)

@@ -122,7 +122,7 @@ def test_a_profile_that_dlib_cannot_follow_is_restored_and_guarded(
     assert line["identity"] is not None and 0.85 < line["identity"] <= 1 and line["colour_shift"] > 1
     assert (out != photo).any() and np.array_equal(out[:, :150], photo[:, :150])
     same, summary = darken(photo, guard=True)  # its score is 0.84
-    (line,) = lines(tmp_path / "out")
+    *_, line = lines(tmp_path / "out")
     assert (line["reason"], summary.faces) == ("low_score", 0) and "the limit is 0.9" in line["detail"]
     np.testing.assert_array_equal(same, photo)
 
