@@ -21,6 +21,8 @@ from authface.imaging.bitdepth import Pixels
 from authface.imaging.tiff_directory import Directory, DirectoryEntry, Order, longs, shorts
 
 Space = Literal["grey", "rgb", "cmyk"]
+_SPACES: dict[int, Space] = {1: "grey", 3: "rgb", 4: "cmyk"}
+"""By how many colours a pixel has."""
 
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, INKS, YCBCR = 0, 1, 2, 3, 5, 6
 NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
@@ -305,7 +307,7 @@ def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> TiffSamples:
             raise _unread("min-is-white pixels that are multiplied with alpha", "RGB")  # readers do not agree on it
         if extras[places[0]] == ASSOCIATED and layout.photometric != PALETTE:
             pixels = _divided(pixels, alpha)
-    space: Space = {1: "grey", 3: "rgb", 4: "cmyk"}[colours] if layout.photometric != PALETTE else "rgb"  # type: ignore[assignment]
+    space = "rgb" if layout.photometric == PALETTE else _SPACES[colours]
     pixels = np.ascontiguousarray(pixels[..., 0] if space == "grey" else pixels)
     return TiffSamples(pixels, space, layout.bits, alpha, layout.samples - colours - len(places[:1]))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,19 +14,25 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def authface(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """``authface restore ...`` as typed: exit code, standard output, standard error."""
+def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+    """``authface ...`` as typed: exit code, standard output, standard error."""
 
-    def authface(*arguments: object) -> tuple[int, str, str]:
+    def typed(*arguments: object) -> tuple[int, str, str]:
         from authface import cli
 
-        monkeypatch.setattr(sys, "argv", ["authface", "restore", *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", ["authface", *map(str, arguments)])
         with pytest.raises(SystemExit) as ended:
             cli.main()
         told = capsys.readouterr()
         return int(ended.value.code or 0), told.out, told.err
 
-    return authface
+    return typed
+
+
+@pytest.fixture
+def authface(typed: Command) -> Command:
+    """``authface restore ...`` as typed."""
+    return partial(typed, "restore")
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +69,9 @@ def packet_of(path: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def why(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
+def why(typed: Command) -> Command:
     """``authface why ...`` as typed."""
-
-    def why(*arguments: object) -> tuple[int, str, str]:
-        from authface import cli
-
-        monkeypatch.setattr(sys, "argv", ["authface", "why", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        told = capsys.readouterr()
-        return int(ended.value.code or 0), told.out, told.err
-
-    return why
+    return partial(typed, "why")
 
 
 @pytest.mark.parametrize("format", FORMATS)
