@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -31,6 +32,12 @@ B = TypeVar("B", bound=Batch)
 
 COMPILER = "inductor"
 """Backend of torch.compile."""
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """In a new process that loads: what stops a whole job, as Slurm and systemd do, ends it when the run was saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -220,7 +227,11 @@ class Trainer(Generic[B]):
             workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
         if not workers:
             return prefetch(self.stream.__getitem__, order)
-        return iter(torch.utils.data.DataLoader(self.stream, batch_size=None, sampler=order, num_workers=workers))  # type: ignore[arg-type]  # a map-style dataset by its method
+        loader = torch.utils.data.DataLoader(
+            self.stream,  # type: ignore[arg-type]  # a map-style dataset by its method
+            batch_size=None, sampler=order, num_workers=workers, worker_init_fn=_leave_signals_to_parent,
+        )  # fmt: skip
+        return iter(loader)
 
     def _gradient(self, batches: Iterator[B], numbers: range) -> dict[str, float]:
         """Sum the gradients of a step's batches, counted by `numbers` over the run; means over all processes."""

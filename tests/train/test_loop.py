@@ -1,10 +1,14 @@
 """The loop on real faces with the tiny family: stages follow each other, runs stop and go on."""
 
+import os
 import shutil
 import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 
@@ -41,6 +45,21 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tiny: Path, dataset: Pat
     assert metrics(whole.out) == metrics(broken.out)
     again = Quiet()
     assert train_prior(broken, again, "cpu", seed=3).finished and again.steps == 0
+
+
+def test_a_signal_to_the_whole_job_leaves_the_loaders_alone(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Slurm and systemd signal every process of a job: those that load go on until the run was saved."""
+
+    def stop_all() -> None:
+        loaders = [str(child.pid) for child in psutil.Process().children(recursive=True)]
+        subprocess.run(["kill", "-TERM", *loaders], check=True)  # a parent's own signal would be heeded
+        time.sleep(1)  # a loader that dies is noticed by then
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out", steps=8, loader_workers=1))
+    stopped = train_prior(settings, Quiet(at=2, action=stop_all), "cpu", seed=3)
+    assert (stopped.finished, stopped.step) == (False, 2)
+    assert train_prior(settings, Quiet(), "cpu", seed=3).finished
 
 
 def test_a_loss_that_is_not_finite_stops_with_the_faces(tiny: Path, dataset: Path, tmp_path: Path) -> None:
