@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from isal import isal_zlib
 
 from authface.imaging.bitdepth import Pixels
 from authface.imaging.extras import Extras
@@ -44,8 +45,6 @@ def encode(pixels: Pixels, chunks: Sequence[Chunk] = ()) -> bytes:
 
 def _blocks(pixels: Pixels) -> Iterator[Chunk]:
     """The picture as IDAT chunks, some rows at a time: a large one would lie in memory three times over."""
-    from isal import isal_zlib
-
     height = len(pixels)
     packer = isal_zlib.compressobj(_LEVEL)
     step = max(1, _BLOCK // max(1, pixels[:1].nbytes))
@@ -73,8 +72,6 @@ def metadata_chunks(
 
     Photoshop's resources stand in hex under ImageMagick's name for them, which ExifTool reads, too.
     """
-    from isal import isal_zlib
-
     chunks = []
     if icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + isal_zlib.compress(icc, 3)))
@@ -113,7 +110,5 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 
 def chunk(name: bytes, data: bytes) -> bytes:
     """A chunk as it lies in a file: length, name, content, checksum."""
-    from isal import isal_zlib
-
     body = name + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", isal_zlib.crc32(body))

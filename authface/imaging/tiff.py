@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -101,8 +102,6 @@ def _followed(file: bytes, order: Literal["<", ">"], pages: Sequence[TiffPage]) 
 
 
 def _deflate(rows: NDArray[np.generic], order: Literal["<", ">"]) -> bytes:
-    from isal import isal_zlib
-
     steps = rows.copy()
     np.subtract(rows[:, 1:], rows[:, :-1], out=steps[:, 1:])
     return bytes(isal_zlib.compress(steps.astype(steps.dtype.newbyteorder(order), copy=False).tobytes(), _LEVEL))

@@ -10,6 +10,7 @@ from authface.errors import UsageError, one_line
 from authface.evaluate.pairs import methods_of
 from authface.evaluate.settings import AbSettings
 from authface.evaluate.study import report as study_report
+from authface.evaluate.study import server as study_server
 from authface.evaluate.study import study
 from authface.evaluate.study.study import Study, StudyDesk, StudyPictures, open_study, pictures_of
 from authface.options import Run
@@ -43,8 +44,6 @@ def serve_study(
 
 
 def _serve(run: Run, desk: StudyDesk, pictures: StudyPictures, settings: AbSettings, said: str) -> None:
-    from authface.evaluate.study import server as study_server
-
     token = local.new_token()
 
     def answered() -> None:

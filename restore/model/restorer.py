@@ -23,6 +23,7 @@ from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files, par
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
 from authface.models.sdxl import TextEmbedding, encode_prompts
+from authface.restore.model.cleaned import CleanedRestorer, DetailPrior, NoPrior
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.network import VERSION as NETWORK_VERSION
 from authface.restore.model.network import LoadedNetwork
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import torch
 
     from authface.models.cleaner import Cleaner
-    from authface.restore.model.cleaned import DetailPrior
     from authface.restore.model.diffusion import DiffusionRestorer
 
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
@@ -222,7 +222,6 @@ class LoadedModel:
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
         """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
-        from authface.restore.model.cleaned import CleanedRestorer, NoPrior
         from authface.restore.model.diffusion import DiffusionRestorer, cleaning_with
 
         folder, place = fetch(self.source, PARTS), self.placement

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from authface.errors import UsageError, one_line
 from authface.options import Run
 
 TOKEN = "AUTHFACE_SERVE_TOKEN"
@@ -62,7 +63,6 @@ def serve(
 
 def read_token(file: Path | None, host: str) -> str:
     """The token that clients have to send; empty: none. Raises UsageError where one is needed and there is none."""
-    from authface.errors import UsageError, one_line
     from authface.web.local import is_loopback
 
     try:
