@@ -19,7 +19,7 @@ from authface.restore.model.colour import LUMA
 
 TILE = 256
 """Side of the photo's tiles that a model sees at a time; halved where memory does not hold one."""
-LEAST_TILE = 32
+MIN_TILE = 32
 STRIP = 256
 """Rows of a photo with alpha that are enlarged at a time."""
 LOBES = 8
@@ -128,9 +128,9 @@ class ModelUpscaler:
                 return _like(out, photo)
             except torch.OutOfMemoryError as error:
                 tile //= 2
-                if tile < LEAST_TILE:
+                if tile < MIN_TILE:
                     raise AuthfaceError(
-                        f"a tile of {LEAST_TILE} px does not fit into memory: a smaller restore.upscaler, or none"
+                        f"a tile of {MIN_TILE} px does not fit into memory: a smaller restore.upscaler, or none"
                     ) from error
 
     def _fill(self, out: Pixels, photo: Pixels, box: PixelBox, scale: int) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.lab import ciede2000, lab_of_srgb
 
-MOST_SIDE = 2048
+MAX_MAP_SIDE = 2048
 """Longer side of the map, pixels; of a larger photo it shows averages."""
 FULL = 20.0
 """CIEDE2000 at the end of the scale; larger ones look the same."""
@@ -53,7 +53,7 @@ def delta_e(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.f
 
 def _small(picture: Any) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
-    scale = MOST_SIDE / max(height, width)
+    scale = MAX_MAP_SIDE / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), picture.dtype)

@@ -32,7 +32,7 @@ MIME = {
     "mov": "video/quicktime",
 }
 """Media type of the files that hold a manifest, by Pillow's name of an image's format and FFmpeg's of a video's."""
-_MOST_BYTES = 1 << 20
+_MAX_BYTES = 1 << 20
 """Of a PEM file."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 _CLAIM_SIGNING = "1.3.6.1.4.1.62558.2.1"
@@ -110,8 +110,8 @@ def _of_file(path: Path) -> Credentials:
 
     name = f"restore.sign={one_line(path)}"
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{name}: {path.stat().st_size} bytes, more than a PEM file has ({_MOST_BYTES})")
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{name}: {path.stat().st_size} bytes, more than a PEM file has ({_MAX_BYTES})")
         text = path.read_text("ascii")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: no PEM file that can be read: {one_line(error)}; or say {TEST}") from error

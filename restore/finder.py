@@ -95,7 +95,7 @@ class FaceFinder:
         return spread_points(detection.points5), "retinaface5"
 
 
-def none_found(width: int, height: int, settings: RestoreSettings) -> str:
+def no_face_text(width: int, height: int, settings: RestoreSettings) -> str:
     """What is said of a photo of that size in which the detector saw no face."""
     return f"no face found of {least_found(width, height, settings.min_face):.0f} px or more"
 

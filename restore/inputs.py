@@ -34,7 +34,7 @@ VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Endings of videos that are written."""
 READ_ONLY_VIDEOS = frozenset({".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"})
 """Endings of videos that are read besides; their results are Matroska, which holds every sound."""
-MOST_NAME = 255
+MAX_NAME = 255
 """Longest name of a file that is given, bytes: what the usual file systems take."""
 MARK = ".restored"
 MAP = ".change.png"
@@ -218,12 +218,12 @@ def _digits(text: str) -> str:
 
 def _fitting(path: Path) -> Path:
     """The path, its name cut where file systems do not take it: digits of the whole name take the place of the rest."""
-    if len(os.fsencode(path.name)) <= MOST_NAME:
+    if len(os.fsencode(path.name)) <= MAX_NAME:
         return path
     ending = "".join(path.suffixes[-2:]) if path.name.endswith(MAP) else path.suffix
     end = f"-{_digits(path.name)}{ending}"
     stem = path.name
-    while len(os.fsencode(stem + end)) > MOST_NAME:
+    while len(os.fsencode(stem + end)) > MAX_NAME:
         stem = stem[:-1]
     return path.with_name(stem + end)
 

@@ -36,7 +36,7 @@ _XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 """The uuid of the box that holds XMP in an MP4 or QuickTime file (XMP specification part 3, 1.2.7)."""
 _C2PA_BOX = bytes.fromhex("d8fec3d61b0e483c92975828877ec481")
 """The uuid of the box that holds a C2PA manifest (C2PA 2.1, A.5.1)."""
-_MOST_XMP = 1 << 24
+_MAX_XMP = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Mark:
     """Of the program, and the digest of the weights."""
     settings: str = ""
     """JSON of how it was made, for whoever gets the file; empty: none."""
-    said: bool = True
+    generated: bool = True
     """Whether a packet says that a model drew; else it holds the settings alone."""
 
     def packet(self, before: bytes = b"") -> bytes:
@@ -61,7 +61,7 @@ class Mark:
         drawn = known.get(_TYPE, "") if _STILL_TRUE.fullmatch(known.get(_TYPE, "")) else ""
         system, version = (_joined(known, _SYSTEM, self.system), _joined(known, _VERSION, self.version))
         properties = [Property(AUTHFACE, "authface", "Restored", self.settings)] if self.settings else []
-        if self.said:
+        if self.generated:
             properties += [
                 Property(IPTC, "Iptc4xmpExt", "DigitalSourceType", drawn or COMPOSITE),
                 Property(IPTC, "Iptc4xmpExt", "AISystemUsed", system),
@@ -107,7 +107,7 @@ def read_boxes(path: Path) -> Boxes:
                 (size,) = struct.unpack(">Q", head[8:16])
             if size < 8:
                 break  # 0 means to the end of the file: no box follows
-            if kind == b"uuid" and head[8:] == _XMP_BOX and len(head) <= size <= _MOST_XMP:
+            if kind == b"uuid" and head[8:] == _XMP_BOX and len(head) <= size <= _MAX_XMP:
                 found = replace(found, xmp=file.read(size - len(head)))
             elif kind == b"uuid" and head[8:] == _C2PA_BOX:
                 found = replace(found, credentials=True)

@@ -23,13 +23,13 @@ from authface.store.restore_log import Line
 
 T = TypeVar("T")
 
-MOST_PHOTOS = 60
+MAX_PHOTOS = 60
 """Of a larger run the page shows as many, evenly spaced: it stays below 100 MB."""
-MOST_FACES = 4
+MAX_FACES = 4
 """Faces shown of one photo, the largest first."""
-MOST_FRAMES = 4
+MAX_FRAMES = 4
 """Frames shown of one video."""
-MOST_SKIPPED = 12
+MAX_SKIPPED = 12
 """Faces named as left alone under one photo."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
@@ -38,7 +38,7 @@ INLINE_PHOTOS = 8
 
 def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
     """Write the page of what a run restored to `home`. Raises AuthfaceError where the disk refuses."""
-    chosen = spread(summary.jobs, MOST_PHOTOS)
+    chosen = spread(summary.jobs, MAX_PHOTOS)
     path = home / PAGE
     facts = [("model", session.settings.model)]
     if summary.photos:
@@ -91,13 +91,13 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
         lines = [line for line in every if line.status == "restored"]
         notes = [("faces restored", str(len(lines)))]
         notes += [(f"face {line.face} left", _skip_reason(line)) for line in every if line.status == "skipped"][
-            :MOST_SKIPPED
+            :MAX_SKIPPED
         ]
         yield Comparison(one_line(job.source), before, after, notes)
         if mapped is not None:
             name = f"{one_line(job.source.name)}: what changed"
             yield Comparison(name, after, mapped, labels=("after", "change map"))
-        for line in lines[:MOST_FACES]:
+        for line in lines[:MAX_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 name = f"{one_line(job.source.name)}, face {line.face}"
                 yield _face(name, before, after, line.quad, line.scale, _facts(line))
@@ -110,7 +110,7 @@ def _moments(job: RestoreJob, line: Line) -> Iterator[Comparison]:
     facts += [("identity", f"mean {line.identity:.3f}")] if line.identity is not None else []
     try:
         with VideoReader(job.source) as old, VideoReader(job.target) as new:
-            for seconds, *quad in spread(line.moments, MOST_FRAMES):
+            for seconds, *quad in spread(line.moments, MAX_FRAMES):
                 was, now = old.at(seconds), new.at(seconds)
                 if was is None or now is None:
                     continue

@@ -15,7 +15,7 @@ from authface.files import sha256_of
 from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS
 from authface.restore.mark import INSIDE, IPTC
-from authface.restore.video.finish import said_of_video
+from authface.restore.video.finish import video_properties
 from authface.store.restore_log import LOG, Line, Log
 
 _ABOVE = 4
@@ -90,7 +90,7 @@ def _look_up(found: ResultHistory, digest: str) -> None:
 
 def _said(path: Path) -> dict[str, str]:
     if path.suffix.lower() in VIDEOS:
-        return said_of_video(path)
+        return video_properties(path)
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""

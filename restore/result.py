@@ -51,7 +51,7 @@ class Finish:
         """
         if not result.changed:
             return picture.encoded(result.rgb, format, self.quality)
-        mark = replace(self.mark, settings=self.told(result))
+        mark = replace(self.mark, settings=self.settings_text(result))
         xmp, lost = _packet(mark, picture.photo.xmp, format)
         made = picture.encoded(result.rgb, format, self.quality, xmp)
         made = replace(made, losses=(*made.losses, *lost))
@@ -62,7 +62,7 @@ class Finish:
         kept = tuple(line for line in made.losses if CREDENTIALS not in line)  # they are the ingredient's
         return Encoded(out.getvalue(), f"{made.encoding}, signed", kept)
 
-    def told(self, result: PhotoResult | None = None) -> str:
+    def settings_text(self, result: PhotoResult | None = None) -> str:
         """JSON of the settings with the faces of a photo; empty where none is wanted."""
         if self.settings is None:
             return ""

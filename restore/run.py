@@ -23,7 +23,7 @@ from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.background import check_size
 from authface.restore.change import change_map
-from authface.restore.finder import none_found
+from authface.restore.finder import no_face_text
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
@@ -116,7 +116,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
         log.add([line])
 
     try:
-        with standing_alone():
+        with input_errors():
             content = video.sha256(job.source)
             done = lines_done(job, log, content, video.fingerprint(session), session.console.log)
             if done:
@@ -125,7 +125,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
                 check_target(job, log)
         if not done:
             _ = session.restorer, session.finder  # what they lack is no fault of the video
-        with standing_alone():
+        with input_errors():
             line = done[0] if done else video.restore_video(job, content, session, record)
         session.summary.count_video(job, line)
     except ImageError as error:
@@ -159,7 +159,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
     """The photo with its faces cut out; None where it is done already or fails."""
     log, content = session.log(job.home), ""
     try:
-        with standing_alone():
+        with input_errors():
             data = images.read_bytes(job.source)
             content = hashlib.sha256(data).hexdigest()
             done = lines_done(job, log, content, session.fingerprint, session.console.log)
@@ -173,7 +173,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
         # What these lack is no fault of the photo; the restorer first: its graphs are opened while the finder's
         # weights are read.
         side, finder = session.restorer.side, session.finder
-        with standing_alone():
+        with input_errors():
             with part("read"):
                 photo = images.decode(data, to_srgb=False, keep_16_bits=True)
             height, width = photo.rgb.shape[:2]
@@ -191,7 +191,7 @@ _ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR
 
 
 @contextmanager
-def standing_alone() -> Iterator[None]:
+def input_errors() -> Iterator[None]:
     """Raise what concerns one input alone as an ImageError: a name that the disk does not take, what broke a reader.
 
     What ends the run stays as it is: our other errors, such as of a full disk or of a model that cannot be had.
@@ -220,7 +220,7 @@ def _write_group(
     """Put the faces of some photos back, and write each photo."""
     for opened, result in zip(group, results, strict=True):
         try:
-            with standing_alone():
+            with input_errors():
                 _write_result(opened, result, session, overwrite)
         except ImageError as error:
             _fail(opened.job, opened.picture.content, error, session)
@@ -264,7 +264,7 @@ def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings
         reasons.setdefault(face.reason, face)
     texts = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
     texts["identity"] = "each restored face drifted"  # a line a face has the numbers already
-    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or none_found(width, height, settings)
+    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or no_face_text(width, height, settings)
 
 
 def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[Line]:

@@ -189,7 +189,7 @@ class Session:
         settings = self.settings
         name = self.weights.name if self.weights else settings.model
         weights = self.weights.version if self.weights else ""
-        mark = Mark(f"authface with {name}", f"{__version__}, {weights}".rstrip(", "), said=settings.mark)
+        mark = Mark(f"authface with {name}", f"{__version__}, {weights}".rstrip(", "), generated=settings.mark)
         told = {
             "authface": __version__,
             "model": name,

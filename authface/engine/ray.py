@@ -27,7 +27,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.store.photoset import R
 
-MOST_PIECES = 10_000
+MAX_PIECES = 10_000
 """Pieces a run is cut into at most where its parts are fewer: this process keeps a reference to each."""
 TRIES = 2
 """Times a piece may be begun: the second because a node can be lost, which says nothing against its rows."""
@@ -125,7 +125,7 @@ def by_part(
     Raises UsageError where Ray is missing, AuthfaceError where the cluster cannot be had or the work cannot go on.
     """
     yield from ((part, []) for part, count in enumerate(counts) if count == 0)
-    pieces = cut(counts, max(chunk_rows, -(-sum(counts) // MOST_PIECES)))
+    pieces = cut(counts, max(chunk_rows, -(-sum(counts) // MAX_PIECES)))
     if not pieces:
         return
     gathered = Gathered[R](counts)

@@ -18,15 +18,15 @@ from authface.imaging.bitdepth import Pixels, is_grey
 
 PATCHES = (32, 16)
 """Sides of the patches that noise is measured in, pixels; the smaller where too few of the larger are free."""
-LEAST_PATCHES = 6
-MOST_PATCHES = 200
+MIN_PATCHES = 6
+MAX_PATCHES = 200
 FLAT_SHARE = 0.05
 """Share of the patches that is taken for flat at first: what their variance is over tells which others are."""
 REACH = 7
 """Pixels beyond which noise is not correlated."""
 TILE = 256
 """Side of the field that is made, which repeats, pixels."""
-LEAST_LEVEL = 0.6
+MIN_LEVEL = 0.6
 """Levels of 255, standard deviation in the flattest small patches, below which a photo has no noise; rounding to 8 bits
 makes 0.29. Larger patches hold some of a busy photo's texture, and texture is no noise."""
 AROUND = 0.5
@@ -70,19 +70,19 @@ def measure(photo: Pixels, usable: NDArray[np.bool_], axes: Numbers | None = Non
     `axes` are another measure's, to compare with it. None where too few patches are free of what is not usable.
     """
     rest = _residuals(photo, usable, PATCHES[-1])
-    if len(rest) < LEAST_PATCHES:
+    if len(rest) < MIN_PATCHES:
         return None
-    if np.quantile(rest.var(axis=(1, 2)).mean(axis=1), FLAT_SHARE) < LEAST_LEVEL**2:
+    if np.quantile(rest.var(axis=(1, 2)).mean(axis=1), FLAT_SHARE) < MIN_LEVEL**2:
         return Grain(np.eye(3) if axes is None else axes, np.zeros((3, 2 * REACH + 1, 2 * REACH + 1)))
     for side in PATCHES[:-1]:
         larger = _residuals(photo, usable, side)
-        if len(larger) >= LEAST_PATCHES:
+        if len(larger) >= MIN_PATCHES:
             rest = larger
             break
     variance = rest.var(axis=(1, 2)).sum(axis=1)
     order = np.argsort(variance, kind="stable")
     flattest = float(variance[order[int(FLAT_SHARE * len(order))]])
-    flat = rest[order[: max(LEAST_PATCHES, int(2 * FLAT_SHARE * len(order)))]]
+    flat = rest[order[: max(MIN_PATCHES, int(2 * FLAT_SHARE * len(order)))]]
     for _ in range(2):
         spread = _spread(flat[:: max(1, len(flat) // 32)])
         usual = flattest / max(1 - 1.64 * spread, 0.4)  # a normal distribution's 5th percentile
@@ -154,7 +154,7 @@ def _patches(usable: NDArray[np.bool_], side: int) -> Iterator[tuple[int, int]]:
     step = side // 2
     free = sliding_window_view(usable, (side, side))[::step, ::step].all(axis=(2, 3))
     corners = np.argwhere(free) * step
-    every = max(1, len(corners) // MOST_PATCHES)
+    every = max(1, len(corners) // MAX_PATCHES)
     for y, x in corners[::every]:
         yield int(y), int(x)
 

@@ -22,7 +22,7 @@ XMP, IPTC, PHOTOSHOP, EXIF, PROFILE, GPS, INTEROP = 700, 33723, 34377, 34665, 34
 LAYERS, JPEG_PLACE, C2PA = 37724, 513, 52545
 _NESTED = {0: frozenset({EXIF, GPS}), EXIF: frozenset({INTEROP})}
 """Tags whose value is the place of a further directory, in a page (0) and in the directory of such a tag."""
-MOST_PAGES = 10_000
+MAX_PAGES = 10_000
 
 _SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of each type."""
@@ -125,7 +125,7 @@ def read_pages(data: bytes) -> list[Directory]:
     (at,) = file.unpack("Q" if file.big else "L", 8 if file.big else 4)
     pages: list[Directory] = []
     seen: set[int] = set()
-    while at and at not in seen and len(pages) < MOST_PAGES:
+    while at and at not in seen and len(pages) < MAX_PAGES:
         seen.add(at)
         try:
             page, at = file.directory(at)

@@ -50,8 +50,8 @@ _KEPT = (tags.BITS, tags.COMPRESSION, tags.PHOTOMETRIC, tags.SAMPLES, tags.EXTRA
 """Tags that libtiff needs of such a picture."""
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _END_OF_JPEG = b"\xff\xd9"
-MOST_SAMPLES = 8
-MOST_BYTES = 1 << 31
+MAX_SAMPLES = 8
+MAX_BYTES = 1 << 31
 """Of the pixels of one page."""
 ASSOCIATED, UNASSOCIATED = 1, 2
 
@@ -153,7 +153,7 @@ def _layout(page: Directory) -> _Layout:
     if photometric not in _COLOURS and (photometric != YCBCR or compression != JPEG):
         raise _unread(f"{_NAMES.get(photometric, f'photometric {photometric}')} pixels", "RGB")
     colours = _COLOURS.get(photometric, 3)
-    if not colours <= samples <= MOST_SAMPLES or (photometric == INKS and page.number(tags.INK_SET, 1) != 1):
+    if not colours <= samples <= MAX_SAMPLES or (photometric == INKS and page.number(tags.INK_SET, 1) != 1):
         raise _unread(f"{samples} channels of photometric {photometric}", "RGB")
     if layout.bits < 8 and (samples > 1 or tile is not None and tile[0] % 16):
         raise _unread(f"{samples} channels of {layout.bits} bits", "8 or 16 bits")
@@ -172,8 +172,8 @@ def _check_packing(layout: _Layout) -> None:
         raise _unread(f"{_PICTURES[layout.compression]} of {layout.bits} bits", "LZW or deflate")
     if layout.tile is not None and not all(0 < side <= 1 << 16 for side in layout.tile):
         raise ImageError("truncated", f"tiles of {layout.tile[0]} x {layout.tile[1]} pixels")
-    if (size := layout.width * layout.height * layout.samples * layout.bits // 8) > MOST_BYTES:
-        limit = f"the limit is {MOST_BYTES / 1e9:.1f}: make it smaller"
+    if (size := layout.width * layout.height * layout.samples * layout.bits // 8) > MAX_BYTES:
+        limit = f"the limit is {MAX_BYTES / 1e9:.1f}: make it smaller"
         raise ImageError("too_large", f"{size / 1e9:.1f} GB of pixels, {limit}")
 
 

@@ -201,7 +201,7 @@ def _pull_network(run: Run, network: Network, out: Path | None) -> None:
     from authface.models import hub, networks
     from authface.models.layout import in_bytes
 
-    to_download = 0 if network.path.is_file() else network.bytes - network.came
+    to_download = 0 if network.path.is_file() else network.bytes - network.downloaded_bytes
     known = f"sha256 {network.sha256}, observed by {network.observed}" if network.sha256 else "no sha256 is known of it"
     run.console.log(f"{network.name}: licence {network.licence}; commercial use: {network.commercial}")
     run.console.log(f"{network.file}: {in_bytes(network.bytes)}, of which {in_bytes(to_download)} to download; {known}")

@@ -25,7 +25,7 @@ _SETTLE_SECONDS = 1.0
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def write_lock(folder: Path) -> Iterator[None]:
     """Hold `folder` for writing while the block runs. Raises AuthfaceError if another run holds it."""
     hold = _locked if is_local(folder) else _leased
     with hold(folder):

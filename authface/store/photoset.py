@@ -28,7 +28,7 @@ from authface.files import TEMPORARY, is_local, replacing, write_errors, write_f
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, Person, Photo, Row, Tags
 from authface.store.columns import arrow_schema, plain, row_reader, with_defaults
-from authface.store.lock import held
+from authface.store.lock import write_lock
 
 R = TypeVar("R", bound=Row)
 
@@ -221,7 +221,7 @@ class PhotoSet:
     @contextmanager
     def lock(self) -> Iterator[None]:
         """Hold the set for writing; removes what a killed run left half written. Raises AuthfaceError if it is held."""
-        with held(self.root):
+        with write_lock(self.root):
             for left in (self.root / "tables").glob(f"**/{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
             yield

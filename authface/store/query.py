@@ -16,9 +16,9 @@ from authface.store.photoset import PhotoSet
 
 Mask = Callable[[pa.Table], pa.ChunkedArray]
 
-LEAST_DIGITS = 6
+MIN_DIGITS = 6
 """Digits of an id that may stand for it."""
-_ID = re.compile(rf"([0-9a-f]{{{LEAST_DIGITS},64}})(--?[0-9]+)?")
+_ID = re.compile(rf"([0-9a-f]{{{MIN_DIGITS},64}})(--?[0-9]+)?")
 _COLUMNS = ["id", "source", "source_id", "file", "page_url", "file_url", "photographer", "photographer_url"]
 
 
@@ -43,7 +43,7 @@ def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
     if not matches:
         raise UsageError(
             f"nothing in {here} is called {one_line(text, 100)}: give a photo or face id, "
-            f"{LEAST_DIGITS} digits of it or more, or its name in the source"
+            f"{MIN_DIGITS} digits of it or more, or its name in the source"
         )
     ids = {match.photo.id or match.photo.source_id for match in matches}
     if len(ids) > 1:

@@ -14,11 +14,11 @@ import gradio as gr
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.models.networks import is_network
 from authface.restore.app.workspace import (
-    GONE,
+    PHOTO_DELETED,
     UploadedPhoto,
     Workspace,
     face_choices,
-    found_text,
+    faces_text,
     model_line,
     waiting_text,
 )
@@ -32,7 +32,7 @@ SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
 PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("Most faithful", "fidelity"), ("As released", "official")]
 SIZES = [("As it is", 1), ("2 times", 2), ("4 times", 4)]
 TITLE = "Not done"
-HERE = "Photos stay on the computer that runs this page; nothing is sent anywhere else."
+LOCAL_PRIVACY = "Photos stay on the computer that runs this page; nothing is sent anywhere else."
 """What the page says of photos, where it runs on a computer of its user's or somebody they know."""
 EMPTY = """<div class="empty"><p>Your photo appears here, with a box around each face.</p>
 <ol><li>Choose a photo or a scan.</li><li>Choose the faces.</li><li>Restore, compare, download.</li></ol>
@@ -100,7 +100,7 @@ def _html(text: str) -> str:
 class Page:
     """The components, and the handlers between them and the workspace."""
 
-    def __init__(self, workspace: Workspace, privacy: str = HERE) -> None:
+    def __init__(self, workspace: Workspace, privacy: str = LOCAL_PRIVACY) -> None:
         self.workspace = workspace
         limits = workspace.queue.limits
         self.limits = (
@@ -243,7 +243,7 @@ class Page:
             upload,
             gr.update(visible=False),
             str(self.workspace.with_boxes(upload, every)),
-            f"<p>{html.escape(found_text(upload, self.workspace.restorer.settings))}</p>",
+            f"<p>{html.escape(faces_text(upload, self.workspace.restorer.settings))}</p>",
             gr.update(choices=face_choices(upload), value=every, visible=bool(every)),
             gr.update(interactive=bool(every)),
             gr.update(value=False, visible=True),
@@ -297,7 +297,7 @@ class Page:
         return (
             more,
             choices,
-            f"<p>{html.escape(found_text(more, self.workspace.restorer.settings))}</p>",
+            f"<p>{html.escape(faces_text(more, self.workspace.restorer.settings))}</p>",
             gr.update(value=False),
             None,
         )
@@ -322,7 +322,7 @@ class Page:
     ) -> tuple[Any, ...]:
         """The button was pressed."""
         if upload is None:
-            raise _problem(GONE)
+            raise _problem(PHOTO_DELETED)
 
         def step(done: int, total: int) -> None:
             progress((done, total), desc="Restoring", unit="steps")

@@ -58,9 +58,13 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
         need("authface app", "app")
         import gradio
 
-        from authface.restore.app.page import HERE, Page, theme  # only now: it imports Gradio, which reads what is set
+        from authface.restore.app.page import (  # only now: it imports Gradio, which reads what is set
+            LOCAL_PRIVACY,
+            Page,
+            theme,
+        )
 
-        made = Page(Workspace(queue, Path(folder)), privacy or HERE)
+        made = Page(Workspace(queue, Path(folder)), privacy or LOCAL_PRIVACY)
         gradio.mount_gradio_app(
             app,
             made.blocks,

@@ -25,7 +25,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app.cards import face_cards
-from authface.restore.finder import none_found
+from authface.restore.finder import no_face_text
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import open_picture
 from authface.restore.queue import Place, RestoreQueue, Waits
@@ -39,7 +39,7 @@ CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
 """Colours of the boxes: to be restored, left out, too small or unsure."""
 
 
-GONE = "The photo is no longer here (photos are deleted after an hour): choose it again"
+PHOTO_DELETED = "The photo is no longer here (photos are deleted after an hour): choose it again"
 SMALL = "small.npy"
 """The photo for the page, in its folder."""
 
@@ -51,34 +51,34 @@ class SentPhoto:
     own: Path
     folder: Path
     """Of all that is made of it."""
-    came: Path
+    sent: Path
     """What the browser sent. Sent again, it is another file in the same place."""
     version: tuple[int, int]
-    """Number and time of `came`."""
+    """Number and time of `sent`."""
 
     @classmethod
-    def take(cls, came: Path, root: Path) -> SentPhoto:
+    def take(cls, sent: Path, root: Path) -> SentPhoto:
         """The upload with a file of its own in a new folder. Raises AuthfaceError where it is not there."""
         folder = Path(tempfile.mkdtemp(prefix="photo-", dir=root))
-        own = folder / "upload" / came.name
+        own = folder / "upload" / sent.name
         own.parent.mkdir()
         try:
-            version = _version(came)
+            version = _version(sent)
             try:
-                os.link(came, own)
+                os.link(sent, own)
             except OSError:  # a file system without links
-                shutil.copyfile(came, own)
+                shutil.copyfile(sent, own)
         except FileNotFoundError as error:
             shutil.rmtree(folder)
-            raise AuthfaceError(GONE) from error
-        return cls(own, folder, came, version)
+            raise AuthfaceError(PHOTO_DELETED) from error
+        return cls(own, folder, sent, version)
 
     def delete(self) -> None:
         """Delete its folder, and what the browser sent unless another tab has sent it since."""
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
-            if _version(self.came) == self.version:
-                self.came.unlink()
+            if _version(self.sent) == self.version:
+                self.sent.unlink()
         except FileNotFoundError:
             pass
 
@@ -114,7 +114,7 @@ class UploadedPhoto:
     def file(self) -> Path:
         """As it was uploaded."""
         if not self.upload.own.exists():
-            raise AuthfaceError(GONE)
+            raise AuthfaceError(PHOTO_DELETED)
         return self.upload.own
 
     def small(self) -> NDArray[np.uint8]:
@@ -122,7 +122,7 @@ class UploadedPhoto:
         try:
             return np.asarray(np.load(self.folder / SMALL), np.uint8)
         except FileNotFoundError as error:
-            raise AuthfaceError(GONE) from error
+            raise AuthfaceError(PHOTO_DELETED) from error
 
     @property
     def fit(self) -> list[FoundFace]:
@@ -278,11 +278,11 @@ def waiting_text(ahead: int) -> str:
     return "Waiting: " + ("1 photo is" if ahead == 1 else f"{ahead} photos are") + " before yours"
 
 
-def found_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
+def faces_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
     """Size and number of faces of a photo, in a sentence."""
     size = f"{upload.width} x {upload.height} px"
     if not upload.faces:
-        none = none_found(upload.width, upload.height, settings)
+        none = no_face_text(upload.width, upload.height, settings)
         return f"{size}: {none}. A larger scan may help; faces turned far away or covered are not seen."
     fit, other = len(upload.fit), len(upload.faces) - len(upload.fit)
     left = f", {other} more too small or unsure" if other else ""

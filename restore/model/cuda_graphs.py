@@ -21,9 +21,9 @@ from authface.restore.model.unet_split import StepInputs
 T = TypeVar("T")
 U = TypeVar("U")
 
-MOST = 4
+MAX_SHAPES = 4
 """Shapes whose graphs are kept, those used last: a batch, the rest of one, and a second fidelity of each."""
-LEAST_STEPS = 4
+MIN_STEPS = 4
 """Recording takes the time of about as many steps, so that fewer are not worth it."""
 WARM_UPS = 2
 """Runs before recording, in which libraries choose their kernels and make their workspaces."""
@@ -48,7 +48,7 @@ class Recorder(Protocol):
         """The function as a graph, and the tensors it will write to. Raises RuntimeError for what cannot be one."""
         ...
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """What two functions make that may run at once, called by one that is warmed up or recorded."""
         ...
 
@@ -85,7 +85,7 @@ class CudaRecorder:
         self._alive.add(graph)
         return graph, made
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """The first on the second stream: a branch of the graph.
 
         What it makes is of that stream's memory, which is used again only there: after the next fork, and so after
@@ -117,7 +117,7 @@ class StepRunner(Protocol):
         """What the function `name` makes of the step; its tensors are valid until it is run again."""
         ...
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """Within such a function, what two make that do not need each other: at once where that can be."""
         ...
 
@@ -138,7 +138,7 @@ class Eager:
         """What the function makes of the step."""
         return function(self._step)
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """One after the other."""
         return first(), second()
 
@@ -176,9 +176,9 @@ class Recorded:
         graph.replay()
         return made  # type: ignore[no-any-return]  # of the function of this name
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """At once; one after the other where they cannot be recorded."""
-        return self._graphs.beside(first, second)
+        return self._graphs.concurrently(first, second)
 
 
 class Graphs:
@@ -201,11 +201,11 @@ class Graphs:
         if key in self._kept:
             self._kept.move_to_end(key)
             self._kept[key].begin(step)
-        elif steps < LEAST_STEPS:
+        elif steps < MIN_STEPS:
             return Eager(step)
         else:
             self._kept[key] = Recorded(step, self)
-            if len(self._kept) > MOST:
+            if len(self._kept) > MAX_SHAPES:
                 self._kept.popitem(last=False)
         return self._kept[key]
 
@@ -222,9 +222,9 @@ class Graphs:
             logging.getLogger("authface").warning(warning, first_line(error, 200))
             return None
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """What both make, at once as long as nothing failed to be recorded."""
-        return (first(), second()) if self._failed else self._recorder.beside(first, second)
+        return (first(), second()) if self._failed else self._recorder.concurrently(first, second)
 
 
 _OF: WeakKeyDictionary[torch.nn.Module, Graphs] = WeakKeyDictionary()

@@ -165,7 +165,7 @@ class DiffusionRestorer:
         """Images of about -1..1, one at a time: the decoder takes more memory than all the rest."""
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
-        with self.placement.here(self.vae):
+        with self.placement.on_device(self.vae):
             return torch.cat([sdxl.decode(self.vae, one[None], self.placement.device) for one in latents])
 
     def _denoise(
@@ -184,7 +184,7 @@ class DiffusionRestorer:
             latents = scheduler.add_noise(photo, noise, timesteps[:1].repeat(len(image)))
         rows = [0, 1] if sampling.guidance > 1 else [0]
         with (
-            self.placement.here(self.unet, self.controlnet),
+            self.placement.on_device(self.unet, self.controlnet),
             self._condition(image.to(self.unet.dtype), rows) as condition,
         ):
             first = StepInputs(latents.to(self.unet.dtype).repeat(len(rows), 1, 1, 1), timesteps[0], *condition)
@@ -204,7 +204,7 @@ class DiffusionRestorer:
 
     def _encoded(self, image: torch.Tensor) -> torch.Tensor:
         """The latents of the crops, one at a time: the encoder takes more memory than all the rest."""
-        with self.placement.here(self.vae):
+        with self.placement.on_device(self.vae):
             return torch.cat([sdxl.encode(self.vae, one[None] * 2 - 1, self.placement.device) for one in image])
 
     @contextmanager
@@ -238,7 +238,7 @@ class DiffusionRestorer:
         kept: Features
 
         def features(step: StepInputs) -> Features:
-            (down, mid), own = run.beside(lambda: self._residuals(step, scale), lambda: encode(self.unet, step))
+            (down, mid), own = run.concurrently(lambda: self._residuals(step, scale), lambda: encode(self.unet, step))
             return own.with_residuals(down, mid)
 
         def predict(index: int) -> torch.Tensor:

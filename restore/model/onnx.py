@@ -54,7 +54,7 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
         if not must:
             logging.getLogger("authface").warning("%s; until then torch restores", problem)
     if export is not None:
-        problem = lacking(export, settings, folder)
+        problem = unsupported(export, settings, folder)
     elif not problem:
         problem = f"the family has no {ONNX}/ (authface models export)"
     if must and problem:
@@ -62,7 +62,7 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
     return export if must or (not problem and _is_cpu(device)) else None
 
 
-def lacking(export: Export, settings: RestoreSettings, folder: Path) -> str:
+def unsupported(export: Export, settings: RestoreSettings, folder: Path) -> str:
     """What the settings ask for that the graphs cannot do, in a line; empty: nothing."""
     if settings.preset == "official":
         return "the preset official is for torch alone"
@@ -123,7 +123,7 @@ class LoadedGraphs:
 
     def restorer(self, settings: RestoreSettings) -> CleanedRestorer | OnnxDiffusion:
         """A restorer with these settings. Raises UsageError for those that the graphs do not do."""
-        if problem := lacking(self.export, settings, self._folder):
+        if problem := unsupported(self.export, settings, self._folder):
             raise UsageError(problem)
         preset = settings_preset(settings, self._folder)
         diffusion = OnnxDiffusion(self, sampling_of(preset, settings.batch), settings.fidelity)

@@ -73,7 +73,7 @@ class Placement:
                 network.to(memory_format=torch.channels_last)
 
     @contextmanager
-    def here(self, *networks: torch.nn.Module) -> Iterator[None]:
+    def on_device(self, *networks: torch.nn.Module) -> Iterator[None]:
         """Within the block the networks are on the device; where they are offloaded by model they wait elsewhere."""
         if self.offload != "model":
             yield

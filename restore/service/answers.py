@@ -164,7 +164,7 @@ def refusal(error: AuthfaceError) -> JSONResponse:
     return JSONResponse({"detail": one_line(error)}, status, headers)
 
 
-def described() -> dict[str, Any]:
+def openapi_request() -> dict[str, Any]:
     """The request and its options for OpenAPI, from the settings' own schema."""
     properties = RestoreSettings.model_json_schema()["properties"]
     options = {name: properties[name] for name in OPTIONS}

@@ -23,7 +23,7 @@ from authface.restore.queue import Place, QueueStopped, RestoreQueue
 from authface.restore.service.answers import (
     PhotoFacts,
     answer_of,
-    described,
+    openapi_request,
     options_of,
     refusal,
     response_of,
@@ -65,7 +65,7 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
         **{status: {"description": text} for status, text in _ERRORS.items()},
     }
 
-    @app.post("/restore", responses=answers, openapi_extra=described())
+    @app.post("/restore", responses=answers, openapi_extra=openapi_request())
     async def restore(request: Request) -> Response:
         """Restore the faces of a photo: the body, or a form's field `photo`."""
         try:

@@ -15,7 +15,7 @@ from authface.options import Run
 
 TOKEN = "AUTHFACE_SERVE_TOKEN"
 """The environment variable that holds the token; a command line would show it to everybody."""
-LEAST_TOKEN = 16
+MIN_TOKEN = 16
 
 
 def serve(
@@ -70,9 +70,9 @@ def read_token(file: Path | None, host: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or "not ASCII"
         raise UsageError(f"--token-file {one_line(file)}: {said}") from error
-    if token and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+    if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise UsageError(
-            f"a token of {len(token)} characters: at least {LEAST_TOKEN} of ASCII without spaces are needed, such as "
+            f"a token of {len(token)} characters: at least {MIN_TOKEN} of ASCII without spaces are needed, such as "
             "those of: openssl rand -hex 24"
         )
     if file is not None and not token:
@@ -80,7 +80,7 @@ def read_token(file: Path | None, host: str) -> str:
     if not token and not is_loopback(host):
         raise UsageError(
             f"--host {one_line(host)} lets other computers in, so clients need a token: put one of at least "
-            f"{LEAST_TOKEN} characters into {TOKEN} or --token-file (openssl rand -hex 24)"
+            f"{MIN_TOKEN} characters into {TOKEN} or --token-file (openssl rand -hex 24)"
         )
     return token
 

@@ -28,7 +28,7 @@ def finish_video(finish: Finish, original: Path, result: Path, kind: str, *, dra
     Where no face was `drawn` it is neither marked nor signed. The XMP of the original goes over. `kind` is FFmpeg's
     name, as in `CONTAINERS`. Raises OSError where the disk refuses, ImageError for a broken file.
     """
-    mark = replace(finish.mark, settings=finish.told())
+    mark = replace(finish.mark, settings=finish.settings_text())
     before = CONTAINERS.get(original.suffix.lower(), "")
     said = read_boxes(original) if before in BOXES else Boxes()
     if kind in BOXES:
@@ -48,7 +48,7 @@ def finish_video(finish: Finish, original: Path, result: Path, kind: str, *, dra
     return lost
 
 
-def said_of_video(path: Path) -> dict[str, str]:
+def video_properties(path: Path) -> dict[str, str]:
     """What a video's XMP or tags say of it, by namespace and name; nothing of tags without PyAV. Raises OSError."""
     if CONTAINERS.get(path.suffix.lower()) in BOXES:
         return properties_of(read_boxes(path).xmp)

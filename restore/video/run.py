@@ -19,7 +19,7 @@ from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder, none_found
+from authface.restore.finder import FaceFinder, no_face_text
 from authface.restore.inputs import RestoreJob
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
@@ -31,9 +31,9 @@ from authface.store.restore_log import Line
 
 VERSION = 1
 """Raised when the same settings and weights give another video."""
-MOST_WAITING = 24
+MAX_WAITING = 24
 """Frames that wait, as decoded, for what comes after them: of 8 bits and 4K they take 0.3 GB."""
-MOST_MOMENTS = 8
+MAX_MOMENTS = 8
 """Frames of a video that its line names for the page."""
 GROUP_PIXELS = 12_000_000
 """Frames are restored together until their faces fill a batch, or they have so many pixels."""
@@ -63,7 +63,7 @@ class Spread:
         if self._seen % self._every == 0:
             self.kept.append(one)
         self._seen += 1
-        if len(self.kept) > MOST_MOMENTS:
+        if len(self.kept) > MAX_MOMENTS:
             del self.kept[1::2]
             self._every *= 2
 
@@ -149,7 +149,7 @@ def restore_video(
     for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
-        why = follower.skipped or none_found(*totals.size, session.settings)
+        why = follower.skipped or no_face_text(*totals.size, session.settings)
         session.console.log(f"{one_line(job.source)}: no face restored: {why}")
     return line
 
@@ -227,7 +227,7 @@ def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]
         follower.see(rgb, item.time)
         waiting.append((item, packets))
         packets = []
-        while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MOST_WAITING):
+        while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MAX_WAITING):
             yield _with_faces(*waiting.popleft(), follower)
     while waiting:
         decoded, own = waiting.popleft()

@@ -22,7 +22,7 @@ from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore.app import server as app_server
 from authface.restore.app.cards import face_cards
-from authface.restore.app.workspace import Workspace, face_choices, found_text
+from authface.restore.app.workspace import Workspace, face_choices, faces_text
 from authface.restore.queue import RestoreQueue
 from authface.web import local
 from tests.conftest import PATIENCE, authface
@@ -168,7 +168,7 @@ def test_a_place_is_the_smallest_face_around_it(workspace: Workspace, scan: Path
     x0, y0, x1, y1 = upload.faces[1].box
     assert upload.face_at((x0 + x1) / 2, (y0 + y1) / 2) == 1
     assert upload.face_at(2, 2) is None
-    assert "Click a face" in found_text(upload, workspace.restorer.settings)
+    assert "Click a face" in faces_text(upload, workspace.restorer.settings)
 
 
 def test_cards_say_why_a_face_stays(restorer: Restorer, workspace: Workspace, scan: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_family_without_a_cleaner_too(exported: Path, tmp_path: Path) -> None:
     for fidelity in (0.5, 0.8):
         made, expected = (one.restore(crops, SEEDS, fidelity) for one in (graphs, by_torch))
         assert apart(made, expected) <= 1 and apart(made, crops) > 3
-    asked = onnx.lacking(graphs._graphs.export, settings(exported, fidelity=0.3), exported)
+    asked = onnx.unsupported(graphs._graphs.export, settings(exported, fidelity=0.3), exported)
     assert asked == "restore.fidelity=0.3 begins elsewhere than onnx/ was exported for"
 
 

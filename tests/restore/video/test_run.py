@@ -34,7 +34,7 @@ from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import DecodedFrame, VideoReader
-from authface.restore.video.run import MOST_MOMENTS, Spread
+from authface.restore.video.run import MAX_MOMENTS, Spread
 from authface.restore.video.tracks import FaceFollower
 from tests.conftest import PATIENCE, heed_ctrl_c
 
@@ -331,7 +331,7 @@ def test_of_many_frames_some_are_kept_evenly(count: int) -> None:
     for i in range(count):
         some.add((float(i),))
     kept = [i for (i,) in some.kept]
-    assert len(kept) <= MOST_MOMENTS and len(kept) >= min(count, MOST_MOMENTS // 2)
+    assert len(kept) <= MAX_MOMENTS and len(kept) >= min(count, MAX_MOMENTS // 2)
     assert len(set(np.diff(kept))) <= 1 and kept[:1] == [0.0][:count]
 
 
