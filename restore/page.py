@@ -24,20 +24,20 @@ from authface.store.restore_log import Line
 T = TypeVar("T")
 
 MAX_PHOTOS = 60
-"""Of a larger run the page shows as many, evenly spaced: it stays below 100 MB."""
+"""Most photos on the page, evenly spaced in a larger run: it stays below 100 MB."""
 MAX_FACES = 4
 """Faces shown of one photo, the largest first."""
 MAX_FRAMES = 4
 """Frames shown of one video."""
 MAX_SKIPPED = 12
-"""Faces named as left alone under one photo."""
+"""Most skipped faces listed under one photo."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
-"""Up to so many photos the pictures lie inside the page, which can then be mailed; beyond that beside it."""
+"""Most photos whose pictures are embedded in the page, which can then be mailed; with more they are files beside it."""
 
 
 def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
-    """Write the page of what a run restored to `home`. Raises AuthfaceError where the disk refuses."""
+    """Write the page of a run's results in `home`. Raises AuthfaceError if the disk refuses."""
     chosen = spread(summary.jobs, MAX_PHOTOS)
     path = home / PAGE
     facts = [("model", session.settings.model)]
@@ -64,14 +64,14 @@ def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
 
 
 def identity_summary(settings: RestoreSettings, summary: RestoreSummary) -> str:
-    """Mean and least identity of the restored faces, and what strangers have."""
+    """Mean and lowest identity of the restored faces, and that of strangers."""
     mean = sum(summary.identities) / len(summary.identities)
     strangers = usual_products(settings.identity)[0]
     return f"mean {mean:.3f}, least {min(summary.identities):.3f} ({settings.identity}; strangers have {strangers:g})"
 
 
 def spread(every: Sequence[T], most: int) -> list[T]:
-    """At most `most` of them, evenly spaced, the first among them."""
+    """At most `most` items, evenly spaced, including the first."""
     if len(every) <= most:
         return list(every)
     return [every[int(i)] for i in np.arange(most) * len(every) / most]

@@ -35,7 +35,7 @@ from authface.restore.video import run as video
 from authface.store.restore_log import Line
 
 GROUP_PIXELS = 50_000_000
-"""Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""
+"""Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def jobs_of(
     maps: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[RestoreJob]:
-    """The jobs of a command, with a change map each if asked; results of earlier runs are no inputs.
+    """The jobs of a command, with change maps if requested; results of earlier runs are left out.
 
     Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results` and `plan` do.
     """
@@ -67,9 +67,9 @@ def jobs_of(
 
 
 def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False) -> RestoreSummary:
-    """Restore each photo that is not done yet, then each video; `overwrite` replaces files of other programs, too.
+    """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
-    An input that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model fails.
+    A failed input is a line of the log and of the console. Raises AuthfaceError if the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
@@ -135,7 +135,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
 def _groups(
     jobs: Sequence[RestoreJob], session: Session, overwrite: bool, tick: Callable[..., None]
 ) -> Iterator[list[OpenedPhoto]]:
-    """Photos that are restored together: those of a batch of faces, or of so many pixels."""
+    """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`."""
     group: list[OpenedPhoto] = []
     for job in jobs:
         opened = _open(job, session, overwrite)
@@ -156,7 +156,7 @@ def _is_large(group: Sequence[OpenedPhoto]) -> bool:
 
 
 def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | None:
-    """The photo with its faces cut out; None where it is done already or fails."""
+    """The photo with its faces cropped; None if it is done already or fails."""
     log, content = session.log(job.home), ""
     try:
         with input_errors():
@@ -187,14 +187,14 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
 
 
 _ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
-"""What a disk says of one name; all else that it says ends the run."""
+"""Errors of a disk that concern one name; all others end the run."""
 
 
 @contextmanager
 def input_errors() -> Iterator[None]:
-    """Raise what concerns one input alone as an ImageError: a name that the disk does not take, what broke a reader.
+    """Raise errors that concern one input only as ImageError: an invalid name, a reader's exception.
 
-    What ends the run stays as it is: our other errors, such as of a full disk or of a model that cannot be had.
+    Errors that end the run are unchanged: our others, such as a full disk or an unavailable model.
     """
     try:
         yield
@@ -217,7 +217,7 @@ def _write_group(
     overwrite: bool,
     tick: Callable[..., None],
 ) -> None:
-    """Put the faces of some photos back, and write each photo."""
+    """Paste the faces of some photos back, and write each photo."""
     for opened, result in zip(group, results, strict=True):
         try:
             with input_errors():
@@ -228,7 +228,7 @@ def _write_group(
 
 
 def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, overwrite: bool) -> None:
-    """Write a result, its lines first. Where no pixel changed, the result is the input, byte for byte."""
+    """Write a result, after its log lines. If no pixel changed, the result is the input, byte for byte."""
     job, picture, log = opened.job, opened.picture, session.log(opened.job.home)
     with part("encode"):
         made = session.finish.encoded(picture, result, job.format, job.target.name)

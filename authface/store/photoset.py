@@ -36,7 +36,7 @@ _META_KEY = b"authface"
 _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
 _TAIL_BYTES = 32_768
-"""End of an object that is fetched for its metadata, which takes 5 to 10 kB."""
+"""Bytes fetched from the end of an object for its metadata, which takes 5 to 10 kB."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Table(Generic[R]):
         return self.folder / f"{part:05d}.parquet"
 
     def _footer(self, part: int) -> Any:
-        """What pyarrow reads a part's metadata from: of an object only its end is fetched."""
+        """The source from which pyarrow reads a part's metadata; of an object only the end is fetched."""
         path: Any = self._path(part)
         if is_local(path):
             return path
@@ -169,7 +169,7 @@ class Table(Generic[R]):
         return io.BytesIO(tail) if length <= len(tail) else self._source(part)
 
     def _source(self, part: int) -> Any:
-        """What pyarrow reads a part from: a local path, or the bytes of an object."""
+        """The source from which pyarrow reads a part: a local path, or the bytes of an object."""
         path = self._path(part)
         return path if is_local(path) else io.BytesIO(path.read_bytes())
 
@@ -220,7 +220,7 @@ class PhotoSet:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the set for writing; removes what a killed run left half written. Raises AuthfaceError if it is held."""
+        """Lock the set for writing; deletes unfinished files of killed runs. Raises AuthfaceError if it is locked."""
         with write_lock(self.root):
             for left in (self.root / "tables").glob(f"**/{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
@@ -277,7 +277,7 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def digest_of(rows: Sequence[dict[str, Any]]) -> str:
-    """sha256 of rows as plain values, in hex; when something was tried is no content: no later step depends on it."""
+    """sha256 in hex of rows as plain values, without the times of attempts: no later step depends on those."""
     rows = [{name: value for name, value in row.items() if name != "tried_at"} for row in rows]
     text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
