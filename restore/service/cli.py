@@ -14,24 +14,22 @@ from authface.errors import UsageError, one_line
 from authface.options import Run
 
 TOKEN = "AUTHFACE_SERVE_TOKEN"
-"""The environment variable that holds the token; a command line would show it to everybody."""
+"""Environment variable with the token; a command line would be visible to other users."""
 MIN_TOKEN = 16
 
 
 def serve(
     run: Run,
     model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
-    host: Annotated[
-        str, typer.Option(help="Where to listen; any but this machine's own 127.0.0.1 needs a token.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(help=f"A file with the token that clients send; else {TOKEN} holds it.")
     ] = None,
-    queue: Annotated[int, typer.Option(min=0, help="Photos that may wait; more are answered 429.")] = 16,
-    seconds: Annotated[float, typer.Option(min=1, help="That a photo may wait and be worked on; then 503.")] = 300,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest file that is taken.")] = 50,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, max=178, help="Largest photo that is taken.")] = 100,
+    queue: Annotated[int, typer.Option(min=0, help="Photos that may wait; more get status 429.")] = 16,
+    seconds: Annotated[float, typer.Option(min=1, help="Limit of waiting and restoring a photo; then 503.")] = 300,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest accepted file.")] = 50,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, max=178, help="Largest accepted photo.")] = 100,
 ) -> None:
     """An HTTP service: POST a photo to /restore, get it back restored. --workers N runs N models; 0 is one."""
     from authface.restore.settings import RestoreSettings
@@ -62,7 +60,7 @@ def serve(
 
 
 def read_token(file: Path | None, host: str) -> str:
-    """The token that clients have to send; empty: none. Raises UsageError where one is needed and there is none."""
+    """The token that clients must send; empty: none. Raises UsageError if a required one is missing."""
     from authface.web.local import is_loopback
 
     try:
