@@ -190,7 +190,7 @@ def _load(file: Path) -> Any:
     what = f"restore.upscaler={one_line(file)}"
     network = load_network(file, what, "upscale")
     if getattr(network, "purpose", "") != "SR" or network.scale < 2:
-        raise UsageError(f"{what} enlarges no pictures: take a super-resolution network")
+        raise UsageError(f"{what} is not a super-resolution network: choose another file")
     if (network.input_channels, network.output_channels) != (3, 3):
         raise UsageError(f"{what} takes {network.input_channels} channels: RGB needs 3")
     return network

@@ -114,7 +114,7 @@ def _of_file(path: Path) -> Credentials:
             raise UsageError(f"{name}: {path.stat().st_size} bytes, more than a PEM file has ({_MAX_BYTES})")
         text = path.read_text("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: no PEM file that can be read: {one_line(error)}; or say {TEST}") from error
+        raise UsageError(f"{name}: not a readable PEM file: {one_line(error)}; or use {TEST}") from error
     blocks = [(found[1], found[0]) for found in _BLOCK.finditer(text)]
     chain = [block for kind, block in blocks if kind == "CERTIFICATE"]
     keys = [block for kind, block in blocks if kind.endswith("PRIVATE KEY")]

@@ -204,7 +204,7 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except UnidentifiedImageError as error:
         lacking = lack("a HEIC photo", "heic") if data[4:12] in _HEIF else ""
-        raise ImageError("not_an_image", lacking or "no photo in a format that is read here") from error
+        raise ImageError("not_an_image", lacking or "not a photo in a supported format") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything

@@ -60,7 +60,7 @@ class Provenance:
         ]
         if self.version != new.version:
             changes.append(f"version {self.version} -> {new.version} of the step")
-        changes += [f"other weights of {name}" for name in new.weights if self.weights.get(name) != new.weights[name]]
+        changes += [f"changed weights of {name}" for name in new.weights if self.weights.get(name) != new.weights[name]]
         return ", ".join(changes)
 
 

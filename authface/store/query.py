@@ -42,7 +42,7 @@ def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
     here = one_line(photoset.root)
     if not matches:
         raise UsageError(
-            f"nothing in {here} is called {one_line(text, 100)}: give a photo or face id, "
+            f"no photo in {here} is called {one_line(text, 100)}: give a photo or face id, "
             f"{MIN_DIGITS} digits of it or more, or its name in the source"
         )
     ids = {match.photo.id or match.photo.source_id for match in matches}

@@ -121,9 +121,11 @@ class NetworkRestorer:
         seen = to_network(crop[box])
         made = self.network(seen, seed, fidelity)
         if made.shape != seen.shape:
-            raise AuthfaceError(f"{self._file.name} made {made.shape} of a face of {seen.shape}: it restores no faces")
+            raise AuthfaceError(
+                f"{self._file.name} made {made.shape} of a face of {seen.shape}: not a face restorer"
+            )
         if not np.isfinite(made).all():
-            raise AuthfaceError(f"{self._file.name} made values of a face that are no numbers: its file is broken")
+            raise AuthfaceError(f"{self._file.name} gave NaN or infinite values: its file is broken")
         if not self.network.weighted and (share := max(0.0, 2 * fidelity - 1)):
             made = np.float32(share) * seen + np.float32(1 - share) * np.clip(made, -1, 1)
         if window.crop == side:

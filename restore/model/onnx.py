@@ -65,12 +65,12 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
 def unsupported(export: Export, settings: RestoreSettings, folder: Path) -> str:
     """The first requested setting that the graphs do not support, in a line; empty: none."""
     if settings.preset == "official":
-        return "the preset official is for torch alone"
+        return "the preset official needs torch"
     for name in ("tiling", "offload", "compile"):
         if getattr(settings, name) != RestoreSettings.model_fields[name].default:
-            return f"restore.{name} is for torch alone"
+            return f"restore.{name} needs torch"
     if settings.dtype not in {"auto", "float32"}:
-        return f"restore.dtype={settings.dtype} is for torch alone: graphs are in float32"
+        return f"restore.dtype={settings.dtype} needs torch: graphs are in float32"
     if settings.size not in {None, export.side}:
         return f"restore.size={settings.size}: {ONNX}/ was exported for {export.side}"
     preset = settings_preset(settings, folder)
@@ -86,7 +86,7 @@ def unsupported(export: Export, settings: RestoreSettings, folder: Path) -> str:
     for fidelity in trusts:
         asked = sampling_of(preset, 1).at(fidelity)
         if (asked.strength, asked.control_scale) != (export.preset.strength, export.control_scale):
-            return f"restore.fidelity={fidelity:g} begins elsewhere than {ONNX}/ was exported for"
+            return f"restore.fidelity={fidelity:g} needs another first step than {ONNX}/ was exported for"
     return ""
 
 

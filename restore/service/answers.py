@@ -81,7 +81,7 @@ def options_of(named: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], str]:
     for name, value in named:
         if name not in (*OPTIONS, "result"):
             there = ", ".join((*OPTIONS, "result"))
-            raise Refused(422, f"there is no option {one_line(name, 60)}: there are {there}")
+            raise Refused(422, f"unknown option {one_line(name, 60)}: options are {there}")
         if found.setdefault(name, value) != value:
             raise Refused(422, f"{name} is named twice, with {one_line(found[name], 60)} and {one_line(value, 60)}")
     result = found.pop("result", "")

@@ -206,7 +206,7 @@ def _read_errors() -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as error:
-        raise ImageError("unreadable", f"no video that can be read: {one_line(error.strerror, 100)}") from error
+        raise ImageError("unreadable", f"not a readable video: {one_line(error.strerror, 100)}") from error
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_one_line_on_the_page(
     with serving(restorer, megabytes=1, megapixels=2) as url:
         page = visit(url)
         for name, said in (
-            ("broken.jpg", "This file cannot be used: no photo in a format that is read here"),
+            ("broken.jpg", "This file cannot be used: not a photo in a supported format"),
             ("large.png", "2000 x 1500 is 3 megapixels, the limit is 2: make it smaller"),
             ("heavy.png", 'exceed the maximum allowed size of 1.0 Mb: "heavy.png"'),
         ):
