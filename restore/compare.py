@@ -75,7 +75,5 @@ def _as_large(rgb: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint
     (height, width), (high, wide) = shape[:2], rgb.shape[:2]
     times = wide // width
     if (high, wide) != (height * times, width * times) or not times:
-        raise UsageError(
-            f"{width} x {height} and {wide} x {high} px are not versions of one photo: give equal sizes"
-        )
+        raise UsageError(f"{width} x {height} and {wide} x {high} px are not versions of one photo: give equal sizes")
     return rgb if times == 1 else np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -121,9 +121,7 @@ class NetworkRestorer:
         seen = to_network(crop[box])
         made = self.network(seen, seed, fidelity)
         if made.shape != seen.shape:
-            raise AuthfaceError(
-                f"{self._file.name} made {made.shape} of a face of {seen.shape}: not a face restorer"
-            )
+            raise AuthfaceError(f"{self._file.name} made {made.shape} of a face of {seen.shape}: not a face restorer")
         if not np.isfinite(made).all():
             raise AuthfaceError(f"{self._file.name} gave NaN or infinite values: its file is broken")
         if not self.network.weighted and (share := max(0.0, 2 * fidelity - 1)):
