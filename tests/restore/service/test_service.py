@@ -154,7 +154,7 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "query", "status", "said"),
     [
-        (b"not an image", "", 415, "no photo"),
+        (b"not an image", "", 415, "not a photo"),
         (PHOTO[:4000], "", 422, "truncated"),
         (b"", "", 422, "0 bytes"),
         (bomb(), "", 413, "megapixels"),
