@@ -9,7 +9,7 @@ import typer
 from authface.annotate.export import cli as export_cli
 from authface.annotate.rebuild import cli as rebuild_cli
 from authface.errors import UsageError, one_line
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 app = typer.Typer(help="Tags by a closed vocabulary, and the Hugging Face dataset.", no_args_is_help=True)
 app.add_typer(export_cli.app)
@@ -37,11 +37,10 @@ def tags(
     from authface.annotate.tagging import WITH_MODEL, tag, with_model
     from authface.inspect.status import read_status
     from authface.review.reviews import ReviewSettings
-    from authface.store.photoset import PhotoSet
 
     review = run.settings("curate.review", ReviewSettings)
     settings = with_model(run.settings("annotate.tags", TagsSettings, annotator=annotator), model)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     where = one_line(set)
     if not photoset.crops.parts():
         raise UsageError(f"{where} has no crops yet: run authface curate align {where}")

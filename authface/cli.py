@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,11 +12,11 @@ import typer
 from authface import __version__
 from authface.annotate.cli import app as annotate
 from authface.curate.cli import app as curate
-from authface.errors import AuthfaceError, one_line, was_interrupted
+from authface.errors import AuthfaceError, UsageError, one_line, was_interrupted
 from authface.evaluate.cli import app as evaluate
 from authface.extras import of_import
 from authface.models.cli import app as models
-from authface.options import DEFAULT_SET, SetArgument, command_with_run
+from authface.options import DEFAULT_SET, SetArgument, command_with_run, open_set
 from authface.options import Run as Run
 from authface.restore.app.cli import web_app
 from authface.restore.cli import restore
@@ -67,8 +68,6 @@ def common(
 @command_with_run
 def demo(run: Run, out: Annotated[str, typer.Argument(help="Folder for the demo's files.")] = "authface-demo") -> None:
     """The whole arrow on photos that ship with the dependencies: CPU, no network; ends in one HTML report."""
-    from pathlib import Path
-
     from authface.demo import demo as run_demo
 
     run_demo(Path(out), run)
@@ -97,9 +96,8 @@ def doctor(
 def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """What is done in a photo set, what is outdated, what it takes on the disk, and the next command."""
     from authface.inspect.status import read_status, to_text
-    from authface.store.photoset import PhotoSet
 
-    found = read_status(PhotoSet.open(set))
+    found = read_status(open_set(set))
     run.console.result(to_text(found), **found.as_json())
 
 
@@ -113,9 +111,7 @@ def why(
     ] = "",
 ) -> None:
     """All that happened to one photo of a set; with a restored photo or video in the place of SET, how it was made."""
-    from authface.errors import UsageError
     from authface.inspect.why import forgotten_at, photo_history, to_text
-    from authface.store.photoset import PhotoSet
 
     if set.is_file() and not id:
         from authface.restore import provenance
@@ -124,7 +120,7 @@ def why(
         return run.console.result(provenance.to_text(made), **made.as_json())
     if not id:
         raise UsageError(f"{one_line(set)} is no file: name a restored photo, or a set and an ID")
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     try:
         found = photo_history(photoset, id)
     except UsageError:

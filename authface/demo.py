@@ -32,6 +32,7 @@ from authface.extras import need
 from authface.faces.degrade import degrade, preset
 from authface.files import write_file
 from authface.imaging import decode as images
+from authface.models import families
 from authface.models.layout import FURTHER, part_files
 from authface.options import Run
 from authface.report import pages as report
@@ -186,9 +187,7 @@ def _train(dataset: Path, models: Path, run: Run) -> list[Path]:
 
 def _further_parts(model: str) -> list[str]:
     """Which parts the family `model` has beyond those that every family has."""
-    from authface.models.families import fetch, resolve
-
-    folder = None if model == "new" else fetch(resolve(model), FURTHER)
+    folder = None if model == "new" else families.fetch(families.resolve(model), FURTHER)
     return [part for part in FURTHER if folder is not None and part_files(folder, part)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from authface.errors import UsageError, one_line
+
 if TYPE_CHECKING:
     from authface.console import Console
     from authface.engine.ray import Cluster
     from authface.recipe import S, Settings
+    from authface.store.photoset import PhotoSet
 
 SECTIONS = {
     "curate.fetch": "authface.curate.settings:FetchSettings",
@@ -57,6 +61,13 @@ SetArgument = Annotated[
     ),
 ]
 DEFAULT_SET = Path("photoset")
+
+
+def open_set(place: Path) -> PhotoSet:
+    """The photo set of a `SetArgument`. Raises UsageError where there is none."""
+    from authface.store.photoset import PhotoSet
+
+    return PhotoSet.open(place)
 
 
 @dataclass(frozen=True)
@@ -160,11 +171,7 @@ def _flag(parameter: inspect.Parameter) -> str:
 
 
 def _run(common: dict[str, Any], console: Console, flags: Mapping[str, str]) -> Run:
-    import os
-
     if common["engine"] not in {"local", "ray"}:
-        from authface.errors import UsageError, one_line
-
         raise UsageError(f"--engine {one_line(common['engine'])}: there are local and ray")
     return Run(
         recipe_name=common["recipe"],
@@ -183,6 +190,4 @@ def _run(common: dict[str, Any], console: Console, flags: Mapping[str, str]) -> 
 
 def later(what: str) -> None:
     """Say in one line that a command is named but not built yet (exit code 2)."""
-    from authface.errors import UsageError
-
     raise UsageError(f"authface {what} is not part of this version yet: CHANGELOG.md says what is")

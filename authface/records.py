@@ -12,7 +12,6 @@ from typing import Literal
 Status = Literal["kept", "rejected", "failed"]
 """`kept`: goes on. `rejected`: measured and refused (`reason`, `value`, `limit`). `failed`: could not be measured."""
 
-Point = tuple[float, float]
 Box = tuple[float, float, float, float]
 """x0, y0, x1, y1."""
 Points5 = tuple[float, ...]

@@ -9,7 +9,7 @@ from typer.core import TyperCommand
 
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
     from authface.curate.settings import FilterSettings
@@ -112,10 +112,9 @@ def filter_(
 ) -> None:
     """Find the faces, measure them, keep the good ones; every other keeps its reason, value and limit."""
     from authface.curate.settings import FilterSettings
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.filter", FilterSettings)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if run.dry_run:
         return run.show("curate.filter", settings)
     if sweep:
@@ -155,10 +154,9 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     from authface.curate.settings import AlignSettings
     from authface.engine.runner import parts_of
     from authface.engine.runner import run as run_parts
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.align", AlignSettings)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if not photoset.faces.parts():
         raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
     if run.dry_run:
@@ -189,10 +187,9 @@ def split(
     exported; -O curate.split.keep_embeddings=false deletes them afterwards.
     """
     from authface.curate.settings import SplitSettings
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.split", SplitSettings, against=tuple(against) if against else None)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if not photoset.crops.parts():
         raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
     if run.dry_run:
@@ -223,9 +220,8 @@ def split(
 def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """Write the contact sheet again: outcomes of all steps, histograms of what was measured, samples."""
     from authface.curate.sheet import contact_sheet
-    from authface.store.photoset import PhotoSet
 
-    page = contact_sheet(PhotoSet.open(set))
+    page = contact_sheet(open_set(set))
     run.console.result(f"contact sheet: {one_line(page)}", report=str(page))
 
 
@@ -241,12 +237,11 @@ def credits_(
 ) -> None:
     """Write SET/reports/credits: every photographer and photo, by licence, with their links."""
     from authface.curate.credits import Format, counts, write_credits
-    from authface.store.photoset import PhotoSet
 
     chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
     if chosen is None:
         raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
-    path, table = write_credits(PhotoSet.open(set), chosen, every=every)
+    path, table = write_credits(open_set(set), chosen, every=every)
     found = counts(table)
     if found["of unknown licence"]:
         run.console.log(f"credits: nobody stated a licence of {found['of unknown licence']:,} photos: they come first")
@@ -278,10 +273,9 @@ def forget(
     from authface.curate.forget.run import find_photos
     from authface.curate.forget.run import forget as run_forget
     from authface.curate.sheet import contact_sheet
-    from authface.store.photoset import PhotoSet
     from authface.store.tombstones import tombstones
 
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if run.dry_run:
         done = run_forget(photoset, find_photos(photoset, ids or [], photographer), reason="", dry_run=True)
         return run.console.result(done.as_text(photoset, "would go"), **done.as_json(), dry_run=True)
@@ -314,11 +308,10 @@ def balance(
     from authface.curate.balance import run as balancing
     from authface.curate.settings import BalanceSettings
     from authface.review.reviews import ReviewSettings
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.balance", BalanceSettings, target=target, keep=keep)
     review = run.settings("curate.review", ReviewSettings)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if not photoset.crops.counts()["kept"]:
         raise AuthfaceError(f"{one_line(set)} has no kept crops: authface curate report {one_line(set)} says why")
     if run.dry_run:

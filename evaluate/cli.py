@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.errors import one_line
 from authface.extras import need
 from authface.options import Run, command_with_run, later
 
@@ -28,7 +29,6 @@ def synth(
     ] = None,
 ) -> None:
     """A test set with truth: degraded copies of clean faces. Run again, it makes only what is missing."""
-    from authface.errors import one_line
     from authface.evaluate.settings import SynthSettings
     from authface.evaluate.sources import open_sources
     from authface.evaluate.synth import conclude, synthesize
@@ -101,7 +101,6 @@ def restoration(
 
 def _report_evaluation(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: Path) -> None:
     """Write the report and print the means; exit code 3 where some outputs failed."""
-    from authface.errors import one_line
     from authface.evaluate.report import differences_table, means_table, write_report, write_tables
     from authface.report.text import render_table
 
@@ -160,7 +159,6 @@ def prior(
     ),
 ) -> None:
     """FID, human preference and obedience of a face prior. Run again, it draws and measures what is new."""
-    from authface.errors import one_line
     from authface.evaluate.prior import page as prior_page
     from authface.evaluate.prior.run import evaluate_prior
     from authface.evaluate.prior.samples import sample_requests
@@ -197,7 +195,6 @@ def runtime(
     """Seconds a face and peak memory of a model, warm, and where the time goes; -O restore.* as in restoring."""
     import json
 
-    from authface.errors import one_line
     from authface.evaluate import runtime as measuring
     from authface.evaluate.settings import RuntimeSettings
     from authface.models.families import check_restorer

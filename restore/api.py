@@ -47,12 +47,12 @@ from authface.restore.video import run as video
 from authface.store.restore_log import Line
 
 Progress = Callable[[int, int], None]
-"""Called with how many denoising steps, faces or frames are done, and of how many; what it raises ends the work."""
+"""Called with the number of finished denoising steps, faces or frames, and their total; an exception ends the work."""
 
 
 @dataclass(frozen=True)
 class FoundFace:
-    """A face of a photo, before anything is done to it."""
+    """A face of a photo, before restoring."""
 
     index: int
     """0 is the photo's largest; `Restorer.restore` takes it in `only`."""
@@ -63,19 +63,19 @@ class FoundFace:
     crop: NDArray[np.uint8] | None = None
     """(size, size, 3) as the model will see it; None where the face cannot be restored."""
     reason: str = ""
-    """Why it cannot be, in a word; `detail` has value, limit and setting."""
+    """Why it cannot be restored, as one word; `detail` has value, limit and setting."""
     detail: str = ""
 
 
 class _Shared:
-    """What restorers of one model share: its weights, and a lock, since it restores one photo at a time."""
+    """State shared by restorers of one model: its weights, and a lock, since it restores one photo at a time."""
 
     def __init__(self) -> None:
         self.loaded: dict[Hashable, Loaded] = {}
         self.lock = threading.RLock()
 
     def restorer(self, weights: RestorerFiles, settings: RestoreSettings, device: str) -> CropRestorer:
-        """The model for these settings, its weights loaded if nobody has yet."""
+        """The model for these settings; its weights are loaded if they are not yet."""
         key = weights_key(weights, settings, device)
         if key not in self.loaded:
             self.loaded[key] = load_weights(weights, settings, device)
@@ -83,7 +83,7 @@ class _Shared:
 
 
 class _Notices(Console):
-    """A console whose notices are warnings of the logger `authface`."""
+    """A console that sends messages to the logger `authface` as warnings."""
 
     def log(self, text: str) -> None:
         """One line."""
@@ -96,10 +96,10 @@ class Restorer:
     `model` is a name, a folder in diffusers' layout or a network's file. `preset` is `quality`, `fast`, `fidelity` or
     `official`; `fidelity` 0 trusts the face prior, 1 the photo. `faces` says which are restored: `all`, `largest`, a
     number N (the N largest) or ``X,Y,W,H``. A face whose likeness to its input stays below `min_identity` is left as it
-    was. `upscale` is 1, 2 or 4. `settings` are the others of `authface.restore.settings`, such as ``steps=8``.
+    was. `upscale` is 1, 2 or 4. `settings` are other fields of `RestoreSettings`, such as ``steps=8``.
 
     The model is loaded when first needed. Threads may share a Restorer: it works on one photo at a time.
-    Raises UsageError for settings, devices and models that do not exist, AuthfaceError where files cannot be had.
+    Raises UsageError for settings, devices and models that do not exist, AuthfaceError if files are unavailable.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Restorer:
 
     @property
     def model(self) -> str:
-        """The model that runs; with ``identity``, which is no model, faces stay as they are."""
+        """The model in use; with ``identity`` faces stay as they are."""
         return self._session.settings.model
 
     @property
@@ -162,7 +162,7 @@ class Restorer:
     def find(self, image: Image, *, marked: Sequence[Box] = ()) -> tuple[FoundFace, ...]:
         """All faces of a photo, the largest first, whatever `faces` says. Raises ImageError as `restore` does.
 
-        `marked` are boxes x0, y0, x1, y1 around faces that are missed: each gives one, after those that were found.
+        `marked` are boxes x0, y0, x1, y1 around missed faces: each adds one after the detected faces.
         """
         with self._shared.lock:
             faces = self._find(self._open(image), self._find_all(marked))
@@ -182,9 +182,9 @@ class Restorer:
     ) -> Restored:
         """A photo with its faces restored: a path, the bytes of a file, a PIL image or an (h, w, 3) uint8 array.
 
-        `only` names faces by their `index` in `find` with the same `marked`, in place of the setting `faces`. Of a file
-        or its bytes depth, profile, EXIF and alpha are kept, of an array there is nothing but pixels, taken for sRGB.
-        Raises ImageError for what is no photo or too large, UsageError for a face that is not there.
+        `only` names faces by their `index` in `find` with the same `marked`, in place of the setting `faces`. Depth,
+        profile, EXIF and alpha of a file or its bytes are kept; an array is taken for sRGB.
+        Raises ImageError if it is not a photo or too large, UsageError for a face that does not exist.
         """
         with self._shared.lock:
             picture = self._open(image)
@@ -195,10 +195,10 @@ class Restorer:
             return self._restore([(picture, faces)], progress)[0]
 
     def restore_aligned(self, crops: Sequence[Image], *, progress: Progress | None = None) -> list[Restored]:
-        """Aligned faces, each a whole image of any size, or one (n, h, w, 3) uint8 array: no face is looked for.
+        """Restore aligned faces, each an image of any size, or one (n, h, w, 3) uint8 array, without face detection.
 
-        A result is as large as its input; `faces[0].after` is what the model gave. Results do not depend on the
-        others. Raises as `restore` does.
+        A result is as large as its input; `faces[0].after` is the model's output. Results do not depend on
+        each other. Raises as `restore` does.
         """
         with self._shared.lock:
             pictures = [self._open(crop) for crop in crops]
@@ -207,10 +207,10 @@ class Restorer:
     def restore_video(
         self, source: str | os.PathLike[str], target: str | os.PathLike[str], *, progress: Progress | None = None
     ) -> Line:
-        """Write a video with its faces restored (extra `video`); gives the line that the command would log.
+        """Write a video with its faces restored (extra `video`); returns the line that the command would log.
 
-        `progress` is called with the frames that are done, and of about how many (0: unknown). Raises ImageError for
-        what is no video, UsageError for a target that has no video's ending or is the video itself.
+        `progress` is called with the number of finished frames and their estimated total (0: unknown). Raises
+        ImageError if it is not a video, UsageError for a target without a video's extension or that is the input.
         """
         job = inputs.RestoreJob(Path(source), Path(target), Path(target).parent)
         if not job.is_video:
@@ -222,12 +222,12 @@ class Restorer:
             return video.restore_video(job, content, self._session, lambda _: None, progress or (lambda *_: None))
 
     def load(self) -> None:
-        """Load the model, and what finds and measures faces, now: else the first photo waits for it."""
+        """Load the model, the face detector and the recogniser now; otherwise the first photo waits for them."""
         with self._shared.lock:
             _ = self._session.restorer, self._session.finder, self._session.guard
 
     def close(self) -> None:
-        """Free the model's memory, for all that share it; what is restored after that loads it again."""
+        """Free the model's memory, for all restorers that share it; the next photo loads it again."""
         with self._shared.lock:
             self._shared.loaded.clear()
             self._session = self._new_session()
@@ -270,7 +270,7 @@ class Restorer:
 
 
 def choose(faces: Sequence[FaceResult], only: Collection[int]) -> list[FaceResult]:
-    """The faces, of which only those of these indices are to be restored. Raises UsageError where one cannot be."""
+    """The faces, of which only these indices are to be restored. Raises UsageError for one that cannot be restored."""
     by_index = {face.index: face for face in faces}
     for index in sorted(only):
         if index not in by_index:

@@ -18,14 +18,14 @@ from authface.models.statedict import load_network
 from authface.restore.model.colour import LUMA
 
 TILE = 256
-"""Side of the photo's tiles that a model sees at a time; halved where memory does not hold one."""
-LEAST_TILE = 32
+"""Side of the tiles that a model processes at a time; halved if memory is short."""
+MIN_TILE = 32
 STRIP = 256
 """Rows of a photo with alpha that are enlarged at a time."""
 LOBES = 8
-"""Rows around such a strip that Lanczos may look at, and more."""
+"""Extra rows around such a strip, at least as many as Lanczos reads."""
 OVERLAP = 16
-"""Photo pixels around a tile that the model sees too and that are cut off afterwards: convolutions err at borders."""
+"""Context in photo pixels around a tile, cut off afterwards: convolutions are inexact at borders."""
 
 PixelBox = tuple[int, int, int, int]
 """x0, y0, x1, y1; the last ones excluded."""
@@ -40,7 +40,7 @@ class Upscaler(Protocol):
 
 
 def check_size(width: int, height: int, scale: int) -> None:
-    """Raise ImageError (`too_large`) where the enlarged photo would be larger than authface reads and writes."""
+    """Raise ImageError (`too_large`) if the enlarged photo would be larger than authface reads and writes."""
     pixels = width * height * scale * scale
     if scale > 1 and pixels > MAX_PIXELS:
         fits = next((smaller for smaller in (2, 1) if width * height * smaller**2 <= MAX_PIXELS), 1)
@@ -61,10 +61,10 @@ def lanczos(photo: Pixels, scale: int) -> Pixels:
 
 
 def enlarge(photo: Pixels, scale: int, upscaler: Upscaler = lanczos, alpha: Pixels | None = None) -> Pixels:
-    """The photo enlarged by `upscaler`; colours that its (h, w) `alpha` hides do not run into those that are seen.
+    """The photo enlarged by `upscaler`; colours hidden by its (h, w) `alpha` do not bleed into visible ones.
 
-    By Lanczos each pixel counts as much as it is seen (premultiplied, in floating point); a model sees the photo with
-    the nearest visible colours in place of hidden ones. What stays hidden keeps the enlarged colours of its own.
+    Lanczos weights pixels by alpha (premultiplied, in floating point); a model is given the photo with
+    the nearest visible colours in place of hidden ones. Hidden pixels keep their own enlarged colours.
     """
     if scale == 1 or alpha is None:
         return upscaler(photo, scale)
@@ -90,7 +90,7 @@ def enlarge(photo: Pixels, scale: int, upscaler: Upscaler = lanczos, alpha: Pixe
 
 
 def _filled(photo: Pixels, alpha: Pixels) -> Pixels:
-    """The photo with the nearest visible pixel in place of each that `alpha` hides wholly."""
+    """The photo with the nearest visible pixel in place of each fully transparent one."""
     hidden = (alpha == 0).astype(np.uint8)
     if not hidden.any() or hidden.all():
         return photo
@@ -103,7 +103,7 @@ def _filled(photo: Pixels, alpha: Pixels) -> Pixels:
 class ModelUpscaler:
     """A super-resolution network that spandrel knows by its weights (ESRGAN, SwinIR, HAT and some forty more).
 
-    Where its own factor is not the scale asked for, its result is resized. Raises UsageError for a file that is no such
+    If its factor is not the requested scale, its result is resized. Raises UsageError for a file that is no such
     network, or where spandrel is not installed.
     """
 
@@ -115,7 +115,7 @@ class ModelUpscaler:
         self._network: Any = _load(file).to(self._device)
 
     def __call__(self, photo: Pixels, scale: int) -> Pixels:
-        """The photo `scale` times as large. Raises AuthfaceError where not even the least tile fits into memory."""
+        """The photo `scale` times as large. Raises AuthfaceError if not even the smallest tile fits into memory."""
         import torch
 
         height, width = photo.shape[:2]
@@ -128,9 +128,9 @@ class ModelUpscaler:
                 return _like(out, photo)
             except torch.OutOfMemoryError as error:
                 tile //= 2
-                if tile < LEAST_TILE:
+                if tile < MIN_TILE:
                     raise AuthfaceError(
-                        f"a tile of {LEAST_TILE} px does not fit into memory: a smaller restore.upscaler, or none"
+                        f"a tile of {MIN_TILE} px does not fit into memory: a smaller restore.upscaler, or none"
                     ) from error
 
     def _fill(self, out: Pixels, photo: Pixels, box: PixelBox, scale: int) -> None:
@@ -177,7 +177,7 @@ def file_sha256(file: str) -> str:
 
 
 def _like(out: Pixels, photo: Pixels) -> Pixels:
-    """`out` without colour if `photo` has none; a network does not keep grey by itself."""
+    """`out` without colour if `photo` has none; a network need not keep grey."""
     if not is_grey(photo):
         return out
     for rows in np.array_split(np.arange(len(out)), max(1, len(out) // 256)):
@@ -190,7 +190,7 @@ def _load(file: Path) -> Any:
     what = f"restore.upscaler={one_line(file)}"
     network = load_network(file, what, "upscale")
     if getattr(network, "purpose", "") != "SR" or network.scale < 2:
-        raise UsageError(f"{what} enlarges no pictures: take a super-resolution network")
+        raise UsageError(f"{what} is not a super-resolution network: choose another file")
     if (network.input_channels, network.output_channels) != (3, 3):
         raise UsageError(f"{what} takes {network.input_channels} channels: RGB needs 3")
     return network

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.lab import ciede2000, lab_of_srgb
 
-MOST_SIDE = 2048
-"""Longer side of the map, pixels; of a larger photo it shows averages."""
+MAX_MAP_SIDE = 2048
+"""Longer side of the map, pixels; a larger photo is averaged."""
 FULL = 20.0
 """CIEDE2000 at the end of the scale; larger ones look the same."""
 JUST_VISIBLE = 1.0
-"""CIEDE2000 from which a difference begins to be seen side by side, and here to be shown."""
+"""CIEDE2000 above which a difference is visible side by side, and shown in the map."""
 CLEARLY_VISIBLE = 3.0
-"""From here on the photo under it is covered."""
+"""CIEDE2000 above which the colours are opaque."""
 DIM = 0.4
 """Brightness of the photo under the colours."""
 LEGEND = 28
@@ -29,7 +29,7 @@ def change_map(before: Pixels, after: Pixels) -> NDArray[np.uint8]:
     """The map of two (h, w, 3) pictures of one shape, as (h', w', 3) uint8 RGB; the scale is its last rows.
 
     Colours run with CIEDE2000 (Sharma et al. 2005) from 0 to 20 and more over the perceptually uniform scale
-    `inferno`; pixels are taken as sRGB. What did not change is the photo in dimmed grey.
+    `inferno`; pixels are taken as sRGB. Unchanged pixels are the photo in dimmed grey.
     """
     old, new = _small(before), _small(after)
     difference = delta_e(old, new)
@@ -53,7 +53,7 @@ def delta_e(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.f
 
 def _small(picture: Any) -> NDArray[np.uint8]:
     height, width = picture.shape[:2]
-    scale = MOST_SIDE / max(height, width)
+    scale = MAX_MAP_SIDE / max(height, width)
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), picture.dtype)
@@ -61,7 +61,7 @@ def _small(picture: Any) -> NDArray[np.uint8]:
 
 
 def _legend(width: int) -> NDArray[np.uint8]:
-    """(LEGEND, width, 3) the scale from 0 to `FULL`, with its ends named where there is room."""
+    """(LEGEND, width, 3) the scale from 0 to `FULL`, with its ends labelled if there is room."""
     steps = np.rint(np.linspace(0, 255, width)).astype(np.uint8)[None]
     bar = np.repeat(cv2.applyColorMap(steps, cv2.COLORMAP_INFERNO)[..., ::-1], LEGEND, axis=0)
     bar = np.ascontiguousarray(bar)

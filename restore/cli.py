@@ -51,7 +51,7 @@ def restore(
         bool, typer.Option("--overwrite", help="Replace files that are in the way, but no input.")
     ] = False,
 ) -> None:
-    """Restore the faces in photos and videos: find, align, restore, paste back. Run again, it does what is missing."""
+    """Restore the faces in photos and videos: find, align, restore, paste back. Another run does what is missing."""
     from authface.models.families import check_restorer
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
@@ -84,7 +84,7 @@ def _show(run: Run, jobs: list[RestoreJob]) -> None:
 
 
 def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[RestoreJob], out: Path | None) -> None:
-    """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
+    """Print the summary; exit code 1 if nothing was restored, 3 if some inputs failed."""
     from authface.restore.model.restorer import IDENTITY
     from authface.restore.page import identity_summary, write_page
 
@@ -141,7 +141,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
 
 
 def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
-    """What became of the photos, and of the videos, a line each."""
+    """Summaries of the photos and of the videos, a line each."""
     if summary.photos or not summary.videos:
         yield f"{_of(summary.faces, 'face')} {done} in {summary.restored} of {summary.photos} photos"
     if summary.videos:
@@ -153,12 +153,12 @@ def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
 
 
 def _of(count: int, what: str) -> str:
-    """A number and what is counted: ``1 face``, ``2 faces``."""
+    """A number with its noun: ``1 face``, ``2 faces``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _facts(line: Line) -> dict[str, object]:
-    """What the log says of a video."""
+    """The log's facts of a video."""
     names = ("frames", "faces", "followed", "identity", "seconds", "detail")
     return {name: getattr(line, name) for name in names}
 

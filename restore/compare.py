@@ -1,4 +1,4 @@
-"""Two versions of a photo compared face by face, whoever restored the second: likeness, landmarks, colours, a map."""
+"""Compare two versions of a photo, by any restorer, face by face: likeness, landmarks, colours, a map."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from authface.restore.settings import RestoreSettings
 
 @dataclass(frozen=True)
 class ComparedFace:
-    """A face of the first version, and how far the second's is from it."""
+    """A face of the first version, and its distance from that of the second."""
 
     index: int
     """0 is the photo's largest."""
@@ -31,21 +31,21 @@ class ComparedFace:
 
 @dataclass(frozen=True)
 class PhotoComparison:
-    """What two versions of a photo have in common."""
+    """The comparison of two versions of a photo."""
 
     faces: tuple[ComparedFace, ...]
-    """Those that were found in the first version, the largest first."""
+    """Faces found in the first version, the largest first."""
     change_map: NDArray[np.uint8]
     """(h, w, 3) as `authface.restore.change.change_map` draws it."""
 
     @property
     def identity(self) -> float | None:
-        """The lowest likeness of a face, -1..1; None where none could be measured."""
+        """The lowest likeness of a face, -1..1; None if none could be measured."""
         return min((face.drift.identity for face in self.faces if face.drift.identity is not None), default=None)
 
 
 class Comparer:
-    """Finds the faces of one version and measures those at the same places of another; made once, for many photos.
+    """Finds the faces of one version and measures those at the same places of another; create one for many photos.
 
     `identity` and `weights` are those of `IdentityGuard`, and raise as it does.
     """
@@ -71,9 +71,9 @@ class Comparer:
 
 
 def _as_large(rgb: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """The picture at another's size, which it is or has a whole number of times."""
+    """The picture at another's size, which it has already or exceeds by a whole factor."""
     (height, width), (high, wide) = shape[:2], rgb.shape[:2]
     times = wide // width
     if (high, wide) != (height * times, width * times) or not times:
-        raise UsageError(f"{width} x {height} and {wide} x {high} px are no two versions of a photo: give equal sizes")
+        raise UsageError(f"{width} x {height} and {wide} x {high} px are not versions of one photo: give equal sizes")
     return rgb if times == 1 else np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -1,4 +1,4 @@
-"""Content Credentials: a signed C2PA manifest in a result that says what it was opened from and what was edited."""
+"""Content Credentials: a signed C2PA manifest in a result that names its source and its edits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cryptography.x509 import Certificate
 
 TEST = "test"
-"""The setting that signs with a certificate of the moment, which says that it vouches for nobody."""
+"""The setting that signs with a temporary certificate, which identifies nobody."""
 MIME = {
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
@@ -32,8 +32,8 @@ MIME = {
     "mov": "video/quicktime",
 }
 """Media type of the files that hold a manifest, by Pillow's name of an image's format and FFmpeg's of a video's."""
-_MOST_BYTES = 1 << 20
-"""Of a PEM file."""
+_MAX_BYTES = 1 << 20
+"""Largest PEM file, bytes."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
 _CLAIM_SIGNING = "1.3.6.1.4.1.62558.2.1"
 _EMAIL_PROTECTION = "1.3.6.1.5.5.7.3.4"
@@ -45,15 +45,15 @@ class Asset:
 
     stream: BinaryIO
     format: str
-    """A name of `MIME`; of others nothing is signed."""
+    """A name of `MIME`; other formats are not signed."""
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who signs."""
+    """A signer: certificates and key."""
 
     certificates: str
-    """PEM, the signer's first, then those that vouch for it."""
+    """PEM, the signer's first, then its issuers'."""
     key: str
     """PEM, PKCS #8, without a password."""
     algorithm: str
@@ -62,7 +62,7 @@ class Credentials:
     def sign(self, result: Asset, original: Asset, out: BinaryIO, title: str, mark: Mark) -> None:
         """Write `result` to `out` with a manifest: opened from `original`, then edited as `mark` says.
 
-        The original's own manifest stays readable in it. Raises ImageError (`signing`) where the file takes none.
+        The original's own manifest stays readable in it. Raises ImageError (`signing`) if the file cannot be signed.
         """
         import c2pa
 
@@ -94,9 +94,9 @@ class Credentials:
 
 
 def credentials(text: str) -> Credentials | None:
-    """Who signs by the setting `restore.sign`: nobody, `test`, or who a PEM file of certificates and key names.
+    """The signer of the setting `restore.sign`: none, `test`, or that of a PEM file with certificates and key.
 
-    Raises UsageError for a file without both, or that do not belong together, MissingExtra without the extra `c2pa`.
+    Raises UsageError for a file that lacks either or whose key does not match, and without the extra `c2pa`.
     """
     if not text:
         return None
@@ -110,11 +110,11 @@ def _of_file(path: Path) -> Credentials:
 
     name = f"restore.sign={one_line(path)}"
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise UsageError(f"{name}: {path.stat().st_size} bytes, more than a PEM file has ({_MOST_BYTES})")
+        if path.stat().st_size > _MAX_BYTES:
+            raise UsageError(f"{name}: {path.stat().st_size} bytes, more than a PEM file has ({_MAX_BYTES})")
         text = path.read_text("ascii")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: no PEM file that can be read: {one_line(error)}; or say {TEST}") from error
+        raise UsageError(f"{name}: not a readable PEM file: {one_line(error)}; or use {TEST}") from error
     blocks = [(found[1], found[0]) for found in _BLOCK.finditer(text)]
     chain = [block for kind, block in blocks if kind == "CERTIFICATE"]
     keys = [block for kind, block in blocks if kind.endswith("PRIVATE KEY")]
@@ -149,7 +149,7 @@ _CURVES = {"secp256r1": "es256", "secp384r1": "es384", "secp521r1": "es512"}
 
 
 def _of_the_moment() -> Credentials:
-    """A signer whom a root of the same moment vouches for: nobody trusts either."""
+    """A signer with a temporary root certificate: nobody trusts either."""
     from cryptography.hazmat.primitives.asymmetric import ec
 
     root, leaf = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -161,7 +161,7 @@ def _of_the_moment() -> Credentials:
 def _certificate(
     subject: str, key: CertificateIssuerPrivateKeyTypes, issuer: str, by: CertificateIssuerPrivateKeyTypes
 ) -> Certificate:
-    """Of a root, or of a signer as C2PA's profile has it (C2PA 2.1, 14.5.1)."""
+    """A certificate of a root, or of a signer by C2PA's profile (C2PA 2.1, 14.5.1)."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
 

@@ -1,4 +1,4 @@
-"""The faces of a photo, cut out: which are restored, and why the others are not."""
+"""Find the faces of a photo and crop them: which are restored, and why the others are not."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from authface.restore.settings import RestoreSettings, face_rule, has_middle
 from authface.restore.types import FaceResult, PlacedBy
 
 DOUBTFUL_SCORE = 0.5
-"""What the detector gives this and less than `restore.min_score` is named as a face that was left alone."""
+"""Detections between this score and `restore.min_score` are reported as faces that were left alone."""
 
 
 class FaceFinder:
-    """Detector and landmarks; made once, for many photos."""
+    """Detector and landmarks; create one for many photos."""
 
     def __init__(self, settings: RestoreSettings) -> None:
         self.settings = settings
@@ -35,7 +35,7 @@ class FaceFinder:
         self.landmarker = Dlib68()
 
     def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
-        """The faces of a photo, the largest first. Raises ImageError where `rgb` is of another shape or type."""
+        """The faces of a photo, the largest first. Raises ImageError if `rgb` has another shape or type."""
         faces: list[FaceResult] = []
         grey = is_grey(rgb)
         with part("detect"):
@@ -68,7 +68,7 @@ class FaceFinder:
                 yield marked_face(self.detector, self.landmarker, rgb, region)
 
     def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
-        """Why a face is left alone, in a word and in numbers; empty where it is not."""
+        """Why a face is left alone, as a word and in numbers; empty if it is restored."""
         side, eyes = _long_side(detection), eye_distance(detection.points5)
         if side < self.settings.min_face:
             return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
@@ -79,7 +79,7 @@ class FaceFinder:
         return "", ""
 
     def _doubtful(self, detections: Iterable[Detection], first: int) -> list[FaceResult]:
-        """Of uncertain faces those that would be large enough."""
+        """The uncertain detections that would be large enough."""
         large = [one for one in detections if _long_side(one) >= self.settings.min_face]
         limit = f"the limit is {self.settings.min_score:g} (restore.min_score)"
         return [
@@ -88,15 +88,15 @@ class FaceFinder:
         ]
 
     def points(self, rgb: NDArray[np.uint8], detection: Detection) -> tuple[NDArray[np.float64], PlacedBy]:
-        """(68, 2) points that place the crop, and whose they are."""
+        """(68, 2) points that place the crop, and the name of their source."""
         points = self.landmarker.landmarks(rgb, detection)
         if disagreement(points, detection.points5) <= self.settings.max_disagreement:
             return points, "dlib68"
         return spread_points(detection.points5), "retinaface5"
 
 
-def none_found(width: int, height: int, settings: RestoreSettings) -> str:
-    """What is said of a photo of that size in which the detector saw no face."""
+def no_face_text(width: int, height: int, settings: RestoreSettings) -> str:
+    """The message for a photo of that size in which no face was detected."""
     return f"no face found of {least_found(width, height, settings.min_face):.0f} px or more"
 
 
@@ -131,12 +131,12 @@ def _long_side(detection: Detection) -> float:
 
 
 def eye_distance(points5: Sequence[float]) -> float:
-    """Distance of the eyes of five points, pixels; small for a profile, whatever its size."""
+    """Distance between the eyes of five points, pixels; small for a profile of any size."""
     return float(np.hypot(points5[2] - points5[0], points5[3] - points5[1]))
 
 
 def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
-    """68 points of which FFHQ's quad sees the five given: all of an eye's at its centre, the corners of the mouth.
+    """68 points with the same FFHQ quad as the five given: each eye's at its centre, the corners of the mouth.
 
     The outline and the brows, which no quad reads, lie at the nose.
     """
@@ -149,7 +149,7 @@ def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
 
 
 def whole_photo(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
-    """The photo itself as the crop, in the middle of the smallest square around it, which its reflection fills."""
+    """The photo itself as the crop, centred in the smallest square around it and padded by reflection."""
     height, width = rgb.shape[:2]
     photo = max(height, width)
     size = side.of(photo)

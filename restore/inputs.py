@@ -1,4 +1,4 @@
-"""From the command line to jobs: which photos and videos, and where each result goes. No file is opened here."""
+"""From the command line to jobs: which photos and videos, and the path of each result. No file is opened here."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ ENDINGS = {
     ".tif": "TIFF",
     ".tiff": "TIFF",
 }
-"""File endings that are written, with Pillow's name of the format."""
+"""File extensions that can be written, with Pillow's name of the format."""
 READ_ONLY = frozenset({".bmp", ".gif", ".heic", ".heif", ".avif", ".mpo"})
-"""Endings that are read besides; their results are PNG."""
+"""Extensions that can only be read; their results are PNG."""
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
-"""Endings of videos that are written."""
+"""Extensions of videos that can be written."""
 READ_ONLY_VIDEOS = frozenset({".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"})
-"""Endings of videos that are read besides; their results are Matroska, which holds every sound."""
-MOST_NAME = 255
-"""Longest name of a file that is given, bytes: what the usual file systems take."""
+"""Extensions of videos that can only be read; their results are Matroska, which holds any audio codec."""
+MAX_NAME = 255
+"""Longest file name of a result, bytes: the limit of common file systems."""
 MARK = ".restored"
 MAP = ".change.png"
 PAGE = "restore.html"
 _KNOWN = frozenset({*ENDINGS, *READ_ONLY, *VIDEOS, *READ_ONLY_VIDEOS})
 NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
-"""By the setting `format`; `same` is none."""
+"""Extension by the setting `format`; `same` has none."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class RestoreJob:
     target: Path
     home: Path
     change_map: Path | None = None
-    """Where the map of what changed goes, if one is asked for."""
+    """Path of the change map, if one is requested."""
 
     @property
     def is_video(self) -> bool:
@@ -61,28 +61,28 @@ class RestoreJob:
 
     @property
     def format(self) -> str:
-        """Pillow's name of the format of the result, where that is a photo."""
+        """Pillow's name of the result's format, if it is a photo."""
         return ENDINGS[self.target.suffix.lower()]
 
     @property
     def name(self) -> str:
-        """The result's place under `home`, by which the log knows it."""
+        """The result's path below `home`, its key in the log."""
         return self.target.relative_to(self.home).as_posix()
 
     @property
     def map_name(self) -> str:
-        """The change map's place under `home`; empty without one."""
+        """The change map's path below `home`; empty without one."""
         return "" if self.change_map is None else self.change_map.relative_to(self.home).as_posix()
 
 
 @dataclass(frozen=True)
 class Input:
-    """An input file; `inside` is its path within the folder that was named, or its name."""
+    """An input file; `inside` is its path within the named folder, or its name."""
 
     path: Path
     inside: Path
     named: bool = True
-    """Named itself, rather than found in a folder that was."""
+    """Named itself, rather than found in a named folder."""
 
 
 def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
@@ -133,7 +133,7 @@ def _images_below(folder: Path) -> Iterator[Path]:
 def is_single_file(named: Sequence[Path], out: Path) -> bool:
     """Whether ``-o OUT`` names the one result rather than a folder: of one input, by its ending or an existing file.
 
-    Raises UsageError where several inputs would go into one file, or files of that ending are not written.
+    Raises UsageError if several inputs would go into one file, or files of that extension cannot be written.
     """
     if out.is_dir() or str(out).endswith(("/", os.sep)):
         return False
@@ -149,7 +149,7 @@ def is_single_file(named: Sequence[Path], out: Path) -> bool:
 
 
 def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: Format) -> list[RestoreJob]:
-    """A job for each input. No two targets are one file, and none is an input.
+    """A job for each input. All targets are different files, and none is an input.
 
     Without `out` a result lies beside its input as NAME.restored.EXT; under a folder it keeps its name and its place
     below the folder that was named. Where names collide, each gets eight digits of where its source lies from there.
@@ -168,7 +168,7 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file's ending is a video's."""
+    """Whether a file has a video's extension."""
     return path.suffix.lower() in VIDEOS or path.suffix.lower() in READ_ONLY_VIDEOS
 
 
@@ -189,7 +189,7 @@ def _marked(job: RestoreJob) -> RestoreJob:
 
 
 def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
-    """The jobs with a place for a photo's change map: NAME.change.png beside the result, in no other file's way."""
+    """The jobs with paths for photos' change maps: NAME.change.png beside the result, unlike all other files."""
     taken = {_key(path) for job in jobs for path in (job.source, job.target)}
     every = []
     for job in jobs:
@@ -217,23 +217,23 @@ def _digits(text: str) -> str:
 
 
 def _fitting(path: Path) -> Path:
-    """The path, its name cut where file systems do not take it: digits of the whole name take the place of the rest."""
-    if len(os.fsencode(path.name)) <= MOST_NAME:
+    """The path with a name that file systems accept: the end of a long one is replaced by digits of its hash."""
+    if len(os.fsencode(path.name)) <= MAX_NAME:
         return path
     ending = "".join(path.suffixes[-2:]) if path.name.endswith(MAP) else path.suffix
     end = f"-{_digits(path.name)}{ending}"
     stem = path.name
-    while len(os.fsencode(stem + end)) > MOST_NAME:
+    while len(os.fsencode(stem + end)) > MAX_NAME:
         stem = stem[:-1]
     return path.with_name(stem + end)
 
 
 def _key(path: Path) -> str:
-    """Equal for paths that are one file where case is ignored, as on Windows and macOS."""
+    """A key that is equal for paths of the same file on systems that ignore case, such as Windows and macOS."""
     return os.path.realpath(path).casefold()
 
 
 def homes_of(inputs: Sequence[Input]) -> set[Path]:
-    """The folders in which the log may lie of a run that made one of the inputs: all above it."""
+    """The folders that may hold the log of a run that made one of the inputs: all its parents."""
     folders = {entry.path.absolute().parent for entry in inputs}
     return {home for folder in folders for home in (folder, *folder.parents)}

@@ -23,22 +23,22 @@ from authface.store.restore_log import Line
 
 T = TypeVar("T")
 
-MOST_PHOTOS = 60
-"""Of a larger run the page shows as many, evenly spaced: it stays below 100 MB."""
-MOST_FACES = 4
+MAX_PHOTOS = 60
+"""Most photos on the page, evenly spaced in a larger run: it stays below 100 MB."""
+MAX_FACES = 4
 """Faces shown of one photo, the largest first."""
-MOST_FRAMES = 4
+MAX_FRAMES = 4
 """Frames shown of one video."""
-MOST_SKIPPED = 12
-"""Faces named as left alone under one photo."""
+MAX_SKIPPED = 12
+"""Most skipped faces listed under one photo."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
-"""Up to so many photos the pictures lie inside the page, which can then be mailed; beyond that beside it."""
+"""Most photos whose pictures are embedded in the page, which can then be mailed; with more they are files beside it."""
 
 
 def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
-    """Write the page of what a run restored to `home`. Raises AuthfaceError where the disk refuses."""
-    chosen = spread(summary.jobs, MOST_PHOTOS)
+    """Write the page of a run's results in `home`. Raises AuthfaceError if the disk refuses."""
+    chosen = spread(summary.jobs, MAX_PHOTOS)
     path = home / PAGE
     facts = [("model", session.settings.model)]
     if summary.photos:
@@ -64,14 +64,14 @@ def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
 
 
 def identity_summary(settings: RestoreSettings, summary: RestoreSummary) -> str:
-    """Mean and least identity of the restored faces, and what strangers have."""
+    """Mean and lowest identity of the restored faces, and that of strangers."""
     mean = sum(summary.identities) / len(summary.identities)
     strangers = usual_products(settings.identity)[0]
     return f"mean {mean:.3f}, least {min(summary.identities):.3f} ({settings.identity}; strangers have {strangers:g})"
 
 
 def spread(every: Sequence[T], most: int) -> list[T]:
-    """At most `most` of them, evenly spaced, the first among them."""
+    """At most `most` items, evenly spaced, including the first."""
     if len(every) <= most:
         return list(every)
     return [every[int(i)] for i in np.arange(most) * len(every) / most]
@@ -91,13 +91,13 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
         lines = [line for line in every if line.status == "restored"]
         notes = [("faces restored", str(len(lines)))]
         notes += [(f"face {line.face} left", _skip_reason(line)) for line in every if line.status == "skipped"][
-            :MOST_SKIPPED
+            :MAX_SKIPPED
         ]
         yield Comparison(one_line(job.source), before, after, notes)
         if mapped is not None:
             name = f"{one_line(job.source.name)}: what changed"
             yield Comparison(name, after, mapped, labels=("after", "change map"))
-        for line in lines[:MOST_FACES]:
+        for line in lines[:MAX_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 name = f"{one_line(job.source.name)}, face {line.face}"
                 yield _face(name, before, after, line.quad, line.scale, _facts(line))
@@ -110,7 +110,7 @@ def _moments(job: RestoreJob, line: Line) -> Iterator[Comparison]:
     facts += [("identity", f"mean {line.identity:.3f}")] if line.identity is not None else []
     try:
         with VideoReader(job.source) as old, VideoReader(job.target) as new:
-            for seconds, *quad in spread(line.moments, MOST_FRAMES):
+            for seconds, *quad in spread(line.moments, MAX_FRAMES):
                 was, now = old.at(seconds), new.at(seconds)
                 if was is None or now is None:
                     continue

@@ -1,4 +1,4 @@
-"""One photo: its faces restored, tried again where they drifted, and put back. Pixels in, pixels out."""
+"""Restore the faces of one photo, retry those that drifted, and paste them back. Pixels in, pixels out."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _restored(
 
 
 def _identity(face: FaceResult) -> float:
-    """Its identity; where that could not be measured, less than any."""
+    """Its identity; minus infinity if it could not be measured."""
     return -2.0 if face.identity is None else face.identity
 
 
@@ -93,7 +93,7 @@ def paste_faces(
     grain: float = 0,
     alpha: Pixels | None = None,
 ) -> PhotoResult:
-    """Put the restored faces into the (h, w, 3) photo of 8 or 16 bits, but those that have a `reason`.
+    """Paste the restored faces into the (h, w, 3) photo of 8 or 16 bits, except those that have a `reason`.
 
     With a `scale` the photo is enlarged by `upscaler`, and the faces are put into the larger one from the model's own
     pixels; colours that its (h, w) `alpha` hides stay out of those that are seen. `grain` (0..1) of the photo's own
@@ -122,7 +122,7 @@ def paste_faces(
 
 
 def square_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The smallest square around an (h, w, 3) photo, which lies in its middle; its reflection fills the rest."""
+    """The smallest square around an (h, w, 3) photo, centred and padded by reflection."""
     height, width = rgb.shape[:2]
     side = max(height, width)
     top, left = (side - height) // 2, (side - width) // 2

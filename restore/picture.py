@@ -1,4 +1,4 @@
-"""Photos in memory: a picture as it came, from whatever a caller has, and restored; and both as files again."""
+"""Photos in memory: read from any input that callers pass, and encoded as files again."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Pic
 """A path, a file's bytes, a PIL image, (h, w, 3) pixels of 8 or 16 bits, or one of them read by `open_picture`."""
 
 _MODES = frozenset({"1", "L", "LA", "I;16", "P", "RGB", "RGBA"})
-"""Modes of Pillow that a PNG holds as they are."""
+"""Modes of Pillow that PNG stores unchanged."""
 ENDING_OF = {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
-"""Of a result by the format of its photo, where that is written."""
+"""Extension of a result by the format of its photo, if that can be written."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Encoded:
 
     data: bytes
     encoding: str
-    """How it was compressed, for the log."""
+    """Compression, as a text for the log."""
     losses: tuple[str, ...] = ()
-    """What it does not keep of its picture, a line each."""
+    """Content of the picture that it loses, a line each."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Picture:
 
     photo: images.Decoded
     content: str
-    """Hash of its file, or of its pixels where it is none: what the noise of its faces is drawn from."""
+    """Hash of its file, or of its pixels without one: the seed of its faces' noise."""
     data: bytes = b""
-    """Its file, if it came from one."""
+    """Its file, if it was read from one."""
     path: Path | None = None
 
     @property
     def pixels(self) -> Pixels:
-        """Those that are written back: the 16 bits, where the file has them."""
+        """The pixels that are written back: of 16 bits, if the file has them."""
         return self.photo.rgb if self.photo.rgb16 is None else self.photo.rgb16
 
     @property
@@ -61,7 +61,7 @@ class Picture:
     def encoded(self, pixels: Pixels, format: str, quality: int = 0, xmp: bytes | None = None) -> Encoded:
         """The picture with other pixels as a file, and with another XMP packet, if `xmp` is one.
 
-        It is the picture's own file, byte for byte, where no pixel changed and the format stays. Raises ImageError as
+        If no pixel and no format changed, it is the picture's own file, byte for byte. Raises ImageError as
         `encode` does.
         """
         same_format = {"MPO": "JPEG"}.get(self.photo.format, self.photo.format) == format
@@ -73,7 +73,7 @@ class Picture:
         return Encoded(encode(photo, pixels, format, quality=quality), encoding, tuple(self.losses(format)))
 
     def losses(self, format: str) -> list[str]:
-        """What a result in `format` cannot keep of the picture, a line each."""
+        """The picture's content that a result in `format` cannot keep, a line each."""
         photo, lost = self.photo, []
         if photo.depth > 8 and (photo.rgb16 is None or format not in FORMATS_OF_16_BITS):
             hint = ": png and tiff keep them" if photo.rgb16 is not None else ""
@@ -86,9 +86,9 @@ class Picture:
 
 
 def open_picture(image: Image, max_pixels: int = images.MAX_PIXELS) -> Picture:
-    """Read an image, whatever it comes as; a file of at most `max_pixels`.
+    """Read an image of any type of `Image`, of at most `max_pixels`.
 
-    Raises ImageError for a file that is no photo or too large, UsageError for another type.
+    Raises ImageError for a file that is not a photo or too large, UsageError for another type.
     """
     if isinstance(image, Picture):
         return image

@@ -1,4 +1,4 @@
-"""A run as a pipeline: the next item is made and the last one written in other threads; the seconds each part takes."""
+"""A run as a pipeline: the next item is prepared and the last one written in other threads; timing of each part."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ _SECONDS: ContextVar[Seconds | None] = ContextVar("seconds", default=None)
 
 
 def prefetch(items: Iterator[T], alone: Callable[[T], bool]) -> Generator[T, None, None]:
-    """The items, each made in another thread while the one before is used, but after one that is `alone` only then.
+    """Prepare each item in another thread while the previous one is used; after an `alone` item only when it is due.
 
-    An error of `items` is raised when its item is due. A caller that stops early waits for the item being made.
+    An error of `items` is raised when its item is due. A caller that stops early waits for the item in preparation.
     """
     with _thread() as pool:
         context = copy_context()
@@ -63,9 +63,9 @@ def write_behind() -> Iterator[Callable[[Callable[[], None]], None]]:
 
 @contextmanager
 def _thread() -> Iterator[ThreadPoolExecutor]:
-    """A pool of one thread, which is over when the block is, even where Ctrl-C comes as it starts.
+    """A pool of one thread that ends with the block, even if Ctrl-C arrives as it starts.
 
-    The pool itself then does not know its thread yet, and would let it read on from what is being closed.
+    The pool then does not know its thread yet, which would read on from files that are being closed.
     """
     own: list[threading.Thread] = []
     pool = ThreadPoolExecutor(1, initializer=lambda: own.append(threading.current_thread()))
@@ -80,7 +80,7 @@ def _thread() -> Iterator[ThreadPoolExecutor]:
 
 @contextmanager
 def counted() -> Iterator[Seconds]:
-    """The seconds of each part that runs within the block, in its thread or in copies of its context."""
+    """Measure the seconds of each `part` within the block, in its thread or in copies of its context."""
     seconds: Seconds = {}
     token = _SECONDS.set(seconds)
     try:
@@ -91,7 +91,7 @@ def counted() -> Iterator[Seconds]:
 
 @contextmanager
 def part(name: Part) -> Iterator[None]:
-    """Count the block's seconds, where somebody counts. Parts do not lie within each other."""
+    """Add the block's seconds to `counted`, if active. Parts do not nest."""
     start = time.perf_counter()
     try:
         yield

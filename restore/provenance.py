@@ -1,4 +1,4 @@
-"""What is known of one result: what it says itself, and what the log of its run has of it."""
+"""The history of one result: from its own metadata, and from the log of its run."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from authface.files import sha256_of
 from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS
 from authface.restore.mark import INSIDE, IPTC
-from authface.restore.video.finish import said_of_video
+from authface.restore.video.finish import video_properties
 from authface.store.restore_log import LOG, Line, Log
 
 _ABOVE = 4
-"""Folders above a file in which a log is looked for: `restore` lays out results as their photos were."""
+"""Parent folders that are searched for a log: `restore` lays out results like their photos."""
 
 
 @dataclass
 class ResultHistory:
-    """Where a result is from."""
+    """Origin of a result."""
 
     path: Path
     source_type: str = ""
     """XMP's `DigitalSourceType`."""
     system: str = ""
-    """What drew, and its version, as the file says."""
+    """The generating system and its version, by the file."""
     inside: dict[str, Any] = field(default_factory=dict)
-    """The settings that the file holds."""
+    """The settings embedded in the file."""
     log: Path | None = None
     lines: list[Line] = field(default_factory=list)
-    """Of the photo in that log."""
+    """The photo's lines in that log."""
     same: bool = False
-    """The file has the bytes that the log's run wrote."""
+    """The file still has the bytes that the run wrote."""
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -51,7 +51,7 @@ class ResultHistory:
 
 
 def provenance_of(path: Path) -> ResultHistory:
-    """What the result says and what is logged of it. Raises UsageError where there is nothing."""
+    """Read a result's metadata and its log. Raises UsageError if neither exists."""
     try:
         digest, said = sha256_of(path), _said(path)
     except OSError as error:
@@ -90,7 +90,7 @@ def _look_up(found: ResultHistory, digest: str) -> None:
 
 def _said(path: Path) -> dict[str, str]:
     if path.suffix.lower() in VIDEOS:
-        return said_of_video(path)
+        return video_properties(path)
     try:
         with Image.open(io.BytesIO(path.read_bytes())) as image:
             packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
@@ -100,7 +100,7 @@ def _said(path: Path) -> dict[str, str]:
 
 
 def to_text(found: ResultHistory) -> str:
-    """The same for a person."""
+    """The same as text."""
     told = []
     if found.source_type:
         told.append(f"says: {one_line(found.source_type.rpartition('/')[2], 80)}, by {one_line(found.system, 160)}")
@@ -120,7 +120,7 @@ def to_text(found: ResultHistory) -> str:
 
 
 def _face(number: int, values: dict[str, Any]) -> str:
-    """One line of a face, whose values a file may have made up."""
+    """One line about a face; values from a file may be forged."""
     words = [
         f"{name} {one_line(values[name], 60)}" for name in ("status", "reason", "box", "identity") if values.get(name)
     ]

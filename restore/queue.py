@@ -1,6 +1,6 @@
-"""One queue in front of the model, for the web page and the HTTP service: who waits, how many, what ends their work.
+"""The queue in front of the model, for the web page and the HTTP service: waiting, limits, cancellation.
 
-A worker is a thread with a model of its own. Each photo has a place, from its first byte to its result.
+A worker is a thread with its own model. Each photo holds a place from its first byte to its result.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")
 Waits = Callable[[int], None]
-"""Called with how many photos are before one, worked on or waiting; 0: it is its turn."""
+"""Called with the number of photos ahead, running or waiting; 0: the photo is being worked on."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is taken from a client."""
+    """Limits on requests."""
 
     megabytes: float = 50
-    """Of a file, 10^6 bytes."""
+    """Largest file, 10^6 bytes."""
     megapixels: float = 100
     waiting: int = 16
-    """Photos that arrive or wait, besides those that are worked on."""
+    """Most photos that are uploading or waiting, besides the running ones."""
     seconds: float = 300
-    """That a photo may wait and be worked on."""
+    """Seconds that a photo may wait and run."""
 
     @property
     def bytes(self) -> int:
@@ -56,7 +56,7 @@ class Limits:
 
 
 class QueueFull(AuthfaceError):
-    """No place is free; one may be in `retry_after` seconds."""
+    """No place is free; retry in `retry_after` seconds."""
 
     def __init__(self, places: int, retry_after: int) -> None:
         super().__init__(f"{places} photos are here already, which is the limit: try again in {retry_after} s")
@@ -64,11 +64,11 @@ class QueueFull(AuthfaceError):
 
 
 class QueueStopped(AuthfaceError):
-    """The work on a photo was ended before it was done."""
+    """The work on a photo was cancelled."""
 
 
 class RestoreQueue:
-    """Photos in the order in which their files are there, for as many workers as there are restorers."""
+    """Photos in the order in which their uploads finished, for one worker per restorer."""
 
     def __init__(self, restorers: Sequence[Restorer], limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
@@ -89,22 +89,22 @@ class RestoreQueue:
 
     @property
     def places(self) -> int:
-        """How many photos may be here at a time."""
+        """The maximum number of photos in the queue."""
         return self.workers + self.limits.waiting
 
     @property
     def closed(self) -> bool:
-        """Whether no photo is taken any more."""
+        """Whether new photos are refused."""
         return self._closed
 
     def counts(self) -> tuple[int, int]:
-        """Photos that are worked on, and others that are here."""
+        """Numbers of running photos, and of the others in the queue."""
         with self._lock:
             busy = sum(place.running for place in self._places)
             return busy, len(self._places) - busy
 
     def enter(self) -> Place:
-        """A place, to be left by `with`. Raises QueueFull, and QueueStopped once the queue is closed."""
+        """Take a place, which `with` gives back. Raises QueueFull, and QueueStopped once the queue is closed."""
         with self._lock:
             if self._closed:
                 raise QueueStopped("this server is stopping: try again later")
@@ -116,7 +116,7 @@ class RestoreQueue:
             return place
 
     def submit(self, place: Place, work: Callable[[Restorer], T]) -> Future[T]:
-        """Do something for a place with the next free worker's restorer."""
+        """Run `work` for a place with the next free worker's restorer."""
 
         def run() -> T:
             restorer, start = self._idle.get(), time.monotonic()
@@ -138,14 +138,14 @@ class RestoreQueue:
         return future
 
     def wait(self, place: Place, future: Future[Any], waits: Waits) -> None:
-        """Until a place's work is done; `waits` hears how many photos are before it, and each time this changes."""
+        """Wait until a place's work is done; `waits` is called with the number of photos ahead whenever it changes."""
         ahead = self._moved_to(place, future, -1)
         while ahead is not None:
             waits(ahead)
             ahead = self._moved_to(place, future, ahead)
 
     def _moved_to(self, place: Place, future: Future[Any], told: int) -> int | None:
-        """How many are before a place, once these are others than was `told`; None when its work is done."""
+        """The number of photos ahead, once it differs from `told`; None when the work is done."""
         with self._moved:
             self._moved.wait_for(lambda: future.done() or self._ahead(place) != told)
             return None if future.done() else self._ahead(place)
@@ -160,7 +160,7 @@ class RestoreQueue:
             self._places.discard(place)
 
     def close(self) -> None:
-        """Take no more photos and drop those that wait; what is worked on goes on."""
+        """Refuse new photos and drop waiting ones; running ones continue."""
         with self._lock:
             self._closed = True
             waiting = [place for place in self._places if not place.running]
@@ -195,7 +195,7 @@ class Place:
         return self._future is not None and self._future.running()
 
     def submit(self, work: Callable[[Restorer], T]) -> Future[T]:
-        """Queue the work, one for a place at a time."""
+        """Queue the work; a place has one at a time."""
 
         def checked(restorer: Restorer) -> T:
             self._check("before it began")
@@ -214,9 +214,9 @@ class Place:
         marked: Sequence[Box] = (),
         progress: Progress | None = None,
     ) -> Future[T]:
-        """Restore a photo with `changed` settings, and do `then` with it in the worker.
+        """Restore a photo with `changed` settings, and call `then` with the result in the worker.
 
-        Raises UsageError now for settings that are none; the rest is raised by the future.
+        Raises UsageError immediately for invalid settings; other errors are raised by the future.
         """
         own = self.queue.restorer.settings.model_dump()
         Recipe("this photo").section("restore", RestoreSettings, {**own, **changed})
@@ -235,9 +235,9 @@ class Place:
         return self.submit(work)
 
     def result(self, future: Future[T], waits: Waits | None = None) -> T:
-        """What its work gives, once it is done; `waits` is told while others are before it.
+        """The result of its work, once it is done; `waits` is called while others are ahead.
 
-        Raises what the work raised, and QueueStopped where it was stopped before it began.
+        Raises the errors of the work, and QueueStopped if it was stopped before it began.
         """
         self.queue.wait(self, future, waits or (lambda ahead: None))
         try:
@@ -246,7 +246,7 @@ class Place:
             raise QueueStopped("stopped before it began: nothing was changed") from error
 
     def stop(self) -> None:
-        """End the work: at once if it waits, else at the model's next step."""
+        """Cancel the work: at once if it waits, else at the model's next step."""
         self._stopped.set()
         if self._future is not None:
             self._future.cancel()
@@ -268,7 +268,7 @@ class Place:
 
 
 def make_restorers(settings: RestoreSettings, device: str, seed: int, workers: int) -> list[Restorer]:
-    """A restorer for each worker, loaded; on a CPU they share its cores. Raises as `Restorer` does."""
+    """A loaded restorer for each worker; on a CPU they share its cores. Raises as `Restorer` does."""
     share_cores(workers)
     restorers = [Restorer(**settings.model_dump(), device=device, seed=seed) for _ in range(workers)]
     for restorer in restorers:

@@ -1,4 +1,4 @@
-"""A result as a file: encoded, marked where a model drew, its settings inside and signed if that is asked for."""
+"""Results as files: encoded, marked if faces were generated, with embedded settings and a signature if requested."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ from authface.store.restore_log import LOG
 
 @dataclass(frozen=True)
 class Finish:
-    """What is done to every result of a run."""
+    """How every result of a run is finished."""
 
     mark: Mark
     quality: int = 0
-    """Of JPEG and WebP; 0 keeps a good JPEG's own."""
+    """Quality of JPEG and WebP; 0 keeps that of a good JPEG."""
     settings: Mapping[str, Any] | None = None
-    """What is put inside the files, with each photo's faces; None: nothing."""
+    """Settings to embed in the files, with each photo's faces; None: nothing is embedded."""
     credentials: Credentials | None = None
-    """Who signs; None: nobody."""
+    """The signer; None: results are not signed."""
 
     def encoded(self, picture: Picture, result: PhotoResult, format: str, title: str) -> Encoded:
         """The result as a file in `format`.
 
-        Where no pixel changed and the format stays it is the picture's own file, byte for byte. Where no face changed
-        it is neither marked nor signed. `title` is its name for whoever reads its credentials. Raises ImageError as
-        `authface.imaging.encode.encode` does, and where a file cannot be signed.
+        If no pixel and no format changed, it is the picture's own file, byte for byte. If no face changed, it is
+        neither marked nor signed. `title` is its name in its credentials. Raises ImageError as
+        `authface.imaging.encode.encode` does, and if a file cannot be signed.
         """
         if not result.changed:
             return picture.encoded(result.rgb, format, self.quality)
-        mark = replace(self.mark, settings=self.told(result))
+        mark = replace(self.mark, settings=self.settings_text(result))
         xmp, lost = _packet(mark, picture.photo.xmp, format)
         made = picture.encoded(result.rgb, format, self.quality, xmp)
         made = replace(made, losses=(*made.losses, *lost))
@@ -62,8 +62,8 @@ class Finish:
         kept = tuple(line for line in made.losses if CREDENTIALS not in line)  # they are the ingredient's
         return Encoded(out.getvalue(), f"{made.encoding}, signed", kept)
 
-    def told(self, result: PhotoResult | None = None) -> str:
-        """JSON of the settings with the faces of a photo; empty where none is wanted."""
+    def settings_text(self, result: PhotoResult | None = None) -> str:
+        """JSON of the settings with the faces of a photo; empty if they are not embedded."""
         if self.settings is None:
             return ""
         faces = [{name: face.facts()[name] for name in _TOLD} for face in result.faces] if result else []
@@ -71,9 +71,9 @@ class Finish:
 
 
 def _packet(mark: Mark, before: bytes, format: str) -> tuple[bytes, list[str]]:
-    """The marked packet of a result whose photo has the packet `before`, and what it lacks, a line each.
+    """The marked packet of a result whose photo has the packet `before`, and its losses, a line each.
 
-    Without room for all, first its padding goes, then the settings inside, then the photo's own; the mark never.
+    If room is short, its padding is dropped first, then the settings, then the photo's own packet, never the mark.
     """
     lost = [] if is_readable(before) else ["the result does not keep its XMP, which is no XML"]
     whole = mark.packet(before)
@@ -94,7 +94,7 @@ _TOLD = ("box", "status", "reason", "identity", "fidelity")
 
 
 def _original(picture: Picture) -> Asset:
-    """The photo as it came; of pixels, and of a file that holds no credentials, its pixels."""
+    """The input as an asset; for pixels, and for a file that cannot hold credentials, a PNG of its pixels."""
     if picture.data and picture.photo.format in MIME:
         return Asset(io.BytesIO(picture.data), picture.photo.format)
     return Asset(io.BytesIO(images.encode_png(picture.photo.rgb)), "PNG")
@@ -102,13 +102,13 @@ def _original(picture: Picture) -> Asset:
 
 @dataclass(frozen=True)
 class Restored:
-    """What `Restorer.restore` gives."""
+    """The result of `Restorer.restore`."""
 
     source: Picture
-    """The photo as it came; `source.photo` has its profile, EXIF and alpha."""
+    """The input photo; `source.photo` has its profile, EXIF and alpha."""
     result: PhotoResult
     finish: Finish
-    """How it becomes a file."""
+    """How it is written as a file."""
 
     @property
     def image(self) -> NDArray[np.uint8]:
@@ -117,7 +117,7 @@ class Restored:
 
     @property
     def pixels(self) -> Pixels:
-        """The same with the 16 bits of a photo that had them."""
+        """The same, of 16 bits if the photo had them."""
         return self.result.rgb
 
     @property
@@ -132,7 +132,7 @@ class Restored:
 
     @property
     def ending(self) -> str:
-        """The file ending of the photo's own format, ``.png`` where that is not written."""
+        """The file extension of the photo's own format, ``.png`` if that cannot be written."""
         return ENDING_OF.get(self.source.photo.format, ".png")
 
     def change_map(self) -> NDArray[np.uint8]:
@@ -142,7 +142,7 @@ class Restored:
     def encoded(self, ending: str = "") -> bytes:
         """The result as a file of that ending, or of the photo's own, with all its metadata; see `Finish.encoded`.
 
-        What the format cannot hold is a warning of the logger `authface`. Raises UsageError for an ending that is not
+        Losses are warnings of the logger `authface`. Raises UsageError for an ending that is not
         written, ImageError for too large a picture.
         """
         format = ENDINGS.get((ending or self.ending).lower())
@@ -159,7 +159,7 @@ class Restored:
         return self.finish.encoded(self.source, self.result, format, title)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the result in the format of the path's ending; see `encoded`. Raises AuthfaceError where the disk does.
+        """Write the result in the format of the path's extension; see `encoded`. Raises AuthfaceError.
 
         The photo's own file is never overwritten (UsageError).
         """

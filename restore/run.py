@@ -23,7 +23,7 @@ from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.background import check_size
 from authface.restore.change import change_map
-from authface.restore.finder import none_found
+from authface.restore.finder import no_face_text
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
@@ -35,7 +35,7 @@ from authface.restore.video import run as video
 from authface.store.restore_log import Line
 
 GROUP_PIXELS = 50_000_000
-"""Photos wait for a full batch of faces until together they have so many pixels: 0.3 GB with their results."""
+"""Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def jobs_of(
     maps: bool = False,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[RestoreJob]:
-    """The jobs of a command, with a change map each if asked; results of earlier runs are no inputs.
+    """The jobs of a command, with change maps if requested; results of earlier runs are left out.
 
     Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results` and `plan` do.
     """
@@ -67,9 +67,9 @@ def jobs_of(
 
 
 def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False) -> RestoreSummary:
-    """Restore each photo that is not done yet, then each video; `overwrite` replaces files of other programs, too.
+    """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
-    An input that fails is a line of the log and of the console. Raises AuthfaceError where the disk or the model fails.
+    A failed input is a line of the log and of the console. Raises AuthfaceError if the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
@@ -116,7 +116,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
         log.add([line])
 
     try:
-        with standing_alone():
+        with input_errors():
             content = video.sha256(job.source)
             done = lines_done(job, log, content, video.fingerprint(session), session.console.log)
             if done:
@@ -125,7 +125,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
                 check_target(job, log)
         if not done:
             _ = session.restorer, session.finder  # what they lack is no fault of the video
-        with standing_alone():
+        with input_errors():
             line = done[0] if done else video.restore_video(job, content, session, record)
         session.summary.count_video(job, line)
     except ImageError as error:
@@ -135,7 +135,7 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
 def _groups(
     jobs: Sequence[RestoreJob], session: Session, overwrite: bool, tick: Callable[..., None]
 ) -> Iterator[list[OpenedPhoto]]:
-    """Photos that are restored together: those of a batch of faces, or of so many pixels."""
+    """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`."""
     group: list[OpenedPhoto] = []
     for job in jobs:
         opened = _open(job, session, overwrite)
@@ -156,10 +156,10 @@ def _is_large(group: Sequence[OpenedPhoto]) -> bool:
 
 
 def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | None:
-    """The photo with its faces cut out; None where it is done already or fails."""
+    """The photo with its faces cropped; None if it is done already or fails."""
     log, content = session.log(job.home), ""
     try:
-        with standing_alone():
+        with input_errors():
             data = images.read_bytes(job.source)
             content = hashlib.sha256(data).hexdigest()
             done = lines_done(job, log, content, session.fingerprint, session.console.log)
@@ -173,7 +173,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
         # What these lack is no fault of the photo; the restorer first: its graphs are opened while the finder's
         # weights are read.
         side, finder = session.restorer.side, session.finder
-        with standing_alone():
+        with input_errors():
             with part("read"):
                 photo = images.decode(data, to_srgb=False, keep_16_bits=True)
             height, width = photo.rgb.shape[:2]
@@ -187,14 +187,14 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
 
 
 _ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
-"""What a disk says of one name; all else that it says ends the run."""
+"""Errors of a disk that concern one name; all others end the run."""
 
 
 @contextmanager
-def standing_alone() -> Iterator[None]:
-    """Raise what concerns one input alone as an ImageError: a name that the disk does not take, what broke a reader.
+def input_errors() -> Iterator[None]:
+    """Raise errors that concern one input only as ImageError: an invalid name, a reader's exception.
 
-    What ends the run stays as it is: our other errors, such as of a full disk or of a model that cannot be had.
+    Errors that end the run are unchanged: our others, such as a full disk or an unavailable model.
     """
     try:
         yield
@@ -217,10 +217,10 @@ def _write_group(
     overwrite: bool,
     tick: Callable[..., None],
 ) -> None:
-    """Put the faces of some photos back, and write each photo."""
+    """Paste the faces of some photos back, and write each photo."""
     for opened, result in zip(group, results, strict=True):
         try:
-            with standing_alone():
+            with input_errors():
                 _write_result(opened, result, session, overwrite)
         except ImageError as error:
             _fail(opened.job, opened.picture.content, error, session)
@@ -228,7 +228,7 @@ def _write_group(
 
 
 def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, overwrite: bool) -> None:
-    """Write a result, its lines first. Where no pixel changed, the result is the input, byte for byte."""
+    """Write a result, after its log lines. If no pixel changed, the result is the input, byte for byte."""
     job, picture, log = opened.job, opened.picture, session.log(opened.job.home)
     with part("encode"):
         made = session.finish.encoded(picture, result, job.format, job.target.name)
@@ -264,7 +264,7 @@ def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings
         reasons.setdefault(face.reason, face)
     texts = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
     texts["identity"] = "each restored face drifted"  # a line a face has the numbers already
-    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or none_found(width, height, settings)
+    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or no_face_text(width, height, settings)
 
 
 def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[Line]:

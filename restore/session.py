@@ -1,4 +1,4 @@
-"""What one run of `authface restore` holds: its request, model, face finder and logs, and what it counted."""
+"""One run of `authface restore`: its request, model, face finder, logs and counts."""
 
 from __future__ import annotations
 
@@ -45,32 +45,32 @@ from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_log import LOG, Line, Log, Status, now, prove_writable
 
 VERSION = 6
-"""Raised when the same settings and weights give other pixels: what was done before is then done again."""
+"""Increased when the same settings and weights give other pixels: earlier results are then made again."""
 
 
 Load = Callable[[RestorerFiles, RestoreSettings, str], CropRestorer]
-"""Makes a restorer of a model's files, settings and a device's name."""
+"""Creates a restorer from a model's files, settings and a device's name."""
 
 NOT_IN_PIXELS = {"batch", "engine", "offload", "compile", "graphs", "report", "model", "identity_weights", "upscaler"}
-"""Settings that no result depends on, or that the fingerprint holds by content."""
+"""Settings on which no pixel depends, or that the fingerprint includes by content."""
 OF_VIDEOS = {"smooth", "crf"}
-"""Settings that no photo depends on."""
+"""Settings that apply to videos only."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a run restores with."""
+    """The parameters of a run."""
 
     settings: RestoreSettings
     aligned: bool = False
-    """The whole photo is the crop: no face is looked for."""
+    """The photo itself is the crop: no face detection."""
     device: str = "auto"
     seed: int = 0
 
 
 @dataclass
 class RestoreSummary:
-    """What a run did. Of photos but where videos are named; those `done_before` are counted in the others as well."""
+    """Counts of a run. They are of photos unless videos are named, and include those `done_before`."""
 
     photos: int = 0
     """All that were given."""
@@ -82,25 +82,25 @@ class RestoreSummary:
     """Photos with a restored face."""
     faces: int = 0
     no_face: int = 0
-    """Photos without any face, or without one that was to be restored: copied as they are."""
+    """Photos without a face, or without one to restore: copied unchanged."""
     failed: list[tuple[Path, str]] = field(default_factory=list)
     seconds: float = 0
     seconds_by_part: Seconds = field(default_factory=dict)
-    """Of them, in each part."""
+    """Seconds of each part."""
     identities: list[float] = field(default_factory=list)
-    """Of the restored faces, where it was measured."""
+    """Identities of the restored faces, if measured."""
     tried_again: int = 0
     """Faces, restored or not."""
     kept: int = 0
-    """Faces whose every restoration drifted from the input, which therefore stays."""
+    """Faces for which every restoration drifted from the input, which was therefore kept."""
     jobs: list[RestoreJob] = field(default_factory=list)
-    """Those that gave a restored photo or video, now or before."""
+    """Jobs with a restored photo or video, now or before."""
     video_lines: dict[Path, Line] = field(default_factory=dict)
-    """The line of each video that is done, by its result."""
+    """The line of each finished video, by its result."""
 
     @property
     def inputs(self) -> int:
-        """Photos and videos that were given."""
+        """Number of photos and videos."""
         return self.photos + self.videos
 
     def count_photo(self, job: RestoreJob, lines: Sequence[Line]) -> None:
@@ -123,10 +123,10 @@ class RestoreSummary:
 
 
 class Session:
-    """Model, finder and logs of one run, each made when first needed: a run with nothing to do loads no model."""
+    """Model, finder and logs of one run, each created on first use: a run with nothing to do loads no model."""
 
     def __init__(self, request: Request, console: Console, load: Load | None = None) -> None:
-        """`load` makes the restorer in place of `load_restorer`, such as from weights already in memory."""
+        """`load` replaces `load_restorer`, for example to use weights already in memory."""
         self.console = console
         self.request = request
         self.summary = RestoreSummary()
@@ -152,12 +152,12 @@ class Session:
 
     @property
     def settings(self) -> RestoreSettings:
-        """The settings, with the model that really runs."""
+        """The settings, with the model in use."""
         return self.request.settings
 
     @cached_property
     def weights(self) -> RestorerFiles | None:
-        """The model's files; None for a restorer that has none, such as the identity."""
+        """The model's files; None for a restorer without any, such as the identity."""
         name = self.settings.model
         return None if name in backends.names("restorers") else find_weights(name, self.console)
 
@@ -180,16 +180,16 @@ class Session:
 
     @property
     def engine(self) -> str:
-        """What runs the model's networks, `onnxruntime` or `torch`; empty: it is not loaded, or has none."""
+        """The engine of the model's networks, `onnxruntime` or `torch`; empty if it is not loaded or has none."""
         return str(getattr(self.__dict__.get("restorer"), "engine", ""))
 
     @cached_property
     def finish(self) -> Finish:
-        """How results become files."""
+        """How results are written as files."""
         settings = self.settings
         name = self.weights.name if self.weights else settings.model
         weights = self.weights.version if self.weights else ""
-        mark = Mark(f"authface with {name}", f"{__version__}, {weights}".rstrip(", "), said=settings.mark)
+        mark = Mark(f"authface with {name}", f"{__version__}, {weights}".rstrip(", "), generated=settings.mark)
         told = {
             "authface": __version__,
             "model": name,
@@ -202,13 +202,13 @@ class Session:
 
     @cached_property
     def finder(self) -> Finder:
-        """Finds the faces."""
+        """The face finder."""
         with part("load"):
             return whole_photo if self.request.aligned else FaceFinder(self.settings)
 
     @cached_property
     def guard(self) -> IdentityGuard | None:
-        """Measures restored faces; None where the settings do not ask for it."""
+        """The guard that measures restored faces; None if the settings disable it."""
         settings = self.settings
         if not settings.guard:
             return None
@@ -217,7 +217,7 @@ class Session:
 
     @cached_property
     def parser(self) -> FaceParser | None:
-        """Tells a face from what is around it; None where the whole square is put back."""
+        """The network that segments faces; None if the whole square is pasted back."""
         if self.settings.mask == "square":
             return None
 
@@ -226,13 +226,13 @@ class Session:
 
     @cached_property
     def upscaler(self) -> Upscaler:
-        """Enlarges the photo around the faces."""
+        """The upscaler of the photo around the faces."""
         file = self.settings.upscaler
         return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of all that the pixels of a result depend on, besides the photo."""
+        """Digest of everything but the photo on which the pixels of a result depend."""
         settings = self.settings
         made_by = {
             "version": VERSION,
@@ -253,11 +253,10 @@ class Session:
         *,
         moving: bool = False,
     ) -> Iterator[PhotoResult]:
-        """Restore the faces of several photos, of 8 or 16 bits, together; they are put back as results are read.
+        """Restore the faces of several photos, of 8 or 16 bits, together; they are pasted back as results are read.
 
-        `alphas` are those of the photos, where any has one.
-
-        `moving`: they are a video's frames, which get no grain: it would stand still, or cost the encoder its bits.
+        `alphas` are those of the photos that have one. `moving`: they are a video's frames, which get no grain: it
+        would stand still, or take bits from the encoder.
         """
         faces = restore_faces(self.restorer, [face for _, own in photos for face in own], self.settings, self.guard)
         if self.parser is not None:
@@ -283,7 +282,7 @@ class Session:
             yield result
 
     def log(self, home: Path) -> Log:
-        """The log in the folder `home`, where results can be written. Raises AuthfaceError where they cannot."""
+        """The log in the folder `home`. Raises AuthfaceError if results cannot be written there."""
         with self.lock:
             if home not in self._logs:
                 prove_writable(home)
@@ -298,5 +297,5 @@ class Session:
 
 
 def _version_of(model: str) -> str:
-    """What a restorer that is no family depends on; the identity depends on nothing."""
+    """The version of a registered restorer; that of the identity is empty."""
     return IDENTITY if model == IDENTITY else f"{model} of {backends.version('restorers', model)}"

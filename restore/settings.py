@@ -21,7 +21,7 @@ class FaceRule:
     regions: tuple[Box, ...] = ()
 
     def wants(self, box: Box, taken: int) -> bool:
-        """Whether a face of that box is restored after `taken` larger ones were."""
+        """Whether a face with that box is restored, given `taken` larger ones."""
         return self.count is None or taken < self.count or any(has_middle(region, box) for region in self.regions)
 
 
@@ -34,7 +34,7 @@ def has_middle(region: Box, box: Box) -> bool:
 def face_rule(text: str) -> FaceRule:
     """The rule of ``all``, ``largest``, a number N (the N largest) or ``X,Y,W,H`` (a region of the upright photo).
 
-    Several are joined by ``+``: ``all+X,Y,W,H``. Raises ValueError with what there is.
+    Several are joined by ``+``: ``all+X,Y,W,H``. Raises ValueError that lists the options.
     """
     count: int | None = 0
     regions: list[Box] = []
@@ -81,7 +81,7 @@ class RestoreSettings(Settings):
     half of the noise begins with less; below it with more, and the ControlNet counts less. It is CodeFormer's own
     weight; other networks of one pass give their own result up to 0.5, and above it more and more of the input."""
     steps: int | None = Field(None, ge=1, le=1000)
-    """Denoising steps; None takes the preset's, as for all that follow."""
+    """Denoising steps; None takes the preset's, here and in the following."""
     scheduler: Scheduler | None = None
     strength: float | None = Field(None, gt=0, le=1)
     """Where denoising begins: 1 is pure noise, less the photo's own latents with less noise."""
@@ -93,85 +93,85 @@ class RestoreSettings(Settings):
     prompt: str | None = None
     """The text prompt; the model is trained with the empty one."""
     negative_prompt: str | None = None
-    """The text prompt that guidance leads away from."""
+    """The text prompt from which guidance leads away."""
     size: int | None = Field(None, ge=64, le=2048)
-    """Side of the crops the model sees, pixels; without it the model's own, at most the 512 of the paper, or with a
-    cleaner as many as the face has in the photo, from the model's own to 4,096."""
+    """Side of the crops the model sees, pixels; by default the model's own, at most the 512 of the paper, or with a
+    cleaner that of the face in the photo, from the model's own to 4,096."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """Of the U-Net and the ControlNet; auto is float16 on CUDA, float32 elsewhere. The VAE runs in float32."""
+    """Precision of U-Net and ControlNet; auto is float16 on CUDA, float32 elsewhere. The VAE runs in float32."""
     batch: int = Field(4, ge=1, le=256)
     """Faces the model sees at a time; results do not depend on it."""
     tiling: int | None = Field(None, ge=128, le=2048, multiple_of=64)
     """Side of the tiles, pixels, in which the VAE encodes and decodes larger crops; None takes them whole."""
     offload: Offload = "none"
-    """Which weights wait on the CPU while a CUDA GPU does not need them: `model` the VAE's while the two other networks
-    work and theirs while it does, `sequential` those of each layer."""
+    """Which weights are kept on the CPU while a CUDA GPU does not need them: `model` swaps the VAE and the two other
+    networks, `sequential` each layer."""
     engine: Literal["auto", "onnxruntime", "torch"] = "auto"
-    """What runs the networks. auto: ONNX Runtime where the family has `onnx/`, made by `authface models export`, for
-    these settings, and no GPU is asked for or found; else torch. Results are the same within one level of 255."""
+    """The networks' engine. auto: ONNX Runtime if the family has `onnx/`, made by `authface models export`, for these
+    settings, and no GPU is asked for or found; else torch. Results are the same within one level of 255."""
     compile: bool = False
     """Compile U-Net and ControlNet with torch.compile: a minute or more at the start, faster steps after."""
     graphs: bool = True
     """On CUDA record a step once and replay it: the same kernels, without the time the host takes to launch them. Not
     with `offload` and `compile`."""
     colour: Literal["auto", "wavelet", "adain", "none"] = "auto"
-    """How a restored face takes the colours of its input. auto: by wavelet, but from a family with a cleaner as they
-    are, since what it learned includes them."""
+    """How a restored face takes the colours of its input. auto: wavelet, but none for a family with a cleaner, which
+    has learned them."""
     min_score: float = Field(0.9, ge=0, le=1)
-    """Least confidence of the face detector."""
+    """Minimum confidence of the face detector."""
     min_face: float = Field(16, ge=0)
-    """Least longer side of a face's box, pixels; smaller faces stay as they are."""
+    """Minimum longer side of a face's box, pixels; smaller faces stay as they are."""
     min_eyes: float = Field(6, ge=0)
-    """Least distance of a face's eyes, pixels; it is small for a profile as well. Smaller faces stay as they are."""
+    """Minimum distance between the eyes, pixels; profiles have a small one, too. Smaller faces stay as they are."""
     faces: str = "all"
     """`all`, `largest`, a number N (the N largest) or X,Y,W,H: those with their middle in that region, pixels; several
-    joined by `+`. In a photo a region without a face that was found is taken for the mark of one."""
+    joined by `+`. In a photo a region without a detected face counts as one marked by hand."""
     max_disagreement: float = Field(0.2, gt=0)
-    """Where dlib's and the detector's points differ by more, over the eyes' distance, the detector's five points
-    place the crop: dlib loses its way on small, turned and covered faces."""
+    """If dlib's and the detector's points differ by more, relative to the eyes' distance, the detector's five points
+    place the crop: dlib fails on small, turned and covered faces."""
     format: Literal["same", "jpeg", "png", "webp", "tiff"] = "same"
-    """Of the output. `same` keeps the input's; what is only read (BMP, GIF, HEIC, AVIF) becomes PNG."""
+    """Format of the output. `same` keeps the input's; read-only formats (BMP, GIF, HEIC, AVIF) become PNG."""
     upscale: Literal[1, 2, 4] = 1
-    """How many times the result is larger than the photo; faces are put in from the model's own pixels."""
+    """Enlargement of the photo; faces are pasted from the model's own pixels."""
     upscaler: str = ""
-    """A super-resolution network for what is around the faces (.safetensors, .pth); without it Lanczos' kernel."""
+    """A super-resolution network for the photo around the faces (.safetensors, .pth); by default Lanczos."""
     quality: int = Field(0, ge=0, le=100)
-    """Of JPEG and WebP. 0 keeps a JPEG's own tables and subsampling where they are of quality 90 and more, else 95."""
+    """Quality of JPEG and WebP. 0 keeps a JPEG's own tables and subsampling from quality 90 on, else 95."""
     mask: Literal["square", "parsing"] = "square"
-    """What of a restored crop is put back: the feathered square, or what a network takes for the face (its weights,
-    85 MB, are downloaded once; for research that is not commercial)."""
+    """Part of a restored crop that is pasted back: the feathered square, or the face as segmented by a network (its
+    weights, 85 MB, are downloaded once; for non-commercial research)."""
     mask_hair: bool = True
     """With `mask=parsing`: hair belongs to the face."""
     grain: float = Field(0, ge=0, le=1)
     """How much of the photo's own grain and noise, as measured beside each face, is put onto the restored face; 0 is
     none, 1 as much as around it. Not with `--aligned`, and not in videos."""
     smooth: float = Field(0.1, ge=0, le=1)
-    """Of videos: how wide, in seconds, a face's place is smoothed over time (standard deviation); 0 is not at all."""
+    """Videos: standard deviation, in seconds, of the smoothing of a face's position over time; 0: none."""
     crf: int = Field(18, ge=-1, le=51)
-    """Of videos: the encoder's constant rate factor, less is better and larger; -1 takes the input's bit rate."""
+    """Videos: the encoder's constant rate factor, less is better and larger; -1 takes the input's bit rate."""
     guard: bool = True
     """Measure each restored face against its input: identity, landmarks, colours; 0.13 s a face."""
     min_identity: float = Field(0, ge=0, le=1)
-    """A restored face less like its input is tried again at higher fidelity; if none will do, the input face stays.
+    """A restored face less like its input is retried at higher fidelity; if that fails too, the input face is kept.
 
     The scale is the recogniser's. With `dlib` strangers have 0.87, and a clean face has with its own degraded copy
     0.997 (preset mild), 0.97 (medium), 0.91 (heavy): from a badly degraded input not even the truth is at 0.95.
     """
     identity: Literal["dlib", "arcface"] = "dlib"
-    """Whose measure of likeness: `dlib` is built in, `arcface` takes an ONNX file (strangers: about 0.1)."""
+    """Recogniser that measures likeness: `dlib` is built in, `arcface` takes an ONNX file (strangers: about 0.1)."""
     identity_weights: str = ""
     """ArcFace's network of 112 x 112 px faces, an ONNX file, whose licence is yours to know."""
     mark: bool = True
-    """Say in a result with restored faces that a trained model drew in it, and which: XMP `DigitalSourceType`,
+    """Declare in a result with restored faces that they were generated, and by which model: XMP `DigitalSourceType`,
     `AISystemUsed` and `AISystemVersionUsed` of IPTC's standard of 2025; in Matroska and WebM tags."""
     embed_settings: bool = False
-    """Put model, preset, fidelity, seed, and each face's box and identity into the result's XMP; `authface why RESULT`
+    """Embed model, preset, fidelity, seed, and each face's box and identity in the result's XMP; `authface why RESULT`
     shows them."""
     sign: str = ""
     """Sign results with restored faces with Content Credentials (C2PA; extra `c2pa`): a PEM file with the certificates
     and the key, or `test`, a certificate that nobody trusts. Not in Matroska and WebM."""
     change_map: bool = False
-    """Write NAME.change.png beside each result: where, and how strongly, faces were altered."""
+    """Write NAME.change.png beside each result, which shows where and how strongly faces were altered."""
     report: bool = True
     """Write a before/after page beside the outputs."""
 

@@ -1,4 +1,4 @@
-"""A face and its photo on their way through restoring; the log keeps `authface.store.restore_log.Line` of a face."""
+"""Types of a face and its photo during restoring; the log stores a `authface.store.restore_log.Line` per face."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
 @dataclass(frozen=True)
 class FaceResult:
-    """One face: found, then cut out, then restored; `index` 0 is the photo's largest."""
+    """One face: found, then cropped, then restored; `index` 0 is the photo's largest."""
 
     index: int
     box: Box
@@ -32,23 +32,23 @@ class FaceResult:
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
     placed_by: PlacedBy = "dlib68"
-    """Whose points placed the crop; `marked`: a person marked the face that was missed; `whole`: the photo is the
+    """Origin of the points that placed the crop; `marked`: a person marked a missed face; `whole`: the photo is the
     crop."""
     aligned: Aligned | None = None
-    """The crop as the model sees it, and where it lies in the photo; None where none could be cut."""
+    """The crop as the model sees it, and its position in the photo; None if there is none."""
     in_crop: Detection | None = None
     """The detection in the crop's coordinates; None: the photo was taken for a crop."""
     grey: bool = False
-    """The photo has no colour, so the result gets none."""
+    """The photo is grey, and so is the result."""
     after: NDArray[np.uint8] | None = None
     """The (size, size, 3) crop restored, with its colours fixed."""
     drift: FaceDrift | None = None
-    """How far `after` is from `before`; None where it was not measured."""
+    """Distance of `after` from `before`; None if it was not measured."""
     fidelity: float | None = None
-    """The fidelity of a further try; None: the settings' own."""
+    """The fidelity of a retry; None: that of the settings."""
     tries: int = 1
     mask: NDArray[np.float32] | None = None
-    """(size, size) 0..1 which pixels of `after` are the face; None: all of them."""
+    """(size, size) 0..1 mask of the face in `after`; None: all of it."""
 
     @property
     def status(self) -> Literal["restored", "skipped"]:
@@ -67,7 +67,7 @@ class FaceResult:
 
     @property
     def before(self) -> NDArray[np.uint8] | None:
-        """The (size, size, 3) crop as the model saw it; None where it saw none."""
+        """The (size, size, 3) crop as the model saw it; None without one."""
         return None if self.aligned is None or self.after is None else self.aligned.rgb
 
     @property
@@ -77,7 +77,7 @@ class FaceResult:
 
     @property
     def landmark_shift(self) -> float | None:
-        """How far its 68 points moved, percent of the eyes' distance; None: not measured."""
+        """Mean shift of its 68 points, percent of the eyes' distance; None: not measured."""
         return None if self.drift is None else self.drift.landmark_shift
 
     @property
@@ -86,7 +86,7 @@ class FaceResult:
         return None if self.drift is None else self.drift.colour_shift
 
     def facts(self) -> dict[str, Any]:
-        """All but its pixels, rounded, by the names that the log's lines have."""
+        """All fields but pixels, rounded, by the field names of the log's lines."""
         return {
             "face": self.index,
             "status": self.status,
@@ -112,16 +112,16 @@ def _rounded(value: float | None, digits: int) -> float | None:
 
 @dataclass(frozen=True)
 class PhotoResult:
-    """The photo, larger by the scale, with its restored faces, and all faces that were found."""
+    """The photo, enlarged by the scale, with its restored faces, and all faces that were found."""
 
     rgb: Pixels
     faces: tuple[FaceResult, ...]
     background: Pixels
-    """The photo, as large, with the faces as they were."""
+    """The photo at the same size with the original faces."""
 
     @cached_property
     def changed(self) -> bool:
-        """Whether a pixel of a restored face is another one than before."""
+        """Whether any pixel of a restored face changed."""
         return self.restored > 0 and not np.array_equal(self.rgb, self.background)
 
     @property
@@ -131,7 +131,7 @@ class PhotoResult:
 
 
 class Finder(Protocol):
-    """Finds the faces of a photo and cuts out those that are to be restored; `FaceFinder` or `whole_photo`."""
+    """Finds the faces of a photo and crops those that are to be restored; `FaceFinder` or `whole_photo`."""
 
     def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
         """The faces of an upright (h, w, 3) uint8 photo, their crops as large as `side` says; see `face_seed`."""

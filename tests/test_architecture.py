@@ -1,6 +1,7 @@
 """The rules of the house that a reader cannot see at a glance: who may import whom, and what start-up costs."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -113,6 +114,17 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
             del graph[name]
     used = {other for below in graph.values() for other in below}
     assert {name for name in graph if name in used} == set()
+
+
+def test_imports_inside_functions_have_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that a command may not need, `--help`, a package that may lack: `benchmarks/house.py --lazy` tells."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    house = importlib.import_module("house")
+    trees = {name: ast.parse(path.read_text("utf-8")) for name, path in house.modules(ROOT).items()}
+    trees["authface.demo"].body += ast.parse("def a():\n    import json, torch\n    from authface import errors").body
+    at_top = {name: house.imported(tree, set(trees), name, lazily=False) for name, tree in trees.items()}
+    idle = [place for place, why in house.lazy_imports(trees, at_top) if not why]
+    assert idle == ["authface.demo:3 authface.errors"], "hoist these"
 
 
 def loaded_after(code: str) -> set[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from authface.errors import UsageError, one_line
 from authface.extras import need
 from authface.options import SECTIONS, Run, command_with_run
 
@@ -66,8 +67,6 @@ def configs(
     """
     found = {path.stem: path for path in sorted((Path(__file__).parent / "configs").glob("*.yaml"))}
     if name and name not in found:
-        from authface.errors import UsageError, one_line
-
         raise UsageError(f"no configuration {one_line(name)}: there are {', '.join(found)}")
     typer.echo("\n".join(str(path) for stem, path in found.items() if name in {"", stem}))
 
@@ -104,7 +103,6 @@ NEXT = {
 
 
 def _report(run: Run, stage: str, settings: TrainSettings, outcome: TrainingResult) -> None:
-    from authface.errors import one_line
 
     onward = NEXT[stage].format(dataset=one_line(settings.dataset), out=one_line(outcome.out))
     said = f"trained: {outcome.out}" if outcome.finished else f"stopped and saved: {outcome.out}, run again to go on"

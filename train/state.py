@@ -22,7 +22,7 @@ from authface.files import TEMPORARY, refusal, take_place, write_errors, write_f
 from authface.imaging.decode import encode_png
 from authface.recipe import Settings
 from authface.store.lineage import SOURCES
-from authface.store.lock import held
+from authface.store.lock import write_lock
 from authface.train.distributed import run_together
 from authface.train.optimizer import MovingAverage
 from authface.train.picture import ValidationPicture
@@ -49,7 +49,7 @@ class RunFolder:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder: a second training in it ends with one line. Raises AuthfaceError."""
-        return held(self.training)
+        return write_lock(self.training)
 
     def claim(
         self, settings: TrainSettings, seed: int, together: dict[str, int | str], faces: int = 0, content: str = ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.errors import one_line
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
     from authface.annotate.export.publication import PushPlan
@@ -39,10 +39,9 @@ def compare(
     """Where annotators agree and where not, tag by tag; reports/compare.html shows the crops. No names: all pairs."""
     from authface.annotate import agreement
     from authface.annotate.settings import ExportSettings
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("annotate.export", ExportSettings)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     pairs = agreement.pairs_of(photoset, [name for name in (first, second) if name is not None])
     if run.dry_run:
         lines = "\n".join(" and ".join(pair) for pair in pairs)
@@ -79,11 +78,10 @@ def export(
     from authface.annotate.export.run import export as run_export
     from authface.annotate.settings import ExportSettings
     from authface.review.reviews import ReviewSettings
-    from authface.store.photoset import PhotoSet
 
     review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.export", ExportSettings, format=format, to=to, resolve=resolve)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     values = settings.model_dump(mode="json")
     if run.dry_run:
         annotators_of(photoset, settings)
@@ -154,10 +152,9 @@ def push(
     from authface.annotate.export.run import folder_of
     from authface.annotate.settings import ExportSettings
     from authface.models.hub import check_name, repository
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("annotate.export", ExportSettings, format="dataset")
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     check_name(repo_id)
     publisher = Publisher(rights=rights, pixels=pixels, names=names)
     planned = plan(photoset, folder_of(photoset, settings), publisher)

@@ -6,16 +6,27 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.card import SPLIT_NAMES, ExportCounts, card, configs_of
-from authface.annotate.export.formats import ExportTarget, write_kohya_config
-from authface.annotate.export.registry import FORMATS
+from authface.annotate.export.croissant import CroissantFormat
+from authface.annotate.export.fiftyone import FiftyOneFormat
+from authface.annotate.export.files import FilesFormat
+from authface.annotate.export.formats import (
+    DatasetFormat,
+    ExportTarget,
+    Format,
+    ImageFolderFormat,
+    KohyaFormat,
+    ManifestFormat,
+    WebDatasetFormat,
+    write_kohya_config,
+)
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
@@ -28,6 +39,17 @@ from authface.store.photoset import PhotoSet
 VERSION = 2
 STATE = "authface.json"
 """In an export's folder: what it was made from and how, and what it counts."""
+FORMATS: Final[dict[str, Callable[[ExportTarget], Format]]] = {
+    "dataset": DatasetFormat,
+    "imagefolder": ImageFolderFormat,
+    "webdataset": WebDatasetFormat,
+    "kohya": KohyaFormat,
+    "manifest": ManifestFormat,
+    "croissant": CroissantFormat,
+    "fiftyone": FiftyOneFormat,
+    "files": FilesFormat,
+}
+"""Every format an export is written in, by its name."""
 
 
 @dataclass(frozen=True)

@@ -50,12 +50,9 @@ def light_direction(regions: Regions) -> float:
     return float(light[1] * np.sqrt(2))
 
 
-def lightness(regions: Regions) -> tuple[float, float]:
-    """Median L* of the crop and of the skin, 0..100."""
-    lightness = regions.lab[::2, ::2, 0]
-    skin = lightness[regions.skin[::2, ::2]]
-    everywhere = quantile(lightness.ravel(), 0.5)
-    return everywhere, quantile(skin, 0.5) if len(skin) else everywhere
+def lightness(regions: Regions) -> float:
+    """Median L* of the crop, 0..100."""
+    return quantile(regions.lab[::2, ::2, 0].ravel(), 0.5)
 
 
 def contrast(regions: Regions) -> float:

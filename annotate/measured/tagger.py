@@ -34,8 +34,6 @@ class Measures:
     """Light across the face in stops; > 0 where it comes from the picture's right."""
     lightness: float
     """Median L* of the crop, 0..100."""
-    skin_lightness: float
-    """Median L* of the skin, 0..100."""
     contrast: float
     """Distance of the 5th and the 95th percentile of L*, 0..100."""
     chroma: float
@@ -88,7 +86,6 @@ def measure(
     """
     regions = find_regions(rgb, landmarks)
     points = regions.points
-    lightness, skin_lightness = appearance.lightness(regions)
     chroma, colour_spread = appearance.chroma(regions)
     bands = detail_bands(regions)
     features = [detail_amount(band, regions.features, EDGES) for band in (bands.fine, bands.middle, bands.coarse)]
@@ -99,8 +96,7 @@ def measure(
     left_eye, right_eye = expression.measure_eyes(regions)
     return Measures(
         light=appearance.light_direction(regions),
-        lightness=lightness,
-        skin_lightness=skin_lightness,
+        lightness=appearance.lightness(regions),
         contrast=appearance.contrast(regions),
         chroma=chroma,
         colour_spread=colour_spread,

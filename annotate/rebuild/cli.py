@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,8 +27,6 @@ def import_set(
     set: SetArgument = DEFAULT_SET,
 ) -> None:
     """Bring a released dataset in: photos, crops as they are, captions as tags. Run again, it brings what is new."""
-    from dataclasses import replace
-
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import import_faces, release_pictures
     from authface.annotate.settings import TagsSettings

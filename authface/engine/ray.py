@@ -27,12 +27,12 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.store.photoset import R
 
-MOST_PIECES = 10_000
-"""Pieces a run is cut into at most where its parts are fewer: this process keeps a reference to each."""
+MAX_PIECES = 10_000
+"""Most pieces into which a run of fewer parts is cut: this process keeps a reference to each."""
 TRIES = 2
-"""Times a piece may be begun: the second because a node can be lost, which says nothing against its rows."""
+"""Times a piece may be started: the second since a lost node is not the fault of its rows."""
 _STORE_BYTES = 200_000_000
-"""Object store of a Ray that is started here: only rows travel through it, never pixels."""
+"""Bytes of the object store of a Ray started here: only rows pass through it, never pixels."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
@@ -45,9 +45,9 @@ class Cluster:
     """How much of a cluster a step uses."""
 
     workers: int = 0
-    """Actors at most; 0 takes one a core, or one a GPU where `gpu`, of what the cluster has as the step begins."""
+    """Maximum number of actors; 0: one per core, or per GPU with `gpu`, that the cluster has at the beginning."""
     gpu: bool = False
-    """Every actor holds a GPU."""
+    """Every actor reserves a GPU."""
 
 
 @dataclass(frozen=True, order=True)
@@ -78,7 +78,7 @@ def cut(counts: Sequence[int], rows: int) -> list[Piece]:
 
 
 def run_finer(run_pass: Pass, pieces: Sequence[Piece]) -> Iterator[Result]:
-    """The results of `run_pass` for every piece, in any order; pieces that it gives up are retried row by row."""
+    """The results of `run_pass` for every piece, in any order; pieces that it abandons are retried row by row."""
     given_up: list[Piece] = []
     for piece, rows in run_pass(pieces):
         if rows is None and piece.rows > 1:
@@ -120,12 +120,12 @@ def by_part(
     cluster: Cluster,
     chunk_rows: int,
 ) -> Iterator[tuple[int, list[R]]]:
-    """Place and new rows of every part, each as soon as it is whole. `readers` read the parts' rows, `counts` of them.
+    """Index and new rows of every part, as soon as it is complete. `readers` read the parts' rows, `counts` of them.
 
-    Raises UsageError where Ray is missing, AuthfaceError where the cluster cannot be had or the work cannot go on.
+    Raises UsageError if Ray is missing, AuthfaceError if the cluster cannot be reached or the work cannot continue.
     """
     yield from ((part, []) for part, count in enumerate(counts) if count == 0)
-    pieces = cut(counts, max(chunk_rows, -(-sum(counts) // MOST_PIECES)))
+    pieces = cut(counts, max(chunk_rows, -(-sum(counts) // MAX_PIECES)))
     if not pieces:
         return
     gathered = Gathered[R](counts)
@@ -133,7 +133,7 @@ def by_part(
         for piece, rows in run_finer(partial(_pass, work, readers, cluster, actors), pieces):
             if rows is None:
                 row = readers[piece.part]()[piece.begin]
-                rows = work.failed(row, "crashed", "every process that worked on it died, perhaps for want of memory")
+                rows = work.failed(row, "crashed", "every process that worked on it died, possibly out of memory")
             tick(piece.rows)
             if (whole := gathered.add(piece, rows)) is not None:
                 yield piece.part, whole
@@ -143,7 +143,7 @@ def by_part(
 
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[int]:
-    """The cluster at RAY_ADDRESS, or a Ray of this machine that ends with the block; how many actors it holds now."""
+    """Connect to the cluster at RAY_ADDRESS, or to a Ray started here for the block; gives the number of actors."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)  # read as Ray loads
     ray = _ray()
@@ -180,7 +180,7 @@ def _connected(cluster: Cluster) -> Iterator[int]:
 
 @contextmanager
 def _stderr_shut() -> Iterator[None]:
-    """Ray's C++ begins with a line on standard error that says it will be quiet."""
+    """Suppress the line that Ray's C++ code prints to standard error at start-up."""
     kept = os.dup(2)
     with Path(os.devnull).open("wb") as nothing:
         os.dup2(nothing.fileno(), 2)
@@ -192,7 +192,7 @@ def _stderr_shut() -> Iterator[None]:
 
 
 def _ray() -> Any:
-    """Ray with Ray Data, neither of which says anything but to its files."""
+    """Ray with Ray Data, which log to files only."""
     need("--engine ray", "ray")
     try:
         import ray
@@ -213,7 +213,7 @@ def _pass(
     actors: int,
     pieces: Sequence[Piece],
 ) -> Iterator[Result]:
-    """Every piece once through the actors of Ray Data, in any order."""
+    """Run every piece once through the actors of Ray Data, in any order."""
     import ray
     from ray.data import ActorPoolStrategy, DataContext, from_items
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -246,7 +246,7 @@ def _pass(
 
 
 class _Begun:
-    """How often each piece was begun; lives beside this process, so that no lost node takes it along.
+    """How often each piece was started; an actor on this node, so that it survives the loss of others.
 
     Where its process dies all the same, Ray begins it again and pieces get their tries anew.
     """
@@ -260,7 +260,7 @@ class _Begun:
 
 
 class _Actor:
-    """In a process of a node: makes the models at the first piece, so that their errors are results."""
+    """A worker process on a node: opens the models at the first piece, so that their errors become results."""
 
     def __init__(
         self, work: Step[Any, Any, Any, Any], readers: Sequence[Callable[[], list[Any]]], folder: str, begun: Any

@@ -1,4 +1,4 @@
-"""Run a step over the parts of a table: what is missing or outdated, resume, progress, engines.
+"""Run a step over the missing and outdated parts of a table: resume, progress, engines.
 
 Rows travel in chunks to workers (`authface.engine.workers`). Parts are finished in order, and a finished part
 is never touched again unless its inputs or its provenance changed.
@@ -22,14 +22,14 @@ from authface.errors import AuthfaceError, one_line
 from authface.store.photoset import Provenance, R, Table, digest
 
 CHUNK_ROWS = 32
-"""Rows sent to a worker at a time: enough to hide the hand-over, few enough to spread a small part."""
+"""Rows sent to a worker at a time: enough to hide the transfer, few enough to spread a small part."""
 INLINE_ROWS = 128
-"""Below this many rows a worker process costs more to start than it saves."""
+"""Below this many rows a worker process takes longer to start than it saves."""
 
 
 @dataclass(frozen=True)
 class PartInput(Generic[I]):
-    """The input rows of one part, read only if the part has to be made."""
+    """The input rows of one part, read only if the part has to be computed."""
 
     number: int
     count: int
@@ -142,7 +142,7 @@ def append(
 ) -> Summary:
     """Add parts made of inputs that come one by one, `total` of them as far as is known; else as `run`.
 
-    `written` is told the rows of each part, as `finish` saw them, once it is on the disk.
+    `written` is called with the rows of each part, as `finish` saw them, once it is on the disk.
     """
     start = time.monotonic()
     summary = Summary()
@@ -221,7 +221,7 @@ def _on_cluster(
     *,
     ordered: bool,
 ) -> Iterator[tuple[PartInput[I], list[R]]]:
-    """Results of whole parts as they are finished, or in order: then a lost node holds up all that follows it."""
+    """Results of complete parts as they are finished, or in order: then a lost node delays all later parts."""
     for part in todo if work.overwrites_files else ():  # as in `_opened`
         target.remove(part.number)
     counts, readers = [part.count for part in todo], [part.rows for part in todo]
@@ -238,13 +238,13 @@ def _on_cluster(
 
 
 Engine = Callable[[Iterator[list[I]]], Iterator[tuple[int, list[Any]]]]
-"""Chunks of input rows in; for each, in order, how many it held and the rows made of them."""
+"""Takes chunks of input rows; yields for each, in order, its number of rows and the new rows."""
 
 
 def _by_part(
     engine: Engine[I], parts: Iterator[tuple[PartInput[I], list[I]]], tick: Tick, chunk_rows: int
 ) -> Iterator[tuple[PartInput[I], list[Any]]]:
-    """Results of whole parts, in order, while chunks of the following parts are already under way."""
+    """Results of complete parts, in order, while chunks of later parts are already being processed."""
     chunks_ahead: deque[tuple[PartInput[I], int]] = deque()
 
     def chunks() -> Iterator[list[I]]:

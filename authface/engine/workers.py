@@ -25,7 +25,7 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.store.photoset import Provenance
 
 IO_THREADS = 2
-"""Threads a worker to load and to save: they overlap the step, whose models use the cores."""
+"""Threads per worker for loading and saving: they overlap the step, whose models use the cores."""
 
 I = TypeVar("I")  # noqa: E741  input row
 L = TypeVar("L")  # loaded input
@@ -35,8 +35,7 @@ T = TypeVar("T")
 
 
 class Step(ABC, Generic[I, L, M, R]):
-    """What is done to one row: a subclass says where its rows come from (`provenance`), and what `save` and `failed`
-    make; all else has a default.
+    """The work on one row: a subclass defines `provenance`, `save` and `failed`; the other methods have defaults.
 
     It is pickled to every worker before `open`, so it holds settings, not models.
     """
@@ -44,12 +43,12 @@ class Step(ABC, Generic[I, L, M, R]):
     batch_size: int = 1
     """Rows that `step` gets at a time; read after `open`."""
     overwrites_files: bool = False
-    """Whether `save` writes over files that rows of an earlier run name: those rows then go before it does."""
+    """Whether `save` overwrites files that rows of an earlier run name: those rows are then deleted first."""
 
     @property
     @abstractmethod
     def provenance(self) -> Provenance:
-        """Everything the rows depend on; they are made again when it changes."""
+        """Everything the rows depend on; they are computed again when it changes."""
 
     def open(self) -> None:
         """Load the models; called once per worker, before anything else."""
@@ -78,7 +77,7 @@ def inline(work: Step[I, L, M, R], chunks: Iterator[list[I]]) -> Iterator[tuple[
 
 
 class Worker(Generic[I, L, M, R]):
-    """Takes chunks of rows through load, step and save, each ahead of the next by at most a batch or two."""
+    """Runs chunks of rows through load, step and save; each stage is at most two batches ahead of the next."""
 
     def __init__(self, work: Step[I, L, M, R]) -> None:
         work.open()
@@ -114,7 +113,7 @@ class Worker(Generic[I, L, M, R]):
         return done
 
     def _step(self, loaded: list[L | _Failure]) -> list[M | _Failure]:
-        """The step over what was loaded; where a batch fails, each of its inputs is tried alone."""
+        """Run the step on loaded inputs; if a batch fails, each of its inputs is retried alone."""
         good = [value for value in loaded if not isinstance(value, _Failure)]
         together = _outcome(lambda: list(self._work.step(good))) if good else []
         if isinstance(together, _Failure):
@@ -143,7 +142,7 @@ class _Failure:
 
 
 def _outcome(call: Callable[[], T]) -> T | _Failure:
-    """What `call` returns, or why one input failed; what ends the whole run is raised."""
+    """The result of `call`, or why one input failed; errors that end the run are raised."""
     try:
         return call()
     except ImageError as error:
@@ -157,7 +156,7 @@ def _outcome(call: Callable[[], T]) -> T | _Failure:
 def processes(work: Step[I, L, M, R], chunks: Iterator[list[I]], *, workers: int) -> Iterator[tuple[int, list[R]]]:
     """Chunks spread over worker processes, at most two in flight per worker, results in order.
 
-    A process that dies takes its chunks with it: their rows are tried one by one, and the one that
+    If a process dies, the rows of its chunks are retried one by one, and the row that
     kills its process again is `failed: crashed`.
     """
     pool = _Pool(work, workers)
@@ -214,7 +213,7 @@ class _Pool(Generic[I, L, M, R]):
                 return self._work.failed(row, "crashed", "the process that worked on it died; see the system's log")
 
     def close(self, wait: bool) -> None:
-        """End the processes; `wait` for it where none is at work: Python 3.11 prints a trace if it ends meanwhile."""
+        """End the processes; `wait` for idle ones: Python 3.11 prints a traceback if it exits meanwhile."""
         self._executor.shutdown(wait, cancel_futures=True)
 
 
@@ -229,7 +228,7 @@ def thread_limit(threads: int) -> dict[str, str]:
 
 @contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Within the block new processes find `values` in their environment."""
+    """Add `values` to the environment of processes started within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -243,7 +242,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 
 def _begin(work: Step[Any, Any, Any, Any]) -> None:
-    """In a new worker process: leave Ctrl-C to the parent, end when the parent does."""
+    """Initialise a worker process: it ignores Ctrl-C, and ends when its parent does."""
     global _waiting_work
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _waiting_work = work
@@ -258,7 +257,7 @@ def _follow_parent() -> None:
 
 
 def _work_on(rows: list[Any]) -> list[Any]:
-    """In a worker process: the models are made here, not in `_begin`, so that their errors reach the parent."""
+    """Work in a worker process: models are opened here, not in `_begin`, so that their errors reach the parent."""
     global _worker
     if _worker is None:
         if _waiting_work is None:

@@ -39,7 +39,7 @@ RESNET_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detec
 # The scales come from 79 portraits resized to a given face height (score above 0.9). Found at 20 px: 1 %, 24: 13 %,
 # 32: 72 %, 48 to 400: 99.8 %, 600: 99 %, 700: 94 %, 800: 74 %, 1000: 25 %. Parts taken for faces begin at 600 px, and
 # the five points are steadiest from 96 to 400 px. benchmarks/detect.py prints the table for any folder.
-LEAST_FACE = 48
+MIN_FACE = 48
 """Pixels of the smallest faces that are looked for in photos of any size, where nothing else is said. In photos of up
 to `FINE_SIDE` smaller ones are found too."""
 
@@ -95,7 +95,7 @@ class RetinaFace:
 
     mean_bgr: ClassVar[tuple[float, float, float]] = (104.0, 117.0, 127.0)
 
-    def __init__(self, min_score: float = 0.9, threads: int = 1, least_face: float = LEAST_FACE) -> None:
+    def __init__(self, min_score: float = 0.9, threads: int = 1, least_face: float = MIN_FACE) -> None:
         self.min_score, self.least_face = min_score, least_face
         self._session = _mobilenet_session(threads)
 
@@ -172,7 +172,7 @@ class ResNetRetinaFace(RetinaFace):
         network: Any = Network(network_name="resnet50", device=torch.device(device))
         state = torch.load(weights or resnet_file(), map_location="cpu", weights_only=True)
         network.load_state_dict({name.removeprefix("module."): tensor for name, tensor in state.items()})
-        self.min_score, self.least_face = min_score, LEAST_FACE
+        self.min_score, self.least_face = min_score, MIN_FACE
         self._network = network.eval().to(device)
         self._device = device
 

@@ -21,7 +21,7 @@ HINT_SCORE = 0.02
 """Above this a candidate is a hint."""
 SMALL_FACE = 48
 """Pixels of a face, as the network sees it, from which it needs no second look."""
-LEAST_SHARE = 0.6
+MIN_SHARE = 0.6
 """Candidates smaller than this share of the least face that is wanted are no hint."""
 ZOOM = 3.0
 """By how much a place is enlarged."""
@@ -68,7 +68,7 @@ def followed(
 
     The strongest hints come first; those in a place that was looked at, or in a face of `found`, need no look.
     """
-    small = (seen.sides * scale < SMALL_FACE) & (seen.sides >= LEAST_SHARE * least_face)
+    small = (seen.sides * scale < SMALL_FACE) & (seen.sides >= MIN_SHARE * least_face)
     hints = seen.take(np.flatnonzero(small & (seen.scores > HINT_SCORE)))
     hints = hints.take(np.argsort(-hints.scores, kind="stable"))
     middles, faces, idle = hints.centres, [seen.take(np.array([], np.intp))], 0

@@ -16,7 +16,7 @@ Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 P = TypeVar("P", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 
 TOLERANCE = 1
-"""Levels of 255 by which 16-bit pixels may differ from the same picture read with 8 bits: rounding."""
+"""Largest difference, in levels of 255, of 16-bit pixels from the same picture read with 8 bits: rounding."""
 
 
 def read_16_bits(
@@ -25,7 +25,7 @@ def read_16_bits(
     """(h, w, 3) uint16 pixels and (h, w) alpha, upright, of a PNG; None where it has 8 bits or less.
 
     `orientation` is that of its EXIF block, `shallow` the picture as Pillow read it with 8 bits, upright. Raises
-    ImageError (`readers_disagree`) where OpenCV, which reads the 16 bits, sees other pixels than Pillow.
+    ImageError (`readers_disagree`) where OpenCV, which reads the 16 bits, decodes other pixels than Pillow.
     """
     if not is_deep_png(data):
         return None

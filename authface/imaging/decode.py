@@ -39,21 +39,21 @@ EXTENSIONS = {
     "HEIF": "heic",
     "AVIF": "avif",
 }
-"""Formats that are read, by Pillow's name, with the file ending each is stored under."""
+"""Formats that can be read, by Pillow's name, and the file extension each is stored with."""
 
 MAX_PIXELS = 178_000_000
-"""Largest photo that is decoded, in pixels: Pillow refuses 179 MP and more; the largest single frames have 151 MP."""
+"""Pixels of the largest photo that is decoded: Pillow refuses 179 MP and more; the largest sensors have 151 MP."""
 
 PNG_GREY_ALPHA = 4
 """Colour type in IHDR (PNG 11.2.2); Pillow spreads it to RGB where it has 16 bits."""
 
 _MORE = (b"", b"\x55" * 64, b"\xaa" * 64, bytes(64))
-"""What might have followed the last byte of a JPEG without an end: pixels that are missing it would all change."""
+"""Bytes tried in place of the missing end of a JPEG: missing pixels would change with them."""
 
 _plugins = threading.Lock()
 
 _HEIF = {b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
-"""Beginnings of HEIC files after their first four bytes (ISO/IEC 23008-12, annex B)."""
+"""Signatures of HEIC files after the first four bytes (ISO/IEC 23008-12, annex B)."""
 
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 """Formats whose further frames are an animation; those of MPO and TIFF are depth maps, thumbnails, pages."""
@@ -61,10 +61,10 @@ _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upright 8-bit photo and what a faithful save needs (`authface.imaging.encode`).
+    """An upright 8-bit photo and all that a faithful save needs (`authface.imaging.encode`).
 
-    `rgb` is (height, width, 3) uint8, `alpha` (height, width) uint8 or None. `icc` is the profile that is true of the
-    pixels: none where they were converted to sRGB. `exif` is the EXIF block with the orientation reset to 1, `grey`
+    `rgb` is (height, width, 3) uint8, `alpha` (height, width) uint8 or None. `icc` is the profile of the
+    pixels: none if they were converted to sRGB. `exif` is the EXIF block with the orientation reset to 1, `grey`
     says whether the file stored a single channel. Pixels of 16 bits are read where `decode` is asked for them.
     """
 
@@ -75,7 +75,7 @@ class Decoded:
     exif: bytes
     icc: bytes
     mode: str = ""
-    """Pillow's name of how the file stores its pixels, such as `RGB`, `L`, `CMYK`."""
+    """Pixel mode of the file by Pillow's name, such as `RGB`, `L`, `CMYK`."""
     depth: int = 8
     """Bits a channel in the file."""
     xmp: bytes = b""
@@ -86,9 +86,9 @@ class Decoded:
     jpeg: JpegStyle | None = None
     lossless_webp: bool = False
     png_chunks: tuple[tuple[bytes, bytes], ...] = ()
-    """Of a PNG whose colours were not converted: what they mean (gamma and the like), and its texts."""
+    """Chunks of a PNG whose colours were not converted: colour information (gamma and the like) and texts."""
     extras: Extras = Extras()
-    """What else the file holds, unless the colours were converted."""
+    """Other content of the file, unless the colours were converted."""
 
 
 def decode(data: bytes, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, keep_16_bits: bool = False) -> Decoded:
@@ -178,22 +178,22 @@ def encode_jpeg(rgb: NDArray[np.uint8], *, quality: int = 95) -> bytes:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An image within the limit, of 8 bits a channel and, unless it is a TIFF, not decoded yet."""
+    """An image within the size limit, of 8 bits a channel and, except for a TIFF, not decoded yet."""
 
     image: Image.Image
     depth: int = 8
     alpha: Pixels | None = None
-    """Of a TIFF, whose image has none."""
+    """Alpha of a TIFF, whose image has none."""
     deep: NDArray[np.uint16] | None = None
-    """(h, w, 3) of a TIFF with more than 8 bits."""
+    """(h, w, 3) pixels of a TIFF with more than 8 bits."""
     extras: Extras | None = None
-    """Of a TIFF."""
+    """Extras of a TIFF."""
     data: bytes = b""
     """The file, unless it is a TIFF."""
 
 
 def _open(data: bytes, max_pixels: int) -> _Opened:
-    """The image, a still within the limit."""
+    """The image, if it is a still picture within the limit."""
     if not data:
         raise ImageError("empty", "the file has 0 bytes")
     if data.startswith(SIGNATURES):
@@ -204,7 +204,7 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except UnidentifiedImageError as error:
         lacking = lack("a HEIC photo", "heic") if data[4:12] in _HEIF else ""
-        raise ImageError("not_an_image", lacking or "no photo in a format that is read here") from error
+        raise ImageError("not_an_image", lacking or "not a photo in a supported format") from error
     except Image.DecompressionBombError as error:
         raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
@@ -296,9 +296,9 @@ def _normalise(opened: _Opened, to_srgb: bool) -> Decoded:
 
 
 def _loaded(opened: _Opened) -> Image.Image:
-    """The image with its pixels; also of a JPEG that lacks its end marker and nothing else.
+    """The decoded image, also of a JPEG that lacks only its end marker.
 
-    Nothing else, if the pixels are the same whatever comes after the last byte.
+    Only the marker is missing if the pixels do not depend on the bytes that follow the last one.
     """
     image = opened.image
     try:

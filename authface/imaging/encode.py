@@ -1,4 +1,4 @@
-"""Save a changed photo as the file it came from: its format, depth, alpha, profile, EXIF, XMP, resolution, quality."""
+"""Save a changed photo like its source file: format, depth, alpha, profile, EXIF, XMP, resolution, quality."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from authface.imaging.extras import with_segments
 from authface.imaging.metadata import JpegStyle
 
 QUALITY = 95
-"""Of JPEG and WebP where the input's is not kept."""
+"""Quality of JPEG and WebP if the input's is not kept."""
 KEEP_QUALITY = 90
-"""Least quality of a JPEG whose tables are kept: coarser ones would take from a restored face what it gained."""
+"""Lowest quality at which a JPEG's tables are kept: coarser ones would lose the detail of a restored face."""
 FORMATS_OF_16_BITS = frozenset({"PNG", "TIFF"})
 
 MAX_SIDE = {"JPEG": 65_500, "WEBP": 16_383}
-"""Longest side a format holds, pixels: as libjpeg and libwebp write them."""
+"""Longest side of a format, pixels: the limits of libjpeg and libwebp."""
 _GREY_ALPHA = {1: {"PNG", "TIFF"}, 2: {"PNG"}}
-"""Formats of grey with alpha by bytes a channel; Pillow does not read such a TIFF of 16 bits."""
+"""Formats that hold grey with alpha, by bytes per channel; Pillow cannot read such a TIFF of 16 bits."""
 _JPEG_SEGMENT = 65533
 """Longest EXIF block of a JPEG, bytes: a segment's length has 16 bits and counts itself."""
 _JPEG_XMP = 65504
@@ -36,7 +36,7 @@ _EXIF_IFD, _WIDTH, _HEIGHT = 0x8769, 0xA002, 0xA003
 
 
 def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -> bytes:
-    """`pixels`, (h, w, 3) of 8 or 16 bits, in `format` with all else as in `decoded`; they may be larger than its own.
+    """`pixels`, (h, w, 3) of 8 or 16 bits, in `format`, with all else as in `decoded`, whose own pixels may be fewer.
 
     `format` is ``JPEG``, ``PNG``, ``WEBP`` or ``TIFF``. PNG and TIFF keep 16 bits, the others are written with 8.
     `quality` 1..100 is that of JPEG and WebP; 0 keeps the tables and the subsampling of a JPEG of quality 90 and
@@ -90,7 +90,7 @@ def check_sides(format: str, width: int, height: int) -> None:
 
 
 def describe(decoded: Decoded, format: str, wide: bool, quality: int = 0) -> str:
-    """How `encode` compresses, in a few words for a log."""
+    """How `encode` compresses, as a short text for a log."""
     if format in FORMATS_OF_16_BITS:
         return f"{format}, {16 if wide else 8} bits, lossless"
     if format == "WEBP":
@@ -103,7 +103,7 @@ def describe(decoded: Decoded, format: str, wide: bool, quality: int = 0) -> str
 
 
 def quality_of(style: JpegStyle) -> int:
-    """The quality 1..100 at which libjpeg's own luminance table would be about as fine."""
+    """The quality 1..100 at which libjpeg's luminance table is about as fine."""
     scale = 100 * float(np.mean(style.tables[0])) / _STANDARD_LUMA
     return int(np.clip(round((200 - scale) / 2 if scale <= 100 else 5000 / scale), 1, 100))
 
@@ -156,7 +156,7 @@ def _over_white(pixels: Pixels, alpha: Pixels) -> Pixels:
 
 
 def _sized(exif: bytes, width: int, height: int) -> bytes:
-    """The EXIF block, which may name the picture's size, with the one that is written."""
+    """The EXIF block with its picture size, if it has one, set to the size that is written."""
     block: Any = Image.Exif()
     if not exif:
         return exif

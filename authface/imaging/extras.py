@@ -1,4 +1,4 @@
-"""What a photo's file holds besides its picture: kept for the result where a format can, else said in a line each."""
+"""Content of a photo's file besides its picture: kept in the result if the format can, else reported in a line each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from authface.imaging.tiff_directory import Directory
 
 IPTC_RESOURCE = 0x0404
 _NOT_KEPT = {0x0409: "thumbnail", 0x040C: "thumbnail", 0x03ED: "resolution", 0x03EE: "resolution"}
-"""Photoshop's resources that would be untrue of the result, or are carried apart."""
+"""Photoshop resources that would be wrong in the result, or are handled elsewhere."""
 _SIGNATURE = b"8BIM"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
-"""What ends a JPEG's entropy-coded data (ITU-T T.81, B.1.1.5)."""
+"""Marker that ends the entropy-coded data of a JPEG (ITU-T T.81, B.1.1.5)."""
 _NCLX = re.compile(rb"colrnclx")
 _SOS, _EOI, _COM, _APP2, _APP11, _APP13 = 0xDA, 0xD9, 0xFE, 0xE2, 0xEB, 0xED
 _GAIN_MAPS = (b"hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496", b"HDRGainMap", b"hdrgainmap", b"tmap")
@@ -29,7 +29,7 @@ GAIN_MAP, CREDENTIALS = "its gain map (HDR)", "content credentials, which would 
 
 @dataclass(frozen=True)
 class TiffPage:
-    """A further page of a TIFF as it stands in the file."""
+    """A further page of a TIFF as stored in the file."""
 
     directory: Directory
     chunks: tuple[memoryview, ...]
@@ -38,16 +38,16 @@ class TiffPage:
 
 @dataclass(frozen=True)
 class Extras:
-    """What goes beside a picture; `encode` writes what the format of the result holds."""
+    """Content besides the picture; `encode` writes what the format of the result can hold."""
 
     photoshop: bytes = b""
-    """Photoshop's resources, IPTC among them, without those that would be untrue of the result."""
+    """Photoshop resources, including IPTC, without those that would be wrong in the result."""
     comments: tuple[bytes, ...] = ()
-    """Of a JPEG or GIF."""
+    """Comments of a JPEG or GIF."""
     pages: tuple[TiffPage, ...] = ()
-    """Of a TIFF, after the first."""
+    """Pages of a TIFF after the first."""
     lost: tuple[str, ...] = ()
-    """What no result keeps, in a few words each."""
+    """Content that no result keeps, in a few words each."""
 
     @property
     def iptc(self) -> bytes:
@@ -55,7 +55,7 @@ class Extras:
         return next((body for kind, _, body in resources(self.photoshop) if kind == IPTC_RESOURCE), b"")
 
     def losses(self, format: str) -> list[str]:
-        """What a result in `format` does not keep, a line each."""
+        """The content that a result in `format` loses, a line each."""
         lines = [f"the result does not keep {what}" for what in self.lost]
         if self.photoshop and format == "WEBP":
             lines.append(f"{format} has no place for {'IPTC' if self.iptc else 'Photoshop resources'}")
@@ -67,7 +67,7 @@ class Extras:
 
 
 def extras_of(data: bytes, format: str, image: Image.Image) -> Extras:
-    """The extras of a JPEG, WebP, PNG, GIF, HEIF or AVIF, whose opened image may tell of further ones."""
+    """The extras of a JPEG, WebP, PNG, GIF, HEIF or AVIF, whose opened image may hold further ones."""
     if format in {"JPEG", "MPO"}:
         return _of_jpeg(data)
     if format in {"HEIF", "AVIF"}:
@@ -104,7 +104,7 @@ def riff_chunks(data: bytes) -> list[bytes]:
 
 
 def resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
-    """Kind, whole bytes and content of each of Photoshop's image resources; damage ends them."""
+    """Kind, bytes and content of each of Photoshop's image resources, up to the first damage."""
     at = 0
     while block[at : at + 4] == _SIGNATURE and at + 12 <= len(block):
         name = 1 + block[at + 6]
@@ -119,7 +119,7 @@ def resources(block: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
 
 def kept_resources(block: bytes, iptc: bytes = b"") -> bytes:
-    """Photoshop's resources that stay true of a result, with IPTC of a place of its own where they have none."""
+    """The Photoshop resources that remain valid in a result, with `iptc` stored elsewhere if they hold none."""
     every = list(resources(block))
     kept = b"".join(whole for kind, whole, _ in every if kind not in _NOT_KEPT)
     if iptc and not any(kind == IPTC_RESOURCE for kind, _, _ in every):
@@ -139,12 +139,12 @@ def with_segments(jpeg: bytes, extras: Extras) -> bytes:
 
 
 def jpeg_end(data: bytes) -> int:
-    """Where the first picture of a JPEG ends; 0 where it has no end marker."""
+    """Byte offset at which the first picture of a JPEG ends; 0 without an end marker."""
     return next((start + 2 for kind, start, _ in _segments(data) if kind == _EOI), 0)
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """Marker, place and content of each segment of a JPEG's first picture, its end last."""
+    """Marker, offset and content of each segment of a JPEG's first picture, its end marker last."""
     at = 2
     while at + 2 <= len(data) and data[at] == 0xFF:
         kind = data[at + 1]

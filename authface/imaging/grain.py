@@ -1,6 +1,6 @@
-"""Grain and noise of a photo: how strong, of which colours and how coarse, measured where it is flat; more of it made.
+"""Grain and noise of a photo: strength, colour and coarseness measured in flat areas, and synthesis of more.
 
-A restored face without the grain of its photo looks pasted in: `add_grain` draws what it lacks from the face's seed.
+A restored face without the grain of its photo looks pasted in: `add_grain` adds what is missing, from its seed.
 
 Noise is taken for Gaussian and even, with an autocovariance in space for each of three uncorrelated axes of colour.
 """
@@ -17,22 +17,22 @@ from numpy.typing import NDArray
 from authface.imaging.bitdepth import Pixels, is_grey
 
 PATCHES = (32, 16)
-"""Sides of the patches that noise is measured in, pixels; the smaller where too few of the larger are free."""
-LEAST_PATCHES = 6
-MOST_PATCHES = 200
+"""Sides of the patches in which noise is measured, pixels; the smaller if too few of the larger fit."""
+MIN_PATCHES = 6
+MAX_PATCHES = 200
 FLAT_SHARE = 0.05
-"""Share of the patches that is taken for flat at first: what their variance is over tells which others are."""
+"""Share of the patches assumed flat at first: others count as flat by comparison with them."""
 REACH = 7
-"""Pixels beyond which noise is not correlated."""
+"""Distance in pixels beyond which noise is uncorrelated."""
 TILE = 256
-"""Side of the field that is made, which repeats, pixels."""
-LEAST_LEVEL = 0.6
+"""Side in pixels of the synthesised field, which repeats."""
+MIN_LEVEL = 0.6
 """Levels of 255, standard deviation in the flattest small patches, below which a photo has no noise; rounding to 8 bits
 makes 0.29. Larger patches hold some of a busy photo's texture, and texture is no noise."""
 AROUND = 0.5
-"""How far around a face, in sides of its crop, noise is measured first; then in all of the photo."""
+"""Margin around a face, in sides of its crop, in which noise is measured first; then in the whole photo."""
 RESTORED = 0.9
-"""Share of the photo's noise that has to be gone where the noise of a restored face is measured."""
+"""Share of the photo's noise that must have been removed where the noise of a restored face is measured."""
 
 Box = tuple[int, int, int, int]
 Plane = NDArray[np.float32]
@@ -65,24 +65,24 @@ class Grain:
 
 
 def measure(photo: Pixels, usable: NDArray[np.bool_], axes: Numbers | None = None) -> Grain | None:
-    """The noise of a (h, w, 3) photo of 8 or 16 bits at its flat places among the `usable` (h, w) pixels.
+    """The noise of a (h, w, 3) photo of 8 or 16 bits in flat areas of the `usable` (h, w) pixels.
 
-    `axes` are another measure's, to compare with it. None where too few patches are free of what is not usable.
+    `axes` are those of another measurement, for comparison. None if too few patches are usable.
     """
     rest = _residuals(photo, usable, PATCHES[-1])
-    if len(rest) < LEAST_PATCHES:
+    if len(rest) < MIN_PATCHES:
         return None
-    if np.quantile(rest.var(axis=(1, 2)).mean(axis=1), FLAT_SHARE) < LEAST_LEVEL**2:
+    if np.quantile(rest.var(axis=(1, 2)).mean(axis=1), FLAT_SHARE) < MIN_LEVEL**2:
         return Grain(np.eye(3) if axes is None else axes, np.zeros((3, 2 * REACH + 1, 2 * REACH + 1)))
     for side in PATCHES[:-1]:
         larger = _residuals(photo, usable, side)
-        if len(larger) >= LEAST_PATCHES:
+        if len(larger) >= MIN_PATCHES:
             rest = larger
             break
     variance = rest.var(axis=(1, 2)).sum(axis=1)
     order = np.argsort(variance, kind="stable")
     flattest = float(variance[order[int(FLAT_SHARE * len(order))]])
-    flat = rest[order[: max(LEAST_PATCHES, int(2 * FLAT_SHARE * len(order)))]]
+    flat = rest[order[: max(MIN_PATCHES, int(2 * FLAT_SHARE * len(order)))]]
     for _ in range(2):
         spread = _spread(flat[:: max(1, len(flat) // 32)])
         usual = flattest / max(1 - 1.64 * spread, 0.4)  # a normal distribution's 5th percentile
@@ -104,7 +104,7 @@ def field(spectrum: Numbers, axes: Numbers, height: int, width: int, seed: int) 
 def add_grain(
     out: Pixels, photo: Pixels, places: Sequence[tuple[Box, Plane]], seeds: Sequence[int], strength: float
 ) -> None:
-    """Add to `out`, in place, of each face what it lacks of the noise that the (h, w, 3) `photo` has beside it.
+    """Add to each face in `out`, in place, the noise that it lacks compared with the (h, w, 3) `photo` around it.
 
     `places` are those of `replaced_shares`: only where the photo's noise went something is added, with the square root
     of the variance that went. A photo without noise gets none.
@@ -154,7 +154,7 @@ def _patches(usable: NDArray[np.bool_], side: int) -> Iterator[tuple[int, int]]:
     step = side // 2
     free = sliding_window_view(usable, (side, side))[::step, ::step].all(axis=(2, 3))
     corners = np.argwhere(free) * step
-    every = max(1, len(corners) // MOST_PATCHES)
+    every = max(1, len(corners) // MAX_PATCHES)
     for y, x in corners[::every]:
         yield int(y), int(x)
 
@@ -183,7 +183,7 @@ def _covariance(patches: Numbers) -> Numbers:
 
 
 def _beside(photo: Pixels, free: NDArray[np.bool_], box: Box) -> Grain | None:
-    """The noise beside a face; where faces fill the photo, that of the face as it was."""
+    """The noise around a face; if faces fill the photo, that of the face before restoring."""
     x0, y0, x1, y1 = box
     edge = round(AROUND * max(x1 - x0, y1 - y0))
     rows, columns = slice(max(0, y0 - edge), y1 + edge), slice(max(0, x0 - edge), x1 + edge)

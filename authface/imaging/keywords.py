@@ -25,7 +25,7 @@ _CHARACTERS, _KEYWORD, _CAPTION = (1, 90), (2, 25), (2, 120)
 _KEYWORD_BYTES, _CAPTION_BYTES = 64, 2000
 """As IPTC-IIM 4.2 limits them."""
 _PNG_XMP = png.XMP + b"\0"
-_MOST_XMP = 1 << 24
+_MAX_XMP = 1 << 24
 """Bytes that a packed packet may have."""
 _XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10
 
@@ -191,7 +191,7 @@ def _itxt(body: bytes) -> bytes:
     """The text of an iTXt chunk: keyword, whether it is packed, how, language and translated keyword before it."""
     _, _, rest = body.partition(b"\0")
     text = rest[2:].split(b"\0", 2)[2]
-    return zlib.decompressobj().decompress(text, _MOST_XMP) if rest[0] else text
+    return zlib.decompressobj().decompress(text, _MAX_XMP) if rest[0] else text
 
 
 def _webp(data: bytes, words: Sequence[str], caption: str) -> bytes:

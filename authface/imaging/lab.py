@@ -16,7 +16,7 @@ _TO_XYZ = np.array(
 _WHITE = np.array([0.95047, 1.0, 1.08883])
 """XYZ of D65, 2 degree observer."""
 _FAR = 25.0**7
-"""The chroma, to the seventh power, about which greys give way to colours."""
+"""Seventh power of the chroma at which greys turn into colours."""
 
 
 def lab_of_srgb(rgb: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""What an image file carries besides its pixels, read from Pillow's image: turn, EXIF, resolution, compression."""
+"""Metadata of an image file, read from Pillow's image: orientation, EXIF, resolution, compression."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def upright(image: Image.Image) -> bytes:
-    """Turn the image as its EXIF says; its EXIF without the turn and without how the file lay on disk."""
+    """The image turned upright by its EXIF, and its EXIF without orientation and layout tags."""
     try:
         ImageOps.exif_transpose(image, in_place=True)  # a copy would lose the tags of a TIFF
         exif = image.getexif()
@@ -48,7 +48,7 @@ def upright(image: Image.Image) -> bytes:
 
 
 def dpi_of(image: Image.Image) -> tuple[float, float] | None:
-    """Dots per inch, if the file says so and it makes sense."""
+    """Dots per inch, if the file has a plausible value."""
     try:
         x, y = (float(value) for value in image.info["dpi"])
     except (KeyError, TypeError, ValueError, ZeroDivisionError):

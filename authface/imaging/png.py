@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from isal import isal_zlib
 
 from authface.imaging.bitdepth import Pixels
 from authface.imaging.extras import Extras
@@ -19,12 +20,12 @@ _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}
 _FILTER_UP = 2
 _LEVEL = 1
 _BLOCK = 1 << 22
-"""Bytes of the picture that are deflated at a time."""
+"""Bytes of the picture that are compressed at a time."""
 _METRE = 0.0254
 XMP = b"XML:com.adobe.xmp"
 """Keyword of the iTXt chunk that holds XMP."""
 _KEPT = {b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"tEXt", b"zTXt", b"iTXt"}
-"""Chunks that stay true of a picture whose pixels changed: what its colours mean, and what was written about it."""
+"""Chunks that remain valid after pixels changed: colour information and texts."""
 
 Chunk = tuple[bytes, bytes]
 """Name and content."""
@@ -43,9 +44,7 @@ def encode(pixels: Pixels, chunks: Sequence[Chunk] = ()) -> bytes:
 
 
 def _blocks(pixels: Pixels) -> Iterator[Chunk]:
-    """The picture as IDAT chunks, some rows at a time: a large one would lie in memory three times over."""
-    from isal import isal_zlib
-
+    """The picture as IDAT chunks, some rows at a time: else a large one would be in memory three times."""
     height = len(pixels)
     packer = isal_zlib.compressobj(_LEVEL)
     step = max(1, _BLOCK // max(1, pixels[:1].nbytes))
@@ -73,8 +72,6 @@ def metadata_chunks(
 
     Photoshop's resources stand in hex under ImageMagick's name for them, which ExifTool reads, too.
     """
-    from isal import isal_zlib
-
     chunks = []
     if icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + isal_zlib.compress(icc, 3)))
@@ -94,7 +91,7 @@ def metadata_chunks(
 
 
 def kept_chunks(data: bytes) -> tuple[Chunk, ...]:
-    """The chunks of a PNG file that a copy with other pixels keeps, but for those that `metadata_chunks` makes."""
+    """The chunks of a PNG file that a copy with other pixels keeps, except those that `metadata_chunks` writes."""
     made_anew = (XMP, *(b"Raw profile type " + kind for kind in (b"exif", b"APP1", b"xmp", b"icc", b"icm")))
     return tuple((name, body) for name, body in _chunks(data) if name in _KEPT and not body.startswith(made_anew))
 
@@ -112,8 +109,6 @@ def _chunks(data: bytes) -> Iterator[Chunk]:
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """A chunk as it lies in a file: length, name, content, checksum."""
-    from isal import isal_zlib
-
+    """A chunk as stored in a file: length, name, content, checksum."""
     body = name + data
     return struct.pack(">I", len(data)) + body + struct.pack(">I", isal_zlib.crc32(body))

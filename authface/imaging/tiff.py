@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -24,7 +25,7 @@ from authface.imaging.tiff_directory import (
 )
 
 STRIP_BYTES = 1 << 20
-"""About so much of the picture is deflated at a time."""
+"""Approximate bytes of the picture per compressed strip."""
 _LEVEL = 3
 
 DEFLATE, HORIZONTAL = 8, 2
@@ -78,7 +79,7 @@ def encode(
 
 
 def _followed(file: bytes, order: Literal["<", ">"], pages: Sequence[TiffPage]) -> bytes:
-    """A file of one page, whose directory is at byte 8, with pages as they were in another file of its byte order."""
+    """A one-page file, whose directory is at byte 8, followed by pages copied from another file of its byte order."""
     first = file + b"\0" * (len(file) % 2)
     (entries,) = struct.unpack_from(order + "H", file, 8)
     links = 8 + 2 + 12 * entries
@@ -101,8 +102,6 @@ def _followed(file: bytes, order: Literal["<", ">"], pages: Sequence[TiffPage]) 
 
 
 def _deflate(rows: NDArray[np.generic], order: Literal["<", ">"]) -> bytes:
-    from isal import isal_zlib
-
     steps = rows.copy()
     np.subtract(rows[:, 1:], rows[:, :-1], out=steps[:, 1:])
     return bytes(isal_zlib.compress(steps.astype(steps.dtype.newbyteorder(order), copy=False).tobytes(), _LEVEL))

@@ -21,8 +21,8 @@ INK_SET, EXTRA, FORMAT, JPEG_TABLES = 332, 338, 339, 347
 XMP, IPTC, PHOTOSHOP, EXIF, PROFILE, GPS, INTEROP = 700, 33723, 34377, 34665, 34675, 34853, 40965
 LAYERS, JPEG_PLACE, C2PA = 37724, 513, 52545
 _NESTED = {0: frozenset({EXIF, GPS}), EXIF: frozenset({INTEROP})}
-"""Tags whose value is the place of a further directory, in a page (0) and in the directory of such a tag."""
-MOST_PAGES = 10_000
+"""Tags whose value is the offset of another directory, in a page (0) and in the directory of such a tag."""
+MAX_PAGES = 10_000
 
 _SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 """Bytes of each type."""
@@ -32,7 +32,7 @@ _LONG, _LONG8 = 4, {16, 18}
 
 @dataclass(frozen=True)
 class DirectoryEntry:
-    """A tag's value as it stands in the file."""
+    """A tag's value as stored in the file."""
 
     type: int
     count: int
@@ -41,7 +41,7 @@ class DirectoryEntry:
 
 @dataclass(frozen=True)
 class Directory:
-    """What a page, or the EXIF block within it, says of itself."""
+    """The tags of a page, or of the EXIF block within it."""
 
     order: Order
     entries: Mapping[int, DirectoryEntry] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Directory:
 @dataclass(frozen=True)
 class _TiffBytes:
     data: memoryview
-    """Of which each value is a part, not a copy: directories of a hostile file may all name the same bytes."""
+    """Values are views of it, not copies: many directories of a hostile file may refer to the same bytes."""
     order: Order
     big: bool
 
@@ -86,7 +86,7 @@ class _TiffBytes:
             raise ImageError("truncated", f"a TIFF directory at byte {at} of {len(self.data)}") from error
 
     def directory(self, at: int, of: int = 0) -> tuple[Directory, int]:
-        """The directory at `at`, a page's or that of the tag `of`, and where the next one is (0: none)."""
+        """The directory at offset `at`, of a page or of the tag `of`, and the offset of the next one (0: none)."""
         (count,) = self.unpack("Q" if self.big else "H", at)
         head, size, word = (8, 20, "Q") if self.big else (2, 12, "L")
         (following,) = self.unpack(word, at + head + size * count)
@@ -125,7 +125,7 @@ def read_pages(data: bytes) -> list[Directory]:
     (at,) = file.unpack("Q" if file.big else "L", 8 if file.big else 4)
     pages: list[Directory] = []
     seen: set[int] = set()
-    while at and at not in seen and len(pages) < MOST_PAGES:
+    while at and at not in seen and len(pages) < MAX_PAGES:
         seen.add(at)
         try:
             page, at = file.directory(at)
@@ -142,7 +142,7 @@ def read_pages(data: bytes) -> list[Directory]:
 def write_directory(directory: Directory, at: int, following: int = 0) -> bytes:
     """A directory that stands at byte `at` of a classic TIFF, with its values and nested directories behind it.
 
-    `following` is where the next page's directory is, 0: nowhere. 64-bit numbers become those of 32 bits.
+    `following` is the offset of the next page's directory, 0: none. 64-bit numbers become 32-bit ones.
     """
     order = directory.order
     entries = {tag: narrow for tag, entry in directory.entries.items() if (narrow := _narrow(entry, order))}
@@ -171,7 +171,7 @@ def classic_header(order: Order, at: int = 8) -> bytes:
 
 
 def _narrow(entry: DirectoryEntry, order: Order) -> DirectoryEntry | None:
-    """An entry of BigTIFF as one of TIFF; None where it holds what no 32 bits do."""
+    """An entry of a BigTIFF as one of a TIFF; None if it does not fit into 32 bits."""
     if entry.type not in {*_LONG8, 17}:
         return entry
     numbers = struct.unpack(f"{order}{entry.count}{_CODE[entry.type]}", entry.body)

@@ -1,4 +1,4 @@
-"""A TIFF as a photo: its first page upright, and what is written about it."""
+"""A TIFF as a photo: its first page upright, and its metadata."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LAYOUT = frozenset(
     + (*range(322, 326), 330, 332, 333, 334, 336, *range(338, 344), 347, *range(512, 522), *range(529, 533))
     + (tags.XMP, tags.PROFILE, tags.IPTC, tags.PHOTOSHOP, tags.LAYERS)
 )
-"""Tags of how the pixels lie in the file, of its palette and inks; those that are carried apart; and Photoshop's
+"""Tags of the file's layout, palette and inks; those that are handled elsewhere; and Photoshop's
 layers, which show the old picture."""
 _REDUCED = 1
 """Bit of NewSubfileType: a smaller copy of another page."""
@@ -69,7 +69,7 @@ def _upright(samples: TiffSamples, orientation: int) -> TiffSamples:
 
 
 def _extras(data: bytes, page: Directory, others: list[Directory], channels: int) -> Extras:
-    """What the file holds beside the first page's colours and alpha, `channels` of that page among it."""
+    """Content of the file besides the first page's colours and alpha, including `channels` of that page."""
     pages = [kept for other in others if (kept := _page(memoryview(data), other)) is not None]
     lost = []
     if channels:
@@ -85,7 +85,7 @@ def _extras(data: bytes, page: Directory, others: list[Directory], channels: int
 
 
 def _page(data: memoryview, page: Directory) -> TiffPage | None:
-    """A page with its strips or tiles; None where they are damaged, or lie as in TIFF 6.0's own JPEG."""
+    """A page with its strips or tiles; None if they are damaged, or stored as in TIFF 6.0's own JPEG."""
     tiled = tags.TILES in page.entries
     places = page.numbers(tags.TILES if tiled else tags.STRIPS)
     sizes = page.numbers(tags.TILE_SIZES if tiled else tags.STRIP_SIZES)
@@ -99,7 +99,7 @@ def _page(data: memoryview, page: Directory) -> TiffPage | None:
 
 
 def _info(page: Directory) -> dict[str, Any]:
-    """What Pillow's readers put there."""
+    """`Image.info` as Pillow's readers fill it."""
     info: dict[str, Any] = {}
     for name, tag in (("icc_profile", tags.PROFILE), ("xmp", tags.XMP)):
         if body := page.bytes_of(tag):

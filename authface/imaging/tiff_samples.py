@@ -22,13 +22,13 @@ from authface.imaging.tiff_directory import Directory, DirectoryEntry, Order, lo
 
 Space = Literal["grey", "rgb", "cmyk"]
 _SPACES: dict[int, Space] = {1: "grey", 3: "rgb", 4: "cmyk"}
-"""By how many colours a pixel has."""
+"""Colour spaces by number of colours per pixel."""
 
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, INKS, YCBCR = 0, 1, 2, 3, 5, 6
 NONE, LZW, JPEG, DEFLATE, PACKBITS = 1, 5, 7, 8, 32773
 _PLAIN = {NONE: "none", LZW: "LZW", DEFLATE: "deflate", 32946: "deflate", PACKBITS: "PackBits", 50000: "Zstandard",
           34925: "LZMA"}  # fmt: skip
-"""Compressions of bytes, whatever they mean."""
+"""Compressions of plain bytes."""
 _NOT_READ = {
     2: "CCITT",
     3: "CCITT",
@@ -39,7 +39,7 @@ _NOT_READ = {
     50002: "JPEG XL",
 }
 _DIFFERENCED = frozenset({LZW, DEFLATE, 32946, 50000, 34925})
-"""Compressions that a predictor may go with."""
+"""Compressions that may be combined with a predictor."""
 _PICTURES = {JPEG: "JPEG", 50001: "WebP"}
 """Compressions that know what a picture is: libtiff gives its pixels. Not faxes (CCITT): of damaged ones it leaves
 some pixels to chance."""
@@ -50,9 +50,9 @@ _KEPT = (tags.BITS, tags.COMPRESSION, tags.PHOTOMETRIC, tags.SAMPLES, tags.EXTRA
 """Tags that libtiff needs of such a picture."""
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _END_OF_JPEG = b"\xff\xd9"
-MOST_SAMPLES = 8
-MOST_BYTES = 1 << 31
-"""Of the pixels of one page."""
+MAX_SAMPLES = 8
+MAX_BYTES = 1 << 31
+"""Largest size of one page's pixels, bytes."""
 ASSOCIATED, UNASSOCIATED = 1, 2
 
 
@@ -73,7 +73,7 @@ class TiffSamples:
 
 @dataclass(frozen=True)
 class _Layout:
-    """How a page's samples lie."""
+    """Layout of a page's samples."""
 
     width: int
     height: int
@@ -83,11 +83,11 @@ class _Layout:
     compression: int
     predictor: int
     planes: bool
-    """Each sample in a plane of its own."""
+    """Each sample is stored in a plane of its own."""
     tile: tuple[int, int] | None
     """Width and height; None: strips."""
     rows: int
-    """Of a strip."""
+    """Rows of a strip."""
 
     @property
     def interleaved(self) -> int:
@@ -95,7 +95,7 @@ class _Layout:
         return 1 if self.planes else self.samples
 
     def bytes_of(self, pixels: int) -> int:
-        """Bytes of so many pixels in a row."""
+        """Bytes of `pixels` pixels in a row."""
         return (pixels * self.interleaved * self.bits + 7) // 8
 
     @property
@@ -135,7 +135,7 @@ def read_samples(data: bytes, page: Directory) -> TiffSamples:
 
 
 def _layout(page: Directory) -> _Layout:
-    """How the page lies, if it is of the kinds that are read."""
+    """The page's layout, if it is supported."""
     width, height = size_of(page)
     compression, photometric = page.number(tags.COMPRESSION, NONE), page.number(tags.PHOTOMETRIC, -1)
     samples, depths = page.number(tags.SAMPLES, 1), set(page.numbers(tags.BITS, (1,)))
@@ -153,7 +153,7 @@ def _layout(page: Directory) -> _Layout:
     if photometric not in _COLOURS and (photometric != YCBCR or compression != JPEG):
         raise _unread(f"{_NAMES.get(photometric, f'photometric {photometric}')} pixels", "RGB")
     colours = _COLOURS.get(photometric, 3)
-    if not colours <= samples <= MOST_SAMPLES or (photometric == INKS and page.number(tags.INK_SET, 1) != 1):
+    if not colours <= samples <= MAX_SAMPLES or (photometric == INKS and page.number(tags.INK_SET, 1) != 1):
         raise _unread(f"{samples} channels of photometric {photometric}", "RGB")
     if layout.bits < 8 and (samples > 1 or tile is not None and tile[0] % 16):
         raise _unread(f"{samples} channels of {layout.bits} bits", "8 or 16 bits")
@@ -172,8 +172,8 @@ def _check_packing(layout: _Layout) -> None:
         raise _unread(f"{_PICTURES[layout.compression]} of {layout.bits} bits", "LZW or deflate")
     if layout.tile is not None and not all(0 < side <= 1 << 16 for side in layout.tile):
         raise ImageError("truncated", f"tiles of {layout.tile[0]} x {layout.tile[1]} pixels")
-    if (size := layout.width * layout.height * layout.samples * layout.bits // 8) > MOST_BYTES:
-        limit = f"the limit is {MOST_BYTES / 1e9:.1f}: make it smaller"
+    if (size := layout.width * layout.height * layout.samples * layout.bits // 8) > MAX_BYTES:
+        limit = f"the limit is {MAX_BYTES / 1e9:.1f}: make it smaller"
         raise ImageError("too_large", f"{size / 1e9:.1f} GB of pixels, {limit}")
 
 
@@ -287,7 +287,7 @@ def _pictures(page: Directory, layout: _Layout, chunks: list[bytes]) -> TiffSamp
 
 
 def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> TiffSamples:
-    """Colours and alpha of stored numbers."""
+    """Colours and alpha of stored values."""
     colours = _COLOURS[layout.photometric]
     extras = page.numbers(tags.EXTRA)[: layout.samples - colours]
     if not extras and layout.photometric == RGB and layout.samples == 4:
@@ -313,7 +313,7 @@ def _meaning(stored: Pixels, page: Directory, layout: _Layout) -> TiffSamples:
 
 
 def _full_range(values: Pixels, bits: int) -> Pixels:
-    """Numbers of fewer bits over the whole range of 8 or 16."""
+    """Values of fewer bits scaled to the full range of 8 or 16."""
     if bits in {8, 16}:
         return values
     most = (1 << bits) - 1
@@ -332,7 +332,7 @@ def _palette(page: Directory, bits: int) -> NDArray[np.uint8]:
 
 
 def _divided(pixels: Pixels, alpha: Pixels) -> Pixels:
-    """Colours that were multiplied with alpha, as they were; where alpha is 0 they stay as they are."""
+    """Premultiplied colours divided by alpha; where alpha is 0 they stay as they are."""
     most = np.iinfo(pixels.dtype).max
     below = np.where(alpha == 0, most, alpha).astype(np.uint32)[..., None]
     wide = (pixels.astype(np.uint64) * np.uint64(most) + below // 2) // below

@@ -1,4 +1,4 @@
-"""XMP packets (ISO 16684-1): keywords, a caption and single texts are put in, all else stays byte for byte."""
+"""XMP packets (ISO 16684-1): keywords, a caption and text properties are added, everything else stays byte for byte."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _OF_OTHER_DATA: dict[str, tuple[str, ...]] = {
     "http://ns.adobe.com/xap/1.0/": ("Thumbnails",),
     "http://ns.adobe.com/tiff/1.0/": ("Orientation",),
 }
-"""By namespace, how the names of its properties begin that tell where other data lie in the file, or of a turn."""
+"""By namespace, prefixes of properties that refer to other data in the file or to its orientation."""
 _PADDING = re.compile(rb"\s+(?=<\?xpacket\s+end)")
 _START_TAG = re.compile(rb"""<(?:[^"'>]+|"[^"]*"|'[^']*')*>""")
 _ATTRIBUTE = re.compile(rb"""\s+([^\s=/>]+)\s*=\s*("[^"]*"|'[^']*')""")
@@ -50,13 +50,13 @@ class Property:
 
     @property
     def qualified(self) -> str:
-        """Namespace and name, as `with_properties` takes those that go."""
+        """Namespace and name, as `with_properties` takes those to remove."""
         return f"{self.namespace} {self.name}"
 
 
 @dataclass
 class _Element:
-    """An element and where it lies, in bytes from the packet's begin: `begin` <a> `inside` text `close` </a> `end`."""
+    """An element and its position in bytes from the packet's start: `begin` <a> `inside` text `close` </a> `end`."""
 
     name: str
     path: tuple[str, ...]
@@ -80,7 +80,7 @@ class _Element:
 def with_keywords(packet: bytes, words: Sequence[str], caption: str) -> bytes:
     """The packet with `words` added to its keywords (dc:subject), and `caption` as its dc:description if it has none.
 
-    A new packet for an empty one, and for one that is no XML, which nobody can read; one in UTF-16 comes out in UTF-8.
+    An empty packet, or one that is not XML, is replaced by a new one; UTF-16 becomes UTF-8.
     """
     packet, elements = _readable(packet)
     known = _keywords(elements)
@@ -105,9 +105,9 @@ def with_keywords(packet: bytes, words: Sequence[str], caption: str) -> bytes:
 
 
 def with_properties(packet: bytes, properties: Sequence[Property], without: Collection[str] = ()) -> bytes:
-    """The packet with these properties in place of what it had by their names, and without those named in `without`.
+    """The packet with these properties added or replaced, and without those named in `without`.
 
-    A new packet where `with_keywords` makes one. `without` are namespaces and names, a space between.
+    A new packet where `with_keywords` makes one. `without` are namespaces and names, separated by a space.
     """
     packet, elements = _readable(packet)
     gone = {*without, *(one.qualified for one in properties)}
@@ -120,9 +120,9 @@ def with_properties(packet: bytes, properties: Sequence[Property], without: Coll
 
 
 def truthful(packet: bytes) -> bytes:
-    """The packet of a file without what is not true in a file of other pixels; the same bytes if it has none of that.
+    """The packet of a file without properties that would be wrong with other pixels; unchanged if it has none.
 
-    Empty where it has, and cannot be read.
+    Empty if it may have some and cannot be read.
     """
     read = _as_utf8(packet)
     if not any(namespace.encode() in read for namespace in _OF_OTHER_DATA):
@@ -135,7 +135,7 @@ def truthful(packet: bytes) -> bytes:
 
 
 def _undeclared(packet: bytes) -> bytes:
-    """The packet without the declarations of other data's namespaces that nothing uses: readers look for those, too."""
+    """The packet without unused declarations of other data's namespaces, which some readers look for."""
     for namespace in (name for name, begins in _OF_OTHER_DATA.items() if begins == _ANY):
         declared = re.compile(rb"\s+xmlns:([\w.-]+)\s*=\s*([\"'])" + re.escape(namespace.encode()) + rb"\2")
         for prefix in {found[1] for found in declared.finditer(packet)}:
@@ -156,7 +156,7 @@ def is_readable(packet: bytes) -> bool:
 
 
 def without_padding(packet: bytes) -> bytes:
-    """A UTF-8 packet without the blanks that are room for editors (XMP specification part 1, 7.3.2)."""
+    """A UTF-8 packet without its padding (XMP specification part 1, 7.3.2)."""
     return _PADDING.sub(b"\n", packet)
 
 
@@ -166,7 +166,7 @@ def keywords_of(packet: bytes) -> list[str]:
 
 
 def properties_of(packet: bytes) -> dict[str, str]:
-    """The properties of a packet that are one text, by namespace and name; none where it cannot be read."""
+    """The text properties of a packet, by namespace and name; none if it cannot be read."""
     found: dict[str, str] = {}
     for one in _elements(_as_utf8(packet)) or []:
         if one.path[-1:] == (_ROOT,):
@@ -181,7 +181,7 @@ def _keywords(elements: Sequence[_Element]) -> list[str]:
 
 
 def _spans(packet: bytes, elements: Sequence[_Element], goes: Callable[[str], bool]) -> list[tuple[int, int]]:
-    """Where the properties lie that go, as elements and as attributes; a description of nothing else, whole."""
+    """Byte ranges of the properties to remove: elements, attributes, or a whole description of nothing else."""
     spans = []
     for node in (one for one in elements if one.path[-1:] == (_ROOT,)):
         own = [one for one in elements if one.path == (*node.path, node.name) and node.begin < one.begin < node.end]
@@ -199,7 +199,7 @@ def _spans(packet: bytes, elements: Sequence[_Element], goes: Callable[[str], bo
 
 
 def _described(elements: Sequence[_Element], spaces: str, properties: str) -> tuple[int, int, str]:
-    """The edit that adds properties at the end of rdf:RDF, about what the packet is about: readers want one only."""
+    """The edit that adds properties at the end of rdf:RDF, about the packet's subject: readers accept only one."""
     root = next(one for one in elements if one.name == _ROOT)
     first = next((one for one in elements if one.path[-1:] == (_ROOT,)), root)
     about = quoteattr(first.attributes.get(_ABOUT, first.attributes.get("about", "")))
@@ -214,7 +214,7 @@ def _edited(packet: bytes, edits: Sequence[tuple[int, int, str]]) -> bytes:
 
 
 def _readable(packet: bytes) -> tuple[bytes, list[_Element]]:
-    """The packet in UTF-8 and its elements; an empty one in place of what cannot be read or takes nothing."""
+    """The packet in UTF-8 and its elements; a new one if it cannot be read or extended."""
     packet = _as_utf8(packet)
     elements = _elements(packet) or []
     if not any(one.name == _ROOT and one.close >= 0 for one in elements):
@@ -234,7 +234,7 @@ def _as_utf8(packet: bytes) -> bytes:
 
 
 def _elements(packet: bytes) -> list[_Element] | None:
-    """All elements as they begin; None for what is no XML. Entities are refused: no packet needs them."""
+    """All elements in document order; None if it is not XML. Entities are refused: no packet needs them."""
     found: list[_Element] = []
     path: list[_Element] = []
     scopes: list[dict[str, str]] = [{}]

@@ -1,15 +1,16 @@
-"""`authface models`: list, pull, verify, pack, export; push is in `authface.models.push_cli`."""
+"""`authface models`: list, pull, verify, pack, export, push."""
 
 from __future__ import annotations
 
+import shutil
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
-from authface.models import push_cli
 from authface.options import Run, command_with_run
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from authface.models.networks import Network
 
 app = typer.Typer(help="Models: what there is, fetch it, check it, make one ready to ship.", no_args_is_help=True)
-app.add_typer(push_cli.app)
 
 
 class Precision(StrEnum):
@@ -40,7 +40,6 @@ def pack(
 
     The same family always gives the same bytes. An earlier pack in OUT is replaced; anything else there is refused.
     """
-    from authface.errors import one_line
     from authface.models import pack as packing
     from authface.models.layout import MANIFEST, onnx_files
 
@@ -82,9 +81,6 @@ def models_export(
 
     Each graph is compared with its network. An earlier onnx/ is replaced. Needs the extra onnx.
     """
-    from typing import get_args
-
-    from authface.errors import UsageError, one_line
     from authface.models import families
     from authface.models.layout import in_bytes
     from authface.models.sampling import PresetName
@@ -186,7 +182,6 @@ def models_pull(
 
 def _check_commercial(name: str) -> None:
     """Raise UsageError for a model that is not known to allow commercial use."""
-    from authface.errors import UsageError, one_line
     from authface.models import networks
     from authface.models.families import FAMILIES
 
@@ -202,12 +197,11 @@ def _check_commercial(name: str) -> None:
 
 def _pull_network(run: Run, network: Network, out: Path | None) -> None:
     """Download a network's file, and copy it into the folder `out`."""
-    from authface.errors import one_line
     from authface.files import replacing
     from authface.models import hub, networks
     from authface.models.layout import in_bytes
 
-    to_download = 0 if network.path.is_file() else network.bytes - network.came
+    to_download = 0 if network.path.is_file() else network.bytes - network.downloaded_bytes
     known = f"sha256 {network.sha256}, observed by {network.observed}" if network.sha256 else "no sha256 is known of it"
     run.console.log(f"{network.name}: licence {network.licence}; commercial use: {network.commercial}")
     run.console.log(f"{network.file}: {in_bytes(network.bytes)}, of which {in_bytes(to_download)} to download; {known}")
@@ -219,8 +213,6 @@ def _pull_network(run: Run, network: Network, out: Path | None) -> None:
     file = networks.fetch(network, run.console)
     path = file.path
     if out is not None:
-        import shutil
-
         path = out / network.file
         with replacing(path) as temporary:
             shutil.copyfile(file.path, temporary)
@@ -230,7 +222,6 @@ def _pull_network(run: Run, network: Network, out: Path | None) -> None:
 
 def _pulled(run: Run, source: ModelSource, out: Path | None) -> tuple[Path | None, str]:
     """The folder in the cache (None for a dry run) and the licence."""
-    from authface.errors import AuthfaceError, one_line
     from authface.models import hub, hub_cache
     from authface.models.layout import in_bytes
 
@@ -273,7 +264,6 @@ def models_verify(
     sha256 are compared with weights.json, with what the hub called the files, or with what is known of a network;
     nothing is downloaded.
     """
-    from authface.errors import AuthfaceError, one_line
     from authface.models.inventory import inventory
     from authface.models.verify import verify
 
@@ -288,3 +278,42 @@ def models_verify(
     run.console.result(text, models=[report.as_json() for report in reports])
     if any(report.faults for report in reports):
         raise typer.Exit(1)
+
+
+@app.command("push")
+@command_with_run
+def models_push(
+    run: Run,
+    family: Annotated[str, typer.Argument(metavar="FAMILY", help="tiny, or a folder such as models/authface.")],
+    repo_id: Annotated[str, typer.Argument(metavar="REPO_ID", help="OWNER/NAME of a model on the hub.")],
+    public: Annotated[bool, typer.Option("--public", help="Everybody may read it; else it is private.")] = False,
+    rights: Annotated[
+        bool,
+        typer.Option("--i-hold-the-rights", help="Weights whose card names no licence that is recognised are yours."),
+    ] = False,
+) -> None:
+    """Publish a family on the hub: parts, graphs, index, presets and card; checkpoints and caches stay.
+
+    The token is HF_TOKEN or that of `hf auth login`. Files of these parts that were there before are replaced.
+    """
+    from authface.models.hub import check_name, repository
+    from authface.models.publish import plan
+
+    check_name(repo_id)
+    with run.console.progress("check", None, "files") as tick:
+        planned = plan(family, rights=rights, tick=tick)
+    listed = "\n".join(f"{count:>14,}  {one_line(name)}" for name, count in planned.files.items())
+    told = f"{len(planned.files):,} files, {planned.bytes / 1e6:,.1f} MB"
+    about = f"licence: {one_line(planned.licence) or 'none in its card; the rights are yours, you say'}"
+    about += f"; from {one_line(planned.base)}, whose licence holds too" if planned.base else ""
+    known = {"licence": planned.licence, "base": planned.base, "files": dict(planned.files), "bytes": planned.bytes}
+    if run.dry_run:
+        said = f"{listed}\n{about}\nwould send {told} to {one_line(repo_id)}; nothing was sent"
+        return run.console.result(said, **known)
+    there = repository(repo_id, public=public, kind="model")
+    there.check()
+    run.console.log(f"push: {told} to {one_line(repo_id)}")
+    commit = there.upload(
+        planned.folder, patterns=list(planned.files), stale=planned.stale, message="authface models push"
+    )
+    run.console.result(f"{listed}\n{about}\nsent {told}: {one_line(commit)}", **known, commit=commit)

@@ -47,9 +47,9 @@ from authface.onnx import session
 OPSET = 20
 TOLERANCE = 2e-4
 """How far a graph's results may be from its network's, of the largest value."""
-MOST_BYTES = 1_900_000_000
+MAX_BYTES = 1_900_000_000
 """Of a graph's own file; protobuf ends at 2 GiB, so the weights of larger ones lie beside it."""
-LEAST_HALVED = 64
+MIN_HALVED = 64
 """Numbers of a weight that is worth a cast."""
 _TEXTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 
@@ -257,7 +257,7 @@ def _write(module: nn.Module, given: dict[str, torch.Tensor], shapes: dict[str, 
     if program is None:
         raise AuthfaceError(f"torch.onnx exports no {path.name}: install another torch")
     model = _lean(program.model_proto)
-    beside = model.ByteSize() > MOST_BYTES
+    beside = model.ByteSize() > MAX_BYTES
     onnx.save(model, str(path), save_as_external_data=beside, location=f"{path.name}.data")
     found = session(path, "cpu").run(None, {name: tensor.numpy() for name, tensor in given.items()})
     wanted = expected if isinstance(expected, tuple) else (expected,)
@@ -284,7 +284,7 @@ def _lean(model: Any) -> Any:
         values = numpy_helper.to_array(tensor)
         with np.errstate(over="ignore"):
             half = values.astype(np.float16) if values.dtype == np.float32 else None
-        if half is None or values.size < LEAST_HALVED or not np.array_equal(half.astype(np.float32), values):
+        if half is None or values.size < MIN_HALVED or not np.array_equal(half.astype(np.float32), values):
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}.half"))

@@ -148,7 +148,6 @@ class RemoteFamily:
     """What the hub has of a family."""
 
     repository: str
-    commit: str
     licence: str
     """As this version knows it, else as its card says; empty where neither does."""
     files: dict[str, int]
@@ -182,8 +181,7 @@ def remote_family(source: ModelSource) -> RemoteFamily:
     api = HfApi()
     with hub_cache.hub_errors(source.location):
         info = api.model_info(source.location)
-        commit = str(info.sha)
-        tree = list(api.list_repo_tree(source.location, recursive=True, revision=commit))
+        tree = list(api.list_repo_tree(source.location, recursive=True, revision=str(info.sha)))
     found = {one.path: one for one in tree if isinstance(one, RepoFile) and _is_read(one.path)}
     lacking = [part for part in BASE if not any(name.startswith(f"{part}/") for name in found)]
     if lacking:
@@ -196,7 +194,7 @@ def remote_family(source: ModelSource) -> RemoteFamily:
     missing = {name: size for name, size in files.items() if not hub_cache.has_blob(source.location, etags[name])}
     card = info.card_data
     stated = str((card.get("license_name") or card.get("license") or "") if card else "")
-    return RemoteFamily(source.location, commit, source.licence or stated, files, missing)
+    return RemoteFamily(source.location, source.licence or stated, files, missing)
 
 
 def _is_read(name: str) -> bool:

@@ -88,8 +88,8 @@ def _hub(family: Family) -> ListedModel:
 
 def _network(network: Network) -> ListedModel:
     """By its file's size; `models verify` reads its content."""
-    whole = network.path.is_file() and network.came == network.bytes
-    state: Presence = "downloaded" if whole else "partly here" if network.came else "not here"
+    whole = network.path.is_file() and network.downloaded_bytes == network.bytes
+    state: Presence = "downloaded" if whole else "partly here" if network.downloaded_bytes else "not here"
     return ListedModel(
         network.name, state, network.licence, network.commercial, "", network.bytes,
         network.path.parent if network.path.is_file() else None, network.addresses[0],

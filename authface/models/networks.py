@@ -72,7 +72,7 @@ class Network:
         return folder() / self.file
 
     @property
-    def came(self) -> int:
+    def downloaded_bytes(self) -> int:
         """Bytes of its file that are here, of a download that was cut too."""
         part = self.path.with_name(f"{TEMPORARY}{self.file}")
         return next((path.stat().st_size for path in (self.path, part) if path.is_file()), 0)
@@ -165,7 +165,7 @@ def _download(network: Network, console: Console, advice: str) -> None:
         f"{network.name}: {in_bytes(network.bytes)} to {one_line(network.path)}; licence {network.licence}; "
         f"commercial use: {network.commercial}"
     )
-    shown = network.came // 1_000_000
+    shown = network.downloaded_bytes // 1_000_000
     with console.progress(f"download {network.name}", network.bytes // 1_000_000, "MB") as tick:
         tick(shown)
 

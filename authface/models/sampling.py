@@ -17,7 +17,7 @@ from authface.recipe import Settings
 if TYPE_CHECKING:
     import torch
 
-MOST_SHARE = 0.4
+MAX_SHARE = 0.4
 """Of the input in a restored face, at a fidelity of 1: of 0.3 to 0.5 this gave the highest PSNR (40 faces, medium)."""
 PAPER_SIZE = 512
 """Side of the faces AuthFace's ControlNet is trained on and restores, pixels (paper, 4.1)."""
@@ -175,9 +175,9 @@ def strength(fidelity: float, trusted: float) -> float:
 def input_share(fidelity: float, trusted: float) -> float:
     """The share of the input that a restored face is mixed with, at a fidelity of 0..1; `trusted` is the preset's.
 
-    Up to 0.5 that, then towards `MOST_SHARE` at 1, if it is less.
+    Up to 0.5 that, then towards `MAX_SHARE` at 1, if it is less.
     """
-    return trusted + max(0.0, 2 * fidelity - 1) * max(0.0, MOST_SHARE - trusted)
+    return trusted + max(0.0, 2 * fidelity - 1) * max(0.0, MAX_SHARE - trusted)
 
 
 def control_scale(fidelity: float) -> float:

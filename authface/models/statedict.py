@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from authface.errors import UsageError, first_line
 from authface.extras import lack, need
 from authface.models.networks import STATE_DICTS
@@ -51,7 +53,6 @@ class UnreadableError(Exception):
 def read_tensors(file: Path) -> dict[str, Any]:
     """What a file holds, its tensors on the CPU. Raises UnreadableError; no code in a pickle is run."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:

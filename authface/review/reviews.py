@@ -1,7 +1,7 @@
 """What people decided about crops, and which crops and files the later stages use.
 
 Each reviewer has a log of `Decision` lines in ``review/<reviewer>.jsonl``, retouched crops one of `Retouch` lines.
-A log only grows; a line that a kill tore counts for nothing. Without a log every kept crop is used as it is.
+Logs are append-only; a line cut by a kill is ignored. Without a log every kept crop is used as it is.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Decision:
     id: str
     """The face's id."""
     verdict: Literal["keep", "reject", "retouch", "undo"]
-    """`undo` takes back the reviewer's latest decision on this crop that was not taken back before."""
+    """`undo` cancels the reviewer's latest decision on this crop that is not cancelled yet."""
     reason: str = ""
-    """Of a `reject`, in the reviewer's words."""
+    """Reason for a `reject`, in the reviewer's words."""
     at: str = ""
     """ISO 8601, UTC."""
 
@@ -57,13 +57,13 @@ class Retouch:
     """Where it lies inside the set, beside the crop: ``crops/ab/abcd…-0.retouched-<8 digits of its sha256>.png``."""
     size: int
     quad: tuple[float, ...] | None
-    """Side and quad of the crop it was made from: it takes the place of that crop only."""
+    """Side and quad of the original crop: the retouched file replaces that crop only."""
     before: str
-    """sha256 in hex of the file that was given out."""
+    """sha256 in hex of the exported file."""
     after: str
     """sha256 in hex of `file`."""
     asked_by: str
-    """The reviewers who asked for it, by comma."""
+    """The reviewers who asked for it, separated by commas."""
     asked_at: str
     """ISO 8601, UTC: the latest time they asked."""
     at: str
@@ -75,7 +75,7 @@ class Retouch:
 
 
 def effective_decisions(lines: Iterable[Decision]) -> list[Decision]:
-    """The decisions that were not taken back, oldest first; the last one on a crop is in force."""
+    """The decisions that were not undone, oldest first; the last one on each crop is valid."""
     live: list[Decision] = []
     for line in lines:
         if line.verdict != "undo":
@@ -88,9 +88,9 @@ def effective_decisions(lines: Iterable[Decision]) -> list[Decision]:
 
 
 def final_verdict(verdicts: Sequence[Verdict], policy: str) -> Verdict | None:
-    """The verdict that several on one crop amount to under a policy (`ReviewSettings.policy`); None for none.
+    """The combined verdict of several reviewers on a crop under a policy (`ReviewSettings.policy`); None without any.
 
-    Under `majority` half of the votes are enough to reject, and of the others half to ask for retouching.
+    Under `majority` half of the votes suffice to reject, and half of the rest to ask for retouching.
     """
     if not verdicts:
         return None
@@ -108,10 +108,10 @@ def as_verdict(verdict: str) -> Verdict:
 
 
 class ReviewSettings(Settings):
-    """How people judge crops (recipe table `curate.review`), and who decides if several did."""
+    """How people judge crops (recipe table `curate.review`), and how several verdicts are combined."""
 
     host: str = "127.0.0.1"
-    """Address the page is served on; any but 127.0.0.1 lets other machines in that know the page's secret address."""
+    """Address on which the page is served; any but 127.0.0.1 is open to other machines that know the secret URL."""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
     """Port of the page; 0 takes a free one."""
     reasons: Annotated[tuple[Reason, ...], Field(max_length=9)] = (
@@ -127,8 +127,8 @@ class ReviewSettings(Settings):
     )
     """Reasons to reject, on the keys 1 to 9."""
     policy: Literal["any_reject", "majority", "all_keep"] = "any_reject"
-    """Who decides where several judged: one reject rejects; half of the votes reject; or only crops go on that every
-    reviewer of the set judged and nobody rejected. Under the first two a crop nobody judged goes on."""
+    """How several verdicts are combined: one reject is enough; half of the votes reject; or a crop is kept only if each
+    reviewer of the set judged it and nobody rejected it. Under the first two a crop without verdicts is kept."""
 
 
 def decision_log(photoset: PhotoSet, reviewer: str) -> Journal[Decision]:
@@ -141,17 +141,17 @@ def decision_log(photoset: PhotoSet, reviewer: str) -> Journal[Decision]:
 
 
 def retouched_file(crop_id: str, sha256: str) -> str:
-    """Where a crop that came back from retouching lies, relative to the set."""
+    """Path of a retouched crop, relative to the set."""
     return f"crops/{crop_id[:2]}/{crop_id}.retouched-{sha256[:8]}.png"
 
 
 def is_retouched(file: str) -> bool:
-    """Whether a crop's file came back from retouching."""
+    """Whether a crop's file was retouched."""
     return ".retouched-" in file
 
 
 def retouch_log(photoset: PhotoSet) -> Journal[Retouch]:
-    """The log of the crops that came back from retouching."""
+    """The log of retouched crops."""
     return Journal(photoset.root / FOLDER / "retouched" / "log.jsonl", Retouch)
 
 
@@ -169,11 +169,11 @@ def now() -> str:
 
 @dataclass(frozen=True)
 class Reviewed:
-    """All decisions of people on a set's crops, and what follows from them."""
+    """All decisions of reviewers on a set's crops, and their results."""
 
     policy: str
     decisions: Mapping[str, Mapping[str, Decision]]
-    """By reviewer and crop id: the decision that holds."""
+    """The valid decision, by reviewer and crop id."""
     retouches: Mapping[str, Sequence[Retouch]]
     """By crop id, oldest first."""
     damaged: int = 0
@@ -193,7 +193,7 @@ class Reviewed:
         return fitting[-1] if fitting else None
 
     def awaits(self, crop: Crop) -> bool:
-        """Whether the crop has to be retouched and has not come back since that was last asked for."""
+        """Whether the crop is to be retouched and has not been re-imported since that was last requested."""
         if self.verdict(crop.id) != "retouch":
             return False
         done = self.retouch(crop)
@@ -201,7 +201,7 @@ class Reviewed:
         return done is None or done.at < max(asked)
 
     def judged(self, crop: Crop) -> Crop:
-        """A kept crop as people left it: with its retouched file, or rejected with the reason."""
+        """A kept crop after review: with its retouched file, or rejected with the reason."""
         if crop.status != "kept":
             return crop
         if self.policy == "all_keep" and len(self.decisions_on(crop.id)) < len(self.decisions):
@@ -216,7 +216,7 @@ class Reviewed:
         return replace(crop, file=self.file(crop))
 
     def file(self, crop: Crop) -> str:
-        """The file to use for the crop: retouched by hand, or its own."""
+        """The file to use for the crop: the retouched one, or its own."""
         done = self.retouch(crop)
         return done.file if done else crop.file
 
@@ -243,7 +243,7 @@ def _own_file(done: Retouch) -> bool:
 
 
 def reviewed_crops(photoset: PhotoSet, settings: ReviewSettings, limit: int = 0) -> list[PartInput[Crop]]:
-    """`parts_of(photoset.crops)` as people left the crops: those taken out have status `rejected`, retouched ones
+    """`parts_of(photoset.crops)` after review: rejected crops have status `rejected`, retouched ones
     their new file. A part's digest changes with the decisions on it; without any it is that of the table."""
     people = reviewed(photoset, settings)
     parts = parts_of(photoset.crops, limit)
@@ -260,7 +260,7 @@ def _judged_part(people: Reviewed, part: PartInput[Crop]) -> PartInput[Crop]:
 
 @dataclass
 class ReviewedStep(Step[Crop, L, M, R], Generic[L, M, R]):
-    """Wraps a step over `reviewed_crops`: crops that people took out become rejected rows without being read."""
+    """Wraps a step over `reviewed_crops`: crops that reviewers rejected become rejected rows without being read."""
 
     work: Step[Crop, L, M, R]
 
@@ -275,7 +275,7 @@ class ReviewedStep(Step[Crop, L, M, R], Generic[L, M, R]):
         self.batch_size = self.work.batch_size
 
     def load(self, crop: Crop) -> L:
-        """The wrapped step's. Raises ImageError for a crop that was taken out."""
+        """The wrapped step's. Raises ImageError for a rejected crop."""
         if crop.status == "rejected":
             raise ImageError(crop.reason, crop.detail)
         return self.work.load(crop)
@@ -289,7 +289,7 @@ class ReviewedStep(Step[Crop, L, M, R], Generic[L, M, R]):
         return self.work.save(crop, result)
 
     def failed(self, crop: Crop, reason: str, detail: str) -> list[R]:
-        """The step's row, `rejected` for a crop that was taken out."""
+        """The step's row, `rejected` for a rejected crop."""
         rows = self.work.failed(crop, reason, detail)
         return rows if crop.status == "kept" else [replace(row, status=crop.status) for row in rows]
 
@@ -321,10 +321,10 @@ def choice_table(photoset: PhotoSet) -> Table[Choice]:
 
 
 def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartInput[Crop]]:
-    """The crops after balancing: those that are too many of their kind have status `rejected`.
+    """The crops after balancing: the surplus of each kind has status `rejected`.
 
-    `parts` are the crops as people left them (`reviewed_crops`), of which the choice was made. Where
-    no choice was made they come back as they are. Raises AuthfaceError where crops changed since the choice.
+    `parts` are the reviewed crops (`reviewed_crops`) from which the choice was made. Without a
+    choice they are returned unchanged. Raises AuthfaceError where crops changed since the choice.
     """
     table = choice_table(photoset)
     numbers = table.parts()
@@ -342,7 +342,7 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
 
 
 def made_from_tables(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> list[Any]:
-    """Digests of all rows that an export is made from; `crops` as people and `balanced` left them."""
+    """Digests of all rows that an export is made from; `crops` are those after review and `balanced`."""
 
     def digests(table: Table[Any]) -> list[str]:
         return [meta.digest for meta in table.metas().values() if meta]
@@ -352,7 +352,7 @@ def made_from_tables(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annot
 
 
 def made_from_digest(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> str:
-    """`made_from_tables` as one digest in hex, which an export remembers."""
+    """`made_from_tables` as one digest in hex, which an export stores."""
     text = json.dumps(made_from_tables(photoset, crops, annotators))
     return hashlib.sha256(text.encode()).hexdigest()
 

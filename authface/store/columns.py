@@ -77,7 +77,7 @@ def _writer_of(row_type: type[Any]) -> Callable[[Any], dict[str, Any]]:
 
 
 def _writer(hint: Any) -> Callable[[Any], Any] | None:
-    """What turns a value of that type into plain ones; None where it is plain already."""
+    """The converter of values of that type to plain ones; None if they are plain already."""
     if get_origin(hint) in {types.UnionType, typing.Union}:
         return _writer(next(arm for arm in get_args(hint) if arm is not type(None)))
     if get_origin(hint) is tuple and (item := _writer(get_args(hint)[0])):

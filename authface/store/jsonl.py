@@ -32,7 +32,7 @@ class Journal(Generic[T]):
         return records, torn
 
     def append(self, record: T) -> None:
-        """Add one record; it is on the disk when this returns. Raises AuthfaceError where the disk refuses."""
+        """Append one record; it is on the disk when this returns. Raises AuthfaceError if the disk refuses."""
         line = self._adapter.dump_json(record) + b"\n"
         if not is_local(self.path):  # an object store cannot append
             with write_errors(self.path):
@@ -57,5 +57,5 @@ class Journal(Generic[T]):
 
 
 def _end_of_line(before: bytes) -> bytes:
-    """What ends the last line of `before`, if a kill tore it."""
+    """The line break missing from `before` if a kill cut its last line; else empty."""
     return b"" if before.endswith(b"\n") or not before else b"\n"

@@ -1,4 +1,4 @@
-"""Where the faces of a set went: exported datasets, and trainings with the ids of the photos they saw.
+"""Where the faces of a set were used: exported datasets, and trainings with the ids of their photos.
 
 A set keeps ``uses.jsonl``; a training keeps ``training/sources.json`` (which datasets, no ids) with a copy in every
 checkpoint, and ``training/photo_ids.txt``. Paths are written as they were: a folder that moved since is not found.
@@ -28,7 +28,7 @@ PHOTO_IDS = "photo_ids.txt"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Use:
-    """One line of ``uses.jsonl``: where faces of the set went."""
+    """One line of ``uses.jsonl``: one use of faces of the set."""
 
     kind: Literal["dataset", "training"]
     path: str
@@ -68,9 +68,9 @@ def uses(photoset: PhotoSet) -> list[Use]:
 
 
 def record_training(training: Path, dataset: Path, photo_ids: Iterable[str]) -> None:
-    """Write down in the folder `training` which dataset it reads, and tell the set the dataset lies in.
+    """Record in the folder `training` which dataset it reads, and in the set from which the dataset was exported.
 
-    A training that goes on with another dataset names both. Raises AuthfaceError where the disk refuses.
+    A training that is resumed with another dataset names both. Raises AuthfaceError where the disk refuses.
     """
     ids = list(photo_ids)
     home = dataset.resolve().parent

@@ -18,15 +18,15 @@ from authface.errors import AuthfaceError, one_line
 from authface.files import is_local, write_errors
 
 LEASE_SECONDS = 120.0
-"""A lease on an object store that was not renewed for so long belongs to a run that died."""
+"""A lease on an object store that has not been renewed for this long is treated as abandoned."""
 _RENEW_SECONDS = 30.0
 _SETTLE_SECONDS = 1.0
-"""Two runs that begin at once both look again after this long: the later write won."""
+"""Wait before checking again whether another run that began at the same time overwrote the lease."""
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold `folder` for writing while the block runs. Raises AuthfaceError if another run holds it."""
+def write_lock(folder: Path) -> Iterator[None]:
+    """Lock `folder` for writing while the block runs. Raises AuthfaceError if another run has locked it."""
     hold = _locked if is_local(folder) else _leased
     with hold(folder):
         yield

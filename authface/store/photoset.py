@@ -28,7 +28,7 @@ from authface.files import TEMPORARY, is_local, replacing, write_errors, write_f
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, Person, Photo, Row, Tags
 from authface.store.columns import arrow_schema, plain, row_reader, with_defaults
-from authface.store.lock import held
+from authface.store.lock import write_lock
 
 R = TypeVar("R", bound=Row)
 
@@ -36,7 +36,7 @@ _META_KEY = b"authface"
 _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
 _TAIL_BYTES = 32_768
-"""End of an object that is fetched for its metadata, which takes 5 to 10 kB."""
+"""Bytes fetched from the end of an object for its metadata, which takes 5 to 10 kB."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Provenance:
         ]
         if self.version != new.version:
             changes.append(f"version {self.version} -> {new.version} of the step")
-        changes += [f"other weights of {name}" for name in new.weights if self.weights.get(name) != new.weights[name]]
+        changes += [f"changed weights of {name}" for name in new.weights if self.weights.get(name) != new.weights[name]]
         return ", ".join(changes)
 
 
@@ -160,7 +160,7 @@ class Table(Generic[R]):
         return self.folder / f"{part:05d}.parquet"
 
     def _footer(self, part: int) -> Any:
-        """What pyarrow reads a part's metadata from: of an object only its end is fetched."""
+        """The source from which pyarrow reads a part's metadata; of an object only the end is fetched."""
         path: Any = self._path(part)
         if is_local(path):
             return path
@@ -169,7 +169,7 @@ class Table(Generic[R]):
         return io.BytesIO(tail) if length <= len(tail) else self._source(part)
 
     def _source(self, part: int) -> Any:
-        """What pyarrow reads a part from: a local path, or the bytes of an object."""
+        """The source from which pyarrow reads a part: a local path, or the bytes of an object."""
         path = self._path(part)
         return path if is_local(path) else io.BytesIO(path.read_bytes())
 
@@ -220,8 +220,8 @@ class PhotoSet:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the set for writing; removes what a killed run left half written. Raises AuthfaceError if it is held."""
-        with held(self.root):
+        """Lock the set for writing; deletes unfinished files of killed runs. Raises AuthfaceError if it is locked."""
+        with write_lock(self.root):
             for left in (self.root / "tables").glob(f"**/{TEMPORARY}*"):
                 left.unlink(missing_ok=True)
             yield
@@ -277,7 +277,7 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def digest_of(rows: Sequence[dict[str, Any]]) -> str:
-    """sha256 of rows as plain values, in hex; when something was tried is no content: no later step depends on it."""
+    """sha256 in hex of rows as plain values, without the times of attempts: no later step depends on those."""
     rows = [{name: value for name, value in row.items() if name != "tried_at"} for row in rows]
     text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()

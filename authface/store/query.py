@@ -1,4 +1,4 @@
-"""Find photos of a set by id or its beginning, name in the source, page or photographer."""
+"""Find photos of a set by id, prefix of an id, name in the source, page or photographer."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from authface.store.photoset import PhotoSet
 
 Mask = Callable[[pa.Table], pa.ChunkedArray]
 
-LEAST_DIGITS = 6
-"""Digits of an id that may stand for it."""
-_ID = re.compile(rf"([0-9a-f]{{{LEAST_DIGITS},64}})(--?[0-9]+)?")
+MIN_DIGITS = 6
+"""Shortest prefix of an id, in digits, that is accepted in its place."""
+_ID = re.compile(rf"([0-9a-f]{{{MIN_DIGITS},64}})(--?[0-9]+)?")
 _COLUMNS = ["id", "source", "source_id", "file", "page_url", "file_url", "photographer", "photographer_url"]
 
 
@@ -31,10 +31,10 @@ class PhotoMatch:
 
 
 def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
-    """The rows of the one photo that `text` names: photo id, face id, a beginning of these of six digits or more, the
+    """The rows of the one photo that `text` names: photo id, face id, a prefix of these of six digits or more, the
     name in its source, the last part of that name, or its page.
 
-    Several rows where the same bytes came more than once. Raises UsageError where nothing or more than one fits.
+    Several rows if the same bytes were fetched more than once. Raises UsageError where nothing or more than one fits.
     """
     matches = list(_matching(photoset, lambda rows: _named(rows, text)))
     exact = [match for match in matches if text in {match.photo.id, match.photo.source_id, match.photo.page_url}]
@@ -42,8 +42,8 @@ def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
     here = one_line(photoset.root)
     if not matches:
         raise UsageError(
-            f"nothing in {here} is called {one_line(text, 100)}: give a photo or face id, "
-            f"{LEAST_DIGITS} digits of it or more, or its name in the source"
+            f"no photo in {here} is called {one_line(text, 100)}: give a photo or face id, "
+            f"{MIN_DIGITS} digits of it or more, or its name in the source"
         )
     ids = {match.photo.id or match.photo.source_id for match in matches}
     if len(ids) > 1:

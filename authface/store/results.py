@@ -11,7 +11,7 @@ from authface.store.restore_log import LOG, Log, Made
 
 
 class Results:
-    """What the logs in some folders know of the files in and below them, and of those with the bytes of a result."""
+    """Results recorded in the logs of some folders: files in and below these, and copies with the same bytes."""
 
     def __init__(self, homes: Iterable[Path]) -> None:
         self._logs: dict[Path, Log] = {}
@@ -27,13 +27,13 @@ class Results:
         self._digests: dict[Path, str] = {}
 
     def digest(self, path: Path) -> str:
-        """sha256 of a file; empty where it cannot be read: whoever opens it says why."""
+        """sha256 of a file; empty if it cannot be read: the caller that opens it reports why."""
         if path not in self._digests:
             self._digests[path] = digest_of(path)
         return self._digests[path]
 
     def find(self, path: Path) -> Made | None:
-        """What the file was when it was made; None: it is no result. A copy of its source is one in its place alone."""
+        """The log's record of the file; None if it is no result. An exact copy of its source counts in place only."""
         path = path.absolute()
         homes = [home for home in path.parents if home in self._logs]
         here = [made for home in homes for made in self._logs[home].made_at(path.relative_to(home).as_posix())]
@@ -44,13 +44,13 @@ class Results:
         return here[-1] if here else None
 
     def has_source(self, made: Made, paths: Sequence[Path]) -> bool:
-        """Whether one of the files is what a result was made from; the likely one is read first."""
+        """Whether one of the files is the source of a result; the likeliest is read first."""
         name = Path(made.source).name
         return any(self.digest(path) == made.content for path in sorted(paths, key=lambda path: path.name != name))
 
 
 def digest_of(path: Path) -> str:
-    """sha256 of a file, hex; empty where there is none that can be read."""
+    """sha256 of a file in hex; empty if it is missing or cannot be read."""
     try:
         return sha256_of(path)
     except OSError:

@@ -12,7 +12,7 @@ from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
 REASON = "forgotten"
-"""Of the rows that stand in a table for what was there."""
+"""Reason of the rows that replace forgotten ones in a table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,17 +24,17 @@ class Tombstone:
     item: str = ""
     """sha256 of the source and the photo's name in it; see `item_hash`."""
     photographer: str = ""
-    """sha256 of a photographer all of whose photos are to stay away; see `photographer_hash`."""
+    """sha256 of a photographer whose photos must never be fetched again; see `photographer_hash`."""
     at: str = ""
     """ISO 8601, UTC."""
     reason: str = ""
     done: bool = False
-    """Nothing of it is left in the set; until then `curate forget` goes on where it was stopped."""
+    """Nothing of it is left in the set; until then `curate forget` resumes where it was stopped."""
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """The hashes of everything forgotten; small enough to send to every worker."""
+    """Hashes of all forgotten photos and photographers; small enough to send to every worker."""
 
     photos: frozenset[str] = frozenset()
     items: frozenset[str] = frozenset()
@@ -82,7 +82,7 @@ def tombstones(photoset: PhotoSet) -> list[Tombstone]:
 
 
 def bury(photoset: PhotoSet, stones: Sequence[Tombstone]) -> None:
-    """Add those tombstones that are new; the caller holds the set's lock."""
+    """Add the tombstones that are new; the caller holds the set's lock."""
     before = tombstones(photoset)
     known = {(stone.photo, stone.item, stone.photographer) for stone in before}
     new = [stone for stone in stones if (stone.photo, stone.item, stone.photographer) not in known]

@@ -1,6 +1,6 @@
-"""A web application on this machine: behind a secret address, for its own page alone, with nothing from outside.
+"""A web application on this machine: behind a secret address, for its own page only, without external resources.
 
-A page lies below a random token, so that other users of the machine do not find it: who does not know it gets 404. A
+A page lies below a random token, so that other users of the machine cannot find it: without it the answer is 404. A
 request that names another host (DNS rebinding) or comes from another page (its `Origin`) gets 403.
 """
 
@@ -33,19 +33,19 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-"""Of every answer; what is not said to be kept is not (``Cache-Control: no-store``)."""
+"""Headers of every answer; browsers cache nothing (``Cache-Control: no-store``) unless a route allows it."""
 PRIVATE_HOUR = {"Cache-Control": "private, max-age=3600"}
-"""Of a picture that the browser may keep for an hour."""
+"""``Cache-Control`` of pictures: browsers may keep them for an hour."""
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 _EVERYWHERE = {"0.0.0.0", "::"}
-"""Addresses that stand for all of a machine's, whose names the server cannot know."""
+"""Wildcard addresses: a machine's other names are unknown to a server that listens there."""
 
 
 def local_app(token: str, host: str, routers: Iterable[APIRouter] = (), policy: str = POLICY) -> FastAPI:
     """An application of these routes below ``/<token>/``, guarded; `policy` is the Content-Security-Policy.
 
-    Errors are JSON ``{"detail": one line}``: 422 for what was asked wrongly, 404 for a picture that cannot be read,
-    500 for what could not be done.
+    Errors are JSON ``{"detail": one line}``: 422 for an invalid request, 404 for a picture that cannot be read,
+    500 for a failure.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for router in routers:
@@ -82,21 +82,21 @@ def static_files(package: str, kinds: Mapping[str, str], index: str) -> APIRoute
 
 
 def make_server(app: FastAPI) -> uvicorn.Server:
-    """What answers browsers: ``run(sockets=[...])`` until Ctrl-C, or until `should_exit` is set."""
+    """An HTTP server for `app`: ``run(sockets=[...])`` serves until Ctrl-C, or until `should_exit` is set."""
     return uvicorn.Server(
         uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)
     )
 
 
 class LocalGuard:
-    """ASGI middleware: answers only who names this server and comes from its own page, and adds `HEADERS`."""
+    """ASGI middleware: answers only requests to this server from its own page, and adds `HEADERS`."""
 
     def __init__(self, app: ASGIApp, host: str, policy: str) -> None:
         self._app, self._host = app, host
         self._headers = {"Content-Security-Policy": policy, **HEADERS}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 403; a request for a web socket is refused unless it is allowed, too."""
+        """Pass the request on, or answer 403; the same check applies to web sockets."""
         if scope["type"] == "lifespan":
             return await self._app(scope, receive, send)
 
@@ -116,7 +116,7 @@ class LocalGuard:
 
 
 def allowed(headers: Mapping[str, str], host: str) -> bool:
-    """Whether a request names the server that listens on `host`, and comes from its own page or from no page.
+    """Whether a request is for the server that listens on `host`, and comes from its own page or from no page.
 
     `headers` have lower-case names.
     """
@@ -132,7 +132,7 @@ def allowed(headers: Mapping[str, str], host: str) -> bool:
 
 
 def listen(host: str, port: int, instead: str) -> socket.socket:
-    """A socket that waits for browsers; `instead` says how to choose another address. Raises UsageError."""
+    """A listening socket; `instead` tells the user how to choose another address. Raises UsageError."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         waiting = socket.create_server((host, port), family=family)
@@ -146,7 +146,7 @@ def listen(host: str, port: int, instead: str) -> socket.socket:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens on `host`."""
+    """Whether a server on `host` can be reached from this machine only."""
     try:
         return host.lower() == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -159,7 +159,7 @@ def new_token() -> str:
 
 
 def address(host: str, port: int, token: str) -> str:
-    """What to open in a browser on this machine."""
+    """The URL to open in a browser on this machine."""
     name = "127.0.0.1" if host == "0.0.0.0" else "::1" if host == "::" else host
     return f"http://{f'[{name}]' if _is_ipv6(name) else name}:{port}/{token}/"
 

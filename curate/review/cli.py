@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.errors import UsageError, one_line
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
     from authface.curate.review.retouch import RetouchResult
@@ -38,10 +39,9 @@ def review(
 ) -> None:
     """Look at faces and decide, in a local page: keep, reject, retouch. Every decision is on disk at once."""
     from authface.review.reviews import ReviewSettings, reviewed
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.review", ReviewSettings)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if sum([compare, export_retouch is not None, import_retouch is not None]) > 1:
         raise UsageError("--compare, --export-retouch and --import-retouch: one at a time")
     if not photoset.crops.parts():
@@ -139,8 +139,6 @@ def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path
 
 def _report(run: Run, outcomes: list[RetouchResult], following: str) -> None:
     """One line a file; exit code 3 if one is wrong."""
-    from collections import Counter
-
     counts = Counter(outcome.outcome for outcome in outcomes)
     total = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
     run.console.result(

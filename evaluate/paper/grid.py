@@ -20,7 +20,7 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.paper.paper import OurReport
 from authface.files import write_errors, write_file
-from authface.store.lock import held
+from authface.store.lock import write_lock
 
 SOME_FAILED = 3
 """Exit code of a command that was done but for some inputs."""
@@ -250,7 +250,7 @@ def run(steps: Sequence[GridStep], folder: Path, console: Console, *, patient: b
     build on it), and where another run holds the folder; what was finished is kept.
     """
     digests, ran, lost = fingerprints(steps), 0, set[str]()
-    with held(folder), console.progress("grid", len(steps), "steps") as tick:
+    with write_lock(folder), console.progress("grid", len(steps), "steps") as tick:
         done = finished(steps, folder)
         for step in steps:
             if lost & set(step.needs):

@@ -10,10 +10,11 @@ from authface.errors import UsageError, one_line
 from authface.evaluate.pairs import methods_of
 from authface.evaluate.settings import AbSettings
 from authface.evaluate.study import report as study_report
+from authface.evaluate.study import server as study_server
 from authface.evaluate.study import study
 from authface.evaluate.study.study import Study, StudyDesk, StudyPictures, open_study, pictures_of
 from authface.options import Run
-from authface.store.lock import held as writing
+from authface.store.lock import write_lock
 from authface.web import local
 
 _INSTEAD = "-O evaluate.ab.port=0 (any free one) or --host 127.0.0.1"
@@ -32,19 +33,17 @@ def serve_study(
     said = f"{len(made.items)} pairs: {one_line(made.ours)} beside {', '.join(map(one_line, made.others))}"
     if run.dry_run:
         return run.console.result(f"{said} -> {one_line(folder)}", pairs=len(made.items), ours=made.ours)
-    with writing(folder):
+    with write_lock(folder):
         study.write_study(made, folder)
         desk = StudyDesk(made, study.answers_of(folder))
         _serve(run, desk, pictures, settings, said)
-        if any(study.standing(made, desk.journal.read()[0]).values()):
+        if any(study.latest_answers(made, desk.journal.read()[0]).values()):
             conclude(run, made, pictures, settings, folder)
         else:
             run.console.result(f"nobody answered; the study is in {one_line(folder)}", answers=0, out=str(folder))
 
 
 def _serve(run: Run, desk: StudyDesk, pictures: StudyPictures, settings: AbSettings, said: str) -> None:
-    from authface.evaluate.study import server as study_server
-
     token = local.new_token()
 
     def answered() -> None:
@@ -68,7 +67,7 @@ def report_study(run: Run, settings: AbSettings, folder: Path) -> None:
 def conclude(run: Run, made: Study, pictures: StudyPictures, settings: AbSettings, folder: Path) -> None:
     """Write the files and say the table. Raises AuthfaceError where there are no answers."""
     lines, torn = study.answers_of(folder).read()
-    held = study.standing(made, lines)
+    held = study.latest_answers(made, lines)
     if not held:
         raise study.no_answers(folder)
     if torn:

@@ -26,7 +26,7 @@ from authface.report.text import render_table, write_csv, write_json
 NAME = "ab"
 _LOST = 12
 """Faces in the sheet of those on which the other method was preferred, for each."""
-Held = Mapping[str, Mapping[StudyPair, StudyAnswer]]
+AnswersByPerson = Mapping[str, Mapping[StudyPair, StudyAnswer]]
 NOTES = {
     "shares": "others / same / ours in % of the answers, the form of the paper's table 5",
     "wilson": "95 % score interval as if all answers were independent (Wilson 1927)",
@@ -65,7 +65,7 @@ class MethodComparison:
     kappa: float | None
 
 
-def comparisons(study: Study, held: Held, seed: int, resamples: int) -> list[MethodComparison]:
+def comparisons(study: Study, held: AnswersByPerson, seed: int, resamples: int) -> list[MethodComparison]:
     """One for each other method that has answers."""
     found = []
     for other in study.others:
@@ -132,7 +132,7 @@ class StudyFindings:
         }
 
 
-def findings(study: Study, held: Held, seed: int, resamples: int) -> StudyFindings:
+def findings(study: Study, held: AnswersByPerson, seed: int, resamples: int) -> StudyFindings:
     """Of at least one answer; `seed` is the bootstrap's."""
     answers = [answer for of_person in held.values() for answer in of_person.values()]
     sides = Counter(a.left == a.choice for a in answers if a.choice != "same")
@@ -176,7 +176,7 @@ def as_text(found: StudyFindings) -> str:
     return "\n".join(lines)
 
 
-def write_files(found: StudyFindings, held: Held, pictures: StudyPictures, folder: Path) -> Path:
+def write_files(found: StudyFindings, held: AnswersByPerson, pictures: StudyPictures, folder: Path) -> Path:
     """answers.parquet, ab.json, ab.csv and ab.html, whose path is returned. Raises AuthfaceError."""
     rows = [asdict(answer) for person in sorted(held) for answer in held[person].values()]
     with replacing(folder / ANSWERS.replace(".jsonl", ".parquet")) as temporary:
@@ -224,7 +224,7 @@ def _wilson_table(found: StudyFindings) -> tuple[list[str], list[list[str]]]:
     return ["", "other", "same", "ours"], rows
 
 
-def _lost(study: Study, other: str, held: Held, pictures: StudyPictures) -> Iterator[PictureRow]:
+def _lost(study: Study, other: str, held: AnswersByPerson, pictures: StudyPictures) -> Iterator[PictureRow]:
     """The clearest first, one at a time, so that a sheet costs no memory of pixels."""
     votes: dict[str, Counter[Choice]] = {name: Counter() for name in study.names}
     for answers in held.values():

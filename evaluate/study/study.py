@@ -172,7 +172,7 @@ def answers_of(folder: Path) -> Journal[StudyAnswer]:
     return Journal(folder / ANSWERS, StudyAnswer)
 
 
-def standing(study: Study, answers: Iterable[StudyAnswer]) -> dict[str, dict[StudyPair, StudyAnswer]]:
+def latest_answers(study: Study, answers: Iterable[StudyAnswer]) -> dict[str, dict[StudyPair, StudyAnswer]]:
     """What holds, by person and pair: the last answer; those on pairs that the study has not are left out."""
     known = set(study.items)
     held: dict[str, dict[StudyPair, StudyAnswer]] = {}
@@ -196,7 +196,7 @@ class StudyDesk:
 
     def __post_init__(self) -> None:
         lines, self.torn = self.journal.read()
-        self._held = standing(self.study, lines)
+        self._held = latest_answers(self.study, lines)
         self.order = cache(self.study.order)
 
     def places(self, person: str) -> list[Place | None]:

@@ -35,7 +35,7 @@ LARGEST_SIDE = 512
 """Of the crops that a family sees, pixels; the paper's."""
 LARGEST_OWN_SIDE = 4096
 """Of the crops that a cleaner sees as large as they are."""
-MOST_SHARE, STEADY_STRENGTH = 0.4, 0.5
+MAX_SHARE, STEADY_STRENGTH = 0.4, 0.5
 FINE = 4.0
 """Of the prior's detail what is finer is added to a cleaned face, pixels (sigma)."""
 LEVELS = 5
@@ -73,7 +73,7 @@ class Preset:
         strength = min(1.0, self.strength * (2 - 2 * fidelity))
         if fidelity > 0.5:
             strength = self.strength - above * max(0.0, self.strength - STEADY_STRENGTH)
-        return replace(self, strength=strength, share=self.share + above * max(0.0, MOST_SHARE - self.share))
+        return replace(self, strength=strength, share=self.share + above * max(0.0, MAX_SHARE - self.share))
 
 
 # The prompts of AuthFace's released inference (EthanLiang99/AuthFace, Apache-2.0), word for word.

@@ -1,4 +1,4 @@
-"""HTML of what became of each face of a photo: before, after, and how far they are apart."""
+"""HTML of the faces of a photo: before, after, and their differences."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from authface.imaging.decode import encode_jpeg
 from authface.restore.types import FaceResult
 
 QUALITY = 90
-"""Of the JPEGs inside."""
+"""Quality of the embedded JPEGs."""
 CARD_SIDE = 192
 """Side of a face, pixels."""
 REASONS = {
@@ -25,11 +25,11 @@ REASONS = {
     "not_chosen": "not chosen",
     "identity": "every attempt changed the person too much, so the photo was kept",
 }
-"""Why a face stays as it was, in words for people; `FaceResult.reason` is the key."""
+"""Why a face was left, in words for users; `FaceResult.reason` is the key."""
 
 
 def face_cards(faces: Sequence[FaceResult], recogniser: str) -> Markup:
-    """HTML of the faces that were tried: before, after, and how far they are apart; then why others stay."""
+    """HTML of the processed faces: before, after, and their differences; then why others were left."""
     tried = [face for face in faces if face.before is not None and face.after is not None]
     html = Markup("").join(_card(face, recogniser) for face in tried)
     if any(face.identity is not None for face in tried):
@@ -61,7 +61,7 @@ def _card(face: FaceResult, recogniser: str) -> Markup:
 
 
 def _figures(face: FaceResult, recogniser: str) -> list[tuple[str, Markup | str, str]]:
-    """Name, value and meaning of what was measured of a face."""
+    """Name, value and meaning of the measures of a face."""
     rows: list[tuple[str, Markup | str, str]] = []
     if face.identity is not None:
         strangers = usual_products(recogniser)[0]

@@ -19,11 +19,11 @@ def web_app(
     model: Annotated[
         str | None, typer.Option(help="A name of authface models list, a folder, a network's file, or identity.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Where to listen; 0.0.0.0 lets other computers in.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 lets other computers in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 7860,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only say the address.")] = False,
-    max_megabytes: Annotated[float, typer.Option(min=0.1, help="Largest file that is taken.")] = 100,
-    max_megapixels: Annotated[float, typer.Option(min=0.1, max=178, help="Largest photo that is taken.")] = 100,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address only.")] = False,
+    max_megabytes: Annotated[float, typer.Option(min=0.1, help="Largest accepted file.")] = 100,
+    max_megapixels: Annotated[float, typer.Option(min=0.1, max=178, help="Largest accepted photo.")] = 100,
 ) -> None:
     """A local web page: restore the faces in a photo and compare. Photos stay on this machine."""
     from authface.models.families import check_restorer
@@ -63,7 +63,7 @@ def _interrupt(*_: object) -> None:
 
 
 def _open(url: str) -> None:
-    """Show the page, where this machine has a screen; it loads once the server answers."""
+    """Open the page, if this machine has a screen; it loads once the server answers."""
     import webbrowser
 
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):

@@ -1,4 +1,4 @@
-"""The web page: how it looks, and what its controls call. Gradio is imported here, and only here."""
+"""The web page: its layout, and the handlers of its controls. Gradio is imported only here."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import gradio as gr
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.models.networks import is_network
 from authface.restore.app.workspace import (
-    GONE,
+    PHOTO_DELETED,
     UploadedPhoto,
     Workspace,
     face_choices,
-    found_text,
+    faces_text,
     model_line,
     waiting_text,
 )
@@ -26,14 +26,14 @@ from authface.restore.inputs import ENDINGS, READ_ONLY
 from authface.restore.queue import Waits
 
 KEPT_SECONDS = 3600
-"""Uploads and pictures of pages that were left open go after so long."""
+"""Seconds after which uploads and pictures of open pages are deleted."""
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
-"""Fonts that are there: none is fetched."""
+"""Installed fonts: none is downloaded."""
 PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("Most faithful", "fidelity"), ("As released", "official")]
 SIZES = [("As it is", 1), ("2 times", 2), ("4 times", 4)]
 TITLE = "Not done"
-HERE = "Photos stay on the computer that runs this page; nothing is sent anywhere else."
-"""What the page says of photos, where it runs on a computer of its user's or somebody they know."""
+LOCAL_PRIVACY = "Photos stay on the computer that runs this page; nothing is sent anywhere else."
+"""Privacy notice of a page that runs on the computer of its user or an acquaintance."""
 EMPTY = """<div class="empty"><p>Your photo appears here, with a box around each face.</p>
 <ol><li>Choose a photo or a scan.</li><li>Choose the faces.</li><li>Restore, compare, download.</li></ol>
 <p>Only faces are changed. Everything else stays as it is, pixel by pixel.</p></div>"""
@@ -65,7 +65,7 @@ def theme() -> Any:
 
 
 def show_errors(function: F) -> F:
-    """Turn what a handler raises into one line on the page; a bug leaves its trace on the terminal."""
+    """Show a handler's error as one line on the page; the traceback of a bug is printed to the terminal."""
 
     @functools.wraps(function)
     def wrapper(*arguments: Any, **named: Any) -> Any:
@@ -93,14 +93,14 @@ def _problem(text: str) -> gr.Error:
 
 
 def _html(text: str) -> str:
-    """One line of text as HTML, which Gradio takes its messages for."""
+    """One line of text as HTML, as which Gradio renders messages."""
     return html.escape(one_line(text, 500))
 
 
 class Page:
     """The components, and the handlers between them and the workspace."""
 
-    def __init__(self, workspace: Workspace, privacy: str = HERE) -> None:
+    def __init__(self, workspace: Workspace, privacy: str = LOCAL_PRIVACY) -> None:
         self.workspace = workspace
         limits = workspace.queue.limits
         self.limits = (
@@ -216,7 +216,7 @@ class Page:
         self.blocks.unload(self.left)
 
     def left(self, request: gr.Request) -> None:
-        """The page was closed, or its browser lost the connection: nobody waits for its work any more."""
+        """The page was closed, or its browser lost the connection: cancel its work."""
         self.workspace.leave(request.session_hash or "")
 
     @show_errors
@@ -227,7 +227,7 @@ class Page:
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, ...]:
-        """A photo was uploaded; one that cannot be used is not kept, and takes the earlier one with it."""
+        """A photo was uploaded; an unusable one is deleted, together with the earlier one."""
         self.workspace.forget(before)
         if file is None:
             return self.cleared(None)
@@ -243,7 +243,7 @@ class Page:
             upload,
             gr.update(visible=False),
             str(self.workspace.with_boxes(upload, every)),
-            f"<p>{html.escape(found_text(upload, self.workspace.restorer.settings))}</p>",
+            f"<p>{html.escape(faces_text(upload, self.workspace.restorer.settings))}</p>",
             gr.update(choices=face_choices(upload), value=every, visible=bool(every)),
             gr.update(interactive=bool(every)),
             gr.update(value=False, visible=True),
@@ -252,7 +252,7 @@ class Page:
 
     @show_errors
     def cleared(self, before: UploadedPhoto | None) -> tuple[Any, ...]:
-        """The photo was taken away."""
+        """The photo was removed."""
         self.workspace.forget(before)
         empty = gr.update(choices=[], value=[], visible=False)
         return (
@@ -276,7 +276,7 @@ class Page:
         corner: tuple[int, int] | None,
         event: gr.SelectData,
     ) -> tuple[Any, ...]:
-        """A place in the photo was clicked: its face changes sides, or it is a corner of a box around a missed one."""
+        """The photo was clicked: toggle the face there, or take the point as a corner of a box around a missed one."""
         here = (int(event.index[0]), int(event.index[1]))
         same = (upload, gr.update(), gr.update(), gr.update())
         if upload is None:
@@ -297,14 +297,14 @@ class Page:
         return (
             more,
             choices,
-            f"<p>{html.escape(found_text(more, self.workspace.restorer.settings))}</p>",
+            f"<p>{html.escape(faces_text(more, self.workspace.restorer.settings))}</p>",
             gr.update(value=False),
             None,
         )
 
     @show_errors
     def marked(self, upload: UploadedPhoto | None, chosen: list[int]) -> tuple[Any, Any]:
-        """Other faces were chosen."""
+        """The choice of faces changed."""
         photo = None if upload is None else str(self.workspace.with_boxes(upload, chosen))
         return photo, gr.update(interactive=bool(chosen))
 
@@ -322,7 +322,7 @@ class Page:
     ) -> tuple[Any, ...]:
         """The button was pressed."""
         if upload is None:
-            raise _problem(GONE)
+            raise _problem(PHOTO_DELETED)
 
         def step(done: int, total: int) -> None:
             progress((done, total), desc="Restoring", unit="steps")

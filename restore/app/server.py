@@ -26,14 +26,14 @@ _POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
-"""Gradio's page is built by scripts and styles inside it; from elsewhere it can load nothing."""
+"""Gradio's page needs inline scripts and styles; nothing is loaded from other hosts."""
 _QUIET = {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False", "HF_HUB_DISABLE_TELEMETRY": "1"}
-"""Nothing is counted or kept; read when Gradio is imported."""
+"""Disables Gradio's telemetry and storage; read when Gradio is imported."""
 
 
 @contextmanager
 def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
-    """The page below ``/<token>/``; what it stored is deleted in the end. Raises UsageError without the extra."""
+    """The page below ``/<token>/``; its files are deleted at the end. Raises UsageError without the extra."""
     app = local_app(token, host, policy=_POLICY)
     with _mounted(queue, app, f"/{token}"):
         yield app
@@ -41,9 +41,9 @@ def page(queue: RestoreQueue, token: str, host: str) -> Iterator[FastAPI]:
 
 @contextmanager
 def hosted_page(queue: RestoreQueue, privacy: str) -> Iterator[FastAPI]:
-    """The page at ``/`` for everybody who reaches it, such as the visitors of a Space; pages of others may frame it.
+    """The page at ``/`` for everybody, such as the visitors of a Space; other sites may frame it.
 
-    `privacy` tells them what becomes of their photos: these go as with `page`. Raises UsageError as it does.
+    `privacy` informs them about the use of their photos, which are deleted as with `page`. Raises as it does.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     with _mounted(queue, app, "/", privacy):
@@ -52,15 +52,19 @@ def hosted_page(queue: RestoreQueue, privacy: str) -> Iterator[FastAPI]:
 
 @contextmanager
 def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") -> Iterator[None]:
-    """The page in an application; its files lie in a folder that goes with the block."""
+    """The page in an application; its files are in a folder that is deleted with the block."""
     os.environ.update(_QUIET)
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
         need("authface app", "app")
         import gradio
 
-        from authface.restore.app.page import HERE, Page, theme  # only now: it imports Gradio, which reads what is set
+        from authface.restore.app.page import (  # only now: it imports Gradio, which reads what is set
+            LOCAL_PRIVACY,
+            Page,
+            theme,
+        )
 
-        made = Page(Workspace(queue, Path(folder)), privacy or HERE)
+        made = Page(Workspace(queue, Path(folder)), privacy or LOCAL_PRIVACY)
         gradio.mount_gradio_app(
             app,
             made.blocks,

@@ -1,4 +1,4 @@
-"""What the web page does with a photo: find its faces, restore the chosen ones, show what became of each.
+"""The web page's work on a photo: find its faces, restore the chosen ones, show the results.
 
 No web framework is used here; the model is behind the queue that the HTTP service has, too. Each photo has a folder of
 its own, which goes with it; between two clicks its pixels lie there and not in memory, and while it waits for a worker
@@ -25,7 +25,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app.cards import face_cards
-from authface.restore.finder import none_found
+from authface.restore.finder import no_face_text
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.picture import open_picture
 from authface.restore.queue import Place, RestoreQueue, Waits
@@ -33,52 +33,52 @@ from authface.restore.result import Restored
 from authface.restore.settings import RestoreSettings
 
 PREVIEW_SIDE = 1600
-"""Longer side of the pictures on the page, pixels; the download has all of them."""
+"""Longer side of the pictures on the page, pixels; the download has full size."""
 JPEG_QUALITY = 90
 CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
 """Colours of the boxes: to be restored, left out, too small or unsure."""
 
 
-GONE = "The photo is no longer here (photos are deleted after an hour): choose it again"
+PHOTO_DELETED = "The photo is no longer here (photos are deleted after an hour): choose it again"
 SMALL = "small.npy"
 """The photo for the page, in its folder."""
 
 
 @dataclass(frozen=True)
 class SentPhoto:
-    """A photo's own file, whatever becomes of the one that was uploaded: two tabs that send the same bytes share it."""
+    """A photo's own copy of an uploaded file, which two tabs that send the same bytes would share."""
 
     own: Path
     folder: Path
-    """Of all that is made of it."""
-    came: Path
-    """What the browser sent. Sent again, it is another file in the same place."""
+    """Folder of all files made from it."""
+    sent: Path
+    """The uploaded file. A second upload is another file at the same path."""
     version: tuple[int, int]
-    """Number and time of `came`."""
+    """Number and time of `sent`."""
 
     @classmethod
-    def take(cls, came: Path, root: Path) -> SentPhoto:
-        """The upload with a file of its own in a new folder. Raises AuthfaceError where it is not there."""
+    def take(cls, sent: Path, root: Path) -> SentPhoto:
+        """The upload with its own file in a new folder. Raises AuthfaceError if it is missing."""
         folder = Path(tempfile.mkdtemp(prefix="photo-", dir=root))
-        own = folder / "upload" / came.name
+        own = folder / "upload" / sent.name
         own.parent.mkdir()
         try:
-            version = _version(came)
+            version = _version(sent)
             try:
-                os.link(came, own)
+                os.link(sent, own)
             except OSError:  # a file system without links
-                shutil.copyfile(came, own)
+                shutil.copyfile(sent, own)
         except FileNotFoundError as error:
             shutil.rmtree(folder)
-            raise AuthfaceError(GONE) from error
-        return cls(own, folder, came, version)
+            raise AuthfaceError(PHOTO_DELETED) from error
+        return cls(own, folder, sent, version)
 
     def delete(self) -> None:
-        """Delete its folder, and what the browser sent unless another tab has sent it since."""
+        """Delete its folder, and the uploaded file unless another tab has sent it since."""
         shutil.rmtree(self.folder, ignore_errors=True)
         try:
-            if _version(self.came) == self.version:
-                self.came.unlink()
+            if _version(self.sent) == self.version:
+                self.sent.unlink()
         except FileNotFoundError:
             pass
 
@@ -94,7 +94,7 @@ class UploadedPhoto:
 
     upload: SentPhoto
     tab: str
-    """The page in a browser that shows it."""
+    """The browser tab that shows it."""
     width: int
     height: int
     scale: float
@@ -103,18 +103,18 @@ class UploadedPhoto:
     faces: tuple[FoundFace, ...]
     """Without their crops."""
     marked: tuple[Box, ...] = ()
-    """Boxes that a person drew around faces that were missed, pixels of the photo."""
+    """Boxes that a user drew around missed faces, pixels of the photo."""
 
     @property
     def folder(self) -> Path:
-        """Of all that is made of it."""
+        """Folder of all files made from it."""
         return self.upload.folder
 
     @property
     def file(self) -> Path:
-        """As it was uploaded."""
+        """The file as uploaded."""
         if not self.upload.own.exists():
-            raise AuthfaceError(GONE)
+            raise AuthfaceError(PHOTO_DELETED)
         return self.upload.own
 
     def small(self) -> NDArray[np.uint8]:
@@ -122,7 +122,7 @@ class UploadedPhoto:
         try:
             return np.asarray(np.load(self.folder / SMALL), np.uint8)
         except FileNotFoundError as error:
-            raise AuthfaceError(GONE) from error
+            raise AuthfaceError(PHOTO_DELETED) from error
 
     @property
     def fit(self) -> list[FoundFace]:
@@ -149,22 +149,22 @@ class PageResult:
 
 @dataclass
 class Workspace:
-    """The queue in front of the model and the folder where photos wait; `root` is emptied by whoever made it."""
+    """The queue in front of the model and the folder of waiting photos; the caller deletes `root`."""
 
     queue: RestoreQueue
     root: Path
     _owners: dict[Place, tuple[str, Path]] = field(default_factory=dict)
-    """Tab and folder of the photos that wait or are worked on."""
+    """Tab and folder of the photos that wait or are being restored."""
 
     @property
     def restorer(self) -> Restorer:
-        """A restorer of the queue's, for its settings."""
+        """One of the queue's restorers, for its settings."""
         return self.queue.restorer
 
     def open(self, file: Path, tab: str = "", waits: Waits | None = None) -> UploadedPhoto:
         """A new photo with its faces. Raises ImageError for one that cannot be used or is too large, which is deleted.
 
-        Also raises QueueFull, and QueueStopped where its tab goes. `waits` is told how many photos are before it.
+        Also raises QueueFull, and QueueStopped if its tab is closed. `waits` is called with the number of photos ahead.
         """
         upload = SentPhoto.take(file, self.root)
 
@@ -185,7 +185,7 @@ class Workspace:
 
     @contextmanager
     def _place(self, tab: str, folder: Path) -> Iterator[Place]:
-        """A place in the queue that is given up with its tab or its photo."""
+        """A place in the queue that is released with its tab or its photo."""
         with self.queue.enter() as place:
             self._owners[place] = tab, folder
             try:
@@ -231,7 +231,7 @@ class Workspace:
     ) -> PageResult:
         """The photo with the chosen faces restored. Raises as `Restorer.restore` does, QueueFull, QueueStopped.
 
-        `waits` is told how many photos are before it, `progress` what is done of it.
+        `waits` is called with the number of photos ahead, `progress` with the finished steps.
         """
         settings = self.restorer.settings
         guarded = {"min_identity": min_identity} if settings.guard else {}
@@ -254,35 +254,35 @@ class Workspace:
             return place.result(work, waits)
 
     def stop(self, upload: UploadedPhoto | None) -> None:
-        """End the work on a photo at its next step."""
+        """Cancel the work on a photo at its next step."""
         if upload is not None:
             for place, (_, folder) in list(self._owners.items()):
                 if folder == upload.folder:
                     place.stop()
 
     def leave(self, tab: str) -> None:
-        """End all that a tab waits for: it was closed, or lost its connection. Its photo stays for its hour."""
+        """Cancel all work of a tab that was closed or lost its connection. Its photo stays for its hour."""
         for place, (owner, _) in list(self._owners.items()):
             if owner == tab:
                 place.stop()
 
     def forget(self, upload: UploadedPhoto | None) -> None:
-        """Delete a photo's files, the uploaded one too, and end the work on it."""
+        """Delete a photo's files, including the uploaded one, and cancel the work on it."""
         if upload is not None:
             self.stop(upload)
             upload.upload.delete()
 
 
 def waiting_text(ahead: int) -> str:
-    """Of a photo that waits, in a sentence."""
+    """The state of a waiting photo, in a sentence."""
     return "Waiting: " + ("1 photo is" if ahead == 1 else f"{ahead} photos are") + " before yours"
 
 
-def found_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
+def faces_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
     """Size and number of faces of a photo, in a sentence."""
     size = f"{upload.width} x {upload.height} px"
     if not upload.faces:
-        none = none_found(upload.width, upload.height, settings)
+        none = no_face_text(upload.width, upload.height, settings)
         return f"{size}: {none}. A larger scan may help; faces turned far away or covered are not seen."
     fit, other = len(upload.fit), len(upload.faces) - len(upload.fit)
     left = f", {other} more too small or unsure" if other else ""
@@ -295,7 +295,7 @@ def face_choices(upload: UploadedPhoto) -> list[tuple[str, int]]:
 
 
 def result_text(made: Restored) -> str:
-    """What was done, in a sentence."""
+    """The result, in a sentence."""
     height, width = made.image.shape[:2]
     kept = sum(face.reason == "identity" for face in made.faces)
     left = f"; {kept} left as in the photo, since every attempt changed the person too much" if kept else ""
@@ -332,7 +332,7 @@ def _boxes(upload: UploadedPhoto, chosen: set[int]) -> NDArray[np.uint8]:
 
 
 def _tag(picture: NDArray[np.uint8], text: str, corner: tuple[int, int], colour: tuple[int, ...], thick: int) -> None:
-    """A number on a patch of the box's colour in its upper left corner."""
+    """Draw a number on a patch of the box's colour in its upper left corner."""
     size = 0.28 * thick
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, thick)
     x, y = max(0, corner[0]), max(0, corner[1])
@@ -352,7 +352,7 @@ def _tag(picture: NDArray[np.uint8], text: str, corner: tuple[int, int], colour:
 
 
 def _write(folder: Path, name: str, rgb: NDArray[np.uint8], icc: bytes = b"") -> Path:
-    """A JPEG for the page under a new name, so that no browser shows an older one."""
+    """Write a JPEG for the page under a new name, so that no browser shows an older one."""
     with tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".jpg", dir=folder, delete=False) as file:
         profile = {"icc_profile": icc} if icc[16:20] == b"RGB " else {}
         Image.fromarray(rgb).save(file, "JPEG", quality=JPEG_QUALITY, **profile)
@@ -360,7 +360,7 @@ def _write(folder: Path, name: str, rgb: NDArray[np.uint8], icc: bytes = b"") ->
 
 
 def model_line(restorer: Restorer) -> str:
-    """Which model works, where, and that nothing leaves."""
+    """The model and its device, in a sentence."""
     model = restorer.model
     if model == IDENTITY:
         return (

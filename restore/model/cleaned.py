@@ -1,4 +1,4 @@
-"""A cleaner in pixels, then the prior's detail: what is around both, whichever library runs their networks."""
+"""A cleaner in pixels, then the prior's detail: the code around both, whichever library runs their networks."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ Clean = Callable[[NDArray[np.uint8], float], NDArray[np.float32]]
 
 
 class DetailPrior(Protocol):
-    """What adds detail to faces: `DiffusionRestorer` or `OnnxDiffusion`."""
+    """A prior that adds detail to faces: `DiffusionRestorer` or `OnnxDiffusion`."""
 
     size: int
     """Side of the crops it takes, pixels."""
 
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
-        """What it adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign."""
+        """The detail to add to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign."""
         ...
 
 
 @dataclass
 class NoPrior:
-    """In the place of a prior that adds no detail: nothing of it is loaded."""
+    """Stands in for a prior that adds no detail, which is then not loaded."""
 
     size: int
 
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
-        """None of any."""
+        """Zeros."""
         return [np.zeros(crop.shape, np.float32) for crop in crops]
 
 
 class CleanedRestorer:
-    """A cleaner takes the damage off a face at its own resolution; the prior then adds detail, as much as is wanted.
+    """A cleaner removes the damage of a face at its own resolution; the prior then adds as much detail as requested.
 
     cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
-    has a perception of (1 - fidelity) x perception; the preset names both factors. Where nothing is added, no step is
-    taken.
+    has a perception of (1 - fidelity) x perception; the preset names both factors. If nothing is added, no step is
+    run.
     """
 
     colour: ColourFix = "none"
@@ -57,7 +57,7 @@ class CleanedRestorer:
         self.fidelity, self.preset, self.engine = fidelity, preset, engine
 
     def idle(self, settings: RestoreSettings) -> list[str]:
-        """Settings of the prior that were given and change nothing, since none of its detail is added."""
+        """Settings of the prior that have no effect, since none of its detail is added."""
         return [] if self.preset.detail else [name for name in NAMED if getattr(settings, name) is not None]
 
     def restore(
@@ -65,7 +65,7 @@ class CleanedRestorer:
     ) -> Sequence[NDArray[np.uint8]]:
         """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given.
 
-        Raises AuthfaceError where memory or precision fall short.
+        Raises AuthfaceError if memory or precision is insufficient.
         """
         trust = 1 - (self.fidelity if fidelity is None else fidelity)
         cleaned = [self.clean(crop, trust * self.preset.perception) for crop in crops]

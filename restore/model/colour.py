@@ -25,7 +25,7 @@ LUMA = (0.299, 0.587, 0.114)
 def low_pass(image: NDArray[np.float32], levels: int = LEVELS) -> NDArray[np.float32]:
     """The coarse tones of an (h, w, 3) or (h, w) float image.
 
-    Blurs with [1 2 1] x [1 2 1] / 16, dilated 1, 2, 4, 8, 16 ... Beyond the border the nearest pixel goes on. The
+    Blurs with [1 2 1] x [1 2 1] / 16, dilated 1, 2, 4, 8, 16 ... Beyond the border the nearest pixel is repeated. The
     a-trous wavelet's approximation after `levels` of them: two weigh like a Gaussian of sigma 1.6 px, three 3.2,
     four 6.5.
     """
@@ -69,7 +69,7 @@ def mixed(
 ) -> NDArray[np.uint8]:
     """The restored (h, w, 3) crop with the tones that `levels` of blur leave, and `share` of all the rest, of `source`.
 
-    None leaves the tones as they are.
+    Without `levels` the tones are unchanged.
     """
     if levels is not None:
         restored = wavelet_fix(restored, source, levels)

@@ -1,8 +1,8 @@
-"""Steps on CUDA, recorded once as graphs and replayed: the same kernels, without the host launching each of them.
+"""Steps on CUDA, recorded once as graphs and replayed: the same kernels, without the cost of launching each.
 
 A step of SDXL's size is some thousand kernels, and at 512 px and a batch of 1 the host takes longer to launch them than
 the GPU to run them. A graph works on the tensors it was recorded with: "CUDA Graphs" in PyTorch's "CUDA semantics".
-Most of these kernels are too small for the whole GPU, so what does not depend on each other is recorded side by side.
+Most of these kernels are too small to fill the GPU, so independent ones are recorded to run concurrently.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from authface.restore.model.unet_split import StepInputs
 T = TypeVar("T")
 U = TypeVar("U")
 
-MOST = 4
-"""Shapes whose graphs are kept, those used last: a batch, the rest of one, and a second fidelity of each."""
-LEAST_STEPS = 4
-"""Recording takes the time of about as many steps, so that fewer are not worth it."""
+MAX_SHAPES = 4
+"""Most recently used shapes whose graphs are kept: a batch, an incomplete one, and a second fidelity of each."""
+MIN_STEPS = 4
+"""Recording takes about as long as this many steps, so fewer are not recorded."""
 WARM_UPS = 2
 """Runs before recording, in which libraries choose their kernels and make their workspaces."""
 
@@ -33,28 +33,28 @@ class Graph(Protocol):
     """A recorded function."""
 
     def replay(self) -> None:
-        """Run it again, on what its inputs hold now; results go where they went when it was recorded."""
+        """Run it again on the present contents of its inputs; results go to the tensors that `record` returned."""
         ...
 
 
 class Recorder(Protocol):
-    """What makes graphs."""
+    """Records graphs."""
 
     def warm_up(self, function: Callable[[], object]) -> None:
-        """Run it as it will be recorded."""
+        """Run it as in a recording."""
         ...
 
     def record(self, function: Callable[[], T]) -> tuple[Graph, T]:
-        """The function as a graph, and the tensors it will write to. Raises RuntimeError for what cannot be one."""
+        """The function as a graph, and the tensors it will write to. Raises RuntimeError if it cannot be recorded."""
         ...
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-        """What two functions make that may run at once, called by one that is warmed up or recorded."""
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """Results of two functions that may run concurrently, within a warm-up or a recording."""
         ...
 
 
 class CudaRecorder:
-    """Records on a stream of its own, and on a second one what runs beside it.
+    """Records on a stream of its own, with a second one for concurrent work.
 
     All its graphs share their memory, since no two of them run at once.
     """
@@ -85,11 +85,11 @@ class CudaRecorder:
         self._alive.add(graph)
         return graph, made
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """The first on the second stream: a branch of the graph.
 
-        What it makes is of that stream's memory, which is used again only there: after the next fork, and so after
-        what reads it here.
+        Its results are in that stream's memory, which is reused only there: after the next fork, and so after
+        they are read here.
         """
         now = torch.cuda.current_stream(self._device)
         self._side.wait_stream(now)
@@ -106,7 +106,7 @@ class StepRunner(Protocol):
 
     @property
     def recorded(self) -> bool:
-        """Whether as graphs, where they can be."""
+        """Whether as graphs, if possible."""
         ...
 
     def load(self, noisy: torch.Tensor, t: torch.Tensor) -> None:
@@ -114,16 +114,16 @@ class StepRunner(Protocol):
         ...
 
     def __call__(self, name: str, function: Callable[[StepInputs], T]) -> T:
-        """What the function `name` makes of the step; its tensors are valid until it is run again."""
+        """The result of the function `name` on the step; its tensors are valid until it is run again."""
         ...
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-        """Within such a function, what two make that do not need each other: at once where that can be."""
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """Within such a function, the results of two independent ones: concurrently if possible."""
         ...
 
 
 class Eager:
-    """As they are."""
+    """Runs functions without recording."""
 
     recorded = False
 
@@ -135,18 +135,18 @@ class Eager:
         self._step = self._step._replace(noisy=noisy, t=t)
 
     def __call__(self, name: str, function: Callable[[StepInputs], T]) -> T:
-        """What the function makes of the step."""
+        """The result of the function on the step."""
         return function(self._step)
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
         """One after the other."""
         return first(), second()
 
 
 class Recorded:
-    """As graphs over one step's tensors, into which those of all other steps of its shapes are copied.
+    """Runs functions as graphs over one step's tensors, into which those of later steps of the same shapes are copied.
 
-    Each function is recorded when it is first run. One may read what another made, if that was run before.
+    Each function is recorded when it is first run. A function may read the results of one that was run before.
     """
 
     recorded = True
@@ -156,7 +156,7 @@ class Recorded:
         self._recorded: dict[str, tuple[Graph, Any]] = {}
 
     def begin(self, step: StepInputs) -> None:
-        """Take the whole step."""
+        """Copy all tensors of the step."""
         for own, given in zip(self._step, step, strict=True):
             own.copy_(given)
 
@@ -166,7 +166,7 @@ class Recorded:
         self._step.t.copy_(t)
 
     def __call__(self, name: str, function: Callable[[StepInputs], T]) -> T:
-        """What the function makes of the step; where it cannot be recorded, it is run as it is."""
+        """The result of the function on the step; if it cannot be recorded, it is run without."""
         if name not in self._recorded:
             recorded = self._graphs.record(lambda: function(self._step))
             if recorded is None:
@@ -176,13 +176,13 @@ class Recorded:
         graph.replay()
         return made  # type: ignore[no-any-return]  # of the function of this name
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-        """At once; one after the other where they cannot be recorded."""
-        return self._graphs.beside(first, second)
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """Concurrently; one after the other if they cannot be recorded."""
+        return self._graphs.concurrently(first, second)
 
 
 class Graphs:
-    """The graphs of one model's weights, by what they were recorded for."""
+    """The graphs of one model's weights, by the shapes they were recorded for."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
@@ -192,7 +192,7 @@ class Graphs:
     def run(self, step: StepInputs, scale: float, steps: int) -> StepRunner:
         """How to run `steps` steps that begin with `step`; `scale`, the ControlNet's, is a number that graphs hold.
 
-        Modules that somebody watches are run as they are: graphs call none.
+        Modules with hooks are run without recording: graphs call no hooks.
         """
         key = (scale, *((part.shape, part.dtype) for part in step))
         watched = torch.nn.modules.module._has_any_global_hook()  # type: ignore[no-untyped-call]
@@ -201,16 +201,16 @@ class Graphs:
         if key in self._kept:
             self._kept.move_to_end(key)
             self._kept[key].begin(step)
-        elif steps < LEAST_STEPS:
+        elif steps < MIN_STEPS:
             return Eager(step)
         else:
             self._kept[key] = Recorded(step, self)
-            if len(self._kept) > MOST:
+            if len(self._kept) > MAX_SHAPES:
                 self._kept.popitem(last=False)
         return self._kept[key]
 
     def record(self, function: Callable[[], T]) -> tuple[Graph, T] | None:
-        """A graph of the function and what it writes to; None from the first on that cannot be recorded."""
+        """A graph of the function and the tensors it writes to; None after any recording has failed."""
         if self._failed:
             return None
         self._recorder.warm_up(function)
@@ -222,9 +222,9 @@ class Graphs:
             logging.getLogger("authface").warning(warning, first_line(error, 200))
             return None
 
-    def beside(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
-        """What both make, at once as long as nothing failed to be recorded."""
-        return (first(), second()) if self._failed else self._recorder.beside(first, second)
+    def concurrently(self, first: Callable[[], T], second: Callable[[], U]) -> tuple[T, U]:
+        """The results of both, concurrently unless a recording failed."""
+        return (first(), second()) if self._failed else self._recorder.concurrently(first, second)
 
 
 _OF: WeakKeyDictionary[torch.nn.Module, Graphs] = WeakKeyDictionary()

@@ -37,7 +37,7 @@ T = TypeVar("T", bound="np.generic")
 
 
 class Condition(NamedTuple):
-    """What conditions the model in every step: embeddings of n images and as many rows of text and time ids."""
+    """Conditions of the model in every step: embeddings of n images and as many rows of text and time ids."""
 
     image: torch.Tensor
     states: torch.Tensor
@@ -46,15 +46,15 @@ class Condition(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """What draws the noise of some faces: the release's one generator for all, or each face's own."""
+    """Generators of the noise of some faces: one for all, as in the release, or one per face."""
 
     steps: torch.Generator | list[torch.Generator]
-    """Of the noise that a sampler may add in a step."""
+    """Generators of the noise that a sampler may add in a step."""
     faces: Sequence[FaceNoise] = ()
-    """Of the noise that denoising begins with; none where one generator draws it, too."""
+    """Generators of the initial noise; none if one generator draws that, too."""
 
     def begin(self, shape: tuple[int, ...], device: torch.device) -> torch.Tensor:
-        """(n, c, h, w) float32 noise to begin with."""
+        """(n, c, h, w) float32 initial noise."""
         if not self.faces:
             return torch.as_tensor(randn_tensor(shape, self.steps, device, torch.float32))
         return torch.from_numpy(np.stack([face.normal(shape[1:]) for face in self.faces])).to(device)
@@ -104,10 +104,9 @@ class DiffusionRestorer:
         )
 
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
-        """What the prior adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign.
+        """The detail that the prior adds to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign.
 
-        That is what is `fine` in decoded latents less the decoded latents of the crop itself: what the VAE loses drops
-        out.
+        The high pass of the decoded latents less those of the crop itself, so that losses of the VAE cancel.
         Raises AuthfaceError as `restore` does.
         """
         return self._batches(self._added, crops, seeds, self.sampling)
@@ -154,7 +153,7 @@ class DiffusionRestorer:
         return (high_pass(np.ascontiguousarray(one)) for one in added.cpu().numpy())
 
     def _begun(self, crops: NDArray[np.uint8], seeds: Sequence[int]) -> tuple[torch.Tensor, Draws]:
-        """(n, size, size, 3) crops as images of 0..1, and what draws their noise."""
+        """(n, size, size, 3) crops as images of 0..1, and the generators of their noise."""
         image = to_unit(crops).to(self.placement.device)
         if self._shared is not None:
             return image, Draws(self._shared)
@@ -165,7 +164,7 @@ class DiffusionRestorer:
         """Images of about -1..1, one at a time: the decoder takes more memory than all the rest."""
         if not bool(torch.isfinite(latents).all()):
             raise AuthfaceError(f"the model's values overflow in {self.unet.dtype}: -O restore.dtype=float32")
-        with self.placement.here(self.vae):
+        with self.placement.on_device(self.vae):
             return torch.cat([sdxl.decode(self.vae, one[None], self.placement.device) for one in latents])
 
     def _denoise(
@@ -184,7 +183,7 @@ class DiffusionRestorer:
             latents = scheduler.add_noise(photo, noise, timesteps[:1].repeat(len(image)))
         rows = [0, 1] if sampling.guidance > 1 else [0]
         with (
-            self.placement.here(self.unet, self.controlnet),
+            self.placement.on_device(self.unet, self.controlnet),
             self._condition(image.to(self.unet.dtype), rows) as condition,
         ):
             first = StepInputs(latents.to(self.unet.dtype).repeat(len(rows), 1, 1, 1), timesteps[0], *condition)
@@ -204,12 +203,12 @@ class DiffusionRestorer:
 
     def _encoded(self, image: torch.Tensor) -> torch.Tensor:
         """The latents of the crops, one at a time: the encoder takes more memory than all the rest."""
-        with self.placement.here(self.vae):
+        with self.placement.on_device(self.vae):
             return torch.cat([sdxl.encode(self.vae, one[None] * 2 - 1, self.placement.device) for one in image])
 
     @contextmanager
     def _condition(self, image: torch.Tensor, rows: list[int]) -> Iterator[Condition]:
-        """What conditions the model, for each of `rows` of the text in turn with all of the images.
+        """The conditions of the model, for each of `rows` of the text in turn with all of the images.
 
         Within the block the ControlNet takes the embedding of its images in their place: it is the same in every step
         and every row, and a third of a step's time.
@@ -227,18 +226,18 @@ class DiffusionRestorer:
             self.controlnet.controlnet_cond_embedding = embedding
 
     def _run(self, first: StepInputs, sampling: Sampling, steps: int) -> StepRunner:
-        """How so many steps that begin with `first` are run: as the placement has it."""
+        """The runner of `steps` steps that begin with `first`, by the placement."""
         if not self.placement.records:
             return Eager(first)
         return cuda_graphs.graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
 
     def _predictor(self, run: StepRunner, sampling: Sampling) -> Callable[[int], torch.Tensor]:
-        """What predicts the noise, or the velocity, of the step that `run` has, told how many came before it."""
+        """A function from the index of the step in `run` to its predicted noise or velocity."""
         scale = sampling.control_scale
         kept: Features
 
         def features(step: StepInputs) -> Features:
-            (down, mid), own = run.beside(lambda: self._residuals(step, scale), lambda: encode(self.unet, step))
+            (down, mid), own = run.concurrently(lambda: self._residuals(step, scale), lambda: encode(self.unet, step))
             return own.with_residuals(down, mid)
 
         def predict(index: int) -> torch.Tensor:
@@ -282,7 +281,7 @@ class DiffusionRestorer:
 
 
 def cleaning_with(cleaner: Cleaner, device: torch.device, size: int) -> Clean:
-    """What cleans faces on `device`; `size` is the model's own, that an error of too little memory names."""
+    """A function that cleans faces on `device`; `size` is suggested if memory is insufficient."""
 
     def cleaned(crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
         try:

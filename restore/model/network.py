@@ -26,36 +26,36 @@ Image = NDArray[np.float32]
 """(1, 3, side, side), RGB of -1..1."""
 
 VERSION = 2
-"""Raised when the same file and settings give other pixels: what was done before is then done again."""
+"""Increased when the same file and settings give other pixels: earlier results are then made again."""
 USUAL_SIDE = 512
-"""Of a graph that leaves its side open, pixels."""
+"""Side of a graph that leaves it open, pixels."""
 FEATHER = 0.06
-"""Of a window's edge, in its sides: where what a network gave fades into FFHQ's crop around it."""
+"""Width of a window's feathered edge, relative to its side: the network's output fades into FFHQ's crop around it."""
 OF_DIFFUSION = (
     "preset", "steps", "scheduler", "strength", "guidance", "reuse", "prompt", "negative_prompt", "size", "dtype",
     "tiling", "offload", "compile", "graphs",
 )  # fmt: skip
-"""Settings that a network of one pass has no use for."""
+"""Settings of diffusion models, which a network of one pass ignores."""
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _DRAWS = (b"RandomNormal", b"RandomUniform", b"Bernoulli", b"Multinomial")
-"""Beginnings of the operators of ONNX whose results are random."""
+"""Prefixes of ONNX operators with random results."""
 
 
 class FaceNetwork(Protocol):
-    """What makes a face of a face."""
+    """A network from faces to faces."""
 
     side: int
-    """Of what it sees, pixels."""
+    """Side of its input, pixels."""
     weighted: bool
-    """It has a weight 0..1 of its own for how much it keeps to its input."""
+    """It has an input `weight`, 0..1, for its closeness to the face."""
 
     def __call__(self, face: Image, seed: int, weight: float) -> Image:
-        """The restored face; what is random in it depends on `seed` alone."""
+        """The restored face; its randomness depends on `seed` alone."""
         ...
 
 
 def refuse_unused(settings: RestoreSettings) -> None:
-    """Raise UsageError for the first setting that was changed and that a network of one pass has no use for."""
+    """Raise UsageError for the first changed setting that a network of one pass ignores."""
     for name in OF_DIFFUSION:
         value = getattr(settings, name)
         if value != RestoreSettings.model_fields[name].default:
@@ -87,8 +87,8 @@ class LoadedNetwork:
 class NetworkRestorer:
     """Restores crops, one after the other: a result depends on its crop and its seed alone.
 
-    `fidelity` is the weight of a network that has one. Of others up to 0.5 the result is the network's own, and above
-    it holds a share of the input: ``2 * fidelity - 1``.
+    `fidelity` is the weight of a network that has one. For others the result is the network's up to 0.5, and above
+    that contains a share of the input: ``2 * fidelity - 1``.
     """
 
     colour: ColourFix = "wavelet"
@@ -104,7 +104,7 @@ class NetworkRestorer:
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
     ) -> list[NDArray[np.uint8]]:
-        """Restored crops. Raises AuthfaceError where the network fails or a face does not fit into memory."""
+        """Restored crops. Raises AuthfaceError if the network fails or a face does not fit into memory."""
         share = self.fidelity if fidelity is None else fidelity
         done = []
         for crop, seed in zip(crops, seeds, strict=True):
@@ -121,9 +121,9 @@ class NetworkRestorer:
         seen = to_network(crop[box])
         made = self.network(seen, seed, fidelity)
         if made.shape != seen.shape:
-            raise AuthfaceError(f"{self._file.name} made {made.shape} of a face of {seen.shape}: it restores no faces")
+            raise AuthfaceError(f"{self._file.name} made {made.shape} of a face of {seen.shape}: not a face restorer")
         if not np.isfinite(made).all():
-            raise AuthfaceError(f"{self._file.name} made values of a face that are no numbers: its file is broken")
+            raise AuthfaceError(f"{self._file.name} gave NaN or infinite values: its file is broken")
         if not self.network.weighted and (share := max(0.0, 2 * fidelity - 1)):
             made = np.float32(share) * seen + np.float32(1 - share) * np.clip(made, -1, 1)
         if window.crop == side:
@@ -134,17 +134,17 @@ class NetworkRestorer:
 
 
 def to_network(crop: NDArray[np.uint8]) -> Image:
-    """A (side, side, 3) uint8 crop as networks take it."""
+    """A (side, side, 3) uint8 crop as an input of networks."""
     return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def from_network(face: Image) -> NDArray[np.uint8]:
-    """What a network gave as a (side, side, 3) uint8 crop; what lies beyond -1..1 is cut off."""
+    """A network's output as a (side, side, 3) uint8 crop; values outside of -1..1 are clipped."""
     return to_uint8((face[0].transpose(1, 2, 0) + np.float32(1)) * np.float32(127.5))
 
 
 def feather(side: int) -> Image:
-    """(side, side) 0..1: 1 inside of a window, falling to 0 at its edge."""
+    """(side, side) 0..1: 1 inside a window, falling to 0 at its edge."""
     edge = np.minimum(np.arange(side) + 0.5, side - np.arange(side) - 0.5).astype(np.float32)
     ramp = np.clip(edge / (FEATHER * side), 0, 1)
     return np.asarray(cv2.min(ramp[:, None].repeat(side, 1), ramp[None].repeat(side, 0)), np.float32)
@@ -153,8 +153,8 @@ def feather(side: int) -> Image:
 class OnnxNetwork:
     """An ONNX graph: an image in, float (1 or any, 3, side, side), besides it a scalar `weight` or none; an image out.
 
-    Of several results the first is taken. A graph that draws random numbers is opened anew for each face: ONNX Runtime
-    seeds them as it opens a graph. Raises UsageError for a file that is no such graph.
+    The first of several outputs is used. A graph with random operators is opened anew for each face: ONNX Runtime
+    seeds them when it opens a graph. Raises UsageError for a file that is no such graph.
     """
 
     def __init__(self, file: NetworkFile, device: str) -> None:
@@ -196,12 +196,12 @@ class OnnxNetwork:
 
 
 def _is_open(one: Any) -> bool:
-    """Whether a graph leaves open how large a result is, so that only a run shows it."""
+    """Whether a graph leaves the size of an output open, so that only a run shows it."""
     return one.type in _FLOATS and (not one.shape or (len(one.shape) == 4 and not isinstance(one.shape[2], int)))
 
 
 def _side(one: Any) -> int:
-    """The side of a square RGB image of floats, USUAL_SIDE where it is open; 0 for what is none."""
+    """The side of a square RGB image of floats, USUAL_SIDE if it is open; 0 for anything else."""
     if len(one.shape) != 4 or one.type not in _FLOATS:
         return 0
     count, channels, height, width = one.shape
@@ -221,7 +221,7 @@ def _is_weight(one: Any) -> bool:
 
 
 def _draws(file: Path) -> bool:
-    """Whether a graph has an operator whose results are random; a weight that reads like one costs time alone."""
+    """Whether a graph has a random operator; weights that contain such a name only cost time."""
     kept = b""
     with file.open("rb") as stream:
         while block := stream.read(1 << 22):
@@ -232,9 +232,10 @@ def _draws(file: Path) -> bool:
 
 
 class TorchNetwork:
-    """GFPGAN, RestoreFormer or CodeFormer from a state dict, as spandrel knows them by it.
+    """GFPGAN, RestoreFormer or CodeFormer from a state dict, as recognised by spandrel.
 
-    They are called past spandrel, which hands GFPGAN and CodeFormer values of 0..1 and CodeFormer no weight. Raises
+    They are called without spandrel's wrapper, which passes GFPGAN and CodeFormer values of 0..1, and CodeFormer no
+    weight. Raises
     UsageError for another network.
     """
 
@@ -255,7 +256,7 @@ class TorchNetwork:
         self._network: Any = described.model.float().to(self._device)
 
     def __call__(self, face: Image, seed: int, weight: float) -> Image:
-        """The restored face. Raises AuthfaceError where it does not fit into memory."""
+        """The restored face. Raises AuthfaceError if it does not fit into memory."""
         import torch
 
         given: dict[str, Any] = {"weight": weight} if self.weighted else {}
@@ -270,7 +271,7 @@ class TorchNetwork:
         return np.asarray(made.float().cpu().numpy(), np.float32)
 
     def _draw(self, seed: int) -> None:
-        """Put the noise of `seed` where GFPGAN keeps fixed one: what it would draw itself on a CPU, on any device."""
+        """Replace GFPGAN's fixed noise by that of `seed`: the numbers it would draw itself on a CPU, on any device."""
         import torch
 
         generator = torch.Generator().manual_seed(seed)

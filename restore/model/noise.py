@@ -1,4 +1,4 @@
-"""The noise that a face's latents begin with: the same for a seed on every machine, with torch and without."""
+"""The initial noise of a face's latents: the same for a seed on every machine, with torch and without."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 class FaceNoise:
     """Standard normal numbers of one seed, drawn one array after the other.
 
-    From the bits of PCG64, which NumPy promises to keep as they are, by Box and Muller's transform (1958): how NumPy
-    itself makes normal numbers of them may change from release to release.
+    From the bits of PCG64, which NumPy guarantees to keep stable, by Box and Muller's transform (1958): NumPy's own
+    normal numbers may change from release to release.
     """
 
     def __init__(self, seed: int) -> None:

@@ -1,6 +1,6 @@
-"""A family's restoring by its exported graphs: ONNX Runtime, NumPy and OpenCV do it all, torch is not imported.
+"""Restoring with a family's exported graphs: only ONNX Runtime, NumPy and OpenCV are needed, torch is not imported.
 
-What is around the networks is the same as with torch, and so is the noise: results are within a level of it.
+The code around the networks and the noise are the same as with torch: results are within one level of its.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from authface.restore.model.noise import FaceNoise
 from authface.restore.settings import RestoreSettings
 
 INSTALL = "pip install 'authface[restore]'"
-"""What brings torch, diffusers and transformers."""
+"""Command that installs torch, diffusers and transformers."""
 
 
 def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | None:
-    """The graphs of the family in `folder` that restore with these settings; None: torch does.
+    """The graphs of the family in `folder` for these settings; None: use torch.
 
-    They do where the family has `onnx/` of its own weights, for the settings it was exported for, on the CPU: for
-    ``--device cpu``, and for `auto` unless torch is installed and may find a GPU. `restore.engine` takes one by name.
-    Raises UsageError where the one that is named, or the only one that is installed, cannot.
+    They are used if the family has `onnx/` of its own weights, for the exported settings, on the CPU: for
+    ``--device cpu``, and for `auto` unless torch is installed and may find a GPU. `restore.engine` selects one by name.
+    Raises UsageError if the named or only installed engine cannot restore with these settings.
     """
     if settings.engine == "torch":
         need("restore.engine=torch", "restore", "torch", "diffusers", "transformers")
@@ -54,7 +54,7 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
         if not must:
             logging.getLogger("authface").warning("%s; until then torch restores", problem)
     if export is not None:
-        problem = lacking(export, settings, folder)
+        problem = unsupported(export, settings, folder)
     elif not problem:
         problem = f"the family has no {ONNX}/ (authface models export)"
     if must and problem:
@@ -62,15 +62,15 @@ def choose(folder: Path, settings: RestoreSettings, device: str) -> Export | Non
     return export if must or (not problem and _is_cpu(device)) else None
 
 
-def lacking(export: Export, settings: RestoreSettings, folder: Path) -> str:
-    """What the settings ask for that the graphs cannot do, in a line; empty: nothing."""
+def unsupported(export: Export, settings: RestoreSettings, folder: Path) -> str:
+    """The first requested setting that the graphs do not support, in a line; empty: none."""
     if settings.preset == "official":
-        return "the preset official is for torch alone"
+        return "the preset official needs torch"
     for name in ("tiling", "offload", "compile"):
         if getattr(settings, name) != RestoreSettings.model_fields[name].default:
-            return f"restore.{name} is for torch alone"
+            return f"restore.{name} needs torch"
     if settings.dtype not in {"auto", "float32"}:
-        return f"restore.dtype={settings.dtype} is for torch alone: graphs are in float32"
+        return f"restore.dtype={settings.dtype} needs torch: graphs are in float32"
     if settings.size not in {None, export.side}:
         return f"restore.size={settings.size}: {ONNX}/ was exported for {export.side}"
     preset = settings_preset(settings, folder)
@@ -86,12 +86,12 @@ def lacking(export: Export, settings: RestoreSettings, folder: Path) -> str:
     for fidelity in trusts:
         asked = sampling_of(preset, 1).at(fidelity)
         if (asked.strength, asked.control_scale) != (export.preset.strength, export.control_scale):
-            return f"restore.fidelity={fidelity:g} begins elsewhere than {ONNX}/ was exported for"
+            return f"restore.fidelity={fidelity:g} needs another first step than {ONNX}/ was exported for"
     return ""
 
 
 def _other(made: Preset, asked: Preset) -> str:
-    """Which value of a preset is not in the graphs."""
+    """The first value of a preset that differs from the exported one."""
     names = ["scheduler", "steps", "strength", "reuse", "prompt"]
     if made.guidance > 1 or asked.guidance > 1:
         names += ["guidance", "negative_prompt"]
@@ -122,8 +122,8 @@ class LoadedGraphs:
         )
 
     def restorer(self, settings: RestoreSettings) -> CleanedRestorer | OnnxDiffusion:
-        """A restorer with these settings. Raises UsageError for those that the graphs do not do."""
-        if problem := lacking(self.export, settings, self._folder):
+        """A restorer with these settings. Raises UsageError for settings that the graphs do not support."""
+        if problem := unsupported(self.export, settings, self._folder):
             raise UsageError(problem)
         preset = settings_preset(settings, self._folder)
         diffusion = OnnxDiffusion(self, sampling_of(preset, settings.batch), settings.fidelity)
@@ -155,7 +155,7 @@ class LoadedGraphs:
         return latents, embedding
 
     def denoise(self, noisy: Planes, timestep: float, embedding: Planes) -> Planes:
-        """What the U-Net predicts."""
+        """The U-Net's prediction."""
         return self._denoiser(noisy=noisy, timestep=np.array(timestep, np.float32), embedding=embedding)[0]
 
     def decode(self, latents: Planes) -> Planes:
@@ -174,7 +174,7 @@ class _Graph:
         self._session: Any = None
 
     def open(self) -> None:
-        """Open it, if nobody has; what fails is told when it is run."""
+        """Open it, if it is not open; errors are raised when it is run."""
         with suppress(AuthfaceError):
             self._opened()
 
@@ -185,7 +185,7 @@ class _Graph:
         return self._session
 
     def __call__(self, **given: Any) -> list[Planes]:
-        """Its results. Raises AuthfaceError where it fails, such as for want of memory."""
+        """Its outputs. Raises AuthfaceError if it fails, for example if memory is insufficient."""
         return onnx.run(self._opened(), self._file.name, given)
 
 

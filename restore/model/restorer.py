@@ -1,4 +1,4 @@
-"""What restores aligned faces: a model by name or file, or the identity."""
+"""Restorers of aligned faces: a model by name or file, or the identity."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files, par
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
 from authface.models.sdxl import TextEmbedding, encode_prompts
+from authface.restore.model.cleaned import CleanedRestorer, DetailPrior, NoPrior
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.network import VERSION as NETWORK_VERSION
 from authface.restore.model.network import LoadedNetwork
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     import torch
 
     from authface.models.cleaner import Cleaner
-    from authface.restore.model.cleaned import DetailPrior
     from authface.restore.model.diffusion import DiffusionRestorer
 
 TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
@@ -42,16 +42,16 @@ IDENTITY = "identity"
 
 
 class CropRestorer(Protocol):
-    """Restores aligned faces: a diffusion family, or anything else that turns crops into crops."""
+    """A restorer of aligned faces: a diffusion family, or any other function from crops to crops."""
 
     @property
     def side(self) -> Side:
-        """How large the crops are that it takes and gives."""
+        """Size of the crops that it takes and returns."""
         ...
 
     @property
     def colour(self) -> ColourFix:
-        """How its faces take the colours of their inputs, unless the settings say."""
+        """How its faces take the colours of their inputs, unless the settings specify it."""
         ...
 
     def restore(
@@ -66,14 +66,14 @@ class CropRestorer(Protocol):
 
 @dataclass(frozen=True)
 class Identity:
-    """Faces pass through unchanged: the result shows what finding, aligning and pasting alone do to a photo."""
+    """Returns faces unchanged: the result shows the effect of detection, alignment and pasting on a photo."""
 
     side: Side = Side(PAPER_SIZE)
     colour: ColourFix = "none"
 
     @classmethod
     def make(cls, settings: RestoreSettings, device: str) -> Self:
-        """Of the settings' size."""
+        """A restorer of the settings' size."""
         return cls(Side(settings.size or PAPER_SIZE))
 
     def restore(
@@ -85,14 +85,14 @@ class Identity:
 
 @dataclass(frozen=True)
 class RestorerFiles:
-    """A model on disk, not yet loaded: where it is from, and a digest by which a later run knows it again."""
+    """A model on disk, not yet loaded: its origin, and a digest by which a later run recognises it."""
 
     source: ModelSource | NetworkFile
     digest: str
 
     @property
     def name(self) -> str:
-        """Its name for others: of a file or folder of the user's, its own name alone."""
+        """Its public name: of a file or folder of the user's, the last part of its path."""
         source = self.source
         if isinstance(source, NetworkFile) or not source.local:
             return source.name
@@ -100,7 +100,7 @@ class RestorerFiles:
 
     @property
     def version(self) -> str:
-        """What tells its weights apart on any machine: how their sha256, or their manifest's, begins."""
+        """Identifies its weights on any machine: the beginning of their sha256, or of their manifest's."""
         if isinstance(self.source, NetworkFile):
             return f"sha256 {self.digest[:12]}"
         manifest = fetch(self.source, PARTS) / MANIFEST
@@ -108,10 +108,10 @@ class RestorerFiles:
 
 
 class Loaded(Protocol):
-    """A model's weights in memory, for restorers of many settings: of a family, its graphs, or one network."""
+    """A model's weights in memory, for restorers with many settings: a family, its graphs, or one network."""
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
-        """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
+        """A restorer with these settings. Raises AuthfaceError if the model is broken or does not fit."""
         ...
 
 
@@ -123,9 +123,9 @@ def builtin_is_missing(name: str) -> bool:
 def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
     """The files of the model `name`, downloaded if need be.
 
-    The digest of a network is its content's; that of a family is of its files' names, sizes and times: reading 19 GB
-    would take longer than restoring a photo. Raises UsageError for an unknown name, AuthfaceError where files
-    cannot be had.
+    A network's digest is that of its content; a family's is of its files' names, sizes and times: reading 19 GB
+    would take longer than restoring a photo. Raises UsageError for an unknown name, AuthfaceError if files
+    are unavailable.
     """
     if networks.is_network(name):
         network = networks.known(name)
@@ -150,19 +150,19 @@ def find_weights(name: str, console: Console | None = None) -> RestorerFiles:
 
 
 def load_restorer(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> CropRestorer:
-    """The model, ready to restore on ``--device``. Raises AuthfaceError where it is broken or does not fit."""
+    """The model, ready to restore on ``--device``. Raises AuthfaceError if it is broken or does not fit."""
     return load_weights(files, settings, device_name).restorer(settings)
 
 
 def runs_graphs(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> bool:
-    """Whether ONNX Runtime restores by a family's graphs; raises UsageError as `choose` does."""
+    """Whether a family's graphs in ONNX Runtime are used; raises UsageError as `choose` does."""
     if isinstance(files.source, NetworkFile):
         return False
     return choose(fetch(files.source, PARTS), settings, device_name) is not None
 
 
 def weights_key(files: RestorerFiles, settings: RestoreSettings, device_name: str) -> Hashable:
-    """What weights in memory depend on: restorers of equal keys may share them."""
+    """Everything on which weights in memory depend: restorers with equal keys may share them."""
     if isinstance(files.source, NetworkFile):
         return files.digest, device_name
     graphs = choose(fetch(files.source, PARTS), settings, device_name)
@@ -192,7 +192,7 @@ class LoadedModel:
 
     @cached_property
     def parts(self) -> Parts:
-        """The modules that denoise."""
+        """The modules for denoising."""
         place = self.placement
         precision = pick_dtype(place.dtype, place.device)
         parts = load(self.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
@@ -201,7 +201,7 @@ class LoadedModel:
 
     @cached_property
     def cleaner(self) -> Cleaner | None:
-        """The network that cleans faces before the diffusion model adds detail; None where the family has none."""
+        """The network that cleans faces before the diffusion model adds detail; None if the family has none."""
         import torch
 
         from authface.models.cleaner import Cleaner
@@ -221,8 +221,7 @@ class LoadedModel:
         return self._texts[prompt, negative]
 
     def restorer(self, settings: RestoreSettings) -> CropRestorer:
-        """A restorer with these settings. Raises AuthfaceError where the model is broken or does not fit."""
-        from authface.restore.model.cleaned import CleanedRestorer, NoPrior
+        """A restorer with these settings. Raises AuthfaceError if the model is broken or does not fit."""
         from authface.restore.model.diffusion import DiffusionRestorer, cleaning_with
 
         folder, place = fetch(self.source, PARTS), self.placement
@@ -254,7 +253,7 @@ def pick_dtype(name: str, device: torch.device) -> torch.dtype:
 def face_seed(content: str, index: int, seed: int) -> int:
     """The seed, 0..2^63-1, of face `index` (0 is the largest) of the photo whose bytes hash to `content`.
 
-    It depends on nothing else: not on the file's name, the batch, the order, or which other faces are restored.
+    It does not depend on the file's name, the batch, the order, or the other faces that are restored.
     """
     digest = hashlib.sha256(f"{content}-{index}-{seed}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

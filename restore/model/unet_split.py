@@ -1,8 +1,8 @@
-"""The stock U-Net in two halves, so that its encoder's features may serve for several steps.
+"""The stock U-Net in two halves, so that its encoder's features can be reused for several steps.
 
 The encoder's features hardly change from a step to the next, the decoder's do: Faster Diffusion (Li et al. 2023)
 computes the encoder, and a ControlNet that adds to it, in some steps only. diffusers' forward always runs both halves,
-so they are here apart, module by module as in `UNet2DConditionModel.forward`, for a U-Net of SDXL's shape.
+so they are separated here, module by module as in `UNet2DConditionModel.forward`, for a U-Net of SDXL's shape.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 class StepInputs(NamedTuple):
-    """What the networks are given in a step: n noisy latents, and as many rows of conditions."""
+    """Inputs of the networks in a step: n noisy latents, and as many rows of conditions."""
 
     noisy: torch.Tensor
     """(n, c, h, w)"""
@@ -30,19 +30,19 @@ class StepInputs(NamedTuple):
 
     @property
     def added(self) -> dict[str, torch.Tensor]:
-        """SDXL's conditions besides the text's states, as diffusers names them."""
+        """SDXL's conditions besides the text's states, by diffusers' names."""
         return {"text_embeds": self.pooled, "time_ids": self.time_ids}
 
 
 class Features(NamedTuple):
-    """What the encoder makes, and what the decoder is given once the ControlNet's residuals are added."""
+    """Outputs of the encoder, and inputs of the decoder once the ControlNet's residuals are added."""
 
     skips: tuple[torch.Tensor, ...]
-    """Those of each layer of the down blocks, from the finest on."""
+    """Features of each layer of the down blocks, from the finest on."""
     middle: torch.Tensor
 
     def with_residuals(self, down: Sequence[torch.Tensor], mid: torch.Tensor) -> Features:
-        """With the ControlNet's residuals: `down`, one for each of the skips, and `mid`."""
+        """The features plus the ControlNet's residuals: `down`, one for each of the skips, and `mid`."""
         skips = tuple(skip + residual for skip, residual in zip(self.skips, down, strict=True))
         return Features(skips, self.middle + mid)
 
@@ -60,7 +60,7 @@ def encode(unet: Any, step: StepInputs) -> Features:
 
 
 def decode(unet: Any, features: Features, step: StepInputs) -> torch.Tensor:
-    """What the U-Net predicts (n, c, h, w) from `features`, of this or an earlier step, and this step's time and text.
+    """The U-Net's prediction (n, c, h, w) from `features`, of this or an earlier step, and this step's time and text.
 
     The latents' sides are multiples of what the U-Net halves, as `DiffusionRestorer` sees to.
     """

@@ -1,4 +1,4 @@
-"""What is asked of the service, and what it answers: options by a list, facts as JSON, errors by status."""
+"""Requests and answers of the service: allowed options, facts as JSON, errors by status."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from authface.restore.service.upload import Refused
 from authface.restore.settings import RestoreSettings
 
 OPTIONS = ("preset", "fidelity", "faces", "min_identity", "upscale", "grain", "colour", "format", "quality")
-"""Settings that a request may name; no other, since others name files or cost what the server has not."""
+"""Settings that a request may set; others name files or would exhaust the server."""
 RESULTS = ("photo", "json", "both")
 PIECE = 262_144
-"""Bytes of an answer that are handed over at a time, so that a client that stops reading is noticed."""
+"""Bytes of an answer that are sent at a time, so that a client that stops reading is noticed."""
 _MEDIA = {"JPEG": "image/jpeg", "PNG": "image/png", "WEBP": "image/webp", "TIFF": "image/tiff"}
 _STATUS = {"too_large": 413, "not_an_image": 415, "animated": 415, "unsupported_mode": 415}
-"""By the reason of an ImageError; others are 422."""
+"""Status by the reason of an ImageError; others are 422."""
 
 
 class FaceFacts(BaseModel):
-    """A face of the photo, as a line of `restore.jsonl` has it; coordinates are pixels of the upright input."""
+    """A face of the photo, as in a line of `restore.jsonl`; coordinates are pixels of the upright input."""
 
     face: int
     status: Literal["restored", "skipped"]
@@ -49,26 +49,26 @@ class FaceFacts(BaseModel):
 
 
 class PhotoFacts(BaseModel):
-    """What became of a photo."""
+    """Facts about a restored photo."""
 
     model: str
     width: int
     height: int
-    """Of the upright input, pixels."""
+    """Height of the upright input, pixels."""
     scale: int
     restored: int
-    """Faces."""
+    """Number of restored faces."""
     faces: list[FaceFacts]
     media_type: str
     encoding: str
     notes: list[str]
-    """What the result's format cannot keep of the photo."""
+    """Content of the photo that the result's format cannot keep."""
     photo: str | None = None
-    """The result as base64, where `result` is `both`."""
+    """The result as base64, if `result` is `both`."""
 
 
 class Answer(BaseModel):
-    """A result, made in a worker."""
+    """A result from a worker."""
 
     facts: PhotoFacts
     data: bytes
@@ -76,12 +76,12 @@ class Answer(BaseModel):
 
 
 def options_of(named: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], str]:
-    """The settings that a request names, and the kind of result (empty: it says none). Raises Refused (422)."""
+    """The settings of a request, and the kind of result (empty: unspecified). Raises Refused (422)."""
     found: dict[str, str] = {}
     for name, value in named:
         if name not in (*OPTIONS, "result"):
             there = ", ".join((*OPTIONS, "result"))
-            raise Refused(422, f"there is no option {one_line(name, 60)}: there are {there}")
+            raise Refused(422, f"unknown option {one_line(name, 60)}: options are {there}")
         if found.setdefault(name, value) != value:
             raise Refused(422, f"{name} is named twice, with {one_line(found[name], 60)} and {one_line(value, 60)}")
     result = found.pop("result", "")
@@ -91,7 +91,7 @@ def options_of(named: Iterable[tuple[str, str]]) -> tuple[dict[str, Any], str]:
 
 
 def _typed(text: str) -> object:
-    """A number where the text is one, else the text."""
+    """The text as a number if it is one, else the text."""
     try:
         value = json.loads(text)
     except ValueError:
@@ -100,12 +100,12 @@ def _typed(text: str) -> object:
 
 
 def result_of(accept: str) -> str:
-    """What a client that names no kind of result wants, by its header ``Accept``."""
+    """The kind of result by the header ``Accept``, for clients that name none."""
     return "json" if accept.partition(",")[0].partition(";")[0].strip().lower() == "application/json" else "photo"
 
 
 def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -> Answer:
-    """The result of a restored photo; `keep`: with its file. Raises ImageError where that cannot be encoded."""
+    """The result of a restored photo; `keep`: with its file. Raises ImageError if that cannot be encoded."""
     height, width = made.source.photo.rgb.shape[:2]
     ending = NEW_ENDING.get(format, made.ending)
     kind = ENDINGS[ending]
@@ -125,7 +125,7 @@ def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -
 
 
 def response_of(answer: Answer, result: str) -> Response:
-    """The answer as the client asked for it."""
+    """The answer of the requested kind."""
     facts = answer.facts
     if result == "photo":
         headers = {
@@ -164,7 +164,7 @@ def refusal(error: AuthfaceError) -> JSONResponse:
     return JSONResponse({"detail": one_line(error)}, status, headers)
 
 
-def described() -> dict[str, Any]:
+def openapi_request() -> dict[str, Any]:
     """The request and its options for OpenAPI, from the settings' own schema."""
     properties = RestoreSettings.model_json_schema()["properties"]
     options = {name: properties[name] for name in OPTIONS}

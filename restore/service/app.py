@@ -23,7 +23,7 @@ from authface.restore.queue import Place, QueueStopped, RestoreQueue
 from authface.restore.service.answers import (
     PhotoFacts,
     answer_of,
-    described,
+    openapi_request,
     options_of,
     refusal,
     response_of,
@@ -33,16 +33,16 @@ from authface.restore.service.upload import Refused, read_upload
 from authface.web.local import POLICY, LocalGuard
 
 LINGER = 5.0
-"""Seconds for which what a refused client still sends is thrown away, so that it can read why."""
+"""Seconds for which the rest of a refused client's request is discarded, so that it can read the reason."""
 OPEN = frozenset({"/health"})
-"""Paths that need no token."""
+"""Paths without authentication."""
 _ERRORS = {
-    401: "No token, or another one.",
+    401: "Missing or wrong token.",
     408: "The client sends too slowly.",
-    413: "More bytes or pixels than are taken; refused before they are in memory.",
-    415: "No photo in a format that is read.",
-    422: "An option that is not there or out of range, or a damaged photo.",
-    429: "As many photos are here as are taken; Retry-After says when to come again.",
+    413: "More bytes or pixels than allowed; refused before they are in memory.",
+    415: "Not a photo in a supported format.",
+    422: "An unknown or invalid option, or a damaged photo.",
+    429: "The queue is full; Retry-After says when to try again.",
     503: "It took too long, or the server is stopping.",
 }
 
@@ -51,21 +51,21 @@ Log = Callable[[str], None]
 
 
 def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI:
-    """The service on `host`; a `token` has to be sent by every request but those for `/health`, empty: none."""
+    """The service on `host`; every request except for `/health` must send `token`, unless it is empty."""
     app = FastAPI(
         title="authface",
         version=__version__,
-        description="Restores the faces in a photo. Nothing that is sent is kept.",
+        description="Restores the faces in a photo. Photos are not stored.",
         docs_url=None,
         redoc_url=None,
     )
     photo = {"schema": {"type": "string", "format": "binary"}}
     answers: dict[int | str, dict[str, Any]] = {
-        200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts of it."},
+        200: {"model": PhotoFacts, "content": {"image/*": photo}, "description": "The photo, or facts about it."},
         **{status: {"description": text} for status, text in _ERRORS.items()},
     }
 
-    @app.post("/restore", responses=answers, openapi_extra=described())
+    @app.post("/restore", responses=answers, openapi_extra=openapi_request())
     async def restore(request: Request) -> Response:
         """Restore the faces of a photo: the body, or a form's field `photo`."""
         try:
@@ -77,7 +77,7 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
 
     @app.get("/health")
     def health() -> Response:
-        """Whether photos are taken, and how many are here."""
+        """Whether photos are accepted, and how many are in the queue."""
         busy, waiting = queue.counts()
         facts = {
             "status": "stopping" if queue.closed else "ok",
@@ -119,7 +119,7 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
 
 
 async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
-    """What a worker made. Raises its error, Refused where it takes too long, QueueStopped where it was dropped."""
+    """The worker's result. Raises its error, Refused if it takes too long, QueueStopped if it was dropped."""
     work: asyncio.Future[T] = asyncio.wrap_future(future)
     gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     try:
@@ -140,13 +140,13 @@ async def _finished(request: Request, future: Future[T], place: Place, seconds: 
 
 
 async def _gone(request: Request) -> None:
-    """Returns when the client has left; its request is read already."""
+    """Return when the client disconnects; its request is read already."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
 class Bearer:
-    """ASGI middleware: asks for ``Authorization: Bearer TOKEN``, before anything of a body is read."""
+    """ASGI middleware: requires ``Authorization: Bearer TOKEN`` before a body is read."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._token = app, _digest(token)
@@ -163,21 +163,21 @@ class Bearer:
 
 
 def _digest(text: str) -> bytes:
-    """Of one length for all texts, so that the time to compare tells nothing."""
+    """A digest of constant length, so that the time of a comparison reveals nothing."""
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 class Lingering:
-    """ASGI middleware: where an answer comes before its request is whole, the rest is thrown away for a while.
+    """ASGI middleware: if an answer is sent before its request is complete, discards the rest for a while.
 
-    A connection that is closed on a client that is still sending is reset, and the client never reads the answer.
+    A connection closed while its client is still sending is reset, and the client never reads the answer.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and end its answer when the client has."""
+        """Pass the request on, and end its answer when the request has ended."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         headers = Headers(scope=scope)

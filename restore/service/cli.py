@@ -10,27 +10,26 @@ from typing import Annotated
 
 import typer
 
+from authface.errors import UsageError, one_line
 from authface.options import Run
 
 TOKEN = "AUTHFACE_SERVE_TOKEN"
-"""The environment variable that holds the token; a command line would show it to everybody."""
-LEAST_TOKEN = 16
+"""Environment variable with the token; a command line would be visible to other users."""
+MIN_TOKEN = 16
 
 
 def serve(
     run: Run,
     model: Annotated[str | None, typer.Option(help="A model's name, a folder, or identity (no change).")] = None,
-    host: Annotated[
-        str, typer.Option(help="Where to listen; any but this machine's own 127.0.0.1 needs a token.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on; any but 127.0.0.1 needs a token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8000,
     token_file: Annotated[
         Path | None, typer.Option(help=f"A file with the token that clients send; else {TOKEN} holds it.")
     ] = None,
-    queue: Annotated[int, typer.Option(min=0, help="Photos that may wait; more are answered 429.")] = 16,
-    seconds: Annotated[float, typer.Option(min=1, help="That a photo may wait and be worked on; then 503.")] = 300,
-    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest file that is taken.")] = 50,
-    max_megapixels: Annotated[float, typer.Option(min=0.01, max=178, help="Largest photo that is taken.")] = 100,
+    queue: Annotated[int, typer.Option(min=0, help="Photos that may wait; more get status 429.")] = 16,
+    seconds: Annotated[float, typer.Option(min=1, help="Limit of waiting and restoring a photo; then 503.")] = 300,
+    max_megabytes: Annotated[float, typer.Option(min=0.001, help="Largest accepted file.")] = 50,
+    max_megapixels: Annotated[float, typer.Option(min=0.01, max=178, help="Largest accepted photo.")] = 100,
 ) -> None:
     """An HTTP service: POST a photo to /restore, get it back restored. --workers N runs N models; 0 is one."""
     from authface.restore.settings import RestoreSettings
@@ -61,8 +60,7 @@ def serve(
 
 
 def read_token(file: Path | None, host: str) -> str:
-    """The token that clients have to send; empty: none. Raises UsageError where one is needed and there is none."""
-    from authface.errors import UsageError, one_line
+    """The token that clients must send; empty: none. Raises UsageError if a required one is missing."""
     from authface.web.local import is_loopback
 
     try:
@@ -70,9 +68,9 @@ def read_token(file: Path | None, host: str) -> str:
     except (OSError, UnicodeDecodeError) as error:
         said = getattr(error, "strerror", None) or "not ASCII"
         raise UsageError(f"--token-file {one_line(file)}: {said}") from error
-    if token and (len(token) < LEAST_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
+    if token and (len(token) < MIN_TOKEN or not token.isascii() or not token.isprintable() or " " in token):
         raise UsageError(
-            f"a token of {len(token)} characters: at least {LEAST_TOKEN} of ASCII without spaces are needed, such as "
+            f"a token of {len(token)} characters: at least {MIN_TOKEN} of ASCII without spaces are needed, such as "
             "those of: openssl rand -hex 24"
         )
     if file is not None and not token:
@@ -80,7 +78,7 @@ def read_token(file: Path | None, host: str) -> str:
     if not token and not is_loopback(host):
         raise UsageError(
             f"--host {one_line(host)} lets other computers in, so clients need a token: put one of at least "
-            f"{LEAST_TOKEN} characters into {TOKEN} or --token-file (openssl rand -hex 24)"
+            f"{MIN_TOKEN} characters into {TOKEN} or --token-file (openssl rand -hex 24)"
         )
     return token
 

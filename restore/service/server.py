@@ -1,4 +1,4 @@
-"""The service's server: patience with slow clients is limited, and a signal lets what runs finish."""
+"""The service's server: slow clients are disconnected, and on a signal running photos finish."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from authface.restore.queue import RestoreQueue
 
 HEADER_SECONDS = 10.0
-"""For a request's headers, from its first byte or the connection's begin."""
+"""Seconds for a request's headers, from its first byte or the start of the connection."""
 READ_SECONDS = 30.0
-"""For which a client may read nothing of its answer."""
+"""Seconds for which a client may stop reading its answer."""
 MORE_CONNECTIONS = 256
-"""Beyond the queue's places, for clients that are refused or ask for something else."""
+"""Connections beyond the queue's places, for refused clients and other requests."""
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 for which a client that sends no request, or reads no answer, is cut off."""
+    """HTTP/1.1 that disconnects clients which send no request or read no answer."""
 
     _header: asyncio.TimerHandle | None = None
     _stalled: asyncio.TimerHandle | None = None
@@ -32,7 +32,7 @@ class PatientProtocol(H11Protocol):
         self._await_request()
 
     def data_received(self, data: bytes) -> None:
-        """Bytes of a request: its headers have to be whole in time."""
+        """Bytes of a request: its headers must be complete in time."""
         super().data_received(data)
         if self._has_request():
             self._cancel_header()
@@ -56,12 +56,12 @@ class PatientProtocol(H11Protocol):
             self._header = None
 
     def pause_writing(self) -> None:
-        """The client does not read as fast as it is written to."""
+        """The client reads slower than the answer is written."""
         super().pause_writing()
         self._stalled = self.loop.call_later(READ_SECONDS, self.transport.abort)
 
     def resume_writing(self) -> None:
-        """It has read."""
+        """The client has caught up."""
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
@@ -76,7 +76,7 @@ class PatientProtocol(H11Protocol):
 
 
 class ServiceServer(uvicorn.Server):
-    """Stops at Ctrl-C and SIGTERM: no new photos, those that wait are refused, those that are worked on finish."""
+    """Stops at Ctrl-C and SIGTERM: new and waiting photos are refused, running ones finish."""
 
     def __init__(self, app: FastAPI, queue: RestoreQueue) -> None:
         self._queue = queue
@@ -95,6 +95,6 @@ class ServiceServer(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came, or somebody stops the server."""
+        """Handle a signal or a stop request."""
         super().handle_exit(sig, frame)
         self._queue.close()

@@ -1,4 +1,4 @@
-"""A photo and its options as a client sends them: read under limits, in memory only."""
+"""Reading a photo and its options from a request: with limits, in memory only."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from authface.errors import AuthfaceError, one_line
 from authface.web.http import whole_number
 
 SILENCE = 15.0
-"""Seconds without a byte after which a client is given up."""
+"""Seconds without a byte after which a client is disconnected."""
 RATE = 50_000
-"""Bytes a second that a client has to send on average, after the first `SILENCE` seconds."""
+"""Minimum average rate of a client, bytes a second, after the first `SILENCE` seconds."""
 FORM_ROOM = 65_536
-"""Bytes that a form may have besides its photo."""
+"""Most bytes of a form besides its photo."""
 PHOTO = "photo"
 """The form's field that holds the file."""
 RAW = ("image/", "application/octet-stream", "application/x-www-form-urlencoded")
-"""Beginnings of the media types whose body is the photo; the last is what ``curl --data-binary`` says of any file."""
+"""Prefixes of media types whose body is the photo; the last is that of ``curl --data-binary``."""
 
 
 class Refused(AuthfaceError):
-    """An answer with a status of its own."""
+    """A refusal with its status."""
 
     def __init__(self, status: int, message: str, retry_after: int = 0) -> None:
         super().__init__(message)
@@ -76,7 +76,7 @@ async def _read_form(request: Request, most: int) -> Upload:
 
 
 async def body(request: Request, most: int, named: int) -> AsyncGenerator[bytes, None]:
-    """The body piece by piece. Raises Refused: 413 beyond `most` bytes, naming the limit `named`; 408 if it is slow."""
+    """The body in chunks. Raises Refused: 413 beyond `most` bytes, naming the limit `named`; 408 if it is slow."""
     if (whole_number(request.headers.get("content-length")) or 0) > most:
         raise too_large(named)
     clock = asyncio.get_running_loop().time
@@ -99,5 +99,5 @@ async def body(request: Request, most: int, named: int) -> AsyncGenerator[bytes,
 
 
 def too_large(most: int) -> Refused:
-    """What is said of a file of more than `most` bytes."""
+    """The error for a file of more than `most` bytes."""
     return Refused(413, f"the photo is larger than {most / 1e6:g} MB, which is the limit: make it smaller")

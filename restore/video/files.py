@@ -1,6 +1,6 @@
 """Videos as files, by PyAV (the extra `video`): read and written frame by frame, so only a few are ever in memory.
 
-Sound and subtitles go over packet by packet, as they are.
+Sound and subtitles are copied packet by packet.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 AnyPacket: TypeAlias = "Packet[Any]"
 
 NEAR = 0.002
-"""Containers round times by as much, seconds: Matroska's to milliseconds."""
+"""Rounding of times in containers, seconds: Matroska's are milliseconds."""
 
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
-"""FFmpeg's name of the container by the ending of a video."""
+"""FFmpeg's name of the container by a video's extension."""
 _BESIDE = ("title", "language", "handler_name")
-"""What is kept of a stream's own words; its length and the like are the result's own."""
+"""Metadata of a stream that are kept; its length and the like are those of the result."""
 
 _OWN = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder", "authface_restored"})
-"""What a file says of its own container, and of how it was made before."""
+"""Metadata about a file's own container, and about how it was made before."""
 
 
 def address(path: Path) -> str:
-    """The path as FFmpeg takes it, which reads what stands before a colon as a protocol."""
+    """The path for FFmpeg, which would read a prefix before a colon as a protocol."""
     return f"file:{path}"
 
 
@@ -53,7 +53,7 @@ class DecodedFrame:
     time: float
     """Seconds."""
     over_8_bits: bool
-    """More than 8 bits a channel."""
+    """Whether it has more than 8 bits a channel."""
 
     @property
     def turns(self) -> int:
@@ -72,7 +72,7 @@ class DecodedFrame:
         return cast("Pixels", np.ascontiguousarray(np.rot90(rgb, self.turns)))
 
     def with_pixels(self, pixels: Pixels | None, format: str) -> VideoFrame:
-        """The frame to encode in a pixel format, at its time: as it is, or with upright (h, w, 3) RGB."""
+        """The frame to encode in a pixel format, at its time: unchanged, or with upright (h, w, 3) RGB."""
         from av import VideoFrame
 
         frame = self.frame
@@ -87,7 +87,7 @@ class DecodedFrame:
 
 
 def _exact() -> int:
-    """swscale's flags with which RGB and back is within a rounding: bicubic, chroma at every pixel."""
+    """swscale's flags with which conversion to RGB and back is exact but for rounding: bicubic, full chroma."""
     from av.video.reformatter import Interpolation
 
     wanted = (Interpolation.BICUBIC, Interpolation.FULL_CHR_H_INT, Interpolation.FULL_CHR_H_INP)
@@ -95,7 +95,7 @@ def _exact() -> int:
 
 
 class VideoReader:
-    """A video that is read; a context. Raises ImageError where it is none, or where this machine lacks PyAV."""
+    """Reads a video; a context manager. Raises ImageError if it is not one, or if PyAV is missing."""
 
     def __init__(self, path: Path) -> None:
         if line := lack("a video", "video"):
@@ -116,9 +116,9 @@ class VideoReader:
         every = self.container.streams
         self.others: list[Stream] = [*every.audio, *every.subtitles]
         self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
-        """Kinds of streams that no result takes."""
+        """Kinds of streams that results do not keep."""
         self.damaged = 0
-        """Packets that could not be decoded so far."""
+        """Number of packets so far that could not be decoded."""
 
     def __enter__(self) -> Self:
         return self
@@ -128,23 +128,23 @@ class VideoReader:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of its frames as they are stored, pixels."""
+        """Width and height of its frames as stored, pixels."""
         return self.video.codec_context.width, self.video.codec_context.height
 
     @property
     def frames(self) -> int | None:
-        """The number of frames that its header names; None: it names none, or an estimate."""
+        """The number of frames in its header; None without one, or for an estimate."""
         exact = "mp4" in self.container.format.name
         return self.video.frames or None if exact else None
 
     @property
     def expected(self) -> int | None:
-        """About how many it holds; None: unknown."""
+        """Estimated number of frames; None: unknown."""
         return self.frames or round((self.container.duration or 0) / 1_000_000 * self.rate) or None
 
     @property
     def over_8_bits(self) -> bool:
-        """More than 8 bits a channel."""
+        """Whether it has more than 8 bits a channel."""
         format = self.video.codec_context.format
         return format is not None and format.components[0].bits > 8
 
@@ -155,14 +155,14 @@ class VideoReader:
 
     @property
     def bit_rate(self) -> int:
-        """Of the pictures, bits a second; of the whole file where it does not tell them apart."""
+        """Bit rate of the video stream, bits a second; of the whole file if its header has no other."""
         return self.video.bit_rate or self.container.bit_rate or 0
 
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
-        """The frames in order of time, and the packets of sound and subtitles between them as they come.
+        """The frames in order of time, interleaved with the packets of sound and subtitles.
 
-        A frame without a time gets the next one, one that repeats or goes back the next tick. Damaged packets are
-        passed over and counted. Raises ImageError where the file cannot be read.
+        A frame without a time gets the next one, a repeated or earlier time is moved to the next tick. Damaged packets
+        are skipped and counted. Raises ImageError if the file cannot be read.
         """
         import av
 
@@ -190,7 +190,7 @@ class VideoReader:
                     yield DecodedFrame(frame, float(last * frame.time_base), self.over_8_bits)
 
     def at(self, seconds: float) -> DecodedFrame | None:
-        """The frame of a time, or the next one; None: there is none. `read` goes on after it. Raises as `read`."""
+        """The frame at a time, or the next one; None if there is none. `read` continues after it. Raises as `read`."""
         base = self.video.time_base or 1 / self.rate
         with _read_errors():
             self.container.seek(round(seconds / base), stream=self.video)
@@ -200,18 +200,18 @@ class VideoReader:
 
 @contextmanager
 def _read_errors() -> Iterator[None]:
-    """Raise what FFmpeg says of a file as an ImageError."""
+    """Raise FFmpeg's errors about a file as ImageError."""
     import av
 
     try:
         yield
     except av.error.FFmpegError as error:
-        raise ImageError("unreadable", f"no video that can be read: {one_line(error.strerror, 100)}") from error
+        raise ImageError("unreadable", f"not a readable video: {one_line(error.strerror, 100)}") from error
 
 
 @contextmanager
 def _write_errors() -> Iterator[None]:
-    """Raise what the encoder or the container refuses as an ImageError; what the disk refuses stays as it is."""
+    """Raise errors of the encoder or the container as ImageError; errors of the disk are unchanged."""
     import av
 
     try:
@@ -223,10 +223,10 @@ def _write_errors() -> Iterator[None]:
 
 
 class VideoWriter:
-    """The result, written while frames come; a context. `scale` is how many times larger its frames are.
+    """Writes the result frame by frame; a context manager. `scale` is the enlargement of its frames.
 
     `crf` is the encoder's constant rate factor, -1 takes the input's bit rate. H.264 with 4:2:0, of more than 8 bits
-    H.265; VP9 in WebM. Raises ImageError for sound that its container does not take.
+    H.265; VP9 in WebM. Raises ImageError for sound that its container cannot hold.
     """
 
     def __init__(self, path: Path, ending: str, source: VideoReader, scale: int = 1, crf: int = 18) -> None:
@@ -240,10 +240,10 @@ class VideoWriter:
         options = {"movflags": "+faststart"} if self.kind in ("mp4", "mov") else {}
         self.container: OutputContainer = av.open(address(path), "w", format=self.kind, options=options)
         self.lost: list[str] = []
-        """What the container does not take, a line each."""
+        """Content that the container cannot hold, a line each."""
         self._waiting: list[AnyPacket] = []
         self._durations: dict[int, int] = {}
-        """Of the frames that the encoder holds, by their time, ticks."""
+        """Durations of the frames in the encoder, by their time, ticks."""
         self._video = self._add_video(width, height, crf)
         self._others = self._add_others()
         self._started = False
@@ -274,7 +274,7 @@ class VideoWriter:
         return made
 
     def _add_others(self) -> dict[int, Stream]:
-        """The streams that are taken over, by their index in the input."""
+        """The copied streams, by their index in the input."""
         taken: dict[int, Stream] = {}
         for one in self.source.others:
             codec = one.codec_context.name
@@ -290,11 +290,11 @@ class VideoWriter:
 
     @property
     def encoding(self) -> str:
-        """How the frames are compressed."""
+        """Compression of the frames."""
         return f"{self._video.codec_context.codec.name}, {self.format}"
 
     def write(self, frame: DecodedFrame, pixels: Pixels | None) -> None:
-        """Add a frame: as it is, or with upright (h, w, 3) RGB in the place of its picture."""
+        """Add a frame: unchanged, or with upright (h, w, 3) RGB in place of its picture."""
         with _write_errors():
             if not self._started:
                 self._start(frame.frame)
@@ -304,13 +304,13 @@ class VideoWriter:
             self._mux(self._video.encode(made))
 
     def _mux(self, packets: Sequence[AnyPacket]) -> None:
-        """Add encoded frames, each as long as it was: a muxer guesses the last one's length from the one before."""
+        """Add encoded frames with their original durations: a muxer would guess the last one from the one before."""
         for packet in packets:
             packet.duration = self._durations.pop(packet.pts or 0, packet.duration)
         self.container.mux(packets)
 
     def _start(self, first: VideoFrame) -> None:
-        """Take over the first frame's colours and turn, which later ones share, and what came before it."""
+        """Copy the first frame's colours and rotation, which later ones share, and the packets before it."""
         context = self._video.codec_context
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(first, name))

@@ -1,4 +1,4 @@
-"""A whole video is marked where a model drew in it, gets its settings inside, and is signed where that is asked for."""
+"""Finish a video: mark it if faces were generated, embed its settings, and sign it if requested."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 BOXES = frozenset({"mp4", "mov"})
-"""Containers that hold XMP and credentials; the others hold tags."""
+"""Containers that can hold XMP and credentials; the others hold tags."""
 
 
 def finish_video(finish: Finish, original: Path, result: Path, kind: str, *, drawn: bool) -> list[str]:
-    """Do what `finish` says to the video at `result`, whose container is `kind`; what cannot be done, a line each.
+    """Apply `finish` to the video at `result`, whose container is `kind`; returns what is impossible, a line each.
 
-    Where no face was `drawn` it is neither marked nor signed. The XMP of the original goes over. `kind` is FFmpeg's
+    If no face was `drawn` it is neither marked nor signed. The original's XMP is copied. `kind` is FFmpeg's
     name, as in `CONTAINERS`. Raises OSError where the disk refuses, ImageError for a broken file.
     """
-    mark = replace(finish.mark, settings=finish.told())
+    mark = replace(finish.mark, settings=finish.settings_text())
     before = CONTAINERS.get(original.suffix.lower(), "")
     said = read_boxes(original) if before in BOXES else Boxes()
     if kind in BOXES:
@@ -48,8 +48,8 @@ def finish_video(finish: Finish, original: Path, result: Path, kind: str, *, dra
     return lost
 
 
-def said_of_video(path: Path) -> dict[str, str]:
-    """What a video's XMP or tags say of it, by namespace and name; nothing of tags without PyAV. Raises OSError."""
+def video_properties(path: Path) -> dict[str, str]:
+    """The properties in a video's XMP or tags, by namespace and name; no tags without PyAV. Raises OSError."""
     if CONTAINERS.get(path.suffix.lower()) in BOXES:
         return properties_of(read_boxes(path).xmp)
     if not installed("av"):
@@ -65,7 +65,7 @@ def said_of_video(path: Path) -> dict[str, str]:
 
 
 def _add_tags(path: Path, kind: str, tags: dict[str, str]) -> None:
-    """Write the file once more with further tags: packets as they are, streams as they were."""
+    """Rewrite the file with further tags; packets and streams are copied."""
     import av
 
     with replacing(path) as new, av.open(address(path)) as source, av.open(address(new), "w", format=kind) as out:

@@ -1,6 +1,6 @@
-"""One video: its frames as a stream through finding, following, restoring and pasting back; its line in the log.
+"""Restore one video: its frames stream through detection, tracking, restoring and pasting; its line in the log.
 
-Decoding runs ahead of the model and encoding behind it. The result has its final name when it is whole.
+Decoding runs ahead of the model and encoding behind it. The result gets its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder, none_found
+from authface.restore.finder import FaceFinder, no_face_text
 from authface.restore.inputs import RestoreJob
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
@@ -30,57 +30,57 @@ from authface.restore.video.tracks import FaceFollower, Follower, WholeFollower
 from authface.store.restore_log import Line
 
 VERSION = 1
-"""Raised when the same settings and weights give another video."""
-MOST_WAITING = 24
-"""Frames that wait, as decoded, for what comes after them: of 8 bits and 4K they take 0.3 GB."""
-MOST_MOMENTS = 8
-"""Frames of a video that its line names for the page."""
+"""Increased when the same settings and weights give another video."""
+MAX_WAITING = 24
+"""Most decoded frames that wait for later ones: 0.3 GB in 8 bits and 4K."""
+MAX_MOMENTS = 8
+"""Frames of a video that its log line lists for the page."""
 GROUP_PIXELS = 12_000_000
-"""Frames are restored together until their faces fill a batch, or they have so many pixels."""
+"""Pixels up to which frames are gathered for a full batch of faces."""
 
 
 @dataclass
 class FrameWithFaces:
-    """A frame with its faces cut out, and the packets that came before it."""
+    """A frame with its faces cropped, and the packets before it."""
 
     decoded: DecodedFrame
     faces: list[FaceResult]
     rgb: Pixels | None
-    """Its upright pixels; None where it has no face to restore."""
+    """Its upright pixels; None if it has no face to restore."""
     packets: list[AnyPacket]
 
 
 @dataclass
 class Spread:
-    """Some of many, evenly spaced, however many come."""
+    """An evenly spaced sample of a stream of unknown length."""
 
     kept: list[tuple[float, ...]] = field(default_factory=list)
     _every: int = 1
     _seen: int = 0
 
     def add(self, one: tuple[float, ...]) -> None:
-        """Keep it if it is its turn; where too many are kept, every other one goes."""
+        """Keep the item if it is due; if too many are kept, drop every other one."""
         if self._seen % self._every == 0:
             self.kept.append(one)
         self._seen += 1
-        if len(self.kept) > MOST_MOMENTS:
+        if len(self.kept) > MAX_MOMENTS:
             del self.kept[1::2]
             self._every *= 2
 
 
 @dataclass
 class VideoTotals:
-    """What became of the frames so far."""
+    """Counts of the frames so far."""
 
     frames: int = 0
     faces: int = 0
     size: tuple[int, int] = (0, 0)
-    """Of the upright frames."""
+    """Width and height of the upright frames."""
     changed: bool = False
-    """A pixel of any frame."""
+    """Whether any pixel changed."""
     identities: list[float] = field(default_factory=list)
     moments: Spread = field(default_factory=Spread)
-    """Of frames with restored faces, as `Line.moments`."""
+    """Frames with restored faces, as `Line.moments`."""
 
 
 def sha256(path: Path) -> str:
@@ -94,7 +94,7 @@ def sha256(path: Path) -> str:
 
 
 def fingerprint(session: Session) -> str:
-    """Digest of all that a video's result depends on, besides the video."""
+    """Digest of everything but the video on which its result depends."""
     settings = session.settings
     return hashlib.sha256(f"{VERSION} {session.fingerprint} {settings.smooth} {settings.crf}".encode()).hexdigest()
 
@@ -106,11 +106,11 @@ def restore_video(
     record: Callable[[Line], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> Line:
-    """Restore the faces of a video whose bytes hash to `content`, and write it; the line for the log.
+    """Restore the faces of a video whose bytes hash to `content`, and write it; returns the line for the log.
 
-    `record` is called with that line when the result is whole, before it takes its place. `progress` is called with the
-    frames that are done, and of about how many, in the place of the console. Where no pixel of it changed, the result
-    is the input, byte for byte, if its container stays. Raises ImageError for what is no video, AuthfaceError where
+    `record` is called with that line when the result is complete, before it is moved to its path. `progress`, in place
+    of the console, is called with the number of finished frames and their estimated total. If no pixel and no
+    container changed, the result is the input, byte for byte. Raises ImageError if it is not a video, AuthfaceError if
     the disk or the model refuses.
     """
     start = time.monotonic()
@@ -149,13 +149,13 @@ def restore_video(
     for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
-        why = follower.skipped or none_found(*totals.size, session.settings)
+        why = follower.skipped or no_face_text(*totals.size, session.settings)
         session.console.log(f"{one_line(job.source)}: no face restored: {why}")
     return line
 
 
 def _line(job: RestoreJob, content: str, session: Session, totals: VideoTotals) -> Line:
-    """What the log keeps of the frames."""
+    """The log's line about the frames."""
     return session.line(
         job,
         content,
@@ -180,7 +180,7 @@ def _ticks(
     totals: VideoTotals,
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Callable[[], None]]:
-    """What is called after each frame."""
+    """The function that is called after each frame."""
     if progress is not None:
         yield lambda: progress(totals.frames, max(totals.frames, reader.expected) if reader.expected else 0)
         return
@@ -210,7 +210,7 @@ def _groups(reader: VideoReader, follower: Follower, batch: int) -> Iterator[lis
 
 
 def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]:
-    """Each frame with its faces, once the frames were seen that its window reaches to."""
+    """Each frame with its faces, once all frames in its smoothing window were seen."""
     waiting: deque[tuple[DecodedFrame, list[AnyPacket]]] = deque()
     packets: list[AnyPacket] = []
     for item in reader.read():
@@ -227,7 +227,7 @@ def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]
         follower.see(rgb, item.time)
         waiting.append((item, packets))
         packets = []
-        while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MOST_WAITING):
+        while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MAX_WAITING):
             yield _with_faces(*waiting.popleft(), follower)
     while waiting:
         decoded, own = waiting.popleft()
@@ -250,7 +250,7 @@ def _write(
     totals: VideoTotals,
     tick: Callable[[], None],
 ) -> None:
-    """Put the faces of some frames back, and write each frame with what came before it."""
+    """Paste the faces of some frames back, and write each frame with the packets before it."""
     for frame in group:
         for packet in frame.packets:
             writer.copy(packet)
@@ -287,7 +287,7 @@ def _without_frames(reader: VideoReader) -> str:
 
 
 def _losses(reader: VideoReader, writer: VideoWriter, totals: VideoTotals) -> list[str]:
-    """What the result lacks of its input, a line each."""
+    """Content of the input that the result loses, a line each."""
     losses = list(writer.lost)
     if reader.damaged:
         losses.append(f"{reader.damaged} damaged packets are passed over")

@@ -1,4 +1,4 @@
-"""The faces of a video's frames: found in each frame, followed from frame to frame, smoothed over time, cut out.
+"""Track the faces of a video: detected in each frame, matched between frames, smoothed over time, cropped.
 
 Times are seconds, coordinates pixels of the upright frame.
 """
@@ -25,44 +25,44 @@ from authface.restore.pipeline import part
 from authface.restore.types import FaceResult
 
 LOST = 0.5
-"""A face that is found again after so many seconds is another one, with noise of its own."""
+"""Seconds after which a face that reappears counts as another one, with its own noise."""
 NEAR = 0.7
-"""Most distance (`apart`) of a face from where it was in the frame before."""
+"""Largest distance (`apart`) of a face from its position in the previous frame."""
 CUT_LEVELS = 30.0
-"""Mean difference of two frames' small pictures, levels of 255, from which the second begins another scene."""
+"""Mean difference of two frames' thumbnails, levels of 255, from which the second begins another scene."""
 REACH = 2.0
-"""Sightings so many widths of the window away count for nothing, and gaps as long are filled."""
+"""Widths of the smoothing window beyond which sightings are ignored, and up to which gaps are filled."""
 
 Values = NDArray[np.float64]
 
 
 class Sighting(NamedTuple):
-    """Where a face was seen."""
+    """Position of a face in a frame."""
 
     time: float
     values: Values
-    """(n,) coordinates, all of which are smoothed alike: a quad's corners stay those of a square."""
+    """(n,) coordinates, all smoothed alike: a quad's corners remain those of a square."""
     score: float
 
 
 @dataclass
 class Track:
-    """One face through the frames; `number` counts from 0 in the order of coming in."""
+    """One face through the frames; `number` counts from 0 in order of appearance."""
 
     number: int
     box: Box
-    """Where it was last found."""
+    """Its box when it was last detected."""
     found_at: float
     chosen: bool = False
-    """It is restored; once chosen a face stays so, whatever its size becomes."""
+    """Whether it is restored; once chosen, a face stays chosen, whatever its size."""
     ended: bool = False
-    """A scene ended: it is never found again."""
+    """Whether its scene has ended: it cannot reappear."""
     sightings: deque[Sighting] = field(default_factory=deque)
 
     def at(self, time: float, width: float) -> Sighting | None:
-        """Where the face is at a time, smoothed over `width` (0: as seen); None where it is not in the picture.
+        """Position of the face at a time, smoothed over `width` (0: unsmoothed); None if it is not in the picture.
 
-        Between two sightings that are at most ``REACH * width`` apart it is there as well.
+        Gaps of at most ``REACH * width`` between two sightings are interpolated.
         """
         before = max((one.time for one in self.sightings if one.time <= time), default=None)
         after = min((one.time for one in self.sightings if one.time >= time), default=None)
@@ -80,7 +80,7 @@ class Track:
 
 
 def gaussian(distances: Values, width: float) -> Values:
-    """Weights of a window of that standard deviation, 1 in its middle; of width 0: 1 there and 0 elsewhere."""
+    """Weights of a Gaussian window of that standard deviation, 1 in its middle; width 0: 1 there and 0 elsewhere."""
     if width <= 0:
         return np.asarray(distances == 0, np.float64)
     return np.asarray(np.exp(-0.5 * (distances / width) ** 2), np.float64)
@@ -89,7 +89,7 @@ def gaussian(distances: Values, width: float) -> Values:
 def line_at(times: Sequence[float], values: Values, weights: Values) -> Values:
     """(n,) the value at time 0 of the straight lines that fit (m, n) values best, weighted least squares.
 
-    A line and not a mean: what moves steadily stays where it is, also at the first and the last sighting.
+    A line and not a mean: steady motion is preserved, also at the first and the last sighting.
     """
     total = weights.sum()
     distances = np.asarray(times, np.float64)
@@ -103,7 +103,7 @@ def line_at(times: Sequence[float], values: Values, weights: Values) -> Values:
 
 
 def apart(one: Box, other: Box) -> float:
-    """How far apart two boxes are: their centres' distance over their mean side, plus the log of their sides' ratio.
+    """Distance of two boxes: that of their centres over their mean side, plus the log of their sides' ratio.
 
     0 for equal boxes; 0.7 for boxes of one size whose overlap over union is 0.18, or one twice as large in one place.
     """
@@ -114,7 +114,7 @@ def apart(one: Box, other: Box) -> float:
 
 
 def matched(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
-    """Which of `old` each of `new` is, by index: the nearest pairs first, each box in one pair, none beyond `NEAR`."""
+    """Match each of `new` to one of `old`, by index: nearest pairs first, each box in one pair, none beyond `NEAR`."""
     pairs = sorted((apart(a, b), i, j) for i, a in enumerate(old) for j, b in enumerate(new))
     known: dict[int, int] = {}
     for distance, i, j in pairs:
@@ -124,7 +124,7 @@ def matched(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
 
 
 def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(18, 32, 3) small picture of a frame."""
+    """(18, 32, 3) thumbnail of a frame."""
     return np.asarray(cv2.resize(rgb, (32, 18), interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -134,37 +134,37 @@ def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
 
 
 class Follower(Protocol):
-    """Is given the frames of a video in order; a little later it gives the faces of each."""
+    """Takes the frames of a video in order, and returns the faces of each with a short delay."""
 
     @property
     def reach(self) -> float:
-        """Seconds beyond a frame that have to be given to `see` before its `faces` are taken."""
+        """Seconds beyond a frame that must be passed to `see` before its `faces` are requested."""
         ...
 
     @property
     def followed(self) -> int:
-        """Faces that were restored so far, each counted once however long it stays."""
+        """Number of restored faces so far, each counted once."""
         ...
 
     @property
     def skipped(self) -> str:
-        """Why faces were left alone, in a word or two and in numbers; empty: none was."""
+        """Why faces were left alone, in words and numbers; empty: none was."""
         ...
 
     def see(self, rgb: NDArray[np.uint8], time: float) -> None:
-        """The frame at a time, (h, w, 3) upright."""
+        """Take the frame at a time, (h, w, 3) upright."""
         ...
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
-        """The faces of a frame that was seen."""
+        """The faces of an earlier frame."""
         ...
 
 
 class FaceFollower:
-    """Finds faces in every frame and follows them; `smooth` is the width of the window, seconds, 0 for none.
+    """Detects faces in every frame and tracks them; `smooth` is the width of the window, seconds, 0 for none.
 
-    A face's noise is drawn from `content`, `seed` and the face's number: it is the same in all of its frames. Which
-    faces are restored (`--faces`, `min_face`) is decided when one comes in, or later when it has become large enough.
+    A face's noise is drawn from `content`, `seed` and the face's number: it is the same in all of its frames. Whether
+    a face is restored (`--faces`, `min_face`) is decided when it appears, or later when it is large enough.
     """
 
     def __init__(self, finder: FaceFinder, side: Side, smooth: float, content: str, seed: int) -> None:
@@ -183,7 +183,7 @@ class FaceFollower:
         return ", ".join(f"{reason} ({detail})" for reason, detail in sorted(self._skipped.items()))
 
     def see(self, rgb: NDArray[np.uint8], time: float) -> None:
-        """Find the faces of the frame and give each to its track."""
+        """Detect the faces of the frame and add each to its track."""
         small = thumbnail(rgb)
         if self._last is not None and is_cut(self._last, small):
             for track in self._tracks:
@@ -225,7 +225,7 @@ class FaceFollower:
         self._skipped.setdefault(reason, detail)
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
-        """The followed faces, cut out where the window puts them."""
+        """The tracked faces, cropped at their smoothed positions."""
         faces: list[FaceResult] = []
         grey = is_grey(rgb)
         for track in self._tracks:
@@ -256,7 +256,7 @@ class WholeFollower:
         self.side, self.content, self.seed = side, content, seed
 
     def see(self, rgb: NDArray[np.uint8], time: float) -> None:
-        """Nothing is looked for."""
+        """Nothing to detect."""
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
         """The frame."""

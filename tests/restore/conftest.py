@@ -1,16 +1,43 @@
-"""A real family, untrained: every part in diffusers' layout, with a ControlNet that is not zero."""
+"""Models for tests: a stand-in, and a real family, untrained, with a ControlNet that is not zero."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+from authface.console import Console
+from authface.faces.geometry import Side
+from authface.restore.model.colour import ColourFix
+from authface.restore.run import jobs_of, restore_jobs
+from authface.restore.session import Request, RestoreSummary, Session
+from authface.restore.settings import RestoreSettings
 
 Command = Callable[..., tuple[int, str, str]]
+
+
+@dataclass
+class Brighter:
+    """Stands for a model: it changes every face, in no time, and remembers how often and by what seeds."""
+
+    side: Side = Side(64)
+    colour: ColourFix = "none"
+
+    def __post_init__(self) -> None:
+        self.calls: list[list[int]] = []
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        self.calls.append(list(seeds))
+        return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
 
 
 @pytest.fixture
@@ -33,6 +60,21 @@ def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
 def authface(typed: Command) -> Command:
     """``authface restore ...`` as typed."""
     return partial(typed, "restore")
+
+
+@pytest.fixture
+def brighten(tmp_path: Path) -> Callable[..., tuple[Path, RestoreSummary]]:
+    """Restore one file with `Brighter` into the folder ``out``."""
+
+    def brighten(photo: Path, **settings: object) -> tuple[Path, RestoreSummary]:
+        chosen = RestoreSettings(**({"model": "identity", "colour": "none"} | settings))  # type: ignore[arg-type]
+        session = Session(Request(chosen), Console())
+        session.__dict__["restorer"] = Brighter()  # in the place where the model is kept once it is loaded
+        jobs = jobs_of([photo], tmp_path / "out", chosen.format)
+        summary = restore_jobs(jobs, session)
+        return jobs[0].target, summary
+
+    return brighten
 
 
 @pytest.fixture

@@ -209,7 +209,7 @@ def test_a_wrong_wish_is_one_line(family: Path, given: dict[str, object], said: 
 @pytest.mark.parametrize(
     ("image", "kind", "said"),
     [
-        (b"no image", ImageError, "no photo"),
+        (b"no image", ImageError, "not a photo"),
         ("absent.jpg", ImageError, "no such file"),
         (np.zeros((4, 4, 3), np.float32), UsageError, "astype\\('uint8'\\)"),
         (np.zeros((4, 4), np.uint8), UsageError, r"shape \(4, 4\)"),

@@ -154,7 +154,7 @@ def test_a_file_that_is_no_such_network_is_one_line(network: Path, tmp_path: Pat
         ("text.pth", "cannot be read: it "),
         ("a.safetensors", "no network that spandrel knows"),
         ("code.pth", "cannot be read: it "),
-        ("denoise.pth", "enlarges no pictures"),
+        ("denoise.pth", "is not a super-resolution network"),
     ):
         with pytest.raises(UsageError, match=said) as caught:
             ModelUpscaler(tmp_path / name)

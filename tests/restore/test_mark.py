@@ -222,12 +222,12 @@ def test_what_was_generated_before_stays_said(said: bool) -> None:
     generated = COMPOSITE.replace("compositeWithT", "t")
     known = [("DigitalSourceType", generated), ("AISystemUsed", "another"), ("AISystemVersionUsed", "3")]
     before = with_properties(b"", [Property(IPTC, "Iptc4xmpExt", name, value) for name, value in known])
-    told = properties_of(Mark("ours", "1", said=said).packet(before))
+    told = properties_of(Mark("ours", "1", generated=said).packet(before))
     assert told[f"{IPTC} DigitalSourceType"] == generated
     assert told[f"{IPTC} AISystemUsed"] == ("another; ours" if said else "another")
     again = Mark("ours", "1").packet(Mark("ours", "1").packet())
     assert properties_of(again)[f"{IPTC} AISystemUsed"] == "ours"
-    assert properties_of(Mark("ours", "1", said=False).packet(again))[f"{IPTC} DigitalSourceType"] == COMPOSITE
+    assert properties_of(Mark("ours", "1", generated=False).packet(again))[f"{IPTC} DigitalSourceType"] == COMPOSITE
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "tif", "webp"])

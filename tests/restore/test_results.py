@@ -8,45 +8,30 @@ import json
 import os
 import shutil
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
 from authface.console import Console
 from authface.errors import AuthfaceError
-from authface.faces.geometry import Side
 from authface.files import TEMPORARY, replacing
 from authface.imaging import decode as images
 from authface.restore.inputs import PAGE
-from authface.restore.model.colour import ColourFix
 from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.store.restore_log import LOG, Log
+from tests.restore.conftest import Brighter
 
 Command = Callable[..., tuple[int, str, str]]
-
-
-class Brighter:
-    """Stands for a model: it changes every face, in no time."""
-
-    side = Side(64)
-    colour: ColourFix = "none"
-
-    def restore(
-        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
-    ) -> Sequence[NDArray[np.uint8]]:
-        return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
 
 
 class Killed(BaseException):

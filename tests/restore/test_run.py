@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -15,46 +14,13 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage import data
 
-from authface.console import Console
-from authface.faces.geometry import Side
 from authface.files import sha256_of
 from authface.imaging import decode as images
 from authface.imaging import png, tiff
-from authface.restore.model.colour import ColourFix
-from authface.restore.run import jobs_of, restore_jobs
-from authface.restore.session import Request, RestoreSummary, Session
-from authface.restore.settings import RestoreSettings
+from authface.restore.session import RestoreSummary
 
 Command = Callable[..., tuple[int, str, str]]
 Lines = Callable[[Path], list[dict[str, object]]]
-
-
-@dataclass(frozen=True)
-class Brighter:
-    """Stands for a model: it changes every face, in no time."""
-
-    side: Side = Side(64)
-    colour: ColourFix = "none"
-
-    def restore(
-        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
-    ) -> Sequence[NDArray[np.uint8]]:
-        return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
-
-
-@pytest.fixture
-def brighten(tmp_path: Path) -> Callable[..., tuple[Path, RestoreSummary]]:
-    """Restore one file with `Brighter` into the folder ``out``."""
-
-    def brighten(photo: Path, **settings: object) -> tuple[Path, RestoreSummary]:
-        chosen = RestoreSettings(**({"model": "identity", "colour": "none"} | settings))  # type: ignore[arg-type]
-        session = Session(Request(chosen), Console())
-        session.__dict__["restorer"] = Brighter()  # in the place where the model is kept once it is loaded
-        jobs = jobs_of([photo], tmp_path / "out", chosen.format)
-        summary = restore_jobs(jobs, session)
-        return jobs[0].target, summary
-
-    return brighten
 
 
 @pytest.fixture(scope="module")

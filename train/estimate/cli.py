@@ -10,7 +10,7 @@ from authface.errors import UsageError, one_line
 from authface.extras import need
 from authface.options import Run, command_with_run
 from authface.train.cli import NEEDED, DatasetArgument
-from authface.train.estimate.hardware import UTILISATION
+from authface.train.estimate.hardware import UTILISATION, gpus_named, local_gpu
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,9 +66,8 @@ def _estimate(
     utilisation: float,
 ) -> None:  # fmt: skip
     from authface.models.layout import quiet
-    from authface.train.estimate import hardware
 
-    candidates = hardware.gpus_named(names)  # refuses a wrong name before torch is loaded
+    candidates = gpus_named(names)  # refuses a wrong name before torch is loaded
     if sharding not in ("none", "fsdp"):  # those of estimate.sharding, which loads torch
         raise UsageError(f"--sharding {one_line(sharding)}: there are none and fsdp")
     need(f"authface estimate train {stage}", "train", *NEEDED)
@@ -87,7 +86,7 @@ def _estimate(
     architecture = networks.find_architecture(settings.model, settings.size, begins_from, VAES[first.vae])
     half = settings.half(torch.device("cpu" if run.device == "cpu" else "cuda"))
     known = faces or estimate.count_faces(dataset or settings.dataset, run.limit)
-    own = hardware.local_gpu()
+    own = local_gpu()
     if own is not None and not names:
         candidates = (own, *candidates)
     estimator = estimate.Estimator(architecture, half, processes, sharding)

@@ -162,4 +162,4 @@ def test_the_provenance_knows_the_prompt_and_the_rules(photoset: PhotoSet) -> No
     assert one == CaptionStep(photoset.root, Scripted({}, parameters={"prompt_sha256": "a"}), settings).provenance
     other = CaptionStep(photoset.root, Scripted({}, parameters={"prompt_sha256": "b"}), settings).provenance
     assert "prompt_sha256 a -> b" in one.difference(other)
-    assert one.difference(replace(one, weights={"m": "1"})) == "other weights of m"
+    assert one.difference(replace(one, weights={"m": "1"})) == "changed weights of m"

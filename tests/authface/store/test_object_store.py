@@ -67,13 +67,13 @@ def test_the_commands_make_the_same_set_on_a_store_as_on_a_disk(bucket: str, tmp
 def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "_SETTLE_SECONDS", 0.0)
     root = place(f"{bucket}/leased")
-    with lease.held(root), pytest.raises(AuthfaceError, match="is in use by"), lease.held(root):
+    with lease.write_lock(root), pytest.raises(AuthfaceError, match="is in use by"), lease.write_lock(root):
         pass
-    with lease.held(root):
+    with lease.write_lock(root):
         pass
     dead = {"owner": "elsewhere:1:x", "at": time.time() - lease.LEASE_SECONDS - 1}
     (root / ".lock").write_bytes(json.dumps(dead).encode())
-    with lease.held(root):
+    with lease.write_lock(root):
         assert json.loads((root / ".lock").read_text())["owner"] != dead["owner"]
 
 

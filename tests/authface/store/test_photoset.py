@@ -102,7 +102,7 @@ def test_a_foreign_file_among_the_parts_has_no_meta(tmp_path: Path) -> None:
     [
         ({"settings": {"limit": 4, "nested": [1, 2]}}, "limit 3 -> 4"),
         ({"version": 2}, "version 1 -> 2"),
-        ({"weights": {"net": "def"}}, "other weights of net"),
+        ({"weights": {"net": "def"}}, "changed weights of net"),
         ({"step": "other"}, "made by test"),
         ({}, ""),
     ],

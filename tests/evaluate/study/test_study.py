@@ -45,7 +45,7 @@ def said(person: str, name: str, choice: Any, other: str = "theirs") -> StudyAns
 
 
 def found(answers: list[StudyAnswer], made: Study) -> Any:
-    return findings(made, study.standing(made, answers), 0, 500)
+    return findings(made, study.latest_answers(made, answers), 0, 500)
 
 
 @pytest.fixture

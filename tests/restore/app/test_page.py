@@ -22,7 +22,7 @@ from authface.errors import UsageError
 from authface.faces.identity import usual_products
 from authface.restore.app import server as app_server
 from authface.restore.app.cards import face_cards
-from authface.restore.app.workspace import Workspace, face_choices, found_text
+from authface.restore.app.workspace import Workspace, face_choices, faces_text
 from authface.restore.queue import RestoreQueue
 from authface.web import local
 from tests.conftest import PATIENCE, authface
@@ -92,7 +92,7 @@ def test_what_cannot_be_done_is_one_line_on_the_page(
     with serving(restorer, megabytes=1, megapixels=2) as url:
         page = visit(url)
         for name, said in (
-            ("broken.jpg", "This file cannot be used: no photo in a format that is read here"),
+            ("broken.jpg", "This file cannot be used: not a photo in a supported format"),
             ("large.png", "2000 x 1500 is 3 megapixels, the limit is 2: make it smaller"),
             ("heavy.png", 'exceed the maximum allowed size of 1.0 Mb: "heavy.png"'),
         ):
@@ -168,7 +168,7 @@ def test_a_place_is_the_smallest_face_around_it(workspace: Workspace, scan: Path
     x0, y0, x1, y1 = upload.faces[1].box
     assert upload.face_at((x0 + x1) / 2, (y0 + y1) / 2) == 1
     assert upload.face_at(2, 2) is None
-    assert "Click a face" in found_text(upload, workspace.restorer.settings)
+    assert "Click a face" in faces_text(upload, workspace.restorer.settings)
 
 
 def test_cards_say_why_a_face_stays(restorer: Restorer, workspace: Workspace, scan: Path) -> None:

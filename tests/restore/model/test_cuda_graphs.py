@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from authface.models.families import resolve
 from authface.restore.model import cuda_graphs as graphs
-from authface.restore.model.cuda_graphs import LEAST_STEPS, MOST, CudaRecorder, Eager, Graphs, Recorded
+from authface.restore.model.cuda_graphs import MAX_SHAPES, MIN_STEPS, CudaRecorder, Eager, Graphs, Recorded
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement, placement_of
 from authface.restore.model.restorer import LoadedModel
@@ -62,7 +62,7 @@ class Noted:
         self.made.append(Again(function, made))
         return self.made[-1], made
 
-    def beside(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+    def concurrently(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
         self.pairs += 1
         made = second()  # the other way round: neither needs the other
         return first(), made
@@ -131,15 +131,15 @@ def test_a_prediction_outlives_the_next_step(
 def test_few_steps_are_run_as_they_are_unless_they_were_recorded(
     make: Callable[..., DiffusionRestorer], crops: np.ndarray, noted: Noted
 ) -> None:
-    model = make(CPU, steps=LEAST_STEPS - 1)
+    model = make(CPU, steps=MIN_STEPS - 1)
     few = model.restore(crops[:1], SEEDS[:1])
     assert not noted.made
-    model.sampling = replace(model.sampling, steps=LEAST_STEPS)
+    model.sampling = replace(model.sampling, steps=MIN_STEPS)
     model.restore(crops[:1], SEEDS[:1])
     assert len(noted.made) == 1
-    model.sampling = replace(model.sampling, steps=LEAST_STEPS - 1)
+    model.sampling = replace(model.sampling, steps=MIN_STEPS - 1)
     np.testing.assert_array_equal(model.restore(crops[:1], SEEDS[:1]), few)
-    assert noted.made[0].replays == 2 * LEAST_STEPS - 1
+    assert noted.made[0].replays == 2 * MIN_STEPS - 1
 
 
 def test_graphs_are_known_by_shapes_kinds_and_scale_and_the_oldest_go() -> None:
@@ -152,7 +152,7 @@ def test_graphs_are_known_by_shapes_kinds_and_scale_and_the_oldest_go() -> None:
     assert first("time", lambda given: given.t * 1.0).tolist() == 3.0
     whole = step()._replace(t=torch.tensor(9.0))
     others = [kept.run(step(), 0.5, 9), kept.run(step(rows=2), 1.0, 9), kept.run(whole, 1.0, 9)]
-    assert len({id(one) for one in (first, *others)}) == MOST
+    assert len({id(one) for one in (first, *others)}) == MAX_SHAPES
     assert kept.run(step(), 1.0, 1) is first  # used again: no longer the oldest
     kept.run(step(rows=3), 1.0, 9)
     assert kept.run(step(), 1.0, 1) is first and isinstance(kept.run(step(), 0.5, 1), Eager)
@@ -251,7 +251,7 @@ def test_on_cuda_more_shapes_than_are_kept_share_their_memory(
         given = [model.restore(crops[:count], SEEDS[:count], fidelity) for model in (recorded, eager)]
         assert np.abs(given[0].astype(int) - given[1]).max() <= 1
     own = graphs.graphs_of(recorded.unet, gpu.device)
-    assert not own._failed and len(own._kept) == MOST
+    assert not own._failed and len(own._kept) == MAX_SHAPES
 
 
 @CUDA
@@ -268,7 +268,7 @@ def test_on_cuda_two_functions_are_on_two_streams_and_what_follows_waits_for_bot
 
     def whole() -> torch.Tensor:
         for long, short in ((200, 3), (5, 400)):  # the second pair takes the first one's memory
-            one, other = recorder.beside(lambda n=long: counted(n), lambda n=short: counted(n))
+            one, other = recorder.concurrently(lambda n=long: counted(n), lambda n=short: counted(n))
             given.copy_(one * 2 + other)
         return given + 0
 

@@ -101,8 +101,8 @@ def test_a_family_without_a_cleaner_too(exported: Path, tmp_path: Path) -> None:
     for fidelity in (0.5, 0.8):
         made, expected = (one.restore(crops, SEEDS, fidelity) for one in (graphs, by_torch))
         assert apart(made, expected) <= 1 and apart(made, crops) > 3
-    asked = onnx.lacking(graphs._graphs.export, settings(exported, fidelity=0.3), exported)
-    assert asked == "restore.fidelity=0.3 begins elsewhere than onnx/ was exported for"
+    asked = onnx.unsupported(graphs._graphs.export, settings(exported, fidelity=0.3), exported)
+    assert asked == "restore.fidelity=0.3 needs another first step than onnx/ was exported for"
 
 
 def test_a_fidelity_of_1_opens_the_cleaner_alone(exported: Path, tmp_path: Path) -> None:
@@ -147,11 +147,11 @@ NOISE = [0.21979008615016937, -0.1758173257112503, 0.0861179307103157]
         ({"prompt": "an old face"}, "restore.prompt='an old face': onnx/ was exported for 'a face'"),
         ({"guidance": 3.0}, "restore.guidance=3.0"),
         ({"preset": "fast"}, "restore.scheduler='unipc'"),
-        ({"preset": "official"}, "official is for torch alone"),
+        ({"preset": "official"}, "official needs torch"),
         ({"size": 128}, "restore.size=128: onnx/ was exported for 64"),
         ({"dtype": "bfloat16"}, "restore.dtype=bfloat16"),
-        ({"tiling": 128}, "restore.tiling is for torch alone"),
-        ({"compile": True}, "restore.compile is for torch alone"),
+        ({"tiling": 128}, "restore.tiling needs torch"),
+        ({"compile": True}, "restore.compile needs torch"),
     ],
 )
 def test_what_graphs_do_not_do_torch_does(exported: Path, changed: dict[str, Any], problem: str) -> None:

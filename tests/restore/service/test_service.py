@@ -154,15 +154,15 @@ def bomb() -> bytes:
 @pytest.mark.parametrize(
     ("content", "query", "status", "said"),
     [
-        (b"not an image", "", 415, "no photo"),
+        (b"not an image", "", 415, "not a photo"),
         (PHOTO[:4000], "", 422, "truncated"),
         (b"", "", 422, "0 bytes"),
         (bomb(), "", 413, "megapixels"),
         (PHOTO, "fidelity=2", 422, "fidelity = 2: "),
         (PHOTO, "fidelity=nan", 422, "nan is no number"),
         (PHOTO, "upscale=3", 422, "upscale = 3: "),
-        (PHOTO, "model=/etc", 422, "there is no option model"),
-        (PHOTO, "upscaler=/etc/passwd", 422, "there is no option upscaler"),
+        (PHOTO, "model=/etc", 422, "unknown option model"),
+        (PHOTO, "upscaler=/etc/passwd", 422, "unknown option upscaler"),
         (PHOTO, "fidelity=1&fidelity=0", 422, "named twice"),
         (PHOTO, "result=pdf", 422, "photo, json, both"),
         (PHOTO, "faces=none%0Aat%20all", 422, "a number from 1"),

@@ -8,13 +8,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -26,131 +24,19 @@ from skimage import data
 from authface import Restorer
 from authface.console import Console
 from authface.errors import UsageError
-from authface.faces.geometry import Side
-from authface.restore.finder import FaceFinder
-from authface.restore.model.colour import ColourFix
 from authface.restore.page import write_page
-from authface.restore.run import jobs_of, restore_jobs
-from authface.restore.session import Request, RestoreSummary, Session
+from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import DecodedFrame, VideoReader
-from authface.restore.video.run import MOST_MOMENTS, Spread
-from authface.restore.video.tracks import FaceFollower
+from authface.restore.video.run import MAX_MOMENTS, Spread
 from tests.conftest import PATIENCE, heed_ctrl_c
+from tests.restore.conftest import Brighter
+from tests.restore.video.films import HEIGHT, WIDTH, film, gained, heard, restore, scene, seen
 
 av = pytest.importorskip("av")
 
 Command = Callable[..., tuple[int, str, str]]
 Lines = Callable[[Path], list[dict[str, Any]]]
-WIDTH, HEIGHT = 192, 160
-RATE = 25
-TICKS = 100
-"""Of the time base in a frame."""
-
-
-@dataclass
-class Brighter:
-    """Stands for a model: it changes every face, in no time, and remembers how often and by what seeds."""
-
-    side: Side = Side(64)
-    colour: ColourFix = "none"
-
-    def __post_init__(self) -> None:
-        self.calls: list[list[int]] = []
-
-    def restore(
-        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
-    ) -> Sequence[NDArray[np.uint8]]:
-        self.calls.append(list(seeds))
-        return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
-
-
-def scene(i: float, noise: float = 0, seed: int = 0) -> NDArray[np.uint8]:
-    """A face of some 60 px that moves by 2 and 1 px a frame."""
-    turn = np.array([[0.6, 0, -80 - 2 * i], [0, 0.6, -2 - i]], np.float64)
-    rgb = cv2.warpAffine(data.astronaut(), turn, (WIDTH, HEIGHT), flags=cv2.INTER_AREA)
-    if noise:
-        grain = np.random.default_rng(seed).normal(0, noise, rgb.shape)
-        rgb = np.clip(rgb + grain, 0, 255).astype(np.uint8)
-    return np.asarray(rgb, np.uint8)
-
-
-def film(
-    path: Path,
-    pictures: Sequence[NDArray[np.uint8]],
-    *,
-    codec: str = "libx264",
-    sound: str = "aac",
-    turns: int = 0,
-    ticks: Sequence[int] | None = None,
-    colours: tuple[int, int, int, int] = (1, 1, 1, 1),
-    format: str = "yuv420p",
-    words: Path | None = None,
-) -> Path:
-    """Write upright pictures, with a sine for sound; `turns` quarter turns make the stored ones upright.
-
-    `words` is a file of subtitles.
-    """
-    base = Fraction(1, RATE * TICKS)
-    with av.open(f"file:{path}", "w") as out:
-        out.metadata["title"] = "A film"
-        video = out.add_stream(codec, rate=RATE, options={"crf": "8"} | ({"b": "0"} if "vp9" in codec else {}))
-        stored = np.rot90(pictures[0], -turns)
-        video.width, video.height, video.pix_fmt = stored.shape[1], stored.shape[0], format
-        video.time_base = video.codec_context.time_base = base
-        context = video.codec_context
-        context.colorspace, context.color_range, context.color_trc, context.color_primaries = colours
-        if turns:
-            video.set_display_rotation({1: 90, 2: 180, 3: -90}[turns])
-        audio = out.add_stream(sound, rate=48000, layout="mono") if sound else None
-        if words is not None:
-            with av.open(str(words)) as told:
-                stream = out.add_stream_from_template(told.streams[0])
-                stream.metadata["language"] = "eng"
-                for packet in told.demux():
-                    if packet.dts is not None:
-                        packet.stream = stream
-                        out.mux(packet)
-        for i, picture in enumerate(pictures):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(np.rot90(picture, -turns)))
-            frame = frame.reformat(format=format, dst_colorspace=colours[0], dst_color_range=colours[1])
-            frame.pts, frame.time_base = (ticks[i] if ticks else i * TICKS), base
-            out.mux(video.encode(frame))
-        out.mux(video.encode())
-        if audio is not None:
-            wave = np.sin(2 * np.pi * 440 * np.arange(48000 * len(pictures) // RATE) / 48000).astype(np.float32) * 0.3
-            for start in range(0, len(wave), 960):
-                piece = av.AudioFrame.from_ndarray(wave[None, start : start + 960].copy(), format="fltp", layout="mono")
-                piece.sample_rate, piece.pts, piece.time_base = 48000, start, Fraction(1, 48000)
-                out.mux(audio.encode(piece))
-            out.mux(audio.encode())
-    return path
-
-
-def seen(path: Path) -> list[Any]:
-    """Its frames as they are stored."""
-    with av.open(f"file:{path}") as file:
-        return list(file.decode(video=0))
-
-
-def upright(path: Path) -> list[NDArray[np.uint8]]:
-    return [np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90) % 4) for frame in seen(path)]
-
-
-def heard(path: Path) -> list[tuple[Any, ...]]:
-    """Its packets of sound: when, and what bytes."""
-    with av.open(f"file:{path}") as file:
-        packets = [packet for packet in file.demux(audio=0) if packet.dts is not None]
-        return [(float(packet.pts * packet.time_base), bytes(packet)) for packet in packets]
-
-
-def restore(source: Path, out: Path, model: Any = None, **chosen: Any) -> tuple[Path, RestoreSummary]:
-    settings = RestoreSettings(**({"model": "identity", "colour": "none", "guard": False} | chosen))
-    session = Session(Request(settings), Console())
-    session.__dict__["restorer"] = model or Brighter()
-    jobs = jobs_of([source], out, settings.format)
-    summary = restore_jobs(jobs, session)
-    return jobs[0].target, summary
 
 
 @pytest.fixture(scope="module")
@@ -161,12 +47,6 @@ def pictures() -> list[NDArray[np.uint8]]:
 @pytest.fixture(scope="module")
 def clip(pictures: list[NDArray[np.uint8]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     return film(tmp_path_factory.mktemp("film") / "clip.mp4", pictures)
-
-
-def gained(before: Path, after: Path) -> NDArray[np.float64]:
-    """(n, h, w) how much brighter each pixel of each frame became."""
-    pairs = zip(upright(before), upright(after), strict=True)
-    return np.stack([new.astype(float).mean(axis=2) - old.astype(float).mean(axis=2) for old, new in pairs])
 
 
 def test_each_frame_s_face_changes_and_nothing_else(clip: Path, tmp_path: Path, lines: Lines) -> None:
@@ -331,7 +211,7 @@ def test_of_many_frames_some_are_kept_evenly(count: int) -> None:
     for i in range(count):
         some.add((float(i),))
     kept = [i for (i,) in some.kept]
-    assert len(kept) <= MOST_MOMENTS and len(kept) >= min(count, MOST_MOMENTS // 2)
+    assert len(kept) <= MAX_MOMENTS and len(kept) >= min(count, MAX_MOMENTS // 2)
     assert len(set(np.diff(kept))) <= 1 and kept[:1] == [0.0][:count]
 
 
@@ -367,66 +247,6 @@ def test_subtitles_are_kept_where_the_container_takes_them(pictures: list[NDArra
         assert bytes(packet) == b"Hello"
     target, summary = restore(source, tmp_path / "out.mp4")
     assert "mp4 holds no" in summary.video_lines[target].detail and summary.video_lines[target].faces == 3
-
-
-def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path) -> None:
-    """A flash of noise hides it for two frames; its place there lies between its places before and after."""
-    shown = [scene(i) for i in range(12)]
-    for i in (5, 6):
-        shown[i] = scene(i, noise=70)
-    follower = FaceFollower(Blind(5, 6), Side(64), 0.1, "ab", 0)
-    for i, rgb in enumerate(shown):
-        follower.see(rgb, i / RATE)
-    quads = [follower.faces(rgb, i / RATE)[0].aligned.quad.mean(axis=0) for i, rgb in enumerate(shown)]
-    steps = np.diff(quads, axis=0)
-    np.testing.assert_allclose(steps, np.broadcast_to([-2, -1], steps.shape), atol=0.8)
-    assert follower.followed == 1
-
-
-class Blind(FaceFinder):
-    """Sees no face in some frames."""
-
-    def __init__(self, *blind: int) -> None:
-        super().__init__(RestoreSettings())
-        self.frame, self.blind, self.real = -1, blind, self.detector
-        self.detector = self  # type: ignore[assignment]
-
-    def survey(self, rgb: NDArray[np.uint8], doubtful: float) -> Any:
-        self.frame += 1
-        return ([], []) if self.frame in self.blind else self.real.survey(rgb, doubtful)
-
-
-def jitter(smooth: float) -> tuple[float, float]:
-    """How far a face's crops under noise lie from their steady path, and from the one before; pixels, of all corners.
-
-    It moves by a third of the step, so that it stays in the picture.
-    """
-    frames = 24
-    shown = [scene(i / 3, noise=12, seed=i) for i in range(frames)]
-    follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), smooth, "ab", 0)
-    for i, rgb in enumerate(shown):
-        follower.see(rgb, i / RATE)
-    quads = np.stack([follower.faces(rgb, i / RATE)[0].aligned.quad for i, rgb in enumerate(shown)])
-    rest = quads - np.arange(frames)[:, None, None] / 3 * np.array([-2.0, -1.0])
-    return float(rest.std(axis=0).mean()), float(np.diff(rest, axis=0).std())
-
-
-def test_smoothing_holds_the_crop_still() -> None:
-    rough, smooth = jitter(0.0), jitter(0.1)
-    assert smooth[0] < 0.6 * rough[0], (rough, smooth)
-    assert smooth[1] < 0.25 * rough[1], (rough, smooth)
-
-
-def test_a_new_scene_ends_a_face() -> None:
-    follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), 0.1, "ab", 0)
-    shown = [
-        scene(i) if i < 4 else 255 - scene(i) if i == 4 else np.ascontiguousarray(scene(i)[:, ::-1]) for i in range(8)
-    ]
-    for i, rgb in enumerate(shown):
-        follower.see(rgb, i / RATE)
-    seeds = [[face.seed for face in follower.faces(rgb, i / RATE)] for i, rgb in enumerate(shown)]
-    assert {len(found) for found in seeds[:4]} == {len(found) for found in seeds[5:]} == {1}
-    assert not set(sum(seeds[:4], [])) & set(sum(seeds[5:], []))
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
+from authface.faces.geometry import Side
 from authface.records import Box
-from authface.restore.video.tracks import NEAR, REACH, Sighting, Track, apart, gaussian, is_cut, line_at, matched
+from authface.restore.finder import FaceFinder
+from authface.restore.settings import RestoreSettings
+from authface.restore.video.tracks import (
+    NEAR,
+    REACH,
+    FaceFollower,
+    Sighting,
+    Track,
+    apart,
+    gaussian,
+    is_cut,
+    line_at,
+    matched,
+)
+from tests.restore.video.films import RATE, scene
 
 NUMBERS = st.floats(-1e3, 1e3)
 
@@ -117,3 +136,63 @@ def test_another_scene_is_a_cut_and_flicker_is_none(level: int, flicker: int) ->
     other = 255 - one
     assume(abs(255 - 2 * level) > 40)
     assert is_cut(one, other)
+
+
+def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path) -> None:
+    """A flash of noise hides it for two frames; its place there lies between its places before and after."""
+    shown = [scene(i) for i in range(12)]
+    for i in (5, 6):
+        shown[i] = scene(i, noise=70)
+    follower = FaceFollower(Blind(5, 6), Side(64), 0.1, "ab", 0)
+    for i, rgb in enumerate(shown):
+        follower.see(rgb, i / RATE)
+    quads = [follower.faces(rgb, i / RATE)[0].aligned.quad.mean(axis=0) for i, rgb in enumerate(shown)]
+    steps = np.diff(quads, axis=0)
+    np.testing.assert_allclose(steps, np.broadcast_to([-2, -1], steps.shape), atol=0.8)
+    assert follower.followed == 1
+
+
+class Blind(FaceFinder):
+    """Sees no face in some frames."""
+
+    def __init__(self, *blind: int) -> None:
+        super().__init__(RestoreSettings())
+        self.frame, self.blind, self.real = -1, blind, self.detector
+        self.detector = self  # type: ignore[assignment]
+
+    def survey(self, rgb: NDArray[np.uint8], doubtful: float) -> Any:
+        self.frame += 1
+        return ([], []) if self.frame in self.blind else self.real.survey(rgb, doubtful)
+
+
+def jitter(smooth: float) -> tuple[float, float]:
+    """How far a face's crops under noise lie from their steady path, and from the one before; pixels, of all corners.
+
+    It moves by a third of the step, so that it stays in the picture.
+    """
+    frames = 24
+    shown = [scene(i / 3, noise=12, seed=i) for i in range(frames)]
+    follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), smooth, "ab", 0)
+    for i, rgb in enumerate(shown):
+        follower.see(rgb, i / RATE)
+    quads = np.stack([follower.faces(rgb, i / RATE)[0].aligned.quad for i, rgb in enumerate(shown)])
+    rest = quads - np.arange(frames)[:, None, None] / 3 * np.array([-2.0, -1.0])
+    return float(rest.std(axis=0).mean()), float(np.diff(rest, axis=0).std())
+
+
+def test_smoothing_holds_the_crop_still() -> None:
+    rough, smooth = jitter(0.0), jitter(0.1)
+    assert smooth[0] < 0.6 * rough[0], (rough, smooth)
+    assert smooth[1] < 0.25 * rough[1], (rough, smooth)
+
+
+def test_a_new_scene_ends_a_face() -> None:
+    follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), 0.1, "ab", 0)
+    shown = [
+        scene(i) if i < 4 else 255 - scene(i) if i == 4 else np.ascontiguousarray(scene(i)[:, ::-1]) for i in range(8)
+    ]
+    for i, rgb in enumerate(shown):
+        follower.see(rgb, i / RATE)
+    seeds = [[face.seed for face in follower.faces(rgb, i / RATE)] for i, rgb in enumerate(shown)]
+    assert {len(found) for found in seeds[:4]} == {len(found) for found in seeds[5:]} == {1}
+    assert not set(sum(seeds[:4], [])) & set(sum(seeds[5:], []))
