@@ -337,11 +337,12 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary) -> None:
     from authface.inspect.status import read_status
 
     page = photoset.root / "reports" / "curate.html"
-    if summary.made or not page.exists():
+    if summary.made or summary.restated or not page.exists():
         page = contact_sheet(photoset)
     rate = f", {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
-    done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
+    again = f"{summary.restated:,} photos stated anew" if summary.restated else "nothing to do"
+    done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else again
     onward = f"next: {read_status(photoset).next}"
     if not summary.counts["kept"]:
         onward = "nothing is kept: the sheet says why"
