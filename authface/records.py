@@ -6,7 +6,7 @@ the first pixel at (0, 0). Colours are 8-bit sRGB. A row never vanishes: what is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["kept", "rejected", "failed"]
@@ -53,7 +53,7 @@ class Statement:
     """As it was written; empty or `unknown` where it named the photo and no licence."""
     by: str = ""
     """The list or folder, absolute; empty for an API, and where it was not written down."""
-    at: str = ""
+    at: str = field(default="", compare=False)
     """ISO 8601 time it was first read there; empty where that was not written down."""
     until: str = ""
     """ISO 8601 time it was no longer read there; empty while it is said."""

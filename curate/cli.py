@@ -242,18 +242,26 @@ def credits_(
     """Write SET/reports/credits: every photographer and photo, by licence, with their links."""
     from authface.curate.credits import Format, counts, write_credits
     from authface.store.photoset import PhotoSet
+    from authface.store.statements import count_disputed, disputed
 
     chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
     if chosen is None:
         raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
-    path, table = write_credits(PhotoSet.open(set), chosen, every=every)
-    found = counts(table)
+    photoset = PhotoSet.open(set)
+    path, table = write_credits(photoset, chosen, every=every)
+    found, said = counts(table), count_disputed(disputed(photoset))
     if found["of unknown licence"]:
         run.console.log(f"credits: nobody stated a licence of {found['of unknown licence']:,} photos: they come first")
+    if said["disputed"]:
+        run.console.log(
+            f"credits: sources disagree about the licence of {said['disputed']:,} photos: the strictest holds"
+        )
+    shown = (f"{count:,} {name}" for name, count in found.items() if count or not name.startswith("under"))
     run.console.result(
-        f"credits: {one_line(path)}: {', '.join(f'{count:,} {name}' for name, count in found.items())}",
+        f"credits: {one_line(path)}: {', '.join(shown)}",
         report=str(path),
-        **{name.replace(" ", "_"): count for name, count in found.items()},
+        **{name.replace(" ", "_").lower(): count for name, count in found.items()},
+        **{f"{name}_licences": count for name, count in said.items()},
     )
 
 

@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface.licences import disagree, is_stated, strictest
+from authface.errors import one_line
+from authface.licences import UNKNOWN, disagree, is_stated, strictest
 from authface.records import Photo, Statement
 from authface.store.columns import arrow_schema, plain, row_reader
 from authface.store.photoset import PhotoSet, Table
@@ -137,11 +138,28 @@ def disputed(photoset: PhotoSet) -> dict[str, list[Said]]:
     return {name: lines for name, lines in said.items() if name in kept and (_stand_apart(lines) or _corrected(lines))}
 
 
-def tell_disputed(found: dict[str, list[Said]]) -> dict[str, int]:
+def told(lines: Iterable[Said]) -> str:
+    """What was said, by whom and when, as text: of lists their name only, for credits are published."""
+    return "; ".join(_told(line.statement) for line in lines)
+
+
+def _told(one: Statement) -> str:
+    by, licence = one_line(Path(one.by).name, 60), one_line(one.licence.strip() or UNKNOWN, 100)
+    times = [one.at and f"since {_time(one.at)}", one.until and f"until {_time(one.until)}"]
+    about = ", ".join(filter(None, [by, " ".join(filter(None, times))]))
+    return f"{licence} ({about})" if about else licence
+
+
+def _time(text: str) -> str:
+    """A time to the minute."""
+    return f"{one_line(text[:16].replace('T', ' '))} UTC"
+
+
+def count_disputed(found: dict[str, list[Said]]) -> dict[str, int]:
     """How many photos have licences that disagree, and of how many what was said first was corrected."""
     return {
-        "disputed_licences": sum(map(_stand_apart, found.values())),
-        "corrected_licences": sum(map(_corrected, found.values())),
+        "disputed": sum(map(_stand_apart, found.values())),
+        "corrected": sum(map(_corrected, found.values())),
     }
 
 

@@ -21,6 +21,7 @@ from authface.store.photoset import PhotoSet
 from authface.store.statements import (
     ATTRIBUTION,
     all_said,
+    count_disputed,
     disputed,
     hold,
     repeated,
@@ -28,7 +29,6 @@ from authface.store.statements import (
     rewrite,
     same_list,
     standing,
-    tell_disputed,
 )
 from authface.store.tombstones import now
 
@@ -135,7 +135,7 @@ class Stated:
             lines.append(f"another licence holds of {self._licences.total():,} photos: {', '.join(kinds)}{more}")
         if self._attributions:
             lines.append(f"{self._attributions:,} photos have another photographer, page or terms")
-        several = tell_disputed(disputed(self._photoset))["disputed_licences"] if self._asked else 0
+        several = count_disputed(disputed(self._photoset))["disputed"] if self._asked else 0
         if several:
             credits = f"authface curate credits {one_line(self._photoset.root)} names them"
             lines.append(f"sources disagree about the licence of {several:,} photos: the strictest holds; {credits}")
