@@ -139,13 +139,14 @@ def strictness(text: str) -> tuple[bool, ...]:
     return False, *forbidden, known != PUBLIC_DOMAIN
 
 
-def strictest(texts: Iterable[str]) -> str:
+def strictest(texts: Iterable[str], held: str = "") -> str:
     """Which of several stated licences of one photo holds, whatever their order: what none of them forbids is left.
 
-    Of equals it is the first of the alphabet. Texts that state nothing do not count; `UNKNOWN` where none does.
+    Of equals, such as two versions, it is the one that `held` before, else the first of the alphabet. Texts that state
+    nothing do not count; `UNKNOWN` where none does.
     """
     stated = sorted(text for text in texts if is_stated(text))
-    return max(stated, key=strictness, default=UNKNOWN)
+    return max(stated, key=lambda text: (strictness(text), text == held), default=UNKNOWN)
 
 
 def disagree(texts: Iterable[str]) -> bool:

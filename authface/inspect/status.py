@@ -199,7 +199,7 @@ def _lines(found: PhotoSetStatus) -> Iterator[str]:
         yield f"{table.name}: {total:,} rows in {table.parts:,} parts{'; ' + note if note else ''}"
         yield from (f"  {count:>9,}  {one_line(name)}" for name, count in table.counts.items())
     if several := found.licences.get("disputed"):
-        yield f"licences: sources disagree about {several:,} photos, the strictest holds: curate credits --all names them"
+        yield f"licences: sources disagree about {several:,} photos: the strictest holds (curate credits --all)"
     if corrected := found.licences.get("corrected"):
         yield f"licences: those of {corrected:,} photos were corrected"
     if found.forgotten:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -54,6 +55,11 @@ def standing(statements: Iterable[Statement]) -> list[str]:
     return [one.licence for one in statements if not one.until]
 
 
+def name_of_list(path: str) -> str:
+    """What a list or folder is known by: its absolute path; a link stays the list that it is, wherever it leads."""
+    return path if not path or "://" in path else os.path.abspath(path)  # noqa: PTH100
+
+
 def same_list(before: str, now: str) -> bool:
     """Whether a list is the one that stood elsewhere: same place, or same name and the old place is empty.
 
@@ -76,7 +82,7 @@ def restated(photo: Photo, said: Collection[str], by: str, at: str, *, whole: bo
         return photo
     kept = tuple(replace(one, until=at) if one in gone else one for one in before)
     statements = (*kept, *(Statement(licence=text, by=by, at=at) for text in new))
-    return replace(photo, statements=statements, licence=strictest(standing(statements)))
+    return replace(photo, statements=statements, licence=strictest(standing(statements), photo.licence))
 
 
 def rewrite(photos: Table[Photo], part: int, rows: Sequence[Photo]) -> None:
@@ -104,7 +110,7 @@ def hold(photoset: PhotoSet) -> dict[str, tuple[str, str]]:
             kept[row["id"]] = part, row["licence"]
     wrong: dict[int, dict[str, str]] = defaultdict(dict)
     for photo_id, (part, licence) in kept.items():
-        right = strictest(texts[photo_id])
+        right = strictest(texts[photo_id], licence)
         if right != licence and (is_stated(right) or is_stated(licence)):
             wrong[part][photo_id] = right
             changed[photo_id] = licence, right

@@ -6,7 +6,6 @@ when the list has been read: a list that names a photo twice says both.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Final, Self
@@ -24,6 +23,7 @@ from authface.store.statements import (
     count_disputed,
     disputed,
     hold,
+    name_of_list,
     repeated,
     restated,
     rewrite,
@@ -53,8 +53,7 @@ class Stated:
     def __init__(self, photoset: PhotoSet, path: str) -> None:
         """`path`: the list or folder that the source reads; empty for an API."""
         self._photoset, self._photos = photoset, photoset.photos
-        # A link stays the list that it is, whatever it leads to next.
-        self._by = path if not path or "://" in path else os.path.abspath(path)  # noqa: PTH100
+        self._by = name_of_list(path)
         self._at = now()
         self._known, self._read = KeySet(), KeySet()
         self._open: dict[Key, _Heard] = {}
@@ -162,8 +161,9 @@ class Stated:
         for row in before:
             said = heard.get(photo_key(row))
             new = self._corrected(row, said) if said else row
-            if row.id in shared and new.licence != row.licence:  # never looser before all its names were asked
-                new = replace(new, licence=strictest((row.licence, new.licence)))
+            if row.status == "kept" and row.id in shared and new.licence != row.licence:
+                # Never looser before all its names were asked, which `hold` does.
+                new = replace(new, licence=strictest((row.licence, new.licence), row.licence))
             after.append(new)
         if after != before:
             rewrite(self._photos, part, after)
