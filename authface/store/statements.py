@@ -65,8 +65,7 @@ def same_list(before: str, now: str) -> bool:
 
     What an earlier version left without a name is taken for this one's.
     """
-    moved = Path(before).name == Path(now).name and not Path(before).exists()
-    return before in {"", now} or moved
+    return before in {"", now} or (Path(before).name == Path(now).name and not Path(before).exists())
 
 
 def restated(photo: Photo, said: Collection[str], by: str, at: str, *, whole: bool) -> Photo:
@@ -85,12 +84,12 @@ def restated(photo: Photo, said: Collection[str], by: str, at: str, *, whole: bo
     return replace(photo, statements=statements, licence=strictest(standing(statements), photo.licence))
 
 
-def rewrite(photos: Table[Photo], part: int, rows: Sequence[Photo]) -> None:
+def rewrite(photos: Table[Photo], part: int, before: Sequence[Photo], rows: Sequence[Photo]) -> None:
     """Put corrected rows in the place of a part's; of its photos nothing else changed, so no step begins anew."""
     if (meta := photos.meta(part)) is None:
         return
     origins = meta.origins
-    if _shown(photos.rows(part)) != (now := _shown(rows)):
+    if _shown(before) != (now := _shown(rows)):
         origins = hashlib.sha256(json.dumps(now).encode()).hexdigest()
     table = pa.Table.from_pylist([plain(row) for row in rows], schema=arrow_schema(Photo))
     photos.put(part, table, replace(meta, origins=origins))
@@ -115,11 +114,12 @@ def hold(photoset: PhotoSet) -> dict[str, tuple[str, str]]:
             wrong[part][photo_id] = right
             changed[photo_id] = licence, right
     for part, right_of in wrong.items():
-        rows = photos.rows(part)
-        for at, row in enumerate(rows):
+        before = photos.rows(part)
+        after = list(before)
+        for at, row in enumerate(before):
             if row.status == "kept" and row.id in right_of:
-                rows[at] = replace(row, licence=right_of[row.id], statements=all_said(row))
-        rewrite(photos, part, rows)
+                after[at] = replace(row, licence=right_of[row.id], statements=all_said(row))
+        rewrite(photos, part, before, after)
     return changed
 
 

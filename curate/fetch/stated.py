@@ -166,7 +166,7 @@ class Stated:
                 new = replace(new, licence=strictest((row.licence, new.licence), row.licence))
             after.append(new)
         if after != before:
-            rewrite(self._photos, part, after)
+            rewrite(self._photos, part, before, after)
         pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.status == "kept"]
         self._attributions += sum(any(getattr(a, name) != getattr(b, name) for name in ATTRIBUTION) for a, b in pairs)
         return {old.id: (old.licence, new.licence) for old, new in pairs if old.licence != new.licence}

@@ -97,8 +97,9 @@ def test_of_the_same_bytes_under_several_names_the_strictest_holds_and_a_set_of_
     assert before[0] and after[0] and before[0].digest == after[0].digest, "no step begins anew"
     assert after[0].origins and before[1] == after[1], "an export is older than this"
     assert count_disputed(disputed(photoset)) == {"disputed": 1, "corrected": 0}
-    rows = [replace(photoset.photos.rows(1)[0], licence="CC0", statements=(Statement(licence="CC0"),))]
-    rewrite(photoset.photos, 1, rows)
+    rows = photoset.photos.rows(1)
+    new = [replace(rows[0], licence="CC0", statements=(Statement(licence="CC0"),))]
+    rewrite(photoset.photos, 1, rows, new)
     assert hold(photoset) == {"a": ("CC BY-NC 4.0", "CC BY 4.0")}, "what it said itself was kept"
 
 

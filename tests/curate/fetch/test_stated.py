@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +21,7 @@ from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.curate.settings import FetchSettings
 from authface.licences import is_stated, strictest, strictness
 from authface.records import Photo
-from authface.store.photoset import PhotoSet
+from authface.store.photoset import PhotoSet, Table
 from tests.conftest import Done, authface
 from tests.curate.conftest import Server
 
@@ -222,3 +225,48 @@ def some(photos: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("one.csv", "two.csv"):
         (folder / name).touch()
     return folder
+
+
+def test_stopped_at_any_write_nothing_is_looser_and_the_next_run_ends_as_an_undisturbed_one(
+    some: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = FetchSettings(source="urls", path=str(some / "one.csv"), part_rows=1)
+    first = [("a.jpg", "CC BY 4.0"), ("b.jpg", "CC BY-ND 4.0"), ("copy-of-a.jpg", "CC BY-NC 4.0")]
+    second = [("a.jpg", "CC0"), ("b.jpg", "CC BY 4.0"), ("copy-of-a.jpg", "CC BY-SA 4.0"), ("c.jpg", "CC0")]
+    put, sets, stop_at = Table.put, list[list[Photo]](), 0
+    while len(sets) < 2 or sets[-1] != sets[0]:
+        photoset, writes = PhotoSet(tmp_path / f"set{stop_at}"), 0
+
+        def stopping(table: Any, *arguments: Any, stop_at: int = stop_at) -> None:
+            nonlocal writes
+            writes += 1
+            if writes == stop_at:
+                raise SystemError
+            put(table, *arguments)
+
+        fetch(photoset, Listing(some, first), wanted, Console(), workers=1, limit=0)
+        monkeypatch.setattr(Table, "put", stopping)
+        with nullcontext() if stop_at == 0 else suppress(SystemError):
+            fetch(photoset, Listing(some, second), wanted, Console(), workers=1, limit=0)
+        monkeypatch.setattr(Table, "put", put)
+        if writes != stop_at:  # it was not stopped
+            sets.append(timeless(photoset))
+        elif stop_at:
+            assert licences_of(photoset)["a.jpg"] in {"CC BY-NC 4.0", "CC BY-SA 4.0"}
+            fetch(photoset, Listing(some, second), wanted, Console(), workers=1, limit=0)
+            assert timeless(photoset) == sets[0] and stop_at < 20
+        stop_at += 1
+    assert stop_at > 4
+
+
+def licences_of(photoset: PhotoSet) -> dict[str, str]:
+    return {row.source_id: row.licence for row in photoset.photos if row.status == "kept"}
+
+
+def timeless(photoset: PhotoSet) -> list[Photo]:
+    """The rows, by name, without when something was said."""
+    found = []
+    for row in photoset.photos:
+        statements = tuple(replace(one, at="", until=one.until and "then") for one in row.statements)
+        found.append(replace(row, statements=statements))
+    return sorted(found, key=lambda row: row.source_id)
