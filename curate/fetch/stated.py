@@ -37,7 +37,7 @@ MOST_NAMED = 4
 """Kinds of change that a message names."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Heard:
     """What this run's list says of one photo and the set does not know."""
 
