@@ -116,9 +116,9 @@ def hold(photoset: PhotoSet) -> dict[str, tuple[str, str]]:
     for part, right_of in wrong.items():
         before = photos.rows(part)
         after = list(before)
-        for at, row in enumerate(before):
-            if row.status == "kept" and row.id in right_of:
-                after[at] = replace(row, licence=right_of[row.id], statements=all_said(row))
+        for at, photo in enumerate(before):
+            if photo.status == "kept" and photo.id in right_of:
+                after[at] = replace(photo, licence=right_of[photo.id], statements=all_said(photo))
         rewrite(photos, part, before, after)
     return changed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from authface.curate.fetch.ledger import KeySet, photo_key, source_key
 from authface.curate.fetch.retries import Key
@@ -44,7 +44,7 @@ class _Heard:
     licences: set[str] = field(default_factory=set)
     as_before: bool = False
     """The list says what it said before as well."""
-    attribution: dict[str, str] = field(default_factory=dict)
+    attribution: dict[str, Any] = field(default_factory=dict)
 
 
 class Stated:
@@ -184,7 +184,7 @@ class Stated:
 
 def told_again(photo: Photo, listed: PhotoItem) -> Photo:
     """The row that an earlier run completed and no part holds yet, with what the list says now."""
-    told = {name: value for name in ATTRIBUTION if (value := getattr(listed.photo, name))}
+    told: dict[str, Any] = {name: value for name in ATTRIBUTION if (value := getattr(listed.photo, name))}
     if not listed.silent:
         told |= {"licence": listed.photo.licence, "statements": listed.photo.statements}
     return replace(photo, **told)
