@@ -196,7 +196,7 @@ class Listing(PhotoSource):
             yield PhotoItem(photo, path=str(self.folder / name))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=10)
 @given(READS)
 def test_whatever_lists_say_and_in_whatever_order(
     some: Path, tmp_path_factory: pytest.TempPathFactory, reads: list[tuple[str, list[tuple[str, str]]]]
