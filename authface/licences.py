@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 
@@ -26,6 +28,8 @@ class Licence:
 
 MOST_TEXT = 300
 """Characters; a longer text is no licence's name or address."""
+UNKNOWN: Final = "unknown"
+"""What stands where nobody stated a licence."""
 UNSPLASH: Final = Licence("Unsplash License", redistribution=False)
 """Use is free; Unsplash's terms forbid passing its photos on in a dataset."""
 PUBLIC_DOMAIN: Final = Licence("public domain")
@@ -110,6 +114,53 @@ def recognise(text: str) -> Licence | None:
         return None
     found = _squashed(text)
     return _at(_SCHEME.sub("", text.casefold()).rstrip("/")) or _NAMES.get(found) or _creative_commons(found)
+
+
+def is_stated(text: str) -> bool:
+    """Whether a text states a licence at all, known here or not."""
+    return text.strip().casefold() not in {"", UNKNOWN}
+
+
+@lru_cache(10_000)
+def strictness(text: str) -> tuple[bool, ...]:
+    """How little a stated licence allows; the larger of two allows less.
+
+    In order of weight: it is none that is recognised, forbids to pass copies on, changed copies, commercial use, other
+    licences for what is made of it, is no public domain. So of several none forbids to pass a crop on where the largest
+    does not; what they say of commercial use and of sharing alike `conditions` adds up.
+    """
+    known = recognise(text)
+    if known is None:
+        return (True,)
+    forbidden = (not known.redistribution, not known.derivatives, not known.commercial, known.share_alike)
+    return False, *forbidden, known != PUBLIC_DOMAIN
+
+
+def strictest(texts: Iterable[str], held: str = "") -> str:
+    """Which of several stated licences of one photo holds, whatever their order: what none of them forbids is left.
+
+    Of equals, such as two versions, it is the one that `held` before, else the first of the alphabet. Texts that state
+    nothing do not count; `UNKNOWN` where none does.
+    """
+    stated = sorted(text for text in texts if is_stated(text))
+    return max(stated, key=lambda text: (strictness(text), text == held), default=UNKNOWN)
+
+
+def disagree(texts: Iterable[str]) -> bool:
+    """Whether stated licences allow different things, not only in their spelling or version."""
+    stated = {text for text in texts if is_stated(text)}
+    return len({recognise(text) or text for text in stated}) > 1
+
+
+def conditions(texts: Iterable[str]) -> tuple[str, ...]:
+    """Of NC, SA and ND those that any of the licences has."""
+    known = [licence for text in texts if (licence := recognise(text))]
+    found = {
+        "NC": any(not licence.commercial for licence in known),
+        "SA": any(licence.share_alike for licence in known),
+        "ND": any(not licence.derivatives for licence in known),
+    }
+    return tuple(name for name, holds in found.items() if holds)
 
 
 def _at(address: str) -> Licence | None:

@@ -6,7 +6,7 @@ the first pixel at (0, 0). Colours are 8-bit sRGB. A row never vanishes: what is
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 Status = Literal["kept", "rejected", "failed"]
@@ -45,6 +45,20 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Statement:
+    """What one list or folder said of a photo's licence."""
+
+    licence: str
+    """As it was written; empty or `unknown` where it named the photo and no licence."""
+    by: str = ""
+    """The list or folder, absolute; empty for an API, and where it was not written down."""
+    at: str = field(default="", compare=False)
+    """ISO 8601 time it was first read there; empty where that was not written down."""
+    until: str = ""
+    """ISO 8601 time it was no longer read there; empty while it is said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Photo:
     """One photo of a source, in the table `photos`."""
 
@@ -65,6 +79,9 @@ class Photo:
     download_location: str = ""
     """The address that Unsplash asks to be told of each download at, its ``ixid`` kept."""
     licence: str = ""
+    """What holds: the strictest that is said of a photo with these bytes (`authface.licences.strictest`)."""
+    statements: tuple[Statement, ...] = ()
+    """All that was said under this name, oldest first; none in sets of earlier versions that nobody corrected."""
     terms: str = ""
     """Version or date of the terms the photo was taken under."""
     as_of: str = ""

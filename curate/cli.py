@@ -237,18 +237,26 @@ def credits_(
 ) -> None:
     """Write SET/reports/credits: every photographer and photo, by licence, with their links."""
     from authface.curate.credits import Format, counts, write_credits
+    from authface.store.statements import count_disputed, disputed
 
     chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
     if chosen is None:
         raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
-    path, table = write_credits(open_set(set), chosen, every=every)
-    found = counts(table)
+    photoset = open_set(set)
+    path, table = write_credits(photoset, chosen, every=every)
+    found, said = counts(table), count_disputed(disputed(photoset))
     if found["of unknown licence"]:
         run.console.log(f"credits: nobody stated a licence of {found['of unknown licence']:,} photos: they come first")
+    if said["disputed"]:
+        run.console.log(
+            f"credits: sources disagree about the licence of {said['disputed']:,} photos: the strictest holds"
+        )
+    shown = (f"{count:,} {name}" for name, count in found.items() if count or not name.startswith("under"))
     run.console.result(
-        f"credits: {one_line(path)}: {', '.join(f'{count:,} {name}' for name, count in found.items())}",
+        f"credits: {one_line(path)}: {', '.join(shown)}",
         report=str(path),
-        **{name.replace(" ", "_"): count for name, count in found.items()},
+        **{name.replace(" ", "_").lower(): count for name, count in found.items()},
+        **{f"{name}_licences": count for name, count in said.items()},
     )
 
 
@@ -330,11 +338,12 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary) -> None:
     from authface.inspect.status import read_status
 
     page = photoset.root / "reports" / "curate.html"
-    if summary.made or not page.exists():
+    if summary.made or summary.restated or not page.exists():
         page = contact_sheet(photoset)
     rate = f", {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
-    done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else "nothing to do"
+    again = f"{summary.restated:,} photos stated anew" if summary.restated else "nothing to do"
+    done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else again
     onward = f"next: {read_status(photoset).next}"
     if not summary.counts["kept"]:
         onward = "nothing is kept: the sheet says why"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 
 from authface.errors import one_line
 from authface.files import replacing
-from authface.licences import recognise
+from authface.licences import conditions, recognise
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
+from authface.store.statements import Said, disputed, told
 
 Format = Literal["html", "md", "csv", "txt"]
 UNKNOWN = "unknown"
@@ -25,7 +26,20 @@ UNSPLASH = "https://unsplash.com/?utm_source=authface&utm_medium=referral"
 """Unsplash asks apps to link the photographer and Unsplash with their name as the source of the visit
 (help.unsplash.com, guideline on attribution)."""
 _COLUMNS = ("id", "source", "source_id", "photographer", "photographer_url", "page_url", "licence", "terms", "as_of")
-_HEADER = ("licence", "photographer", "photographer_url", "photo", "page_url", "source", "terms", "as_of", "id")
+_HEADER = (
+    "licence",
+    "photographer",
+    "photographer_url",
+    "photo",
+    "page_url",
+    "source",
+    "terms",
+    "as_of",
+    "id",
+    "stated",
+)
+CONDITIONS = ("NC", "SA", "ND")
+"""Of licences, as Creative Commons calls them: not commercially, alike, unchanged."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,8 @@ class Credit:
     licence: str
     terms: str
     as_of: str
+    stated: str
+    """All that was said of its licence, where that is more than one thing."""
 
     @property
     def name(self) -> str:
@@ -85,7 +101,8 @@ class LicenceGroup:
 def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
     """The photos that any kept crop shows, or every kept photo; sorted by licence (unknown first) and photographer.
 
-    Held as columns, about 300 bytes a photo. A column that an older set lacks is empty.
+    Held as columns, about 300 bytes a photo. A column that an older set lacks is empty. `stated` is what was said of a
+    licence where that was corrected or sources disagree, `conditions` those of any licence that is still stated.
     """
     schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
     parts = []
@@ -99,9 +116,19 @@ def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     licence = pc.if_else(pc.equal(table.column("licence"), ""), UNKNOWN, table.column("licence"))
     table = table.set_column(table.column_names.index("licence"), "licence", licence)
-    order = [(name, "ascending") for name in ("stated", "licence", "photographer", "source", "source_id")]
-    stated = pc.not_equal(table.column("licence"), UNKNOWN)
-    return table.append_column("stated", stated).sort_by(order).drop_columns(["stated"])
+    said = disputed(photoset)
+    ids, licences = table.column("id").to_pylist(), table.column("licence").to_pylist()
+    table = table.append_column("stated", pa.array([told(said.get(name, ())) for name in ids], pa.string()))
+    table = table.append_column(
+        "conditions", pa.array(list(map(_conditions, licences, map(said.get, ids))), pa.string())
+    )
+    order = [(name, "ascending") for name in ("known", "licence", "photographer", "source", "source_id")]
+    known = pc.not_equal(table.column("licence"), UNKNOWN)
+    return table.append_column("known", known).sort_by(order).drop_columns(["known"])
+
+
+def _conditions(licence: str, said: Sequence[Said] | None) -> str:
+    return " ".join(conditions([licence, *(one.statement.licence for one in said or () if one.stands)]))
 
 
 def write_credits(photoset: PhotoSet, format: Format, *, every: bool = False) -> tuple[Path, pa.Table]:
@@ -120,13 +147,18 @@ def write_credits(photoset: PhotoSet, format: Format, *, every: bool = False) ->
 
 
 def counts(table: pa.Table) -> dict[str, int]:
-    """Photos, photographers, licences, and photos of unknown licence."""
+    """Photos, photographers, licences, photos of unknown licence and of those with a condition."""
     return {
         "photos": table.num_rows,
         "photographers": len(set(table.column("photographer").unique().to_pylist()) - {""}),
         "licences": len(table.column("licence").unique()),
         "of unknown licence": pc.sum(pc.equal(table.column("licence"), UNKNOWN)).as_py() or 0,
+        **{f"under {one} licences": _holding(table, one) for one in CONDITIONS},
     }
+
+
+def _holding(table: pa.Table, condition: str) -> int:
+    return pc.sum(pc.match_substring(table.column("conditions"), condition)).as_py() or 0
 
 
 def groups(table: pa.Table) -> Iterator[LicenceGroup]:
@@ -164,6 +196,7 @@ def _credit(row: dict[str, Any]) -> Credit:
         licence=row["licence"],
         terms=row["terms"],
         as_of=row["as_of"],
+        stated=row["stated"],
     )
 
 
@@ -206,7 +239,8 @@ def _markdown(table: pa.Table) -> Iterator[str]:
             by = f"[{_md(first.name)}]({_md_url(first.profile)})" if first.profile else _md(first.name)
             on = f" on [Unsplash]({_md_url(UNSPLASH)})" if first.of_unsplash else ""
             photos = ", ".join(
-                f"[{_md(credit.source_id)}]({_md_url(credit.page)})" if credit.page else _md(credit.source_id)
+                (f"[{_md(credit.source_id)}]({_md_url(credit.page)})" if credit.page else _md(credit.source_id))
+                + (f" (stated: {_md(credit.stated)})" if credit.stated else "")
                 for credit in maker.credits
             )
             yield f"- Photo{'s' * (len(maker.credits) > 1)} by {by}{on}: {photos}\n"
@@ -228,7 +262,7 @@ def _csv(table: pa.Table) -> Iterator[str]:
     for group in groups(table):
         for maker in group.makers:
             for c in maker.credits:
-                row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id)
+                row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id, c.stated)
                 yield _csv_line(tuple(_cell(value) for value in row))
 
 
@@ -254,4 +288,6 @@ def _text(table: pa.Table) -> Iterator[str]:
             yield f"  Photo by {one_line(first.name)}{on}{' <' + first.profile + '>' if first.profile else ''}\n"
             for credit in maker.credits:
                 yield f"    {one_line(credit.source_id)}{' ' + credit.page if credit.page else ''}\n"
+                if credit.stated:
+                    yield f"      stated: {one_line(credit.stated, 2000)}\n"
         yield "\n"

@@ -12,6 +12,7 @@ from authface.annotate.export.formats import SHARD_KEY
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
+from authface.licences import conditions
 from authface.report.text import markdown_cell, render_markdown
 from authface.store.photoset import Table
 
@@ -42,6 +43,13 @@ class ExportCounts:
     """Tags by who said them."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Kept crops that are no row, by why."""
+
+    def conditions(self) -> dict[str, int]:
+        """Rows under NC, SA and ND licences."""
+        found = Counter[str]()
+        for licence, rows in self.licences.items():
+            found.update(dict.fromkeys(conditions([licence]), rows))
+        return dict(found)
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one row."""

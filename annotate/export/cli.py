@@ -100,6 +100,7 @@ def export(
         splits=done.splits,
         warnings=lacks,
         left_out=done.left_out,
+        conditions=done.conditions,
         files=done.files,
         bytes=done.bytes,
     )
@@ -123,6 +124,8 @@ def _export_text(done: Exported) -> str:
     if done.left_out:
         why = ", ".join(f"{count:,} {one_line(name.replace('_', ' '))}" for name, count in done.left_out.items())
         lines.append(f"left out: {why}")
+    if done.conditions:
+        lines.append("licences: " + ", ".join(f"{n:,} faces under {name}" for name, n in done.conditions.items()))
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
-from authface.licences import recognise
+from authface.licences import is_stated, recognise
 from authface.review.reviews import ReviewSettings
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet
@@ -243,7 +243,7 @@ def _reason(origin: Mapping[str, str | None]) -> str:
         return found
     if "unsplash" in licence.casefold() or any(_of_unsplash(origin[name] or "") for name in ("page_url", "file_url")):
         return UNSPLASH
-    if licence.casefold() in {"", "unknown"}:
+    if not is_stated(licence):
         return UNKNOWN
     allowed = recognise(licence)
     if allowed is None or not allowed.redistribution:

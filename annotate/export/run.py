@@ -65,6 +65,8 @@ class Exported:
     """Rows by split; ``train`` holds all where the set was not split."""
     left_out: dict[str, int] = field(default_factory=dict)
     """Kept crops that are no row, by why."""
+    conditions: dict[str, int] = field(default_factory=dict)
+    """Rows under NC, SA and ND licences."""
 
 
 def export(
@@ -203,6 +205,7 @@ def _state(
         "rows": counts.rows,
         "splits": {name: counts.splits[name] for name in SPLIT_NAMES if counts.splits[name]},
         "left_out": dict(counts.left_out),
+        "conditions": counts.conditions(),
         "annotators": list(inputs.annotators),
         "settings": settings.model_dump(mode="json", exclude={"to"}),
         "review": review.policy,
@@ -236,7 +239,9 @@ def _exported(folder: Path, state: dict[str, Any], *, written: bool) -> Exported
     files = [path for path in folder.rglob("*") if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     splits, left_out = state.get("splits", {}), state.get("left_out", {})
-    return Exported(folder, int(state["rows"]), len(files), size, written, splits, left_out)
+    return Exported(
+        folder, int(state["rows"]), len(files), size, written, splits, left_out, state.get("conditions", {})
+    )
 
 
 def _reasons_text(left_out: Counter[str]) -> str:

@@ -18,6 +18,8 @@ from authface.faces.geometry import align, crop_to_photo, photo_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
 from authface.store.photoset import PhotoSet, Provenance
+from authface.store.statements import restated
+from authface.store.tombstones import now
 
 STEP = "rebuild"
 VERSION = 1
@@ -72,9 +74,13 @@ class CutStep(Step[ManifestFace, NDArray[np.uint8], NDArray[np.uint8], Crop]):
         return [replace(crop_row(face.entry, ""), status="failed", reason=reason, detail=detail)]
 
 
-def photo_row(photo: Photo, entry: Entry) -> Photo:
-    """A fetched photo's row with the origin that the manifest states."""
-    return replace(photo, **{name: getattr(entry, name) for name in ORIGIN})
+def photo_row(photo: Photo, entry: Entry, by: str) -> Photo:
+    """A fetched photo's row with the origin that the manifest states, whose list of addresses is `by`.
+
+    Of its licence and of what other lists said of it the strictest holds.
+    """
+    row = restated(photo, [entry.licence], by, now(), whole=True)
+    return replace(row, **{name: getattr(entry, name) for name in ORIGIN if name != "licence"})
 
 
 def face_row(entry: Entry, photo_file: str) -> Face:

@@ -20,6 +20,7 @@ from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.errors import UsageError, one_line
 from authface.store.photoset import PhotoSet, Table
+from authface.store.statements import name_of_list
 from authface.store.tombstones import Forgotten
 
 URLS = "rebuild/urls.jsonl"
@@ -180,9 +181,10 @@ def _write_faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) 
     meta = photos.meta(part)
     assert meta is not None
     of_photo = {entry.photo_id: entry for entry in entries}
+    by = name_of_list(str(photoset.root / URLS))
     before = photos.rows(part)
     after = [
-        cutting.photo_row(photo, of_photo[photo.id]) if photo.status == "kept" and photo.id in of_photo else photo
+        cutting.photo_row(photo, of_photo[photo.id], by) if photo.status == "kept" and photo.id in of_photo else photo
         for photo in before
     ]
     if after != before:

@@ -46,6 +46,8 @@ class Summary:
     rows: int = 0
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
+    restated: int = 0
+    """Photos that were there and of which another licence or author is stated now."""
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
@@ -55,6 +57,7 @@ class Summary:
             "seconds": round(self.seconds, 3),
             "images": self.rows,
             "counts": dict(self.counts),
+            **({"restated": self.restated} if self.restated else {}),
         }
 
     @property

@@ -13,6 +13,7 @@ from authface.report.pages import quantity
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
 from authface.store.lineage import dataset_key, uses
 from authface.store.photoset import PhotoSet, Table
+from authface.store.statements import count_disputed, disputed
 from authface.store.tombstones import tombstones
 
 
@@ -43,6 +44,8 @@ class PhotoSetStatus:
     dataset: str = ""
     """Content key of the exported dataset; empty where there is none."""
     trainings: list[str] = field(default_factory=list)
+    licences: dict[str, int] = field(default_factory=dict)
+    """Kept photos whose sources disagree about the licence, and those of which it was corrected."""
     next: str = ""
     """The command that comes next, or what stands in its way."""
 
@@ -63,12 +66,13 @@ class PhotoSetStatus:
             "unfinished": self.unfinished,
             "dataset": self.dataset,
             "trainings": self.trainings,
+            "licences": self.licences,
             "next": self.next,
         }
 
 
 def read_status(photoset: PhotoSet) -> PhotoSetStatus:
-    """The state of a set, from the parts' metadata and the sizes of its files; no row is read."""
+    """The state of a set, from the parts' metadata and the sizes of its files; of rows only what was stated is read."""
     tables = photoset.tables()
     found = PhotoSetStatus([_table(name, tables[name], _source(name, tables)) for name in sorted(tables, key=_place)])
     found.disk = _sizes(photoset)
@@ -77,6 +81,7 @@ def read_status(photoset: PhotoSet) -> PhotoSetStatus:
     found.unfinished = sum(not stone.done for stone in stones)
     found.dataset = dataset_key(photoset.root / "dataset")
     found.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
+    found.licences = count_disputed(disputed(photoset))
     found.next = _next(photoset, found)
     return found
 
@@ -193,6 +198,10 @@ def _lines(found: PhotoSetStatus) -> Iterator[str]:
         note = "; ".join(filter(None, notes))
         yield f"{table.name}: {total:,} rows in {table.parts:,} parts{'; ' + note if note else ''}"
         yield from (f"  {count:>9,}  {one_line(name)}" for name, count in table.counts.items())
+    if several := found.licences.get("disputed"):
+        yield f"licences: sources disagree about {several:,} photos: the strictest holds (curate credits --all)"
+    if corrected := found.licences.get("corrected"):
+        yield f"licences: those of {corrected:,} photos were corrected"
     if found.forgotten:
         yield f"forgotten: {found.forgotten:,} photos"
     if found.unfinished:

@@ -13,9 +13,11 @@ from typing import Any
 import pyarrow.compute as pc
 
 from authface.errors import one_line
+from authface.records import Statement
 from authface.store.lineage import Use, holders
 from authface.store.photoset import PhotoSet, Table
 from authface.store.query import PhotoMatch, find_photo
+from authface.store.statements import Said, told
 from authface.store.tombstones import tombstones
 
 Values = dict[str, Any]
@@ -145,7 +147,9 @@ def _files(photoset: PhotoSet, photo_id: str) -> list[str]:
 def _lines(history: History) -> Iterator[str]:
     for photo in history.photos:
         yield f"photo {photo['id'] or '(no bytes)'}"
-        yield f"  {_values(photo, {'id', 'extra', *_VERDICT})}"
+        yield f"  {_values(photo, {'id', 'extra', 'statements', *_VERDICT})}"
+        if (statements := photo.get("statements")) and len(statements) > 1:
+            yield f"  stated: {told(Said('', Statement(**one)) for one in statements)}"
         yield f"  {_outcome(photo)}"
     for name, rows in history.rows.items():
         for row in rows:

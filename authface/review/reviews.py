@@ -345,7 +345,7 @@ def made_from_tables(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annot
     """Digests of all rows that an export is made from; `crops` are those after review and `balanced`."""
 
     def digests(table: Table[Any]) -> list[str]:
-        return [meta.digest for meta in table.metas().values() if meta]
+        return [meta.digest + meta.origins for meta in table.metas().values() if meta]
 
     above = [digests(photoset.photos), digests(photoset.faces), [part.digest for part in crops]]
     return [*above, digests(photoset.people), *(digests(photoset.tags(name)) for name in annotators)]

@@ -33,6 +33,7 @@ from authface.store.lock import write_lock
 R = TypeVar("R", bound=Row)
 
 _META_KEY = b"authface"
+_NO_CONTENT = frozenset({"tried_at", "statements"})
 _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
 _TAIL_BYTES = 32_768
@@ -75,6 +76,8 @@ class PartMeta:
     """Digest of its own rows."""
     counts: dict[str, int]
     """Rows by outcome: ``kept``, ``rejected: no_face``, ``failed: truncated``."""
+    origins: str = ""
+    """Digest of who made its photos and under which licences, where that was corrected; `digest` stays what it was."""
 
 
 class Table(Generic[R]):
@@ -277,8 +280,8 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def digest_of(rows: Sequence[dict[str, Any]]) -> str:
-    """sha256 in hex of rows as plain values, without the times of attempts: no later step depends on those."""
-    rows = [{name: value for name, value in row.items() if name != "tried_at"} for row in rows]
+    """sha256 in hex of rows as plain values, without what no later step depends on: when photos were tried."""
+    rows = [{name: value for name, value in row.items() if name not in _NO_CONTENT} for row in rows]
     text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
 

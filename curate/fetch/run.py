@@ -25,6 +25,7 @@ from authface.curate.fetch.originals import MEGA, describe, reject_small, store
 from authface.curate.fetch.pace import Deferred, Interrupted, Paused, Wait
 from authface.curate.fetch.retries import Retries
 from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
+from authface.curate.fetch.stated import Stated, told_again
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
@@ -79,7 +80,7 @@ class Download:
     def _finished(self, item: PhotoItem) -> Photo:
         before = self._unwritten.get(item.photo)
         if before:
-            photo, owed = before.photo, before.owed
+            photo, owed = told_again(before.photo, item), before.owed
         else:
             photo, owed = self._fetched(item), True
         if owed and photo.status == "kept" and photo.download_location:
@@ -216,29 +217,45 @@ def fetch(
         append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
         finish=lambda rows: [retries.counted(row) for row in kept.settle(rows)], written=unwritten.mark_written,
     )  # fmt: skip
+    stated = Stated(photoset, settings.path)
     listed = (item for item in source.items() if _wanted(item.photo, source, forgotten))
-    new = (item for item in listed if _may_pass(item, retries) and known.add(photo_key(item.photo)))
+    new = _new(listed, retries, known, stated)
     chosen = islice(new, limit) if limit else new
-    if source.web is None:
-        head = list(islice(chosen, INLINE_ROWS))
-        many = workers > 1 and len(head) == INLINE_ROWS
-        work = Fetch(photoset.root, settings, forgotten)
-        engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
-        total = _expected(source, photoset, limit) if many else len(head)
-        summary = extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS)
-    else:
-        download = Download(photoset, source, source.web, settings, unwritten, forgotten)
-        lanes = Lanes(download, settings.web.connections)
-        total = _expected(source, photoset, limit)
-        summary = extend(lanes, _until_paused(chosen, source), total=total, chunk_rows=1)
-    if source.web is None or not (limit or source.paused):
-        summary = _with_leftovers(summary, unwritten, extend)
-    retries.settle()
+    with stated:
+        if source.web is None:
+            head = list(islice(chosen, INLINE_ROWS))
+            many = workers > 1 and len(head) == INLINE_ROWS
+            work = Fetch(photoset.root, settings, forgotten)
+            engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
+            total = _expected(source, photoset, limit) if many else len(head)
+            summary = extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS)
+        else:
+            download = Download(photoset, source, source.web, settings, unwritten, forgotten)
+            lanes = Lanes(download, settings.web.connections)
+            total = _expected(source, photoset, limit)
+            summary = extend(lanes, _until_paused(chosen, source), total=total, chunk_rows=1)
+        if source.web is None or not (limit or source.paused):
+            summary = _with_leftovers(summary, unwritten, extend)
+        retries.settle()
     for when, count in sorted(retries.later.items()):
         console.log(
             f"fetch: {count:,} failed before and may pass: asked for again from {when}, now with --retry failed"
         )
-    return replace(summary, counts=photoset.photos.counts())
+    for line in stated.lines():
+        console.log(f"fetch: {line}")
+    return replace(summary, counts=photoset.photos.counts(), restated=stated.restated)
+
+
+def _new(items: Iterator[PhotoItem], retries: Retries, known: KeySet, stated: Stated) -> Iterator[PhotoItem]:
+    """The items that the set lacks, each with what is said of it; of the others what is said is heard."""
+    for item in items:
+        if not _may_pass(item, retries):
+            continue
+        if known.add(photo_key(item.photo)):
+            yield replace(item, photo=stated.first(item.photo))
+        else:
+            stated.hear(item)
+    stated.whole = True
 
 
 def _wanted(photo: Photo, source: PhotoSource, forgotten: Forgotten) -> bool:

@@ -6,8 +6,10 @@ import random
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from authface.licences import NAMES, recognise
+from authface.licences import NAMES, conditions, disagree, recognise, strictest, strictness
 
 CC = ("CC BY 4.0", "CC-BY-SA-3.0", "cc_by_nc_4.0", "CC BY-NC-SA 2.0", "CC BY-ND 4.0", "CC-BY-NC-ND-2.5")
 
@@ -64,3 +66,41 @@ def test_a_word_more_is_another_text() -> None:
             more = "".join(dice.choices(string.ascii_letters + "?!;*", k=dice.randint(10, 20)))
             assert recognise(f"{name} {more}") is None and recognise(f"{more} {name}") is None
             assert recognise(more) is None
+
+
+ORDER = (
+    "CC0", "CC BY 4.0", "CC BY-SA 4.0", "NoC-NC", "CC BY-NC 4.0", "CC BY-NC-SA 4.0", "CC BY-ND 4.0", "CC BY-NC-ND 4.0",
+    "Unsplash License", "Rights managed",
+)  # fmt: skip
+
+
+def test_licences_have_an_order_of_permission() -> None:
+    assert sorted(ORDER, key=strictness) == list(ORDER)
+    for at, text in enumerate(ORDER):
+        assert all(strictest([text, other]) == other for other in ORDER[at + 1 :])
+    assert strictest(["", "CC0", " Unknown "]) == "CC0" and strictest(["", "unknown"]) == strictest([]) == "unknown"
+
+
+@given(st.lists(st.sampled_from([*ORDER, "", "unknown", "ask", "cc-by-2.0"]) | st.text(max_size=20)), st.randoms())
+def test_the_strictest_does_not_hang_on_the_order_and_forbids_what_any_forbids(
+    texts: list[str], dice: random.Random
+) -> None:
+    found, mixed = strictest(texts), dice.sample(texts, len(texts))
+    assert strictest(mixed) == strictest([*texts, *mixed]) == found
+    known, all_of = (
+        recognise(found),
+        [recognise(text) for text in texts if text.strip().casefold() not in {"", "unknown"}],
+    )
+    for one in all_of:
+        assert known is None or one is not None
+        if known and one:
+            assert known.redistribution <= one.redistribution
+            assert (known.redistribution and known.derivatives) <= (one.redistribution and one.derivatives)
+
+
+def test_versions_and_spellings_do_not_disagree_and_conditions_add_up() -> None:
+    assert not disagree(["CC BY 4.0", "cc-by-2.0", "", "unknown"]) and not disagree(["CC0", "PDM"])
+    assert disagree(["CC BY 4.0", "CC BY-SA 4.0"]) and disagree(["ask", "CC0"]) and disagree(["ask", "ask me"])
+    assert conditions(["CC BY-NC 4.0", "CC BY-SA 4.0", "ask"]) == ("NC", "SA") and conditions(["CC BY-ND 4.0"]) == (
+        "ND",
+    )

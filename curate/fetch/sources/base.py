@@ -29,6 +29,8 @@ class PhotoItem:
     url: str = ""
     preview: str = ""
     """Address of a smaller version of the same picture."""
+    silent: bool = False
+    """The source has no word on licences, not even that none is known: what it stated before stays."""
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ class Folder(PhotoSource):
         """The folder of ``--from folder PATH``. Raises UsageError."""
         settings = request.settings
         path = request.path("the folder, as in authface curate fetch SET --from folder PATH")
-        return cls(path, settings.photographer, settings.licence)
+        return cls(path, settings.photographer, settings.licence, silent="licence" not in settings.model_fields_set)
 
-    def __init__(self, root: Path, photographer: str, licence: str) -> None:
+    def __init__(self, root: Path, photographer: str, licence: str, *, silent: bool = False) -> None:
         super().__init__()
         if not root.is_dir():
             what = "is a file" if root.exists() else "does not exist"
@@ -40,6 +40,7 @@ class Folder(PhotoSource):
         self.root = root.resolve()
         self._photographer = photographer
         self._licence = licence
+        self._silent = silent
 
     def items(self) -> Iterator[PhotoItem]:
         """The photos, but for what authface made; a folder that cannot be listed is an item with a failed row.
@@ -73,7 +74,7 @@ class Folder(PhotoSource):
             reason="unreadable" if problem else "",
             detail=problem,
         )
-        return PhotoItem(photo, path=str(path))
+        return PhotoItem(photo, path=str(path), silent=self._silent)
 
 
 def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[tuple[Path, str]]:

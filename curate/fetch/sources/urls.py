@@ -36,6 +36,7 @@ from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.records import Photo
 
+_UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
 _LONGEST = 2000
 _LONGEST_ADDRESS = 8192
 _LOOK_AHEAD = 1000
@@ -66,17 +67,18 @@ class Urls(PhotoSource):
         self.web = web
         self._path, self._settings, self._say = path, settings, say
         self._column = settings.url_column
+        self._silent = "licence" not in settings.model_fields_set
 
     def items(self) -> Iterator[PhotoItem]:
         """One item a row. Raises UsageError where no column holds addresses."""
         seen = KeySet()
         try:
-            for line, record in self._judged(self._records()):
+            for line, record in self._peeked(self._judged(self._records())):
                 item = self._item(line, record)
                 if not seen.add((item.photo.source_id, "", "")):
                     self.ignored["addresses that the list names again"] += 1
                 yield item
-        except (OSError, EOFError, zlib.error, pa.ArrowException) as error:
+        except _UNREADABLE as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {first_line(error, 300)}") from error
 
     def count(self) -> int | None:
@@ -102,6 +104,21 @@ class Urls(PhotoSource):
         if named := [tuple(record) for _, record in first if not isinstance(record, BadRow)]:
             raise self._no_column(named[0])
         return chain(first, records)
+
+    def _peeked(self, records: Iterator[Numbered]) -> Iterator[Numbered]:
+        """The rows, once the first were looked at for a column of licences; what ends them ends them in its place."""
+        first: list[Numbered] = []
+        broken = None
+        try:
+            first.extend(islice(records, _LOOK_AHEAD))
+        except _UNREADABLE as error:
+            broken = error
+        named = {tuple(record) for _, record in first if not isinstance(record, BadRow)}
+        self._silent &= not any(columns_of(names, self._column).fields["licence"] for names in named)
+        yield from first
+        if broken:
+            raise broken
+        yield from records
 
     def _no_column(self, names: Sequence[str]) -> UsageError:
         there = ", ".join(one_line(name, 40) for name in names[:12])
@@ -136,7 +153,8 @@ class Urls(PhotoSource):
             reason="bad_line" if problem else "",
             detail=f"line {line}: {one_line(problem)}" if problem else "",
         )
-        return PhotoItem(photo if problem else reject_premium(photo), url=url)
+        self._silent &= not columns.fields["licence"]
+        return PhotoItem(photo if problem else reject_premium(photo), url=url, silent=self._silent)
 
     def _first(self, values: Record, names: Sequence[str], field: str, used: set[str]) -> str:
         """The text of the best column for a field; of an address on the web, the best that is one."""

@@ -18,6 +18,8 @@ from authface.console import Console
 from authface.review.reviews import Decision, decision_log, now
 from authface.store.lineage import dataset_ids
 from authface.store.photoset import PhotoSet
+from authface.store.statements import restated, rewrite
+from tests.conftest import authface as typed
 
 MakeSet = Callable[..., PhotoSet]
 Run = Callable[..., Any]
@@ -191,3 +193,25 @@ def test_a_dry_run_says_what_becomes_of_names(hub: Any, authface: Run, make_set:
     assert "2  rows with names or paths of local files: they stay here" in said
     assert "1  of licence 'Rights managed'" in said and "--i-hold-the-rights" in said
     assert "go out as they are" in authface("push", photoset.root, "anna/faces", "--dry-run", "--names").stdout
+
+
+def test_a_corrected_licence_reaches_the_dataset_and_what_is_published(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", [{"licence": "CC BY-NC 4.0"}, {"licence": "CC BY-SA 4.0"}])
+    first = typed("annotate", "export", photoset.root, "--json")
+    assert json.loads(first.stdout)["conditions"] == {"NC": 1, "SA": 1}, first.stderr
+    told = typed("annotate", "export", photoset.root).stdout
+    assert "is up to date" in told and "licences: 1 faces under NC, 1 faces under SA" in told
+    assert "Of these 1 under NC, 1 under SA" in (photoset.root / "dataset/README.md").read_text()
+    crops = [photoset.crops.meta(part) for part in photoset.crops.parts()]
+    before = photoset.photos.rows(0)
+    after = [restated(before[0], ["CC BY-ND 4.0"], "", "2026", whole=True), *before[1:]]
+    rewrite(photoset.photos, 0, before, after)
+    assert "next: authface annotate export" in typed("status", photoset.root).stdout
+    assert "1 photos were corrected" in typed("status", photoset.root).stdout
+    refused = typed("annotate", "push", photoset.root, "anna/faces", "--dry-run")
+    assert refused.returncode == 2 and "older than what the set holds" in refused.stderr
+    assert " written: " in typed("annotate", "export", photoset.root).stdout
+    sent = json.loads(typed("annotate", "push", photoset.root, "anna/faces", "--dry-run", "--json").stdout)
+    assert sent["without_pixels"] == {NO_DERIVATIVES: 1} and sent["with_pixels"] == 1
+    assert crops == [photoset.crops.meta(part) for part in photoset.crops.parts()], "no step begins anew"
+    assert "is up to date" in typed("annotate", "export", photoset.root).stdout

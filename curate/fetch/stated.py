@@ -1,0 +1,198 @@
+"""What a list says of photos that the set has already: a licence, an author or a page that was corrected takes effect.
+
+Every photo that a source lists is compared with what was written down; only what differs is gathered, and written
+when the list has been read: a list that names a photo twice says both.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Self
+
+from authface.curate.fetch.ledger import KeySet, photo_key, source_key
+from authface.curate.fetch.retries import Key
+from authface.curate.fetch.sources.base import PhotoItem
+from authface.errors import one_line
+from authface.licences import UNKNOWN, strictest
+from authface.records import Photo, Statement
+from authface.store.photoset import PhotoSet
+from authface.store.statements import (
+    ATTRIBUTION,
+    all_said,
+    count_disputed,
+    disputed,
+    hold,
+    name_of_list,
+    repeated,
+    restated,
+    rewrite,
+    same_list,
+    standing,
+)
+from authface.store.tombstones import now
+
+_KEY: Final = ("source", "source_id", "as_of")
+MOST_NAMED = 4
+"""Kinds of change that a message names."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What this run's list says of one photo and the set does not know."""
+
+    licences: set[str] = field(default_factory=set)
+    as_before: bool = False
+    """The list says what it said before as well."""
+    attribution: dict[str, Any] = field(default_factory=dict)
+
+
+class Stated:
+    """The statements of a set, and what a run's source says beyond them; a run within it ends with `settle`."""
+
+    def __init__(self, photoset: PhotoSet, path: str) -> None:
+        """`path`: the list or folder that the source reads; empty for an API."""
+        self._photoset, self._photos = photoset, photoset.photos
+        self._by = name_of_list(path)
+        self._at = now()
+        self._known, self._read = KeySet(), KeySet()
+        self._open: dict[Key, _Heard] = {}
+        self._same: dict[str, bool] = {}
+        self.whole = False
+        """Whether the source was listed to its end."""
+        self._licences = Counter[tuple[str, str]]()
+        """Kept photos by what held and what holds now."""
+        self._attributions = 0
+        self._asked = False
+        """Whether anything but the first statements is there to tell of."""
+        self._left = 0
+        """Rows of which a list that was not read to its end has not said yet what it said before."""
+        for part in self._photos.parts():
+            for row in self._photos.arrow(part, [*_KEY, "licence", "statements", *ATTRIBUTION]).to_pylist():
+                self._learn(row)
+
+    def _learn(self, row: dict[str, object]) -> None:
+        key = source_key(*(str(row[name] or "") for name in _KEY))
+        told = row["statements"] or [{"licence": row["licence"], "by": "", "until": ""}]
+        assert isinstance(told, list)
+        own = {one["licence"] for one in told if not one["until"] and self._is_this(one["by"])}
+        if len(own) > 1:  # whether it still says all of them shows at its end
+            self._open[key] = _Heard()
+        for licence in own:
+            self._known.add(_of_licence(key, licence))
+        self._known.add(_of_attribution(key, [str(row[name] or "") for name in ATTRIBUTION]))
+
+    def _is_this(self, by: str) -> bool:
+        if by not in self._same:
+            self._same[by] = same_list(by, self._by)
+        return self._same[by]
+
+    def first(self, photo: Photo) -> Photo:
+        """The row of a photo that is new to the set, with what the source says."""
+        key = photo_key(photo)
+        self._read.add(key)
+        self._known.add(_of_licence(key, photo.licence))
+        self._known.add(_of_attribution(key, [getattr(photo, name) for name in ATTRIBUTION]))
+        return replace(photo, statements=(Statement(licence=photo.licence, by=self._by, at=self._at),))
+
+    def hear(self, item: PhotoItem) -> None:
+        """Compare what the source says of a photo that the set has."""
+        photo, key = item.photo, photo_key(item.photo)
+        attribution = {name: value for name in ATTRIBUTION if (value := getattr(photo, name))}
+        news = not item.silent and _of_licence(key, photo.licence) not in self._known
+        other = attribution and _of_attribution(key, [getattr(photo, name) for name in ATTRIBUTION]) not in self._known
+        heard = self._open.get(key)
+        if heard is None and (news or other):
+            heard = self._open[key] = _Heard(as_before=key in self._read)
+        if heard is None:
+            self._read.add(key)
+            return
+        if not item.silent:
+            heard.licences.add(photo.licence)
+        heard.attribution |= attribution
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.settle()
+
+    @property
+    def restated(self) -> int:
+        """Kept photos that have another licence now, and those with another photographer, page or terms."""
+        return self._licences.total() + self._attributions
+
+    def lines(self) -> list[str]:
+        """What to tell of the corrections, and of what sources disagree about."""
+        lines = []
+        if self._licences:
+            kinds = [
+                f"{count:,} {one_line(old, 60)} -> {one_line(new, 60)}"
+                for (old, new), count in self._licences.most_common(MOST_NAMED)
+            ]
+            more = ", ..." if len(self._licences) > MOST_NAMED else ""
+            lines.append(f"another licence holds of {self._licences.total():,} photos: {', '.join(kinds)}{more}")
+        if self._attributions:
+            lines.append(f"{self._attributions:,} photos have another photographer, page or terms")
+        several = count_disputed(disputed(self._photoset))["disputed"] if self._asked else 0
+        if several:
+            credits = f"authface curate credits {one_line(self._photoset.root)} names them"
+            lines.append(f"sources disagree about the licence of {several:,} photos: the strictest holds; {credits}")
+        if self._left:
+            lines.append(f"{self._left:,} licences stay until the list is read to its end, without --limit")
+        return lines
+
+    def settle(self) -> None:
+        """Write what was heard, and let the strictest licence hold; the caller holds the set's lock."""
+        shared = repeated(self._photos)
+        heard = {key: said for key, said in self._open.items() if said.licences or said.attribution}
+        self._asked = bool(heard or shared)
+        held: dict[str, tuple[str, str]] = {}
+        for part in self._photos.parts() if heard else ():
+            if any(source_key(*names) in heard for names in self._photos.columns(part, _KEY)):
+                held |= self._settle_part(part, heard, shared)
+        for photo_id, (old, new) in hold(self._photoset).items():
+            held[photo_id] = held.get(photo_id, (old, new))[0], new
+        self._licences.update((old or UNKNOWN, new or UNKNOWN) for old, new in held.values() if old != new)
+
+    def _settle_part(self, part: int, heard: dict[Key, _Heard], shared: set[str]) -> dict[str, tuple[str, str]]:
+        """Correct the rows of a part: by id of the kept photos what held and what holds now."""
+        before, after = self._photos.rows(part), list[Photo]()
+        for row in before:
+            said = heard.get(photo_key(row))
+            new = self._corrected(row, said) if said else row
+            if row.status == "kept" and row.id in shared and new.licence != row.licence:
+                # Never looser before all its names were asked, which `hold` does.
+                new = replace(new, licence=strictest((row.licence, new.licence), row.licence))
+            after.append(new)
+        if after != before:
+            rewrite(self._photos, part, before, after)
+        pairs = [(old, new) for old, new in zip(before, after, strict=True) if old.status == "kept"]
+        self._attributions += sum(any(getattr(a, name) != getattr(b, name) for name in ATTRIBUTION) for a, b in pairs)
+        return {old.id: (old.licence, new.licence) for old, new in pairs if old.licence != new.licence}
+
+    def _corrected(self, row: Photo, said: _Heard) -> Photo:
+        own = [one for one in all_said(row) if self._is_this(one.by)]
+        licences = said.licences | (set(standing(own)) if said.as_before else set())
+        row = replace(row, **said.attribution)
+        if not licences:
+            return row
+        new = restated(row, licences, self._by, self._at, whole=self.whole)
+        self._left += not self.whole and not licences >= set(standing(own))
+        return new
+
+
+def told_again(photo: Photo, listed: PhotoItem) -> Photo:
+    """The row that an earlier run completed and no part holds yet, with what the list says now."""
+    told: dict[str, Any] = {name: value for name in ATTRIBUTION if (value := getattr(listed.photo, name))}
+    if not listed.silent:
+        told |= {"licence": listed.photo.licence, "statements": listed.photo.statements}
+    return replace(photo, **told)
+
+
+def _of_licence(key: Key, licence: str) -> Key:
+    return "\0".join(key), "licence", licence
+
+
+def _of_attribution(key: Key, values: list[str]) -> Key:
+    return "\0".join(key), "attribution", "\0".join(values)
