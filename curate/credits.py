@@ -24,8 +24,14 @@ UNKNOWN = "unknown"
 UNSPLASH = "https://unsplash.com/?utm_source=authface&utm_medium=referral"
 """Unsplash asks apps to link the photographer and Unsplash with their name as the source of the visit
 (help.unsplash.com, guideline on attribution)."""
-_COLUMNS = ("id", "source", "source_id", "photographer", "photographer_url", "page_url", "licence", "terms", "as_of")
-_HEADER = ("licence", "photographer", "photographer_url", "photo", "page_url", "source", "terms", "as_of", "id")
+_COLUMNS = (
+    "id", "source", "source_id", "photographer", "photographer_url", "page_url", "licence", "terms", "as_of",
+    "asked_at",
+)  # fmt: skip
+_HEADER = (
+    "licence", "photographer", "photographer_url", "photo", "page_url", "source", "terms", "as_of", "id", "signals",
+    "asked_at",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,9 @@ class Credit:
     licence: str
     terms: str
     as_of: str
+    signals: str
+    """What machines are told of training on it, with where and when it was read; see `authface.records.Signal`."""
+    asked_at: str
 
     @property
     def name(self) -> str:
@@ -87,14 +96,15 @@ def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
 
     Held as columns, about 300 bytes a photo. A column that an older set lacks is empty.
     """
-    schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+    schema = pa.schema([(name, pa.string()) for name in (*_COLUMNS, "signals")])
     parts = []
     for part in photoset.photos.parts():
-        rows = photoset.photos.arrow(part, [*_COLUMNS, "status"])
+        rows = photoset.photos.arrow(part, [*_COLUMNS, "signals", "status"])
         rows = rows.filter(pc.equal(rows.column("status"), "kept"))
         if not every:
             rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
         columns = [pc.fill_null(rows.column(name), "") for name in _COLUMNS]
+        columns.append(pa.array([_told(signals) for signals in rows.column("signals").to_pylist()], pa.string()))
         parts.append(pa.table(columns, schema=schema))
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     licence = pc.if_else(pc.equal(table.column("licence"), ""), UNKNOWN, table.column("licence"))
@@ -164,6 +174,15 @@ def _credit(row: dict[str, Any]) -> Credit:
         licence=row["licence"],
         terms=row["terms"],
         as_of=row["as_of"],
+        signals=row["signals"],
+        asked_at=row["asked_at"],
+    )
+
+
+def _told(signals: list[dict[str, str]] | None) -> str:
+    """The signals of a row in words, one after the other."""
+    return " | ".join(
+        f"{one['verdict']} by {one['kind']} at {one['where']}, {one['at']}: {one['said']}" for one in signals or ()
     )
 
 
@@ -229,6 +248,7 @@ def _csv(table: pa.Table) -> Iterator[str]:
         for maker in group.makers:
             for c in maker.credits:
                 row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id)
+                row += (c.signals, c.asked_at)
                 yield _csv_line(tuple(_cell(value) for value in row))
 
 

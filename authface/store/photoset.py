@@ -277,10 +277,16 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def digest_of(rows: Sequence[dict[str, Any]]) -> str:
-    """sha256 of rows as plain values, in hex; when something was tried is no content: no later step depends on it."""
-    rows = [{name: value for name, value in row.items() if name != "tried_at"} for row in rows]
-    text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
+    """sha256 of rows as plain values, in hex; when a thing was tried or read is no content: no step depends on it."""
+    text = json.dumps([_timeless(row) for row in rows], sort_keys=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _timeless(row: dict[str, Any]) -> dict[str, Any]:
+    row = {name: value for name, value in row.items() if name not in {"tried_at", "asked_at"}}
+    if row.get("signals"):
+        row["signals"] = [one | {"at": ""} for one in row["signals"]]
+    return row
 
 
 def _without_none(value: Any) -> Any:
