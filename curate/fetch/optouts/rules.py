@@ -55,9 +55,11 @@ class RobotRules:
 def _as_access(text: str, name: str, verdict: Verdict) -> str:
     """Rules that allow exactly what the preferences `name` give a verdict; empty where none gives it.
 
-    The longest match decides of both, and of equals `Allow` wins, so that a verdict is not hidden by another one.
+    The longest match decides of both, and of equals `Allow` wins, so that a verdict is not hidden by another one. Where
+    nothing is said, `Disallow` at the root stands for it, in every group and for who has none.
     """
-    lines, told, in_names = ["User-agent: *\nDisallow: /"], False, False
+    lines: list[str] = []
+    told = in_names = False
     for line in _LINE.split(text):
         label, colon, value = line.partition("#")[0].partition(":")
         label, value = label.strip().lower(), value.strip()
@@ -76,8 +78,7 @@ def _as_access(text: str, name: str, verdict: Verdict) -> str:
         for statement in _PREFERENCES[name](preference):
             told = told or statement.verdict == verdict
             lines.append(f"{'Allow' if statement.verdict == verdict else 'Disallow'}: {path}")
-    if in_names:
-        lines.append("Disallow: /")
+    lines += ["Disallow: /", "User-agent: *", "Disallow: /"]
     return "\n".join(lines) if told else ""
 
 

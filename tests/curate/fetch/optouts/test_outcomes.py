@@ -26,6 +26,7 @@ from tests.curate.conftest import SITE_FILES, Server
 
 WEB = {"allow_private_hosts": True, "host_rate": 500, "backoff_seconds": 0.01, "attempts": 2}
 PLUS = "http://ns.useplus.org/ldf/vocab/DMI-"
+CAPTURE = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"
 KEPT, STRICT = "", "only strict"
 
 
@@ -69,7 +70,10 @@ def signed(*assertions: tuple[str, dict[str, Any]]) -> bytes:
         "claim_generator_info": [{"name": "a camera", "version": "1"}],
         "format": "image/jpeg",
         "assertions": [
-            {"label": "c2pa.actions.v2", "data": {"actions": [{"action": "c2pa.created"}]}},
+            {
+                "label": "c2pa.actions.v2",
+                "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": CAPTURE}]},
+            },
             *({"label": label, "data": {"entries": entries}} for label, entries in assertions),
         ],
     }
@@ -144,7 +148,7 @@ CASES = {
     "Content-Usage header n": Case("opt_out_content_usage", {"Content_Usage": "search=y, train-ai=n"}),
     "Content-Usage header y": Case(KEPT, {"Content_Usage": "train-ai=y"}),
     "Content-Usage header odd": Case(STRICT, {"Content_Usage": "train-ai=maybe"}),
-    "Content-Usage rule n": Case("opt_out_content_usage", robots="User-agent: *\nContent-Usage: / train-ai=n\nAllow: /"),
+    "Content-Usage rule n": Case("opt_out_content_usage", robots="User-agent: *\nContent-Usage: / train-ai=n"),
     "Content-Usage rule y": Case(
         KEPT, robots="User-agent: *\nContent-Usage: / train-ai=n\nContent-Usage: /img/ train-ai=y\nAllow: /"
     ),
