@@ -248,8 +248,7 @@ def _csv(table: pa.Table) -> Iterator[str]:
         for maker in group.makers:
             for c in maker.credits:
                 row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id)
-                row += (c.signals, c.asked_at)
-                yield _csv_line(tuple(_cell(value) for value in row))
+                yield _csv_line(tuple(_cell(value) for value in (*row, c.signals, c.asked_at)))
 
 
 def _csv_line(values: tuple[str, ...]) -> str:

@@ -31,13 +31,9 @@ class RobotRules:
 
     def __init__(self, text: str) -> None:
         self._access = Protego.parse(text)
-        self._usage = {
-            (name, verdict): Protego.parse(rules)
-            for name in _PREFERENCES
-            if f"{name}:" in re.sub(r"[ \t]+:", ":", text.lower())
-            for verdict in _VERDICTS
-            if (rules := _as_access(text, name, verdict))
-        }
+        named = [name for name in _PREFERENCES if name in text.lower()]
+        found = (_of_verdict(text, name, verdict) for name in named for verdict in _VERDICTS)
+        self._preferences = [one for one in found if one is not None]
 
     def disallows(self, url: str) -> bool:
         """Whether authface may not ask for an address."""
@@ -46,20 +42,30 @@ class RobotRules:
     def preferences(self, url: str) -> list[Statement]:
         """What it prefers for an address that may be asked for: of Content-Usage and of Content-Signal one each."""
         found: dict[str, Statement] = {}
-        for (name, verdict), rules in self._usage.items():
-            if name not in found and rules.can_fetch(url, AGENT):
-                found[name] = Statement(name, f"a rule for this address: training {verdict}", verdict)
+        for one in self._preferences:
+            if one.statement.kind not in found and one.paths.can_fetch(url, AGENT):
+                found[one.statement.kind] = one.statement
         return list(found.values())
 
 
-def _as_access(text: str, name: str, verdict: Verdict) -> str:
-    """Rules that allow exactly what the preferences `name` give a verdict; empty where none gives it.
+@dataclass(frozen=True)
+class _Preference:
+    """The paths that are given one verdict."""
+
+    paths: Protego
+    """Allows exactly those."""
+    statement: Statement
+
+
+def _of_verdict(text: str, name: str, verdict: Verdict) -> _Preference | None:
+    """The paths that preferences called `name` give a verdict; None where they give it to none.
 
     The longest match decides of both, and of equals `Allow` wins, so that a verdict is not hidden by another one. Where
     nothing is said, `Disallow` at the root stands for it, in every group and for who has none.
     """
     lines: list[str] = []
-    told = in_names = False
+    told: Statement | None = None
+    in_names = False
     for line in _LINE.split(text):
         label, colon, value = line.partition("#")[0].partition(":")
         label, value = label.strip().lower(), value.strip()
@@ -76,10 +82,10 @@ def _as_access(text: str, name: str, verdict: Verdict) -> str:
             continue
         path, preference = _path_of(value)
         for statement in _PREFERENCES[name](preference):
-            told = told or statement.verdict == verdict
+            told = told or (statement if statement.verdict == verdict else None)
             lines.append(f"{'Allow' if statement.verdict == verdict else 'Disallow'}: {path}")
     lines += ["Disallow: /", "User-agent: *", "Disallow: /"]
-    return "\n".join(lines) if told else ""
+    return _Preference(Protego.parse("\n".join(lines)), told) if told else None
 
 
 def _path_of(value: str) -> tuple[str, str]:

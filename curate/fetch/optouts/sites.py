@@ -159,7 +159,7 @@ class Sites:
         site = Site(origin, now(), files)
         del self._begun[origin]
         if site.is_whole:
-            self._photoset.save(_file(origin), _as_json(site))
+            self._keep(site)
         return site
 
     def _file(self, name: str, origin: str) -> SiteFile:
@@ -172,15 +172,26 @@ class Sites:
             body = body[: body.rfind(b"\n") + 1] or body
         return SiteFile(body.decode("utf-8", "replace").removeprefix("\ufeff"))
 
+    def _keep(self, site: Site) -> None:
+        """Store what a host said; what it said before stays beside it, as the evidence of rows that name it."""
+        before = self._read(site.origin)
+        if before and before.files != site.files:
+            self._photoset.save(_file(site.origin, before.at), _as_json(before))
+        self._photoset.save(_file(site.origin), _as_json(site))
+
     def _stored(self, origin: str) -> Site | None:
         """What the set holds of a host, if it is of today."""
+        site = self._read(origin)
+        return site if site and _is_of_today(site.at) else None
+
+    def _read(self, origin: str) -> Site | None:
         file = _file(origin)
         if not self._photoset.exists(file):
             return None
         try:
             held = json.loads(self._photoset.read(file))
             files = {name: SiteFile(str(held["files"][name])) for name in PATHS}
-            return Site(origin, held["at"], files) if held["origin"] == origin and _is_of_today(held["at"]) else None
+            return Site(origin, str(held["at"]), files) if held["origin"] == origin else None
         except (ImageError, ValueError, KeyError, TypeError):
             return None
 
@@ -192,8 +203,10 @@ def _is_of_today(at: str) -> bool:
         return False
 
 
-def _file(origin: str) -> str:
-    return f"sources/opt-outs/{hashlib.sha256(origin.encode()).hexdigest()[:24]}.json"
+def _file(origin: str, until: str = "") -> str:
+    """Where the set holds what a host says, or what it said at an earlier time."""
+    older = "-" + "".join(letter for letter in until if letter.isdigit())[:14] if until else ""
+    return f"sources/opt-outs/{hashlib.sha256(origin.encode()).hexdigest()[:24]}{older}.json"
 
 
 def _as_json(site: Site) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,8 +263,6 @@ def test_a_refusal_is_not_asked_again_until_the_level_changes(server: Server, tm
 
 def test_a_redirect_leads_to_a_host_that_is_heeded_too(server: Server, tmp_path: Path) -> None:
     with Server() as other:
-        import threading
-
         threading.Thread(target=other.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         away = other.serve("/b.jpg", picture())
         other.serve("/robots.txt", b"User-agent: *\nDisallow: /b")

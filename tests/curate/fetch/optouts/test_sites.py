@@ -69,6 +69,8 @@ def test_what_a_host_said_counts_for_a_day(server: Server, photos: list[bytes], 
     server.serve("/robots.txt", DENY)
     rows = bring(tmp_path / "set", links)
     assert rows[links[0]].reason == "opt_out_robots_txt" and server.site_asked["/robots.txt"] == 2
+    older = [path for path in kept.parent.iterdir() if path != kept]
+    assert [json.loads(path.read_text())["files"]["robots.txt"] for path in older] == [""], "evidence of earlier rows"
     kept.write_text("{ torn")
     assert len(bring(tmp_path / "set", [*links, server.serve("/2.jpg", photos[2])])) == 3
     assert server.site_asked["/robots.txt"] == 3, "what cannot be read is asked for again"
