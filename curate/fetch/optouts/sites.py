@@ -34,6 +34,8 @@ _DAY = timedelta(days=1)
 """Longest time that a file counts before it is asked for again (RFC 9309, 2.4)."""
 _BUSY = {408, 425, 429}
 """Codes of a host that has no time; others of 400 to 499 say that there is no such file (RFC 9309, 2.3.1.3)."""
+_DOWN = {"bad_address", "unreachable"}
+"""Reasons why a host itself is not spoken to: its photos fail for them as well."""
 _HELD = 256
 """Hosts whose rules are held in memory."""
 _POLL = 0.1
@@ -45,7 +47,9 @@ class SiteFile:
     """One of the files: its text, empty where the host has none, or why it could not be read."""
 
     text: str = ""
-    unread: WebError | None = None
+    unread: str = ""
+    reason: str = ""
+    """Of the error that `unread` tells, as `WebError` has it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Site:
         """What is said of one of its addresses, access first."""
         for name, file in self.files.items():
             if file.unread:
-                yield Statement(name, one_line(file.unread), "unread").at(self.address(name), self.at)
+                yield Statement(name, file.unread, "unread").at(self.address(name), self.at)
         for name, rules in self._rules.items():
             if rules.disallows(url):
                 said = f"disallows {httpx.URL(url).raw_path.decode('ascii', 'replace')}"
@@ -77,8 +81,10 @@ class Site:
     @property
     def down(self) -> WebError | None:
         """Why the host itself could not be spoken to, if it was so."""
-        error = self.files["robots.txt"].unread
-        return error if error and error.reason in {"bad_address", "unreachable"} else None
+        file = self.files["robots.txt"]
+        if file.reason not in _DOWN:
+            return None
+        return WebError(file.reason, file.unread, rejected=file.reason == "bad_address")
 
     @property
     def is_whole(self) -> bool:
@@ -153,7 +159,7 @@ class Sites:
                 with self._lock:
                     self._not_before[origin] = time.monotonic() + wait.seconds
                 raise Wait(host, wait.seconds) from wait
-            if name == "robots.txt" and (down := files[name].unread) and down.reason in {"bad_address", "unreachable"}:
+            if files[name].reason in _DOWN:
                 files = dict.fromkeys(PATHS, files["robots.txt"])
                 break
         site = Site(origin, now(), files)
@@ -167,7 +173,7 @@ class Sites:
             body = self._web.get_text(origin + PATHS[name], max_bytes=_MOST_BYTES).body
         except WebError as error:
             absent = 400 <= error.status < 500 and error.status not in _BUSY or name not in _OWED
-            return SiteFile() if absent else SiteFile(unread=error)
+            return SiteFile() if absent else SiteFile(unread=one_line(error), reason=error.reason)
         if len(body) == _MOST_BYTES:
             body = body[: body.rfind(b"\n") + 1] or body
         return SiteFile(body.decode("utf-8", "replace").removeprefix("\ufeff"))

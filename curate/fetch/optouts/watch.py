@@ -27,7 +27,7 @@ _NO_PAGE = {404, 410}
 
 
 class OptOuts:
-    """What a run needs to know of opt-outs: the hosts' files, and pages that were read."""
+    """What a run knows of opt-outs: the hosts' files, and pages that were read."""
 
     def __init__(self, photoset: PhotoSet, web: Web, level: Level) -> None:
         self.web, self.level = web, level
@@ -36,10 +36,7 @@ class OptOuts:
         self._lock = threading.Lock()
 
     def page(self, url: str) -> tuple[Signal, ...]:
-        """What the page of a photo says: its tags, its headers, and its host's list of locations.
-
-        Raises Interrupted.
-        """
+        """What the page of a photo says of its pictures, in its tags and to robots. Raises Interrupted."""
         with self._lock:
             if url in self._pages:
                 return self._pages[url]
@@ -52,18 +49,20 @@ class OptOuts:
 
     def _page(self, url: str) -> tuple[Signal, ...]:
         seen = _PageWatch(self.sites)
+        found = seen.found
         try:
             answer = self.web.get_text(url, max_bytes=_PAGE_BYTES, watch=seen)
         except _Disallowed as error:
-            seen.signals.add([Statement("page", f"not to be asked for: {one_line(error)}", "unclear").at(url, now())])
+            found.append(Statement("page", f"not to be asked for: {one_line(error)}", "unclear"))
         except WebError as error:
             if error.status not in _NO_PAGE:
-                seen.signals.add([Statement("page", f"not read: {one_line(error)}", "unread").at(url, now())])
+                found.append(Statement("page", f"not read: {one_line(error)}", "unread"))
         else:
             if "html" in answer.headers.get("content-type", "html").lower():
                 html = answer.body.decode(_charset(answer.headers), "replace")
-                seen.signals.add(one.at(url, now()) for one in page_tags(html))
-        return seen.signals.all
+                found += page_tags(html)
+        time = now()
+        return tuple(one.at(url, time) for one in found)
 
 
 class _Signals:
@@ -80,7 +79,7 @@ class _Signals:
         for one in signals:
             self._found[one.kind, one.where, one.said] = one
 
-    def answered(self, url: httpx.URL, headers: httpx.Headers, site: Site, *, usage: bool) -> None:
+    def answered(self, url: httpx.URL, headers: httpx.Headers, site: Site) -> None:
         """Add what an answer's headers say; `tdm-reservation` supersedes the host's list of locations (TDMRep, 5.4)."""
         at, where = now(), str(url)
         reserved = tdm_reservation(headers.get_list("tdm-reservation"), headers.get("tdm-policy", ""))
@@ -88,7 +87,7 @@ class _Signals:
             listed = site.address(TdmLocations.KIND)
             self._found = {key: one for key, one in self._found.items() if key[:2] != (TdmLocations.KIND, listed)}
         said = [*robots_words(headers.get_list("x-robots-tag")), *reserved]
-        said += content_usage(headers["content-usage"]) if usage and "content-usage" in headers else []
+        said += content_usage(headers.get("content-usage", ""))
         self.add(one.at(where, at) for one in said)
 
 
@@ -124,7 +123,7 @@ class PhotoWatch:
     def after(self, url: httpx.URL, headers: httpx.Headers) -> None:
         """Read an answer's headers. Raises OptedOut."""
         assert self._site is not None
-        self._found.answered(url, headers, self._site, usage=True)
+        self._found.answered(url, headers, self._site)
         self._stop(self.signals)
 
     def _stop(self, signals: Iterable[Signal]) -> None:
@@ -137,26 +136,24 @@ class _Disallowed(WebError):
 
 
 class _PageWatch:
-    """Watches the requests for a photo's page: what is said of the page, which is not all said of the photo."""
+    """Watches the requests for a photo's page. What its host and headers reserve is the page, not the photo."""
 
     def __init__(self, sites: Sites) -> None:
         self._sites = sites
-        self._site: Site | None = None
-        self.signals = _Signals()
+        self.found: list[Statement] = []
 
     def before(self, url: httpx.URL) -> None:
-        self._site = site = self._sites.of(url)
+        """Raises WebError where nobody may ask for the page, or it cannot be told; Interrupted."""
+        site = self._sites.of(url)
         if unread := site.files["robots.txt"].unread:
-            raise unread
+            raise WebError("http_error", unread)
         for one in site.statements(str(url)):
             if one.kind in {"robots.txt", "ai.txt"} and one.verdict == "refused":
                 raise _Disallowed("page", f"{one.where} {one.said}", rejected=True)
-            if one.kind == TdmLocations.KIND:
-                self.signals.add([one])
 
     def after(self, url: httpx.URL, headers: httpx.Headers) -> None:
-        assert self._site is not None
-        self.signals.answered(url, headers, self._site, usage=False)
+        """Read what robots are told of the page, its pictures among them."""
+        self.found += robots_words(headers.get_list("x-robots-tag"))
 
 
 def _charset(headers: httpx.Headers) -> str:

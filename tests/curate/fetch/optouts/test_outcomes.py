@@ -161,6 +161,7 @@ CASES = {
     "page of search": Case(KEPT, page=meta("robots", "noindex")),
     "page in a comment": Case(KEPT, page=f"<!-- {meta('tdm-reservation', '1')} -->"),
     "page header": Case("opt_out_robots_tag", page="<p>", page_headers={"X_Robots_Tag": "noai"}),
+    "page reserved, photo not": Case(KEPT, tdm=[*tdm(1, "/page"), *tdm(0, "/img/*.jpg")], page="<p>"),
     "page not to be asked": Case(STRICT, page="<p>", robots="User-agent: *\nDisallow: /page"),
     "file allowed": Case(KEPT, body=lambda: picture(xmp=packet(PLUS + "ALLOWED"))),
     "file unspecified": Case(KEPT, body=lambda: picture(xmp=packet(PLUS + "UNSPECIFIED"))),
