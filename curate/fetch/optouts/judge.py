@@ -27,7 +27,10 @@ REASONS = {
 }
 """The reason of a photo that a signal refuses, by the signal's kind."""
 UNCLEAR, UNREAD, NEEDS_C2PA = "opt_out_unclear", "opt_out_unread", "opt_out_needs_c2pa"
-"""Reasons under `strict` alone. The last two may pass: their rows are `failed`, as of what could not be measured."""
+"""The first two are reasons under `strict` alone; the third is one where a package lacks that reads what is said.
+
+The last two may pass: their rows are `failed`, as of what could not be measured.
+"""
 EVERY_REASON = frozenset({*REASONS.values(), UNCLEAR, UNREAD, NEEDS_C2PA})
 
 
@@ -59,13 +62,13 @@ def judge(signals: Iterable[Signal], level: Level) -> Refusal | None:
     for signal in signals:
         if signal.verdict == "refused":
             return Refusal(REASONS.get(signal.kind, UNCLEAR), _told(signal))
-    if level == "stated":
-        return None
     for signal in signals:
-        if signal.verdict == "unclear":
+        if signal.verdict == "unread" and signal.kind == "c2pa":
+            return Refusal(NEEDS_C2PA, _told(signal), passes=True)
+        if signal.verdict == "unread" and level == "strict":
+            return Refusal(UNREAD, _told(signal), passes=True)
+        if signal.verdict == "unclear" and level == "strict":
             return Refusal(UNCLEAR, _told(signal))
-        if signal.verdict == "unread":
-            return Refusal(NEEDS_C2PA if signal.kind == "c2pa" else UNREAD, _told(signal), passes=True)
     return None
 
 

@@ -291,8 +291,9 @@ def test_a_folder_is_asked_for_what_its_files_say_alone(tmp_path: Path) -> None:
     assert again == {"free.jpg": "kept", "not.jpg": "kept"}
 
 
+@pytest.mark.parametrize("level", ["strict", "stated"])
 def test_a_manifest_that_cannot_be_read_without_the_extra_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    level: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
@@ -300,11 +301,11 @@ def test_a_manifest_that_cannot_be_read_without_the_extra_says_so(
     (folder / "b.jpg").write_bytes(signed())
     monkeypatch.setattr("authface.curate.fetch.optouts.embedded.installed", lambda module: False)
     monkeypatch.setattr("authface.extras.installed", lambda module: False)
-    rows = {row.source_id: row for row in bring(tmp_path / "set", folder, "strict", "folder")}
+    rows = {row.source_id: row for row in bring(tmp_path / "set", folder, level, "folder")}
     assert (rows["a.jpg"].status, rows["a.jpg"].reason) == ("failed", "opt_out_needs_c2pa")
     assert "pip install 'authface[c2pa]'" in rows["a.jpg"].detail and rows["b.jpg"].status == "kept"
     monkeypatch.undo()
-    rows = {row.source_id: row for row in bring(tmp_path / "set", folder, "strict", "folder", retry="failed")}
+    rows = {row.source_id: row for row in bring(tmp_path / "set", folder, level, "folder", retry="failed")}
     assert rows["a.jpg"].reason == "opt_out_c2pa" and len(rows) == 2
 
 
