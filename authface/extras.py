@@ -33,7 +33,9 @@ EXTRAS = {
     "app": Extra("authface app, the web page", ("gradio",)),
     "video": Extra("restore of videos", ("av",)),
     "heic": Extra("HEIC and HEIF photos", ("pillow_heif",)),
-    "c2pa": Extra("restore.sign: Content Credentials in results", ("c2pa", "cryptography")),
+    "c2pa": Extra(
+        "restore.sign: Content Credentials in results; what those of photos say of training", ("c2pa", "cryptography")
+    ),
     "onnx": Extra("models export: a family's graphs, which restore without torch", ("onnx", "onnxscript")),
     "restorers": Extra("other restorers from .pth files: GFPGAN, CodeFormer", ("spandrel", "spandrel_extra_arches")),
     "upscale": Extra("restore.upscaler: backgrounds enlarged by a network", ("spandrel",)),

@@ -44,6 +44,25 @@ class Score:
     value: float
 
 
+Verdict = Literal["allowed", "refused", "unclear", "unread"]
+"""`unclear`: said in a form that means neither; `unread`: it may say something, and could not be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signal:
+    """What one statement for machines says of training on a photo, kept as evidence."""
+
+    kind: str
+    """`robots.txt`, `x-robots-tag`, `tdm-reservation` ...: keys of `REASONS` in `curate/fetch/optouts/judge.py`."""
+    where: str
+    """The address it stands at; ``the file`` for what the photo's own file says."""
+    said: str
+    """Its words, at most 200 characters."""
+    verdict: Verdict
+    at: str
+    """ISO 8601 time it was read."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
     """What one list or folder said of a photo's licence."""
@@ -95,6 +114,10 @@ class Photo:
     camera: Camera | None = None
     extra: str = ""
     """What else the source says of it, as a JSON object; empty if nothing."""
+    signals: tuple[Signal, ...] = ()
+    """What machines are told of training on it; empty where nothing is said, or `asked_at` is empty."""
+    asked_at: str = ""
+    """ISO 8601 time that `signals` were looked for; empty where nobody looked, as in sets of an earlier version."""
     tries: int = 0
     """Runs that asked for it, where the last of them failed."""
     tried_at: str = ""

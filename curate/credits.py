@@ -25,19 +25,14 @@ UNKNOWN = "unknown"
 UNSPLASH = "https://unsplash.com/?utm_source=authface&utm_medium=referral"
 """Unsplash asks apps to link the photographer and Unsplash with their name as the source of the visit
 (help.unsplash.com, guideline on attribution)."""
-_COLUMNS = ("id", "source", "source_id", "photographer", "photographer_url", "page_url", "licence", "terms", "as_of")
+_COLUMNS = (
+    "id", "source", "source_id", "photographer", "photographer_url", "page_url", "licence", "terms", "as_of",
+    "asked_at",
+)  # fmt: skip
 _HEADER = (
-    "licence",
-    "photographer",
-    "photographer_url",
-    "photo",
-    "page_url",
-    "source",
-    "terms",
-    "as_of",
-    "id",
-    "stated",
-)
+    "licence", "photographer", "photographer_url", "photo", "page_url", "source", "terms", "as_of", "id", "stated",
+    "signals", "asked_at",
+)  # fmt: skip
 CONDITIONS = ("NC", "SA", "ND")
 """Of licences, as Creative Commons calls them: not commercially, alike, unchanged."""
 
@@ -57,6 +52,9 @@ class Credit:
     as_of: str
     stated: str
     """All that was said of its licence, where that is more than one thing."""
+    signals: str
+    """What machines are told of training on it, with where and when it was read; see `authface.records.Signal`."""
+    asked_at: str
 
     @property
     def name(self) -> str:
@@ -104,14 +102,15 @@ def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
     Held as columns, about 300 bytes a photo. A column that an older set lacks is empty. `stated` is what was said of a
     licence where that was corrected or sources disagree, `conditions` those of any licence that is still stated.
     """
-    schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
+    schema = pa.schema([(name, pa.string()) for name in (*_COLUMNS, "signals")])
     parts = []
     for part in photoset.photos.parts():
-        rows = photoset.photos.arrow(part, [*_COLUMNS, "status"])
+        rows = photoset.photos.arrow(part, [*_COLUMNS, "signals", "status"])
         rows = rows.filter(pc.equal(rows.column("status"), "kept"))
         if not every:
             rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
         columns = [pc.fill_null(rows.column(name), "") for name in _COLUMNS]
+        columns.append(pa.array([_told(signals) for signals in rows.column("signals").to_pylist()], pa.string()))
         parts.append(pa.table(columns, schema=schema))
     table = pa.concat_tables(parts) if parts else schema.empty_table()
     licence = pc.if_else(pc.equal(table.column("licence"), ""), UNKNOWN, table.column("licence"))
@@ -197,6 +196,15 @@ def _credit(row: dict[str, Any]) -> Credit:
         terms=row["terms"],
         as_of=row["as_of"],
         stated=row["stated"],
+        signals=row["signals"],
+        asked_at=row["asked_at"],
+    )
+
+
+def _told(signals: list[dict[str, str]] | None) -> str:
+    """The signals of a row in words, one after the other."""
+    return " | ".join(
+        f"{one['verdict']} by {one['kind']} at {one['where']}, {one['at']}: {one['said']}" for one in signals or ()
     )
 
 
@@ -263,7 +271,7 @@ def _csv(table: pa.Table) -> Iterator[str]:
         for maker in group.makers:
             for c in maker.credits:
                 row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id, c.stated)
-                yield _csv_line(tuple(_cell(value) for value in row))
+                yield _csv_line(tuple(_cell(value) for value in (*row, c.signals, c.asked_at)))
 
 
 def _csv_line(values: tuple[str, ...]) -> str:

@@ -31,8 +31,6 @@ class WebSettings(Settings):
     max_redirects: int = Field(5, ge=0)
     window_seconds: float = Field(3600, gt=0)
     """Seconds until a host's quota (``X-Ratelimit-Remaining``) is full again, where the host does not say."""
-    opt_out: tuple[str, ...] = ("noai", "noimageai")
-    """Words of the header ``X-Robots-Tag`` that refuse a photo; empty ignores the header."""
     allow_private_hosts: bool = False
     """Allow addresses of this machine and of private networks. Link-local ones are never allowed."""
 
@@ -97,6 +95,10 @@ class FetchSettings(Settings):
     prescreen_face: float = Field(0, ge=0)
     """Least longer side of the largest face in pixels of the original, measured on a preview where the source has
     one, so that only promising originals are downloaded; 0 downloads all originals."""
+    opt_outs: Literal["strict", "stated", "recorded"] = "strict"
+    """Which of the opt-outs that hosts, pages and files tell machines refuse a photo. `strict`: every reservation, also
+    one that is unclear or could not be read. `stated`: what is said clearly. `recorded`: none; the row keeps what was
+    said. Another level judges the photos that the set has anew, by what their rows keep."""
     retry: Literal["transient", "failed", "none"] = "transient"
     """Which failed photos are asked for again, `--retry` on the command line. `transient`: what may pass, such as a
     timeout, an error of the server, a page instead of the photo, half a file; at most 5 times, the first in the next

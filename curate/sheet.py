@@ -135,6 +135,17 @@ _WORDS = {
     "duplicate": "same file again",
     "small_photo": "photo too small",
     "forgotten": "forgotten",
+    "opt_out_robots_txt": "opted out: its host's robots.txt",
+    "opt_out_ai_txt": "opted out: its host's ai.txt",
+    "opt_out_content_usage": "opted out: Content-Usage",
+    "opt_out_content_signal": "opted out: Content-Signal",
+    "opt_out_tdmrep": "opted out: TDM reservation",
+    "opt_out_robots_tag": "opted out: noai, noimageai or noml",
+    "opt_out_data_mining": "opted out: the file's DataMining",
+    "opt_out_c2pa": "opted out: the file's C2PA assertion",
+    "opt_out_unclear": "may be opted out: it is said unclearly",
+    "opt_out_unread": "may be opted out: what is said could not be read",
+    "opt_out_needs_c2pa": "may be opted out: reading its C2PA assertion needs authface[c2pa]",
     "over_represented": "more of this kind than asked for",
 }
 

@@ -315,6 +315,7 @@ def missing_names(text: str) -> list[str]:
 NOT_IN_THE_TREE = {
     *("clean/", "degraded/", "hq/", "lq/", "samples/", "dataset/", "SET/recipe.toml"),  # what commands read and write
     *("inference.py", "test_face_xl.py"),  # other projects' files
+    *("robots.txt", "ai.txt"),  # hosts' files
     *("h200", "gain_mild", "gain_medium", "gain_heavy", "gain_scan"),  # a recipe; columns that are put together
 }
 

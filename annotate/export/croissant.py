@@ -56,6 +56,8 @@ _DESCRIPTIONS = {
     "split": "train, validation, test; empty where the set was not split",
     "photo_id": "sha256 of the photo's file",
     "licence": "What the source or the person who collected the photo stated; unknown gives no permission",
+    "signals": "What machines were told of training on the photo, with where and when it was read: a JSON list",
+    "asked_at": "When that was looked for; empty: nobody looked",
     "quad": "Corners of the crop in the photo: x, y of top left, bottom left, bottom right, top right",
 }
 

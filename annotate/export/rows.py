@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -20,6 +21,7 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
+from authface.store.columns import plain
 from authface.store.photoset import PhotoSet, Table
 
 ROI_POINTS = {"left_eye": (36, 42), "right_eye": (42, 48), "mouth": (48, 68)}
@@ -72,6 +74,8 @@ def features() -> Feature:
         "id": text,
         "photo_id": text,
         **dict.fromkeys(ORIGIN, text),
+        "signals": text,
+        "asked_at": text,
         "photo": {"width": whole, "height": whole, "bytes": value("int64"), "format": text},
         "size": whole,
         "quad": rows_of(value("float64"), 8),
@@ -195,6 +199,8 @@ def _row(photoset: PhotoSet, photo: Photo, face: Face, crop: Crop, split: str) -
         "id": crop.id,
         "photo_id": photo.id,
         **{name: getattr(photo, name) for name in ORIGIN},
+        "signals": json.dumps([plain(one) for one in photo.signals]) if photo.signals else "",
+        "asked_at": photo.asked_at,
         "photo": {"width": photo.width, "height": photo.height, "bytes": photo.bytes, "format": photo.format},
         "size": crop.size,
         "quad": list(crop.quad or ()),

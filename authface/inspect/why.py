@@ -147,9 +147,13 @@ def _files(photoset: PhotoSet, photo_id: str) -> list[str]:
 def _lines(history: History) -> Iterator[str]:
     for photo in history.photos:
         yield f"photo {photo['id'] or '(no bytes)'}"
-        yield f"  {_values(photo, {'id', 'extra', 'statements', *_VERDICT})}"
+        yield f"  {_values(photo, {'id', 'extra', 'statements', 'signals', *_VERDICT})}"
         if (statements := photo.get("statements")) and len(statements) > 1:
             yield f"  stated: {told(Said('', Statement(**one)) for one in statements)}"
+        for said in photo.get("signals") or ():
+            yield one_line(
+                f"  {said['verdict']} by {said['kind']} at {said['where']}, {said['at']}: {said['said']}", 900
+            )
         yield f"  {_outcome(photo)}"
     for name, rows in history.rows.items():
         for row in rows:

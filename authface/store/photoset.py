@@ -33,7 +33,7 @@ from authface.store.lock import write_lock
 R = TypeVar("R", bound=Row)
 
 _META_KEY = b"authface"
-_NO_CONTENT = frozenset({"tried_at", "statements"})
+_NO_CONTENT = frozenset({"tried_at", "asked_at", "statements"})
 _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
 _TAIL_BYTES = 32_768
@@ -280,10 +280,16 @@ def digest(rows: Sequence[Row]) -> str:
 
 
 def digest_of(rows: Sequence[dict[str, Any]]) -> str:
-    """sha256 in hex of rows as plain values, without what no later step depends on: when photos were tried."""
-    rows = [{name: value for name, value in row.items() if name not in _NO_CONTENT} for row in rows]
-    text = json.dumps(rows, sort_keys=True, ensure_ascii=True, separators=(",", ":"), default=repr)
+    """sha256 in hex of rows as plain values, without what no later step depends on: when photos were tried or asked."""
+    text = json.dumps([_content(row) for row in rows], sort_keys=True, separators=(",", ":"), default=repr)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _content(row: dict[str, Any]) -> dict[str, Any]:
+    row = {name: value for name, value in row.items() if name not in _NO_CONTENT}
+    if row.get("signals"):
+        row["signals"] = [one | {"at": ""} for one in row["signals"]]
+    return row
 
 
 def _without_none(value: Any) -> Any:

@@ -8,11 +8,13 @@ from dataclasses import replace
 
 from PIL import Image
 
+from authface.curate.fetch.optouts.embedded import embedded_signals
+from authface.curate.fetch.optouts.judge import judged
 from authface.curate.settings import FetchSettings
 from authface.imaging import decode as images
 from authface.records import Camera, Photo
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import REASON, Forgotten
+from authface.store.tombstones import REASON, Forgotten, now
 
 MEGA = 1_000_000
 
@@ -24,7 +26,8 @@ _EXIF, _EXPOSURE, _APERTURE, _ISO, _FOCAL_LENGTH = 0x8769, 0x829A, 0x829D, 0x882
 def describe(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSettings, forgotten: Forgotten) -> Photo:
     """The row completed from the bytes: id, file, size, format, and camera if the source named none.
 
-    Photos that are too small or were forgotten are rejected. Raises ImageError if the bytes are no photo.
+    What the file says of training joins its signals; photos that are opted out, too small or forgotten are refused.
+    Raises ImageError if the bytes are no photo.
     """
     decoded = images.decode(data, max_pixels=int(settings.max_megapixels * MEGA))
     height, width = decoded.rgb.shape[:2]
@@ -38,9 +41,13 @@ def describe(photo: Photo, data: bytes, photoset: PhotoSet, settings: FetchSetti
         bytes=len(data),
         format=decoded.format,
         camera=photo.camera or camera(decoded.exif),
+        signals=(*photo.signals, *embedded_signals(data, decoded)),
+        asked_at=now(),
     )
     if forgotten.holds(photo_id=photo_id):
         return replace(photo, file="", status="rejected", reason=REASON)
+    if (refused := judged(photo, settings.opt_outs)).status != "kept":
+        return replace(refused, file="")
     return reject_small(photo, settings)
 
 

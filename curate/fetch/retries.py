@@ -1,4 +1,7 @@
-"""Which failed photos are asked for again, and how the new row of one takes the place of the old."""
+"""Which photos are asked for again, and how the new row of one takes the place of the old.
+
+Failed ones as `curate.fetch.retry` says, and those that an opt-out refused and the present level would not.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,8 @@ from typing import Literal
 import pyarrow as pa
 
 from authface.curate.fetch.ledger import source_key
+from authface.curate.fetch.optouts.judge import EVERY_REASON, UNREAD, Level
+from authface.curate.fetch.optouts.rejudge import freed
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
 from authface.store.tombstones import now
@@ -18,7 +23,7 @@ from authface.store.tombstones import now
 Key = tuple[str, str, str]
 Retry = Literal["transient", "failed", "none"]
 
-TRANSIENT = frozenset({"timeout", "unreachable", "http_error", "not_an_image", "truncated", "empty", "error"})
+TRANSIENT = frozenset({"timeout", "unreachable", "http_error", "not_an_image", "truncated", "empty", "error", UNREAD})
 """Reasons of a photo of the web that may pass: the net, the server, a page or half a file in the photo's place."""
 TRANSIENT_HERE = frozenset({"unreadable", "crashed"})
 """Reasons of a file of this machine that may pass; another file of the same name is another photo anyway."""
@@ -30,9 +35,10 @@ _COLUMNS = ("source", "source_id", "as_of", "status", "reason", "tries", "tried_
 
 
 class Retries:
-    """The failed photos of a set: which of them a run asks for again, and how often that was done."""
+    """The failed and opted-out photos of a set: which of them a run asks for again, and how often that was done."""
 
-    def __init__(self, photoset: PhotoSet, retry: Retry, *, web: bool) -> None:
+    def __init__(self, photoset: PhotoSet, retry: Retry, level: Level, *, web: bool) -> None:
+        self._photoset, self._level = photoset, level
         self._transient = TRANSIENT if web else TRANSIENT_HERE
         self._photos = photoset.photos
         self.retry = retry
@@ -44,13 +50,18 @@ class Retries:
     def known(self) -> Iterator[Key]:
         """Keys of the photos that the set has and this run does not ask for again."""
         failed: dict[Key, tuple[str, int, str]] = {}
-        for part in self._photos.parts():
-            for *names, status, reason, tries, tried_at in self._photos.columns(part, _COLUMNS):
+        for part, meta in self._photos.metas().items():
+            free = freed(self._photoset, part, meta.counts if meta else {}, self._level)
+            rows = enumerate(self._photos.columns(part, _COLUMNS))
+            for at, (*names, status, reason, tries, tried_at) in rows:
                 key = source_key(*names)
-                if status == "failed":
+                if at in free:
+                    self.due[key] = tries
+                elif status == "failed":
                     failed[key] = reason, tries, tried_at
                 else:
                     failed.pop(key, None)
+                    self.due.pop(key, None)
                     yield key
         for key, (reason, tries, tried_at) in failed.items():
             if self._is_due(reason, max(tries, 1), tried_at):
@@ -88,9 +99,9 @@ class Retries:
         for part in reversed(self._photos.parts()) if self.due else ():
             table = self._photos.arrow(part)
             stays = []
-            for *names, status, _, _, _ in self._photos.columns(part, _COLUMNS):
+            for *names, status, reason, _, _ in self._photos.columns(part, _COLUMNS):
                 key = source_key(*names)
-                old = key in later and status == "failed"
+                old = key in later and (status == "failed" or reason in EVERY_REASON)
                 if key in self.due:
                     later.add(key)
                 stays.append(not old)

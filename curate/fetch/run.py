@@ -21,6 +21,9 @@ from authface.console import Console
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.lanes import Lanes
 from authface.curate.fetch.ledger import KeySet, UnwrittenRows, photo_key
+from authface.curate.fetch.optouts.judge import OptedOut
+from authface.curate.fetch.optouts.rejudge import rejudge
+from authface.curate.fetch.optouts.watch import OptOuts, PhotoWatch
 from authface.curate.fetch.originals import MEGA, describe, reject_small, store
 from authface.curate.fetch.pace import Deferred, Interrupted, Paused, Wait
 from authface.curate.fetch.retries import Retries
@@ -35,7 +38,7 @@ from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Photo, Status
 from authface.store.photoset import PhotoSet, Provenance
-from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
+from authface.store.tombstones import REASON, Forgotten, blank, bury, now, tombstone
 
 PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9
@@ -59,6 +62,7 @@ class Download:
     ) -> None:
         self._photoset, self._source, self._web = photoset, source, web
         self._settings, self._unwritten, self._forgotten = settings, unwritten, forgotten
+        self._opt_outs = OptOuts(photoset, web, settings.opt_outs)
         self._faces = _PreviewDetector()
 
     def __call__(self, item: PhotoItem) -> list[Photo]:
@@ -93,25 +97,28 @@ class Download:
     def _fetched(self, item: PhotoItem) -> Photo:
         """The row of an item after all its requests; the bytes are stored if it is kept."""
         photo = item.photo
+        watch = PhotoWatch(self._opt_outs)
+        status: Status = "failed"
         try:
+            if self._source.reads_pages:
+                watch.page(photo.page_url)
             if self._settings.prescreen_face and item.preview:
-                photo = self._prescreened(photo, item.preview)
+                photo = self._prescreened(photo, item.preview, watch)
             if photo.status == "kept":
                 photo = self._source.enrich(photo)
-                answer = self._web.get(item.url, max_bytes=int(self._settings.max_megabytes * MEGA))
-                photo = self._described(photo, answer)
+                answer = self._web.get(item.url, max_bytes=int(self._settings.max_megabytes * MEGA), watch=watch)
+                photo = self._described(replace(photo, signals=watch.signals), answer)
                 store(photo, answer.body, self._photoset)
+            return photo
         except WebError as error:
-            status: Status = "rejected" if error.rejected else "failed"
-            return replace(item.photo, status=status, reason=error.reason, detail=one_line(error))
+            status, reason, detail = "rejected" if error.rejected else "failed", error.reason, one_line(error)
         except ImageError as error:
-            return replace(item.photo, status="failed", reason=error.reason, detail=one_line(error))
+            reason, detail = error.reason, one_line(error)
         except (AuthfaceError, Interrupted):
             raise
         except Exception as error:  # noqa: BLE001  whatever one photo provokes in a library is that photo's row
-            detail = one_line(f"{type(error).__name__}: {error}")
-            return replace(item.photo, status="failed", reason="error", detail=detail)
-        return photo
+            reason, detail = "error", one_line(f"{type(error).__name__}: {error}")
+        return replace(item.photo, status=status, reason=reason, detail=detail, signals=watch.signals, asked_at=now())
 
     def _described(self, photo: Photo, answer: WebResponse) -> Photo:
         try:
@@ -124,14 +131,14 @@ class Download:
                 ) from error
             raise
 
-    def _prescreened(self, photo: Photo, preview: str) -> Photo:
+    def _prescreened(self, photo: Photo, preview: str, watch: PhotoWatch) -> Photo:
         """The row, rejected if the preview shows no face, or none that is large enough in the original."""
         least = self._settings.prescreen_face
         try:
-            rgb = images.decode(self._web.get(preview, max_bytes=PREVIEW_BYTES).body).rgb
-        except ImageError as error:
-            if error.reason == "opted_out":
-                raise
+            rgb = images.decode(self._web.get(preview, max_bytes=PREVIEW_BYTES, watch=watch).body).rgb
+        except OptedOut:
+            raise
+        except ImageError:
             return photo  # the original will speak for itself
         long_side = max(photo.width, photo.height)
         if not long_side:
@@ -209,8 +216,10 @@ def fetch(
     Photos of the web that a killed run had completed are not requested again; see `UnwrittenRows`.
     """
     forgotten = Forgotten.of(photoset)
+    for line in rejudge(photoset, settings.opt_outs):
+        console.log(line)
     kept = _KnownPhotos(photoset)
-    retries = Retries(photoset, settings.retry, web=source.web is not None)
+    retries = Retries(photoset, settings.retry, settings.opt_outs, web=source.web is not None)
     known = KeySet(retries.known())
     unwritten = UnwrittenRows(photoset, known)
     extend = partial(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import httpx
 
@@ -22,6 +23,18 @@ _AGAIN = {408, 425, 429, 500, 502, 503, 504, 520, 521, 522, 523, 524}
 """Status codes worth another attempt; 520 to 524 are Cloudflare's for a host that does not answer it."""
 _GONE = {404, 410, 451}
 _LONGEST_BACKOFF = 60.0
+_TEXT_ATTEMPTS, _TEXT_SECONDS = 2, 20.0
+"""Of a text that is asked for on the way to photos: none of them waits long for it."""
+
+
+class Watch(Protocol):
+    """Sees every step on the way to a photo, redirects too; what it raises ends the way."""
+
+    def before(self, url: httpx.URL) -> None:
+        """An address is about to be asked for."""
+
+    def after(self, url: httpx.URL, headers: httpx.Headers) -> None:
+        """It answered with a redirect, or with what was asked for, whose body is not read yet."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +44,18 @@ class WebResponse:
     status: int
     headers: httpx.Headers
     body: bytes
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, and how patiently."""
+
+    url: str
+    headers: Mapping[str, str]
+    watch: Watch | None
+    attempts: int
+    seconds: float
+    """Longest time of one attempt."""
 
 
 @dataclass
@@ -75,20 +100,28 @@ class Web:
         self._client.close()
 
     def get(
-        self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None, robots: bool = True
+        self, url: str, *, max_bytes: int, headers: Mapping[str, str] | None = None, watch: Watch | None = None
     ) -> WebResponse:
         """The response at `url` after redirects; `headers` are sent to its own host only.
 
-        `robots`: a word of `X-Robots-Tag` that refuses photos is an error (`opted_out`).
-
-        Raises WebError (`dead_link`, `bad_address`, `opted_out`, `too_large`, `timeout`, `unreachable`, `http_error`),
-        and Paused where the host asks for a long wait and the run must not wait.
+        Raises WebError (`dead_link`, `bad_address`, `too_large`, `timeout`, `unreachable`, `http_error`), what `watch`
+        raises, and Paused where the host asks for a long wait and the run must not wait.
         """
-        tries = self._tries.pop(url, None) or _Tries()
+        wants = _Request(url, headers or {}, watch, self.settings.attempts, self.settings.deadline_seconds)
+        return self._asked(wants, _Body(max_bytes))
+
+    def get_text(self, url: str, *, max_bytes: int, watch: Watch | None = None) -> WebResponse:
+        """As `get`, of a text that may lack: cut at `max_bytes`, and given up soon."""
+        attempts = min(_TEXT_ATTEMPTS, self.settings.attempts)
+        wants = _Request(url, {}, watch, attempts, min(_TEXT_SECONDS, self.settings.deadline_seconds))
+        return self._asked(wants, _Body(max_bytes, cut=True))
+
+    def _asked(self, wants: _Request, body: _Body) -> WebResponse:
+        tries = self._tries.pop(wants.url, None) or _Tries()
         try:
-            return self._tried(url, tries, _Body(max_bytes), headers or {}, self.settings.opt_out if robots else ())
+            return self._tried(wants, tries, body)
         except Wait:
-            self._tries[url] = tries
+            self._tries[wants.url] = tries
             raise
         except Exception:
             if self._ended.is_set():  # what breaks as the run ends says nothing of the photo
@@ -110,12 +143,10 @@ class Web:
             self.deferred[deferred.host] = deferred
             self.left[deferred.host] += 1
 
-    def _tried(
-        self, url: str, tries: _Tries, body: _Body, headers: Mapping[str, str], words: tuple[str, ...]
-    ) -> WebResponse:
+    def _tried(self, wants: _Request, tries: _Tries, body: _Body) -> WebResponse:
         while True:
             try:
-                answer = self._follow(url, headers, body, words)
+                answer = self._follow(wants, body)
             except httpx.TimeoutException as error:
                 problem = WebError("timeout", f"{one_line(error) or type(error).__name__}, {len(body.data)} bytes in")
             except (httpx.TransportError, httpx.DecodingError) as error:
@@ -133,11 +164,11 @@ class Web:
             tries.failed += 1
             if self._ended.is_set():
                 raise Stopped
-            if tries.failed >= self.settings.attempts:
-                told = f"{problem} after {self.settings.attempts} tries"
+            if tries.failed >= wants.attempts:
+                told = f"{problem} after {wants.attempts} tries"
                 raise WebError(problem.reason, told, status=problem.status)
             longest = min(_LONGEST_BACKOFF, self.settings.backoff_seconds * 2 ** (tries.failed - 1))
-            self._back_off(url, random.uniform(0, longest), beginning=not body.data)
+            self._back_off(wants.url, random.uniform(0, longest), beginning=not body.data)
 
     def _back_off(self, url: str, seconds: float, *, beginning: bool) -> None:
         """Wait before another try; in this thread where it holds the beginning of a file."""
@@ -155,21 +186,23 @@ class Web:
         reason = "dead_link" if answer.status in _GONE else "http_error"
         raise WebError(reason, f"HTTP {answer.status}", status=answer.status)
 
-    def _follow(self, url: str, headers: Mapping[str, str], body: _Body, words: tuple[str, ...]) -> WebResponse | float:
+    def _follow(self, wants: _Request, body: _Body) -> WebResponse | float:
         """One attempt with all its redirects; or the seconds that a host asks for, 0 where its quota is used up."""
-        at = first = check_url(url)
+        at = first = check_url(wants.url)
         for _ in range(self.settings.max_redirects + 1):
-            own = headers if (at.scheme, at.host, at.port) == (first.scheme, first.host, first.port) else {}
+            own = wants.headers if (at.scheme, at.host, at.port) == (first.scheme, first.host, first.port) else {}
+            if wants.watch:
+                wants.watch.before(at)
             pace = self._pace(at.host, keyed=bool(own))
             self._take(pace, hand_back=self._handing_back and not body.data)
             with (
-                deadline(self.settings.deadline_seconds),
+                deadline(wants.seconds),
                 self._client.stream("GET", at, headers={**own, **body.range_headers()}) as response,
             ):
                 if (asked := pace.observe(response.status_code, response.headers)) is not None:
                     return asked
-                if word := opted_out(response.headers.get_list("x-robots-tag"), words):
-                    raise WebError("opted_out", f"X-Robots-Tag: {word}", rejected=True)
+                if wants.watch and response.status_code < 400:
+                    wants.watch.after(at, response.headers)
                 if not response.has_redirect_location:
                     if response.status_code == 416:  # the file changed under a resumed download
                         body.clear()
@@ -212,11 +245,11 @@ def _too_many(answer: WebResponse) -> bool:
 
 
 class _Body:
-    """The bytes of one file, gathered over several attempts."""
+    """The bytes of one file, gathered over several attempts; with `cut` only its beginning."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, *, cut: bool = False) -> None:
         self.data = bytearray()
-        self._max_bytes = max_bytes
+        self._max_bytes, self._cut = max_bytes, cut
         self._validator = ""
 
     def clear(self) -> None:
@@ -247,21 +280,10 @@ class _Body:
         for piece in response.iter_bytes():  # a size would hold back what came before a break
             self._check(len(self.data) + len(piece))
             self.data += piece
+            if self._cut and len(self.data) >= self._max_bytes:
+                del self.data[self._max_bytes :]
+                return
 
     def _check(self, size: int) -> None:
-        if size > self._max_bytes:
+        if size > self._max_bytes and not self._cut:
             raise WebError("too_large", f"{size} bytes or more, the limit is {self._max_bytes}")
-
-
-def opted_out(lines: Iterable[str], words: Iterable[str]) -> str:
-    """The first of `words` that lines of `X-Robots-Tag` address to everyone or to authface; empty if none."""
-    refused = {word.lower() for word in words}
-    for line in lines:
-        agent, colon, rest = line.partition(":")
-        named = colon and "," not in agent and agent.strip().lower() != "unavailable_after"
-        if named and agent.strip().lower() not in {"authface", "*"}:
-            continue
-        for word in (rest if named else line).split(","):
-            if word.strip().lower() in refused:
-                return word.strip().lower()
-    return ""

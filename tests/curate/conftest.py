@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 Route = Callable[["Handler"], None]
+SITE_FILES = {"/robots.txt", "/ai.txt", "/.well-known/tdmrep.json"}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,7 +49,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """`routes` by path; `asked` counts requests by path and query, `log` holds them in order."""
+    """`routes` by path; `asked` counts requests by path and query, `log` holds them in order.
+
+    What is asked of a host before its photos, such as robots.txt, is counted in `site_asked` alone.
+    """
 
     daemon_threads = True
     request_queue_size = 64
@@ -58,10 +62,14 @@ class Server(ThreadingHTTPServer):
         self.routes: dict[str, Route] = {}
         self.log: list[tuple[str, dict[str, str]]] = []
         self.asked: Counter[str] = Counter()
+        self.site_asked: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def note(self, request: Handler) -> None:
         with self._lock:
+            if request.path in SITE_FILES:
+                self.site_asked[request.path] += 1
+                return
             self.log.append((request.path, {name.lower(): value for name, value in request.headers.items()}))
             self.asked[request.path] += 1
 

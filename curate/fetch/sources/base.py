@@ -60,6 +60,8 @@ class PhotoSource:
 
     web: Web | None = None
     """The client that photos are downloaded with; None where they lie on this machine."""
+    reads_pages = False
+    """Whether the pages of photos are read for what they say of training: where a person listed them, not an API."""
 
     def __init__(self) -> None:
         self.ignored: Counter[str] = Counter()

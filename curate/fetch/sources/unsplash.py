@@ -237,7 +237,7 @@ class Unsplash(PhotoSource):
         """One request with the key. Raises UsageError where the key is refused, WebError, Paused."""
         headers = {"Authorization": f"Client-ID {self._key}", "Accept-Version": "v1"}
         try:
-            return self.web.get(url, max_bytes=_ANSWER_BYTES, headers=headers, robots=False)
+            return self.web.get(url, max_bytes=_ANSWER_BYTES, headers=headers)
         except WebError as error:
             if error.status == 401:
                 raise UsageError(f"Unsplash refuses the key in {KEY} (HTTP 401): check it") from error

@@ -51,6 +51,8 @@ Numbered = tuple[int, Record | BadRow]
 class Urls(PhotoSource):
     """The addresses of a file, in its order; a line without one is a failed row that names the line."""
 
+    reads_pages = True
+
     @classmethod
     def make(cls, request: SourceRequest) -> Self:
         """The list of ``--from urls FILE``. Raises UsageError."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from authface import __version__
 from authface.curate.fetch.hosts import WebError, check_url, refusal
 from authface.curate.fetch.pace import Pace, Paused
-from authface.curate.fetch.web import Web, opted_out
+from authface.curate.fetch.web import Web
 from authface.curate.settings import WebSettings
 from tests.curate.conftest import Handler, Server
 
@@ -216,29 +216,6 @@ def test_headers_stay_with_their_host(server: Server, web: Web) -> None:
     web.get(server.url("/a"), max_bytes=9, headers={"Authorization": "Client-ID secret"})
     sent = {path: headers.get("authorization") for path, headers in server.log}
     assert sent == {"/a": "Client-ID secret", "/b": None}
-
-
-def test_opt_outs_are_heeded_unless_they_are_not(server: Server, web: Web) -> None:
-    url = server.serve("/a", BODY, X_Robots_Tag="noindex, NoAI")
-    with pytest.raises(WebError) as caught:
-        web.get(url, max_bytes=1 << 20)
-    assert (caught.value.reason, caught.value.rejected) == ("opted_out", True)
-    assert web.get(url, max_bytes=1 << 20, robots=False).body == BODY
-    careless = make(opt_out=())
-    assert careless.get(url, max_bytes=1 << 20).body == BODY
-    careless.close()
-
-
-@pytest.mark.parametrize(
-    ("lines", "word"),
-    [
-        (["noai"], "noai"), (["noindex", "all, noimageai"], "noimageai"), (["googlebot: noai"], ""),
-        (["authface: noai"], "noai"), (["*: noai"], "noai"), (["noaino, xnoai"], ""), ([], ""), ([":,:"], ""),
-        (["unavailable_after: 25 Jun 2010 15:00:00 PST, noai"], "noai"),
-    ],
-)  # fmt: skip
-def test_the_words_of_x_robots_tag(lines: list[str], word: str) -> None:
-    assert opted_out(lines, ("noai", "noimageai")) == word
 
 
 def quota(request: Handler, used: list[int], full: int) -> None:

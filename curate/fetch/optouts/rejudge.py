@@ -1,0 +1,83 @@
+"""Another level of `curate.fetch.opt_outs` for the photos that a set has, by the evidence in their rows."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from authface.curate.fetch.optouts.judge import EVERY_REASON, Level, judge, judged
+from authface.records import Photo
+from authface.store.photoset import PhotoSet
+
+_COLUMNS = ("status", "reason", "file", "signals", "asked_at")
+
+
+def rejudge(photoset: PhotoSet, level: Level) -> list[str]:
+    """Judge the photos of a set whose files are there, and say what changed, a line each; nothing is asked for.
+
+    Parts in which no row changes stay as they are. The caller holds the set's lock.
+    """
+    refused: Counter[str] = Counter()
+    restored = unasked = 0
+    for part, meta in photoset.photos.metas().items():
+        if meta is None:
+            continue
+        table = photoset.photos.arrow(part, _COLUMNS)
+        kept = pc.equal(table.column("status"), "kept")
+        unasked += pc.sum(pc.and_(kept, pc.equal(table.column("asked_at"), ""))).as_py() or 0
+        if not _may_change(table, kept):
+            continue
+        before = photoset.photos.rows(part)
+        after = [_again(photoset, row, level) for row in before]
+        if after == before:
+            continue
+        photoset.photos.write(part, after, meta.provenance, meta.inputs)
+        for old, new in zip(before, after, strict=True):
+            refused[new.reason] += old.status == "kept" != new.status
+            restored += new.status == "kept" != old.status
+    return list(_lines(level, refused, restored, unasked))
+
+
+def freed(photoset: PhotoSet, part: int, counts: dict[str, int], level: Level) -> set[int]:
+    """Places in a part of the rows that an opt-out refused, and at this level none would: they are asked for again."""
+    if not any(name.partition(": ")[2] in EVERY_REASON for name in counts):
+        return set()
+    rows = photoset.photos.rows(part)
+    return {at for at, row in enumerate(rows) if row.reason in EVERY_REASON and judge(row.signals, level) is None}
+
+
+def _may_change(table: pa.Table, kept: pa.ChunkedArray) -> bool:
+    told = pc.greater(pc.list_value_length(table.column("signals")), 0)
+    opted_out = pc.is_in(table.column("reason"), pa.array(sorted(EVERY_REASON)))
+    there = pc.not_equal(table.column("file"), "")
+    return bool(pc.any(pc.or_(pc.and_(kept, told), pc.and_(opted_out, there))).as_py())
+
+
+def _again(photoset: PhotoSet, row: Photo, level: Level) -> Photo:
+    """The row at this level; one without a file in the set stays: what is freed is asked for again."""
+    if row.reason in EVERY_REASON and row.file and photoset.exists(row.file):
+        return judged(replace(row, status="kept", reason="", detail=""), level)
+    return judged(row, level)
+
+
+def _lines(level: Level, refused: Counter[str], restored: int, unasked: int) -> list[str]:
+    lines = []
+    if left := +refused:
+        kinds = ", ".join(f"{count:,} {reason}" for reason, count in left.most_common())
+        lines.append(
+            f"fetch: opt_outs={level} refuses {left.total():,} photos that the set has ({kinds}): the next steps leave "
+            "them out when they are run again; their files stay until authface curate forget"
+        )
+    if restored:
+        lines.append(
+            f"fetch: opt_outs={level} takes {restored:,} photos back that were refused: run the next steps again"
+        )
+    if unasked and level != "recorded":
+        lines.append(
+            f"fetch: {unasked:,} photos came before opt-outs were read, and nothing is known of theirs; to have them "
+            "asked, fetch them into a new set"
+        )
+    return lines
