@@ -24,6 +24,8 @@ class Licence:
     derivatives: bool = True
     """Whether changed copies may be; a crop is one."""
     commercial: bool = True
+    share_alike: bool = False
+    """Whether what is made of it must go under the same licence."""
 
 
 MOST_TEXT = 300
@@ -95,7 +97,8 @@ def _squashed(text: str) -> str:
 
 
 _NAMES: Final[dict[str, Licence]] = {
-    **{_squashed(name): Licence(name) for name in (*_PERMISSIVE, *_SHARE_ALIKE)},
+    **{_squashed(name): Licence(name) for name in _PERMISSIVE},
+    **{_squashed(name): Licence(name, share_alike=True) for name in _SHARE_ALIKE},
     **{_squashed(name): PUBLIC_DOMAIN for name in _PUBLIC_DOMAIN},
     **{
         _squashed(name): UNSPLASH
@@ -183,4 +186,6 @@ def _creative_commons(squashed: str) -> Licence | None:
     if len(set(kinds)) != len(kinds) or {"nd", "sa"} <= set(kinds):
         return None
     name = "-".join(("CC-BY", *(kind.upper() for kind in sorted(kinds))))
-    return Licence(name, derivatives="nd" not in kinds, commercial="nc" not in kinds)
+    return Licence(
+        name, derivatives="nd" not in kinds, commercial="nc" not in kinds, share_alike="sa" in kinds,
+    )  # fmt: skip
