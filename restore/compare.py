@@ -1,4 +1,5 @@
-"""Two versions of a photo compared face by face, whoever restored the second: likeness, landmarks, colours, a map."""
+"""Two versions of a photo compared face by face, whoever restored the second: likeness, eyes and mouth, landmarks,
+colours, a map."""
 
 from __future__ import annotations
 

@@ -121,7 +121,6 @@ def to_text(found: ResultHistory) -> str:
 
 def _face(number: int, values: dict[str, Any]) -> str:
     """One line of a face, whose values a file may have made up."""
-    words = [
-        f"{name} {one_line(values[name], 60)}" for name in ("status", "reason", "box", "identity") if values.get(name)
-    ]
+    told = ("status", "reason", "box", "identity", "suspect")
+    words = [f"{name} {one_line(values[name], 60)}" for name in told if values.get(name)]
     return f"face {number}: {', '.join(words)}"

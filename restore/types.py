@@ -14,6 +14,7 @@ from authface.faces.geometry import Aligned, Side
 from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
+from authface.restore.parts import Parts
 
 PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
@@ -26,8 +27,8 @@ class FaceResult:
     box: Box
     score: float
     reason: str = ""
-    """Why it stays as it is: `too_small`, `low_score`, `not_chosen`, `identity` or what is wrong with it; empty: it is
-    restored."""
+    """Why it stays as it is: `too_small`, `low_score`, `not_chosen`, `identity`, `parts` or what is wrong with it;
+    empty: it is restored."""
     detail: str = ""
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
@@ -46,6 +47,9 @@ class FaceResult:
     """How far `after` is from `before`; None where it was not measured."""
     fidelity: float | None = None
     """The fidelity of a further try; None: the settings' own."""
+    suspect: tuple[str, ...] = ()
+    """Which of `right_eye`, `left_eye`, `mouth` are too little like those of `before`, the worst first: to be looked
+    at."""
     tries: int = 1
     mask: NDArray[np.float32] | None = None
     """(size, size) 0..1 which pixels of `after` are the face; None: all of them."""
@@ -85,6 +89,11 @@ class FaceResult:
         """Mean CIEDE2000 of the coarse tones; None: not measured."""
         return None if self.drift is None else self.drift.colour_shift
 
+    @property
+    def parts(self) -> Parts | None:
+        """Likeness of each eye and of the mouth to those of `before`, 0..1; None: not measured."""
+        return None if self.drift is None else self.drift.parts
+
     def facts(self) -> dict[str, Any]:
         """All but its pixels, rounded, by the names that the log's lines have."""
         return {
@@ -99,6 +108,10 @@ class FaceResult:
             "upscaled": self.upscaled,
             "quad": None if self.quad is None else tuple(round(float(value), 3) for value in self.quad.ravel()),
             "identity": _rounded(self.identity, 4),
+            "right_eye": _rounded(self.parts and self.parts.right_eye, 3),
+            "left_eye": _rounded(self.parts and self.parts.left_eye, 3),
+            "mouth": _rounded(self.parts and self.parts.mouth, 3),
+            "suspect": self.suspect,
             "landmark_shift": _rounded(self.landmark_shift, 2),
             "colour_shift": _rounded(self.colour_shift, 2),
             "fidelity": self.fidelity,
