@@ -62,16 +62,9 @@ def restore(
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
-    given = {
-        "preset": preset,
-        "faces": faces,
-        "min_identity": min_identity,
-        "min_parts": min_parts,
-        "upscale": upscale,
-        "grain": grain,
-        "change_map": change_map or None,
-    }
-    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
+    limits = {"min_identity": min_identity, "min_parts": min_parts}
+    given = {"preset": preset, "faces": faces, "upscale": upscale, "grain": grain, "change_map": change_map or None}
+    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **limits, **given)
     jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map, say=run.console.log)
     session = Session(Request(settings, aligned, run.device, run.seed), run.console)
     if run.dry_run:
@@ -90,7 +83,7 @@ def _show(run: Run, jobs: list[RestoreJob]) -> None:
 def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[RestoreJob], out: Path | None) -> None:
     """Say what was done; exit code 1 where nothing was restored, 3 where some inputs failed."""
     from authface.restore.model.restorer import IDENTITY
-    from authface.restore.page import identity_summary, write_page
+    from authface.restore.page import write_page
 
     page = None
     if session.settings.report and summary.jobs and summary.done_before < summary.inputs:
@@ -102,14 +95,8 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         what = "photo" if not summary.videos else "video" if not summary.photos else "input"
         were = "was" if summary.done_before == 1 else "were"
         lines[-1] += f"; {_of(summary.done_before, what)} {were} done before"
-    if summary.identities:
-        lines.append(f"identity: {identity_summary(session.settings, summary)}")
-    lines += _suspects(session, summary)
+    lines += _measured(session, summary)
     copied = "enlarged" if session.settings.upscale > 1 else "copied"
-    if summary.tried_again:
-        stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
-        kept = f"; {stays}" if summary.kept else ""
-        lines.append(f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}")
     if summary.no_face:
         lines.append(f"no face restored in {summary.no_face}: {copied} as they are")
     failed = {path for path, _ in summary.failed}
@@ -158,15 +145,22 @@ def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
         yield f"{_of(faces, 'face')} ({people}) {done} in {len(clips)} of {summary.videos} videos"
 
 
-def _suspects(session: Session, summary: RestoreSummary) -> Iterator[str]:
-    """How many faces have a part to be looked at, and what else can be done about them."""
+def _measured(session: Session, summary: RestoreSummary) -> Iterator[str]:
+    """How like their input the restored faces are, and what was done, or can be, about those that are not."""
+    from authface.restore.page import identity_summary
     from authface.restore.parts import SUSPECT
 
+    if summary.identities:
+        yield f"identity: {identity_summary(session.settings, summary)}"
     videos = sum(line.suspects for line in summary.video_lines.values())
     if count := len(summary.suspects) + videos:
         has = "has" if count == 1 else "have"
         again = "" if session.settings.min_parts else f"; --min-parts {SUSPECT:g} tries such faces again"
         yield f"{_of(count, 'face')} {has} an eye or a mouth unlike the input's: look before you keep it{again}"
+    if summary.tried_again:
+        stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
+        kept = f"; {stays}" if summary.kept else ""
+        yield f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}"
 
 
 def _suspect(job: RestoreJob, line: Line) -> dict[str, object]:
