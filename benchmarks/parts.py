@@ -264,6 +264,17 @@ def broken(faces: Sequence[Person], number: int, level: str, restorer: str) -> I
             yield name, made
 
 
+def sheet(faces: Sequence[Person], levels: Sequence[str]) -> Crop:
+    """A row a face and a level: clean, damaged, restored, and broken in each way."""
+    rows = []
+    for (number, face), level in itertools.product(enumerate(faces), levels):
+        made = dict(broken(faces, number, level, BROKEN_OF[0]))
+        row = [face.clean, face.damaged[level], face.restored[level][BROKEN_OF[0]]]
+        row += [made.get(name, np.zeros_like(face.clean)) for name in BREAKAGES]
+        rows.append(np.hstack([cv2.resize(one, (128, 128), interpolation=cv2.INTER_AREA) for one in row]))
+    return np.vstack(rows)
+
+
 def judge(faces: Sequence[Person], levels: Sequence[str]) -> Iterator[Judged]:
     """All honest and all broken faces, each against its damaged photo as the guard sees it."""
     guard = IdentityGuard()
@@ -307,21 +318,12 @@ def main() -> None:
     faces = people(asked.folders, asked.faces, asked.side)
     restore(faces, asked.levels)
     if asked.sheet:
-        pairs = itertools.product(range(min(6, len(faces))), asked.levels)
-        lines = [
-            [faces[i].clean, faces[i].damaged[level], faces[i].restored[level]["0.5"]]
-            + [dict(broken(faces, i, level, "0.5")).get(name, np.zeros_like(faces[i].clean)) for name in BREAKAGES]
-            for i, level in pairs
-        ]
-        sheet = np.vstack([np.hstack([cv2.resize(one, (128, 128)) for one in line]) for line in lines])
-        cv2.imwrite(str(asked.sheet), sheet[..., ::-1])
+        cv2.imwrite(str(asked.sheet), sheet(faces[:6], asked.levels)[..., ::-1])
     rows = list(judge(faces, asked.levels))
     chosen = [row.likeness for row in rows if row.person % 2 == 0 and not row.breakage]
     told = [row for row in rows if row.person % 2]
     print(f"{len(faces)} persons, {len(rows):,} faces, {time.monotonic() - start:.0f} s")
-    print(
-        f"limit chosen on half of them: {np.quantile(chosen, FALSE_ALARMS):.3f}; the others at {asked.limit}:\n"
-    )
+    print(f"limit chosen on half of them: {np.quantile(chosen, FALSE_ALARMS):.3f}; the others at {asked.limit}:\n")
     honest, bad = [row for row in told if not row.breakage], [row for row in told if row.breakage]
     print_table("honest, named", honest, lambda row: f"fidelity {row.restorer}", asked.limit)
     print_table("all honest", honest, lambda _: "named", asked.limit)
