@@ -88,7 +88,7 @@ def _value(drift: FaceDrift | None, measure: Broken) -> float:
 
 def told(drift: FaceDrift | None, measure: Broken) -> str:
     """What was measured in words: ``identity 0.912``, ``left eye 0.41``."""
-    value, name = _value(drift, measure), measure
+    value, name = _value(drift, measure), str(measure)
     if measure == "parts" and drift is not None and drift.parts is not None:
         name = next(iter(drift.parts.below(2))).replace("_", " ")
     return f"{name} {value:.3f}" if value > -2 else f"{name} not measurable"

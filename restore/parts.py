@@ -132,7 +132,7 @@ def _frame(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np
 
 def _pattern(crop: Crop, turn: NDArray[np.float64]) -> Plane:
     """(SIDE, SIDE) lightness less that of the coarse light, which commutes with blurs."""
-    grey = warp(crop, turn, SIDE, SIDE).astype(np.float32) @ np.float32(LUMA)
+    grey = warp(crop, turn, SIDE, SIDE).astype(np.float32) @ np.array(LUMA, np.float32)
     few = cv2.resize(grey, (SIDE // 4, SIDE // 4), interpolation=cv2.INTER_AREA)
     light = cv2.resize(_blurred(few, COARSE / 4), (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     return np.asarray(grey - light)
@@ -142,7 +142,7 @@ def _oval(centre: NDArray[np.float64], across: float, down: float) -> Plane:
     """(SIDE, SIDE) weights 0..1: 0.37 on the ellipse of these half axes."""
     y, x = np.mgrid[:SIDE, :SIDE]
     apart = ((x - centre[0]) / (across * UNIT)) ** 2 + ((y - centre[1]) / (down * UNIT)) ** 2
-    return np.exp(-(apart**2)).astype(np.float32)
+    return np.asarray(np.exp(-(apart**2)), np.float32)
 
 
 def _blurred(grey: Plane, sigma: float) -> Plane:

@@ -14,7 +14,7 @@ from authface.faces.geometry import Aligned, Side
 from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
-from authface.restore.parts import Parts
+from authface.restore.parts import NAMES, Parts
 
 PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
@@ -108,9 +108,7 @@ class FaceResult:
             "upscaled": self.upscaled,
             "quad": None if self.quad is None else tuple(round(float(value), 3) for value in self.quad.ravel()),
             "identity": _rounded(self.identity, 4),
-            "right_eye": _rounded(self.parts and self.parts.right_eye, 3),
-            "left_eye": _rounded(self.parts and self.parts.left_eye, 3),
-            "mouth": _rounded(self.parts and self.parts.mouth, 3),
+            **{name: _rounded(None if self.parts is None else getattr(self.parts, name), 3) for name in NAMES},
             "suspect": self.suspect,
             "landmark_shift": _rounded(self.landmark_shift, 2),
             "colour_shift": _rounded(self.colour_shift, 2),
