@@ -20,8 +20,8 @@ from authface.faces.warp import warp
 from authface.restore.model.colour import LUMA
 
 SUSPECT = 0.9
-"""A part less like its photo's than this is to be looked at. By `benchmarks/parts.py`, of whose honest restorations
-1 in 50 or fewer have one."""
+"""A part less like its photo's than this is to be looked at. Of honest restorations (`benchmarks/parts.py`) at most
+1 in 50 have one."""
 UNIT = 40
 """Pixels between the eyes where faces are compared; lengths below are in parts of it."""
 SIDE = 128
