@@ -39,6 +39,9 @@ def restore(
     min_identity: Annotated[
         float | None, typer.Option(help="Try a face less like its input again, else keep the input; 0..1.")
     ] = None,
+    min_parts: Annotated[
+        float | None, typer.Option(help="Likewise one with an eye or a mouth less like its input's; 0..1.")
+    ] = None,
     upscale: Annotated[int | None, typer.Option(help="1, 2 or 4: how many times larger the result is.")] = None,
     grain: Annotated[
         float | None, typer.Option(help="0..1: give restored faces that much of the photo's own grain.")
@@ -59,15 +62,9 @@ def restore(
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
-    given = {
-        "preset": preset,
-        "faces": faces,
-        "min_identity": min_identity,
-        "upscale": upscale,
-        "grain": grain,
-        "change_map": change_map or None,
-    }
-    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **given)
+    limits = {"min_identity": min_identity, "min_parts": min_parts}
+    given = {"preset": preset, "faces": faces, "upscale": upscale, "grain": grain, "change_map": change_map or None}
+    settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **limits, **given)
     jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map, say=run.console.log)
     session = Session(Request(settings, aligned, run.device, run.seed), run.console)
     if run.dry_run:
@@ -86,7 +83,7 @@ def _show(run: Run, jobs: list[RestoreJob]) -> None:
 def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[RestoreJob], out: Path | None) -> None:
     """Print the summary; exit code 1 if nothing was restored, 3 if some inputs failed."""
     from authface.restore.model.restorer import IDENTITY
-    from authface.restore.page import identity_summary, write_page
+    from authface.restore.page import write_page
 
     page = None
     if session.settings.report and summary.jobs and summary.done_before < summary.inputs:
@@ -98,13 +95,8 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         what = "photo" if not summary.videos else "video" if not summary.photos else "input"
         were = "was" if summary.done_before == 1 else "were"
         lines[-1] += f"; {_of(summary.done_before, what)} {were} done before"
-    if summary.identities:
-        lines.append(f"identity: {identity_summary(session.settings, summary)}")
+    lines += _measured(session, summary)
     copied = "enlarged" if session.settings.upscale > 1 else "copied"
-    if summary.tried_again:
-        stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
-        kept = f"; {stays}" if summary.kept else ""
-        lines.append(f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}")
     if summary.no_face:
         lines.append(f"no face restored in {summary.no_face}: {copied} as they are")
     failed = {path for path, _ in summary.failed}
@@ -120,6 +112,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         faces=summary.faces,
         no_face=summary.no_face,
         identity=summary.identities,
+        suspect=[_suspect(job, line) for job, line in summary.suspects],
         tried_again=summary.tried_again,
         kept=summary.kept,
         done_before=summary.done_before,
@@ -135,7 +128,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         run.console.log(f"{len(summary.failed)} of {_of(summary.inputs, 'input')} failed")
     good = summary.restored + sum(line.status != "no_face" for line in summary.video_lines.values())
     if not good and (session.settings.upscale == 1 or len(summary.failed) == summary.inputs):
-        raise AuthfaceError(f"nothing was restored: {_why_nothing(summary)}")
+        raise AuthfaceError(f"nothing was restored: {_why_nothing(session, summary)}")
     if summary.failed:
         raise typer.Exit(3)
 
@@ -152,6 +145,30 @@ def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
         yield f"{_of(faces, 'face')} ({people}) {done} in {len(clips)} of {summary.videos} videos"
 
 
+def _measured(session: Session, summary: RestoreSummary) -> Iterator[str]:
+    """How like their input the restored faces are, and what was done, or can be, about those that are not."""
+    from authface.restore.page import identity_summary
+    from authface.restore.parts import SUSPECT
+
+    if summary.identities:
+        yield f"identity: {identity_summary(session.settings, summary)}"
+    videos = sum(line.suspects for line in summary.video_lines.values())
+    if count := len(summary.suspects) + videos:
+        has = "has" if count == 1 else "have"
+        again = "" if session.settings.min_parts else f"; --min-parts {SUSPECT:g} tries such faces again"
+        yield f"{_of(count, 'face')} {has} an eye or a mouth unlike the input's: look before you keep it{again}"
+    if summary.tried_again:
+        stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
+        kept = f"; {stays}" if summary.kept else ""
+        yield f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}"
+
+
+def _suspect(job: RestoreJob, line: Line) -> dict[str, object]:
+    """A face that is to be looked at: where, and which of its parts, the worst first."""
+    parts = {name: getattr(line, name) for name in line.suspect}
+    return {"source": str(job.source), "target": str(job.target), "face": line.face, "parts": parts}
+
+
 def _of(count: int, what: str) -> str:
     """A number with its noun: ``1 face``, ``2 faces``."""
     return f"{count:,} {what}{'' if count == 1 else 's'}"
@@ -159,14 +176,18 @@ def _of(count: int, what: str) -> str:
 
 def _facts(line: Line) -> dict[str, object]:
     """The log's facts of a video."""
-    names = ("frames", "faces", "followed", "identity", "seconds", "detail")
+    names = ("frames", "faces", "suspects", "followed", "identity", "seconds", "detail")
     return {name: getattr(line, name) for name in names}
 
 
-def _why_nothing(summary: RestoreSummary) -> str:
+def _why_nothing(session: Session, summary: RestoreSummary) -> str:
     if len(summary.failed) == summary.inputs:
         return "no input could be used"
     if summary.kept:
         whose = "its" if summary.kept == 1 else "their"
-        return f"{_of(summary.kept, 'face')} drifted from {whose} input at every fidelity: lower --min-identity"
+        given = session.settings.min_identity, session.settings.min_parts
+        limits = " or ".join(
+            f"--{name}" for name, limit in zip(("min-identity", "min-parts"), given, strict=True) if limit
+        )
+        return f"{_of(summary.kept, 'face')} drifted from {whose} input at every fidelity: lower {limits}"
     return "no face was found to restore"

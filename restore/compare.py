@@ -1,4 +1,4 @@
-"""Compare two versions of a photo, by any restorer, face by face: likeness, landmarks, colours, a map."""
+"""Compare two versions of a photo by any restorer, face by face: likeness, eyes, mouth, landmarks, colours, a map."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from authface.imaging import decode as images
 from authface.imaging.bitdepth import to_8_bits
 from authface.report.pages import Comparison, Facts, before_after, quantity
 from authface.restore.inputs import PAGE, RestoreJob
+from authface.restore.parts import parts_text
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import VideoReader
@@ -24,13 +25,13 @@ from authface.store.restore_log import Line
 T = TypeVar("T")
 
 MAX_PHOTOS = 60
-"""Most photos on the page, evenly spaced in a larger run: it stays below 100 MB."""
+"""Most photos on the page, evenly spaced in a larger run, those to look at first: it stays below 100 MB."""
 MAX_FACES = 4
-"""Faces shown of one photo, the largest first."""
+"""Most faces shown of one photo: those to look at first, then the largest."""
 MAX_FRAMES = 4
-"""Frames shown of one video."""
-MAX_SKIPPED = 12
-"""Most skipped faces listed under one photo."""
+"""Most frames shown of one video."""
+MAX_NAMED = 12
+"""Most faces listed under one photo as skipped, and as to be looked at."""
 FACE_SIDE = 512
 INLINE_PHOTOS = 8
 """Most photos whose pictures are embedded in the page, which can then be mailed; with more they are files beside it."""
@@ -38,7 +39,9 @@ INLINE_PHOTOS = 8
 
 def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
     """Write the page of a run's results in `home`. Raises AuthfaceError if the disk refuses."""
-    chosen = spread(summary.jobs, MAX_PHOTOS)
+    marked = {job.target for job, _ in summary.suspects}
+    chosen = spread([job for job in summary.jobs if job.target in marked], MAX_PHOTOS)
+    chosen += spread([job for job in summary.jobs if job.target not in marked], MAX_PHOTOS - len(chosen))
     path = home / PAGE
     facts = [("model", session.settings.model)]
     if summary.photos:
@@ -53,12 +56,14 @@ def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
     facts.append(("failed", quantity(len(summary.failed))))
     if summary.identities:
         facts.append(("identity", identity_summary(session.settings, summary)))
+    if summary.suspects:
+        facts.append(("with an eye or a mouth unlike the input's: look at them", quantity(len(summary.suspects))))
     if summary.tried_again:
         facts.append(("tried again at higher fidelity", quantity(summary.tried_again)))
     if summary.kept:
         facts.append(("input face kept, since the restored one drifted", quantity(summary.kept)))
     if len(chosen) < len(summary.jobs):
-        facts.append(("shown", f"{len(chosen)} of {len(summary.jobs)}, evenly spaced"))
+        facts.append(("shown", f"{len(chosen)} of {len(summary.jobs)}, evenly spaced, those to look at first"))
     before_after(path, "Restored faces", _pairs(session, chosen), facts, embed=len(chosen) <= INLINE_PHOTOS)
     return path
 
@@ -90,14 +95,17 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
             continue  # moved since it was restored
         lines = [line for line in every if line.status == "restored"]
         notes = [("faces restored", str(len(lines)))]
+        notes += [(f"look at face {line.face}", parts_text(line, line.suspect)) for line in lines if line.suspect][
+            :MAX_NAMED
+        ]
         notes += [(f"face {line.face} left", _skip_reason(line)) for line in every if line.status == "skipped"][
-            :MAX_SKIPPED
+            :MAX_NAMED
         ]
         yield Comparison(one_line(job.source), before, after, notes)
         if mapped is not None:
             name = f"{one_line(job.source.name)}: what changed"
             yield Comparison(name, after, mapped, labels=("after", "change map"))
-        for line in lines[:MAX_FACES]:
+        for line in sorted(lines, key=lambda line: not line.suspect)[:MAX_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 name = f"{one_line(job.source.name)}, face {line.face}"
                 yield _face(name, before, after, line.quad, line.scale, _facts(line))
@@ -108,6 +116,7 @@ def _moments(job: RestoreJob, line: Line) -> Iterator[Comparison]:
     name = one_line(job.source.name)
     facts = [("faces restored", f"{quantity(line.faces)} in {quantity(line.frames)} frames")]
     facts += [("identity", f"mean {line.identity:.3f}")] if line.identity is not None else []
+    facts += [("with an eye or a mouth unlike the input's", quantity(line.suspects))] if line.suspects else []
     try:
         with VideoReader(job.source) as old, VideoReader(job.target) as new:
             for seconds, *quad in spread(line.moments, MAX_FRAMES):
@@ -140,6 +149,13 @@ def _skip_reason(line: Line) -> str:
     return f"{line.reason}: {line.detail}" if line.detail else line.reason
 
 
+def _parts(line: Line) -> str:
+    """How like the input's they are, and which of them is not."""
+    if line.suspect:
+        return f"look at: {parts_text(line, line.suspect)} like the input's"
+    return parts_text(line) or "n/a"
+
+
 def _facts(line: Line) -> list[tuple[str, str]]:
     x0, y0, x1, y1 = line.box or (0, 0, 0, 0)
     size = f"{quantity(round(max(x1 - x0, y1 - y0)))} px" + (", enlarged for the model" if line.upscaled else "")
@@ -151,6 +167,7 @@ def _facts(line: Line) -> list[tuple[str, str]]:
     if line.colour_shift is not None:
         facts += [
             ("identity", "n/a" if line.identity is None else f"{line.identity:.3f}"),
+            ("eyes and mouth", _parts(line)),
             ("landmarks moved", "n/a" if line.landmark_shift is None else f"{line.landmark_shift:.1f} % of the eyes"),
             ("colours moved", f"{line.colour_shift:.1f} (CIEDE2000)"),
         ]

@@ -14,9 +14,10 @@ from authface.faces.paste import paste_all, replaced_shares
 from authface.imaging.bitdepth import Pixels
 from authface.imaging.grain import add_grain
 from authface.restore.background import Upscaler, enlarge, lanczos
-from authface.restore.guard import IdentityGuard
+from authface.restore.guard import IdentityGuard, Limits, told
 from authface.restore.model.colour import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer
+from authface.restore.parts import SUSPECT
 from authface.restore.pipeline import part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
@@ -27,26 +28,35 @@ def restore_faces(
 ) -> list[FaceResult]:
     """The faces, which may be of several photos, with their results; those that have a `reason` stay as they are.
 
-    With a `guard` each is measured; where its identity stays below `settings.min_identity` at each fidelity of
-    `retry_fidelities`, or cannot be measured, the reason becomes `identity` and `after` the best of the tries.
+    With a `guard` each is measured; where one breaks a limit (`min_identity`, `min_parts`) at each fidelity of
+    `retry_fidelities`, the reason becomes that limit's name and `after` the best of the tries.
     """
-    limit = settings.min_identity if guard is not None else 0
+    limits = Limits(settings.min_identity, settings.min_parts) if guard is not None else Limits()
     results = list(faces)
     pending = [i for i, face in enumerate(faces) if not face.reason]
-    notes: dict[int, list[str]] = {i: [] for i in pending}
+    tries: dict[int, list[FaceResult]] = {i: [] for i in pending}
     for fidelity in (None, *retry_fidelities(settings.fidelity)):
-        name = f"fidelity {settings.fidelity if fidelity is None else fidelity:g}"
-        tries = _restored(restorer, [faces[i] for i in pending], settings, guard, fidelity)
-        for i, tried in zip(pending, tries, strict=True):
-            notes[i].append(f"{'not measurable' if tried.identity is None else f'{tried.identity:.3f}'} at {name}")
-            best = tried if results[i].after is None else max(results[i], tried, key=_identity)
-            results[i] = replace(best, tries=len(notes[i]))
-        pending = [i for i in pending if limit > 0 and _identity(results[i]) < limit]
+        for i, tried in zip(
+            pending, _restored(restorer, [faces[i] for i in pending], settings, guard, fidelity), strict=True
+        ):
+            tries[i].append(tried)
+            results[i] = replace(max(tries[i], key=lambda face: limits.room(face.drift)), tries=len(tries[i]))
+        pending = [i for i in pending if limits.broken(results[i].drift)]
         if not pending:
             break
+    below = settings.min_parts or SUSPECT
+    results = [
+        face if face.parts is None else replace(face, suspect=tuple(face.parts.below(below))) for face in results
+    ]
     for i in pending:
-        detail = f"identity {', '.join(notes[i])}; the limit is {limit:g}: the input face stays"
-        results[i] = replace(results[i], reason="identity", detail=detail)
+        broken = limits.broken(results[i].drift)
+        fidelities = [settings.fidelity if face.fidelity is None else face.fidelity for face in tries[i]]
+        said = [
+            f"{told(face.drift, broken)} at fidelity {fidelity:g}"
+            for face, fidelity in zip(tries[i], fidelities, strict=True)
+        ]
+        detail = f"{', '.join(said)}; the limit is {limits.of(broken):g}: the input face stays"
+        results[i] = replace(results[i], reason=broken, detail=detail)
     return results
 
 
@@ -78,11 +88,6 @@ def _restored(
             drift = None if guard is None else guard.measure(before, fixed, face.in_crop)
         results.append(replace(face, after=fixed, drift=drift, fidelity=fidelity))
     return results
-
-
-def _identity(face: FaceResult) -> float:
-    """Its identity; minus infinity if it could not be measured."""
-    return -2.0 if face.identity is None else face.identity
 
 
 def paste_faces(

@@ -121,7 +121,6 @@ def to_text(found: ResultHistory) -> str:
 
 def _face(number: int, values: dict[str, Any]) -> str:
     """One line about a face; values from a file may be forged."""
-    words = [
-        f"{name} {one_line(values[name], 60)}" for name in ("status", "reason", "box", "identity") if values.get(name)
-    ]
+    shown = ("status", "reason", "box", "identity", "suspect")
+    words = [f"{name} {one_line(values[name], 60)}" for name in shown if values.get(name)]
     return f"face {number}: {', '.join(words)}"

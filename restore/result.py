@@ -90,7 +90,7 @@ def _packet(mark: Mark, before: bytes, format: str) -> tuple[bytes, list[str]]:
     return packet, lost + missing
 
 
-_TOLD = ("box", "status", "reason", "identity", "fidelity")
+_TOLD = ("box", "status", "reason", "identity", "suspect", "fidelity")
 
 
 def _original(picture: Picture) -> Asset:

@@ -24,7 +24,9 @@ from authface.imaging.encode import check_sides
 from authface.restore.background import check_size
 from authface.restore.change import change_map
 from authface.restore.finder import no_face_text
+from authface.restore.guard import DRIFTED
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
+from authface.restore.parts import SUSPECT, parts_text
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.results import check_target, lines_done, without_results
@@ -249,8 +251,12 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
     with session.lock:
         session.summary.count_photo(job, lines)
     for face in result.faces:
-        if face.reason == "identity":
+        if face.reason in DRIFTED:
             session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")
+        elif face.suspect and face.parts is not None:
+            limit = session.settings.min_parts or SUSPECT
+            unlike = f"{parts_text(face.parts, face.suspect)} like the photo's, below {limit:g}"
+            session.console.log(f"{one_line(job.source)}, face {face.index}: {unlike}: look at it")
     if not result.restored:
         done = "enlarged" if session.settings.upscale > 1 else "copied"
         session.console.log(f"{one_line(job.source)}: {_why_not(opened, result, session.settings)}; {done} as it is")
@@ -263,8 +269,10 @@ def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings
     for face in result.faces:
         reasons.setdefault(face.reason, face)
     texts = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
-    texts["identity"] = "each restored face drifted"  # a line a face has the numbers already
-    return ", ".join(texts.get(reason, reason) for reason in sorted(reasons)) or no_face_text(width, height, settings)
+    texts |= dict.fromkeys(DRIFTED, "each restored face drifted")  # a line a face has the numbers already
+    return ", ".join(dict.fromkeys(texts.get(reason, reason) for reason in sorted(reasons))) or no_face_text(
+        width, height, settings
+    )
 
 
 def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[Line]:

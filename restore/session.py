@@ -24,7 +24,7 @@ from authface.models.networks import is_network
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.credentials import credentials
 from authface.restore.finder import FaceFinder, whole_photo
-from authface.restore.guard import IdentityGuard
+from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark
 from authface.restore.model.cleaned import CleanedRestorer
@@ -89,6 +89,8 @@ class RestoreSummary:
     """Seconds of each part."""
     identities: list[float] = field(default_factory=list)
     """Identities of the restored faces, if measured."""
+    suspects: list[tuple[RestoreJob, Line]] = field(default_factory=list)
+    """Restored faces with an eye or a mouth that is too little like the input's."""
     tried_again: int = 0
     """Faces, restored or not."""
     kept: int = 0
@@ -111,7 +113,8 @@ class RestoreSummary:
         self.no_face += not faces
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
         self.tried_again += sum(line.tries > 1 for line in lines)
-        self.kept += sum(line.reason == "identity" for line in lines)
+        self.suspects += [(job, line) for line in lines if line.suspect and line.status == "restored"]
+        self.kept += sum(line.reason in DRIFTED for line in lines)
         if faces:
             self.jobs.append(job)
 
@@ -137,10 +140,9 @@ class Session:
         """Held by the thread that adds to the summary."""
         self._logs: dict[Path, Log] = {}
         self._load = load or load_restorer
-        if request.settings.min_identity and not request.settings.guard:
-            raise UsageError(
-                f"min_identity={request.settings.min_identity:g} needs the measure that restore.guard=false leaves out"
-            )
+        for name in ("min_identity", "min_parts"):
+            if (limit := getattr(request.settings, name)) and not request.settings.guard:
+                raise UsageError(f"{name}={limit:g} needs the measure that restore.guard=false leaves out")
         if is_network(request.settings.model):
             refuse_unused(request.settings)
         if builtin_is_missing(request.settings.model):

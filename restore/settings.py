@@ -150,12 +150,19 @@ class RestoreSettings(Settings):
     crf: int = Field(18, ge=-1, le=51)
     """Videos: the encoder's constant rate factor, less is better and larger; -1 takes the input's bit rate."""
     guard: bool = True
-    """Measure each restored face against its input: identity, landmarks, colours; 0.13 s a face."""
+    """Measure each restored face against its input: identity, eyes and mouth, landmarks, colours; 0.13 s a face."""
     min_identity: float = Field(0, ge=0, le=1)
     """A restored face less like its input is retried at higher fidelity; if that fails too, the input face is kept.
 
     The scale is the recogniser's. With `dlib` strangers have 0.87, and a clean face has with its own degraded copy
     0.997 (preset mild), 0.97 (medium), 0.91 (heavy): from a badly degraded input not even the truth is at 0.95.
+    """
+    min_parts: float = Field(0, ge=0, le=1)
+    """A restored face of which an eye or the mouth is less like its input's is tried again at higher fidelity; if none
+    will do, the input face stays.
+
+    1: nothing in the photo speaks against the part. 0.9 names at most 1 in 50 honest restorations and is what a warning
+    is given below in any case; with 0 it is a warning alone.
     """
     identity: Literal["dlib", "arcface"] = "dlib"
     """Recogniser that measures likeness: `dlib` is built in, `arcface` takes an ONNX file (strangers: about 0.1)."""

@@ -14,6 +14,7 @@ from authface.faces.geometry import Aligned, Side
 from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
+from authface.restore.parts import NAMES, Parts
 
 PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
@@ -26,8 +27,8 @@ class FaceResult:
     box: Box
     score: float
     reason: str = ""
-    """Why it stays as it is: `too_small`, `low_score`, `not_chosen`, `identity` or what is wrong with it; empty: it is
-    restored."""
+    """Why it stays as it is: `too_small`, `low_score`, `not_chosen`, `identity`, `parts` or what is wrong with it;
+    empty: it is restored."""
     detail: str = ""
     """The reason in numbers: value, limit and setting."""
     seed: int = 0
@@ -46,6 +47,9 @@ class FaceResult:
     """Distance of `after` from `before`; None if it was not measured."""
     fidelity: float | None = None
     """The fidelity of a retry; None: that of the settings."""
+    suspect: tuple[str, ...] = ()
+    """Which of `right_eye`, `left_eye`, `mouth` are too little like those of `before`, the worst first: to be looked
+    at."""
     tries: int = 1
     mask: NDArray[np.float32] | None = None
     """(size, size) 0..1 mask of the face in `after`; None: all of it."""
@@ -85,6 +89,11 @@ class FaceResult:
         """Mean CIEDE2000 of the coarse tones; None: not measured."""
         return None if self.drift is None else self.drift.colour_shift
 
+    @property
+    def parts(self) -> Parts | None:
+        """Likeness of each eye and of the mouth to those of `before`, 0..1; None: not measured."""
+        return None if self.drift is None else self.drift.parts
+
     def facts(self) -> dict[str, Any]:
         """All fields but pixels, rounded, by the field names of the log's lines."""
         return {
@@ -99,6 +108,8 @@ class FaceResult:
             "upscaled": self.upscaled,
             "quad": None if self.quad is None else tuple(round(float(value), 3) for value in self.quad.ravel()),
             "identity": _rounded(self.identity, 4),
+            **{name: _rounded(None if self.parts is None else getattr(self.parts, name), 3) for name in NAMES},
+            "suspect": self.suspect,
             "landmark_shift": _rounded(self.landmark_shift, 2),
             "colour_shift": _rounded(self.colour_shift, 2),
             "fidelity": self.fidelity,

@@ -81,17 +81,25 @@ class Line:
     """x, y of the crop's top-left, bottom-left, bottom-right, top-right corner."""
     identity: float | None = None
     """Likeness of the restored face to its input, -1..1 (`authface.restore.guard`); None: not measured."""
+    right_eye: float | None = None
+    """Likeness to the input's, 0..1 (`authface.restore.parts`), as the next two; right is the person's own."""
+    left_eye: float | None = None
+    mouth: float | None = None
+    suspect: tuple[str, ...] = ()
+    """Those of the three that are too little like the input's, the worst first."""
     landmark_shift: float | None = None
     """Percent of the eyes' distance."""
     colour_shift: float | None = None
     """CIEDE2000 of the coarse tones."""
     fidelity: float | None = None
-    """Of a further try, made since the identity was too low; None: the settings' own."""
+    """Of a further try, made since identity or a part was too low; None: the settings' own."""
     tries: int = 1
     frames: int = 0
     """Of a video, which has one line; 0: a photo."""
     faces: int = 0
     """Put back, over all frames of a video."""
+    suspects: int = 0
+    """Of those how many have an eye or a mouth that is too little like the input's."""
     followed: int = 0
     """Faces that were followed through a video: one that stays counts once."""
     moments: tuple[tuple[float, ...], ...] = ()
@@ -299,7 +307,17 @@ def _fits(value: Any, kind: Any) -> bool:
 def _is_sound(line: Line) -> bool:
     return (
         bool(line.target)
-        and min(line.width, line.height, line.lines, line.frames, line.faces, line.result_bytes, line.map_bytes) >= 0
+        and min(
+            line.width,
+            line.height,
+            line.lines,
+            line.frames,
+            line.faces,
+            line.suspects,
+            line.result_bytes,
+            line.map_bytes,
+        )
+        >= 0
         and line.scale in (1, 2, 4)
         and line.tries > 0
         and (line.box is None or len(line.box) == 4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -212,7 +213,7 @@ class AuthFaceCompare:
     OUTPUT_TOOLTIPS = (
         "Where, and how strongly, pixels differ (CIEDE2000).",
         "The lowest likeness of a face: 1 is the same, strangers have 0.87; 0 where no face could be measured.",
-        "Likeness, moved landmarks and colours of each face, as JSON.",
+        "Likeness of face, eyes and mouth, moved landmarks and colours of each face, as JSON.",
     )
 
     @classmethod
@@ -235,7 +236,8 @@ class AuthFaceCompare:
                 for face in told.faces:
                     facts = {"image": number, "face": face.index, "box": face.box, "identity": face.drift.identity}
                     moved = {"landmark_shift": face.drift.landmark_shift, "colour_shift": face.drift.colour_shift}
-                    report.append(json.dumps(facts | moved))
+                    parts = {} if face.drift.parts is None else asdict(face.drift.parts)
+                    report.append(json.dumps(facts | parts | moved))
         return torch.stack(maps), min(lowest, default=0.0), "\n".join(report)
 
 

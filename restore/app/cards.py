@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from authface.faces.identity import usual_products
 from authface.imaging.decode import encode_jpeg
+from authface.restore.parts import NAMES, parts_text
 from authface.restore.types import FaceResult
 
 QUALITY = 90
@@ -24,6 +25,7 @@ REASONS = {
     "low_score": "perhaps no face",
     "not_chosen": "not chosen",
     "identity": "every attempt changed the person too much, so the photo was kept",
+    "parts": "every attempt broke an eye or the mouth, so the photo was kept",
 }
 """Why a face was left, in words for users; `FaceResult.reason` is the key."""
 
@@ -69,12 +71,17 @@ def _figures(face: FaceResult, recogniser: str) -> list[tuple[str, Markup | str,
         rows.append(("Likeness", meter.format(face.identity, strangers, face.identity), "More is nearer to the photo."))
     elif face.drift is not None:
         rows.append(("Likeness", "not measurable", "The recogniser does not see a face here."))
+    if face.parts is not None:
+        meaning = "1 is as in the photo. What is far below is to be looked at: it may be wrong."
+        value: Markup | str = parts_text(face.parts, face.suspect or NAMES)
+        value = Markup("<strong>look at: {}</strong>").format(value) if face.suspect else value
+        rows.append(("Eyes and mouth", value, meaning))
     if face.landmark_shift is not None:
         rows.append(("Features moved", f"{face.landmark_shift:.1f} %", "Of the distance of the eyes, on average."))
     if face.colour_shift is not None:
         rows.append(("Colours moved", f"{face.colour_shift:.1f}", "CIEDE2000: 1 is just visible side by side."))
     if face.tries > 1:
-        rows.append(("Attempts", str(face.tries), "Tried again closer to the photo, since the likeness was too low."))
+        rows.append(("Attempts", str(face.tries), "Tried again closer to the photo, since it was too unlike it."))
     return rows
 
 

@@ -23,6 +23,7 @@ from authface.restore.app.workspace import (
     waiting_text,
 )
 from authface.restore.inputs import ENDINGS, READ_ONLY
+from authface.restore.parts import SUSPECT
 from authface.restore.queue import Waits
 
 KEPT_SECONDS = 3600
@@ -149,12 +150,20 @@ class Page:
             info="How much of the photo's own grain the restored faces get back.",
         )  # fmt: skip
         with gr.Accordion(
-            "Guard the likeness", elem_id="guard", open=settings.min_identity > 0, visible=settings.guard
+            "Guard the likeness",
+            elem_id="guard",
+            visible=settings.guard,
+            open=max(settings.min_identity, settings.min_parts) > 0,
         ):
             self.least = gr.Slider(
                 0, 1, value=settings.min_identity, step=0.01, label="Least likeness", elem_id="least", buttons=[],
                 info="A face that ends up less like the photo is tried again, and else left as it was. "
                 "0 lets all pass; from a clear photo 0.95 is strict, and a poor one rarely reaches it.",
+            )  # fmt: skip
+            self.least_parts = gr.Slider(
+                0, 1, value=settings.min_parts, step=0.01, label="Least likeness of eyes and mouth",
+                elem_id="least-parts", buttons=[],
+                info=f"Likewise for each of them alone. Below {SUSPECT:g} one is named in any case.",
             )  # fmt: skip
         self.go = gr.Button("Restore", variant="primary", interactive=False, elem_id="go")
         self.stop = gr.Button("Stop", visible=False, elem_id="stop")
@@ -201,7 +210,16 @@ class Page:
         self.photo.select(self.clicked, [*choice, self.mark, self.corner], clicked, show_progress="hidden", **together)
         self.chosen.change(self.marked, choice, [self.photo, self.go], show_progress="hidden", **private)
         buttons = [self.go, self.stop]
-        asked = [self.upload, self.chosen, self.preset, self.fidelity, self.upscale, self.least, self.grain]
+        asked = [
+            self.upload,
+            self.chosen,
+            self.preset,
+            self.fidelity,
+            self.upscale,
+            self.least,
+            self.least_parts,
+            self.grain,
+        ]
         quiet = {"show_progress": "hidden", **private}
         work = self.go.click(lambda: _swap(at_work=True), None, buttons, **quiet).then(
             self.restored,
@@ -317,6 +335,7 @@ class Page:
         fidelity: float,
         upscale: int,
         least: float,
+        least_parts: float,
         grain: float,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  Gradio finds it by its default
     ) -> tuple[Any, ...]:
@@ -334,6 +353,7 @@ class Page:
             fidelity=fidelity,
             upscale=upscale,
             min_identity=least,
+            min_parts=least_parts,
             grain=grain,
             progress=step,
             waits=_waits(progress, "Loading the model"),

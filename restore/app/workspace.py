@@ -225,6 +225,7 @@ class Workspace:
         fidelity: float,
         upscale: int,
         min_identity: float,
+        min_parts: float = 0,
         grain: float = 0,
         progress: Progress | None = None,
         waits: Waits | None = None,
@@ -234,7 +235,7 @@ class Workspace:
         `waits` is called with the number of photos ahead, `progress` with the finished steps.
         """
         settings = self.restorer.settings
-        guarded = {"min_identity": min_identity} if settings.guard else {}
+        guarded = {"min_identity": min_identity, "min_parts": min_parts} if settings.guard else {}
         changed = {"preset": preset, "fidelity": fidelity, "upscale": upscale, "grain": grain, **guarded}
 
         def save(made: Restored) -> PageResult:

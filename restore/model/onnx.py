@@ -74,7 +74,8 @@ def unsupported(export: Export, settings: RestoreSettings, folder: Path) -> str:
     if settings.size not in {None, export.side}:
         return f"restore.size={settings.size}: {ONNX}/ was exported for {export.side}"
     preset = settings_preset(settings, folder)
-    trusts = {settings.fidelity, 1.0} if settings.min_identity else {settings.fidelity}  # tries go on towards 1
+    tries = settings.min_identity or settings.min_parts  # which go on towards 1
+    trusts = {settings.fidelity, 1.0} if tries else {settings.fidelity}
     if export.multiple:
         if preset.detail == 0 or trusts == {1.0}:
             return ""

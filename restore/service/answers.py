@@ -18,7 +18,18 @@ from authface.restore.result import Restored
 from authface.restore.service.upload import Refused
 from authface.restore.settings import RestoreSettings
 
-OPTIONS = ("preset", "fidelity", "faces", "min_identity", "upscale", "grain", "colour", "format", "quality")
+OPTIONS = (
+    "preset",
+    "fidelity",
+    "faces",
+    "min_identity",
+    "min_parts",
+    "upscale",
+    "grain",
+    "colour",
+    "format",
+    "quality",
+)
 """Settings that a request may set; others name files or would exhaust the server."""
 RESULTS = ("photo", "json", "both")
 PIECE = 262_144
@@ -42,6 +53,10 @@ class FaceFacts(BaseModel):
     upscaled: bool
     quad: tuple[float, ...] | None
     identity: float | None
+    right_eye: float | None
+    left_eye: float | None
+    mouth: float | None
+    suspect: tuple[str, ...]
     landmark_shift: float | None
     colour_shift: float | None
     fidelity: float | None

@@ -78,6 +78,8 @@ class VideoTotals:
     """Width and height of the upright frames."""
     changed: bool = False
     """Whether any pixel changed."""
+    suspects: int = 0
+    """Faces put back with an eye or a mouth that is too little like the frame's."""
     identities: list[float] = field(default_factory=list)
     moments: Spread = field(default_factory=Spread)
     """Frames with restored faces, as `Line.moments`."""
@@ -168,6 +170,7 @@ def _line(job: RestoreJob, content: str, session: Session, totals: VideoTotals) 
         identity=round(sum(totals.identities) / len(totals.identities), 4) if totals.identities else None,
         frames=totals.frames,
         faces=totals.faces,
+        suspects=totals.suspects,
         moments=tuple(totals.moments.kept),
     )
 
@@ -260,6 +263,7 @@ def _write(
             totals.faces += result.restored
             if result.restored:
                 totals.moments.add(_moment(frame.decoded.time, result))
+            totals.suspects += sum(bool(face.suspect) for face in result.faces if face.status == "restored")
             totals.identities += [
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
             ]
