@@ -76,7 +76,9 @@ class Portrait:
         height, width = self.rgb.shape[:2]
         side = max(8, round(width * factor)), max(8, round(height * factor))
         scale = np.array([side[0] / width, side[1] / height])
-        moved = [tuple(((np.reshape(p, (-1, 2)) + 0.5) * scale - 0.5).ravel()) for p in (self.face.box, self.face.points5)]
+        moved = [
+            tuple(((np.reshape(p, (-1, 2)) + 0.5) * scale - 0.5).ravel()) for p in (self.face.box, self.face.points5)
+        ]
         rgb = np.asarray(Image.fromarray(self.rgb).resize(side, how))
         return Portrait(rgb, Detection(moved[0], self.face.score, moved[1]))
 
@@ -251,9 +253,13 @@ def main() -> None:
     judged = [face for faces in kept.values() for face in faces]
     alarms = sum(bool(refused(face)[0]) for face in judged), len(judged)
     low, high = wilson(*alarms)
-    sys.stdout.write(f"{len(portraits)} originals, half {asked.half}. False alarms: {alarms[0]} of {alarms[1]} unharmed ")
+    sys.stdout.write(
+        f"{len(portraits)} originals, half {asked.half}. False alarms: {alarms[0]} of {alarms[1]} unharmed "
+    )
     sys.stdout.write(f"[{low:.1%} {high:.1%}]: ")
-    sys.stdout.write(", ".join(f"{n} {sum(bool(refused(f)[0]) for f in k)} of {len(k)}" for n, k in kept.items()) + "\n")
+    sys.stdout.write(
+        ", ".join(f"{n} {sum(bool(refused(f)[0]) for f in k)} of {len(k)}" for n, k in kept.items()) + "\n"
+    )
     for limit in (limit for limit in LIMITS if limit.reason in OURS):
         values = np.array([limit.value(face) for face in judged], float)
         ends = np.quantile(values, (0.002, 0.01, 0.5) if limit.least else (0.5, 0.99, 0.998))

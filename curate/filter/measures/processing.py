@@ -31,6 +31,8 @@ LEAST_FREQUENCY = 0.12
 """Cycles a pixel under which the face's own lines repeat; a former pixel of more than 8 px shows by its harmonics."""
 SECOND_WEIGHT = 0.7
 """Of repeating second differences (bilinear and bicubic kernels) beside repeating first ones (repeated pixels)."""
+PATCH = 320
+"""Largest side, pixels, of the middle of the face in which repetitions are looked for."""
 TRANSFORM = 1024
 """Points of the transform in which repetitions are looked for."""
 CROP_EYES = 128.0
@@ -56,7 +58,8 @@ def pixelation(region: FaceRegion) -> float:
     takes the second difference, as bilinear and bicubic kernels ask for; repeated pixels show in the first. Periods of 2
     and 4 px, which divide JPEG's, count as far as they exceed its other harmonics; one of 8 is `artefacts.blockiness`.
     """
-    grey = region.native
+    top, left = (max(side - PATCH, 0) // 2 for side in region.native.shape)
+    grey = region.native[top : top + PATCH, left : left + PATCH]
     if min(grey.shape) < LEAST_SIDE:
         return 0.0
     return max(_repetition(grey, 1, FIRST_CAP), SECOND_WEIGHT * _repetition(grey, 2, SECOND_CAP))
@@ -72,8 +75,12 @@ def sharpening(region: FaceRegion) -> float:
     shrink = CROP_EYES / EYE_DISTANCE * region.scale
     found = _steepness(region.native)
     if shrink < 1 and min(region.native.shape) >= LEAST_SIDE:
-        found = max(found, _steepness(cv2.resize(region.native, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)))
+        found = max(found, _steepness(_shrunk(region.native, shrink)))
     return found
+
+
+def _shrunk(grey: Plane, factor: float) -> Plane:
+    return np.asarray(cv2.resize(grey, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
 def _repetition(grey: Plane, order: int, cap: float) -> float:
@@ -137,13 +144,13 @@ def _edge_profiles(grey: Plane) -> Plane:
         chosen = np.linspace(0, len(rows) - 1, MOST_EDGES).astype(np.intp)
         rows, columns = rows[chosen], columns[chosen]
     rows, columns = rows + border, columns + border
+    if not len(rows):
+        return np.zeros((0, 2 * REACH + 1), np.float32)
     way = np.arange(-REACH, REACH + 1, dtype=np.float32)
     x, y = (
         (at[:, None] + (part[rows, columns] / slope[rows, columns])[:, None] * way).astype(np.float32)
         for at, part in ((columns, across), (rows, down))
     )
-    if not len(rows):
-        return np.zeros((0, len(way)), np.float32)
     profiles = np.asarray(cv2.remap(grey, x, y, cv2.INTER_LINEAR), dtype=np.float32)
     steps = np.diff(profiles, axis=1)
     middle, before, after = (steps[:, at] + steps[:, at + 1] for at in (REACH - 1, REACH - 3, REACH + 1))
