@@ -225,8 +225,8 @@ def told(name: str, faces: Sequence[Face], alarms: tuple[int, int]) -> str:
     false = alarms[0] / max(alarms[1], 1)
     precision = [p * recall / max(p * recall + (1 - p) * false, 1e-9) for p in SHARES]
     return (
-        f"{name:22} {len(faces):5} {' '.join(f'{share:6.1%}' for share in each)}  {recall:6.1%} [{low:4.0%} {high:4.0%}]"
-        f"  {other:6.1%} {whole:6.1%}  {' '.join(f'{share:6.1%}' for share in precision)}\n"
+        f"{name:22} {len(faces):5} {' '.join(f'{share:6.1%}' for share in each)}  {recall:6.1%} "
+        f"[{low:4.0%} {high:4.0%}]  {other:6.1%} {whole:6.1%}  {' '.join(f'{share:6.1%}' for share in precision)}\n"
     )
 
 

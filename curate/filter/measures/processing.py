@@ -55,8 +55,9 @@ def pixelation(region: FaceRegion) -> float:
 
     The mean difference of neighbouring columns, and of rows, as the logarithm's deviation from its trend: what repeats
     at one frequency in both, its amplitude. JPEG's own period of 8 px is taken off before. After Gallagher 2005, who
-    takes the second difference, as bilinear and bicubic kernels ask for; repeated pixels show in the first. Periods of 2
-    and 4 px, which divide JPEG's, count as far as they exceed its other harmonics; one of 8 is `artefacts.blockiness`.
+    takes the second difference, as bilinear and bicubic kernels ask for; repeated pixels show in the first. Periods of
+    2 and 4 px, which divide JPEG's, count as far as they exceed its other harmonics; one of 8 is
+    `artefacts.blockiness`.
     """
     top, left = (max(side - PATCH, 0) // 2 for side in region.native.shape)
     grey = region.native[top : top + PATCH, left : left + PATCH]
