@@ -155,4 +155,4 @@ def _edge_profiles(grey: Plane) -> Plane:
     profiles = np.asarray(cv2.remap(grey, x, y, cv2.INTER_LINEAR), dtype=np.float32)
     steps = np.diff(profiles, axis=1)
     middle, before, after = (steps[:, at] + steps[:, at + 1] for at in (REACH - 1, REACH - 3, REACH + 1))
-    return profiles[middle >= np.maximum(before, after)]
+    return np.asarray(profiles[middle >= np.maximum(before, after)])
