@@ -164,6 +164,10 @@ class Face:
     """How strong and even fine texture is all over the face, levels of 255: engravings, halftones; about 0.1 to 5."""
     blockiness: float | None = None
     """Steps at the borders of JPEG's 8 px blocks over those within; 1 is none."""
+    pixelation: float | None = None
+    """How strongly rows and columns repeat as where single pixels were enlarged: 0 none, 0.3 to 1 plain squares."""
+    sharpening: float | None = None
+    """How far edges are steeper than a lens draws them, with a halo: about 0.3 (soft) to 0.7."""
     exposure: float | None = None
     """Mean luma of the face without its darkest and brightest quarter, 0..255."""
     clipped: float | None = None

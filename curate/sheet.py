@@ -126,6 +126,8 @@ _WORDS = {
     "pepper_noise": "single pixels stand out",
     "blocky": "JPEG blocks show",
     "enlarged": "less detail than pixels: enlarged or soft",
+    "pixelated": "single pixels enlarged",
+    "over_sharpened": "sharpened: edges too steep, with halos",
     "over_smoothed": "skin smoothed out",
     "hatched": "hatched all over: an engraving, a halftone or a drawing",
     "low_quality": "low quality by PIQE",

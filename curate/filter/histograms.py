@@ -35,6 +35,8 @@ _NOTES = {
     "smoothing": "how far the skin lacks its texture, 0 to 1",
     "hatching": "fine texture all over the face, levels; engravings and halftones have most",
     "blockiness": "steps at JPEG's block borders over those within; 1 is none",
+    "pixelation": "rows and columns that repeat, as where single pixels were enlarged",
+    "sharpening": "steepness of edges with their halos; sharp photos have 0.42",
     "exposure": "mean luma of the skin, 0 to 255",
     "clipped": "share of black or burnt pixels",
     "resolution": "true detail over nominal, 0 to 1",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.filter.duplicates import face_hash
-from authface.curate.filter.measures import artefacts, quality
+from authface.curate.filter.measures import artefacts, processing, quality
 from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
 from authface.engine.workers import Step
@@ -36,7 +36,7 @@ SHAPE = (
 Rank-3 factorisation (Tomasi and Kanade 1992) of RetinaFace's points on 1,280 portraits and their mirror images, turned
 so that the median pitch is that of 68 landmarks. On these portraits yaw, pitch and roll differ from those of the 68
 landmarks by 2.9, 3.8 and 1.5 degrees on average."""
-VERSION = 4
+VERSION = 5
 LEAST_SCORE = 0.6
 """Detections below this are background more often than faces; they get no row."""
 
@@ -103,6 +103,8 @@ def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
         smoothing=artefacts.smoothing(region),
         hatching=artefacts.hatching(region),
         blockiness=artefacts.blockiness(region),
+        pixelation=processing.pixelation(region),
+        sharpening=processing.sharpening(region),
         exposure=light,
         clipped=clipped,
         resolution=artefacts.resolution(region),

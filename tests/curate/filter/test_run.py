@@ -194,13 +194,13 @@ def test_a_set_of_before_a_measure_is_swept_reported_and_then_measured_again(tmp
         meta = table.meta(0)
         assert meta is not None
         past = replace(meta, provenance=replace(meta.provenance, version=meta.provenance.version - 1))
-        table.put(0, table.arrow(0).drop_columns(["hatching"]), past)
-    assert "hatching" not in photoset.measured.schema(0).names
-    assert [face.hatching for face in photoset.measured] == [None] * len(new)
+        table.put(0, table.arrow(0).drop_columns(["hatching", "pixelation", "sharpening"]), past)
+    assert not {"hatching", "pixelation", "sharpening"} & set(photoset.measured.schema(0).names)
+    assert [(face.hatching, face.pixelation, face.sharpening) for face in photoset.measured] == [(None,) * 3] * len(new)
     found = {one.setting: one for one in sweep(photoset, LOOSE)}
-    assert found.pop("max_hatching").faces == 0
+    assert [found.pop(f"max_{name}").faces for name in ("hatching", "pixelation", "sharpening")] == [0, 0, 0]
     assert all(one.faces == 1 and one.thresholds[-1].together <= 1 for one in found.values())
-    assert "hatching" not in {chart.name for chart in histograms(photoset)}
+    assert not {"hatching", "pixelation", "sharpening"} & {chart.name for chart in histograms(photoset)}
     assert contact_sheet(photoset).is_file()
     assert filter_photos(photoset, LOOSE, Console()).made == 1 and photoset.measured.rows(0) == new
 
