@@ -26,6 +26,7 @@ _MODELS = ("torch", "torchvision", "transformers", "accelerate")
 _DIFFUSION = (*_MODELS, "diffusers", "facexlib")
 EXTRAS = {
     "restore": Extra("models in torch: every family and GPU, parsed masks, RetinaFace with ResNet-50", _DIFFUSION),
+    "learn": Extra("curate learn: what a reviewer keeps", ("sklearn", "scipy")),
     "train": Extra("train, estimate train", (*_DIFFUSION, "datasets", "clip", "tensorboard", "timm")),
     "annotate": Extra("annotate tags --with llava, free words in exports", (*_MODELS, "clip")),
     "evaluate": Extra("evaluate, metrics in curate filter", (*_DIFFUSION, "pyiqa", "scipy")),
@@ -59,6 +60,7 @@ _CALLED = {
     "pillow_heif": "pillow-heif",
     "ray": "Ray",
     "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
     "spandrel_extra_arches": "spandrel-extra-arches",
 }
 """Modules whose project has another name."""

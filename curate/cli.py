@@ -1,4 +1,4 @@
-"""`authface curate`: sources in, aligned and licensed faces out; `curate review` is in `authface.curate.review.cli`."""
+"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` have a `cli` of their own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from typer.core import TyperCommand
 
+from authface.curate.learn import cli as learn
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
+app.add_typer(learn.app)
 
 _WITHOUT_PATH = {"unsplash", "samples"}
 
