@@ -141,12 +141,14 @@ def filter_(
 
 
 def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
-    from authface.curate.filter.sweep import sweep, to_text
+    from authface.curate.filter.sweep import sweep, sweep_reviewer, to_text
 
     if not photoset.measured.parts():
         raise UsageError(f"{one_line(photoset.root)} has no measures yet: authface curate filter takes them")
-    found = sweep(photoset, settings)
-    run.console.result(to_text(found), sweep=[limit.as_json() for limit in found])
+    found, learned = sweep(photoset, settings), sweep_reviewer(photoset, settings)
+    more = {"reviewer": learned.as_json()} if learned else {}
+    text = "\n\n".join([to_text(found), *([learned.as_text()] if learned else [])])
+    run.console.result(text, sweep=[limit.as_json() for limit in found], **more)
 
 
 @app.command()

@@ -7,16 +7,13 @@ from dataclasses import dataclass, replace
 from authface.console import Console
 from authface.curate.filter.judge import rejected
 from authface.curate.learn.model import Opinion, ReviewerModel, read_model
-from authface.curate.learn.run import LEARNED
+from authface.curate.learn.run import LEARNED, SCORE
 from authface.curate.learn.table import columns, face_part, take_features
 from authface.curate.settings import FilterSettings
 from authface.errors import one_line
 from authface.records import Face, Score
 from authface.review.reviews import ReviewSettings, reviewed
 from authface.store.photoset import PhotoSet
-
-SCORE = "keep_probability"
-"""Name of the probability among a face's scores."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,11 @@ class LearnedReviewer:
     def weights(self) -> dict[str, str]:
         """What the verdicts depend on besides the settings."""
         return {f"what {self.model.facts.reviewer} keeps": self.sha256}
+
+    def check(self, photoset: PhotoSet) -> None:
+        """Raise UsageError where the set's features are other columns than those the model was learned from."""
+        if any(face_part(photoset, part).ids for part in photoset.features.parts()[:1]):
+            self.model.check_columns(columns(photoset), one_line(photoset.root))
 
     def opinions(self, photoset: PhotoSet, part: int) -> dict[str, Opinion]:
         """What the model says of the faces of one part that nobody decided on."""
@@ -60,8 +62,7 @@ def learned_reviewer(photoset: PhotoSet, settings: FilterSettings) -> LearnedRev
 def make_ready(photoset: PhotoSet, asked: LearnedReviewer, console: Console, *, workers: int, device: str) -> None:
     """Take the features that the model reads. Raises UsageError where it was learned from others."""
     take_features(photoset, asked.model.facts.network, console, workers=workers, device=device)
-    if any(face_part(photoset, part).ids for part in photoset.features.parts()[:1]):
-        asked.model.check_columns(columns(photoset), one_line(photoset.root))
+    asked.check(photoset)
 
 
 def judge_opinion(face: Face, opinion: Opinion, limit: float) -> Face:

@@ -44,17 +44,21 @@ class Forest:
 
     def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """(n, classes) mean share of each class over all trees, of (n, columns) without NaN."""
-        pieces = [self._piece(values[at : at + ROWS]) for at in range(0, len(values), ROWS)]
+        pieces = [
+            np.asarray(self.shares[self.leaves(values[at : at + ROWS])].mean(axis=1, dtype=np.float64))
+            for at in range(0, len(values), ROWS)
+        ]
         return np.concatenate([np.empty((0, self.shares.shape[1])), *pieces])
 
-    def _piece(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+    def leaves(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
+        """(n, trees) the leaf of each tree in which faces end, of (n, columns) without NaN."""
         seen = values.astype(np.float32)  # as scikit-learn does: thresholds lie between numbers of this precision
         face = np.arange(len(seen))[:, None]
         node = np.repeat(self.roots[None], len(seen), axis=0)
         while (asked := self.column[node]).max(initial=-1) >= 0:
             goes_left = seen[face, np.maximum(asked, 0)] <= self.threshold[node]
             node = np.where(goes_left, self.left[node], self.right[node])
-        return np.asarray(self.shares[node].mean(axis=1, dtype=np.float64))
+        return node
 
     def _check(self, columns: int) -> None:
         nodes, own = len(self.column), np.arange(len(self.column))

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from authface.curate.learn.model import HeldOut, Matrix
 from authface.metrics.stats import ranking_auc, wilson
 
+LIMITS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+"""Probabilities whose effect reports tell."""
 STRATA = 8
 """Most strata of probability, and ..."""
 LEAST_STRATUM = 15
@@ -31,7 +33,7 @@ Marks = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A share, 0..1, with its 95 % interval; of nothing it is unknown and lies in 0..1."""
+    """A share, 0..1, with its 95 % interval; of nothing it is 0 and its interval all of 0..1."""
 
     share: float
     low: float
@@ -149,7 +151,7 @@ def weigh(probability: Matrix, pool: Matrix) -> Matrix:
 def _estimate(marks: Marks, weights: Matrix) -> Estimate:
     total = float(weights.sum())
     if not total:
-        return Estimate(float("nan"), 0.0, 1.0)
+        return Estimate(0.0, 0.0, 1.0)
     share = float(weights[marks].sum()) / total
     effective = total**2 / float((weights**2).sum())
     return Estimate(share, *wilson(share * effective, effective))

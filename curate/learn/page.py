@@ -6,7 +6,7 @@ import heapq
 from collections.abc import Iterator
 from pathlib import Path
 
-from authface.curate.learn.heldout import HeldOutTable
+from authface.curate.learn.heldout import LIMITS, HeldOutTable
 from authface.curate.learn.model import Opinion, ReviewerModel
 from authface.curate.learn.run import Learned, judged_parts
 from authface.errors import ImageError, one_line
@@ -20,8 +20,6 @@ from authface.store.photoset import PhotoSet
 SHOWN = 24
 """Faces of a shelf."""
 THUMBNAIL = 224
-LIMITS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
-"""Probabilities whose effect the page and `--sweep` tell."""
 
 _Picked = tuple[float, str, Opinion]
 

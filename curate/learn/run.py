@@ -22,6 +22,8 @@ from authface.store.photoset import PhotoSet
 
 LEARNED = "unlikely_kept"
 """Reason of a face that a model rejects."""
+SCORE = "keep_probability"
+"""Name of the probability among the scores of a face."""
 
 
 @dataclass(frozen=True)
