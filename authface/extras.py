@@ -26,10 +26,10 @@ _MODELS = ("torch", "torchvision", "transformers", "accelerate")
 _DIFFUSION = (*_MODELS, "diffusers", "facexlib")
 EXTRAS = {
     "restore": Extra("models in torch: every family and GPU, parsed masks, RetinaFace with ResNet-50", _DIFFUSION),
-    "learn": Extra("curate learn: what a reviewer keeps", ("sklearn", "scipy")),
     "train": Extra("train, estimate train", (*_DIFFUSION, "datasets", "clip", "tensorboard", "timm")),
     "annotate": Extra("annotate tags --with llava, free words in exports", (*_MODELS, "clip")),
     "evaluate": Extra("evaluate, metrics in curate filter", (*_DIFFUSION, "pyiqa", "scipy")),
+    "learn": Extra("curate learn: what a reviewer keeps", ("sklearn",)),
     "samples": Extra("photos for curate fetch --from samples", ("skimage", "matplotlib")),
     "app": Extra("authface app, the web page", ("gradio",)),
     "video": Extra("restore of videos", ("av",)),

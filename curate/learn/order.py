@@ -83,7 +83,7 @@ class NextFaces:
     """What to ask next."""
 
     order: tuple[str, ...]
-    """Ids of faces that the reviewer has not judged, what teaches most first."""
+    """Ids of faces that the reviewer has not judged, what teaches most first; none where more would not matter."""
     certainty: Certainty
 
 
@@ -106,7 +106,7 @@ def next_faces(
     keeps = forest(values)[:, 0]
     order = _mixed(diverse(forest, values, teaches(keeps)), len(drawn))
     certainty = _certainty(lesson, values, keeps, middle, settings, seed)
-    return NextFaces(tuple(pool.ids[drawn[row]] for row in order), certainty)
+    return NextFaces(() if certainty.enough else tuple(pool.ids[drawn[row]] for row in order), certainty)
 
 
 def teaches(keeps: Matrix) -> Matrix:

@@ -75,6 +75,7 @@ function sure(asking, opening = false) {
 function paint() {
   const row = view.total ? view.row(at) : null;
   $("empty").hidden = view.total > 0;
+  $("empty").textContent = asks() ? "Nothing more to ask: choose another order above to go on." : "No face matches. Choose other filters above.";
   $("grid").hidden = mode !== "grid" || !view.total;
   $("single").hidden = mode !== "single" || !view.total;
   if (mode === "grid") grid.paint();
