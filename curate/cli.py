@@ -1,4 +1,4 @@
-"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` have a `cli` of their own."""
+"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` have a `cli` each."""
 
 from __future__ import annotations
 

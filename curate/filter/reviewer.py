@@ -1,4 +1,4 @@
-"""The step of `curate filter` that asks a reviewer's model of the faces that no limit rejected, and overrules nobody."""
+"""The step of `curate filter` that asks a reviewer's model of what no limit rejected, and overrules nobody."""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
 Two passes. `filter.measure` looks at the photos and knows no limit (table `measured`). Here the measures are
 judged, near duplicates are found over the whole set, and what is left is asked of a reviewer's model if one was named
-and scored by the metrics that were asked for, pyiqa's or another package's (table `faces`). A changed limit repeats the second pass only, and no score is computed
-twice.
+and scored by the metrics that were asked for, pyiqa's or another package's (table `faces`). A changed limit repeats the
+second pass only, and no score is computed twice.
 """
 
 from __future__ import annotations

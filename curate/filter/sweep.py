@@ -84,7 +84,7 @@ class ReviewerSweep:
     def as_text(self) -> str:
         """For a person; ``>`` marks the current value."""
         lines = [
-            f"min_keep_probability: what {self.reviewer} keeps, by {self.decisions:,} held-out decisions, 95 % intervals",
+            f"min_keep_probability: what {self.reviewer} keeps, by {self.decisions:,} held-out decisions, 95 %",
             f"{'value':>10} {'faces':>9} {'precision':>18} {'recall':>18} {'of rejects passes':>18}",
         ]
         for row in self.thresholds:

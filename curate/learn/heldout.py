@@ -1,7 +1,8 @@
-"""How good a reviewer's model is, from decisions that it had no part of: what a limit keeps and lets through, and how sure.
+"""How good a reviewer's model is, from decisions that it had no part of: what a limit keeps and lets through.
 
-Reviewed faces are seldom drawn at random: the page asks where it pays. So each decision is weighted by how many faces of
-the set it stands for (post-stratification by the model's own probability), and an interval counts the effective number.
+Reviewed faces are seldom drawn at random: the page asks where it pays. So each decision is weighted by how many faces
+of the set it stands for (post-stratification by the model's own probability), and an interval counts the effective
+number of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a reviewer's decisions teach: the faces they decided on, kept or not and why, and which of them belong together."""
+"""What a reviewer's decisions teach: faces, kept or not and why, and which of them belong together."""
 
 from __future__ import annotations
 

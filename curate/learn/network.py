@@ -84,7 +84,7 @@ class PatchNetwork:
 
 
 def _made(name: str) -> tuple[Any, int]:
-    """The network without its head, and the side it sees: a transformer has to be told, a convolutional one takes any."""
+    """The network without its head, and the side it sees: a transformer has to be told, others take any."""
     import timm
 
     try:

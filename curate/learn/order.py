@@ -69,7 +69,9 @@ class Certainty:
             return f"{said}: nothing can be said before {' and '.join(words) or 'more people are among them'}"
         keeps = f"keeps {self.passing.recall.text} of what you keep, lets through {self.passing.let_through.text}"
         if self.enough:
-            return f"{said}: {keeps}; more would change its mind on {100 * self.doubt:.1f} % of the faces: that is enough"
+            return (
+                f"{said}: {keeps}; more would change its mind on {100 * self.doubt:.1f} % of the faces: that is enough"
+            )
         halve = f"{self.more:,} more would halve the doubt" if self.more else "more do not lessen the doubt yet"
         return f"{said}: {keeps}; in doubt on {100 * self.doubt:.1f} % of the faces, {halve}"
 
@@ -90,9 +92,9 @@ class NextFaces:
 def next_faces(
     pool: FaceTable, decisions: Mapping[str, Decision], people: Mapping[str, str], settings: LearnSettings, seed: int
 ) -> NextFaces:
-    """Order the faces of `pool` that one reviewer has not judged; `people` as for `make_lesson`. The same seed, the same.
+    """Order the faces of `pool` that one reviewer has not judged, the same for the same seed.
 
-    Takes seconds for thousands of faces.
+    `people` as for `make_lesson`. Takes seconds for thousands of faces.
     """
     lesson = make_lesson(pool, decisions, people)
     open_rows = np.array([row for row, face in enumerate(pool.ids) if face not in decisions], np.int64)
@@ -104,7 +106,7 @@ def next_faces(
     forest = fitting.grow(lesson, middle, seed, trees=TREES)
     values = filled(pool.values[drawn], middle)
     keeps = forest(values)[:, 0]
-    order = _mixed(diverse(forest, values, teaches(keeps)), len(drawn))
+    order = mixed(diverse(forest, values, teaches(keeps)), len(drawn))
     certainty = _certainty(lesson, values, keeps, middle, settings, seed)
     return NextFaces(() if certainty.enough else tuple(pool.ids[drawn[row]] for row in order), certainty)
 
@@ -136,7 +138,7 @@ def diverse(forest: Forest, values: Matrix, taught: Matrix) -> list[int]:
     return [*first, *(row for row in by_worth.tolist() if row not in taken)]
 
 
-def _mixed(order: list[int], count: int) -> list[int]:
+def mixed(order: list[int], count: int) -> list[int]:
     """The order with every `RANDOM`th place given to the next of 0..count - 1, which were shuffled before."""
     taken: set[int] = set()
     found: list[int] = []

@@ -1,4 +1,4 @@
-"""``reports/reviewer-<name>.html``: what a model keeps and lets through, whether it can be believed, and its surest faces."""
+"""``reports/reviewer-<name>.html``: what a model keeps, whether it can be believed, and its surest faces."""
 
 from __future__ import annotations
 
@@ -59,7 +59,12 @@ def limit_table(held_out: HeldOutTable, own: float) -> report.ReportTable:
     """What each limit keeps and lets through; ``>`` marks the model's own."""
     rows = [held_out.passing(limit) for limit in sorted({*LIMITS, own})]
     return report.ReportTable(
-        ("limit", "of what is kept passes (recall)", "of what is rejected passes", "of what passes is kept (precision)"),
+        (
+            "limit",
+            "of what is kept passes (recall)",
+            "of what is rejected passes",
+            "of what passes is kept (precision)",
+        ),
         [(f"{'> ' if x.limit == own else ''}{x.limit:.3g}", *(e.text for e in x.estimates)) for x in rows],
     )
 

@@ -78,14 +78,16 @@ def decisions_of(people: Reviewed, reviewer: str) -> Mapping[str, Decision]:
     if not people.decisions.get(reviewer):
         have = ", ".join(who for who, said in people.decisions.items() if said) or "nobody"
         raise UsageError(
-            f"{one_line(reviewer, 40)} has decided on no face; decisions are there of {have}: authface curate review first"
+            f"{one_line(reviewer, 40)} has decided on no face; there are decisions of {have}: authface curate review first"
         )
     return people.decisions[reviewer]
 
 
 def check_enough(kept: int, rejected: int, least: int, reviewer: str) -> None:
     """Raise UsageError where there are too few decisions of a kind, saying how many more."""
-    lacking = [f"{least - count} more to {kind}" for kind, count in (("keep", kept), ("reject", rejected)) if count < least]
+    lacking = [
+        f"{least - count} more to {kind}" for kind, count in (("keep", kept), ("reject", rejected)) if count < least
+    ]
     if lacking:
         raise UsageError(
             f"{one_line(reviewer, 40)} kept {kept} and rejected {rejected} faces, and learning needs {least} of each: "
@@ -116,8 +118,8 @@ def learn(
     check_enough(int(lesson.kept.sum()), lesson.rejected, settings.least, f"of the faces still in the set {reviewer}")
     if not fitting.splits(lesson, seed):
         raise UsageError(
-            f"{one_line(reviewer, 40)} judged too few people and photos to hold any out: {fitting.LEAST_FOLDS} groups of "
-            "faces to keep, and as many to reject, are the least: go on with authface curate review"
+            f"{one_line(reviewer, 40)} judged too few people and photos to hold any out: {fitting.LEAST_FOLDS} groups "
+            "of faces to keep, and as many to reject, are the least: go on with authface curate review"
         )
     model = _model(photoset, lesson, reviewer, settings, seed, workers)
     held_out = HeldOutTable.of(model.facts.held_out)

@@ -29,8 +29,8 @@ def lesson(taught: Taught) -> Lesson:
 def model(lesson: Lesson) -> ReviewerModel:
     middle = fit.median_of(lesson.faces.values)
     facts = ModelFacts(
-        reviewer="anna", at="2026", seed=0, features=VERSION, network="", columns=COLUMNS, middle=tuple(middle.tolist()),
-        classes=fit.classes_of(lesson), calibration=Platt(), limit=0.5, signs=fit.signs(lesson, COLUMNS), held_out=(),
+        reviewer="anna", at="2026", seed=0, features=VERSION, network="", columns=COLUMNS,
+        middle=tuple(middle.tolist()), classes=fit.classes_of(lesson), calibration=Platt(), limit=0.5, signs=fit.signs(lesson, COLUMNS), held_out=(),
     )  # fmt: skip
     return ReviewerModel(facts, fit.grow(lesson, middle, 0, trees=30))
 
@@ -88,7 +88,9 @@ def test_what_is_no_forest_is_refused_in_one_line(
         read_model(taught.photoset, "eve")
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x04K\x01.", b"\xff" * 400, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"], ids=repr)
+@pytest.mark.parametrize(
+    "data", [b"", b"\x80\x04K\x01.", b"\xff" * 400, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"], ids=repr
+)
 def test_other_bytes_are_refused_in_one_line(taught: Taught, data: bytes) -> None:
     (taught.photoset.root / "review" / "eve.model.safetensors").write_bytes(data)
     with pytest.raises(AuthfaceError, match=r"^[^\n]+ is no reviewer's model: [^\n]+$"):
@@ -148,7 +150,7 @@ def test_a_limit_keeps_what_was_asked_and_says_how_sure_it_is() -> None:
 
 
 def test_faces_asked_for_their_doubt_are_weighed_back_to_the_set() -> None:
-    """Of the set nine in ten are plain; asked were mostly the doubtful: unweighed, the figure is that of the doubtful."""
+    """Nine in ten of the set are plain, asked were mostly the doubtful: unweighed, the figure is that of these."""
     rng = np.random.default_rng(1)
     pool = np.where(rng.random(5000) < 0.9, 0.95, 0.5)
     asked = np.concatenate([rng.choice(pool[pool > 0.9], 60), rng.choice(pool[pool < 0.9], 240)])
@@ -157,9 +159,13 @@ def test_faces_asked_for_their_doubt_are_weighed_back_to_the_set() -> None:
     assert kept.mean() < 0.65
     assert np.average(kept, weights=weights) == pytest.approx(0.905, abs=0.04)
     table = HeldOutTable.of(
-        [HeldOut(probability=p, kept=k, weight=w) for p, k, w in zip(asked.tolist(), kept.tolist(), weights.tolist(), strict=True)]
+        [
+            HeldOut(probability=p, kept=k, weight=w)
+            for p, k, w in zip(asked.tolist(), kept.tolist(), weights.tolist(), strict=True)
+        ]
     )
     plain = HeldOutTable(asked, kept, np.ones(300))
-    assert table.passing(0.0).precision.high - table.passing(0.0).precision.low > (
-        plain.passing(0.0).precision.high - plain.passing(0.0).precision.low
-    ) * 0.6, "few effective decisions are not taken for many"
+    assert (
+        table.passing(0.0).precision.high - table.passing(0.0).precision.low
+        > (plain.passing(0.0).precision.high - plain.passing(0.0).precision.low) * 0.6
+    ), "few effective decisions are not taken for many"

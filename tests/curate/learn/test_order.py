@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from authface.curate.learn.order import RANDOM, Certainty, diverse, next_faces, teaches
 from authface.curate.learn.forest import Forest
 from authface.curate.learn.heldout import Estimate, Passing
+from authface.curate.learn.order import RANDOM, Certainty, diverse, next_faces, teaches
 from authface.curate.learn.table import FaceTable, face_parts, together
 from authface.curate.settings import LearnSettings
 from authface.review.reviews import Decision

@@ -59,7 +59,9 @@ def test_the_filter_rejects_with_value_limit_and_reason_and_overrules_nobody(
             assert score < limit
         right += (row.status == "rejected") == bool(why)
     assert right >= 62, "of the 80 that nobody judged"
-    named = [(faces[face].detail, why) for face, why in zip(taught.ids, taught.reasons, strict=True) if faces[face].detail]
+    named = [
+        (faces[face].detail, why) for face, why in zip(taught.ids, taught.reasons, strict=True) if faces[face].detail
+    ]
     assert named and sum(detail == f"would say: {why}" for detail, why in named) > len(named) / 2
     again = authface("curate", "filter", root, "-O", "curate.filter.reviewer=anna")
     assert "nothing to do" in again.stdout
@@ -119,7 +121,7 @@ def test_too_few_is_one_line_that_says_how_many_more(tmp_path: Path) -> None:
     assert f"anna kept {kept} and rejected {20 - kept} faces, and learning needs 30 of each: " in few.stderr
     assert f"{30 - kept} more to keep and {10 + kept} more to reject" in few.stderr
     other = authface("curate", "learn", tmp_path, "--reviewer", "eve")
-    assert "eve has decided on no face; decisions are there of anna" in other.stderr
+    assert "eve has decided on no face; there are decisions of anna" in other.stderr
 
 
 def test_each_reviewer_is_learned_alone_and_told_of_the_others(taught: Taught) -> None:
@@ -141,7 +143,9 @@ def test_a_model_of_another_set_and_none(taught: Taught, learned: tuple[Taught, 
     assert none.stderr.count("\n") == 1
 
 
-def test_filter_asks_without_scikit_learn(learned: tuple[Taught, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_filter_asks_without_scikit_learn(
+    learned: tuple[Taught, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     import sys
 
     for name in [name for name in sys.modules if name.partition(".")[0] == "sklearn"]:
