@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from authface.curate.learn.forest import Forest
 from authface.curate.learn.lesson import Lesson
-from authface.curate.learn.model import KEEP, Matrix, Platt, filled, logit
+from authface.curate.learn.model import KEEP, Platt, filled, logit
+from authface.curate.learn.table import Matrix
 
 TREES = 200
 FOLDS = 5

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.learn.model import HeldOut, Matrix
+from authface.curate.learn.model import HeldOut
+from authface.curate.learn.table import Matrix
 from authface.metrics.stats import ranking_auc, wilson
 
 LIMITS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)

@@ -19,8 +19,8 @@ from authface.curate.learn import fit as fitting
 from authface.curate.learn.forest import Forest
 from authface.curate.learn.heldout import HeldOutTable, Passing, weigh
 from authface.curate.learn.lesson import Lesson, make_lesson
-from authface.curate.learn.model import HeldOut, Matrix, filled
-from authface.curate.learn.table import FaceTable
+from authface.curate.learn.model import HeldOut, filled
+from authface.curate.learn.table import FaceTable, Matrix
 from authface.curate.settings import LearnSettings
 from authface.review.reviews import Decision
 

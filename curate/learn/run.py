@@ -13,8 +13,8 @@ from authface.console import Console
 from authface.curate.learn import fit as fitting
 from authface.curate.learn.heldout import Estimate, HeldOutTable, Passing, weigh
 from authface.curate.learn.lesson import Lesson, read_lesson
-from authface.curate.learn.model import HeldOut, Matrix, ModelFacts, ReviewerModel, save_model
-from authface.curate.learn.table import VERSION, FaceTable, columns, face_part, take_features
+from authface.curate.learn.model import HeldOut, ModelFacts, ReviewerModel, save_model
+from authface.curate.learn.table import VERSION, FaceTable, Matrix, columns, face_part, take_features
 from authface.curate.settings import LearnSettings
 from authface.errors import UsageError, one_line
 from authface.review.reviews import Decision, Reviewed, now
@@ -78,7 +78,8 @@ def decisions_of(people: Reviewed, reviewer: str) -> Mapping[str, Decision]:
     if not people.decisions.get(reviewer):
         have = ", ".join(who for who, said in people.decisions.items() if said) or "nobody"
         raise UsageError(
-            f"{one_line(reviewer, 40)} has decided on no face; there are decisions of {have}: authface curate review first"
+            f"{one_line(reviewer, 40)} has decided on no face; there are decisions of {have}: "
+            "authface curate review first"
         )
     return people.decisions[reviewer]
 

@@ -106,12 +106,10 @@ class TakeFeatures(Step[Face, _Seen, Matrix, FaceFeatures]):
         return images.decode(PhotoSet(self.root).read(file)).rgb
 
 
-def take_features(
-    photoset: PhotoSet, network: str, console: Console, *, workers: int = 1, device: str = "cpu", prune: bool = True
-) -> None:
+def take_features(photoset: PhotoSet, network: str, console: Console, *, workers: int = 1, device: str = "cpu") -> None:
     """Bring the table `features` up to date with `measured`; the caller holds the set's lock."""
     step = TakeFeatures(photoset.root, network, device)
-    run(step, parts_of(photoset.measured), photoset.features, console, workers=workers, prune=prune)
+    run(step, parts_of(photoset.measured), photoset.features, console, workers=workers)
 
 
 def columns(photoset: PhotoSet) -> tuple[str, ...]:

@@ -30,7 +30,8 @@ def model(lesson: Lesson) -> ReviewerModel:
     middle = fit.median_of(lesson.faces.values)
     facts = ModelFacts(
         reviewer="anna", at="2026", seed=0, features=VERSION, network="", columns=COLUMNS,
-        middle=tuple(middle.tolist()), classes=fit.classes_of(lesson), calibration=Platt(), limit=0.5, signs=fit.signs(lesson, COLUMNS), held_out=(),
+        middle=tuple(middle.tolist()), classes=fit.classes_of(lesson), calibration=Platt(), limit=0.5,
+        signs=fit.signs(lesson, COLUMNS), held_out=(),
     )  # fmt: skip
     return ReviewerModel(facts, fit.grow(lesson, middle, 0, trees=30))
 
