@@ -87,7 +87,8 @@ def _shelves(photoset: PhotoSet, model: ReviewerModel, people: Reviewed) -> Iter
     for name, (total, picked) in kinds.items():
         cells = [_cell(photoset, crops.get(face), face, opinion) for _, face, opinion in picked]
         if cells:
-            group = report.SheetGroup(name, "of the faces that nobody has decided on", total, cells)
+            note = f"{len(cells)} of {total:,} faces that no limit rejects and nobody has decided on"
+            group = report.SheetGroup(name, note, len(cells), cells)
             yield name, total, report.shelf(group)
 
 
