@@ -31,7 +31,7 @@ COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
 }  # fmt: skip
 RUN_COMMANDS = {
-    "demo", "restore", "app", "serve", "curate fetch", "curate filter", "curate align", "curate review",
+    "demo", "restore", "app", "serve", "curate fetch", "curate filter", "curate align", "curate learn", "curate review",
     "annotate tags", "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train cleaner", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",
