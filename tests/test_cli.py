@@ -19,7 +19,7 @@ from tests.conftest import authface as authface_here
 
 COMMANDS = """
     demo app serve doctor status why restore
-    curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
+    curate fetch|curate filter|curate align|curate learn|curate review|curate split|curate report|curate credits|curate forget
     curate balance
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train cleaner|train prior|train controlnet|train configs
