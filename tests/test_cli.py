@@ -19,8 +19,8 @@ from tests.conftest import authface as authface_here
 
 COMMANDS = """
     demo app serve doctor status why restore
-    curate fetch|curate filter|curate align|curate learn|curate review|curate split|curate report|curate credits|curate forget
-    curate balance
+    curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
+    curate balance|curate learn
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train cleaner|train prior|train controlnet|train configs
     estimate train prior|estimate train controlnet
