@@ -29,6 +29,7 @@ EXTRAS = {
     "train": Extra("train, estimate train", (*_DIFFUSION, "datasets", "clip", "tensorboard", "timm")),
     "annotate": Extra("annotate tags --with llava, free words in exports", (*_MODELS, "clip")),
     "evaluate": Extra("evaluate, metrics in curate filter", (*_DIFFUSION, "pyiqa", "scipy")),
+    "learn": Extra("curate learn: what a reviewer keeps", ("sklearn",)),
     "samples": Extra("photos for curate fetch --from samples", ("skimage", "matplotlib")),
     "app": Extra("authface app, the web page", ("gradio",)),
     "video": Extra("restore of videos", ("av",)),
@@ -61,6 +62,7 @@ _CALLED = {
     "pillow_heif": "pillow-heif",
     "ray": "Ray",
     "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
     "spandrel_extra_arches": "spandrel-extra-arches",
 }
 """Modules whose project has another name."""

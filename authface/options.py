@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SECTIONS = {
     "curate.fetch": "authface.curate.settings:FetchSettings",
     "curate.filter": "authface.curate.settings:FilterSettings",
+    "curate.learn": "authface.curate.settings:LearnSettings",
     "curate.align": "authface.curate.settings:AlignSettings",
     "curate.review": "authface.review.reviews:ReviewSettings",
     "curate.balance": "authface.curate.settings:BalanceSettings",

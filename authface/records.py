@@ -270,6 +270,26 @@ class Embedding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FaceFeatures:
+    """What statistics of eyes, skin and hair at 100 % say of a measured face, in the table `features`.
+
+    They tell how a face looks, not whose it is: `curate learn` learns from them what a reviewer keeps.
+    """
+
+    id: str
+    """The face's id."""
+    photo_id: str
+    values: tuple[float, ...] | None = None
+    """In the order of `authface.curate.learn.features.NAMES`, then those of a network that was named; NaN where a place
+    lies outside the photo or has too few pixels."""
+    status: Status = "kept"
+    reason: str = ""
+    value: float | None = None
+    limit: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rival:
     """One face of a folder the set must not overlap with, such as a benchmark's, in a table `against/<folder>`."""
 
@@ -329,4 +349,4 @@ class Choice:
     detail: str = ""
 
 
-Row = Photo | Face | Crop | Tags | Embedding | Rival | Person | Choice
+Row = Photo | Face | FaceFeatures | Crop | Tags | Embedding | Rival | Person | Choice

@@ -1,4 +1,4 @@
-"""`authface curate`: sources in, aligned and licensed faces out; `curate review` is in `authface.curate.review.cli`."""
+"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` have a `cli` each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from typer.core import TyperCommand
 
+from authface.curate.learn import cli as learn
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
+app.add_typer(learn.app)
 
 _WITHOUT_PATH = {"unsplash", "samples"}
 
@@ -138,12 +140,14 @@ def filter_(
 
 
 def _sweep(run: Run, photoset: PhotoSet, settings: FilterSettings) -> None:
-    from authface.curate.filter.sweep import sweep, to_text
+    from authface.curate.filter.sweep import sweep, sweep_reviewer, to_text
 
     if not photoset.measured.parts():
         raise UsageError(f"{one_line(photoset.root)} has no measures yet: authface curate filter takes them")
-    found = sweep(photoset, settings)
-    run.console.result(to_text(found), sweep=[limit.as_json() for limit in found])
+    found, learned = sweep(photoset, settings), sweep_reviewer(photoset, settings)
+    more = {"reviewer": learned.as_json()} if learned else {}
+    text = "\n\n".join([to_text(found), *([learned.as_text()] if learned else [])])
+    run.console.result(text, sweep=[limit.as_json() for limit in found], **more)
 
 
 @app.command()

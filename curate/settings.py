@@ -157,6 +157,11 @@ class FilterSettings(Settings):
     coarse halftones. A higher limit lets softer ones pass, a lower one rejects sharp photos of rough skin or grain."""
     max_piqe: float = Field(65, ge=0, le=100)
     """Largest PIQE of the face region, 0..100; lower is better."""
+    reviewer: str = ""
+    """Whose model of `authface curate learn` judges what the limits leave: a reviewer of the set, or the model's file,
+    such as another set's ``review/anna.model.json``; empty asks none. It never judges a face that a person has."""
+    min_keep_probability: float | None = Field(None, ge=0, le=1)
+    """Least probability that this reviewer keeps the face; None takes the limit that was learned with it."""
     duplicate_radius: int = Field(17, ge=-1, le=144)
     """Of faces whose 144-bit hashes differ in at most this many bits, only the best is kept; -1 keeps all."""
     metrics: dict[str, float] = {}
@@ -172,6 +177,20 @@ class FilterSettings(Settings):
         except UsageError as error:
             raise ValueError(str(error)) from error
         return metrics
+
+
+class LearnSettings(Settings):
+    """How `curate learn` learns what a reviewer keeps, and `curate review --next uncertain` asks."""
+
+    recall: float = Field(0.95, gt=0, lt=1)
+    """Share of what the reviewer keeps that the learned limit lets pass."""
+    least: int = Field(30, ge=10)
+    """Decisions to keep, and as many to reject, without which nothing is learned."""
+    enough: float = Field(0.01, gt=0, lt=1)
+    """Share of the faces on which models learned from resampled decisions differ, under which asking stops."""
+    network: str = ""
+    """A network of timm's over eyes, skin and hair besides the statistics, such as `vit_small_patch14_dinov2.lvd142m`
+    or `vit_base_patch32_clip_224.openai`, whose weights are downloaded once; or `local-dir:FOLDER`."""
 
 
 class AlignSettings(Settings):

@@ -106,8 +106,8 @@ THUMBNAIL = 160
 _MARGIN = 0.35
 """Room around a face's box, of its size."""
 
-_SHOWN_ALREADY = {"photos", "measured", "faces", "crops", "embeddings"}
-"""Tables whose outcomes stand in the funnel already: `measured` becomes `faces`, `embeddings` becomes `people`."""
+_SHOWN_ALREADY = {"photos", "measured", "features", "faces", "crops", "embeddings"}
+"""Tables whose outcomes stand in the funnel already: `measured`, `features` become `faces`, `embeddings` `people`."""
 
 _WORDS = {
     "no_face": "no face found",
@@ -131,6 +131,7 @@ _WORDS = {
     "over_smoothed": "skin smoothed out",
     "hatched": "hatched all over: an engraving, a halftone or a drawing",
     "low_quality": "low quality by PIQE",
+    "unlikely_kept": "a reviewer would hardly keep it, by what was learned",
     "near_duplicate": "nearly repeats a better face",
     "landmarks_disagree": "landmarks disagree",
     "outside_photo": "reaches outside the photo",

@@ -20,7 +20,7 @@ from tests.conftest import authface as authface_here
 COMMANDS = """
     demo app serve doctor status why restore
     curate fetch|curate filter|curate align|curate review|curate split|curate report|curate credits|curate forget
-    curate balance
+    curate balance|curate learn
     annotate tags|annotate import|annotate compare|annotate export|annotate push|annotate rebuild
     train autoencoder|train cleaner|train prior|train controlnet|train configs
     estimate train prior|estimate train controlnet
@@ -31,7 +31,7 @@ COMMON_FLAGS = {
     "--recipe", "-O", "--device", "--workers", "--engine", "--seed", "--limit", "--dry-run", "--json", "--debug",
 }  # fmt: skip
 RUN_COMMANDS = {
-    "demo", "restore", "app", "serve", "curate fetch", "curate filter", "curate align", "curate review",
+    "demo", "restore", "app", "serve", "curate fetch", "curate filter", "curate align", "curate learn", "curate review",
     "annotate tags", "annotate import", "annotate compare", "annotate push", "annotate rebuild",
     "annotate export", "train autoencoder", "train cleaner", "train prior", "train controlnet",
     "status", "why", "curate report", "curate credits", "curate forget", "curate balance", "curate split",

@@ -101,6 +101,9 @@ ASKED = {
         "the degradation gfpgan_colour needs torch: pip install 'authface[restore]'",
     "app": "authface app needs Gradio: pip install 'authface[app]'",
     "curate fetch T --from samples": "curate fetch --from samples needs scikit-image: pip install 'authface[samples]'",
+    "curate learn S": "authface curate learn needs scikit-learn: pip install 'authface[learn]'",
+    "curate review S --next uncertain":
+        "authface curate review --next uncertain needs scikit-learn: pip install 'authface[learn]'",
     "annotate tags S --with llava": "annotate tags --with llava needs torch: pip install 'authface[annotate]'",
     "restore clip.mp4 --model identity -o out/": "a video needs PyAV: pip install 'authface[video]'",
     "status s3://bucket/faces": "s3://bucket/faces needs s3fs: pip install 'authface[s3]'",

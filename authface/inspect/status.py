@@ -92,7 +92,7 @@ def to_text(found: PhotoSetStatus) -> str:
 
 
 _STEPS = {"measured": "curate filter", "faces": "curate filter", "crops": "curate align"}
-_PLACES = ("photos", "measured", "faces", "crops", "tags/", "embeddings", "people", "balance")
+_PLACES = ("photos", "measured", "features", "faces", "crops", "tags/", "embeddings", "people", "balance")
 
 
 def _place(name: str) -> tuple[int, str]:
@@ -102,7 +102,7 @@ def _place(name: str) -> tuple[int, str]:
 
 def _source(name: str, tables: dict[str, Table[Any]]) -> Table[Any] | None:
     """The table that another is made from, part by part; None where parts do not answer to each other."""
-    above = {"measured": "photos", "crops": "faces", "balance": "crops", "embeddings": "crops"}
+    above = {"measured": "photos", "features": "measured", "crops": "faces", "balance": "crops", "embeddings": "crops"}
     above["people"] = "crops"
     above["faces"] = "measured" if "measured" in tables else "photos"
     if name.startswith("tags/"):

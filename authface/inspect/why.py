@@ -23,7 +23,7 @@ from authface.store.tombstones import tombstones
 Values = dict[str, Any]
 
 _ORDER = ("photos", "measured", "faces", "crops")
-_LONG = {"embedding", "landmarks", "points5", "box", "quad", "transform", "inverse"}
+_LONG = {"embedding", "values", "landmarks", "points5", "box", "quad", "transform", "inverse"}
 """Columns that a person does not read; JSON has them, but for the embedding, which is biometric data."""
 _VERDICT = {"status", "reason", "value", "limit", "detail"}
 

@@ -105,14 +105,27 @@ def sign_test(first: int, second: int) -> float | None:
     return min(1.0, 2 * tail / 2**total) if total else None
 
 
-def wilson(count: int, total: int) -> tuple[float, float]:
-    """95 % score interval, 0..1, of a share of `total` independent answers (Wilson 1927); all of 0..1 for none."""
+def wilson(count: float, total: float) -> tuple[float, float]:
+    """95 % score interval, 0..1, of a share of `total` independent answers (Wilson 1927); all of 0..1 for none.
+
+    Of weighted answers `total` is their effective number, (sum of w)^2 / sum of w^2 (Kish 1965).
+    """
     if total <= 0:
         return 0.0, 1.0
     share, square = count / total, Z95**2
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = Z95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
     return max(middle - half, 0.0) if count else 0.0, min(middle + half, 1.0) if count < total else 1.0
+
+
+def ranking_auc(scores: NDArray[np.float64], right: NDArray[np.bool_], weights: NDArray[np.float64]) -> float:
+    """Area under the ROC curve: how likely a right one scores above a wrong one, ties as half; 0.5 without either."""
+    order = np.argsort(scores, kind="stable")
+    _, group = np.unique(scores[order], return_inverse=True)
+    good = np.bincount(group, np.where(right, weights, 0)[order])
+    bad = np.bincount(group, np.where(right, 0, weights)[order])
+    pairs = float(good.sum() * bad.sum())
+    return float((good * (np.cumsum(bad) - bad / 2)).sum()) / pairs if pairs else 0.5
 
 
 def cohen_kappa(table: Sequence[Sequence[int]]) -> Kappa | None:

@@ -134,10 +134,16 @@ def contact_sheet(
     `groups` is read once; only the thumbnails of a group stay in memory, so it may decode as it goes.
     Raises AuthfaceError where the disk refuses.
     """
-    part = _environment().get_template("_parts.html.jinja").module
-    shelves = [(group.name, group.total, part.shelf(group, _inline)) for group in groups]  # type: ignore[attr-defined]  # a macro
+    shelves = [(group.name, group.total, shelf(group)) for group in groups]
     values = {"title": title, "summary": summary, "funnel": funnel, "shelves": shelves, "charts": charts}
     write_page(path, "contact_sheet.html.jinja", **values)
+
+
+def shelf(group: SheetGroup) -> str:
+    """The thumbnails of a group as HTML, for a template that shows shelves."""
+    part = _environment().get_template("_parts.html.jinja").module
+    made: str = part.shelf(group, _inline)  # type: ignore[attr-defined]  # a macro
+    return made
 
 
 def before_after(

@@ -26,7 +26,7 @@ from authface.backends import NAME
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
-from authface.records import Crop, Embedding, Face, Person, Photo, Row, Tags
+from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
 from authface.store.columns import arrow_schema, plain, row_reader, with_defaults
 from authface.store.lock import write_lock
 
@@ -185,6 +185,7 @@ class PhotoSet:
         tables = root / "tables"
         self.photos = Table(tables / "photos", Photo)
         self.measured = Table(tables / "measured", Face)
+        self.features = Table(tables / "features", FaceFeatures)
         self.faces = Table(tables / "faces", Face)
         self.crops = Table(tables / "crops", Crop)
         self.people = Table(tables / "people", Person)

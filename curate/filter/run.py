@@ -1,9 +1,9 @@
 """`curate filter`: find and measure the faces of every photo, then say which are kept and why not.
 
 Two passes. `filter.measure` looks at the photos and knows no limit (table `measured`). Here the measures are
-judged, near duplicates are found over the whole set, and what is left is scored by the metrics that were asked for,
-pyiqa's or another package's (table `faces`). A changed limit repeats the second pass only, and no score is computed
-twice.
+judged, near duplicates are found over the whole set, and what is left is asked of a reviewer's model if one was named
+and scored by the metrics that were asked for, pyiqa's or another package's (table `faces`). A changed limit repeats the
+second pass only, and no score is computed twice.
 """
 
 from __future__ import annotations
@@ -31,6 +31,13 @@ from authface.curate.filter.metrics import (
     make_metric,
     versions,
 )
+from authface.curate.filter.reviewer import (
+    LearnedReviewer,
+    judge_opinion,
+    learned_reviewer,
+    make_ready,
+)
+from authface.curate.learn.model import Opinion
 from authface.curate.settings import FilterSettings
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
@@ -55,6 +62,8 @@ class Candidate:
     face: Face
     near: Neighbours
     known: Mapping[str, float]
+    opinion: Opinion | None = None
+    """What a reviewer's model says of it; None where none is asked, or a person has judged the face."""
 
 
 @dataclass(frozen=True)
@@ -73,14 +82,16 @@ class JudgeFaces(Step[Candidate, LoadedCandidate, Face, Face]):
     root: Path
     settings: FilterSettings
     device: str = "cpu"
+    asked: LearnedReviewer | None = None
     batch_size: int = 16
     _metrics: dict[str, FaceMetric] = field(default_factory=dict)
 
     @property
     def provenance(self) -> Provenance:
-        """The limits, and the packages of the metrics."""
+        """The limits, the reviewer's model, and the packages of the metrics."""
         settings = self.settings.model_dump(mode="json", exclude={"detector"})
-        return Provenance("filter", VERSION, settings, versions(self.settings.metrics))
+        weights = versions(self.settings.metrics) | (self.asked.weights if self.asked else {})
+        return Provenance("filter", VERSION, settings, weights)
 
     def load_metrics(self) -> None:
         """Load every metric. Raises AuthfaceError if one cannot be loaded, UsageError for an unknown name."""
@@ -90,6 +101,8 @@ class JudgeFaces(Step[Candidate, LoadedCandidate, Face, Face]):
     def load(self, candidate: Candidate) -> LoadedCandidate:
         """The verdict without metrics, and the region if a metric has to score it. Raises ImageError."""
         face = judge(candidate.face, candidate.near, self.settings)
+        if face.status == "kept" and candidate.opinion is not None and self.asked is not None:
+            face = judge_opinion(face, candidate.opinion, self.asked.limit)
         wanted = face.status == "kept" and set(self.settings.metrics) - set(candidate.known)
         if not wanted or face.points5 is None:
             return LoadedCandidate(candidate, face, None)
@@ -145,29 +158,39 @@ def filter_photos(
     `device` is where the metrics run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
     continue, before any photo is read if a metric cannot be loaded; finished parts stay.
     """
-    measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device)
+    asked = learned_reviewer(photoset, settings)
+    measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device, asked)
     photos = parts_of(photoset.photos, limit)
     if settings.metrics and not _current(measuring, photos, photoset):
         judging.load_metrics()
     first = run(measuring, photos, photoset.measured, console, workers=workers, cluster=cluster)
-    second = run(judging, candidates(photoset, settings), photoset.faces, console)
+    if asked:
+        make_ready(photoset, asked, console, workers=workers, device=device)
+    second = run(judging, candidates(photoset, settings, asked), photoset.faces, console)
     work = first if first.made else second
     return Summary(work.made, work.skipped, work.rows, first.seconds + second.seconds, second.counts)
 
 
-def candidates(photoset: PhotoSet, settings: FilterSettings) -> list[PartInput[Candidate]]:
-    """Every row of the table `measured`, part by part; a part's digest covers its duplicates as well."""
+def candidates(
+    photoset: PhotoSet, settings: FilterSettings, asked: LearnedReviewer | None = None
+) -> list[PartInput[Candidate]]:
+    """Every row of the table `measured`, part by part.
+
+    A part's digest covers its duplicates as well, and where a model is asked the faces that people judged.
+    """
     duplicates = near_duplicates(photoset, settings)
     known = known_scores(photoset, settings) if settings.metrics else {}
     inputs = []
     for number, meta in photoset.measured.metas().items():
         if meta is None:
             continue  # a part that was just written is ours
-        rows = partial(_candidates, photoset, number, duplicates, known)
-        named = photoset.measured.columns(number, ["id"]) if duplicates else []
-        repeats = {face_id: duplicates[face_id] for (face_id,) in named if face_id in duplicates}
+        rows = partial(_candidates, photoset, number, duplicates, known, asked)
+        named = photoset.measured.columns(number, ["id"]) if duplicates or asked else []
+        more: list[object] = [{face_id: duplicates[face_id] for (face_id,) in named if face_id in duplicates}]
+        if asked:
+            more.append([face_id for (face_id,) in named if face_id in asked.decided])
         # Begins with the digest of the part it was made from, as `authface status` expects.
-        digest = meta.digest + (hashlib.sha256(json.dumps(repeats).encode()).hexdigest() if repeats else "")
+        digest = meta.digest + (hashlib.sha256(json.dumps(more).encode()).hexdigest() if any(more) else "")
         inputs.append(PartInput(number, sum(meta.counts.values()), digest, rows))
     return inputs
 
@@ -203,11 +226,19 @@ def _good(photoset: PhotoSet, settings: FilterSettings) -> Iterator[Face]:
                 yield face
 
 
-def _candidates(photoset: PhotoSet, number: int, duplicates: Duplicates, known: Scores) -> list[Candidate]:
+def _candidates(
+    photoset: PhotoSet, number: int, duplicates: Duplicates, known: Scores, asked: LearnedReviewer | None
+) -> list[Candidate]:
     rows = photoset.measured.rows(number)
     in_photo = Counter(face.photo_id for face in rows)
+    opinions = asked.opinions(photoset, number) if asked else {}
     return [
-        Candidate(face, Neighbours(in_photo[face.photo_id], *duplicates.get(face.id, ("", 0))), _known(face, known))
+        Candidate(
+            face,
+            Neighbours(in_photo[face.photo_id], *duplicates.get(face.id, ("", 0))),
+            _known(face, known),
+            opinions.get(face.id),
+        )
         for face in rows
     ]
 

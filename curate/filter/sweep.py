@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.judge import ANGLES, LIMITS
 from authface.curate.filter.metrics import in_order
+from authface.curate.filter.reviewer import learned_reviewer
+from authface.curate.learn.heldout import LIMITS as KEEP_LIMITS
+from authface.curate.learn.heldout import HeldOutTable, Passing
+from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings
 from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
@@ -50,6 +54,69 @@ class Sweep:
     def as_json(self) -> dict[str, Any]:
         """For ``--json``."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class ReviewerThreshold:
+    """One possible value of `min_keep_probability`."""
+
+    faces: int
+    """Faces that no limit rejects and that pass it, or that a person judged, who is not overruled."""
+    passing: Passing
+    """What it keeps and lets through, by decisions that the model had no part of."""
+    current: bool
+
+
+@dataclass(frozen=True)
+class ReviewerSweep:
+    """What limits on a reviewer's model do."""
+
+    reviewer: str
+    decisions: int
+    faces: int
+    """Faces that no limit rejects."""
+    thresholds: tuple[ReviewerThreshold, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return asdict(self)
+
+    def as_text(self) -> str:
+        """For a person; ``>`` marks the current value."""
+        lines = [
+            f"min_keep_probability: what {self.reviewer} keeps, by {self.decisions:,} held-out decisions, 95 %",
+            f"{'value':>10} {'faces':>9} {'precision':>18} {'recall':>18} {'of rejects passes':>18}",
+        ]
+        for row in self.thresholds:
+            shown = row.passing
+            texts = (shown.precision.text, shown.recall.text, shown.let_through.text)
+            mark = ">" if row.current else " "
+            lines.append(f"{mark}{shown.limit:>9.4g} {row.faces:>9,} " + " ".join(f"{text:>18}" for text in texts))
+        return "\n".join(lines)
+
+
+def sweep_reviewer(photoset: PhotoSet, settings: FilterSettings) -> ReviewerSweep | None:
+    """The sweep of the reviewer's model that the settings name; None where they name none.
+
+    Raises UsageError where it is not there, or was learned from other columns.
+    """
+    asked = learned_reviewer(photoset, settings)
+    if asked is None:
+        return None
+    asked.check(photoset)
+    keeps, decided = [np.empty(0)], 0
+    for part in judged_parts(photoset):
+        open_to_judge = [face not in asked.decided for face in part.ids]
+        decided += len(part.ids) - sum(open_to_judge)
+        if any(open_to_judge):
+            keeps.append(np.array([one.keep for one in asked.model.judge(part.values[open_to_judge])]))
+    keep, facts = np.concatenate(keeps), asked.model.facts
+    held_out = HeldOutTable.of(facts.held_out)
+    rows = [
+        ReviewerThreshold(decided + int((keep >= limit).sum()), held_out.passing(limit), limit == asked.limit)
+        for limit in sorted({*KEEP_LIMITS, asked.limit})
+    ]
+    return ReviewerSweep(facts.reviewer, len(facts.held_out), decided + len(keep), tuple(rows))
 
 
 def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:

@@ -14,6 +14,7 @@ from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
+    from authface.curate.review.asking import Asking
     from authface.curate.review.retouch import RetouchResult
     from authface.review.reviews import Reviewed, ReviewSettings
     from authface.store.photoset import PhotoSet
@@ -29,6 +30,10 @@ def review(
     reviewer: Annotated[
         str | None, typer.Option(metavar="NAME", help="Who decides, of a-z, 0-9 and dashes; the system's user name.")
     ] = None,
+    next: Annotated[
+        str | None,
+        typer.Option("--next", metavar="uncertain", help="Ask first what teaches `curate learn` most; extra learn."),
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="How far reviewers agree, and where they do not.")] = False,
     export_retouch: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write the crops marked retouch to a folder.")
@@ -41,9 +46,11 @@ def review(
     from authface.review.reviews import ReviewSettings, reviewed
 
     settings = run.settings("curate.review", ReviewSettings)
+    if next not in (None, "uncertain"):
+        raise UsageError(f"--next {one_line(next, 40)}: there is uncertain")
     photoset = open_set(set)
-    if sum([compare, export_retouch is not None, import_retouch is not None]) > 1:
-        raise UsageError("--compare, --export-retouch and --import-retouch: one at a time")
+    if sum([compare, export_retouch is not None, import_retouch is not None, next is not None]) > 1:
+        raise UsageError("--next, --compare, --export-retouch and --import-retouch: one at a time")
     if not photoset.crops.parts():
         raise UsageError(f"{one_line(set)} has no crops yet: run authface curate align {one_line(set)}")
     if run.dry_run:
@@ -58,7 +65,9 @@ def review(
     elif import_retouch is not None:
         _import(run, photoset, settings, import_retouch)
     else:
-        _serve(run, photoset, people, settings, reviewer or _user())
+        who = reviewer or _user()
+        asking = _asking(run, photoset, people, who) if next else None
+        _serve(run, photoset, people, settings, who, asking)
 
 
 def _user() -> str:
@@ -71,11 +80,35 @@ def _user() -> str:
         return "reviewer"
 
 
-def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSettings, reviewer: str) -> None:
+def _asking(run: Run, photoset: PhotoSet, people: Reviewed, reviewer: str) -> Asking:
+    """The order in which to ask, made of what was decided before. Raises UsageError without scikit-learn."""
+    from authface.curate.settings import LearnSettings
+    from authface.extras import need
+
+    settings = run.settings("curate.learn", LearnSettings)
+    need("authface curate review --next uncertain", "learn")
+    from authface.curate.learn.lesson import identities
+    from authface.curate.learn.order import next_faces
+    from authface.curate.learn.run import judged_parts
+    from authface.curate.learn.table import take_features, together
+    from authface.curate.review.asking import Asking
+
+    with photoset.lock():
+        take_features(photoset, settings.network, run.console, workers=run.workers, device=run.device)
+    pool, groups = together(list(judged_parts(photoset))), identities(photoset)
+    return Asking(
+        lambda decisions: next_faces(pool, decisions, groups, settings, run.seed), people.decisions.get(reviewer, {})
+    )
+
+
+def _serve(
+    run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSettings, reviewer: str, asking: Asking | None
+) -> None:
     from authface.review.reviews import decision_log
 
     log = decision_log(photoset, reviewer)
 
+    from authface.curate.learn.run import disagreements
     from authface.curate.review import server
     from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
     from authface.inspect.status import read_status
@@ -89,7 +122,14 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
         reviewer,
         one_line(photoset.root.name, 80),
         settings.reasons,
+        {who: said for who, said in people.decisions.items() if who != reviewer},
+        asking,
     )
+    if asking:
+        run.console.log(f"review: {asking.certainty.text}")
+    for other, (count, both) in disagreements(people, reviewer).items():
+        if count:
+            run.console.log(f"review: {other} decided otherwise on {count:,} of {both:,}: Decision, others disagree")
     token = local.new_token()
     with local.listen(settings.host, settings.port, server.INSTEAD) as waiting:
         app = server.make_app(page, token, settings.host)
@@ -99,12 +139,15 @@ def _serve(run: Run, photoset: PhotoSet, people: Reviewed, settings: ReviewSetti
             local.make_server(app).run(sockets=[waiting])
     counts = page.counts()
     said = ", ".join(f"{counts[verdict]:,} {verdict}" for verdict in ("keep", "reject", "retouch"))
+    more = {"certainty": asking.certainty.as_json()} if asking else {}
+    sure = f"{asking.certainty.text}\n" if asking else ""
     run.console.result(
-        f"{reviewer} decided on {sum(counts.values()) - faces.crops:,} of {faces.crops:,} crops: {said}\n"
+        f"{reviewer} decided on {sum(counts.values()) - faces.crops:,} of {faces.crops:,} crops: {said}\n{sure}"
         f"next: {read_status(photoset).next}",
         reviewer=reviewer,
         log=str(log.path),
         **counts,
+        **more,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Literal, get_args, get_type_hints
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from authface.curate.learn.run import LEARNED
 from authface.errors import ImageError
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
@@ -20,6 +21,8 @@ from authface.review.reviews import Decision, Reviewed, Verdict, effective_decis
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
+UNCERTAIN = "uncertain"
+"""Name of the order in which faces teach most."""
 KEPT_VIEWS = 16
 """Views that are remembered; a page holds one, so that several tabs and a few steps back fit."""
 
@@ -55,6 +58,30 @@ class GalleryFace:
         """The face's id."""
         return self.face.id
 
+    @property
+    def judgeable(self) -> bool:
+        """Whether a person may decide on it: a crop, or a face that only a learned model rejected."""
+        return self.crop is not None or self.face.reason == LEARNED
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """What views are filtered and sorted by besides the faces: decisions, and the order in which to ask."""
+
+    mine: Mapping[str, Decision]
+    """The reviewer's own, by face."""
+    others: Mapping[str, Mapping[str, Decision]] = field(default_factory=dict)
+    """By other reviewer and face."""
+    asking: Mapping[str, int] = field(default_factory=dict)
+    """Places of faces in the order in which they teach most."""
+
+    def disputed(self, face: str) -> bool:
+        """Whether another reviewer decided otherwise than this one."""
+        own = self.mine.get(face)
+        if own is None:
+            return False
+        return any(face in said and said[face].verdict != own.verdict for said in self.others.values())
+
 
 class ViewQuery(BaseModel):
     """Which faces a view shows, in which order; as the page's address holds it."""
@@ -62,12 +89,13 @@ class ViewQuery(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     show: Literal["crops", "rejected"] = "crops"
-    decision: Literal["", "undecided", "keep", "reject", "retouch"] = ""
-    """The reviewer's own; empty for any."""
+    decision: Literal["", "undecided", "keep", "reject", "retouch", "disputed"] = ""
+    """The reviewer's own; `disputed` where another reviewer decided otherwise; empty for any."""
     reason: str = ""
     """The reviewer's reason to reject, or the filter's; empty for any."""
     measure: str = ""
-    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set."""
+    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set, `UNCERTAIN` shows what
+    teaches most, undecided faces alone."""
     descending: bool = False
     low: float | None = None
     high: float | None = None
@@ -79,15 +107,16 @@ class FaceGallery:
     def __init__(self, entries: Sequence[GalleryFace]) -> None:
         self.entries = entries
         self.by_id = {entry.id: entry for entry in entries}
-        self.crops = sum(entry.crop is not None for entry in entries)
+        self.crops = sum(entry.judgeable for entry in entries)
+        """Faces that can be judged."""
         self.measures = sorted({name for entry in entries for name in entry.measures})
         self.filter_reasons = Counter(entry.face.reason for entry in entries if entry.crop is None)
         self._views: OrderedDict[int, list[GalleryFace]] = OrderedDict()
         self._last = 0
 
-    def open(self, query: ViewQuery, decisions: Mapping[str, Decision]) -> tuple[int, int]:
+    def open(self, query: ViewQuery, judged: Judgements) -> tuple[int, int]:
         """Freeze a view of the current decisions; returns its number and its number of faces."""
-        found = list(_selected(self.entries, query, decisions))
+        found = list(_selected(self.entries, query, judged))
         self._last += 1
         self._views[self._last] = found
         while len(self._views) > KEPT_VIEWS:
@@ -148,10 +177,11 @@ def _measured(face: Face, crop: Crop | None) -> Iterable[tuple[str, float]]:
     return ((name, value) for name, value in found if value is not None and value == value)  # no NaN: it has no order
 
 
-def _selected(
-    entries: Iterable[GalleryFace], query: ViewQuery, decisions: Mapping[str, Decision]
-) -> Iterable[GalleryFace]:
-    found = [entry for entry in entries if _wanted(entry, query, decisions)]
+def _selected(entries: Iterable[GalleryFace], query: ViewQuery, judged: Judgements) -> Iterable[GalleryFace]:
+    if query.measure == UNCERTAIN:
+        asked = [entry for entry in entries if entry.id in judged.asking and entry.id not in judged.mine]
+        return sorted((entry for entry in asked if entry.judgeable), key=lambda entry: judged.asking[entry.id])
+    found = [entry for entry in entries if _wanted(entry, query, judged)]
     if not query.measure:
         return found
     name, sign = query.measure, -1 if query.descending else 1
@@ -161,21 +191,28 @@ def _selected(
     return sorted(known, key=lambda entry: sign * entry.measures[name]) + unknown
 
 
-def _wanted(entry: GalleryFace, query: ViewQuery, decisions: Mapping[str, Decision]) -> bool:
+def _wanted(entry: GalleryFace, query: ViewQuery, judged: Judgements) -> bool:
     if (entry.crop is not None) != (query.show == "crops"):
         return False
-    decision = decisions.get(entry.id)
-    if query.show == "crops":
-        if query.decision and query.decision != (decision.verdict if decision else "undecided"):
-            return False
-        if query.reason and query.reason != (decision.reason if decision else ""):
-            return False
-    elif query.reason and query.reason != entry.face.reason:
+    if query.show == "crops" and not _decided_so(entry.id, query, judged):
+        return False
+    if query.show == "rejected" and query.reason and query.reason != entry.face.reason:
         return False
     value = entry.measures.get(query.measure)
     if value is None:
         return True
     return not ((query.low is not None and value < query.low) or (query.high is not None and value > query.high))
+
+
+def _decided_so(face: str, query: ViewQuery, judged: Judgements) -> bool:
+    """Whether the reviewer's decision on a crop is what the query asks for."""
+    decision = judged.mine.get(face)
+    if query.decision == "disputed":
+        if not judged.disputed(face):
+            return False
+    elif query.decision and query.decision != (decision.verdict if decision else "undecided"):
+        return False
+    return not query.reason or query.reason == (decision.reason if decision else "")
 
 
 class FacePictures:

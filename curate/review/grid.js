@@ -147,7 +147,7 @@ function blank(index, total) {
 
 /** What was decided, in words. */
 export function decided(row) {
-  if (!row.crop) return words(row.why[0]);
+  if (row.why && !row.verdict) return words(row.why[0]);
   return row.reason || row.verdict;
 }
 

@@ -17,6 +17,7 @@ let view = null;
 let at = 0;
 let mode = "grid";
 let saving = Promise.resolve(); // decisions reach the server one after the other
+let turn = 0; // of the order in which faces teach most, as the view was opened with it
 
 const say = (text) => ($("say").textContent = text);
 
@@ -33,8 +34,12 @@ function query() {
 }
 
 async function open(index = 0) {
-  for (const name of ["low", "high", "descending"]) form.elements[name].disabled = !form.elements.measure.value;
+  const learning = asks();
+  for (const name of ["low", "high", "descending"]) form.elements[name].disabled = learning || !form.elements.measure.value;
+  for (const name of ["show", "reason"]) form.elements[name].disabled = learning;
+  form.elements.decision.disabled = learning || form.elements.show.value === "rejected";
   try {
+    if (learning) sure(await ask("api/asking"), true);
     const found = await ask(`api/view?${query()}`);
     const now = new View(found.view, found.total, (error) => {
       if (error) problem(error.message);
@@ -47,13 +52,30 @@ async function open(index = 0) {
   }
   at = Math.min(index, Math.max(0, view.total - 1));
   grid.at = at;
-  grid.show(view, form.elements.measure.value);
+  grid.show(view, learning ? "" : form.elements.measure.value);
   paint();
+}
+
+/** Whether the view shows what teaches most. */
+const asks = () => Boolean(start.asking) && form.elements.measure.value === start.uncertain;
+
+/** Tell how sure the model is by now; where a new order is there, open it once all decisions are saved. */
+function sure(asking, opening = false) {
+  $("certainty").hidden = !asking;
+  if (!asking) return;
+  $("certainty").textContent = asking.text;
+  $("certainty").classList.toggle("enough", asking.enough);
+  if (opening) turn = asking.turn;
+  else if (asks() && asking.turn !== turn) {
+    turn = asking.turn;
+    saving = saving.then(() => open());
+  }
 }
 
 function paint() {
   const row = view.total ? view.row(at) : null;
   $("empty").hidden = view.total > 0;
+  $("empty").textContent = asks() ? "Nothing more to ask: choose another order above to go on." : "No face matches. Choose other filters above.";
   $("grid").hidden = mode !== "grid" || !view.total;
   $("single").hidden = mode !== "single" || !view.total;
   if (mode === "grid") grid.paint();
@@ -63,8 +85,8 @@ function paint() {
   }
   $("place").textContent = view.total ? `${quantity(at + 1)} of ${quantity(view.total)}` : "";
   for (const button of document.querySelectorAll("#bar button:not([data-act=undo]), #reasons button")) {
-    button.disabled = !row?.crop;
-    button.setAttribute("aria-pressed", String(Boolean(row?.crop) && held(button, row)));
+    button.disabled = !row?.judgeable;
+    button.setAttribute("aria-pressed", String(Boolean(row?.judgeable) && held(button, row)));
   }
   for (const [name, on] of [["grid", mode === "grid"], ["single", mode === "single"], ["zoom", mode === "single" && single.zoom]])
     document.querySelector(`.modes [data-act=${name}]`).setAttribute("aria-pressed", String(on));
@@ -122,7 +144,7 @@ function zoom() {
 function decide(verdict, reason = "") {
   const row = view?.row(at);
   if (!row) return;
-  if (!row.crop) return say("The filter rejected this face: it can be looked at only.");
+  if (!row.judgeable) return say("The filter rejected this face: it can be looked at only.");
   const index = at;
   view.patch(row.id, { verdict, reason });
   send(() => ask("api/decide", { id: row.id, verdict, reason }), index);
@@ -146,8 +168,9 @@ function send(question, index) {
   saving = saving.then(question).then(
     (answer) => {
       problem("");
-      asked.patch(answer.id, { verdict: answer.verdict, reason: answer.reason });
+      asked.patch(answer.id, { verdict: answer.verdict, reason: answer.reason, others: answer.others });
       count(answer.counts);
+      sure(answer.asking);
       if (answer.said) say(answer.said);
       if (asked === view) paint();
     },
@@ -254,6 +277,10 @@ try {
   start = await ask("api/start");
   document.title = `Review of ${start.title}`;
   $("title").textContent = start.title;
+  if (start.asking) form.elements.measure.append(new Option("what teaches most", start.uncertain));
+  if (start.asking && !location.hash) location.hash = `measure=${start.uncertain}`;
+  if (!start.others.length) form.elements.decision.querySelector("[value=disputed]").remove();
+  sure(start.asking, true);
   form.elements.measure.append(...start.measures.map((name) => new Option(words(name), name)));
   start.reasons.forEach((reason, index) => {
     const button = document.createElement("button");

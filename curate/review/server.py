@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from authface.curate.review.gallery import FaceGallery, FacePictures, GalleryFace, ReviewerDecisions, ViewQuery
+from authface.curate.learn.run import SCORE
+from authface.curate.review.asking import Asking
+from authface.curate.review.gallery import (
+    UNCERTAIN,
+    FaceGallery,
+    FacePictures,
+    GalleryFace,
+    Judgements,
+    ReviewerDecisions,
+    ViewQuery,
+)
 from authface.errors import one_line
-from authface.review.reviews import VERDICTS
+from authface.review.reviews import VERDICTS, Decision
 from authface.web.local import PRIVATE_HOUR, local_app, static_files
 
 PAGE_ROWS = 200
@@ -50,6 +62,8 @@ class Review:
         reviewer: str,
         title: str,
         reasons: tuple[str, ...],
+        others: Mapping[str, Mapping[str, Decision]] = MappingProxyType({}),
+        asking: Asking | None = None,
     ) -> None:
         self.faces = faces
         self.pictures = pictures
@@ -57,25 +71,41 @@ class Review:
         self.reviewer = reviewer
         self.title = title
         self.reasons = reasons
+        self.others = others
+        """Decisions of other reviewers, by reviewer and face."""
+        self.asking = asking
+        """Makes the order in which faces teach most; None where it was not asked for."""
+
+    @property
+    def judgements(self) -> Judgements:
+        """What views are filtered and sorted by now."""
+        return Judgements(self.desk.decisions, self.others, self.asking.places if self.asking else {})
 
     def counts(self) -> dict[str, int]:
         """Number of crops in all, and by the reviewer's decision."""
         found = dict.fromkeys(VERDICTS, 0) | {"crops": self.faces.crops}
         for crop_id, decision in self.desk.decisions.items():
             entry = self.faces.by_id.get(crop_id)
-            found[decision.verdict] += entry is not None and entry.crop is not None
+            found[decision.verdict] += entry is not None and entry.judgeable
         return found
 
     def row(self, entry: GalleryFace) -> dict[str, Any]:
         """A face as data for the page; text is never markup."""
         decision, crop, face = self.desk.decisions.get(entry.id), entry.crop, entry.face
+        measures = {name: float(f"{value:.4g}") for name, value in entry.measures.items()}
+        why: list[Any] | None = [face.reason, face.value, face.limit] if crop is None else None
+        if self.asking and decision is None and entry.judgeable:  # what a model guesses would lead the reviewer
+            why = None
+            measures.pop(SCORE, None)
         return {
             "id": entry.id,
             "crop": crop is not None,
+            "judgeable": entry.judgeable,
             "verdict": decision.verdict if decision else "",
             "reason": decision.reason if decision else "",
-            "measures": {name: float(f"{value:.4g}") for name, value in entry.measures.items()},
-            "why": [face.reason, face.value, face.limit] if crop is None else None,
+            "others": self.said_by_others(entry.id),
+            "measures": measures,
+            "why": why,
             "size": crop.size if crop else None,
             "enlarged": bool(crop and crop.upscaled),
             "retouched": bool(crop and self.pictures.file(entry) != crop.file),
@@ -85,11 +115,19 @@ class Review:
             "licence": one_line(entry.photo.licence, 200),
         }
 
+    def said_by_others(self, face_id: str) -> list[list[str]]:
+        """Reviewer, verdict and reason of each other one; nothing before this one decided, so that nobody is led."""
+        if face_id not in self.desk.decisions:
+            return []
+        found = [(who, said[face_id]) for who, said in sorted(self.others.items()) if face_id in said]
+        return [[who, one.verdict, one.reason] for who, one in found]
+
     def answer(self, crop_id: str) -> dict[str, Any]:
-        """The decision that holds for a crop, and the counts."""
+        """The decision that holds for a crop, what others said, and the counts."""
         decision = self.desk.decisions.get(crop_id)
         said = {"verdict": decision.verdict, "reason": decision.reason} if decision else {"verdict": "", "reason": ""}
-        return {"id": crop_id, **said, "counts": self.counts()}
+        more = {"others": self.said_by_others(crop_id), "counts": self.counts()}
+        return {"id": crop_id, **said, **more, "asking": self.asking.state if self.asking else None}
 
 
 def make_app(review: Review, token: str, host: str) -> FastAPI:
@@ -110,11 +148,18 @@ def _routes(review: Review) -> APIRouter:
             "measures": review.faces.measures,
             "filter_reasons": review.faces.filter_reasons.most_common(),
             "counts": review.counts(),
+            "others": sorted(review.others),
+            "uncertain": UNCERTAIN,
+            "asking": review.asking.state if review.asking else None,
         }
+
+    @router.get("/api/asking")
+    def asking() -> dict[str, Any] | None:
+        return review.asking.state if review.asking else None
 
     @router.get("/api/view")
     def view(wanted: Annotated[ViewQuery, Query()]) -> dict[str, Any]:
-        number, total = review.faces.open(wanted, review.desk.decisions)
+        number, total = review.faces.open(wanted, review.judgements)
         return {"view": number, "total": total}
 
     @router.get("/api/rows")
@@ -131,11 +176,13 @@ def _routes(review: Review) -> APIRouter:
         entry = review.faces.by_id.get(asked.id)
         if entry is None:
             raise HTTPException(404, "no such face")
-        if entry.crop is None:
+        if not entry.judgeable:
             raise HTTPException(409, "the filter rejected this face: it can be looked at only")
         if asked.reason and (asked.verdict != "reject" or asked.reason not in review.reasons):
             raise HTTPException(422, "no such reason to reject")
         review.desk.decide(asked.id, asked.verdict, asked.reason)
+        if review.asking:
+            review.asking.decided(review.desk.decisions)
         return review.answer(asked.id)
 
     @router.post("/api/undo")

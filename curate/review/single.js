@@ -61,11 +61,13 @@ export class Single {
   }
 
   #describe(row) {
-    const verdict = row.crop ? row.verdict || "undecided" : "rejected by the filter";
-    const state = element("p", `verdict ${row.crop ? row.verdict : "filter"}`, verdict);
+    const told = row.verdict || (row.why ? "rejected by the filter" : "undecided");
+    const state = element("p", `verdict ${row.verdict || (row.why ? "filter" : "")}`, told);
     if (row.reason) state.append(element("span", "", row.reason));
-    if (!row.crop) state.append(element("span", "", why(row)));
+    if (row.why) state.append(element("span", "", why(row)));
     const parts = [state];
+    for (const [who, verdict, reason] of row.others)
+      parts.push(element("p", verdict === row.verdict ? "remark" : "remark other", `${who}: ${verdict}${reason ? `, ${reason}` : ""}`));
     if (row.retouched) parts.push(element("p", "remark", "retouched by hand"));
     parts.push(list(Object.entries(row.measures).map(([name, value]) => [words(name), quantity(value)]), "measures"));
     const facts = [["photo", row.name], ["photographer", row.photographer], ["licence", row.licence], ["id", row.id]];

@@ -90,7 +90,7 @@ def face_region(rgb: NDArray[np.uint8], points5: Points5) -> FaceRegion:
         raise ImageError("quad", "the face lies wholly outside the photo")
     turn = crop_to_photo(quad - [frame.x0, frame.y0], REGION)
     luma = warp(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), turn, REGION, REGION)
-    return FaceRegion(luma, REGION / side, _native(rgb, (left + right) / 2, distance), photo, turn)
+    return FaceRegion(luma, REGION / side, native_luma(rgb, points5), photo, turn)
 
 
 def sharpness(region: FaceRegion) -> float:
@@ -109,12 +109,16 @@ def sharpness(region: FaceRegion) -> float:
 
 
 def noise(region: FaceRegion) -> float:
-    """Standard deviation of the noise on the face, 0..255, in the photo's own pixels.
+    """Standard deviation of the noise on the face, 0..255, in the photo's own pixels."""
+    return noise_sigma(region.native)
+
+
+def noise_sigma(grey: Plane) -> float:
+    """Standard deviation of the noise of (h, w) luma, in its unit; 0 of under 8 px a side.
 
     Median absolute value of the finest diagonal Haar coefficients (Donoho and Johnstone 1994), which
     edges and skin hardly reach.
     """
-    grey = region.native
     height, width = (side // 2 * 2 for side in grey.shape)
     if min(height, width) < 8:
         return 0.0
@@ -137,8 +141,10 @@ def _percentile_99(band: NDArray[np.float32]) -> float:
     return float(np.percentile(np.abs(band), 99))
 
 
-def _native(rgb: NDArray[np.uint8], middle: NDArray[np.float64], distance: float) -> NDArray[np.float32]:
-    """Eyes to mouth in the photo's own pixels, luma."""
+def native_luma(rgb: NDArray[np.uint8], points5: Points5) -> NDArray[np.float32]:
+    """Eyes to mouth in the photo's own pixels, luma 0..255, at most 512 px a side; empty where outside the photo."""
+    left, right = np.array(points5[0:2]), np.array(points5[2:4])
+    middle, distance = (left + right) / 2, max(float(np.hypot(*(right - left))), 1.0)
     half = min(distance * 0.9, NATIVE_SIDE / 2)
     x0, x1 = int(max(middle[0] - half, 0)), int(min(middle[0] + half, rgb.shape[1]))
     y0, y1 = int(max(middle[1] - half * 0.5, 0)), int(min(middle[1] + half * 1.5, rgb.shape[0]))

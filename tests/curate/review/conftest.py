@@ -13,6 +13,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from authface.curate.review import server
+from authface.curate.review.asking import Asking
 from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
@@ -95,12 +96,25 @@ def photoset(new_set: Callable[..., PhotoSet]) -> PhotoSet:
     return new_set()
 
 
-def page_of(photoset: PhotoSet, reviewer: str) -> server.Review:
+def page_of(photoset: PhotoSet, reviewer: str, asking: Asking | None = None) -> server.Review:
     """What the command makes of a set."""
     settings = ReviewSettings()
-    pictures = FacePictures(photoset, reviewed(photoset, settings))
+    people = reviewed(photoset, settings)
+    pictures = FacePictures(photoset, people)
     desk = ReviewerDecisions(decision_log(photoset, reviewer))
-    return server.Review(load_gallery(photoset), pictures, desk, reviewer, "set", settings.reasons)
+    others = {who: said for who, said in people.decisions.items() if who != reviewer}
+    return server.Review(load_gallery(photoset), pictures, desk, reviewer, "set", settings.reasons, others, asking)
+
+
+@pytest.fixture
+def caller() -> Callable[..., TestClient]:
+    """Makes a caller of the routes of a set and a reviewer, that knows the token."""
+
+    def make(photoset: PhotoSet, reviewer: str = "anna", asking: Asking | None = None) -> TestClient:
+        app = server.make_app(page_of(photoset, reviewer, asking), TOKEN, "127.0.0.1")
+        return TestClient(app, base_url=f"http://127.0.0.1:8000/{TOKEN}/")
+
+    return make
 
 
 @pytest.fixture
@@ -117,8 +131,8 @@ def serve() -> Callable[..., AbstractContextManager[str]]:
 
 
 @contextmanager
-def serving(photoset: PhotoSet, reviewer: str = "anna") -> Iterator[str]:
-    app = server.make_app(page_of(photoset, reviewer), TOKEN, "127.0.0.1")
+def serving(photoset: PhotoSet, reviewer: str = "anna", asking: Asking | None = None) -> Iterator[str]:
+    app = server.make_app(page_of(photoset, reviewer, asking), TOKEN, "127.0.0.1")
     with local.listen("127.0.0.1", 0, server.INSTEAD) as waiting:
         running = local.make_server(app)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)

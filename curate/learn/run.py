@@ -1,0 +1,192 @@
+"""`curate learn`: from one reviewer's decisions to a model of what they keep, and a page that says how good it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from authface.console import Console
+from authface.curate.learn import fit as fitting
+from authface.curate.learn.heldout import Estimate, HeldOutTable, Passing, weigh
+from authface.curate.learn.lesson import Lesson, read_lesson
+from authface.curate.learn.model import HeldOut, ModelFacts, ReviewerModel, save_model
+from authface.curate.learn.table import VERSION, FaceTable, Matrix, columns, face_part, take_features
+from authface.curate.settings import LearnSettings
+from authface.errors import UsageError, one_line
+from authface.review.reviews import Decision, Reviewed, now
+from authface.store.photoset import PhotoSet
+
+LEARNED = "unlikely_kept"
+"""Reason of a face that a model rejects."""
+SCORE = "keep_probability"
+"""Name of the probability among the scores of a face."""
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The outcome of `learn`."""
+
+    model: ReviewerModel
+    file: Path
+    auc: Estimate
+    passing: Passing
+    """At the model's own limit."""
+    calibration_error: float
+    disagreed: Mapping[str, tuple[int, int]]
+    """By other reviewer: faces on which they decided otherwise, of those that both judged."""
+
+    def as_text(self) -> str:
+        """For a person."""
+        facts, limit = self.model.facts, self.passing
+        kept = sum(one.kept for one in facts.held_out)
+        reasons = ", ".join(map(one_line, facts.classes[1:]))
+        lines = [
+            f"learned from {len(facts.held_out):,} decisions of {facts.reviewer}: {kept:,} kept, "
+            f"{len(facts.held_out) - kept:,} rejected: {reasons}",
+            f"keeps {limit.recall.text} of what {facts.reviewer} keeps, lets through {limit.let_through.text} of what "
+            f"{facts.reviewer} rejects, at a probability of {limit.limit:.3g}",
+            f"area under the curve {self.auc.share:.3f} ({self.auc.low:.3f} to {self.auc.high:.3f}), calibration error "
+            f"{self.calibration_error:.3f}, from decisions it had no part of",
+        ]
+        lines += [
+            f"{other} decided otherwise on {count:,} of {both:,} faces: each is learned on their own"
+            for other, (count, both) in self.disagreed.items()
+        ]
+        return "\n".join([*lines, f"model: {one_line(self.file)}"])
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "reviewer": self.model.facts.reviewer,
+            "decisions": len(self.model.facts.held_out),
+            "kept": sum(one.kept for one in self.model.facts.held_out),
+            "auc": [self.auc.share, self.auc.low, self.auc.high],
+            "calibration_error": self.calibration_error,
+            "at_limit": self.passing.as_json(),
+            "reasons": list(self.model.facts.classes[1:]),
+            "disagreed": {other: list(counts) for other, counts in self.disagreed.items()},
+            "model": str(self.file),
+        }
+
+
+def decisions_of(people: Reviewed, reviewer: str) -> Mapping[str, Decision]:
+    """What a reviewer decided. Raises UsageError where that is nothing."""
+    if not people.decisions.get(reviewer):
+        have = ", ".join(who for who, said in people.decisions.items() if said) or "nobody"
+        raise UsageError(
+            f"{one_line(reviewer, 40)} has decided on no face; there are decisions of {have}: "
+            "authface curate review first"
+        )
+    return people.decisions[reviewer]
+
+
+def check_enough(kept: int, rejected: int, least: int, reviewer: str) -> None:
+    """Raise UsageError where there are too few decisions of a kind, saying how many more."""
+    lacking = [
+        f"{least - count} more to {kind}" for kind, count in (("keep", kept), ("reject", rejected)) if count < least
+    ]
+    if lacking:
+        raise UsageError(
+            f"{one_line(reviewer, 40)} kept {kept} and rejected {rejected} faces, and learning needs {least} of each: "
+            f"{' and '.join(lacking)}: go on with authface curate review"
+        )
+
+
+def learn(
+    photoset: PhotoSet,
+    people: Reviewed,
+    reviewer: str,
+    settings: LearnSettings,
+    console: Console,
+    *,
+    workers: int = 1,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Learned:
+    """Learn what a reviewer keeps, and save it; the caller holds the set's lock.
+
+    Raises UsageError where they decided too little.
+    """
+    decisions = decisions_of(people, reviewer)
+    said = [decision.verdict == "reject" for decision in decisions.values()]
+    check_enough(said.count(False), said.count(True), settings.least, reviewer)
+    take_features(photoset, settings.network, console, workers=workers, device=device)
+    lesson = read_lesson(photoset, decisions)
+    check_enough(int(lesson.kept.sum()), lesson.rejected, settings.least, f"of the faces still in the set {reviewer}")
+    if not fitting.splits(lesson, seed):
+        raise UsageError(
+            f"{one_line(reviewer, 40)} judged too few people and photos to hold any out: {fitting.LEAST_FOLDS} groups "
+            "of faces to keep, and as many to reject, are the least: go on with authface curate review"
+        )
+    model = _model(photoset, lesson, reviewer, settings, seed, workers)
+    held_out = HeldOutTable.of(model.facts.held_out)
+    return Learned(
+        model,
+        save_model(photoset, model),
+        held_out.auc(seed),
+        held_out.passing(model.facts.limit),
+        held_out.calibration_error,
+        disagreements(people, reviewer),
+    )
+
+
+def disagreements(people: Reviewed, reviewer: str) -> dict[str, tuple[int, int]]:
+    """By other reviewer: faces on which they decided otherwise than this one, of those that both judged."""
+    mine = people.decisions.get(reviewer, {})
+    found = {}
+    for other, theirs in people.decisions.items():
+        both = mine.keys() & theirs.keys() if other != reviewer else set()
+        if both:
+            found[other] = sum(mine[face].verdict != theirs[face].verdict for face in both), len(both)
+    return found
+
+
+def judged_parts(photoset: PhotoSet) -> Iterator[FaceTable]:
+    """Part by part the faces that the step of the filter judges, or would: those that no limit rejected."""
+    for part in photoset.features.parts():
+        if part in photoset.faces.parts():
+            rows = photoset.faces.columns(part, ["id", "status", "reason"])
+            yield face_part(photoset, part, {face for face, status, why in rows if status == "kept" or why == LEARNED})
+
+
+def _model(
+    photoset: PhotoSet, lesson: Lesson, reviewer: str, settings: LearnSettings, seed: int, jobs: int
+) -> ReviewerModel:
+    middle, names = fitting.median_of(lesson.faces.values), columns(photoset)
+    forest = fitting.grow(lesson, middle, seed, jobs=jobs)
+    shares = fitting.cross_validated(lesson, middle, seed, jobs)
+    facts = ModelFacts(
+        reviewer=reviewer,
+        at=now(),
+        seed=seed,
+        features=VERSION,
+        network=settings.network,
+        columns=names,
+        middle=tuple(middle.tolist()),
+        classes=fitting.classes_of(lesson),
+        calibration=fitting.platt(shares, lesson.kept),
+        limit=0.0,
+        signs=fitting.signs(lesson, names),
+        held_out=(),
+    )
+    model = ReviewerModel(facts, forest)
+    held_out = _held_out(photoset, model, lesson, fitting.held_out_probability(shares, lesson, seed))
+    limit = HeldOutTable.of(held_out).limit_for(settings.recall)
+    return ReviewerModel(facts.model_copy(update={"held_out": held_out, "limit": limit}), forest)
+
+
+def _held_out(photoset: PhotoSet, model: ReviewerModel, lesson: Lesson, probability: Matrix) -> tuple[HeldOut, ...]:
+    """The decisions with their cross-validated probabilities, each with the faces of the set it stands for."""
+    decided = frozenset(lesson.faces.ids)
+    others = [
+        [opinion.keep for face, opinion in zip(part.ids, model.judge(part.values), strict=True) if face not in decided]
+        for part in judged_parts(photoset)
+        if part.ids
+    ]
+    weights = weigh(probability, np.concatenate([probability, *others]))
+    rows = sorted(zip(probability.tolist(), lesson.kept.tolist(), weights.tolist(), strict=True))
+    return tuple(HeldOut(probability=p, kept=k, weight=round(w, 4)) for p, k, w in rows)
