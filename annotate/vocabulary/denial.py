@@ -75,8 +75,7 @@ def _contradicted(pieces: Sequence[Fragment], at: int) -> Iterator[int]:
     kinds = _denied_kind(here)
     for after in range(at + 1, len(pieces)) if kinds else ():
         piece = pieces[after]
-        below = here.own and piece.heading == here.heading
-        if piece.own or piece.text.startswith("but ") or (piece.line != here.line and not below):
+        if piece.line != here.line or piece.own or piece.text.startswith("but "):
             return
         if kinds & set(names_in(_ANDS.sub("", piece.text).strip())):
             yield after

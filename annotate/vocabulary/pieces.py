@@ -33,7 +33,7 @@ _ITEMS = re.compile(r"[,]|\s/\s")
 _HEADING = re.compile(r"[:=?]+|\s[-–—]+>?\s|->")
 _HEADING_LEAD = re.compile(r"^(?:has|is|wears|wearing|with)\s+")
 _TITLE = re.compile(r"^\s*(?:#{1,6}\s+[^,]+|\*\*[^*,]+\*\*\s*:?|__[^_,]+__\s*:?)\s*$")
-_NUMBERING = re.compile(r"(?m)(?:^|(?<=\s))\(?(?:\d{1,3}|[a-z])[.)]\s+")
+_NUMBERING = re.compile(r"(?m)^\(?(?:\d{1,3}|[a-z])[.)]\s+|(?<=\s)\(?(?:\d{1,3}|[a-z])[.)][^\S\n]+(?=\S)")
 _RULE_LINE = re.compile(r"[\s|:+=-]*")
 NOISE = " *_#>`'’()!?~+=.:<-–—\t\""
 _NUMBER = re.compile(r"(\d{1,3}(?:[.,]\d{1,6})?)\s*(%?)")
