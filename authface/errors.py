@@ -36,7 +36,9 @@ def was_interrupted(error: BaseException) -> bool:
 
 def one_line(text: object, limit: int = 300) -> str:
     """`text` fit for a log line: control characters and newlines escaped, at most `limit` characters."""
-    clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in str(text))
+    clean = str(text)
+    if not clean.isprintable():
+        clean = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in clean)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
 
 

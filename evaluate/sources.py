@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from authface.errors import ImageError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.files import TEMPORARY
 from authface.imaging.decode import EXTENSIONS, read_bytes
+from authface.store.parquet import column_names, read_rows, read_text, row_count
 
 ENDINGS = frozenset(f".{ending}" for ending in EXTENSIONS.values()) | {".jpeg", ".jpe", ".jfif", ".tiff", ".heif"}
 """File endings that are taken for images, in small letters."""
@@ -150,17 +148,17 @@ def _dataset(folder: Path, split: str, section: str) -> SourceFaces:
     ids: list[str] = []
     for path in files:
         if "id" in _columns(path):
-            ids += [str(id) for id in pq.read_table(path, columns=["id"])["id"].to_pylist()]
+            ids += [row["id"] for row in read_text(path, ["id"])]
         else:
-            ids += [f"row-{len(ids) + n:06d}" for n in range(pq.ParquetFile(path).metadata.num_rows)]
+            ids += [f"row-{len(ids) + n:06d}" for n in range(row_count(path))]
     return SourceFaces(tuple(zip(file_names(ids, ids), ids, strict=True)), files, parquet=True)
 
 
 def _columns(path: Path) -> list[str]:
     try:
-        return list(pq.ParquetFile(path).schema_arrow.names)
-    except (OSError, pa.ArrowException) as error:
-        raise UsageError(f"{one_line(path)} is no Parquet file: {first_line(error, 120)}") from error
+        return column_names(path)
+    except AuthfaceError as error:
+        raise UsageError(str(error)) from error
 
 
 def _split_of(path: Path) -> str:
@@ -170,9 +168,8 @@ def _split_of(path: Path) -> str:
 
 def _rows(files: Sequence[Path]) -> Iterator[bytes]:
     for path in files:
-        for batch in pq.ParquetFile(path).iter_batches(_READ_ROWS, columns=["image"]):
-            for image in batch["image"].to_pylist():
-                yield _encoded(image, path.parent)
+        for row in read_rows(path, ["image"], _READ_ROWS):
+            yield _encoded(row["image"], path.parent)
 
 
 def _encoded(image: Any, folder: Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -108,7 +109,8 @@ def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]
         for line in sorted(lines, key=lambda line: not line.suspect)[:MAX_FACES]:
             if line.quad is not None and line.placed_by != "whole":
                 name = f"{one_line(job.source.name)}, face {line.face}"
-                yield _face(name, before, after, line.quad, line.scale, _facts(line))
+                with suppress(ImageError):  # a line that somebody changed: no such crop
+                    yield _face(name, before, after, line.quad, line.scale, _facts(line))
 
 
 def _moments(job: RestoreJob, line: Line) -> Iterator[Comparison]:

@@ -14,12 +14,10 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from authface import __version__
-from authface.errors import one_line
+from authface.errors import AuthfaceError, one_line
 from authface.files import write_file
 from authface.imaging.decode import encode_png
 from authface.models.families import FAMILIES, NEW_LICENCE
@@ -28,6 +26,7 @@ from authface.models.publish import CARD, front_matter
 from authface.report.charts import round_span
 from authface.report.text import markdown_cell, render_markdown
 from authface.store.lineage import training_sources
+from authface.store.parquet import row_count
 from authface.train.data import FaceDataset
 from authface.train.settings import TrainSettings
 
@@ -148,8 +147,8 @@ def _splits(folder: Path) -> list[tuple[str, int]]:
     rows: Counter[str] = Counter()
     for shard in sorted((folder / "data").glob("*.parquet")):
         try:
-            rows[shard.name.partition("-")[0]] += pq.ParquetFile(shard).metadata.num_rows
-        except (OSError, pa.ArrowInvalid):
+            rows[shard.name.partition("-")[0]] += row_count(shard)
+        except AuthfaceError:
             continue
     return sorted(rows.items())
 

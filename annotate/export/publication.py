@@ -29,6 +29,7 @@ from authface.files import TEMPORARY, is_local, write_errors, write_file
 from authface.licences import is_stated, recognise
 from authface.review.reviews import ReviewSettings
 from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
+from authface.store.parquet import read_rows, read_text, reading
 from authface.store.photoset import PhotoSet
 
 VERSION = 2
@@ -133,16 +134,16 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     unrecognised: Counter[str] = Counter()
     rows = images = whole = local = 0
     for shard in _shards(folder):
-        with pq.ParquetFile(shard) as file:
-            for row in file.read(columns=list(_TERMS)).to_pylist():
-                rows += 1
-                local += without_local_names(row) != row
-                if why := publisher.withholds(row):
-                    withheld[why] += 1
-                    if why == UNRECOGNISED:
-                        unrecognised[row["licence"].strip()] += 1
-            pixels, total = _sizes(file.metadata)
-            images, whole = images + pixels, whole + total
+        for row in read_text(shard, _TERMS):
+            rows += 1
+            local += without_local_names(row) != row
+            if why := publisher.withholds(row):
+                withheld[why] += 1
+                if why == UNRECOGNISED:
+                    unrecognised[row["licence"].strip()] += 1
+        with reading(shard):
+            pixels, total = _sizes(pq.read_metadata(shard))
+        images, whole = images + pixels, whole + total
     if not rows:
         raise UsageError(f"{one_line(folder)} has no rows to publish: run authface annotate export again")
     as_it_is = not withheld and (publisher.names or not local)
@@ -218,9 +219,7 @@ def _on_the_web(address: str | None) -> bool:
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
     """The rows of a dataset, in constant memory."""
     for shard in _shards(folder):
-        with pq.ParquetFile(shard) as file:
-            for batch in file.iter_batches(BATCH_ROWS):
-                yield from batch.to_pylist()
+        yield from read_rows(shard, rows=BATCH_ROWS)
 
 
 def _shards(folder: Path) -> list[Path]:

@@ -11,11 +11,11 @@ from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from authface.errors import AuthfaceError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub import download_dataset
+from authface.store.parquet import column_names, read_batches, read_rows, reading
 
 PATTERN = "manifest/*.parquet"
 NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256")
@@ -121,9 +121,9 @@ class DatasetManifest:
         self._paths = paths
         for path in paths:
             try:
-                names = pq.read_schema(path).names
-            except (OSError, pa.ArrowInvalid) as error:
-                raise UsageError(f"{one_line(path)} cannot be read: {first_line(error, 120)}") from error
+                names = column_names(path)
+            except AuthfaceError as error:
+                raise UsageError(str(error)) from error
             if missing := [name for name in NEEDED if name not in names]:
                 raise UsageError(f"{one_line(path)} is no manifest: it has no column {', '.join(missing)}")
 
@@ -139,31 +139,27 @@ class DatasetManifest:
     def origins(self) -> Iterator[Origin]:
         """Where every row's photo comes from, as text on one line each."""
         names = list(Origin.__slots__)
-        for batch in self._batches(names):
-            for row in batch.to_pylist():
-                yield Origin(**{name: one_line(row.get(name) or "", MOST_URL) for name in names})
+        for row in self._rows(names):
+            yield Origin(**{name: one_line(row.get(name) or "", MOST_URL) for name in names})
 
     def annotators(self) -> list[str]:
         """Whose tags it holds; a name that is none makes its row a bad one."""
-        batches = (batch["tags"].to_pylist() for batch in self._batches(["tags"]))
-        found = {str(tag["annotator"]) for rows in batches for tags in rows for tag in tags or ()}
+        lists = (row["tags"] for row in self._rows(["tags"]) if isinstance(row["tags"], list))
+        found = {str(tag.get("annotator")) for tags in lists for tag in tags if isinstance(tag, dict)}
         return sorted(name for name in found if re.fullmatch(ANNOTATOR, name))
 
     def entries(self, photo_ids: Collection[str]) -> Iterator[Entry | BadManifestRow]:
         """The rows of some photos, or why one is none."""
         wanted = pa.array(sorted(photo_ids), pa.string())
-        for batch in self._batches(None):
-            for row in batch.filter(pc.is_in(batch["photo_id"], wanted)).to_pylist():
-                yield _entry(row)
-
-    def _batches(self, names: list[str] | None) -> Iterator[Any]:
         for path in self._paths:
-            try:
-                with pq.ParquetFile(path) as file:
-                    there = file.schema_arrow.names
-                    yield from file.iter_batches(1000, columns=names and [name for name in names if name in there])
-            except (OSError, pa.ArrowInvalid) as error:
-                raise AuthfaceError(f"{one_line(path)} cannot be read: {first_line(error, 120)}") from error
+            for batch in read_batches(path):
+                with reading(path):
+                    rows = batch.filter(pc.is_in(batch["photo_id"].cast(pa.string()), wanted)).to_pylist()
+                yield from map(_entry, rows)
+
+    def _rows(self, names: list[str] | None) -> Iterator[dict[str, Any]]:
+        for path in self._paths:
+            yield from read_rows(path, names)
 
 
 def open_manifest(text: str) -> DatasetManifest:

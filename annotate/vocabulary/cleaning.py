@@ -6,6 +6,7 @@ is for logs and pages.
 
 from __future__ import annotations
 
+import functools
 import html
 import re
 import unicodedata
@@ -103,6 +104,7 @@ def _words(glued: str) -> str:
     return " ".join(words) if known else "".join(words)
 
 
+@functools.lru_cache(4096)
 def _is_word(text: str) -> bool:
     bare = "".join(letter for letter in unicodedata.normalize("NFKD", text).lower() if letter.isalpha())
     return bare in _MARKERS or is_known_word(bare)

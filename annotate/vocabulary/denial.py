@@ -6,11 +6,22 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from authface.annotate.vocabulary.pieces import Fragment, verdict
-from authface.annotate.vocabulary.spelling import DENIALS, THINGS, WORN, is_denied, is_thing, names_in, words_of
+from authface.annotate.vocabulary.spelling import (
+    DENIALS,
+    THINGS,
+    WORN,
+    is_denied,
+    is_thing,
+    kind,
+    names_in,
+    whole_match,
+    words_of,
+)
 
 _OR = re.compile(r"\b(?:or|nor)\b")
 _ANDS = re.compile(r"^(?:and|or|nor|as well as)\b")
 _ARTICLE = re.compile(r"\b(?:an?|some)\s")
+_NO_KIND = re.compile(r"(?:there (?:is|are) )?(?:no|without|(?:not )?wearing no|not wearing)((?: any| visible)*) (.+)")
 _SUBJECT_LAST = re.compile(
     r"\b(?:is|are|was|were)\b|\b(?:absent|missing|not (?:\w+ )?(?:visible|present|worn|shown|seen))$"
 )
@@ -28,7 +39,7 @@ def said_to_be_there(pieces: Sequence[Fragment]) -> Iterator[Fragment]:
             denied |= set(_before(pieces, at))
         elif is_denied(piece.text):
             denied |= set(_after(pieces, at)) | set(_listed_before(pieces, at))
-        denied |= set(_ended_by_or(pieces, at))
+        denied |= set(_ended_by_or(pieces, at)) | set(_contradicted(pieces, at))
     for at, piece in enumerate(pieces):
         yield Fragment("no") if at in denied else piece
 
@@ -53,6 +64,30 @@ def _beside(pieces: Sequence[Fragment], at: int) -> Iterable[int]:
             return () if pieces[at - 1].about else (at - 1,)
         return [after for after in range(at + 1, len(pieces)) if pieces[after].group == here.group]
     return (at - 1,) if at and pieces[at - 1].line == here.line else ()
+
+
+def _contradicted(pieces: Sequence[Fragment], at: int) -> Iterator[int]:
+    """What is listed behind a denial of all of its kind: ``none, hat``, ``no headwear, smiling, cap``.
+
+    One of the two is wrong; what may not be there is no tag.
+    """
+    here = pieces[at]
+    kinds = _denied_kind(here)
+    for after in range(at + 1, len(pieces)) if kinds else ():
+        piece = pieces[after]
+        if piece.line != here.line or piece.own or piece.text.startswith("but "):
+            return
+        if kinds & set(names_in(_ANDS.sub("", piece.text).strip())):
+            yield after
+
+
+def _denied_kind(piece: Fragment) -> set[str]:
+    """All names that a piece denies at once without naming one."""
+    if verdict(piece.text) is False and not piece.text[0].isdigit():
+        heading = piece.heading
+        return kind(heading) or (set() if piece.about or whole_match(heading) or names_in(heading) else THINGS)
+    match = _NO_KIND.fullmatch(piece.text)
+    return kind(match[2]) if match and not piece.own else set()
 
 
 def _before(pieces: Sequence[Fragment], at: int) -> Iterator[int]:

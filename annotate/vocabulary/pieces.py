@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from authface.annotate.vocabulary.cleaning import clean
+from authface.annotate.vocabulary.forms import plain, without_rating
 from authface.annotate.vocabulary.spelling import DENIALS, names_in, words_of
 
 CUT: Final = "…"
@@ -30,8 +31,9 @@ _TAGS = re.compile(r"<[/|!]?[a-z_][^<>]{0,80}>|</s>")
 _LINES = re.compile(r"[\n;•·…{}\[\]]|\.(?=\s|$)|(?<=[a-z])[?!]+(?=\s+[a-z]+\s*[?!])")
 _ITEMS = re.compile(r"[,]|\s/\s")
 _HEADING = re.compile(r"[:=?]+|\s[-–—]+>?\s|->")
+_HEADING_LEAD = re.compile(r"^(?:has|is|wears|wearing|with)\s+")
 _TITLE = re.compile(r"^\s*(?:#{1,6}\s+[^,]+|\*\*[^*,]+\*\*\s*:?|__[^_,]+__\s*:?)\s*$")
-_NUMBERING = re.compile(r"(?m)(?:^|(?<=\s))\(?(?:\d{1,3}|[a-z])[.)]\s+")
+_NUMBERING = re.compile(r"(?m)^\(?(?:\d{1,3}|[a-z])[.)]\s+|(?<=\s)\(?(?:\d{1,3}|[a-z])[.)][^\S\n]+(?=\S)")
 _RULE_LINE = re.compile(r"[\s|:+=-]*")
 NOISE = " *_#>`'’()!?~+=.:<-–—\t\""
 _NUMBER = re.compile(r"(\d{1,3}(?:[.,]\d{1,6})?)\s*(%?)")
@@ -40,7 +42,7 @@ _NO = {"no", "none", "false", "n", "absent", "null", "off", "nil", "na", "n/a", 
 _PADDING = {
     "is", "are", "currently", "clearly", "any", "it", "them", "in", "the", "this", "image", "picture", "photo", "at",
     "all", "portrait", "here", "evident", "applicable", "of", "to", "be", "items", "features", "attributes", "tags",
-    "things", "elements", "accessories", "what", "which", "list", "following",
+    "things", "elements", "accessories", "what", "which", "list", "following", "these", "those", "above", "listed",
 }  # fmt: skip
 _HEAD_WORDS = {"attribute", "feature", "tag", "item", "accessory", "name", "property", "element", "category", "label",
                "present", "absent", "visible", "object", "characteristic", "detail", "aspect", "trait", "yes",
@@ -126,11 +128,11 @@ def _pieces_of(lines: list[str]) -> Iterator[Fragment]:
         for at, item in enumerate(items):
             *headings, last = _HEADING.split(item)
             headings = [stripped for part in headings if (stripped := part.strip(NOISE))]
-            body = " ".join(last.strip(NOISE).split())
+            body = _without_rating(" ".join(last.strip(NOISE).split()))
             if title and not headings and not names_in(body):
                 headings, body = [body], ""
             if headings:
-                heading = headings[-1]
+                heading = _HEADING_LEAD.sub("", headings[-1])
                 if len(headings) > 1 and heading in ABOUT and verdict(body) is not None:
                     heading = headings[-2]
                 denied = verdict(heading) is False and heading not in ABOUT - {"absent", "missing"}
@@ -138,6 +140,13 @@ def _pieces_of(lines: list[str]) -> Iterator[Fragment]:
                 reach = number if body or at + 1 < len(items) else -1
             if body:
                 yield Fragment(body, heading, bool(headings), number, group, denied)
+
+
+def _without_rating(item: str) -> str:
+    """A rated name as the name alone, ``hat (0.98)``, or as what denies it: ``hat (none)`` is ``hat-free``."""
+    name, rating = without_rating(item)
+    said = verdict(rating) if rating else None
+    return item if said is None else name if said else f"{name}-free"
 
 
 def _is_denying_title(line: str) -> bool:
@@ -152,7 +161,7 @@ def _lines(text: str) -> list[str]:
     text = "".join(_MARKS.get(letter, letter) for letter in text)
     text = unicodedata.normalize("NFKD", text).lower()
     text = "".join(_MARKS.get(letter, letter) for letter in text if unicodedata.category(letter) not in {"Mn", "Me"})
-    text = re.sub(r"(?<=\w)[–—](?=\w)", "-", text)
+    text = plain(re.sub(r"(?<=\w)[–—](?=\w)", "-", text))
     text = _TAGS.sub(" ", _BLOCKS.sub("\n", _CELLS.sub(" | ", text)))
     text = re.sub(r"[{}]", lambda brace: f"\n{brace[0]}\n", _FENCE.sub(" ", text))
     rows = [row for row in _NUMBERING.sub("\n", text).split("\n") if row.strip()]

@@ -86,12 +86,33 @@ THINGS = (
 )
 """Names that a denial lists one after the other, ``no glasses, hat, earrings``: what is worn, or may be on a face."""
 
+_HEADWEAR = {"hat", "headscarf", "cap", "beanie", "turban", "veil", "helmet", "hood", "hair band"}
+_KINDS: dict[str, set[str]] = {
+    **{group: set(names) for group, names in VOCABULARY.items()},
+    **dict.fromkeys(("accessory", "adornments", "items"), set(VOCABULARY["accessories"])),
+    **dict.fromkeys(("headwear", "headgear", "head coverings"), _HEADWEAR),
+    **dict.fromkeys(("eyewear", "spectacles"), {"glasses", "sunglasses"}),
+    **dict.fromkeys(("jewelry", "jewellery"), {"earrings", "necklace", "choker", "piercing"}),
+    **dict.fromkeys(("facial hair", "beard"), {"beard", "moustache", "stubble", "goatee"}),
+    **dict.fromkeys(("make-up", "cosmetics"), set(VOCABULARY["makeup"])),
+}
+
 
 def normalise(piece: str) -> str:
     """One spelling of a piece, by which it is looked up: British, without plural, hyphens and articles."""
     flat = " ".join(_SPELLING.get(word, word) for word in piece.replace("-", " ").replace("’", "'").split())
     flat = re.sub(r"\bmake up\b", "makeup", flat)
     return " ".join(_singular(_SPELLING.get(word, word)) for word in flat.split() if word not in {"a", "an", "the"})
+
+
+@functools.cache
+def _kinds() -> dict[str, set[str]]:
+    return {normalise(word): names - {"no makeup"} for word, names in _KINDS.items()}
+
+
+def kind(word: str) -> set[str]:
+    """The names that a word stands for which is none itself: ``headwear``, ``accessories``; empty for another word."""
+    return _kinds().get(normalise(_without_fillers(word)), set())
 
 
 @functools.cache

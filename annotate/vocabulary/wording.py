@@ -38,7 +38,7 @@ CONFIDENCE: Final = 1.0
 """Of every tag of a captioner: it does not say how sure it is."""
 MOST_WORDS: Final = 4
 MOST_LETTERS: Final = 40
-VERSION: Final = 3
+VERSION: Final = 4
 
 _LEAD = re.compile(r"^(?:(?:but|also|just|plus|yes|and|with|wears|has)\s+)+|\s+yes$")
 """What may stand around a name that is there."""

@@ -39,15 +39,17 @@ def _arrow_type(hint: Any) -> pa.DataType:
 def with_defaults(rows: pa.Table, row_type: type[Any], names: Sequence[str]) -> pa.Table:
     """The table with missing columns of `names` added, filled with the default of `row_type`: null for measures.
 
-    Tables written by an earlier version lack fields that were added later. A column whose field has no default, or
-    that `row_type` does not have, is not added.
+    Tables written by an earlier version lack fields that were added later. A column that `row_type` does not have is
+    not added, nor one whose field has no default. Raises ArrowException where a column is of another type.
     """
-    if not (lacking := set(names) - set(rows.column_names)):
-        return rows
     schema = arrow_schema(row_type)
     for one in fields(row_type):
-        if one.name in lacking and one.default is not MISSING:
-            column = schema.field(one.name)
+        column = schema.field(one.name)
+        if one.name in rows.column_names:
+            if rows.schema.field(one.name).type != column.type:
+                at = rows.column_names.index(one.name)
+                rows = rows.set_column(at, column, rows.column(at).cast(column.type))
+        elif one.name in names and one.default is not MISSING:
             rows = rows.append_column(column, pa.array([one.default] * rows.num_rows, column.type))
     return rows
 

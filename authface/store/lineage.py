@@ -6,19 +6,16 @@ checkpoint, and ``training/photo_ids.txt``. Paths are written as they were: a fo
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import is_local, place, write_file
 from authface.store.jsonl import Journal
+from authface.store.parquet import read_text
 from authface.store.photoset import PhotoSet
 from authface.store.tombstones import now
 
@@ -122,9 +119,8 @@ def dataset_ids(folder: Path) -> set[str]:
         if (folder / PHOTO_IDS).is_file():
             return set((folder / PHOTO_IDS).read_text("utf-8").split())
         for shard in sorted((folder / "data").glob("*.parquet")):
-            source = shard if is_local(shard) else io.BytesIO(shard.read_bytes())
-            found.update(pq.read_table(source, columns=["photo_id"]).column("photo_id").to_pylist())
-    except (OSError, KeyError, pa.ArrowInvalid) as error:
+            found.update(row["photo_id"] for row in read_text(shard, ["photo_id"]))
+    except (OSError, ValueError, AuthfaceError) as error:
         raise AuthfaceError(
             f"dataset {one_line(folder)} cannot be read ({first_line(error, 80)}): delete it, run again"
         ) from error

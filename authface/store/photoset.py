@@ -13,7 +13,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -23,12 +23,13 @@ import pyarrow.parquet as pq
 import tomli_w
 
 from authface.backends import NAME
-from authface.errors import UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
 from authface.store.columns import arrow_schema, plain, row_reader, with_defaults
 from authface.store.lock import write_lock
+from authface.store.parquet import reading, source_of
 
 R = TypeVar("R", bound=Row)
 
@@ -38,6 +39,9 @@ _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
 _TAIL_BYTES = 32_768
 """Bytes fetched from the end of an object for its metadata, which takes 5 to 10 kB."""
+
+_ADVICE = "move it away, run again"
+"""What to do about a part that is none."""
 
 
 @dataclass(frozen=True)
@@ -95,13 +99,15 @@ class Table(Generic[R]):
 
     def rows(self, part: int) -> list[R]:
         """The rows of one part."""
-        read = row_reader(self.row_type)
-        return [read(values) for values in self.arrow(part).to_pylist()]
+        table, read = self.arrow(part), row_reader(self.row_type)
+        with self._reading(part):
+            return [read(values) for values in table.to_pylist()]
 
     def columns(self, part: int, names: Sequence[str]) -> list[tuple[Any, ...]]:
         """Some columns of one part, row by row."""
         table = self.arrow(part, names)
-        return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
+        with self._reading(part):
+            return list(zip(*(table.column(name).to_pylist() for name in names), strict=True))
 
     def __iter__(self) -> Iterator[R]:
         for part in self.parts():
@@ -139,13 +145,19 @@ class Table(Generic[R]):
 
     def arrow(self, part: int, names: Sequence[str] | None = None) -> pa.Table:
         """All columns of one part as stored, or those named; a part written by an earlier version may lack some."""
-        with pq.ParquetFile(self._source(part)) as file:
+        with self._reading(part), pq.ParquetFile(source_of(self._path(part))) as file:
             rows = file.read([name for name in file.schema_arrow.names if names is None or name in names])
-        return rows if names is None else with_defaults(rows, self.row_type, names)
+            rows.validate(full=True)  # of text, that it is UTF-8
+            rows = rows if names is None else with_defaults(rows, self.row_type, names)
+        own = arrow_schema(self.row_type).names
+        if lacking := [name for name in names or () if name in own and name not in rows.column_names]:
+            raise AuthfaceError(f"{one_line(self._path(part))} has no column {', '.join(lacking)}: {_ADVICE}")
+        return rows
 
     def schema(self, part: int) -> pa.Schema:
         """Names and types of the columns of one part."""
-        return pq.read_schema(self._source(part))
+        with self._reading(part):
+            return pq.read_schema(source_of(self._path(part)))
 
     def put(self, part: int, rows: pa.Table, meta: PartMeta) -> None:
         """Write one part as given, atomically. Raises AuthfaceError where the disk refuses."""
@@ -169,12 +181,10 @@ class Table(Generic[R]):
             return path
         tail = path.fs.cat_file(path.path, start=-_TAIL_BYTES)
         length = int.from_bytes(tail[-8:-4], "little") + 8  # Parquet ends with its footer's length and four letters
-        return io.BytesIO(tail) if length <= len(tail) else self._source(part)
+        return io.BytesIO(tail) if length <= len(tail) else source_of(path)
 
-    def _source(self, part: int) -> Any:
-        """The source from which pyarrow reads a part: a local path, or the bytes of an object."""
-        path = self._path(part)
-        return path if is_local(path) else io.BytesIO(path.read_bytes())
+    def _reading(self, part: int) -> AbstractContextManager[None]:
+        return reading(self._path(part), _ADVICE)
 
 
 class PhotoSet:

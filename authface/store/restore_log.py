@@ -304,6 +304,10 @@ def _fits(value: Any, kind: Any) -> bool:
     return type(value) is kind
 
 
+_FARTHEST = 1e6
+"""Of a box or a crop's corner from the photo's first pixel: none that is restored has so long a side."""
+
+
 def _is_sound(line: Line) -> bool:
     return (
         bool(line.target)
@@ -322,6 +326,7 @@ def _is_sound(line: Line) -> bool:
         and line.tries > 0
         and (line.box is None or len(line.box) == 4)
         and (line.quad is None or len(line.quad) == 8)
+        and all(abs(place) <= _FARTHEST for place in (*(line.box or ()), *(line.quad or ())))
         and all(len(moment) in (1, 9) for moment in line.moments)
     )
 

@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from authface.console import Console
@@ -25,6 +24,7 @@ from authface.models.families import ModelSource, Parts, load, pick_device, reso
 from authface.models.layout import BASE
 from authface.models.sampling import make_scheduler
 from authface.models.sdxl import spatial_factor
+from authface.store.parquet import read_text
 
 if TYPE_CHECKING:
     import torch
@@ -61,14 +61,11 @@ def sample_requests(settings: PriorEvaluationSettings, seed: int, limit: int = 0
     column = _COLUMNS[settings.prompts]
     rows: list[tuple[str, str]] = []
     for path in parquet_files(settings.dataset, settings.split, (column, "prompt_semantic"), "evaluate.prior"):
-        table = pq.read_table(path, columns=sorted({column, "prompt_semantic"}))
-        rows += zip(table[column].to_pylist(), table["prompt_semantic"].to_pylist(), strict=True)
+        rows += [(row[column], row["prompt_semantic"]) for row in read_text(path, sorted({column, "prompt_semantic"}))]
     rows = rows[:limit] if limit else rows
     each = settings.per_prompt
     return [
-        SampleRequest(
-            "" if settings.prompts == "none" else prompt or "", noise_seed(seed, each * row + n), semantic or ""
-        )
+        SampleRequest("" if settings.prompts == "none" else prompt, noise_seed(seed, each * row + n), semantic)
         for row, (prompt, semantic) in enumerate(rows)
         for n in range(each)
     ]

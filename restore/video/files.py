@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -30,6 +31,8 @@ AnyPacket: TypeAlias = "Packet[Any]"
 
 NEAR = 0.002
 """Rounding of times in containers, seconds: Matroska's are milliseconds."""
+_APART = Fraction(1, 1000)
+"""Least time between a frame and one that repeats its time, seconds: less is none in Matroska."""
 
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by a video's extension."""
@@ -119,6 +122,8 @@ class VideoReader:
         """Kinds of streams that results do not keep."""
         self.damaged = 0
         """Number of packets so far that could not be decoded."""
+        self.hidden = 0
+        """Number of frames so far that the file's edit list does not show."""
 
     def __enter__(self) -> Self:
         return self
@@ -154,6 +159,17 @@ class VideoReader:
         return self.video.average_rate or self.video.guessed_rate or Fraction(25)
 
     @property
+    def tick(self) -> Fraction:
+        """The time base of the frames that `read` gives: the file's, parted where that is coarse, seconds."""
+        base = self.video.time_base or 1 / self.rate
+        return base / (ceil(10 * base / _APART) if base > _APART else 1)
+
+    @property
+    def in_order(self) -> bool:
+        """Whether frames that are not evenly spaced are stored in the order in which they are shown."""
+        return not self.video.codec_context.has_b_frames and self.video.base_rate != self.video.average_rate
+
+    @property
     def bit_rate(self) -> int:
         """Bit rate of the video stream, bits a second; of the whole file if its header has no other."""
         return self.video.bit_rate or self.container.bit_rate or 0
@@ -161,33 +177,36 @@ class VideoReader:
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
         """The frames in order of time, interleaved with the packets of sound and subtitles.
 
-        A frame without a time gets the next one, a repeated or earlier time is moved to the next tick. Damaged packets
-        are skipped and counted. Raises ImageError if the file cannot be read.
+        A frame without a time gets the next one; one whose time repeats or goes back comes a millisecond after the one
+        before, so that later ones keep their time. Damaged packets are skipped and counted. Raises ImageError if the
+        file cannot be read.
         """
         import av
 
-        base = self.video.time_base or 1 / self.rate
-        step, last = max(1, round(1 / (self.rate * base))), None
+        base, tick, last = self.video.time_base or 1 / self.rate, self.tick, -1
+        step, apart, begun = max(1, round(1 / (self.rate * tick))), ceil(_APART / tick), False
         with _read_errors():
             for packet in self.container.demux(self.video, *self.others):
                 if packet.stream is not self.video:
                     if packet.dts is not None:
                         yield packet
                     continue
+                self.hidden += packet.is_discard
                 try:
                     frames = self.video.decode(packet)
                 except av.error.InvalidDataError:
                     self.damaged += 1
                     continue
                 for frame in frames:
-                    least = 0 if last is None else last + 1
+                    parts = (frame.time_base or base) / tick
                     if frame.pts is None:
-                        frame.pts = least if last is None else last + step
-                    elif last is not None and frame.pts < least:
-                        frame.pts = least  # the shortest step, so that those after it keep their time
-                    frame.time_base = frame.time_base or base
-                    last = frame.pts
-                    yield DecodedFrame(frame, float(last * frame.time_base), self.over_8_bits)
+                        at = last + step if begun else 0
+                    else:
+                        at = round(frame.pts * parts)
+                        at = last + apart if begun and at <= last else at
+                    frame.pts, frame.time_base, frame.duration = at, tick, round(frame.duration * parts)
+                    last, begun = at, True
+                    yield DecodedFrame(frame, float(at * tick), self.over_8_bits)
 
     def at(self, seconds: float) -> DecodedFrame | None:
         """The frame at a time, or the next one; None if there is none. `read` continues after it. Raises as `read`."""
@@ -256,8 +275,12 @@ class VideoWriter:
         options = {} if crf < 0 else {"crf": str(crf)}
         if codec == "libvpx-vp9":
             options |= {"row-mt": "1", "cpu-used": "3"} | ({} if crf < 0 else {"b": "0"})
+        # A track whose frames wait for later ones counts as shorter by that wait, which between slides is long.
+        reorders = {} if self.kind not in ("mp4", "mov") or not self.source.in_order else {"bf": "0"}
+        if codec == "libx264":
+            options |= reorders
         if codec == "libx265":
-            options |= {"x265-params": "log-level=error"}
+            options |= {"x265-params": "log-level=error" + (":bframes=0" if reorders else "")}
         try:
             made = cast("VideoStream", self.container.add_stream(codec, rate=self.source.rate, options=options))
         except ValueError as error:
@@ -265,8 +288,7 @@ class VideoWriter:
         made.width, made.height, made.pix_fmt = width, height, self.format
         if crf < 0 and self.source.bit_rate:
             made.bit_rate = self.source.bit_rate
-        base = self.source.video.time_base or 1 / self.source.rate
-        made.time_base = made.codec_context.time_base = base
+        made.time_base = made.codec_context.time_base = self.source.tick
         if (shape := self.source.video.codec_context.sample_aspect_ratio) is not None:
             made.codec_context.sample_aspect_ratio = shape
         if codec == "libx265" and self.kind in ("mp4", "mov"):

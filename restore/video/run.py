@@ -230,7 +230,8 @@ def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]
         follower.see(rgb, item.time)
         waiting.append((item, packets))
         packets = []
-        while waiting and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MAX_WAITING):
+        # The last frame waits: what comes after all frames is written behind it.
+        while len(waiting) > 1 and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MAX_WAITING):
             yield _with_faces(*waiting.popleft(), follower)
     while waiting:
         decoded, own = waiting.popleft()
@@ -295,7 +296,9 @@ def _losses(reader: VideoReader, writer: VideoWriter, totals: VideoTotals) -> li
     losses = list(writer.lost)
     if reader.damaged:
         losses.append(f"{reader.damaged} damaged packets are passed over")
-    if reader.frames is not None and totals.frames < reader.frames:
+    if reader.hidden:
+        losses.append(f"{reader.hidden} frames that it holds and does not show are not kept")
+    if reader.frames is not None and totals.frames + reader.hidden < reader.frames:
         losses.append(f"{totals.frames} frames could be decoded of the {reader.frames} that the file names")
     if reader.dropped:
         losses.append(f"streams of {' and '.join(reader.dropped)} are not kept")

@@ -241,6 +241,17 @@ def test_a_result_that_somebody_worked_on_is_kept_and_said(album: Path, capsys: 
     assert restore(album, quality=80, overwrite=True).failed == [] and result.read_bytes() != mine
 
 
+@pytest.mark.parametrize("quad", [[5.0] * 8, [1e300] * 8, [0.0, 0.0, 0.0, 900.0, 900.0, 900.0, 900.0, 0.0]])
+def test_the_page_is_written_whatever_crops_the_log_names(quad: list[float], album: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    restore(album, out)
+    lines = [json.loads(text) for text in (out / LOG).read_text().splitlines()]
+    changed = {"quad": quad, "placed_by": "dlib68", "box": quad[2:6]}
+    (out / LOG).write_text("".join(json.dumps(line | changed) + "\n" for line in lines))
+    restore(album, out)
+    assert (out / PAGE).is_file()
+
+
 def test_two_runs_in_one_folder_see_each_other(album: Path, tmp_path: Path) -> None:
     """The second begins while the first is under way, with other settings, and ends after it."""
     out = tmp_path / "out"

@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
+from authface.store.parquet import row_count
 from authface.train.data import FaceDataset
 from authface.train.estimate import stages
 from authface.train.estimate.hardware import RESERVE, GpuSpec
@@ -228,7 +227,7 @@ def count_faces(folder: Path, limit: int) -> int | None:
     if not folder.is_dir():
         return None
     if shards := list(folder.glob("data/train-*.parquet")):  # read without decoding, or copying into a cache
-        count = sum(int(pq.read_metadata(shard).num_rows) for shard in shards)
+        count = sum(map(row_count, shards))
         return min(limit, count) if limit else count
     return len(FaceDataset(folder, 64, limit))
 

@@ -124,24 +124,26 @@ def test_each_frame_is_shown_as_long_as_it_was(pictures: list[NDArray[np.uint8]]
     assert [frame.time for frame in seen(target)] == [frame.time for frame in seen(source)]
 
 
-def test_a_time_that_is_repeated_moves_no_later_frame(
-    pictures: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("base", [Fraction(1, 1000), Fraction(1, 25)])
+def test_a_time_that_is_repeated_or_missing_moves_no_later_frame(
+    base: Fraction, pictures: list[NDArray[np.uint8]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = film(tmp_path / "even.mkv", pictures[:8], sound="", codec="mjpeg", format="yuvj420p")
     with VideoReader(source) as reader:
-        times = [0, 40, 40, 80, 120, 120, 160, 200]
+        times = [0, 40, 40, 80, 120, 120, None, 200]
         frames = list(reader.container.decode(video=0))
         for frame, at in zip(frames, times, strict=True):
-            frame.pts = at
+            frame.pts = None if at is None else round(at / 1000 / base)
+            frame.time_base = base
 
         class Stream:
-            time_base, average_rate, guessed_rate = Fraction(1, 1000), Fraction(25), None
+            time_base, average_rate, guessed_rate = base, Fraction(25), None
 
             def decode(self, packet: Any) -> list[Any]:
                 return [packet]
 
         stream = Stream()
-        packets = [type("Packet", (), {"stream": stream})() for _ in frames]
+        packets = [type("Packet", (), {"stream": stream, "is_discard": False})() for _ in frames]
         kept = dict(zip(map(id, packets), frames, strict=True))
         stream.decode = lambda packet: [kept[id(packet)]]  # type: ignore[method-assign]
         reader.video = stream  # type: ignore[assignment]
@@ -149,7 +151,7 @@ def test_a_time_that_is_repeated_moves_no_later_frame(
         reader.container = type("Container", (), {"demux": lambda *_: packets, "close": lambda self: None})()
         monkeypatch.setattr(VideoReader, "over_8_bits", False)
         told = [round(item.time * 1000) for item in reader.read() if isinstance(item, DecodedFrame)]
-    assert told == [0, 40, 41, 80, 120, 121, 160, 200]
+    assert told == [0, 40, 41, 80, 120, 121, 161, 200]
 
 
 def test_a_video_where_nothing_changes_is_copied(clip: Path, tmp_path: Path, authface: Command, lines: Lines) -> None:
