@@ -44,7 +44,7 @@ from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_log import LOG, Line, Log, Status, now, prove_writable
 
-VERSION = 6
+VERSION = 7
 """Raised when the same settings and weights give other pixels: what was done before is then done again."""
 
 
