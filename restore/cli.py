@@ -169,4 +169,8 @@ def _why_nothing(summary: RestoreSummary) -> str:
     if summary.kept:
         whose = "its" if summary.kept == 1 else "their"
         return f"{_of(summary.kept, 'face')} drifted from {whose} input at every fidelity: lower --min-identity"
+    if summary.left_alone:
+        found = sum(count for count, _ in summary.left_alone.values())
+        told = "; ".join(f"{count:,} {reason} ({said})" for reason, (count, said) in sorted(summary.left_alone.items()))
+        return f"{_of(found, 'face')} found and left alone: {told}"
     return "no face was found to restore"

@@ -93,6 +93,8 @@ class RestoreSummary:
     """Faces, restored or not."""
     kept: int = 0
     """Faces whose every restoration drifted from the input, which therefore stays."""
+    left_alone: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """For each reason the number of faces that were found and not restored, and what is said of the first."""
     jobs: list[RestoreJob] = field(default_factory=list)
     """Those that gave a restored photo or video, now or before."""
     video_lines: dict[Path, Line] = field(default_factory=dict)
@@ -112,6 +114,10 @@ class RestoreSummary:
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
         self.tried_again += sum(line.tries > 1 for line in lines)
         self.kept += sum(line.reason == "identity" for line in lines)
+        for line in lines:
+            if line.status == "skipped":
+                count, said = self.left_alone.get(line.reason, (0, line.detail))
+                self.left_alone[line.reason] = (count + 1, said)
         if faces:
             self.jobs.append(job)
 
