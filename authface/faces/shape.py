@@ -163,8 +163,12 @@ def _read(content: mmap.mmap, data: Bytes, size: Cascade) -> tuple[Floats, list[
     anchors, deltas = _pixels(data, int(ends[-1]), size)
     if max(first.max(), second.max()) >= anchors.shape[1] or anchors.max() >= size.points:
         raise ValueError("a number beyond the last")
-    by_level = [part.reshape(size.levels, -1) for part in (first, second, threshold, leaves)]
-    return mean, [_level(*parts, length) for parts in zip(anchors, deltas, *by_level, strict=True)]
+    firsts, seconds, begins = (part.reshape(size.levels, -1) for part in (first, second, leaves))
+    thresholds = threshold.reshape(size.levels, -1)
+    return mean, [
+        _level(anchors[level], deltas[level], firsts[level], seconds[level], thresholds[level], begins[level], length)
+        for level in range(size.levels)
+    ]
 
 
 def _level(
