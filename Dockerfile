@@ -10,11 +10,6 @@ COPY . .
 RUN pip install --no-cache-dir build==1.6.1 && python -m build --wheel --outdir /wheels
 
 FROM python:3.13-slim-trixie AS base
-# What OpenCV needs, in the versions of the image's Debian.
-# hadolint ignore=DL3008
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
-    && rm -rf /var/lib/apt/lists/*
 # What is downloaded lies in a volume; whoever runs the image, under any number, may write there.
 ENV HOME=/cache \
     HF_HOME=/cache/huggingface \
@@ -24,6 +19,11 @@ VOLUME /cache
 WORKDIR /photos
 
 FROM base AS cuda
+# What facexlib's OpenCV needs, in the versions of the image's Debian.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 \
+    && rm -rf /var/lib/apt/lists/*
 # PyPI's torch for Linux brings CUDA; onnxruntime-gpu takes the place of onnxruntime.
 RUN --mount=type=bind,from=wheel,source=/wheels,target=/wheels \
     --mount=type=bind,source=constraints.txt,target=/constraints.txt \

@@ -22,7 +22,7 @@ LANDMARKS = (
 )
 PAIRING = "by file name without ending; a missing or an extra file is an error; images of another size are not measured"
 _PACKAGES = (
-    "torch", "torchvision", "pyiqa", "numpy", "scipy", "opencv-python", "pillow", "dlib-bin",
+    "torch", "torchvision", "pyiqa", "numpy", "scipy", "opencv-python-headless", "pillow", "dlib-bin",
     "onnxruntime",
 )  # fmt: skip
 

@@ -258,7 +258,10 @@ def _write_manifest(out: Path, recipe: dict[str, Any], rows: dict[str, SynthFace
     held = {
         "made_by": "authface evaluate synth",
         "recipe": recipe,
-        "versions": {"authface": __version__, **{name: version(name) for name in ("numpy", "opencv-python", "pillow")}},
+        "versions": {
+            "authface": __version__,
+            **{name: version(name) for name in ("numpy", "opencv-python-headless", "pillow")},
+        },
         "count": len(images),
         "images": [{key: value for key, value in row.items() if key not in {"reason", "detail"}} for row in images],
         "failed": [asdict(row) for _, row in sorted(rows.items()) if row.reason],

@@ -72,7 +72,7 @@ class Result:
 def plain_version(kind: str, min_score: float, recogniser: Recogniser) -> tuple[str, dict[str, str]]:
     """What the values of `pixels` or `faces` depend on, and the sha256 of the networks among it."""
     if kind == "pixels":
-        return f"{pixels.VERSION} opencv {version('opencv-python')}", {}
+        return f"{pixels.VERSION} opencv {version('opencv-python-headless')}", {}
     files = faces.weights(recogniser)
     return " ".join([faces.VERSION, str(min_score), *files.values()]), files
 

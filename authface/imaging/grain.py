@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
@@ -29,10 +30,10 @@ TILE = 256
 MIN_LEVEL = 0.6
 """Levels of 255, standard deviation in the flattest small patches, below which a photo has no noise; rounding to 8 bits
 makes 0.29. Larger patches hold some of a busy photo's texture, and texture is no noise."""
+TONES = 3.5
+"""What is smoother than a Gaussian of so many pixels are tones that a restoration moved, and no noise that went."""
 AROUND = 0.5
 """Margin around a face, in sides of its crop, in which noise is measured first; then in the whole photo."""
-RESTORED = 0.9
-"""Share of the photo's noise that must have been removed where the noise of a restored face is measured."""
 
 Box = tuple[int, int, int, int]
 Plane = NDArray[np.float32]
@@ -64,16 +65,16 @@ class Grain:
         return np.asarray(power * variance / np.maximum(mean, 1e-12))
 
 
-def measure(photo: Pixels, usable: NDArray[np.bool_], axes: Numbers | None = None) -> Grain | None:
+def measure(photo: Pixels, usable: NDArray[np.bool_]) -> Grain | None:
     """The noise of a (h, w, 3) photo of 8 or 16 bits in flat areas of the `usable` (h, w) pixels.
 
-    `axes` are those of another measurement, for comparison. None if too few patches are usable.
+    None if too few patches are usable.
     """
     rest = _residuals(photo, usable, PATCHES[-1])
     if len(rest) < MIN_PATCHES:
         return None
     if np.quantile(rest.var(axis=(1, 2)).mean(axis=1), FLAT_SHARE) < MIN_LEVEL**2:
-        return Grain(np.eye(3) if axes is None else axes, np.zeros((3, 2 * REACH + 1, 2 * REACH + 1)))
+        return Grain(np.eye(3), np.zeros((3, 2 * REACH + 1, 2 * REACH + 1)))
     for side in PATCHES[:-1]:
         larger = _residuals(photo, usable, side)
         if len(larger) >= MIN_PATCHES:
@@ -87,8 +88,7 @@ def measure(photo: Pixels, usable: NDArray[np.bool_], axes: Numbers | None = Non
         spread = _spread(flat[:: max(1, len(flat) // 32)])
         usual = flattest / max(1 - 1.64 * spread, 0.4)  # a normal distribution's 5th percentile
         flat = rest[variance <= max(usual * (1 + 2 * spread), flattest)]
-    if axes is None:
-        _, axes = np.linalg.eigh(np.einsum("nyxc,nyxd->cd", flat, flat) / flat[..., 0].size)
+    _, axes = np.linalg.eigh(np.einsum("nyxc,nyxd->cd", flat, flat) / flat[..., 0].size)
     return Grain(axes, _covariance(flat @ axes))
 
 
@@ -106,36 +106,72 @@ def add_grain(
 ) -> None:
     """Add to each face in `out`, in place, the noise that it lacks compared with the (h, w, 3) `photo` around it.
 
-    `places` are those of `replaced_shares`: only where the photo's noise went something is added, with the square root
-    of the variance that went. A photo without noise gets none.
+    `places` are those of `replaced_shares`. What a face lacks is what it lost: of each frequency, and the more the more
+    of the noise went around a pixel. A photo without noise gets none.
     """
     free = np.ones(photo.shape[:2], np.bool_)
-    for (x0, y0, x1, y1), _ in places:
+    total = np.zeros(photo.shape[:2], np.float32)
+    for (x0, y0, x1, y1), share in places:
         free[y0:y1, x0:x1] = False
+        total[y0:y1, x0:x1] += share
     grey = is_grey(photo)
     most = np.iinfo(out.dtype).max
     for ((x0, y0, x1, y1), share), seed in zip(places, seeds, strict=True):
         there = _beside(photo, free, (x0, y0, x1, y1))
         if there is None or not there.level or not share.size:
             continue
-        part = out[y0:y1, x0:x1]
-        wanted = there.spectrum()
-        own = measure(part, share > RESTORED, there.axes)
-        if own is not None:
-            wanted = np.maximum(wanted - own.spectrum(), 0)
-        added = field(wanted, there.axes, y1 - y0, x1 - x0, seed)
+        part, before = out[y0:y1, x0:x1], photo[y0:y1, x0:x1]
+        gone = np.where(share > 0, _gone(before, part, there), 0)
+        if not gone.any():
+            continue
+        usable = gone >= np.median(gone[gone > 0])
+        lost = _lost(before, part, usable, there)
+        added = field(lost, there.axes, y1 - y0, x1 - x0, seed)
         if grey:
             added = np.repeat(added.mean(axis=2, keepdims=True), 3, axis=2)
-        amount = np.sqrt(1 - (1 - share) ** 2) * np.float32(strength * most / 255)
+        # What was lost is known where it is usable, and is nowhere more than the noise.
+        gone = np.minimum(gone / gone[usable].mean(), there.spectrum().sum() / max(lost.sum(), 1e-12))
+        own = share / np.maximum(total[y0:y1, x0:x1], 1e-6)
+        amount = np.sqrt(gone * own) * np.float32(strength * most / 255)
         mixed = part + amount[..., None] * added
-        part[...] = np.where(share[..., None] > 0, np.clip(np.rint(mixed), 0, most), part).astype(out.dtype)
+        part[...] = np.where(gone[..., None] > 0, np.clip(np.rint(mixed), 0, most), part).astype(out.dtype)
+
+
+def _gone(before: Pixels, after: Pixels, noise: Grain) -> Plane:
+    """(h, w) about what share of the noise's power went around each pixel, 0..1, by how far the pixels moved."""
+    moved = (after.astype(np.float32) - before) * np.float32(255 / np.iinfo(before.dtype).max)
+    moved -= cv2.GaussianBlur(moved, (0, 0), TONES)
+    around = cv2.GaussianBlur((moved**2).mean(axis=2), (0, 0), REACH)
+    blurred = np.exp(-2 * (np.pi * TONES * np.fft.fftfreq(TILE)) ** 2)
+    power = (noise.spectrum() * (1 - np.outer(blurred, blurred)) ** 2).mean()
+    share = np.sqrt(around / np.float32(max(power, 1e-12)))
+    return np.asarray(1 - (1 - np.minimum(share, 1)) ** 2, np.float32)
+
+
+def _lost(before: Pixels, after: Pixels, usable: NDArray[np.bool_], there: Grain) -> Numbers:
+    """(3, TILE, TILE) power that a face lost by its restoration, of each frequency, as far as it is the noise `there`.
+
+    Skin is never as flat as a wall: its texture would pass for noise. It is in the face before and after, so what is
+    compared is the same patches of both, the flattest third. All of the noise where too few patches are usable.
+    """
+    noise = there.spectrum()
+    both = np.concatenate([before, after], axis=2)
+    for side in PATCHES:
+        rest = _residuals(both, usable, side)
+        if len(rest) >= MIN_PATCHES:
+            order = np.argsort(rest[..., :3].var(axis=(1, 2)).sum(axis=1), kind="stable")
+            flat = rest[order[: max(MIN_PATCHES, len(order) // 3)]]
+            was, stays = (Grain(there.axes, _covariance(flat[..., part] @ there.axes)).spectrum()
+                          for part in (slice(3), slice(3, 6)))  # fmt: skip
+            return np.clip(was - stays, 0, noise)
+    return noise
 
 
 def _residuals(photo: Pixels, usable: NDArray[np.bool_], side: int) -> Numbers:
-    """(n, side, side, 3) patches of usable pixels, none clipped, less the parabola that fits each best."""
+    """(n, side, side, channels) patches of usable pixels, none clipped, less the parabola that fits each best."""
     rows = list(_patches(usable, side))
     if not rows:
-        return np.zeros((0, side, side, 3))
+        return np.zeros((0, side, side, photo.shape[2]))
     level = (255 if photo.dtype == np.uint8 else 65535) / 255
     every = np.stack([photo[y : y + side, x : x + side] for y, x in rows]).astype(np.float64) / level
     clipped = ((every <= 0) | (every >= 255)).mean(axis=(1, 2, 3))
@@ -143,7 +179,7 @@ def _residuals(photo: Pixels, usable: NDArray[np.bool_], side: int) -> Numbers:
     at = np.linspace(-1, 1, side)
     y, x = (part.ravel() for part in np.meshgrid(at, at, indexing="ij"))
     shapes = np.linalg.qr(np.stack([np.ones_like(x), x, y, x * y, x * x, y * y], axis=1))[0]
-    flat = every.reshape(len(every), side * side, 3)
+    flat = every.reshape(len(every), side * side, photo.shape[2])
     return np.asarray((flat - shapes @ (shapes.T @ flat)).reshape(every.shape))
 
 

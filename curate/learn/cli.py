@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run
+from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 app = typer.Typer()
 
@@ -25,10 +25,9 @@ def learn(
     from authface.errors import UsageError, one_line
     from authface.extras import need
     from authface.review.reviews import ReviewSettings, reviewed
-    from authface.store.photoset import PhotoSet
 
     settings = run.settings("curate.learn", LearnSettings)
-    photoset = PhotoSet.open(set)
+    photoset = open_set(set)
     if not photoset.faces.parts():
         raise UsageError(f"{one_line(set)} has no faces yet: run authface curate filter {one_line(set)}")
     if run.dry_run:

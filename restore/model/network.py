@@ -44,6 +44,8 @@ _DRAWS = (b"RandomNormal", b"RandomUniform", b"Bernoulli", b"Multinomial")
 class FaceNetwork(Protocol):
     """A network from faces to faces."""
 
+    engine: str
+    """What runs it, as logs name it."""
     side: int
     """Side of its input, pixels."""
     weighted: bool
@@ -94,7 +96,7 @@ class NetworkRestorer:
     colour: ColourFix = "wavelet"
 
     def __init__(self, network: FaceNetwork, file: NetworkFile, fidelity: float) -> None:
-        self.network, self.fidelity = network, fidelity
+        self.network, self.fidelity, self.engine = network, fidelity, network.engine
         self._file = file
         self.window = (file.network and file.network.window) or Window(network.side, 0, 0)
         self.side = Side(self.window.crop)
@@ -156,6 +158,8 @@ class OnnxNetwork:
     The first of several outputs is used. A graph with random operators is opened anew for each face: ONNX Runtime
     seeds them when it opens a graph. Raises UsageError for a file that is no such graph.
     """
+
+    engine = "onnxruntime"
 
     def __init__(self, file: NetworkFile, device: str) -> None:
         self._file, self._device = file.path, device
@@ -239,6 +243,7 @@ class TorchNetwork:
     UsageError for another network.
     """
 
+    engine = "torch"
     side = USUAL_SIDE
 
     def __init__(self, file: NetworkFile, device: str) -> None:

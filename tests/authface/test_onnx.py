@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import pytest
-from retinaface.weights import WEIGHTS
 
 from authface import onnx
 from authface.errors import AuthfaceError, UsageError
+from authface.faces.detector import MOBILENET
 from authface.onnx import CPU, PROVIDERS, providers, session
 
 
@@ -37,7 +37,7 @@ def test_a_device_without_its_package_is_an_error_that_names_it(monkeypatch: pyt
     with_packages(monkeypatch)
     monkeypatch.setattr(onnx, "has_nvidia", lambda: True)
     with pytest.raises(UsageError, match="pip install onnxruntime-gpu"):
-        session(bytes(WEIGHTS), "cuda")
+        session(MOBILENET, "cuda")
 
 
 def test_a_device_that_no_package_brings_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,15 +46,15 @@ def test_a_device_that_no_package_brings_names_none(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(onnx.sys, "platform", "linux")
     for device, said in (("cuda:1", "no NVIDIA driver"), ("directml", "needs Windows"), ("mps", "needs a Mac")):
         with pytest.raises(UsageError, match=f"--device {device}: .*{said}.*: --device cpu") as caught:
-            session(bytes(WEIGHTS), device)
+            session(MOBILENET, device)
         assert "pip" not in str(caught.value)
 
 
 def test_a_file_and_its_bytes_are_one_network_and_threads_change_nothing(tmp_path: Path) -> None:
     file = tmp_path / "net.onnx"
-    file.write_bytes(WEIGHTS)
+    file.write_bytes(MOBILENET.read_bytes())
     image = np.random.default_rng(0).normal(0, 50, (1, 3, 64, 64)).astype(np.float32)
-    found = [session(of, "cpu", n).run(None, {"input": image}) for of, n in ((file, 1), (bytes(WEIGHTS), 2))]
+    found = [session(of, "cpu", n).run(None, {"input": image}) for of, n in ((file, 1), (MOBILENET.read_bytes(), 2))]
     assert all(np.allclose(one, other, atol=1e-5) for one, other in zip(*found, strict=True))
 
 
@@ -71,13 +71,13 @@ def test_a_package_whose_device_is_not_there_falls_back_for_auto_alone(
 ) -> None:
     """As onnxruntime-gpu does on a machine without a GPU: the provider is listed, and no session has it."""
     with_packages(monkeypatch, "cuda")
-    assert session(bytes(WEIGHTS), "auto").get_providers() == [CPU]
+    assert session(MOBILENET, "auto").get_providers() == [CPU]
     with pytest.raises(AuthfaceError, match="--device cpu"):
-        session(bytes(WEIGHTS), "cuda:0")
+        session(MOBILENET, "cuda:0")
     assert capfd.readouterr() == ("", "")
 
 
 def test_threads_are_those_of_the_process() -> None:
-    made = session(bytes(WEIGHTS), "cpu", 1).get_session_options()
+    made = session(MOBILENET, "cpu", 1).get_session_options()
     assert made.intra_op_num_threads == 1 and made.inter_op_num_threads == 1
-    assert session(bytes(WEIGHTS), "cpu").get_session_options().intra_op_num_threads == onnx.cores()
+    assert session(MOBILENET, "cpu").get_session_options().intra_op_num_threads == onnx.cores()

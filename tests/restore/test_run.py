@@ -238,6 +238,21 @@ def test_a_photo_without_a_face_is_copied_byte_for_byte(authface: Command, photo
     assert "nothing was restored: no face was found to restore" in err
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--faces", "9000,9000,50,50"], r"1 face found and left alone: 1 not_chosen (--faces 9000,9000,50,50)"),
+        (["-O", "restore.min_face=2000"], "1 face found and left alone: 1 too_small ("),
+    ],
+)
+def test_faces_that_were_found_and_not_restored_are_no_missing_faces(
+    options: list[str], why: str, authface: Command, photo: Path, tmp_path: Path
+) -> None:
+    """A region beside the photo, a limit that no face meets: the last line says which."""
+    code, _, err = authface(photo, "--model", "identity", "-o", tmp_path / "out", *options)
+    assert code == 1 and f"nothing was restored: {why}" in err
+
+
 def test_the_result_that_is_named_is_there(authface: Command, photo: Path, tmp_path: Path) -> None:
     """Beside the photos the first one that was made, not the first that was asked for."""
     album = tmp_path / "album"

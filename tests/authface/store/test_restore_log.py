@@ -143,7 +143,8 @@ def test_another_file_of_that_name_is_left_alone(tmp_path: Path, text: str) -> N
     ("name", "value"),
     [
         ("target", 1), ("target", ""), ("status", "done"), ("width", 1.5), ("width", -1), ("width", True), ("scale", 0),
-        ("quad", [1.0] * 7), ("quad", [1e300] * 8), ("box", [-1e308, -1e308, 1e308, 1e308]), ("box", [0, 0, "1", 1]), ("identity", "0.9"), ("identity", float("nan")), ("seed", 1.0),
+        ("quad", [1.0] * 7), ("quad", [1e300] * 8), ("box", [-1e308, -1e308, 1e308, 1e308]), ("box", [0, 0, "1", 1]),
+        ("identity", "0.9"), ("identity", float("nan")), ("seed", 1.0),
         ("moments", [[]]), ("moments", [[0.0, 1.0]]), ("seconds", 10**400), ("source", None), ("tries", 0),
     ],
 )  # fmt: skip

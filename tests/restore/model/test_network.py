@@ -281,6 +281,7 @@ def test_a_photo_by_a_file_of_ones_own(authface: Command, lines: Lines, photo: P
     assert code == 0, err
     assert "1 face restored in 1 of 1 photos" in out and "identity: mean" in out
     (line,) = lines(tmp_path / "out")
+    assert line["engine"] == "onnxruntime", "as of a family that runs there"
     assert line["model"] == str(file) and 0.5 < line["identity"] < 1 and line["landmark_shift"] is not None
     assert "mine.onnx" in (tmp_path / "out" / "restore.html").read_text()
     before, after = (np.asarray(Image.open(path)) for path in (photo, tmp_path / "out" / "a face.png"))
