@@ -227,7 +227,7 @@ class Trainer(Generic[B]):
             workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
         if not workers:
             return prefetch(self.stream.__getitem__, order)
-        loader = torch.utils.data.DataLoader(
+        loader: torch.utils.data.DataLoader[B] = torch.utils.data.DataLoader(
             self.stream,  # type: ignore[arg-type]  # a map-style dataset by its method
             batch_size=None, sampler=order, num_workers=workers, worker_init_fn=_leave_signals_to_parent,
         )  # fmt: skip
