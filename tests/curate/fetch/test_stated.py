@@ -268,5 +268,5 @@ def timeless(photoset: PhotoSet) -> list[Photo]:
     found = []
     for row in photoset.photos:
         statements = tuple(replace(one, at="", until=one.until and "then") for one in row.statements)
-        found.append(replace(row, statements=statements))
+        found.append(replace(row, statements=statements, asked_at=""))
     return sorted(found, key=lambda row: row.source_id)

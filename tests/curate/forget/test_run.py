@@ -250,7 +250,7 @@ def test_a_beginning_that_fits_two_is_refused(furnished: Furnished, tmp_path: Pa
     photoset = furnished(tmp_path / "set")
     with pytest.raises(UsageError, match="fits 6 photos"):
         find_photo_of_many(photoset)
-    with pytest.raises(UsageError, match="nothing in"):
+    with pytest.raises(UsageError, match="is called"):
         find_photo(photoset, photo(photoset, 0).id[:5])
     assert find_photo(photoset, f"{photo(photoset, 0).id[:6]}-0")[0].photo == photo(photoset, 0)
     assert find_photo(photoset, "https://example.org/photos/1?a=1")[0].photo == photo(photoset, 1)
