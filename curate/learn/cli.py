@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 app = typer.Typer()
@@ -22,8 +24,6 @@ def learn(
 ) -> None:
     """Learn from decisions of `curate review` what a reviewer keeps; `curate filter` can then ask it of all faces."""
     from authface.curate.settings import LearnSettings
-    from authface.errors import UsageError, one_line
-    from authface.extras import need
     from authface.review.reviews import ReviewSettings, reviewed
 
     settings = run.settings("curate.learn", LearnSettings)

@@ -101,7 +101,7 @@ def test_a_pem_file_signs_as_its_owner(tmp_path: Path, test_signer: Credentials)
         ("{certificates}{key}{key}", "2 private keys"),
         ("{certificates}{other}", "not that of the first certificate"),
         ("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n{key}", "signer.pem"),
-        ("\u00e9", "no PEM file"),
+        ("\u00e9", "not a readable PEM file"),
     ],
 )
 def test_a_pem_file_that_cannot_sign_is_one_line(
@@ -116,7 +116,7 @@ def test_a_pem_file_that_cannot_sign_is_one_line(
 
 
 def test_no_file_is_one_line_and_nothing_signs_unasked(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no PEM file"):
+    with pytest.raises(UsageError, match="not a readable PEM file"):
         credentials(str(tmp_path / "none.pem"))
     assert credentials("") is None
 
