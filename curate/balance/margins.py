@@ -155,11 +155,15 @@ def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick
 
 
 def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: float | None) -> dict[str, str]:
-    """The word of one face in every margin; `said` are the tags by each annotator, most trusted first."""
+    """The word of one face in every margin; `said` are the tags by each annotator, most trusted first.
+
+    Silence is a word only of an annotator that would have spoken: measured tags of light, a captioner's of glasses.
+    """
+    measured = any(tags and not any(tag.group in _SEEN for tag in tags) for tags in said)
 
     def of(group: str, choose: Callable[[set[str]], str]) -> str:
         names = next((found for tags in said if (found := {tag.name for tag in tags if tag.group == group})), set())
-        return choose(names) if said else "unknown"
+        return choose(names) if names or measured else "unknown"
 
     def seen(group: str, words: Mapping[str, str]) -> str:
         """By the first annotator that says what is seen: its silence then means that nothing is there."""

@@ -177,6 +177,8 @@ def test_words_come_from_measures_and_tags() -> None:
     silent = words_of(photo, face, [tags, [Tag(name="elderly", group="age", confidence=1.0)]], 30.0)
     assert (silent["glasses"], silent["beard"], silent["age"]) == ("none", "none", "elderly")
     assert words_of(photo, face, [], None)["light"] == "unknown", "nobody looked"
+    assert words_of(photo, face, [worn], None)["light"] == "unknown", "a captioner's silence says nothing of light"
+    assert words_of(photo, face, [tags[2:]], None)["light"] == "from-neither", "measured, and on neither side"
 
 
 def run(photoset: PhotoSet, **settings: object) -> BalanceReport:
