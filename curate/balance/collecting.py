@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authface.curate.balance.gaps import UNIFORM, Gap, gaps_of
+from authface.curate.balance.gaps import UNIFORM, Gap, gaps_of, wanted_shares
 from authface.curate.balance.margins import MARGINS, MarginWords
 from authface.curate.balance.proposals import SETTING, Fill, Proposal, propose, words_for
 from authface.curate.balance.shares import marginal
@@ -100,14 +100,19 @@ class Collecting:
 HEADER = ("query", "for", "now", "wanted", "faces", "per 100 photos", "as gave", "photos")
 
 
-def collecting(photoset: PhotoSet, settings: BalanceSettings, parts: Sequence[int], found: MarginWords) -> Collecting:
-    """Measure the gaps and propose a query for each.
-
-    Raises UsageError for a share or words of a value that is none.
-    """
-    gaps, known = list[Gap](), dict[str, int]()
+def check(settings: BalanceSettings) -> None:
+    """Raises UsageError for a share or words of a value that is none."""
     if odd := settings.wanted.keys() - UNIFORM.keys():
         raise UsageError(f"curate.balance.wanted: no {one_line(min(odd), 40)}; there are {', '.join(UNIFORM)}")
+    for name, shares in settings.wanted.items():
+        wanted_shares(name, shares, {}, MARGINS[name])
+    for source in SETTING:
+        words_for(source, settings.queries)
+
+
+def collecting(photoset: PhotoSet, settings: BalanceSettings, parts: Sequence[int], found: MarginWords) -> Collecting:
+    """Measure the gaps and propose a query for each. Raises UsageError as `check` does."""
+    gaps, known = list[Gap](), dict[str, int]()
     for name in UNIFORM:
         shares = marginal(found.words[name], found.counts(name))
         more, known[name] = gaps_of(name, shares, settings.wanted.get(name, {}), MARGINS[name])

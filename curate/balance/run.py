@@ -18,7 +18,7 @@ import numpy as np
 
 from authface.console import Console
 from authface.curate.balance import rake
-from authface.curate.balance.collecting import HEADER, Collecting, collecting
+from authface.curate.balance.collecting import HEADER, Collecting, check, collecting
 from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_margin_words
 from authface.curate.balance.shares import MarginShare, marginal, suppressed_cells
 from authface.curate.settings import BalanceSettings
@@ -145,7 +145,8 @@ def balance(
 
 
 def targets_of(settings: BalanceSettings) -> dict[str, dict[str, float] | None]:
-    """What is wanted of each margin that the target names. Raises UsageError for a target that is none."""
+    """What is wanted of each margin that the target names. Raises UsageError for settings that name what is not."""
+    check(settings)
     wanted = rake.parse(settings.target) if settings.target else {}
     if unknown := wanted.keys() - MARGINS.keys():
         raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")

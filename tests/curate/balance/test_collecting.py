@@ -143,8 +143,8 @@ def test_words_of_ones_own_replace_those_that_ship() -> None:
 
 
 def photographed(root: Path) -> PhotoSet:
-    """300 photos of two queries in two parts: half of those that `side profile portrait` found show a left profile; every
-    photo of `portrait` looks ahead. Photos without their crops' files have no skin tone."""
+    """300 photos of two queries in two parts: half of those of `side profile portrait` show a left profile,
+    those of `portrait` look ahead. Crops have no files, so skin tone is unknown."""
     photoset = PhotoSet(root)
     made = Provenance("test", 1, {}, {})
     for part in range(2):
@@ -206,8 +206,12 @@ def test_the_command_proposes_and_says_what_nobody_measured(tmp_path: Path) -> N
     assert "not measured, so no gap is known: skin, light" in done.stdout
     page = (photoset.root / "reports" / "balance.html").read_text("utf-8")
     assert "To collect next" in page and "middle aged portrait" in page
-    done = authface("curate", "balance", photoset.root, "-O", "curate.balance.wanted={shoes={red=1}}")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "glasses" in done.stderr
+    assert "curate fetch" in page and "\\n" not in page
+    for wrong in ("wanted={shoes={red=1}}", "wanted={pose={up=1}}", "wanted={pose={left=0.7,right=0.6}}",
+                  "wanted={pose={left=2}}", 'queries={"x"=["origin=any"]}'):  # fmt: skip
+        for more in ((), ("--dry-run",)):
+            done = authface("curate", "balance", photoset.root, "-O", f"curate.balance.{wrong}", *more)
+            assert done.returncode == 2 and done.stderr.count("\n") == 1, (wrong, done.stderr)
 
 
 def test_the_command_line_that_is_proposed_is_one(tmp_path: Path) -> None:
