@@ -6,6 +6,7 @@ import json
 import shlex
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -187,6 +188,9 @@ def test_yields_are_counted_by_photo_and_sets_of_before_remember_their_query(tmp
     assert (profile.stored, profile.kept, plain.with_face) == (80, 80, 160), "one photo has two faces"
     assert profile.giving["pose=far-left"] == 50 and plain.giving["pose=far-left"] == 0
     assert read_yields(photoset, [1], words).together.fetched == 150, "the other part was not aligned yet"
+    fresh = replace(photoset.photos.rows(1)[-1], id="f" * 64, source_id="fresh", status="kept")
+    photoset.photos.write(1, [*photoset.photos.rows(1), fresh], Provenance("test", 1, {}, {}), "")
+    assert read_yields(photoset, [1], words).together.fetched == 150, "nobody looked for its face yet"
 
 
 def test_the_command_proposes_and_says_what_nobody_measured(tmp_path: Path) -> None:
