@@ -112,6 +112,9 @@ class Photo:
     format: str = ""
     """The decoder that read it, such as ``JPEG``: sniffed from the bytes, not taken from the name."""
     camera: Camera | None = None
+    queries: tuple[str, ...] = ()
+    """What it was found by: of `unsplash` the first search that listed it, of `unsplash-lite` all keywords asked for
+    that it carries; empty where a source has none, and in sets of an earlier version."""
     extra: str = ""
     """What else the source says of it, as a JSON object; empty if nothing."""
     signals: tuple[Signal, ...] = ()

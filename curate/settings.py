@@ -218,6 +218,16 @@ class BalanceSettings(Settings):
     """Largest distance of a share from its goal, 0..1, where `keep` is None."""
     least: int = Field(10, ge=1)
     """Words of fewer faces keep their share under `uniform`: evening them out would leave only a handful of faces."""
+    wanted: dict[str, dict[str, Annotated[float, Field(ge=0, le=1)]]] = Field({})
+    """Shares that collecting more should lead to: a table of values for each of skin, age, pose, light, glasses and
+    beard, as in `{glasses = {glasses = 0.2}}`. Values not named share what is left in their present proportions;
+    attributes not named want all values equally often. Less of a value is not reached by adding faces: see `target`."""
+    collect_from: Literal["", "unsplash", "unsplash-lite"] = ""
+    """The source that queries are proposed for; empty takes the one that the set's photos were found by, else the
+    Unsplash Dataset."""
+    queries: dict[str, tuple[str, ...]] = Field({})
+    """Queries of your own and the values they stand for, as in `{"reading glasses" = ["glasses=glasses"]}`, besides
+    those of `curate/balance/words.toml`; one of the same words replaces it, and `[]` takes it out."""
 
 
 class SplitSettings(Settings):

@@ -265,19 +265,27 @@ class PhotoSet:
         with write_errors(self.root / relative):
             (self.root / relative).unlink(missing_ok=True)
 
+    def remembered(self, section: str) -> dict[str, Any]:
+        """The settings that a stage was last run with; empty where the set's recipe.toml does not say them."""
+        table: Any = self._recipe()
+        for key in section.split("."):
+            table = table.get(key) if isinstance(table, dict) else None
+        return table if isinstance(table, dict) else {}
+
     def remember(self, section: str, settings: dict[str, Any]) -> None:
         """Save the resolved settings of a stage in the set's recipe.toml."""
-        path = self.root / "recipe.toml"
-        try:
-            tables = tomllib.loads(path.read_text("utf-8"))
-        except (OSError, ValueError):
-            tables = {}
-        inner = tables
+        inner = tables = self._recipe()
         *above, last = section.split(".")
         for key in above:
             inner = inner.setdefault(key, {})
         inner[last] = _without_none(settings)
-        write_file(path, tomli_w.dumps(tables).encode())
+        write_file(self.root / "recipe.toml", tomli_w.dumps(tables).encode())
+
+    def _recipe(self) -> dict[str, Any]:
+        try:
+            return tomllib.loads((self.root / "recipe.toml").read_text("utf-8"))
+        except (OSError, ValueError):
+            return {}
 
 
 def outcome(row: Row) -> str:

@@ -40,7 +40,9 @@ MARGINS: dict[str, tuple[str, ...]] = {
     "light": ("from-left", "from-right", "backlit", "from-neither", "unknown"),
     "hardness": ("hard", "soft", "between", "unknown"),
     "expression": ("smiling", "mouth-open", "calm", "other", "unknown"),
-    "age": ("young-adult", "middle-aged", "elderly", "unknown"),
+    "age": ("child", "teenager", "young-adult", "middle-aged", "elderly", "unknown"),
+    "glasses": ("glasses", "sunglasses", "none", "unknown"),
+    "beard": ("beard", "moustache-or-stubble", "none", "unknown"),
     "skin": (*(name for name, _ in SKIN_BANDS), "dark", "unknown"),
     "size": ("under-128", "128-255", "256-511", "512-1023", "1024-up"),
     "source": (),
@@ -53,6 +55,8 @@ NOTES = {
     "hardness": "edges of shadows, by the tags",
     "expression": "by the tags",
     "age": "by the tags, where an annotator says it",
+    "glasses": "by the tags of an annotator that says what is worn; none where it names none",
+    "beard": "by the tags of an annotator that speaks of hair; none where it names none",
     "skin": "individual typology angle of the cheeks, measured; it moves with the light of the photo",
     "size": "longer side of the face's box in the photo, pixels",
     "source": "where the photos come from",
@@ -60,6 +64,10 @@ NOTES = {
 }
 _SIZES = ((1024.0, "1024-up"), (512.0, "512-1023"), (256.0, "256-511"), (128.0, "128-255"))
 _LIGHT = {"light from the left": "from-left", "light from the right": "from-right", "backlit": "backlit"}
+_SEEN = {"age", "hair", "accessories"}
+"""Groups of tags that say who is seen and what is worn, which measured tags do not."""
+_GLASSES = {"sunglasses": "sunglasses", "glasses": "glasses"}
+_BEARD = {"beard": "beard", "goatee": "beard"} | dict.fromkeys(("moustache", "stubble"), "moustache-or-stubble")
 _POSE = {"facing the camera": "frontal", "head turned to the left": "left", "head turned to the right": "right"}
 
 
@@ -147,11 +155,21 @@ def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick
 
 
 def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: float | None) -> dict[str, str]:
-    """The word of one face in every margin; `said` are the tags by each annotator, most trusted first."""
+    """The word of one face in every margin; `said` are the tags by each annotator, most trusted first.
+
+    Silence is a word only of an annotator that would have spoken: measured tags of light, a captioner's of glasses.
+    """
+    measured = any(tags and not any(tag.group in _SEEN for tag in tags) for tags in said)
 
     def of(group: str, choose: Callable[[set[str]], str]) -> str:
         names = next((found for tags in said if (found := {tag.name for tag in tags if tag.group == group})), set())
-        return choose(names) if said else "unknown"
+        return choose(names) if names or measured else "unknown"
+
+    def seen(group: str, words: Mapping[str, str]) -> str:
+        """By the first annotator that says what is seen: its silence then means that nothing is there."""
+        names = next((tags for tags in said if any(tag.group in _SEEN for tag in tags)), None)
+        found = {tag.name for tag in names or () if tag.group == group}
+        return "unknown" if names is None else _first(words, "none", found)
 
     size = face.size or 0.0
     return {
@@ -160,6 +178,8 @@ def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: flo
         "hardness": of("lighting", partial(_first, {"hard light": "hard", "soft light": "soft"}, "between")),
         "expression": of("expression", _expression),
         "age": of("age", lambda names: min(names).replace(" ", "-") if names else "unknown"),
+        "glasses": seen("accessories", _GLASSES),
+        "beard": seen("hair", _BEARD),
         "skin": skin_band(angle),
         "size": next((name for least, name in _SIZES if size >= least), "under-128"),
         "source": photo.source,

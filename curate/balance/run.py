@@ -1,4 +1,5 @@
-"""`curate balance`: how the kept faces are spread over pose, light, skin tone ..., and a subset that evens some of it.
+"""`curate balance`: how the kept faces are spread over pose, light, skin tone ..., a subset that evens some of it, and
+what to collect next.
 
 Words of single faces stay in memory; what is written are sums, none of so few faces that it points at people, and which
 crops are in the subset.
@@ -14,80 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.balance import rake
+from authface.curate.balance.collecting import HEADER, Collecting, check, collecting
 from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_margin_words
+from authface.curate.balance.shares import MarginShare, marginal, suppressed_cells
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
 from authface.errors import UsageError, one_line
-from authface.metrics.stats import wilson
 from authface.records import Choice, Crop
 from authface.report import pages as report
 from authface.review.reviews import ReviewSettings, choice_table, reviewed_crops
 from authface.store.photoset import PhotoSet, Provenance
 
-FEWEST = 5
-"""Counts under this are merged with others or left out."""
 VERSION = 1
 _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
 """Margins that are crossed with each other; source and licence are crossed with skin tone only."""
-
-
-@dataclass(frozen=True)
-class MarginShare:
-    """One word of a margin, or several that were merged, as a share of all faces."""
-
-    words: tuple[str, ...]
-    count: int
-    total: int
-
-    @property
-    def name(self) -> str:
-        """The word, or the merged words."""
-        return self.words[0] if len(self.words) == 1 else f"{', '.join(self.words)} together"
-
-    @property
-    def share(self) -> float:
-        """0..1."""
-        return self.count / self.total if self.total else 0.0
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 %, 0..1."""
-        return wilson(self.count, self.total)
-
-
-def marginal(words: Sequence[str], counts: Sequence[int]) -> list[MarginShare]:
-    """Shares of the words that any face has; words of fewer than `FEWEST` faces are merged, so that none shows.
-
-    If the merged ones together are still too few, the next smallest word joins them.
-    """
-    total = sum(counts)
-    found = [(word, count) for word, count in zip(words, counts, strict=True) if count]
-    few = [pair for pair in found if pair[1] < FEWEST]
-    if few and sum(count for _, count in few) < FEWEST:
-        rest = sorted((pair for pair in found if pair not in few), key=lambda pair: pair[1])
-        few += rest[:1]
-    alone = [MarginShare((word,), count, total) for word, count in found if (word, count) not in few]
-    if not few:
-        return alone
-    return [*alone, MarginShare(tuple(word for word, _ in few), sum(count for _, count in few), total)]
-
-
-def suppressed_cells(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which cells of a cross table must not be shown, (rows, columns): those of 1 to `FEWEST` - 1 faces, and for each
-    that is alone in its row or column the next smallest there, since a sum would give it away."""
-    mask = (counts > 0) & (counts < FEWEST)
-    while True:
-        before = mask.sum()
-        for table, chosen in ((counts, mask), (counts.T, mask.T)):
-            for line, out in zip(table, chosen, strict=True):
-                if out.sum() == 1 and (open_cells := np.flatnonzero(~out & (line > 0))).size:
-                    out[open_cells[line[open_cells].argmin()]] = True
-        if mask.sum() == before:
-            return np.asarray(mask)
 
 
 @dataclass(frozen=True)
@@ -124,6 +68,7 @@ class BalanceReport:
     """Largest distance of a share of the subset from its goal, 0..1."""
     margins: list[MarginReport]
     crosses: list[Cross]
+    collecting: Collecting
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json``: sums only."""
@@ -133,8 +78,8 @@ class BalanceReport:
             "off": self.off,
             "margins": {
                 margin.name: {
-                    "shares": [_share_json(share) for share in margin.shares],
-                    "after": [_share_json(share) for share in margin.after],
+                    "shares": [share.as_json() for share in margin.shares],
+                    "after": [share.as_json() for share in margin.after],
                     "goals": dict(margin.goals),
                 }
                 for margin in self.margins
@@ -143,6 +88,7 @@ class BalanceReport:
                 {"rows": cross.rows, "columns": cross.columns, "header": cross.header, "cells": dict(cross.cells)}
                 for cross in self.crosses
             ],
+            "collect": self.collecting.as_json(),
         }
 
     def as_text(self) -> str:
@@ -164,6 +110,7 @@ class BalanceReport:
         if self.kept is not None:
             lines.append(f"chosen: {self.kept:,} of {self.faces:,} faces; shares are within {self.off:.1%} of the goal")
             lines.append("taken back by: --clear")
+        lines.append(self.collecting.as_text())
         lines.append(f"report: {one_line(self.page)}")
         return "\n".join(lines)
 
@@ -188,15 +135,18 @@ def balance(
     crosses = [_cross(found, *pair) for pair in combinations(_PEOPLE, 2)]
     crosses += [_cross(found, name, "skin") for name in ("source", "licence")]
     page = photoset.root / "reports" / "balance.html"
-    done = BalanceReport(page, len(found.ids), len(chosen) if chosen is not None else None, off, margins, crosses)
+    lacks = collecting(photoset, settings, [part.number for part in parts], found)
+    kept = len(chosen) if chosen is not None else None
+    done = BalanceReport(page, len(found.ids), kept, off, margins, crosses, lacks)
     facts = [("faces", f"{done.faces:,}"), *([("chosen", f"{done.kept:,}")] if done.kept is not None else [])]
     title = f"Balance of {one_line(photoset.root.resolve().name)}"
-    report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done)
+    report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done, header=HEADER)
     return done
 
 
 def targets_of(settings: BalanceSettings) -> dict[str, dict[str, float] | None]:
-    """What is wanted of each margin that the target names. Raises UsageError for a target that is none."""
+    """What is wanted of each margin that the target names. Raises UsageError for settings that name what is not."""
+    check(settings)
     wanted = rake.parse(settings.target) if settings.target else {}
     if unknown := wanted.keys() - MARGINS.keys():
         raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
@@ -288,8 +238,3 @@ def _cross(found: MarginWords, rows: str, columns: str) -> Cross:
         for row in seen_rows
     ]
     return Cross(rows, columns, [found.words[columns][column] for column in seen_columns], cells)
-
-
-def _share_json(share: MarginShare) -> dict[str, Any]:
-    low, high = share.interval
-    return {"words": list(share.words), "count": share.count, "share": share.share, "low": low, "high": high}

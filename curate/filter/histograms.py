@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -110,15 +109,9 @@ def _numbers(rows: pa.Table, name: str) -> NDArray[np.float64]:
 
 def _settings(photoset: PhotoSet, name: str, table: Table[Any]) -> dict[str, Any]:
     """The settings the last part was made with, over those of the set's recipe."""
-    try:
-        recipe = tomllib.loads((photoset.root / "recipe.toml").read_text("utf-8"))
-    except (OSError, ValueError):
-        recipe = {}
-    curate = recipe.get("curate", {})
-    section = curate.get(_SECTIONS[name], {}) if isinstance(curate, dict) else {}
     parts = table.parts()
     meta = table.meta(parts[-1]) if parts else None
-    return {**(section if isinstance(section, dict) else {}), **(meta.provenance.settings if meta else {})}
+    return {**photoset.remembered(f"curate.{_SECTIONS[name]}"), **(meta.provenance.settings if meta else {})}
 
 
 def _limits(measure: str, settings: dict[str, Any]) -> list[tuple[str, float]]:

@@ -79,29 +79,29 @@ class Lite(PhotoSource):
         """One item a chosen photo. Raises AuthfaceError where the files cannot be read."""
         try:
             with self._tables() as tables:
-                chosen = self._with_keyword(tables("keywords")) if self._settings.lite.keywords else None
+                chosen = self._by_keyword(tables("keywords")) if self._settings.lite.keywords else {}
                 for line in _lines(tables("photos")):
-                    if chosen is None or (line.photo_id, "", "") in chosen:
-                        yield self._item(line)
+                    found = tuple(word for word, photos in chosen.items() if (line.photo_id, "", "") in photos)
+                    if found or not self._settings.lite.keywords:
+                        yield self._item(line, found)
                     else:
                         self.ignored["without one of the keywords"] += 1
         except (OSError, EOFError, zlib.error, zipfile.BadZipFile, NotImplementedError) as error:
             raise AuthfaceError(f"cannot read {one_line(self._path)}: {one_line(error)}") from error
 
-    def _with_keyword(self, files: list[_File]) -> KeySet:
-        """Ids of the photos that have one of the keywords, sure enough."""
-        wanted = {word.strip().lower() for word in self._settings.lite.keywords}
+    def _by_keyword(self, files: list[_File]) -> dict[str, KeySet]:
+        """Ids of the photos that have a keyword, sure enough, by keyword."""
+        chosen = {word.strip().lower(): KeySet() for word in self._settings.lite.keywords}
         least = self._settings.lite.min_confidence
-        chosen = KeySet()
         for line in _lines(files):
             record = line.record
             if isinstance(record, BadRow):
                 self.ignored["lines of the keywords that cannot be read"] += 1
-            elif record.get("keyword", "").strip().lower() in wanted and _confidence(record) >= least:
-                chosen.add((record.get("photo_id", ""), "", ""))
+            elif (word := record.get("keyword", "").strip().lower()) in chosen and _confidence(record) >= least:
+                chosen[word].add((record.get("photo_id", ""), "", ""))
         return chosen
 
-    def _item(self, line: _Line) -> PhotoItem:
+    def _item(self, line: _Line, keywords: tuple[str, ...]) -> PhotoItem:
         record: Mapping[str, str] = {} if isinstance(line.record, BadRow) else line.record
         url = one_line(record.get("photo_image_url", "").strip(), 2000)
         names = (record.get("photographer_first_name", ""), record.get("photographer_last_name", ""))
@@ -121,6 +121,7 @@ class Lite(PhotoSource):
             width=_whole(record.get("photo_width", "")),
             height=_whole(record.get("photo_height", "")),
             camera=_camera(record),
+            queries=keywords,
             extra=_extra(record),
         )
         if problem := line.problem:

@@ -132,7 +132,7 @@ class Unsplash(PhotoSource):
     def _item(self, entry: Mapping[str, Any], query: str, as_of: str, terms: str) -> PhotoItem:
         urls, links, user = (_mapping(entry.get(name)) for name in ("urls", "links", "user"))
         url = _text(urls.get(self._wants.file) or urls.get("full") or urls.get("raw"), 2000)
-        said = {"query": query, "description": _text(entry.get("description") or entry.get("alt_description"), 1000)}
+        description = _text(entry.get("description") or entry.get("alt_description"), 1000)
         photo = Photo(
             id="",
             source="unsplash",
@@ -148,7 +148,8 @@ class Unsplash(PhotoSource):
             as_of=as_of,
             width=_whole(entry.get("width")),
             height=_whole(entry.get("height")),
-            extra=json.dumps({name: value for name, value in said.items() if value}),
+            queries=(query,),
+            extra=json.dumps({"description": description}) if description else "",
         )
         if not photo.source_id or not url:
             digest = hashlib.sha256(json.dumps(entry, sort_keys=True, default=str).encode()).hexdigest()
@@ -261,6 +262,22 @@ class Unsplash(PhotoSource):
 
 
 _TERMS_FILE = "sources/unsplash/terms.json"
+
+
+def unlisted(photoset: PhotoSet) -> dict[str, int]:
+    """How many photos each query that was asked has beyond those on the pages that the set keeps of it."""
+    totals: dict[str, tuple[str, int]] = {}
+    listed: dict[str, set[str]] = {}
+    for path in sorted((photoset.root / "sources" / "unsplash").glob("*.json")):
+        try:
+            page = json.loads(path.read_bytes())
+            query, as_of, total = str(page["request"]["query"]), str(page["as_of"]), _whole(page["total"])
+            ids = {str(entry["id"]) for entry in page["results"]}
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # the terms, or a page that will be asked for again
+        totals[query] = max(totals.get(query, ("", 0)), (as_of, total))
+        listed.setdefault(query, set()).update(ids)
+    return {query: max(0, total - len(listed[query])) for query, (_, total) in totals.items()}
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.balance.margins import skin_band, typology_angle, words_of
 from authface.curate.balance.rake import Goal, fit, goal, largest_subset, parse, pick, round_counts
-from authface.curate.balance.run import FEWEST, BalanceReport, balance, marginal, suppressed_cells
+from authface.curate.balance.run import BalanceReport, balance
+from authface.curate.balance.shares import FEWEST, marginal, suppressed_cells
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
@@ -165,9 +166,19 @@ def test_words_come_from_measures_and_tags() -> None:
     said = words_of(photo, face, [tags], 30.0)
     assert said == {
         "pose": "left", "light": "from-left", "hardness": "soft", "expression": "smiling", "age": "unknown",
-        "skin": "intermediate", "size": "256-511", "source": "folder", "licence": "unknown",
+        "skin": "intermediate", "size": "256-511", "source": "folder", "licence": "unknown", "glasses": "unknown",
+        "beard": "unknown",
     }  # fmt: skip
+    worn = [
+        Tag(name=name, group=group, confidence=1.0) for name, group in (("glasses", "accessories"), ("goatee", "hair"))
+    ]
+    seen = words_of(photo, face, [tags, worn], 30.0)
+    assert (seen["glasses"], seen["beard"]) == ("glasses", "beard"), "said by the second annotator"
+    silent = words_of(photo, face, [tags, [Tag(name="elderly", group="age", confidence=1.0)]], 30.0)
+    assert (silent["glasses"], silent["beard"], silent["age"]) == ("none", "none", "elderly")
     assert words_of(photo, face, [], None)["light"] == "unknown", "nobody looked"
+    assert words_of(photo, face, [worn], None)["light"] == "unknown", "a captioner's silence says nothing of light"
+    assert words_of(photo, face, [tags[2:]], None)["light"] == "from-neither", "measured, and on neither side"
 
 
 def run(photoset: PhotoSet, **settings: object) -> BalanceReport:

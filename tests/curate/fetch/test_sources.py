@@ -273,6 +273,7 @@ def test_the_data_set_is_chosen_from_before_anything_is_downloaded(
         "flat": ("rejected", "aperture", 22, 16),
         "bad": ("failed", "bad_line", None, None),
     }
+    assert {row.source_id: row.queries for row in rows if row.queries != ("portrait",)} == {"user": ("face",)}
     assert set(server.asked) == {"/0", "/5"}
     first = next(row for row in rows if row.source_id == "yes")
     assert first.photographer == "Ana B" and first.photographer_url == "https://unsplash.com/@ana_b"

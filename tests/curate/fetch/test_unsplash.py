@@ -106,7 +106,7 @@ def test_each_photo_is_one_row_with_all_that_is_owed_to_it(api: Api, tmp_path: P
     assert row.page_url == "https://unsplash.com/photos/photo1?utm_source=authface&utm_medium=referral"
     assert row.terms.startswith("Unsplash API Terms and Guidelines, accepted 20") and row.as_of.startswith("20")
     assert (tmp_path / row.file).read_bytes() == api.photos[1]
-    assert json.loads(row.extra) == {"query": "portrait", "description": "line\\nbreak\\ud800"}
+    assert json.loads(row.extra) == {"description": "line\\nbreak\\ud800"} and row.queries == ("portrait",)
     told = [path for path, _ in api.server.log if "/download" in path]
     assert sorted(told) == [f"/photos/photo{number}/download?ixid=abc{number}" for number in range(5)]
     assert api.server.asked.most_common(1)[0][1] == 1, "nothing is asked for twice"
