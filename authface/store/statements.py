@@ -68,6 +68,11 @@ def same_list(before: str, now: str) -> bool:
     return before in {"", now} or (Path(before).name == Path(now).name and not Path(before).exists())
 
 
+def repeated_row(photo: Photo) -> Photo:
+    """The row of a photo whose bytes the set keeps under another name."""
+    return replace(photo, status="rejected", reason=DUPLICATE, detail="the same bytes are in the set")
+
+
 def restated(photo: Photo, said: Collection[str], by: str, at: str, *, whole: bool) -> Photo:
     """The row after the list `by` said `said` of it, under its name; the same row where nothing is new.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from functools import cached_property
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 from authface.curate.fetch.optouts.judge import EVERY_REASON, Level, judge, judged
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
+from authface.store.statements import repeated_row
 
 _COLUMNS = ("status", "reason", "file", "signals", "asked_at")
 
@@ -22,6 +24,7 @@ def rejudge(photoset: PhotoSet, level: Level) -> list[str]:
     """
     refused: Counter[str] = Counter()
     restored = unasked = 0
+    held = _Held(photoset)
     for part, meta in photoset.photos.metas().items():
         if meta is None:
             continue
@@ -31,7 +34,7 @@ def rejudge(photoset: PhotoSet, level: Level) -> list[str]:
         if not _may_change(table, kept):
             continue
         before = photoset.photos.rows(part)
-        after = [_again(photoset, row, level) for row in before]
+        after = [_again(photoset, row, level, held) for row in before]
         if after == before:
             continue
         photoset.photos.write(part, after, meta.provenance, meta.inputs)
@@ -56,11 +59,25 @@ def _may_change(table: pa.Table, kept: pa.ChunkedArray) -> bool:
     return bool(pc.any(pc.or_(pc.and_(kept, told), pc.and_(opted_out, there))).as_py())
 
 
-def _again(photoset: PhotoSet, row: Photo, level: Level) -> Photo:
+def _again(photoset: PhotoSet, row: Photo, level: Level, held: _Held) -> Photo:
     """The row at this level; one without a file in the set stays: what is freed is asked for again."""
     if row.reason in EVERY_REASON and row.file and photoset.exists(row.file):
-        return judged(replace(row, status="kept", reason="", detail=""), level)
+        free = judged(replace(row, status="kept", reason="", detail=""), level)
+        return repeated_row(free) if free.status == "kept" and row.id in held.ids else free
     return judged(row, level)
+
+
+class _Held:
+    """The photos that are kept, by id; read where the first row is to be taken back."""
+
+    def __init__(self, photoset: PhotoSet) -> None:
+        self._photos = photoset.photos
+
+    @cached_property
+    def ids(self) -> set[str]:
+        """What came under another name since."""
+        rows = (row for part in self._photos.parts() for row in self._photos.columns(part, ["id", "status"]))
+        return {name for name, status in rows if status == "kept"}
 
 
 def _lines(level: Level, refused: Counter[str], restored: int, unasked: int) -> list[str]:
