@@ -30,6 +30,8 @@ _SHOWN = ("id", *ATTRIBUTION, "licence")
 _COLUMNS = ("id", "source_id", "status", "reason", "licence", "statements")
 DUPLICATE = "duplicate"
 """Reason of a row whose bytes another row of the set has."""
+_OPTED_OUT = "opt_out_"
+"""What the reasons begin with of rows that were refused, maybe while the same bytes are kept under another name."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +131,20 @@ def hold(photoset: PhotoSet) -> dict[str, tuple[str, str]]:
 
 
 def repeated(photos: Table[Photo]) -> set[str]:
-    """Ids of the photos whose bytes came under several names."""
+    """Ids of the photos whose bytes may have come under several names."""
     found: set[str] = set()
-    if not photos.counts()[f"rejected: {DUPLICATE}"]:
+    reasons = {name.partition(": ")[2] for name in photos.counts()}
+    if not any(_of_known_bytes(reason) for reason in reasons):
         return found
+    wanted = pa.array(filter(_of_known_bytes, reasons), pa.string())
     for part in photos.parts():
         rows = photos.arrow(part, ["id", "reason"])
-        found.update(rows.column("id").filter(pc.equal(rows.column("reason"), DUPLICATE)).to_pylist())
-    return found
+        found.update(rows.column("id").filter(pc.is_in(rows.column("reason"), wanted)).to_pylist())
+    return found - {""}
+
+
+def _of_known_bytes(reason: str) -> bool:
+    return reason == DUPLICATE or reason.startswith(_OPTED_OUT)
 
 
 def disputed(photoset: PhotoSet) -> dict[str, list[Said]]:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from authface.curate.fetch.optouts.judge import EVERY_REASON, Level, judge, judged
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
-from authface.store.statements import repeated_row
+from authface.store.statements import DUPLICATE, repeated_row
 
 _COLUMNS = ("status", "reason", "file", "signals", "asked_at")
 
@@ -24,7 +24,7 @@ def rejudge(photoset: PhotoSet, level: Level) -> list[str]:
     """
     refused: Counter[str] = Counter()
     restored = unasked = 0
-    held = _Held(photoset)
+    held, gone = _Held(photoset), set[str]()
     for part, meta in photoset.photos.metas().items():
         if meta is None:
             continue
@@ -41,7 +41,10 @@ def rejudge(photoset: PhotoSet, level: Level) -> list[str]:
         for old, new in zip(before, after, strict=True):
             refused[new.reason] += old.status == "kept" != new.status
             restored += new.status == "kept" != old.status
-    return list(_lines(level, refused, restored, unasked))
+            if old.status == "kept" != new.status:
+                gone.add(new.id)
+    renamed = _kept_by_other_names(photoset, gone, level)
+    return list(_lines(level, refused, restored, unasked, renamed))
 
 
 def freed(photoset: PhotoSet, part: int, counts: dict[str, int], level: Level) -> set[int]:
@@ -50,6 +53,24 @@ def freed(photoset: PhotoSet, part: int, counts: dict[str, int], level: Level) -
         return set()
     rows = photoset.photos.rows(part)
     return {at for at, row in enumerate(rows) if row.reason in EVERY_REASON and judge(row.signals, level) is None}
+
+
+def _kept_by_other_names(photoset: PhotoSet, gone: set[str], level: Level) -> int:
+    """Keep photos that are refused now under another name that nothing refuses; how many."""
+    before = len(gone)
+    for part, meta in photoset.photos.metas().items():
+        if meta is None or not gone or not meta.counts.get(f"rejected: {DUPLICATE}"):
+            continue
+        rows, found = photoset.photos.rows(part), dict[str, int]()
+        for at, row in enumerate(rows):
+            if row.reason == DUPLICATE and row.id in gone and judge(row.signals, level) is None:
+                found.setdefault(row.id, at)
+        for at in found.values():
+            rows[at] = replace(rows[at], status="kept", reason="", detail="")
+        gone -= found.keys()
+        if found:
+            photoset.photos.write(part, rows, meta.provenance, meta.inputs)
+    return before - len(gone)
 
 
 def _may_change(table: pa.Table, kept: pa.ChunkedArray) -> bool:
@@ -80,7 +101,7 @@ class _Held:
         return {name for name, status in rows if status == "kept"}
 
 
-def _lines(level: Level, refused: Counter[str], restored: int, unasked: int) -> list[str]:
+def _lines(level: Level, refused: Counter[str], restored: int, unasked: int, renamed: int) -> list[str]:
     lines = []
     if left := +refused:
         kinds = ", ".join(f"{count:,} {reason}" for reason, count in left.most_common())
@@ -88,6 +109,8 @@ def _lines(level: Level, refused: Counter[str], restored: int, unasked: int) -> 
             f"fetch: opt_outs={level} refuses {left.total():,} photos that the set has ({kinds}): the next steps leave "
             "them out when they are run again; their files stay until authface curate forget"
         )
+    if renamed:
+        lines.append(f"fetch: {renamed:,} of them came under another name, too, which nothing refuses: kept as that")
     if restored:
         lines.append(
             f"fetch: opt_outs={level} takes {restored:,} photos back that were refused: run the next steps again"

@@ -105,3 +105,20 @@ def test_a_kill_between_the_new_row_and_the_old(
     assert len(list(PhotoSet(root).photos)) == 2
     bring(root, path, "-O", LEVEL + "recorded")
     assert the_row(root).status == "kept" and server.asked["/a"] == 2
+
+
+def test_a_copy_stands_for_a_photo_that_is_refused(server: Server, photos: list[bytes], tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    refused, free = server.serve("/a", photos[0], X_Robots_Tag="noai"), server.serve("/b", photos[0])
+    path = listed(tmp_path / "list.csv", (refused, "Ann", "CC BY-NC 4.0"), (free, "Bob", "CC BY 4.0"))
+    bring(root, listed(tmp_path / "one.csv", (refused, "Ann", "CC BY-NC 4.0")), "-O", LEVEL + "recorded")
+    bring(root, path, "-O", LEVEL + "recorded")
+    assert {row.source_id[-1]: row.reason for row in PhotoSet(root).photos} == {"a": "", "b": "duplicate"}
+    done = bring(root, path)
+    assert "1 of them came under another name, too" in done.stderr
+    rows = {row.source_id[-1]: row for row in PhotoSet(root).photos}
+    assert (rows["a"].reason, rows["b"].status) == ("opt_out_robots_tag", "kept")
+    assert rows["b"].licence == "CC BY-NC 4.0", "of names of the same bytes the strictest still holds"
+    bring(root, path, "-O", LEVEL + "recorded")
+    assert {row.source_id[-1]: row.reason for row in PhotoSet(root).photos} == {"a": "duplicate", "b": ""}
+    assert server.asked["/a"] == server.asked["/b"] == 1
