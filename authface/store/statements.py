@@ -78,15 +78,19 @@ def repeated_row(photo: Photo) -> Photo:
 def restated(photo: Photo, said: Collection[str], by: str, at: str, *, whole: bool) -> Photo:
     """The row after the list `by` said `said` of it, under its name; the same row where nothing is new.
 
-    What the list said before and does not say now is withdrawn, if it was read as a `whole`.
+    What the list said before and does not say now is withdrawn, if it was read as a `whole`; what it says of what an
+    earlier version left without a name becomes its own.
     """
     before = all_said(photo)
     own = [one for one in before if not one.until and same_list(one.by, by)]
     new = sorted({*said} - {one.licence for one in own})
     gone = [one for one in own if one.licence not in said] if whole else []
-    if not new and not gone:
+    unnamed = [one for one in own if not one.by and by and one not in gone]
+    if not new and not gone and not unnamed:
         return photo
-    kept = tuple(replace(one, until=at) if one in gone else one for one in before)
+    kept = tuple(
+        replace(one, until=at) if one in gone else replace(one, by=by) if one in unnamed else one for one in before
+    )
     statements = (*kept, *(Statement(licence=text, by=by, at=at) for text in new))
     return replace(photo, statements=statements, licence=strictest(standing(statements), photo.licence))
 

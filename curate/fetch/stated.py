@@ -58,6 +58,8 @@ class Stated:
         self._at = now()
         self._known, self._read = KeySet(), KeySet()
         self._open: dict[Key, _Heard] = {}
+        self._unnamed, self._claimed = False, KeySet()
+        """Whether rows of an earlier version do not name their list, and the photos of which this one says the same."""
         self._due = due
         self._replaced: dict[Key, Photo] = {}
         """What the rows say in whose place new ones come."""
@@ -79,6 +81,7 @@ class Stated:
         key = source_key(*(str(row[name] or "") for name in _KEY))
         told = row["statements"] or [{"licence": row["licence"], "by": "", "until": ""}]
         assert isinstance(told, list)
+        self._unnamed |= bool(self._by) and not row["statements"]
         if key in self._due:
             said = {name: row[name] or "" for name in (*_KEY, "licence", *ATTRIBUTION)}
             statements = tuple(Statement(**one) for one in row["statements"] or ())
@@ -124,6 +127,8 @@ class Stated:
         heard = self._open.get(key)
         if heard is None and (news or other):
             heard = self._open[key] = _Heard(as_before=key in self._read)
+        if self._unnamed and not news and not item.silent:
+            self._claimed.add(key)
         if heard is None:
             self._read.add(key)
             return
@@ -168,8 +173,9 @@ class Stated:
         heard = {key: said for key, said in self._open.items() if said.licences or said.attribution}
         self._asked = bool(heard or shared)
         held: dict[str, tuple[str, str]] = {}
-        for part in self._photos.parts() if heard else ():
-            if any(source_key(*names) in heard for names in self._photos.columns(part, _KEY)):
+        for part in self._photos.parts() if heard or self._unnamed else ():
+            keys = (source_key(*names) for names in self._photos.columns(part, _KEY))
+            if any(key in heard or key in self._claimed for key in keys):
                 held |= self._settle_part(part, heard, shared)
         for photo_id, (old, new) in hold(self._photoset).items():
             held[photo_id] = held.get(photo_id, (old, new))[0], new
@@ -181,6 +187,8 @@ class Stated:
         for row in before:
             said = heard.get(photo_key(row))
             new = self._corrected(row, said) if said else row
+            if not new.statements and photo_key(row) in self._claimed:
+                new = restated(new, {new.licence}, self._by, self._at, whole=False)
             if row.status == "kept" and row.id in shared and new.licence != row.licence:
                 # Never looser before all its names were asked, which `hold` does.
                 new = replace(new, licence=strictest((row.licence, new.licence), row.licence))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,3 +123,22 @@ def test_a_copy_stands_for_a_photo_that_is_refused(server: Server, photos: list[
     bring(root, path, "-O", LEVEL + "recorded")
     assert {row.source_id[-1]: row.reason for row in PhotoSet(root).photos} == {"a": "duplicate", "b": ""}
     assert server.asked["/a"] == server.asked["/b"] == 1
+
+
+def test_a_list_of_a_set_of_an_earlier_version_is_known_once_it_was_read_again(
+    server: Server, photos: list[bytes], tmp_path: Path
+) -> None:
+    root, url = tmp_path / "set", server.serve("/a", photos[0])
+    strict, loose = lists_of(tmp_path, url)
+    bring(root, strict)
+    table = PhotoSet(root).photos
+    meta = table.meta(0)
+    assert meta is not None
+    table.write(0, [replace(the_row(root), statements=())], meta.provenance, meta.inputs)
+    digest = table.metas()[0].digest  # type: ignore[union-attr]
+    assert "nothing to do" in bring(root, strict).stdout, "it says what it said"
+    bring(root, loose)
+    row = the_row(root)
+    assert (row.licence, [one.licence for one in row.statements]) == ("CC BY-ND 4.0", ["CC BY-ND 4.0", "CC0"])
+    assert [Path(one.by).name for one in row.statements] == ["strict.csv", "loose.csv"]
+    assert table.metas()[0].digest == digest, "no step begins anew"  # type: ignore[union-attr]
