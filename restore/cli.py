@@ -155,7 +155,7 @@ def _measured(session: Session, summary: RestoreSummary) -> Iterator[str]:
     videos = sum(line.suspects for line in summary.video_lines.values())
     if count := len(summary.suspects) + videos:
         has = "has" if count == 1 else "have"
-        again = "" if session.settings.min_parts else f"; --min-parts {SUSPECT:g} tries such faces again"
+        again = "" if session.settings.min_parts >= SUSPECT else f"; --min-parts {SUSPECT:g} tries such faces again"
         yield f"{_of(count, 'face')} {has} an eye or a mouth unlike the input's: look before you keep it{again}"
     if summary.tried_again:
         stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
