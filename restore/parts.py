@@ -92,7 +92,8 @@ def parts_text(measured: Measured, names: Iterable[str] = NAMES) -> str:
     """Some of the parts in words: ``mouth 0.41, left eye 0.62``; empty where none was measured. Rounded down: what is
     below a limit reads so."""
     values = [(name.replace("_", " "), getattr(measured, name)) for name in names]
-    return ", ".join(f"{name} {math.floor(value * 100 + 1e-6) / 100:.2f}" for name, value in values if value is not None)
+    down = [(name, math.floor(value * 100 + 1e-6) / 100) for name, value in values if value is not None]
+    return ", ".join(f"{name} {value:.2f}" for name, value in down)
 
 
 def compare_parts(before: Crop, after: Crop, points5: object) -> Parts | None:

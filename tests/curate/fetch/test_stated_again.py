@@ -1,4 +1,4 @@
-"""A photo that was refused, failed or left by a kill is asked for again: what lists said of it until then stays said."""
+"""A photo that was refused, failed or left by a kill is asked for again: what lists said of it until then stays."""
 
 from __future__ import annotations
 
