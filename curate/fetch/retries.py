@@ -14,7 +14,7 @@ from typing import Literal
 import pyarrow as pa
 
 from authface.curate.fetch.ledger import source_key
-from authface.curate.fetch.optouts.judge import EVERY_REASON, UNREAD, Level
+from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level
 from authface.curate.fetch.optouts.rejudge import freed
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
@@ -106,7 +106,7 @@ class Retries:
             stays = []
             for *names, status, reason, _, _ in self._photos.columns(part, _COLUMNS):
                 key = source_key(*names)
-                old = key in later and (status == "failed" or reason in EVERY_REASON)
+                old = key in later and (status == "failed" or reason in EVERY_REASON | {EARLIER})
                 if key in again:
                     later.add(key)
                 stays.append(not old)

@@ -83,7 +83,7 @@ class Stated:
         assert isinstance(told, list)
         self._unnamed |= bool(self._by) and not row["statements"]
         if key in self._due:
-            said = {name: row[name] or "" for name in (*_KEY, "licence", *ATTRIBUTION)}
+            said: dict[str, Any] = {name: row[name] or "" for name in (*_KEY, "licence", *ATTRIBUTION)}
             statements = tuple(Statement(**one) for one in row["statements"] or ())
             self._replaced[key] = Photo(id="", file="", statements=statements, **said)
         own = {one["licence"] for one in told if not one["until"] and self._is_this(one["by"])}

@@ -9,7 +9,7 @@ from functools import cached_property
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface.curate.fetch.optouts.judge import EVERY_REASON, Level, judge, judged
+from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, Level, judge, judged
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
 from authface.store.statements import DUPLICATE, repeated_row
@@ -49,10 +49,11 @@ def rejudge(photoset: PhotoSet, level: Level) -> list[str]:
 
 def freed(photoset: PhotoSet, part: int, counts: dict[str, int], level: Level) -> set[int]:
     """Places in a part of the rows that an opt-out refused, and at this level none would: they are asked for again."""
-    if not any(name.partition(": ")[2] in EVERY_REASON for name in counts):
+    reasons = EVERY_REASON | {EARLIER} if level == "recorded" else EVERY_REASON
+    if not any(name.partition(": ")[2] in reasons for name in counts):
         return set()
     rows = photoset.photos.rows(part)
-    return {at for at, row in enumerate(rows) if row.reason in EVERY_REASON and judge(row.signals, level) is None}
+    return {at for at, row in enumerate(rows) if row.reason in reasons and judge(row.signals, level) is None}
 
 
 def _kept_by_other_names(photoset: PhotoSet, gone: set[str], level: Level) -> int:

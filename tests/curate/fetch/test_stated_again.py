@@ -135,10 +135,26 @@ def test_a_list_of_a_set_of_an_earlier_version_is_known_once_it_was_read_again(
     meta = table.meta(0)
     assert meta is not None
     table.write(0, [replace(the_row(root), statements=())], meta.provenance, meta.inputs)
-    digest = table.metas()[0].digest  # type: ignore[union-attr]
+    digest = meta.digest
     assert "nothing to do" in bring(root, strict).stdout, "it says what it said"
     bring(root, loose)
     row = the_row(root)
     assert (row.licence, [one.licence for one in row.statements]) == ("CC BY-ND 4.0", ["CC BY-ND 4.0", "CC0"])
     assert [Path(one.by).name for one in row.statements] == ["strict.csv", "loose.csv"]
     assert table.metas()[0].digest == digest, "no step begins anew"  # type: ignore[union-attr]
+
+
+def test_a_photo_that_an_earlier_version_refused(server: Server, photos: list[bytes], tmp_path: Path) -> None:
+    root, url = tmp_path / "set", server.serve("/a", photos[0], X_Robots_Tag="noai")
+    path = listed(tmp_path / "list.csv", (url, "Ann", "CC BY 4.0"))
+    bring(root, path)
+    table = PhotoSet(root).photos
+    meta = table.meta(0)
+    assert meta is not None
+    earlier = replace(the_row(root), reason="opted_out", detail="X-Robots-Tag: noai", signals=(), asked_at="")
+    table.write(0, [earlier], meta.provenance, meta.inputs)
+    for level in ("strict", "stated"):
+        bring(root, path, "-O", LEVEL + level)
+    assert (the_row(root).reason, server.asked["/a"]) == ("opted_out", 1)
+    bring(root, path, "-O", LEVEL + "recorded")
+    assert (the_row(root).status, the_row(root).signals[0].said, server.asked["/a"]) == ("kept", "noai", 2)
