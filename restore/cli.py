@@ -155,7 +155,7 @@ def _measured(session: Session, summary: RestoreSummary) -> Iterator[str]:
     videos = sum(line.suspects for line in summary.video_lines.values())
     if count := len(summary.suspects) + videos:
         has = "has" if count == 1 else "have"
-        again = "" if session.settings.min_parts else f"; --min-parts {SUSPECT:g} tries such faces again"
+        again = "" if session.settings.min_parts >= SUSPECT else f"; --min-parts {SUSPECT:g} tries such faces again"
         yield f"{_of(count, 'face')} {has} an eye or a mouth unlike the input's: look before you keep it{again}"
     if summary.tried_again:
         stays = "1 stays as it was" if summary.kept == 1 else f"{summary.kept} stay as they were"
@@ -176,20 +176,20 @@ def _of(count: int, what: str) -> str:
 
 def _facts(line: Line) -> dict[str, object]:
     """The log's facts of a video."""
-    names = ("frames", "faces", "suspects", "followed", "identity", "seconds", "detail")
+    names = ("frames", "faces", "suspects", "drifted", "followed", "identity", "seconds", "detail")
     return {name: getattr(line, name) for name in names}
 
 
 def _why_nothing(session: Session, summary: RestoreSummary) -> str:
     if len(summary.failed) == summary.inputs:
         return "no input could be used"
-    if summary.kept:
-        whose = "its" if summary.kept == 1 else "their"
+    if kept := summary.kept + sum(line.drifted for line in summary.video_lines.values()):
+        whose = "its" if kept == 1 else "their"
         given = session.settings.min_identity, session.settings.min_parts
         limits = " or ".join(
             f"--{name}" for name, limit in zip(("min-identity", "min-parts"), given, strict=True) if limit
         )
-        return f"{_of(summary.kept, 'face')} drifted from {whose} input at every fidelity: lower {limits}"
+        return f"{_of(kept, 'face')} drifted from {whose} input at every fidelity: lower {limits}"
     if summary.left_alone:
         found = sum(count for count, _ in summary.left_alone.values())
         told = "; ".join(f"{count:,} {reason} ({said})" for reason, (count, said) in sorted(summary.left_alone.items()))

@@ -8,6 +8,7 @@ explain. The worse the photo, the more of a broken part its noise hides.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Protocol
@@ -82,10 +83,17 @@ class Measured(Protocol):
     def mouth(self) -> float | None: ...
 
 
+def suspect_below(least: float) -> float:
+    """A part less like its photo's is to be looked at, also where less, `least`, is enough for it to be kept."""
+    return max(least, SUSPECT)
+
+
 def parts_text(measured: Measured, names: Iterable[str] = NAMES) -> str:
-    """Some of the parts in words: ``mouth 0.41, left eye 0.62``; empty where none was measured."""
+    """Some of the parts in words: ``mouth 0.41, left eye 0.62``; empty where none was measured. Rounded down: what is
+    below a limit reads so."""
     values = [(name.replace("_", " "), getattr(measured, name)) for name in names]
-    return ", ".join(f"{name} {value:.2f}" for name, value in values if value is not None)
+    down = [(name, math.floor(value * 100 + 1e-6) / 100) for name, value in values if value is not None]
+    return ", ".join(f"{name} {value:.2f}" for name, value in down)
 
 
 def compare_parts(before: Crop, after: Crop, points5: object) -> Parts | None:

@@ -17,7 +17,7 @@ from authface.restore.background import Upscaler, enlarge, lanczos
 from authface.restore.guard import IdentityGuard, Limits, told
 from authface.restore.model.colour import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer
-from authface.restore.parts import SUSPECT
+from authface.restore.parts import suspect_below
 from authface.restore.pipeline import part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
@@ -44,7 +44,7 @@ def restore_faces(
         pending = [i for i in pending if limits.broken(results[i].drift)]
         if not pending:
             break
-    below = settings.min_parts or SUSPECT
+    below = suspect_below(settings.min_parts)
     results = [
         face if face.parts is None else replace(face, suspect=tuple(face.parts.below(below))) for face in results
     ]

@@ -26,7 +26,7 @@ from authface.restore.change import change_map
 from authface.restore.finder import no_face_text
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
-from authface.restore.parts import SUSPECT, parts_text
+from authface.restore.parts import parts_text, suspect_below
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.results import check_target, lines_done, without_results
@@ -254,7 +254,7 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
         if face.reason in DRIFTED:
             session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")
         elif face.suspect and face.parts is not None:
-            limit = session.settings.min_parts or SUSPECT
+            limit = suspect_below(session.settings.min_parts)
             unlike = f"{parts_text(face.parts, face.suspect)} like the photo's, below {limit:g}"
             session.console.log(f"{one_line(job.source)}, face {face.index}: {unlike}: look at it")
     if not result.restored:

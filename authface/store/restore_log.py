@@ -100,6 +100,8 @@ class Line:
     """Put back, over all frames of a video."""
     suspects: int = 0
     """Of those how many have an eye or a mouth that is too little like the input's."""
+    drifted: int = 0
+    """Not put back, over all frames of a video, since every try broke a limit."""
     followed: int = 0
     """Faces that were followed through a video: one that stays counts once."""
     moments: tuple[tuple[float, ...], ...] = ()
@@ -318,6 +320,7 @@ def _is_sound(line: Line) -> bool:
             line.frames,
             line.faces,
             line.suspects,
+            line.drifted,
             line.result_bytes,
             line.map_bytes,
         )

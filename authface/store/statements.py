@@ -30,6 +30,8 @@ _SHOWN = ("id", *ATTRIBUTION, "licence")
 _COLUMNS = ("id", "source_id", "status", "reason", "licence", "statements")
 DUPLICATE = "duplicate"
 """Reason of a row whose bytes another row of the set has."""
+_OPTED_OUT = "opt_out_"
+"""What the reasons begin with of rows that were refused, maybe while the same bytes are kept under another name."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,27 @@ def same_list(before: str, now: str) -> bool:
     return before in {"", now} or (Path(before).name == Path(now).name and not Path(before).exists())
 
 
+def repeated_row(photo: Photo) -> Photo:
+    """The row of a photo whose bytes the set keeps under another name."""
+    return replace(photo, status="rejected", reason=DUPLICATE, detail="the same bytes are in the set")
+
+
 def restated(photo: Photo, said: Collection[str], by: str, at: str, *, whole: bool) -> Photo:
     """The row after the list `by` said `said` of it, under its name; the same row where nothing is new.
 
-    What the list said before and does not say now is withdrawn, if it was read as a `whole`.
+    What the list said before and does not say now is withdrawn, if it was read as a `whole`; what it says of what an
+    earlier version left without a name becomes its own.
     """
     before = all_said(photo)
     own = [one for one in before if not one.until and same_list(one.by, by)]
     new = sorted({*said} - {one.licence for one in own})
     gone = [one for one in own if one.licence not in said] if whole else []
-    if not new and not gone:
+    unnamed = [one for one in own if not one.by and by and one not in gone]
+    if not new and not gone and not unnamed:
         return photo
-    kept = tuple(replace(one, until=at) if one in gone else one for one in before)
+    kept = tuple(
+        replace(one, until=at) if one in gone else replace(one, by=by) if one in unnamed else one for one in before
+    )
     statements = (*kept, *(Statement(licence=text, by=by, at=at) for text in new))
     return replace(photo, statements=statements, licence=strictest(standing(statements), photo.licence))
 
@@ -124,14 +135,20 @@ def hold(photoset: PhotoSet) -> dict[str, tuple[str, str]]:
 
 
 def repeated(photos: Table[Photo]) -> set[str]:
-    """Ids of the photos whose bytes came under several names."""
+    """Ids of the photos whose bytes may have come under several names."""
     found: set[str] = set()
-    if not photos.counts()[f"rejected: {DUPLICATE}"]:
+    reasons = {name.partition(": ")[2] for name in photos.counts()}
+    if not any(_of_known_bytes(reason) for reason in reasons):
         return found
+    wanted = pa.array(filter(_of_known_bytes, reasons), pa.string())
     for part in photos.parts():
         rows = photos.arrow(part, ["id", "reason"])
-        found.update(rows.column("id").filter(pc.equal(rows.column("reason"), DUPLICATE)).to_pylist())
-    return found
+        found.update(rows.column("id").filter(pc.is_in(rows.column("reason"), wanted)).to_pylist())
+    return found - {""}
+
+
+def _of_known_bytes(reason: str) -> bool:
+    return reason == DUPLICATE or reason.startswith(_OPTED_OUT)
 
 
 def disputed(photoset: PhotoSet) -> dict[str, list[Said]]:

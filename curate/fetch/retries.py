@@ -14,7 +14,7 @@ from typing import Literal
 import pyarrow as pa
 
 from authface.curate.fetch.ledger import source_key
-from authface.curate.fetch.optouts.judge import EVERY_REASON, UNREAD, Level
+from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level
 from authface.curate.fetch.optouts.rejudge import freed
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
@@ -46,6 +46,8 @@ class Retries:
         """Tries so far of the photos that are asked for again."""
         self.later: Counter[str] = Counter()
         """Photos whose next try has to wait, by its time."""
+        self._stale: set[Key] = set()
+        """Photos with rows that later ones stand for: a run was killed before it took them away."""
 
     def known(self) -> Iterator[Key]:
         """Keys of the photos that the set has and this run does not ask for again."""
@@ -55,6 +57,8 @@ class Retries:
             rows = enumerate(self._photos.columns(part, _COLUMNS))
             for at, (*names, status, reason, tries, tried_at) in rows:
                 key = source_key(*names)
+                if key in failed or key in self.due:
+                    self._stale.add(key)
                 if at in free:
                     self.due[key] = tries
                 elif status == "failed":
@@ -96,13 +100,14 @@ class Retries:
         The digests of parts stay: what goes on from a part, its kept rows, is what it was.
         """
         later: set[Key] = set()
-        for part in reversed(self._photos.parts()) if self.due else ():
+        again = self.due.keys() | self._stale
+        for part in reversed(self._photos.parts()) if again else ():
             table = self._photos.arrow(part)
             stays = []
             for *names, status, reason, _, _ in self._photos.columns(part, _COLUMNS):
                 key = source_key(*names)
-                old = key in later and (status == "failed" or reason in EVERY_REASON)
-                if key in self.due:
+                old = key in later and (status == "failed" or reason in EVERY_REASON | {EARLIER})
+                if key in again:
                     later.add(key)
                 stays.append(not old)
             if not all(stays) and (meta := self._photos.meta(part)) is not None:

@@ -38,6 +38,7 @@ from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Photo, Status
 from authface.store.photoset import PhotoSet, Provenance
+from authface.store.statements import repeated_row
 from authface.store.tombstones import REASON, Forgotten, blank, bury, now, tombstone
 
 PREVIEW_BYTES = 20 * MEGA
@@ -226,9 +227,9 @@ def fetch(
         append, PROVENANCE, target=photoset.photos, console=console, part_rows=settings.part_rows,
         finish=lambda rows: [retries.counted(row) for row in kept.settle(rows)], written=unwritten.mark_written,
     )  # fmt: skip
-    stated = Stated(photoset, settings.path)
+    stated = Stated(photoset, settings.path, retries.due)
     listed = (item for item in source.items() if _wanted(item.photo, source, forgotten))
-    new = _new(listed, retries, known, stated)
+    new = _new(listed, retries, known, stated, unwritten)
     chosen = islice(new, limit) if limit else new
     with stated:
         if source.web is None:
@@ -255,13 +256,16 @@ def fetch(
     return replace(summary, counts=photoset.photos.counts(), restated=stated.restated)
 
 
-def _new(items: Iterator[PhotoItem], retries: Retries, known: KeySet, stated: Stated) -> Iterator[PhotoItem]:
+def _new(
+    items: Iterator[PhotoItem], retries: Retries, known: KeySet, stated: Stated, unwritten: UnwrittenRows
+) -> Iterator[PhotoItem]:
     """The items that the set lacks, each with what is said of it; of the others what is said is heard."""
     for item in items:
         if not _may_pass(item, retries):
             continue
         if known.add(photo_key(item.photo)):
-            yield replace(item, photo=stated.first(item.photo))
+            earlier = unwritten.get(item.photo)
+            yield replace(item, photo=stated.first(item, earlier.photo if earlier else None))
         else:
             stated.hear(item)
     stated.whole = True
@@ -331,6 +335,6 @@ class _KnownPhotos:
             return row
         photo_id = bytes.fromhex(row.id)
         if photo_id in self._ids:
-            return replace(row, status="rejected", reason="duplicate", detail="the same bytes are in the set")
+            return repeated_row(row)
         self._ids.add(photo_id)
         return row

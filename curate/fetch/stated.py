@@ -7,6 +7,7 @@ when the list has been read: a list that names a photo twice says both.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
@@ -50,13 +51,18 @@ class _Heard:
 class Stated:
     """The statements of a set, and what a run's source says beyond them; a run within it ends with `settle`."""
 
-    def __init__(self, photoset: PhotoSet, path: str) -> None:
-        """`path`: the list or folder that the source reads; empty for an API."""
+    def __init__(self, photoset: PhotoSet, path: str, due: Container[Key] = ()) -> None:
+        """`path`: the list or folder that the source reads; empty for an API. `due`: photos that get a new row."""
         self._photoset, self._photos = photoset, photoset.photos
         self._by = name_of_list(path)
         self._at = now()
         self._known, self._read = KeySet(), KeySet()
         self._open: dict[Key, _Heard] = {}
+        self._unnamed, self._claimed = False, KeySet()
+        """Whether rows of an earlier version do not name their list, and the photos of which this one says the same."""
+        self._due = due
+        self._replaced: dict[Key, Photo] = {}
+        """What the rows say in whose place new ones come."""
         self._same: dict[str, bool] = {}
         self.whole = False
         """Whether the source was listed to its end."""
@@ -71,10 +77,15 @@ class Stated:
             for row in self._photos.arrow(part, [*_KEY, "licence", "statements", *ATTRIBUTION]).to_pylist():
                 self._learn(row)
 
-    def _learn(self, row: dict[str, object]) -> None:
+    def _learn(self, row: dict[str, Any]) -> None:
         key = source_key(*(str(row[name] or "") for name in _KEY))
         told = row["statements"] or [{"licence": row["licence"], "by": "", "until": ""}]
         assert isinstance(told, list)
+        self._unnamed |= bool(self._by) and not row["statements"]
+        if key in self._due:
+            said: dict[str, Any] = {name: row[name] or "" for name in (*_KEY, "licence", *ATTRIBUTION)}
+            statements = tuple(Statement(**one) for one in row["statements"] or ())
+            self._replaced[key] = Photo(id="", file="", statements=statements, **said)
         own = {one["licence"] for one in told if not one["until"] and self._is_this(one["by"])}
         if len(own) > 1:  # whether it still says all of them shows at its end
             self._open[key] = _Heard()
@@ -87,13 +98,25 @@ class Stated:
             self._same[by] = same_list(by, self._by)
         return self._same[by]
 
-    def first(self, photo: Photo) -> Photo:
-        """The row of a photo that is new to the set, with what the source says."""
-        key = photo_key(photo)
+    def first(self, item: PhotoItem, unwritten: Photo | None = None) -> Photo:
+        """The row of a photo that is asked for, with what the source says and what was said of it before.
+
+        `unwritten` is its row of an earlier run that no part holds. What this list withdraws shows when it has ended.
+        """
+        photo, key = item.photo, photo_key(item.photo)
         self._read.add(key)
         self._known.add(_of_licence(key, photo.licence))
         self._known.add(_of_attribution(key, [getattr(photo, name) for name in ATTRIBUTION]))
-        return replace(photo, statements=(Statement(licence=photo.licence, by=self._by, at=self._at),))
+        before = unwritten or self._replaced.get(key)
+        if before is None:
+            return replace(photo, statements=(Statement(licence=photo.licence, by=self._by, at=self._at),))
+        photo = replace(photo, **{name: getattr(photo, name) or getattr(before, name) for name in ATTRIBUTION})
+        listed, photo = photo.licence, replace(photo, licence=before.licence, statements=all_said(before))
+        if item.silent:
+            return photo
+        if {listed} != {one.licence for one in photo.statements if not one.until and self._is_this(one.by)}:
+            self._open.setdefault(key, _Heard()).licences.add(listed)
+        return restated(photo, {listed}, self._by, self._at, whole=False)
 
     def hear(self, item: PhotoItem) -> None:
         """Compare what the source says of a photo that the set has."""
@@ -104,6 +127,8 @@ class Stated:
         heard = self._open.get(key)
         if heard is None and (news or other):
             heard = self._open[key] = _Heard(as_before=key in self._read)
+        if self._unnamed and not news and not item.silent:
+            self._claimed.add(key)
         if heard is None:
             self._read.add(key)
             return
@@ -148,8 +173,9 @@ class Stated:
         heard = {key: said for key, said in self._open.items() if said.licences or said.attribution}
         self._asked = bool(heard or shared)
         held: dict[str, tuple[str, str]] = {}
-        for part in self._photos.parts() if heard else ():
-            if any(source_key(*names) in heard for names in self._photos.columns(part, _KEY)):
+        for part in self._photos.parts() if heard or self._unnamed else ():
+            keys = (source_key(*names) for names in self._photos.columns(part, _KEY))
+            if any(key in heard or key in self._claimed for key in keys):
                 held |= self._settle_part(part, heard, shared)
         for photo_id, (old, new) in hold(self._photoset).items():
             held[photo_id] = held.get(photo_id, (old, new))[0], new
@@ -161,6 +187,8 @@ class Stated:
         for row in before:
             said = heard.get(photo_key(row))
             new = self._corrected(row, said) if said else row
+            if not new.statements and photo_key(row) in self._claimed:
+                new = restated(new, {new.licence}, self._by, self._at, whole=False)
             if row.status == "kept" and row.id in shared and new.licence != row.licence:
                 # Never looser before all its names were asked, which `hold` does.
                 new = replace(new, licence=strictest((row.licence, new.licence), row.licence))
@@ -183,11 +211,8 @@ class Stated:
 
 
 def told_again(photo: Photo, listed: PhotoItem) -> Photo:
-    """The row that an earlier run completed and no part holds yet, with what the list says now."""
-    told: dict[str, Any] = {name: value for name in ATTRIBUTION if (value := getattr(listed.photo, name))}
-    if not listed.silent:
-        told |= {"licence": listed.photo.licence, "statements": listed.photo.statements}
-    return replace(photo, **told)
+    """The row that an earlier run completed and no part holds yet, with what `Stated.first` made of it."""
+    return replace(photo, **{name: getattr(listed.photo, name) for name in (*ATTRIBUTION, "licence", "statements")})
 
 
 def _of_licence(key: Key, licence: str) -> Key:

@@ -20,6 +20,7 @@ from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
 from authface.restore.finder import FaceFinder, no_face_text
+from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
@@ -80,6 +81,8 @@ class VideoTotals:
     """Whether any pixel changed."""
     suspects: int = 0
     """Faces put back with an eye or a mouth that is too little like the frame's."""
+    drifted: int = 0
+    """Faces that stay as they were, since every try broke a limit."""
     identities: list[float] = field(default_factory=list)
     moments: Spread = field(default_factory=Spread)
     """Frames with restored faces, as `Line.moments`."""
@@ -135,7 +138,7 @@ def restore_video(
         same = not totals.changed and scale == 1 and job.source.suffix.lower() == job.target.suffix.lower()
         if same:
             shutil.copyfile(job.source, temporary)
-        losses = _losses(reader, writer, totals)
+        losses = [*_losses(reader, writer, totals), *_drifted(totals)]
         if not same:
             losses += finish_video(session.finish, job.source, temporary, writer.kind, drawn=totals.changed)
         line = replace(
@@ -151,9 +154,17 @@ def restore_video(
     for text in losses:
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
-        why = follower.skipped or no_face_text(*totals.size, session.settings)
+        drifted = "each restored face drifted" if totals.drifted else ""
+        why = drifted or follower.skipped or no_face_text(*totals.size, session.settings)
         session.console.log(f"{one_line(job.source)}: no face restored: {why}")
     return line
+
+
+def _drifted(totals: VideoTotals) -> list[str]:
+    if not totals.drifted:
+        return []
+    every = totals.faces + totals.drifted
+    return [f"{totals.drifted:,} of {every:,} faces in its frames stay as they were: every try broke a limit"]
 
 
 def _line(job: RestoreJob, content: str, session: Session, totals: VideoTotals) -> Line:
@@ -171,6 +182,7 @@ def _line(job: RestoreJob, content: str, session: Session, totals: VideoTotals) 
         frames=totals.frames,
         faces=totals.faces,
         suspects=totals.suspects,
+        drifted=totals.drifted,
         moments=tuple(totals.moments.kept),
     )
 
@@ -265,6 +277,7 @@ def _write(
             if result.restored:
                 totals.moments.add(_moment(frame.decoded.time, result))
             totals.suspects += sum(bool(face.suspect) for face in result.faces if face.status == "restored")
+            totals.drifted += sum(face.reason in DRIFTED for face in result.faces)
             totals.identities += [
                 face.identity for face in result.faces if face.status == "restored" and face.identity is not None
             ]

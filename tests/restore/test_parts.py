@@ -193,7 +193,7 @@ def test_a_broken_mouth_is_named_though_the_person_is_the_same(faces: dict[str, 
     (lenient,) = restore_faces(
         breaks(face, None), [face.found], chosen.model_copy(update={"min_parts": facts["mouth"] - 0.01}), guard
     )
-    assert (lenient.suspect, lenient.tries) == ((), 1)
+    assert (lenient.suspect, lenient.status, lenient.tries) == (("mouth",), "restored", 1), "a limit hides nothing"
 
 
 def test_a_broken_mouth_is_tried_again_closer_to_its_photo(faces: dict[str, Face], guard: IdentityGuard) -> None:
@@ -206,6 +206,10 @@ def test_a_broken_mouth_is_tried_again_closer_to_its_photo(faces: dict[str, Face
         "at fidelity 1; the limit is 0.9: the input face stays"
     )
     assert "every attempt broke an eye or the mouth" in face_cards([kept], "dlib")
+
+
+def test_what_is_below_a_limit_reads_so() -> None:
+    assert parts_text(Parts(0.8996, 0.29, 1.0)) == "right eye 0.89, left eye 0.29, mouth 1.00"
 
 
 def test_where_dlib_is_lost_parts_are_compared_too(faces: dict[str, Face]) -> None:
@@ -237,6 +241,10 @@ def test_line_page_and_console_name_what_is_to_be_looked_at(
     assert "look at face 0" in page and "look at: mouth 0." in page
     code, out, _ = authface(*run, "--json")  # done before: what the log says of it is said again
     assert code == 0 and '"suspect": [{' in out and '"parts": {"mouth": 0.' in out
+    code, out, err = authface(*run, "--min-parts", "0.01")
+    assert "face 0: mouth 0." in err and "below 0.9: look at it" in err, "a lower limit hides nothing"
+    assert "look before you keep it; --min-parts 0.9 tries" in out
+    assert lines(tmp_path / "out")[-1]["suspect"] == ["mouth"]
     code, _, err = authface(*run, "--min-parts", "0.9")
     assert code == 1 and "1 face drifted from its input at every fidelity: lower --min-parts" in err
     assert (lines(tmp_path / "out")[-1]["reason"], lines(tmp_path / "out")[-1]["tries"]) == ("parts", 3)

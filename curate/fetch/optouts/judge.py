@@ -32,6 +32,8 @@ UNCLEAR, UNREAD, NEEDS_C2PA = "opt_out_unclear", "opt_out_unread", "opt_out_need
 The last two may pass: their rows are `failed`, as of what could not be measured.
 """
 EVERY_REASON = frozenset({*REASONS.values(), UNCLEAR, UNREAD, NEEDS_C2PA})
+EARLIER = "opted_out"
+"""The reason of earlier versions, which kept no evidence: only `recorded` is known not to refuse such a photo."""
 
 
 @dataclass(frozen=True)

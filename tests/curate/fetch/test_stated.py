@@ -164,7 +164,8 @@ def test_a_photo_of_a_killed_run_has_the_licence_that_the_list_says_now(
     bring(root, listed(path, (urls[0], "Anna", "CC BY-NC 4.0")))
     (row,) = PhotoSet(root).photos
     assert (row.licence, row.photographer, server.asked["/a"]) == ("CC BY-NC 4.0", "Anna", 1)
-    assert [one.licence for one in row.statements] == ["CC BY-NC 4.0"]
+    said = [(one.licence, bool(one.until)) for one in row.statements]
+    assert said == [("CC BY 4.0", True), ("CC BY-NC 4.0", False)]
 
 
 def fetch_urls(root: Path, path: Path) -> None:
@@ -264,9 +265,9 @@ def licences_of(photoset: PhotoSet) -> dict[str, str]:
 
 
 def timeless(photoset: PhotoSet) -> list[Photo]:
-    """The rows, by name, without when something was said."""
+    """The rows, by name, without when something was said or asked."""
     found = []
     for row in photoset.photos:
         statements = tuple(replace(one, at="", until=one.until and "then") for one in row.statements)
-        found.append(replace(row, statements=statements, asked_at=""))
+        found.append(replace(row, statements=statements, asked_at=row.asked_at and "then"))
     return sorted(found, key=lambda row: row.source_id)

@@ -300,6 +300,16 @@ def test_a_video_without_a_face_is_copied_and_says_so(tmp_path: Path, authface: 
     assert (tmp_path / "out" / "coffee.mp4").read_bytes() == source.read_bytes()
 
 
+def test_a_video_whose_faces_a_limit_leaves_says_so(tmp_path: Path, authface: Command, lines: Lines) -> None:
+    source = film(tmp_path / "a.mp4", [scene(0), scene(1)])
+    out = tmp_path / "out"
+    code, _, err = authface(source, "--device", "cpu", "-o", out, "-O", "restore.fidelity=1", "--min-parts", "1")
+    (line,) = lines(out)
+    assert (line["status"], line["faces"], line["drifted"]) == ("no_face", 0, 2)
+    assert "2 of 2 faces in its frames stay as they were" in err and "each restored face drifted" in err
+    assert code == 1 and "2 faces drifted from their input" in err and "no face" not in err.splitlines()[-1]
+
+
 def test_without_pyav_one_line_says_what_to_install(
     clip: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
