@@ -18,6 +18,7 @@ from authface.curate.learn.heldout import LIMITS as KEEP_LIMITS
 from authface.curate.learn.heldout import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings
+from authface.errors import UsageError, one_line
 from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 
@@ -98,11 +99,16 @@ class ReviewerSweep:
 def sweep_reviewer(photoset: PhotoSet, settings: FilterSettings) -> ReviewerSweep | None:
     """The sweep of the reviewer's model that the settings name; None where they name none.
 
-    Raises UsageError where it is not there, or was learned from other columns.
+    Raises UsageError where it is not there, was learned from other columns, or no face has the features it reads.
     """
     asked = learned_reviewer(photoset, settings)
     if asked is None:
         return None
+    if not photoset.features.parts():
+        where, who = one_line(photoset.root), one_line(settings.reviewer)
+        raise UsageError(
+            f"{where} has no features yet: authface curate filter {where} -O curate.filter.reviewer={who} takes them"
+        )
     asked.check(photoset)
     keeps, decided = [np.empty(0)], 0
     for part in judged_parts(photoset):
