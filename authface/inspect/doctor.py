@@ -226,7 +226,8 @@ def _retinaface() -> Finding:
     if not MOBILENET.is_file():
         return Finding("weights", "retinaface", "missing", "MIT; not in this installation", _AGAIN, True)
     if sha256_of(MOBILENET) != MOBILENET_SHA256:
-        return Finding("weights", "retinaface", "broken", f"MIT; {one_line(MOBILENET, 100)} is another file", _AGAIN, True)
+        said = f"MIT; {one_line(MOBILENET, 100)} is another file"
+        return Finding("weights", "retinaface", "broken", said, _AGAIN, True)
     return Finding("weights", "retinaface", "ok", f"MIT, {in_bytes(MOBILENET.stat().st_size)}, sha256 as shipped")
 
 
