@@ -142,7 +142,8 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
 
 
 def to_text(sweeps: Sequence[Sweep]) -> str:
-    """The sweeps as aligned lines; ``>`` marks the current value of a limit."""
+    """The sweeps as aligned lines; ``>`` marks the current value of a limit. Last, the limits that nothing was measured
+    for: they refuse none of the faces counted here."""
     lines = [f"{'limit':>22} {'value':>10} {'alone':>9} {'together':>9}"]
     for limit in sweeps:
         if not limit.faces:
@@ -152,6 +153,9 @@ def to_text(sweeps: Sequence[Sweep]) -> str:
             name = limit.setting if at == 0 else ""
             mark = ">" if row.current else " "
             lines.append(f"{name:>22} {mark}{row.value:>9.4g} {row.alone:>9,} {row.together:>9,}")
+    lacking = [limit.setting for limit in sweeps if not limit.faces]
+    if 0 < len(lacking) < len(sweeps):
+        lines += ["", f"not measured yet, so not counted: {', '.join(lacking)}; authface curate filter measures them"]
     return "\n".join(lines)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from authface.curate.learn import fit
@@ -102,10 +104,10 @@ def test_what_is_no_forest_is_refused_in_one_line(
     ],
     ids=str,
 )
-def test_arrays_of_another_kind_are_no_forest(name: str, array: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_arrays_of_another_kind_are_no_forest(name: str, array: NDArray[Any]) -> None:
     own = np.arange(3, dtype=np.int32)
     leaves = {"roots": own[:1], "column": np.full(3, -1, np.int32), "threshold": np.zeros(3), "left": own, "right": own}
-    arrays = {**leaves, "shares": np.array([[1, 0]] * 3, np.float32)}
+    arrays: dict[str, NDArray[Any]] = {**leaves, "shares": np.array([[1, 0]] * 3, np.float32)}
     assert Forest.of(arrays, 1)(np.zeros((1, 1))).tolist() == [[1, 0]]
     with pytest.raises(ValueError, match=r"^(arrays column|the nodes are no forest)"):
         Forest.of(arrays | {name: array}, 1)
