@@ -41,6 +41,7 @@ SHARE = 0.45
 """Of the photos that get a fault."""
 COUNTS = (60, 100, 140, 200, 280, 400)
 TEST = 350
+"""Faces on which the orders are tested, a third of them where there are fewer than thrice as many."""
 PIQE = 1 + MEASURES.index("piqe")
 
 
@@ -122,19 +123,24 @@ def print_row(name: str, held: HeldOutTable) -> None:
 
 def print_orders(made: Reviewed, seeds: int) -> None:
     """The area on faces held out, after so many reviews in either order."""
-    print(f"{'reviews':24}" + "".join(f"{count:7}" for count in COUNTS))
+    faces = len(made.lesson.kept)
+    test = min(TEST, faces // 3)
+    counts = [count for count in COUNTS if count <= faces - test]
+    if not counts:
+        return print(f"the orders need {min(COUNTS) * 3 // 2} faces, here are {faces}")
+    print(f"{'reviews':24}" + "".join(f"{count:7}" for count in counts) + f"  on {test} faces")
     for name in ("random", "uncertain"):
-        curves = [_curve(made.lesson, name, seed) for seed in range(seeds)]
+        curves = [_curve(made.lesson, name, seed, test, counts) for seed in range(seeds)]
         print(f"{name:24}" + "".join(f"{area:7.3f}" for area in np.mean(curves, axis=0)), flush=True)
 
 
-def _curve(lesson: Lesson, order: str, seed: int) -> list[float]:
+def _curve(lesson: Lesson, order: str, seed: int, held_out: int, counts: list[int]) -> list[float]:
     rows = np.random.default_rng(seed).permutation(len(lesson.kept))
-    test, pool = rows[:TEST], rows[TEST:]
+    test, pool = rows[:held_out], rows[held_out:]
     middle = fit.median_of(lesson.faces.values[pool])
     values = filled(lesson.faces.values, middle)
     asked, left, areas = pool[:40], pool[40:], []
-    for count in COUNTS:
+    for count in counts:
         while len(asked) < count:
             many = min(AGAIN, count - len(asked))
             if order == "uncertain":

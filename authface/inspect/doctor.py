@@ -21,7 +21,7 @@ import httpx
 from authface import __version__, ranks
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.extras import EXTRAS, installed
-from authface.faces.detector import MOBILENET
+from authface.faces.detector import MOBILENET, MOBILENET_SHA256
 from authface.faces.weights import (
     DLIB_FILES,
     DLIB_SHA256,
@@ -222,10 +222,13 @@ def face_weights() -> Iterator[Finding]:
 
 
 def _retinaface() -> Finding:
-    """The small RetinaFace, which comes along."""
+    """The small RetinaFace, which comes along, hashed."""
     if not MOBILENET.is_file():
         return Finding("weights", "retinaface", "missing", "MIT; not in this installation", _AGAIN, True)
-    return Finding("weights", "retinaface", "ok", f"MIT, {in_bytes(MOBILENET.stat().st_size)}, built in")
+    if sha256_of(MOBILENET) != MOBILENET_SHA256:
+        said = f"MIT; {one_line(MOBILENET, 100)} is another file"
+        return Finding("weights", "retinaface", "broken", said, _AGAIN, True)
+    return Finding("weights", "retinaface", "ok", f"MIT, {in_bytes(MOBILENET.stat().st_size)}, sha256 as shipped")
 
 
 def _downloaded(name: str, file: str, licence: str, use: str) -> Finding:

@@ -30,6 +30,7 @@ VERDICTS: tuple[Verdict, ...] = ("keep", "retouch", "reject")
 FOLDER = "review"
 _REVIEWER = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 _RETOUCHED = re.compile(r"crops/([0-9a-f]{2})/(\1[0-9a-f]*-[0-9]+)\.retouched-[0-9a-f]{8}\.png")
+Reviewer = Annotated[str, StringConstraints(pattern=rf"^{_REVIEWER.pattern}$")]
 Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=40)]
 
 

@@ -18,6 +18,7 @@ from authface.curate.learn.heldout import LIMITS as KEEP_LIMITS
 from authface.curate.learn.heldout import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings
+from authface.errors import UsageError, one_line
 from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 
@@ -98,11 +99,16 @@ class ReviewerSweep:
 def sweep_reviewer(photoset: PhotoSet, settings: FilterSettings) -> ReviewerSweep | None:
     """The sweep of the reviewer's model that the settings name; None where they name none.
 
-    Raises UsageError where it is not there, or was learned from other columns.
+    Raises UsageError where it is not there, was learned from other columns, or no face has the features it reads.
     """
     asked = learned_reviewer(photoset, settings)
     if asked is None:
         return None
+    if not photoset.features.parts():
+        where, who = one_line(photoset.root), one_line(settings.reviewer)
+        raise UsageError(
+            f"{where} has no features yet: authface curate filter {where} -O curate.filter.reviewer={who} takes them"
+        )
     asked.check(photoset)
     keeps, decided = [np.empty(0)], 0
     for part in judged_parts(photoset):
@@ -136,7 +142,8 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
 
 
 def to_text(sweeps: Sequence[Sweep]) -> str:
-    """The sweeps as aligned lines; ``>`` marks the current value of a limit."""
+    """The sweeps as aligned lines; ``>`` marks the current value of a limit. Last, the limits that nothing was measured
+    for: they refuse none of the faces counted here."""
     lines = [f"{'limit':>22} {'value':>10} {'alone':>9} {'together':>9}"]
     for limit in sweeps:
         if not limit.faces:
@@ -146,6 +153,9 @@ def to_text(sweeps: Sequence[Sweep]) -> str:
             name = limit.setting if at == 0 else ""
             mark = ">" if row.current else " "
             lines.append(f"{name:>22} {mark}{row.value:>9.4g} {row.alone:>9,} {row.together:>9,}")
+    lacking = [limit.setting for limit in sweeps if not limit.faces]
+    if 0 < len(lacking) < len(sweeps):
+        lines += ["", f"not measured yet, so not counted: {', '.join(lacking)}; authface curate filter measures them"]
     return "\n".join(lines)
 
 

@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 ROWS = 1000
 """Faces that go down the trees at a time: memory stays flat."""
+_KINDS = {
+    **dict.fromkeys(("roots", "column", "left", "right"), ("int32", 1)),
+    "threshold": ("float64", 1),
+    "shares": ("float32", 2),
+}
+"""Type and dimensions of each array of a forest."""
+_SLACK = 1e-3
+"""By how much the shares of a node may miss 1."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +40,8 @@ class Forest:
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]], columns: int) -> Self:
         """A forest from arrays of any origin. Raises ValueError where they are no forest over so many columns."""
-        if set(arrays) != {field.name for field in fields(cls)}:
-            raise ValueError(f"arrays {', '.join(sorted(arrays))[:100]}")
+        if {name: (array.dtype.name, array.ndim) for name, array in arrays.items()} != _KINDS:
+            raise ValueError(f"arrays {', '.join(f'{name} ({arrays[name].dtype})' for name in sorted(arrays))[:100]}")
         made = cls(**arrays)
         made._check(columns)
         return made
@@ -68,7 +76,6 @@ class Forest:
             nodes > 0
             and len(self.roots) > 0
             and all(array.shape == (nodes,) for array in (self.threshold, self.left, self.right))
-            and self.shares.ndim == 2
             and len(self.shares) == nodes
             and (self.column < columns).all()
             and (below[:, leaf] == own[leaf]).all()
@@ -77,7 +84,8 @@ class Forest:
             and (self.roots >= 0).all()
             and (self.roots < nodes).all()
             and np.isfinite(self.threshold).all()
-            and np.isfinite(self.shares).all()
+            and (self.shares >= 0).all()
+            and (np.abs(self.shares.sum(axis=1) - 1) < _SLACK).all()
         )
         if not right:
             raise ValueError("the nodes are no forest")

@@ -27,7 +27,7 @@ from authface.curate.learn.table import Matrix
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import place, write_file
 from authface.imaging.decode import read_bytes
-from authface.review.reviews import decision_log
+from authface.review.reviews import Reviewer, decision_log
 from authface.store.photoset import PhotoSet
 
 KEEP = ""
@@ -51,7 +51,7 @@ class HeldOut(_Data):
     """That the reviewer keeps the face."""
     kept: bool
     """What the reviewer did; a face to be retouched is kept."""
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    weight: Annotated[float, Field(ge=1e-4, le=1e4)] = 1.0
     """Faces of the set it stands for, over the mean: reviewed faces are not drawn at random."""
 
 
@@ -70,7 +70,7 @@ class ModelFacts(_Data):
     """All of a model but its trees."""
 
     format: Literal[1] = 1
-    reviewer: str
+    reviewer: Reviewer
     at: str
     """ISO 8601, UTC."""
     seed: int
@@ -180,11 +180,12 @@ def read_model(photoset: PhotoSet, name: str) -> tuple[ReviewerModel, str]:
         )
     data = read_bytes(file, max_bytes=1 << 28)
     try:
+        arrays = load(data)  # which also holds the header to its form, and to a depth
         facts = ModelFacts.model_validate_json(_facts_text(data))
-        forest = Forest.of(load(data), len(facts.columns))
+        forest = Forest.of(arrays, len(facts.columns))
         if forest.shares.shape[1] != len(facts.classes):
             raise ValueError("the trees know other classes")
-    except (ValidationError, ValueError, KeyError, SafetensorError) as error:
+    except (ValidationError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise AuthfaceError(
             f"{one_line(file)} is no reviewer's model: {one_line(error, 120)}: learn again with authface curate learn"
         ) from error

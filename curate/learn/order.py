@@ -3,8 +3,8 @@
 What a face would teach is how undecided the trees are on it (uncertainty sampling: Lewis and Gale 1994). Faces that end
 in the same leaves teach the same, so of these one is asked first. Every fifth face is drawn at random: it finds what
 the model does not know that it does not know. Where 400 decisions at random lead to, 200 in this order lead as well
-(`benchmarks/learn.py`, a made reviewer of 1,098 real faces). How far trees contradict one another (BALD) orders no
-better.
+(`benchmarks/learn.py`, means of three draws of a made reviewer of 1,098 real faces). How far trees contradict one
+another (BALD) was not compared in any benchmark that is kept.
 """
 
 from __future__ import annotations

@@ -257,6 +257,8 @@ def test_the_small_retinaface_comes_along(tmp_path: Path, monkeypatch: pytest.Mo
     assert doctor._retinaface().state == "ok"
     monkeypatch.setattr(doctor, "MOBILENET", tmp_path / "gone.onnx")
     assert doctor._retinaface().stops and "--force-reinstall" in doctor._retinaface().next
+    (tmp_path / "gone.onnx").write_bytes(b"cut")
+    assert doctor._retinaface().state == "broken" and "gone.onnx is another file" in doctor._retinaface().said
 
 
 @pytest.fixture

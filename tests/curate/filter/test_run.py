@@ -21,7 +21,7 @@ from authface.curate.filter.histograms import histograms
 from authface.curate.filter.judge import LIMITS, Neighbours, judge
 from authface.curate.filter.measure import LEAST_SCORE, measure_faces
 from authface.curate.filter.run import filter_photos
-from authface.curate.filter.sweep import sweep
+from authface.curate.filter.sweep import sweep, to_text
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.curate.sheet import contact_sheet
 from authface.faces.detector import RetinaFace
@@ -198,6 +198,8 @@ def test_a_set_of_before_a_measure_is_swept_reported_and_then_measured_again(tmp
     assert not {"hatching", "pixelation", "sharpening"} & set(photoset.measured.schema(0).names)
     assert [(face.hatching, face.pixelation, face.sharpening) for face in photoset.measured] == [(None,) * 3] * len(new)
     found = {one.setting: one for one in sweep(photoset, LOOSE)}
+    lacking = "not counted: max_pixelation, max_sharpening, max_hatching; authface curate filter measures them"
+    assert lacking in to_text(list(found.values())), "where they are left out, the faces that are kept are too many"
     assert [found.pop(f"max_{name}").faces for name in ("hatching", "pixelation", "sharpening")] == [0, 0, 0]
     assert all(one.faces == 1 and one.thresholds[-1].together <= 1 for one in found.values())
     assert not {"hatching", "pixelation", "sharpening"} & {chart.name for chart in histograms(photoset)}

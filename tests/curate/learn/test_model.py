@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
 from authface.curate.learn import fit
@@ -17,6 +21,7 @@ from authface.review.reviews import ReviewSettings, reviewed
 from tests.curate.learn.conftest import Taught
 
 COLUMNS = column_names()
+HELD = {"probability": 0.5, "kept": True}
 
 
 @pytest.fixture(scope="module")
@@ -90,8 +95,49 @@ def test_what_is_no_forest_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\x80\x04K\x01.", b"\xff" * 400, b"\x02\x00\x00\x00\x00\x00\x00\x00{}"], ids=repr
+    ("name", "array"),
+    [
+        ("column", np.full(3, -1.0)),  # numbers that are no places
+        ("roots", np.array([True])),
+        ("roots", np.array([[0]], np.int32)),
+        ("shares", np.array([[2.0, -1.0]] * 3, np.float32)),
+    ],
+    ids=str,
 )
+def test_arrays_of_another_kind_are_no_forest(name: str, array: NDArray[Any]) -> None:
+    own = np.arange(3, dtype=np.int32)
+    leaves = {"roots": own[:1], "column": np.full(3, -1, np.int32), "threshold": np.zeros(3), "left": own, "right": own}
+    arrays: dict[str, NDArray[Any]] = {**leaves, "shares": np.array([[1, 0]] * 3, np.float32)}
+    assert Forest.of(arrays, 1)(np.zeros((1, 1))).tolist() == [[1, 0]]
+    with pytest.raises(ValueError, match=r"^(arrays column|the nodes are no forest)"):
+        Forest.of(arrays | {name: array}, 1)
+
+
+@pytest.mark.parametrize(
+    "change", [{"reviewer": "\x1b[31manna"}, {"reviewer": "anna\n"}, {"held_out": [HELD | {"weight": 1e300}]}], ids=str
+)
+def test_facts_that_curate_learn_does_not_write_are_refused(
+    taught: Taught, model: ReviewerModel, change: dict[str, object]
+) -> None:
+    facts = json.loads(model.facts.model_dump_json()) | change
+    file = taught.photoset.root / "review" / "eve.model.safetensors"
+    file.write_bytes(save(model.forest.arrays(), metadata={"reviewer_model": json.dumps(facts)}))
+    with pytest.raises(AuthfaceError, match=r"^[^\n]+ is no reviewer's model: [^\n]+$"):
+        read_model(taught.photoset, "eve")
+
+
+def _header(text: bytes) -> bytes:
+    return len(text).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"\x80\x04K\x01.", b"\xff" * 400, _header(b"{}"), _header(b"[]"), _header(b"[" * 100_000),
+        _header(b'{"__metadata__":null}'),
+    ],
+    ids=lambda data: repr(data[:32]),
+)  # fmt: skip
 def test_other_bytes_are_refused_in_one_line(taught: Taught, data: bytes) -> None:
     (taught.photoset.root / "review" / "eve.model.safetensors").write_bytes(data)
     with pytest.raises(AuthfaceError, match=r"^[^\n]+ is no reviewer's model: [^\n]+$"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -133,11 +134,17 @@ def test_each_reviewer_is_learned_alone_and_told_of_the_others(taught: Taught) -
     assert (said["disagreed"], said["decisions"]) == ({"ben": [1, 40]}, 220)
 
 
-def test_a_model_of_another_set_and_none(taught: Taught, learned: tuple[Taught, dict[str, Any]]) -> None:
+def test_a_model_of_another_set_and_none(
+    tmp_path: Path, taught: Taught, learned: tuple[Taught, dict[str, Any]]
+) -> None:
     root, model = taught.photoset.root, learned[1]["model"]
     done = authface("curate", "filter", root, "-O", f"curate.filter.reviewer={model}")
     assert done.returncode == 0, done.stderr
     assert any(face.reason == "unlikely_kept" for face in taught.photoset.faces)
+    make_taught(tmp_path, faces=8)
+    shutil.rmtree(tmp_path / "tables" / "features")
+    bare = authface("curate", "filter", tmp_path, "-O", f"curate.filter.reviewer={model}", "--sweep")
+    assert bare.returncode == 2 and "has no features yet: authface curate filter" in bare.stderr, "no column of zeros"
     none = authface("curate", "filter", root, "-O", "curate.filter.reviewer=eve")
     assert none.returncode == 2 and "curate.filter.reviewer: no model at" in none.stderr
     assert none.stderr.count("\n") == 1
