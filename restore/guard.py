@@ -21,7 +21,7 @@ from authface.faces.identity import Embedder, SeenFace, five_points, make_embedd
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.imaging.lab import ciede2000, lab_of_srgb
 from authface.restore.model.colour import low_pass
-from authface.restore.parts import SAME, Parts, compare_parts
+from authface.restore.parts import SAME, FaceParts, compare_parts
 
 FIND_SCORE = 0.5
 """Least score of the detector on a crop, which is known to be of a face."""
@@ -42,7 +42,7 @@ class FaceDrift:
     """Mean distance of the 68 points, or of five where dlib is lost, in percent of the eyes' distance."""
     colour_shift: float
     """Mean CIEDE2000 of the coarse tones: 1 is just visible side by side."""
-    parts: Parts | None
+    parts: FaceParts | None
     """Likeness of each eye and of the mouth."""
 
 
@@ -56,7 +56,7 @@ DRIFTED: tuple[Broken, ...] = ("identity", "parts")
 
 
 @dataclass(frozen=True)
-class Limits:
+class DriftLimits:
     """What a restored face must keep of its input, 0..1; 0 asks for nothing. What was not measured is not kept."""
 
     identity: float = 0

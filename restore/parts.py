@@ -49,7 +49,7 @@ Plane = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Parts:
+class FaceParts:
     """How like its photo's each part of a restored face is, 0..1; 1: nothing speaks against it. Right is the person's
     own right."""
 
@@ -68,12 +68,12 @@ class Parts:
         return {name: value for name, value in sorted(values.items(), key=lambda one: one[1]) if value < limit}
 
 
-SAME = Parts(1.0, 1.0, 1.0)
-NAMES = tuple(field.name for field in fields(Parts))
+SAME = FaceParts(1.0, 1.0, 1.0)
+NAMES = tuple(field.name for field in fields(FaceParts))
 
 
-class Measured(Protocol):
-    """What has the parts, such as `Parts` or a line of the log."""
+class HasParts(Protocol):
+    """What has the parts, such as `FaceParts` or a line of the log."""
 
     @property
     def right_eye(self) -> float | None: ...
@@ -88,7 +88,7 @@ def suspect_below(least: float) -> float:
     return max(least, SUSPECT)
 
 
-def parts_text(measured: Measured, names: Iterable[str] = NAMES) -> str:
+def parts_text(measured: HasParts, names: Iterable[str] = NAMES) -> str:
     """Some of the parts in words: ``mouth 0.41, left eye 0.62``; empty where none was measured. Rounded down: what is
     below a limit reads so."""
     values = [(name.replace("_", " "), getattr(measured, name)) for name in names]
@@ -96,7 +96,7 @@ def parts_text(measured: Measured, names: Iterable[str] = NAMES) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in down)
 
 
-def compare_parts(before: Crop, after: Crop, points5: object) -> Parts | None:
+def compare_parts(before: Crop, after: Crop, points5: object) -> FaceParts | None:
     """Compare the parts of two (size, size, 3) uint8 crops of a face; None where the points show none.
 
     `points5` are the eyes, nose tip and mouth corners of `before`, as a detection has them, in pixels of the crop.
@@ -118,7 +118,7 @@ def compare_parts(before: Crop, after: Crop, points5: object) -> Parts | None:
         rest = np.maximum(face - oval, 0)
         excess = _mean(error, oval) - ALLOWED * _mean(error, rest)
         likeness.append(max(0.0, 1 - (max(0.0, excess) / (_mean(signal, oval) + FLOOR)) ** 0.5))
-    return Parts(*likeness)
+    return FaceParts(*likeness)
 
 
 def _frame(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:

@@ -14,7 +14,7 @@ from authface.faces.paste import paste_all, replaced_shares
 from authface.imaging.bitdepth import Pixels
 from authface.imaging.grain import add_grain
 from authface.restore.background import Upscaler, enlarge, lanczos
-from authface.restore.guard import IdentityGuard, Limits, told
+from authface.restore.guard import DriftLimits, IdentityGuard, told
 from authface.restore.model.colour import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer
 from authface.restore.parts import suspect_below
@@ -31,7 +31,7 @@ def restore_faces(
     With a `guard` each is measured; where one breaks a limit (`min_identity`, `min_parts`) at each fidelity of
     `retry_fidelities`, the reason becomes that limit's name and `after` the best of the tries.
     """
-    limits = Limits(settings.min_identity, settings.min_parts) if guard is not None else Limits()
+    limits = DriftLimits(settings.min_identity, settings.min_parts) if guard is not None else DriftLimits()
     results = list(faces)
     pending = [i for i, face in enumerate(faces) if not face.reason]
     tries: dict[int, list[FaceResult]] = {i: [] for i in pending}

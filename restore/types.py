@@ -14,7 +14,7 @@ from authface.faces.geometry import Aligned, Side
 from authface.imaging.bitdepth import Pixels
 from authface.records import Box
 from authface.restore.guard import FaceDrift
-from authface.restore.parts import NAMES, Parts
+from authface.restore.parts import NAMES, FaceParts
 
 PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
@@ -90,7 +90,7 @@ class FaceResult:
         return None if self.drift is None else self.drift.colour_shift
 
     @property
-    def parts(self) -> Parts | None:
+    def parts(self) -> FaceParts | None:
         """Likeness of each eye and of the mouth to those of `before`, 0..1; None: not measured."""
         return None if self.drift is None else self.drift.parts
 

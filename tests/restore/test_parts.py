@@ -22,9 +22,9 @@ from authface.faces.landmarks import Dlib68
 from authface.restore.api import Restorer
 from authface.restore.app.cards import face_cards
 from authface.restore.finder import FaceFinder
-from authface.restore.guard import UNCHANGED, FaceDrift, IdentityGuard, Limits, told
+from authface.restore.guard import UNCHANGED, DriftLimits, FaceDrift, IdentityGuard, told
 from authface.restore.model.colour import ColourFix
-from authface.restore.parts import SUSPECT, Parts, compare_parts, parts_text
+from authface.restore.parts import SUSPECT, FaceParts, compare_parts, parts_text
 from authface.restore.photo import restore_faces
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult
@@ -145,19 +145,19 @@ def test_a_photo_without_a_pattern_speaks_against_nothing() -> None:
 
 
 def test_parts_are_said_the_worst_first() -> None:
-    parts = Parts(0.93, 0.5, 0.2)
+    parts = FaceParts(0.93, 0.5, 0.2)
     assert parts.below(0.9) == {"mouth": 0.2, "left_eye": 0.5} and list(parts.below(0.9))[0] == "mouth"
     assert parts_text(parts, parts.below(0.9)) == "mouth 0.20, left eye 0.50"
 
 
 def test_limits_say_what_a_face_breaks_and_how_near_it_is() -> None:
-    good, bad = FaceDrift(0.99, 1, 1, Parts(0.95, 0.95, 0.95)), FaceDrift(0.99, 1, 1, Parts(0.95, 0.95, 0.4))
+    good, bad = FaceDrift(0.99, 1, 1, FaceParts(0.95, 0.95, 0.95)), FaceDrift(0.99, 1, 1, FaceParts(0.95, 0.95, 0.4))
     lost = FaceDrift(None, None, 1, None)
-    assert [Limits().broken(one) for one in (good, bad, lost, None)] == ["", "", "", ""]
-    assert [Limits(0.95).broken(one) for one in (good, bad, lost)] == ["", "", "identity"]
-    assert [Limits(0, 0.9).broken(one) for one in (good, bad, lost)] == ["", "parts", "parts"]
-    assert [Limits(0.995, 0.9).broken(one) for one in (good, bad)] == ["identity", "identity"]
-    rooms = [Limits(0.95, 0.9).room(one) for one in (good, bad, lost)]
+    assert [DriftLimits().broken(one) for one in (good, bad, lost, None)] == ["", "", "", ""]
+    assert [DriftLimits(0.95).broken(one) for one in (good, bad, lost)] == ["", "", "identity"]
+    assert [DriftLimits(0, 0.9).broken(one) for one in (good, bad, lost)] == ["", "parts", "parts"]
+    assert [DriftLimits(0.995, 0.9).broken(one) for one in (good, bad)] == ["identity", "identity"]
+    rooms = [DriftLimits(0.95, 0.9).room(one) for one in (good, bad, lost)]
     assert rooms[0] > 0 > rooms[1] > rooms[2]
     assert (told(bad, "parts"), told(lost, "parts")) == ("mouth 0.400", "parts not measurable")
 
@@ -209,7 +209,7 @@ def test_a_broken_mouth_is_tried_again_closer_to_its_photo(faces: dict[str, Face
 
 
 def test_what_is_below_a_limit_reads_so() -> None:
-    assert parts_text(Parts(0.8996, 0.29, 1.0)) == "right eye 0.89, left eye 0.29, mouth 1.00"
+    assert parts_text(FaceParts(0.8996, 0.29, 1.0)) == "right eye 0.89, left eye 0.29, mouth 1.00"
 
 
 def test_where_dlib_is_lost_parts_are_compared_too(faces: dict[str, Face]) -> None:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from authface.curate.fetch.optouts.statements import Statement
+from authface.curate.fetch.optouts.statements import OptOut
 from authface.errors import one_line
 from authface.extras import installed, lack
 from authface.imaging.decode import Decoded
@@ -55,17 +55,17 @@ def embedded_signals(data: bytes, decoded: Decoded) -> tuple[Signal, ...]:
     return tuple(dict.fromkeys(one.at("the file", time) for one in found))
 
 
-def _data_mining(packet: bytes) -> Iterator[Statement]:
+def _data_mining(packet: bytes) -> Iterator[OptOut]:
     if not packet:
         return
     if (value := properties_of(packet).get(_DATA_MINING)) is not None:
         term = value.strip().rstrip("/").rpartition("/")[2].upper()
-        yield Statement("plus:DataMining", value, _VOCABULARY.get(term, "unclear"))
+        yield OptOut("plus:DataMining", value, _VOCABULARY.get(term, "unclear"))
     elif b"DataMining" in packet.replace(b"\0", b"") and not is_readable(packet):
-        yield Statement("plus:DataMining", "it stands in XMP that cannot be read", "unclear")
+        yield OptOut("plus:DataMining", "it stands in XMP that cannot be read", "unclear")
 
 
-def _manifests(data: bytes, format: str) -> Iterator[Statement]:
+def _manifests(data: bytes, format: str) -> Iterator[OptOut]:
     """What the training-mining assertions of all manifests say, the newest and those it was made from.
 
     Who signed is not asked: a prohibition needs no trust to be heeded, and a permission outweighs nothing.
@@ -74,7 +74,7 @@ def _manifests(data: bytes, format: str) -> Iterator[Statement]:
         return
     if not installed("c2pa"):
         line = lack("its C2PA assertion on training", "c2pa", "c2pa")
-        yield Statement("c2pa", f"{line}, then --retry failed", "unread")
+        yield OptOut("c2pa", f"{line}, then --retry failed", "unread")
         return
     import c2pa
 
@@ -87,12 +87,12 @@ def _manifests(data: bytes, format: str) -> Iterator[Statement]:
     except c2pa.C2paError.ManifestNotFound:
         return
     except (c2pa.C2paError, ValueError) as error:
-        yield Statement("c2pa", f"a manifest that cannot be read: {one_line(error, 120)}", "unclear")
+        yield OptOut("c2pa", f"a manifest that cannot be read: {one_line(error, 120)}", "unclear")
         return
     yield from statements_of(store)
 
 
-def statements_of(store: Any) -> Iterator[Statement]:
+def statements_of(store: Any) -> Iterator[OptOut]:
     """What the assertions in a manifest store say, as C2PA's reader gives it in JSON."""
     manifests = store.get("manifests") if isinstance(store, Mapping) else None
     for manifest in manifests.values() if isinstance(manifests, Mapping) else ():
@@ -103,12 +103,12 @@ def statements_of(store: Any) -> Iterator[Statement]:
                 yield from _entries(label, one.get("data"))
 
 
-def _entries(label: str, data: Any) -> Iterator[Statement]:
+def _entries(label: str, data: Any) -> Iterator[OptOut]:
     entries = data.get("entries", data) if isinstance(data, Mapping) else None
     if not isinstance(entries, Mapping):
-        yield Statement("c2pa", f"{label} without entries", "unclear")
+        yield OptOut("c2pa", f"{label} without entries", "unclear")
         return
     for name, entry in entries.items():
         if str(name).rpartition(".")[2] in _ENTRIES:
             use = entry.get("use") if isinstance(entry, Mapping) else entry
-            yield Statement("c2pa", f"{name}: {use}", _USES.get(str(use), "unclear"))
+            yield OptOut("c2pa", f"{name}: {use}", _USES.get(str(use), "unclear"))

@@ -13,10 +13,10 @@ from typing import Any
 
 from protego import Protego
 
-from authface.curate.fetch.optouts.statements import AGENT, Statement, content_signal, content_usage, tdm_reservation
+from authface.curate.fetch.optouts.statements import AGENT, OptOut, content_signal, content_usage, tdm_reservation
 from authface.records import Verdict
 
-Says = Callable[[str], list[Statement]]
+Says = Callable[[str], list[OptOut]]
 
 _LINE = re.compile(r"[\r\n]+")
 _PREFERENCES: dict[str, Says] = {"content-usage": content_usage, "content-signal": content_signal}
@@ -39,9 +39,9 @@ class RobotRules:
         """Whether authface may not ask for an address."""
         return not self._access.can_fetch(url, AGENT)
 
-    def preferences(self, url: str) -> list[Statement]:
+    def preferences(self, url: str) -> list[OptOut]:
         """What it prefers for an address that may be asked for: of Content-Usage and of Content-Signal one each."""
-        found: dict[str, Statement] = {}
+        found: dict[str, OptOut] = {}
         for one in self._preferences:
             if one.statement.kind not in found and one.paths.can_fetch(url, AGENT):
                 found[one.statement.kind] = one.statement
@@ -54,7 +54,7 @@ class _Preference:
 
     paths: Protego
     """Allows exactly those."""
-    statement: Statement
+    statement: OptOut
 
 
 def _of_verdict(text: str, name: str, verdict: Verdict) -> _Preference | None:
@@ -64,7 +64,7 @@ def _of_verdict(text: str, name: str, verdict: Verdict) -> _Preference | None:
     nothing is said, `Disallow` at the root stands for it, in every group and for who has none.
     """
     lines: list[str] = []
-    told: Statement | None = None
+    told: OptOut | None = None
     in_names = False
     for line in _LINE.split(text):
         label, colon, value = line.partition("#")[0].partition(":")
@@ -97,7 +97,7 @@ def _path_of(value: str) -> tuple[str, str]:
 @dataclass(frozen=True)
 class _Location:
     pattern: Protego
-    statement: Statement
+    statement: OptOut
 
     def holds(self, url: str) -> bool:
         """Whether an address is one of its."""
@@ -112,24 +112,24 @@ class TdmLocations:
     def __init__(self, text: str) -> None:
         """Nothing is raised: what cannot be read is said of every address, as `unclear`."""
         self._locations: list[_Location] = []
-        self._broken: Statement | None = None
+        self._broken: OptOut | None = None
         if not text.lstrip("\ufeff \t\r\n").startswith(("[", "{")):
             return  # a page that a host sends for every address
         try:
             entries = json.loads(text.lstrip("\ufeff"))
         except (ValueError, RecursionError):
-            self._broken = Statement(self.KIND, "not JSON that can be read", "unclear")
+            self._broken = OptOut(self.KIND, "not JSON that can be read", "unclear")
             return
         if not isinstance(entries, list):
-            self._broken = Statement(self.KIND, "not a list of locations", "unclear")
+            self._broken = OptOut(self.KIND, "not a list of locations", "unclear")
             return
         for entry in entries:
             if (location := _location(entry)) is not None:
                 self._locations.append(location)
             else:
-                self._broken = Statement(self.KIND, f"an entry that cannot be read: {entry!r}", "unclear")
+                self._broken = OptOut(self.KIND, f"an entry that cannot be read: {entry!r}", "unclear")
 
-    def statements(self, url: str) -> list[Statement]:
+    def statements(self, url: str) -> list[OptOut]:
         """What it says of an address."""
         found = next((one.statement for one in self._locations if one.holds(url)), None) or self._broken
         return [found] if found else []
@@ -146,5 +146,5 @@ def _location(entry: Any) -> _Location | None:
     (said,) = tdm_reservation(
         [str(value)[:40].replace(",", " ")], policy if isinstance(policy, str) else "", TdmLocations.KIND
     )
-    statement = Statement(said.kind, f"{where}: {said.said}", said.verdict)
+    statement = OptOut(said.kind, f"{where}: {said.said}", said.verdict)
     return _Location(Protego.parse(f"User-agent: *\nDisallow: {pattern}"), statement)

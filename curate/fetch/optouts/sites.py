@@ -16,7 +16,7 @@ import httpx
 
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.optouts.rules import RobotRules, TdmLocations
-from authface.curate.fetch.optouts.statements import Statement
+from authface.curate.fetch.optouts.statements import OptOut
 from authface.curate.fetch.pace import Wait
 from authface.curate.fetch.web import Web
 from authface.errors import ImageError, one_line
@@ -64,11 +64,11 @@ class Site:
         """What is said of one of its addresses, access first."""
         for name, file in self.files.items():
             if file.unread:
-                yield Statement(name, file.unread, "unread").at(self.address(name), self.at)
+                yield OptOut(name, file.unread, "unread").at(self.address(name), self.at)
         for name, rules in self._rules.items():
             if rules.disallows(url):
                 said = f"disallows {httpx.URL(url).raw_path.decode('ascii', 'replace')}"
-                yield Statement(name, said, "refused").at(self.address(name), self.at)
+                yield OptOut(name, said, "refused").at(self.address(name), self.at)
             for statement in rules.preferences(url):
                 yield statement.at(self.address(name), self.at)
         for statement in self._locations.statements(url):

@@ -23,7 +23,7 @@ _TOLD = 200
 
 
 @dataclass(frozen=True)
-class Statement:
+class OptOut:
     """One thing that is said, wherever it was."""
 
     kind: str
@@ -37,7 +37,7 @@ class Statement:
         )
 
 
-def robots_words(lines: Iterable[str], kind: str = "x-robots-tag") -> list[Statement]:
+def robots_words(lines: Iterable[str], kind: str = "x-robots-tag") -> list[OptOut]:
     """Words of `WORDS` that lines of ``X-Robots-Tag`` address to everyone or to authface.
 
     A crawler's name before a colon holds for what follows it in the line.
@@ -51,37 +51,37 @@ def robots_words(lines: Iterable[str], kind: str = "x-robots-tag") -> list[State
             if colon and name.strip() not in _WITH_VALUE and _CRAWLER.fullmatch(name.strip()):
                 addressed, word = name.strip() in {AGENT, "*"}, rest.strip()
             if addressed and word in WORDS:
-                found.append(Statement(kind, word, "refused"))
+                found.append(OptOut(kind, word, "refused"))
     return list(dict.fromkeys(found))
 
 
-def tdm_reservation(values: Iterable[str], policy: str = "", kind: str = "tdm-reservation") -> list[Statement]:
+def tdm_reservation(values: Iterable[str], policy: str = "", kind: str = "tdm-reservation") -> list[OptOut]:
     """What ``tdm-reservation`` says, as a header or a tag of a page (TDMRep, final report of 10 May 2024)."""
     said = list(dict.fromkeys(piece.strip() for value in values for piece in value.split(",")))
     if not said:
         return []
     words = f"tdm-reservation: {', '.join(said)}" + (f", tdm-policy: {policy}" if policy else "")
-    return [Statement(kind, words, "refused" if "1" in said else "allowed" if said == ["0"] else "unclear")]
+    return [OptOut(kind, words, "refused" if "1" in said else "allowed" if said == ["0"] else "unclear")]
 
 
-def content_usage(text: str) -> list[Statement]:
+def content_usage(text: str) -> list[OptOut]:
     """What a header ``Content-Usage`` says of AI training (drafts draft-ietf-aipref-attach-05 and -vocab-08)."""
     return preference(text, "content-usage", "train-ai", {"y": "allowed", "n": "refused"})
 
 
-def content_signal(text: str) -> list[Statement]:
+def content_signal(text: str) -> list[OptOut]:
     """What ``Content-Signal`` in a robots.txt says of it (Cloudflare's; draft-romm-aipref-contentsignals-00)."""
     return preference(text, "content-signal", "ai-train", {"yes": "allowed", "no": "refused"})
 
 
-def preference(text: str, kind: str, label: str, words: dict[str, Verdict]) -> list[Statement]:
+def preference(text: str, kind: str, label: str, words: dict[str, Verdict]) -> list[OptOut]:
     """What a dictionary of preferences says under one label; nothing where the label is not there."""
     found = dictionary(text)
     if found is None:
-        return [Statement(kind, text, "unclear")] if label in text else []
+        return [OptOut(kind, text, "unclear")] if label in text else []
     if label not in found:
         return []
-    return [Statement(kind, f"{label}={found[label]}", words.get(found[label], "unclear"))]
+    return [OptOut(kind, f"{label}={found[label]}", words.get(found[label], "unclear"))]
 
 
 _KEY = r"[a-z*][a-z0-9_.*-]*"
@@ -144,7 +144,7 @@ class _Tags(HTMLParser):
             self.policy = content
 
 
-def page_tags(html: str) -> list[Statement]:
+def page_tags(html: str) -> list[OptOut]:
     """What a page's tags say: ``tdm-reservation``, and the words for robots of everyone or authface."""
     tags = _Tags()
     try:

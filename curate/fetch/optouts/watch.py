@@ -12,7 +12,7 @@ from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judge
 from authface.curate.fetch.optouts.rules import TdmLocations
 from authface.curate.fetch.optouts.sites import Site, Sites
-from authface.curate.fetch.optouts.statements import Statement, content_usage, page_tags, robots_words, tdm_reservation
+from authface.curate.fetch.optouts.statements import OptOut, content_usage, page_tags, robots_words, tdm_reservation
 from authface.curate.fetch.web import Web
 from authface.errors import one_line
 from authface.records import Signal
@@ -53,10 +53,10 @@ class OptOuts:
         try:
             answer = self.web.get_text(url, max_bytes=_PAGE_BYTES, watch=seen)
         except _Disallowed as error:
-            found.append(Statement("page", f"not to be asked for: {one_line(error)}", "unclear"))
+            found.append(OptOut("page", f"not to be asked for: {one_line(error)}", "unclear"))
         except WebError as error:
             if error.status not in _NO_PAGE:
-                found.append(Statement("page", f"not read: {one_line(error)}", "unread"))
+                found.append(OptOut("page", f"not read: {one_line(error)}", "unread"))
         else:
             if "html" in answer.headers.get("content-type", "html").lower():
                 html = answer.body.decode(_charset(answer.headers), "replace")
@@ -140,7 +140,7 @@ class _PageWatch:
 
     def __init__(self, sites: Sites) -> None:
         self._sites = sites
-        self.found: list[Statement] = []
+        self.found: list[OptOut] = []
 
     def before(self, url: httpx.URL) -> None:
         """Raises WebError where nobody may ask for the page, or it cannot be told; Interrupted."""

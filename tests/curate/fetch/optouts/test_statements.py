@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from authface.curate.fetch.optouts.embedded import statements_of
 from authface.curate.fetch.optouts.rules import RobotRules, TdmLocations
 from authface.curate.fetch.optouts.statements import (
-    Statement,
+    OptOut,
     content_usage,
     dictionary,
     page_tags,
@@ -141,12 +141,12 @@ def test_the_tags_of_a_page() -> None:
     <meta name="googlebot" content="noimageai"><!-- <meta name="robots" content="noml"> --><script>"<meta name=robots
     content=noml>"</script></head>"""
     assert page_tags(html) == [
-        Statement(
+        OptOut(
             "meta tdm-reservation",
             "tdm-reservation: 1, tdm-policy: https://provider.com/policies/policy.json",
             "refused",
         ),
-        Statement("meta robots", "noai", "refused"),
+        OptOut("meta robots", "noai", "refused"),
     ]
 
 
