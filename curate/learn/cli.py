@@ -52,8 +52,6 @@ def learn(
 
 def _only(reviewers: list[str]) -> str:
     """The one reviewer of the set. Raises UsageError where there are several or none."""
-    from authface.errors import UsageError
-
     if len(reviewers) != 1:
         have = ", ".join(reviewers) or "nobody, so run authface curate review first"
         raise UsageError(f"--reviewer: whose decisions? There are decisions of {have}")
