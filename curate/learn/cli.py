@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 app = typer.Typer()
@@ -22,8 +24,6 @@ def learn(
 ) -> None:
     """Learn from decisions of `curate review` what a reviewer keeps; `curate filter` can then ask it of all faces."""
     from authface.curate.settings import LearnSettings
-    from authface.errors import UsageError, one_line
-    from authface.extras import need
     from authface.review.reviews import ReviewSettings, reviewed
 
     settings = run.settings("curate.learn", LearnSettings)
@@ -52,8 +52,6 @@ def learn(
 
 def _only(reviewers: list[str]) -> str:
     """The one reviewer of the set. Raises UsageError where there are several or none."""
-    from authface.errors import UsageError
-
     if len(reviewers) != 1:
         have = ", ".join(reviewers) or "nobody, so run authface curate review first"
         raise UsageError(f"--reviewer: whose decisions? There are decisions of {have}")

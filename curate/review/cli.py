@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.errors import UsageError, one_line
+from authface.extras import need
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ def _user() -> str:
 def _asking(run: Run, photoset: PhotoSet, people: Reviewed, reviewer: str) -> Asking:
     """The order in which to ask, made of what was decided before. Raises UsageError without scikit-learn."""
     from authface.curate.settings import LearnSettings
-    from authface.extras import need
 
     settings = run.settings("curate.learn", LearnSettings)
     need("authface curate review --next uncertain", "learn")
