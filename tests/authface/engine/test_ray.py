@@ -28,7 +28,15 @@ else:
     pytest.importorskip("ray", reason="the extra ray is not installed")
 
 PART_ROWS = 4
-SMALL = ["-O", "curate.filter.min_size=40", "-O", "curate.align.size=128", "--debug"]
+SMALL = [
+    "-O",
+    "curate.filter.min_size=40",
+    "-O",
+    "curate.filter.min_resolution=0.4",
+    "-O",
+    "curate.align.size=128",
+    "--debug",
+]
 
 WORK = """
 import os, signal
