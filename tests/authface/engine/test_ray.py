@@ -28,15 +28,10 @@ else:
     pytest.importorskip("ray", reason="the extra ray is not installed")
 
 PART_ROWS = 4
-SMALL = [
-    "-O",
-    "curate.filter.min_size=40",
-    "-O",
-    "curate.filter.min_resolution=0.4",
-    "-O",
-    "curate.align.size=128",
-    "--debug",
-]
+_FILTER = ("min_size=40", "min_resolution=0.4", "max_sharpening=1")
+SMALL = [word for limit in _FILTER for word in ("-O", f"curate.filter.{limit}")] + [
+    "-O", "curate.align.size=128", "--debug"
+]  # fmt: skip
 
 WORK = """
 import os, signal
