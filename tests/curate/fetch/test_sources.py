@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from authface.console import Console
@@ -129,6 +129,7 @@ def test_any_bytes_are_items_or_one_clear_error(
 
 
 @given(rows=st.lists(st.fixed_dictionaries({"url": st.text(min_size=1), "note": st.text()}), max_size=5), ending=TABLES)
+@example(rows=[{"url": "\r", "note": ""}], ending=".csv")
 def test_what_was_written_is_read(
     rows: list[dict[str, str]], ending: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -143,6 +144,8 @@ def test_what_was_written_is_read(
         writer.writeheader()
         writer.writerows(rows)
     path.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
+    if ending != ".jsonl":  # a line of blanks is no row of a table
+        rows = [row for row in rows if row["url"].strip() or row["note"].strip()]
     items = list(source("urls", path).items())
     assert len(items) == len(rows)
     for item, row in zip(items, rows, strict=True):
