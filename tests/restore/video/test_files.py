@@ -206,13 +206,14 @@ def test_killed_at_any_point_a_rerun_ends_as_an_undisturbed_run(tmp_path: Path) 
         out = tmp_path / name
         begun += bool(list(out.glob(f"{TEMPORARY}*")))
         again, summary = restore(source, out)
-        assert not summary.failed and again.read_bytes() == target.read_bytes(), name
+        # Not the bytes: an encoder with several threads may choose otherwise.
+        assert not summary.failed and shown(again) == shown(target), name
         assert {path.name for path in out.iterdir()} == {target.name, LOG}, name
         assert logged(out) == logged(tmp_path / "whole"), name
     assert begun >= 5, "the kills came while files were begun"
 
 
-def logged(folder: Path) -> list[dict[str, object]]:
-    """Its lines, but for when and how fast they were made."""
+def logged(folder: Path) -> list[list[object]]:
+    """What its lines say was made, but for the encoder's own bytes."""
     lines = [json.loads(text) for text in (folder / LOG).read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name not in {"made", "seconds"}} for line in lines]
+    return [[line.get(name) for name in ("target", "content", "fingerprint", "status", "frames")] for line in lines]
