@@ -52,7 +52,7 @@ def load(kind: Kind, name: str) -> Any:
         return entry.load()
     except AuthfaceError:
         raise
-    except Exception as error:
+    except Exception as error:  # another package's code raises what it likes
         raise AuthfaceError(
             f"{kind[:-1]} {name} of {_package(entry)} ({one_line(entry.value)}) cannot be loaded: {one_line(error)}"
         ) from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.extras import need
+from authface.imaging.extras import MANIFEST_MEDIA
 from authface.restore.mark import COMPOSITE, Mark
 
 if TYPE_CHECKING:
@@ -19,19 +20,6 @@ if TYPE_CHECKING:
 
 TEST = "test"
 """The setting that signs with a temporary certificate, which identifies nobody."""
-MIME = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "TIFF": "image/tiff",
-    "GIF": "image/gif",
-    "HEIF": "image/heif",
-    "AVIF": "image/avif",
-    "mp4": "video/mp4",
-    "mov": "video/quicktime",
-}
-"""Media type of the files that hold a manifest, by Pillow's name of an image's format and FFmpeg's of a video's."""
 _MAX_BYTES = 1 << 20
 """Largest PEM file, bytes."""
 _BLOCK = re.compile(r"-----BEGIN ([A-Z ]+)-----.+?-----END \1-----\n?", re.DOTALL)
@@ -45,7 +33,7 @@ class Asset:
 
     stream: BinaryIO
     format: str
-    """A name of `MIME`; other formats are not signed."""
+    """A name of `MANIFEST_MEDIA`; other formats are not signed."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +63,7 @@ class Credentials:
         }
         opened = {"action": "c2pa.opened", "parameters": {"ingredientIds": ["original"]}}
         try:
-            media, before = MIME[result.format], MIME[original.format]
+            media, before = MANIFEST_MEDIA[result.format], MANIFEST_MEDIA[original.format]
             manifest = {
                 "claim_generator_info": [program],
                 "title": title,

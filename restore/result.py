@@ -19,10 +19,10 @@ from authface.files import write_file
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.encode import has_room
-from authface.imaging.extras import CREDENTIALS
+from authface.imaging.extras import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.change import change_map
-from authface.restore.credentials import MIME, Asset, Credentials
+from authface.restore.credentials import Asset, Credentials
 from authface.restore.inputs import ENDINGS
 from authface.restore.mark import Mark
 from authface.restore.picture import ENDING_OF, Encoded, Picture
@@ -95,7 +95,7 @@ _TOLD = ("box", "status", "reason", "identity", "suspect", "fidelity")
 
 def _original(picture: Picture) -> Asset:
     """The input as an asset; for pixels, and for a file that cannot hold credentials, a PNG of its pixels."""
-    if picture.data and picture.photo.format in MIME:
+    if picture.data and picture.photo.format in MANIFEST_MEDIA:
         return Asset(io.BytesIO(picture.data), picture.photo.format)
     return Asset(io.BytesIO(images.encode_png(picture.photo.rgb)), "PNG")
 

@@ -13,6 +13,7 @@ from threading import Lock
 from typing import Any
 
 from authface import __version__, backends
+from authface.clock import now
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces import parsing
@@ -42,7 +43,7 @@ from authface.restore.pipeline import Seconds, part
 from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
-from authface.store.restore_log import LOG, Line, Log, Status, now, prove_writable
+from authface.store.restore_log import LOG, Line, Log, Status, prove_writable
 
 VERSION = 7
 """Increased when the same settings and weights give other pixels: earlier results are then made again."""
@@ -299,8 +300,8 @@ class Session:
 
     def line(self, job: RestoreJob, content: str, status: Status, **facts: Any) -> Line:
         """A line for the log, of a source whose bytes hash to `content`; `facts` are further fields of it."""
-        common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now(), "status": status,
-                  "engine": self.engine}  # fmt: skip
+        common = {"fingerprint": self.fingerprint, "model": self.settings.model, "made": now("microseconds"),
+                  "status": status, "engine": self.engine}  # fmt: skip
         return Line(target=job.name, source=str(job.source.absolute()), content=content, **{**common, **facts})
 
 

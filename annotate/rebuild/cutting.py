@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from authface.annotate.export.formats import pixels_sha256
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
 from authface.annotate.rebuild.manifest import Entry
+from authface.clock import now
 from authface.engine.workers import Step
 from authface.faces.geometry import align, crop_to_photo, photo_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import restated
-from authface.store.tombstones import now
 
 STEP = "rebuild"
 VERSION = 1

@@ -24,6 +24,19 @@ _NCLX = re.compile(rb"colrnclx")
 _SOS, _EOI, _COM, _APP2, _APP11, _APP13 = 0xDA, 0xD9, 0xFE, 0xE2, 0xEB, 0xED
 _GAIN_MAPS = (b"hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496", b"HDRGainMap", b"hdrgainmap", b"tmap")
 _DEPTH_MAPS = (b"auxiliary:depth", b"auxid:2", b"photos/1.0/depthmap", b"photos/dd/1.0", b"disparity")
+MANIFEST_MEDIA = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "TIFF": "image/tiff",
+    "GIF": "image/gif",
+    "HEIF": "image/heif",
+    "AVIF": "image/avif",
+    "mp4": "video/mp4",
+    "mov": "video/quicktime",
+}
+"""Media types that hold a C2PA manifest, by Pillow's name of an image's format and FFmpeg's of a video's."""
 GAIN_MAP, CREDENTIALS = "its gain map (HDR)", "content credentials, which would no longer be true"
 
 

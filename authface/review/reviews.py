@@ -11,7 +11,6 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, Literal
 
 from pydantic import Field, StringConstraints
@@ -161,11 +160,6 @@ def reviewers(photoset: PhotoSet) -> list[str]:
     folder = photoset.root / FOLDER
     names = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
     return sorted(name for name in names if _REVIEWER.fullmatch(name))
-
-
-def now() -> str:
-    """The time as logs hold it: ISO 8601 in UTC, of fixed length, so that later sorts after."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from authface.clock import now
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import is_local, place, write_file
 from authface.store.jsonl import Journal
 from authface.store.parquet import read_text
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import now
 
 SOURCES = "sources.json"
 PHOTO_IDS = "photo_ids.txt"

@@ -15,7 +15,6 @@ import threading
 import types
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
 
@@ -109,11 +108,6 @@ class Line:
     largest of them, as in `quad`, unless frames are the crops."""
     seconds: float = 0
     """That a video took."""
-
-
-def now() -> str:
-    """The time, as `Line.made` holds it."""
-    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 @dataclass(frozen=True)

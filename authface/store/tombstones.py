@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 
+from authface.clock import now
 from authface.records import Photo
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
@@ -104,11 +104,6 @@ def tombstone(photo: Photo, reason: str, *, done: bool = False) -> Tombstone:
 def blank(source: str) -> Photo:
     """The row that replaces a forgotten photo: it keeps only the source's name."""
     return Photo(id="", source=source, source_id="", file="", status="rejected", reason=REASON)
-
-
-def now() -> str:
-    """The time as logs hold it: ISO 8601 in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _journal(photoset: PhotoSet) -> Journal[Tombstone]:

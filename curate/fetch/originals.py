@@ -8,13 +8,14 @@ from dataclasses import replace
 
 from PIL import Image
 
+from authface.clock import now
 from authface.curate.fetch.optouts.embedded import embedded_signals
 from authface.curate.fetch.optouts.judge import judged
 from authface.curate.settings import FetchSettings
 from authface.imaging import decode as images
 from authface.records import Camera, Photo
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import REASON, Forgotten, now
+from authface.store.tombstones import REASON, Forgotten
 
 MEGA = 1_000_000
 

@@ -13,12 +13,12 @@ from typing import Literal
 
 import pyarrow as pa
 
+from authface.clock import now
 from authface.curate.fetch.ledger import source_key
 from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level
 from authface.curate.fetch.optouts.rejudge import freed
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import now
 
 Key = tuple[str, str, str]
 Retry = Literal["transient", "failed", "none"]

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.clock import now
 from authface.console import Console
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.lanes import Lanes
@@ -39,7 +40,7 @@ from authface.imaging import decode as images
 from authface.records import Photo, Status
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import repeated_row
-from authface.store.tombstones import REASON, Forgotten, blank, bury, now, tombstone
+from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
 
 PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9

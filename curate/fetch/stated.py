@@ -11,6 +11,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
+from authface.clock import now
 from authface.curate.fetch.ledger import KeySet, photo_key, source_key
 from authface.curate.fetch.retries import Key
 from authface.curate.fetch.sources.base import PhotoItem
@@ -31,7 +32,6 @@ from authface.store.statements import (
     same_list,
     standing,
 )
-from authface.store.tombstones import now
 
 _KEY: Final = ("source", "source_id", "as_of")
 MOST_NAMED = 4

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tomli_w
 
+from authface.clock import now
 from authface.curate.forget import rows as erase_rows
 from authface.curate.forget import texts as erase_texts
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
@@ -119,7 +120,7 @@ def forget(
     stones = [forgotten.tombstone(photo, reason) for photo in photos]
     sources = sorted({photo.source for photo in photos})
     stones += [
-        Tombstone(photo="", photographer=forgotten.photographer_hash(source, name), at=forgotten.now(), reason=reason)
+        Tombstone(photo="", photographer=forgotten.photographer_hash(source, name), at=now(), reason=reason)
         for source in sources
         for name in _known_as(photos, photographer)
     ]

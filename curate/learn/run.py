@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from authface.clock import now
 from authface.console import Console
 from authface.curate.learn import fit as fitting
 from authface.curate.learn.heldout import Estimate, HeldOutTable, Passing, weigh
@@ -17,7 +18,7 @@ from authface.curate.learn.model import HeldOut, ModelFacts, ReviewerModel, save
 from authface.curate.learn.table import VERSION, FaceTable, Matrix, columns, face_part, take_features
 from authface.curate.settings import LearnSettings
 from authface.errors import UsageError, one_line
-from authface.review.reviews import Decision, Reviewed, now
+from authface.review.reviews import Decision, Reviewed
 from authface.store.photoset import PhotoSet
 
 LEARNED = "unlikely_kept"
@@ -161,7 +162,7 @@ def _model(
     shares = fitting.cross_validated(lesson, middle, seed, jobs)
     facts = ModelFacts(
         reviewer=reviewer,
-        at=now(),
+        at=now("microseconds"),
         seed=seed,
         features=VERSION,
         network=settings.network,

@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from authface.clock import now
 from authface.curate.learn.run import LEARNED
 from authface.errors import ImageError
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.review.reviews import Decision, Reviewed, Verdict, effective_decisions, now
+from authface.review.reviews import Decision, Reviewed, Verdict, effective_decisions
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
@@ -311,7 +312,7 @@ class ReviewerDecisions:
             before = self.decisions.get(crop_id)
             if before is not None and (before.verdict, before.reason) == (verdict, reason):
                 return
-            decision = Decision(id=crop_id, verdict=verdict, reason=reason, at=now())
+            decision = Decision(id=crop_id, verdict=verdict, reason=reason, at=now("microseconds"))
             self._journal.append(decision)
             self._live.append(decision)
             self.decisions = {**self.decisions, crop_id: decision}
@@ -322,7 +323,7 @@ class ReviewerDecisions:
             if not self._live:
                 return None
             crop_id = self._live[-1].id
-            self._journal.append(Decision(id=crop_id, verdict="undo", at=now()))
+            self._journal.append(Decision(id=crop_id, verdict="undo", at=now("microseconds")))
             self._live.pop()
             self.decisions = {decision.id: decision for decision in self._live}
             return crop_id

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from authface.clock import now
 from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.records import Crop
-from authface.review.reviews import Retouch, Reviewed, now, retouch_log, retouched_file
+from authface.review.reviews import Retouch, Reviewed, retouch_log, retouched_file
 from authface.store.photoset import PhotoSet
 
 MANIFEST = "retouch.json"
@@ -175,7 +176,7 @@ def _store(
         after=sha256,
         asked_by=one_line(given.asked_by),
         asked_at=one_line(given.asked_at, 40),
-        at=now(),
+        at=now("microseconds"),
         changed=changed,
         mean_change=float(difference.mean()),
     )

@@ -12,11 +12,11 @@ import threading
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
+from authface.clock import now
 from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import set_sha256
@@ -214,7 +214,7 @@ class StudyDesk:
             choice=shown.choice(place),
             left="ours" if shown.ours_left else "other",
             seconds=round(seconds, 2),
-            at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            at=now("milliseconds"),
         )
         with self._lock:
             self.journal.append(answer)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 from authface.extras import installed
 from authface.files import replacing
-from authface.imaging.extras import CREDENTIALS
+from authface.imaging.extras import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import properties_of, truthful
-from authface.restore.credentials import MIME, Asset
+from authface.restore.credentials import Asset
 from authface.restore.mark import TAGS, Boxes, append_xmp, read_boxes
 from authface.restore.result import Finish
 from authface.restore.video.files import CONTAINERS, address
@@ -41,7 +41,7 @@ def finish_video(finish: Finish, original: Path, result: Path, kind: str, *, dra
     gone = [f"the result does not keep {CREDENTIALS}"] if said.credentials else []
     if finish.credentials is None or not drawn:
         return lost + gone
-    if kind not in BOXES or before not in MIME:
+    if kind not in BOXES or before not in MANIFEST_MEDIA:
         return [*lost, *gone, f"{kind if kind not in BOXES else before} holds no Content Credentials: not signed"]
     with replacing(result) as signed, original.open("rb") as was, result.open("rb") as made, signed.open("w+b") as out:
         finish.credentials.sign(Asset(made, kind), Asset(was, before), out, original.name, mark)

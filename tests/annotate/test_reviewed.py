@@ -12,6 +12,7 @@ import pytest
 from authface.annotate.export.run import export
 from authface.annotate.measured.step import MeasuredTags
 from authface.annotate.settings import ExportSettings, MeasuredSettings
+from authface.clock import now
 from authface.console import Console
 from authface.engine.runner import run
 from authface.errors import AuthfaceError
@@ -23,7 +24,6 @@ from authface.review.reviews import (
     ReviewedStep,
     ReviewSettings,
     decision_log,
-    now,
     retouch_log,
     retouched_file,
     reviewed_crops,
@@ -82,7 +82,7 @@ def kept(photoset: PhotoSet) -> list[Crop]:
 
 
 def decide(photoset: PhotoSet, crop: Crop, verdict: str) -> None:
-    decision_log(photoset, "anna").append(Decision(id=crop.id, verdict=verdict, at=now()))  # type: ignore[arg-type]
+    decision_log(photoset, "anna").append(Decision(id=crop.id, verdict=verdict, at=now("microseconds")))  # type: ignore[arg-type]
 
 
 def rows(folder: Path) -> dict[str, bytes]:
@@ -124,7 +124,7 @@ def test_a_retouched_crop_is_exported_in_the_place_of_the_original(photoset: Pho
     photoset.save(file, data)
     done = Retouch(
         id=crop.id, file=file, size=crop.size, quad=crop.quad, before="", after=sha256, asked_by="anna",
-        asked_at=now(), at=now(), changed=0.1, mean_change=1.0,
+        asked_at=now("microseconds"), at=now("microseconds"), changed=0.1, mean_change=1.0,
     )  # fmt: skip
     retouch_log(photoset).append(done)
     table = photoset.tags("measured")

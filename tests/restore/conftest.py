@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from skimage import data
 
 from authface.console import Console
 from authface.faces.geometry import Side
@@ -124,3 +125,14 @@ def _stretch(folder: Path) -> None:
         last.weight.mul_(gain[:, None, None, None])
         last.bias.copy_((last.bias - pixels.mean((0, 2, 3))) * gain)
     vae.save_pretrained(folder)
+
+
+def deep_astronaut(channels: int) -> NDArray[np.uint16]:
+    """16 bits of which the lower 8 say something."""
+    photo = data.astronaut()[:300, 60:400].astype(np.uint16) * 257
+    noise = np.random.default_rng(2).integers(0, 200, photo.shape, dtype=np.uint16)
+    photo = np.where(photo < 60000, photo + noise, photo)
+    if channels < 3:
+        photo = photo[..., 1:2]
+    alpha = np.linspace(0, 65535, photo[..., 0].size).astype(np.uint16).reshape(photo.shape[:2])
+    return np.dstack([photo, alpha]) if channels in {2, 4} else photo.squeeze()

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import serialization as pem  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: E402
 
 from authface.errors import ImageError, UsageError  # noqa: E402
-from authface.restore.credentials import MIME, Asset, Credentials, credentials  # noqa: E402
+from authface.imaging.extras import MANIFEST_MEDIA  # noqa: E402
+from authface.restore.credentials import Asset, Credentials, credentials  # noqa: E402
 from authface.restore.mark import COMPOSITE, Mark  # noqa: E402
 
 MARK = Mark("authface with authface-tiny", "0.1.0, weights 0123456789ab")
@@ -37,7 +38,7 @@ def signed(by: Credentials, format: str, original: bytes, original_format: str) 
 
 def told(data: bytes, format: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What C2PA's reader says of a file, and its newest manifest."""
-    with c2pa.Reader(MIME[format], io.BytesIO(data)) as reader:
+    with c2pa.Reader(MANIFEST_MEDIA[format], io.BytesIO(data)) as reader:
         found = json.loads(reader.json())
     return found, found["manifests"][found["active_manifest"]]
 

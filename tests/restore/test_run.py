@@ -10,7 +10,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from skimage import data
 
@@ -18,6 +17,7 @@ from authface.files import sha256_of
 from authface.imaging import decode as images
 from authface.imaging import png, tiff
 from authface.restore.session import RestoreSummary
+from tests.restore.conftest import deep_astronaut
 
 Command = Callable[..., tuple[int, str, str]]
 Lines = Callable[[Path], list[dict[str, object]]]
@@ -138,17 +138,6 @@ def test_each_format_stays_what_it_can(
         assert (result.format, result.mode) == expected
         before = images.read(tmp_path / name).rgb.astype(int)
         assert (np.asarray(result).astype(int) - before)[110:170, 150:190].mean() > 30
-
-
-def deep_astronaut(channels: int) -> NDArray[np.uint16]:
-    """16 bits of which the lower 8 say something."""
-    photo = data.astronaut()[:300, 60:400].astype(np.uint16) * 257
-    noise = np.random.default_rng(2).integers(0, 200, photo.shape, dtype=np.uint16)
-    photo = np.where(photo < 60000, photo + noise, photo)
-    if channels < 3:
-        photo = photo[..., 1:2]
-    alpha = np.linspace(0, 65535, photo[..., 0].size).astype(np.uint16).reshape(photo.shape[:2])
-    return np.dstack([photo, alpha]) if channels in {2, 4} else photo.squeeze()
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from authface.clock import now
 from authface.curate.fetch.optouts.statements import OptOut
 from authface.errors import one_line
 from authface.extras import installed, lack
 from authface.imaging.decode import Decoded
+from authface.imaging.extras import MANIFEST_MEDIA
 from authface.imaging.xmp import is_readable, properties_of
 from authface.records import Signal, Verdict
-from authface.store.tombstones import now
 
 _DATA_MINING = "http://ns.useplus.org/ldf/xmp/1.0/ DataMining"
 _VOCABULARY: dict[str, Verdict] = {
@@ -34,16 +35,6 @@ _ENTRIES = ("data_mining", "ai_training", "ai_generative_training")
 """Its entries that a set for training falls under, behind ``c2pa.`` or ``cawg.``; `ai_inference` is none of them."""
 _USES: dict[str, Verdict] = {"allowed": "allowed", "notAllowed": "refused", "constrained": "refused"}
 """CAWG 1.1: in the absence of additional information, `constrained` is to be treated as `notAllowed`."""
-_MIME = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "TIFF": "image/tiff",
-    "GIF": "image/gif",
-    "HEIF": "image/heif",
-    "AVIF": "image/avif",
-}
 _OFFLINE = {"verify": {"verify_trust": False, "remote_manifest_fetch": False, "ocsp_fetch": False}}
 """Of the reader: nothing is asked of the network on a file's word."""
 
@@ -81,7 +72,7 @@ def _manifests(data: bytes, format: str) -> Iterator[OptOut]:
     try:
         with (
             c2pa.Context(c2pa.Settings.from_dict(_OFFLINE)) as context,
-            c2pa.Reader(_MIME.get(format, ""), io.BytesIO(data), context=context) as reader,
+            c2pa.Reader(MANIFEST_MEDIA.get(format, ""), io.BytesIO(data), context=context) as reader,
         ):
             store = json.loads(reader.json())
     except c2pa.C2paError.ManifestNotFound:

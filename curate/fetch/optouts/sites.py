@@ -14,6 +14,7 @@ from functools import cached_property
 
 import httpx
 
+from authface.clock import now
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.optouts.rules import RobotRules, TdmLocations
 from authface.curate.fetch.optouts.statements import OptOut
@@ -22,7 +23,6 @@ from authface.curate.fetch.web import Web
 from authface.errors import ImageError, one_line
 from authface.records import Signal
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import now
 
 PATHS = {"robots.txt": "/robots.txt", "ai.txt": "/ai.txt", TdmLocations.KIND: "/.well-known/tdmrep.json"}
 """RFC 9309; Spawning's ai.txt, which is of no standard; TDMRep, final report of 10 May 2024."""

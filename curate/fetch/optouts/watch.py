@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import httpx
 
+from authface.clock import now
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judge
 from authface.curate.fetch.optouts.rules import TdmLocations
@@ -17,7 +18,6 @@ from authface.curate.fetch.web import Web
 from authface.errors import one_line
 from authface.records import Signal
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import now
 
 _PAGE_BYTES = 1 << 20
 """Of a page that are read: what it says stands in its head."""

@@ -13,10 +13,10 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
+from authface.clock import now
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.originals import parse_positive
 from authface.curate.fetch.pace import Paused
@@ -185,7 +185,7 @@ class Unsplash(PhotoSource):
         results = answer.get("results")
         page = {
             "request": request,
-            "as_of": datetime.now(UTC).isoformat(timespec="seconds"),
+            "as_of": now(),
             "total": _whole(answer.get("total")),
             "total_pages": _whole(answer.get("total_pages")),
             "results": [entry for entry in results if isinstance(entry, dict)] if isinstance(results, list) else [],
@@ -255,7 +255,7 @@ class Unsplash(PhotoSource):
         """The terms as rows name them; their acceptance is recorded in the set the first time."""
         accepted = self._accepted()
         if not accepted:
-            accepted = datetime.now(UTC).isoformat(timespec="seconds")
+            accepted = now()
             said = {"terms": TERMS, "accepted": accepted, "told": RESTRICTION}
             self._photoset.save(_TERMS_FILE, json.dumps(said, indent=1).encode())
         return f"{TERMS}, accepted {accepted}"

@@ -14,8 +14,9 @@ import pytest
 from authface.annotate.export.publication import NO_DERIVATIVES, UNKNOWN, UNRECOGNISED, UNSPLASH, Publisher
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
+from authface.clock import now
 from authface.console import Console
-from authface.review.reviews import Decision, decision_log, now
+from authface.review.reviews import Decision, decision_log
 from authface.store.lineage import dataset_ids
 from authface.store.photoset import PhotoSet
 from authface.store.statements import restated, rewrite
@@ -145,7 +146,7 @@ def test_what_is_wrong_is_one_line(hub: Any, authface: Run, make_set: MakeSet, t
     hub.broken = True
     told("may not write", 1, "--public")
     crop = next(iter(photoset.crops))
-    decision_log(photoset, "anna").append(Decision(id=crop.id, verdict="reject", at=now()))
+    decision_log(photoset, "anna").append(Decision(id=crop.id, verdict="reject", at=now("microseconds")))
     told("older than what the set holds", 2)
 
 

@@ -21,10 +21,11 @@ from authface.annotate.rebuild.authface_hq import SOURCE
 from authface.annotate.vocabulary.vocabulary import prompt
 from authface.annotate.vocabulary.wording import parse_tags
 from authface.cli import app
+from authface.clock import now
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_to_photo
 from authface.imaging import decode as images
-from authface.review.reviews import Decision, decision_log, now
+from authface.review.reviews import Decision, decision_log
 from authface.store.photoset import PhotoSet
 
 CAPTION = "A studio shot. Close-up portrait, short brown hair, smiling, soft lighting, blurred background"
@@ -106,7 +107,7 @@ def test_an_import_goes_on_follows_reviews_and_exports(release: Path, tmp_path: 
     assert authface(*command)["imported"] == 0
     photoset = PhotoSet(root)
     first = next(crop for crop in photoset.crops if crop.status == "kept")
-    decision_log(photoset, "anna").append(Decision(id=first.id, verdict="reject", at=now()))
+    decision_log(photoset, "anna").append(Decision(id=first.id, verdict="reject", at=now("microseconds")))
     tagged = authface("annotate", "tags", root, "--with", "qwen")
     assert tagged["made"] == 1 and tagged["counts"]["rejected: rejected_in_review"] == 1
     exported = authface("annotate", "export", root)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authface.clock import now
 from authface.console import Console
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
@@ -24,7 +25,6 @@ from authface.review.reviews import (
     effective_decisions,
     final_verdict,
     forget,
-    now,
     retouch_log,
     retouched_file,
     reviewed,
@@ -56,14 +56,15 @@ def photoset(tmp_path: Path) -> PhotoSet:
 
 
 def decide(photoset: PhotoSet, who: str, crop: int, verdict: str, reason: str = "") -> None:
-    decision_log(photoset, who).append(Decision(id=IDS[crop], verdict=verdict, reason=reason, at=now()))  # type: ignore[arg-type]
+    decision_log(photoset, who).append(Decision(id=IDS[crop], verdict=verdict, reason=reason, at=now("microseconds")))  # type: ignore[arg-type]
 
 
 def retouch(photoset: PhotoSet, crop: int, **changes: object) -> str:
     file = retouched_file(IDS[crop], "12345678" * 8)
     values = {
         "id": IDS[crop], "file": file, "size": 8, "quad": QUAD, "before": "", "after": "12345678" * 8,
-        "asked_by": "anna", "asked_at": now(), "at": now(), "changed": 0.5, "mean_change": 1.0,
+        "asked_by": "anna", "asked_at": now("microseconds"), "at": now("microseconds"),
+        "changed": 0.5, "mean_change": 1.0,
     }  # fmt: skip
     retouch_log(photoset).append(Retouch(**values | changes))  # type: ignore[arg-type]
     photoset.save(file, b"png")

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from authface.clock import now
 from authface.curate.review.retouch import MANIFEST, RetouchResult, export_retouch, import_retouch
 from authface.errors import UsageError
 from authface.imaging import decode as images
 from authface.records import Crop
-from authface.review.reviews import Decision, ReviewSettings, decision_log, now, retouch_log, reviewed
+from authface.review.reviews import Decision, ReviewSettings, decision_log, retouch_log, reviewed
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
 
@@ -24,7 +25,7 @@ Ids = Callable[[int], str]
 
 
 def ask(photoset: PhotoSet, crop_id: str, who: str = "anna") -> None:
-    decision_log(photoset, who).append(Decision(id=crop_id, verdict="retouch", at=now()))
+    decision_log(photoset, who).append(Decision(id=crop_id, verdict="retouch", at=now("microseconds")))
 
 
 def out(photoset: PhotoSet, folder: Path) -> list[RetouchResult]:
