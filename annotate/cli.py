@@ -33,8 +33,7 @@ def tags(
     """Tag every kept crop. Run again, it tags only what is new or changed; reports/tags.html shows the outcome."""
     from authface.annotate.captioners.captioner import load_prompt
     from authface.annotate.settings import TagsSettings
-    from authface.annotate.tag_report import write_report
-    from authface.annotate.tagging import WITH_MODEL, tag, with_model
+    from authface.annotate.tagging import WITH_MODEL, tag, with_model, write_report
     from authface.inspect.status import read_status
     from authface.review.reviews import ReviewSettings
 

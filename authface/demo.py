@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.annotate.export.run import export
-from authface.annotate.measured.step import MeasuredTags
+from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import ExportSettings, TagsSettings
 from authface.curate.align import Align
 from authface.curate.fetch.run import fetch

@@ -7,6 +7,7 @@ the first pixel at (0, 0). Colours are 8-bit sRGB. A row never vanishes: what is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Literal
 
 Status = Literal["kept", "rejected", "failed"]
@@ -353,3 +354,8 @@ class Choice:
 
 
 Row = Photo | Face | FaceFeatures | Crop | Tags | Embedding | Rival | Person | Choice
+
+
+def now(precision: Literal["seconds", "milliseconds", "microseconds"] = "seconds") -> str:
+    """ISO 8601 in UTC, of fixed length, so that later sorts after."""
+    return datetime.now(UTC).isoformat(timespec=precision)

@@ -60,7 +60,7 @@ print(json.dumps({"weights, MB": weights / 1e6, "gradients, MB": gradients / 1e6
 def counted(size: int, batch: int) -> dict[str, float]:
     """The same figures without running anything."""
     from authface.train.estimate.estimate import Estimator
-    from authface.train.estimate.networks import find_architecture
+    from authface.train.estimate.stages import find_architecture
     from authface.train.settings import PriorSettings
 
     settings = PriorSettings(size=size, batch=batch, accumulate=2)  # gradients are there before the pass

@@ -63,7 +63,7 @@ train_prior(settings, Console(), "cpu")
 def counted(family: Path, settings: Any, processes: int) -> dict[str, int]:
     """The same figures without running anything."""
     from authface.train.estimate.estimate import Estimator
-    from authface.train.estimate.networks import find_architecture
+    from authface.train.estimate.stages import find_architecture
 
     architecture = find_architecture(str(family), settings.size, {})
     sharding = "fsdp" if processes > 1 else "none"

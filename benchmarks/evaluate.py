@@ -71,7 +71,7 @@ def floor(pairs: Path, count: int) -> dict[str, float]:
     import cv2
     import torch
 
-    from authface.evaluate.faces import FaceGauge
+    from authface.evaluate.works import FaceGauge
     from authface.imaging.decode import read
     from authface.metrics import pixels
     from authface.metrics.iqa import QualityMetric

@@ -41,7 +41,7 @@ def make_parts(device: torch.device, dtype: torch.dtype, small: bool) -> Parts:
     from authface.models.families import Parts
     from authface.models.sdxl import new_controlnet
     from authface.models.tiny import unet_config, vae_config
-    from authface.train.estimate.networks import SDXL_UNET, SDXL_VAE
+    from authface.train.estimate.stages import SDXL_UNET, SDXL_VAE
 
     shape = vae_config(512) if small else SDXL_VAE
     torch.manual_seed(1)

@@ -32,7 +32,7 @@ from authface.curate.settings import FilterSettings
 from authface.curate.sheet import sample
 from authface.records import Face
 from authface.report.charts import BINS
-from authface.store.columns import arrow_schema, row_reader
+from authface.store.parquet import arrow_schema, row_reader
 from authface.store.photoset import PartMeta, PhotoSet, Provenance, Table
 
 PART_ROWS, SAMPLE = 1000, 36

@@ -136,7 +136,7 @@ def challenge(
     ),
 ) -> None:
     """The score and the identity gate of NTIRE's face restoration challenge of 2026, as far as weights are there."""
-    from authface.evaluate.challenge.cli import score_challenge
+    from authface.evaluate.challenge.page import score_challenge
     from authface.evaluate.settings import ChallengeSettings
 
     score_challenge(run, outputs, inputs, on, run.settings("evaluate.challenge", ChallengeSettings), out)
@@ -276,7 +276,7 @@ def ab(
 ) -> None:
     """A blind A/B study as a local page: left, same or right, of pairs in an order and on sides that are drawn."""
     from authface.evaluate.settings import AbSettings
-    from authface.evaluate.study.cli import report_study, serve_study
+    from authface.evaluate.study.server import report_study, serve_study
 
     settings = run.settings("evaluate.ab", AbSettings, host=host, people=people)
     if report:

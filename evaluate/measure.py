@@ -15,10 +15,9 @@ from authface.console import Console, Tick
 from authface.engine.workers import inline, processes
 from authface.errors import AuthfaceError, ImageError, first_line, one_line
 from authface.evaluate.catalogue import BY_NAME, RestorationMetric
-from authface.evaluate.faces import DLIB, Recogniser
 from authface.evaluate.pairs import Pair
 from authface.evaluate.weights import MetricWeights, sha256s
-from authface.evaluate.works import LearnedWork, OutputJob, PlainWork, Result, plain_version
+from authface.evaluate.works import DLIB, LearnedWork, OutputJob, PlainWork, Recogniser, Result, plain_version
 from authface.files import sha256_of
 from authface.imaging.decode import read
 from authface.metrics import fid

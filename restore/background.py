@@ -14,7 +14,7 @@ from authface.extras import need
 from authface.files import sha256_of
 from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
-from authface.models.statedict import load_network
+from authface.models.networks import load_network
 from authface.restore.model.colour import LUMA
 
 TILE = 256

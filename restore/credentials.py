@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.extras import need
-from authface.imaging.extras import MANIFEST_MEDIA
+from authface.imaging.metadata import MANIFEST_MEDIA
 from authface.restore.mark import COMPOSITE, Mark
 
 if TYPE_CHECKING:

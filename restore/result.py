@@ -19,7 +19,7 @@ from authface.files import write_file
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.encode import has_room
-from authface.imaging.extras import CREDENTIALS, MANIFEST_MEDIA
+from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.change import change_map
 from authface.restore.credentials import Asset, Credentials

@@ -13,7 +13,6 @@ from threading import Lock
 from typing import Any
 
 from authface import __version__, backends
-from authface.clock import now
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces import parsing
@@ -22,6 +21,7 @@ from authface.faces.parsing import FaceParser
 from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
+from authface.records import now
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.credentials import credentials
 from authface.restore.finder import FaceFinder, whole_photo

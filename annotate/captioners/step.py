@@ -15,8 +15,7 @@ from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary import wording
 from authface.annotate.vocabulary.cleaning import clean
 from authface.annotate.vocabulary.pieces import CUT
-from authface.annotate.vocabulary.tokens import count_tokens, tokenizer
-from authface.annotate.vocabulary.vocabulary import prompt
+from authface.annotate.vocabulary.vocabulary import count_tokens, prompt, tokenizer
 from authface.engine.workers import Step
 from authface.errors import one_line
 from authface.records import Crop, Tags

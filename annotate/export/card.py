@@ -1,17 +1,25 @@
-"""The dataset card: what an export holds, how it was made, under which licences, and what to mind."""
+"""What an export says of itself: its card (contents, origin, licences, what to mind) and Croissant metadata.
+
+Croissant 1.1 metadata (MLCommons) of an exported dataset: `croissant.json`, by which other loaders read its columns.
+
+`mlcroissant` is not needed here; a test checks with it that the file is valid, and that it gives the rows.
+"""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from authface import __version__
-from authface.annotate.export.formats import SHARD_KEY
-from authface.annotate.export.rows import Inputs
+from authface.annotate.export.formats import SHARD_KEY, DatasetFormat, ExportTarget
+from authface.annotate.export.rows import Feature, Inputs
 from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
+from authface.files import sha256_of
 from authface.licences import conditions
 from authface.report.text import markdown_cell, render_markdown
 from authface.store.photoset import Table
@@ -141,3 +149,147 @@ def _size_category(rows: int) -> str:
     """The hub's name for a number of rows."""
     steps = [(1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
     return next((name for limit, name in steps if rows < limit), "n>1M")
+
+
+NAME: Final = "croissant.json"
+_ROWS, _SHARDS = "faces", "shards"
+_TYPES = {
+    "string": "sc:Text", "bool": "sc:Boolean", "int32": "sc:Integer", "int64": "sc:Integer", "float32": "sc:Float",
+    "float64": "sc:Float",
+}  # fmt: skip
+_CONTEXT: Final[dict[str, Any]] = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    **{
+        name: f"cr:{name}"
+        for name in (
+            "arrayShape", "citeAs", "column", "containedIn", "equivalentProperty", "extract", "field", "fileObject",
+            "fileProperty", "fileSet", "format", "includes", "isArray", "isLiveDataset", "jsonPath", "key", "md5",
+            "parentField", "path", "recordSet", "references", "regex", "repeated", "replace", "samplingRate",
+            "separator", "source", "subField", "transform",
+        )
+    },
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "description": {"@container": "@language"},
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "name": {"@container": "@language"},
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "sc": "https://schema.org/",
+}  # fmt: skip
+"""What the names mean, as the format's specification has it."""
+_DESCRIPTIONS = {
+    "image": "The aligned face, PNG",
+    "prompt": "Its tags in order of priority, as a prompt",
+    "prompt_semantic": "Those of them that say what is seen, without how it was photographed",
+    "landmarks": "68 iBUG points, pixels of the crop",
+    "roi": "Eyes and mouth as centre x, centre y, half side, pixels of the crop",
+    "quality": "Measures of the face in its photo",
+    "split": "train, validation, test; empty where the set was not split",
+    "photo_id": "sha256 of the photo's file",
+    "licence": "What the source or the person who collected the photo stated; unknown gives no permission",
+    "signals": "What machines were told of training on the photo, with where and when it was read: a JSON list",
+    "asked_at": "When that was looked for; empty: nobody looked",
+    "quad": "Corners of the crop in the photo: x, y of top left, bottom left, bottom right, top right",
+}
+
+
+class CroissantFormat(DatasetFormat):
+    """As `DatasetFormat`, and ``croissant.json`` that says what its files and columns are."""
+
+    def __init__(self, target: ExportTarget) -> None:
+        super().__init__(target)
+        self._target = target
+        self._rows = 0
+        self._licences: Counter[str] = Counter()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Write one more row."""
+        super().add(row)
+        self._rows += 1
+        self._licences[row["licence"] or "unknown"] += 1
+
+    def close(self) -> None:
+        """Close the shards, and describe them."""
+        super().close()
+        text = json.dumps(self._metadata(), indent=2, ensure_ascii=False)
+        (self._target.folder / NAME).write_text(text + "\n", "utf-8")
+
+    def _metadata(self) -> dict[str, Any]:
+        name = one_line(self._target.photoset.root.resolve().name, 80)
+        shards = sorted((self._target.folder / self.FOLDER).glob("*.parquet"))
+        licences = [one_line(licence, 200) for licence, _ in self._licences.most_common()]
+        return {
+            "@context": _CONTEXT,
+            "@type": "sc:Dataset",
+            "conformsTo": "http://mlcommons.org/croissant/1.1",
+            "name": name,
+            "description": f"{self._rows} aligned faces of {self._target.size} px with tags, landmarks and measures, "
+            f"made by authface {__version__}. Each row keeps its photo's source, photographer and licence; README.md "
+            "is the card.",
+            "datePublished": datetime.now(UTC).date().isoformat(),
+            "version": f"1.0.0+{self._target.key[:16]}",
+            "license": licences,
+            "rai:personalSensitiveInformation": "Faces: biometric data. Nobody's identity is labelled.",
+            "rai:dataUseCases": "Training and measuring face priors and restoration; not recognition or profiling.",
+            "distribution": [
+                *(
+                    {
+                        "@type": "cr:FileObject",
+                        "@id": f"{self.FOLDER}/{shard.name}",
+                        "name": shard.name,
+                        "contentUrl": f"{self.FOLDER}/{shard.name}",
+                        "contentSize": f"{shard.stat().st_size} B",
+                        "encodingFormat": "application/x-parquet",
+                        "sha256": sha256_of(shard),
+                    }
+                    for shard in shards
+                ),
+                {
+                    "@type": "cr:FileSet",
+                    "@id": _SHARDS,
+                    "name": _SHARDS,
+                    "description": "All of these files",
+                    "encodingFormat": "application/x-parquet",
+                    "includes": f"{self.FOLDER}/*.parquet",
+                },
+            ],
+            "recordSet": [
+                {
+                    "@type": "cr:RecordSet",
+                    "@id": _ROWS,
+                    "name": _ROWS,
+                    "description": "A row for each face",
+                    "key": {"@id": f"{_ROWS}/id"},
+                    "field": [
+                        _field(f"{_ROWS}/{column}", column, (), feature) for column, feature in self.features().items()
+                    ],
+                }
+            ],
+        }
+
+
+def _field(identity: str, column: str, path: tuple[str, ...], feature: Feature) -> dict[str, Any]:
+    """A column, or what lies at `path` inside one, as a field with all that is in it."""
+    name = path[-1] if path else column
+    told: dict[str, Any] = {"@type": "cr:Field", "@id": identity, "name": name}
+    if not path and column in _DESCRIPTIONS:
+        told["description"] = _DESCRIPTIONS[column]
+    kind, shape = feature.get("_type"), []
+    while kind == "List":
+        shape.append(str(feature.get("length", -1)))
+        feature = feature["feature"]
+        kind = feature.get("_type")
+    if shape:
+        told |= {"isArray": True, "arrayShape": ",".join(shape)}
+    if kind is None:
+        inner = feature.items()
+        return told | {"subField": [_field(f"{identity}/{key}", column, (*path, key), one) for key, one in inner]}
+    picked = ("bytes",) if kind == "Image" else path
+    source: dict[str, Any] = {"fileSet": {"@id": _SHARDS}, "extract": {"column": column}}
+    if picked:
+        source["transform"] = [{"jsonPath": key} for key in picked] if len(picked) > 1 else {"jsonPath": picked[0]}
+    return told | {"dataType": "sc:ImageObject" if kind == "Image" else _TYPES[feature["dtype"]], "source": source}

@@ -10,8 +10,8 @@ import json
 from typing import Any, Final
 
 from authface.annotate.export import rows as dataset
-from authface.annotate.export.features import Feature
 from authface.annotate.export.formats import DEFAULT_SPLIT, ExportTarget, Format
+from authface.annotate.export.rows import Feature
 from authface.errors import one_line
 
 VERSION: Final = "1.1.0"

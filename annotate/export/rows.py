@@ -1,4 +1,8 @@
-"""What a row of the exported dataset holds, and how it is joined from the tables of a photo set."""
+"""What a row of the exported dataset holds, and how it is joined from the tables of a photo set.
+
+A column is described in the words of its JSON: ``{"dtype": "float32", "_type": "Value"}``. A test opens the files
+with `datasets` and compares the schema with its own.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,51 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from authface.annotate.export.features import IMAGE, Feature, rows_of, value
 from authface.annotate.settings import ExportSettings
 from authface.annotate.vocabulary.resolve import ChosenTags, choose
-from authface.annotate.vocabulary.tokens import count_tokens, fitting_tags
-from authface.annotate.vocabulary.vocabulary import SEMANTIC, prompt
+from authface.annotate.vocabulary.vocabulary import SEMANTIC, count_tokens, fitting_tags, prompt
 from authface.engine.runner import PartInput
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
-from authface.store.columns import plain
+from authface.store.parquet import plain
 from authface.store.photoset import PhotoSet, Table
+
+Feature = dict[str, Any]
+IMAGE: Feature = {"_type": "Image"}
+
+
+def value(dtype: str) -> Feature:
+    """One value of a type such as ``float32``."""
+    return {"dtype": dtype, "_type": "Value"}
+
+
+def rows_of(feature: Feature, length: int | None = None) -> Feature:
+    """A list of one kind, of any length unless it is given."""
+    return {"feature": feature, **({} if length is None else {"length": length}), "_type": "List"}
+
+
+def schema_of(features: Feature) -> pa.Schema:
+    """The schema of a Parquet file with these columns, whose metadata tell `datasets` their types."""
+    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    return pa.schema([(name, _arrow(feature)) for name, feature in features.items()], metadata=told)
+
+
+def _arrow(feature: Feature) -> pa.DataType:
+    kind = feature.get("_type")
+    if kind == "Image":
+        return pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    if kind == "Value":
+        dtype = feature["dtype"]
+        return pa.bool_() if dtype == "bool" else pa.type_for_alias(dtype)
+    if kind == "List":
+        return pa.list_(_arrow(feature["feature"]), feature.get("length", -1))
+    return pa.struct([(name, _arrow(inner)) for name, inner in feature.items()])
+
 
 ROI_POINTS = {"left_eye": (36, 42), "right_eye": (42, 48), "mouth": (48, 68)}
 """Landmarks of each region; `left` is the picture's left."""
@@ -57,7 +92,7 @@ class Inputs:
 
 
 def features() -> Feature:
-    """The typed columns, for `authface.annotate.export.features.schema_of`."""
+    """The typed columns, for `authface.annotate.export.rows.schema_of`."""
     number, whole, text = value("float32"), value("int32"), value("string")
     quality = {"face_size": number, **dict.fromkeys((*MEASURES, "disagreement", "pad_fraction"), number)}
     return {

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from authface.annotate.export import rows as dataset
-from authface.annotate.export.card import SPLIT_NAMES, ExportCounts, card, configs_of
-from authface.annotate.export.croissant import CroissantFormat
+from authface.annotate.export.card import SPLIT_NAMES, CroissantFormat, ExportCounts, card, configs_of
 from authface.annotate.export.fiftyone import FiftyOneFormat
-from authface.annotate.export.files import FilesFormat
 from authface.annotate.export.formats import (
     DatasetFormat,
     ExportTarget,
+    FilesFormat,
     Format,
     ImageFolderFormat,
     KohyaFormat,

@@ -2,28 +2,35 @@
 
 Two steps that know nothing of each other: `measure` turns a crop into physical quantities, `tags` turns
 those into words, so thresholds can be set anew without reading a pixel.
+
+`annotate tags --with measured`: every kept crop gets the tags its pixels and landmarks earn.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.annotate.measured import appearance, expression
-from authface.annotate.measured.appearance import EDGES, MOST, TYPICAL, detail_amount, detail_bands
-from authface.annotate.measured.expression import Eye
+from authface.annotate.measured import quantities
+from authface.annotate.measured.quantities import EDGES, MOST, TYPICAL, Eye, detail_amount, detail_bands
 from authface.annotate.measured.regions import SIDE, Regions, find_regions, quantile
 from authface.annotate.settings import MeasuredSettings
 from authface.annotate.vocabulary import vocabulary
+from authface.engine.workers import Step
 from authface.errors import ImageError
 from authface.faces.detector import RetinaFace
+from authface.faces.geometry import crop_points
 from authface.faces.landmarks import Dlib68
-from authface.records import Tag
+from authface.imaging import decode as images
+from authface.records import Crop, Tag, Tags
+from authface.store.photoset import Provenance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,27 +93,27 @@ def measure(
     """
     regions = find_regions(rgb, landmarks)
     points = regions.points
-    chroma, colour_spread = appearance.chroma(regions)
+    chroma, colour_spread = quantities.chroma(regions)
     bands = detail_bands(regions)
     features = [detail_amount(band, regions.features, EDGES) for band in (bands.fine, bands.middle, bands.coarse)]
     fine, middle, coarse = (max(value, 1e-3) for value in features)
     behind = detail_amount(bands.fine, regions.background, EDGES)
     edges = detail_amount(bands.coarse, regions.background, EDGES)
     colour, spread = _background(regions)
-    left_eye, right_eye = expression.measure_eyes(regions)
+    left_eye, right_eye = quantities.measure_eyes(regions)
     return Measures(
-        light=appearance.light_direction(regions),
-        lightness=appearance.lightness(regions),
-        contrast=appearance.contrast(regions),
+        light=quantities.light_direction(regions),
+        lightness=quantities.lightness(regions),
+        contrast=quantities.contrast(regions),
         chroma=chroma,
         colour_spread=colour_spread,
-        warmth=appearance.warmth(regions),
+        warmth=quantities.warmth(regions),
         yaw=regions.pose.yaw,
         tilt=regions.pose.roll + tilt,
         left_eye=left_eye,
         right_eye=right_eye,
-        mouth_open=expression.mouth_open(points),
-        smile=expression.smile(points),
+        mouth_open=quantities.mouth_open(points),
+        smile=quantities.smile(points),
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
         skin_texture=detail_amount(bands.fine, regions.cheeks, TYPICAL) / fine,
         sharpness=middle / coarse,
@@ -247,3 +254,60 @@ class Tagger:
     @cached_property
     def _networks(self) -> tuple[RetinaFace, Dlib68]:
         return RetinaFace(self.min_score), Dlib68()
+
+
+ANNOTATOR = "measured"
+"""Name of the annotator, and of its table."""
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class AlignedFace:
+    """A crop with its landmarks in crop pixels, (68, 2).
+
+    `tilt` is how far it was turned in the photo, degrees clockwise, `padding` its share outside the photo, 0..1.
+    """
+
+    rgb: NDArray[np.uint8]
+    landmarks: NDArray[np.float64]
+    tilt: float
+    padding: float
+
+
+@dataclass
+class MeasuredTags(Step[Crop, AlignedFace, Tags, Tags]):
+    """The step over a photo set's table `crops`."""
+
+    root: Path
+    settings: MeasuredSettings
+    batch_size: int = 8
+
+    @property
+    def provenance(self) -> Provenance:
+        """The thresholds; there is no model."""
+        return Provenance("measured tags", VERSION, self.settings.model_dump(mode="json"), {})
+
+    def open(self) -> None:
+        """Nothing to load; OpenCV's own threads would only get in the way of the workers'."""
+        cv2.setNumThreads(1)
+
+    def load(self, crop: Crop) -> AlignedFace:
+        """The crop's pixels and landmarks. Raises ImageError."""
+        if crop.quad is None or crop.landmarks is None:
+            raise ImageError("no_landmarks", "the crop has no landmarks: run authface curate align again")
+        rgb = images.read(self.root / crop.file).rgb
+        tilt = math.degrees(math.atan2(crop.quad[7] - crop.quad[1], crop.quad[6] - crop.quad[0]))
+        return AlignedFace(rgb, crop_points(crop.landmarks, crop.quad, rgb.shape[0]), tilt, crop.pad_fraction or 0.0)
+
+    def step(self, batch: Sequence[AlignedFace]) -> Sequence[Tags]:
+        """The tags of each crop, without an id."""
+        found = (measure(face.rgb, face.landmarks, face.tilt, face.padding) for face in batch)
+        return [Tags(id="", annotator=ANNOTATOR, tags=tags(one, self.settings)) for one in found]
+
+    def save(self, crop: Crop, found: Tags) -> list[Tags]:
+        """The row."""
+        return [Tags(id=crop.id, annotator=found.annotator, tags=found.tags)]
+
+    def failed(self, crop: Crop, reason: str, detail: str) -> list[Tags]:
+        """The row of a crop that could not be measured."""
+        return [Tags(id=crop.id, annotator=ANNOTATOR, status="failed", reason=reason, detail=detail)]

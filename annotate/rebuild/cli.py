@@ -30,8 +30,7 @@ def import_set(
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import import_faces, release_pictures
     from authface.annotate.settings import TagsSettings
-    from authface.annotate.tag_report import write_report
-    from authface.annotate.tagging import tag
+    from authface.annotate.tagging import tag, write_report
     from authface.review.reviews import ReviewSettings
     from authface.store.photoset import PhotoSet
 

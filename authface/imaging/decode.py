@@ -21,11 +21,23 @@ from authface.extras import lack
 from authface.files import is_local
 from authface.imaging import png
 from authface.imaging.bitdepth import Pixels, is_deep_png, read_16_bits, to_8_bits
-from authface.imaging.extras import Extras, bmp_is_whole, depth_of_boxes, extras_of, is_hdr, jpeg_end, riff_chunks
-from authface.imaging.metadata import JpegStyle, dpi_of, jpeg_style, orientation_of, upright
+from authface.imaging.metadata import (
+    Extras,
+    JpegStyle,
+    bmp_is_whole,
+    depth_of_boxes,
+    dpi_of,
+    extras_of,
+    is_hdr,
+    jpeg_end,
+    jpeg_style,
+    orientation_of,
+    riff_chunks,
+    upright,
+)
 from authface.imaging.png import kept_chunks
+from authface.imaging.tiff import open_tiff
 from authface.imaging.tiff_directory import SIGNATURES
-from authface.imaging.tiff_read import open_tiff
 from authface.imaging.xmp import truthful
 
 EXTENSIONS = {

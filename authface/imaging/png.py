@@ -13,7 +13,7 @@ import numpy as np
 from isal import isal_zlib
 
 from authface.imaging.bitdepth import Pixels
-from authface.imaging.extras import Extras
+from authface.imaging.metadata import Extras
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPE = {1: 0, 2: 4, 3: 2, 4: 6}

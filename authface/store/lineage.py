@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from authface.clock import now
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import is_local, place, write_file
+from authface.records import now
 from authface.store.jsonl import Journal
 from authface.store.parquet import read_text
 from authface.store.photoset import PhotoSet

@@ -1,12 +1,17 @@
-"""Parquet files read so that one that is damaged, cut off or somebody else's is one line and not a traceback."""
+"""Parquet files: records as columns and back; a damaged or foreign one is a line and no traceback."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+import operator
+import types
+import typing
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -73,3 +78,98 @@ def read_text(path: Path, names: Sequence[str]) -> Iterator[dict[str, str]]:
 def source_of(path: Path) -> Any:
     """What pyarrow reads a file from: a local path, or the bytes of an object."""
     return path if is_local(path) else io.BytesIO(path.read_bytes())
+
+
+T = TypeVar("T")
+
+
+def arrow_schema(row_type: type[Any]) -> pa.Schema:
+    """The Parquet columns of a record type."""
+    hints = typing.get_type_hints(row_type)
+    return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in fields(row_type)])
+
+
+def _arrow_type(hint: Any) -> pa.DataType:
+    plain = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
+    if hint in plain:
+        return plain[hint]
+    if get_origin(hint) is Literal:
+        return pa.string()
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        return _arrow_type(next(arm for arm in get_args(hint) if arm is not type(None)))
+    if get_origin(hint) is tuple:
+        return pa.list_(_arrow_type(get_args(hint)[0]))
+    if is_dataclass(hint) and isinstance(hint, type):
+        return pa.struct(list(arrow_schema(hint)))
+    raise TypeError(f"no column type for {hint}")
+
+
+def with_defaults(rows: pa.Table, row_type: type[Any], names: Sequence[str]) -> pa.Table:
+    """The table with missing columns of `names` added, filled with the default of `row_type`: null for measures.
+
+    Tables written by an earlier version lack fields that were added later. A column that `row_type` does not have is
+    not added, nor one whose field has no default. Raises ArrowException where a column is of another type.
+    """
+    schema = arrow_schema(row_type)
+    for one in fields(row_type):
+        column = schema.field(one.name)
+        if one.name in rows.column_names:
+            if rows.schema.field(one.name).type != column.type:
+                at = rows.column_names.index(one.name)
+                rows = rows.set_column(at, column, rows.column(at).cast(column.type))
+        elif one.name in names and one.default is not MISSING:
+            rows = rows.append_column(column, pa.array([one.default] * rows.num_rows, column.type))
+    return rows
+
+
+def plain(row: Any) -> dict[str, Any]:
+    """The record as plain values: the result of `dataclasses.asdict`, ten times as fast."""
+    return _writer_of(type(row))(row)  # type: ignore[arg-type]  # a type is hashable
+
+
+@cache
+def _writer_of(row_type: type[Any]) -> Callable[[Any], dict[str, Any]]:
+    hints = typing.get_type_hints(row_type)
+    names = [f.name for f in fields(row_type)]
+    nested = {name: write for name in names if (write := _writer(hints[name]))}
+    if len(names) < 2:  # attrgetter of one name gives no tuple
+        return lambda row: {name: getattr(row, name) for name in names}
+    values = operator.attrgetter(*names)
+
+    def write_row(row: Any) -> dict[str, Any]:
+        made = dict(zip(names, values(row), strict=True))
+        for name, write in nested.items():
+            if made[name] is not None:
+                made[name] = write(made[name])
+        return made
+
+    return write_row
+
+
+def _writer(hint: Any) -> Callable[[Any], Any] | None:
+    """The converter of values of that type to plain ones; None if they are plain already."""
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        return _writer(next(arm for arm in get_args(hint) if arm is not type(None)))
+    if get_origin(hint) is tuple and (item := _writer(get_args(hint)[0])):
+        return lambda value: tuple(item(entry) for entry in value)
+    return plain if is_dataclass(hint) else None
+
+
+def row_reader(row_type: type[T]) -> Callable[[dict[str, Any]], T]:
+    """A function from a row of plain values, as Parquet gives it, to a record."""
+    return _reader(row_type)
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    if get_origin(hint) in {types.UnionType, typing.Union}:
+        inner = _reader(next(arm for arm in get_args(hint) if arm is not type(None)))
+        return lambda value: None if value is None else inner(value)
+    if get_origin(hint) is tuple:
+        item = _reader(get_args(hint)[0])
+        return lambda value: tuple(item(entry) for entry in value)
+    if is_dataclass(hint) and isinstance(hint, type):
+        hints = typing.get_type_hints(hint)
+        readers = {f.name: _reader(hints[f.name]) for f in fields(hint)}
+        # A column that a table of an earlier version lacks takes the field's default.
+        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items() if name in value})
+    return lambda value: value

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from authface.errors import UsageError, one_line
 from authface.records import Photo
-from authface.store.columns import row_reader
+from authface.store.parquet import row_reader
 from authface.store.photoset import PhotoSet
 
 Mask = Callable[[pa.Table], pa.ChunkedArray]

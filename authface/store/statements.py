@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from authface.errors import one_line
 from authface.licences import UNKNOWN, disagree, is_stated, strictest
 from authface.records import Photo, Statement
-from authface.store.columns import arrow_schema, plain, row_reader
+from authface.store.parquet import arrow_schema, plain, row_reader
 from authface.store.photoset import PhotoSet, Table
 
 ATTRIBUTION = ("photographer", "photographer_url", "page_url", "terms")

@@ -6,8 +6,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from authface.clock import now
-from authface.records import Photo
+from authface.records import Photo, now
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from authface.curate.fetch.pace import Wait
-from authface.curate.fetch.sources.base import PhotoItem
+from authface.curate.fetch.sources import PhotoItem
 from authface.records import Photo
 
 MOST_WAITING = 10_000

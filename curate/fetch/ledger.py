@@ -1,15 +1,25 @@
-"""Which photos a set already has: those with rows in its tables, and those fetched whose part is not written yet."""
+"""Which photos a set already has, those fetched whose part is not written yet, and those that are asked for again.
+
+Which photos are asked for again, and how the new row of one takes the place of the old.
+
+Failed ones as `curate.fetch.retry` says, and those that an opt-out refused and the present level would not.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 import numpy as np
+import pyarrow as pa
 
-from authface.records import Photo
+from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level, freed
+from authface.records import Photo, now
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
@@ -111,3 +121,104 @@ class UnwrittenRows:
         """The rows that are in no part, without those whose source still has to be notified."""
         with self._lock:
             return [line.photo for line in self._rows.values() if not (line.owed and line.photo.download_location)]
+
+
+Key = tuple[str, str, str]
+Retry = Literal["transient", "failed", "none"]
+
+TRANSIENT = frozenset({"timeout", "unreachable", "http_error", "not_an_image", "truncated", "empty", "error", UNREAD})
+"""Reasons of a photo of the web that may pass: the net, the server, a page or half a file in the photo's place."""
+TRANSIENT_HERE = frozenset({"unreadable", "crashed"})
+"""Reasons of a file of this machine that may pass; another file of the same name is another photo anyway."""
+MOST_TRIES = 6
+"""Runs that ask for a photo: the one that failed first, and five more."""
+_PAUSES = (timedelta(0), timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6))
+"""Least time between the first failure and the next try, the second and the next, and so on."""
+_COLUMNS = ("source", "source_id", "as_of", "status", "reason", "tries", "tried_at")
+
+
+class Retries:
+    """The failed and opted-out photos of a set: which of them a run asks for again, and how often that was done."""
+
+    def __init__(self, photoset: PhotoSet, retry: Retry, level: Level, *, web: bool) -> None:
+        self._photoset, self._level = photoset, level
+        self._transient = TRANSIENT if web else TRANSIENT_HERE
+        self._photos = photoset.photos
+        self.retry = retry
+        self.due: dict[Key, int] = {}
+        """Tries so far of the photos that are asked for again."""
+        self.later: Counter[str] = Counter()
+        """Photos whose next try has to wait, by its time."""
+        self._stale: set[Key] = set()
+        """Photos with rows that later ones stand for: a run was killed before it took them away."""
+
+    def known(self) -> Iterator[Key]:
+        """Keys of the photos that the set has and this run does not ask for again."""
+        failed: dict[Key, tuple[str, int, str]] = {}
+        for part, meta in self._photos.metas().items():
+            free = freed(self._photoset, part, meta.counts if meta else {}, self._level)
+            rows = enumerate(self._photos.columns(part, _COLUMNS))
+            for at, (*names, status, reason, tries, tried_at) in rows:
+                key = source_key(*names)
+                if key in failed or key in self.due:
+                    self._stale.add(key)
+                if at in free:
+                    self.due[key] = tries
+                elif status == "failed":
+                    failed[key] = reason, tries, tried_at
+                else:
+                    failed.pop(key, None)
+                    self.due.pop(key, None)
+                    yield key
+        for key, (reason, tries, tried_at) in failed.items():
+            if self._is_due(reason, max(tries, 1), tried_at):
+                self.due[key] = max(tries, 1)
+            else:
+                yield key
+
+    def _is_due(self, reason: str, tries: int, tried_at: str) -> bool:
+        if self.retry != "transient":
+            return self.retry == "failed"
+        if reason not in self._transient or tries >= MOST_TRIES:
+            return False
+        try:
+            when = datetime.fromisoformat(tried_at) + _PAUSES[tries - 1]
+        except (ValueError, OverflowError):  # a row of an earlier version
+            return True
+        if when <= datetime.now(UTC):
+            return True
+        self.later[when.strftime("%d %B %Y, %H:%M UTC")] += 1
+        return False
+
+    def counted(self, photo: Photo) -> Photo:
+        """The new row of a photo with its number of tries, where it failed."""
+        key = source_key(photo.source, photo.source_id, photo.as_of)
+        if photo.status != "failed":
+            return photo
+        return replace(photo, tries=self.due.get(key, 0) + 1, tried_at=now())
+
+    def settle(self) -> None:
+        """Take the failed rows away that later ones of the same photos stand for.
+
+        The digests of parts stay: what goes on from a part, its kept rows, is what it was.
+        """
+        later: set[Key] = set()
+        again = self.due.keys() | self._stale
+        for part in reversed(self._photos.parts()) if again else ():
+            table = self._photos.arrow(part)
+            stays = []
+            for *names, status, reason, _, _ in self._photos.columns(part, _COLUMNS):
+                key = source_key(*names)
+                old = key in later and (status == "failed" or reason in EVERY_REASON | {EARLIER})
+                if key in again:
+                    later.add(key)
+                stays.append(not old)
+            if not all(stays) and (meta := self._photos.meta(part)) is not None:
+                left = table.filter(pa.array(stays))
+                counts = Counter(
+                    f"{status}: {reason}" if reason else status
+                    for status, reason in zip(
+                        *(left.column(name).to_pylist() for name in ("status", "reason")), strict=True
+                    )
+                )
+                self._photos.put(part, left, replace(meta, counts=dict(counts)))

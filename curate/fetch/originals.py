@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from PIL import Image
 
-from authface.clock import now
 from authface.curate.fetch.optouts.embedded import embedded_signals
 from authface.curate.fetch.optouts.judge import judged
 from authface.curate.settings import FetchSettings
 from authface.imaging import decode as images
-from authface.records import Camera, Photo
+from authface.records import Camera, Photo, now
 from authface.store.photoset import PhotoSet
 from authface.store.tombstones import REASON, Forgotten
 

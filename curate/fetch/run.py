@@ -17,18 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.clock import now
 from authface.console import Console
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.lanes import Lanes
-from authface.curate.fetch.ledger import KeySet, UnwrittenRows, photo_key
-from authface.curate.fetch.optouts.judge import OptedOut
-from authface.curate.fetch.optouts.rejudge import rejudge
+from authface.curate.fetch.ledger import KeySet, Retries, UnwrittenRows, photo_key
+from authface.curate.fetch.optouts.judge import OptedOut, rejudge
 from authface.curate.fetch.optouts.watch import OptOuts, PhotoWatch
 from authface.curate.fetch.originals import MEGA, describe, reject_small, store
 from authface.curate.fetch.pace import Deferred, Interrupted, Paused, Wait
-from authface.curate.fetch.retries import Retries
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
+from authface.curate.fetch.sources import PhotoItem, PhotoSource
 from authface.curate.fetch.stated import Stated, told_again
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
@@ -37,7 +34,7 @@ from authface.engine.workers import Step, inline, processes
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
-from authface.records import Photo, Status
+from authface.records import Photo, Status, now
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import repeated_row
 from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone

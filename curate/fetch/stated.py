@@ -11,13 +11,11 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
-from authface.clock import now
-from authface.curate.fetch.ledger import KeySet, photo_key, source_key
-from authface.curate.fetch.retries import Key
-from authface.curate.fetch.sources.base import PhotoItem
+from authface.curate.fetch.ledger import Key, KeySet, photo_key, source_key
+from authface.curate.fetch.sources import PhotoItem
 from authface.errors import one_line
 from authface.licences import UNKNOWN, strictest
-from authface.records import Photo, Statement
+from authface.records import Photo, Statement, now
 from authface.store.photoset import PhotoSet
 from authface.store.statements import (
     ATTRIBUTION,

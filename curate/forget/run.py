@@ -15,13 +15,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tomli_w
 
-from authface.clock import now
-from authface.curate.forget import rows as erase_rows
-from authface.curate.forget import texts as erase_texts
+from authface.curate.forget import removal as erase_rows
+from authface.curate.forget import removal as erase_texts
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import write_file
 from authface.inspect.why import forgotten_at
-from authface.records import Photo
+from authface.records import Photo, now
 from authface.review import reviews
 from authface.store import lineage as uses
 from authface.store import tombstones as forgotten

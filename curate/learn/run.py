@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from authface.clock import now
 from authface.console import Console
 from authface.curate.learn import fit as fitting
 from authface.curate.learn.heldout import Estimate, HeldOutTable, Passing, weigh
@@ -18,6 +17,7 @@ from authface.curate.learn.model import HeldOut, ModelFacts, ReviewerModel, save
 from authface.curate.learn.table import VERSION, FaceTable, Matrix, columns, face_part, take_features
 from authface.curate.settings import LearnSettings
 from authface.errors import UsageError, one_line
+from authface.records import now
 from authface.review.reviews import Decision, Reviewed
 from authface.store.photoset import PhotoSet
 

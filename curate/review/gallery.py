@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from authface.clock import now
 from authface.curate.learn.run import LEARNED
 from authface.errors import ImageError
 from authface.imaging import decode as images
-from authface.records import Crop, Face, Photo
+from authface.records import Crop, Face, Photo, now
 from authface.review.reviews import Decision, Reviewed, Verdict, effective_decisions
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet

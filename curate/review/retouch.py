@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from authface.clock import now
 from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
-from authface.records import Crop
+from authface.records import Crop, now
 from authface.review.reviews import Retouch, Reviewed, retouch_log, retouched_file
 from authface.store.photoset import PhotoSet
 

@@ -1,16 +1,21 @@
-"""The challenge's result as text, CSV, JSON and HTML."""
+"""What `authface evaluate challenge` does, and its result as text, CSV, JSON and HTML."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+import typer
 
 from authface.errors import one_line
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.challenge.rules import IDENTITY, TERMS, Gate, rules
-from authface.evaluate.challenge.run import Challenge, MethodResult
+from authface.evaluate.challenge.run import Challenge, ChallengeTask, MethodResult, run_challenge
+from authface.evaluate.pairs import methods_of
 from authface.evaluate.report import SIDE, label, number, picture_of, row_of
+from authface.evaluate.settings import ChallengeSettings
+from authface.options import Run, later
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
 from authface.report.text import render_table, write_csv, write_json
 
@@ -151,3 +156,26 @@ def _failures(found: Challenge, method: str) -> Iterator[PictureRow]:
         value = outcome.values.get(IDENTITY)
         likeness = outcome.problems.get(IDENTITY, outcome.reason) if value is None else number(value, 3)
         yield PictureRow(name, cells, [("likeness", likeness)])
+
+
+def score_challenge(
+    run: Run, outputs: Sequence[str], inputs: Path | None, on: str, settings: ChallengeSettings, out: Path
+) -> None:
+    """Write the report and print score and gate; exit code 3 where some outputs failed.
+
+    Raises UsageError for names and settings that do not fit, AuthfaceError where nothing can be measured.
+    """
+    if run.engine != "local":
+        later(f"evaluate challenge --engine {run.engine}")
+    task = ChallengeTask(methods_of(outputs), inputs, on, settings, run.device, run.limit, run.workers)
+    if run.dry_run:
+        said = f"{', '.join(settings.metrics)} and identity by {settings.identity} of "
+        said += ", ".join(one_line(method.folder) for method in task.methods)
+        return run.console.result(said, settings=settings.model_dump(mode="json"))
+    found = run_challenge(task, out, run.console)
+    path = write(found, out)
+    text = f"{as_text(found)}\n\nreport: {one_line(path)}"
+    run.console.result(text, **found.as_json(), read_again=found.measured.read_again, report=str(path), out=str(out))
+    if found.failed:
+        run.console.log(f"{len(found.failed)} outputs failed: {one_line(path)} says why")
+        raise typer.Exit(3)

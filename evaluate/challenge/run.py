@@ -1,17 +1,20 @@
-"""`authface evaluate challenge`: restored faces by the rules of NTIRE's challenge, as far as weights are there."""
+"""`authface evaluate challenge`: restored faces by the rules of NTIRE's challenge, as far as weights are there.
+
+Which faces are in which of the challenge's sets: by sub-folders, by one name, or by the challenge's own list.
+"""
 
 from __future__ import annotations
 
+import csv
 import functools
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from authface.console import Console
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.evaluate.catalogue import BY_NAME, RestorationMetric
-from authface.evaluate.challenge.faces import Faces, find_faces, read_list
 from authface.evaluate.challenge.rules import (
     IDENTITY,
     TERMS,
@@ -23,7 +26,6 @@ from authface.evaluate.challenge.rules import (
     score,
     short_of,
 )
-from authface.evaluate.faces import Recogniser
 from authface.evaluate.measure import (
     Measured,
     OutputRecord,
@@ -34,12 +36,101 @@ from authface.evaluate.measure import (
     measure_plain,
     measure_sets,
 )
-from authface.evaluate.pairs import Method
+from authface.evaluate.pairs import Method, Pair, images_by_name, pair
 from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.settings import ChallengeSettings
+from authface.evaluate.sources import images_in
 from authface.evaluate.weights import MetricWeights
+from authface.evaluate.works import Recogniser
 from authface.faces.identity import weights_sha256
 from authface.models.families import pick_device
+from authface.records import Points5
+
+_COLUMNS = tuple(
+    f"{point}_{axis}" for point in ("left_eye", "right_eye", "nose", "mouth_left", "mouth_right") for axis in "xy"
+)
+
+
+@dataclass(frozen=True)
+class ListedFace:
+    """A line of the challenge's list: the set of a face, and where it is, pixels."""
+
+    set: str
+    points5: Points5
+
+
+@dataclass(frozen=True)
+class Faces:
+    """The outputs of all methods with their inputs, and the set of each name."""
+
+    pairs: list[Pair]
+    sets: dict[str, str]
+
+    def of(self, name: str) -> list[str]:
+        """Names of the faces in a set."""
+        return [face for face, on in self.sets.items() if on == name]
+
+
+def read_list(path: Path) -> dict[str, ListedFace]:
+    """The challenge's list of faces by name without ending: a CSV of filename, dataset and five points.
+
+    Raises UsageError where it is none.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        return {
+            Path(row["filename"]).stem if Path(row["filename"]).suffix in {".png", ".jpg"} else row["filename"]:
+            ListedFace(rules().set_of(row["dataset"]).name, tuple(float(row[column]) for column in _COLUMNS))
+            for row in rows
+        }  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"evaluate.challenge.points={one_line(path)} is no list of filename, dataset and {', '.join(_COLUMNS[:2])} "
+            f"... ({first_line(error, 80)}): take the challenge's test_2026_face.csv"
+        ) from error
+
+
+def find_faces(
+    methods: Sequence[Method], inputs: Path | None, on: str, listed: Mapping[str, ListedFace], limit: int
+) -> Faces:
+    """All outputs by set; `on` names the one set of folders without sub-folders, `limit` takes so many of each set.
+
+    Raises UsageError where names do not pair, or it is not known of which set a face is.
+    """
+    pairs: list[Pair] = []
+    sets: dict[str, str] = {}
+    folders = {method.name: _set_folders(method.folder) for method in methods}
+    names = folders[methods[0].name]
+    for method, there in folders.items():
+        if there != names:
+            apart = one_line(", ".join(sorted(set(there) ^ set(names))) or "no sub-folders", 200)
+            raise UsageError(f"--outputs {one_line(method)} has other sets than {one_line(methods[0].name)}: {apart}")
+    for name in names:
+        known = rules().set_of(name or on).name if name or on else ""
+        outputs = {method.name: images_by_name(method.folder / name, "outputs") for method in methods}
+        beside = None if inputs is None else images_by_name(inputs / name, "inputs")
+        for one in pair(outputs, None, beside, limit):
+            line = listed.get(one.name)
+            its = known or (line.set if line is not None else "")
+            if not its:
+                raise UsageError(
+                    f"of which set is {one_line(one.name, 80)}? A sub-folder for each set, --set for all faces "
+                    f"({', '.join(known.name for known in rules().sets)}), or -O evaluate.challenge.points=FILE.csv"
+                )
+            sets[f"{its}/{one.name}"] = its
+            pairs.append(replace(one, name=f"{its}/{one.name}", points5=None if line is None else line.points5))
+    return Faces(pairs, sets)
+
+
+def _set_folders(folder: Path) -> list[str]:
+    """Names of the sub-folders that hold images; one empty name where the folder itself does."""
+    if not folder.is_dir():
+        raise UsageError(f"--outputs {one_line(folder)}: no such folder")
+    below = sorted(path.name for path in folder.iterdir() if path.is_dir() and any(True for _ in images_in(path)))
+    if any(True for _ in images_in(folder)) or not below:
+        return [""]
+    return below
 
 
 @dataclass(frozen=True)

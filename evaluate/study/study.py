@@ -16,12 +16,12 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
-from authface.clock import now
 from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import set_sha256
 from authface.files import write_file
 from authface.imaging.decode import decode, encode_png, read, read_bytes
+from authface.records import now
 from authface.store.jsonl import Journal
 
 FILE, ANSWERS = "study.json", "answers.jsonl"

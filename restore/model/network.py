@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.faces.geometry import Side
 from authface.models.families import pick_device
-from authface.models.networks import NetworkFile, Window
-from authface.models.statedict import load_network
+from authface.models.networks import NetworkFile, Window, load_network
 from authface.onnx import session
 from authface.restore.model.colour import ColourFix, to_uint8
 from authface.restore.settings import RestoreSettings

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from authface.extras import installed
 from authface.files import replacing
-from authface.imaging.extras import CREDENTIALS, MANIFEST_MEDIA
+from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import properties_of, truthful
 from authface.restore.credentials import Asset
 from authface.restore.mark import TAGS, Boxes, append_xmp, read_boxes

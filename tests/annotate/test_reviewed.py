@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from authface.annotate.export.run import export
-from authface.annotate.measured.step import MeasuredTags
+from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import ExportSettings, MeasuredSettings
-from authface.clock import now
 from authface.console import Console
 from authface.engine.runner import run
 from authface.errors import AuthfaceError
 from authface.imaging import decode as images
-from authface.records import Crop, Face, Photo
+from authface.records import Crop, Face, Photo, now
 from authface.review.reviews import (
     Decision,
     Retouch,

@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from authface.errors import ImageError
-from authface.evaluate.faces import FaceGauge, landmark_error
+from authface.evaluate.works import FaceGauge, landmark_error
 from authface.faces.degrade import PRESETS, degrade
 
 Rgb = NDArray[np.uint8]

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from authface.console import Console
-from authface.evaluate.runtime import REST, measure, seconds_of
+from authface.evaluate.runtime import REST, measure, peak_memory, seconds_of, watching
 from authface.evaluate.settings import RuntimeSettings
-from authface.evaluate.stopwatch import peak_memory, watching
 from tests.conftest import Install
 
 Command = Callable[..., tuple[int, str, str]]

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import serialization as pem  # noqa: E402
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: E402
 
 from authface.errors import ImageError, UsageError  # noqa: E402
-from authface.imaging.extras import MANIFEST_MEDIA  # noqa: E402
+from authface.imaging.metadata import MANIFEST_MEDIA  # noqa: E402
 from authface.restore.credentials import Asset, Credentials, credentials  # noqa: E402
 from authface.restore.mark import COMPOSITE, Mark  # noqa: E402
 

@@ -75,7 +75,7 @@ def _estimate(
     from diffusers.utils import logging
 
     from authface.models.tiny import VAES
-    from authface.train.estimate import estimate, networks
+    from authface.train.estimate import estimate, stages
     from authface.train.estimate.report import Report
     from authface.train.settings import AutoencoderSettings, PriorSettings
 
@@ -83,7 +83,7 @@ def _estimate(
     logging.set_verbosity_error()  # it warns of weights cast to bfloat16, which is meant
     first, second = run.settings("train.autoencoder", AutoencoderSettings), run.settings("train.prior", PriorSettings)
     begins_from = {str(first.out): first.model, str(second.out): second.model}
-    architecture = networks.find_architecture(settings.model, settings.size, begins_from, VAES[first.vae])
+    architecture = stages.find_architecture(settings.model, settings.size, begins_from, VAES[first.vae])
     half = settings.half(torch.device("cpu" if run.device == "cpu" else "cuda"))
     known = faces or estimate.count_faces(dataset or settings.dataset, run.limit)
     own = local_gpu()

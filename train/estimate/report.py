@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from authface.report.text import render_table
-from authface.train.estimate.estimate import MOMENTS, TrainingCost, Verdict
-from authface.train.estimate.sharding import Sharding
+from authface.train.estimate.estimate import MOMENTS, Sharding, TrainingCost, Verdict
 from authface.train.settings import DiffusionSettings
 
 GIB = 2**30

@@ -16,8 +16,7 @@ from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models import sdxl
 from authface.models.cleaner import high_pass
 from authface.train.data import no_autocast
-from authface.train.losses.balance import GradientBalance
-from authface.train.losses.critic import PixelCritic
+from authface.train.losses.critic import GradientBalance, PixelCritic
 from authface.train.objective import Loss
 from authface.train.settings import PixelSettings
 

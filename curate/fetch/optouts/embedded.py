@@ -7,14 +7,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from authface.clock import now
 from authface.curate.fetch.optouts.statements import OptOut
 from authface.errors import one_line
 from authface.extras import installed, lack
 from authface.imaging.decode import Decoded
-from authface.imaging.extras import MANIFEST_MEDIA
+from authface.imaging.metadata import MANIFEST_MEDIA
 from authface.imaging.xmp import is_readable, properties_of
-from authface.records import Signal, Verdict
+from authface.records import Signal, Verdict, now
 
 _DATA_MINING = "http://ns.useplus.org/ldf/xmp/1.0/ DataMining"
 _VOCABULARY: dict[str, Verdict] = {

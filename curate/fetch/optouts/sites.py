@@ -14,14 +14,12 @@ from functools import cached_property
 
 import httpx
 
-from authface.clock import now
 from authface.curate.fetch.hosts import WebError
-from authface.curate.fetch.optouts.rules import RobotRules, TdmLocations
-from authface.curate.fetch.optouts.statements import OptOut
+from authface.curate.fetch.optouts.statements import OptOut, RobotRules, TdmLocations
 from authface.curate.fetch.pace import Wait
 from authface.curate.fetch.web import Web
 from authface.errors import ImageError, one_line
-from authface.records import Signal
+from authface.records import Signal, now
 from authface.store.photoset import PhotoSet
 
 PATHS = {"robots.txt": "/robots.txt", "ai.txt": "/ai.txt", TdmLocations.KIND: "/.well-known/tdmrep.json"}

@@ -8,15 +8,20 @@ from collections.abc import Iterable
 
 import httpx
 
-from authface.clock import now
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judge
-from authface.curate.fetch.optouts.rules import TdmLocations
 from authface.curate.fetch.optouts.sites import Site, Sites
-from authface.curate.fetch.optouts.statements import OptOut, content_usage, page_tags, robots_words, tdm_reservation
+from authface.curate.fetch.optouts.statements import (
+    OptOut,
+    TdmLocations,
+    content_usage,
+    page_tags,
+    robots_words,
+    tdm_reservation,
+)
 from authface.curate.fetch.web import Web
 from authface.errors import one_line
-from authface.records import Signal
+from authface.records import Signal, now
 from authface.store.photoset import PhotoSet
 
 _PAGE_BYTES = 1 << 20

@@ -1,15 +1,146 @@
-"""Sources by name. A source lists photos; the fetch step reads, checks and stores them."""
+"""The interface of a source: a stable list of photos, each with all that is known before a byte is read."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
 
 from authface import backends
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest
+from authface.curate.fetch.pace import Paused
+from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
+from authface.errors import UsageError, one_line
+from authface.records import Photo
 from authface.store.photoset import PhotoSet
 
-__all__ = ["PhotoItem", "PhotoSource", "SourceRequest", "make_source"]
+
+@dataclass(frozen=True, slots=True)
+class PhotoItem:
+    """One photo that a source offers, at a `path` on this machine or at a `url`.
+
+    A `photo` that the listing itself rejects or fails is stored as it is; its bytes are not requested.
+    """
+
+    photo: Photo
+    path: str = ""
+    url: str = ""
+    preview: str = ""
+    """Address of a smaller version of the same picture."""
+    silent: bool = False
+    """The source has no word on licences, not even that none is known: what it stated before stays."""
+
+
+@dataclass(frozen=True)
+class SourceRequest:
+    """What a source is made of."""
+
+    settings: FetchSettings
+    photoset: PhotoSet
+    wait: bool = True
+    """Whether to wait for quotas."""
+    say: Callable[[str], None] = field(default=lambda text: None)
+    """Tells the user something in a line."""
+
+    def path(self, example: str) -> Path:
+        """The path given with ``--from``. Raises UsageError without one; `example` says what it should be."""
+        if not self.settings.path:
+            raise UsageError(f"--from {self.settings.source}: give {example}")
+        return Path(self.settings.path)
+
+    def web(self) -> Web:
+        """A new client for downloads, paced and checked."""
+        return Web(self.settings.web, wait=self.wait, say=self.say)
+
+
+class PhotoSource:
+    """Lists photos in a stable order, so that a second run finds what the first left. A subclass needs `items`."""
+
+    web: Web | None = None
+    """The client that photos are downloaded with; None where they lie on this machine."""
+    reads_pages = False
+    """Whether the pages of photos are read for what they say of training: where a person listed them, not an API."""
+
+    def __init__(self) -> None:
+        self.ignored: Counter[str] = Counter()
+        """What the listing skipped without a row, by kind."""
+        self.made_here: Counter[str] = Counter()
+        """What authface made itself, skipped likewise, by kind (`authface.inspect.outputs`)."""
+
+    @classmethod
+    def make(cls, request: SourceRequest) -> Self:
+        """The source that the settings ask for. Raises UsageError if they do not fit."""
+        return cls()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.web:
+            self.web.close()
+
+    @property
+    def paused(self) -> Paused | None:
+        """Why the run ended before the source was exhausted."""
+        return self.web.paused if self.web else None
+
+    def left_for_later(self) -> list[str]:
+        """What the next run has to ask for because hosts were not to be waited for, a line a host."""
+        if not self.web:
+            return []
+        return [
+            f"fetch: {one_line(self.web.deferred[host])}: {count:,} photos are left for the next run; "
+            "-O curate.fetch.web.longest_wait_seconds=N waits longer"
+            for host, count in self.web.left.items()
+        ]
+
+    def items(self) -> Iterator[PhotoItem]:
+        """The photos. Raises AuthfaceError if the listing fails, Paused if it would have to wait and must not."""
+        raise NotImplementedError
+
+    def count(self) -> int | None:
+        """How many photos `items` will list, if that is cheap to find out."""
+        return None
+
+    def ready(self, *, accept_terms: bool = False) -> None:
+        """Check what the source needs, before anything is written. Raises UsageError if something is missing."""
+
+    def forecast(self, limit: int, *, ask: bool) -> str:
+        """What the run will cost, in one line; `ask` allows the requests that the run itself would start with."""
+        return ""
+
+    def enrich(self, photo: Photo) -> Photo:
+        """The row completed by a further request to the source."""
+        return photo
+
+    def track_download(self, photo: Photo) -> Photo:
+        """Notify the source that a kept photo was taken; returns its row."""
+        return photo
+
+
+_PREMIUM = re.compile(r"plus\.unsplash\.com|premium_photo", re.IGNORECASE)
+
+
+def http_url(text: str) -> str:
+    """The text if it is a web address, else nothing: reports link to it."""
+    return text if text.startswith(("https://", "http://")) else ""
+
+
+def reject_premium(photo: Photo) -> Photo:
+    """The row, rejected if its address is one of Unsplash's watermarked previews of paid photos."""
+    if not _PREMIUM.search(photo.file_url):  # to take addresses apart is a fifth of the work on a list of them
+        return photo
+    try:
+        address = urlsplit(photo.file_url)
+    except ValueError:
+        return photo  # asking for it will say what is wrong
+    if address.hostname != "plus.unsplash.com" and "premium_photo" not in address.path:
+        return photo
+    return replace(photo, status="rejected", reason="premium", detail="a watermarked preview of a paid photo")
 
 
 def make_source(

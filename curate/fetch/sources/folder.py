@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Self
 
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest
+from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.inspect.outputs import Outputs

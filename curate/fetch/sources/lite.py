@@ -20,17 +20,18 @@ from typing import IO, Self
 
 from authface.curate.fetch.ledger import KeySet
 from authface.curate.fetch.originals import parse_positive, reject_small
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
+from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.sources.tables import (
     BadRow,
     Row,
     as_record,
+    clean,
+    lines_of,
     name_of_line,
     read_rows,
     row_start,
     unique_names,
 )
-from authface.curate.fetch.sources.text import clean, lines_of
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, one_line

@@ -16,16 +16,15 @@ from dataclasses import replace
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
-from authface.clock import now
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.originals import parse_positive
 from authface.curate.fetch.pace import Paused
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
-from authface.curate.fetch.sources.text import clean
+from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
+from authface.curate.fetch.sources.tables import clean
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
-from authface.records import Camera, Photo
+from authface.records import Camera, Photo, now
 from authface.store.photoset import PhotoSet
 
 KEY = "UNSPLASH_ACCESS_KEY"

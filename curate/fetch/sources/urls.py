@@ -17,20 +17,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from authface.curate.fetch.ledger import KeySet
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
-from authface.curate.fetch.sources.columns import ADDRESS, columns_of
+from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.sources.tables import (
+    ADDRESS,
     NO_TEXT,
+    UNREADABLE,
     BadRow,
     Row,
     as_record,
+    clean,
+    columns_of,
+    encoding_of,
+    lines_of,
     name_of_line,
     read_rows,
     row_start,
     unique_names,
     uses_quotes,
 )
-from authface.curate.fetch.sources.text import UNREADABLE, clean, encoding_of, lines_of
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, first_line, one_line

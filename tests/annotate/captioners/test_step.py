@@ -22,7 +22,7 @@ from authface.annotate.captioners.step import (
     tag_row,
 )
 from authface.annotate.settings import TagsSettings
-from authface.annotate.tag_report import write_report
+from authface.annotate.tagging import write_report
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, VOCABULARY, prompt
 from authface.console import Console
 from authface.engine.runner import parts_of, run

@@ -15,11 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
-from authface.annotate.export.rows import MEASURES
+from authface.annotate.export.formats import manifest_features
+from authface.annotate.export.rows import MEASURES, Feature, features, schema_of
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.annotate.vocabulary.vocabulary import VOCABULARY
@@ -249,3 +252,15 @@ def test_a_forgotten_photo_takes_the_exports_that_hold_it_along(make_set: MakeSe
     assert done.rows == 5 and gone.id not in dataset_ids(done.folder)
     other = next(photo for photo in photoset.photos if photo.id == next(iter(kept(photoset).values())).photo_id)
     assert other.id in dataset_ids(done.folder)
+
+
+@pytest.mark.parametrize("told", [features(), manifest_features()], ids=["dataset", "manifest"])
+def test_the_schema_is_that_of_datasets(told: Feature) -> None:
+    theirs = datasets.Features.from_dict(told)
+    assert schema_of(told).equals(theirs.arrow_schema, check_metadata=True)
+    assert datasets.Features.from_arrow_schema(schema_of(told)) == theirs
+
+
+def test_a_type_that_nobody_knows_is_refused() -> None:
+    with pytest.raises((ValueError, pa.ArrowException)):
+        schema_of({"a": {"dtype": "float33", "_type": "Value"}})

@@ -14,8 +14,8 @@ import pytest
 from authface.annotate.export.publication import NO_DERIVATIVES, UNKNOWN, UNRECOGNISED, UNSPLASH, Publisher
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
-from authface.clock import now
 from authface.console import Console
+from authface.records import now
 from authface.review.reviews import Decision, decision_log
 from authface.store.lineage import dataset_ids
 from authface.store.photoset import PhotoSet

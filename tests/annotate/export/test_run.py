@@ -12,7 +12,7 @@ from PIL import Image
 
 from authface.annotate.export.rows import region_boxes
 from authface.annotate.export.run import export
-from authface.annotate.measured.step import MeasuredTags
+from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import ExportSettings, MeasuredSettings
 from authface.annotate.vocabulary.resolve import choose
 from authface.annotate.vocabulary.vocabulary import make_tag

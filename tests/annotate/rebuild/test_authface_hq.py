@@ -21,10 +21,10 @@ from authface.annotate.rebuild.authface_hq import SOURCE
 from authface.annotate.vocabulary.vocabulary import prompt
 from authface.annotate.vocabulary.wording import parse_tags
 from authface.cli import app
-from authface.clock import now
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_to_photo
 from authface.imaging import decode as images
+from authface.records import now
 from authface.review.reviews import Decision, decision_log
 from authface.store.photoset import PhotoSet
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 from authface.errors import ImageError
 from authface.imaging import decode as images
 from authface.imaging.encode import describe, encode
-from authface.imaging.extras import resources
+from authface.imaging.metadata import resources
 from authface.imaging.xmp import truthful
 
 PHOTO: NDArray[np.uint8] = np.ascontiguousarray(skimage.data.astronaut()[60:124, 160:256])

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.clock import now
 from authface.console import Console
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place
-from authface.records import Crop, Tags
+from authface.records import Crop, Tags, now
 from authface.review.reviews import (
     Decision,
     Retouch,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.records import Camera, Crop, Face, Person, Photo, Score, Tags
-from authface.store.columns import arrow_schema, plain, with_defaults
+from authface.store.parquet import arrow_schema, plain, with_defaults
 from authface.store.photoset import Provenance, Table
 
 ROWS = st.one_of([st.from_type(kind) for kind in (Photo, Face, Crop, Tags, Person)])

@@ -13,9 +13,8 @@ from authface.annotate.export.publication import Publisher, plan
 from authface.annotate.rebuild.manifest import NEEDED, DatasetManifest
 from authface.errors import AuthfaceError
 from authface.records import Photo
-from authface.store.columns import arrow_schema
 from authface.store.lineage import dataset_ids
-from authface.store.parquet import column_names, read_batches, read_rows, read_text, row_count
+from authface.store.parquet import arrow_schema, column_names, read_batches, read_rows, read_text, row_count
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.query import find_photo
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Crop, Face, Photo, Tag, Tags
-from authface.store.columns import arrow_schema
+from authface.store.parquet import arrow_schema
 from authface.store.photoset import PhotoSet, Provenance, Table, digest
 
 MADE = Provenance("test", 1, {"limit": 3, "nested": [1, 2]}, {"net": "abc"})

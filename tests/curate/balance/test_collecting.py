@@ -13,11 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.curate.balance.gaps import UNIFORM, Gap, gaps_of, wanted_shares
 from authface.curate.balance.margins import MARGINS, MarginWords
-from authface.curate.balance.proposals import TRIAL, propose, words_for
-from authface.curate.balance.shares import FEWEST, marginal
-from authface.curate.balance.yields import QueryYield, Yields, read_yields
+from authface.curate.balance.proposals import TRIAL, QueryYield, Yields, propose, read_yields, words_for
+from authface.curate.balance.shares import FEWEST, UNIFORM, Gap, gaps_of, marginal, wanted_shares
 from authface.curate.fetch.sources.unsplash import unlisted
 from authface.errors import UsageError
 from authface.records import Crop, Face, Photo, Tag, Tags

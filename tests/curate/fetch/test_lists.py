@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from authface.cli import app
-from authface.curate.fetch.sources import make_source
-from authface.curate.fetch.sources.base import PhotoSource
+from authface.curate.fetch.sources import PhotoSource, make_source
 from authface.curate.fetch.sources.unsplash import _name
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from authface.curate.fetch import retries
+from authface.curate.fetch import ledger
 from authface.curate.fetch.lanes import Lanes
 from authface.curate.fetch.pace import Wait
-from authface.curate.fetch.sources.base import PhotoItem
+from authface.curate.fetch.sources import PhotoItem
 from authface.records import Photo
 from authface.store.photoset import PhotoSet
 from tests.conftest import Done, authface
@@ -110,12 +110,12 @@ def test_tries_are_counted_spaced_and_ended(server: Server, tmp_path: Path, monk
     assert server.asked["/a"] == 2 and "asked for again from" in done.stderr
     (row,) = PhotoSet(root).photos
     assert (row.tries, row.reason) == (2, "not_an_image")
-    monkeypatch.setattr(retries, "_PAUSES", (retries._PAUSES[0],) * 5)
+    monkeypatch.setattr(ledger, "_PAUSES", (ledger._PAUSES[0],) * 5)
     for _ in range(9):
         bring(root, urls)
-    assert server.asked["/a"] == retries.MOST_TRIES
+    assert server.asked["/a"] == ledger.MOST_TRIES
     bring(root, urls, "--retry", "failed")
-    assert server.asked["/a"] == retries.MOST_TRIES + 1
+    assert server.asked["/a"] == ledger.MOST_TRIES + 1
     assert bring(root, urls, "--retry", "sometimes").returncode == 2
 
 

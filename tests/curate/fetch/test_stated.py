@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from authface.console import Console
 from authface.curate.fetch import run as fetching
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
+from authface.curate.fetch.sources import PhotoItem, PhotoSource
 from authface.curate.settings import FetchSettings
 from authface.licences import is_stated, strictest, strictness
 from authface.records import Photo

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.curate.forget import run as forgetting
+from authface.curate.forget.removal import ForgottenNames, pruned
 from authface.curate.forget.run import forget
-from authface.curate.forget.texts import ForgottenNames, pruned
 from authface.errors import UsageError
 from authface.records import Photo
 from authface.store.lineage import dataset_use, record_training, record_use

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from authface.clock import now
 from authface.curate.review.retouch import MANIFEST, RetouchResult, export_retouch, import_retouch
 from authface.errors import UsageError
 from authface.imaging import decode as images
-from authface.records import Crop
+from authface.records import Crop, now
 from authface.review.reviews import Decision, ReviewSettings, decision_log, retouch_log, reviewed
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface

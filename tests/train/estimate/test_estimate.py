@@ -21,11 +21,10 @@ from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
 from authface.train.estimate import cli as estimate_cli
 from authface.train.estimate import hardware, meta_pass
-from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost, count_faces, judge
+from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost, count_faces, judge, shards_of
 from authface.train.estimate.hardware import RESERVE, GpuSpec
 from authface.train.estimate.meta_pass import META, count_pass
-from authface.train.estimate.networks import SDXL_UNET, Architecture, find_architecture
-from authface.train.estimate.sharding import shards_of
+from authface.train.estimate.stages import SDXL_UNET, Architecture, find_architecture
 from authface.train.losses.critic import ComponentDiscriminator
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 

@@ -13,8 +13,7 @@ from authface.faces.degrade import degrade, preset
 from authface.models import sdxl
 from authface.models.families import load, resolve
 from authface.train.controlnet import ControlBatch, ControlNetObjective
-from authface.train.losses.balance import MOST, GradientBalance
-from authface.train.losses.critic import FacialCritic
+from authface.train.losses.critic import MOST, FacialCritic, GradientBalance
 from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, FacialSettings

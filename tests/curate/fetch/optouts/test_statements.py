@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.curate.fetch.optouts.embedded import statements_of
-from authface.curate.fetch.optouts.rules import RobotRules, TdmLocations
 from authface.curate.fetch.optouts.statements import (
     OptOut,
+    RobotRules,
+    TdmLocations,
     content_usage,
     dictionary,
     page_tags,
