@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authface import backends
-from authface.annotate.captioners.captioner import Captioner, CaptionerRequest
-from authface.annotate.captioners.step import PROSE, CaptionStep, reread_parts
+from authface.annotate.captioners.captioner import PROSE, Captioner, CaptionerRequest, CaptionStep, reread_parts
 from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary.resolve import MEASURED

@@ -52,9 +52,14 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@functools.cache
 def sha256_of_weights(path: Path) -> str:
-    """`sha256_of`, once a process, for a file that does not change while it runs."""
+    """`sha256_of`, read again only where the file's size or time changed. Raises OSError."""
+    facts = path.stat()
+    return _sha256_of_same(path.absolute(), facts.st_size, facts.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=128)
+def _sha256_of_same(path: Path, _size: int, _time: int) -> str:
     return sha256_of(path)
 
 

@@ -6,7 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from authface.backends import registered
 from authface.errors import UsageError
-from authface.metrics.iqa import check_names
+from authface.metrics.names import check_names
 from authface.recipe import Settings
 
 

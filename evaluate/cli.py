@@ -246,7 +246,7 @@ def table(
     ] = None,
 ) -> None:
     """One of the paper's tables with ours beside theirs; what is not known or measured is shown as missing."""
-    from authface.evaluate.paper.cli import TableRequest, show_table
+    from authface.evaluate.paper.page import TableRequest, show_table
 
     names = (restorers or "").split(",") if restorers else []
     show_table(run, TableRequest(number, ours or [], out, grid, run_grid, dataset, test or [], names))

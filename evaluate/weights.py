@@ -6,12 +6,11 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from authface.errors import AuthfaceError, one_line
-from authface.files import sha256_of
+from authface.files import sha256_of_weights
 
 _INCEPTION = "pyiqa/pt_inception-2015-12-05-6726825d.pth"
 FILES: dict[str, tuple[str, ...]] = {
@@ -117,12 +116,7 @@ class MetricWeights:
 
 def sha256s(files: dict[str, Path]) -> dict[str, str]:
     """Hex sha256 of each file."""
-    return {name: _sha256(path, path.stat().st_mtime_ns) for name, path in files.items()}
-
-
-@cache
-def _sha256(path: Path, _changed: int) -> str:
-    return sha256_of(path)
+    return {name: sha256_of_weights(path) for name, path in files.items()}
 
 
 def _place(relative: str) -> Path:

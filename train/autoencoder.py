@@ -23,8 +23,7 @@ from authface.train.data import Batch, Draw, FaceDataset, validation_faces
 from authface.train.distributed import barrier
 from authface.train.loop import TrainingResult, fit
 from authface.train.losses.critic import PixelCritic
-from authface.train.objective import Loss, Noise
-from authface.train.picture import ValidationPicture, fidelity, grid
+from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid
 from authface.train.settings import AutoencoderSettings
 
 TONE_SIDE = 16

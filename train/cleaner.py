@@ -20,8 +20,7 @@ from authface.models.layout import FURTHER, PARTS, write_family
 from authface.train.data import Batch, Draw, FaceDataset, validation_faces
 from authface.train.loop import TrainingResult, fit
 from authface.train.losses.pixels import PixelTerms
-from authface.train.objective import Loss, Noise
-from authface.train.picture import ValidationPicture, fidelity, grid, psnr
+from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid, psnr
 from authface.train.settings import CleanerSettings
 
 KNEE = 1e-3

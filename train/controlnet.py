@@ -25,8 +25,7 @@ from authface.train.loop import TrainingResult, fit
 from authface.train.losses import facial
 from authface.train.losses.critic import FacialCritic
 from authface.train.losses.pixels import PixelTerms, random_squares, restored
-from authface.train.objective import Loss, Noise
-from authface.train.picture import ValidationPicture, fidelity, grid, sample
+from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
 
 

@@ -18,8 +18,7 @@ from authface.models.layout import ADAPTER, write_family
 from authface.train.cache import Latents, TensorStore, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, FaceDataset, mirrored, seeded
 from authface.train.loop import TrainingResult, fit
-from authface.train.objective import Loss, Noise
-from authface.train.picture import ValidationPicture, grid, sample
+from authface.train.objective import Loss, Noise, ValidationPicture, grid, sample
 from authface.train.settings import PriorSettings
 
 ENCODERS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")

@@ -24,8 +24,8 @@ from authface.recipe import Settings
 from authface.store.lineage import SOURCES
 from authface.store.lock import write_lock
 from authface.train.distributed import run_together
+from authface.train.objective import ValidationPicture
 from authface.train.optimizer import MovingAverage
-from authface.train.picture import ValidationPicture
 from authface.train.settings import TrainSettings
 
 CHANGEABLE = {

@@ -9,7 +9,6 @@ architectures, such as CodeFormer's, is under the terms of each.
 
 from __future__ import annotations
 
-import functools
 import os
 import pickle
 import re
@@ -26,7 +25,7 @@ from safetensors import SafetensorError
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.extras import lack, need
-from authface.files import TEMPORARY, sha256_of, write_file
+from authface.files import TEMPORARY, sha256_of_weights, write_file
 from authface.models.download import Offer, download
 from authface.models.layout import Commercial, in_bytes
 
@@ -148,7 +147,7 @@ def find(name: str, console: Console) -> NetworkFile:
     if not path.is_file():
         raise UsageError(f"--model {one_line(name)}: no such file; known by name are {', '.join(NETWORKS)}")
     try:
-        digest = content(path)
+        digest = sha256_of_weights(path)
     except OSError as error:
         raise UsageError(f"--model {one_line(name)}: {error.strerror or type(error).__name__}") from error
     return NetworkFile(path, digest, next((one for one in NETWORKS.values() if one.sha256 == digest), None))
@@ -196,7 +195,7 @@ def check(network: Network, console: Console) -> str:
     try:
         if (size := path.stat().st_size) != network.bytes:
             raise AuthfaceError(f"{one_line(path)} has {size:,} bytes, {network.name} has {network.bytes:,}: {again}")
-        digest = content(path)
+        digest = sha256_of_weights(path)
     except OSError as error:
         raise AuthfaceError(f"cannot read {one_line(path)}: {error.strerror or type(error).__name__}") from error
     expected, whose = network.sha256, f"observed by {network.observed}"
@@ -229,17 +228,6 @@ def _record(path: Path, digest: str, network: Network, console: Console) -> None
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
-
-
-def content(path: Path) -> str:
-    """Hex sha256 of a file, read again only where its size or time changed. Raises OSError."""
-    facts = path.stat()
-    return _content(path.absolute(), facts.st_size, facts.st_mtime_ns)
-
-
-@functools.lru_cache(maxsize=32)
-def _content(path: Path, size: int, time: int) -> str:
-    return sha256_of(path)
 
 
 def load_network(file: Path, what: str, extra: str) -> Any:

@@ -43,7 +43,7 @@ from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.engine.workers import Step
 from authface.imaging import decode as images
-from authface.metrics.iqa import lower_better
+from authface.metrics.names import lower_better
 from authface.records import Face, Photo, Points5, Score
 from authface.store.photoset import PhotoSet, Provenance
 

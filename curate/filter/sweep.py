@@ -19,7 +19,7 @@ from authface.curate.learn.heldout import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings
 from authface.errors import UsageError, one_line
-from authface.metrics.iqa import lower_better
+from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 
 Column = NDArray[np.float64]

@@ -24,9 +24,8 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from authface.annotate.captioners.captioner import load_prompt
+from authface.annotate.captioners.captioner import CaptionStep, load_prompt
 from authface.annotate.captioners.openai import Openai, Reply, error_text, first_model, parse_reply
-from authface.annotate.captioners.step import CaptionStep
 from authface.annotate.settings import OpenaiSettings, TagsSettings
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, prompt
 from authface.cli import app

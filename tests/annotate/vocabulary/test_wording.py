@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.captioners.captioner import Caption
+from authface.annotate.captioners.captioner import Caption, flaw, stored_answer
 from authface.annotate.captioners.openai import Reply, parse_reply
-from authface.annotate.captioners.step import flaw, stored_answer
 from authface.annotate.vocabulary.cleaning import clean
 from authface.annotate.vocabulary.spelling import names_in, normalise
 from authface.annotate.vocabulary.synonyms import SYNONYMS

@@ -20,7 +20,7 @@ from authface.curate.filter.run import filter_photos
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
-from authface.metrics.iqa import lower_better
+from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 from tests.conftest import Install
 

@@ -11,12 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.captioners.captioner import Caption, Captioner, load_prompt, prompt_names
-from authface.annotate.captioners.step import (
+from authface.annotate.captioners.captioner import (
     MOST_CHARACTERS,
+    Caption,
+    Captioner,
     CaptionStep,
     flaw,
+    load_prompt,
     loops,
+    prompt_names,
     reread_parts,
     stored_answer,
     tag_row,
