@@ -1,12 +1,8 @@
 """`authface evaluate runtime`: seconds a face and peak memory of a family, warm, and where the time goes.
 
 The family is run by the toolkit's Python API, `authface.Restorer`, as any program would; the parts are seen from
-outside (`authface.evaluate.runtime`). So a stage measures another without importing it.
-
-Where the time of a restoration goes, and how much memory it takes, seen from outside: by class of network.
-
-torch's hooks for all modules tell when a network begins and ends, so that nothing here needs to know how a restorer is
-built, and every family is measured alike.
+outside, by class of network, so a stage measures another without importing it: torch's hooks for all modules tell when
+a network begins and ends. Nothing here needs to know how a restorer is built, and every family is measured alike.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """The steps that measure one output each; `authface.engine.workers` feeds them.
 
-How far an output's face is from the truth's: who it shows, and where its features lie.
-
-Test faces are aligned, so output and truth show the face at one place. It is found once, on the truth, and everything
-is measured there on both: a restorer that moves the face is not helped by a detector that follows it.
+A face is measured by who it shows and where its features lie. Test faces are aligned, so output and truth show the face
+at one place. It is found once, on the truth, and everything is measured there on both: a restorer that moves the face
+is not helped by a detector that follows it.
 """
 
 from __future__ import annotations

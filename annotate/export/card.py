@@ -1,8 +1,7 @@
 """What an export says of itself: its card (contents, origin, licences, what to mind) and Croissant metadata.
 
-Croissant 1.1 metadata (MLCommons) of an exported dataset: `croissant.json`, by which other loaders read its columns.
-
-`mlcroissant` is not needed here; a test checks with it that the file is valid, and that it gives the rows.
+Other loaders read its columns by Croissant 1.1 (MLCommons), `croissant.json`. `mlcroissant` is not needed here; a test
+checks with it that the file is valid, and that it gives the rows.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """`annotate rebuild`: a set made again from a manifest, on photos that `curate fetch` brought, and what has changed.
 
 Run first on an empty set, it lists the photos' addresses; run again after they were fetched, it puts the manifest's
-faces on those whose bytes are the same. Photos are known by the sha256 of their files, however they came.
-
-Rows of a set made from those of a manifest: photos, faces, crops that are cut out again, people and tags.
+faces on those whose bytes are the same: photos, faces, crops that are cut out again, people and tags. Photos are known
+by the sha256 of their files, however they came.
 """
 
 from __future__ import annotations

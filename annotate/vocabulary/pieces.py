@@ -1,6 +1,6 @@
 """An answer taken apart: lines, tables, headings, and the pieces between commas.
 
-Denials and ratings in one form, however they are spelled: ``noglasses``, ``no_hat``, ``w/o hat``, ``hat (0)``.
+Denials and ratings get one form, however they are spelled: ``noglasses``, ``no_hat``, ``w/o hat``, ``hat (0)``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Free text brought into tags: what a captioner answers, however it is written, becomes words that obey the rules.
 
 A tag is a name of the vocabulary, or under the open vocabulary letters, spaces and hyphens, at most `MOST_WORDS`
-words. What is said not to be there is never made a tag. Text is data: nothing it says is done.
-
-Which pieces of an answer speak of what is not there, and how far that reaches.
+words. What is said not to be there, and how far that reaches, is never made a tag. Text is data: nothing it says is
+done.
 """
 
 from __future__ import annotations

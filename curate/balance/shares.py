@@ -1,8 +1,7 @@
 """Shares of a set that may be shown, no count pointing at people, and which values have too few faces.
 
-Which values a set has too few faces of, and how many would be enough if faces are only added.
-
-It reads nothing but shares that may be shown (`marginal`), so that nothing derived from it tells more.
+A gap says how many would be enough if faces are only added. It is read from nothing but shares that may be shown
+(`marginal`), so that nothing derived from it tells more.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Which photos a set already has, those fetched whose part is not written yet, and those that are asked for again.
 
-Which photos are asked for again, and how the new row of one takes the place of the old.
-
-Failed ones as `curate.fetch.retry` says, and those that an opt-out refused and the present level would not.
+Again: failed ones as `curate.fetch.retry` says, and those that an opt-out refused and the present level would not. The
+new row of one takes the place of the old.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`authface evaluate challenge`: restored faces by the rules of NTIRE's challenge, as far as weights are there.
 
-Which faces are in which of the challenge's sets: by sub-folders, by one name, or by the challenge's own list.
+Which faces are in which of its sets is read from sub-folders, one name, or the challenge's own list.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The study's page: who joins, what they are shown, and their answers; nothing it sends says which method is which.
+"""What `authface evaluate ab` does: serve a study's page until it is stopped, then say what people said.
 
-What `authface evaluate ab` does: serve a study's page until it is stopped, then say what people said.
+The page: who joins, what they are shown, and their answers; nothing it sends says which method is which.
 """
 
 from __future__ import annotations

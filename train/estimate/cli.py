@@ -68,7 +68,7 @@ def _estimate(
     from authface.models.layout import quiet
 
     candidates = gpus_named(names)  # refuses a wrong name before torch is loaded
-    if sharding not in ("none", "fsdp"):  # those of estimate.sharding, which loads torch
+    if sharding not in ("none", "fsdp"):  # those of estimate.Sharding, which loads torch
         raise UsageError(f"--sharding {one_line(sharding)}: there are none and fsdp")
     need(f"authface estimate train {stage}", "train", *NEEDED)
     import torch

@@ -1,7 +1,7 @@
 """What a training will take, before it starts: memory by part, steps, FLOPs, hours, and what makes it fit a GPU.
 
 Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.meta_pass). What FSDP2
-shares and gathers is counted on its groups of weights (estimate.sharding). Not counted: workspaces of convolutions,
+shares and gathers is counted on its own groups of weights. Not counted: workspaces of convolutions,
 what torch.compile saves, loading of images, DeepSpeed.
 
 `fully_shard` cuts each weight along its first dimension (PyTorch documentation, `torch.distributed.fsdp`), so a weight

@@ -1,8 +1,7 @@
 """What a host's files, headers and tags of a page say of training, from their text: nothing is asked for here.
 
-What the files of a host say of its addresses: robots.txt and its kin, and TDMRep's list of locations.
-
-Patterns are matched by Protego, a reader of RFC 9309: the longest match wins, ``*`` and ``$`` are heeded.
+Files: robots.txt and its kin, and TDMRep's list of locations. Patterns are matched by Protego, a reader of RFC 9309:
+the longest match wins, ``*`` and ``$`` are heeded.
 """
 
 from __future__ import annotations
