@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from authface.errors import AuthfaceError, one_line
+from authface.files import is_local
 from authface.report.pages import quantity
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
 from authface.store.lineage import dataset_key, uses
@@ -131,11 +134,18 @@ def _older(inputs: str, digest: str, name: str) -> bool:
 
 def _sizes(photoset: PhotoSet) -> dict[str, int]:
     """Bytes below each folder of the set."""
-    sizes = {}
-    for top in sorted(photoset.root.iterdir()):
-        if top.is_dir():
-            sizes[top.name] = sum(path.stat().st_size for path in top.rglob("*") if path.is_file())
-    return sizes
+    return {top.name: sum(_lengths(top)) for top in sorted(photoset.root.iterdir()) if top.is_dir()}
+
+
+def _lengths(folder: Path) -> Iterator[int]:
+    """Bytes of each file below a folder."""
+    if not is_local(folder):
+        yield from (path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return
+    for top, _, names in os.walk(folder):  # unlike `rglob` it keeps no set of all paths
+        for path in (Path(top, name) for name in names):
+            if path.is_file():
+                yield path.stat().st_size
 
 
 def _next(photoset: PhotoSet, found: PhotoSetStatus) -> str:

@@ -57,6 +57,9 @@ class Preset(Settings):
     """Of a family with a cleaner: how many times the prior's detail a fidelity of 0 adds to the cleaned face."""
     perception: float = Field(default=0, ge=0, le=1)
     """Of a family whose cleaner knows perception (`train.cleaner.pixels`): its perception at a fidelity of 0."""
+    mirrored: bool = False
+    """Of a family with a cleaner: a face is cleaned as it is and mirrored, and the mean taken: nearer to the truth, in
+    twice the time (the self-ensemble of EDSR, Lim et al. 2017, 3.3, of its flip alone: faces stand upright)."""
     prompt: str = ""
     negative_prompt: str = ""
     shared_seed: int | None = None

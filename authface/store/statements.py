@@ -153,12 +153,22 @@ def _of_known_bytes(reason: str) -> bool:
 
 def disputed(photoset: PhotoSet) -> dict[str, list[Said]]:
     """All that was said of the kept photos of which more than one thing was, by id: in other words or withdrawn."""
-    photos, said, kept = photoset.photos, defaultdict[str, list[Said]](list), set()
-    for _, row in _rows(photos, repeated(photos), several=True):
-        said[row["id"]] += [Said(row["source_id"], one) for one in _statements(row)]
-        if row["status"] == "kept":
-            kept.add(row["id"])
-    return {name: lines for name, lines in said.items() if name in kept and (_stand_apart(lines) or _corrected(lines))}
+    photos = photoset.photos
+    several = repeated(photos)
+    found, said, kept = dict[str, list[Said]](), defaultdict[str, list[Said]](list), set()
+    for _, row in _rows(photos, several, several=True):
+        lines = [Said(row["source_id"], one) for one in _statements(row)]
+        if row["id"] in several:  # under several names, in rows that may lie far apart
+            said[row["id"]] += lines
+            if row["status"] == "kept":
+                kept.add(row["id"])
+        elif row["status"] == "kept" and _is_disputed(lines):
+            found[row["id"]] = lines
+    return found | {name: lines for name, lines in said.items() if name in kept and _is_disputed(lines)}
+
+
+def _is_disputed(lines: Sequence[Said]) -> bool:
+    return _stand_apart(lines) or _corrected(lines)
 
 
 def told(lines: Iterable[Said]) -> str:

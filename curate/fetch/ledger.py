@@ -22,8 +22,8 @@ from authface.records import Photo, now
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
-_MERGE = 1 << 18
-"""New hashes gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
+_MERGE = 1 << 14
+"""New numbers gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
 
 
 def photo_key(photo: Photo) -> tuple[str, str, str]:
@@ -36,33 +36,43 @@ def source_key(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
     return source, source_id, as_of if source == "folder" else ""
 
 
-class KeySet:
-    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
+class NumberSet:
+    """A growing set of 64-bit numbers: 8 bytes each, in a sorted array."""
 
-    def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
-        self._sorted = np.sort(np.fromiter((_hash(source_key(*names)) for names in known), dtype=np.uint64))
+    def __init__(self, known: Iterable[int] = ()) -> None:
+        self._sorted = np.sort(np.fromiter(known, dtype=np.uint64))
         self._fresh: set[int] = set()
 
-    def __contains__(self, names: tuple[str, str, str]) -> bool:
-        return self._has(_hash(names))
-
-    def add(self, names: tuple[str, str, str]) -> bool:
-        """Add a key; whether it was new."""
-        number = _hash(names)
-        if self._has(number):
-            return False
-        self._fresh.add(number)
-        if len(self._fresh) >= _MERGE:
-            fresh = np.fromiter(self._fresh, dtype=np.uint64)
-            self._sorted = np.sort(np.concatenate([self._sorted, fresh]))
-            self._fresh.clear()
-        return True
-
-    def _has(self, number: int) -> bool:
+    def __contains__(self, number: int) -> bool:
         if number in self._fresh:
             return True
         at = int(self._sorted.searchsorted(np.uint64(number)))
         return at < len(self._sorted) and int(self._sorted[at]) == number
+
+    def add(self, number: int) -> bool:
+        """Add a number; whether it was new."""
+        if number in self:
+            return False
+        self._fresh.add(number)
+        if len(self._fresh) >= _MERGE:
+            fresh = np.sort(np.fromiter(self._fresh, dtype=np.uint64))
+            self._sorted = np.sort(np.concatenate([self._sorted, fresh]), kind="stable")  # merges two sorted runs
+            self._fresh.clear()
+        return True
+
+
+class KeySet:
+    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
+
+    def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
+        self._numbers = NumberSet(_hash(source_key(*names)) for names in known)
+
+    def __contains__(self, names: tuple[str, str, str]) -> bool:
+        return _hash(names) in self._numbers
+
+    def add(self, names: tuple[str, str, str]) -> bool:
+        """Add a key; whether it was new."""
+        return self._numbers.add(_hash(names))
 
 
 def _hash(names: tuple[str, str, str]) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.fetch.hosts import WebError
 from authface.curate.fetch.lanes import Lanes
-from authface.curate.fetch.ledger import KeySet, Retries, UnwrittenRows, photo_key
+from authface.curate.fetch.ledger import KeySet, NumberSet, Retries, UnwrittenRows, photo_key
 from authface.curate.fetch.optouts.judge import OptedOut, rejudge
 from authface.curate.fetch.optouts.watch import OptOuts, PhotoWatch
 from authface.curate.fetch.originals import MEGA, describe, reject_small, store
@@ -313,15 +313,16 @@ def _expected(source: PhotoSource, photoset: PhotoSet, limit: int) -> int | None
 
 
 class _KnownPhotos:
-    """The photos the set holds, by id: the first of several equal files is kept."""
+    """The photos the set holds, by the first 64 bits of their sha256: the first of several equal files is kept."""
 
     def __init__(self, photoset: PhotoSet) -> None:
         self._photoset = photoset
-        self._ids: set[bytes] = set()
-        for part in photoset.photos.parts():
-            for photo_id, status in photoset.photos.columns(part, ["id", "status"]):
-                if status == "kept":
-                    self._ids.add(bytes.fromhex(photo_id))
+        self._ids = NumberSet(
+            _number(photo_id)
+            for part in photoset.photos.parts()
+            for photo_id, status in photoset.photos.columns(part, ["id", "status"])
+            if status == "kept"
+        )
 
     def settle(self, rows: list[Photo]) -> list[Photo]:
         """The rows of a part: a photo that the set has is rejected, of one that it forgot no name is left."""
@@ -329,10 +330,9 @@ class _KnownPhotos:
         return [blank(row.source) if row.reason == REASON else self._once(row) for row in rows]
 
     def _once(self, row: Photo) -> Photo:
-        if row.status != "kept":
-            return row
-        photo_id = bytes.fromhex(row.id)
-        if photo_id in self._ids:
-            return repeated_row(row)
-        self._ids.add(photo_id)
-        return row
+        return row if row.status != "kept" or self._ids.add(_number(row.id)) else repeated_row(row)
+
+
+def _number(photo_id: str) -> int:
+    """The first 64 bits of a sha256 in hex."""
+    return int(photo_id[:16], 16)

@@ -61,6 +61,7 @@ class Preset:
     samples: int = 1
     detail: float = 1
     perception: float = 0
+    mirrored: bool = False
     reuse: int = 1
     prompt: str = ""
     negative_prompt: str = ""
@@ -205,6 +206,9 @@ class AuthFacePipeline(DiffusionPipeline):
         self, crops: list[Pixels], seeds: list[int], preset: Preset, trust: float, batch_size: int, callback: Any
     ) -> list[Pixels]:
         cleaned = [self._clean(crop, trust * preset.perception) for crop in crops]
+        if preset.mirrored:
+            others = [self._clean(crop[:, ::-1], trust * preset.perception)[:, ::-1] for crop in crops]
+            cleaned = [(face + other) / 2 for face, other in zip(cleaned, others, strict=True)]
         if gain := trust * preset.detail:
             small = [_to_uint8(_resized(face, self.size)) for face in cleaned]
             details = []

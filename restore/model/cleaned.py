@@ -44,8 +44,8 @@ class CleanedRestorer:
     """A cleaner removes the damage of a face at its own resolution; the prior then adds as much detail as requested.
 
     cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
-    has a perception of (1 - fidelity) x perception; the preset names both factors. If nothing is added, no step is
-    run.
+    has a perception of (1 - fidelity) x perception; the preset names both factors, and whether cleaned is the mean of
+    the face's and its mirror image's. If nothing is added, no step is run.
     """
 
     colour: ColourFix = "none"
@@ -68,10 +68,16 @@ class CleanedRestorer:
         Raises AuthfaceError if memory or precision is insufficient.
         """
         trust = 1 - (self.fidelity if fidelity is None else fidelity)
-        cleaned = [self.clean(crop, trust * self.preset.perception) for crop in crops]
+        cleaned = [self._cleaned(crop, trust * self.preset.perception) for crop in crops]
         if gain := trust * self.preset.detail:
             small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)
             pairs = zip(cleaned, details, strict=True)
             cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
         return [to_uint8(face) for face in cleaned]
+
+    def _cleaned(self, crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
+        once = self.clean(crop, perception)
+        if not self.preset.mirrored:
+            return once
+        return (once + self.clean(crop[:, ::-1], perception)[:, ::-1]) / np.float32(2)

@@ -117,7 +117,7 @@ def test_a_cleaner_and_the_prior_s_detail(load: Load, family: Path, tmp_path: Pa
     net.conv_out.weight.data.normal_(std=0.02)
     net.save_pretrained(folder / "cleaner")
     (folder / "presets.toml").write_text(
-        '[quality]\nscheduler = "ddim"\nsteps = 2\nstrength = 0.3\ndetail = 2\nperception = 1\n'
+        '[quality]\nscheduler = "ddim"\nsteps = 2\nstrength = 0.3\ndetail = 2\nperception = 1\nmirrored = true\n'
         '[fast]\nscheduler = "euler"\nsteps = 2\nguidance = 2\nprompt = "smiling"\n'
     )
     write_index(folder)

@@ -93,6 +93,21 @@ def test_the_less_fidelity_the_more_perception(with_cleaner: Path, crops: list[n
     assert np.abs(least - most).max() > 2  # the network hears it
 
 
+def test_a_mirrored_face_is_restored_as_the_mirror_image(
+    with_cleaner: Path, crops: list[np.ndarray], tmp_path: Path
+) -> None:
+    """With `mirrored` the mean of both sides is taken: neither side of a face is favoured."""
+    folder = Path(shutil.copytree(with_cleaner, tmp_path / "mirrored"))
+    (folder / "presets.toml").write_text("[quality]\nsteps = 1\ndetail = 0\nperception = 1\nmirrored = true\n", "utf-8")
+    model, cleaner = load(folder), Cleaner(changing()).eval()
+    made = model.restore(crops, SEEDS)
+    for crop, face, mirror in zip(crops, made, model.restore([crop[:, ::-1] for crop in crops], SEEDS), strict=True):
+        once, other = clean(cleaner, crop, CPU, 0.5), clean(cleaner, crop[:, ::-1], CPU, 0.5)[:, ::-1]
+        assert np.abs(once - other).max() > 1, "they differ, or nothing is shown"
+        assert np.abs(face - np.clip(np.rint((once + other) / 2), 0, 255)).max() <= 1
+        np.testing.assert_array_equal(face, mirror[:, ::-1])
+
+
 def test_detail_is_linear_in_what_fidelity_lacks(model: CleanedRestorer, crops: list[np.ndarray]) -> None:
     """result = cleaned + (1 - fidelity) x detail, to the rounding of each; 0.5 is what the settings have."""
     results = {f: model.restore(crops, SEEDS, fidelity=f) for f in (0.0, 0.5, 0.75, 1.0)}

@@ -45,6 +45,7 @@ samples = 2
 levels = 3
 share = 0.1
 perception = 0.5
+mirrored = true
 """
 
 

@@ -1,0 +1,209 @@
+"""What a photo set costs as it grows: each command's CPU seconds and peak memory at 10,000, 100,000, 1,000,000 photos.
+
+    python benchmarks/growth.py SEED OUT [--rows 10000 100000 1000000] [--only 'curate filter'] [--markdown]
+
+SEED is a small photo set that went through fetch, filter, align, tags, split and export. OUT/N gets its rows again and
+again until there are N photos, each time with other ids, addresses, hashes and embeddings (two copies are as little
+alike as two people; within a copy all stays as it was); its files are hard links. The tables are therefore what the
+commands would have written, and the commands find nothing to decode: what is measured is what grows with rows. Each
+runs in a process of its own; `x` is how many times the seconds of the row before it takes, where linear is the ratio
+of the photos. Steps that look at every photo's pixels are linear by construction: see docs/scale.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from authface.store.columns import arrow_schema
+from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
+
+ID = re.compile(r"[0-9a-f]{64}")
+FILE = re.compile(r"(photos|crops)/[0-9a-f]{2}/([0-9a-f]{64})")
+HASH_BITS = 144
+LICENCE = "CC BY 4.0"
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One more copy of the seed's rows: what becomes of an id, a hash, an embedding."""
+
+    number: int
+
+    def id(self, seed: str) -> str:
+        return hashlib.sha256(f"{self.number}:{seed}".encode()).hexdigest()
+
+    def text(self, rows: str) -> str:
+        """The rows as JSON, with ids of the copy and files named after them."""
+        rows = ID.sub(lambda match: self.id(match[0]), rows)
+        return FILE.sub(lambda match: f"{match[1]}/{match[2][:2]}/{match[2]}", rows)
+
+    def rows(self, rows: str) -> list[dict[str, Any]]:
+        """The copy's rows: two copies' hashes differ at random, their embeddings by the signs of random coordinates."""
+        rng = np.random.default_rng(self.number)
+        mask = int.from_bytes(rng.bytes(HASH_BITS // 8))
+        signs = rng.choice([-1.0, 1.0], 1024)
+        made: list[dict[str, Any]] = json.loads(self.text(rows))
+        for row in made:
+            if row.get("hash"):
+                row["hash"] = f"{int(row['hash'], 16) ^ mask:0{HASH_BITS // 4}x}"
+            if row.get("embedding"):
+                row["embedding"] = (signs[: len(row["embedding"])] * row["embedding"]).tolist()
+            if "source_id" in row:
+                row |= {"source": "urls", "source_id": address(row["id"]), "file_url": address(row["id"])}
+        return made
+
+
+def address(photo_id: str) -> str:
+    return f"https://photos.example/{photo_id}"
+
+
+def grow(seed: PhotoSet, target: PhotoSet, photos: int) -> None:
+    """Write `target`: copies of `seed` until it has about that many photos."""
+    shutil.copy(seed.root / "recipe.toml", target.root / "recipe.toml")
+    tables = {name: table for name, table in seed.tables().items() if name != "people"}
+    texts = {name: [(json.dumps(table.arrow(part).to_pylist()), table.meta(part)) for part in table.parts()]
+             for name, table in tables.items()}  # fmt: skip
+    files = [file for name in ("photos", "crops") for file in named(tables[name])]
+    count = sum(seed.photos.counts().values())
+    for number in range(round(photos / count)):
+        copy, digests = Copy(number), dict[str, str]()
+        for name in sorted(texts, key=order):
+            to = Table(target.root / "tables" / name, tables[name].row_type)
+            for place, (text, meta) in enumerate(texts[name]):
+                assert meta is not None, f"{name}: not a part"
+                rows = copy.rows(text)
+                new = replace(meta, inputs=moved(meta.inputs, digests), digest=digest_of(rows))
+                digests[meta.digest] = new.digest
+                put(to, number * len(texts[name]) + place, rows, new)
+        for file in files:
+            link(seed.root / file, target.root / copy.text(file))
+
+
+def order(name: str) -> int:
+    """Tables after those they were made from."""
+    names = ("photos", "measured", "faces", "crops")
+    return names.index(name) if name in names else len(names)
+
+
+def moved(inputs: str, digests: dict[str, str]) -> str:
+    """The digests of the copy in place of the seed's, which may have more behind them."""
+    return ID.sub(lambda match: digests.get(match[0], match[0]), inputs)
+
+
+def named(table: Table[Any]) -> Iterator[str]:
+    for part in table.parts():
+        yield from (file for (file, status) in table.columns(part, ["file", "status"]) if file and status == "kept")
+
+
+def put(table: Table[Any], part: int, rows: list[dict[str, Any]], meta: PartMeta) -> None:
+    table.put(part, pa.Table.from_pylist(rows, schema=arrow_schema(table.row_type)), meta)
+
+
+def link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.link(source, target)
+
+
+def listed(photoset: PhotoSet, path: Path) -> None:
+    """A list of all photos of the set, as `curate fetch --from urls` reads it."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["url", "licence"])
+        for part in photoset.photos.parts():
+            writer.writerows(photoset.photos.columns(part, ["file_url", "licence"]))
+
+
+def commands(root: Path, photo: str) -> dict[str, list[str]]:
+    """What is measured, in this order: the later ones change the set."""
+    again = ["-O", "curate.filter.max_noise=8"]
+    size = ["-O", f"curate.align.size={PhotoSet(root).remembered('curate.align')['size']}"]
+    return {
+        "status": ["status", str(root)],
+        "why PHOTO": ["why", str(root), photo],
+        "curate fetch (all there)": ["curate", "fetch", str(root), "--from", "urls", str(root.with_suffix(".csv"))],
+        "curate filter (done)": ["curate", "filter", str(root), "--workers", "1"],
+        "curate filter --sweep": ["curate", "filter", str(root), "--sweep"],
+        "curate align (done)": ["curate", "align", str(root), "--workers", "1", *size],
+        "annotate tags (done)": ["annotate", "tags", str(root), "--with", "measured", "--workers", "1"],
+        "curate split": ["curate", "split", str(root), "--workers", "1"],
+        "curate split (done)": ["curate", "split", str(root), "--workers", "1"],
+        "curate balance": ["curate", "balance", str(root)],
+        "curate report": ["curate", "report", str(root)],
+        "curate credits": ["curate", "credits", str(root)],
+        "annotate export --format manifest": ["annotate", "export", str(root), "--format", "manifest"],
+        "curate forget PHOTO": ["curate", "forget", str(root), photo],
+        "curate filter (judged anew)": ["curate", "filter", str(root), "--workers", "1", *again],
+    }
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process: user and system seconds, MB at its peak, its exit status."""
+
+    seconds: float
+    megabytes: float
+    status: int
+
+
+def cost(arguments: list[str], log: Path) -> Cost:
+    """Run one command of authface. What it prints goes behind what is in `log`."""
+    with log.open("a") as file:
+        print("$ authface", *arguments, file=file, flush=True)
+        running = subprocess.Popen([sys.executable, "-P", "-m", "authface.cli", *arguments], stdout=file, stderr=file)
+        _, status, used = os.wait4(running.pid, 0)
+    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3, os.waitstatus_to_exitcode(status))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("seed", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--only", default="", help="commands that begin so")
+    parser.add_argument("--markdown", action="store_true")
+    options = parser.parse_args()
+    seed, found = PhotoSet.open(options.seed), dict[str, list[Cost]]()
+    for rows in options.rows:
+        target = PhotoSet(options.out / str(rows))
+        if not target.photos.parts():
+            target.root.mkdir(parents=True, exist_ok=True)
+            grow(seed, target, rows)
+        if not (path := target.root.with_suffix(".csv")).exists():
+            listed(target, path)
+        photo = target.photos.columns(0, ["id"])[0][0]
+        for name, arguments in commands(target.root, photo).items():
+            if name.startswith(options.only):
+                made = cost(arguments, options.out / f"{rows}.log")
+                found.setdefault(name, []).append(made)
+                print(
+                    f"{rows:>9,} {name:<36} {made.seconds:8.1f} s {made.megabytes:6.0f} MB  exit {made.status}",
+                    flush=True,
+                )
+    if options.markdown:
+        print("| Command |" + "".join(f" {rows:,} |" for rows in options.rows))
+        print("|---|" + "---|" * len(options.rows))
+        for name, costs in found.items():
+            cells = []
+            for place, made in enumerate(costs):
+                times = f" ({made.seconds / costs[place - 1].seconds:.1f}x)" if place else ""
+                cells.append(f" {made.seconds:.1f} s{times}, {made.megabytes:.0f} MB |")
+            print(f"| `{name}` |" + "".join(cells))
+
+
+if __name__ == "__main__":
+    main()
