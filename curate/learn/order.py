@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,9 @@ from authface.curate.learn.table import FaceTable, Matrix
 from authface.curate.settings import LearnSettings
 from authface.review.reviews import Decision
 
+Order = Literal["uncertain", "random"]
+ORDERS: Mapping[Order, str] = {"uncertain": "what teaches most", "random": "drawn at random"}
+"""What can be asked next, and what it is called in the page."""
 BATCH = 40
 """Faces that are chosen to be unlike each other: more than are judged until the next order is there."""
 AGAIN = 20
@@ -91,24 +94,32 @@ class NextFaces:
 
 
 def next_faces(
-    pool: FaceTable, decisions: Mapping[str, Decision], people: Mapping[str, str], settings: LearnSettings, seed: int
+    pool: FaceTable,
+    decisions: Mapping[str, Decision],
+    people: Mapping[str, str],
+    settings: LearnSettings,
+    seed: int,
+    kind: Order = "uncertain",
 ) -> NextFaces:
     """Order the faces of `pool` that one reviewer has not judged, the same for the same seed.
 
     `people` as for `make_lesson`. Takes seconds for thousands of faces.
     """
     lesson = make_lesson(pool, decisions, people)
-    open_rows = np.array([row for row, face in enumerate(pool.ids) if face not in decisions], np.int64)
-    drawn = np.random.default_rng(seed).permutation(open_rows)[:POOL]
+    shuffled = np.random.default_rng(seed).permutation(len(pool.ids)).tolist()
+    drawn = np.array([row for row in shuffled if pool.ids[row] not in decisions][:POOL], np.int64)
+    at_random = tuple(pool.ids[row] for row in drawn)
     kinds = int(lesson.kept.sum()), lesson.rejected
     if min(kinds) < FIRST:
-        return NextFaces(tuple(pool.ids[row] for row in drawn), _unknown(kinds, settings))
+        return NextFaces(at_random, _unknown(kinds, settings))
     middle = fitting.median_of(pool.values)
     forest = fitting.grow(lesson, middle, seed, trees=TREES)
     values = filled(pool.values[drawn], middle)
     keeps = forest(values)[:, 0]
-    order = mixed(diverse(forest, values, teaches(keeps)), len(drawn))
     certainty = _certainty(lesson, values, keeps, middle, settings, seed)
+    if kind == "random":
+        return NextFaces(at_random, certainty)
+    order = mixed(diverse(forest, values, teaches(keeps)), len(drawn))
     return NextFaces(() if certainty.enough else tuple(pool.ids[drawn[row]] for row in order), certainty)
 
 

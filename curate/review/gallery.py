@@ -22,8 +22,8 @@ from authface.review.reviews import Decision, Reviewed, Verdict, effective_decis
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
-UNCERTAIN = "uncertain"
-"""Name of the order in which faces teach most."""
+ASKED = "asked"
+"""Name of the order of `--next`."""
 KEPT_VIEWS = 16
 """Views that are remembered; a page holds one, so that several tabs and a few steps back fit."""
 
@@ -74,7 +74,7 @@ class Judgements:
     others: Mapping[str, Mapping[str, Decision]] = field(default_factory=dict)
     """By other reviewer and face."""
     asking: Mapping[str, int] = field(default_factory=dict)
-    """Places of faces in the order in which they teach most."""
+    """Places of faces in the order of `--next`."""
 
     def disputed(self, face: str) -> bool:
         """Whether another reviewer decided otherwise than this one."""
@@ -95,8 +95,8 @@ class ViewQuery(BaseModel):
     reason: str = ""
     """The reviewer's reason to reject, or the filter's; empty for any."""
     measure: str = ""
-    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set, `UNCERTAIN` shows what
-    teaches most, undecided faces alone."""
+    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set, `ASKED` shows what
+    `--next` asks, undecided faces alone."""
     descending: bool = False
     low: float | None = None
     high: float | None = None
@@ -179,7 +179,7 @@ def _measured(face: Face, crop: Crop | None) -> Iterable[tuple[str, float]]:
 
 
 def _selected(entries: Iterable[GalleryFace], query: ViewQuery, judged: Judgements) -> Iterable[GalleryFace]:
-    if query.measure == UNCERTAIN:
+    if query.measure == ASKED:
         asked = [entry for entry in entries if entry.id in judged.asking and entry.id not in judged.mine]
         return sorted((entry for entry in asked if entry.judgeable), key=lambda entry: judged.asking[entry.id])
     found = [entry for entry in entries if _wanted(entry, query, judged)]

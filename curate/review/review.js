@@ -17,7 +17,7 @@ let view = null;
 let at = 0;
 let mode = "grid";
 let saving = Promise.resolve(); // decisions reach the server one after the other
-let turn = 0; // of the order in which faces teach most, as the view was opened with it
+let turn = 0; // of the order of `--next`, as the view was opened with it
 
 const say = (text) => ($("say").textContent = text);
 
@@ -56,8 +56,8 @@ async function open(index = 0) {
   paint();
 }
 
-/** Whether the view shows what teaches most. */
-const asks = () => Boolean(start.asking) && form.elements.measure.value === start.uncertain;
+/** Whether the view shows what `--next` asks. */
+const asks = () => Boolean(start.asking) && form.elements.measure.value === start.asked[0];
 
 /** Tell how sure the model is by now; where a new order is there, open it once all decisions are saved. */
 function sure(asking, opening = false) {
@@ -277,8 +277,8 @@ try {
   start = await ask("api/start");
   document.title = `Review of ${start.title}`;
   $("title").textContent = start.title;
-  if (start.asking) form.elements.measure.append(new Option("what teaches most", start.uncertain));
-  if (start.asking && !location.hash) location.hash = `measure=${start.uncertain}`;
+  if (start.asking) form.elements.measure.append(new Option(start.asked[1], start.asked[0]));
+  if (start.asking && !location.hash) location.hash = `measure=${start.asked[0]}`;
   if (!start.others.length) form.elements.decision.querySelector("[value=disputed]").remove();
   sure(start.asking, true);
   form.elements.measure.append(...start.measures.map((name) => new Option(words(name), name)));

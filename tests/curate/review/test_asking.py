@@ -48,7 +48,7 @@ def test_the_order_is_what_was_learned_and_is_made_anew(new_set: Any, ids: Ids, 
     asking = Asking(backwards(order, may), {})
     client = caller(photoset, asking=asking)
     assert client.get("api/start").json()["asking"]["turn"] == 1
-    assert [row["id"] for row in rows(client, measure="uncertain")] == order[::-1]
+    assert [row["id"] for row in rows(client, measure="asked")] == order[::-1]
     for number in range(AGAIN):
         answer = client.post("api/decide", json={"id": ids(number), "verdict": "keep"}).json()
     may.set()
@@ -56,7 +56,7 @@ def test_the_order_is_what_was_learned_and_is_made_anew(new_set: Any, ids: Ids, 
     assert answer["asking"]["text"].startswith("0 reviewed")
     again = client.get("api/asking").json()
     assert (again["turn"], again["text"][:11]) == (2, f"{AGAIN} reviewed")
-    assert {row["id"] for row in rows(client, measure="uncertain")} == set(order[AGAIN:])
+    assert {row["id"] for row in rows(client, measure="asked")} == set(order[AGAIN:])
 
 
 def test_what_a_model_rejected_may_be_judged_and_its_guess_leads_nobody(
@@ -78,7 +78,7 @@ def test_what_a_model_rejected_may_be_judged_and_its_guess_leads_nobody(
         0.5,
     ]
     asked = caller(photoset, asking=Asking(backwards([ids(6), ids(0), ids(7)]), {}))
-    shown = rows(asked, measure="uncertain")
+    shown = rows(asked, measure="asked")
     assert [row["id"] for row in shown] == [ids(0), ids(6)], "a face that a limit rejected is not asked"
     assert (shown[1]["why"], "keep_probability" in shown[1]["measures"]) == (None, False)
     assert asked.post("api/decide", json={"id": ids(6), "verdict": "keep"}).status_code == 200
