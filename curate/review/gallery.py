@@ -100,6 +100,10 @@ class ViewQuery(BaseModel):
     descending: bool = False
     low: float | None = None
     high: float | None = None
+    after: int = 0
+    """Number of a view that this one goes on from: ..."""
+    head: int = 0
+    """... its first faces, as many, stay where they are, so that nothing changes under a reviewer's hand."""
 
 
 class FaceGallery:
@@ -117,7 +121,10 @@ class FaceGallery:
 
     def open(self, query: ViewQuery, judged: Judgements) -> tuple[int, int]:
         """Freeze a view of the current decisions; returns its number and its number of faces."""
-        found = list(_selected(self.entries, query, judged))
+        head = (self.view(query.after) or [])[: query.head]
+        staying = {entry.id for entry in head}
+        rest = _selected(self.entries, query, judged)
+        found = [*head, *(entry for entry in rest if entry.id not in staying)]
         self._last += 1
         self._views[self._last] = found
         while len(self._views) > KEPT_VIEWS:

@@ -33,14 +33,17 @@ function query() {
   return new URLSearchParams(values);
 }
 
-async function open(index = 0) {
+/** Open the view that the filters ask for; with `staying` as many faces at its beginning are those of the one before. */
+async function open(index = 0, staying = 0) {
   const learning = asks();
   for (const name of ["low", "high", "descending"]) form.elements[name].disabled = learning || !form.elements.measure.value;
   for (const name of ["show", "reason"]) form.elements[name].disabled = learning;
   form.elements.decision.disabled = learning || form.elements.show.value === "rejected";
   try {
     if (learning) sure(await ask("api/asking"), true);
-    const found = await ask(`api/view?${query()}`);
+    const more = staying ? `&after=${view.number}&head=${staying}` : "";
+    const found = await ask(`api/view?${query()}${more}`);
+    if (staying && at >= staying) return await open(at, inSight()); // they went on meanwhile
     const now = new View(found.view, found.total, (error) => {
       if (error) problem(error.message);
       if (view === now) paint();
@@ -50,7 +53,7 @@ async function open(index = 0) {
   } catch (error) {
     return problem(error.message);
   }
-  at = Math.min(index, Math.max(0, view.total - 1));
+  at = Math.min(staying ? at : index, Math.max(0, view.total - 1));
   grid.at = at;
   grid.show(view, learning ? "" : form.elements.measure.value);
   paint();
@@ -59,7 +62,10 @@ async function open(index = 0) {
 /** Whether the view shows what `--next` asks. */
 const asks = () => Boolean(start.asking) && form.elements.measure.value === start.asked[0];
 
-/** Tell how sure the model is by now; where a new order is there, open it once all decisions are saved. */
+/** Faces up to the last that can be seen: a new order begins behind them. */
+const inSight = () => Math.max(at, mode === "grid" ? grid.last : at) + 1;
+
+/** Tell how sure the model is by now; where a new order is there, go on with it behind what is in sight. */
 function sure(asking, opening = false) {
   $("certainty").hidden = !asking;
   if (!asking) return;
@@ -68,7 +74,7 @@ function sure(asking, opening = false) {
   if (opening) turn = asking.turn;
   else if (asks() && asking.turn !== turn) {
     turn = asking.turn;
-    saving = saving.then(() => open());
+    saving = saving.then(() => open(at, inSight()));
   }
 }
 
@@ -112,7 +118,7 @@ function recall() {
     else if (field) field.value = value;
   }
   mode = state.get("mode") === "single" ? "single" : "grid";
-  return Number(state.get("at")) || 0;
+  return asks() ? 0 : Number(state.get("at")) || 0; // what was asked is not asked again
 }
 
 function go(index) {
