@@ -43,11 +43,12 @@ async function open(index = 0, staying = 0) {
     if (learning) sure(await ask("api/asking"), true);
     const more = staying ? `&after=${view.number}&head=${staying}` : "";
     const found = await ask(`api/view?${query()}${more}`);
-    if (staying && at >= staying) return await open(at, inSight()); // they went on meanwhile
     const now = new View(found.view, found.total, (error) => {
       if (error) problem(error.message);
       if (view === now) paint();
     });
+    if (staying) await now.load(at); // keys go on deciding meanwhile
+    if (staying && at >= staying) return await open(at, inSight());
     view = now;
     problem("");
   } catch (error) {
@@ -149,7 +150,7 @@ function zoom() {
 
 function decide(verdict, reason = "") {
   const row = view?.row(at);
-  if (!row) return;
+  if (!row) return say("Not decided: this face is still on its way.");
   if (!row.judgeable) return say("The filter rejected this face: it can be looked at only.");
   const index = at;
   view.patch(row.id, { verdict, reason });
@@ -174,11 +175,12 @@ function send(question, index) {
   saving = saving.then(question).then(
     (answer) => {
       problem("");
-      asked.patch(answer.id, { verdict: answer.verdict, reason: answer.reason, others: answer.others });
+      for (const shown of new Set([asked, view])) // a new order may have come meanwhile
+        shown.patch(answer.id, { verdict: answer.verdict, reason: answer.reason, others: answer.others });
       count(answer.counts);
       sure(answer.asking);
       if (answer.said) say(answer.said);
-      if (asked === view) paint();
+      paint();
     },
     (error) => {
       if (error.message === "nothing to undo") return say("Nothing to undo");
