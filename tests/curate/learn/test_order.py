@@ -66,12 +66,12 @@ def test_an_even_split_teaches_most() -> None:
 
 def test_the_sentence_and_where_it_stops() -> None:
     passing = Passing(0.4, Estimate(0.95, 0.9, 0.98), Estimate(0.02, 0, 0.05), Estimate(0.9, 0.8, 0.95))
-    more = Certainty(150, 50, (0, 0), passing, 0.04, 100)
+    more = Certainty(150, 50, (0, 0), passing, 0.04, 0.03)
     assert more.text == (
         "200 reviewed: keeps 95 % (90 to 98) of what you keep, lets through 2 % (0 to 5); in doubt on 4.0 % of the "
-        "faces, 100 more would halve the doubt"
+        "faces, 200 more would make that about 3.0 %"
     )
-    assert Certainty(150, 50, (0, 0), passing, 0.004, 100, enough=True).text.endswith("that is enough")
+    assert Certainty(150, 50, (0, 0), passing, 0.004, 0.003, enough=True).text.endswith("that is enough")
 
 
 def test_where_more_would_not_matter_nothing_is_asked(taught: Taught, pool: FaceTable) -> None:
