@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from authface.curate.learn.network import PLACES, SIDE, PatchNetwork, weights_of
-from authface.curate.learn.table import NAMES, TakeFeatures, column_names
+from authface.curate.learn.table import MEASURES, NAMES, TakeFeatures, column_names
 from authface.errors import AuthfaceError, UsageError
 
 
