@@ -9,6 +9,7 @@ another (BALD) was not compared in any benchmark that is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
@@ -195,7 +196,8 @@ def doubt_of(lesson: Lesson, values: Matrix, middle: NDArray[np.float64], seed: 
     """The share of faces on which what is learned from as many other decisions differs, now and after as many again.
 
     Trees of two halves of the decisions differ on d(n / 2) of the faces, those of two quarters on d(n / 4). The course
-    between is taken to go on: d(n) = d(n / 2)^2 / d(n / 4), and as much less again at d(2 n).
+    between is taken to go on: d(n) = d(n / 2)^2 / d(n / 4), and as much less again at d(2 n); but no faster than
+    deviations fall with more observations, as the square root.
     """
     rng, groups = np.random.default_rng(seed), np.unique(lesson.groups)
     halves: list[float] = []
@@ -207,7 +209,7 @@ def doubt_of(lesson: Lesson, values: Matrix, middle: NDArray[np.float64], seed: 
         quarters += [differ(looked[one], looked[other]) for one, other in combinations(range(4), 2)]
         halves += [differ(looked[at], looked[at + 3]) for at in range(4, 7)]
     half, quarter = (max(float(np.mean(one)), 1e-4) for one in (halves, quarters))
-    fall = float(np.clip(half / quarter, 0.5, 1.0))
+    fall = float(np.clip(half / quarter, math.sqrt(0.5), 1.0))
     return half * fall, half * fall**2
 
 

@@ -17,6 +17,7 @@ let view = null;
 let at = 0;
 let mode = "grid";
 let saving = Promise.resolve(); // decisions reach the server one after the other
+let opened = 0; // views asked for: the answers may come in another order
 let turn = 0; // of the order of `--next`, as the view was opened with it
 
 const say = (text) => ($("say").textContent = text);
@@ -36,6 +37,7 @@ function query() {
 /** Open the view that the filters ask for; with `staying` as many faces at its beginning are those of the one before. */
 async function open(index = 0, staying = 0) {
   const learning = asks();
+  const mine = ++opened;
   for (const name of ["low", "high", "descending"]) form.elements[name].disabled = learning || !form.elements.measure.value;
   for (const name of ["show", "reason"]) form.elements[name].disabled = learning;
   form.elements.decision.disabled = learning || form.elements.show.value === "rejected";
@@ -48,11 +50,12 @@ async function open(index = 0, staying = 0) {
       if (view === now) paint();
     });
     if (staying) await now.load(at); // keys go on deciding meanwhile
+    if (mine !== opened) return; // another was asked for later
     if (staying && at >= staying) return await open(at, inSight());
     view = now;
     problem("");
   } catch (error) {
-    return problem(error.message);
+    return mine === opened ? problem(error.message) : undefined;
   }
   at = Math.min(staying ? at : index, Math.max(0, view.total - 1));
   grid.at = at;

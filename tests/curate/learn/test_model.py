@@ -152,7 +152,7 @@ def test_no_name_leaves_the_folder(taught: Taught) -> None:
 
 
 def test_other_columns_are_said_in_one_line(model: ReviewerModel) -> None:
-    said = r"learned from other columns \(107 of versions \d+ and \d+, here 106 of \d+ and \d+\): run authface curate learn S"
+    said = r"other columns \(107 of versions \d+ and \d+, here 106 of \d+ and \d+\): run authface curate learn S"
     with pytest.raises(UsageError, match=said):
         model.check_columns(COLUMNS[1:], "S")
     earlier = ReviewerModel(model.facts.model_copy(update={"measured": MEASURED_VERSION - 1}), model.forest)
