@@ -6,7 +6,7 @@ Of the photos of a folder those that the filter keeps are taken; near half of th
 which the reviewer rejects by its reason. Printed are, on faces held out: the area under the curve and the precision at
 95 % recall, by all columns, by the measures alone, by PIQE and by the filter's limits; the calibration; and the area
 after so many reviews in the order of `--next uncertain` and in random order. `--decisions SET` measures a reviewer's
-own decisions on a set instead, by cross-validation.
+own decisions on a set instead, half of them held out (`learn_reviewed.py`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from learn_reviewed import PIQE, print_orders, print_reviewed, print_row
 from made_rejects import QUALITY, REASONS, faulty
 from numpy.typing import NDArray
 
@@ -27,22 +28,17 @@ from authface.curate.fetch.sources import make_source
 from authface.curate.filter.run import filter_photos
 from authface.curate.learn import fit
 from authface.curate.learn.heldout import HeldOutTable
-from authface.curate.learn.lesson import Lesson, grouped, identities, make_lesson
-from authface.curate.learn.model import filled
-from authface.curate.learn.order import AGAIN, diverse, mixed, teaches
+from authface.curate.learn.lesson import Lesson, grouped
 from authface.curate.learn.table import MEASURES, face_parts, take_features, together
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.imaging.decode import decode, encode_jpeg
 from authface.metrics.stats import ranking_auc
-from authface.review.reviews import ReviewSettings, reviewed
 from authface.store.photoset import PhotoSet
 
 SHARE = 0.45
 """Of the photos that get a fault."""
-COUNTS = (60, 100, 140, 200, 280, 400)
 TEST = 350
 """Faces on which the orders are tested, a third of them where there are fewer than thrice as many."""
-PIQE = 1 + MEASURES.index("piqe")
 
 
 @dataclass(frozen=True)
@@ -114,43 +110,11 @@ def print_quality(made: Reviewed) -> None:
     print(f"{'the limits':24}{area:7.3f}  {at.precision.text:28}{at.let_through.text:26} at recall {at.recall.text}")
 
 
-def print_row(name: str, held: HeldOutTable) -> None:
-    """One line."""
-    at, area = held.passing(held.limit_for(0.95)), held.auc(0)
-    sure = f"({area.low:.3f} to {area.high:.3f})"
-    print(f"{name:24}{area.share:7.3f}  {at.precision.text:28}{at.let_through.text:26} {sure}")
-
-
-def print_orders(made: Reviewed, seeds: int) -> None:
+def print_curves_of(made: Reviewed, seeds: int) -> None:
     """The area on faces held out, after so many reviews in either order."""
-    faces = len(made.lesson.kept)
-    test = min(TEST, faces // 3)
-    counts = [count for count in COUNTS if count <= faces - test]
-    if not counts:
-        return print(f"the orders need {min(COUNTS) * 3 // 2} faces, here are {faces}")
-    print(f"{'reviews':24}" + "".join(f"{count:7}" for count in counts) + f"  on {test} faces")
-    for name in ("random", "uncertain"):
-        curves = [_curve(made.lesson, name, seed, test, counts) for seed in range(seeds)]
-        print(f"{name:24}" + "".join(f"{area:7.3f}" for area in np.mean(curves, axis=0)), flush=True)
-
-
-def _curve(lesson: Lesson, order: str, seed: int, held_out: int, counts: list[int]) -> list[float]:
-    rows = np.random.default_rng(seed).permutation(len(lesson.kept))
-    test, pool = rows[:held_out], rows[held_out:]
-    middle = fit.median_of(lesson.faces.values[pool])
-    values = filled(lesson.faces.values, middle)
-    asked, left, areas = pool[:40], pool[40:], []
-    for count in counts:
-        while len(asked) < count:
-            many = min(AGAIN, count - len(asked))
-            if order == "uncertain":
-                forest = fit.grow(lesson.take(asked), middle, seed, trees=100)
-                keeps = forest(values[left])[:, 0]
-                left = left[mixed(diverse(forest, values[left], teaches(keeps)), len(left))]
-            asked, left = np.concatenate([asked, left[:many]]), left[many:]
-        forest = fit.grow(lesson.take(asked), middle, seed, trees=100)
-        areas.append(ranking_auc(forest(values[test])[:, 0], lesson.kept[test], np.ones(len(test))))
-    return areas
+    rows = np.random.default_rng(0).permutation(len(made.lesson.kept))
+    test = min(TEST, len(rows) // 3)
+    print_orders(made.lesson, rows[test:], rows[:test], seeds)
 
 
 def main() -> None:
@@ -161,20 +125,16 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--decisions", type=Path, help="a photo set with decisions and features")
     parser.add_argument("--reviewer", default="")
+    parser.add_argument("--test", type=int, default=300, help="of the decisions, how many to test on; as many to learn")
     given = parser.parse_args()
     if given.decisions:
-        photoset = PhotoSet.open(given.decisions)
-        people = reviewed(photoset, ReviewSettings()).decisions
-        said = people[given.reviewer or min(people)]
-        lesson = make_lesson(together(list(face_parts(photoset, said.keys()))), said, identities(photoset))
-        status = {face.id: face.status == "kept" for face in photoset.faces}
-        return print_quality(Reviewed(lesson, np.array([status[face] for face in lesson.faces.ids])))
+        return print_reviewed(given.decisions, given.reviewer, given.test, given.seeds)
     if not given.photos:
         parser.error("PHOTOS, or --decisions SET")
     with tempfile.TemporaryDirectory() as folder, Console() as console:
         made = make_set(given.photos, Path(folder), given.faces, console)
         print_quality(made)
-        print_orders(made, given.seeds)
+        print_curves_of(made, given.seeds)
 
 
 if __name__ == "__main__":

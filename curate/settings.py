@@ -159,7 +159,8 @@ class FilterSettings(Settings):
     """Largest PIQE of the face region, 0..100; lower is better."""
     reviewer: str = ""
     """Whose model of `authface curate learn` judges what the limits leave: a reviewer of the set, or the model's file,
-    such as another set's ``review/anna.model.json``; empty asks none. It never judges a face that a person has."""
+    such as another set's ``review/anna.model.safetensors``; empty asks none. It never judges a face that a person
+    has."""
     min_keep_probability: float | None = Field(None, ge=0, le=1)
     """Least probability that this reviewer keeps the face; None takes the limit that was learned with it."""
     duplicate_radius: int = Field(17, ge=-1, le=144)

@@ -232,10 +232,11 @@ def fetch(
     with stated:
         if source.web is None:
             head = list(islice(chosen, INLINE_ROWS))
-            many = workers > 1 and len(head) == INLINE_ROWS
+            more = len(head) == INLINE_ROWS
+            many = more and workers > 1
             work = Fetch(photoset.root, settings, forgotten)
             engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
-            total = _expected(source, photoset, limit) if many else len(head)
+            total = _expected(source, photoset, limit) if more else len(head)
             summary = extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS)
         else:
             download = Download(photoset, source, source.web, settings, unwritten, forgotten)

@@ -8,7 +8,7 @@ from authface.console import Console
 from authface.curate.filter.judge import rejected
 from authface.curate.learn.model import Opinion, ReviewerModel, read_model
 from authface.curate.learn.run import LEARNED, SCORE
-from authface.curate.learn.table import columns, face_part, take_features
+from authface.curate.learn.table import check_measured, columns, face_part, take_features
 from authface.curate.settings import FilterSettings
 from authface.errors import one_line
 from authface.records import Face, Score
@@ -33,6 +33,7 @@ class LearnedReviewer:
 
     def check(self, photoset: PhotoSet) -> None:
         """Raise UsageError where the set's features are other columns than those the model was learned from."""
+        check_measured(photoset)
         if any(face_part(photoset, part).ids for part in photoset.features.parts()[:1]):
             self.model.check_columns(columns(photoset), one_line(photoset.root))
 

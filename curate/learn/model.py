@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn.forest import Forest
 from authface.curate.learn.table import VERSION as FEATURES_VERSION
 from authface.curate.learn.table import Matrix
@@ -34,6 +35,8 @@ KEEP = ""
 """The class of faces that are kept, before those of the reasons."""
 LEAST_REASON = 0.25
 """Share of the trees from which a reason is named."""
+FORMAT: Final = 2
+"""Of the file; rises where an earlier one cannot be read any more."""
 _ENDING = ".model.safetensors"
 _KEY = "reviewer_model"
 
@@ -69,13 +72,15 @@ class Platt(_Data):
 class ModelFacts(_Data):
     """All of a model but its trees."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = FORMAT
     reviewer: Reviewer
     at: str
     """ISO 8601, UTC."""
     seed: int
+    measured: int
+    """Version of the measures it was learned from, ..."""
     features: int
-    """Version of the table `features` it was learned from."""
+    """... and of the table `features`."""
     network: str
     columns: tuple[str, ...]
     """As `authface.curate.learn.table.columns` names them."""
@@ -136,11 +141,11 @@ class ReviewerModel:
     def check_columns(self, columns: tuple[str, ...], where: str) -> None:
         """Raise UsageError where a set's faces have other columns than those it was learned from."""
         facts = self.facts
-        if columns != facts.columns or facts.features != FEATURES_VERSION:
-            who = one_line(facts.reviewer, 40)
+        if (columns, MEASURED_VERSION, FEATURES_VERSION) != (facts.columns, facts.measured, facts.features):
             raise UsageError(
-                f"the model of {who} was learned from other columns ({len(facts.columns)}, here {len(columns)}): "
-                f"run authface curate learn {where} --reviewer {who}"
+                f"the model of {facts.reviewer} was learned from other columns ({len(facts.columns)} of versions "
+                f"{facts.measured} and {facts.features}, here {len(columns)} of {MEASURED_VERSION} and "
+                f"{FEATURES_VERSION}): run authface curate learn {where} --reviewer {facts.reviewer}"
             )
 
 
@@ -181,15 +186,25 @@ def read_model(photoset: PhotoSet, name: str) -> tuple[ReviewerModel, str]:
     data = read_bytes(file, max_bytes=1 << 28)
     try:
         arrays = load(data)  # which also holds the header to its form, and to a depth
+        _check_format(data, file)
         facts = ModelFacts.model_validate_json(_facts_text(data))
         forest = Forest.of(arrays, len(facts.columns))
         if forest.shares.shape[1] != len(facts.classes):
             raise ValueError("the trees know other classes")
-    except (ValidationError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValidationError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise AuthfaceError(
             f"{one_line(file)} is no reviewer's model: {one_line(error, 120)}: learn again with authface curate learn"
         ) from error
     return ReviewerModel(facts, forest), hashlib.sha256(data).hexdigest()
+
+
+def _check_format(data: bytes, file: Path) -> None:
+    """Raise UsageError for a model of an earlier version, ValueError and the like where there is no such text."""
+    if json.loads(_facts_text(data)).get("format") in range(1, FORMAT):
+        raise UsageError(
+            f"{one_line(file)} was learned by an earlier version of authface: run authface curate learn SET "
+            "--reviewer NAME again"
+        )
 
 
 def _facts_text(data: bytes) -> str:

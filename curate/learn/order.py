@@ -9,9 +9,11 @@ another (BALD) was not compared in any benchmark that is kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +27,9 @@ from authface.curate.learn.table import FaceTable, Matrix
 from authface.curate.settings import LearnSettings
 from authface.review.reviews import Decision
 
+Order = Literal["uncertain", "random"]
+ORDERS: Mapping[Order, str] = {"uncertain": "what teaches most", "random": "drawn at random"}
+"""What can be asked next, and what it is called in the page."""
 BATCH = 40
 """Faces that are chosen to be unlike each other: more than are judged until the next order is there."""
 AGAIN = 20
@@ -36,10 +41,10 @@ CANDIDATES = 12
 RANDOM = 5
 """Every so many faces one is drawn at random."""
 TREES = 100
-HALVINGS = 4
-"""Times the decisions are halved to see how far what is learned depends on which were made."""
-LEAST_FALL = 0.3
-"""Power of the number of decisions with which doubt falls, under which it is not said when it will be half."""
+SPLITS = 2
+"""Times the decisions are dealt into quarters to see how far what is learned depends on which were made."""
+DOUBTED = 2000
+"""Faces on which that is seen."""
 POOL = 20_000
 """Faces ordered at a time: of a larger set as many are drawn."""
 
@@ -55,9 +60,9 @@ class Certainty:
     passing: Passing | None = None
     """At the limit that lets pass as much of what is kept as was asked for."""
     doubt: float = 1.0
-    """Share of the set's faces on which models learned from other decisions, as many, would differ."""
-    more: int | None = None
-    """Further decisions that would halve the doubt, as far as its course shows; None if it does not fall."""
+    """Share of the set's faces on which models learned from other decisions, as many, would differ for that reason."""
+    then: float = 1.0
+    """The same after as many decisions again, as far as its course shows."""
     enough: bool = False
     """Whether more decisions would not matter."""
 
@@ -73,8 +78,10 @@ class Certainty:
             return (
                 f"{said}: {keeps}; more would change its mind on {100 * self.doubt:.1f} % of the faces: that is enough"
             )
-        halve = f"{self.more:,} more would halve the doubt" if self.more else "more do not lessen the doubt yet"
-        return f"{said}: {keeps}; in doubt on {100 * self.doubt:.1f} % of the faces, {halve}"
+        return (
+            f"{said}: {keeps}; in doubt on {100 * self.doubt:.1f} % of the faces, "
+            f"{self.kept + self.rejected:,} more would make that about {100 * self.then:.1f} %"
+        )
 
     def as_json(self) -> dict[str, Any]:
         """For ``--json`` and for the page."""
@@ -91,24 +98,32 @@ class NextFaces:
 
 
 def next_faces(
-    pool: FaceTable, decisions: Mapping[str, Decision], people: Mapping[str, str], settings: LearnSettings, seed: int
+    pool: FaceTable,
+    decisions: Mapping[str, Decision],
+    people: Mapping[str, str],
+    settings: LearnSettings,
+    seed: int,
+    kind: Order = "uncertain",
 ) -> NextFaces:
     """Order the faces of `pool` that one reviewer has not judged, the same for the same seed.
 
     `people` as for `make_lesson`. Takes seconds for thousands of faces.
     """
     lesson = make_lesson(pool, decisions, people)
-    open_rows = np.array([row for row, face in enumerate(pool.ids) if face not in decisions], np.int64)
-    drawn = np.random.default_rng(seed).permutation(open_rows)[:POOL]
+    shuffled = np.random.default_rng(seed).permutation(len(pool.ids)).tolist()
+    drawn = np.array([row for row in shuffled if pool.ids[row] not in decisions][:POOL], np.int64)
+    at_random = tuple(pool.ids[row] for row in drawn)
     kinds = int(lesson.kept.sum()), lesson.rejected
     if min(kinds) < FIRST:
-        return NextFaces(tuple(pool.ids[row] for row in drawn), _unknown(kinds, settings))
+        return NextFaces(at_random, _unknown(kinds, settings))
     middle = fitting.median_of(pool.values)
     forest = fitting.grow(lesson, middle, seed, trees=TREES)
     values = filled(pool.values[drawn], middle)
     keeps = forest(values)[:, 0]
-    order = mixed(diverse(forest, values, teaches(keeps)), len(drawn))
     certainty = _certainty(lesson, values, keeps, middle, settings, seed)
+    if kind == "random":
+        return NextFaces(at_random, certainty)
+    order = mixed(diverse(forest, values, teaches(keeps)), len(drawn))
     return NextFaces(() if certainty.enough else tuple(pool.ids[drawn[row]] for row in order), certainty)
 
 
@@ -171,37 +186,53 @@ def _certainty(
         HeldOut(probability=p, kept=k, weight=w)
         for p, k, w in zip(probability.tolist(), lesson.kept.tolist(), weights.tolist(), strict=True)
     ])  # fmt: skip
-    doubt, more = _doubt(lesson, values, middle, seed)
+    doubt, then = doubt_of(lesson, values[:DOUBTED], middle, seed)
     return Certainty(
-        *kinds, (0, 0), table.passing(table.limit_for(settings.recall)), doubt, more, doubt <= settings.enough
+        *kinds, (0, 0), table.passing(table.limit_for(settings.recall)), doubt, then, doubt <= settings.enough
     )
 
 
-def _doubt(lesson: Lesson, values: Matrix, middle: NDArray[np.float64], seed: int) -> tuple[float, int | None]:
-    """The share of faces on which what is learned from as many other decisions differs, and how many more halve it.
+def doubt_of(lesson: Lesson, values: Matrix, middle: NDArray[np.float64], seed: int) -> tuple[float, float]:
+    """The share of faces on which what is learned from as many other decisions differs, now and after as many again.
 
     Trees of two halves of the decisions differ on d(n / 2) of the faces, those of two quarters on d(n / 4). The course
-    between is taken to go on: d(n) = d(n / 2)^2 / d(n / 4).
+    between is taken to go on: d(n) = d(n / 2)^2 / d(n / 4), and as much less again at d(2 n); but no faster than
+    deviations fall with more observations, as the square root.
     """
     rng, groups = np.random.default_rng(seed), np.unique(lesson.groups)
-    halves, quarters = [], []
-    for turn in range(HALVINGS):
-        part_of = dict(zip(groups.tolist(), (rng.permutation(len(groups)) % 4).tolist(), strict=True))
-        part = np.array([part_of[int(group)] for group in lesson.groups])
-        halves.append(_differ(lesson, values, middle, (part < 2, part >= 2), seed + turn))
-        quarters.append(_differ(lesson, values, middle, (part == 0, part == 3), seed + turn))
-    half, quarter = max(float(np.mean(halves)), 1e-4), max(float(np.mean(quarters)), 1e-4)
-    fall = float(np.clip(np.log2(quarter / half), 0.0, 1.0))
-    doubt = half * 2**-fall
-    return doubt, 10 * round(len(lesson.kept) * (2 ** (1 / fall) - 1) / 10) if fall > LEAST_FALL else None
+    halves: list[float] = []
+    quarters: list[float] = []
+    for turn in range(SPLITS):
+        dealt = rng.permutation(len(groups)) % 4
+        part = dealt[np.searchsorted(groups, lesson.groups)]
+        looked = [seen(lesson, values, middle, np.isin(part, sides), seed + turn) for sides in (*_QUARTERS, *_HALVES)]
+        quarters += [differ(looked[one], looked[other]) for one, other in combinations(range(4), 2)]
+        halves += [differ(looked[at], looked[at + 3]) for at in range(4, 7)]
+    half, quarter = (max(float(np.mean(one)), 1e-4) for one in (halves, quarters))
+    fall = float(np.clip(half / quarter, math.sqrt(0.5), 1.0))
+    return half * fall, half * fall**2
 
 
-def _differ(
-    lesson: Lesson, values: Matrix, middle: NDArray[np.float64], sides: tuple[NDArray[np.bool_], ...], seed: int
-) -> float:
-    """Share of faces that trees of two sets of decisions judge otherwise."""
-    verdicts = [
-        fitting.grow(lesson.take(np.flatnonzero(side)), middle, seed, trees=TREES // 2)(values)[:, 0] >= 0.5
-        for side in sides
-    ]
-    return float((verdicts[0] != verdicts[1]).mean()) if len(values) else 0.0
+_QUARTERS = ((0,), (1,), (2,), (3,))
+_HALVES = ((0, 1), (0, 2), (0, 3), (2, 3), (1, 3), (1, 2))
+"""Each of the first three, and the other half three places behind it."""
+
+
+def seen(
+    lesson: Lesson, values: Matrix, middle: NDArray[np.float64], taken: NDArray[np.bool_], seed: int
+) -> NDArray[np.bool_]:
+    """(3, n) whether trees of some decisions keep each face: all of them, and each half of them."""
+    forest = fitting.grow(lesson.take(np.flatnonzero(taken)), middle, seed, trees=TREES)
+    sides = [replace(forest, roots=forest.roots[at::2])(values)[:, 0] for at in range(2)]
+    return np.array([np.mean(sides, axis=0), *sides]) >= 0.5
+
+
+def differ(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    """Share of faces that trees of two sets of decisions judge otherwise, without what the trees' own chance does.
+
+    Flips go with the deviation of what is compared. Two halves of the trees of one set of decisions differ by chance
+    alone, with twice the variance of all of them.
+    """
+    apart = float((one[0] != other[0]).mean()) if one.size else 0.0
+    chance = [float((trees[1] != trees[2]).mean()) if trees.size else 0.0 for trees in (one, other)]
+    return float(np.sqrt(max(apart**2 - (chance[0] ** 2 + chance[1] ** 2) / 4, 0.0)))

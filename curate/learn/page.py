@@ -76,7 +76,6 @@ def _shelves(photoset: PhotoSet, model: ReviewerModel, people: Reviewed) -> Iter
     for part in judged_parts(photoset):
         opinions = model.judge(part.values) if part.ids else []
         found += [(one.keep, face, one) for face, one in zip(part.ids, opinions, strict=True) if face not in decided]
-    crops = {crop.id: crop for crop in photoset.crops if crop.status == "kept"}
     rejected = [one for one in found if one[0] < model.facts.limit]
     kinds = {
         "rejected: surest": (len(rejected), heapq.nsmallest(SHOWN, rejected, key=lambda one: one[0])),
@@ -84,6 +83,8 @@ def _shelves(photoset: PhotoSet, model: ReviewerModel, people: Reviewed) -> Iter
             SHOWN, (one for one in found if one[0] >= model.facts.limit), key=lambda one: one[0])),
         "kept: surest": (len(found) - len(rejected), heapq.nlargest(SHOWN, found, key=lambda one: one[0])),
     }  # fmt: skip
+    shown = {face for _, picked in kinds.values() for _, face, _ in picked}
+    crops = {crop.id: crop for crop in photoset.crops if crop.id in shown and crop.status == "kept"}
     for name, (total, picked) in kinds.items():
         cells = [_cell(photoset, crops.get(face), face, opinion) for _, face, opinion in picked]
         if cells:

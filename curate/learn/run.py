@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from authface.console import Console
+from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn import fit as fitting
 from authface.curate.learn.heldout import Estimate, HeldOutTable, Passing, weigh
 from authface.curate.learn.lesson import Lesson, read_lesson
@@ -164,6 +165,7 @@ def _model(
         reviewer=reviewer,
         at=now("microseconds"),
         seed=seed,
+        measured=MEASURED_VERSION,
         features=VERSION,
         network=settings.network,
         columns=names,

@@ -11,23 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.curate.filter.judge import ANGLES, LIMITS
+from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn.features import NAMES, face_statistics, patches
 from authface.curate.learn.network import PLACES, PatchNetwork, weights_of
 from authface.engine.runner import parts_of, run
 from authface.engine.workers import Step
-from authface.errors import AuthfaceError, ImageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Face, FaceFeatures
 from authface.store.photoset import PhotoSet, Provenance
 
 VERSION = 1
-MEASURES = (
-    "score", "yaw", "pitch", "roll", "sharpness", "noise", "pepper", "smoothing", "hatching", "blockiness", "exposure",
-    "clipped", "resolution", "piqe",
-)  # fmt: skip
-"""Measures of `records.Face` that a model reads as they are; ..."""
-SIGNLESS = frozenset({"yaw", "pitch", "roll"})
-"""... of these the size alone. `size` is read as its logarithm."""
+MEASURES = tuple(dict.fromkeys(limit.measure for limit in LIMITS if limit.measure != "size"))
+"""Measures of `records.Face` that a model reads: all that a limit judges, of angles the size. `size` is read as its
+logarithm."""
 
 Rgb = NDArray[np.uint8]
 Matrix = NDArray[np.float64]
@@ -107,9 +105,21 @@ class TakeFeatures(Step[Face, _Seen, Matrix, FaceFeatures]):
 
 
 def take_features(photoset: PhotoSet, network: str, console: Console, *, workers: int = 1, device: str = "cpu") -> None:
-    """Bring the table `features` up to date with `measured`; the caller holds the set's lock."""
+    """Bring the table `features` up to date with `measured`; the caller holds the set's lock.
+
+    Raises UsageError where the measures are of an earlier version.
+    """
+    check_measured(photoset)
     step = TakeFeatures(photoset.root, network, device)
     run(step, parts_of(photoset.measured), photoset.features, console, workers=workers)
+
+
+def check_measured(photoset: PhotoSet) -> None:
+    """Raise UsageError where faces were measured by another version: its numbers mean something else."""
+    versions = {meta.provenance.version for meta in photoset.measured.metas().values() if meta is not None}
+    if versions - {MEASURED_VERSION}:
+        where = one_line(photoset.root)
+        raise UsageError(f"the faces of {where} were measured by another version: run authface curate filter {where}")
 
 
 def columns(photoset: PhotoSet) -> tuple[str, ...]:
@@ -146,7 +156,7 @@ def face_part(photoset: PhotoSet, part: int, wanted: Collection[str] | None = No
         return FaceTable((), (), (), np.empty((0, 0)))
     measures[:, 0] = np.log(np.maximum(measures[:, 0], 1))
     for at, name in enumerate(MEASURES, 1):
-        if name in SIGNLESS:
+        if name in ANGLES:
             measures[:, at] = np.abs(measures[:, at])
     ids, photos, hashes = (tuple(row[at] for row in rows) for at in range(3))
     return FaceTable(ids, photos, hashes, np.hstack([measures, np.array([features[face] for face in ids])]))

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from authface.curate.learn.order import AGAIN, Certainty, NextFaces
+from authface.curate.learn.order import AGAIN, ORDERS, Certainty, NextFaces
 from authface.review.reviews import Decision
 
 Decisions = Mapping[str, Decision]
@@ -15,8 +15,12 @@ Decisions = Mapping[str, Decision]
 class Asking:
     """The latest order and how sure the model is; `learn` makes both of the decisions that hold."""
 
-    def __init__(self, learn: Callable[[Decisions], NextFaces], decisions: Decisions) -> None:
+    def __init__(
+        self, learn: Callable[[Decisions], NextFaces], decisions: Decisions, title: str = ORDERS["uncertain"]
+    ) -> None:
         self._learn = learn
+        self.title = title
+        """What the order is called."""
         self._lock = threading.Lock()
         self._busy: threading.Thread | None = None
         self._turn = 0

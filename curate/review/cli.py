@@ -15,6 +15,7 @@ from authface.extras import need
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
+    from authface.curate.learn.order import Order
     from authface.curate.review.asking import Asking
     from authface.curate.review.retouch import RetouchResult
     from authface.review.reviews import Reviewed, ReviewSettings
@@ -33,7 +34,11 @@ def review(
     ] = None,
     next: Annotated[
         str | None,
-        typer.Option("--next", metavar="uncertain", help="Ask first what teaches `curate learn` most; extra learn."),
+        typer.Option(
+            "--next",
+            metavar="uncertain|random",
+            help="Ask first what teaches `curate learn` most, or draw faces; extra learn.",
+        ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="How far reviewers agree, and where they do not.")] = False,
     export_retouch: Annotated[
@@ -47,8 +52,8 @@ def review(
     from authface.review.reviews import ReviewSettings, reviewed
 
     settings = run.settings("curate.review", ReviewSettings)
-    if next not in (None, "uncertain"):
-        raise UsageError(f"--next {one_line(next, 40)}: there is uncertain")
+    if next not in (None, "uncertain", "random"):
+        raise UsageError(f"--next {one_line(next, 40)}: there are uncertain and random")
     photoset = open_set(set)
     if sum([compare, export_retouch is not None, import_retouch is not None, next is not None]) > 1:
         raise UsageError("--next, --compare, --export-retouch and --import-retouch: one at a time")
@@ -67,7 +72,7 @@ def review(
         _import(run, photoset, settings, import_retouch)
     else:
         who = reviewer or _user()
-        asking = _asking(run, photoset, people, who) if next else None
+        asking = _asking(run, photoset, people, who, next) if next else None
         _serve(run, photoset, people, settings, who, asking)
 
 
@@ -81,14 +86,14 @@ def _user() -> str:
         return "reviewer"
 
 
-def _asking(run: Run, photoset: PhotoSet, people: Reviewed, reviewer: str) -> Asking:
+def _asking(run: Run, photoset: PhotoSet, people: Reviewed, reviewer: str, kind: str) -> Asking:
     """The order in which to ask, made of what was decided before. Raises UsageError without scikit-learn."""
     from authface.curate.settings import LearnSettings
 
     settings = run.settings("curate.learn", LearnSettings)
-    need("authface curate review --next uncertain", "learn")
+    need(f"authface curate review --next {kind}", "learn")
     from authface.curate.learn.lesson import identities
-    from authface.curate.learn.order import next_faces
+    from authface.curate.learn.order import ORDERS, next_faces
     from authface.curate.learn.run import judged_parts
     from authface.curate.learn.table import take_features, together
     from authface.curate.review.asking import Asking
@@ -96,8 +101,11 @@ def _asking(run: Run, photoset: PhotoSet, people: Reviewed, reviewer: str) -> As
     with photoset.lock():
         take_features(photoset, settings.network, run.console, workers=run.workers, device=run.device)
     pool, groups = together(list(judged_parts(photoset))), identities(photoset)
+    order: Order = "random" if kind == "random" else "uncertain"
     return Asking(
-        lambda decisions: next_faces(pool, decisions, groups, settings, run.seed), people.decisions.get(reviewer, {})
+        lambda decisions: next_faces(pool, decisions, groups, settings, run.seed, order),
+        people.decisions.get(reviewer, {}),
+        ORDERS[order],
     )
 
 

@@ -51,6 +51,11 @@ export class View {
     return rows?.[index - page * PAGE] ?? null;
   }
 
+  /** The row at `index` once it is there. */
+  async load(index) {
+    await this.#fetch(Math.floor(index / PAGE));
+  }
+
   /** Note what holds for a face. */
   patch(id, values) {
     for (const rows of this.#pages.values()) {

@@ -21,8 +21,8 @@ from authface.review.reviews import Decision, Reviewed, Verdict, effective_decis
 from authface.store.jsonl import Journal
 from authface.store.photoset import PhotoSet
 
-UNCERTAIN = "uncertain"
-"""Name of the order in which faces teach most."""
+ASKED = "asked"
+"""Name of the order of `--next`."""
 KEPT_VIEWS = 16
 """Views that are remembered; a page holds one, so that several tabs and a few steps back fit."""
 
@@ -73,7 +73,7 @@ class Judgements:
     others: Mapping[str, Mapping[str, Decision]] = field(default_factory=dict)
     """By other reviewer and face."""
     asking: Mapping[str, int] = field(default_factory=dict)
-    """Places of faces in the order in which they teach most."""
+    """Places of faces in the order of `--next`."""
 
     def disputed(self, face: str) -> bool:
         """Whether another reviewer decided otherwise than this one."""
@@ -94,11 +94,15 @@ class ViewQuery(BaseModel):
     reason: str = ""
     """The reviewer's reason to reject, or the filter's; empty for any."""
     measure: str = ""
-    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set, `UNCERTAIN` shows what
-    teaches most, undecided faces alone."""
+    """Sorts by this measure, which `low` and `high` limit; empty keeps the order of the set, `ASKED` shows what
+    `--next` asks, undecided faces alone."""
     descending: bool = False
     low: float | None = None
     high: float | None = None
+    after: int = 0
+    """Number of a view that this one goes on from: ..."""
+    head: int = 0
+    """... its first faces, as many, stay where they are, so that nothing changes under a reviewer's hand."""
 
 
 class FaceGallery:
@@ -116,7 +120,10 @@ class FaceGallery:
 
     def open(self, query: ViewQuery, judged: Judgements) -> tuple[int, int]:
         """Freeze a view of the current decisions; returns its number and its number of faces."""
-        found = list(_selected(self.entries, query, judged))
+        head = (self.view(query.after) or [])[: query.head]
+        staying = {entry.id for entry in head}
+        rest = _selected(self.entries, query, judged)
+        found = [*head, *(entry for entry in rest if entry.id not in staying)]
         self._last += 1
         self._views[self._last] = found
         while len(self._views) > KEPT_VIEWS:
@@ -178,7 +185,7 @@ def _measured(face: Face, crop: Crop | None) -> Iterable[tuple[str, float]]:
 
 
 def _selected(entries: Iterable[GalleryFace], query: ViewQuery, judged: Judgements) -> Iterable[GalleryFace]:
-    if query.measure == UNCERTAIN:
+    if query.measure == ASKED:
         asked = [entry for entry in entries if entry.id in judged.asking and entry.id not in judged.mine]
         return sorted((entry for entry in asked if entry.judgeable), key=lambda entry: judged.asking[entry.id])
     found = [entry for entry in entries if _wanted(entry, query, judged)]

@@ -44,6 +44,12 @@ export class Grid {
     return Math.max(1, Math.floor(this.element.clientHeight / this.#step));
   }
 
+  /** The last face in sight. */
+  get last() {
+    const { scrollTop, clientHeight } = this.element;
+    return Math.ceil((scrollTop + clientHeight) / this.#step) * this.#columns - 1;
+  }
+
   show(view, measure) {
     this.view = view;
     this.measure = measure;

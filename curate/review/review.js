@@ -17,7 +17,8 @@ let view = null;
 let at = 0;
 let mode = "grid";
 let saving = Promise.resolve(); // decisions reach the server one after the other
-let turn = 0; // of the order in which faces teach most, as the view was opened with it
+let opened = 0; // views asked for: the answers may come in another order
+let turn = 0; // of the order of `--next`, as the view was opened with it
 
 const say = (text) => ($("say").textContent = text);
 
@@ -33,33 +34,42 @@ function query() {
   return new URLSearchParams(values);
 }
 
-async function open(index = 0) {
+/** Open the view that the filters ask for; with `staying` as many faces at its beginning are those of the one before. */
+async function open(index = 0, staying = 0) {
   const learning = asks();
+  const mine = ++opened;
   for (const name of ["low", "high", "descending"]) form.elements[name].disabled = learning || !form.elements.measure.value;
   for (const name of ["show", "reason"]) form.elements[name].disabled = learning;
   form.elements.decision.disabled = learning || form.elements.show.value === "rejected";
   try {
     if (learning) sure(await ask("api/asking"), true);
-    const found = await ask(`api/view?${query()}`);
+    const more = staying ? `&after=${view.number}&head=${staying}` : "";
+    const found = await ask(`api/view?${query()}${more}`);
     const now = new View(found.view, found.total, (error) => {
       if (error) problem(error.message);
       if (view === now) paint();
     });
+    if (staying) await now.load(at); // keys go on deciding meanwhile
+    if (mine !== opened) return; // another was asked for later
+    if (staying && at >= staying) return await open(at, inSight());
     view = now;
     problem("");
   } catch (error) {
-    return problem(error.message);
+    return mine === opened ? problem(error.message) : undefined;
   }
-  at = Math.min(index, Math.max(0, view.total - 1));
+  at = Math.min(staying ? at : index, Math.max(0, view.total - 1));
   grid.at = at;
   grid.show(view, learning ? "" : form.elements.measure.value);
   paint();
 }
 
-/** Whether the view shows what teaches most. */
-const asks = () => Boolean(start.asking) && form.elements.measure.value === start.uncertain;
+/** Whether the view shows what `--next` asks. */
+const asks = () => Boolean(start.asking) && form.elements.measure.value === start.asked[0];
 
-/** Tell how sure the model is by now; where a new order is there, open it once all decisions are saved. */
+/** Faces up to the last that can be seen: a new order begins behind them. */
+const inSight = () => Math.max(at, mode === "grid" ? grid.last : at) + 1;
+
+/** Tell how sure the model is by now; where a new order is there, go on with it behind what is in sight. */
 function sure(asking, opening = false) {
   $("certainty").hidden = !asking;
   if (!asking) return;
@@ -68,7 +78,7 @@ function sure(asking, opening = false) {
   if (opening) turn = asking.turn;
   else if (asks() && asking.turn !== turn) {
     turn = asking.turn;
-    saving = saving.then(() => open());
+    saving = saving.then(() => open(at, inSight()));
   }
 }
 
@@ -112,7 +122,7 @@ function recall() {
     else if (field) field.value = value;
   }
   mode = state.get("mode") === "single" ? "single" : "grid";
-  return Number(state.get("at")) || 0;
+  return asks() ? 0 : Number(state.get("at")) || 0; // what was asked is not asked again
 }
 
 function go(index) {
@@ -143,7 +153,7 @@ function zoom() {
 
 function decide(verdict, reason = "") {
   const row = view?.row(at);
-  if (!row) return;
+  if (!row) return say("Not decided: this face is still on its way.");
   if (!row.judgeable) return say("The filter rejected this face: it can be looked at only.");
   const index = at;
   view.patch(row.id, { verdict, reason });
@@ -168,11 +178,12 @@ function send(question, index) {
   saving = saving.then(question).then(
     (answer) => {
       problem("");
-      asked.patch(answer.id, { verdict: answer.verdict, reason: answer.reason, others: answer.others });
+      for (const shown of new Set([asked, view])) // a new order may have come meanwhile
+        shown.patch(answer.id, { verdict: answer.verdict, reason: answer.reason, others: answer.others });
       count(answer.counts);
       sure(answer.asking);
       if (answer.said) say(answer.said);
-      if (asked === view) paint();
+      paint();
     },
     (error) => {
       if (error.message === "nothing to undo") return say("Nothing to undo");
@@ -277,8 +288,8 @@ try {
   start = await ask("api/start");
   document.title = `Review of ${start.title}`;
   $("title").textContent = start.title;
-  if (start.asking) form.elements.measure.append(new Option("what teaches most", start.uncertain));
-  if (start.asking && !location.hash) location.hash = `measure=${start.uncertain}`;
+  if (start.asking) form.elements.measure.append(new Option(start.asked[1], start.asked[0]));
+  if (start.asking && !location.hash) location.hash = `measure=${start.asked[0]}`;
   if (!start.others.length) form.elements.decision.querySelector("[value=disputed]").remove();
   sure(start.asking, true);
   form.elements.measure.append(...start.measures.map((name) => new Option(words(name), name)));

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from authface.curate.learn.run import SCORE
 from authface.curate.review.asking import Asking
 from authface.curate.review.gallery import (
-    UNCERTAIN,
+    ASKED,
     FaceGallery,
     FacePictures,
     GalleryFace,
@@ -74,7 +74,7 @@ class Review:
         self.others = others
         """Decisions of other reviewers, by reviewer and face."""
         self.asking = asking
-        """Makes the order in which faces teach most; None where it was not asked for."""
+        """Makes the order of `--next`; None where it was not asked for."""
 
     @property
     def judgements(self) -> Judgements:
@@ -149,7 +149,7 @@ def _routes(review: Review) -> APIRouter:
             "filter_reasons": review.faces.filter_reasons.most_common(),
             "counts": review.counts(),
             "others": sorted(review.others),
-            "uncertain": UNCERTAIN,
+            "asked": [ASKED, review.asking.title if review.asking else ""],
             "asking": review.asking.state if review.asking else None,
         }
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from authface.console import Console
-from authface.curate.fetch.run import fetch
+from authface.curate.fetch.run import INLINE_ROWS, fetch
 from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import Summary
@@ -193,3 +193,14 @@ def test_a_set_may_overlap_with_another_set(tmp_path: Path) -> None:
     (tmp_path / "other" / "tables").mkdir()
     assert [file.path for file in rival_files(tmp_path / "other")] == [str(own)]
     assert list(Folder(tmp_path / "other", "", "").items()) == []
+
+
+def test_one_process_counts_to_all_that_are_new(tmp_path: Path) -> None:
+    """It counted to the rows that are looked at before processes are started: 4672/128."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(INLINE_ROWS + 2):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(folder / f"{number:03d}.png")
+    done = authface("curate", "fetch", tmp_path / "set", "--from", "folder", str(folder), "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert f"{INLINE_ROWS + 2}/{INLINE_ROWS + 2} images" in done.stderr

@@ -76,7 +76,8 @@ def _face(photo: str, sharpness: float, rng: np.random.Generator) -> Face:
         id=f"{photo}-0", photo_id=photo, photo_file=f"photos/{photo[:2]}/{photo}.jpg", index=0,
         box=(10.0, 10.0, 210.0, 210.0), score=0.999, points5=(80, 90, 140, 90, 110, 120, 85, 150, 135, 150), size=200.0,
         yaw=float(rng.normal(0, 5)), pitch=0.0, roll=0.0, sharpness=sharpness, noise=2.0, pepper=0.0, smoothing=0.3,
-        hatching=0.2, blockiness=1.1, exposure=float(rng.uniform(90, 160)), clipped=0.01, resolution=0.9, piqe=40.0,
+        hatching=0.2, blockiness=1.1, pixelation=0.02,
+        sharpening=0.4, exposure=float(rng.uniform(90, 160)), clipped=0.01, resolution=0.9, piqe=40.0,
         hash=code,
     )  # fmt: skip
 

@@ -10,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
+from authface.curate.filter.judge import LIMITS
+from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn import fit
 from authface.curate.learn.forest import Forest
 from authface.curate.learn.heldout import HeldOutTable, weigh
@@ -34,7 +36,7 @@ def lesson(taught: Taught) -> Lesson:
 def model(lesson: Lesson) -> ReviewerModel:
     middle = fit.median_of(lesson.faces.values)
     facts = ModelFacts(
-        reviewer="anna", at="2026", seed=0, features=VERSION, network="", columns=COLUMNS,
+        reviewer="anna", at="2026", seed=0, measured=MEASURED_VERSION, features=VERSION, network="", columns=COLUMNS,
         middle=tuple(middle.tolist()), classes=fit.classes_of(lesson), calibration=Platt(), limit=0.5,
         signs=fit.signs(lesson, COLUMNS), held_out=(),
     )  # fmt: skip
@@ -150,8 +152,26 @@ def test_no_name_leaves_the_folder(taught: Taught) -> None:
 
 
 def test_other_columns_are_said_in_one_line(model: ReviewerModel) -> None:
-    with pytest.raises(UsageError, match=r"learned from other columns \(105, here 104\): run authface curate learn S"):
+    said = r"other columns \(107 of versions \d+ and \d+, here 106 of \d+ and \d+\): run authface curate learn S"
+    with pytest.raises(UsageError, match=said):
         model.check_columns(COLUMNS[1:], "S")
+    earlier = ReviewerModel(model.facts.model_copy(update={"measured": MEASURED_VERSION - 1}), model.forest)
+    with pytest.raises(UsageError, match=r"learned from other columns .*: run authface curate learn S"):
+        earlier.check_columns(COLUMNS, "S")
+
+
+def test_every_measure_that_a_limit_judges_is_a_column() -> None:
+    """Pixelation and sharpening came after the models, and were forgotten."""
+    assert {limit.measure for limit in LIMITS} <= set(COLUMNS)
+    assert {"pixelation", "sharpening"} <= set(COLUMNS)
+
+
+def test_a_model_of_an_earlier_format_is_said_to_be_learned_again(taught: Taught, model: ReviewerModel) -> None:
+    facts = {name: value for name, value in json.loads(model.facts.model_dump_json()).items() if name != "measured"}
+    file = taught.photoset.root / "review" / "eve.model.safetensors"
+    file.write_bytes(save(model.forest.arrays(), metadata={"reviewer_model": json.dumps(facts | {"format": 1})}))
+    with pytest.raises(UsageError, match=r"^[^\n]+ was learned by an earlier version of authface: [^\n]+$"):
+        read_model(taught.photoset, "eve")
 
 
 def test_the_file_names_no_face(taught: Taught, model: ReviewerModel) -> None:

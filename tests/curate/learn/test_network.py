@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from authface.curate.learn.network import PLACES, SIDE, PatchNetwork, weights_of
-from authface.curate.learn.table import NAMES, TakeFeatures, column_names
+from authface.curate.learn.table import MEASURES, NAMES, TakeFeatures, column_names
 from authface.errors import AuthfaceError, UsageError
 
 
@@ -33,7 +33,7 @@ def test_it_sees_the_photos_own_pixels_one_face_like_many(folder: Path) -> None:
     back = seen.transpose(1, 2, 0) * network._deviation + network._mean
     np.testing.assert_allclose(back[inner : inner + 160, inner : inner + 160], faces[0][0], atol=0.01)
     names = column_names(len(NAMES) + len(together[0]), "x")
-    assert len(names) == 15 + len(NAMES) + len(together[0])
+    assert len(names) == 1 + len(MEASURES) + len(NAMES) + len(together[0])
 
 
 def test_its_weights_are_the_provenance(folder: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from authface.curate.learn.forest import Forest
 from authface.curate.learn.heldout import Estimate, Passing
 from authface.curate.learn.order import RANDOM, Certainty, diverse, next_faces, teaches
-from authface.curate.learn.table import FaceTable, face_parts, together
+from authface.curate.learn.table import FaceTable, column_names, face_parts, together
 from authface.curate.settings import LearnSettings
 from authface.review.reviews import Decision
 from tests.curate.learn.conftest import Taught
@@ -39,7 +39,7 @@ def test_doubtful_faces_come_first_and_every_fifth_is_drawn(taught: Taught, pool
     found = next_faces(pool, decisions(taught, 120), {}, SETTINGS, 0)
     assert sorted(found.order) == sorted(taught.ids[120:])
     assert found.order == next_faces(pool, decisions(taught, 120), {}, SETTINGS, 0).order
-    sharpness = dict(zip(pool.ids, pool.values[:, 5], strict=True))
+    sharpness = dict(zip(pool.ids, pool.values[:, column_names().index("sharpness")], strict=True))
     asked = [abs(sharpness[face] - 0.32) for at, face in enumerate(found.order[:30]) if at % RANDOM != RANDOM - 1]
     others = [abs(sharpness[face] - 0.32) for face in found.order[60:]]
     assert np.mean(asked) < np.mean(others)
@@ -66,14 +66,22 @@ def test_an_even_split_teaches_most() -> None:
 
 def test_the_sentence_and_where_it_stops() -> None:
     passing = Passing(0.4, Estimate(0.95, 0.9, 0.98), Estimate(0.02, 0, 0.05), Estimate(0.9, 0.8, 0.95))
-    more = Certainty(150, 50, (0, 0), passing, 0.04, 100)
+    more = Certainty(150, 50, (0, 0), passing, 0.04, 0.03)
     assert more.text == (
         "200 reviewed: keeps 95 % (90 to 98) of what you keep, lets through 2 % (0 to 5); in doubt on 4.0 % of the "
-        "faces, 100 more would halve the doubt"
+        "faces, 200 more would make that about 3.0 %"
     )
-    assert Certainty(150, 50, (0, 0), passing, 0.004, 100, enough=True).text.endswith("that is enough")
+    assert Certainty(150, 50, (0, 0), passing, 0.004, 0.003, enough=True).text.endswith("that is enough")
 
 
 def test_where_more_would_not_matter_nothing_is_asked(taught: Taught, pool: FaceTable) -> None:
     found = next_faces(pool, decisions(taught, 220), {}, LearnSettings(enough=0.9), 0)
     assert found.order == () and found.certainty.enough
+
+
+def test_at_random_is_a_sample_that_goes_on_where_it_was(taught: Taught, pool: FaceTable) -> None:
+    whole = next_faces(pool, {}, {}, SETTINGS, 0, "random").order
+    said = {face: Decision(id=face, verdict="keep") for face in whole[:40]}
+    assert next_faces(pool, said, {}, SETTINGS, 0, "random").order == whole[40:]
+    enough = next_faces(pool, decisions(taught, 220), {}, LearnSettings(enough=0.9), 0, "random")
+    assert enough.certainty.enough and sorted(enough.order) == sorted(taught.ids[220:]), "a sample may be any size"

@@ -11,7 +11,7 @@ import pytest
 
 from authface.records import Face
 from authface.review.reviews import Decision, decision_log
-from authface.store.photoset import PhotoSet
+from authface.store.photoset import PhotoSet, Provenance
 from tests.conftest import authface
 from tests.curate.learn.conftest import Taught, make_taught
 
@@ -160,3 +160,15 @@ def test_filter_asks_without_scikit_learn(
     monkeypatch.setitem(sys.modules, "sklearn", None)
     done = authface("curate", "filter", learned[0].photoset.root, "-O", "curate.filter.reviewer=anna")
     assert done.returncode == 0, done.stderr
+
+
+def test_faces_that_another_version_measured_teach_nothing(tmp_path: Path) -> None:
+    taught = make_taught(tmp_path, faces=80)
+    taught.decide("anna", range(80))
+    table = taught.photoset.measured
+    above = taught.photoset.photos.meta(0)
+    assert above is not None
+    table.write(0, table.rows(0), Provenance("measure", 1, {}, {}), above.digest)
+    done = authface("curate", "learn", tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "were measured by another version: run authface curate filter" in done.stderr

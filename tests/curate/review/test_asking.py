@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from fastapi.testclient import TestClient
 
 from authface.curate.learn.order import AGAIN, Certainty, NextFaces
 from authface.curate.review.asking import Asking
+from authface.curate.review.gallery import ASKED, Judgements, ViewQuery, load_gallery
 from authface.records import Score
 from authface.review.reviews import Decision, decision_log
 from authface.store.photoset import PhotoSet, Provenance
@@ -48,7 +48,7 @@ def test_the_order_is_what_was_learned_and_is_made_anew(new_set: Any, ids: Ids, 
     asking = Asking(backwards(order, may), {})
     client = caller(photoset, asking=asking)
     assert client.get("api/start").json()["asking"]["turn"] == 1
-    assert [row["id"] for row in rows(client, measure="uncertain")] == order[::-1]
+    assert [row["id"] for row in rows(client, measure="asked")] == order[::-1]
     for number in range(AGAIN):
         answer = client.post("api/decide", json={"id": ids(number), "verdict": "keep"}).json()
     may.set()
@@ -56,7 +56,19 @@ def test_the_order_is_what_was_learned_and_is_made_anew(new_set: Any, ids: Ids, 
     assert answer["asking"]["text"].startswith("0 reviewed")
     again = client.get("api/asking").json()
     assert (again["turn"], again["text"][:11]) == (2, f"{AGAIN} reviewed")
-    assert {row["id"] for row in rows(client, measure="uncertain")} == set(order[AGAIN:])
+    assert {row["id"] for row in rows(client, measure="asked")} == set(order[AGAIN:])
+
+
+def test_a_new_order_begins_behind_what_is_in_sight(photoset: PhotoSet, ids: Ids) -> None:
+    faces = load_gallery(photoset)
+    order = [ids(number) for number in range(6)]
+    before = Judgements({}, asking={face: at for at, face in enumerate(order)})
+    first, _ = faces.open(ViewQuery(measure=ASKED), before)
+    said = Decision(id=ids(0), verdict="keep")
+    after = Judgements({ids(0): said}, asking={face: at for at, face in enumerate(reversed(order[1:]))})
+    second, total = faces.open(ViewQuery(measure=ASKED, after=first, head=3), after)
+    shown = [entry.id for entry in faces.view(second) or []]
+    assert (shown, total) == ([*order[:3], ids(5), ids(4), ids(3)], 6)
 
 
 def test_what_a_model_rejected_may_be_judged_and_its_guess_leads_nobody(
@@ -78,7 +90,7 @@ def test_what_a_model_rejected_may_be_judged_and_its_guess_leads_nobody(
         0.5,
     ]
     asked = caller(photoset, asking=Asking(backwards([ids(6), ids(0), ids(7)]), {}))
-    shown = rows(asked, measure="uncertain")
+    shown = rows(asked, measure="asked")
     assert [row["id"] for row in shown] == [ids(0), ids(6)], "a face that a limit rejected is not asked"
     assert (shown[1]["why"], "keep_probability" in shown[1]["measures"]) == (None, False)
     assert asked.post("api/decide", json={"id": ids(6), "verdict": "keep"}).status_code == 200
@@ -118,9 +130,13 @@ def test_the_page_shows_the_order_how_sure_it_is_and_who_disagrees(
             expect(page.locator("#counts")).to_contain_text(f"{number + 1} of {AGAIN + 4} decided")
         may.set()
         asking.wait()
+        seen = page.locator(".cell.active").get_attribute("data-id")
         page.keyboard.press("k")
         expect(page.locator("#certainty")).to_contain_text(f"{AGAIN} reviewed")
-        expect(page.locator("#place")).to_have_text(re.compile("^1 of 3$"))
+        expect(page.locator("#place")).to_have_text(f"{AGAIN + 2} of {AGAIN + 4}")
+        assert page.locator(f"#cell-{AGAIN}").get_attribute("data-id") == seen, "nothing moved under the hand"
+        page.reload()
+        expect(page.locator("#place")).to_have_text("1 of 3")
         page.get_by_label("Sort by").select_option("")
         page.get_by_label("Decision").select_option("disputed")
         expect(page.locator("#place")).to_have_text("1 of 1")

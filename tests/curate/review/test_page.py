@@ -184,3 +184,22 @@ def test_a_lost_server_is_said_and_nothing_is_believed(photoset: PhotoSet, serve
         wait_for(page, "2 of 6 decided")
         assert not page.locator("#problem").is_visible()
     assert said(photoset) == [("keep", ""), ("retouch", "")]
+
+
+def test_a_late_answer_does_not_take_the_place_of_a_later_one(
+    photoset: PhotoSet, serve: Serve, open_page: Open
+) -> None:
+    with serve(photoset) as url:
+        page = open_page(url)
+        page.get_by_label("Sort by").select_option("noise")
+        held: list[Any] = []
+        page.route("**/api/view?*low=3*", lambda route: held.append(route))
+        page.get_by_label("From").fill("3")
+        page.keyboard.press("Tab")
+        page.get_by_label("From").fill("5")
+        page.keyboard.press("Tab")
+        expect(page.locator("#place")).to_have_text("1 of 1")
+        with page.expect_response("**/api/view?*low=3*"):
+            held[0].continue_()
+        page.evaluate("() => new Promise(done => setTimeout(done, 100))")
+        assert page.locator("#place").inner_text() == "1 of 1"
