@@ -44,7 +44,7 @@ from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
-from authface.store.restore_log import Line
+from authface.store.restore_line import Line
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished denoising steps, faces or frames, and their total; an exception ends the work."""

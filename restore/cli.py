@@ -14,7 +14,7 @@ from authface.options import Run, later
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
     from authface.restore.session import RestoreSummary, Session
-    from authface.store.restore_log import Line
+    from authface.store.restore_line import Line
 
 
 def restore(

@@ -21,7 +21,7 @@ from authface.restore.parts import parts_text
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.files import VideoReader
-from authface.store.restore_log import Line
+from authface.store.restore_line import Line
 
 T = TypeVar("T")
 
@@ -85,7 +85,7 @@ def spread(every: Sequence[T], most: int) -> list[T]:
 
 def _pairs(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[Comparison]:
     for job in jobs:
-        every = session.log(job.home).photos[job.name]
+        every = session.log(job.home).lines(job.name)
         if job.is_video:
             yield from _moments(job, every[0])
             continue

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.restore.inputs import Input, RestoreJob, homes_of
-from authface.store.restore_log import Line, Log
+from authface.store.restore_line import Line
+from authface.store.restore_log import Log
 from authface.store.results import Results, digest_of
 
 NOT_OURS = "target_exists"

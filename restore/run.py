@@ -34,7 +34,7 @@ from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
-from authface.store.restore_log import Line
+from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000
 """Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""

@@ -43,7 +43,8 @@ from authface.restore.pipeline import Seconds, part
 from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
-from authface.store.restore_log import LOG, Line, Log, Status, prove_writable
+from authface.store.restore_line import Line, Status
+from authface.store.restore_log import LOG, Log, prove_writable
 
 VERSION = 7
 """Increased when the same settings and weights give other pixels: earlier results are then made again."""
