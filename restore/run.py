@@ -79,8 +79,8 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
     session.summary = RestoreSummary(photos=len(jobs), videos=len(videos))
     if videos and not jobs:
         need("a video", "video")
-    for folder in {folder for job in (*jobs, *videos) for folder in (job.target.parent, job.home)}:
-        sweep(folder)
+    for folder in {folder for job in (*jobs, *videos) for folder in (os.path.dirname(job.target), str(job.home))}:  # noqa: PTH120
+        sweep(Path(folder))
     with counted() as session.summary.seconds_by_part:
         if jobs:
             _restore_photos(jobs, session, overwrite)
