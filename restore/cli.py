@@ -59,6 +59,7 @@ def restore(
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
+    from authface.restore.watch import watched
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
@@ -71,7 +72,8 @@ def restore(
         check_restorer(session.settings.model)
         return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
-    summary = restore_jobs(jobs, session, overwrite=overwrite or named)
+    with watched(session, jobs):
+        summary = restore_jobs(jobs, session, overwrite=overwrite or named)
     _conclude(run, session, summary, jobs, out)
 
 

@@ -89,6 +89,19 @@ class RestoreJob:
         return ENDINGS[self.target.suffix.lower()]
 
     @property
+    def ending(self) -> str:
+        """The input's extension, in lower case."""
+        return os.path.splitext(self.source_path)[1].lower()  # noqa: PTH122
+
+    @property
+    def bytes(self) -> int:
+        """Size of the input; 0 where it is not there."""
+        try:
+            return os.stat(self.source_path).st_size  # noqa: PTH116  of each input, and a Path would take longer
+        except OSError:
+            return 0
+
+    @property
     def name(self) -> str:
         """The result's path below `home`, its key in the log."""
         return self.target.relative_to(self.home).as_posix()
@@ -285,7 +298,7 @@ class RealPaths:
     def __call__(self, path: Path | str) -> str:
         """The path without links, whether the file is there or not."""
         folder, name = os.path.split(path)
-        if os.path.islink(path) or name in ("", ".", ".."):
+        if Path(path).is_symlink() or name in ("", ".", ".."):
             return os.path.realpath(path)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)

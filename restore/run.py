@@ -92,7 +92,7 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
 
 def _restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
     with (
-        session.console.progress("restore", len(jobs), "photos") as tick,
+        session.console.progress("restore", len(jobs), "photos", session.left) as tick,
         write_behind() as write,
         closing(prefetch(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
     ):
@@ -121,15 +121,13 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
         with input_errors():
             content = video.sha256(job.source)
             done = lines_done(job, log, content, video.fingerprint(session), session.console.log)
-            if done:
-                session.summary.done_before += 1
-            elif not overwrite:
+            if not done and not overwrite:
                 check_target(job, log)
         if not done:
             _ = session.restorer, session.finder  # what they lack is no fault of the video
         with input_errors():
             line = done[0] if done else video.restore_video(job, content, session, record)
-        session.summary.count_video(job, line)
+        session.summary.count_video(job, line, before=bool(done))
     except ImageError as error:
         _fail(job, content, error, session)
 
@@ -169,8 +167,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
                 check_target(job, log)
         if done:
             with session.lock:
-                session.summary.count_photo(job, done)
-                session.summary.done_before += 1
+                session.summary.count_photo(job, done, before=True)
             return None
         # What these lack is no fault of the photo; the restorer first: its graphs are opened while the finder's
         # weights are read.

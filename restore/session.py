@@ -24,6 +24,7 @@ from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.credentials import credentials
+from authface.restore.eta import Amount, Work
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
@@ -103,14 +104,19 @@ class RestoreSummary:
     """Jobs with a restored photo or video, now or before."""
     video_lines: dict[Path, Line] = field(default_factory=dict)
     """The line of each finished video, by its result."""
+    work: Work = field(default_factory=Work)
+    """What is done, as far as it tells what the rest takes."""
+    last: str = ""
+    """Name of the input that was done last."""
 
     @property
     def inputs(self) -> int:
         """Number of photos and videos."""
         return self.photos + self.videos
 
-    def count_photo(self, job: RestoreJob, lines: Sequence[Line]) -> None:
-        """Add a photo that is done, with the lines that the log has of it."""
+    def count_photo(self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False) -> None:
+        """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
+        self._count(job, lines[0], before)
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
@@ -126,11 +132,20 @@ class RestoreSummary:
         if faces:
             self.jobs.append(job)
 
-    def count_video(self, job: RestoreJob, line: Line) -> None:
-        """Add a video that is done, with its line in the log."""
+    def count_video(self, job: RestoreJob, line: Line, *, before: bool = False) -> None:
+        """Add a video that is done, with its line in the log; `before`: by an earlier run."""
+        self._count(job, line, before)
         self.video_lines[job.target] = line
         if line.status == "restored":
             self.jobs.append(job)
+
+    def _count(self, job: RestoreJob, line: Line, before: bool) -> None:
+        self.last = job.source.name
+        self.done_before += before
+        self.work.known += before
+        if not before:
+            amount = self.work.videos if job.is_video else self.work.photos.setdefault(job.ending, Amount())
+            amount.add(job.bytes, line.width * line.height)
 
 
 class Session:
@@ -146,6 +161,8 @@ class Session:
         self._signer = credentials(request.settings.sign)
         self.lock = Lock()
         """Held by the thread that adds to the summary."""
+        self.left: Callable[[], float | None] = lambda: None
+        """The seconds that the run still takes, for who watches it; None where nobody does, or it cannot be told."""
         self._logs: dict[Path, Log] = {}
         self._load = load or load_restorer
         for name in ("min_identity", "min_parts"):
