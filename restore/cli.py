@@ -13,7 +13,7 @@ from authface.options import Run, later
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
-    from authface.restore.session import RestoreSummary, Session
+    from authface.restore.session import RestoreSummary, Session, Suspect
     from authface.store.restore_line import Line
 
 
@@ -114,7 +114,7 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         faces=summary.faces,
         no_face=summary.no_face,
         identity=summary.identities,
-        suspect=[_suspect(job, line) for job, line in summary.suspects],
+        suspect=[_suspect(one) for one in summary.suspects],
         tried_again=summary.tried_again,
         kept=summary.kept,
         done_before=summary.done_before,
@@ -165,10 +165,9 @@ def _measured(session: Session, summary: RestoreSummary) -> Iterator[str]:
         yield f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}"
 
 
-def _suspect(job: RestoreJob, line: Line) -> dict[str, object]:
+def _suspect(one: Suspect) -> dict[str, object]:
     """A face that is to be looked at: where, and which of its parts, the worst first."""
-    parts = {name: getattr(line, name) for name in line.suspect}
-    return {"source": str(job.source), "target": str(job.target), "face": line.face, "parts": parts}
+    return {"source": one.job.source_path, "target": one.job.target_path, "face": one.face, "parts": one.parts}
 
 
 def _of(count: int, what: str) -> str:

@@ -115,7 +115,7 @@ def _pixels_left(planned: Work, done: Work) -> float:
 
 
 def pixel_share(parts: Mapping[str, float], seconds: float) -> float:
-    """The share of the time that grows with pixels, 0..1; the busiest thread counts most, for the others wait for it."""
+    """The share of the time that grows with pixels, 0..1; the busiest thread counts most: others wait for it."""
     weight = share = 0.0
     for stage in _STAGES:
         spent = sum(parts.get(name, 0) for name in stage)

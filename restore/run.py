@@ -21,6 +21,7 @@ from authface.extras import need
 from authface.files import sweep, write_file
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
+from authface.restore.album import keep_pictures
 from authface.restore.background import check_size
 from authface.restore.change import change_map
 from authface.restore.finder import no_face_text
@@ -243,6 +244,7 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
     if not overwrite:
         check_target(job, log)
     log.add(lines)
+    keep_pictures(session, job, picture, result.rgb, lines)
     for path, content in files:
         write_file(path, content)
     with session.lock:

@@ -71,6 +71,16 @@ class Request:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A restored face that is to be looked at."""
+
+    job: RestoreJob
+    face: int | None
+    parts: dict[str, float | None]
+    """How like the input's each part is that is too little like it, the worst first."""
+
+
 @dataclass
 class RestoreSummary:
     """Counts of a run. They are of photos unless videos are named, and include those `done_before`."""
@@ -92,7 +102,7 @@ class RestoreSummary:
     """Seconds of each part."""
     identities: list[float] = field(default_factory=list)
     """Identities of the restored faces, if measured."""
-    suspects: list[tuple[RestoreJob, Line]] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
     """Restored faces with an eye or a mouth that is too little like the input's."""
     tried_again: int = 0
     """Faces, restored or not."""
@@ -123,7 +133,11 @@ class RestoreSummary:
         self.no_face += not faces
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
         self.tried_again += sum(line.tries > 1 for line in lines)
-        self.suspects += [(job, line) for line in lines if line.suspect and line.status == "restored"]
+        self.suspects += [
+            Suspect(job, line.face, {name: getattr(line, name) for name in line.suspect})
+            for line in lines
+            if line.suspect and line.status == "restored"
+        ]
         self.kept += sum(line.reason in DRIFTED for line in lines)
         for line in lines:
             if line.status == "skipped":
