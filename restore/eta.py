@@ -1,8 +1,8 @@
 """How long a run over many photos still takes, by what it has done: photos differ, and so does what is left of them.
 
 A photo costs seconds for its faces, which nobody knows before it is opened, and seconds for its pixels, which its bytes
-tell. The parts of the pipeline say how the time divides between the two. A photo that is done already costs next to
-nothing, and a resumed run begins with all of those.
+tell, by the headers of some photos of its kind from all over the folder. The parts of the pipeline say how the time
+divides between the two. A photo that is done already costs next to nothing, and a resumed run begins with all of those.
 """
 
 from __future__ import annotations
@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 
 LEAST = 3
 """Photos by which a time is told."""
-_STAGES: tuple[tuple[str, ...], ...] = (("read", "detect", "align"), ("model", "guard", "mask"), ("paste", "encode"))
-"""The parts of each thread of the pipeline."""
 _OF_PIXELS = frozenset({"read", "detect", "encode"})
 """Parts whose time grows with the photo's pixels; that of the others with its faces."""
 
@@ -25,7 +23,7 @@ class Amount:
     files: int = 0
     bytes: int = 0
     pixels: int = 0
-    """Of photos that were opened."""
+    """Of photos that were opened; of planned ones an estimate, by some of them."""
 
     def add(self, bytes: int, pixels: int = 0) -> None:
         """Count a file."""
@@ -104,23 +102,19 @@ def seconds_left(planned: Work, done: Work, clock: Clock, parts: Mapping[str, fl
 
 
 def _pixels_left(planned: Work, done: Work) -> float:
-    """Of the photos that were not opened yet: from their bytes, by what those of their ending had."""
-    seen = [one for one in done.photos.values() if one.bytes]
-    usual = sum(one.pixels for one in seen) / max(sum(one.bytes for one in seen), 1)
+    """Of the photos that were not opened yet: from their bytes, by what is known of their ending."""
+    made = done.photos.values()
+    usual = sum(one.pixels for one in made) / max(sum(one.bytes for one in made), 1)
     total = 0.0
     for ending, every in planned.photos.items():
-        own = done.photos.get(ending, Amount())
-        total += max(every.bytes - own.bytes, 0) * (own.pixels / own.bytes if own.bytes else usual)
+        left = max(every.bytes - done.photos.get(ending, Amount()).bytes, 0)
+        total += left * (every.pixels / every.bytes if every.pixels and every.bytes else usual)
     return total
 
 
 def pixel_share(parts: Mapping[str, float], seconds: float) -> float:
-    """The share of the time that grows with pixels, 0..1; the busiest thread counts most: others wait for it."""
-    weight = share = 0.0
-    for stage in _STAGES:
-        spent = sum(parts.get(name, 0) for name in stage)
-        if spent:
-            own = sum(parts.get(name, 0) for name in stage if name in _OF_PIXELS) / spent
-            weight, share = weight + spent**2, share + spent**2 * own
-    tracked = sum(parts.get(name, 0) for stage in _STAGES for name in stage)
-    return share / weight * min(tracked / seconds, 1) if weight and seconds else 0.0
+    """The share of the time that grows with pixels, 0..1; what no part of the pipeline has goes by photos."""
+    tracked = sum(spent for name, spent in parts.items() if name != "load")
+    of_pixels = sum(spent for name, spent in parts.items() if name in _OF_PIXELS)
+    whole = max(tracked, seconds)  # threads work at a time, so that their parts may take longer together
+    return of_pixels / whole if whole else 0.0

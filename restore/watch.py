@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 from authface.errors import AuthfaceError, one_line, was_interrupted
+from authface.imaging.decode import pixel_count
 from authface.restore.eta import Amount, Clock, Work, seconds_left
 from authface.restore.inputs import RestoreJob
 from authface.restore.session import RestoreSummary, Session
@@ -20,6 +22,8 @@ from authface.store.restore_log import LOG
 from authface.store.restore_state import forget_ended, new_state, write_state
 
 LOOK_SECONDS = 1.0
+SAMPLE = 300
+"""Photos of which the header is read, to tell pixels from bytes; of each ending at least a tenth of it."""
 WRITE_SECONDS = 3.0
 
 
@@ -77,7 +81,8 @@ class _Watch:
     def _plan(self) -> Work | None:
         """What there is to do: files are not opened; which are done already, the log says."""
         work = Work()
-        for job in self._jobs:
+        places: dict[str, array[int]] = {}
+        for place, job in enumerate(self._jobs):
             if self._over.is_set():
                 return None
             settings = video_fingerprint(self._session) if job.is_video else self._session.fingerprint
@@ -87,7 +92,20 @@ class _Watch:
                 work.videos.add(job.bytes)
             else:
                 work.photos.setdefault(job.ending, Amount()).add(job.bytes)
+                places.setdefault(job.ending, array("L")).append(place)
+        for ending, amount in work.photos.items():
+            own = places[ending]
+            most = max(SAMPLE * amount.files // work.files, SAMPLE // 10)
+            amount.pixels = self._pixels([self._jobs[place] for place in own[:: -(-len(own) // most)]], amount.bytes)
         return work
+
+    def _pixels(self, some: Sequence[RestoreJob], bytes: int) -> int:
+        """The pixels of so many bytes of photos, by some of them."""
+        seen = Amount()
+        for job in some:
+            if not self._over.is_set() and (pixels := pixel_count(job.source)):
+                seen.add(job.bytes, pixels)
+        return bytes * seen.pixels // seen.bytes if seen.bytes else 0
 
     def _look(self) -> None:
         summary, now = self._session.summary, time.monotonic()
