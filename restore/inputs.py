@@ -298,7 +298,7 @@ class RealPaths:
     def __call__(self, path: Path | str) -> str:
         """The path without links, whether the file is there or not."""
         folder, name = os.path.split(path)
-        if Path(path).is_symlink() or name in ("", ".", ".."):
+        if os.path.islink(path) or name in ("", ".", ".."):  # noqa: PTH114  a path raises where a name is too long
             return os.path.realpath(path)
         if folder not in self._folders:
             self._folders[folder] = os.path.realpath(folder)
