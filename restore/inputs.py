@@ -222,9 +222,13 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
         return [RestoreJob.of(inputs[0].path, out, out.parent)]
     jobs = [_job(entry, out, format) for entry in inputs]
     jobs = [_marked(job) if real(job.target_path) in originals else job for job in jobs]
+    del originals
     count = Counter(hash(_key(job.target_path, real)) for job in jobs)
     jobs = [_with_digits(job) if count[hash(_key(job.target_path, real))] > 1 else job for job in jobs]
-    return [replace(job, target_path=str(_fitting(job.target))) for job in jobs]
+    for i, job in enumerate(jobs):
+        if (fitting := _fitting(job.target)) != job.target:
+            jobs[i] = replace(job, target_path=str(fitting))
+    return jobs
 
 
 def is_video(path: Path) -> bool:

@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 from authface.errors import AuthfaceError, one_line, was_interrupted
 from authface.imaging.decode import pixel_count
@@ -119,7 +120,7 @@ class _Watch:
             self._clock.tick(now - self._last, *new, in_videos=photos_done)
             self._seen, self._last = (made, known, videos), now
             if self._planned is not None:
-                left = seconds_left(self._planned, work, self._clock, summary.seconds_by_part, failed)
+                left = seconds_left(self._planned, work, self._clock, _parts(summary), failed)
             self._state = replace(self._state, **_counts(summary), left=left, engine=self._session.engine)
         spent = self._clock.made - summary.seconds_by_part.get("load", 0)
         rate = made / spent if made and spent > 0 else 0.0
@@ -136,7 +137,7 @@ class _Watch:
         self._written = time.monotonic()
 
 
-def _counts(summary: RestoreSummary) -> dict[str, object]:
+def _counts(summary: RestoreSummary) -> dict[str, Any]:
     clips = summary.video_lines.values()
     return {
         "restored": summary.restored + sum(line.status == "restored" for line in clips),
@@ -144,5 +145,10 @@ def _counts(summary: RestoreSummary) -> dict[str, object]:
         "failed": len(summary.failed),
         "done_before": summary.done_before,
         "last": summary.last,
-        "parts": {name: round(seconds, 1) for name, seconds in list(summary.seconds_by_part.items())},
+        "parts": {name: round(seconds, 1) for name, seconds in _parts(summary).items()},
     }
+
+
+def _parts(summary: RestoreSummary) -> dict[str, float]:
+    """A copy: other threads add to it."""
+    return {str(name): seconds for name, seconds in summary.seconds_by_part.copy().items()}

@@ -1,4 +1,4 @@
-"""What a run says of itself: while it works, when it ends, when it is killed; and what `authface status` tells of it."""
+"""What a run says of itself while it works, at its end and killed; and what `authface status` tells of it."""
 
 from __future__ import annotations
 
@@ -140,12 +140,13 @@ def test_status_tells_of_results_and_runs(album: Path, tmp_path: Path, typed: Co
 
 
 def test_status_counts_a_photo_as_its_last_lines_do(tmp_path: Path, typed: Command) -> None:
+    forged = '", "made": "9", "status": "failed", "lines": '
     line = {"target": 'a "q".jpg', "source": "s", "content": "c", "fingerprint": "f"}
     told = [
         line | {"made": "1", "status": "failed", "lines": 1},
         line | {"made": "2", "status": "skipped", "lines": 2, "face": 0},
         line | {"made": "2", "status": "restored", "lines": 2, "face": 1},
-        line | {"target": "b", "made": "3", "status": "restored", "lines": 2, "source": '", "made": "9", "status": "failed", "lines": '},
+        line | {"target": "b", "made": "3", "status": "restored", "lines": 2, "source": forged},
         line | {"target": "b", "made": "3", "status": "skipped", "lines": 2},
         line | {"target": "c", "made": "4", "status": "skipped"},
         line | {"target": "d", "made": "5", "status": "no_face"},
