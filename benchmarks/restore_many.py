@@ -6,7 +6,7 @@ For each count it makes so many small PNG (48 x 48 px, no photo of anybody) and 
 `--aligned` and the model `identity`, which leaves a face as it is: what is measured is all but the model. A second run
 finds nothing to do. `--resumed` writes the log and the results of a run over N photos but one, as the command would
 have, and runs the command on all: the cost of a large folder without the days that make it. `--eta` makes photos of
-many sizes, small ones first, and tells what `authface status` says is left after 2, 10 and 50 %, beside the truth.
+many sizes and tells what `authface status` says is left after 2, 10 and 50 %, beside the truth.
 
 Told are seconds by the clock and of CPU, the most memory that the process had, seconds before the first photo was done,
 and, where a Chromium is found, the seconds in which it draws the index and a page, less those of an empty one.
@@ -65,12 +65,12 @@ def make(folder: Path, count: int) -> None:
 
 
 def make_sizes(folder: Path, count: int) -> None:
-    """Photos from 0.03 to 3 megapixels, JPEG and PNG; by their names the small ones come first."""
+    """Photos from 0.03 to 3 megapixels, JPEG and PNG, mixed."""
     rng = np.random.default_rng(2)
     cloth = cv2.GaussianBlur(rng.integers(0, 255, (2100, 2100, 3), dtype=np.uint8), (0, 0), 2)
     folder.mkdir(parents=True)
-    for i in range(count):
-        side = int(170 * 10 ** (i / count))
+    for i, size in enumerate(rng.permutation(count)):
+        side = int(170 * 10 ** (size / count))
         y, x = rng.integers(0, 2100 - side, 2)
         ending = ".png" if rng.random() < 0.2 else ".jpg"
         cv2.imwrite(str(folder / f"{i:06d}{ending}"), cloth[y : y + side, x : x + side])

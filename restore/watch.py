@@ -35,7 +35,7 @@ def watched(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[None]:
         yield
         return
     watch = _Watch(session, jobs)
-    watch.thread.start()
+    watch.start()
     ended = "finished"
     try:
         yield
@@ -60,24 +60,37 @@ class _Watch:
         self._written = 0.0
         self._last = time.monotonic()
         self._over = threading.Event()
-        self.thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        work = (self._run, self._plan_once)
+        self._threads = [threading.Thread(target=one, name="watch", daemon=True) for one in work]
         session.left = lambda: self._state.left
+
+    def start(self) -> None:
+        """Begin to look."""
+        for thread in self._threads:
+            thread.start()
 
     def end(self, ended: str) -> None:
         """Write the last state."""
         self._over.set()
-        self.thread.join()
+        for thread in self._threads:
+            thread.join()
         self._look()
         self._state = replace(self._state, ended=ended, left=0 if ended == "finished" else None)
         self._write()
 
     def _run(self) -> None:
         while not self._over.wait(LOOK_SECONDS):
-            if self._planned is None and "fingerprint" in self._session.__dict__:
-                self._planned = self._plan()
             self._look()
             if time.monotonic() - self._written >= WRITE_SECONDS:
                 self._write()
+
+    def _plan_once(self) -> None:
+        """In a thread of its own: it takes a while, and the run's state is told meanwhile."""
+        while "fingerprint" not in self._session.__dict__:  # the run itself makes it, and may fetch weights for that
+            if self._over.wait(LOOK_SECONDS):
+                return
+        with suppress(AuthfaceError):  # the run meets the same log, and says what is wrong
+            self._planned = self._plan()
 
     def _plan(self) -> Work | None:
         """What there is to do: files are not opened; which are done already, the log says."""
