@@ -51,9 +51,13 @@ class Clock:
     """Where the seconds of a run went: to photos that were made, to looks at those that were there, to videos."""
 
     made: float = 0
+    """From the first ones on: before them models are loaded."""
     known: float = 0
     videos: float = 0
+    first: int = 0
+    """How many photos came first, whose seconds are not counted."""
     _waiting: float = 0
+    _before: float = 0
 
     def tick(self, seconds: float, made: int, known: int, videos: int, *, in_videos: bool) -> None:
         """Count `seconds` in which so many files came to their end; in which none did, with the next."""
@@ -61,6 +65,8 @@ class Clock:
         self._waiting = 0
         if in_videos and not made and not known:
             self.videos += seconds
+        elif made and not self.first:
+            self.first, self._before = made, seconds
         elif made:
             self.made += seconds
         elif known:
@@ -71,7 +77,7 @@ class Clock:
     @property
     def all(self) -> float:
         """Of all kinds."""
-        return self.made + self.known + self.videos + self._waiting
+        return self.made + self.known + self.videos + self._waiting + self._before
 
 
 def seconds_left(planned: Work, done: Work, clock: Clock, parts: Mapping[str, float], failed: int = 0) -> float | None:
@@ -83,11 +89,12 @@ def seconds_left(planned: Work, done: Work, clock: Clock, parts: Mapping[str, fl
     left = max(planned.files - done.files - failed, 0)
     total = 0.0
     if left:
-        if (made := done.files + failed) < min(LEAST, planned.files):
+        every = done.files + failed
+        if (made := every - clock.first) < LEAST:
             return None
-        seconds = max(clock.made - parts.get("load", 0), 0)
+        seconds = clock.made
         by_pixels = pixel_share(parts, seconds)
-        pixels = sum(one.pixels for one in done.photos.values())
+        pixels = sum(one.pixels for one in done.photos.values()) * made / every
         more = _pixels_left(planned, done)
         total += seconds * ((1 - by_pixels) * left / made + (by_pixels * more / pixels if pixels else 0))
     if left_known:

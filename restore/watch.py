@@ -135,8 +135,8 @@ class _Watch:
             if self._planned is not None:
                 left = seconds_left(self._planned, work, self._clock, _parts(summary), failed)
             self._state = replace(self._state, **_counts(summary), left=left, engine=self._session.engine)
-        spent = self._clock.made - summary.seconds_by_part.get("load", 0)
-        rate = made / spent if made and spent > 0 else 0.0
+        counted = made - self._clock.first
+        rate = counted / self._clock.made if counted > 0 and self._clock.made else 0.0
         last_at = time.time() if any(new) else self._state.last_at
         self._state = replace(self._state, seconds=round(self._clock.all, 1), rate=round(rate, 4), last_at=last_at)
 

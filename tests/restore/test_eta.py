@@ -123,3 +123,12 @@ def test_parts_say_whether_faces_or_pixels_take_the_time() -> None:
     assert pixel_share({"model": 10, "load": 5}, 10) == 0
     assert pixel_share({"read": 1, "detect": 1, "model": 8}, 9) == 0.2
     assert pixel_share({"read": 2}, 10) == 0.2, "what no part has is counted by photos"
+
+
+def test_what_comes_before_the_first_photo_is_no_pace() -> None:
+    clock, planned, work = Clock(), Work({".jpg": Amount(100, 100, 100)}), Work({".jpg": Amount()})
+    clock.tick(500, 0, 0, 0, in_videos=False)
+    for _ in range(10):
+        work.photos[".jpg"].add(1, 1)
+        clock.tick(2, 1, 0, 0, in_videos=False)
+    assert seconds_left(planned, work, clock, {"load": 400}) == pytest.approx(180) and clock.all == 520
