@@ -94,10 +94,20 @@ def doctor(
 @app.command()
 @command_with_run
 def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
-    """What is done in a photo set, what is outdated, what it takes on the disk, and the next command."""
+    """What is done in a photo set, and what comes next; of a folder that restore writes, its results and its runs."""
+    from authface.files import is_local
+    from authface.inspect.restored import restored_in
+    from authface.inspect.restored import to_text as restored_text
     from authface.inspect.status import read_status, to_text
 
-    found = read_status(open_set(set))
+    try:
+        photoset = open_set(set)
+    except UsageError:
+        restored = restored_in(set) if is_local(set) else None
+        if restored is None or not (restored.runs or restored.folders):
+            raise
+        return run.console.result(restored_text(restored), **restored.as_json())
+    found = read_status(photoset)
     run.console.result(to_text(found), **found.as_json())
 
 

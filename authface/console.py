@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -18,6 +18,10 @@ from authface.ranks import rank
 
 PLAIN_SECONDS = 10.0
 """Without a terminal a line of progress is printed this often."""
+
+
+Left = Callable[[], float | None]
+"""The seconds that are left; None: it cannot be told."""
 
 
 class Tick(Protocol):
@@ -62,39 +66,40 @@ class Console:
             sys.stdout.flush()
 
     @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
-        """A bar over `total` items (None: unknown) with rate and time left."""
+    def progress(self, title: str, total: int | None, unit: str, left: Left | None = None) -> Iterator[Tick]:
+        """A bar over `total` items (None: unknown) with rate and time left; `left` knows better than their number."""
         if sys.stderr.isatty() and not self.json_output and not self.silent:
-            with self._bar(title, total, unit) as tick:
+            with self._bar(title, total, unit, left) as tick:
                 yield tick
         else:
-            with self._lines(title, total, unit) as tick:
+            with self._lines(title, total, unit, left) as tick:
                 yield tick
 
     @contextmanager
-    def _bar(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+    def _bar(self, title: str, total: int | None, unit: str, left: Left | None) -> Iterator[Tick]:
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}") if left else TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=RichConsole(stderr=True)) as bars:
-            task = bars.add_task(title, total=total, rate="", note="")
+            task = bars.add_task(title, total=total, rate="", note="", left="")
             start = time.monotonic()
             count = 0
 
             def tick(done: int = 1, note: str = "") -> None:
                 nonlocal count
                 count += done
-                bars.update(task, advance=done, note=one_line(note, 60), rate=_rate(count, start, unit))
+                more = duration(left()) if left else ""
+                bars.update(task, advance=done, note=one_line(note, 60), rate=_rate(count, start, unit), left=more)
 
             yield tick
 
     @contextmanager
-    def _lines(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+    def _lines(self, title: str, total: int | None, unit: str, left: Left | None) -> Iterator[Tick]:
         start = last = time.monotonic()
         count = 0
 
@@ -103,7 +108,7 @@ class Console:
             count += done
             if (now := time.monotonic()) - last >= PLAIN_SECONDS:
                 last = now
-                self.log(_line(title, count, total, start, unit, note))
+                self.log(_line(title, count, total, start, unit, note, left))
 
         yield tick
         if count:
@@ -114,10 +119,26 @@ def _rate(count: int, start: float, unit: str) -> str:
     return f"{count / max(time.monotonic() - start, 1e-9):.1f} {unit}/s"
 
 
-def _line(title: str, count: int, total: int | None, start: float, unit: str, note: str) -> str:
+def duration(seconds: float | None) -> str:
+    """A time for a person: ``45 s``, ``12 min``, ``3 h 20 min``, ``2 d 5 h``; empty where it is not known."""
+    if seconds is None:
+        return ""
+    minutes, hours, days = (round(seconds / unit) for unit in (60, 3600, 86400))
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if minutes < 100:
+        return f"{minutes} min"
+    if hours < 48:
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{hours // 24} d {hours % 24} h" if days < 100 else f"{days} d"
+
+
+def _line(
+    title: str, count: int, total: int | None, start: float, unit: str, note: str, left: Left | None = None
+) -> str:
     of = f"/{total}" if total is not None else ""
     line = f"{title}: {count}{of} {unit}, {_rate(count, start, unit)}"
     if total and 0 < count < total:
-        left = (time.monotonic() - start) / count * (total - count)
-        line += f", {left:.0f} s left"
+        more = left() if left else (time.monotonic() - start) / count * (total - count)
+        line += f", {duration(more)} left" if more is not None else ""
     return f"{line}, {note}" if note else line

@@ -44,7 +44,7 @@ from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
-from authface.store.restore_log import Line
+from authface.store.restore_line import Line
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished denoising steps, faces or frames, and their total; an exception ends the work."""
@@ -212,7 +212,7 @@ class Restorer:
         `progress` is called with the number of finished frames and their estimated total (0: unknown). Raises
         ImageError if it is not a video, UsageError for a target without a video's extension or that is the input.
         """
-        job = inputs.RestoreJob(Path(source), Path(target), Path(target).parent)
+        job = inputs.RestoreJob.of(Path(source), Path(target), Path(target).parent)
         if not job.is_video:
             raise UsageError(f"{one_line(target)}: videos are written as {', '.join(inputs.VIDEOS)}")
         if os.path.realpath(job.source) == os.path.realpath(job.target):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,8 @@ from authface.options import Run, later
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
-    from authface.restore.session import RestoreSummary, Session
-    from authface.store.restore_log import Line
+    from authface.restore.session import RestoreSummary, Session, Suspect
+    from authface.store.restore_line import Line
 
 
 def restore(
@@ -59,6 +60,7 @@ def restore(
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
+    from authface.restore.watch import watched
 
     if run.engine != "local":
         later(f"restore --engine {run.engine}")
@@ -71,7 +73,8 @@ def restore(
         check_restorer(session.settings.model)
         return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
-    summary = restore_jobs(jobs, session, overwrite=overwrite or named)
+    with watched(session, jobs):
+        summary = restore_jobs(jobs, session, overwrite=overwrite or named)
     _conclude(run, session, summary, jobs, out)
 
 
@@ -99,31 +102,13 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
     copied = "enlarged" if session.settings.upscale > 1 else "copied"
     if summary.no_face:
         lines.append(f"no face restored in {summary.no_face}: {copied} as they are")
-    failed = {path for path, _ in summary.failed}
-    if made := [job.target for job in jobs if job.source not in failed]:
+    failed = {str(path) for path, _ in summary.failed}
+    if made := list(islice((job.target for job in jobs if job.source_path not in failed), 2)):
         lines.append(f"results: {one_line(out or made[0])}" + (" ..." if out is None and made[1:] else ""))
     if page is not None:
         lines.append(f"before and after: {one_line(page)}")
-    run.console.result(
-        "\n".join(lines),
-        photos=summary.photos,
-        videos=[{"target": str(path), **_facts(line)} for path, line in summary.video_lines.items()],
-        restored=summary.restored,
-        faces=summary.faces,
-        no_face=summary.no_face,
-        identity=summary.identities,
-        suspect=[_suspect(job, line) for job, line in summary.suspects],
-        tried_again=summary.tried_again,
-        kept=summary.kept,
-        done_before=summary.done_before,
-        failed=[{"source": str(path), "reason": reason} for path, reason in summary.failed],
-        targets=[*(str(job.target) for job in summary.jobs if not job.is_video), *map(str, summary.video_lines)],
-        model=session.settings.model,
-        engine=session.engine,
-        seconds=round(summary.seconds, 3),
-        spent={name: round(seconds, 3) for name, seconds in summary.seconds_by_part.items()},
-        report=str(page) if page else None,
-    )
+    # Of a large run the values are lists as long as it.
+    run.console.result("\n".join(lines), **(_values(session, summary, page) if run.console.json_output else {}))
     if summary.failed:
         run.console.log(f"{len(summary.failed)} of {_of(summary.inputs, 'input')} failed")
     good = summary.restored + sum(line.status != "no_face" for line in summary.video_lines.values())
@@ -131,6 +116,29 @@ def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[Re
         raise AuthfaceError(f"nothing was restored: {_why_nothing(session, summary)}")
     if summary.failed:
         raise typer.Exit(3)
+
+
+def _values(session: Session, summary: RestoreSummary, page: Path | None) -> dict[str, object]:
+    """The summary for ``--json``."""
+    return {
+        "photos": summary.photos,
+        "videos": [{"target": str(path), **_facts(line)} for path, line in summary.video_lines.items()],
+        "restored": summary.restored,
+        "faces": summary.faces,
+        "no_face": summary.no_face,
+        "identity": summary.identities,
+        "suspect": [_suspect(one) for one in summary.suspects],
+        "tried_again": summary.tried_again,
+        "kept": summary.kept,
+        "done_before": summary.done_before,
+        "failed": [{"source": str(path), "reason": reason} for path, reason in summary.failed],
+        "targets": [*(str(job.target) for job in summary.jobs if not job.is_video), *map(str, summary.video_lines)],
+        "model": session.settings.model,
+        "engine": session.engine,
+        "seconds": round(summary.seconds, 3),
+        "spent": {name: round(seconds, 3) for name, seconds in summary.seconds_by_part.items()},
+        "report": str(page) if page else None,
+    }
 
 
 def _counted(summary: RestoreSummary, done: str) -> Iterator[str]:
@@ -163,10 +171,9 @@ def _measured(session: Session, summary: RestoreSummary) -> Iterator[str]:
         yield f"{_of(summary.tried_again, 'face')} tried again at higher fidelity{kept}"
 
 
-def _suspect(job: RestoreJob, line: Line) -> dict[str, object]:
+def _suspect(one: Suspect) -> dict[str, object]:
     """A face that is to be looked at: where, and which of its parts, the worst first."""
-    parts = {name: getattr(line, name) for name in line.suspect}
-    return {"source": str(job.source), "target": str(job.target), "face": line.face, "parts": parts}
+    return {"source": one.job.source_path, "target": one.job.target_path, "face": one.face, "parts": one.parts}
 
 
 def _of(count: int, what: str) -> str:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -44,15 +45,38 @@ NEW_ENDING = {"jpeg": ".jpg", "png": ".png", "webp": ".webp", "tiff": ".tif"}
 """Extension by the setting `format`; `same` has none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RestoreJob:
-    """One photo or video to restore. `target` has the format of its ending; `home` holds the log and the page."""
+    """One photo or video to restore. `target` has the format of its ending; `home` holds the log and the page.
 
-    source: Path
-    target: Path
+    Its paths are kept as text: a run has a job for each of its inputs, and a `Path` takes four times as much memory.
+    """
+
+    source_path: str
+    target_path: str
     home: Path
-    change_map: Path | None = None
-    """Path of the change map, if one is requested."""
+    map_path: str = ""
+    """Empty without a change map."""
+
+    @classmethod
+    def of(cls, source: Path, target: Path, home: Path) -> RestoreJob:
+        """A job without a change map."""
+        return cls(str(source), str(target), _shared(str(home)))
+
+    @property
+    def source(self) -> Path:
+        """The input."""
+        return Path(self.source_path)
+
+    @property
+    def target(self) -> Path:
+        """The result."""
+        return Path(self.target_path)
+
+    @property
+    def change_map(self) -> Path | None:
+        """Path of the change map, if one is requested."""
+        return Path(self.map_path) if self.map_path else None
 
     @property
     def is_video(self) -> bool:
@@ -65,6 +89,19 @@ class RestoreJob:
         return ENDINGS[self.target.suffix.lower()]
 
     @property
+    def ending(self) -> str:
+        """The input's extension, in lower case."""
+        return os.path.splitext(self.source_path)[1].lower()  # noqa: PTH122
+
+    @property
+    def bytes(self) -> int:
+        """Size of the input; 0 where it is not there."""
+        try:
+            return os.stat(self.source_path).st_size  # noqa: PTH116  of each input, and a Path would take longer
+        except OSError:
+            return 0
+
+    @property
     def name(self) -> str:
         """The result's path below `home`, its key in the log."""
         return self.target.relative_to(self.home).as_posix()
@@ -75,14 +112,31 @@ class RestoreJob:
         return "" if self.change_map is None else self.change_map.relative_to(self.home).as_posix()
 
 
-@dataclass(frozen=True)
-class Input:
-    """An input file; `inside` is its path within the named folder, or its name."""
+@lru_cache(maxsize=1024)
+def _shared(folder: str) -> Path:
+    return Path(folder)
 
-    path: Path
-    inside: Path
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input file."""
+
+    path_text: str
+    """As text, like a job's."""
+    depth: int = 1
+    """How many names at its end are its path within the folder that was named."""
     named: bool = True
     """Named itself, rather than found in a named folder."""
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.path_text)
+
+    @property
+    def inside(self) -> Path:
+        """Its path within the named folder, or its name."""
+        return Path(*self.path.parts[-self.depth :])
 
 
 def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
@@ -93,41 +147,46 @@ def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]
     reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder without photos.
     """
     inputs: dict[str, Input] = {}
+    real = RealPaths()
     for name in named:
         for found in _expand(name, apart_from):
-            inputs.setdefault(os.path.realpath(found.path), found)
+            inputs.setdefault(real(found.path_text), found)
     return list(inputs.values())
 
 
 def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
     if name.is_dir():
-        results = os.path.realpath(apart_from or name)
-        below = _images_below(name)
+        results, own = Path(os.path.realpath(apart_from or name)), Path(os.path.realpath(name))
         # Where results go into the folder itself, the log tells them from photos.
-        if results != os.path.realpath(name):
-            below = (path for path in below if results not in map(os.path.realpath, path.parents))
-        found = list(below)
+        inside = results != own and results in own.parents
+        found = [] if inside else list(_images_below(str(name), "" if results == own else str(results)))
         if not found:
             raise AuthfaceError(
                 f"no photos or videos in {one_line(name)}: name another folder, or the files themselves"
             )
-        yield from (Input(path, path.relative_to(name), named=False) for path in found)
+        above = len(name.parts)
+        yield from (Input(path, len(Path(path).parts) - above, named=False) for path in found)
     elif not os.path.lexists(name) and glob.has_magic(str(name)):
         matches = [Path(match) for match in sorted(glob.glob(str(name.expanduser()), recursive=True))]  # noqa: PTH207  a whole path, absolute or not
         files = [match for match in matches if match.is_file()]
         if not files:
             raise UsageError(f"no file matches {one_line(name)}")
-        yield from (Input(path, Path(path.name)) for path in files)
+        yield from map(Input, map(str, files))
     else:
-        yield Input(name, Path(name.name))
+        yield Input(str(name))
 
 
-def _images_below(folder: Path) -> Iterator[Path]:
+def _images_below(folder: str, apart_from: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and os.path.realpath(os.path.join(root, name)) != apart_from  # noqa: PTH118
+        )
+        base = str(Path(root, "x"))[:-1]  # as a path would have it: nothing for "."
         for name in sorted(files):
             if not name.startswith((".", TEMPORARY)) and Path(name).suffix.lower() in _KNOWN:
-                yield Path(root) / name
+                yield base + name
 
 
 def is_single_file(named: Sequence[Path], out: Path) -> bool:
@@ -155,16 +214,21 @@ def plan(inputs: Sequence[Input], out: Path | None, *, single: bool, format: For
     below the folder that was named. Where names collide, each gets eight digits of where its source lies from there.
     Raises UsageError where the one target is the input itself.
     """
-    originals = {os.path.realpath(entry.path) for entry in inputs}
+    real = RealPaths()
+    originals = {real(entry.path_text) for entry in inputs}
     if single and out is not None:
         if os.path.realpath(out) in originals:
             raise UsageError(f"-o {one_line(out)} is the input itself: originals are not overwritten")
-        return [RestoreJob(inputs[0].path, out, out.parent)]
+        return [RestoreJob.of(inputs[0].path, out, out.parent)]
     jobs = [_job(entry, out, format) for entry in inputs]
-    jobs = [_marked(job) if os.path.realpath(job.target) in originals else job for job in jobs]
-    count = Counter(_key(job.target) for job in jobs)
-    jobs = [_with_digits(job) if count[_key(job.target)] > 1 else job for job in jobs]
-    return [replace(job, target=_fitting(job.target)) for job in jobs]
+    jobs = [_marked(job) if real(job.target_path) in originals else job for job in jobs]
+    del originals
+    count = Counter(hash(_key(job.target_path, real)) for job in jobs)
+    jobs = [_with_digits(job) if count[hash(_key(job.target_path, real))] > 1 else job for job in jobs]
+    for i, job in enumerate(jobs):
+        if (fitting := _fitting(job.target)) != job.target:
+            jobs[i] = replace(job, target_path=str(fitting))
+    return jobs
 
 
 def is_video(path: Path) -> bool:
@@ -180,17 +244,18 @@ def _job(entry: Input, out: Path | None, format: Format) -> RestoreJob:
         ending = NEW_ENDING.get(format, own if own.lower() in ENDINGS else ".png")
     stem = entry.inside.stem if own.lower() in _KNOWN else entry.inside.name
     if out is None:
-        return RestoreJob(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
-    return RestoreJob(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
+        return RestoreJob.of(entry.path, entry.path.with_name(f"{stem}{MARK}{ending}"), entry.path.parent)
+    return RestoreJob.of(entry.path, out / entry.inside.with_name(f"{stem}{ending}"), out)
 
 
 def _marked(job: RestoreJob) -> RestoreJob:
-    return replace(job, target=job.target.with_name(f"{job.target.stem}{MARK}{job.target.suffix}"))
+    return replace(job, target_path=str(job.target.with_name(f"{job.target.stem}{MARK}{job.target.suffix}")))
 
 
 def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
     """The jobs with paths for photos' change maps: NAME.change.png beside the result, unlike all other files."""
-    taken = {_key(path) for job in jobs for path in (job.source, job.target)}
+    real = RealPaths()
+    taken = {_key(path, real) for job in jobs for path in (job.source_path, job.target_path)}
     every = []
     for job in jobs:
         if job.is_video:
@@ -198,9 +263,9 @@ def with_maps(jobs: Sequence[RestoreJob]) -> list[RestoreJob]:
             continue
         names = (job.target.stem, job.target.name, f"{job.target.stem}-{_digits(job.name)}")
         places = (_fitting(job.target.with_name(f"{name}{MAP}")) for name in names)
-        free = next(place for place in places if _key(place) not in taken)
-        taken.add(_key(free))
-        every.append(replace(job, change_map=free))
+        free = next(place for place in places if _key(place, real) not in taken)
+        taken.add(_key(free, real))
+        every.append(replace(job, map_path=str(free)))
     return every
 
 
@@ -209,7 +274,7 @@ def _with_digits(job: RestoreJob) -> RestoreJob:
     with suppress(ValueError):  # on another drive
         place = os.path.relpath(place, os.path.realpath(job.home))  # the same after a move of both
     target = job.target.with_name(f"{job.target.stem}-{_digits(place)}{job.target.suffix}")
-    return replace(job, target=target)
+    return replace(job, target_path=str(target))
 
 
 def _digits(text: str) -> str:
@@ -228,12 +293,29 @@ def _fitting(path: Path) -> Path:
     return path.with_name(stem + end)
 
 
-def _key(path: Path) -> str:
+class RealPaths:
+    """`os.path.realpath` of many files: of each folder it is asked once."""
+
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+
+    def __call__(self, path: Path | str) -> str:
+        """The path without links, whether the file is there or not."""
+        folder, name = os.path.split(path)
+        if os.path.islink(path) or name in ("", ".", ".."):  # noqa: PTH114  a path raises where a name is too long
+            return os.path.realpath(path)
+        if folder not in self._folders:
+            self._folders[folder] = os.path.realpath(folder)
+        found = os.path.join(self._folders[folder], name)  # noqa: PTH118
+        return path if isinstance(path, str) and path == found else found  # one text in memory, where it is the same
+
+
+def _key(path: Path | str, real: RealPaths) -> str:
     """A key that is equal for paths of the same file on systems that ignore case, such as Windows and macOS."""
-    return os.path.realpath(path).casefold()
+    return real(path).casefold()
 
 
 def homes_of(inputs: Sequence[Input]) -> set[Path]:
     """The folders that may hold the log of a run that made one of the inputs: all its parents."""
-    folders = {entry.path.absolute().parent for entry in inputs}
+    folders = {Path(folder).absolute() for folder in {os.path.dirname(entry.path_text) for entry in inputs}}  # noqa: PTH120
     return {home for folder in folders for home in (folder, *folder.parents)}

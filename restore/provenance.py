@@ -16,7 +16,8 @@ from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS
 from authface.restore.mark import INSIDE, IPTC
 from authface.restore.video.finish import video_properties
-from authface.store.restore_log import LOG, Line, Log
+from authface.store.restore_line import Line
+from authface.store.restore_log import LOG, Log, digest_key
 
 _ABOVE = 4
 """Parent folders that are searched for a log: `restore` lays out results like their photos."""
@@ -81,9 +82,10 @@ def _look_up(found: ResultHistory, digest: str) -> None:
             log = Log(home / LOG)
         except AuthfaceError:
             continue
-        place = path.relative_to(home).as_posix()
-        by_bytes = next((made.path for made in log.everything_made() if made.digest == digest), "")
-        if lines := log.photos.get(by_bytes) or log.photos.get(place):
+        place, key = path.relative_to(home).as_posix(), digest_key(digest)
+        alike = (log.made_by(path, trace) for path, trace in log.traces() if trace.digest == key)
+        by_bytes = next((made.path for made in alike if made is not None and made.digest == digest), "")
+        if lines := log.lines(by_bytes) or log.lines(place):
             found.log, found.lines, found.same = log.path, lines, lines[0].result == digest
             return
 

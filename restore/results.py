@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.restore.inputs import Input, RestoreJob, homes_of
-from authface.store.restore_log import Line, Log
+from authface.store.restore_line import Line
+from authface.store.restore_log import Log
 from authface.store.results import Results, digest_of
 
 NOT_OURS = "target_exists"
@@ -21,11 +22,14 @@ def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list
     `say` is told. Raises AuthfaceError where nothing else is left.
     """
     known = Results(homes_of(inputs))
-    results = {entry.path: made for entry in inputs if (made := known.find(entry.path)) is not None}
-    sources = [entry.path for entry in inputs if entry.path not in results]
+    results = {entry.path_text: made for entry in inputs if (made := known.find(entry.path)) is not None}
+    if not results:
+        return list(inputs)
+    left = [entry for entry in inputs if entry.path_text not in results]
+    sources = [entry.path for entry in left] if any(entry.named for entry in inputs) else []
     left = []
     for entry in inputs:
-        made = results.get(entry.path)
+        made = results.get(entry.path_text)
         if made is None or (entry.named and not known.has_source(made, sources)):
             left.append(entry)
         elif made.digest and known.digest(entry.path) != made.digest:

@@ -21,6 +21,7 @@ from authface.extras import need
 from authface.files import sweep, write_file
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
+from authface.restore.album import keep_pictures
 from authface.restore.background import check_size
 from authface.restore.change import change_map
 from authface.restore.finder import no_face_text
@@ -34,7 +35,7 @@ from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
-from authface.store.restore_log import Line
+from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000
 """Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
@@ -79,8 +80,8 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
     session.summary = RestoreSummary(photos=len(jobs), videos=len(videos))
     if videos and not jobs:
         need("a video", "video")
-    for folder in {folder for job in (*jobs, *videos) for folder in (job.target.parent, job.home)}:
-        sweep(folder)
+    for folder in {folder for job in (*jobs, *videos) for folder in (os.path.dirname(job.target), str(job.home))}:  # noqa: PTH120
+        sweep(Path(folder))
     with counted() as session.summary.seconds_by_part:
         if jobs:
             _restore_photos(jobs, session, overwrite)
@@ -92,7 +93,7 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
 
 def _restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
     with (
-        session.console.progress("restore", len(jobs), "photos") as tick,
+        session.console.progress("restore", len(jobs), "photos", session.left) as tick,
         write_behind() as write,
         closing(prefetch(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
     ):
@@ -121,15 +122,13 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
         with input_errors():
             content = video.sha256(job.source)
             done = lines_done(job, log, content, video.fingerprint(session), session.console.log)
-            if done:
-                session.summary.done_before += 1
-            elif not overwrite:
+            if not done and not overwrite:
                 check_target(job, log)
         if not done:
             _ = session.restorer, session.finder  # what they lack is no fault of the video
         with input_errors():
             line = done[0] if done else video.restore_video(job, content, session, record)
-        session.summary.count_video(job, line)
+        session.summary.count_video(job, line, before=bool(done))
     except ImageError as error:
         _fail(job, content, error, session)
 
@@ -169,8 +168,7 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
                 check_target(job, log)
         if done:
             with session.lock:
-                session.summary.count_photo(job, done)
-                session.summary.done_before += 1
+                session.summary.count_photo(job, done, before=True)
             return None
         # What these lack is no fault of the photo; the restorer first: its graphs are opened while the finder's
         # weights are read.
@@ -246,6 +244,7 @@ def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, ov
     if not overwrite:
         check_target(job, log)
     log.add(lines)
+    keep_pictures(session, job, picture, result.rgb, lines)
     for path, content in files:
         write_file(path, content)
     with session.lock:

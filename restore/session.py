@@ -24,6 +24,7 @@ from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.credentials import credentials
+from authface.restore.eta import Amount, Work
 from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
@@ -43,7 +44,8 @@ from authface.restore.pipeline import Seconds, part
 from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
-from authface.store.restore_log import LOG, Line, Log, Status, prove_writable
+from authface.store.restore_line import Line, Status
+from authface.store.restore_log import LOG, Log, prove_writable
 
 VERSION = 7
 """Increased when the same settings and weights give other pixels: earlier results are then made again."""
@@ -69,6 +71,16 @@ class Request:
     seed: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A restored face that is to be looked at."""
+
+    job: RestoreJob
+    face: int | None
+    parts: dict[str, float | None]
+    """How like the input's each part is that is too little like it, the worst first."""
+
+
 @dataclass
 class RestoreSummary:
     """Counts of a run. They are of photos unless videos are named, and include those `done_before`."""
@@ -90,7 +102,7 @@ class RestoreSummary:
     """Seconds of each part."""
     identities: list[float] = field(default_factory=list)
     """Identities of the restored faces, if measured."""
-    suspects: list[tuple[RestoreJob, Line]] = field(default_factory=list)
+    suspects: list[Suspect] = field(default_factory=list)
     """Restored faces with an eye or a mouth that is too little like the input's."""
     tried_again: int = 0
     """Faces, restored or not."""
@@ -102,21 +114,30 @@ class RestoreSummary:
     """Jobs with a restored photo or video, now or before."""
     video_lines: dict[Path, Line] = field(default_factory=dict)
     """The line of each finished video, by its result."""
+    work: Work = field(default_factory=Work)
+    """What is done, as far as it tells what the rest takes."""
+    last: str = ""
+    """Name of the input that was done last."""
 
     @property
     def inputs(self) -> int:
         """Number of photos and videos."""
         return self.photos + self.videos
 
-    def count_photo(self, job: RestoreJob, lines: Sequence[Line]) -> None:
-        """Add a photo that is done, with the lines that the log has of it."""
+    def count_photo(self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False) -> None:
+        """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
+        self._count(job, lines[0], before)
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
         self.no_face += not faces
         self.identities += [line.identity for line in lines if line.identity is not None and line.status == "restored"]
         self.tried_again += sum(line.tries > 1 for line in lines)
-        self.suspects += [(job, line) for line in lines if line.suspect and line.status == "restored"]
+        self.suspects += [
+            Suspect(job, line.face, {name: getattr(line, name) for name in line.suspect})
+            for line in lines
+            if line.suspect and line.status == "restored"
+        ]
         self.kept += sum(line.reason in DRIFTED for line in lines)
         for line in lines:
             if line.status == "skipped":
@@ -125,11 +146,20 @@ class RestoreSummary:
         if faces:
             self.jobs.append(job)
 
-    def count_video(self, job: RestoreJob, line: Line) -> None:
-        """Add a video that is done, with its line in the log."""
+    def count_video(self, job: RestoreJob, line: Line, *, before: bool = False) -> None:
+        """Add a video that is done, with its line in the log; `before`: by an earlier run."""
+        self._count(job, line, before)
         self.video_lines[job.target] = line
         if line.status == "restored":
             self.jobs.append(job)
+
+    def _count(self, job: RestoreJob, line: Line, before: bool) -> None:
+        self.last = job.source.name
+        self.done_before += before
+        self.work.known += before
+        if not before:
+            amount = self.work.videos if job.is_video else self.work.photos.setdefault(job.ending, Amount())
+            amount.add(job.bytes, line.width * line.height)
 
 
 class Session:
@@ -145,6 +175,8 @@ class Session:
         self._signer = credentials(request.settings.sign)
         self.lock = Lock()
         """Held by the thread that adds to the summary."""
+        self.left: Callable[[], float | None] = lambda: None
+        """The seconds that the run still takes, for who watches it; None where nobody does, or it cannot be told."""
         self._logs: dict[Path, Log] = {}
         self._load = load or load_restorer
         for name in ("min_identity", "min_parts"):

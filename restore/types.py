@@ -1,4 +1,4 @@
-"""Types of a face and its photo during restoring; the log stores a `authface.store.restore_log.Line` per face."""
+"""Types of a face and its photo during restoring; the log stores a `authface.store.restore_line.Line` per face."""
 
 from __future__ import annotations
 

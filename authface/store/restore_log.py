@@ -3,111 +3,37 @@
 It only grows. A photo's lines are in it, with the digest of its result, before that result appears: a file that is
 there and not in the log is another's, and a run that was killed between the two finds its own again. What counts of a
 target are its last lines; runs that work in one folder at a time see each other's.
+
+It lies in parts: ``restore.jsonl``, and behind every `PART_BYTES` the next of ``restore.00001.jsonl``,
+``restore.00002.jsonl``. Only the last one grows, and none is renamed or rewritten. In memory is where a target's lines
+lie, not what they say: about 0.4 kB a target.
 """
 
 from __future__ import annotations
 
-import json
-import math
 import os
+import re
 import tempfile
 import threading
-import types
+import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, get_args, get_origin, get_type_hints
+from typing import Any, BinaryIO
 
 from authface.errors import AuthfaceError, one_line
 from authface.files import hold, write_errors
+from authface.store.restore_line import Line, as_text, is_torn, parse_line, values_of
 
 LOG = "restore.jsonl"
-"""Its name in the folder of the results."""
-Status = Literal["restored", "skipped", "no_face", "failed"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """One face, or a photo without one, or a whole video (`face` is None).
-
-    Coordinates are pixels of the upright photo, the centre of the first at (0, 0); times are UTC.
-    """
-
-    target: str
-    """The result, below the log's folder; photos are known by it."""
-    source: str
-    """Its absolute path then; it may have been moved since."""
-    content: str
-    """sha256 of the source's bytes, hex; empty where it could not be read."""
-    fingerprint: str
-    """Of settings, weights and seed: the same content and fingerprint give the same result."""
-    made: str
-    """When the photo was done, ISO 8601; the same in all lines of one photo."""
-    status: Status
-    lines: int = 0
-    """How many the photo has, of which this is one; 0 in logs of before."""
-    result: str = ""
-    """sha256 of the result's bytes, hex; empty where nothing was made, and in logs of before."""
-    result_bytes: int = 0
-    reason: str = ""
-    """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
-    detail: str = ""
-    model: str = ""
-    engine: str = ""
-    """What ran its networks: `onnxruntime`, `torch`; empty: none."""
-    width: int = 0
-    height: int = 0
-    scale: int = 1
-    """How many times the result is larger; `width`, `height`, `box` and `quad` are the input's."""
-    change_map: str = ""
-    """The map of what changed, below the log's folder; empty: none."""
-    map: str = ""
-    """sha256 of its bytes, as `result`."""
-    map_bytes: int = 0
-    encoding: str = ""
-    """How the result was compressed, and with what depth."""
-    face: int | None = None
-    """0 is the photo's largest."""
-    box: tuple[float, ...] | None = None
-    """x0, y0, x1, y1."""
-    score: float | None = None
-    seed: int | None = None
-    placed_by: str = ""
-    """Whose points placed the crop: `dlib68`, `retinaface5`; `marked` by `--faces`; `whole`: the photo is the crop."""
-    upscaled: bool = False
-    """The crop holds fewer pixels in the photo than the model works on."""
-    quad: tuple[float, ...] | None = None
-    """x, y of the crop's top-left, bottom-left, bottom-right, top-right corner."""
-    identity: float | None = None
-    """Likeness of the restored face to its input, -1..1 (`authface.restore.guard`); None: not measured."""
-    right_eye: float | None = None
-    """Likeness to the input's, 0..1 (`authface.restore.parts`), as the next two; right is the person's own."""
-    left_eye: float | None = None
-    mouth: float | None = None
-    suspect: tuple[str, ...] = ()
-    """Those of the three that are too little like the input's, the worst first."""
-    landmark_shift: float | None = None
-    """Percent of the eyes' distance."""
-    colour_shift: float | None = None
-    """CIEDE2000 of the coarse tones."""
-    fidelity: float | None = None
-    """Of a further try, made since identity or a part was too low; None: the settings' own."""
-    tries: int = 1
-    frames: int = 0
-    """Of a video, which has one line; 0: a photo."""
-    faces: int = 0
-    """Put back, over all frames of a video."""
-    suspects: int = 0
-    """Of those how many have an eye or a mouth that is too little like the input's."""
-    drifted: int = 0
-    """Not put back, over all frames of a video, since every try broke a limit."""
-    followed: int = 0
-    """Faces that were followed through a video: one that stays counts once."""
-    moments: tuple[tuple[float, ...], ...] = ()
-    """Some of a video's frames with restored faces, evenly spaced among all: seconds, and the crop's corners of the
-    largest of them, as in `quad`, unless frames are the crops."""
-    seconds: float = 0
-    """That a video took."""
+"""Its name in the folder of the results; that of its first part."""
+PART_BYTES = 32_000_000
+"""Size from which on a part is not continued: some 30,000 lines."""
+NO_DIGEST = -1
+_PART_BITS = 44
+"""A line's place is its offset in its part, and above these bits the part's number."""
 
 
 @dataclass(frozen=True)
@@ -131,67 +57,132 @@ class Made:
         return self.digest == self.content
 
 
-class Log:
-    """The log of one folder. Threads may share it, and processes the file."""
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept in memory of a file that was made: enough to rule out nearly all that it is not."""
 
-    def __init__(self, path: Path) -> None:
+    digest: int
+    """`digest_key` of its sha256."""
+    size: int
+    is_copy: bool
+    place: int
+    """Of its line."""
+
+
+class Log:
+    """The log of one folder. Threads may share it, and processes the files."""
+
+    def __init__(self, path: Path, part_bytes: int = PART_BYTES) -> None:
         """Raises AuthfaceError where the file cannot be read, or is no such log."""
         self.path = path
-        self.photos: dict[str, list[Line]] = {}
-        """By target the lines of what was made last; failures made nothing."""
-        self._failed: dict[str, Line] = {}
-        self._made: dict[str, list[Made]] = {}
-        self._read_to = 0
+        self._part_bytes = part_bytes
+        self._photos: dict[str, tuple[int, ...]] = {}
+        """By target, of what was made last: number of the fingerprint, checksum of the time, places of the lines."""
+        self._failed: dict[str, int] = {}
+        """By target the place of its last failure, if nothing was made since; failures make nothing."""
+        self._made: dict[str, Trace | tuple[Trace, ...]] = {}
+        self._fingerprints: dict[str, int] = {}
+        self._read_to: dict[int, int] = {}
+        """By number of the part."""
+        self._names: dict[int, str] = {}
         self._lock = threading.RLock()
         self.refresh()
-        if not (self.photos or self._failed) and not self._may_be_ours():
+        if not (self._photos or self._failed) and not self._may_be_ours():
             raise AuthfaceError(f"{one_line(path)} is no log of authface restore: choose another folder with -o")
 
     def refresh(self) -> None:
-        """Read what was added since, by other runs too. Raises AuthfaceError where the file cannot be read."""
-        with self._lock:
-            data = self._read(self._read_to)
-            if data is None:  # deleted or cut by somebody: what is there now counts
-                for known in (self.photos, self._failed, self._made):
-                    known.clear()
-                self._read_to, data = 0, self._read(0) or b""
-            end = data.rfind(b"\n") + 1
-            if _parse(data[end:]) is not None:  # a line that lacks its end alone
-                end = len(data)
-            self._read_to += end
-            for line in parse(data[:end]):
-                self._take(line)
+        """Read what was added since, by other runs too. Raises AuthfaceError where a part cannot be read."""
+        with self._lock, write_errors(self.path):
+            sizes = self._sizes()
+            if any(sizes.get(number, 0) < size for number, size in self._read_to.items()):
+                for known in (self._photos, self._failed, self._made, self._fingerprints, self._read_to):
+                    known.clear()  # deleted or cut by somebody: what is there now counts
+            for number, size in sizes.items():
+                if size > self._read_to.setdefault(number, 0):
+                    self._read(number)
 
-    def _read(self, start: int) -> bytes | None:
-        """Its bytes from there on; None: it is not so long, or not there."""
-        with write_errors(self.path):
+    def _sizes(self) -> dict[int, int]:
+        """Bytes of each part: of those that are known, and those that were begun since."""
+        numbers = sorted(self._read_to) or part_numbers(self.path)
+        sizes = {}
+        for number in chain(numbers, count(numbers[-1] + 1 if numbers else 0)):
             try:
-                with self.path.open("rb") as file:
-                    if file.seek(0, os.SEEK_END) < start:
-                        return None
-                    file.seek(start)
-                    return file.read()
+                sizes[number] = os.stat(self._part(number)).st_size  # noqa: PTH116  a few times a photo
             except FileNotFoundError:
-                return None if start else b""
+                if not numbers or number > numbers[-1]:
+                    break
+        return sizes
+
+    def _part(self, number: int) -> str:
+        if number not in self._names:
+            self._names[number] = str(part_path(self.path, number))
+        return self._names[number]
+
+    def _read(self, number: int) -> None:
+        """Take the whole lines of a part that were not read yet."""
+        start = self._read_to[number]
+        with part_path(self.path, number).open("rb") as file:
+            file.seek(start)
+            for data in file:
+                values = values_of(data)
+                if not data.endswith(b"\n") and values is None:
+                    break  # another run is writing it, or a kill tore it
+                if values is not None:
+                    self._take(values, number << _PART_BITS | start)
+                start += len(data)
+        self._read_to[number] = start
 
     def _may_be_ours(self) -> bool:
         """Whether a file without any line of ours is empty, or a kill tore its first."""
-        start = (self._read(0) or b"").strip()
-        return not start or _is_torn(start)
+        with write_errors(self.path), suppress(FileNotFoundError):
+            start = self.path.read_bytes().strip()
+            return not start or is_torn(start)
+        return True
+
+    @property
+    def targets(self) -> Sequence[str]:
+        """All that was made, failures aside, in the order in which each was made first."""
+        return list(self._photos)
+
+    def lines(self, target: str) -> list[Line]:
+        """All lines of what was last made there; none where nothing was, or somebody changed the file meanwhile."""
+        with self._lock:
+            places = self._photos.get(target, ())[2:]
+            found = [line for line in self._at(places) if line.target == target]
+        return found if len(found) == len(places) else []
 
     def lines_of(self, target: str, content: str, fingerprint: str) -> list[Line]:
         """All lines of what was last made there, if from this content with these settings; else none."""
-        lines = self.photos.get(target, [])
-        same = lines and (lines[0].content, lines[0].fingerprint) == (content, fingerprint)
-        return lines if same and lines[0].lines in (0, len(lines)) else []
+        lines = self.lines(target) if self.has(target, fingerprint) else []
+        return lines if lines and lines[0].content == content and lines[0].lines in (0, len(lines)) else []
+
+    def has(self, target: str, fingerprint: str) -> bool:
+        """Whether what was last made there is of these settings."""
+        known = self._photos.get(target)
+        return known is not None and known[0] == self._fingerprints.get(fingerprint)
 
     def made_at(self, path: str) -> list[Made]:
         """What this command ever put there, or was about to; `path` is below the log's folder."""
-        return self._made.get(path, [])
+        with self._lock:
+            known = self._made.get(path, ())
+            places = [trace.place for trace in (known if isinstance(known, tuple) else (known,))]
+            return [_made_of(line, path) for line in self._at(places)]
 
-    def everything_made(self) -> Iterator[Made]:
-        """All that this command ever made, or was about to."""
-        return (one for made in self._made.values() for one in made)
+    def traces(self) -> Iterator[tuple[str, Trace]]:
+        """Path and trace of all that this command ever made, or was about to."""
+        for path, known in self._made.items():
+            for trace in known if isinstance(known, tuple) else (known,):
+                yield path, trace
+
+    def made_by(self, path: str, trace: Trace) -> Made | None:
+        """What a trace is of."""
+        return next((_made_of(line, path) for line in self._at([trace.place])), None)
+
+    def failures(self) -> Iterator[Line]:
+        """The last failure of each target of which nothing was made since."""
+        with self._lock:
+            places = list(self._failed.values())
+        yield from self._at(places)
 
     def add(self, lines: Sequence[Line]) -> None:
         """Append the lines of one photo, as far as the log has not got them already; on return they are in the file.
@@ -201,42 +192,109 @@ class Log:
         first = lines[0]
         with self._lock:
             self.refresh()
-            failed = [line for line in [self._failed.get(first.target)] if line is not None]
-            known = failed if first.status == "failed" else [] if failed else self.photos.get(first.target, [])
+            failed = list(self._at([self._failed[first.target]])) if first.target in self._failed else []
+            known = failed if first.status == "failed" else [] if failed else self.lines(first.target)
             if known and _is_begun(known, lines):
                 lines = [replace(line, made=known[0].made) for line in lines[len(known) :]]
             if lines:
-                self._append("".join(json.dumps(asdict(line)) + "\n" for line in lines).encode())
+                self._append("".join(map(as_text, lines)).encode())
                 self.refresh()
 
     def _append(self, text: bytes) -> None:
+        """Append to the last part, or to a new one behind it. Whoever does holds the first part."""
         with write_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a+b", buffering=0) as file:
-                hold(file.fileno())
-                end = _mend(file)
-                try:
-                    left = memoryview(text)
-                    while left:
-                        left = left[file.write(left) :]
-                except BaseException:
-                    file.truncate(end)
-                    raise
+            with self.path.open("a+b", buffering=0) as first:
+                hold(first.fileno())
+                for number in count(max(self._sizes(), default=0)):
+                    with part_path(self.path, number).open("a+b", buffering=0) as part:
+                        end = _mend(part)
+                        if end < self._part_bytes:
+                            return _write(part, text, end)
 
-    def _take(self, line: Line) -> None:
-        if line.status == "failed":
-            self._failed[line.target] = line
+    def _at(self, places: Sequence[int]) -> Iterator[Line]:
+        """The lines at some places, as far as they are still there."""
+        opened, file = -1, None
+        try:
+            for place in places:
+                number, offset = place >> _PART_BITS, place & ((1 << _PART_BITS) - 1)
+                try:
+                    if number != opened or file is None:
+                        if file is not None:
+                            file.close()
+                        opened, file = number, part_path(self.path, number).open("rb")
+                    file.seek(offset)
+                    line = parse_line(file.readline())
+                except OSError:
+                    continue
+                if line is not None:
+                    yield line
+        finally:
+            if file is not None:
+                file.close()
+
+    def _take(self, values: dict[str, Any], place: int) -> None:
+        target = values["target"]
+        if values["status"] == "failed":
+            self._failed[target] = place
             return
-        self._failed.pop(line.target, None)
-        known = self.photos.setdefault(line.target, [])
-        if known and known[0].made != line.made:
-            known.clear()
-        known.append(line)
-        files = [(line.target, line.result, line.result_bytes), (line.change_map, line.map, line.map_bytes)]
-        for path, digest, size in files:
-            made = self._made.setdefault(path, []) if path else []
-            if path and all(one.digest != digest for one in made):
-                made.append(Made(path, digest, size, line.content, line.source))
+        self._failed.pop(target, None)
+        fingerprint = self._fingerprints.setdefault(values["fingerprint"], len(self._fingerprints))
+        made = zlib.crc32(values["made"].encode("utf-8", "surrogatepass"))
+        known = self._photos.get(target)
+        same = known is not None and known[1] == made
+        self._photos[target] = (*known, place) if same and known is not None else (fingerprint, made, place)
+        for path, digest, size in (
+            (target, values.get("result", ""), values.get("result_bytes", 0)),
+            (values.get("change_map", ""), values.get("map", ""), values.get("map_bytes", 0)),
+        ):
+            if path:
+                self._trace(path, Trace(digest_key(digest), size, digest == values["content"], place))
+
+    def _trace(self, path: str, trace: Trace) -> None:
+        known = self._made.get(path)
+        if known is None:
+            self._made[path] = trace
+            return
+        every = known if isinstance(known, tuple) else (known,)
+        if all(one.digest != trace.digest for one in every):
+            self._made[path] = (*every, trace)
+
+
+def part_path(path: Path, number: int) -> Path:
+    """The path of a part; 0 is the first, which has the log's own name."""
+    return path if number == 0 else path.with_name(f"{path.stem}.{number:05d}{path.suffix}")
+
+
+def part_numbers(path: Path) -> list[int]:
+    """The numbers of the parts that are there, in order; one in between may have been deleted by somebody."""
+    named = re.compile(rf"{re.escape(path.stem)}\.(\d{{5,}}){re.escape(path.suffix)}")
+    try:
+        with os.scandir(path.parent) as entries:
+            found = [match for entry in entries if (match := named.fullmatch(entry.name))]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    numbers = sorted(int(match[1]) for match in found if int(match[1]))
+    return [0, *numbers] if path.exists() else numbers
+
+
+def log_bytes(path: Path) -> int:
+    """Size of all parts."""
+    return sum(part_path(path, number).stat().st_size for number in part_numbers(path))
+
+
+def digest_key(digest: str) -> int:
+    """64 bits of a sha256 in hex; `NO_DIGEST` of an empty one."""
+    try:
+        return int(digest[:16], 16) if digest else NO_DIGEST
+    except ValueError:  # of a line that somebody wrote
+        return zlib.crc32(digest.encode("utf-8", "surrogatepass"))
+
+
+def _made_of(line: Line, path: str) -> Made:
+    if line.target == path:
+        return Made(path, line.result, line.result_bytes, line.content, line.source)
+    return Made(path, line.map, line.map_bytes, line.content, line.source)
 
 
 def _is_begun(known: Sequence[Line], lines: Sequence[Line]) -> bool:
@@ -245,12 +303,15 @@ def _is_begun(known: Sequence[Line], lines: Sequence[Line]) -> bool:
     return old == new[: len(old)]
 
 
-_OPENING = b'{"target": "'
-
-
-def _is_torn(line: bytes) -> bool:
-    """Whether it is no line, but begins as ours do."""
-    return _parse(line) is None and line[: len(_OPENING)] == _OPENING[: len(line)]
+def _write(file: BinaryIO, text: bytes, end: int) -> None:
+    """Append `text` to a file that ends at `end`, whole or not at all. Raises OSError."""
+    try:
+        left = memoryview(text)
+        while left:
+            left = left[file.write(left) :]
+    except BaseException:
+        file.truncate(end)
+        raise
 
 
 def _mend(file: BinaryIO) -> int:
@@ -262,75 +323,9 @@ def _mend(file: BinaryIO) -> int:
     file.seek(0)
     data = file.read()
     start = data.rfind(b"\n") + 1
-    if _is_torn(data[start:]):
+    if is_torn(data[start:]):
         return file.truncate(start)
     return size + file.write(b"\n")
-
-
-def parse(data: bytes) -> Iterator[Line]:
-    """The lines of a log; what is no line is skipped."""
-    return filter(None, map(_parse, data.split(b"\n")))
-
-
-def _parse(data: bytes) -> Line | None:
-    """The line, if it is one whose values have the types and lengths of ours."""
-    try:
-        values = json.loads(data)
-        given = {name: _tuples(values[name]) for name in _TYPES if name in values}
-        line = Line(**given) if all(_fits(value, _TYPES[name]) for name, value in given.items()) else None
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        return None
-    return line if line is not None and _is_sound(line) else None
-
-
-_TYPES: dict[str, Any] = get_type_hints(Line)
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value read from JSON is of a type that a field of `Line` has; numbers are finite."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if origin is Literal:
-        return value in inner
-    if origin is types.UnionType:
-        return any(_fits(value, one) for one in inner)
-    if origin is tuple:
-        return isinstance(value, tuple) and all(_fits(one, inner[0]) for one in value)
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    return type(value) is kind
-
-
-_FARTHEST = 1e6
-"""Of a box or a crop's corner from the photo's first pixel: none that is restored has so long a side."""
-
-
-def _is_sound(line: Line) -> bool:
-    return (
-        bool(line.target)
-        and min(
-            line.width,
-            line.height,
-            line.lines,
-            line.frames,
-            line.faces,
-            line.suspects,
-            line.drifted,
-            line.result_bytes,
-            line.map_bytes,
-        )
-        >= 0
-        and line.scale in (1, 2, 4)
-        and line.tries > 0
-        and (line.box is None or len(line.box) == 4)
-        and (line.quad is None or len(line.quad) == 8)
-        and all(abs(place) <= _FARTHEST for place in (*(line.box or ()), *(line.quad or ())))
-        and all(len(moment) in (1, 9) for moment in line.moments)
-    )
-
-
-def _tuples(value: Any) -> Any:
-    """JSON's lists as the tuples that they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def prove_writable(folder: Path) -> None:

@@ -28,7 +28,7 @@ from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
 from authface.restore.video.finish import finish_video
 from authface.restore.video.tracks import FaceFollower, Follower, WholeFollower
-from authface.store.restore_log import Line
+from authface.store.restore_line import Line
 
 VERSION = 1
 """Increased when the same settings and weights give another video."""

@@ -72,7 +72,7 @@ def test_any_shape_has_a_map(height: int, width: int) -> None:
 
 def test_maps_are_in_no_other_file_s_way() -> None:
     names = ["a.png", "a.jpg", "b.png", "b.change.png", "c.tif"]
-    jobs = with_maps([RestoreJob(Path("/in") / name, Path("/out") / name, Path("/out")) for name in names])
+    jobs = with_maps([RestoreJob.of(Path("/in") / name, Path("/out") / name, Path("/out")) for name in names])
     assert [job.map_name for job in jobs] == [
         "a.change.png",
         "a.jpg.change.png",

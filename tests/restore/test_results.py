@@ -161,9 +161,9 @@ def test_a_log_cut_at_any_byte_is_gone_on_with(album: Path, tmp_path: Path) -> N
         out = tmp_path / "cut"
         shutil.copytree(tmp_path / "whole", out)
         (out / LOG).write_bytes(text[:cut])
-        logged = Log(out / LOG).photos
+        logged = Log(out / LOG).targets
         for name in ("a", "deep/b"):
-            if not {f"{name}.jpg", f"{name}.png"} & logged.keys():
+            if not {f"{name}.jpg", f"{name}.png"} & set(logged):
                 for path in out.glob(f"{name}.*"):
                     path.unlink()
         first(out, album)
@@ -261,9 +261,7 @@ def test_two_runs_in_one_folder_see_each_other(album: Path, tmp_path: Path) -> N
     summary = restore(album, out, quality=80)
     for log in logs:
         log.refresh()
-        assert {name: lines[0].result for name, lines in log.photos.items()} == {
-            name: lines[0].result for name, lines in Log(out / LOG).photos.items()
-        }
+        assert results_of(log) == results_of(Log(out / LOG))
     assert summary.failed == [] and restore(album, out, quality=80).done_before == 2
     stale = Log(out / LOG)
     shutil.copy(album / "a.jpg", album / "c.jpg")
@@ -271,6 +269,11 @@ def test_two_runs_in_one_folder_see_each_other(album: Path, tmp_path: Path) -> N
     assert stale.made_at("c.jpg") == []
     stale.refresh()
     assert len(stale.made_at("c.jpg")) == 1
+
+
+def results_of(log: Log) -> dict[str, str]:
+    """The digest of each result, by its target."""
+    return {name: log.lines(name)[0].result for name in log.targets}
 
 
 def test_what_a_killed_run_began_goes_and_what_a_living_one_begins_stays(album: Path, tmp_path: Path) -> None:

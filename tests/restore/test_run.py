@@ -268,7 +268,8 @@ def test_bad_files_are_a_line_each_and_the_run_goes_on(authface: Command, photo:
     ]
     told = json.loads(out)
     assert (told["photos"], told["restored"], len(told["failed"])) == (5, 1, 4)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a face.png", "restore.html", "restore.jsonl"]
+    made = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert made == [".restore", "a face.png", "restore.html", "restore.jsonl"]
     code, out, err = authface(*bad, "-o", tmp_path / "none", "--model", "identity")
     assert code == 1
     assert "nothing was restored: no input could be used" in err

@@ -12,7 +12,8 @@ import pytest
 
 from authface.inspect.outputs import RESULTS, Outputs
 from authface.store.photoset import PhotoSet
-from authface.store.restore_log import LOG, Line, Log
+from authface.store.restore_line import Line
+from authface.store.restore_log import LOG, Log
 
 FACE = "ab" + 62 * "0"
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from authface.errors import AuthfaceError
-from authface.store.restore_log import Line, Log, parse, prove_writable
+from authface.store.restore_line import Line, parse
+from authface.store.restore_log import LOG, Log, part_numbers, part_path, prove_writable
 
 LINE = Line(
     target="sub/ä\n.jpg",
@@ -82,17 +83,17 @@ def test_two_logs_of_one_file_see_each_other(tmp_path: Path) -> None:
         (one, other)[i % 2].add([replace(LINE, target=f"{i}.jpg")])
     for log in (one, other):
         log.refresh()
-    assert set(one.photos) == set(other.photos) == set(Log(one.path).photos) == {f"{i}.jpg" for i in range(20)}
+    assert set(one.targets) == set(other.targets) == set(Log(one.path).targets) == {f"{i}.jpg" for i in range(20)}
 
 
 def test_a_log_that_was_cut_or_deleted_meanwhile_is_read_anew(tmp_path: Path) -> None:
     log = written(tmp_path / "log.jsonl", *(replace(LINE, target=f"{i}.jpg") for i in range(3)))
     log.path.write_text(log.path.read_text().splitlines()[1] + "\n")
     log.refresh()
-    assert set(log.photos) == {"1.jpg"}
+    assert set(log.targets) == {"1.jpg"}
     log.path.unlink()
     log.refresh()
-    assert log.photos == {}
+    assert log.targets == []
     log.add([LINE])
     assert Log(log.path).lines_of(LINE.target, "ab", "cd") == [LINE]
 
@@ -105,7 +106,7 @@ def test_a_line_cut_short_is_dropped_and_the_next_is_whole(tmp_path: Path) -> No
         path.write_text(text[:cut])
         whole = text[:cut].count("\n") + (text[cut : cut + 1] == "\n")
         log = written(path, replace(LINE, target="c.jpg"))
-        assert set(log.photos) == {*[LINE.target, "b.jpg"][:whole], "c.jpg"}
+        assert set(log.targets) == {*[LINE.target, "b.jpg"][:whole], "c.jpg"}
         kept = [json.loads(line)["target"] for line in path.read_text().splitlines()]
         assert kept == [*[LINE.target, "b.jpg"][:whole], "c.jpg"]
 
@@ -169,3 +170,109 @@ def test_where_no_log_can_be_written_it_is_said_before_work_begins(tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(AuthfaceError, match="cannot write .*file"):
         prove_writable(tmp_path / "file")
+
+
+PART = 2_000
+"""Bytes of a part: of a few lines."""
+
+
+def in_parts(path: Path, count: int, faces: int = 1) -> tuple[Log, list[Line]]:
+    """A log of `count` photos with `faces` lines each, in parts of `PART` bytes."""
+    lines = [
+        replace(
+            LINE,
+            target=f"{i}.jpg",
+            content=f"{i:02x}" * 32,
+            result=f"{i:02x}" * 32,
+            made=f"at {i}",
+            face=face,
+            lines=faces,
+        )
+        for i in range(count)
+        for face in range(faces)
+    ]
+    log = Log(path, PART)
+    for start in range(0, len(lines), faces):
+        log.add(lines[start : start + faces])
+    return log, lines
+
+
+def test_a_log_lies_in_parts_of_which_the_last_alone_grows(tmp_path: Path) -> None:
+    path = tmp_path / LOG
+    log, lines = in_parts(path, 12, faces=2)
+    numbers = part_numbers(path)
+    assert numbers == list(range(len(numbers))) and len(numbers) > 3
+    assert [name.name for name in sorted(tmp_path.iterdir())][:2] == ["restore.00001.jsonl", "restore.00002.jsonl"]
+    parts = [part_path(path, number).read_bytes() for number in numbers]
+    assert all(PART <= len(part) < 2 * PART for part in parts[:-1])
+    assert list(parse(b"".join(parts))) == lines, "a photo's lines lie in one part, and parts in order"
+    for known in (log, Log(path), Log(path, PART)):
+        assert [line for target in known.targets for line in known.lines(target)] == lines
+    log.add([replace(LINE, target="0.jpg", made="again")])
+    assert [part_path(path, number).read_bytes() for number in numbers[:-1]] == parts[:-1]
+    assert [line.made for line in Log(path).lines("0.jpg")] == ["again"] and len(Log(path).made_at("0.jpg")) == 2
+
+
+def test_a_log_of_before_in_one_long_file_is_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / LOG
+    _, lines = in_parts(path, 8)
+    whole = b"".join(part_path(path, number).read_bytes() for number in part_numbers(path))
+    for number in part_numbers(path):
+        part_path(path, number).unlink()
+    path.write_bytes(whole)
+    log = Log(path, PART)
+    log.add([replace(LINE, target="new.jpg")])
+    assert path.read_bytes() == whole and part_numbers(path) == [0, 1]
+    assert log.targets == Log(path).targets == [*(line.target for line in lines), "new.jpg"]
+
+
+def test_two_writers_go_on_in_the_same_parts(tmp_path: Path) -> None:
+    one, other = Log(tmp_path / LOG, PART), Log(tmp_path / LOG, PART)
+    for i in range(30):
+        (one, other)[i % 3 == 0].add([replace(LINE, target=f"{i}.jpg")])
+    for log in (one, other):
+        log.refresh()
+    assert set(one.targets) == set(other.targets) == set(Log(one.path).targets) == {f"{i}.jpg" for i in range(30)}
+    sizes = [part_path(one.path, number).stat().st_size for number in part_numbers(one.path)]
+    assert len(sizes) > 3 and all(PART <= size < 2 * PART for size in sizes[:-1])
+
+
+@pytest.mark.parametrize("torn", [0, 1])
+def test_cut_at_any_byte_near_the_end_of_a_part_nothing_else_is_lost(tmp_path: Path, torn: int) -> None:
+    """A kill while the last part is written, right after it was made, and before its first line is whole."""
+    path = tmp_path / LOG
+    _, lines = in_parts(path, 5)
+    last = part_numbers(path)[-1 - torn]
+    for number in part_numbers(path)[len(part_numbers(path)) - torn :]:
+        part_path(path, number).unlink()
+    data = part_path(path, last).read_bytes()
+    before = [line for number in range(last) for line in parse(part_path(path, number).read_bytes())]
+    for cut in (*range(0, len(data), 41), len(data) - 1):
+        part_path(path, last).write_bytes(data[:cut])
+        log = Log(path, PART)
+        log.add([replace(LINE, target="new.jpg")])
+        kept = [*before, *parse(data[:cut])]
+        assert log.targets == Log(path).targets == [*(line.target for line in kept), "new.jpg"]
+        assert all(log.lines(line.target) == [line] for line in kept)
+        for number in range(last, part_numbers(path)[-1] + 1):
+            part_path(path, number).unlink()
+
+
+def test_a_part_that_somebody_deleted_takes_its_own_lines_alone(tmp_path: Path) -> None:
+    log, lines = in_parts(tmp_path / LOG, 12)
+    gone = {line.target for line in parse(part_path(log.path, 1).read_bytes())}
+    part_path(log.path, 1).unlink()
+    log.refresh()
+    assert 0 < len(gone) < 12
+    for known in (log, Log(log.path)):
+        assert set(known.targets) == {line.target for line in lines} - gone
+    log.add([replace(LINE, target="new.jpg")])
+    assert "new.jpg" in Log(log.path).targets and not part_path(log.path, 1).exists()
+
+
+def test_what_lies_in_memory_of_a_photo_is_where_its_lines_are(tmp_path: Path) -> None:
+    log, lines = in_parts(tmp_path / LOG, 3)
+    assert log.has("1.jpg", LINE.fingerprint) and not log.has("1.jpg", "other") and not log.has("none", "")
+    log.path.write_bytes(log.path.read_bytes().replace(b'"0.jpg"', b'"9.jpg"'))
+    assert log.lines("0.jpg") == [], "somebody changed the file meanwhile"
+    assert [line.digest for line in log.made_at("1.jpg")] == [lines[1].result]

@@ -269,7 +269,7 @@ def test_a_broken_video_is_one_line_and_a_row(
     assert len([line for line in err.splitlines() if line.startswith(f"{bad}: failed ({said})")]) == 1
     (line,) = lines(tmp_path / "out")
     assert (line["status"], line["reason"]) == ("failed", said)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"restore.jsonl"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {".restore", "restore.jsonl"}
 
 
 def test_a_video_cut_short_is_restored_as_far_as_it_goes(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:

@@ -1,0 +1,167 @@
+"""What a run says of itself while it works: its state beside the log, and the time it still takes.
+
+A thread looks at the summary every second; the run's loop knows nothing of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Any
+
+from authface.errors import AuthfaceError, one_line, was_interrupted
+from authface.imaging.decode import pixel_count
+from authface.restore.eta import Amount, Clock, Work, seconds_left
+from authface.restore.inputs import RestoreJob
+from authface.restore.session import RestoreSummary, Session
+from authface.restore.video.run import fingerprint as video_fingerprint
+from authface.store.restore_log import LOG
+from authface.store.restore_state import forget_ended, new_state, write_state
+
+LOOK_SECONDS = 1.0
+SAMPLE = 300
+"""Photos of which the header is read, to tell pixels from bytes; of each ending at least a tenth of it."""
+WRITE_SECONDS = 3.0
+
+
+@contextmanager
+def watched(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[None]:
+    """Keep the state of the run in the block, from its first result on; of one photo alone there is none."""
+    if len(jobs) < 2 and not any(job.is_video for job in jobs):
+        yield
+        return
+    watch = _Watch(session, jobs)
+    watch.start()
+    ended = "finished"
+    try:
+        yield
+    except BaseException as error:
+        ended = "interrupted" if was_interrupted(error) else one_line(error, 500) or type(error).__name__
+        raise
+    finally:
+        watch.end(ended)
+
+
+class _Watch:
+    def __init__(self, session: Session, jobs: Sequence[RestoreJob]) -> None:
+        self._session, self._jobs, self._home = session, jobs, jobs[0].home
+        self._clock = Clock()
+        self._planned: Work | None = None
+        self._state = new_state(
+            photos=sum(not job.is_video for job in jobs),
+            videos=sum(job.is_video for job in jobs),
+            model=session.settings.model,
+        )
+        self._seen = (0, 0, 0)
+        self._written = 0.0
+        self._last = time.monotonic()
+        self._over = threading.Event()
+        work = (self._run, self._plan_once)
+        self._threads = [threading.Thread(target=one, name="watch", daemon=True) for one in work]
+        session.left = lambda: self._state.left
+
+    def start(self) -> None:
+        """Begin to look."""
+        for thread in self._threads:
+            thread.start()
+
+    def end(self, ended: str) -> None:
+        """Write the last state."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+        self._look()
+        self._state = replace(self._state, ended=ended, left=0 if ended == "finished" else None)
+        self._write()
+
+    def _run(self) -> None:
+        while not self._over.wait(LOOK_SECONDS):
+            self._look()
+            if time.monotonic() - self._written >= WRITE_SECONDS:
+                self._write()
+
+    def _plan_once(self) -> None:
+        """In a thread of its own: it takes a while, and the run's state is told meanwhile."""
+        while "fingerprint" not in self._session.__dict__:  # the run itself makes it, and may fetch weights for that
+            if self._over.wait(LOOK_SECONDS):
+                return
+        with suppress(AuthfaceError):  # the run meets the same log, and says what is wrong
+            self._planned = self._plan()
+
+    def _plan(self) -> Work | None:
+        """What there is to do: files are not opened; which are done already, the log says."""
+        work = Work()
+        places: dict[str, array[int]] = {}
+        for place, job in enumerate(self._jobs):
+            if self._over.is_set():
+                return None
+            settings = video_fingerprint(self._session) if job.is_video else self._session.fingerprint
+            if self._session.log(job.home).has(job.name, settings):
+                work.known += 1
+            elif job.is_video:
+                work.videos.add(job.bytes)
+            else:
+                work.photos.setdefault(job.ending, Amount()).add(job.bytes)
+                places.setdefault(job.ending, array("L")).append(place)
+        for ending, amount in work.photos.items():
+            own = places[ending]
+            most = max(SAMPLE * amount.files // work.files, SAMPLE // 10)
+            amount.pixels = self._pixels([self._jobs[place] for place in own[:: -(-len(own) // most)]], amount.bytes)
+        return work
+
+    def _pixels(self, some: Sequence[RestoreJob], bytes: int) -> int:
+        """The pixels of so many bytes of photos, by some of them."""
+        seen = Amount()
+        for job in some:
+            if not self._over.is_set() and (pixels := pixel_count(job.source)):
+                seen.add(job.bytes, pixels)
+        return bytes * seen.pixels // seen.bytes if seen.bytes else 0
+
+    def _look(self) -> None:
+        summary, now = self._session.summary, time.monotonic()
+        with self._session.lock:
+            failed, work = len(summary.failed), summary.work
+            made = work.files + failed
+            known, videos = work.known, work.videos.files
+            left = None
+            new = tuple(one - other for one, other in zip((made, known, videos), self._seen, strict=True))
+            photos_done = made + known >= self._state.photos
+            self._clock.tick(now - self._last, *new, in_videos=photos_done)
+            self._seen, self._last = (made, known, videos), now
+            if self._planned is not None:
+                left = seconds_left(self._planned, work, self._clock, _parts(summary), failed)
+            self._state = replace(self._state, **_counts(summary), left=left, engine=self._session.engine)
+        counted = made - self._clock.first
+        rate = counted / self._clock.made if counted > 0 and self._clock.made else 0.0
+        last_at = time.time() if any(new) else self._state.last_at
+        self._state = replace(self._state, seconds=round(self._clock.all, 1), rate=round(rate, 4), last_at=last_at)
+
+    def _write(self) -> None:
+        if not (self._home / LOG).is_file():
+            return  # nothing is made yet, and what is refused leaves nothing
+        with suppress(AuthfaceError):  # the disk's own words come with the next result
+            if not self._written:
+                forget_ended(self._home)
+            write_state(self._home, self._state)
+        self._written = time.monotonic()
+
+
+def _counts(summary: RestoreSummary) -> dict[str, Any]:
+    clips = summary.video_lines.values()
+    return {
+        "restored": summary.restored + sum(line.status == "restored" for line in clips),
+        "no_face": summary.no_face + sum(line.status != "restored" for line in clips),
+        "failed": len(summary.failed),
+        "done_before": summary.done_before,
+        "last": summary.last,
+        "parts": {name: round(seconds, 1) for name, seconds in _parts(summary).items()},
+    }
+
+
+def _parts(summary: RestoreSummary) -> dict[str, float]:
+    """A copy: other threads add to it."""
+    return {str(name): seconds for name, seconds in summary.seconds_by_part.copy().items()}
