@@ -32,8 +32,9 @@ from authface.curate.fetch.sources.base import PhotoItem, PhotoSource
 from authface.curate.fetch.stated import Stated, told_again
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
+from authface.engine.pool import processes, seats
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
-from authface.engine.workers import Step, inline, processes
+from authface.engine.workers import Step, inline
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
@@ -237,7 +238,9 @@ def fetch(
             head = list(islice(chosen, INLINE_ROWS))
             many = workers > 1 and len(head) == INLINE_ROWS
             work = Fetch(photoset.root, settings, forgotten)
-            engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
+            engine: Engine[PhotoItem] = (
+                partial(processes, work, seats=seats(workers)) if many else partial(inline, work)
+            )
             total = _expected(source, photoset, limit) if many else len(head)
             summary = extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS)
         else:

@@ -7,18 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from authface.engine.workers import processes
+from authface.engine.pool import processes, seats
 from authface.errors import AuthfaceError
 
 WORK = """
 import os, signal, time
 from dataclasses import dataclass
 from authface.errors import AuthfaceError
+from authface.engine.workers import Step
 from authface.store.photoset import Provenance
 from authface.records import Photo
 
 @dataclass
-class Work:
+class Work(Step):
     batch_size: int = 2
     broken: bool = False
     provenance = Provenance("work", 1, {}, {})
@@ -54,7 +55,7 @@ def work_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
 
 def test_processes_share_the_rows_and_keep_their_order(work_type: type) -> None:
     chunks = [[1, 2, 3], [4], [], [5, 6]] * 3
-    results = list(processes(work_type(), iter(chunks), workers=2))
+    results = list(processes(work_type(), iter(chunks), seats=seats(2)))
     assert [count for count, _ in results] == [len(chunk) for chunk in chunks]
     assert [[int(row.id) for row in rows] for _, rows in results] == chunks
     assert len({row.source for _, rows in results for row in rows}) == 2
@@ -62,11 +63,11 @@ def test_processes_share_the_rows_and_keep_their_order(work_type: type) -> None:
 
 def test_an_input_that_kills_its_process_fails_alone(work_type: type) -> None:
     chunks = [[1, 2], [12, 13, 14], [15], [16]]
-    rows = [row for _, rows in processes(work_type(), iter(chunks), workers=2) for row in rows]
+    rows = [row for _, rows in processes(work_type(), iter(chunks), seats=seats(2)) for row in rows]
     assert [int(row.id) for row in rows] == [1, 2, 12, 13, 14, 15, 16]
     assert [row.reason for row in rows if row.status == "failed"] == ["crashed"]
 
 
 def test_missing_weights_reach_the_caller(work_type: type) -> None:
     with pytest.raises(AuthfaceError, match="weights are missing"):
-        list(processes(work_type(broken=True), iter([[1], [2]]), workers=2))
+        list(processes(work_type(broken=True), iter([[1], [2]]), seats=seats(2)))
