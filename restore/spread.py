@@ -12,20 +12,17 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
-from typing import TypeVar
 
 from authface.console import Console, Tick
 from authface.engine.devices import Devices
 from authface.engine.pool import spread
-from authface.engine.ray import MAX_PIECES, Cluster, by_part
+from authface.engine.ray import Cluster, by_chunk
 from authface.engine.workers import Begun, Work
 from authface.errors import ImageError
 from authface.restore.inputs import RestoreJob
 from authface.restore.outcome import Keep, Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
 from authface.restore.run import make_outcomes
 from authface.restore.session import Request, Session
-
-T = TypeVar("T")
 
 BATCHES = 4
 """Batches of faces, of photos with one face each, that a worker is given at most: it opens one while it restores."""
@@ -103,15 +100,11 @@ def restore_on_cluster(
     run = _Run(session, overwrite)
     cluster = replace(cluster, store_bytes=STORE_BYTES)
     with session.console.progress("restore", len(jobs), "photos") as tick:
-        todo = [job for job in jobs if run.is_to_do(job, tick)]
-        share = -(-len(todo) // (ROUNDS * (cluster.workers or os.cpu_count() or 1)))
-        size = max(min(BATCHES * session.settings.batch, share), -(-len(todo) // MAX_PIECES), 1)
-        chunks = [todo[at : at + size] for at in range(0, len(todo), size)]
-        readers = [partial(list, chunk) for chunk in chunks]
-        counts = [len(chunk) for chunk in chunks]
-        with closing(by_part(run.work(device), counts, readers, tick, cluster=cluster, chunk_rows=size)) as made:
-            for _, outcomes in made:
+        chunks = run.chunks(jobs, cluster.workers or os.cpu_count() or 1, tick)
+        with closing(by_chunk(run.work(device), chunks, cluster=cluster)) as made:
+            for count, outcomes in made:
                 run.keep(outcomes)
+                tick(count)
 
 
 class _Run:

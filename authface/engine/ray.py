@@ -35,6 +35,7 @@ TRIES = 2
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_raylet_start_wait_time_s": "180",  # 30 do not suffice where other programs have all cores
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what Ray's C++ says in this process; its files in /tmp/ray keep the rest
 }
 
@@ -142,6 +143,24 @@ def by_part(
         raise AuthfaceError(f"Ray lost pieces of {gathered.open} parts: run the same command again")
 
 
+def by_chunk(work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster) -> Iterator[tuple[int, list[R]]]:
+    """The rows of every chunk as it is done, in any order, with its number of inputs; else as `by_part`.
+
+    More than `MAX_PIECES` chunks are joined; all inputs are in memory, here and in the cluster's object store.
+    """
+    given = list(chunks)
+    joined = -(-len(given) // MAX_PIECES)
+    pieces = [[row for chunk in given[at : at + joined] for row in chunk] for at in range(0, len(given), joined or 1)]
+    counts, readers = [len(piece) for piece in pieces], [partial(list, piece) for piece in pieces]
+    most = max(counts, default=1)
+    for place, rows in by_part(work, counts, readers, _no_tick, cluster=cluster, chunk_rows=most):
+        yield counts[place], rows
+
+
+def _no_tick(done: int = 1, note: str = "") -> None:
+    pass
+
+
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[int]:
     """Connect to the cluster at RAY_ADDRESS, or to a Ray started here for the block; gives the number of actors."""
@@ -166,7 +185,7 @@ def _connected(cluster: Cluster) -> Iterator[int]:
                     logging_level=logging.CRITICAL,
                     **(own if address == "local" else {}),
                 )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that does not start in time is a bare one
         raise AuthfaceError(f"no Ray at {one_line(address)} (RAY_ADDRESS): {one_line(error)}") from error
     try:
         kind = "GPU" if cluster.gpu else "CPU"
