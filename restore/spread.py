@@ -17,10 +17,10 @@ from authface.console import Console, Tick
 from authface.engine.devices import Devices
 from authface.engine.pool import spread
 from authface.engine.ray import Cluster, by_chunk
-from authface.engine.workers import Begun, Work
+from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
 from authface.restore.inputs import RestoreJob
-from authface.restore.outcome import Keep, Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
+from authface.restore.outcome import Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
 from authface.restore.run import make_outcomes
 from authface.restore.session import Request, Session
 
@@ -72,7 +72,7 @@ class _Notes(Console):
         return tuple(texts)
 
 
-def _restore(session: Session, notes: _Notes, jobs: Sequence[RestoreJob], keep: Keep) -> None:
+def _restore(session: Session, notes: _Notes, jobs: Sequence[RestoreJob], keep: Keep[Outcome]) -> None:
     places = {job: place for place, job in enumerate(jobs)}
 
     def kept(outcome: Outcome) -> None:

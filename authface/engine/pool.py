@@ -14,7 +14,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -38,7 +38,7 @@ Environment = Mapping[str, str]
 
 def spread(
     work: Work[I, R], chunks: Iterator[list[I]], seats: Sequence[Environment], *, window: int = sys.maxsize
-) -> Iterator[tuple[int, int, list[R]]]:
+) -> Generator[tuple[int, int, list[R]], None, None]:
     """Chunks over a process for each of `seats`: number of the chunk, place of the row in it, the rows made of it.
 
     A chunk is taken once a process is free for it, and while it is fewer than `window` behind the oldest unfinished

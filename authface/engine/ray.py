@@ -12,7 +12,7 @@ import logging
 import os
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -35,7 +35,6 @@ TRIES = 2
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
-    "RAY_raylet_start_wait_time_s": "180",  # 30 do not suffice where other programs have all cores
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # of what Ray's C++ says in this process; its files in /tmp/ray keep the rest
 }
 
@@ -143,7 +142,9 @@ def by_part(
         raise AuthfaceError(f"Ray lost pieces of {gathered.open} parts: run the same command again")
 
 
-def by_chunk(work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster) -> Iterator[tuple[int, list[R]]]:
+def by_chunk(
+    work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster
+) -> Generator[tuple[int, list[R]], None, None]:
     """The rows of every chunk as it is done, in any order, with its number of inputs; else as `by_part`.
 
     More than `MAX_PIECES` chunks are joined; all inputs are in memory, here and in the cluster's object store.
@@ -151,7 +152,8 @@ def by_chunk(work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster) -
     given = list(chunks)
     joined = -(-len(given) // MAX_PIECES)
     pieces = [[row for chunk in given[at : at + joined] for row in chunk] for at in range(0, len(given), joined or 1)]
-    counts, readers = [len(piece) for piece in pieces], [partial(list, piece) for piece in pieces]
+    counts = [len(piece) for piece in pieces]
+    readers: list[Callable[[], list[I]]] = [partial(list, piece) for piece in pieces]
     most = max(counts, default=1)
     for place, rows in by_part(work, counts, readers, _no_tick, cluster=cluster, chunk_rows=most):
         yield counts[place], rows
@@ -245,7 +247,7 @@ def _pass(
     most = min(cluster.workers or actors, len(pieces))
     pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, actors), max_tasks_in_flight_per_actor=2)
     items = [
-        {"number": number, **asdict(piece), "reader": ray.cloudpickle.dumps(readers[piece.part])}
+        {"number": number, **asdict(piece), "reader": pickle.dumps(readers[piece.part])}
         for number, piece in enumerate(pieces)
     ]
     made = from_items(items, override_num_blocks=len(items)).map_batches(

@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from itertools import count, islice
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.store.photoset import Provenance
@@ -110,8 +110,8 @@ class Worker(Generic[I, L, M, R]):
         try:
             self._run(rows, keep, loads, saves)
         except BaseException:
-            waiting = [future for future in (*loads, *saves) if not future.cancel()]
-            wait(waiting)  # what has begun to write is not left to itself
+            futures: list[Future[Any]] = [*loads, *saves]
+            wait([future for future in futures if not future.cancel()])  # what writes is not left to itself
             raise
 
     def _run(self, rows: Sequence[I], keep: Keep[R], loads: deque[Future[L]], saves: deque[Future[list[R]]]) -> None:

@@ -1,4 +1,4 @@
-"""Processes of one queue: the same rows, in order or as they are made; a death costs at most the row that it came of."""
+"""Processes of one queue: the same rows, in order or as they are made; a death costs one row at most."""
 
 from __future__ import annotations
 
