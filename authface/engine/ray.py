@@ -23,10 +23,9 @@ import pyarrow as pa
 
 from authface.console import Tick
 from authface.engine.pool import portable, thread_limit
-from authface.engine.workers import Begun, I, Work, worked
+from authface.engine.workers import Begun, I, R, Work, worked
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
-from authface.store.photoset import R
 
 MAX_PIECES = 10_000
 """Most pieces into which a run of fewer parts is cut: this process keeps a reference to each."""
