@@ -85,9 +85,7 @@ def run(photos: Path, out: Path, device: str, options: list[str]) -> Measured:
         raise SystemExit(f"{device}: exit code {process.returncode}")
     workers = [mb for pid, mb in memory.items() if pid != process.pid]
     whole = time.monotonic() - start
-    return Measured(
-        json.loads(said)["seconds"], whole, sum(cpu.values()), memory[process.pid], max(workers, default=0)
-    )
+    return Measured(json.loads(said)["seconds"], whole, sum(cpu.values()), memory[process.pid], max(workers, default=0))
 
 
 def digest(out: Path) -> str:
@@ -121,7 +119,8 @@ def main() -> None:
         print(
             f"{device}: {statistics.median(rates):.2f} photos/s ({rates[0]:.2f} to {rates[-1]:.2f}), "
             f"{statistics.median(one.cpu for one in runs) / count:.2f} CPU s a photo, "
-            f"{max(one.worker_mb for one in runs):.0f} MB a worker, {max(one.writer_mb for one in runs):.0f} MB the writer"
+            f"{max(one.worker_mb for one in runs):.0f} MB a worker, "
+            f"{max(one.writer_mb for one in runs):.0f} MB the writer"
         )
     print("results: the same" if len(digests) == 1 else "results: DIFFER")
 
