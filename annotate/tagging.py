@@ -62,16 +62,25 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
         return Tagged(
             run_parts(measured, inputs, target, run.console, workers=run.workers, cluster=run.cluster(), redo=redo)
         )
-    captioner = kind.make(CaptionerRequest(settings, photoset, run.device))
+    cluster, devices = run.cluster(gpu=kind.gpu), run.devices()
+    if devices and not kind.gpu:
+        raise UsageError(f"--device {one_line(run.device)}: --with {settings.annotator} has no model on a device here")
+    device = "cuda" if cluster is not None and cluster.gpu else devices.kind if devices else run.device
+    captioner = kind.make(CaptionerRequest(settings, photoset, device))
     work = CaptionStep(photoset.root, captioner, settings)
     reread = reread_parts(target, work.provenance, settings)
     if reread:
         run.console.log(f"{reread} parts were read again under other rules; no model was asked")
-    # One process: a model fills its device, a server is asked by threads. More devices: --engine ray, or a server.
-    chunk = max(CHUNK_ROWS, captioner.batch_size)
-    cluster = run.cluster(gpu=captioner.gpu)
+    # One process a device: a model fills it; a server is asked by threads.
     summary = run_parts(
-        ReviewedStep(work), inputs, target, run.console, workers=1, cluster=cluster, redo=redo, chunk_rows=chunk
+        ReviewedStep(work),
+        inputs,
+        target,
+        run.console,
+        seats=devices.seats if devices else (),
+        cluster=cluster,
+        redo=redo,
+        chunk_rows=max(CHUNK_ROWS, captioner.batch_size),
     )
     return Tagged(summary, reread)
 

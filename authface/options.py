@@ -17,6 +17,7 @@ from authface.errors import UsageError, one_line
 
 if TYPE_CHECKING:
     from authface.console import Console
+    from authface.engine.devices import Devices
     from authface.engine.ray import Cluster
     from authface.recipe import S, Settings
     from authface.store.photoset import PhotoSet
@@ -97,6 +98,15 @@ class Run:
 
         return Cluster(self.most_workers, gpu and self.device.partition(":")[0] == "cuda")
 
+    def devices(self) -> Devices | None:
+        """Several devices of this machine, as `--device cuda:all` names them; None: one, or a cluster's.
+
+        Raises UsageError as `several` does.
+        """
+        from authface.engine.devices import several
+
+        return None if self.engine == "ray" else several(self.device)
+
     def settings(self, path: str, model: type[S], /, **given: Any) -> S:
         """The settings of one stage, such as ``curate.filter``, with all of the recipe checked.
 
@@ -121,7 +131,10 @@ _COMMON: dict[str, tuple[Any, Any]] = {
         ],
         [],
     ),
-    "device": (Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")], "auto"),
+    "device": (
+        Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps; several: cuda:all, cuda:0,cuda:2, cpu:2.")],
+        "auto",
+    ),
     "workers": (Annotated[int, typer.Option(min=0, help="Processes, or workers of a cluster; 0 takes one a core.")], 0),
     "engine": (Annotated[str, typer.Option(help="local, or ray: the cluster at RAY_ADDRESS, else here.")], "local"),
     "seed": (Annotated[int, typer.Option(help="Seed of everything random.")], 0),

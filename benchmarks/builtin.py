@@ -38,6 +38,7 @@ from builtin_figures import CLEAN, FILTERS, INPUT, NOTE, OF_EVALUATE, Figures, M
 from authface.console import Console
 from authface.errors import AuthfaceError
 from authface.evaluate import pairs
+from authface.evaluate.measure import Workers
 from authface.evaluate.restoration import RestorationTask, evaluate
 from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.sources import open_sources, parquet_files
@@ -148,7 +149,7 @@ def measure(work: Path, methods: Sequence[Method], faces: Sequence[Face], worker
     vectors: dict[Method, dict[str, NDArray[np.float64]]] = {method: {} for method in methods}
     question = RestorationTask(
         [pairs.Method(name, folders[method]) for name, method in known.items()], work / "clean", None,
-        RestorationSettings(metrics=OF_EVALUATE, resamples=100), workers=workers,
+        RestorationSettings(metrics=OF_EVALUATE, resamples=100), workers=Workers(workers),
     )  # fmt: skip
     for (said, name), outcome in evaluate(question, work / "measured", Console()).measured.outcomes.items():
         for metric, value in outcome.values.items():

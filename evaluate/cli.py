@@ -80,15 +80,16 @@ def restoration(
 ) -> None:
     """Metrics of restored faces with intervals, methods compared face by face. Run again, it measures what is new."""
     from authface.evaluate.catalogue import choose
+    from authface.evaluate.measure import Workers
     from authface.evaluate.pairs import methods_of
     from authface.evaluate.restoration import RestorationTask, evaluate
     from authface.evaluate.settings import RestorationSettings
 
-    if run.engine != "local":
-        later(f"evaluate restoration --engine {run.engine}")
     names = None if metrics is None else tuple(name.strip() for name in metrics.split(",") if name.strip())
     settings = run.settings("evaluate.restoration", RestorationSettings, metrics=names)
-    task = RestorationTask(methods_of(outputs), truth, inputs, settings, run.device, run.seed, run.limit, run.workers)
+    workers = Workers(run.workers, run.devices(), run.cluster(gpu=True))
+    device = workers.devices.first if workers.devices else "auto" if workers.cluster else run.device
+    task = RestorationTask(methods_of(outputs), truth, inputs, settings, device, run.seed, run.limit, workers)
     if run.dry_run:
         chosen = [
             metric.name for metric in choose(settings.metrics, truth=truth is not None, inputs=inputs is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console, Tick
-from authface.engine.workers import inline, processes
+from authface.engine.devices import Devices
+from authface.engine.pool import processes, seats
+from authface.engine.ray import Cluster, by_chunk
+from authface.engine.workers import inline
 from authface.errors import AuthfaceError, ImageError, first_line, one_line
 from authface.evaluate.catalogue import BY_NAME, RestorationMetric
 from authface.evaluate.pairs import Pair
@@ -88,6 +91,37 @@ _INLINE = 24
 Engine = Callable[[Any, Iterator[list[OutputJob]]], Iterator[tuple[int, list[Result]]]]
 
 
+@dataclass(frozen=True)
+class Workers:
+    """Who measures single outputs."""
+
+    processes: int = 1
+    """Of what runs on the CPU alone."""
+    devices: Devices | None = None
+    """One network on each; None: one device, in this process."""
+    cluster: Cluster | None = None
+
+    def plain(self, jobs: int) -> Engine:
+        """Of that many outputs, without a network of torch: no GPU."""
+        if self.cluster is not None:
+            return partial(by_chunk, cluster=replace(self.cluster, gpu=False))
+        return inline if self.processes == 1 or jobs < _INLINE else partial(processes, seats=seats(self.processes))
+
+    def learned(self) -> Engine:
+        """With a network on each device."""
+        if self.cluster is not None:
+            return partial(by_chunk, cluster=self.cluster)
+        return inline if self.devices is None else partial(processes, seats=self.devices.seats)
+
+    def device(self, own: Callable[[], torch.device]) -> torch.device:
+        """Of a worker's network, as the worker sees it; `own` is this process's."""
+        import torch
+
+        if self.cluster is not None:
+            return torch.device("cuda" if self.cluster.gpu else "cpu")
+        return own() if self.devices is None else torch.device(self.devices.kind)
+
+
 @dataclass
 class OutputRecord:
     """All that is known of one output."""
@@ -144,18 +178,24 @@ def measure_plain(
     min_score: float,
     values: ValueCache,
     console: Console,
-    workers: int,
+    workers: Workers,
     recogniser: Recogniser = DLIB,
 ) -> None:
-    """Pixels and faces, in `workers` processes. Raises AuthfaceError where the recogniser has no weights."""
+    """Pixels and faces, by processes or a cluster. Raises AuthfaceError where the recogniser has no weights."""
     kinds = {metric.kind for metric in metrics}
     for kind in ("pixels", "faces"):
         version, files = plain_version(kind, min_score, recogniser) if kind in kinds else ("", {})
         measured.weights |= files
         measured.versions |= {metric.name: version for metric in metrics if metric.kind == kind}
     jobs = _jobs(measured, metrics, values)
-    engine: Engine = inline if workers == 1 or len(jobs) < _INLINE else partial(processes, workers=workers)
-    _run(measured, PlainWork(min_score, recogniser), jobs, engine, values, ("pixels and faces", console))
+    _run(
+        measured,
+        PlainWork(min_score, recogniser),
+        jobs,
+        workers.plain(len(jobs)),
+        values,
+        ("pixels and faces", console),
+    )
 
 
 def measure_learned(
@@ -165,17 +205,18 @@ def measure_learned(
     weights: MetricWeights,
     values: ValueCache,
     console: Console,
+    workers: Workers = Workers(),
 ) -> None:
     """Networks one after the other, on `device`; one whose weights are missing is logged in a line, and left out."""
     for metric in metrics:
         try:
-            files = sha256s(weights.ensure(metric.name))
-            version = " ".join([f"pyiqa {pyiqa_version()}", device().type, *sorted(files.values())])
+            files, where = sha256s(weights.ensure(metric.name)), workers.device(device)
+            version = " ".join([f"pyiqa {pyiqa_version()}", where.type, *sorted(files.values())])
             measured.versions[metric.name] = version
             jobs = _jobs(measured, [metric], values)
             if jobs:
-                work = LearnedWork(metric, device())
-                _run(measured, work, jobs, inline, values, (metric.name, console))
+                work = LearnedWork(metric, where)
+                _run(measured, work, jobs, workers.learned(), values, (metric.name, console))
             measured.weights |= files
         except AuthfaceError as error:
             measured.unmeasured[metric.name] = str(error)

@@ -16,6 +16,7 @@ from authface.evaluate.measure import (
     Measured,
     Sets,
     ValueCache,
+    Workers,
     hash_files,
     measure_learned,
     measure_plain,
@@ -43,7 +44,7 @@ class RestorationTask:
     device: str = "cpu"
     seed: int = 0
     limit: int = 0
-    workers: int = 1
+    workers: Workers = Workers()
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def evaluate(task: RestorationTask, folder: Path, console: Console) -> Evaluatio
         learned = [metric for metric in metrics if metric.kind == "learned"]
         if not settings.metrics and device().type == "cpu":
             learned = _without_dear(learned, measured, console)
-        measure_learned(measured, learned, device, weights, values, console)
+        measure_learned(measured, learned, device, weights, values, console, task.workers)
         whole = [metric for metric in metrics if metric.kind == "set"]
         names = [method.name for method in task.methods]
         sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from authface import __version__
 from authface.console import Console
-from authface.engine.workers import Step, inline, processes
+from authface.engine.pool import processes, seats
+from authface.engine.workers import Step, inline
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.settings import SynthSettings
 from authface.evaluate.sources import SourceFace, SourceFaces
@@ -157,7 +158,7 @@ def synthesize(
     work = Synth(out, settings, seed)
     total = min(limit, len(sources)) if limit else len(sources)
     todo = _todo(out, sources.read(limit), rows, summary)
-    engine = inline if workers == 1 or total < _INLINE else partial(processes, workers=workers)
+    engine = inline if workers == 1 or total < _INLINE else partial(processes, seats=seats(workers))
     _write_manifest(out, recipe, rows)
     try:
         with console.progress("degrade", total, "faces") as tick:

@@ -47,21 +47,22 @@ def has_album(session: Session) -> bool:
     return session.settings.report and session.summary.inputs > MAX_ON_ONE_PAGE
 
 
-def keep_pictures(session: Session, job: RestoreJob, picture: Picture, after: Pixels, lines: Sequence[Line]) -> None:
-    """Make the album's pictures of a restored photo and its first faces. Raises AuthfaceError where the disk refuses.
+def album_pictures(
+    session: Session, job: RestoreJob, picture: Picture, after: Pixels, lines: Sequence[Line]
+) -> Iterator[tuple[Path, bytes]]:
+    """The album's pictures of a restored photo and its first faces, as files.
 
-    They come before the result does: where a kill comes in between, the photo is made again.
+    They are written before the result is: where a kill comes in between, the photo is made again.
     """
-    faces = shown_faces(lines)
     if not has_album(session) or not any(line.status == "restored" for line in lines):
         return
     before, after, icc = picture.photo.rgb, to_8_bits(after), picture.photo.icc
-    write_file(_picture(job, "photo"), _halves(before, after, PHOTO_SIDE, icc))
-    for line in faces:
+    yield _picture(job, "photo"), _halves(before, after, PHOTO_SIDE, icc)
+    for line in shown_faces(lines):
         if line.quad is not None:
             with suppress(ImageError):
                 face = face_comparison("", before, after, line.quad, line.scale, FACE_SIDE)
-                write_file(_picture(job, f"face{line.face}"), _halves(face.before, face.after, FACE_SIDE, icc))
+                yield _picture(job, f"face{line.face}"), _halves(face.before, face.after, FACE_SIDE, icc)
 
 
 def _picture(job: RestoreJob, what: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from authface.errors import AuthfaceError, one_line
-from authface.options import Run, later
+from authface.options import Run
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
+    from authface.restore.run import PhotoRun
     from authface.restore.session import RestoreSummary, Session, Suspect
     from authface.store.restore_line import Line
 
@@ -62,20 +64,35 @@ def restore(
     from authface.restore.settings import RestoreSettings
     from authface.restore.watch import watched
 
-    if run.engine != "local":
-        later(f"restore --engine {run.engine}")
     limits = {"min_identity": min_identity, "min_parts": min_parts}
     given = {"preset": preset, "faces": faces, "upscale": upscale, "grain": grain, "change_map": change_map or None}
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **limits, **given)
     jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map, say=run.console.log)
-    session = Session(Request(settings, aligned, run.device, run.seed), run.console)
+    device, photos = _photo_run(run)
+    session = Session(Request(settings, aligned, device, run.seed), run.console)
     if run.dry_run:
         check_restorer(session.settings.model)
         return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
     with watched(session, jobs):
-        summary = restore_jobs(jobs, session, overwrite=overwrite or named)
+        summary = restore_jobs(jobs, session, overwrite=overwrite or named, photos=photos)
     _conclude(run, session, summary, jobs, out)
+
+
+def _photo_run(run: Run) -> tuple[str, PhotoRun | None]:
+    """The device of this process, and who restores photos where it is not this process alone."""
+    devices, cluster = run.devices(), run.cluster(gpu=True)
+    if devices is None and cluster is None:
+        return run.device, None
+    from authface.restore.spread import restore_on_cluster, restore_on_devices
+
+    if cluster is not None:
+        device = "cuda" if cluster.gpu else run.device
+        return device, partial(restore_on_cluster, cluster, device)
+    assert devices is not None
+    if len(devices.numbers) == 1:
+        return devices.first, None
+    return devices.first, partial(restore_on_devices, devices)
 
 
 def _show(run: Run, jobs: list[RestoreJob]) -> None:

@@ -5,28 +5,37 @@ The next photos are opened and the last ones written while the model works.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from authface.errors import AuthfaceError, ImageError, one_line, was_interrupted
+from authface.errors import ImageError, one_line
 from authface.extras import need
-from authface.files import sweep, write_file
+from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
-from authface.restore.album import keep_pictures
+from authface.restore.album import album_pictures
 from authface.restore.background import check_size
 from authface.restore.change import change_map
 from authface.restore.finder import no_face_text
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
+from authface.restore.outcome import (
+    IsDone,
+    Keep,
+    Outcome,
+    failed,
+    input_errors,
+    is_done_before,
+    keep_outcome,
+    read_photo,
+)
 from authface.restore.parts import parts_text, suspect_below
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
@@ -69,10 +78,13 @@ def jobs_of(
     return with_maps(jobs) if maps else jobs
 
 
-def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False) -> RestoreSummary:
+def restore_jobs(
+    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, photos: PhotoRun | None = None
+) -> RestoreSummary:
     """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
-    A failed input is a line of the log and of the console. Raises AuthfaceError if the disk or the model fails.
+    `photos` restores the photos, by several workers for example (`authface.restore.spread`). A failed input is a line
+    of the log and of the console. Raises AuthfaceError if the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
@@ -84,25 +96,46 @@ def restore_jobs(jobs: Sequence[RestoreJob], session: Session, *, overwrite: boo
         sweep(Path(folder))
     with counted() as session.summary.seconds_by_part:
         if jobs:
-            _restore_photos(jobs, session, overwrite)
+            (photos or restore_photos)(jobs, session, overwrite)
         for job in videos:
             _restore_video(job, session, overwrite)
     session.summary.seconds = time.monotonic() - start
     return session.summary
 
 
-def _restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+PhotoRun = Callable[[Sequence[RestoreJob], Session, bool], None]
+"""Restores those of some photos that are not done; whether to overwrite. The outcomes go through `keep_outcome`."""
+
+
+def restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+    """Restore the photos in this process."""
+    with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
+
+        def keep(outcome: Outcome) -> None:
+            keep_outcome(outcome, session, overwrite)
+            tick(note=outcome.job.source.name)
+
+        def is_done(job: RestoreJob, content: str) -> bool:
+            done = is_done_before(job, content, session, overwrite)
+            if done:
+                tick(note=job.source.name)
+            return done
+
+        make_outcomes(jobs, session, is_done, keep)
+
+
+def make_outcomes(jobs: Sequence[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> None:
+    """Open photos, restore and encode them; of each but those that are done `keep` gets the outcome."""
     with (
-        session.console.progress("restore", len(jobs), "photos", session.left) as tick,
         write_behind() as write,
-        closing(prefetch(_groups(jobs, session, overwrite, tick), _is_large)) as groups,
+        closing(prefetch(_groups(jobs, session, is_done, keep), _is_large)) as groups,
     ):
         for group in groups:
             results = session.restore(
                 [(opened.picture.pixels, opened.faces) for opened in group],
                 [opened.picture.alpha for opened in group],
             )
-            put = partial(_write_group, group, results, session, overwrite, tick)
+            put = partial(_finish_group, group, results, session, keep)
             if _is_large(group):  # of which no more than one is in memory
                 put()
             else:
@@ -130,18 +163,15 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
             line = done[0] if done else video.restore_video(job, content, session, record)
         session.summary.count_video(job, line, before=bool(done))
     except ImageError as error:
-        _fail(job, content, error, session)
+        keep_outcome(failed(job, content, error, session), session, overwrite)
 
 
-def _groups(
-    jobs: Sequence[RestoreJob], session: Session, overwrite: bool, tick: Callable[..., None]
-) -> Iterator[list[OpenedPhoto]]:
+def _groups(jobs: Sequence[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> Iterator[list[OpenedPhoto]]:
     """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`."""
     group: list[OpenedPhoto] = []
     for job in jobs:
-        opened = _open(job, session, overwrite)
+        opened = _open(job, session, is_done, keep)
         if opened is None:
-            tick(note=job.source.name)
             continue
         group.append(opened)
         faces = sum(not face.reason for opened in group for face in opened.faces)
@@ -156,20 +186,14 @@ def _is_large(group: Sequence[OpenedPhoto]) -> bool:
     return sum(opened.picture.photo.rgb.size // 3 for opened in group) >= GROUP_PIXELS
 
 
-def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | None:
+def _open(job: RestoreJob, session: Session, is_done: IsDone, keep: Keep) -> OpenedPhoto | None:
     """The photo with its faces cropped; None if it is done already or fails."""
-    log, content = session.log(job.home), ""
+    content = ""
     try:
         with input_errors():
-            data = images.read_bytes(job.source)
-            content = hashlib.sha256(data).hexdigest()
-            done = lines_done(job, log, content, session.fingerprint, session.console.log)
-            if not done and not overwrite:
-                check_target(job, log)
-        if done:
-            with session.lock:
-                session.summary.count_photo(job, done, before=True)
-            return None
+            data, content = read_photo(job)
+            if is_done(job, content):
+                return None
         # What these lack is no fault of the photo; the restorer first: its graphs are opened while the finder's
         # weights are read.
         side, finder = session.restorer.side, session.finder
@@ -181,84 +205,53 @@ def _open(job: RestoreJob, session: Session, overwrite: bool) -> OpenedPhoto | N
             check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
             faces = finder(photo.rgb, side, content, session.request.seed)
     except ImageError as error:
-        _fail(job, content, error, session)
+        keep(failed(job, content, error, session))
         return None
     return OpenedPhoto(job, Picture(photo, content, data, job.source), faces)
 
 
-_ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
-"""Errors of a disk that concern one name; all others end the run."""
-
-
-@contextmanager
-def input_errors() -> Iterator[None]:
-    """Raise errors that concern one input only as ImageError: an invalid name, a reader's exception.
-
-    Errors that end the run are unchanged: our others, such as a full disk or an unavailable model.
-    """
-    try:
-        yield
-    except ImageError:
-        raise
-    except AuthfaceError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _ALONE:
-            raise ImageError("name", one_line(error)) from error
-        raise
-    except Exception as error:
-        if was_interrupted(error):
-            raise KeyboardInterrupt from error
-        raise ImageError("error", one_line(f"unexpected {type(error).__name__}: {error}")) from error
-
-
-def _write_group(
-    group: Sequence[OpenedPhoto],
-    results: Iterator[PhotoResult],
-    session: Session,
-    overwrite: bool,
-    tick: Callable[..., None],
-) -> None:
-    """Paste the faces of some photos back, and write each photo."""
+def _finish_group(group: Sequence[OpenedPhoto], results: Iterator[PhotoResult], session: Session, keep: Keep) -> None:
+    """Paste the faces of some photos back, and encode each photo."""
     for opened, result in zip(group, results, strict=True):
         try:
             with input_errors():
-                _write_result(opened, result, session, overwrite)
+                outcome = _outcome(opened, result, session)
         except ImageError as error:
-            _fail(opened.job, opened.picture.content, error, session)
-        tick(note=opened.job.source.name)
+            outcome = failed(opened.job, opened.picture.content, error, session)
+        keep(outcome)
 
 
-def _write_result(opened: OpenedPhoto, result: PhotoResult, session: Session, overwrite: bool) -> None:
-    """Write a result, after its log lines. If no pixel changed, the result is the input, byte for byte."""
-    job, picture, log = opened.job, opened.picture, session.log(opened.job.home)
+def _outcome(opened: OpenedPhoto, result: PhotoResult, session: Session) -> Outcome:
+    """A result as files. If no pixel changed, the result is the input, byte for byte."""
+    job, picture = opened.job, opened.picture
     with part("encode"):
         made = session.finish.encoded(picture, result, job.format, job.target.name)
-    for loss in made.losses:
-        session.console.log(f"{one_line(job.source)}: {loss}")
     files = [(job.target, made.data)]
     facts: dict[str, Any] = {"encoding": made.encoding, "result": _sha256(made.data), "result_bytes": len(made.data)}
     if job.change_map is not None and result.restored:
         mapped = images.encode_png(change_map(result.background, result.rgb))
         files.append((job.change_map, mapped))
         facts |= {"change_map": job.map_name, "map": _sha256(mapped), "map_bytes": len(mapped)}
-    lines = [replace(line, **facts) for line in _lines(opened, result, session)]
-    if not overwrite:
-        check_target(job, log)
-    log.add(lines)
-    keep_pictures(session, job, picture, result.rgb, lines)
-    for path, content in files:
-        write_file(path, content)
-    with session.lock:
-        session.summary.count_photo(job, lines)
+    lines = tuple(replace(line, **facts) for line in _lines(opened, result, session))
+    notes = (*(f"{one_line(job.source)}: {loss}" for loss in made.losses), *_notes(opened, result, session.settings))
+    pictures = album_pictures(session, job, picture, result.rgb, lines)
+    return Outcome(job, picture.content, session.engine, lines, (*pictures, *files), notes)
+
+
+def _notes(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> Iterator[str]:
+    """What is said of a photo's faces: those to look at, those kept, and why there is none."""
+    name = one_line(opened.job.source)
     for face in result.faces:
         if face.reason in DRIFTED:
-            session.console.log(f"{one_line(job.source)}, face {face.index}: {face.detail}")
+            yield f"{name}, face {face.index}: {face.detail}"
         elif face.suspect and face.parts is not None:
-            limit = suspect_below(session.settings.min_parts)
-            unlike = f"{parts_text(face.parts, face.suspect)} like the photo's, below {limit:g}"
-            session.console.log(f"{one_line(job.source)}, face {face.index}: {unlike}: look at it")
+            unlike = (
+                f"{parts_text(face.parts, face.suspect)} like the photo's, below {suspect_below(settings.min_parts):g}"
+            )
+            yield f"{name}, face {face.index}: {unlike}: look at it"
     if not result.restored:
-        done = "enlarged" if session.settings.upscale > 1 else "copied"
-        session.console.log(f"{one_line(job.source)}: {_why_not(opened, result, session.settings)}; {done} as it is")
+        done = "enlarged" if settings.upscale > 1 else "copied"
+        yield f"{name}: {_why_not(opened, result, settings)}; {done} as it is"
 
 
 def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> str:
@@ -285,12 +278,3 @@ def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[L
 
 def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
-
-
-def _fail(job: RestoreJob, content: str, error: ImageError, session: Session) -> None:
-    with session.lock:
-        session.summary.failed.append((job.source, f"{error.reason}: {error}"))
-    session.console.log(f"{one_line(job.source)}: failed ({error.reason}): {one_line(error)}")
-    if content or os.path.lexists(job.source):  # what is not there has no line
-        line = session.line(job, content, "failed", reason=error.reason, detail=one_line(error), lines=1)
-        session.log(job.home).add([line])

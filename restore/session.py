@@ -170,6 +170,8 @@ class Session:
         self.console = console
         self.request = request
         self.summary = RestoreSummary()
+        self.engine_of_workers = ""
+        """Engine of the networks where other processes have them."""
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self._signer = credentials(request.settings.sign)
@@ -222,7 +224,7 @@ class Session:
     @property
     def engine(self) -> str:
         """The engine of the model's networks, `onnxruntime` or `torch`; empty if it is not loaded or has none."""
-        return str(getattr(self.__dict__.get("restorer"), "engine", ""))
+        return str(getattr(self.__dict__.get("restorer"), "engine", "")) or self.engine_of_workers
 
     @cached_property
     def finish(self) -> Finish:

@@ -12,7 +12,7 @@ import logging
 import os
 import pickle
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,17 +22,15 @@ from typing import Any, Generic
 import pyarrow as pa
 
 from authface.console import Tick
-from authface.engine.workers import I, L, M, Step, Worker, thread_limit
+from authface.engine.pool import portable, thread_limit
+from authface.engine.workers import Begun, I, R, Work, worked
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
-from authface.store.photoset import R
 
 MAX_PIECES = 10_000
 """Most pieces into which a run of fewer parts is cut: this process keeps a reference to each."""
 TRIES = 2
 """Times a piece may be started: the second since a lost node is not the fault of its rows."""
-_STORE_BYTES = 200_000_000
-"""Bytes of the object store of a Ray started here: only rows pass through it, never pixels."""
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "0",
@@ -48,6 +46,8 @@ class Cluster:
     """Maximum number of actors; 0: one per core, or per GPU with `gpu`, that the cluster has at the beginning."""
     gpu: bool = False
     """Every actor reserves a GPU."""
+    store_bytes: int = 200_000_000
+    """Of the object store of a Ray started here: rows pass through it, and files if there are among what is made."""
 
 
 @dataclass(frozen=True, order=True)
@@ -112,7 +112,7 @@ class Gathered(Generic[R]):
 
 
 def by_part(
-    work: Step[I, L, M, R],
+    work: Work[I, R],
     counts: Sequence[int],
     readers: Sequence[Callable[[], list[I]]],
     tick: Tick,
@@ -141,6 +141,27 @@ def by_part(
         raise AuthfaceError(f"Ray lost pieces of {gathered.open} parts: run the same command again")
 
 
+def by_chunk(
+    work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster
+) -> Generator[tuple[int, list[R]], None, None]:
+    """The rows of every chunk as it is done, in any order, with its number of inputs; else as `by_part`.
+
+    More than `MAX_PIECES` chunks are joined; all inputs are in memory, here and in the cluster's object store.
+    """
+    given = list(chunks)
+    joined = -(-len(given) // MAX_PIECES)
+    pieces = [[row for chunk in given[at : at + joined] for row in chunk] for at in range(0, len(given), joined or 1)]
+    counts = [len(piece) for piece in pieces]
+    readers: list[Callable[[], list[I]]] = [partial(list, piece) for piece in pieces]
+    most = max(counts, default=1)
+    for place, rows in by_part(work, counts, readers, _no_tick, cluster=cluster, chunk_rows=most):
+        yield counts[place], rows
+
+
+def _no_tick(done: int = 1, note: str = "") -> None:
+    pass
+
+
 @contextmanager
 def _connected(cluster: Cluster) -> Iterator[int]:
     """Connect to the cluster at RAY_ADDRESS, or to a Ray started here for the block; gives the number of actors."""
@@ -153,7 +174,7 @@ def _connected(cluster: Cluster) -> Iterator[int]:
             f"RAY_ADDRESS={one_line(address)}: Ray Data does not run through Ray's client: run this on a node of the "
             f"cluster with RAY_ADDRESS=auto, or through ray job submit"
         )
-    own = {"num_cpus": cluster.workers or os.cpu_count(), "object_store_memory": _STORE_BYTES}
+    own = {"num_cpus": cluster.workers or os.cpu_count(), "object_store_memory": cluster.store_bytes}
     ours = not ray.is_initialized()
     try:
         if ours:
@@ -165,7 +186,7 @@ def _connected(cluster: Cluster) -> Iterator[int]:
                     logging_level=logging.CRITICAL,
                     **(own if address == "local" else {}),
                 )
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except Exception as error:  # a node that does not start in time is a bare one
         raise AuthfaceError(f"no Ray at {one_line(address)} (RAY_ADDRESS): {one_line(error)}") from error
     try:
         kind = "GPU" if cluster.gpu else "CPU"
@@ -207,7 +228,7 @@ def _ray() -> Any:
 
 
 def _pass(
-    work: Step[I, L, M, R],
+    work: Work[I, R],
     readers: Sequence[Callable[[], list[I]]],
     cluster: Cluster,
     actors: int,
@@ -224,10 +245,13 @@ def _pass(
     begun = ray.remote(_Begun).options(num_cpus=0, scheduling_strategy=here, **lasting).remote()
     most = min(cluster.workers or actors, len(pieces))
     pool = ActorPoolStrategy(min_size=1, max_size=most, initial_size=min(most, actors), max_tasks_in_flight_per_actor=2)
-    items = [{"number": number, **asdict(piece)} for number, piece in enumerate(pieces)]
+    items = [
+        {"number": number, **asdict(piece), "reader": pickle.dumps(readers[piece.part])}
+        for number, piece in enumerate(pieces)
+    ]
     made = from_items(items, override_num_blocks=len(items)).map_batches(
         _Actor,
-        fn_constructor_args=(work, readers, str(Path.cwd()), begun),
+        fn_constructor_args=(work, str(Path.cwd()), begun),
         batch_size=None,
         batch_format="pyarrow",
         compute=pool,
@@ -262,33 +286,29 @@ class _Begun:
 class _Actor:
     """A worker process on a node: opens the models at the first piece, so that their errors become results."""
 
-    def __init__(
-        self, work: Step[Any, Any, Any, Any], readers: Sequence[Callable[[], list[Any]]], folder: str, begun: Any
-    ) -> None:
+    def __init__(self, work: Work[Any, Any], folder: str, times: Any) -> None:
         with suppress(OSError):
             os.chdir(folder)  # a set may be named relative to where the command runs
-        self._work, self._readers, self._begun = work, readers, begun
-        self._worker: Worker[Any, Any, Any, Any] | None = None
+        self._work, self._times = work, times
+        self._begun: Begun[Any, Any] | None = None
         self._read: tuple[int, list[Any]] = (-1, [])
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         (item,) = batch.to_pylist()
-        number = item.pop("number")
+        number, reader = item.pop("number"), item.pop("reader")
         try:
-            outcome: object = self._made(number, Piece(**item))
-        except AuthfaceError as error:
-            outcome = (UsageError if error.exit_code == UsageError.exit_code else AuthfaceError)(str(error))
+            outcome: object = self._made(number, Piece(**item), reader)
         except Exception as error:  # noqa: BLE001  it goes to the process that waits for it
-            outcome = AuthfaceError(f"on a node of the cluster: {type(error).__name__}: {one_line(error)}")
+            outcome = portable(error, "on a node of the cluster")
         return pa.table({"number": [number], "outcome": pa.array([pickle.dumps(outcome)], pa.large_binary())})
 
-    def _made(self, number: int, piece: Piece) -> list[Any] | None:
+    def _made(self, number: int, piece: Piece, reader: bytes) -> list[Any] | None:
         import ray
 
-        if ray.get(self._begun.again.remote(number)) > TRIES:
+        if ray.get(self._times.again.remote(number)) > TRIES:
             return None
-        if self._worker is None:
-            self._worker = Worker(self._work)
+        if self._begun is None:
+            self._begun = self._work.start()
         if self._read[0] != piece.part:
-            self._read = piece.part, self._readers[piece.part]()
-        return self._worker(self._read[1][piece.begin : piece.end])
+            self._read = piece.part, pickle.loads(reader)()  # from the process that began the run
+        return worked(self._begun, self._read[1][piece.begin : piece.end])

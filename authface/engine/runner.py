@@ -16,8 +16,10 @@ from itertools import islice
 from typing import Any, Generic
 
 from authface.console import Console, Tick
+from authface.engine.pool import Environment, processes
+from authface.engine.pool import seats as plain_seats
 from authface.engine.ray import Cluster, by_part
-from authface.engine.workers import I, L, M, Step, inline, processes
+from authface.engine.workers import I, L, M, Step, inline
 from authface.errors import AuthfaceError, one_line
 from authface.store.photoset import Provenance, R, Table, digest
 
@@ -96,6 +98,7 @@ def run(
     console: Console,
     *,
     workers: int = 1,
+    seats: Sequence[Environment] = (),
     cluster: Cluster | None = None,
     prune: bool = True,
     redo: bool = False,
@@ -104,9 +107,9 @@ def run(
 ) -> Summary:
     """Make the parts of `target` that are missing or outdated, or all with `redo`; the caller holds the set's lock.
 
-    `workers` processes of this machine do it, or the actors of `cluster`. `finish` sees the rows of each part in
-    order before they are written; `prune` removes parts whose input is gone. Raises AuthfaceError when the run
-    cannot go on; finished parts stay.
+    `workers` processes of this machine do it, one for each of `seats` if there are any, or the actors of `cluster`.
+    `finish` sees the rows of each part in order before they are written; `prune` removes parts whose input is gone.
+    Raises AuthfaceError when the run cannot go on; finished parts stay.
     """
     start = time.monotonic()
     step = work.provenance.step
@@ -116,7 +119,9 @@ def run(
         for number in set(target.parts()) - {part.number for part in inputs}:
             target.remove(number)
     if todo:
-        engine = inline if workers == 1 or summary.rows < INLINE_ROWS else partial(processes, workers=workers)
+        if not seats and summary.rows >= INLINE_ROWS:
+            seats = plain_seats(workers)
+        engine = partial(processes, seats=seats) if len(seats) > 1 else inline
         with console.progress(step, summary.rows, "images") as tick:
             if cluster is None:
                 made = _by_part(partial(engine, work), _opened(work, todo, target), tick, chunk_rows)

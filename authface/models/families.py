@@ -161,6 +161,12 @@ def other_restorers() -> tuple[str, ...]:
     return (*backends.names("restorers"), *NETWORKS, f"a file {', '.join(ENDINGS)}")
 
 
+_DEVICES = (
+    "there are auto, cpu, cuda, cuda:1, mps; several at a time, such as cuda:all and cpu:2, in restore, annotate tags "
+    "and evaluate restoration"
+)
+
+
 def pick_device(name: str) -> torch.device:
     """The torch device of ``--device``; `auto` takes CUDA, then MPS, then the CPU. Raises UsageError.
 
@@ -173,7 +179,9 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UsageError(f"--device {one_line(name)}: there are auto, cpu, cuda, cuda:1, mps") from error
+        raise UsageError(f"--device {one_line(name)}: {_DEVICES}") from error
+    if device.type == "cpu" and device.index:
+        raise UsageError(f"--device {one_line(name)}: {_DEVICES}")
     if name == "cuda":  # with a number, which torch.cuda.set_device asks for
         device = torch.device("cuda", processes.local_rank() or 0)
     found = torch.cuda.device_count() if device.type == "cuda" else int(torch.backends.mps.is_available())

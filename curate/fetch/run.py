@@ -29,8 +29,9 @@ from authface.curate.fetch.sources import PhotoItem, PhotoSource
 from authface.curate.fetch.stated import Stated, told_again
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings
+from authface.engine.pool import processes, seats
 from authface.engine.runner import CHUNK_ROWS, INLINE_ROWS, Engine, Summary, append
-from authface.engine.workers import Step, inline, processes
+from authface.engine.workers import Step, inline
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
@@ -235,7 +236,9 @@ def fetch(
             more = len(head) == INLINE_ROWS
             many = more and workers > 1
             work = Fetch(photoset.root, settings, forgotten)
-            engine: Engine[PhotoItem] = partial(processes, work, workers=workers) if many else partial(inline, work)
+            engine: Engine[PhotoItem] = (
+                partial(processes, work, seats=seats(workers)) if many else partial(inline, work)
+            )
             total = _expected(source, photoset, limit) if more else len(head)
             summary = extend(engine, chain(head, chosen), total=total, chunk_rows=CHUNK_ROWS)
         else:

@@ -31,6 +31,7 @@ from authface.evaluate.measure import (
     OutputRecord,
     Sets,
     ValueCache,
+    Workers,
     hash_files,
     measure_learned,
     measure_plain,
@@ -273,7 +274,7 @@ def _measure_identity(task: ChallengeTask, measured: Measured, values: ValueCach
                 f"{one_line(settings.identity_sha256, 16)} that was asked for: get the file again"
             )
     who = Recogniser(settings.identity, settings.identity_weights)
-    measure_plain(measured, [BY_NAME[IDENTITY]], settings.min_score, values, console, task.workers, who)
+    measure_plain(measured, [BY_NAME[IDENTITY]], settings.min_score, values, console, Workers(task.workers), who)
 
 
 def _gate_lacks(task: ChallengeTask) -> str:

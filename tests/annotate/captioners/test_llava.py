@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,29 @@ def test_the_command_tags_goes_on_and_makes_again_what_was_asked_otherwise(
     photoset.tags("llava").remove(0)
     assert tagged("-O", "annotate.tags.llava.self_test=0")["made"] == 1 and list(photoset.tags("llava")) == rows
     assert tagged("-O", f"annotate.tags.prompt={prompt}", "--limit", 1)["made"] == 1
+
+
+@pytest.mark.parametrize("how", [["--device", "cpu:2"], ["--device", "cpu", "--engine", "ray", "--workers", "2"]])
+def test_two_workers_write_the_rows_of_one(
+    photoset: PhotoSet, llava: Path, how: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "ray" in how:
+        if "CI" not in os.environ:
+            pytest.importorskip("ray", reason="the extra ray is not installed")
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    words = ["annotate", "tags", str(photoset.root), "--with", "llava", "--model", str(llava), "--redo"]
+    words += ["-O", "annotate.tags.llava.batch=2", "-O", "annotate.tags.llava.max_new_tokens=12"]
+    tables = []
+    for chosen in (["--device", "cpu"], how):
+        assert CliRunner().invoke(app, [*words, *chosen]).exit_code in {0, 3}
+        tables.append((list(photoset.tags("llava")), photoset.tags("llava").metas()))
+    assert len(tables[0][0]) == 6 and tables[0] == tables[1]
+
+
+def test_several_devices_are_refused_where_no_model_is_on_any(photoset: PhotoSet) -> None:
+    words = ["annotate", "tags", str(photoset.root), "--with", "openai", "--device", "cpu:2"]
+    done = CliRunner().invoke(app, words)
+    assert isinstance(done.exception, UsageError) and "--device cpu:2" in str(done.exception)
 
 
 def test_a_batch_answers_as_every_photo_alone(photoset: PhotoSet, llava: Path) -> None:

@@ -37,11 +37,12 @@ WORK = """
 import os, signal
 from dataclasses import dataclass
 from authface.errors import UsageError
+from authface.engine.workers import Step
 from authface.store.photoset import Provenance
 from authface.records import Photo
 
 @dataclass
-class Work:
+class Work(Step):
     batch_size: int = 2
     broken: bool = False
     provenance = Provenance("work", 1, {}, {})

@@ -1,0 +1,162 @@
+"""Photos restored by several workers, one a device or one an actor of a Ray cluster: the files and lines of one alone.
+
+A worker opens, restores and encodes photos; this process decides what is to be made, and alone writes the log and the
+results. A face's noise hangs on the photo's bytes, not on who restores it. Videos stay in this process.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import partial
+from threading import Lock
+
+from authface.console import Console, Tick
+from authface.engine.devices import Devices
+from authface.engine.pool import spread
+from authface.engine.ray import Cluster, by_chunk
+from authface.engine.workers import Begun, Keep, Work
+from authface.errors import ImageError
+from authface.restore.inputs import RestoreJob
+from authface.restore.outcome import Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
+from authface.restore.run import make_outcomes
+from authface.restore.session import Request, RestoreSummary, Session
+
+BATCHES = 4
+"""Batches of faces, of photos with one face each, that a worker is given at most: it opens one while it restores."""
+ROUNDS = 4
+"""Chunks that each worker could have of what is left: they shrink towards the end, so that all end together."""
+STORE_BYTES = 1_000_000_000
+"""Of the object store of a Ray started here: results pass through it."""
+
+
+@dataclass(frozen=True)
+class RestoreWork(Work[RestoreJob, Outcome]):
+    """What a worker needs to restore photos as this process would."""
+
+    request: Request
+    fingerprint: str
+    """Of this process: on another machine the same weights may have other times."""
+    inputs: int
+    """Photos and videos of the whole run, which decide whether it has an album."""
+
+    def start(self) -> Begun[RestoreJob, Outcome]:
+        """The model and the face finder, loaded."""
+        notes = _Notes()
+        session = Session(self.request, notes)
+        session.__dict__["fingerprint"] = self.fingerprint
+        session.summary = RestoreSummary(photos=self.inputs)
+        _ = session.restorer, session.finder, session.guard
+        return partial(_restore, session, notes)
+
+    def failed(self, job: RestoreJob, reason: str, detail: str) -> list[Outcome]:
+        """A failure without what the worker knew."""
+        return [Outcome(job, "", reason=reason, detail=detail)]
+
+
+class _Notes(Console):
+    """Keeps what a worker says, for the process that writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: list[str] = []
+        self._lock = Lock()
+
+    def log(self, text: str) -> None:
+        with self._lock:
+            self._texts.append(text)
+
+    def take(self) -> tuple[str, ...]:
+        """All since the last time."""
+        with self._lock:
+            texts, self._texts = self._texts, []
+        return tuple(texts)
+
+
+def _restore(session: Session, notes: _Notes, jobs: Sequence[RestoreJob], keep: Keep[Outcome]) -> None:
+    places = {job: place for place, job in enumerate(jobs)}
+
+    def kept(outcome: Outcome) -> None:
+        keep(places[outcome.job], [replace(outcome, notes=(*notes.take(), *outcome.notes))])
+
+    make_outcomes(jobs, session, lambda job, content: False, kept)
+
+
+def restore_on_devices(devices: Devices, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+    """Restore the photos by a process a device. Raises AuthfaceError as a worker does that cannot load its model."""
+    run = _Run(session, overwrite)
+    work = run.work(devices.kind)
+    with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
+        chunks = run.chunks(jobs, len(devices.numbers), tick)
+        with closing(spread(work, chunks, devices.seats)) as made:
+            for _, _, outcomes in made:
+                run.keep(outcomes)
+                tick(note=outcomes[0].job.source.name)
+
+
+def restore_on_cluster(
+    cluster: Cluster, device: str, jobs: Sequence[RestoreJob], session: Session, overwrite: bool
+) -> None:
+    """Restore the photos by the actors of a Ray cluster, whose nodes read the photos at the paths of this one."""
+    run = _Run(session, overwrite)
+    cluster = replace(cluster, store_bytes=STORE_BYTES)
+    with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
+        chunks = run.chunks(jobs, cluster.workers or os.cpu_count() or 1, tick)
+        with closing(by_chunk(run.work(device), chunks, cluster=cluster)) as made:
+            for count, outcomes in made:
+                run.keep(outcomes)
+                tick(count)
+
+
+class _Run:
+    """What this process does itself."""
+
+    def __init__(self, session: Session, overwrite: bool) -> None:
+        self._session, self._overwrite = session, overwrite
+        self._said: set[str] = set()
+
+    def work(self, device: str) -> RestoreWork:
+        """For workers that each have that device."""
+        session = self._session
+        return RestoreWork(replace(session.request, device=device), session.fingerprint, session.summary.inputs)
+
+    def chunks(self, jobs: Sequence[RestoreJob], workers: int, tick: Tick) -> Iterator[list[RestoreJob]]:
+        """The photos that are to be restored, as they are asked for; smaller chunks towards the end."""
+        most, chunk = BATCHES * self._session.settings.batch, list[RestoreJob]()
+        for at, job in enumerate(jobs):
+            if self.is_to_do(job, tick):
+                chunk.append(job)
+            if len(chunk) >= min(most, (len(jobs) - at) // (ROUNDS * workers)) and chunk:
+                yield chunk
+                chunk = []
+        if chunk:
+            yield chunk
+
+    def is_to_do(self, job: RestoreJob, tick: Tick) -> bool:
+        """Whether a photo is to be restored; what the log or a file in the way decides is counted here."""
+        content = ""
+        log = self._session.log(job.home)
+        log.refresh()
+        places = {job.target: job.name} | ({} if job.change_map is None else {job.change_map: job.map_name})
+        if not (log.lines(job.name) or any(os.path.lexists(path) for path in places)):
+            return True  # nor is it read here
+        try:
+            with input_errors():
+                _, content = read_photo(job)
+                if not is_done_before(job, content, self._session, self._overwrite):
+                    return True
+        except ImageError as error:
+            keep_outcome(failed(job, content, error, self._session), self._session, self._overwrite)
+        tick(note=job.source.name)
+        return False
+
+    def keep(self, outcomes: Sequence[Outcome]) -> None:
+        """Write what a worker made; what several workers say alike is said once."""
+        for outcome in outcomes:
+            new = tuple(note for note in outcome.notes if note not in self._said)
+            self._said.update(new)
+            if outcome.engine:
+                self._session.engine_of_workers = outcome.engine
+            keep_outcome(replace(outcome, notes=new), self._session, self._overwrite)
