@@ -36,7 +36,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def made(out: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "restore.jsonl"}
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file() and path.name != "restore.jsonl"}
 
 
 def told(out: Path) -> list[dict[str, object]]:
