@@ -169,9 +169,9 @@ class Face:
     blockiness: float | None = None
     """Steps at the borders of JPEG's 8 px blocks over those within; 1 is none."""
     pixelation: float | None = None
-    """How strongly rows and columns repeat as where single pixels were enlarged: 0 none, 0.3 to 1 plain squares."""
+    """How surely the pixels were enlarged, into squares or by a smooth kernel, 0..1."""
     sharpening: float | None = None
-    """How far edges are steeper than a lens draws them, with a halo: about 0.3 (soft) to 0.7."""
+    """How surely edges were sharpened beyond what a lens draws, 0..1."""
     exposure: float | None = None
     """Mean luma of the face without its darkest and brightest quarter, 0..255."""
     clipped: float | None = None

@@ -32,6 +32,7 @@ from PIL import Image
 
 from authface.curate.filter.judge import LIMITS, broken, judge_alone
 from authface.curate.filter.measure import measure_faces
+from authface.curate.filter.measures import quality, traces
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
@@ -49,11 +50,12 @@ FACTORS = (1.3, 1.5, 2.0, 2.5, 3.0, 4.0, 6.0)
 MASKS = ((1.0, 1.0), (2.0, 0.7), (2.0, 1.0), (2.0, 2.0), (3.0, 1.5), (4.0, 3.0))
 """Amount and sigma of unsharp masking."""
 LEAST_FACE, MOST_FACE = 130.0, 320.0
-SPARE = 1.25
-"""Originals are shrunk at least this much, so that their own traces shrink, too."""
-LEAST_SIZE = 165.0
+SPARE = 1.6
+"""Originals are shrunk at least this much, so that what was done to them before is gone."""
+LEAST_SIZE = LEAST_FACE * SPARE
 MOST_TRACE, LEAST_DETAIL = 0.1, 0.75
-"""Largest pixelation and least resolution of an original."""
+"""Largest repetition of rows and columns, and least resolution of an original."""
+HALVES = {"choose": slice(0, None, 2), "report": slice(1, None, 2), "both": slice(None)}
 UNHARMED = ("shrunk", "web", "soft", "grain", "twice")
 OURS = ("pixelated", "enlarged", "over_sharpened")
 SHARES = (0.05, 0.5)
@@ -201,9 +203,18 @@ def originals(folder: Path, half: slice) -> Iterator[Portrait]:
             continue
         portrait = Portrait(rgb, faces[0])
         face = measured(portrait)
-        clean = (face.pixelation or 0) < MOST_TRACE and (face.resolution or 0) >= LEAST_DETAIL
+        clean = repeats(portrait) < MOST_TRACE and (face.resolution or 0) >= LEAST_DETAIL
         if portrait.size >= LEAST_SIZE and clean and not refused(face)[1]:
             yield portrait
+
+
+def repeats(portrait: Portrait) -> float:
+    """How strongly former pixels show, of first and of second differences."""
+    grey = traces.middle(quality.native_luma(portrait.rgb, portrait.face.points5))
+    if min(grey.shape) < traces.LEAST_SIDE:
+        return 0.0
+    first = traces.repetition(grey, 1, traces.FIRST_CAP)[0]
+    return max(first, 0.7 * traces.repetition(grey, 2, traces.SECOND_CAP)[0])
 
 
 def refused(face: Face) -> tuple[list[str], list[str]]:
@@ -234,12 +245,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--faces", type=int, default=100, help="originals of each folder")
-    parser.add_argument("--half", choices=("choose", "report", "both"), default="report")
+    parser.add_argument("--half", choices=HALVES, default="report")
     parser.add_argument("--restored", type=int, default=0, help="originals of which the built-in model restores two")
     asked = parser.parse_args()
     cv2.setNumThreads(1)
-    half = {"choose": slice(0, None, 2), "report": slice(1, None, 2), "both": slice(None)}[asked.half]
-    portraits = [each for folder in asked.folders for each in islice(originals(folder, half), asked.faces)]
+    drawn = (islice(originals(folder, HALVES[asked.half]), asked.faces) for folder in asked.folders)
+    portraits = [portrait for each in drawn for portrait in each]
     good: dict[str, list[Face]] = {}
     bad: dict[str, list[Face]] = {}
     for seed, portrait in enumerate(portraits):

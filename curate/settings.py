@@ -141,14 +141,14 @@ class FilterSettings(Settings):
     """Largest share of single pixels that stand out from their neighbours."""
     max_blockiness: float = Field(1.75, ge=0)
     """Largest ratio of the steps at JPEG's block borders to those within."""
-    max_pixelation: float = Field(0.14, ge=0)
-    """Largest strength with which rows and columns repeat as where single pixels were enlarged, into squares or by a
-    bilinear kernel; see `authface.curate.filter.measures.processing.pixelation`."""
-    min_resolution: float = Field(0.6, ge=0, le=1)
-    """Least true detail over nominal: about 0.5 for a sharp photo that was enlarged twice, or for a soft one. A lower
-    limit lets softer scans pass: 0.4 keeps what was enlarged twice, and rejects what was enlarged three times."""
-    max_sharpening: float = Field(0.51, ge=0)
-    """Largest steepness of edges with their halos, as unsharp masking leaves them; sharp photos have 0.42, see
+    max_pixelation: float = Field(0.5, ge=0)
+    """How sure it may be that the pixels were enlarged, into squares or by a smooth kernel, 0..1; 1 keeps all, see
+    `authface.curate.filter.measures.processing.pixelation`."""
+    min_resolution: float = Field(0.4, ge=0, le=1)
+    """Least true detail over nominal: about 0.5 for a sharp photo that was enlarged twice, or for a soft one. A higher
+    limit rejects soft scans and lenses too."""
+    max_sharpening: float = Field(0.5, ge=0)
+    """How sure it may be that edges were sharpened beyond what a lens draws, 0..1; 1 keeps all, see
     `authface.curate.filter.measures.processing.sharpening`."""
     max_smoothing: float = Field(0.65, ge=0, le=1)
     """Largest lack of fine texture on the skin, as beauty filters leave it."""

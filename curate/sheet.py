@@ -126,7 +126,7 @@ _WORDS = {
     "pepper_noise": "single pixels stand out",
     "blocky": "JPEG blocks show",
     "enlarged": "less detail than pixels: enlarged or soft",
-    "pixelated": "single pixels enlarged",
+    "pixelated": "pixels enlarged by software",
     "over_sharpened": "sharpened: edges too steep, with halos",
     "over_smoothed": "skin smoothed out",
     "hatched": "hatched all over: an engraving, a halftone or a drawing",

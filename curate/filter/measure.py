@@ -36,7 +36,7 @@ SHAPE = (
 Rank-3 factorisation (Tomasi and Kanade 1992) of RetinaFace's points on 1,280 portraits and their mirror images, turned
 so that the median pitch is that of 68 landmarks. On these portraits yaw, pitch and roll differ from those of the 68
 landmarks by 2.9, 3.8 and 1.5 degrees on average."""
-VERSION = 5
+VERSION = 6
 LEAST_SCORE = 0.6
 """Detections below this are background more often than faces; they get no row."""
 
@@ -95,6 +95,7 @@ def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
     except ImageError as error:
         return replace(face, status="failed", reason=error.reason, detail=str(error))
     light, clipped = artefacts.exposure(region)
+    traces = processing.face_traces(region)
     return replace(
         face,
         sharpness=quality.sharpness(region),
@@ -103,8 +104,8 @@ def _measure(rgb: NDArray[np.uint8], face: Face) -> Face:
         smoothing=artefacts.smoothing(region),
         hatching=artefacts.hatching(region),
         blockiness=artefacts.blockiness(region),
-        pixelation=processing.pixelation(region),
-        sharpening=processing.sharpening(region),
+        pixelation=processing.pixelation(traces),
+        sharpening=processing.sharpening(traces),
         exposure=light,
         clipped=clipped,
         resolution=artefacts.resolution(region),
