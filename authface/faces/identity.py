@@ -96,7 +96,7 @@ class DlibEmbedder:
     people apart as well, and a dot product is what indices and means of groups take. One limit for it does not do:
     two women posing 8 times each have 0.91 and more with themselves and up to 0.927 with each other, while of pairs of
     East Asian women 19 % have 0.93 and more (1,431 portraits, hardly two of one person): the network knows their
-    faces badly. Seen against the rest of the set (`authface.curate.split.groups.Likeness`) it does better.
+    faces badly. Seen against the rest of the set (`authface.curate.split.likeness.Likeness`) it does better.
     """
 
     usual_products = (0.866, 0.012)
