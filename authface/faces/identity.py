@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces.warp import warp
-from authface.faces.weights import RECOGNITION, dlib_file
+from authface.faces.weights import DLIB_AGAIN, DLIB_SHA256, RECOGNITION, dlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session
 
@@ -86,7 +86,8 @@ def _dlib_network() -> Any:
     """The network, once a process."""
     import dlib
 
-    return dlib.face_recognition_model_v1(str(DlibEmbedder.weights_file()))
+    file = whole(DlibEmbedder.weights_file(), DLIB_SHA256[RECOGNITION], DLIB_AGAIN)
+    return dlib.face_recognition_model_v1(str(file))
 
 
 class DlibEmbedder:

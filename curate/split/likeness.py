@@ -19,7 +19,7 @@ _COHORT_SELF = 5
 _BATCH = 4096
 FLAT_ROWS = 20_000
 """Up to so many faces all pairs are compared, in a second or two; beyond, an inverted file looks at a few percent."""
-PROBES = 24
+PROBES = 32
 """Cells of the inverted file that are looked into."""
 _TRAINING, _ROUNDS = 32, 4
 """Faces a cell that its centres are fitted to, and how often."""
