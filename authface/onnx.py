@@ -109,14 +109,23 @@ def session(file: Path | bytes, device: str = "auto", threads: int = 0) -> Any:
     except Exception as error:  # onnxruntime's errors have no common class
         if device == "auto" and wanted != [CPU]:
             return session(file, "cpu", threads)
-        named = one_line(file) if isinstance(file, Path) else "a network's bytes"
-        raise UsageError(f"{named} is no ONNX network that can be run: {_said(error)}") from error
+        named = _told(file) if isinstance(file, Path) else "a network's bytes"
+        raise UsageError(
+            f"{named} is no ONNX network that can be run: {_said(error)}; get it again or name another"
+        ) from error
     if device != "auto" and made.get_providers()[0] != wanted[0]:
         raise AuthfaceError(
             f"--device {one_line(device)}: {wanted[0]} is installed and cannot be used: see its CUDA and driver "
             "versions, or --device cpu"
         )
     return made
+
+
+def _told(file: Path) -> str:
+    """A file and what it is: how large, a folder, or not there."""
+    if file.is_dir():
+        return f"{one_line(file)}, a folder,"
+    return f"{one_line(file)} ({file.stat().st_size:,} bytes)" if file.is_file() else f"{one_line(file)}, not there,"
 
 
 def _said(error: Exception) -> str:

@@ -18,11 +18,13 @@ import time
 import numpy as np
 
 from authface.curate.filter.duplicates import BITS, RADIUS, find_duplicates
-from authface.curate.split.groups import FLAT_ROWS, cohort_of, identities, likeness_of, make_index
+from authface.curate.split.groups import identities
+from authface.curate.split.likeness import FLAT_ROWS, Likeness, Nearest, cohort_of, likeness_of
 from authface.records import Face
 
 LENGTH = 128
 PER_PERSON = 3
+LEAST = 4.5
 CENTRE_SPREAD, FACE_SPREAD = 0.42, 0.2
 """Length of what sets people apart, and the photos of one person, beside what all faces have in common, which is 1."""
 
@@ -61,16 +63,20 @@ def people(rows: int, rng: np.random.Generator) -> None:
     del centres
     begin(rows)
     start = time.perf_counter()
-    names = identities(
-        vectors, [str(row) for row in range(rows)], likeness_of(vectors, cohort_of(vectors), (0, 1)), 4.5
-    )
+    likeness = likeness_of(vectors, cohort_of(vectors), (0, 1))
+    names = identities(vectors, [str(row) for row in range(rows)], likeness, LEAST)
     end(start, told(np.array(names), person))
     if rows > FLAT_ROWS:
-        asked = rng.choice(rows, 1000, replace=False)
-        _, near = make_index(vectors).search(vectors[asked], 2)
-        exact = np.array([np.argpartition(-(vectors @ vectors[row]), 2)[:2] for row in asked])
-        hit = np.mean([len(set(a) & set(b)) == 2 for a, b in zip(near.tolist(), exact.tolist(), strict=True)])
-        sys.stdout.write(f"nearest neighbour found for {hit:.1%} of 1,000 faces\n")
+        asked = np.sort(rng.choice(rows, 1000, replace=False))
+        of_asked = Likeness(likeness.mean[asked], likeness.spread[asked])
+        near = Nearest(vectors, likeness).search(vectors[asked], of_asked, LEAST, rows)
+        found = sum(len(first) for first, _, _ in near)
+        every = np.arange(rows)[None]
+        there = sum(
+            int((of_asked.of(vectors[row] @ vectors.T, np.array([at]), likeness, every) >= LEAST).sum())
+            for at, row in enumerate(asked)
+        )
+        sys.stdout.write(f"{found / there:.1%} of {there:,} pairs found that are as alike as asked for\n")
 
 
 def told(names: np.ndarray, person: np.ndarray) -> str:

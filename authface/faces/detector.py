@@ -21,7 +21,7 @@ from authface.errors import ImageError
 from authface.faces.candidates import Candidates, apart, confirmed, joined, merge
 from authface.faces.hints import HINT_SCORE, SMALL_FACE, followed
 from authface.faces.tiles import FINE_SIDE, own, scales_of, tiles_of
-from authface.faces.weights import facexlib_file
+from authface.faces.weights import AUTHFACE_AGAIN, facexlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session
 from authface.records import Box, Points5
@@ -85,7 +85,7 @@ def weights_sha256(name: str = "retinaface") -> str:
 @functools.cache
 def _mobilenet_session(threads: int) -> Any:
     """The network, once a process and number of threads; several threads may run it."""
-    return session(MOBILENET, "cpu", threads)
+    return session(whole(MOBILENET, MOBILENET_SHA256, AUTHFACE_AGAIN), "cpu", threads)
 
 
 class RetinaFace:

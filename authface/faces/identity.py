@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces.warp import warp
-from authface.faces.weights import RECOGNITION, dlib_file
+from authface.faces.weights import DLIB_AGAIN, DLIB_SHA256, RECOGNITION, dlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session
 
@@ -86,7 +86,8 @@ def _dlib_network() -> Any:
     """The network, once a process."""
     import dlib
 
-    return dlib.face_recognition_model_v1(str(DlibEmbedder.weights_file()))
+    file = whole(DlibEmbedder.weights_file(), DLIB_SHA256[RECOGNITION], DLIB_AGAIN)
+    return dlib.face_recognition_model_v1(str(file))
 
 
 class DlibEmbedder:
@@ -96,7 +97,7 @@ class DlibEmbedder:
     people apart as well, and a dot product is what indices and means of groups take. One limit for it does not do:
     two women posing 8 times each have 0.91 and more with themselves and up to 0.927 with each other, while of pairs of
     East Asian women 19 % have 0.93 and more (1,431 portraits, hardly two of one person): the network knows their
-    faces badly. Seen against the rest of the set (`authface.curate.split.groups.Likeness`) it does better.
+    faces badly. Seen against the rest of the set (`authface.curate.split.likeness.Likeness`) it does better.
     """
 
     usual_products = (0.866, 0.012)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from authface.faces.detector import Detection
 from authface.faces.shape import Cascade, ShapePredictor
 from authface.faces.turns import quarter_turns, turned_back, turned_detection
-from authface.faces.weights import LANDMARKS, dlib_file
+from authface.faces.weights import DLIB_AGAIN, DLIB_SHA256, LANDMARKS, dlib_file, whole
 from authface.files import sha256_of_weights
 
 # The predictor was trained on the boxes of dlib's own detector. This map to them is fitted by
@@ -56,7 +56,7 @@ def dlib_box(detection: Detection) -> NDArray[np.float64]:
 @functools.cache
 def _predictor() -> ShapePredictor:
     """The predictor, once a process."""
-    return ShapePredictor(weights_file(), SIZE)
+    return ShapePredictor(whole(weights_file(), DLIB_SHA256[LANDMARKS], DLIB_AGAIN), SIZE)
 
 
 class Dlib68:

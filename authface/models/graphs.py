@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.models.layout import EXPORT, ONNX, PARTS, FileFacts, part_files
+from authface.faces.weights import AUTHFACE_AGAIN, whole
+from authface.models.layout import BUILTIN, EXPORT, ONNX, PARTS, FileFacts, part_files
 from authface.models.sampling import Preset, Sampling, sampling_of
 from authface.recipe import Settings
 
@@ -27,6 +28,8 @@ DENOISER = "denoiser.onnx"
 """noisy latents, timestep (), embedding -> what the U-Net predicts, guidance applied."""
 DECODER = "decoder.onnx"
 """latents -> image (1, 3, side, side), about -1..1."""
+_HASHED = 1 << 28
+"""Bytes up to which a graph is hashed before it runs, in a tenth of a second."""
 _BLOCK, _BLOCKS = 1 << 16, 16
 
 
@@ -78,6 +81,18 @@ class Export(Settings):
         return sampling_of(self.preset, 1)
 
 
+def graph_file(folder: Path, export: Export, name: str) -> Path:
+    """A graph of the family's `onnx/`, hashed if it is small. Raises AuthfaceError where it is another file."""
+    facts = export.files.get(name)
+    file = folder / ONNX / name
+    return whole(file, facts.sha256, _again(folder)) if facts and facts.bytes <= _HASHED else file
+
+
+def _again(folder: Path) -> str:
+    """What to do about graphs that are broken."""
+    return AUTHFACE_AGAIN if folder == BUILTIN else f"authface models export {one_line(folder)}"
+
+
 def weights_digest(folder: Path) -> str:
     """What the parts of a family are known by: names, sizes and 16 blocks of each file, so that 14 GB take no time.
 
@@ -103,7 +118,7 @@ def read_export(folder: Path) -> Export | None:
     path = folder / ONNX / EXPORT
     if not path.is_file():
         return None
-    again = f"authface models export {one_line(folder)}"
+    again = _again(folder)
     try:
         export = Export.model_validate(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, ValidationError) as error:
@@ -112,8 +127,10 @@ def read_export(folder: Path) -> Export | None:
         raise AuthfaceError(f"{one_line(path)} is of format {export.format}, this version reads 1: {again}")
     for name, facts in export.files.items():
         file = path.parent / name
-        if Path(name).name != name or not file.is_file() or file.stat().st_size != facts.bytes:
-            raise AuthfaceError(f"{one_line(file)} is not the file that was exported: {again}")
+        if Path(name).name != name or not file.is_file():
+            raise AuthfaceError(f"{one_line(file)} is no file, and {EXPORT} names it: {again}")
+        if (size := file.stat().st_size) != facts.bytes:
+            raise AuthfaceError(f"{one_line(file)} has {size:,} bytes, {facts.bytes:,} were exported: {again}")
     if export.weights != weights_digest(folder):
         raise AuthfaceError(f"{one_line(folder / ONNX)} was exported from other weights: {again}")
     return export

@@ -37,6 +37,8 @@ WEIGHTED = ("unet", "controlnet", "cleaner", "vae", "text_encoder", "text_encode
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"})
 """Endings of files that can run code when they are read."""
 INDEX = "model_index.json"
+BUILTIN = Path(__file__).parent.parent / "builtin"
+"""The built-in model."""
 MANIFEST = "weights.json"
 """What `models pack` writes beside a family: sha256 and size of every file."""
 OWN_PRESETS = "presets.toml"

@@ -8,15 +8,14 @@ needs no hash of its own: cosines of odd frequencies across change their sign, a
 from __future__ import annotations
 
 import functools
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.curate.filter.hamming import HammingIndex, distances
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.detector import Detection
 from authface.faces.landmarks import Dlib68
@@ -46,8 +45,6 @@ SIDE_IN_EYES, EYES_DOWN = 2.8, 0.286
 """Side of what is seen of the face in distances of the eyes, and where the eyes lie in it, of its height."""
 
 _HASH = re.compile(f"[0-9a-f]{{{BITS // 4}}}")
-_CHUNK_BITS = 16
-"""Bits a bucket of the index: 1 million rows fill its 65,536 buckets with a few each."""
 _BLOCK = 512
 """Rows searched at a time; among themselves they are compared pair by pair."""
 _ODD_ACROSS = np.packbits(np.arange(BITS) % FREQUENCIES % 2)
@@ -85,22 +82,29 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
         raise UsageError(f"a radius of {radius} bits: the hash of a face has {BITS}")
     ranked = sorted((face for face in faces if face.hash), key=_rank)
     codes = hash_codes([face.hash for face in ranked])
-    index, numbered = NearIndex(radius), list[int]()
-    found: dict[str, tuple[str, int]] = {}
+    nearest: dict[int, tuple[int, int]] = {}
+    """Bits apart and row of the kept face that a row repeats."""
+
+    def repeats(row: int, better: int, bits: int) -> None:
+        if _may_repeat(ranked[row], ranked[better]):
+            nearest[row] = min(nearest.get(row, (bits, better)), (bits, better))
+
+    waiting, renew = np.arange(0), 0
     for start in range(0, len(ranked), _BLOCK):
-        block = codes[start : start + _BLOCK]
-        rows = range(start, start + len(block))
-        for row, indexed, ahead in zip(rows, index.search(block), _near_ahead(block, radius), strict=True):
-            candidates = [(distance, numbered[number]) for distance, number in indexed]
-            candidates += [(distance, start + at) for distance, at in ahead if ranked[start + at].id not in found]
-            face = ranked[row]
-            nearest = min(((d, better) for d, better in candidates if _may_repeat(face, ranked[better])), default=None)
-            if nearest:
-                found[face.id] = (ranked[nearest[1]].id, nearest[0])
-        kept = [row for row in rows if ranked[row].id not in found]
-        index.add(codes[kept])
-        numbered += kept
-    return found
+        if start >= renew:  # half of those in the index had their turn
+            waiting = np.array([row for row in range(start, len(ranked)) if row not in nearest], np.int64)
+            index, renew = NearIndex(codes[waiting], radius), start + (len(ranked) - start) // 2
+        block = [row for row in range(start, min(start + _BLOCK, len(ranked))) if row not in nearest]
+        apart = bits_apart(codes[block], codes[block])
+        for first, second in np.argwhere(np.triu(apart <= radius, 1)).tolist():
+            if block[first] not in nearest:
+                repeats(block[second], block[first], int(apart[first, second]))
+        kept = [row for row in block if row not in nearest]
+        rows, numbers, bits = index.search(codes[kept])
+        behind = waiting[numbers] >= start + _BLOCK
+        for row, number, distance in zip(*(column[behind].tolist() for column in (rows, numbers, bits)), strict=True):
+            repeats(int(waiting[number]), kept[row], distance)
+    return {ranked[row].id: (ranked[better].id, bits) for row, (bits, better) in sorted(nearest.items())}
 
 
 def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
@@ -114,11 +118,12 @@ def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[in
             yield known, number
     numbers = list(first.values())
     codes = hash_codes(list(first))
-    index = NearIndex(radius)
-    index.add(codes)
+    index = NearIndex(codes, radius)
     for start in range(0, len(codes), _BLOCK):
-        for row, near in enumerate(index.search(codes[start : start + _BLOCK]), start):
-            yield from ((numbers[row], numbers[other]) for _, other in near if other < row)
+        rows, others, _ = index.search(codes[start : start + _BLOCK])
+        rows += start
+        for row, other in zip(rows[others < rows].tolist(), others[others < rows].tolist(), strict=True):
+            yield numbers[row], numbers[other]
 
 
 def mirrored(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -128,40 +133,27 @@ def mirrored(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def bits_apart(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64]:
     """(n, m) bits in which (n, 18) and (m, 18) uint8 hashes differ, or one's mirror image if that is nearer."""
-    as_seen, turned = (np.bitwise_count(one[:, None] ^ others[None]) for one in (codes, mirrored(codes)))
-    nearer: NDArray[np.int64] = np.minimum(as_seen.sum(axis=2, dtype=np.int64), turned.sum(axis=2, dtype=np.int64))
-    return nearer
+    return np.minimum(distances(codes, others), distances(mirrored(codes), others))
 
 
 class NearIndex:
-    """Finds every hash within a radius without comparing all pairs: FAISS's multi-index hashing (Norouzi et al. 2012).
+    """Finds every hash within a radius of others, by `bits_apart`: each is looked up as it is and mirrored."""
 
-    Distances are `bits_apart`: each hash is looked up as it is and mirrored. The 144 bits are cut in nine; of two
-    hashes within the radius at least one of the nine pieces agrees to within radius // 9 bits, so looking up every
-    piece so far from the query's misses none.
-    """
+    def __init__(self, codes: NDArray[np.uint8], radius: int) -> None:
+        self._index = HammingIndex(codes, radius)
 
-    def __init__(self, radius: int) -> None:
-        import faiss
+    def search(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(m,) rows of the (n, 18) uint8 asked for, (m,) numbers of hashes within the radius and (m,) bits apart.
 
-        pieces = BITS // _CHUNK_BITS
-        self.radius = radius
-        self._index: Any = faiss.IndexBinaryMultiHash(BITS, pieces, _CHUNK_BITS)
-        self._index.nflip = radius // pieces
-
-    def add(self, codes: NDArray[np.uint8]) -> None:
-        """Take in (n, 18) uint8 hashes; they are numbered from 0 in the order they come."""
-        if len(codes):
-            self._index.add(codes)
-
-    def search(self, codes: NDArray[np.uint8]) -> list[list[tuple[int, int]]]:
-        """For each of (n, 18) uint8 hashes the distance and number of all within the radius, by number."""
-        if not self._index.ntotal:
-            return [[] for _ in codes]
-        ends, distances, numbers = self._index.range_search(np.concatenate([codes, mirrored(codes)]), self.radius + 1)
-        pairs = list(zip(numbers.tolist(), distances.astype(int).tolist(), strict=True))
-        found = [pairs[begin:end] for begin, end in itertools.pairwise(ends.astype(int).tolist())]
-        return [_nearest(*both) for both in zip(found[: len(codes)], found[len(codes) :], strict=True)]
+        By row, then by number, each pair once.
+        """
+        rows, numbers, bits = self._index.search(np.concatenate([codes, mirrored(codes)]))
+        rows %= max(len(codes), 1)
+        order = np.lexsort((bits, numbers, rows))
+        rows, numbers, bits = rows[order], numbers[order], bits[order]
+        first = np.ones(len(rows), bool)
+        first[1:] = (np.diff(rows) != 0) | (np.diff(numbers) != 0)
+        return rows[first], numbers[first], bits[first]
 
 
 def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
@@ -173,14 +165,6 @@ def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
                 "run authface curate filter again"
             )
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, BITS // 8)
-
-
-def _nearest(*found: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(distance, number) of each number once, from (number, distance): by number, the nearer of two counts."""
-    nearest: dict[int, int] = {}
-    for number, distance in itertools.chain(*found):
-        nearest[number] = min(distance, nearest.get(number, distance))
-    return [(distance, number) for number, distance in sorted(nearest.items())]
 
 
 def _rank(face: Face) -> tuple[float, float, str]:
@@ -197,15 +181,6 @@ def _may_repeat(face: Face, other: Face) -> bool:
     shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
     joint = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
     return shared > _SAME_PLACE * joint
-
-
-def _near_ahead(codes: NDArray[np.uint8], radius: int) -> list[list[tuple[int, int]]]:
-    """For each of (n, 18) uint8 hashes the distance and number of those before it that are within the radius."""
-    distances = bits_apart(codes, codes)
-    near: list[list[tuple[int, int]]] = [[] for _ in codes]
-    for row, ahead in np.argwhere(np.tril(distances <= radius, -1)).tolist():
-        near[row].append((int(distances[row, ahead]), ahead))
-    return near
 
 
 def _eyes(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:

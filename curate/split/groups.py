@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.duplicates import near_pairs
 from authface.curate.settings import SplitSettings
+from authface.curate.split.likeness import Likeness, Nearest
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError
@@ -36,14 +37,6 @@ from authface.store.photoset import PhotoSet, Provenance, Table
 VERSION = 1
 NEIGHBOURS = 32
 """Neighbours looked at for each face; a person of more faces is found through several of them."""
-FLAT_ROWS = 20_000
-"""Up to so many faces all pairs are compared, in a second or two; beyond, an inverted file looks at a few percent."""
-PROBES = 24
-"""Cells of the inverted file that are looked into."""
-COHORT = 2000
-"""Faces of the set that every face is compared with, to see how alike it is to people who are not itself."""
-COHORT_LEAST = 500
-"""Faces from which a set is its own cohort."""
 SMALL_SET = 1.5
 """What a set that is too small for a cohort adds to `same_person`: with dlib a product of 0.938, not 0.92.
 
@@ -51,13 +44,6 @@ Of 20, 71 and 200 portraits of as many people (five draws each) 0.92 joins up to
 to 4, 8 and 20, 0.95 up to 2, 5 and 6. Two people of eight photos each, put among them, are 1 to 2 groups at 0.92 and
 0.938, 2 to 3 from 0.947 on: their photos would then be in different splits.
 """
-_COHORT_NEAREST = 0.2
-"""Share of the cohort a face is most alike to, whose products count."""
-_COHORT_SELF = 5
-"""Of those the nearest that do not count: they may be the face itself, and its person."""
-_TRAINING = 64
-"""Faces a cell that its centres are fitted to."""
-_BATCH = 4096
 
 
 def embedder_provenance(step: str, version: int, settings: SplitSettings) -> Provenance:
@@ -128,92 +114,19 @@ class DisjointSets:
         return [self.find(member) for member in range(len(self._above))]
 
 
-def make_index(vectors: NDArray[np.float32]) -> Any:
-    """A FAISS index by dot product of (n, length) unit vectors: exact for few, an inverted file for many.
-
-    The file has about 4 sqrt(n) cells, `PROBES` of which are looked into; what it finds is measured by
-    benchmarks/neighbours.py. Memory: the vectors once more, 0.5 GB for a million of 128 numbers.
-    """
-    import faiss
-
-    count, length = vectors.shape
-    if count <= FLAT_ROWS:
-        index: Any = faiss.IndexFlatIP(length)
-    else:
-        cells = 2 ** round(np.log2(4 * np.sqrt(count)))
-        index = faiss.IndexIVFFlat(faiss.IndexFlatIP(length), length, cells, faiss.METRIC_INNER_PRODUCT)
-        sample = np.linspace(0, count - 1, min(count, cells * _TRAINING)).astype(int)
-        index.train(np.ascontiguousarray(vectors[sample]))
-        index.nprobe = PROBES
-    index.add(vectors)
-    return index
-
-
-@dataclass(frozen=True)
-class Likeness:
-    """How alike two faces are, relative to how alike each is to others.
-
-    A network puts whole kinds of people close together, so one limit for the dot product joins strangers of one kind
-    and parts photos of one person of another kind. As in speaker verification (adaptive symmetric score normalisation,
-    Matejka et al. 2017), the product is counted in standard deviations above the mean of those each face has with
-    the part of a cohort that it is most alike to: ``((p - mean_a) / spread_a + (p - mean_b) / spread_b) / 2``.
-    """
-
-    mean: NDArray[np.float32]
-    """(n,)"""
-    spread: NDArray[np.float32]
-    """(n,)"""
-
-    def of(
-        self, products: NDArray[np.float32], first: NDArray[np.int64], others: Likeness, second: NDArray[np.int64]
-    ) -> NDArray[np.float32]:
-        """(m,) likeness of the faces numbered `first` to those of `others` numbered `second`, by their dot products."""
-        one = (products - self.mean[first]) / self.spread[first]
-        both = one + (products - others.mean[second]) / others.spread[second]
-        return np.asarray(both / 2, dtype=np.float32)
-
-
-def cohort_of(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """Up to `COHORT` of the (n, length) vectors, evenly taken; None where they are too few to compare with."""
-    count = len(vectors)
-    return vectors[np.linspace(0, count - 1, min(count, COHORT)).astype(int)] if count >= COHORT_LEAST else None
-
-
-def likeness_of(
-    vectors: NDArray[np.float32], cohort: NDArray[np.float32] | None, usual: tuple[float, float]
-) -> Likeness:
-    """How alike each of (n, length) unit vectors is to a cohort; without one all get the `usual` mean and spread."""
-    means, spreads = (np.full(len(vectors), value, np.float32) for value in usual)
-    if cohort is not None:
-        nearest = int(len(cohort) * _COHORT_NEAREST)
-        for start in range(0, len(vectors), _BATCH):
-            products = vectors[start : start + _BATCH] @ cohort.T
-            near = -np.partition(-products, nearest, axis=1)[:, :nearest]
-            near = np.sort(near, axis=1)[:, :-_COHORT_SELF]
-            means[start : start + _BATCH] = near.mean(axis=1)
-            spreads[start : start + _BATCH] = np.maximum(near.std(axis=1), 1e-4)
-    return Likeness(means, spreads)
-
-
 def similar_pairs(
     vectors: NDArray[np.float32], likeness: Likeness, least: float
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(m, 2) numbers of unit vectors whose likeness is `least` or more, and (m,) that likeness; the highest first.
 
-    Each vector is asked for its `NEIGHBOURS` nearest; a pair is listed once, its smaller number first.
+    Each vector has its `NEIGHBOURS` likest; a pair is listed once, its smaller number first.
     """
-    index, count = make_index(vectors), len(vectors)
+    count = len(vectors)
     codes, found = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for start in range(0, count, _BATCH):
-        products, numbers = index.search(vectors[start : start + _BATCH], min(NEIGHBOURS + 1, count))
-        first = np.repeat(np.arange(start, start + len(numbers)), numbers.shape[1])
-        second, product = numbers.ravel(), products.ravel()
-        real = (second >= 0) & (first != second)
-        first, second = first[real], second[real]
-        value = likeness.of(product[real], first, likeness, second)
-        enough = value >= least
-        codes.append((np.minimum(first, second) * count + np.maximum(first, second))[enough])
-        found.append(value[enough])
+    for first, second, value in Nearest(vectors, likeness).search(vectors, likeness, least, NEIGHBOURS + 1):
+        real = first != second
+        codes.append((np.minimum(first, second) * count + np.maximum(first, second))[real])
+        found.append(value[real])
     code, at = np.unique(np.concatenate(codes), return_index=True)
     value = np.concatenate(found)[at]
     order = np.argsort(-value, kind="stable")

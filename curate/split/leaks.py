@@ -23,7 +23,8 @@ from authface.curate.fetch.sources.folder import name_below, photo_files
 from authface.curate.filter.duplicates import NearIndex, face_hash, hash_codes
 from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
-from authface.curate.split.groups import Likeness, SplitFaces, embedder_provenance, make_index
+from authface.curate.split.groups import SplitFaces, embedder_provenance
+from authface.curate.split.likeness import Likeness, Nearest
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError, UsageError, one_line
@@ -52,11 +53,9 @@ PICTURE = 160
 """Side of the pictures on the page, pixels."""
 _MARGIN = 0.35
 """Room around a face's box on the page, of its size."""
-_NEAREST = 8
-"""Faces of theirs by dot product among which the likest is looked for."""
 _BATCH = 4096
 Compare = Callable[["NDArray[np.float32]"], Likeness]
-"""How alike each of (n, length) unit vectors is to others: `authface.curate.split.groups.likeness_of` a cohort."""
+"""How alike each of (n, length) unit vectors is to others: `authface.curate.split.likeness.likeness_of` a cohort."""
 
 
 @dataclass(frozen=True)
@@ -203,15 +202,14 @@ def _files(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Le
 
 def _duplicates(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
     rivals = [pair for pair in theirs if pair[1].hash]
-    index = NearIndex(radius)
-    index.add(hash_codes([rival.hash for _, rival in rivals]))
+    index = NearIndex(hash_codes([rival.hash for _, rival in rivals]), radius)
     hashed = [number for number, text in enumerate(ours.hashes) if text]
     for start in range(0, len(hashed), _BATCH):
         batch = hashed[start : start + _BATCH]
-        for number, near in zip(batch, index.search(hash_codes([ours.hashes[n] for n in batch])), strict=True):
-            if near:
-                distance, rival = min(near)
-                yield _leak(ours.ids[number], "near_duplicate", distance, radius, *rivals[rival])
+        rows, numbers, bits = index.search(hash_codes([ours.hashes[number] for number in batch]))
+        order = np.lexsort((numbers, bits, rows))
+        for at in order[np.unique(rows[order], return_index=True)[1]].tolist():  # the nearest of each
+            yield _leak(ours.ids[batch[rows[at]]], "near_duplicate", int(bits[at]), radius, *rivals[numbers[at]])
 
 
 def _people(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:
@@ -219,16 +217,9 @@ def _people(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Comp
     if not rivals or not len(ours.vectors):
         return
     vectors = np.array([rival.embedding for _, rival in rivals], np.float32)
-    index, of_ours, of_theirs = make_index(vectors), compare(ours.vectors), compare(vectors)
-    for start in range(0, len(ours.vectors), _BATCH):
-        products, numbers = index.search(ours.vectors[start : start + _BATCH], min(_NEAREST, len(rivals)))
-        first = np.repeat(np.arange(start, start + len(numbers)), numbers.shape[1])
-        second = np.maximum(numbers.ravel(), 0)  # an inverted file may find fewer: the product it gives then is -inf
-        likeness = of_ours.of(products.ravel(), first, of_theirs, second).reshape(numbers.shape)
-        best = likeness.argmax(axis=1)
-        for row in np.flatnonzero(likeness.max(axis=1) >= least).tolist():
-            rival = rivals[int(numbers[row, best[row]])]
-            yield _leak(ours.ids[start + row], "same_person", float(likeness[row, best[row]]), least, *rival)
+    for nearest in Nearest(vectors, compare(vectors)).search(ours.vectors, compare(ours.vectors), least, 1):
+        for row, number, value in zip(*(column.tolist() for column in nearest), strict=True):
+            yield _leak(ours.ids[row], "same_person", value, least, *rivals[number])
 
 
 def _leak(face: str, kind: Kind, value: float, limit: float, folder: str, rival: Rival) -> Leak:

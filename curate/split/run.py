@@ -22,9 +22,7 @@ from authface.curate.split.groups import (
     SMALL_SET,
     Embed,
     SplitFaces,
-    cohort_of,
     groups_of,
-    likeness_of,
     people_of,
     read_faces,
 )
@@ -38,6 +36,7 @@ from authface.curate.split.leaks import (
     rival_parts,
     write_page,
 )
+from authface.curate.split.likeness import cohort_of, likeness_of
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, one_line

@@ -22,7 +22,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.extras import need
 from authface.faces.geometry import Side
 from authface.models.cleaning import Planes, clean, high_pass, to_unit
-from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, read_export
+from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, graph_file, read_export
 from authface.models.layout import ONNX
 from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
 from authface.restore.model.cleaned import CleanedRestorer
@@ -119,7 +119,7 @@ class LoadedGraphs:
     def __init__(self, folder: Path, export: Export, device: str) -> None:
         self.export, self._folder, self._device = export, folder, device
         self._cleaner, self._encoder, self._denoiser, self._decoder = (
-            _Graph(folder / ONNX / name, device) for name in (CLEANER, ENCODER, DENOISER, DECODER)
+            _Graph(export, folder, name, device) for name in (CLEANER, ENCODER, DENOISER, DECODER)
         )
 
     def restorer(self, settings: RestoreSettings) -> CleanedRestorer | OnnxDiffusion:
@@ -169,8 +169,8 @@ class LoadedGraphs:
 class _Graph:
     """A graph that is opened once, when it is first run or before."""
 
-    def __init__(self, file: Path, device: str) -> None:
-        self._file, self._device = file, device
+    def __init__(self, export: Export, folder: Path, name: str, device: str) -> None:
+        self._export, self._folder, self._name, self._device = export, folder, name, device
         self._lock = Lock()
         self._session: Any = None
 
@@ -182,12 +182,12 @@ class _Graph:
     def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
-                self._session = onnx.session(self._file, self._device)
+                self._session = onnx.session(graph_file(self._folder, self._export, self._name), self._device)
         return self._session
 
     def __call__(self, **given: Any) -> list[Planes]:
         """Its outputs. Raises AuthfaceError if it fails, for example if memory is insufficient."""
-        return onnx.run(self._opened(), self._file.name, given)
+        return onnx.run(self._opened(), self._name, given)
 
 
 def _open(graphs: Sequence[_Graph]) -> None:

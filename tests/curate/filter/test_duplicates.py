@@ -113,14 +113,14 @@ def face(number: int, text: str, **values: object) -> Face:
 def test_the_index_finds_all_within_the_radius_and_none_beyond(seed: int, count: int, radius: int) -> None:
     texts = made(seed, count, radius + 4)
     codes = hash_codes(texts)
-    index = NearIndex(radius)
-    index.add(codes[: count // 2])
-    index.add(codes[count // 2 :])
-    distances = np.array([[apart(one, other) for other in texts] for one in texts])
-    for row, near in enumerate(index.search(codes)):
-        assert sorted(near, key=lambda pair: pair[1]) == [
-            (int(distances[row, other]), other) for other in np.flatnonzero(distances[row] <= radius)
-        ]
+    rows, numbers, bits = NearIndex(codes[: count // 2], radius).search(codes)
+    expected = [
+        (row, other, apart(one, two))
+        for row, one in enumerate(texts)
+        for other, two in enumerate(texts[: count // 2])
+        if apart(one, two) <= radius
+    ]
+    assert list(zip(rows.tolist(), numbers.tolist(), bits.tolist(), strict=True)) == expected
 
 
 def by_hand(faces: list[Face], radius: int) -> dict[str, tuple[str, int]]:

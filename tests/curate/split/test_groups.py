@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from authface.curate.split import groups as grouping
-from authface.curate.split.groups import Likeness, cohort_of, connected_groups, identities, likeness_of, similar_pairs
+from authface.curate.split import likeness as likenesses
+from authface.curate.split.groups import connected_groups, identities, similar_pairs
+from authface.curate.split.likeness import Likeness, cohort_of, likeness_of
 
 PLAIN = (0.0, 1.0)
 """Mean and spread under which likeness is the dot product."""
@@ -83,7 +84,7 @@ def test_people_of_a_kind_the_network_knows_badly_are_not_joined() -> None:
 
 
 def test_a_small_set_is_no_cohort() -> None:
-    vectors = unit(np.random.default_rng(0).standard_normal((grouping.COHORT_LEAST, 8)))
+    vectors = unit(np.random.default_rng(0).standard_normal((likenesses.COHORT_LEAST, 8)))
     assert cohort_of(vectors[1:]) is None
     cohort = cohort_of(vectors)
     assert cohort is not None and len(cohort) == len(vectors)
@@ -97,7 +98,7 @@ def test_an_inverted_file_finds_what_a_comparison_of_all_finds(monkeypatch: pyte
     vectors = unit(rng.standard_normal((400, 32))[person] + 0.15 * rng.standard_normal((1600, 32)))
     photos = [str(row) for row in range(1600)]
     exact = similar_pairs(vectors, plain(vectors), 0.8)[0]
-    monkeypatch.setattr(grouping, "FLAT_ROWS", 1000)
+    monkeypatch.setattr(likenesses, "FLAT_ROWS", 1000)
     quick, values = similar_pairs(vectors, plain(vectors), 0.8)
     assert len({*map(tuple, quick.tolist())} & {*map(tuple, exact.tolist())}) > 0.99 * len(exact)
     assert (np.diff(values) <= 0).all() and (quick[:, 0] < quick[:, 1]).all()

@@ -22,7 +22,8 @@ from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
-from authface.curate.split.groups import SplitFaces, groups_of, likeness_of, people_of
+from authface.curate.split.groups import SplitFaces, groups_of, people_of
+from authface.curate.split.likeness import likeness_of
 from authface.curate.split.run import SplitResult, assign, members_of, split
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError

@@ -115,7 +115,7 @@ def test_a_fidelity_of_1_opens_the_cleaner_alone(exported: Path, tmp_path: Path)
     assert (
         apart(model.restore([face(64)], [1]), load(folder, engine="torch", fidelity=1.0).restore([face(64)], [1])) <= 1
     )
-    with pytest.raises(AuthfaceError, match="is no ONNX network") as error:
+    with pytest.raises(AuthfaceError, match=r"not those of \w+ that came with it: authface models export") as error:
         model.restore([face(64)], [1], fidelity=0.0)
     assert "\n" not in str(error.value)
 
@@ -203,7 +203,10 @@ def test_verify_sees_what_became_of_a_graph(exported: Path, tmp_path: Path) -> N
     file.write_bytes(file.read_bytes()[:-1] + b"x")
     assert list(verify(str(folder), lambda *_, **__: None).faults) == ["onnx/decoder.onnx"]
     file.unlink()
-    with pytest.raises(AuthfaceError, match="is not the file that was exported"):
+    with pytest.raises(AuthfaceError, match=r"decoder\.onnx is no file, and export\.json names it: authface models"):
+        read_export(folder)
+    file.write_bytes(b"cut")
+    with pytest.raises(AuthfaceError, match=r"has 3 bytes, [\d,]+ were exported: authface models export"):
         read_export(folder)
     (folder / ONNX / "export.json").write_text("{}")
     with pytest.raises(AuthfaceError, match="is broken"):
