@@ -15,6 +15,7 @@ import pytest
 
 from authface.engine.pool import STARTS, TRIES, processes, seats, spread
 from authface.errors import AuthfaceError, UsageError
+from tests.conftest import heed_ctrl_c
 
 WORK = """
 import os, signal, time
@@ -134,7 +135,9 @@ def held(work_type: type, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, str(tmp_path / "held.py")]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
     pipe: Any = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True) as run:
+    with subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True, preexec_fn=heed_ctrl_c
+    ) as run:
         yield run
         run.kill()
 
@@ -150,9 +153,7 @@ def test_no_process_outlives_the_run(held: subprocess.Popen[str], number: int) -
         os.killpg(held.pid, number)  # as a terminal does
     else:
         held.send_signal(number)
-    held.stdout.read()  # to its end: no process has it open
-    said = held.stderr.read()
-    held.wait(60)
+    _, said = held.communicate(timeout=120)  # to its end: no process has it open
     for _ in range(600):
         if not any(map(is_there, workers)):
             break
