@@ -45,7 +45,7 @@ def command(photoset: Path, links: Path, step: str) -> list[str]:
     settings = [
         f"curate.fetch.part_rows={48 // PARTS}", f"curate.fetch.web.connections={CONNECTIONS}",
         "curate.fetch.web.allow_private_hosts=true", "curate.fetch.web.host_rate=500",
-        "curate.align.size=128", "curate.filter.min_size=40", "curate.filter.min_resolution=0.4",
+        "curate.align.size=128", "curate.filter.min_size=40", "curate.filter.max_pixelation=1",
         "curate.filter.max_sharpening=1",
     ]  # fmt: skip
     source = ["--from", "urls", str(links)] if step == "fetch" else []

@@ -28,7 +28,7 @@ else:
     pytest.importorskip("ray", reason="the extra ray is not installed")
 
 PART_ROWS = 4
-_FILTER = ("min_size=40", "min_resolution=0.4", "max_sharpening=1")
+_FILTER = ("min_size=40", "max_pixelation=1", "max_sharpening=1")
 SMALL = [word for limit in _FILTER for word in ("-O", f"curate.filter.{limit}")] + [
     "-O", "curate.align.size=128", "--debug"
 ]  # fmt: skip

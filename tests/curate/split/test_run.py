@@ -133,7 +133,16 @@ def curated(originals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of those photos as far as crops."""
     photoset = PhotoSet(tmp_path_factory.mktemp("sets") / "set")
     fetch(photoset, Folder(originals, "", ""), FetchSettings(), Console(), workers=1, limit=0)
-    loose = FilterSettings(min_size=20, min_sharpness=0, max_noise=255, max_piqe=100, max_smoothing=1, min_resolution=0)
+    loose = FilterSettings(
+        min_size=20,
+        min_sharpness=0,
+        max_noise=255,
+        max_piqe=100,
+        max_smoothing=1,
+        min_resolution=0,
+        max_pixelation=1,
+        max_sharpening=1,
+    )
     filter_photos(photoset, loose, Console(), workers=1)
     run(Align(photoset.root, AlignSettings(size=256)), parts_of(photoset.faces), photoset.crops, Console())
     return photoset.root
