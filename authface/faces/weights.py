@@ -32,7 +32,9 @@ def whole(file: Path, sha256: str, again: str) -> Path:
     try:
         found = sha256_of(file)
     except OSError as error:
-        raise AuthfaceError(f"{one_line(file)} cannot be read ({first_line(error.strerror, 80)}): {again}") from error
+        raise AuthfaceError(
+            f"{one_line(file)} cannot be read ({one_line(error.strerror or error, 80)}): {again}"
+        ) from error
     if found != sha256:
         raise AuthfaceError(
             f"{one_line(file)} has {file.stat().st_size:,} bytes of sha256 {found[:12]}, not those of {sha256[:12]} "

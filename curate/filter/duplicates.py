@@ -89,9 +89,10 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
         if _may_repeat(ranked[row], ranked[better]):
             nearest[row] = min(nearest.get(row, (bits, better)), (bits, better))
 
-    waiting, renew = np.arange(0), 0
+    waiting, renew, index = np.arange(0), 0, NearIndex(codes[:0], radius)
     for start in range(0, len(ranked), _BLOCK):
         if start >= renew:  # half of those in the index had their turn
+            del index  # before the next one takes as much memory
             waiting = np.array([row for row in range(start, len(ranked)) if row not in nearest], np.int64)
             index, renew = NearIndex(codes[waiting], radius), start + (len(ranked) - start) // 2
         block = [row for row in range(start, min(start + _BLOCK, len(ranked))) if row not in nearest]

@@ -168,7 +168,7 @@ def _likest(
 def _fit(vectors: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
     """(cells, length) centres by k-means (Lloyd 1982) over an even sample of the vectors."""
     sample = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), cells * _TRAINING)).astype(int)]
-    centres = sample[np.linspace(0, len(sample) - 1, cells).astype(int)]
+    centres: NDArray[np.float32] = sample[np.linspace(0, len(sample) - 1, cells).astype(int)]
     for _ in range(_ROUNDS):
         cell = _nearest_cells(sample, centres, 1)[:, 0]
         order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
