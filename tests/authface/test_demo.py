@@ -38,7 +38,7 @@ class Quiet(Console):
         """Nothing."""
 
     @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Any:
+    def progress(self, title: str, total: int | None, unit: str, left: Any = None) -> Any:
         """Count."""
 
         def tick(done: int = 1, note: str = "") -> None:

@@ -34,7 +34,7 @@ class Quiet(Console):
         self.lines.append(text)
 
     @contextmanager
-    def progress(self, title: str, total: int | None, unit: str) -> Iterator[Tick]:
+    def progress(self, title: str, total: int | None, unit: str, left: object = None) -> Iterator[Tick]:
         """Count steps."""
 
         def tick(done: int = 1, note: str = "") -> None:
