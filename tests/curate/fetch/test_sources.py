@@ -184,7 +184,7 @@ def test_rows_that_a_killed_run_left_get_a_part_whatever_comes_next(
 ) -> None:
     path = tmp_path / "list.txt"
     path.write_text("\n".join(server.serve(f"/{n}.jpg", photos[n]) for n in range(4)))
-    rows = bring(tmp_path / "whole", wanted("urls", path))
+    rows = sorted(bring(tmp_path / "whole", wanted("urls", path)), key=lambda row: row.source_id)
     left = Journal(tmp_path / "set" / "sources" / "fetched.jsonl", FinishedPhoto)
     for row in (rows[2], rows[0]):
         left.append(FinishedPhoto(photo=row))
