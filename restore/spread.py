@@ -94,6 +94,7 @@ def restore_on_devices(devices: Devices, jobs: Sequence[RestoreJob], session: Se
             for _, _, outcomes in made:
                 run.keep(outcomes)
                 tick(note=outcomes[0].job.source.name)
+    run.put_in_order(jobs)
 
 
 def restore_on_cluster(
@@ -108,6 +109,7 @@ def restore_on_cluster(
             for count, outcomes in made:
                 run.keep(outcomes)
                 tick(count)
+    run.put_in_order(jobs)
 
 
 class _Run:
@@ -160,3 +162,8 @@ class _Run:
             if outcome.engine:
                 self._session.engine_of_workers = outcome.engine
             keep_outcome(replace(outcome, notes=new), self._session, self._overwrite)
+
+    def put_in_order(self, jobs: Sequence[RestoreJob]) -> None:
+        """List what was restored as it was named, whoever came to its end first: so the pages are those of one."""
+        places = {job.target_path: place for place, job in enumerate(jobs)}
+        self._session.summary.jobs.sort(key=lambda job: places[job.target_path])

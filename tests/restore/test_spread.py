@@ -151,3 +151,20 @@ def test_actors_of_ray_make_what_one_process_makes(
     assert json.loads(said)["faces"] == 9
     code, said, _ = authface(*words)
     assert code == 3 and json.loads(said)["done_before"] == 9
+
+
+def test_the_pages_of_a_large_run_are_those_of_one_process(tmp_path: Path, authface: Command) -> None:
+    """Workers know that the run has an album, and make its pictures; it lists photos as they were named."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    face = Image.fromarray(data.astronaut()[20:180, 150:310]).resize((64, 64))
+    names = [f"{number:02d}.png" for number in range(61)]
+    for number, name in enumerate(names):
+        face.rotate(number / 10).save(folder / name)
+    code, _, err = authface(folder, "-o", out, "--aligned", "--device", "cpu:2", "-O", "restore.guard=false")
+    assert code == 0, err
+    pages = out / "restore.html.files"
+    assert len(list(pages.rglob("*-photo.jpg"))) == len(names)
+    text = (pages / "all-0001.html").read_text()
+    places = [text.index(f">{name}") for name in names]
+    assert places == sorted(places)
