@@ -11,8 +11,8 @@ from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
 from authface.faces.landmarks import Dlib68, disagreement
+from authface.faces.looks import least_found
 from authface.faces.search import marked_face, survey_turned
-from authface.faces.tiles import least_found
 from authface.imaging.bitdepth import is_grey
 from authface.restore.guard import in_crop
 from authface.restore.model.restorer import face_seed

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.faces.warp import warp
+from authface.faces.geometry import warp
 from authface.restore.model.colour import LUMA
 
 SUSPECT = 0.9

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from authface.curate.filter.hamming import HammingIndex, distances
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.detector import Detection
+from authface.faces.geometry import warp
 from authface.faces.landmarks import Dlib68
-from authface.faces.warp import warp
 from authface.records import Face
 
 FREQUENCIES = 12

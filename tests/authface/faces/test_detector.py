@@ -22,7 +22,7 @@ from authface.faces.detector import (
     priors,
     weights_sha256,
 )
-from authface.faces.tiles import FINE_SIDE
+from authface.faces.looks import FINE_SIDE
 
 Pixels = NDArray[np.uint8]
 
