@@ -18,9 +18,7 @@ from authface.extras import of_import
 from authface.models.cli import app as models
 from authface.options import DEFAULT_SET, SetArgument, command_with_run, open_set
 from authface.options import Run as Run
-from authface.restore.app.cli import web_app
-from authface.restore.cli import restore
-from authface.restore.service.cli import serve
+from authface.restore.cli import restore, serve, web_app
 from authface.train.cli import app as train
 from authface.train.estimate.cli import app as estimate_train
 

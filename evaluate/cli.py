@@ -160,7 +160,7 @@ def prior(
     ),
 ) -> None:
     """FID, human preference and obedience of a face prior. Run again, it draws and measures what is new."""
-    from authface.evaluate.prior import page as prior_page
+    from authface.evaluate.prior import run as prior_page
     from authface.evaluate.prior.run import evaluate_prior
     from authface.evaluate.prior.samples import sample_requests
     from authface.evaluate.settings import PriorEvaluationSettings

@@ -6,10 +6,10 @@ import os
 from collections.abc import Callable, Sequence
 
 from authface.errors import AuthfaceError, ImageError, one_line
+from authface.inspect.outputs import Results, digest_of
 from authface.restore.inputs import Input, RestoreJob, homes_of
 from authface.store.restore_line import Line
 from authface.store.restore_log import Log
-from authface.store.results import Results, digest_of
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that this command did not make."""
