@@ -122,10 +122,10 @@ def why(
     from authface.inspect.why import forgotten_at, photo_history, to_text
 
     if set.is_file() and not id:
-        from authface.restore import provenance
+        from authface.restore import results
 
-        made = provenance.provenance_of(set)
-        return run.console.result(provenance.to_text(made), **made.as_json())
+        made = results.provenance_of(set)
+        return run.console.result(results.to_text(made), **made.as_json())
     if not id:
         raise UsageError(f"{one_line(set)} is no file: name a restored photo, or a set and an ID")
     photoset = open_set(set)

@@ -20,8 +20,20 @@ from numpy.typing import ArrayLike, NDArray
 
 from authface import backends
 from authface.errors import ImageError
-from authface.faces.candidates import Candidates, apart, confirmed, joined, merge
-from authface.faces.looks import FINE_SIDE, HINT_SCORE, SMALL_FACE, followed, own, scales_of, tiles_of
+from authface.faces.looks import (
+    FINE_SIDE,
+    HINT_SCORE,
+    SMALL_FACE,
+    Candidates,
+    apart,
+    confirmed,
+    followed,
+    joined,
+    merge,
+    own,
+    scales_of,
+    tiles_of,
+)
 from authface.faces.weights import AUTHFACE_AGAIN, facexlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session

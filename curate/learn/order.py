@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.learn import fit as fitting
-from authface.curate.learn.fit import Lesson, make_lesson
-from authface.curate.learn.heldout import HeldOutTable, Passing, weigh
+from authface.curate.learn.fit import HeldOutTable, Lesson, Passing, make_lesson, weigh
 from authface.curate.learn.model import Forest, HeldOut, filled
 from authface.curate.learn.table import FaceTable, Matrix
 from authface.curate.settings import LearnSettings

@@ -13,8 +13,7 @@ import numpy as np
 from authface.console import Console
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn import fit as fitting
-from authface.curate.learn.fit import Lesson, read_lesson
-from authface.curate.learn.heldout import LIMITS, Estimate, HeldOutTable, Passing, weigh
+from authface.curate.learn.fit import LIMITS, Estimate, HeldOutTable, Lesson, Passing, read_lesson, weigh
 from authface.curate.learn.model import HeldOut, ModelFacts, Opinion, ReviewerModel, save_model
 from authface.curate.learn.table import VERSION, FaceTable, Matrix, columns, face_part, take_features
 from authface.curate.settings import LearnSettings

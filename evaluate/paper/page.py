@@ -15,10 +15,10 @@ from typing import Any
 import typer
 
 from authface.errors import UsageError, one_line
+from authface.evaluate.images import file_names, images_in
 from authface.evaluate.paper import grid
 from authface.evaluate.paper.grid import GridStep, words_of
 from authface.evaluate.paper.paper import Column, FilledTable, OurReport, TableRow, fill, paper_table, parse_reports
-from authface.evaluate.sources import file_names, images_in
 from authface.options import SECTIONS, Run
 from authface.recipe import load
 from authface.report.pages import ReportTable, quantity, write_page

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from authface import Tagger
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, UsageError
+from authface.evaluate.images import SourceFaces, open_sources
 from authface.evaluate.measure import ValueCache
 from authface.evaluate.prior.figures import Bench, fid_to_faces, fid_to_ffhq, preferences, sample_rgb
 from authface.evaluate.prior.samples import Sampler, SampleRequest, noise_seed, sample_requests
 from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.report import number
 from authface.evaluate.settings import PriorEvaluationSettings
-from authface.evaluate.sources import SourceFaces, open_sources
 from authface.evaluate.weights import MetricWeights
 from authface.files import write_file
 from authface.imaging.decode import encode_png

@@ -17,7 +17,7 @@ from functools import cached_property
 
 import httpx
 
-from authface.curate.fetch.hosts import WebError
+from authface.curate.fetch.hosts import Wait, WebError
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judge
 from authface.curate.fetch.optouts.statements import (
     OptOut,
@@ -28,7 +28,6 @@ from authface.curate.fetch.optouts.statements import (
     robots_words,
     tdm_reservation,
 )
-from authface.curate.fetch.pace import Wait
 from authface.curate.fetch.web import Web
 from authface.errors import ImageError, one_line
 from authface.records import Signal, now

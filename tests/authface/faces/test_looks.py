@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.faces import looks
-from authface.faces.candidates import SURE_FACE, TRUSTED_FACE
 from authface.faces.detector import Detection, RetinaFace
-from authface.faces.looks import MARGIN, TILE, least_found, scales_of, spans, tiles_of
+from authface.faces.looks import MARGIN, SURE_FACE, TILE, TRUSTED_FACE, least_found, scales_of, spans, tiles_of
 
 Pixels = NDArray[np.uint8]
 ASTRONAUT = np.asarray(data.astronaut())[0:230, 110:340]

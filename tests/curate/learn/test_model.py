@@ -13,8 +13,7 @@ from safetensors.numpy import load, save
 from authface.curate.filter.judge import LIMITS
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn import fit
-from authface.curate.learn.fit import Lesson, grouped, make_lesson
-from authface.curate.learn.heldout import HeldOutTable, weigh
+from authface.curate.learn.fit import HeldOutTable, Lesson, grouped, make_lesson, weigh
 from authface.curate.learn.model import (
     Forest,
     HeldOut,
