@@ -18,9 +18,7 @@ from authface.extras import of_import
 from authface.models.cli import app as models
 from authface.options import DEFAULT_SET, SetArgument, command_with_run, open_set
 from authface.options import Run as Run
-from authface.restore.app.cli import web_app
-from authface.restore.cli import restore
-from authface.restore.service.cli import serve
+from authface.restore.cli import restore, serve, web_app
 from authface.train.cli import app as train
 from authface.train.estimate.cli import app as estimate_train
 
@@ -124,10 +122,10 @@ def why(
     from authface.inspect.why import forgotten_at, photo_history, to_text
 
     if set.is_file() and not id:
-        from authface.restore import provenance
+        from authface.restore import results
 
-        made = provenance.provenance_of(set)
-        return run.console.result(provenance.to_text(made), **made.as_json())
+        made = results.provenance_of(set)
+        return run.console.result(results.to_text(made), **made.as_json())
     if not id:
         raise UsageError(f"{one_line(set)} is no file: name a restored photo, or a set and an ID")
     photoset = open_set(set)

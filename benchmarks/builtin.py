@@ -37,11 +37,11 @@ from builtin_figures import CLEAN, FILTERS, INPUT, NOTE, OF_EVALUATE, Figures, M
 
 from authface.console import Console
 from authface.errors import AuthfaceError
-from authface.evaluate import pairs
+from authface.evaluate import images
+from authface.evaluate.images import open_sources, parquet_files
 from authface.evaluate.measure import Workers
 from authface.evaluate.restoration import RestorationTask, evaluate
 from authface.evaluate.settings import RestorationSettings
-from authface.evaluate.sources import open_sources, parquet_files
 from authface.evaluate.synth import clean_face
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging.decode import encode_png, read
@@ -148,7 +148,7 @@ def measure(work: Path, methods: Sequence[Method], faces: Sequence[Face], worker
     values: dict[Method, dict[str, dict[str, float]]] = {m: {metric: {} for metric in metrics} for m in methods}
     vectors: dict[Method, dict[str, NDArray[np.float64]]] = {method: {} for method in methods}
     question = RestorationTask(
-        [pairs.Method(name, folders[method]) for name, method in known.items()], work / "clean", None,
+        [images.Method(name, folders[method]) for name, method in known.items()], work / "clean", None,
         RestorationSettings(metrics=OF_EVALUATE, resamples=100), workers=Workers(workers),
     )  # fmt: skip
     for (said, name), outcome in evaluate(question, work / "measured", Console()).measured.outcomes.items():

@@ -116,9 +116,8 @@ def floor(photos: list[Path], size: int) -> dict[str, float]:
 
     from authface.curate.filter.measures.quality import face_region, piqe
     from authface.faces.detector import RetinaFace
-    from authface.faces.geometry import crop_to_photo, ffhq_quad
+    from authface.faces.geometry import crop_to_photo, ffhq_quad, warp
     from authface.faces.landmarks import Dlib68
-    from authface.faces.warp import warp
     from authface.imaging import decode as images
 
     cv2.setNumThreads(1)

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.faces.candidates import Candidates, merge
 from authface.faces.detector import RetinaFace
+from authface.faces.looks import Candidates, merge
 from authface.imaging import decode as images
 
 HEIGHTS = (16, 20, 24, 32, 48, 64, 96, 128, 192, 256, 320, 400, 500, 600, 700, 800, 1000)

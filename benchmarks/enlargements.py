@@ -32,7 +32,7 @@ from PIL import Image
 
 from authface.curate.filter.judge import LIMITS, broken, judge_alone
 from authface.curate.filter.measure import measure_faces
-from authface.curate.filter.measures import quality, traces
+from authface.curate.filter.measures import processing, quality
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
@@ -210,11 +210,11 @@ def originals(folder: Path, half: slice) -> Iterator[Portrait]:
 
 def repeats(portrait: Portrait) -> float:
     """How strongly former pixels show, of first and of second differences."""
-    grey = traces.middle(quality.native_luma(portrait.rgb, portrait.face.points5))
-    if min(grey.shape) < traces.LEAST_SIDE:
+    grey = processing.middle(quality.native_luma(portrait.rgb, portrait.face.points5))
+    if min(grey.shape) < processing.LEAST_SIDE:
         return 0.0
-    first = traces.repetition(grey, 1, traces.FIRST_CAP)[0]
-    return max(first, 0.7 * traces.repetition(grey, 2, traces.SECOND_CAP)[0])
+    first = processing.repetition(grey, 1, processing.FIRST_CAP)[0]
+    return max(first, 0.7 * processing.repetition(grey, 2, processing.SECOND_CAP)[0])
 
 
 def refused(face: Face) -> tuple[list[str], list[str]]:

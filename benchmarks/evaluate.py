@@ -73,8 +73,8 @@ def floor(pairs: Path, count: int) -> dict[str, float]:
 
     from authface.evaluate.works import FaceGauge
     from authface.imaging.decode import read
-    from authface.metrics import pixels
-    from authface.metrics.iqa import QualityMetric
+    from authface.metrics import quality
+    from authface.metrics.quality import QualityMetric
 
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -96,7 +96,7 @@ def floor(pairs: Path, count: int) -> dict[str, float]:
             spent.clear()
         output = timed("decode", rgb, pairs / "degraded" / name)
         truth = timed("decode", rgb, pairs / "clean" / name)
-        for metric in (pixels.psnr, pixels.psnr_y, pixels.ssim, pixels.ssim_y):
+        for metric in (quality.psnr, quality.psnr_y, quality.ssim, quality.ssim_y):
             timed(metric.__name__, metric, output, truth)
         found = timed("find", gauge.find, name, truth)
         timed("identity", gauge.identity, output, truth, name, found)

@@ -26,8 +26,8 @@ import numpy as np
 from enlargements import HALVES, Portrait, harmed, measured, originals, refused, unharmed
 from numpy.typing import NDArray
 
+from authface.curate.filter.measures.processing import NAMES, traces
 from authface.curate.filter.measures.quality import native_luma
-from authface.curate.filter.measures.traces import NAMES, traces
 
 Matrix = NDArray[np.float64]
 

@@ -27,8 +27,7 @@ from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
 from authface.curate.filter.run import filter_photos
 from authface.curate.learn import fit
-from authface.curate.learn.heldout import HeldOutTable
-from authface.curate.learn.lesson import Lesson, grouped
+from authface.curate.learn.fit import HeldOutTable, Lesson, grouped
 from authface.curate.learn.table import MEASURES, face_parts, take_features, together
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.imaging.decode import decode, encode_jpeg

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.judge import judge_alone
 from authface.curate.learn import fit
-from authface.curate.learn.heldout import HeldOutTable
-from authface.curate.learn.lesson import Lesson, identities, make_lesson
+from authface.curate.learn.fit import HeldOutTable, Lesson, identities, make_lesson
 from authface.curate.learn.model import filled
 from authface.curate.learn.order import AGAIN, DOUBTED, differ, diverse, doubt_of, mixed, seen, teaches
 from authface.curate.learn.table import MEASURES, FaceTable, face_parts, together

@@ -29,9 +29,8 @@ from authface.faces.geometry import Side
 from authface.faces.landmarks import Dlib68
 from authface.imaging import decode as images
 from authface.imaging.bitdepth import is_grey
-from authface.restore.finder import FaceFinder
-from authface.restore.guard import IdentityGuard
-from authface.restore.parts import SUSPECT, compare_parts
+from authface.restore.guard import SUSPECT, IdentityGuard, compare_parts
+from authface.restore.photo import FaceFinder
 from authface.restore.settings import RestoreSettings
 
 LEVELS = ("mild", "medium", "heavy", "scan")

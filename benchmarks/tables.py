@@ -26,7 +26,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from authface.curate.filter import histograms, sweep
+from authface.curate import sheet
+from authface.curate.filter import sweep
 from authface.curate.filter.judge import ANGLES, LIMITS
 from authface.curate.settings import FilterSettings
 from authface.curate.sheet import sample
@@ -97,12 +98,12 @@ def duck_columns(photoset: PhotoSet, settings: FilterSettings, names: list[str])
 
 def duck_histograms(photoset: PhotoSet) -> Any:
     table, bars = photoset.faces, []
-    settings = histograms._settings(photoset, "faces", table)
+    settings = sheet._settings(photoset, "faces", table)
     some = [str(table._path(part)) for part in table.parts()[:: max(1, -(-len(table.parts()) // 32))]]
     spread = duck(f"SELECT {', '.join(MEASURES)} FROM PARTS WHERE filename IN {tuple(some)}", table).fetchnumpy()
     for measure in MEASURES:
-        limits = [value for _, value in histograms._limits(measure, settings)]
-        low, high = histograms._span(np.ma.compressed(spread[measure]), limits)
+        limits = [value for _, value in sheet._limits(measure, settings)]
+        low, high = sheet._span(np.ma.compressed(spread[measure]), limits)
         place = f"greatest(least(floor(({measure} - {low}) * ({BINS} / ({high} - {low}))), {BINS - 1}), 0)"
         bars += [f"histogram({place}) FILTER (status {sign} 'kept')" for sign in ("=", "<>")]
     row = duck(f"SELECT {', '.join(bars)} FROM PARTS", table).fetchone()
@@ -118,7 +119,7 @@ def ask(photoset: PhotoSet, question: str, engine: str) -> Any:
         return duck_sample(photoset) if question == "sample" else duck_histograms(photoset)
     if question == "sample":
         return (found := sample(photoset.faces, SAMPLE)).counts, found.rows
-    charts = histograms._of_table(photoset, "faces", photoset.faces)
+    charts = sheet._of_table(photoset, "faces", photoset.faces)
     return {chart.name.replace(" ", "_"): (chart.kept, chart.rejected) for chart in charts}
 
 

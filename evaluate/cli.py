@@ -29,8 +29,8 @@ def synth(
     ] = None,
 ) -> None:
     """A test set with truth: degraded copies of clean faces. Run again, it makes only what is missing."""
+    from authface.evaluate.images import open_sources
     from authface.evaluate.settings import SynthSettings
-    from authface.evaluate.sources import open_sources
     from authface.evaluate.synth import conclude, synthesize
     from authface.faces.degrade import preset
 
@@ -80,8 +80,8 @@ def restoration(
 ) -> None:
     """Metrics of restored faces with intervals, methods compared face by face. Run again, it measures what is new."""
     from authface.evaluate.catalogue import choose
+    from authface.evaluate.images import methods_of
     from authface.evaluate.measure import Workers
-    from authface.evaluate.pairs import methods_of
     from authface.evaluate.restoration import RestorationTask, evaluate
     from authface.evaluate.settings import RestorationSettings
 
@@ -160,7 +160,7 @@ def prior(
     ),
 ) -> None:
     """FID, human preference and obedience of a face prior. Run again, it draws and measures what is new."""
-    from authface.evaluate.prior import page as prior_page
+    from authface.evaluate.prior import run as prior_page
     from authface.evaluate.prior.run import evaluate_prior
     from authface.evaluate.prior.samples import sample_requests
     from authface.evaluate.settings import PriorEvaluationSettings

@@ -12,8 +12,8 @@ from typing import Any
 
 from authface import __version__
 from authface.evaluate.catalogue import BY_NAME
+from authface.evaluate.images import Method
 from authface.evaluate.measure import Measured
-from authface.evaluate.pairs import Method
 from authface.evaluate.settings import RestorationSettings
 
 LANDMARKS = (

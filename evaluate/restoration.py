@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.catalogue import DEAR, RestorationMetric, choose
+from authface.evaluate.images import Method, images_by_name, pair
 from authface.evaluate.measure import (
     Measured,
     Sets,
@@ -22,7 +23,6 @@ from authface.evaluate.measure import (
     measure_plain,
     measure_sets,
 )
-from authface.evaluate.pairs import Method, images_by_name, pair
 from authface.evaluate.protocol import device_name, protocol
 from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.weights import MetricWeights

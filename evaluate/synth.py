@@ -21,8 +21,8 @@ from authface.console import Console
 from authface.engine.pool import processes, seats
 from authface.engine.workers import Step, inline
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.evaluate.images import SourceFace, SourceFaces
 from authface.evaluate.settings import SynthSettings
-from authface.evaluate.sources import SourceFace, SourceFaces
 from authface.faces.degrade import degrade, preset
 from authface.files import sha256_of, write_errors, write_file
 from authface.imaging.decode import decode, encode_png

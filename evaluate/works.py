@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from authface.engine.workers import Step
 from authface.errors import ImageError, one_line
 from authface.evaluate.catalogue import RestorationMetric
-from authface.evaluate.pairs import Pair
+from authface.evaluate.images import Pair
 from authface.faces import detector, identity, landmarks
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.identity import Embedder, SeenFace, make_embedder, points68_of
 from authface.faces.landmarks import Dlib68
 from authface.imaging.decode import read
-from authface.metrics import pixels
-from authface.metrics.iqa import QualityMetric, loading
+from authface.metrics import quality
+from authface.metrics.quality import QualityMetric, loading
 from authface.store.photoset import Provenance
 
 if TYPE_CHECKING:
@@ -132,10 +132,10 @@ def _remember(held: OrderedDict[Hashable, T], key: Hashable, value: T) -> None:
 LEAST = 32
 """Least side of an output, pixels: below, windows and networks see next to nothing."""
 _PIXELS: dict[str, Callable[[Rgb, Rgb], float]] = {
-    "psnr": pixels.psnr,
-    "psnr_y": pixels.psnr_y,
-    "ssim": pixels.ssim,
-    "ssim_y": pixels.ssim_y,
+    "psnr": quality.psnr,
+    "psnr_y": quality.psnr_y,
+    "ssim": quality.ssim,
+    "ssim_y": quality.ssim_y,
 }
 
 
@@ -173,7 +173,7 @@ class Result:
 def plain_version(kind: str, min_score: float, recogniser: Recogniser) -> tuple[str, dict[str, str]]:
     """What the values of `pixels` or `faces` depend on, and the sha256 of the networks among it."""
     if kind == "pixels":
-        return f"{pixels.VERSION} opencv {version('opencv-python-headless')}", {}
+        return f"{quality.VERSION} opencv {version('opencv-python-headless')}", {}
     files = weights(recogniser)
     return " ".join([VERSION, str(min_score), *files.values()]), files
 

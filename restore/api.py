@@ -29,7 +29,6 @@ from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore import inputs
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.restorer import (
     CropRestorer,
     Loaded,
@@ -38,6 +37,7 @@ from authface.restore.model.restorer import (
     runs_graphs,
     weights_key,
 )
+from authface.restore.photo import FaceFinder, whole_photo
 from authface.restore.picture import Image, Picture, open_picture
 from authface.restore.result import Restored
 from authface.restore.session import Request, Session

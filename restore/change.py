@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.imaging.bitdepth import Pixels, to_8_bits
-from authface.imaging.lab import ciede2000, lab_of_srgb
+from authface.restore.model.colour import ciede2000, lab_of_srgb
 
 MAX_MAP_SIDE = 2048
 """Longer side of the map, pixels; a larger photo is averaged."""

@@ -13,8 +13,8 @@ from authface.faces.geometry import Side, align
 from authface.models.sampling import PAPER_SIZE
 from authface.records import Box
 from authface.restore.change import change_map
-from authface.restore.finder import FaceFinder
 from authface.restore.guard import FaceDrift, IdentityGuard
+from authface.restore.photo import FaceFinder
 from authface.restore.picture import Image, open_picture
 from authface.restore.settings import RestoreSettings
 

@@ -12,8 +12,8 @@ from authface.errors import ImageError, one_line
 from authface.faces.geometry import align, scale_quad
 from authface.imaging.bitdepth import to_8_bits
 from authface.report.pages import Comparison, Facts, quantity
+from authface.restore.guard import parts_text
 from authface.restore.inputs import RestoreJob
-from authface.restore.parts import parts_text
 from authface.restore.video.files import VideoReader
 from authface.store.restore_line import Line
 

@@ -22,9 +22,8 @@ from authface.imaging.encode import has_room
 from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.change import change_map
-from authface.restore.credentials import Asset, Credentials
 from authface.restore.inputs import ENDINGS
-from authface.restore.mark import Mark
+from authface.restore.mark import Asset, Credentials, Mark
 from authface.restore.picture import ENDING_OF, Encoded, Picture
 from authface.restore.types import FaceResult, PhotoResult
 from authface.store.restore_log import LOG

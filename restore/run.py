@@ -23,8 +23,7 @@ from authface.imaging.encode import check_sides
 from authface.restore.album import album_pictures
 from authface.restore.background import check_size
 from authface.restore.change import change_map
-from authface.restore.finder import no_face_text
-from authface.restore.guard import DRIFTED
+from authface.restore.guard import DRIFTED, parts_text, suspect_below
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.outcome import (
     IsDone,
@@ -36,7 +35,7 @@ from authface.restore.outcome import (
     keep_outcome,
     read_photo,
 )
-from authface.restore.parts import parts_text, suspect_below
+from authface.restore.photo import no_face_text
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.results import check_target, lines_done, without_results

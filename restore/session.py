@@ -23,12 +23,10 @@ from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
-from authface.restore.credentials import credentials
 from authface.restore.eta import Amount, Work
-from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
-from authface.restore.mark import Mark
+from authface.restore.mark import Mark, credentials
 from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
@@ -39,7 +37,7 @@ from authface.restore.model.restorer import (
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import paste_faces, restore_faces
+from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
 from authface.restore.pipeline import Seconds, part
 from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings

@@ -13,8 +13,7 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import Aligned, Side
 from authface.imaging.bitdepth import Pixels
 from authface.records import Box
-from authface.restore.guard import FaceDrift
-from authface.restore.parts import NAMES, FaceParts
+from authface.restore.guard import NAMES, FaceDrift, FaceParts
 
 PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 

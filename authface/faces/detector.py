@@ -8,19 +8,32 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from authface import backends
 from authface.errors import ImageError
-from authface.faces.candidates import Candidates, apart, confirmed, joined, merge
-from authface.faces.hints import HINT_SCORE, SMALL_FACE, followed
-from authface.faces.tiles import FINE_SIDE, own, scales_of, tiles_of
+from authface.faces.looks import (
+    FINE_SIDE,
+    HINT_SCORE,
+    SMALL_FACE,
+    Candidates,
+    apart,
+    confirmed,
+    followed,
+    joined,
+    merge,
+    own,
+    scales_of,
+    tiles_of,
+)
 from authface.faces.weights import AUTHFACE_AGAIN, facexlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session
@@ -234,3 +247,35 @@ def _detections(found: Candidates) -> list[Detection]:
             (found.boxes - 0.5).tolist(), found.scores.tolist(), (found.points - 0.5).tolist(), strict=True
         )
     ]
+
+
+def roll(points5: Sequence[float]) -> float:
+    """How far a face leans by its eyes, degrees: 0 upright, 90 its crown to the picture's right, -180..180."""
+    return math.degrees(math.atan2(points5[3] - points5[1], points5[2] - points5[0]))
+
+
+def quarter_turns(points5: Sequence[float]) -> int:
+    """Turns against the clock, 0..3 as `numpy.rot90` has them, after which a face leans by at most 45 degrees."""
+    return round(roll(points5) / 90) % 4
+
+
+def turned(points: ArrayLike, turns: int, width: int, height: int) -> NDArray[np.float64]:
+    """(n, 2) points of a photo of `width` x `height` pixels, in the photo after `turns`."""
+    moved = np.array(points, np.float64).reshape(-1, 2)
+    for _ in range(turns % 4):
+        moved = np.stack([moved[:, 1], width - 1 - moved[:, 0]], axis=1)
+        width, height = height, width
+    return moved
+
+
+def turned_back(points: ArrayLike, turns: int, width: int, height: int) -> NDArray[np.float64]:
+    """(n, 2) points of the photo after `turns`, in the photo itself, which has `width` x `height` pixels."""
+    sides = (height, width) if turns % 2 else (width, height)
+    return turned(points, -turns, *sides)
+
+
+def turned_detection(face: Detection, turns: int, width: int, height: int) -> Detection:
+    """A face of a photo of `width` x `height` pixels as it lies in the photo after `turns`."""
+    box = turned(face.box, turns, width, height)
+    (x0, y0), (x1, y1) = box.min(axis=0).tolist(), box.max(axis=0).tolist()
+    return Detection((x0, y0, x1, y1), face.score, tuple(turned(face.points5, turns, width, height).ravel().tolist()))

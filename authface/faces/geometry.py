@@ -1,9 +1,6 @@
-"""The FFHQ crop: from landmarks to a square in the photo, and from there to pixels.
+"""The FFHQ crop: from landmarks to a square in the photo, and from there to pixels, sampled without aliasing.
 
-A quad is (4, 2): the crop's top-left, bottom-left, bottom-right and top-right corner in the photo, in pixels with
-the centre of the first pixel at (0, 0). Crop coordinates count pixels in the same way: the centre of the crop's
-first pixel is (0, 0), so its corners lie at -0.5 and `size` - 0.5, and crop point (u, v) is the photo point
-``TL + (u + 0.5) / size * (TR - TL) + (v + 0.5) / size * (BL - TL)``.
+Beyond its border the photo is padded as `ffhq-dataset` pads it: a reflection, blurred and faded to the median.
 """
 
 from __future__ import annotations
@@ -16,7 +13,185 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.errors import ImageError
-from authface.faces.warp import Frame, fade, warp
+
+T = TypeVar("T", np.uint8, np.float32)
+
+DETAIL_RATIO = 0.65
+"""Photo pixels in a crop pixel from which the warp is filtered; below it, sampling alone is within 50 dB of that."""
+MAX_RATIO = 2.0
+"""Photo pixels in a crop pixel beyond which whole photo pixels are averaged first."""
+BLUR_GRID = 128
+"""Side of the grid the blur is made on, pixels: its sigma is 2.6 of them whatever the crop's size."""
+MEDIAN_GRID = 128
+"""Longer side of the padded region when its median is taken, pixels: the rest of a large one adds nothing to it."""
+
+
+def warp(image: NDArray[T], turn: NDArray[np.float64], width: int, height: int) -> NDArray[T]:
+    """Sample (h, w, 3) at `turn` of every pixel of a (height, width, 3) grid, filtered to the grid's resolution.
+
+    The result is rounded to uint8 if `image` is uint8; of float32 fractions stay. `turn` is (2, 3), grid to image, and
+    keeps shapes. The image is reflected at its borders.
+    """
+    ratio = float(np.hypot(*turn[:, 0]))
+    if ratio >= 2 * MAX_RATIO:
+        image, turn = _averaged(image, turn, int(ratio / MAX_RATIO))
+    if ratio < DETAIL_RATIO:
+        return _sample(image, turn, width, height)
+    # Two samples a pixel each way, then Lanczos-3: each of the four grids takes every second tap of its kernel. The
+    # grids are three pixels wider on each side, so that the kernel finds at the borders what is there.
+    total = None
+    for row in (0, 1):
+        for column in (0, 1):
+            grid = turn.copy()
+            grid[:, 2] += turn[:, :2] @ [column / 2 - 0.25 - 3, row / 2 - 0.25 - 3]
+            part = cv2.sepFilter2D(
+                _sample(image, grid, width + 6, height + 6),
+                cv2.CV_32F,
+                _LANCZOS[1 - column :: 2],
+                _LANCZOS[1 - row :: 2],
+                anchor=(2 + column, 2 + row),
+            )
+            total = part if total is None else cv2.add(total, part, total)
+    if image.dtype != np.uint8:
+        return np.asarray(cv2.max(total, 0.0)[3:-3, 3:-3], dtype=image.dtype)
+    return np.asarray(cv2.convertScaleAbs(cv2.max(total, 0.0)[3:-3, 3:-3]), dtype=image.dtype)
+
+
+def _lanczos(factor: int, lobes: int = 3) -> NDArray[np.float32]:
+    """Taps of the Lanczos kernel for a reduction by `factor`; they sum to 1."""
+    x = (np.arange(-lobes * factor, lobes * factor) + 0.5) / factor
+    taps = np.sinc(x) * np.sinc(x / lobes)
+    return np.asarray(taps / taps.sum(), dtype=np.float32)
+
+
+_LANCZOS = _lanczos(2)
+
+
+def _sample(image: NDArray[T], turn: NDArray[np.float64], width: int, height: int) -> NDArray[T]:
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, turn, (width, height), flags=flags, borderMode=cv2.BORDER_REFLECT_101))
+
+
+def _averaged(image: NDArray[T], turn: NDArray[np.float64], factor: int) -> tuple[NDArray[T], NDArray[np.float64]]:
+    """The image shrunk about `factor` times by averaging, and `turn` into it."""
+    height, width = image.shape[:2]
+    small = (max(1, round(width / factor)), max(1, round(height / factor)))
+    scale = np.array([small[0] / width, small[1] / height])
+    turn = turn * scale[:, None]
+    turn[:, 2] += scale / 2 - 0.5
+    return np.asarray(cv2.resize(image, small, interpolation=cv2.INTER_AREA)), turn
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The part of a photo a crop is made from, and by how much it is padded on each side (0: nowhere padded)."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @classmethod
+    def around(cls, low: NDArray[np.float64], high: NDArray[np.float64], side: float, width: int, height: int) -> Frame:
+        """The frame of a quad from `low` to `high`: 0.1 sides around it, 0.3 of padding if the photo lacks any."""
+        border = max(round(side * 0.1), 3)
+        low, high = np.floor(low).astype(int), np.ceil(high).astype(int)
+        x0, y0 = (int(v) for v in np.maximum(low - border, 0))
+        x1, y1 = (int(v) for v in np.minimum(high + border, [width, height]))
+        missing = [border - low[0], border - low[1], high[0] + border - width, high[1] + border - height]
+        if max(missing) <= border - 4:
+            return cls(x0, y0, x1, y1, 0, 0, 0, 0)
+        left, top, right, bottom = (max(int(m), round(side * 0.3)) for m in missing)
+        return cls(x0, y0, x1, y1, left, top, right, bottom)
+
+    @property
+    def padded(self) -> bool:
+        return self.left > 0
+
+    def depth(self, x: NDArray[np.floating], y: NDArray[np.floating]) -> NDArray[np.float32]:
+        """How far points of the region lie beyond its border, in pads: 0 at it, negative inside.
+
+        `x` and `y` count from the region's first pixel and broadcast against each other.
+        """
+        across = np.maximum(-x / self.left, (x - (self.x1 - self.x0 - 1)) / self.right)
+        down = np.maximum(-y / self.top, (y - (self.y1 - self.y0 - 1)) / self.bottom)
+        return np.maximum(across, down).astype(np.float32)
+
+
+def blurred_share(depth: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How much of a pixel at `depth` is blurred, 0..1: it begins a third of a pad inside the photo."""
+    return np.asarray(np.clip(depth * 3.0 + 1.0, 0.0, 1.0), dtype=np.float32)
+
+
+def fade(
+    crop: NDArray[np.uint8], region: NDArray[np.uint8], turn: NDArray[np.float64], frame: Frame
+) -> NDArray[np.uint8]:
+    """The crop with what was reflected blurred (sigma 0.02 sides) and faded to the region's median.
+
+    `turn` is (2, 3), crop to region. `ffhq-dataset` does this to the photo before it is warped; both steps are
+    smooth, so they commute with the warp to within rounding.
+    """
+    size = crop.shape[0]
+    share = blurred_share(_depth_grid(frame, turn, size, size))
+    soft = _soft(region, turn, size, frame)
+    return np.asarray(cv2.blendLinear(crop, soft, np.float32(1.0) - share, share), dtype=np.uint8)
+
+
+def _depth_grid(frame: Frame, turn: NDArray[np.float64], width: int, height: int) -> NDArray[np.float32]:
+    """(height, width) the depth at `turn` of every pixel of a grid."""
+    u, v = np.arange(width, dtype=np.float32)[None, :], np.arange(height, dtype=np.float32)[:, None]
+    deepest = None
+    for axis, low, high, last in (
+        (0, frame.left, frame.right, frame.x1 - frame.x0 - 1),
+        (1, frame.top, frame.bottom, frame.y1 - frame.y0 - 1),
+    ):
+        across, down, start = turn[axis]
+        for pad, sign, edge in ((low, -1.0, 0.0), (high, 1.0, last)):  # depth is affine on each side of the photo
+            scale = sign / pad
+            side = u * np.float32(across * scale) + (v * np.float32(down * scale) + np.float32((start - edge) * scale))
+            deepest = side if deepest is None else np.maximum(deepest, side, out=deepest)
+    assert deepest is not None
+    return deepest
+
+
+def _soft(region: NDArray[np.uint8], turn: NDArray[np.float64], size: int, frame: Frame) -> NDArray[np.uint8]:
+    """(size, size, 3) the crop blurred by 0.02 sides and faded to the median, made at `BLUR_GRID` pixels a side."""
+    step = size / BLUR_GRID
+    margin = BLUR_GRID // 8  # six sigmas
+    side = BLUR_GRID + 2 * margin
+    first = (0.5 - margin) * step - 0.5  # the grid's first pixel in crop coordinates, both ways
+    coarse = np.hstack([turn[:, :2] * step, (turn[:, :2] @ [first, first] + turn[:, 2])[:, None]])
+    seen = warp(region, coarse, side, side).astype(np.float32)
+    soft = cv2.GaussianBlur(seen, (0, 0), 0.02 * BLUR_GRID, borderType=cv2.BORDER_REFLECT_101)
+    faded = np.clip(_depth_grid(frame, coarse, side, side), 0.0, 1.0)[..., None]
+    soft += (_median(region, frame) - soft) * faded
+    inside = np.rint(soft[margin:-margin, margin:-margin])
+    return np.asarray(
+        cv2.resize(np.clip(inside, 0, 255).astype(np.uint8), (size, size), interpolation=cv2.INTER_CUBIC),
+        dtype=np.uint8,
+    )
+
+
+def _median(region: NDArray[np.uint8], frame: Frame) -> NDArray[np.float32]:
+    """(3,) median of the padded region after its blur, taken at `MEDIAN_GRID` pixels."""
+    height, width = region.shape[:2]
+    scale = min(1.0, MEDIAN_GRID / max(height + frame.top + frame.bottom, width + frame.left + frame.right))
+    small = cv2.resize(
+        region, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=cv2.INTER_AREA
+    )
+    pads = [max(1, round(p * scale)) for p in (frame.top, frame.bottom, frame.left, frame.right)]
+    padded = cv2.copyMakeBorder(small, pads[0], pads[1], pads[2], pads[3], cv2.BORDER_REFLECT_101).astype(np.float32)
+    sigma = 0.02 * min(frame.left, frame.top) / 0.3 * scale
+    y, x = np.ogrid[: padded.shape[0], : padded.shape[1]]
+    depth = frame.depth((x - pads[2] + 0.5) / scale - 0.5, (y - pads[0] + 0.5) / scale - 0.5)[..., None]
+    soft = cv2.GaussianBlur(padded, (0, 0), max(sigma, 0.1))
+    mixed = padded + (soft - padded) * blurred_share(depth)
+    return np.asarray(np.median(mixed, axis=(0, 1)), dtype=np.float32)
+
 
 S = TypeVar("S", bound=NDArray[Any])
 

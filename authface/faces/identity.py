@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError, UsageError, one_line
-from authface.faces.warp import warp
+from authface.faces.geometry import warp
 from authface.faces.weights import DLIB_AGAIN, DLIB_SHA256, RECOGNITION, dlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
-from authface.faces.geometry import Aligned, crop_to_photo, quad_side, scale_quad
-from authface.faces.warp import Frame, blurred_share, warp
+from authface.faces.geometry import Aligned, Frame, blurred_share, crop_to_photo, quad_side, scale_quad, warp
 from authface.imaging.bitdepth import Pixels
 
 FEATHER_INNER = 0.70

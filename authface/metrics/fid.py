@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import AuthfaceError, one_line
-from authface.metrics.iqa import loading, to_batch
+from authface.metrics.quality import loading, to_batch
 
 if TYPE_CHECKING:
     import torch

@@ -67,7 +67,7 @@ class Line:
     identity: float | None = None
     """Likeness of the restored face to its input, -1..1 (`authface.restore.guard`); None: not measured."""
     right_eye: float | None = None
-    """Likeness to the input's, 0..1 (`authface.restore.parts`), as the next two; right is the person's own."""
+    """Likeness to the input's, 0..1 (`authface.restore.guard`), as the next two; right is the person's own."""
     left_eye: float | None = None
     mouth: float | None = None
     suspect: tuple[str, ...] = ()

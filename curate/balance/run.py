@@ -7,17 +7,18 @@ crops are in the subset.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.balance import rake
 from authface.curate.balance.collecting import HEADER, Collecting, check, collecting
 from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_margin_words
 from authface.curate.balance.shares import MarginShare, marginal, suppressed_cells
@@ -28,6 +29,142 @@ from authface.records import Choice, Crop
 from authface.report import pages as report
 from authface.review.reviews import ReviewSettings, choice_table, reviewed_crops
 from authface.store.photoset import PhotoSet, Provenance
+
+UNIFORM = "uniform"
+_ROUNDS = 300
+_STILL = 1e-9
+"""Change of the counts, as a share of all, at which the fitting stands still."""
+
+
+@dataclass(frozen=True)
+class Goal:
+    """The wanted shares of one margin: one for each of its words, 0..1, adding up to 1."""
+
+    margin: str
+    shares: tuple[float, ...]
+    """In the order of the margin's words."""
+
+
+def parse(target: str) -> dict[str, dict[str, float] | None]:
+    """Parse ``pose=uniform, skin: light .3 tan .3`` into shares by margin and word; None stands for uniform.
+
+    Margins are separated by commas or semicolons. Raises UsageError that says what is wrong.
+    """
+    wanted: dict[str, dict[str, float] | None] = {}
+    for piece in target.replace(";", ",").split(","):
+        margin, sign, said = piece.replace("=", ":", 1).partition(":")
+        name, words = margin.strip(), said.replace("=", " ").split()
+        shown = one_line(piece.strip(), 80)
+        if not sign or not name or not words:
+            raise UsageError(f"target {shown!r}: write pose=uniform, or pose: frontal .5 left .25 right .25")
+        if name in wanted:
+            raise UsageError(f"target: {one_line(name, 40)} is given twice")
+        wanted[name] = None if words == [UNIFORM] else _shares(words, shown)
+    return wanted
+
+
+def _shares(words: Sequence[str], shown: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for word, number in zip(words[::2], [*words[1::2], ""][: len(words[::2])], strict=True):
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not 0 <= share <= 1 or word in shares:
+            raise UsageError(f"target {shown!r}: after each word comes its share, 0 to 1, as in light .3 tan .2")
+        shares[word] = share
+    if sum(shares.values()) > 1 + 1e-6:
+        raise UsageError(f"target {shown!r}: the shares add up to {sum(shares.values()):.3g}, at most 1")
+    return shares
+
+
+def goal(
+    margin: str, words: Sequence[str], counts: Sequence[int], wanted: Mapping[str, float] | None, least: int
+) -> Goal:
+    """The wanted share of every word of a margin. `wanted` None means equal shares of all words with `least` faces or
+    more; the others, and `unknown`, keep theirs. What given shares leave goes to the other words in proportion.
+
+    Raises UsageError for a word that no face has.
+    """
+    total = sum(counts)
+    now = dict(zip(words, (count / total for count in counts), strict=True))
+    if wanted is None:
+        even = [word for word, count in zip(words, counts, strict=True) if count >= least and word != "unknown"]
+        if not even:
+            raise UsageError(f"target {margin}=uniform: no word has {least} faces; lower curate.balance.least")
+        left = sum(now[word] for word in even)
+        return Goal(margin, tuple(left / len(even) if word in even else now[word] for word in words))
+    for word, share in wanted.items():
+        if share > 0 and not now.get(word):
+            known = ", ".join(one_line(known, 40) for known in words)
+            raise UsageError(f"target {margin}: no face is {one_line(word, 40)}; there are {known}")
+    others = sum(share for word, share in now.items() if word not in wanted)
+    rest = 1 - sum(wanted.values())
+    if rest > 1e-6 and not others:
+        raise UsageError(f"target {margin}: the shares add up to {1 - rest:.3g} and name every word: make them 1")
+    return Goal(margin, tuple(wanted.get(word, now[word] * rest / (others or 1)) for word in words))
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How many faces to take of every cell, and how far the margins are from their goals."""
+
+    take: NDArray[np.float64]
+    off: float
+    """Largest distance of a share from its goal, 0..1."""
+
+
+def fit(cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], keep: int) -> Fit:
+    """Distribute `keep` faces over the cells: close to the present proportions, with the goals' margins.
+
+    `cells` is (k, m): the word of each of m margins; `available` (k,) how many faces a cell has, which no count
+    exceeds. Deming and Stephan 1940, with counts capped at what there is after every step.
+    """
+    take = available * (keep / available.sum())
+    for _ in range(_ROUNDS):
+        before = take.copy()
+        for column, wanted in enumerate(goals):
+            sums = np.bincount(cells[:, column], take, len(wanted.shares))
+            factors = np.divide(keep * np.array(wanted.shares), sums, out=np.zeros_like(sums), where=sums > 0)
+            take = np.minimum(take * factors[cells[:, column]], available)
+        if np.abs(take - before).max() < _STILL * keep:
+            break
+    off = 0.0
+    for column, wanted in enumerate(goals):
+        shares = np.bincount(cells[:, column], take, len(wanted.shares)) / keep
+        off = max(off, float(np.abs(shares - wanted.shares).max()))
+    return Fit(take, off)
+
+
+def largest_subset(
+    cells: NDArray[np.int64], available: NDArray[np.int64], goals: Sequence[Goal], tolerance: float
+) -> tuple[int, Fit]:
+    """The most faces that can be kept with every share within `tolerance` of its goal, and their fit."""
+    low, high = 1, int(available.sum())
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fit(cells, available, goals, middle).off <= tolerance:
+            low = middle
+        else:
+            high = middle - 1
+    return low, fit(cells, available, goals, low)
+
+
+def round_counts(take: NDArray[np.float64], available: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Round to whole counts of the same sum by largest remainder, never above what is available."""
+    counts = np.minimum(np.floor(take + 1e-9), available).astype(np.int64)
+    missing = min(round(float(take.sum())), int(available.sum())) - int(counts.sum())
+    order = np.argsort(-(take - counts), kind="stable")
+    room = order[counts[order] < available[order]]
+    counts[room[: max(0, missing)]] += 1
+    return counts
+
+
+def pick(ids: Sequence[str], count: int, seed: int) -> set[str]:
+    """`count` of some ids: the same on every machine, and nearly the same after ids were added."""
+    ranked = sorted(ids, key=lambda name: hashlib.sha256(f"{seed}\n{name}".encode()).digest())
+    return set(ranked[:count])
+
 
 VERSION = 1
 _PEOPLE = ("pose", "light", "expression", "age", "skin", "size")
@@ -126,7 +263,7 @@ def balance(
     parts = reviewed_crops(photoset, review)
     with console.progress("balance", sum(part.count for part in parts), "faces") as tick:
         found = read_margin_words(photoset, parts, tick, workers)
-    goals = [rake.goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
+    goals = [goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
     chosen, off = choose(found, goals, settings, seed) if goals else (None, 0.0)
     if chosen is not None:
         _write_choice(photoset, parts, found, goals, chosen, settings, seed)
@@ -147,15 +284,13 @@ def balance(
 def targets_of(settings: BalanceSettings) -> dict[str, dict[str, float] | None]:
     """What is wanted of each margin that the target names. Raises UsageError for settings that name what is not."""
     check(settings)
-    wanted = rake.parse(settings.target) if settings.target else {}
+    wanted = parse(settings.target) if settings.target else {}
     if unknown := wanted.keys() - MARGINS.keys():
         raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")
     return wanted
 
 
-def choose(
-    found: MarginWords, goals: Sequence[rake.Goal], settings: BalanceSettings, seed: int
-) -> tuple[set[str], float]:
+def choose(found: MarginWords, goals: Sequence[Goal], settings: BalanceSettings, seed: int) -> tuple[set[str], float]:
     """Ids of a subset with the goals' margins, and how far its shares are from them.
 
     `settings.keep` faces, or as many as keep every share within `settings.tolerance`. Raises UsageError for more
@@ -166,13 +301,13 @@ def choose(
     if settings.keep is not None and settings.keep > len(found.ids):
         raise UsageError(f"keep {settings.keep}: there are {len(found.ids)} faces")
     if settings.keep is None:
-        _, fitted = rake.largest_subset(cells, available, goals, settings.tolerance)
+        _, fitted = largest_subset(cells, available, goals, settings.tolerance)
     else:
-        fitted = rake.fit(cells, available, goals, settings.keep)
-    counts = rake.round_counts(fitted.take, available)
+        fitted = fit(cells, available, goals, settings.keep)
+    counts = round_counts(fitted.take, available)
     chosen: set[str] = set()
     for cell, count in enumerate(counts):
-        chosen |= rake.pick([found.ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
+        chosen |= pick([found.ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
     total = max(1, len(chosen))
     shares = [np.bincount(cells[:, m], counts, len(goal.shares)) / total for m, goal in enumerate(goals)]
     off = max(float(np.abs(got - goal.shares).max()) for got, goal in zip(shares, goals, strict=True))
@@ -190,7 +325,7 @@ def _write_choice(
     photoset: PhotoSet,
     parts: Sequence[PartInput[Crop]],
     found: MarginWords,
-    goals: Sequence[rake.Goal],
+    goals: Sequence[Goal],
     chosen: set[str],
     settings: BalanceSettings,
     seed: int,
@@ -219,7 +354,7 @@ def _kind_shares(kind_of: dict[str, tuple[int, ...]], faces: Any) -> dict[tuple[
     return {kind: count / counts.total() for kind, count in counts.items()}
 
 
-def _margin(found: MarginWords, name: str, chosen: set[str] | None, goals: Sequence[rake.Goal]) -> MarginReport:
+def _margin(found: MarginWords, name: str, chosen: set[str] | None, goals: Sequence[Goal]) -> MarginReport:
     words, codes = found.words[name], found.of(name)
     after = []
     if chosen is not None:

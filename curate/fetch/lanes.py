@@ -9,7 +9,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from authface.curate.fetch.pace import Wait
+from authface.curate.fetch.hosts import Wait
 from authface.curate.fetch.sources import PhotoItem
 from authface.records import Photo
 

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from PIL import Image
 
-from authface.curate.fetch.optouts.embedded import embedded_signals
 from authface.curate.fetch.optouts.judge import judged
+from authface.curate.fetch.optouts.statements import embedded_signals
 from authface.curate.settings import FetchSettings
 from authface.imaging import decode as images
 from authface.records import Camera, Photo, now

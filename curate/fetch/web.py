@@ -13,8 +13,17 @@ from typing import Protocol
 import httpx
 
 from authface import __version__
-from authface.curate.fetch.hosts import GuardedTransport, WebError, check_url, deadline
-from authface.curate.fetch.pace import Deferred, Pace, Paused, Stopped, Wait
+from authface.curate.fetch.hosts import (
+    Deferred,
+    GuardedTransport,
+    Pace,
+    Paused,
+    Stopped,
+    Wait,
+    WebError,
+    check_url,
+    deadline,
+)
 from authface.curate.settings import WebSettings
 from authface.errors import one_line
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from authface import backends
 from authface.errors import one_line
 from authface.extras import need
-from authface.metrics.iqa import QualityMetric, loading, pyiqa_version
 from authface.metrics.names import lower_better
+from authface.metrics.quality import QualityMetric, loading, pyiqa_version
 from authface.models.families import pick_device
 
 _CHEAP = ("musiq", "topiq_nr", "topiq_nr-face", "clipiqa", "clipiqa+")

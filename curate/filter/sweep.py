@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from authface.curate.filter.judge import ANGLES, LIMITS
 from authface.curate.filter.metrics import in_order
-from authface.curate.filter.reviewer import learned_reviewer
-from authface.curate.learn.heldout import LIMITS as KEEP_LIMITS
-from authface.curate.learn.heldout import HeldOutTable, Passing
+from authface.curate.filter.run import learned_reviewer
+from authface.curate.learn.fit import LIMITS as KEEP_LIMITS
+from authface.curate.learn.fit import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings
 from authface.errors import UsageError, one_line

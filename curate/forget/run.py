@@ -19,14 +19,13 @@ from authface.curate.forget import removal as erase_rows
 from authface.curate.forget import removal as erase_texts
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import write_file
-from authface.inspect.why import forgotten_at
+from authface.inspect.why import find_photo, forgotten_at, photos_of
 from authface.records import Photo, now
 from authface.review import reviews
 from authface.store import lineage as uses
 from authface.store import tombstones as forgotten
 from authface.store.lineage import Use
 from authface.store.photoset import PhotoSet
-from authface.store.query import find_photo, photos_of
 from authface.store.tombstones import Tombstone
 
 

@@ -33,8 +33,8 @@ def learn(
     if run.dry_run:
         return run.show("curate.learn", settings)
     need("authface curate learn", "learn")
-    from authface.curate.learn.page import write_page
     from authface.curate.learn.run import learn as run_learn
+    from authface.curate.learn.run import write_page
 
     people = reviewed(photoset, run.settings("curate.review", ReviewSettings))
     who = reviewer or _only(list(people.decisions))

@@ -1,8 +1,8 @@
 """What was learned of a reviewer: how likely they keep a face, and why not. NumPy alone reads it.
 
-A forest of extremely randomised trees (Geurts, Ernst, Wehenkel 2006) over the measures and statistics of a face, its
-probability calibrated (Platt 1999). The file is safetensors with one JSON text beside the arrays: reading it runs no
-code, and it names no face.
+A forest of extremely randomised trees (Geurts, Ernst, Wehenkel 2006) over the measures and statistics of a face, grown
+by scikit-learn and kept as plain arrays, its probability calibrated (Platt 1999). The file is safetensors with one JSON
+text beside the arrays: reading it runs no code, and it names no face.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -22,7 +22,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
-from authface.curate.learn.forest import Forest
 from authface.curate.learn.table import VERSION as FEATURES_VERSION
 from authface.curate.learn.table import Matrix
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -30,6 +29,88 @@ from authface.files import place, write_file
 from authface.imaging.decode import read_bytes
 from authface.review.reviews import Reviewer, decision_log
 from authface.store.photoset import PhotoSet
+
+ROWS = 1000
+"""Faces that go down the trees at a time: memory stays flat."""
+_KINDS = {
+    **dict.fromkeys(("roots", "column", "left", "right"), ("int32", 1)),
+    "threshold": ("float64", 1),
+    "shares": ("float32", 2),
+}
+"""Type and dimensions of each array of a forest."""
+_SLACK = 1e-3
+"""By how much the shares of a node may miss 1."""
+
+
+@dataclass(frozen=True)
+class Forest:
+    """The nodes of all trees one after the other; below a node lie nodes of greater numbers, so every way ends."""
+
+    roots: NDArray[np.int32]
+    """(trees,) first node of each tree."""
+    column: NDArray[np.int32]
+    """(nodes,) the column that is asked; -1 in a leaf."""
+    threshold: NDArray[np.float64]
+    """(nodes,) to the left where the column is at most this."""
+    left: NDArray[np.int32]
+    right: NDArray[np.int32]
+    """(nodes,) the nodes below; in a leaf itself."""
+    shares: NDArray[np.float32]
+    """(nodes, classes) of the decided faces of a leaf that are of each class; rows of sum 1."""
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, NDArray[Any]], columns: int) -> Self:
+        """A forest from arrays of any origin. Raises ValueError where they are no forest over so many columns."""
+        if {name: (array.dtype.name, array.ndim) for name, array in arrays.items()} != _KINDS:
+            raise ValueError(f"arrays {', '.join(f'{name} ({arrays[name].dtype})' for name in sorted(arrays))[:100]}")
+        made = cls(**arrays)
+        made._check(columns)
+        return made
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Its arrays by name."""
+        return {field.name: np.ascontiguousarray(getattr(self, field.name)) for field in fields(self)}
+
+    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(n, classes) mean share of each class over all trees, of (n, columns) without NaN."""
+        pieces = [
+            np.asarray(self.shares[self.leaves(values[at : at + ROWS])].mean(axis=1, dtype=np.float64))
+            for at in range(0, len(values), ROWS)
+        ]
+        return np.concatenate([np.empty((0, self.shares.shape[1])), *pieces])
+
+    def leaves(self, values: NDArray[np.float64]) -> NDArray[np.int32]:
+        """(n, trees) the leaf of each tree in which faces end, of (n, columns) without NaN."""
+        seen = values.astype(np.float32)  # as scikit-learn does: thresholds lie between numbers of this precision
+        face = np.arange(len(seen))[:, None]
+        node = np.repeat(self.roots[None], len(seen), axis=0)
+        while (asked := self.column[node]).max(initial=-1) >= 0:
+            goes_left = seen[face, np.maximum(asked, 0)] <= self.threshold[node]
+            node = np.where(goes_left, self.left[node], self.right[node])
+        return node
+
+    def _check(self, columns: int) -> None:
+        nodes, own = len(self.column), np.arange(len(self.column))
+        leaf = self.column < 0
+        below = np.stack([self.left, self.right])
+        right = (
+            nodes > 0
+            and len(self.roots) > 0
+            and all(array.shape == (nodes,) for array in (self.threshold, self.left, self.right))
+            and len(self.shares) == nodes
+            and (self.column < columns).all()
+            and (below[:, leaf] == own[leaf]).all()
+            and (below[:, ~leaf] > own[~leaf]).all()
+            and (below < nodes).all()
+            and (self.roots >= 0).all()
+            and (self.roots < nodes).all()
+            and np.isfinite(self.threshold).all()
+            and (self.shares >= 0).all()
+            and (np.abs(self.shares.sum(axis=1) - 1) < _SLACK).all()
+        )
+        if not right:
+            raise ValueError("the nodes are no forest")
+
 
 KEEP = ""
 """The class of faces that are kept, before those of the reasons."""

@@ -1,5 +1,7 @@
 """Which faces to judge next: those that would teach most, unlike each other; and how sure the model is by now.
 
+The order is made anew in a thread while the reviewer goes on deciding (`Asking`).
+
 What a face would teach is how undecided the trees are on it (uncertainty sampling: Lewis and Gale 1994). Faces that end
 in the same leaves teach the same, so of these one is asked first. Every fifth face is drawn at random: it finds what
 the model does not know that it does not know. Where 400 decisions at random lead to, 200 in this order lead as well
@@ -10,7 +12,8 @@ another (BALD) was not compared in any benchmark that is kept.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
@@ -19,10 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.learn import fit as fitting
-from authface.curate.learn.forest import Forest
-from authface.curate.learn.heldout import HeldOutTable, Passing, weigh
-from authface.curate.learn.lesson import Lesson, make_lesson
-from authface.curate.learn.model import HeldOut, filled
+from authface.curate.learn.fit import HeldOutTable, Lesson, Passing, make_lesson, weigh
+from authface.curate.learn.model import Forest, HeldOut, filled
 from authface.curate.learn.table import FaceTable, Matrix
 from authface.curate.settings import LearnSettings
 from authface.review.reviews import Decision
@@ -236,3 +237,51 @@ def differ(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
     apart = float((one[0] != other[0]).mean()) if one.size else 0.0
     chance = [float((trees[1] != trees[2]).mean()) if trees.size else 0.0 for trees in (one, other)]
     return float(np.sqrt(max(apart**2 - (chance[0] ** 2 + chance[1] ** 2) / 4, 0.0)))
+
+
+Decisions = Mapping[str, Decision]
+
+
+class Asking:
+    """The latest order and how sure the model is; `learn` makes both of the decisions that hold."""
+
+    def __init__(
+        self, learn: Callable[[Decisions], NextFaces], decisions: Decisions, title: str = ORDERS["uncertain"]
+    ) -> None:
+        self._learn = learn
+        self.title = title
+        """What the order is called."""
+        self._lock = threading.Lock()
+        self._busy: threading.Thread | None = None
+        self._turn = 0
+        self._made_of = -1
+        self.places: Mapping[str, int] = {}
+        """Place of each face that is still to be asked, what teaches most first."""
+        self.certainty: Certainty
+        self._take(decisions)
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """For the page: how sure the model is, and the number of the order, which rises with each new one."""
+        return {"turn": self._turn, "text": self.certainty.text, "enough": self.certainty.enough}
+
+    def decided(self, decisions: Decisions) -> None:
+        """Note that a decision was made; every `AGAIN` of them the order is made anew, while this returns at once."""
+        with self._lock:
+            if len(decisions) - self._made_of < AGAIN or (self._busy is not None and self._busy.is_alive()):
+                return
+            self._busy = threading.Thread(target=self._take, args=(dict(decisions),), daemon=True)
+            self._busy.start()
+
+    def wait(self) -> None:
+        """Until an order that is being made is there."""
+        busy = self._busy
+        if busy is not None:
+            busy.join()
+
+    def _take(self, decisions: Decisions) -> None:
+        found = self._learn(decisions)
+        self.places = {face: place for place, face in enumerate(found.order)}
+        self.certainty = found.certainty
+        self._made_of = len(decisions)
+        self._turn += 1

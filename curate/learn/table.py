@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.filter.judge import ANGLES, LIMITS
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
-from authface.curate.learn.features import NAMES, face_statistics, patches
-from authface.curate.learn.network import PLACES, PatchNetwork, weights_of
+from authface.curate.learn.features import NAMES, PLACES, PatchNetwork, face_statistics, patches, weights_of
 from authface.engine.runner import parts_of, run
 from authface.engine.workers import Step
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line

@@ -15,8 +15,7 @@ from authface.extras import need
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
-    from authface.curate.learn.order import Order
-    from authface.curate.review.asking import Asking
+    from authface.curate.learn.order import Asking, Order
     from authface.curate.review.retouch import RetouchResult
     from authface.review.reviews import Reviewed, ReviewSettings
     from authface.store.photoset import PhotoSet
@@ -92,11 +91,10 @@ def _asking(run: Run, photoset: PhotoSet, people: Reviewed, reviewer: str, kind:
 
     settings = run.settings("curate.learn", LearnSettings)
     need(f"authface curate review --next {kind}", "learn")
-    from authface.curate.learn.lesson import identities
-    from authface.curate.learn.order import ORDERS, next_faces
+    from authface.curate.learn.fit import identities
+    from authface.curate.learn.order import ORDERS, Asking, next_faces
     from authface.curate.learn.run import judged_parts
     from authface.curate.learn.table import take_features, together
-    from authface.curate.review.asking import Asking
 
     with photoset.lock():
         take_features(photoset, settings.network, run.console, workers=run.workers, device=run.device)

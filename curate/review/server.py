@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, FastAPI, HTTPException, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from authface.curate.learn.order import Asking
 from authface.curate.learn.run import SCORE
-from authface.curate.review.asking import Asking
 from authface.curate.review.gallery import (
     ASKED,
     FaceGallery,

@@ -12,7 +12,7 @@ from authface.errors import one_line
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.challenge.rules import IDENTITY, TERMS, Gate, rules
 from authface.evaluate.challenge.run import Challenge, ChallengeTask, MethodResult, run_challenge
-from authface.evaluate.pairs import methods_of
+from authface.evaluate.images import methods_of
 from authface.evaluate.report import SIDE, label, number, picture_of, row_of
 from authface.evaluate.settings import ChallengeSettings
 from authface.options import Run, later

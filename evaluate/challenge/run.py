@@ -26,6 +26,7 @@ from authface.evaluate.challenge.rules import (
     score,
     short_of,
 )
+from authface.evaluate.images import Method, Pair, images_by_name, images_in, pair
 from authface.evaluate.measure import (
     Measured,
     OutputRecord,
@@ -37,10 +38,8 @@ from authface.evaluate.measure import (
     measure_plain,
     measure_sets,
 )
-from authface.evaluate.pairs import Method, Pair, images_by_name, pair
 from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.settings import ChallengeSettings
-from authface.evaluate.sources import images_in
 from authface.evaluate.weights import MetricWeights
 from authface.evaluate.works import Recogniser
 from authface.faces.identity import weights_sha256

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, one_line
+from authface.evaluate.images import SourceFaces
 from authface.evaluate.measure import ValueCache, value_key
-from authface.evaluate.sources import SourceFaces
 from authface.evaluate.weights import MetricWeights, sha256s
 from authface.extras import need
 from authface.files import sha256_of
 from authface.imaging.decode import decode, read
 from authface.metrics import fid
-from authface.metrics.iqa import loading, pyiqa_version, to_batch
+from authface.metrics.quality import loading, pyiqa_version, to_batch
 
 if TYPE_CHECKING:
     import torch

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.evaluate.images import parquet_files
 from authface.evaluate.runtime import weights_of
 from authface.evaluate.settings import PriorEvaluationSettings
-from authface.evaluate.sources import parquet_files
 from authface.files import write_errors, write_file
 from authface.imaging.decode import encode_png
 from authface.models import sdxl

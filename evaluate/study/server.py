@@ -15,7 +15,7 @@ from fastapi import APIRouter, FastAPI, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from authface.errors import ImageError, UsageError, one_line
-from authface.evaluate.pairs import methods_of
+from authface.evaluate.images import methods_of
 from authface.evaluate.settings import AbSettings
 from authface.evaluate.study import report as study_report
 from authface.evaluate.study import study

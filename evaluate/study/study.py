@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
-from authface.evaluate.pairs import Method, images_by_name, pair
+from authface.evaluate.images import Method, images_by_name, pair
 from authface.evaluate.protocol import set_sha256
 from authface.files import write_file
 from authface.imaging.decode import decode, encode_png, read, read_bytes

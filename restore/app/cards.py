@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from authface.faces.identity import usual_products
 from authface.imaging.decode import encode_jpeg
-from authface.restore.parts import NAMES, parts_text
+from authface.restore.guard import NAMES, parts_text
 from authface.restore.types import FaceResult
 
 QUALITY = 90

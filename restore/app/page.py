@@ -22,8 +22,8 @@ from authface.restore.app.workspace import (
     model_line,
     waiting_text,
 )
+from authface.restore.guard import SUSPECT
 from authface.restore.inputs import ENDINGS, READ_ONLY
-from authface.restore.parts import SUSPECT
 from authface.restore.queue import Waits
 
 KEPT_SECONDS = 3600

@@ -25,8 +25,8 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app.cards import face_cards
-from authface.restore.finder import no_face_text
 from authface.restore.model.restorer import IDENTITY
+from authface.restore.photo import no_face_text
 from authface.restore.picture import open_picture
 from authface.restore.queue import Place, RestoreQueue, Waits
 from authface.restore.result import Restored

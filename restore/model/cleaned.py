@@ -1,7 +1,11 @@
-"""A cleaner in pixels, then the prior's detail: the code around both, whichever library runs their networks."""
+"""A cleaner in pixels, then the prior's detail: the code around both, whichever library runs their networks.
+
+So is the initial noise of a face's latents: the same for a seed on every machine, with torch and without.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +17,27 @@ from authface.faces.geometry import Side, resize_square
 from authface.models.sampling import NAMED, Preset
 from authface.restore.model.colour import ColourFix, to_uint8
 from authface.restore.settings import RestoreSettings
+
+
+class FaceNoise:
+    """Standard normal numbers of one seed, drawn one array after the other.
+
+    From the bits of PCG64, which NumPy guarantees to keep stable, by Box and Muller's transform (1958): NumPy's own
+    normal numbers may change from release to release.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._bits = np.random.PCG64(seed)
+
+    def normal(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """The next numbers, in that shape."""
+        pairs = -(-math.prod(shape) // 2)
+        # 53 bits each, never 0 and never 1.
+        uniform = ((self._bits.random_raw(2 * pairs) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        length, angle = np.sqrt(-2 * np.log(uniform[:pairs])), 2 * np.pi * uniform[pairs:]
+        both = np.concatenate([length * np.cos(angle), length * np.sin(angle)])
+        return both[: math.prod(shape)].reshape(shape).astype(np.float32)
+
 
 Clean = Callable[[NDArray[np.uint8], float], NDArray[np.float32]]
 """Cleans a (h, w, 3) uint8 face with a perception of 0..1: levels, about 0..255, not rounded."""

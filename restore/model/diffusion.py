@@ -25,13 +25,11 @@ from authface.models.cleaning import high_pass
 from authface.models.families import Parts
 from authface.models.sampling import Sampling, begin, make_scheduler
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
-from authface.restore.model import cuda_graphs
-from authface.restore.model.cleaned import Clean
+from authface.restore.model import unet_steps
+from authface.restore.model.cleaned import Clean, FaceNoise
 from authface.restore.model.colour import ColourFix, mixed
-from authface.restore.model.cuda_graphs import Eager, StepRunner
-from authface.restore.model.noise import FaceNoise
 from authface.restore.model.placement import Placement
-from authface.restore.model.unet_split import Features, StepInputs, decode, encode
+from authface.restore.model.unet_steps import Eager, Features, StepInputs, StepRunner, decode, encode
 
 T = TypeVar("T", bound="np.generic")
 
@@ -229,7 +227,7 @@ class DiffusionRestorer:
         """The runner of `steps` steps that begin with `first`, by the placement."""
         if not self.placement.records:
             return Eager(first)
-        return cuda_graphs.graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
+        return unet_steps.graphs_of(self.unet, self.placement.device).run(first, sampling.control_scale, steps)
 
     def _predictor(self, run: StepRunner, sampling: Sampling) -> Callable[[int], torch.Tensor]:
         """A function from the index of the step in `run` to its predicted noise or velocity."""

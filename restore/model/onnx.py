@@ -25,9 +25,8 @@ from authface.models.cleaning import Planes, clean, high_pass, to_unit
 from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, graph_file, read_export
 from authface.models.layout import ONNX
 from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.cleaned import CleanedRestorer, FaceNoise
 from authface.restore.model.colour import ColourFix, mixed, to_uint8
-from authface.restore.model.noise import FaceNoise
 from authface.restore.settings import RestoreSettings
 
 INSTALL = "pip install 'authface[restore]'"

@@ -10,8 +10,7 @@ from authface.extras import installed
 from authface.files import replacing
 from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import properties_of, truthful
-from authface.restore.credentials import Asset
-from authface.restore.mark import TAGS, Boxes, append_xmp, read_boxes
+from authface.restore.mark import TAGS, Asset, Boxes, append_xmp, read_boxes
 from authface.restore.result import Finish
 from authface.restore.video.files import CONTAINERS, address
 

@@ -19,9 +19,9 @@ from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.restore.background import check_size
-from authface.restore.finder import FaceFinder, no_face_text
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob
+from authface.restore.photo import FaceFinder, no_face_text
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
 from authface.restore.types import FaceResult, PhotoResult

@@ -19,8 +19,8 @@ from authface.faces.detector import Detection
 from authface.faces.geometry import Side, ffhq_quad
 from authface.imaging.bitdepth import is_grey
 from authface.records import Box
-from authface.restore.finder import DOUBTFUL_SCORE, FaceFinder, cut_out, whole_photo
 from authface.restore.model.restorer import face_seed
+from authface.restore.photo import DOUBTFUL_SCORE, FaceFinder, cut_out, whole_photo
 from authface.restore.pipeline import part
 from authface.restore.types import FaceResult
 

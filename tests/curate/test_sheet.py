@@ -11,8 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from authface.curate.filter.histograms import histograms
-from authface.curate.sheet import contact_sheet, rank, sample
+from authface.curate.sheet import contact_sheet, histograms, rank, sample
 from authface.records import Face
 from authface.store.photoset import PhotoSet, Provenance, Table, outcome
 

@@ -17,7 +17,7 @@ from skimage import data
 from authface import cli
 from authface.evaluate.weights import FILES
 from authface.imaging import decode as images
-from authface.metrics.iqa import loading
+from authface.metrics.quality import loading
 
 Command = Callable[..., tuple[int, str, str]]
 

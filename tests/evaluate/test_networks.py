@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
 from authface.evaluate.catalogue import BY_NAME
-from authface.evaluate.pairs import Pair
+from authface.evaluate.images import Pair
 from authface.evaluate.weights import FILES, MetricWeights
 from authface.evaluate.works import LearnedWork, LoadedOutput, OutputJob
 from authface.metrics.fid import Inception, Moments, basicsr_input, clean_input, reference_statistics
-from authface.metrics.iqa import to_batch
+from authface.metrics.quality import to_batch
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.errors import UsageError
-from authface.evaluate.pairs import Method, images_by_name, methods_of, pair
+from authface.evaluate.images import Method, images_by_name, methods_of, pair
 
 NAMES = st.lists(st.text("abcdefgh0123-_. é", min_size=1, max_size=12), unique=True, min_size=1, max_size=30)
 

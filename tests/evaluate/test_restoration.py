@@ -146,7 +146,7 @@ def test_a_second_run_reads_values_and_a_changed_file_is_measured(
     _, changed, _ = restoration(*words)
     assert asked == [images_of[3].stem] and changed["means"] != first["means"]
     asked.clear()
-    monkeypatch.setattr("authface.metrics.pixels.VERSION", "next")
+    monkeypatch.setattr("authface.metrics.quality.VERSION", "next")
     _, newer, _ = restoration(*words)
     assert sorted(asked) == sorted(path.stem for path in images_of) and newer["read_again"] == 6
 

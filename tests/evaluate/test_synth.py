@@ -20,8 +20,8 @@ from PIL import Image
 
 from authface.console import Console
 from authface.errors import UsageError
+from authface.evaluate.images import file_names, open_sources
 from authface.evaluate.settings import SynthSettings
-from authface.evaluate.sources import file_names, open_sources
 from authface.evaluate.synth import clean_face, synthesize
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging import decode as images

@@ -25,10 +25,9 @@ from authface.imaging import png
 from authface.imaging.bitdepth import is_grey
 from authface.restore import background
 from authface.restore.background import ModelUpscaler, check_size, enlarge, lanczos, tiles
-from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.restorer import CropRestorer, Identity
-from authface.restore.photo import paste_faces, restore_faces
+from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import Finder, PhotoResult
 

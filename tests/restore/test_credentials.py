@@ -17,8 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa  # noqa: 
 
 from authface.errors import ImageError, UsageError  # noqa: E402
 from authface.imaging.metadata import MANIFEST_MEDIA  # noqa: E402
-from authface.restore.credentials import Asset, Credentials, credentials  # noqa: E402
-from authface.restore.mark import COMPOSITE, Mark  # noqa: E402
+from authface.restore.mark import COMPOSITE, Asset, Credentials, Mark, credentials  # noqa: E402
 
 MARK = Mark("authface with authface-tiny", "0.1.0, weights 0123456789ab")
 
@@ -132,7 +131,7 @@ def test_no_file_is_one_line_and_nothing_signs_unasked(tmp_path: Path) -> None:
     ids=["P-384", "Ed25519", "RSA"],
 )
 def test_keys_of_other_kinds_sign(key: Any, name: str, tmp_path: Path) -> None:
-    from authface.restore import credentials as module
+    from authface.restore import mark as module
 
     root = ec.generate_private_key(ec.SECP256R1())
     chain = [module._certificate("me", key, "root", root), module._certificate("root", root, "root", root)]
@@ -146,7 +145,7 @@ def test_keys_of_other_kinds_sign(key: Any, name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP256K1()), rsa.generate_private_key(65537, 1024)])
 def test_keys_that_c2pa_refuses_are_refused_first(key: Any, tmp_path: Path) -> None:
-    from authface.restore import credentials as module
+    from authface.restore import mark as module
 
     root = ec.generate_private_key(ec.SECP256R1())
     file = tmp_path / "signer.pem"

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.faces.geometry import Side, align
-from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.colour import ColourFix
 from authface.restore.model.restorer import Identity
-from authface.restore.photo import paste_faces, restore_faces
+from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 

@@ -21,11 +21,19 @@ from authface.faces.identity import five_points
 from authface.faces.landmarks import Dlib68
 from authface.restore.api import Restorer
 from authface.restore.app.cards import face_cards
-from authface.restore.finder import FaceFinder
-from authface.restore.guard import UNCHANGED, DriftLimits, FaceDrift, IdentityGuard, told
+from authface.restore.guard import (
+    SUSPECT,
+    UNCHANGED,
+    DriftLimits,
+    FaceDrift,
+    FaceParts,
+    IdentityGuard,
+    compare_parts,
+    parts_text,
+    told,
+)
 from authface.restore.model.colour import ColourFix
-from authface.restore.parts import SUSPECT, FaceParts, compare_parts, parts_text
-from authface.restore.photo import restore_faces
+from authface.restore.photo import FaceFinder, restore_faces
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult
 

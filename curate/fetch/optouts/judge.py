@@ -1,4 +1,8 @@
-"""Which signals refuse a photo at each level of `curate.fetch.opt_outs`, also of those that a set has."""
+"""Which signals refuse a photo at each level of `curate.fetch.opt_outs`, also of those that a set has.
+
+What machines are told of training is read where it is said (`sites`: files of a host, answers and pages on the way to a
+photo), understood by `statements` (a photo's own file too), and kept as `authface.records.Signal`.
+"""
 
 from __future__ import annotations
 

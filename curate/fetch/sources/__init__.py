@@ -11,7 +11,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from authface import backends
-from authface.curate.fetch.pace import Paused
+from authface.curate.fetch.hosts import Paused
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError, one_line

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError
-from authface.faces.geometry import crop_to_photo
-from authface.faces.warp import Frame, warp
+from authface.faces.geometry import Frame, crop_to_photo, warp
 from authface.records import Points5
 
 Plane = NDArray[np.float32]

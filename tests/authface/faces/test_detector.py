@@ -14,7 +14,6 @@ from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import detector as detectors
-from authface.faces.candidates import Candidates, merge
 from authface.faces.detector import (
     ResNetRetinaFace,
     RetinaFace,
@@ -22,7 +21,7 @@ from authface.faces.detector import (
     priors,
     weights_sha256,
 )
-from authface.faces.tiles import FINE_SIDE
+from authface.faces.looks import FINE_SIDE, Candidates, merge
 
 Pixels = NDArray[np.uint8]
 

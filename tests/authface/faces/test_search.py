@@ -10,10 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface.faces.detector import Detection, RetinaFace
+from authface.faces.detector import Detection, RetinaFace, quarter_turns, turned_back
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.faces.search import marked_face, survey_turned
-from authface.faces.turns import quarter_turns, turned_back
 from authface.records import Box
 
 Pixels = NDArray[np.uint8]

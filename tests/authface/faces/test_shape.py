@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
-from authface.faces.landmarks import SIZE, weights_file
-from authface.faces.shape import ShapePredictor
+from authface.faces.landmarks import SIZE, ShapePredictor, weights_file
 
 FACE = cv2.resize(cv2.cvtColor(np.asarray(skimage.data.astronaut()), cv2.COLOR_RGB2GRAY)[:256, 96:352], (300, 300))
 

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.faces.detector import Detection
-from authface.faces.turns import quarter_turns, roll, turned, turned_back, turned_detection
+from authface.faces.detector import Detection, quarter_turns, roll, turned, turned_back, turned_detection
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3), st.data())

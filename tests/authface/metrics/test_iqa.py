@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from authface.errors import AuthfaceError
-from authface.metrics.iqa import QualityMetric, loading
+from authface.metrics.quality import QualityMetric, loading
 
 
 def test_maniqa_alone_is_made_without_fetching_its_backbone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from authface.faces.degrade import PRESETS, degrade
-from authface.metrics.pixels import psnr, psnr_y, ssim, ssim_y
+from authface.metrics.quality import psnr, psnr_y, ssim, ssim_y
 
 Rgb = NDArray[np.uint8]
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from authface.annotate.export.publication import Publisher, plan
 from authface.annotate.rebuild.manifest import NEEDED, DatasetManifest
 from authface.errors import AuthfaceError
+from authface.inspect.why import find_photo
 from authface.records import Camera, Crop, Face, Person, Photo, Score, Tags
 from authface.store.lineage import dataset_ids
 from authface.store.parquet import (
@@ -28,7 +29,6 @@ from authface.store.parquet import (
     with_defaults,
 )
 from authface.store.photoset import PhotoSet, Provenance, Table
-from authface.store.query import find_photo
 
 NOT_TEXT = pa.array([b"\xff\xfe"] * 3).cast(pa.binary()).view(pa.string())
 

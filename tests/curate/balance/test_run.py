@@ -16,8 +16,17 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.balance.margins import skin_band, typology_angle, words_of
-from authface.curate.balance.rake import Goal, fit, goal, largest_subset, parse, pick, round_counts
-from authface.curate.balance.run import BalanceReport, balance
+from authface.curate.balance.run import (
+    BalanceReport,
+    Goal,
+    balance,
+    fit,
+    goal,
+    largest_subset,
+    parse,
+    pick,
+    round_counts,
+)
 from authface.curate.balance.shares import FEWEST, marginal, suppressed_cells
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface import __version__
-from authface.curate.fetch.hosts import WebError, check_url, refusal
-from authface.curate.fetch.pace import Pace, Paused
+from authface.curate.fetch.hosts import Pace, Paused, WebError, check_url, refusal
 from authface.curate.fetch.web import Web
 from authface.curate.settings import WebSettings
 from tests.curate.conftest import Handler, Server

@@ -17,13 +17,12 @@ from authface.console import Console
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
 from authface.curate.filter import duplicates
-from authface.curate.filter.histograms import histograms
 from authface.curate.filter.judge import LIMITS, Neighbours, judge
 from authface.curate.filter.measure import LEAST_SCORE, measure_faces
 from authface.curate.filter.run import filter_photos
 from authface.curate.filter.sweep import sweep, to_text
 from authface.curate.settings import FetchSettings, FilterSettings
-from authface.curate.sheet import contact_sheet
+from authface.curate.sheet import contact_sheet, histograms
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Face

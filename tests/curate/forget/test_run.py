@@ -17,10 +17,10 @@ from authface.curate.forget import run as forgetting
 from authface.curate.forget.removal import ForgottenNames, pruned
 from authface.curate.forget.run import forget
 from authface.errors import UsageError
+from authface.inspect.why import find_photo, photos_of
 from authface.records import Photo
 from authface.store.lineage import dataset_use, record_training, record_use
 from authface.store.photoset import PhotoSet
-from authface.store.query import find_photo, photos_of
 from authface.store.tombstones import Forgotten, tombstones
 from tests.conftest import Done, authface
 

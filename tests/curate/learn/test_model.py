@@ -13,10 +13,17 @@ from safetensors.numpy import load, save
 from authface.curate.filter.judge import LIMITS
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn import fit
-from authface.curate.learn.forest import Forest
-from authface.curate.learn.heldout import HeldOutTable, weigh
-from authface.curate.learn.lesson import Lesson, grouped, make_lesson
-from authface.curate.learn.model import HeldOut, ModelFacts, Platt, ReviewerModel, filled, read_model, save_model
+from authface.curate.learn.fit import HeldOutTable, Lesson, grouped, make_lesson, weigh
+from authface.curate.learn.model import (
+    Forest,
+    HeldOut,
+    ModelFacts,
+    Platt,
+    ReviewerModel,
+    filled,
+    read_model,
+    save_model,
+)
 from authface.curate.learn.table import VERSION, FaceTable, column_names, face_parts, together
 from authface.errors import AuthfaceError, UsageError
 from authface.review.reviews import ReviewSettings, reviewed

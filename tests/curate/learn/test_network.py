@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from authface.curate.learn.network import PLACES, SIDE, PatchNetwork, weights_of
+from authface.curate.learn.features import PLACES, SIDE, PatchNetwork, weights_of
 from authface.curate.learn.table import MEASURES, NAMES, TakeFeatures, column_names
 from authface.errors import AuthfaceError, UsageError
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from authface.curate.learn.forest import Forest
-from authface.curate.learn.heldout import Estimate, Passing
+from authface.curate.learn.fit import Estimate, Passing
+from authface.curate.learn.model import Forest
 from authface.curate.learn.order import RANDOM, Certainty, diverse, next_faces, teaches
 from authface.curate.learn.table import FaceTable, column_names, face_parts, together
 from authface.curate.settings import LearnSettings

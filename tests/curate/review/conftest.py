@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
+from authface.curate.learn.order import Asking
 from authface.curate.review import server
-from authface.curate.review.asking import Asking
 from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo

@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from authface.curate.learn.order import AGAIN, Certainty, NextFaces
-from authface.curate.review.asking import Asking
+from authface.curate.learn.order import AGAIN, Asking, Certainty, NextFaces
 from authface.curate.review.gallery import ASKED, Judgements, ViewQuery, load_gallery
 from authface.records import Score
 from authface.review.reviews import Decision, decision_log

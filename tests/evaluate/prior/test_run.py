@@ -17,8 +17,7 @@ from skimage import data
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError
 from authface.evaluate.prior import run as prior
-from authface.evaluate.prior.page import sheet
-from authface.evaluate.prior.run import first_tag, steering_of
+from authface.evaluate.prior.run import first_tag, sheet, steering_of
 from authface.evaluate.prior.samples import Sampler, SampleRequest, sample_requests
 from authface.evaluate.settings import PriorEvaluationSettings
 from authface.evaluate.weights import FILES

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from authface.evaluate.pairs import Method
+from authface.evaluate.images import Method
 from authface.evaluate.study import study
 from authface.evaluate.study.server import make_app
 from authface.evaluate.study.study import StudyDesk, open_study

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import UsageError
-from authface.evaluate.pairs import Method
+from authface.evaluate.images import Method
 from authface.evaluate.study import study
 from authface.evaluate.study.report import findings
 from authface.evaluate.study.server import make_app

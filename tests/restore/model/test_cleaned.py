@@ -17,12 +17,11 @@ from skimage import data
 from authface.faces.geometry import Side
 from authface.models.cleaner import Cleaner, clean, make_cleaner
 from authface.models.layout import OWN_PRESETS
-from authface.restore.finder import FaceFinder, whole_photo
 from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.colour import wavelet_fix
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
-from authface.restore.photo import restore_faces
+from authface.restore.photo import FaceFinder, restore_faces, whole_photo
 from authface.restore.settings import RestoreSettings
 
 CPU = torch.device("cpu")

@@ -22,8 +22,8 @@ from authface.models import sampling
 from authface.models.layout import BASE
 from authface.restore.model import diffusion as sampler
 from authface.restore.model import restorer
+from authface.restore.model.cleaned import FaceNoise
 from authface.restore.model.colour import wavelet_fix
-from authface.restore.model.noise import FaceNoise
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 2**62 + 5, 7]

@@ -19,7 +19,7 @@ from authface.restore.model import diffusion as sampler
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.placement import Placement
 from authface.restore.model.restorer import LoadedModel
-from authface.restore.model.unet_split import Features, StepInputs, decode, encode
+from authface.restore.model.unet_steps import Features, StepInputs, decode, encode
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 5, 7]

@@ -26,12 +26,12 @@ from skimage import data
 
 from authface import Restorer, ranks
 from authface.errors import UsageError
+from authface.restore.cli import TOKEN, read_token
 from authface.restore.queue import Limits, RestoreQueue, make_restorers
+from authface.restore.service import answers
 from authface.restore.service import app as service
-from authface.restore.service import server, upload
 from authface.restore.service.answers import OPTIONS
-from authface.restore.service.cli import TOKEN, read_token
-from authface.restore.service.server import ServiceServer
+from authface.restore.service.app import ServiceServer
 from authface.restore.settings import RestoreSettings
 from authface.web import local
 from tests.conftest import PATIENCE, heed_ctrl_c
@@ -311,8 +311,8 @@ def test_a_client_that_leaves_gives_its_place_back(monkeypatch: pytest.MonkeyPat
 
 
 def test_slow_clients_are_given_up(identity: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upload, "SILENCE", 0.3)
-    monkeypatch.setattr(server, "HEADER_SECONDS", 0.3)
+    monkeypatch.setattr(answers, "SILENCE", 0.3)
+    monkeypatch.setattr(service, "HEADER_SECONDS", 0.3)
     monkeypatch.setattr(service, "LINGER", 0.2)
     with serving([identity]) as (url, _):
         port = int(url.rpartition(":")[2])
@@ -330,7 +330,7 @@ def test_slow_clients_are_given_up(identity: Restorer, monkeypatch: pytest.Monke
 
 
 def test_a_client_that_does_not_read_is_cut_off(identity: Restorer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "READ_SECONDS", 0.3)
+    monkeypatch.setattr(service, "READ_SECONDS", 0.3)
     large = jpeg(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), dtype=np.uint8))
     with serving([identity]) as (url, _):
         port = int(url.rpartition(":")[2])

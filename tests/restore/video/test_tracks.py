@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from authface.faces.geometry import Side
 from authface.records import Box
-from authface.restore.finder import FaceFinder
+from authface.restore.photo import FaceFinder
 from authface.restore.settings import RestoreSettings
 from authface.restore.video.tracks import (
     NEAR,

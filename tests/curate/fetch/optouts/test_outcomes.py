@@ -63,7 +63,7 @@ def picture(seed: int = 0, format: str = "JPEG", xmp: bytes = b"") -> bytes:
 
 def signed(*assertions: tuple[str, dict[str, Any]]) -> bytes:
     c2pa = pytest.importorskip("c2pa", reason="the extra authface[c2pa]")
-    from authface.restore.credentials import credentials
+    from authface.restore.mark import credentials
 
     by = credentials("test")
     assert by is not None
@@ -299,7 +299,7 @@ def test_a_manifest_that_cannot_be_read_without_the_extra_says_so(
     folder.mkdir()
     (folder / "a.jpg").write_bytes(signed(uses("cawg", ai_training="notAllowed")))
     (folder / "b.jpg").write_bytes(signed())
-    monkeypatch.setattr("authface.curate.fetch.optouts.embedded.installed", lambda module: False)
+    monkeypatch.setattr("authface.curate.fetch.optouts.statements.installed", lambda module: False)
     monkeypatch.setattr("authface.extras.installed", lambda module: False)
     rows = {row.source_id: row for row in bring(tmp_path / "set", folder, level, "folder")}
     assert (rows["a.jpg"].status, rows["a.jpg"].reason) == ("failed", "opt_out_needs_c2pa")

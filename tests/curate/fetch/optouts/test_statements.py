@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.curate.fetch.optouts.embedded import statements_of
 from authface.curate.fetch.optouts.statements import (
     OptOut,
     RobotRules,
@@ -18,6 +17,7 @@ from authface.curate.fetch.optouts.statements import (
     dictionary,
     page_tags,
     robots_words,
+    statements_of,
     tdm_reservation,
 )
 

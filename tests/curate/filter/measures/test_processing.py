@@ -14,7 +14,7 @@ from PIL import Image
 from authface.curate.fetch.sources import make_source
 from authface.curate.filter.judge import judge_alone
 from authface.curate.filter.measure import measure_faces
-from authface.curate.filter.measures import processing, traces
+from authface.curate.filter.measures import processing
 from authface.curate.filter.measures.quality import FaceRegion, face_region
 from authface.curate.settings import FetchSettings, FilterSettings
 from authface.faces.detector import Detection, RetinaFace
@@ -109,7 +109,7 @@ def test_a_bilinear_kernel_shows_in_second_differences(faces: list[Shown]) -> No
     for face in faces:
         small = resized(face, 1 / 2, Image.Resampling.BOX)
         native = face_region(*resized(small, 3, Image.Resampling.BILINEAR)).native
-        first, second = (traces.repetition(native, order, cap)[0] for order, cap in ((1, 12.0), (2, 24.0)))
+        first, second = (processing.repetition(native, order, cap)[0] for order, cap in ((1, 12.0), (2, 24.0)))
         assert second > max(2 * first, processing.REPETITION_HALF / processing.SECOND_WEIGHT)
 
 

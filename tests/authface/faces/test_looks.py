@@ -8,10 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from skimage import data
 
-from authface.faces import hints, tiles
-from authface.faces.candidates import SURE_FACE, TRUSTED_FACE
+from authface.faces import looks
 from authface.faces.detector import Detection, RetinaFace
-from authface.faces.tiles import MARGIN, TILE, least_found, scales_of, spans, tiles_of
+from authface.faces.looks import MARGIN, SURE_FACE, TILE, TRUSTED_FACE, least_found, scales_of, spans, tiles_of
 
 Pixels = NDArray[np.uint8]
 ASTRONAUT = np.asarray(data.astronaut())[0:230, 110:340]
@@ -64,7 +63,7 @@ def test_tiles_see_what_one_look_sees(side: int, monkeypatch: pytest.MonkeyPatch
     )
     detector = RetinaFace(0.9, least_face=16)
     whole = detector.detect(photo)
-    monkeypatch.setattr(tiles, "TILE", 640)
+    monkeypatch.setattr(looks, "TILE", 640)
     assert len(tiles_of(1500, 1000)) > 6
     found = detector.detect(photo)
     assert len(found) == len(whole) > 5
@@ -80,13 +79,13 @@ def test_a_huge_face_of_a_large_photo_is_one_face() -> None:
 
 
 def test_texture_without_a_face_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    looks: list[float] = []
+    taken: list[float] = []
     look = RetinaFace.look
-    monkeypatch.setattr(RetinaFace, "look", lambda *given: looks.append(given[2]) or look(*given))
-    monkeypatch.setattr(hints, "PATIENCE", 5)
+    monkeypatch.setattr(RetinaFace, "look", lambda *given: taken.append(given[2]) or look(*given))
+    monkeypatch.setattr(looks, "PATIENCE", 5)
     gravel = np.tile(np.repeat(np.asarray(data.gravel())[..., None], 3, axis=2), (2, 2, 1))
     assert RetinaFace(0.9, least_face=16).detect(gravel) == []
-    assert 5 <= len(looks) <= 5 + 3
+    assert 5 <= len(taken) <= 5 + 3
 
 
 @pytest.mark.parametrize(
