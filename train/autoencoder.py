@@ -140,6 +140,7 @@ def train_autoencoder(
     """Train the VAE of `settings.model` (`new`: a tiny family made now) and write the family to `settings.out`."""
     faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
+    faces.prepare(where)
     if settings.model == "new":
         begin = settings.out / "training" / "new"
         if processes.rank() == 0 and not (begin / "model_index.json").is_file():

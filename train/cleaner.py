@@ -171,6 +171,7 @@ def train_cleaner(
     if settings.face_parts > 1:
         _ = faces.regions  # reports missing columns before anything is trained
     where = pick_device(device)
+    faces.prepare(where)
     base = fetch(source, PARTS)
     if settings.begin_from:
         net = load(resolve(settings.begin_from), ["cleaner"], where, torch.float32).cleaner

@@ -227,6 +227,7 @@ def train_controlnet(
     source = resolve(settings.model)
     faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
+    faces.prepare(where)
     store = TensorStore(settings.cache or settings.out / "training" / "cache")
     null = cache_texts([], source, where, store, console).read([""])
     cleaner = ["cleaner"] if part_files(fetch(source, ["cleaner"]), "cleaner") else []

@@ -16,12 +16,13 @@ from typing import Any, Generic, Self, TypeVar
 
 import cv2
 import numpy as np
-import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging.decode import decode
+from authface.train.distributed import barrier, shard
+from authface.train.rows import open_rows
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,7 @@ class FaceDataset:
     def __init__(self, folder: Path, size: int, limit: int = 0, split: str = "train") -> None:
         self.folder = folder
         self.size = size
-        self._rows = _open(folder, split)
-        # A row of one column costs a tenth of a whole one: the images of the others are not touched.
-        self._images = self._rows.select_columns(["image"])
+        self._rows = open_rows(folder, split)
         self._count = min(limit, len(self._rows)) if limit else len(self._rows)
 
     def __len__(self) -> int:
@@ -82,51 +81,53 @@ class FaceDataset:
 
     def id(self, index: int) -> str:
         """The id of a row; its number where the dataset has no such column."""
-        return self._ids[index]
+        return str(self._rows.column("id")[index].as_py() if "id" in self._rows.names else index)
 
-    @functools.cached_property
-    def _ids(self) -> tuple[str, ...]:
-        if "id" not in self._rows.column_names:
-            return tuple(map(str, range(self._count)))
-        return tuple(str(found) for found in self._rows["id"][: self._count])
+    def prepare(self, device: torch.device) -> None:
+        """Read shards through that no run has read, each process its share; all processes of the launch call it."""
+        for one in shard(self._rows.unindexed()):
+            one.index()
+        barrier(device)
+        for one in self._rows.unindexed():  # written on another machine's disk
+            one.index()
 
     @functools.cached_property
     def content(self) -> str:
         """Digest in hex of what is trained on: ids, prompts and length of every image. A folder that moved keeps it."""
-        names = [name for name in ("id", "prompt", "prompt_semantic") if name in self._rows.column_names]
-        rows = self._rows.select(range(self._count)).select_columns([*names, "image"]).with_format("arrow")
+        names = [name for name in ("id", "prompt", "prompt_semantic") if name in self._rows.names]
+        columns, lengths = [self._rows.column(name) for name in names], self._rows.lengths(self._count)
         digest = hashlib.sha256()
-        for part in rows.iter(1000):
-            lengths = pc.binary_length(pc.struct_field(part.column("image"), "bytes"))
-            told = [part.column(name).to_pylist() for name in names]
-            digest.update(json.dumps([*told, lengths.to_pylist()]).encode())
+        for start in range(0, self._count, 1000):
+            part = lengths[start : start + 1000]
+            told = [column.slice(start, len(part)).to_pylist() for column in columns]
+            digest.update(json.dumps([*told, part]).encode())
         return digest.hexdigest()
 
     def photo_ids(self) -> list[str]:
         """The id of every row's photo; the rows' own ids where the dataset names no photos."""
         for name in ("photo_id", "id"):
-            if name in self._rows.column_names:
-                return [str(found) for found in self._rows[name][: self._count]]
+            if name in self._rows.names:
+                return [str(found) for found in self._values(name)]
         return []
 
     def value_counts(self, column: str) -> Counter[str]:
         """How often each value of a column of texts is there; empty where the dataset has no such column."""
-        if column not in self._rows.column_names:
+        if column not in self._rows.names:
             return Counter()
-        return Counter(str(found or "") for found in self._rows[column][: self._count])
+        return Counter(str(found or "") for found in self._values(column))
 
     def prompts(self, column: str = "prompt") -> tuple[str, ...]:
         """What every row shows, by `prompt` or `prompt_semantic`; empty where the dataset has no prompts at all.
 
         Raises UsageError where it has others, but not these.
         """
-        if column not in self._rows.column_names:
+        if column not in self._rows.names:
             if column != "prompt":
                 raise UsageError(
                     f"{one_line(self.folder)} has no column {column}: export it anew with authface annotate export"
                 )
             return ("",) * self._count
-        return tuple(prompt or "" for prompt in self._rows[column][: self._count])
+        return tuple(prompt or "" for prompt in self._values(column))
 
     @functools.cached_property
     def regions(self) -> NDArray[np.float32]:
@@ -135,16 +136,16 @@ class FaceDataset:
         In pixels of the square of `size`, where the first pixel's middle is at 0.5, 0.5. From the dataset's column
         `roi`, never found anew. Raises UsageError where that is missing.
         """
-        if missing := [name for name in ("roi", "size") if name not in self._rows.column_names]:
+        if missing := [name for name in ("roi", "size") if name not in self._rows.names]:
             raise UsageError(
                 f"{one_line(self.folder)} has no column {' and no column '.join(missing)}, which tell where eyes and"
                 " mouth are: export it with authface annotate export, or train without,"
                 " -O train.controlnet.facial.weight=off or -O train.cleaner.face_parts=1"
             )
-        rows = self._rows.select_columns(["roi", "size"])[: self._count]
-        boxes = np.array([[roi[name] for name in REGIONS] for roi in rows["roi"]], np.float32).reshape(-1, 3, 3)
+        rois, sizes = self._values("roi"), self._values("size")
+        boxes = np.array([[roi[name] for name in REGIONS] for roi in rois], np.float32).reshape(-1, 3, 3)
         boxes[..., :2] += 0.5
-        boxes *= (self.size / np.array(rows["size"], np.float32))[:, None, None]
+        boxes *= (self.size / np.array(sizes, np.float32))[:, None, None]
         return boxes
 
     @functools.cached_property
@@ -153,18 +154,18 @@ class FaceDataset:
 
         A face whose crop was enlarged has fewer than its image. `size` where the dataset does not say.
         """
-        if "quad" not in self._rows.column_names:
+        if "quad" not in self._rows.names:
             return np.full(self._count, self.size, np.float32)
-        quads = np.array(self._rows.select_columns(["quad"])[: self._count]["quad"], np.float32).reshape(-1, 4, 2)
+        quads = np.array(self._values("quad"), np.float32).reshape(-1, 4, 2)
         sides: NDArray[np.float32] = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1).astype(np.float32)
         return np.minimum(sides, np.float32(self.size))
 
     def landmarks(self, index: int) -> NDArray[np.float64] | None:
         """(68, 2) points of a row in pixels of the square of `size`; None where the dataset has none."""
-        if not {"landmarks", "size"} <= set(self._rows.column_names):
+        if not {"landmarks", "size"} <= set(self._rows.names):
             return None
-        row = self._rows.select_columns(["landmarks", "size"])[index]
-        points: NDArray[np.float64] = np.array(row["landmarks"], np.float64) * (self.size / row["size"])
+        found, size = (self._rows.column(name)[index].as_py() for name in ("landmarks", "size"))
+        points: NDArray[np.float64] = np.array(found, np.float64) * (self.size / size)
         return points
 
     def boxes(self, index: int, flip: bool) -> NDArray[np.float32]:
@@ -177,9 +178,7 @@ class FaceDataset:
 
     def data(self, index: int) -> bytes:
         """The encoded image of a row."""
-        image = self._images[index]["image"]
-        data: bytes | None = image["bytes"]
-        return data if data is not None else Path(image["path"]).read_bytes()
+        return self._rows.image(index)
 
     def rgb(self, index: int, flip: bool = False) -> NDArray[np.uint8]:
         """(size, size, 3) uint8: the middle square of a row's image, resized, mirrored if `flip`."""
@@ -201,8 +200,12 @@ class FaceDataset:
         return np.ascontiguousarray(square[:, ::-1] if flip else square).astype(np.uint8, copy=False)
 
     def key(self, index: int) -> str:
-        """sha256 of the encoded image and the size, in hex: what latents of a row are cached under."""
-        return hashlib.sha256(f"{self.size}\n".encode() + self.data(index)).hexdigest()
+        """The size, and sha256 of the encoded image in hex: what latents of a row are cached under."""
+        return f"{self.size} {self._rows.digest(index).hex()}"
+
+    def _values(self, column: str) -> list[Any]:
+        found: list[Any] = self._rows.column(column).slice(0, self._count).to_pylist()
+        return found
 
 
 @contextmanager
@@ -287,49 +290,3 @@ def _splits(folder: Path) -> list[str]:
 
 SMALLEST = 16
 """Least side of an image to train on, pixels."""
-STATE = "authface.json"
-"""What an export says of itself."""
-TRAINED = ("dataset", "imagefolder", "webdataset")
-"""Formats of exports that the trainings read."""
-
-
-def _check_export(folder: Path) -> None:
-    """Raise UsageError where a folder is neither an export nor Parquet shards as one has them: any folder of pictures
-    would open as a dataset without prompts, a photo set as its uncut originals."""
-    try:
-        state = json.loads((folder / STATE).read_text("utf-8"))
-        form = str(state["settings"]["format"])
-    except (OSError, ValueError, KeyError, TypeError):
-        form = ""
-    if form in TRAINED or (not form and any(found for at in ("", "data") for found in (folder / at).glob("*.parquet"))):
-        return
-    if form:
-        raise UsageError(f"{one_line(folder)} is an export for {one_line(form, 20)}: train on authface annotate export")
-    homes = (folder, *list(folder.resolve().parents)[:3])
-    meant = next((home / "dataset" for home in homes if (home / "dataset" / STATE).is_file()), None)
-    photoset = next((home for home in homes if (home / "tables" / "photos").is_dir()), None)
-    if meant is not None:
-        next_step = f"did you mean {one_line(meant)}?"
-    else:
-        next_step = f"run authface annotate export {one_line(photoset or 'SET')} first, and name the folder it writes"
-    raise UsageError(f"{one_line(folder)} is no exported dataset (no {STATE}, no Parquet files): {next_step}")
-
-
-def _open(folder: Path, split: str) -> Any:
-    import datasets
-
-    if not folder.is_dir():
-        raise UsageError(
-            f"no dataset at {one_line(folder)}: make one with authface annotate export, or name its folder"
-        )
-    _check_export(folder)
-    datasets.disable_progress_bars()
-    try:
-        found = datasets.load_dataset(str(folder), split=split)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        raise UsageError(f"{one_line(folder)} is no dataset with a split {split}: {first_line(error, 160)}") from error
-    if "image" not in found.column_names or not len(found):
-        raise UsageError(
-            f"{one_line(folder)}: {len(found)} rows, columns {found.column_names}; a column image is needed"
-        )
-    return found.cast_column("image", datasets.Image(decode=False))

@@ -44,8 +44,12 @@ def _leave() -> None:
 
 
 def shard(items: Sequence[T]) -> list[T]:
-    """This process's part of work that each item needs once: the same on every call, and together all of it."""
-    return list(items[processes.rank() :: processes.count()])
+    """This process's part of work that each item needs once: neighbours, so that what lies together is read together.
+
+    The same on every call, and together all of it.
+    """
+    rank, count = processes.rank(), processes.count()
+    return list(items[len(items) * rank // count : len(items) * (rank + 1) // count])
 
 
 def run_together(accelerator: Any, action: Callable[[], object], *, everywhere: bool = False) -> None:

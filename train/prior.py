@@ -146,6 +146,7 @@ def train_prior(
     source = resolve(settings.model)
     faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
+    faces.prepare(where)
     store = TensorStore(settings.cache or settings.out / "training" / "cache")
     prompts = faces.prompts("prompt" if settings.prompts == "all" else "prompt_semantic")
     texts = None
