@@ -1,6 +1,6 @@
 """What a photo set costs as it grows: each command's CPU seconds and peak memory at 10,000, 100,000, 1,000,000 photos.
 
-    python benchmarks/growth.py SEED OUT [--rows 10000 100000 1000000] [--only 'curate filter'] [--markdown]
+    python benchmarks/growth.py SEED OUT [--rows 10000 100000 1000000] [--only status 'curate split'] [--limit 1800]
 
 SEED is a small photo set that went through fetch, filter, align, tags, split and export. OUT/N gets its rows again and
 again until there are N photos, each time with other ids, addresses, hashes and embeddings (two copies are as little
@@ -21,15 +21,18 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from resource import RLIMIT_CPU, setrlimit
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
-from authface.store.columns import arrow_schema
+from authface.store.parquet import arrow_schema
 from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
 
 ID = re.compile(r"[0-9a-f]{64}")
@@ -43,9 +46,18 @@ class Copy:
     """One more copy of the seed's rows: what becomes of an id, a hash, an embedding."""
 
     number: int
+    ids: Mapping[str, str]
+    """New ids by those of the seed, in the same order: of two equal photos the one whose id comes first is kept."""
+    middle: NDArray[np.float64]
+    """Mean of the seed's embeddings: what all faces have in common stays."""
+
+    @classmethod
+    def of(cls, number: int, seed: Sequence[str], middle: NDArray[np.float64]) -> Copy:
+        new = sorted(hashlib.sha256(f"{number}:{name}".encode()).hexdigest() for name in seed)
+        return cls(number, dict(zip(sorted(seed), new, strict=True)), middle)
 
     def id(self, seed: str) -> str:
-        return hashlib.sha256(f"{self.number}:{seed}".encode()).hexdigest()
+        return self.ids[seed]
 
     def text(self, rows: str) -> str:
         """The rows as JSON, with ids of the copy and files named after them."""
@@ -53,7 +65,7 @@ class Copy:
         return FILE.sub(lambda match: f"{match[1]}/{match[2][:2]}/{match[2]}", rows)
 
     def rows(self, rows: str) -> list[dict[str, Any]]:
-        """The copy's rows: two copies' hashes differ at random, their embeddings by the signs of random coordinates."""
+        """The copy's rows: two copies' hashes differ at random, their embeddings by which way each differs from all."""
         rng = np.random.default_rng(self.number)
         mask = int.from_bytes(rng.bytes(HASH_BITS // 8))
         signs = rng.choice([-1.0, 1.0], 1024)
@@ -62,7 +74,8 @@ class Copy:
             if row.get("hash"):
                 row["hash"] = f"{int(row['hash'], 16) ^ mask:0{HASH_BITS // 4}x}"
             if row.get("embedding"):
-                row["embedding"] = (signs[: len(row["embedding"])] * row["embedding"]).tolist()
+                own = self.middle + signs[: len(self.middle)] * (row["embedding"] - self.middle)
+                row["embedding"] = (own / np.linalg.norm(own)).tolist()
             if "source_id" in row:
                 row |= {"source": "urls", "source_id": address(row["id"]), "file_url": address(row["id"])}
         return made
@@ -79,15 +92,17 @@ def grow(seed: PhotoSet, target: PhotoSet, photos: int) -> None:
     texts = {name: [(json.dumps(table.arrow(part).to_pylist()), table.meta(part)) for part in table.parts()]
              for name, table in tables.items()}  # fmt: skip
     files = [file for name in ("photos", "crops") for file in named(tables[name])]
-    count = sum(seed.photos.counts().values())
-    for number in range(round(photos / count)):
-        copy, digests = Copy(number), dict[str, str]()
+    names = [name for part in seed.photos.parts() for (name,) in seed.photos.columns(part, ["id"])]
+    middle = np.mean([row.embedding for row in seed.embeddings if row.embedding is not None], axis=0)
+    for number in range(round(photos / len(names))):
+        copy, digests = Copy.of(number, sorted(set(names)), middle), dict[str, str]()
         for name in sorted(texts, key=order):
             to = Table(target.root / "tables" / name, tables[name].row_type)
             for place, (text, meta) in enumerate(texts[name]):
                 assert meta is not None, f"{name}: not a part"
                 rows = copy.rows(text)
-                new = replace(meta, inputs=moved(meta.inputs, digests), digest=digest_of(rows))
+                inputs = moved(meta.inputs, digests) + (repeats(rows) if name == "faces" else "")
+                new = replace(meta, inputs=inputs, digest=digest_of(rows))
                 digests[meta.digest] = new.digest
                 put(to, number * len(texts[name]) + place, rows, new)
         for file in files:
@@ -101,8 +116,14 @@ def order(name: str) -> int:
 
 
 def moved(inputs: str, digests: dict[str, str]) -> str:
-    """The digests of the copy in place of the seed's, which may have more behind them."""
-    return ID.sub(lambda match: digests.get(match[0], match[0]), inputs)
+    """The digest of the copy in place of the seed's. That of `curate split` is left out: a grown set is split anew."""
+    return "".join(digests[name] for name in ID.findall(inputs)[:1])
+
+
+def repeats(faces: list[dict[str, Any]]) -> str:
+    """What `curate filter` writes behind the digest of a part with near duplicates, for copies without others."""
+    found = {row["id"]: (row["duplicate_of"], int(row["value"])) for row in faces if row["duplicate_of"]}
+    return hashlib.sha256(json.dumps([found]).encode()).hexdigest() if found else ""
 
 
 def named(table: Table[Any]) -> Iterator[str]:
@@ -160,11 +181,14 @@ class Cost:
     status: int
 
 
-def cost(arguments: list[str], log: Path) -> Cost:
-    """Run one command of authface. What it prints goes behind what is in `log`."""
+def cost(arguments: list[str], log: Path, limit: int) -> Cost:
+    """Run one command of authface, `limit` CPU seconds at most. What it prints goes behind what is in `log`."""
+    command = [sys.executable, "-P", "-m", "authface.cli", *arguments]
     with log.open("a") as file:
         print("$ authface", *arguments, file=file, flush=True)
-        running = subprocess.Popen([sys.executable, "-P", "-m", "authface.cli", *arguments], stdout=file, stderr=file)
+        running = subprocess.Popen(
+            command, stdout=file, stderr=file, preexec_fn=partial(setrlimit, RLIMIT_CPU, (limit, limit))
+        )
         _, status, used = os.wait4(running.pid, 0)
     return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1e3, os.waitstatus_to_exitcode(status))
 
@@ -174,10 +198,10 @@ def main() -> None:
     parser.add_argument("seed", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--only", default="", help="commands that begin so")
-    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--only", nargs="+", default=[""], help="commands that begin so")
+    parser.add_argument("--limit", type=int, default=3600, help="CPU seconds a command; then it is killed")
     options = parser.parse_args()
-    seed, found = PhotoSet.open(options.seed), dict[str, list[Cost]]()
+    seed, found = PhotoSet.open(options.seed), dict[str, dict[int, Cost]]()
     for rows in options.rows:
         target = PhotoSet(options.out / str(rows))
         if not target.photos.parts():
@@ -187,22 +211,26 @@ def main() -> None:
             listed(target, path)
         photo = target.photos.columns(0, ["id"])[0][0]
         for name, arguments in commands(target.root, photo).items():
-            if name.startswith(options.only):
-                made = cost(arguments, options.out / f"{rows}.log")
-                found.setdefault(name, []).append(made)
+            if name.startswith(tuple(options.only)):
+                made = cost(arguments, options.out / f"{rows}.log", options.limit)
+                found.setdefault(name, {})[rows] = made
                 print(
                     f"{rows:>9,} {name:<36} {made.seconds:8.1f} s {made.megabytes:6.0f} MB  exit {made.status}",
                     flush=True,
                 )
-    if options.markdown:
-        print("| Command |" + "".join(f" {rows:,} |" for rows in options.rows))
-        print("|---|" + "---|" * len(options.rows))
-        for name, costs in found.items():
-            cells = []
-            for place, made in enumerate(costs):
-                times = f" ({made.seconds / costs[place - 1].seconds:.1f}x)" if place else ""
-                cells.append(f" {made.seconds:.1f} s{times}, {made.megabytes:.0f} MB |")
-            print(f"| `{name}` |" + "".join(cells))
+    print("| Command |" + "".join(f" {rows:,} |" for rows in options.rows))
+    print("|---|" + "---|" * len(options.rows))
+    for name, costs in found.items():
+        print(f"| `{name}` |" + "".join(f" {cell} |" for cell in cells(costs)))
+
+
+def cells(costs: dict[int, Cost]) -> Iterator[str]:
+    """Seconds and memory at each number of photos, in brackets against those at the number before."""
+    before: Cost | None = None
+    for made in costs.values():
+        times = f" ({made.seconds / before.seconds:.1f}x)" if before else ""
+        yield f"{made.seconds:.1f} s{times}, {made.megabytes:.0f} MB"
+        before = made
 
 
 if __name__ == "__main__":

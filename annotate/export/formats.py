@@ -32,7 +32,11 @@ SHARD_KEY = 16
 """Digits of the content's digest in the shards' names and in the card's pattern of them. `datasets` keys its cache by
 the card's patterns alone: without it, any two folders of one name would open as the one that came first."""
 GROUP_ROWS = 100
-"""Rows of a Parquet row group at most, the unit that is held in memory and that readers fetch."""
+"""Rows with pixels of a Parquet row group at most, the unit that readers fetch."""
+MANIFEST_GROUP_ROWS = 2000
+"""Rows without pixels. What a file says at its end of a group stays in memory while it is written: some 0.3 MB each."""
+HELD_ROWS = 100
+"""Rows held as Python objects; those behind them in a group are packed in Arrow's columns."""
 GROUP_BYTES = 16_000_000
 """Bytes of a row group at most, but for a single larger row."""
 DEFAULT_SPLIT = "train"
@@ -76,11 +80,13 @@ class Format(ABC):
 
 
 class Shards:
-    """Rows into ``<folder>/<split>-<key>-00000.parquet`` and on, each file of at most `limit` bytes."""
+    """Rows into ``<folder>/<split>-<key>-00000.parquet`` and on: each file of at most `limit` bytes, in groups of at
+    most `group` rows."""
 
-    def __init__(self, folder: Path, schema: pa.Schema, key: str, limit: int) -> None:
+    def __init__(self, folder: Path, schema: pa.Schema, key: str, limit: int, group: int) -> None:
         folder.mkdir(parents=True)
-        self._folder, self._schema, self._key, self._limit = folder, schema, key[:SHARD_KEY], limit
+        self._folder, self._schema, self._key = folder, schema, key[:SHARD_KEY]
+        self._limit, self._group = limit, group
         self._open: dict[str, _Shard] = {}
 
     def close(self) -> None:
@@ -98,28 +104,32 @@ class Shards:
                 shard.close()
                 number = shard.number + 1
             path = self._folder / f"{split}-{self._key}-{number:05d}.parquet"
-            shard = self._open[split] = _Shard(path, self._schema, number)
+            shard = self._open[split] = _Shard(path, self._schema, self._group, number)
         shard.add(row, size)
 
 
 class _Shard:
     """One file that is being written."""
 
-    def __init__(self, path: Path, schema: pa.Schema, number: int) -> None:
+    def __init__(self, path: Path, schema: pa.Schema, group: int, number: int) -> None:
         self.number = number
         self.written = 0
         """Bytes at most."""
-        self._schema = schema
+        self._schema, self._most = schema, group
         self._writer = _writer(path, schema)
-        self._group: list[dict[str, Any]] = []
-        self._held = 0
+        self._rows: list[dict[str, Any]] = []
+        self._packed: list[pa.Table] = []
+        self._count, self._held = 0, 0
 
     def add(self, row: dict[str, Any], size: int) -> None:
-        if self._group and (len(self._group) == GROUP_ROWS or self._held + size > GROUP_BYTES):
+        if self._count and (self._count == self._most or self._held + size > GROUP_BYTES):
             self._flush()
-        self._group.append(row)
+        self._rows.append(row)
+        self._count += 1
         self._held += size
         self.written += size
+        if len(self._rows) == HELD_ROWS:
+            self._pack()
 
     def close(self) -> None:
         try:
@@ -127,10 +137,16 @@ class _Shard:
         finally:
             self._writer.close()
 
+    def _pack(self) -> None:
+        rows, self._rows = self._rows, []
+        if rows:
+            self._packed.append(pa.Table.from_pylist(rows, schema=self._schema))
+
     def _flush(self) -> None:
-        group, self._group, self._held = self._group, [], 0
-        if group:
-            self._writer.write_table(pa.Table.from_pylist(group, schema=self._schema))
+        self._pack()
+        packed, self._packed, self._count, self._held = self._packed, [], 0, 0
+        if packed:
+            self._writer.write_table(pa.concat_tables(packed))
 
 
 def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
@@ -153,9 +169,11 @@ class DatasetFormat(Format):
     """``data/<split>-<key>-00000.parquet`` with the images inside."""
 
     FOLDER = "data"
+    GROUP = GROUP_ROWS
 
     def __init__(self, target: ExportTarget) -> None:
-        self._shards = Shards(target.folder / self.FOLDER, schema_of(self.features()), target.key, target.shard_bytes)
+        schema = schema_of(self.features())
+        self._shards = Shards(target.folder / self.FOLDER, schema, target.key, target.shard_bytes, self.GROUP)
 
     def close(self) -> None:
         """Close what is open."""
@@ -175,6 +193,7 @@ class ManifestFormat(DatasetFormat):
     """``manifest/<split>-<key>-00000.parquet``: all but the pixels, of which it keeps the digest."""
 
     FOLDER = "manifest"
+    GROUP = MANIFEST_GROUP_ROWS
 
     @staticmethod
     def features() -> Feature:

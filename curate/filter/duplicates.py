@@ -281,18 +281,23 @@ def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[in
 
     Equal hashes are paired with the first of them only. Raises AuthfaceError as `hash_codes` does.
     """
-    first: dict[str, int] = {}
-    for number, text in enumerate(hashes):
-        if (known := first.setdefault(text, number)) != number:
-            yield known, number
-    numbers = list(first.values())
-    codes = hash_codes(list(first))
+    yield from near_codes(hash_codes(hashes), radius)
+
+
+def near_codes(codes: NDArray[np.uint8], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
+    """`near_pairs` of (n, 18) uint8 hashes."""
+    whole = np.ascontiguousarray(codes).view(f"S{codes.shape[1]}")[:, 0]
+    _, first, of = np.unique(whole, return_index=True, return_inverse=True)
+    for number in np.flatnonzero(first[of] != np.arange(len(codes))).tolist():
+        yield int(first[of[number]]), number
+    first.sort()
+    codes = codes[first]
     index = NearIndex(codes, radius)
     for start in range(0, len(codes), _BLOCK):
         rows, others, _ = index.search(codes[start : start + _BLOCK])
         rows += start
         for row, other in zip(rows[others < rows].tolist(), others[others < rows].tolist(), strict=True):
-            yield numbers[row], numbers[other]
+            yield int(first[row]), int(first[other])
 
 
 def mirrored(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -14,15 +14,17 @@ does no harm to keep two strangers together; to say who is who it would.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import ArrayLike, NDArray
 
-from authface.curate.filter.duplicates import near_pairs
+from authface.curate.filter.duplicates import BITS, hash_codes, near_codes
 from authface.curate.settings import SplitSettings
 from authface.curate.split.likeness import Likeness, Nearest
 from authface.engine.runner import PartInput
@@ -32,9 +34,11 @@ from authface.faces.geometry import crop_points
 from authface.faces.identity import Embedder, SeenFace, make_embedder, weights_sha256
 from authface.imaging import decode as images
 from authface.records import Crop, Embedding
-from authface.store.photoset import PhotoSet, Provenance, Table
+from authface.store.photoset import PhotoSet, Provenance
 
 VERSION = 1
+_PAIRS = 1 << 16
+"""Looked at at a time."""
 NEIGHBOURS = 32
 """Neighbours looked at for each face; a person of more faces is found through several of them."""
 SMALL_SET = 1.5
@@ -95,7 +99,7 @@ class DisjointSets:
     """Disjoint sets of 0..n-1, joined two at a time."""
 
     def __init__(self, count: int) -> None:
-        self._above = list(range(count))
+        self._above = array("q", range(count))
 
     def find(self, member: int) -> int:
         """The member that names its set."""
@@ -133,52 +137,81 @@ def similar_pairs(
     return np.stack(np.divmod(code[order], max(count, 1)), axis=1), value[order]
 
 
-def identities(vectors: NDArray[np.float32], photos: Sequence[str], likeness: Likeness, least: float) -> list[int]:
+def identities(vectors: NDArray[np.float32], photos: ArrayLike, likeness: Likeness, least: float) -> list[int]:
     """The group of each of n faces, named by the number of one of its faces: one person a group, as far as they tell.
 
-    `vectors` is (n, length), of unit length. Two groups become one where the mean likeness between their faces is
-    `least` or more and no photo shows a face of both: two faces of one photo are two people. Memory: the vectors
-    three times more (1.5 GB for a million of 128 numbers).
+    `vectors` is (n, length), of unit length, and of each the photo it shows. Two groups become one where the mean
+    likeness between their faces is `least` or more and no photo shows a face of both: two faces of one photo are two
+    people. Memory: two more vectors for each group of two and more.
     """
     pairs, _ = similar_pairs(vectors, likeness, least)
     sets = DisjointSets(len(vectors))
-    # The mean over pairs needs no pairs: over a of A and b of B, (a . b) / spread_a sums to
-    # (sum of a / spread_a) . (sum of b).
-    sums, scaled = vectors.copy(), vectors / likeness.spread[:, None]
-    offsets, sizes = (likeness.mean / likeness.spread).tolist(), [1] * len(vectors)
-    shown: dict[int, set[str]] = {}
-    for first, second in pairs.tolist():
-        a, b = sets.find(first), sets.find(second)
-        if a == b:
-            continue
-        products = float(scaled[a] @ sums[b] + sums[a] @ scaled[b]) / (sizes[a] * sizes[b])
-        if products - offsets[a] / sizes[a] - offsets[b] / sizes[b] < 2 * least:
-            continue
-        if sizes[a] < sizes[b]:
-            a, b = b, a
-        in_a, in_b = shown.get(a, {photos[a]}), shown.get(b, {photos[b]})
-        if in_a.isdisjoint(in_b):
-            sets.join(a, b)
-            for total in (sums, scaled, offsets, sizes):
-                total[a] += total[b]
-            shown[a] = in_a | in_b
-            shown.pop(b, None)
+    _, photo, faces = np.unique(photos, return_inverse=True, return_counts=True)
+    groups: dict[int, _Group] = {}
+
+    def group(name: int) -> _Group:
+        """The group of several faces that is called so, or the face alone."""
+        if name in groups:
+            return groups[name]
+        shown = frozenset([int(photo[name])] if faces[photo[name]] > 1 else [])
+        spread = likeness.spread[name]
+        return _Group(vectors[name], vectors[name] / spread, float(likeness.mean[name] / spread), 1, shown)
+
+    for start in range(0, len(pairs), _PAIRS):
+        for first, second in pairs[start : start + _PAIRS].tolist():
+            a, b = sets.find(first), sets.find(second)
+            if a == b:
+                continue
+            one, other = group(a), group(b)
+            if one.likeness(other) < 2 * least:
+                continue
+            if one.size < other.size:
+                a, b, one, other = b, a, other, one
+            if one.shown.isdisjoint(other.shown):
+                sets.join(a, b)
+                groups[a] = one.joined(other)
+                groups.pop(b, None)
     return sets.labels()
 
 
-def connected_groups(
-    count: int, keys: Iterable[Sequence[Hashable | None]], pairs: Iterable[tuple[int, int]] = ()
-) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Faces that count as one person, as far as it takes to say how alike they are to others on average.
+
+    The mean over pairs needs no pairs: over a of A and b of B, (a . b) / spread_a sums to (sum of a / spread_a) .
+    (sum of b).
+    """
+
+    sum: NDArray[np.float32]
+    scaled: NDArray[np.float32]
+    """Sum of the vectors, each over its spread."""
+    offset: float
+    """Sum of the means, each over its spread."""
+    size: int
+    shown: frozenset[int]
+    """Photos with several faces, one of which is in the group."""
+
+    def likeness(self, other: _Group) -> float:
+        """Twice the mean likeness over all pairs."""
+        products = float(self.scaled @ other.sum + self.sum @ other.scaled) / (self.size * other.size)
+        return products - self.offset / self.size - other.offset / other.size
+
+    def joined(self, other: _Group) -> _Group:
+        """Both as one."""
+        sums = self.sum + other.sum, self.scaled + other.scaled
+        return _Group(*sums, self.offset + other.offset, self.size + other.size, self.shown | other.shown)
+
+
+def connected_groups(count: int, keys: Iterable[NDArray[np.int32]], pairs: Iterable[tuple[int, int]] = ()) -> list[int]:
     """The group of each of 0..count-1, named by one of its members: all that share a key or are a pair are in one.
 
-    Each of `keys` has one entry per member; None shares nothing.
+    Each of `keys` has one entry per member; -1 shares nothing.
     """
     sets = DisjointSets(count)
     for column in keys:
-        first: dict[Hashable, int] = {}
-        for member, key in enumerate(column):
-            if key is not None:
-                sets.join(first.setdefault(key, member), member)
+        _, first, of = np.unique(column, return_index=True, return_inverse=True)
+        for member in np.flatnonzero((column >= 0) & (first[of] != np.arange(count))).tolist():
+            sets.join(int(first[of[member]]), member)
     for one, other in pairs:
         sets.join(one, other)
     return sets.labels()
@@ -186,57 +219,90 @@ def connected_groups(
 
 @dataclass(frozen=True)
 class SplitFaces:
-    """The faces of a set that have an embedding or need none, in the order of the table `crops`."""
+    """The n faces of a set that have an embedding or need none, in the order of the table `crops`."""
 
     ids: list[str]
-    photos: list[str]
-    hashes: list[str]
-    photographers: list[str]
-    """With their source; empty where nobody is named."""
+    photos: NDArray[np.int32]
+    """(n,) number of the photo."""
+    hashes: NDArray[np.uint8]
+    """(n, 18), as `hash_codes` has them."""
+    hashed: NDArray[np.bool_]
+    """(n,) whether there is one."""
+    photographers: NDArray[np.int32]
+    """(n,) number of the photographer within their source; -1 where nobody is named, or nobody asked."""
     vectors: NDArray[np.float32]
     """(n, length), unit length; (n, 0) where nobody asked for identities."""
     failed: Mapping[str, Embedding] = field(default_factory=dict)
     """Rows of faces that could not be embedded, by id; they are in no split."""
 
 
-def read_faces(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool) -> SplitFaces:
-    """The kept crops with everything that can tie them to one split; `embedded`: with their embeddings."""
-    blocks: list[NDArray[np.float32]] = []
+def read_faces(
+    photoset: PhotoSet, parts: Sequence[PartInput[Crop]], *, embedded: bool, photographers: bool
+) -> SplitFaces:
+    """The kept crops with everything that can tie them to one split, part by part into arrays.
+
+    `embedded`: with their embeddings; `photographers`: with whose photo each is.
+    """
+    count = sum(part.count for part in parts)
+    ids: list[str] = []
+    photos, vectors = np.zeros(count, np.int32), np.zeros((count, 0), np.float32)
+    hashes, hashed = np.zeros((count, BITS // 8), np.uint8), np.zeros(count, np.bool_)
+    by = np.full(count, -1, np.int32)
+    whose = _photographers(photoset) if photographers else {}
     failed: dict[str, Embedding] = {}
-    if embedded:
-        ids, photos = [], []
-        for part in parts:
-            table = photoset.embeddings.arrow(part.number, ["id", "photo_id", "embedding"])
-            known = table.filter(table.column("embedding").is_valid())
-            ids += known.column("id").to_pylist()
-            photos += known.column("photo_id").to_pylist()
-            numbers = known.column("embedding").combine_chunks().flatten().to_numpy()
-            if len(known):
-                blocks.append(numbers.astype(np.float32).reshape(len(known), -1))
-            if len(known) < len(table):
-                failed |= {row.id: row for row in photoset.embeddings.rows(part.number) if row.embedding is None}
-    else:
-        rows = [(crop.id, crop.photo_id) for part in parts for crop in part.rows()]
-        ids, photos = [id for id, _ in rows], [photo for _, photo in rows]
-    hashes = {id: text for id, text in _columns(photoset.faces, ("id", "hash")) if text}
-    named = {
-        photo: f"{source}\n{name}"
-        for photo, source, name in _columns(photoset.photos, ("id", "source", "photographer"))
-        if name
-    }
-    return SplitFaces(
-        ids,
-        photos,
-        [hashes.get(id, "") for id in ids],
-        [named.get(photo, "") for photo in photos],
-        np.concatenate(blocks) if blocks else np.zeros((len(ids), 0), np.float32),
-        failed,
-    )
+    for part in parts:
+        known = _embedded(photoset, part.number, failed) if embedded else _kept(part)
+        some = slice(len(ids), len(ids) + len(known))
+        if embedded and len(known):
+            numbers = known.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(known), -1)
+            if not vectors.shape[1]:
+                vectors = np.zeros((count, numbers.shape[1]), np.float32)
+            vectors[some] = numbers
+        of = known.column("photo_id").combine_chunks().dictionary_encode()
+        photos[some] = of.indices.to_numpy() + photos[: len(ids)].max(initial=-1) + 1
+        codes, there = _hashes(photoset, part.number, known.column("id"))
+        hashes[some], hashed[some] = codes, there
+        if whose:
+            by[some] = [whose.get(photo, -1) for photo in known.column("photo_id").to_pylist()]
+        ids += known.column("id").to_pylist()
+    n = len(ids)
+    return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], vectors[:n], failed)
 
 
-def _columns(table: Table[Any], names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    for part in table.parts():
-        yield from table.columns(part, names)
+def _embedded(photoset: PhotoSet, part: int, failed: dict[str, Embedding]) -> pa.Table:
+    """The rows of a part of the table `embeddings` that have one; the others are put into `failed`."""
+    table = photoset.embeddings.arrow(part, ["id", "photo_id", "embedding"])
+    known = table.filter(table.column("embedding").is_valid())
+    if len(known) < len(table):
+        failed |= {row.id: row for row in photoset.embeddings.rows(part) if row.embedding is None}
+    return known
+
+
+def _kept(part: PartInput[Crop]) -> pa.Table:
+    rows = part.rows()
+    columns = [[crop.id for crop in rows], [crop.photo_id for crop in rows]]
+    return pa.table([pa.array(column, pa.string()) for column in columns], ["id", "photo_id"])
+
+
+def _hashes(photoset: PhotoSet, part: int, ids: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(k, 18) hashes of the faces of one part, and (k,) whether there is one."""
+    faces = photoset.faces.arrow(part, ["id", "hash"])
+    at = pc.index_in(ids, value_set=faces.column("id").combine_chunks())
+    texts = [text or "" for text in faces.column("hash").take(at).to_pylist()]
+    there = np.array([bool(text) for text in texts], np.bool_)
+    codes = np.zeros((len(texts), BITS // 8), np.uint8)
+    codes[there] = hash_codes([text for text in texts if text])
+    return codes, there
+
+
+def _photographers(photoset: PhotoSet) -> dict[str, int]:
+    """The number of the photographer of each photo that names one."""
+    numbers, found = dict[tuple[str, str], int](), dict[str, int]()
+    for part in photoset.photos.parts():
+        for photo, source, name in photoset.photos.columns(part, ("id", "source", "photographer")):
+            if name:
+                found[photo] = numbers.setdefault((source, name), len(numbers))
+    return found
 
 
 def people_of(faces: SplitFaces, likeness: Likeness, same_person: float) -> list[str]:
@@ -248,19 +314,22 @@ def people_of(faces: SplitFaces, likeness: Likeness, same_person: float) -> list
 
 def groups_of(faces: SplitFaces, people: Sequence[str], settings: SplitSettings) -> list[str]:
     """The group of each face, named by the first id among the faces that must share a split."""
-    keys: dict[str, Sequence[str]] = {"identity": people, "photo": faces.photos, "photographer": faces.photographers}
-    chosen = [[key or None for key in keys[name]] for name in settings.keep_together if name in keys]
-    pairs: list[tuple[int, int]] = []
+    keys = {"photo": faces.photos, "photographer": faces.photographers}
+    if "identity" in settings.keep_together:
+        named = pa.array([person or None for person in people], pa.string()).dictionary_encode()
+        keys["identity"] = named.indices.fill_null(-1).to_numpy()
+    chosen = [keys[name] for name in settings.keep_together if name in keys]
+    pairs: Iterable[tuple[int, int]] = ()
     if "duplicate" in settings.keep_together:
-        hashed = [number for number, text in enumerate(faces.hashes) if text]
-        near = near_pairs([faces.hashes[number] for number in hashed], settings.duplicate_radius)
-        pairs = [(hashed[one], hashed[other]) for one, other in near]
+        hashed = np.flatnonzero(faces.hashed)
+        near = near_codes(faces.hashes[hashed], settings.duplicate_radius)
+        pairs = ((int(hashed[one]), int(hashed[other])) for one, other in near)
     return first_names(faces.ids, connected_groups(len(faces.ids), chosen, pairs))
 
 
 def first_names(ids: Sequence[str], labels: Sequence[int]) -> list[str]:
-    """Each group named by its member whose id sorts first."""
-    first: dict[int, str] = {}
+    """Each group named by its member whose id sorts first; labels are numbers of members."""
+    first = list(ids)
     for id, label in zip(ids, labels, strict=True):
-        first[label] = min(id, first.get(label, id))
+        first[label] = min(id, first[label])
     return [first[label] for label in labels]

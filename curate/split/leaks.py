@@ -195,18 +195,18 @@ def _files(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]]) -> Iterator[Le
     first: dict[str, tuple[str, Rival]] = {}
     for folder, rival in theirs:
         first.setdefault(rival.id[:64], (folder, rival))
-    for face, photo in zip(ours.ids, ours.photos, strict=True):
-        if photo in first:
+    for face in ours.ids:
+        if (photo := face.rpartition("-")[0]) in first:
             yield _leak(face, "same_file", 0, 0, *first[photo])
 
 
 def _duplicates(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], radius: int) -> Iterator[Leak]:
     rivals = [pair for pair in theirs if pair[1].hash]
     index = NearIndex(hash_codes([rival.hash for _, rival in rivals]), radius)
-    hashed = [number for number, text in enumerate(ours.hashes) if text]
+    hashed = np.flatnonzero(ours.hashed)
     for start in range(0, len(hashed), _BATCH):
         batch = hashed[start : start + _BATCH]
-        rows, numbers, bits = index.search(hash_codes([ours.hashes[number] for number in batch]))
+        rows, numbers, bits = index.search(ours.hashes[batch])
         order = np.lexsort((numbers, bits, rows))
         for at in order[np.unique(rows[order], return_index=True)[1]].tolist():  # the nearest of each
             yield _leak(ours.ids[batch[rows[at]]], "near_duplicate", int(bits[at]), radius, *rivals[numbers[at]])

@@ -16,7 +16,6 @@ _COHORT_NEAREST = 0.2
 """Share of the cohort a face is most alike to, whose products count."""
 _COHORT_SELF = 5
 """Of those the nearest that do not count: they may be the face itself, and its person."""
-_BATCH = 4096
 FLAT_ROWS = 20_000
 """Up to so many faces all pairs are compared, in a second or two; beyond, an inverted file looks at a few percent."""
 PROBES = 32
@@ -82,20 +81,26 @@ def likeness_of(
     means, spreads = (np.full(len(vectors), value, np.float32) for value in usual)
     if cohort is not None:
         nearest = int(len(cohort) * _COHORT_NEAREST)
-        for start in range(0, len(vectors), _BATCH):
-            products = vectors[start : start + _BATCH] @ cohort.T
-            near = -np.partition(-products, nearest, axis=1)[:, :nearest]
-            near = np.sort(near, axis=1)[:, :-_COHORT_SELF]
-            means[start : start + _BATCH] = near.mean(axis=1)
-            spreads[start : start + _BATCH] = np.maximum(near.std(axis=1), 1e-4)
+        for some in _batches(len(vectors), len(cohort)):
+            further = vectors[some] @ cohort.T
+            np.negative(further, out=further).partition(nearest, axis=1)
+            near = np.sort(-further[:, :nearest], axis=1)[:, :-_COHORT_SELF]
+            means[some] = near.mean(axis=1)
+            spreads[some] = np.maximum(near.std(axis=1), 1e-4)
     return Likeness(means, spreads)
+
+
+def _batches(rows: int, columns: int) -> Iterator[slice]:
+    """The rows of a matrix, as many at a time as make `_AT_ONCE` numbers."""
+    step = max(_AT_ONCE // max(columns, 1), 1)
+    return (slice(start, start + step) for start in range(0, rows, step))
 
 
 class Nearest:
     """Those of (n, length) unit vectors that are likest to others: exact for few, an inverted file for many.
 
     The file (Sivic and Zisserman 2003) has about 4 sqrt(n) cells, `PROBES` of which are looked into; what it finds is
-    measured by benchmarks/neighbours.py. Memory: the vectors once more, 0.5 GB for a million of 128 numbers.
+    measured by benchmarks/neighbours.py. Memory: 16 bytes a vector, which stays where it is.
     """
 
     def __init__(self, vectors: NDArray[np.float32], likeness: Likeness) -> None:
@@ -106,7 +111,7 @@ class Nearest:
         cell = _nearest_cells(vectors, self._centres, 1)[:, 0]
         self._order = np.argsort(cell, kind="stable")
         self._ends = np.cumsum(np.bincount(cell, minlength=len(self._centres)))
-        self._vectors, self._likeness = vectors[self._order], likeness
+        self._vectors, self._likeness = vectors, likeness
 
     def search(
         self, vectors: NDArray[np.float32], likeness: Likeness, least: float, most: int
@@ -143,11 +148,10 @@ class Nearest:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """The same for the rows numbered so, within one cell."""
         end = int(self._ends[cell])
-        members = slice(end - self._size(cell), end)
-        others = self._order[members]
+        others = self._order[end - self._size(cell) : end]
         if not len(rows) or not len(others):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-        products = vectors[rows] @ self._vectors[members].T
+        products = vectors[rows] @ self._vectors[others].T
         near = np.flatnonzero(products >= likeness.floor(self._likeness, rows, others, least)[:, None])
         row, column = np.divmod(near, len(others))  # np.nonzero of two dimensions is ten times as slow
         value = likeness.of(products[row, column], rows[row], self._likeness, others[column])
@@ -173,8 +177,11 @@ def _fit(vectors: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
         cell = _nearest_cells(sample, centres, 1)[:, 0]
         order, sizes = np.argsort(cell, kind="stable"), np.bincount(cell, minlength=cells)
         used = np.flatnonzero(sizes)  # a centre that nothing is near to stays where it is
-        sums = np.add.reduceat(sample[order], (np.cumsum(sizes) - sizes)[used], axis=0)
-        centres[used] = sums / sizes[used, None]
+        ends = np.cumsum(sizes)
+        for some in (used[at : at + _TRAINING] for at in range(0, len(used), _TRAINING)):
+            first = ends[some] - sizes[some]
+            sums = np.add.reduceat(sample[order[first[0] : ends[some[-1]]]], first - first[0], axis=0)
+            centres[some] = sums / sizes[some, None]
     return centres
 
 
@@ -184,8 +191,9 @@ def _nearest_cells(vectors: NDArray[np.float32], centres: NDArray[np.float32], c
     cells = np.zeros((len(vectors), count), np.int32)
     if len(centres) > 1:
         half = (centres * centres).sum(axis=1) / 2
-        for start in range(0, len(vectors), _BATCH):
-            further = half - vectors[start : start + _BATCH] @ centres.T
-            few = further.argmin(axis=1)[:, None] if count == 1 else np.argpartition(further, count - 1)[:, :count]
-            cells[start : start + _BATCH] = few
+        for some in _batches(len(vectors), len(centres)):
+            further = half - vectors[some] @ centres.T
+            cells[some] = (
+                further.argmin(axis=1)[:, None] if count == 1 else np.argpartition(further, count - 1)[:, :count]
+            )
     return cells

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -131,14 +132,15 @@ def _settled(made: Provenance) -> Provenance:
 
 def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> dict[str, str]:
     """The former splits of faces, by id; none if the shares or the seed were different."""
-    former: dict[str, str] = {}
+    former, names = dict[str, str](), dict(zip(SPLITS, SPLITS, strict=True))
     for part, meta in photoset.people.metas().items():
         if meta is None:
             continue
         if change := _settled(meta.provenance).difference(_settled(new)):
             log(f"split: all groups are dealt anew: {change}")
             return {}
-        former |= {id: split for id, split in photoset.people.columns(part, ("id", "split")) if split}
+        rows = photoset.people.columns(part, ("id", "split"))
+        former |= {id: names[split] for id, split in rows if split in names}
     return former
 
 
@@ -160,29 +162,27 @@ def is_current(photoset: PhotoSet, new: Provenance, parts: Sequence[PartInput[An
 
 
 def write_people(
-    photoset: PhotoSet,
-    parts: Sequence[PartInput[Crop]],
-    rows: Mapping[str, Person],
-    made: Provenance,
-    state: str,
-) -> None:
-    """The table `people`, a part for each of the crops'."""
+    photoset: PhotoSet, parts: Sequence[PartInput[Crop]], rows: Iterator[Person], made: Provenance, state: str
+) -> Iterator[Person]:
+    """Write the table `people`, a part for each of the crops', and pass its rows on."""
     for number in set(photoset.people.parts()) - {part.number for part in parts}:
         photoset.people.remove(number)
     for part in parts:
-        of_part = [rows[crop.id] for crop in part.rows()]
+        of_part = list(islice(rows, part.count))
         photoset.people.write(part.number, of_part, made, f"{part.digest}:{state}")
+        yield from of_part
 
 
 def person_rows(
+    crops: Iterable[Crop],
     faces: SplitFaces,
     people: Sequence[str],
     groups: Sequence[str],
     split: Mapping[str, str],
     leaks: Mapping[str, Leak],
     drop: str,
-) -> dict[str, Person]:
-    """The rows by face; training loses what `drop` names: repeated pictures, or all faces of a person."""
+) -> Iterator[Person]:
+    """The rows of all crops; training loses what `drop` names: repeated pictures, or all faces of a person."""
     dropped: dict[str, Leak] = {}
     if drop != "nothing":
         dropped = {face: leak for face, leak in leaks.items() if drop == "people" or leak.kind != "same_person"}
@@ -191,14 +191,17 @@ def person_rows(
         for face, person in zip(faces.ids, people, strict=True):
             if face in dropped:
                 gone_people.setdefault(person or face, dropped[face])
-    rows = {}
-    for face, photo, person, group in zip(faces.ids, faces.photos, people, groups, strict=True):
+    known = zip(faces.ids, people, groups, strict=True)
+    for crop in crops:
+        if lost := faces.failed.get(crop.id):
+            row = Person(id=crop.id, photo_id=crop.photo_id)
+            yield replace(row, status=lost.status, reason=lost.reason, detail=lost.detail)
+            continue
+        face, person, group = next(known)
+        assert face == crop.id, f"{face} is not {crop.id}"
         leak = dropped.get(face) or gone_people.get(person or face)
-        row = Person(id=face, photo_id=photo, identity=person, group=group, split=split[group])
-        rows[face] = row if leak is None or split[group] != "train" else _leaked(row, leak)
-    for id, lost in faces.failed.items():
-        rows[id] = Person(id=id, photo_id=lost.photo_id, status=lost.status, reason=lost.reason, detail=lost.detail)
-    return rows
+        row = Person(id=face, photo_id=crop.photo_id, identity=person, group=group, split=split[group])
+        yield row if leak is None or split[group] != "train" else _leaked(row, leak)
 
 
 def _leaked(row: Person, leak: Leak) -> Person:
@@ -297,12 +300,13 @@ def split(
     state = state_of(photoset, parts, [part for _, rivals in folders.values() for part in rivals])
     if not folders and is_current(photoset, made, parts, state):
         console.log("split: nothing to do")
-        return _result(list(photoset.people), {})
+        return _result(photoset.people, {})
     if embedded:
         step = Embed(photoset.root, settings)
         run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
     theirs, paths = _rivals(photoset, settings, folders, console, workers)
-    faces = read_faces(photoset, parts, embedded=embedded)
+    photographers = "photographer" in settings.keep_together
+    faces = read_faces(photoset, parts, embedded=embedded, photographers=photographers)
     cohort = cohort_of(faces.vectors) if settings.cohort == "set" else None
     compare = partial(likeness_of, cohort=cohort, usual=usual_products(settings.embedder))
     extra = SMALL_SET if cohort is None and settings.cohort == "set" else 0.0
@@ -312,19 +316,14 @@ def split(
         leaks = find_leaks(faces, theirs, compare, settings.duplicate_radius, settings.leak_likeness)
     groups = groups_of(faces, people, settings)
     former = former_splits(photoset, made, console.log)
-    rows = person_rows(
-        faces,
-        people,
-        groups,
-        assign(members_of(faces.ids, groups), former, settings, seed),
-        leaks,
-        drop=settings.drop_leaks,
-    )
-    write_people(photoset, parts, rows, made, state)
+    dealt = assign(members_of(faces.ids, groups), former, settings, seed)
+    crops = (crop for part in parts for crop in part.rows())
+    rows = person_rows(crops, faces, people, groups, dealt, leaks, settings.drop_leaks)
+    result = _result(write_people(photoset, parts, rows, made, state), former)
     page = write_page(photoset, leaks, dict(zip(faces.ids, people, strict=True)), paths) if folders else None
     if not settings.keep_embeddings:
         forget_embeddings(photoset)
-    return replace(_result(list(rows.values()), former), leaks=leaks, page=page)
+    return replace(result, leaks=leaks, page=page)
 
 
 def _rivals(
@@ -353,13 +352,14 @@ def forget_embeddings(photoset: PhotoSet) -> None:
                 table.remove(part)
 
 
-def _result(rows: Sequence[Person], former: Mapping[str, str]) -> SplitResult:
-    counts = Counter(row.split if row.status == "kept" else f"{row.status}: {row.reason}" for row in rows)
-    sizes = Counter(row.group for row in rows if row.group)
-    return SplitResult(
-        counts,
-        identities=len({row.identity for row in rows if row.identity}),
-        groups=len(sizes),
-        largest=max(sizes.values(), default=0),
-        moved=sum(row.id in former and former[row.id] != row.split for row in rows),
-    )
+def _result(rows: Iterable[Person], former: Mapping[str, str]) -> SplitResult:
+    counts, sizes, people, moved = Counter[str](), Counter[str](), set[str](), 0
+    for row in rows:
+        counts[row.split if row.status == "kept" else f"{row.status}: {row.reason}"] += 1
+        if row.group:
+            sizes[row.group] += 1
+        if row.identity:
+            people.add(row.identity)
+        moved += former.get(row.id, row.split) != row.split
+    largest = max(sizes.values(), default=0)
+    return SplitResult(counts, identities=len(people), groups=len(sizes), largest=largest, moved=moved)

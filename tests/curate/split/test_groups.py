@@ -107,7 +107,8 @@ def test_an_inverted_file_finds_what_a_comparison_of_all_finds(monkeypatch: pyte
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from([None, "x", "y", "z"])), max_size=30))
 def test_all_that_share_a_key_are_together_and_nobody_else(members: list[tuple[int, str | None]]) -> None:
-    columns = [[number for number, _ in members], [letter for _, letter in members]]
+    letters = [-1 if letter is None else "xyz".index(letter) for _, letter in members]
+    columns = [np.array(column, np.int32) for column in ([number for number, _ in members], letters)]
     labels = connected_groups(len(members), columns)
     expected = list(range(len(members)))
     for one in range(len(members)):
@@ -119,4 +120,4 @@ def test_all_that_share_a_key_are_together_and_nobody_else(members: list[tuple[i
 
 def test_nobody_has_no_identity() -> None:
     none = np.zeros((0, 8), np.float32)
-    assert identities(none, [], plain(none), 1) == [] and connected_groups(0, [[]]) == []
+    assert identities(none, [], plain(none), 1) == [] and connected_groups(0, [np.zeros(0, np.int32)]) == []

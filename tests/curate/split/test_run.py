@@ -86,9 +86,10 @@ def made_faces(seed: int, count: int) -> SplitFaces:
     codes[: count // 4] = codes[count // 4 : count // 4 + count // 4] ^ np.eye(18, dtype=np.uint8)[0]
     return SplitFaces(
         [f"{row:03d}" for row in rng.permutation(count)],
-        [f"photo {n}" for n in photo],
-        [code.tobytes().hex() for code in codes],
-        [f"who {n}" if n else "" for n in photo % 5],
+        photo.astype(np.int32),
+        codes,
+        np.ones(count, np.bool_),
+        (photo % 5 - 1).astype(np.int32),
         (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
     )
 
@@ -104,12 +105,12 @@ def test_no_two_splits_share_a_person_a_duplicate_or_a_photo(seed: int, count: i
     groups = groups_of(faces, people, settings)
     found = assign(members_of(faces.ids, groups), {}, settings, seed)
     where = [found[group] for group in groups]
-    codes = np.array([list(bytes.fromhex(text)) for text in faces.hashes], np.uint8)
+    codes = faces.hashes
     near = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2) <= settings.duplicate_radius
     for one in range(count):
         for other in range(one):
             shares = people[one] == people[other] or faces.photos[one] == faces.photos[other] or near[one, other]
-            if by_photographer and faces.photographers[one]:
+            if by_photographer and faces.photographers[one] >= 0:
                 shares = shares or faces.photographers[one] == faces.photographers[other]
             assert not shares or where[one] == where[other]
     assert all(group == min(members_of(faces.ids, groups)[group]) for group in groups)
