@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +45,7 @@ app.add_typer(estimate, name="estimate")
 
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it."""
+"""Exit code after Ctrl-C, as shells have it, and after SIGTERM."""
 STOPPED = "stopped; what was finished is kept, run the same command again to go on"
 
 
@@ -141,6 +143,7 @@ def why(
 def main() -> None:
     """Run the command line: an AuthfaceError is one red line; no trace without ``--debug``."""
     debug = "--debug" in sys.argv
+    _heed_sigterm()
     # Threads that spin while they wait stop each other where cores are shared: on two cores beside one other busy
     # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep. Read when torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -165,6 +168,12 @@ def main() -> None:
         if debug:
             raise
         _fail(f"unexpected {type(error).__name__}: {one_line(error)}; run again with --debug for the trace", 1)
+
+
+def _heed_sigterm() -> None:
+    """Let SIGTERM, by which a scheduler takes a machine back, be as Ctrl-C: what is held, such as a lease, is freed."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _fail(message: str, code: int) -> None:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
@@ -74,7 +74,7 @@ def place(text: str | Path) -> Path:
 
     store = str(text).partition("://")[0]
     try:
-        found = UPath(text)
+        found = UPath(text, **_options_of(store))
         _ = found.fs
     except ImportError as error:
         if store == "s3":
@@ -85,6 +85,14 @@ def place(text: str | Path) -> Path:
     except ValueError as error:
         raise UsageError(f"{one_line(text)}: no store called {one_line(store)}: {one_line(error)}") from error
     return cast("Path", found)
+
+
+def _options_of(store: str) -> dict[str, Any]:
+    if store != "s3":
+        return {}
+    from authface.object_store import options
+
+    return options()
 
 
 def is_local(path: Path) -> bool:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
+import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -178,7 +180,7 @@ def _connected(cluster: Cluster) -> Iterator[int]:
     ours = not ray.is_initialized()
     try:
         if ours:
-            with _stderr_shut():
+            with _stderr_shut(), _sigterm_kept():
                 ray.init(
                     address=address,
                     include_dashboard=False,
@@ -210,6 +212,15 @@ def _stderr_shut() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def _sigterm_kept() -> Iterator[None]:
+    """Let SIGTERM do what it did before: Ray takes it for itself as it starts, and ends with another exit code."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, before)
 
 
 def _ray() -> Any:

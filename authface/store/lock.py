@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import filelock
@@ -70,15 +70,22 @@ def _leased(folder: Path) -> Iterator[None]:
 
 def _refuse_other(file: Path, owner: str) -> None:
     try:
-        found = json.loads(file.read_text("utf-8"))
+        found = json.loads(_lease(file))
         other, age = str(found["owner"]), time.time() - float(found["at"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return  # nobody's, or nothing of ours
     if other != owner and age < LEASE_SECONDS:
         raise AuthfaceError(
             f"{one_line(file.parent)} is in use by {one_line(other)}, last heard of {max(age, 0):.0f} s ago: wait for "
             f"it to end; after {LEASE_SECONDS:.0f} s of silence it counts as dead"
         )
+
+
+def _lease(file: Path) -> str:
+    """What the lease says; an empty one where there is none."""
+    with write_errors(file), suppress(FileNotFoundError):
+        return file.read_text("utf-8")
+    return "{}"
 
 
 def _renew(file: Path, owner: str) -> None:
@@ -89,5 +96,5 @@ def _keep(file: Path, owner: str, ended: threading.Event) -> None:
     while not ended.wait(_RENEW_SECONDS):
         try:
             _renew(file, owner)
-        except OSError:
+        except (OSError, AuthfaceError):
             continue  # the next one may get through; the run itself meets the same store and says what is wrong
