@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from authface.store.columns import arrow_schema
+from authface.store.parquet import arrow_schema
 from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
 
 ID = re.compile(r"[0-9a-f]{64}")
