@@ -22,7 +22,7 @@ from authface.options import DEFAULT_SET, SetArgument, command_with_run, open_se
 from authface.options import Run as Run
 from authface.restore.cli import restore, serve, web_app
 from authface.train.cli import app as train
-from authface.train.estimate.cli import app as estimate_train
+from authface.train.cli import estimate as estimate_train
 
 app = typer.Typer(
     name="authface",
@@ -96,9 +96,7 @@ def doctor(
 def status(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """What is done in a photo set, and what comes next; of a folder that restore writes, its results and its runs."""
     from authface.files import is_local
-    from authface.inspect.restored import restored_in
-    from authface.inspect.restored import to_text as restored_text
-    from authface.inspect.status import read_status, to_text
+    from authface.inspect.status import read_status, restored_in, restored_text, to_text
 
     try:
         photoset = open_set(set)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.curate.filter.judge import rejected
 from authface.curate.settings import AlignSettings
 from authface.engine.workers import Step
 from authface.errors import ImageError
@@ -63,7 +64,7 @@ class FaceAligner:
         )
         if crop.disagreement is not None and crop.disagreement > limits.max_disagreement:
             return AlignmentResult(
-                _rejected(crop, "landmarks_disagree", crop.disagreement, limits.max_disagreement), None
+                rejected(crop, "landmarks_disagree", crop.disagreement, limits.max_disagreement), None
             )
         quad = grow_quad(ffhq_quad(points), limits.scale)
         turn = crop_to_photo(quad, limits.size)
@@ -76,7 +77,7 @@ class FaceAligner:
             upscaled=quad_side(quad) < limits.size,
         )
         if crop.pad_fraction is not None and crop.pad_fraction > limits.max_pad:
-            return AlignmentResult(_rejected(crop, "outside_photo", crop.pad_fraction, limits.max_pad), None)
+            return AlignmentResult(rejected(crop, "outside_photo", crop.pad_fraction, limits.max_pad), None)
         return AlignmentResult(crop, align(rgb, quad, limits.size).rgb)
 
 
@@ -135,7 +136,3 @@ class Align(Step[Face, FaceInPhoto, AlignmentResult, Crop]):
 @lru_cache(maxsize=2)
 def _decoded(path: Path) -> NDArray[np.uint8]:
     return images.read(path).rgb
-
-
-def _rejected(crop: Crop, reason: str, value: float, limit: float) -> Crop:
-    return replace(crop, status="rejected", reason=reason, value=value, limit=limit)

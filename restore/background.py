@@ -11,7 +11,7 @@ import numpy as np
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.extras import need
-from authface.files import sha256_of
+from authface.files import sha256_of_weights
 from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
 from authface.models.networks import load_network
@@ -171,7 +171,7 @@ def file_sha256(file: str) -> str:
     if not file:
         return ""
     try:
-        return sha256_of(Path(file))
+        return sha256_of_weights(Path(file))
     except OSError as error:
         raise UsageError(f"restore.upscaler={one_line(file)}: {error.strerror or type(error).__name__}") from error
 

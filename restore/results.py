@@ -18,12 +18,12 @@ from PIL import Image
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.files import sha256_of
 from authface.imaging.xmp import properties_of
-from authface.inspect.outputs import Results, digest_of
 from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of
 from authface.restore.mark import INSIDE, IPTC
 from authface.restore.video.finish import video_properties
 from authface.store.restore_line import Line
 from authface.store.restore_log import LOG, Log, digest_key
+from authface.store.results import Results, digest_of
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that this command did not make."""

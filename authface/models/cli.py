@@ -40,7 +40,7 @@ def pack(
 
     The same family always gives the same bytes. An earlier pack in OUT is replaced; anything else there is refused.
     """
-    from authface.models import pack as packing
+    from authface.models import publish as packing
     from authface.models.layout import MANIFEST, onnx_files
 
     folder, out = folder.expanduser(), out.expanduser()
@@ -172,7 +172,7 @@ def models_pull(
     files = hub.snapshot_files(folder)
     size = sum(path.stat().st_size for path in files)
     if out is not None:
-        from authface.models.pack import copy_family
+        from authface.models.publish import copy_family
 
         with run.console.progress("copy", len(files), "files") as tick:
             copy_family(files, folder, out, tick)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from authface.curate.settings import FilterSettings
-from authface.records import Face
+from authface.records import Crop, Face
+
+Row = TypeVar("Row", Face, Crop)
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,6 @@ def judge_score(face: Face, metric: str, limits: Mapping[str, float], *, lower_b
     return face
 
 
-def rejected(face: Face, reason: str, value: float, limit: float) -> Face:
-    """The face as a rejected row."""
-    return replace(face, status="rejected", reason=reason, value=value, limit=limit)
+def rejected(row: Row, reason: str, value: float, limit: float) -> Row:
+    """The row of a face or a crop, rejected."""
+    return replace(row, status="rejected", reason=reason, value=value, limit=limit)

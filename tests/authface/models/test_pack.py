@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
-from authface.models import pack
+from authface.models import publish
 from authface.models.layout import ADAPTER, headers, read_manifest
 from authface.models.verify import verify
 
@@ -41,7 +41,7 @@ def copy(family: Path, tmp_path: Path) -> Path:
 
 
 def packed(folder: Path, out: Path, dtype: str = "float16") -> Path:
-    pack.pack(folder, out, dtype, lambda done, note: None)
+    publish.pack(folder, out, dtype, lambda done, note: None)
     return out
 
 
@@ -275,7 +275,7 @@ def test_a_snapshot_of_the_hubs_cache_is_packed_through_its_links(family: Path, 
     snapshot = tmp_path / "models--a--b" / "snapshots" / "c0ffee"
     blobs = tmp_path / "models--a--b" / "blobs"
     blobs.mkdir(parents=True)
-    for path in pack.family_files(family):
+    for path in publish.family_files(family):
         link = snapshot / path.relative_to(family)
         link.parent.mkdir(parents=True, exist_ok=True)
         blob = blobs / sha256_of(path)
@@ -300,12 +300,12 @@ def test_an_adapter_ships_as_it_is(copy: Path, tmp_path: Path) -> None:
     (copy / "lora").mkdir()
     scale = {"lora_adapter_metadata": '{"unet.lora_alpha": 4}', "format": "pt"}
     save_file({"unet.down": torch.ones(2, 2)}, copy / ADAPTER, metadata=scale)
-    plain = pack.pack(Path(shutil.copytree(copy, tmp_path / "plain")), tmp_path / "a", "float16", lambda *_: None)
+    plain = publish.pack(Path(shutil.copytree(copy, tmp_path / "plain")), tmp_path / "a", "float16", lambda *_: None)
     shutil.rmtree(tmp_path / "plain" / "lora")
-    bare = pack.pack(tmp_path / "plain", tmp_path / "b", "float16", lambda *_: None)
+    bare = publish.pack(tmp_path / "plain", tmp_path / "b", "float16", lambda *_: None)
     assert (tmp_path / "a" / ADAPTER).read_bytes() == (copy / ADAPTER).read_bytes()
     assert set(plain.files) - set(bare.files) == {ADAPTER} and plain.parameters == bare.parameters
     assert verify(str(tmp_path / "a"), lambda *_: None).faults == {}
     (tmp_path / "a" / ADAPTER).with_suffix(".bin").write_bytes(b"pickle")
     with pytest.raises(UsageError, match="lora/pytorch_lora_weights.bin is a pickle"):
-        pack.family_files(tmp_path / "a")
+        publish.family_files(tmp_path / "a")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
-from authface.models import hub_cache, inventory, pack
+from authface.models import hub_cache, inventory, publish
 from authface.models.networks import NETWORKS
 from authface.models.verify import VerifyReport, verify
 
@@ -29,7 +29,7 @@ def packed(whole_family: Path) -> Path:
     """A packed family with a ControlNet and a cleaner."""
     (whole_family / "README.md").write_text("---\nlicense: other\nlicense_name: research\n---\n# faces\n")
     out = whole_family.parent / "packed"
-    pack.pack(whole_family, out, "float16", lambda done, note: None)
+    publish.pack(whole_family, out, "float16", lambda done, note: None)
     return out
 
 

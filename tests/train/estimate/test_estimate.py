@@ -19,7 +19,7 @@ from authface.models import sdxl
 from authface.models.tiny import VAE, VAES, unet_config
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
-from authface.train.estimate import cli as estimate_cli
+from authface.train import cli as train_cli
 from authface.train.estimate import hardware, meta_pass
 from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost, count_faces, judge, shards_of
 from authface.train.estimate.hardware import RESERVE, GpuSpec
@@ -277,7 +277,7 @@ def test_what_does_not_fit_is_told_what_makes_it_fit(estimator: Estimator) -> No
 
 
 def test_help_and_table_name_one_utilisation() -> None:
-    assert estimate_cli.UTILISATION == hardware.UTILISATION
+    assert train_cli.UTILISATION == hardware.UTILISATION
 
 
 def test_hours_are_flops_over_speed(estimator: Estimator) -> None:
