@@ -64,7 +64,7 @@ def people(rows: int, rng: np.random.Generator) -> None:
     begin(rows)
     start = time.perf_counter()
     likeness = likeness_of(vectors, cohort_of(vectors), (0, 1))
-    names = identities(vectors, [str(row) for row in range(rows)], likeness, LEAST)
+    names = identities(vectors, np.arange(rows), likeness, LEAST)
     end(start, told(np.array(names), person))
     if rows > FLAT_ROWS:
         asked = np.sort(rng.choice(rows, 1000, replace=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -102,28 +102,31 @@ def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
     Held as columns, about 300 bytes a photo. A column that an older set lacks is empty. `stated` is what was said of a
     licence where that was corrected or sources disagree, `conditions` those of any licence that is still stated.
     """
-    schema = pa.schema([(name, pa.string()) for name in (*_COLUMNS, "signals")])
-    parts = []
-    for part in photoset.photos.parts():
-        rows = photoset.photos.arrow(part, [*_COLUMNS, "signals", "status"])
-        rows = rows.filter(pc.equal(rows.column("status"), "kept"))
-        if not every:
-            rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
-        columns = [pc.fill_null(rows.column(name), "") for name in _COLUMNS]
-        columns.append(pa.array([_told(signals) for signals in rows.column("signals").to_pylist()], pa.string()))
-        parts.append(pa.table(columns, schema=schema))
+    names = (*_COLUMNS, "signals", "stated", "conditions")
+    schema, said = pa.schema([(name, pa.string()) for name in names]), disputed(photoset)
+    parts = [_credits(photoset, part, said, schema, every=every) for part in photoset.photos.parts()]
     table = pa.concat_tables(parts) if parts else schema.empty_table()
-    licence = pc.if_else(pc.equal(table.column("licence"), ""), UNKNOWN, table.column("licence"))
-    table = table.set_column(table.column_names.index("licence"), "licence", licence)
-    said = disputed(photoset)
-    ids, licences = table.column("id").to_pylist(), table.column("licence").to_pylist()
-    table = table.append_column("stated", pa.array([told(said.get(name, ())) for name in ids], pa.string()))
-    table = table.append_column(
-        "conditions", pa.array(list(map(_conditions, licences, map(said.get, ids))), pa.string())
-    )
     order = [(name, "ascending") for name in ("known", "licence", "photographer", "source", "source_id")]
     known = pc.not_equal(table.column("licence"), UNKNOWN)
     return table.append_column("known", known).sort_by(order).drop_columns(["known"])
+
+
+def _credits(
+    photoset: PhotoSet, part: int, said: Mapping[str, Sequence[Said]], schema: pa.Schema, *, every: bool
+) -> pa.Table:
+    """Those of one part, in its order."""
+    rows = photoset.photos.arrow(part, [*_COLUMNS, "signals", "status"])
+    rows = rows.filter(pc.equal(rows.column("status"), "kept"))
+    if not every:
+        rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
+    columns = {name: pc.fill_null(rows.column(name), "") for name in _COLUMNS}
+    licences = columns["licence"]
+    columns["licence"] = pc.if_else(pc.equal(licences, ""), UNKNOWN, licences)
+    columns["signals"] = [_told(signals) for signals in rows.column("signals").to_pylist()]
+    ids = columns["id"].to_pylist()
+    columns["stated"] = [told(said.get(name, ())) for name in ids]
+    columns["conditions"] = list(map(_conditions, columns["licence"].to_pylist(), map(said.get, ids)))
+    return pa.table(columns, schema=schema)
 
 
 def _conditions(licence: str, said: Sequence[Said] | None) -> str:

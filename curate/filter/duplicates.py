@@ -3,11 +3,6 @@
 The hash is the sign of the low frequencies of the face (pHash, Zauner 2010) at a place that dlib's eyes fix:
 RetinaFace's eyes move by several percent when a photo is resized, and with them every bit. A mirrored copy
 needs no hash of its own: cosines of odd frequencies across change their sign, all others stay (`mirrored`).
-
-Hashes near to each other are found by multi-index hashing (Norouzi et al. 2012), without comparing all pairs. The bits
-are cut in pieces, each with a table from its value to the codes that have it. Of two codes within the radius some piece
-differs by no more than its share of it, so looking every piece up that far around the query's misses none. More and
-longer pieces make fewer strangers to compare and more places to look at; `_plan` weighs the two.
 """
 
 from __future__ import annotations
@@ -17,178 +12,19 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.curate.filter.hamming import HammingIndex, distances
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.detector import Detection
 from authface.faces.geometry import warp
 from authface.faces.landmarks import Dlib68
 from authface.records import Face
-
-_PIECES = range(4, 25)
-_LONGEST = 24
-"""Bits of a piece at most: its table has an entry of 4 bytes for each of its values."""
-_UNEVEN = 0.42
-"""How often two faces differ in a bit of their hashes; coins would in half of them."""
-_QUERIES = 1024
-_AT_ONCE = 1 << 21
-"""Codes compared at a time; a query with more is compared alone."""
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Some bits of every code, and where the codes of each of their values are."""
-
-    bits: NDArray[np.intp]
-    """Their numbers."""
-    around: NDArray[np.int32]
-    """What a value is turned by to get all values to look at; the first is 0."""
-    starts: NDArray[np.int32]
-    """(2^bits + 1,) where in `order` the codes of a value begin."""
-    order: NDArray[np.int32]
-    """Numbers of the codes by value, then by number."""
-
-
-class HammingIndex:
-    """Finds every one of (n, length) uint8 codes within `radius` bits of a query.
-
-    Memory for 144 bits: 50 bytes a code, 150 more while it is made, and up to 0.4 GB of tables for 100,000 and more.
-
-    Exact at any radius; with a radius of more than an eighth of the bits it comes near to comparing all with all.
-    """
-
-    def __init__(self, codes: NDArray[np.uint8], radius: int) -> None:
-        self.radius = radius
-        self._words = _words(codes)
-        bits = codes.shape[1] * 8
-        shares = _plan(len(codes), bits, radius) if len(codes) else []
-        unpacked = np.unpackbits(codes, axis=1) if shares else codes
-        # Neighbouring bits are alike among faces: each piece takes every so many-th.
-        self._pieces = [
-            _piece(unpacked, np.arange(number, bits, len(shares)), share)
-            for number, share in enumerate(shares)
-            if share >= 0
-        ]
-
-    def search(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(m,) rows of the queries, (m,) numbers of codes and (m,) bits they differ in, by row, then by number."""
-        found = [self._block(codes[at : at + _QUERIES], at) for at in range(0, len(codes), _QUERIES)]
-        if not found:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64)
-        rows, numbers, bits = (np.concatenate(column) for column in zip(*found, strict=True))
-        return rows, numbers, bits
-
-    def _block(self, codes: NDArray[np.uint8], at: int) -> tuple[NDArray[np.int64], ...]:
-        words, keys = _words(codes), [np.zeros(0, np.int64)]
-        for rows, numbers in self._candidates(codes):
-            keep = np.bitwise_count(words[0][rows] ^ self._words[0][numbers]) <= self.radius
-            rows, numbers = rows[keep], numbers[keep]
-            keep = _apart(words, rows, self._words, numbers) <= self.radius
-            keys.append(rows[keep].astype(np.int64) * len(self._words[0]) + numbers[keep])
-        row, number = np.divmod(np.unique(np.concatenate(keys)), max(len(self._words[0]), 1))
-        return row + at, number, _apart(words, row, self._words, number)
-
-    def _candidates(self, codes: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
-        """Rows of queries, and numbers of the codes to compare each with; some pairs more than once."""
-        if not self._pieces:
-            for number in range(len(codes) * bool(len(self._words[0]))):
-                others = np.arange(len(self._words[0]), dtype=np.int32)
-                yield np.full(len(others), number), others
-            return
-        unpacked = np.unpackbits(codes, axis=1)
-        for piece in self._pieces:
-            values = (_values(unpacked[:, piece.bits])[:, None] ^ piece.around).ravel()
-            begins = piece.starts[values]
-            counts = piece.starts[values + 1] - begins
-            looked = np.flatnonzero(counts)
-            begins, counts, rows = begins[looked], counts[looked], looked // len(piece.around)
-            ends = np.cumsum(counts, dtype=np.int64)
-            cut = 0
-            while cut < len(ends):
-                before = int(ends[cut - 1]) if cut else 0
-                end = max(int(np.searchsorted(ends, before + _AT_ONCE, "right")), cut + 1)
-                some = slice(cut, end)
-                offset = begins[some] - (ends[some] - counts[some] - before)
-                places = np.repeat(offset, counts[some]) + np.arange(int(ends[end - 1]) - before)
-                yield np.repeat(rows[some], counts[some]), piece.order[places]
-                cut = end
-
-
-def distances(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """(n, m) bits in which (n, length) and (m, length) uint8 codes differ."""
-    total = np.zeros((len(codes), len(others)), np.int64)
-    for one, other in zip(_words(codes), _words(others), strict=True):
-        total += np.bitwise_count(one[:, None] ^ other)
-    return total
-
-
-def _apart(
-    words: tuple[NDArray[np.uint64], ...],
-    rows: NDArray[np.int64],
-    others: tuple[NDArray[np.uint64], ...],
-    numbers: NDArray[np.int64] | NDArray[np.int32],
-) -> NDArray[np.int64]:
-    """(m,) bits in which the codes of `rows` differ from those of `numbers`."""
-    total = np.zeros(len(rows), np.int64)
-    for one, other in zip(words, others, strict=True):
-        total += np.bitwise_count(one[rows] ^ other[numbers])
-    return total
-
-
-def _words(codes: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], ...]:
-    """The codes as columns of 64 bits, the last of which say most: low frequencies, alike in faces, come first."""
-    wide = np.zeros((len(codes), -codes.shape[1] % 8 + codes.shape[1]), np.uint8)
-    wide[:, : codes.shape[1]] = codes[:, ::-1]
-    return tuple(np.ascontiguousarray(column) for column in wide.view(np.uint64).T)
-
-
-def _values(bits: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """(n,) the number that (n, k) bits are."""
-    value = np.zeros(len(bits), np.int32)
-    for column in bits.T:
-        value = (value << 1) | column
-    return value
-
-
-def _piece(unpacked: NDArray[np.uint8], bits: NDArray[np.intp], share: int) -> _Piece:
-    values = _values(unpacked[:, bits])
-    starts = np.zeros(2 ** len(bits) + 1, np.int32)
-    np.cumsum(np.bincount(values, minlength=2 ** len(bits)), out=starts[1:])
-    turned = [sum(1 << bit for bit in some) for k in range(share + 1) for some in combinations(range(len(bits)), k)]
-    order = np.argsort(values, kind="stable").astype(np.int32)
-    return _Piece(bits, np.array(turned, np.int32), starts, order)
-
-
-def _plan(count: int, bits: int, radius: int) -> list[int]:
-    """How far around a query each piece is looked up, -1 where it need not be; empty where comparing all is less work.
-
-    Of m pieces one differs by its share or less as soon as the shares sum to radius - m + 1: if each differed by
-    more, all together would by radius + 1.
-    """
-    best, least = list[int](), float(count)
-    for pieces in _PIECES:
-        length = bits / pieces
-        if length <= _LONGEST:
-            each, more = divmod(radius - pieces + 1, pieces)
-            shares = [each + (number < more) for number in range(pieces)]
-            work = sum(_work(count, length, share) for share in shares)
-            if work < least:
-                best, least = shares, work
-    return best
-
-
-def _work(count: int, length: float, share: int) -> float:
-    """What a query costs at a piece: codes to compare it with, places to look at, its part of making the table."""
-    if share < 0:
-        return 0
-    choices = [math.comb(round(length), k) for k in range(min(share, round(length)) + 1)]
-    hit: float = sum(n * _UNEVEN**k * (1 - _UNEVEN) ** (length - k) for k, n in enumerate(choices))
-    return float(count) * hit + sum(choices) / 2 + 2**length / count / 4
-
 
 FREQUENCIES = 12
 """Lowest frequencies of the hash, each way."""
@@ -248,22 +84,22 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
     """
     if not 0 <= radius <= BITS:
         raise UsageError(f"a radius of {radius} bits: the hash of a face has {BITS}")
-    ranked = sorted((face for face in faces if face.hash), key=_rank)
-    codes = hash_codes([face.hash for face in ranked])
+    ranked = _ranked(faces)
+    codes = ranked.codes
     nearest: dict[int, tuple[int, int]] = {}
     """Bits apart and row of the kept face that a row repeats."""
 
     def repeats(row: int, better: int, bits: int) -> None:
-        if _may_repeat(ranked[row], ranked[better]):
+        if ranked.may_repeat(row, better):
             nearest[row] = min(nearest.get(row, (bits, better)), (bits, better))
 
     waiting, renew, index = np.arange(0), 0, NearIndex(codes[:0], radius)
-    for start in range(0, len(ranked), _BLOCK):
+    for start in range(0, len(codes), _BLOCK):
         if start >= renew:  # half of those in the index had their turn
             del index  # before the next one takes as much memory
-            waiting = np.array([row for row in range(start, len(ranked)) if row not in nearest], np.int64)
-            index, renew = NearIndex(codes[waiting], radius), start + (len(ranked) - start) // 2
-        block = [row for row in range(start, min(start + _BLOCK, len(ranked))) if row not in nearest]
+            waiting = np.array([row for row in range(start, len(codes)) if row not in nearest], np.int64)
+            index, renew = NearIndex(codes[waiting], radius), start + (len(codes) - start) // 2
+        block = [row for row in range(start, min(start + _BLOCK, len(codes))) if row not in nearest]
         apart = bits_apart(codes[block], codes[block])
         for first, second in np.argwhere(np.triu(apart <= radius, 1)).tolist():
             if block[first] not in nearest:
@@ -273,7 +109,7 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
         behind = waiting[numbers] >= start + _BLOCK
         for row, number, distance in zip(*(column[behind].tolist() for column in (rows, numbers, bits)), strict=True):
             repeats(int(waiting[number]), kept[row], distance)
-    return {ranked[row].id: (ranked[better].id, bits) for row, (bits, better) in sorted(nearest.items())}
+    return {ranked.id(row): (ranked.id(better), bits) for row, (bits, better) in sorted(nearest.items())}
 
 
 def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
@@ -341,20 +177,52 @@ def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, BITS // 8)
 
 
-def _rank(face: Face) -> tuple[float, float, str]:
-    return (-(face.size or 0.0), -(face.sharpness or 0.0), face.id)
+@dataclass(frozen=True)
+class _Ranked:
+    """What tells of n faces with a hash whether they repeat one another, the best first: 0.2 kB a face."""
+
+    ids: NDArray[np.bytes_]
+    photos: NDArray[np.bytes_]
+    boxes: NDArray[np.float64]
+    """(n, 4), not a number where there is none."""
+    codes: NDArray[np.uint8]
+    """(n, 18)"""
+
+    def id(self, row: int) -> str:
+        """The face's id."""
+        return str(self.ids[row].decode())
+
+    def may_repeat(self, row: int, other: int) -> bool:
+        """Whether two faces may be the same picture: of two photos, or at one place of one photo."""
+        if self.photos[row] != self.photos[other]:
+            return True
+        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = self.boxes[row].tolist(), self.boxes[other].tolist()
+        shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
+        joint = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
+        return bool(shared > _SAME_PLACE * joint)
 
 
-def _may_repeat(face: Face, other: Face) -> bool:
-    """Whether two faces may be the same picture: of two photos, or at one place of one photo."""
-    if face.photo_id != other.photo_id:
-        return True
-    if face.box is None or other.box is None:
-        return False
-    (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = face.box, other.box
-    shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
-    joint = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
-    return shared > _SAME_PLACE * joint
+def _ranked(faces: Iterable[Face]) -> _Ranked:
+    """The faces that have a hash, by size, then sharpness, then id. Raises AuthfaceError as `hash_codes`."""
+    hashed = (face for face in faces if face.hash)
+    blocks = [_columns([])]
+    while block := list(islice(hashed, _BLOCK)):
+        blocks.append(_columns(block))
+    ids, photos, boxes, codes, size, sharpness = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    order = np.lexsort((ids, -sharpness, -size))
+    return _Ranked(ids[order], photos[order], boxes[order], codes[order])
+
+
+def _columns(faces: Sequence[Face]) -> tuple[NDArray[Any], ...]:
+    """Ids, photos, (n, 4) boxes, (n, 18) hashes, sizes and sharpness."""
+    return (
+        np.array([face.id.encode() for face in faces], np.bytes_),
+        np.array([face.photo_id.encode() for face in faces], np.bytes_),
+        np.array([face.box or (math.nan,) * 4 for face in faces], np.float64).reshape(-1, 4),
+        hash_codes([face.hash for face in faces]),
+        np.array([face.size or 0.0 for face in faces], np.float64),
+        np.array([face.sharpness or 0.0 for face in faces], np.float64),
+    )
 
 
 def _eyes(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:

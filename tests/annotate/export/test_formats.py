@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from authface.annotate.export.formats import manifest_features
+from authface.annotate.export.formats import GROUP_BYTES, Shards, manifest_features
 from authface.annotate.export.rows import MEASURES, Feature, features, schema_of
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
@@ -123,6 +123,21 @@ def test_shards_are_small_and_hold_every_row_once(make_set: MakeSet, tmp_path: P
     assert [file.name.partition("-")[0] for file in files] == ["test", "test", "train", "train"]
     assert all(file.stat().st_size < 1_100_000 for file in files)
     assert len(loaded(done.folder, tmp_path)["test"]) == 170
+
+
+@pytest.mark.parametrize(
+    ("group", "size", "groups"), [(100, 1, [100, 100, 50]), (240, GROUP_BYTES // 120, [120, 120, 10])]
+)
+def test_groups_end_by_rows_and_by_bytes(group: int, size: int, groups: list[int], tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    shards = Shards(tmp_path / "data", pa.schema([("split", pa.string()), ("id", pa.int64())]), "k" * 64, 10**9, group)
+    for number in range(sum(groups)):
+        shards.add({"split": "", "id": number}, size)
+    shards.close()
+    file = pq.ParquetFile(next((tmp_path / "data").iterdir()))
+    assert [file.metadata.row_group(at).num_rows for at in range(file.metadata.num_row_groups)] == groups
+    assert file.read().column("id").to_pylist() == list(range(sum(groups)))
 
 
 @pytest.mark.parametrize("format", ["imagefolder", "webdataset", "kohya", "manifest"])
