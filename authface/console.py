@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -113,6 +114,25 @@ class Console:
         yield tick
         if count:
             self.log(_line(title, count, total, start, unit, "done"))
+
+
+class Notes(Console):
+    """Keeps the lines that a worker logs, for the process that writes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._texts: list[str] = []
+        self._turn = Lock()
+
+    def log(self, text: str) -> None:
+        with self._turn:
+            self._texts.append(text)
+
+    def take(self) -> tuple[str, ...]:
+        """All since the last time."""
+        with self._turn:
+            texts, self._texts = self._texts, []
+        return tuple(texts)
 
 
 def _rate(count: int, start: float, unit: str) -> str:

@@ -200,8 +200,3 @@ def _run(common: dict[str, Any], console: Console, flags: Mapping[str, str]) -> 
         most_workers=common["workers"],
         flags=flags,
     )
-
-
-def later(what: str) -> None:
-    """Say in one line that a command is named but not built yet (exit code 2)."""
-    raise UsageError(f"authface {what} is not part of this version yet: CHANGELOG.md says what is")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from authface.errors import one_line
+from authface.errors import UsageError, one_line
 from authface.extras import need
-from authface.options import Run, command_with_run, later
+from authface.options import Run, command_with_run
 
 if TYPE_CHECKING:
     from authface.evaluate.restoration import Evaluation
@@ -35,7 +35,7 @@ def synth(
     from authface.faces.degrade import preset
 
     if run.engine != "local":
-        later(f"evaluate synth --engine {run.engine}")
+        raise UsageError("--engine ray: evaluate synth uses the cores of this machine alone, --workers N of them")
     settings = run.settings("evaluate.synth", SynthSettings, degradation=degradation)
     degraded = preset(settings.degradation)
     sources = open_sources(faces, settings.split)
@@ -81,14 +81,13 @@ def restoration(
     """Metrics of restored faces with intervals, methods compared face by face. Run again, it measures what is new."""
     from authface.evaluate.catalogue import choose
     from authface.evaluate.images import methods_of
-    from authface.evaluate.measure import Workers
+    from authface.evaluate.measure import workers_of
     from authface.evaluate.restoration import RestorationTask, evaluate
     from authface.evaluate.settings import RestorationSettings
 
     names = None if metrics is None else tuple(name.strip() for name in metrics.split(",") if name.strip())
     settings = run.settings("evaluate.restoration", RestorationSettings, metrics=names)
-    workers = Workers(run.workers, run.devices(), run.cluster(gpu=True))
-    device = workers.devices.first if workers.devices else "auto" if workers.cluster else run.device
+    device, workers = workers_of(run)
     task = RestorationTask(methods_of(outputs), truth, inputs, settings, device, run.seed, run.limit, workers)
     if run.dry_run:
         chosen = [
@@ -160,14 +159,14 @@ def prior(
     ),
 ) -> None:
     """FID, human preference and obedience of a face prior. Run again, it draws and measures what is new."""
+    from authface.evaluate.measure import workers_of
     from authface.evaluate.prior import run as prior_page
     from authface.evaluate.prior.run import evaluate_prior
     from authface.evaluate.prior.samples import sample_requests
     from authface.evaluate.settings import PriorEvaluationSettings
     from authface.models.families import resolve
 
-    if run.engine != "local":
-        later(f"evaluate prior --engine {run.engine}")
+    device, workers = workers_of(run)
     given = {"model": model, "dataset": dataset, "prompts": prompts, "reference": reference}
     settings = run.settings("evaluate.prior", PriorEvaluationSettings, **given)
     if run.dry_run:
@@ -177,7 +176,7 @@ def prior(
         said = f"{one_line(settings.model)}: {count} samples of {settings.prompts} prompts, {beside} of opposites"
         return run.console.result(said, count=count, opposites=beside, settings=settings.model_dump(mode="json"))
     need("authface evaluate prior", "evaluate", "torch", "diffusers", "transformers", "pyiqa", "scipy")
-    report = evaluate_prior(settings, out, run.device, run.seed, run.limit, run.console)
+    report = evaluate_prior(settings, out, device, run.seed, run.limit, run.console, workers)
     page = prior_page.write(report, out)
     text = f"{prior_page.as_text(report)}\n\nreport: {one_line(page)}"
     run.console.result(text, **report.as_json(), drawn=report.drawn, report=str(page), out=str(out))

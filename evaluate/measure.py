@@ -25,6 +25,7 @@ from authface.files import sha256_of
 from authface.imaging.decode import read
 from authface.metrics import fid
 from authface.metrics.quality import pyiqa_version
+from authface.options import Run
 
 if TYPE_CHECKING:
     import torch
@@ -88,7 +89,7 @@ class ValueCache:
 _CHUNK = 8
 _INLINE = 24
 """Below this many outputs a worker process costs more to start than it saves."""
-Engine = Callable[[Any, Iterator[list[OutputJob]]], Iterator[tuple[int, list[Result]]]]
+Engine = Callable[[Any, Iterator[list[Any]]], Iterator[tuple[int, list[Any]]]]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,11 @@ class Workers:
     devices: Devices | None = None
     """One network on each; None: one device, in this process."""
     cluster: Cluster | None = None
+
+    @property
+    def one_device(self) -> bool:
+        """Whether networks run in this process alone."""
+        return self.devices is None and self.cluster is None
 
     def plain(self, jobs: int) -> Engine:
         """Of that many outputs, without a network of torch: no GPU."""
@@ -120,6 +126,16 @@ class Workers:
         if self.cluster is not None:
             return torch.device("cuda" if self.cluster.gpu else "cpu")
         return own() if self.devices is None else torch.device(self.devices.kind)
+
+
+HERE = Workers()
+"""This process, and one device."""
+
+
+def workers_of(run: Run) -> tuple[str, Workers]:
+    """The device of this process, and who measures single outputs, as the command line says."""
+    workers = Workers(run.workers, run.devices(), run.cluster(gpu=True))
+    return workers.devices.first if workers.devices else "auto" if workers.cluster else run.device, workers
 
 
 @dataclass

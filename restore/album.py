@@ -93,7 +93,7 @@ def write_album(session: Session, summary: RestoreSummary, home: Path, facts: Fa
     """Write the index and its pages in `home`. Raises AuthfaceError where the disk refuses."""
     path = home / PAGE
     folder = path.with_name(f"{PAGE}.files")
-    marked = {suspect.job.target_path for suspect in summary.suspects}
+    marked = summary.to_look_at
     groups: list[tuple[str, Sequence[AlbumPage]]] = []
     for kind, title, jobs in (
         ("look", "To look at", [job for job in summary.jobs if job.target_path in marked]),
@@ -119,7 +119,7 @@ def write_album(session: Session, summary: RestoreSummary, home: Path, facts: Fa
 def _entries(session: Session, jobs: Iterable[RestoreJob], folder: Path) -> Iterator[AlbumEntry]:
     for job in jobs:
         lines = session.log(job.home).lines(job.name)
-        made = _moments(job, lines[0]) if job.is_video and lines else _pictures(job, lines, folder)
+        made = _moments(job, lines[0], folder) if job.is_video and lines else _pictures(job, lines, folder)
         notes = () if job.is_video else photo_notes(lines)
         source, target = _from(folder, job.source_path), _from(folder, job.target_path)
         change_map = _from(folder, job.map_path) if job.map_path and lines and lines[0].change_map else ""
@@ -140,12 +140,12 @@ def _pictures(job: RestoreJob, lines: Sequence[Line], folder: Path) -> Iterator[
         yield AlbumPicture(f"face {line.face}", _from(folder, str(own)) if own.exists() else "", notes=face_facts(line))
 
 
-def _moments(job: RestoreJob, line: Line) -> Iterator[AlbumPicture]:
+def _moments(job: RestoreJob, line: Line, folder: Path) -> Iterator[AlbumPicture]:
     for number, shown in enumerate(moments(job, line)):
         file = _picture(job, f"frame{number}")
         write_file(file, _halves(shown.before, shown.after, PHOTO_SIDE))
         height, width = shown.after.shape[:2]
-        yield AlbumPicture(shown.name, f"{file.parent.name}/{file.name}", size=(width, height), notes=shown.notes)
+        yield AlbumPicture(shown.name, _from(folder, str(file)), size=(width, height), notes=shown.notes)
 
 
 def _from(folder: Path, path: str) -> str:

@@ -44,6 +44,7 @@ from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
+from authface.restore.video.hands import Own
 from authface.store.restore_line import Line
 
 Progress = Callable[[int, int], None]
@@ -219,7 +220,9 @@ class Restorer:
             raise UsageError(f"{one_line(target)} is the input itself: originals are not overwritten")
         with self._shared.lock:
             content = video.sha256(job.source)
-            return video.restore_video(job, content, self._session, lambda _: None, progress or (lambda *_: None))
+            return video.restore_video(
+                job, content, self._session, Own(self._session), lambda _: None, progress or (lambda *_: None)
+            )
 
     def load(self) -> None:
         """Load the model, the face detector and the recogniser now; otherwise the first photo waits for them."""

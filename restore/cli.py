@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -20,7 +19,7 @@ from authface.options import Run
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
-    from authface.restore.run import PhotoRun
+    from authface.restore.run import Workers
     from authface.restore.session import RestoreSummary, Session, Suspect
     from authface.store.restore_line import Line
 
@@ -73,31 +72,31 @@ def restore(
     given = {"preset": preset, "faces": faces, "upscale": upscale, "grain": grain, "change_map": change_map or None}
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **limits, **given)
     jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map, say=run.console.log)
-    device, photos = _photo_run(run)
+    device, workers = _workers(run)
     session = Session(Request(settings, aligned, device, run.seed), run.console)
     if run.dry_run:
         check_restorer(session.settings.model)
         return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
     with watched(session, jobs):
-        summary = restore_jobs(jobs, session, overwrite=overwrite or named, photos=photos)
+        summary = restore_jobs(jobs, session, overwrite=overwrite or named, workers=workers)
     _conclude(run, session, summary, jobs, out)
 
 
-def _photo_run(run: Run) -> tuple[str, PhotoRun | None]:
-    """The device of this process, and who restores photos where it is not this process alone."""
+def _workers(run: Run) -> tuple[str, Workers | None]:
+    """The device of this process, and who restores where it is not this process alone."""
     devices, cluster = run.devices(), run.cluster(gpu=True)
     if devices is None and cluster is None:
         return run.device, None
-    from authface.restore.spread import restore_on_cluster, restore_on_devices
+    from authface.restore.spread import OfCluster, OfDevices
 
     if cluster is not None:
         device = "cuda" if cluster.gpu else run.device
-        return device, partial(restore_on_cluster, cluster, device)
+        return device, OfCluster(cluster, device)
     assert devices is not None
     if len(devices.numbers) == 1:
         return devices.first, None
-    return devices.first, partial(restore_on_devices, devices)
+    return devices.first, OfDevices(devices)
 
 
 def _show(run: Run, jobs: list[RestoreJob]) -> None:

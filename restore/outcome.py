@@ -10,13 +10,14 @@ import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from authface.errors import AuthfaceError, ImageError, one_line, was_interrupted
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.restore.inputs import RestoreJob
+from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.results import check_target, lines_done
 from authface.restore.session import Session
 from authface.store.restore_line import Line
@@ -36,6 +37,8 @@ class Outcome:
     """In the order they are written: pictures for the album first, for a photo with a result is not made again."""
     notes: tuple[str, ...] = ()
     """What is said of it."""
+    spent: Seconds = field(default_factory=dict)
+    """Seconds of each part that another process measured since its last outcome."""
     reason: str = ""
     """Why it failed, in a word; `detail` in a line."""
     detail: str = ""
@@ -67,6 +70,7 @@ def is_done_before(job: RestoreJob, content: str, session: Session, overwrite: b
 
 def keep_outcome(outcome: Outcome, session: Session, overwrite: bool) -> None:
     """Write what became of a photo: its log lines, then its result. A name that the disk refuses is its own failure."""
+    add_seconds(outcome.spent)
     if not outcome.reason:
         try:
             with input_errors():

@@ -28,7 +28,7 @@ def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
     facts = _summary_facts(session, summary)
     if has_album(session):
         return write_album(session, summary, home, facts)
-    marked = {suspect.job.target_path for suspect in summary.suspects}
+    marked = summary.to_look_at
     jobs = sorted(summary.jobs, key=lambda job: job.target_path not in marked)
     before_after(home / PAGE, "Restored faces", _pairs(session, jobs), facts, embed=len(jobs) <= INLINE_PHOTOS)
     return home / PAGE
@@ -48,8 +48,8 @@ def _summary_facts(session: Session, summary: RestoreSummary) -> list[tuple[str,
     facts.append(("failed", quantity(len(summary.failed))))
     if summary.identities:
         facts.append(("identity", identity_summary(session.settings, summary)))
-    if summary.suspects:
-        facts.append(("with an eye or a mouth unlike the input's: look at them", quantity(len(summary.suspects))))
+    if unlike := len(summary.suspects) + sum(line.suspects for line in summary.video_lines.values()):
+        facts.append(("with an eye or a mouth unlike the input's: look at them", quantity(unlike)))
     if summary.tried_again:
         facts.append(("tried again at higher fidelity", quantity(summary.tried_again)))
     if summary.kept:

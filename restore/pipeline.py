@@ -89,6 +89,14 @@ def counted() -> Iterator[Seconds]:
         _SECONDS.reset(token)
 
 
+def add_seconds(spent: Seconds) -> None:
+    """Add what another process measured to `counted`, if active."""
+    seconds = _SECONDS.get()
+    if seconds is not None:
+        for name, value in spent.items():
+            seconds[name] = seconds.get(name, 0.0) + value
+
+
 @contextmanager
 def part(name: Part) -> Iterator[None]:
     """Add the block's seconds to `counted`, if active. Parts do not nest."""

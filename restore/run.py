@@ -9,11 +9,11 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from authface.errors import ImageError, one_line
 from authface.extras import need
@@ -43,6 +43,7 @@ from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
+from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000
@@ -78,12 +79,12 @@ def jobs_of(
 
 
 def restore_jobs(
-    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, photos: PhotoRun | None = None
+    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, workers: Workers | None = None
 ) -> RestoreSummary:
     """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
-    `photos` restores the photos, by several workers for example (`authface.restore.spread`). A failed input is a line
-    of the log and of the console. Raises AuthfaceError if the disk or the model fails.
+    `workers` are several (`authface.restore.spread`), in the place of this process. A failed input is a line of the log
+    and of the console. Raises AuthfaceError if the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
@@ -95,15 +96,25 @@ def restore_jobs(
         sweep(Path(folder))
     with counted() as session.summary.seconds_by_part:
         if jobs:
-            (photos or restore_photos)(jobs, session, overwrite)
-        for job in videos:
-            _restore_video(job, session, overwrite)
+            (workers.photos if workers else restore_photos)(jobs, session, overwrite)
+        if videos:
+            with workers.hands(session) if workers else nullcontext(Own(session)) as hands:
+                for job in videos:
+                    _restore_video(job, session, hands, overwrite)
     session.summary.seconds = time.monotonic() - start
     return session.summary
 
 
-PhotoRun = Callable[[Sequence[RestoreJob], Session, bool], None]
-"""Restores those of some photos that are not done; whether to overwrite. The outcomes go through `keep_outcome`."""
+class Workers(Protocol):
+    """Several that restore."""
+
+    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+        """Restore those of some photos that are not done; the outcomes go through `keep_outcome`."""
+        ...
+
+    def hands(self, session: Session) -> AbstractContextManager[Hands]:
+        """For the videos; they end with the block."""
+        ...
 
 
 def restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
@@ -141,7 +152,7 @@ def make_outcomes(jobs: Sequence[RestoreJob], session: Session, is_done: IsDone,
                 write(put)
 
 
-def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
+def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: bool) -> None:
     """Restore a video that is not done yet."""
     log, content = session.log(job.home), ""
 
@@ -157,9 +168,9 @@ def _restore_video(job: RestoreJob, session: Session, overwrite: bool) -> None:
             if not done and not overwrite:
                 check_target(job, log)
         if not done:
-            _ = session.restorer, session.finder  # what they lack is no fault of the video
+            _ = hands.side(), session.finder  # what they lack is no fault of the video
         with input_errors():
-            line = done[0] if done else video.restore_video(job, content, session, record)
+            line = done[0] if done else video.restore_video(job, content, session, hands, record)
         session.summary.count_video(job, line, before=bool(done))
     except ImageError as error:
         keep_outcome(failed(job, content, error, session), session, overwrite)

@@ -122,6 +122,12 @@ class RestoreSummary:
         """Number of photos and videos."""
         return self.photos + self.videos
 
+    @property
+    def to_look_at(self) -> set[str]:
+        """Paths of the results with a face that is to be looked at."""
+        videos = {str(path) for path, line in self.video_lines.items() if line.suspects}
+        return videos | {suspect.job.target_path for suspect in self.suspects}
+
     def count_photo(self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False) -> None:
         """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
         self._count(job, lines[0], before)
@@ -299,11 +305,27 @@ class Session:
         `alphas` are those of the photos that have one. `moving`: they are a video's frames, which get no grain: it
         would stand still, or take bits from the encoder.
         """
-        faces = restore_faces(self.restorer, [face for _, own in photos for face in own], self.settings, self.guard)
-        if self.parser is not None:
-            with part("mask"):
-                faces = [self._masked(face, self.parser) for face in faces]
-        return self._pasted(photos, alphas or [None] * len(photos), faces, 0 if moving else self.settings.grain)
+        faces = self.restore_faces([face for _, own in photos for face in own])
+        return self.paste(photos, faces, alphas, moving=moving)
+
+    def restore_faces(self, faces: Sequence[FaceResult]) -> list[FaceResult]:
+        """Restore faces, which may be of several photos, together, with their masks where the settings ask for them."""
+        faces = restore_faces(self.restorer, faces, self.settings, self.guard)
+        if self.parser is None:
+            return faces
+        with part("mask"):
+            return [self._masked(face, self.parser) for face in faces]
+
+    def paste(
+        self,
+        photos: Sequence[tuple[Pixels, Sequence[FaceResult]]],
+        restored: Sequence[FaceResult],
+        alphas: Sequence[Pixels | None] = (),
+        *,
+        moving: bool = False,
+    ) -> Iterator[PhotoResult]:
+        """Paste what `restore_faces` made of the faces of all photos back, as results are read; else as `restore`."""
+        return self._pasted(photos, alphas or [None] * len(photos), restored, 0 if moving else self.settings.grain)
 
     def _masked(self, face: FaceResult, parser: FaceParser) -> FaceResult:
         return face if face.reason or face.after is None else replace(face, mask=parser.mask(face.after))

@@ -1,19 +1,22 @@
 """Photos restored by several workers, one a device or one an actor of a Ray cluster: the files and lines of one alone.
 
 A worker opens, restores and encodes photos; this process decides what is to be made, and alone writes the log and the
-results. A face's noise hangs on the photo's bytes, not on who restores it. Videos stay in this process.
+results. A face's noise hangs on the photo's bytes, not on who restores it. Of a video they are given frames and faces
+(`authface.restore.video.hands`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from threading import Lock
 
-from authface.console import Console, Tick
+from authface.console import Notes, Tick
+from authface.engine.actors import actors_asked
+from authface.engine.crew import processes_asked
 from authface.engine.devices import Devices
 from authface.engine.pool import spread
 from authface.engine.ray import Cluster, by_chunk
@@ -21,8 +24,10 @@ from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
 from authface.restore.inputs import RestoreJob
 from authface.restore.outcome import Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
+from authface.restore.pipeline import Seconds, add_seconds, counted
 from authface.restore.run import make_outcomes
 from authface.restore.session import Request, RestoreSummary, Session
+from authface.restore.video.hands import FrameWork, Hands, Hired
 
 BATCHES = 4
 """Batches of faces, of photos with one face each, that a worker is given at most: it opens one while it restores."""
@@ -44,72 +49,94 @@ class RestoreWork(Work[RestoreJob, Outcome]):
 
     def start(self) -> Begun[RestoreJob, Outcome]:
         """The model and the face finder, loaded."""
-        notes = _Notes()
+        notes = Notes()
         session = Session(self.request, notes)
         session.__dict__["fingerprint"] = self.fingerprint
         session.summary = RestoreSummary(photos=self.inputs)
-        _ = session.restorer, session.finder, session.guard
-        return partial(_restore, session, notes)
+        with counted() as spent:
+            _ = session.restorer, session.finder, session.guard
+        return partial(_restore, session, notes, spent)
 
     def failed(self, job: RestoreJob, reason: str, detail: str) -> list[Outcome]:
         """A failure without what the worker knew."""
         return [Outcome(job, "", reason=reason, detail=detail)]
 
 
-class _Notes(Console):
-    """Keeps what a worker says, for the process that writes."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._texts: list[str] = []
-        self._lock = Lock()
-
-    def log(self, text: str) -> None:
-        with self._lock:
-            self._texts.append(text)
-
-    def take(self) -> tuple[str, ...]:
-        """All since the last time."""
-        with self._lock:
-            texts, self._texts = self._texts, []
-        return tuple(texts)
-
-
-def _restore(session: Session, notes: _Notes, jobs: Sequence[RestoreJob], keep: Keep[Outcome]) -> None:
+def _restore(session: Session, notes: Notes, loading: Seconds, jobs: Sequence[RestoreJob], keep: Keep[Outcome]) -> None:
     places = {job: place for place, job in enumerate(jobs)}
+    turn, told = Lock(), Seconds()
+
+    def since() -> Seconds:
+        """What was spent since the last time."""
+        with turn:
+            total = dict(spent)
+            new = {name: seconds - told.get(name, 0.0) for name, seconds in total.items()}
+            told.update(total)
+        return new
 
     def kept(outcome: Outcome) -> None:
-        keep(places[outcome.job], [replace(outcome, notes=(*notes.take(), *outcome.notes))])
+        keep(places[outcome.job], [replace(outcome, notes=(*notes.take(), *outcome.notes), spent=since())])
 
-    make_outcomes(jobs, session, lambda job, content: False, kept)
-
-
-def restore_on_devices(devices: Devices, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
-    """Restore the photos by a process a device. Raises AuthfaceError as a worker does that cannot load its model."""
-    run = _Run(session, overwrite)
-    work = run.work(devices.kind)
-    with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
-        chunks = run.chunks(jobs, len(devices.numbers), tick)
-        with closing(spread(work, chunks, devices.seats)) as made:
-            for _, _, outcomes in made:
-                run.keep(outcomes)
-                tick(note=outcomes[0].job.source.name)
-    run.put_in_order(jobs)
+    with counted() as spent:
+        add_seconds(loading)
+        loading.clear()
+        make_outcomes(jobs, session, lambda job, content: False, kept)
 
 
-def restore_on_cluster(
-    cluster: Cluster, device: str, jobs: Sequence[RestoreJob], session: Session, overwrite: bool
-) -> None:
-    """Restore the photos by the actors of a Ray cluster, whose nodes read the photos at the paths of this one."""
-    run = _Run(session, overwrite)
-    cluster = replace(cluster, store_bytes=STORE_BYTES)
-    with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
-        chunks = run.chunks(jobs, cluster.workers or os.cpu_count() or 1, tick)
-        with closing(by_chunk(run.work(device), chunks, cluster=cluster)) as made:
-            for count, outcomes in made:
-                run.keep(outcomes)
-                tick(count)
-    run.put_in_order(jobs)
+@dataclass(frozen=True)
+class OfDevices:
+    """A process a device."""
+
+    devices: Devices
+
+    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+        """As `Workers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
+        run = _Run(session, overwrite)
+        work = run.work(self.devices.kind)
+        with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
+            chunks = run.chunks(jobs, len(self.devices.numbers), tick)
+            with closing(spread(work, chunks, self.devices.seats)) as made:
+                for _, _, outcomes in made:
+                    run.keep(outcomes)
+                    tick(note=outcomes[0].job.source.name)
+        run.put_in_order(jobs)
+
+    @contextmanager
+    def hands(self, session: Session) -> Iterator[Hands]:
+        """For the videos."""
+        work = FrameWork(replace(session.request, device=self.devices.kind))
+        with processes_asked(work, self.devices.seats) as crew:
+            yield Hired(crew, session)
+
+
+@dataclass(frozen=True)
+class OfCluster:
+    """The actors of a Ray cluster, each with that device; its nodes read the photos at the paths of this process."""
+
+    cluster: Cluster
+    device: str
+
+    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+        """As `Workers.photos`."""
+        run = _Run(session, overwrite)
+        with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
+            chunks = run.chunks(jobs, self.cluster.workers or os.cpu_count() or 1, tick)
+            with closing(by_chunk(run.work(self.device), chunks, cluster=self._roomy)) as made:
+                for count, outcomes in made:
+                    run.keep(outcomes)
+                    tick(count)
+        run.put_in_order(jobs)
+
+    @contextmanager
+    def hands(self, session: Session) -> Iterator[Hands]:
+        """For the videos."""
+        work = FrameWork(replace(session.request, device=self.device))
+        with actors_asked(work, cluster=self._roomy) as crew:
+            yield Hired(crew, session)
+
+    @property
+    def _roomy(self) -> Cluster:
+        return replace(self.cluster, store_bytes=STORE_BYTES)
 
 
 class _Run:

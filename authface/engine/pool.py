@@ -1,8 +1,9 @@
 """Processes of this machine: each loads the models once, takes chunks of rows from one queue, sends back what it made.
 
-What is made comes back in any order (`spread`), or chunk by chunk in order (`processes`); this process alone writes it
-down. A row over which a process dies is begun again, alone in another, `TRIES` times; then it is ``failed: crashed``. A
-worker ends with this process, however that ends; Ctrl-C is this process's business alone.
+What is made comes back in any order (`spread`), or chunk by chunk in order (`processes`), or to who asked for it
+(`authface.engine.crew`); this process alone writes it down. A row over which a process dies is begun again, alone in
+another, `TRIES` times; then it is ``failed: crashed``. A worker ends with this process, however that ends; Ctrl-C is
+this process's business alone.
 """
 
 from __future__ import annotations
@@ -37,14 +38,21 @@ Environment = Mapping[str, str]
 
 
 def spread(
-    work: Work[I, R], chunks: Iterator[list[I]], seats: Sequence[Environment], *, window: int = sys.maxsize
+    work: Work[I, R],
+    chunks: Iterator[list[I]],
+    seats: Sequence[Environment],
+    *,
+    window: int = sys.maxsize,
+    bell: Connection | None = None,
 ) -> Generator[tuple[int, int, list[R]], None, None]:
     """Chunks over a process for each of `seats`: number of the chunk, place of the row in it, the rows made of it.
 
     A chunk is taken once a process is free for it, and while it is fewer than `window` behind the oldest unfinished
-    one. Close the iterator to end the processes. Raises AuthfaceError where the work cannot go on.
+    one. Close the iterator to end the processes. With a `bell` an empty chunk says that there is none for now: they
+    are asked for again when it rings, or a process is free; closing its other end closes this. Raises AuthfaceError
+    where the work cannot go on.
     """
-    pool = _Pool(work, chunks, seats, window)
+    pool = _Pool(work, chunks, seats, window, bell)
     try:
         yield from pool.made()
     finally:
@@ -141,10 +149,18 @@ class _Member(Generic[I, R]):
 
 
 class _Pool(Generic[I, R]):
-    def __init__(self, work: Work[I, R], chunks: Iterator[list[I]], seats: Sequence[Environment], window: int) -> None:
+    def __init__(
+        self,
+        work: Work[I, R],
+        chunks: Iterator[list[I]],
+        seats: Sequence[Environment],
+        window: int,
+        bell: Connection | None,
+    ) -> None:
         self._work = work
         self._chunks = enumerate(chunks)
         self._window = window
+        self._bell = bell
         self._open: dict[int, int] = {}
         """Rows left of each chunk that is begun."""
         self._taken = 0
@@ -166,10 +182,13 @@ class _Pool(Generic[I, R]):
                     if len(member.tasks) == depth and (task := self._next(member)):
                         member.give(task)
             pipes = {member.pipe: member for member in self._members if member.tasks and member.pipe}
-            if not pipes:
+            if not pipes and self._bell is None:
                 return
-            for pipe in wait(list(pipes)):
-                yield from self._receive(pipes[pipe])  # type: ignore[index]  # what was waited for
+            for pipe in wait([*pipes, *([] if self._bell is None else [self._bell])]):
+                if pipe is not self._bell:
+                    yield from self._receive(pipes[pipe])  # type: ignore[index]  # what was waited for
+                elif not self._rings():
+                    return
 
     def _next(self, member: _Member[I, R]) -> _Task[I] | None:
         if member.tasks and (self._suspects or member.tasks[0].begun):
@@ -183,7 +202,18 @@ class _Pool(Generic[I, R]):
             if rows:
                 self._open[number] = len(rows)
                 return _Task(number, dict(enumerate(rows)))
+            if self._bell is not None:
+                break
         return None
+
+    def _rings(self) -> bool:
+        """Take one ring of the bell; False where its other end is closed."""
+        assert self._bell is not None
+        try:
+            self._bell.recv_bytes()
+        except (EOFError, OSError):
+            return False
+        return True
 
     def _has_room(self) -> bool:
         return not self._open or self._taken - min(self._open) < self._window

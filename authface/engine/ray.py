@@ -131,7 +131,7 @@ def by_part(
     if not pieces:
         return
     gathered = Gathered[R](counts)
-    with _connected(cluster) as actors:
+    with connected(cluster) as actors:
         for piece, rows in run_finer(partial(_pass, work, readers, cluster, actors), pieces):
             if rows is None:
                 row = readers[piece.part]()[piece.begin]
@@ -165,7 +165,7 @@ def _no_tick(done: int = 1, note: str = "") -> None:
 
 
 @contextmanager
-def _connected(cluster: Cluster) -> Iterator[int]:
+def connected(cluster: Cluster) -> Iterator[int]:
     """Connect to the cluster at RAY_ADDRESS, or to a Ray started here for the block; gives the number of actors."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)  # read as Ray loads

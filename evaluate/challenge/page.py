@@ -13,9 +13,10 @@ from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.challenge.rules import IDENTITY, TERMS, Gate, rules
 from authface.evaluate.challenge.run import Challenge, ChallengeTask, MethodResult, run_challenge
 from authface.evaluate.images import methods_of
+from authface.evaluate.measure import workers_of
 from authface.evaluate.report import SIDE, label, number, picture_of, row_of
 from authface.evaluate.settings import ChallengeSettings
-from authface.options import Run, later
+from authface.options import Run
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
 from authface.report.text import render_table, write_csv, write_json
 
@@ -165,9 +166,8 @@ def score_challenge(
 
     Raises UsageError for names and settings that do not fit, AuthfaceError where nothing can be measured.
     """
-    if run.engine != "local":
-        later(f"evaluate challenge --engine {run.engine}")
-    task = ChallengeTask(methods_of(outputs), inputs, on, settings, run.device, run.limit, run.workers)
+    device, workers = workers_of(run)
+    task = ChallengeTask(methods_of(outputs), inputs, on, settings, device, run.limit, workers)
     if run.dry_run:
         said = f"{', '.join(settings.metrics)} and identity by {settings.identity} of "
         said += ", ".join(one_line(method.folder) for method in task.methods)

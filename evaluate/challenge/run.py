@@ -143,7 +143,7 @@ class ChallengeTask:
     settings: ChallengeSettings
     device: str = "cpu"
     limit: int = 0
-    workers: int = 1
+    workers: Workers = Workers()
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def run_challenge(task: ChallengeTask, folder: Path, console: Console) -> Challe
         _measure_identity(task, measured, values, console)
         weights = MetricWeights(console.log)
         learned = [metric for metric in terms if metric.kind == "learned"]
-        measure_learned(measured, learned, device, weights, values, console)
+        measure_learned(measured, learned, device, weights, values, console, task.workers)
         names = [method.name for method in task.methods]
         whole = [metric for metric in terms if metric.kind == "set"]
         sets = measure_sets(measured, whole, names, device, settings.ffhq_stats, weights, values, console)
@@ -273,7 +273,7 @@ def _measure_identity(task: ChallengeTask, measured: Measured, values: ValueCach
                 f"{one_line(settings.identity_sha256, 16)} that was asked for: get the file again"
             )
     who = Recogniser(settings.identity, settings.identity_weights)
-    measure_plain(measured, [BY_NAME[IDENTITY]], settings.min_score, values, console, Workers(task.workers), who)
+    measure_plain(measured, [BY_NAME[IDENTITY]], settings.min_score, values, console, task.workers, who)
 
 
 def _gate_lacks(task: ChallengeTask) -> str:

@@ -20,7 +20,7 @@ from authface import Tagger
 from authface.console import Console
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.evaluate.images import SourceFaces, open_sources
-from authface.evaluate.measure import ValueCache
+from authface.evaluate.measure import HERE, ValueCache, Workers
 from authface.evaluate.prior.figures import Bench, fid_to_faces, fid_to_ffhq, preferences, sample_rgb
 from authface.evaluate.prior.samples import Sampler, SampleRequest, noise_seed, sample_requests
 from authface.evaluate.protocol import device_name, set_sha256, versions
@@ -138,9 +138,15 @@ class PriorReport:
 
 
 def evaluate_prior(
-    settings: PriorEvaluationSettings, out: Path, device: str, seed: int, limit: int, console: Console
+    settings: PriorEvaluationSettings,
+    out: Path,
+    device: str,
+    seed: int,
+    limit: int,
+    console: Console,
+    workers: Workers = HERE,
 ) -> PriorReport:
-    """Draw what `out` lacks and judge all of it; samples and values are kept there.
+    """Draw what `out` lacks, by `workers`, and judge all of it; samples and values are kept there.
 
     Raises UsageError where a model, dataset or setting is none, AuthfaceError where the disk refuses.
     """
@@ -148,7 +154,7 @@ def evaluate_prior(
         raise UsageError(f"--seed {seed}: seeds are 0 and more")
     requests = sample_requests(settings, seed, limit)
     real = open_sources(settings.reference or settings.dataset, settings.split, "evaluate.prior")
-    sampler = Sampler(settings, device, out)
+    sampler = Sampler(settings, device, out, workers)
     report = PriorReport(requests, [sampler.file(one) for one in requests])
     report.drawn = sampler.draw(requests, "samples", console)
     with ValueCache(out) as values:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.engine.workers import Begun, Keep, Work
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.images import parquet_files
+from authface.evaluate.measure import HERE, Workers
 from authface.evaluate.runtime import weights_of
 from authface.evaluate.settings import PriorEvaluationSettings
 from authface.files import write_errors, write_file
@@ -48,6 +50,40 @@ class SampleRequest:
     """What HPSv2 judges it by."""
 
 
+Batch = tuple[SampleRequest, ...]
+"""Samples that are drawn together."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sample as a PNG file, or the reason why there is none."""
+
+    request: SampleRequest
+    png: bytes
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class DrawWork(Work[Batch, Drawn]):
+    """What a worker needs to draw samples, on the device that it has."""
+
+    settings: PriorEvaluationSettings
+    device: str
+
+    def start(self) -> Begun[Batch, Drawn]:
+        """The family is loaded with the first batch."""
+        return partial(_draw, Sampler(self.settings, self.device, Path()))
+
+    def failed(self, row: Batch, reason: str, detail: str) -> list[Drawn]:
+        """Reasons in the place of samples."""
+        return [Drawn(one, b"", f"{reason}: {detail}") for one in row]
+
+
+def _draw(sampler: Sampler, batches: Sequence[Batch], keep: Keep[Drawn]) -> None:
+    for place, batch in enumerate(batches):
+        keep(place, sampler.sample(batch))
+
+
 def noise_seed(seed: int, number: int) -> int:
     """The seed of sample `number` of a run, whatever it is asked for."""
     return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:8]) >> 1
@@ -72,13 +108,13 @@ def sample_requests(settings: PriorEvaluationSettings, seed: int, limit: int = 0
 
 
 class Sampler:
-    """A family's U-Net guided by prompts alone, by diffusers' stock pipeline.
+    """A family's U-Net guided by prompts alone, by diffusers' stock pipeline, here or in `workers`.
 
     Each sample has a generator of its own on the CPU: neither batch nor order changes its noise. Raises UsageError for
     a model or device that is none, AuthfaceError where its files cannot be had.
     """
 
-    def __init__(self, settings: PriorEvaluationSettings, device: str, folder: Path) -> None:
+    def __init__(self, settings: PriorEvaluationSettings, device: str, folder: Path, workers: Workers = HERE) -> None:
         import torch
 
         self._settings = settings
@@ -86,11 +122,14 @@ class Sampler:
         self.device = pick_device(device)
         self._dtype = torch.float16 if self.device.type == "cuda" else torch.float32
         self._folder = folder / FOLDER
+        self._workers = workers
+        self._kind = workers.device(lambda: self.device).type
+        """Of the device that draws."""
         self.weights: dict[str, str] = weights_of(settings.model, BASE)
         self._recipe: Mapping[str, Any] = {
             "version": VERSION,
             "weights": self.weights,
-            "device": self.device.type,
+            "device": self._kind,
             **{name: getattr(settings, name) for name in ("scheduler", "steps", "guidance", "size")},
         }
 
@@ -106,13 +145,29 @@ class Sampler:
             return 0
         with write_errors(self._folder):
             self._folder.mkdir(parents=True, exist_ok=True)
+        size = self._settings.batch
+        batches = [tuple(missing[at : at + size]) for at in range(0, len(missing), size)]
         with console.progress(title, len(missing), "samples") as tick:
-            for at in range(0, len(missing), self._settings.batch):
-                batch = missing[at : at + self._settings.batch]
-                for one, rgb in zip(batch, self._sample(batch), strict=True):
-                    write_file(self.file(one), encode_png(rgb))
-                tick(len(batch))
+            for drawn in self._drawn(batches):
+                for one in drawn:
+                    if one.reason:
+                        raise AuthfaceError(f"no sample of {one_line(one.request.prompt, 80)!r}: {one.reason}")
+                    write_file(self.file(one.request), one.png)
+                tick(len(drawn))
         return len(missing)
+
+    def _drawn(self, batches: Sequence[Batch]) -> Iterator[list[Drawn]]:
+        """The samples of each batch, in any order."""
+        if self._workers.one_device:
+            yield from map(self.sample, batches)
+            return
+        work = DrawWork(self._settings, self._kind)
+        for _, drawn in self._workers.learned()(work, ([batch] for batch in batches)):
+            yield drawn
+
+    def sample(self, batch: Batch) -> list[Drawn]:
+        """The samples of a batch as files; nothing is written."""
+        return [Drawn(one, encode_png(rgb)) for one, rgb in zip(batch, self._sample(batch), strict=True)]
 
     @cached_property
     def _parts(self) -> Parts:

@@ -278,7 +278,8 @@ class VideoWriter:
         # A track whose frames wait for later ones counts as shorter by that wait, which between slides is long.
         reorders = {} if self.kind not in ("mp4", "mov") or not self.source.in_order else {"bf": "0"}
         if codec == "libx264":
-            options |= reorders
+            # Its lookahead in a thread of its own chose types of frames by how fast they came: other bytes each time.
+            options |= reorders | {"x264-params": "sync-lookahead=0"}
         if codec == "libx265":
             options |= {"x265-params": "log-level=error" + (":bframes=0" if reorders else "")}
         try:

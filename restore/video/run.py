@@ -1,6 +1,7 @@
 """Restore one video: its frames stream through detection, tracking, restoring and pasting; its line in the log.
 
-Decoding runs ahead of the model and encoding behind it. The result gets its final name when it is complete.
+Decoding runs ahead of the model and encoding behind it; `Hands` detect and restore, here or in several workers. The
+result gets its final name when it is complete.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.bitdepth import Pixels, to_8_bits
@@ -27,7 +31,8 @@ from authface.restore.session import Session
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
 from authface.restore.video.finish import finish_video
-from authface.restore.video.tracks import FaceFollower, Follower, WholeFollower
+from authface.restore.video.hands import Answer, Hands, in_order, stopped_by_ctrl_c
+from authface.restore.video.tracks import FaceFollower, Follower, Found, WholeFollower
 from authface.store.restore_line import Line
 
 VERSION = 1
@@ -108,6 +113,7 @@ def restore_video(
     job: RestoreJob,
     content: str,
     session: Session,
+    hands: Hands,
     record: Callable[[Line], None],
     progress: Callable[[int, int], None] | None = None,
 ) -> Line:
@@ -122,16 +128,17 @@ def restore_video(
     totals, scale = VideoTotals(), session.settings.upscale
     with VideoReader(job.source) as reader, replacing(job.target) as temporary:
         check_size(*reader.size, scale)
-        follower = _follower(session, content)
+        follower = _follower(session, hands, content)
         with (
             VideoWriter(temporary, job.target.suffix, reader, scale, session.settings.crf) as writer,
             _ticks(session, job, reader, totals, progress) as tick,
             write_behind() as write,
-            closing(prefetch(_groups(reader, follower, session.settings.batch), lambda _: False)) as groups,
+            closing(prefetch(_groups(reader, follower, hands, session.settings.batch), lambda _: False)) as groups,
+            stopped_by_ctrl_c(hands),
         ):
-            for group in groups:
+            for group, faces in in_order(_asked(groups, hands), hands.ahead):
                 frames = [(frame.rgb, frame.faces) for frame in group if frame.rgb is not None]
-                results = session.restore(frames, moving=True)
+                results = session.paste(frames, faces, moving=True)
                 write(partial(_write, writer, group, results, scale, session, totals, tick))
         if not totals.frames:
             raise ImageError("no_frames", _without_frames(reader))
@@ -203,17 +210,26 @@ def _ticks(
         yield lambda: tick()
 
 
-def _follower(session: Session, content: str) -> Follower:
-    side, seed, finder = session.restorer.side, session.request.seed, session.finder
+def _follower(session: Session, hands: Hands, content: str) -> Follower:
+    side, seed, finder = hands.side(), session.request.seed, session.finder
     if isinstance(finder, FaceFinder):
         return FaceFollower(finder, side, session.settings.smooth, content, seed)
     return WholeFollower(side, content, seed)
 
 
-def _groups(reader: VideoReader, follower: Follower, batch: int) -> Iterator[list[FrameWithFaces]]:
+def _asked(
+    groups: Iterator[list[FrameWithFaces]], hands: Hands
+) -> Iterator[tuple[list[FrameWithFaces], Answer[Sequence[FaceResult]]]]:
+    """Groups of frames, and the faces that were asked for."""
+    for group in groups:
+        faces = [face for frame in group for face in frame.faces]
+        yield group, hands.restore(faces) if faces else lambda: ()
+
+
+def _groups(reader: VideoReader, follower: Follower, hands: Hands, batch: int) -> Iterator[list[FrameWithFaces]]:
     """Frames whose faces are restored together."""
     group: list[FrameWithFaces] = []
-    for frame in _frames(reader, follower):
+    for frame in _frames(in_order(_decoded(reader, follower, hands), hands.ahead), follower):
         group.append(frame)
         faces = sum(len(frame.faces) for frame in group)
         pixels = sum(frame.decoded.frame.width * frame.decoded.frame.height for frame in group)
@@ -224,13 +240,13 @@ def _groups(reader: VideoReader, follower: Follower, batch: int) -> Iterator[lis
         yield group
 
 
-def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]:
-    """Each frame with its faces, once all frames in its smoothing window were seen."""
-    waiting: deque[tuple[DecodedFrame, list[AnyPacket]]] = deque()
-    packets: list[AnyPacket] = []
+def _decoded(
+    reader: VideoReader, follower: Follower, hands: Hands
+) -> Iterator[tuple[tuple[DecodedFrame, NDArray[np.uint8]] | AnyPacket, Answer[Found]]]:
+    """Each frame in 8 bits with the faces that are looked for in it, and the packets between."""
     for item in reader.read():
         if not isinstance(item, DecodedFrame):
-            packets.append(item)
+            yield item, _nothing
             continue
         if (item.frame.width, item.frame.height) != reader.size:
             later = f"{item.frame.width} x {item.frame.height}"
@@ -239,15 +255,33 @@ def _frames(reader: VideoReader, follower: Follower) -> Iterator[FrameWithFaces]
             )
         with part("read"):
             rgb = to_8_bits(item.pixels())
-        follower.see(rgb, item.time)
+        yield (item, rgb), hands.look(rgb) if follower.detects else _nothing
+
+
+def _nothing() -> Found:
+    return (), ()
+
+
+def _frames(
+    decoded: Iterator[tuple[tuple[DecodedFrame, NDArray[np.uint8]] | AnyPacket, Found]], follower: Follower
+) -> Iterator[FrameWithFaces]:
+    """Each frame with its faces, once all frames in its smoothing window were seen."""
+    waiting: deque[tuple[DecodedFrame, list[AnyPacket]]] = deque()
+    packets: list[AnyPacket] = []
+    for what, found in decoded:
+        if not isinstance(what, tuple):
+            packets.append(what)
+            continue
+        item, rgb = what
+        follower.see(rgb, item.time, found)
         waiting.append((item, packets))
         packets = []
         # The last frame waits: what comes after all frames is written behind it.
         while len(waiting) > 1 and (waiting[0][0].time + follower.reach <= item.time or len(waiting) > MAX_WAITING):
             yield _with_faces(*waiting.popleft(), follower)
     while waiting:
-        decoded, own = waiting.popleft()
-        yield _with_faces(decoded, own if waiting else own + packets, follower)
+        last, own = waiting.popleft()
+        yield _with_faces(last, own if waiting else own + packets, follower)
 
 
 def _with_faces(decoded: DecodedFrame, packets: list[AnyPacket], follower: Follower) -> FrameWithFaces:

@@ -36,6 +36,10 @@ REACH = 2.0
 Values = NDArray[np.float64]
 
 
+Found = tuple[Sequence[Detection], Sequence[Detection]]
+"""The sure and the doubtful faces that a detector sees in a frame, as `RetinaFace.survey`."""
+
+
 class Sighting(NamedTuple):
     """Position of a face in a frame."""
 
@@ -123,6 +127,12 @@ def matched(old: Sequence[Box], new: Sequence[Box]) -> dict[int, int]:
     return known
 
 
+def look(finder: FaceFinder, rgb: NDArray[np.uint8]) -> Found:
+    """The faces of an (h, w, 3) frame, not tracked yet."""
+    with part("detect"):
+        return finder.detector.survey(rgb, DOUBTFUL_SCORE)
+
+
 def thumbnail(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(18, 32, 3) thumbnail of a frame."""
     return np.asarray(cv2.resize(rgb, (32, 18), interpolation=cv2.INTER_AREA), np.uint8)
@@ -135,6 +145,9 @@ def is_cut(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> bool:
 
 class Follower(Protocol):
     """Takes the frames of a video in order, and returns the faces of each with a short delay."""
+
+    detects: bool
+    """Whether `see` needs what a detector found."""
 
     @property
     def reach(self) -> float:
@@ -151,8 +164,8 @@ class Follower(Protocol):
         """Why faces were left alone, in words and numbers; empty: none was."""
         ...
 
-    def see(self, rgb: NDArray[np.uint8], time: float) -> None:
-        """Take the frame at a time, (h, w, 3) upright."""
+    def see(self, rgb: NDArray[np.uint8], time: float, found: Found) -> None:
+        """Take the frame at a time, (h, w, 3) upright, and the faces detected in it."""
         ...
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
@@ -161,11 +174,13 @@ class Follower(Protocol):
 
 
 class FaceFollower:
-    """Detects faces in every frame and tracks them; `smooth` is the width of the window, seconds, 0 for none.
+    """Tracks the faces detected in every frame; `smooth` is the width of the window, seconds, 0 for none.
 
     A face's noise is drawn from `content`, `seed` and the face's number: it is the same in all of its frames. Whether
     a face is restored (`--faces`, `min_face`) is decided when it appears, or later when it is large enough.
     """
+
+    detects = True
 
     def __init__(self, finder: FaceFinder, side: Side, smooth: float, content: str, seed: int) -> None:
         self.finder, self.side, self.smooth = finder, side, smooth
@@ -182,19 +197,18 @@ class FaceFollower:
         """Why faces were left alone, with the numbers of the first of each reason."""
         return ", ".join(f"{reason} ({detail})" for reason, detail in sorted(self._skipped.items()))
 
-    def see(self, rgb: NDArray[np.uint8], time: float) -> None:
-        """Detect the faces of the frame and add each to its track."""
+    def see(self, rgb: NDArray[np.uint8], time: float, found: Found) -> None:
+        """Add each face of the frame to its track."""
         small = thumbnail(rgb)
         if self._last is not None and is_cut(self._last, small):
             for track in self._tracks:
                 track.ended = True
         self._last = small
-        with part("detect"):
-            sure, doubtful = self.finder.detector.survey(rgb, DOUBTFUL_SCORE)
+        sure, doubtful = found
         live = [track for track in self._tracks if not track.ended and time - track.found_at <= LOST]
-        found = [*sure, *doubtful]
-        known = matched([track.box for track in live], [face.box for face in found])
-        for index, face in enumerate(found):
+        every = [*sure, *doubtful]
+        known = matched([track.box for track in live], [face.box for face in every])
+        for index, face in enumerate(every):
             if index in known:
                 track = live[known[index]]
             elif index < len(sure):  # what is uncertain goes on with a face, and begins none
@@ -250,13 +264,13 @@ class FaceFollower:
 class WholeFollower:
     """Each frame is one aligned face."""
 
-    reach, followed, skipped = 0.0, 1, ""
+    reach, followed, skipped, detects = 0.0, 1, "", False
 
     def __init__(self, side: Side, content: str, seed: int) -> None:
         self.side, self.content, self.seed = side, content, seed
 
-    def see(self, rgb: NDArray[np.uint8], time: float) -> None:
-        """Nothing to detect."""
+    def see(self, rgb: NDArray[np.uint8], time: float, found: Found) -> None:
+        """Nothing to track."""
 
     def faces(self, rgb: NDArray[np.uint8], time: float) -> list[FaceResult]:
         """The frame."""

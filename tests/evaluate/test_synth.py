@@ -195,7 +195,7 @@ def test_wrong_words_are_one_line(authface: Command, faces: Path, tmp_path: Path
         ((tmp_path / "nowhere", "-o", tmp_path / "o"), "no folder"),
         ((tmp_path / "empty", "-o", tmp_path / "o"), "holds no images"),
         ((faces, "-o", tmp_path / "o", "--seed", "-1"), "0 and more"),
-        ((faces, "-o", tmp_path / "o", "--engine", "ray"), "not part of this version"),
+        ((faces, "-o", tmp_path / "o", "--engine", "ray"), "cores of this machine"),
     ):
         code, _, error = authface("synth", *words)
         assert code == 2 and error.count("\n") == 1 and said in error

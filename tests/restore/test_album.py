@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -122,3 +123,41 @@ def test_a_small_run_and_one_without_report_make_no_album(
     session = Session(Request(RestoreSettings(model="identity", guard=False, report=False)), Console())
     restore_jobs(jobs_of([album], tmp_path / "none", "same"), session)
     assert not (tmp_path / "none" / f"{PAGE}.files").exists()
+
+
+def test_a_film_among_photos_has_its_frames_on_a_page(album: Path, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from tests.restore.video.films import film, scene
+
+    film(album / "b1 <film>#.mp4", [scene(i) for i in range(6)])
+    out = tmp_path / "out"
+    names = [*NAMES, "b1 <film>#.mp4"]  # videos come last
+    restore(album, out)
+    assert shown(out, "all") == names
+    page = out / f"{PAGE}.files" / "all-0003.html"
+    frames = [path for path in links(page) if "-frame" in path.name]
+    assert len(frames) == 6 and {album / names[-1], out / names[-1]} <= set(links(page))
+    picture = np.asarray(Image.open(frames[0])).astype(int)
+    assert picture.shape == (160, 384, 3) and (picture[:, 192:] - picture[:, :192]).max() > 40
+    assert restore(album, out).done_before == 6 and shown(out, "all") == names
+
+
+def test_films_to_look_at_and_those_of_other_folders_are_linked(tmp_path: Path) -> None:
+    """Results beside their inputs: one page lists those of all folders."""
+    pytest.importorskip("av")
+    from tests.restore.video.films import film, scene
+
+    for number in range(4):
+        (tmp_path / str(number)).mkdir()
+        film(tmp_path / str(number) / "film.mp4", [scene(i) for i in range(2)])
+    session = Session(Request(RestoreSettings(model="identity", colour="none", guard=False)), Console())
+    session.__dict__["restorer"] = Brighter()
+    jobs = jobs_of([tmp_path / str(number) for number in range(4)], None, "same")
+    summary = restore_jobs(jobs, session)
+    last = jobs[-1].target
+    summary.video_lines[last] = replace(summary.video_lines[last], suspects=3)
+    home = jobs[0].home
+    index = links(write_page(session, summary, home))
+    assert [path.name for path in index] == ["look-0001.html", "all-0001.html", "all-0002.html"]
+    assert last in links(index[0]) and ">3<" in (home / PAGE).read_text()
+    assert sum("-frame" in path.name for page in index[1:] for path in links(page)) == 4 * 4

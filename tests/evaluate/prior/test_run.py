@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.console import Console
+from authface.engine.devices import Devices
 from authface.errors import AuthfaceError, UsageError
+from authface.evaluate.measure import Workers
 from authface.evaluate.prior import run as prior
 from authface.evaluate.prior.run import first_tag, sheet, steering_of
 from authface.evaluate.prior.samples import Sampler, SampleRequest, sample_requests
@@ -91,6 +94,20 @@ def test_neither_batch_nor_order_nor_a_stop_changes_a_sample(
         assert np.abs(whole[name].astype(int) - other[name]).max() <= 1, "the same to a rounding"
     first, second = list(whole.values())[:2]
     assert first.shape == (64, 64, 3) and np.abs(first.astype(int) - second).max() > 20
+
+
+def test_two_processes_draw_what_one_draws(dataset: Path, family: Path, tmp_path: Path) -> None:
+    settings = few(dataset, family, batch=2)
+    asked = sample_requests(settings, 7)
+
+    def drawn(folder: str, workers: Workers) -> dict[str, bytes]:
+        sampler = Sampler(settings, "cpu", tmp_path / folder, workers)
+        assert sampler.draw(asked, "samples", Console()) == 6
+        assert sampler.draw(asked, "samples", Console()) == 0
+        return {path.name: path.read_bytes() for path in (tmp_path / folder / "samples").iterdir()}
+
+    assert drawn("two", Workers(devices=Devices("cpu", (0, 1)))) == drawn("one", Workers())
+    assert not multiprocessing.active_children()
 
 
 def test_all_that_makes_a_sample_is_in_its_name(dataset: Path, family: Path, tmp_path: Path) -> None:

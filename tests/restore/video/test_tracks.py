@@ -25,6 +25,7 @@ from authface.restore.video.tracks import (
     gaussian,
     is_cut,
     line_at,
+    look,
     matched,
 )
 from tests.restore.video.films import RATE, scene
@@ -145,7 +146,7 @@ def test_a_face_that_is_missed_for_a_moment_is_restored_there_too(tmp_path: Path
         shown[i] = scene(i, noise=70)
     follower = FaceFollower(Blind(5, 6), Side(64), 0.1, "ab", 0)
     for i, rgb in enumerate(shown):
-        follower.see(rgb, i / RATE)
+        follower.see(rgb, i / RATE, look(follower.finder, rgb))
     quads = [follower.faces(rgb, i / RATE)[0].aligned.quad.mean(axis=0) for i, rgb in enumerate(shown)]
     steps = np.diff(quads, axis=0)
     np.testing.assert_allclose(steps, np.broadcast_to([-2, -1], steps.shape), atol=0.8)
@@ -174,7 +175,7 @@ def jitter(smooth: float) -> tuple[float, float]:
     shown = [scene(i / 3, noise=12, seed=i) for i in range(frames)]
     follower = FaceFollower(FaceFinder(RestoreSettings()), Side(64), smooth, "ab", 0)
     for i, rgb in enumerate(shown):
-        follower.see(rgb, i / RATE)
+        follower.see(rgb, i / RATE, look(follower.finder, rgb))
     quads = np.stack([follower.faces(rgb, i / RATE)[0].aligned.quad for i, rgb in enumerate(shown)])
     rest = quads - np.arange(frames)[:, None, None] / 3 * np.array([-2.0, -1.0])
     return float(rest.std(axis=0).mean()), float(np.diff(rest, axis=0).std())
@@ -192,7 +193,7 @@ def test_a_new_scene_ends_a_face() -> None:
         scene(i) if i < 4 else 255 - scene(i) if i == 4 else np.ascontiguousarray(scene(i)[:, ::-1]) for i in range(8)
     ]
     for i, rgb in enumerate(shown):
-        follower.see(rgb, i / RATE)
+        follower.see(rgb, i / RATE, look(follower.finder, rgb))
     seeds = [[face.seed for face in follower.faces(rgb, i / RATE)] for i, rgb in enumerate(shown)]
     assert {len(found) for found in seeds[:4]} == {len(found) for found in seeds[5:]} == {1}
     assert not set(sum(seeds[:4], [])) & set(sum(seeds[5:], []))

@@ -1,0 +1,126 @@
+"""Workers asked row by row, in any order, from any thread: answers to whoever asked, and no wait in vain."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from authface.engine.actors import actors_asked
+from authface.engine.crew import processes_asked
+from authface.engine.pool import TRIES, seats
+from authface.engine.ray import Cluster
+from authface.errors import AuthfaceError, UsageError
+
+WORK = """
+import os, threading
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from authface.engine.workers import Work
+from authface.errors import UsageError
+
+@dataclass(frozen=True)
+class Doubled(Work):
+    diary: Path
+    deadly: int = -1
+    times: int = 99
+    broken: bool = False
+
+    def start(self):
+        if self.broken:
+            raise UsageError("the weights are missing: pull them")
+        return partial(_double, self)
+
+    def failed(self, row: int, reason: str, detail: str) -> list[int]:
+        return [-row]
+
+    def deaths(self) -> int:
+        return len(self.diary.read_text()) if self.diary.exists() else 0
+
+
+def _double(work: Doubled, rows, keep) -> None:
+    for place, row in enumerate(rows):
+        if row == work.deadly and work.deaths() < work.times:
+            with work.diary.open("a") as file:
+                file.write("x")
+            os._exit(9)
+        if row == 1000:
+            threading.Event().wait(600)
+        keep(place, [2 * row])
+"""
+"""Twice the number; `deadly` ends the process, each time a letter in `diary`, at most `times`; 1000 takes long."""
+
+
+@pytest.fixture
+def doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> type:
+    (tmp_path / "work_of_a_crew.py").write_text(WORK)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delitem(sys.modules, "work_of_a_crew", raising=False)
+    return __import__("work_of_a_crew").Doubled
+
+
+def test_answers_reach_who_asked_from_any_thread(doubled: type, tmp_path: Path) -> None:
+    with processes_asked(doubled(tmp_path / "diary"), seats(2)) as crew, ThreadPoolExecutor(4) as threads:
+        assert not multiprocessing.active_children(), "none before the first question"
+        assert [crew.ask(row)() for row in (3, 1)] == [[6], [2]], "also after a pause, with nothing under way"
+        asked = [crew.ask(row) for row in range(20)]
+        others = threads.map(lambda row: crew.ask(row)(), range(100, 140))
+        assert [answer() for answer in reversed(asked)] == [[2 * row] for row in reversed(range(20))]
+        assert list(others) == [[2 * row] for row in range(100, 140)]
+        assert crew.size == len(multiprocessing.active_children()) == 2
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(("times", "answer"), [(1, 14), (99, -7)])
+def test_a_death_is_tried_again_and_costs_its_row_alone(doubled: type, tmp_path: Path, times: int, answer: int) -> None:
+    work = doubled(tmp_path / "diary", deadly=7, times=times)
+    with processes_asked(work, seats(2)) as crew:
+        assert [answer() for answer in [crew.ask(row) for row in (6, 7, 8, 9)]] == [[12], [answer], [16], [18]]
+    assert work.deaths() == min(times, 1 + TRIES)
+
+
+def test_what_ends_the_work_reaches_all_who_wait_and_all_who_ask_later(doubled: type, tmp_path: Path) -> None:
+    with processes_asked(doubled(tmp_path / "diary", broken=True), seats(2)) as crew:
+        asked = [crew.ask(row) for row in range(6)]
+        for answer in asked:
+            with pytest.raises(AuthfaceError, match="weights are missing"):
+                answer()
+        with pytest.raises(AuthfaceError, match="weights are missing"):
+            crew.ask(7)
+    assert not multiprocessing.active_children()
+
+
+def test_the_end_comes_at_once_and_to_who_waits(doubled: type, tmp_path: Path) -> None:
+    with processes_asked(doubled(tmp_path / "diary"), seats(1)) as crew, ThreadPoolExecutor(1) as threads:
+        assert crew.ask(1)() == [2]
+        waits = threads.submit(crew.ask(1000))
+        queued = [crew.ask(row) for row in range(5)]
+        crew.close()
+        for answer in (waits.result, *queued):
+            with pytest.raises(AuthfaceError, match="have ended"):
+                answer()
+    assert not multiprocessing.active_children()
+
+
+def test_actors_of_ray_answer_and_die_likewise(doubled: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "CI" not in os.environ:
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    cluster: Any = Cluster(workers=2)
+    for times, answer in ((1, 14), (99, -7)):
+        work = doubled(tmp_path / str(times), deadly=7, times=times)
+        with actors_asked(work, cluster=cluster) as crew:
+            assert [ask() for ask in [crew.ask(row) for row in (6, 7, 8, 9)]] == [[12], [answer], [16], [18]]
+        assert work.deaths() == min(times, 1 + TRIES)
+    with (
+        actors_asked(doubled(tmp_path / "diary", broken=True), cluster=cluster) as crew,
+        pytest.raises(UsageError, match="weights are missing"),
+    ):
+        crew.ask(1)
