@@ -17,9 +17,11 @@ from authface.errors import AuthfaceError, ImageError, one_line, was_interrupted
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.restore.inputs import RestoreJob
+from authface.restore.pipeline import Part
 from authface.restore.results import check_target, lines_done
 from authface.restore.session import Session
 from authface.store.restore_line import Line
+from authface.store.unchanged import is_as_read
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Outcome:
     reason: str = ""
     """Why it failed, in a word; `detail` in a line."""
     detail: str = ""
+    spent: tuple[tuple[Part, float], ...] = ()
+    """Seconds of the parts of the pipeline of a worker since its outcome before; this process counts its own."""
 
 
 Keep = Callable[[Outcome], None]
@@ -51,6 +55,12 @@ def read_photo(job: RestoreJob) -> tuple[bytes, str]:
     """A photo's bytes and their sha256. Raises ImageError."""
     data = images.read_bytes(job.source)
     return data, hashlib.sha256(data).hexdigest()
+
+
+def known_content(job: RestoreJob, session: Session) -> str:
+    """The sha256 of a photo that was not written to since the log's lines of it; empty where it has to be read."""
+    lines = session.log(job.home).lines(job.name)
+    return lines[0].content if lines and is_as_read(job.source, lines[0]) else ""
 
 
 def is_done_before(job: RestoreJob, content: str, session: Session, overwrite: bool) -> bool:

@@ -20,7 +20,16 @@ from authface.engine.ray import Cluster, by_chunk
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
 from authface.restore.inputs import RestoreJob
-from authface.restore.outcome import Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
+from authface.restore.outcome import (
+    Outcome,
+    failed,
+    input_errors,
+    is_done_before,
+    keep_outcome,
+    known_content,
+    read_photo,
+)
+from authface.restore.pipeline import Seconds, counted
 from authface.restore.run import make_outcomes
 from authface.restore.session import Request, RestoreSummary, Session
 
@@ -77,11 +86,18 @@ class _Notes(Console):
 
 def _restore(session: Session, notes: _Notes, jobs: Sequence[RestoreJob], keep: Keep[Outcome]) -> None:
     places = {job: place for place, job in enumerate(jobs)}
+    told: Seconds = {}
+    turn = Lock()
 
     def kept(outcome: Outcome) -> None:
-        keep(places[outcome.job], [replace(outcome, notes=(*notes.take(), *outcome.notes))])
+        with turn:
+            now = spent.copy()
+            new = tuple((name, seconds - told.get(name, 0.0)) for name, seconds in now.items())
+            told.update(now)
+        keep(places[outcome.job], [replace(outcome, notes=(*notes.take(), *outcome.notes), spent=new)])
 
-    make_outcomes(jobs, session, lambda job, content: False, kept)
+    with counted() as spent:
+        make_outcomes(jobs, session, lambda job, content: False, kept)
 
 
 def restore_on_devices(devices: Devices, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
@@ -146,7 +162,7 @@ class _Run:
             return True  # nor is it read here
         try:
             with input_errors():
-                _, content = read_photo(job)
+                content = known_content(job, self._session) or read_photo(job)[1]
                 if not is_done_before(job, content, self._session, self._overwrite):
                     return True
         except ImageError as error:
@@ -159,6 +175,9 @@ class _Run:
         for outcome in outcomes:
             new = tuple(note for note in outcome.notes if note not in self._said)
             self._said.update(new)
+            for name, seconds in outcome.spent:
+                spent = self._session.summary.seconds_by_part
+                spent[name] = spent.get(name, 0.0) + seconds
             if outcome.engine:
                 self._session.engine_of_workers = outcome.engine
             keep_outcome(replace(outcome, notes=new), self._session, self._overwrite)
