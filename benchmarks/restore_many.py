@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import cv2
@@ -34,6 +34,7 @@ from authface.restore.inputs import PAGE
 from authface.store.restore_line import as_text, parse
 from authface.store.restore_log import LOG, PART_BYTES, Log, log_bytes, part_numbers, part_path
 from authface.store.restore_state import read_states
+from authface.store.unchanged import SETTLED, traits_of
 
 SIDE = 48
 IN_A_FOLDER = 1000
@@ -110,16 +111,19 @@ def resume(photos: Path, out: Path, count: int, model: str) -> None:
     log = Log(out / LOG)
     (pattern,) = log.lines(log.targets[0])
     paths = sorted(photos.rglob("*.png"))[1 : count - 1]
+    for path in paths:
+        target = out / path.relative_to(photos)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(path, target)
+    time.sleep(SETTLED + 1)
     number, size = 0, log_bytes(out / LOG)
     file = (out / LOG).open("ab")
     for path in paths:
-        target = path.relative_to(photos)
-        (out / target).parent.mkdir(parents=True, exist_ok=True)
-        os.link(path, out / target)
-        digest = sha256_of(path)
+        digest, linked = sha256_of(path), path.stat().st_ctime
         line = replace(
-            pattern, target=target.as_posix(), source=str(path), content=digest, result=digest,
-            result_bytes=path.stat().st_size, seed=int(digest[:8], 16),
+            pattern, target=path.relative_to(photos).as_posix(), source=str(path), content=digest, result=digest,
+            result_bytes=path.stat().st_size, seed=int(digest[:8], 16), traits=traits_of(path),
+            made=datetime.fromtimestamp(linked - 1, UTC).isoformat(),
         )  # fmt: skip
         if size >= PART_BYTES:
             file.close()

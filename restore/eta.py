@@ -1,8 +1,9 @@
 """How long a run over many photos still takes, by what it has done: photos differ, and so does what is left of them.
 
 A photo costs seconds for its faces, which nobody knows before it is opened, and seconds for its pixels, which its bytes
-tell, by the headers of some photos of its kind from all over the folder. The parts of the pipeline say how the time
-divides between the two. A photo that is done already costs next to nothing, and a resumed run begins with all of those.
+tell, by the headers of some photos of its kind from what is left of the folder. The parts of the pipeline say how the
+time divides between the two. A photo that is done already costs next to nothing, and a resumed run begins with all of
+those.
 """
 
 from __future__ import annotations
@@ -14,6 +15,18 @@ LEAST = 3
 """Photos by which a time is told."""
 _OF_PIXELS = frozenset({"read", "detect", "encode"})
 """Parts whose time grows with the photo's pixels; that of the others with its faces."""
+_LEAST_PIXELS = 10_000
+"""What any photo takes in those parts, however small, is the time of so many pixels."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A planned photo whose header was read."""
+
+    place: int
+    """Among all inputs of the run, in the order in which they come."""
+    bytes: int
+    pixels: int
 
 
 @dataclass
@@ -23,7 +36,9 @@ class Amount:
     files: int = 0
     bytes: int = 0
     pixels: int = 0
-    """Of photos that were opened; of planned ones an estimate, by some of them."""
+    """Of photos that were opened."""
+    samples: list[Sample] = field(default_factory=list)
+    """Of planned photos, in their order."""
 
     def add(self, bytes: int, pixels: int = 0) -> None:
         """Count a file."""
@@ -33,7 +48,7 @@ class Amount:
 
 
 @dataclass
-class Work:
+class Workload:
     """Files by their ending, and those that need nothing but a look: results of before that are still right."""
 
     photos: dict[str, Amount] = field(default_factory=dict)
@@ -80,7 +95,9 @@ class Clock:
         return self.made + self.known + self.videos + self._waiting + self._before
 
 
-def seconds_left(planned: Work, done: Work, clock: Clock, parts: Mapping[str, float], failed: int = 0) -> float | None:
+def seconds_left(
+    planned: Workload, done: Workload, clock: Clock, parts: Mapping[str, float], failed: int = 0
+) -> float | None:
     """The seconds that the rest of `planned` takes; None where too little is done to tell.
 
     `done` is what was made, with its pixels, and looked at; `failed` photos are made too. `parts` are the pipeline's.
@@ -92,11 +109,7 @@ def seconds_left(planned: Work, done: Work, clock: Clock, parts: Mapping[str, fl
         every = done.files + failed
         if (made := every - clock.first) < LEAST:
             return None
-        seconds = clock.made
-        by_pixels = pixel_share(parts, seconds)
-        pixels = sum(one.pixels for one in done.photos.values()) * made / every
-        more = _pixels_left(planned, done)
-        total += seconds * ((1 - by_pixels) * left / made + (by_pixels * more / pixels if pixels else 0))
+        total += clock.made * _times_more(planned, done, pixel_share(parts, clock.made), failed) * every / made
     if left_known:
         if not done.known:
             return None
@@ -108,14 +121,23 @@ def seconds_left(planned: Work, done: Work, clock: Clock, parts: Mapping[str, fl
     return total
 
 
-def _pixels_left(planned: Work, done: Work) -> float:
-    """Of the photos that were not opened yet: from their bytes, by what is known of their ending."""
+def _times_more(planned: Workload, done: Workload, by_pixels: float, failed: int) -> float:
+    """What is left, in times what was made."""
+    made, left = done.files + failed, max(planned.files - done.files - failed, 0)
+    pixels = sum(one.pixels for one in done.photos.values()) + made * _LEAST_PIXELS
+    more = _pixels_left(planned, done, made + done.known) + left * _LEAST_PIXELS
+    return by_pixels * more / pixels + (1 - by_pixels) * left / made
+
+
+def _pixels_left(planned: Workload, done: Workload, place: int) -> float:
+    """Of the photos from that place on: from their bytes, by those of them that were looked at."""
     made = done.photos.values()
-    usual = sum(one.pixels for one in made) / max(sum(one.bytes for one in made), 1)
+    usual = Sample(0, max(sum(one.bytes for one in made), 1), sum(one.pixels for one in made))
     total = 0.0
     for ending, every in planned.photos.items():
         left = max(every.bytes - done.photos.get(ending, Amount()).bytes, 0)
-        total += left * (every.pixels / every.bytes if every.pixels and every.bytes else usual)
+        some = [one for one in every.samples if one.place >= place] or every.samples or [usual]
+        total += left * sum(one.pixels for one in some) / sum(one.bytes for one in some)
     return total
 
 
@@ -123,5 +145,5 @@ def pixel_share(parts: Mapping[str, float], seconds: float) -> float:
     """The share of the time that grows with pixels, 0..1; what no part of the pipeline has goes by photos."""
     tracked = sum(spent for name, spent in parts.items() if name != "load")
     of_pixels = sum(spent for name, spent in parts.items() if name in _OF_PIXELS)
-    whole = max(tracked, seconds)  # threads work at a time, so that their parts may take longer together
+    whole = max(tracked, seconds)  # threads and workers work at a time, so that their parts may take longer together
     return of_pixels / whole if whole else 0.0

@@ -21,6 +21,7 @@ from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.results import check_target, lines_done
 from authface.restore.session import Session
 from authface.store.restore_line import Line
+from authface.store.unchanged import is_as_read
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,12 @@ def read_photo(job: RestoreJob) -> tuple[bytes, str]:
     """A photo's bytes and their sha256. Raises ImageError."""
     data = images.read_bytes(job.source)
     return data, hashlib.sha256(data).hexdigest()
+
+
+def known_content(job: RestoreJob, session: Session) -> str:
+    """The sha256 of a photo that was not written to since the log's lines of it; empty where it has to be read."""
+    lines = session.log(job.home).lines(job.name)
+    return lines[0].content if lines and is_as_read(job.source, lines[0]) else ""
 
 
 def is_done_before(job: RestoreJob, content: str, session: Session, overwrite: bool) -> bool:

@@ -24,6 +24,7 @@ from authface.restore.video.finish import video_properties
 from authface.store.restore_line import Line
 from authface.store.restore_log import LOG, Log, digest_key
 from authface.store.results import Results, digest_of
+from authface.store.unchanged import is_as_made
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that this command did not make."""
@@ -65,14 +66,15 @@ def lines_done(job: RestoreJob, log: Log, content: str, fingerprint: str, say: C
     lines = log.lines_of(job.name, content, fingerprint)
     if not lines:
         return []
-    files = [(job.target, job.name, lines[0].result)]
-    if lines[0].change_map:
-        files.append((job.change_map or job.target, job.map_name, lines[0].map))
+    first = lines[0]
+    files = [(job.target, job.name, first.result, first.result_bytes)]
+    if first.change_map:
+        files.append((job.change_map or job.target, job.map_name, first.map, first.map_bytes))
     changed = []
-    for path, name, digest in files:
+    for path, name, digest, size in files:
         if not path.is_file():
             return []
-        if digest and (found := digest_of(path)) != digest:
+        if digest and not is_as_made(path, first.made, size) and (found := digest_of(path)) != digest:
             if any(made.digest == found for made in log.made_at(name)):
                 return []  # of other settings: a kill came before the new one took its place
             changed.append(path)

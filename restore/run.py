@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from authface.restore.outcome import (
     input_errors,
     is_done_before,
     keep_outcome,
+    known_content,
     read_photo,
 )
 from authface.restore.photo import no_face_text
@@ -45,6 +46,7 @@ from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line
+from authface.store.unchanged import traits_of
 
 GROUP_PIXELS = 50_000_000
 """Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
@@ -57,6 +59,8 @@ class OpenedPhoto:
     job: RestoreJob
     picture: Picture
     faces: Sequence[FaceResult]
+    traits: tuple[int, ...]
+    """Of its file, before it was read (`authface.store.unchanged`)."""
 
 
 def jobs_of(
@@ -125,16 +129,23 @@ def restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool
             keep_outcome(outcome, session, overwrite)
             tick(note=outcome.job.source.name)
 
+        def is_unchanged(job: RestoreJob) -> bool:
+            with suppress(ImageError), input_errors():  # who reads it meets the same, and says so
+                content = known_content(job, session)
+                return bool(content) and is_done(job, content)
+            return False
+
         def is_done(job: RestoreJob, content: str) -> bool:
             done = is_done_before(job, content, session, overwrite)
             if done:
                 tick(note=job.source.name)
             return done
 
-        make_outcomes(jobs, session, is_done, keep)
+        unknown = (job for job in jobs if not is_unchanged(job))
+        make_outcomes(unknown, session, is_done, keep)
 
 
-def make_outcomes(jobs: Sequence[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> None:
+def make_outcomes(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> None:
     """Open photos, restore and encode them; of each but those that are done `keep` gets the outcome."""
     with (
         write_behind() as write,
@@ -176,7 +187,7 @@ def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: b
         keep_outcome(failed(job, content, error, session), session, overwrite)
 
 
-def _groups(jobs: Sequence[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> Iterator[list[OpenedPhoto]]:
+def _groups(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> Iterator[list[OpenedPhoto]]:
     """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`."""
     group: list[OpenedPhoto] = []
     for job in jobs:
@@ -201,6 +212,7 @@ def _open(job: RestoreJob, session: Session, is_done: IsDone, keep: Keep) -> Ope
     content = ""
     try:
         with input_errors():
+            traits = traits_of(job.source)
             data, content = read_photo(job)
             if is_done(job, content):
                 return None
@@ -217,7 +229,7 @@ def _open(job: RestoreJob, session: Session, is_done: IsDone, keep: Keep) -> Ope
     except ImageError as error:
         keep(failed(job, content, error, session))
         return None
-    return OpenedPhoto(job, Picture(photo, content, data, job.source), faces)
+    return OpenedPhoto(job, Picture(photo, content, data, job.source), faces, traits)
 
 
 def _finish_group(group: Sequence[OpenedPhoto], results: Iterator[PhotoResult], session: Session, keep: Keep) -> None:
@@ -282,7 +294,7 @@ def _lines(opened: OpenedPhoto, result: PhotoResult, session: Session) -> list[L
     photo = session.line(
         opened.job, opened.picture.content, "no_face", width=width, height=height, scale=session.settings.upscale
     )
-    photo = replace(photo, lines=max(1, len(result.faces)))
+    photo = replace(photo, lines=max(1, len(result.faces)), traits=opened.traits)
     return [replace(photo, **face.facts()) for face in result.faces] or [photo]
 
 

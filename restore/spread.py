@@ -23,7 +23,15 @@ from authface.engine.ray import Cluster, by_chunk
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
 from authface.restore.inputs import RestoreJob
-from authface.restore.outcome import Outcome, failed, input_errors, is_done_before, keep_outcome, read_photo
+from authface.restore.outcome import (
+    Outcome,
+    failed,
+    input_errors,
+    is_done_before,
+    keep_outcome,
+    known_content,
+    read_photo,
+)
 from authface.restore.pipeline import Seconds, add_seconds, counted
 from authface.restore.run import make_outcomes
 from authface.restore.session import Request, RestoreSummary, Session
@@ -173,7 +181,7 @@ class _Run:
             return True  # nor is it read here
         try:
             with input_errors():
-                _, content = read_photo(job)
+                content = known_content(job, self._session) or read_photo(job)[1]
                 if not is_done_before(job, content, self._session, self._overwrite):
                     return True
         except ImageError as error:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 from authface.errors import AuthfaceError, one_line, was_interrupted
-from authface.imaging.decode import pixel_count
-from authface.restore.eta import Amount, Clock, Work, seconds_left
+from authface.imaging.decode import header_size
+from authface.restore.eta import Amount, Clock, Sample, Workload, seconds_left
 from authface.restore.inputs import RestoreJob
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.video.run import fingerprint as video_fingerprint
@@ -50,7 +50,7 @@ class _Watch:
     def __init__(self, session: Session, jobs: Sequence[RestoreJob]) -> None:
         self._session, self._jobs, self._home = session, jobs, jobs[0].home
         self._clock = Clock()
-        self._planned: Work | None = None
+        self._planned: Workload | None = None
         self._state = new_state(
             photos=sum(not job.is_video for job in jobs),
             videos=sum(job.is_video for job in jobs),
@@ -92,9 +92,9 @@ class _Watch:
         with suppress(AuthfaceError):  # the run meets the same log, and says what is wrong
             self._planned = self._plan()
 
-    def _plan(self) -> Work | None:
+    def _plan(self) -> Workload | None:
         """What there is to do: files are not opened; which are done already, the log says."""
-        work = Work()
+        work = Workload()
         places: dict[str, array[int]] = {}
         for place, job in enumerate(self._jobs):
             if self._over.is_set():
@@ -110,16 +110,15 @@ class _Watch:
         for ending, amount in work.photos.items():
             own = places[ending]
             most = max(SAMPLE * amount.files // work.files, SAMPLE // 10)
-            amount.pixels = self._pixels([self._jobs[place] for place in own[:: -(-len(own) // most)]], amount.bytes)
+            amount.samples = list(self._samples(own[:: -(-len(own) // most)]))
         return work
 
-    def _pixels(self, some: Sequence[RestoreJob], bytes: int) -> int:
-        """The pixels of so many bytes of photos, by some of them."""
-        seen = Amount()
-        for job in some:
-            if not self._over.is_set() and (pixels := pixel_count(job.source)):
-                seen.add(job.bytes, pixels)
-        return bytes * seen.pixels // seen.bytes if seen.bytes else 0
+    def _samples(self, places: Iterable[int]) -> Iterator[Sample]:
+        """Some photos by their headers."""
+        for place in places:
+            job = self._jobs[place]
+            if not self._over.is_set() and (size := header_size(job.source)) and (bytes := job.bytes):
+                yield Sample(place, bytes, size[0] * size[1])
 
     def _look(self) -> None:
         summary, now = self._session.summary, time.monotonic()

@@ -1,4 +1,4 @@
-"""What goes wrong in long runs, made on purpose: a store is away, a process or a node dies, a job is taken back."""
+"""What goes wrong in long runs, made on purpose: a store is away, a process dies, a job is taken back."""
 
 from __future__ import annotations
 
@@ -91,27 +91,6 @@ def store() -> Iterator[Store]:
 
 
 @contextmanager
-def two_nodes() -> Iterator[Any]:
-    """Two Ray nodes of one core each, where RAY_ADDRESS says so."""
-    import ray
-    from ray.cluster_utils import Cluster
-
-    size = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        nodes = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-        try:
-            nodes.add_node(**size)
-            nodes.wait_for_nodes()
-            patch.setenv("RAY_ADDRESS", nodes.address)
-            yield nodes
-        finally:
-            ray.shutdown()
-            nodes.shutdown()
-
-
-@contextmanager
 def once(happens: Callable[[], bool], then: Callable[[], object]) -> Iterator[None]:
     """Do something in a thread once something happens within the block; fails where it never did."""
     done, over = threading.Event(), threading.Event()
@@ -138,11 +117,6 @@ def kill_a_worker() -> None:
     process = multiprocessing.active_children()[0]
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)
-
-
-def lose_a_node(nodes: Any) -> None:
-    """The node that is not the head's, and all its processes, are gone at once."""
-    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
 
 
 def take_back(words: list[object], once: Callable[[], bool], number: int) -> tuple[int, str]:

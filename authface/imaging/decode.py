@@ -136,13 +136,13 @@ def read(path: Path, *, to_srgb: bool = True, max_pixels: int = MAX_PIXELS, max_
     return decode(read_bytes(path, max_bytes=max_bytes), to_srgb=to_srgb, max_pixels=max_pixels)
 
 
-def pixel_count(path: Path) -> int:
-    """Width times height of a photo by its header; 0 where that cannot be read: who opens it says why."""
+def header_size(path: Path) -> tuple[int, int] | None:
+    """Width and height of a photo by its header; None where that cannot be read: who opens it says why."""
     try:
         with Image.open(path, formats=[*_formats(), "TIFF"]) as image:
-            return image.width * image.height
+            return image.width, image.height
     except Exception:  # noqa: BLE001  on hostile bytes Pillow's readers raise nearly anything
-        return 0
+        return None
 
 
 def read_bytes(path: Path, *, max_bytes: int = 1 << 30) -> bytes:

@@ -299,7 +299,7 @@ def _made_of(line: Line, path: str) -> Made:
 
 def _is_begun(known: Sequence[Line], lines: Sequence[Line]) -> bool:
     """Whether the log has these lines, or the first of them; when and how fast they were made is no matter."""
-    old, new = ([replace(line, made="", seconds=0, engine="") for line in some] for some in (known, lines))
+    old, new = ([replace(line, made="", seconds=0, engine="", traits=()) for line in some] for some in (known, lines))
     return old == new[: len(old)]
 
 

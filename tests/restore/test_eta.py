@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from authface.restore.eta import Amount, Clock, Work, pixel_share, seconds_left
+from authface.restore.eta import Amount, Clock, Sample, Workload, pixel_share, seconds_left
 
 SECONDS_A_FACE, SECONDS_A_MEGAPIXEL, SECONDS_A_LOOK = 0.8, 0.2, 0.002
 
@@ -39,7 +39,7 @@ def folder(count: int, known: int = 0) -> list[Made]:
 
 def left_after(photos: Sequence[Made], done: int) -> tuple[float | None, float]:
     """What is said after so many photos, and the truth."""
-    planned, work, clock = Work(), Work(), Clock()
+    planned, work, clock = Workload(), Workload(), Clock()
     parts = {"load": 20.0}
     for photo in photos:
         if photo.known:
@@ -47,8 +47,8 @@ def left_after(photos: Sequence[Made], done: int) -> tuple[float | None, float]:
         else:
             planned.photos.setdefault(photo.ending, Amount()).add(photo.bytes)
     for ending, amount in planned.photos.items():
-        some = [photo for photo in photos if photo.ending == ending][::17]
-        amount.pixels = int(amount.bytes * 1e6 * sum(one.megapixels for one in some) / sum(one.bytes for one in some))
+        own = [place for place, photo in enumerate(photos) if photo.ending == ending and not photo.known]
+        amount.samples = [Sample(at, photos[at].bytes, int(photos[at].megapixels * 1e6)) for at in own[::17]]
     clock.tick(20, 0, 0, 0, in_videos=False)
     for photo in photos[:done]:
         if photo.known:
@@ -103,18 +103,28 @@ def test_what_is_done_already_is_passed_over_quickly_and_does_not_count_for_the_
 def test_a_run_at_its_end_has_nothing_left_and_one_that_began_says_nothing() -> None:
     photos = folder(20)
     assert left_after(photos, 20)[0] == 0 and left_after(photos, 2)[0] is None
-    assert seconds_left(Work(), Work(), Clock(), {}) == 0
+    assert seconds_left(Workload(), Workload(), Clock(), {}) == 0
 
 
 def test_failures_are_done_too_and_videos_go_by_their_bytes() -> None:
-    planned = Work({".jpg": Amount(10, 1000)}, videos=Amount(4, 400))
-    work = Work({".jpg": Amount(4, 400, 4000)})
+    planned = Workload({".jpg": Amount(10, 1000)}, videos=Amount(4, 400))
+    work = Workload({".jpg": Amount(4, 400, 4000)})
     clock = Clock(made=10)
     assert seconds_left(planned, work, clock, {}, failed=1) is None, "no video was made yet"
     work.videos.add(100)
     clock.videos = 50
     left = seconds_left(planned, work, clock, {}, failed=1)
     assert left == pytest.approx(10 / 5 * 5 + 50 / 100 * 300)
+
+
+def test_what_is_left_goes_by_the_photos_that_are_left() -> None:
+    """Pixels for a byte change within the folder: sharp ones first, smooth ones of many pixels behind them."""
+    samples = [Sample(place, 1000, 1000 if place < 50 else 9000) for place in range(0, 100, 10)]
+    planned = Workload({".jpg": Amount(100, 100_000, samples=samples)})
+    work, clock = Workload({".jpg": Amount(50, 50_000, 50_000)}), Clock(made=40, first=10)
+    left = seconds_left(planned, work, clock, {"read": 40})
+    floor = 10_000
+    assert left == pytest.approx(50 * (9000 + floor) / (1000 + floor))
 
 
 def test_parts_say_whether_faces_or_pixels_take_the_time() -> None:
@@ -126,7 +136,7 @@ def test_parts_say_whether_faces_or_pixels_take_the_time() -> None:
 
 
 def test_what_comes_before_the_first_photo_is_no_pace() -> None:
-    clock, planned, work = Clock(), Work({".jpg": Amount(100, 100, 100)}), Work({".jpg": Amount()})
+    clock, planned, work = Clock(), Workload({".jpg": Amount(100, 100)}), Workload({".jpg": Amount()})
     clock.tick(500, 0, 0, 0, in_videos=False)
     for _ in range(10):
         work.photos[".jpg"].add(1, 1)

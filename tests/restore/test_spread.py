@@ -6,8 +6,6 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
+
+from tests.faults import grown, kill_a_worker, once, take_back
 
 Command = Callable[..., tuple[int, str, str]]
 SETTINGS = ("--fidelity", "0", "--seed", "5", "-O", "restore.batch=2", "-O", "restore.report=false")
@@ -40,9 +40,11 @@ def made(out: Path) -> dict[str, bytes]:
 
 
 def told(out: Path) -> list[dict[str, object]]:
-    """The log but for times, in the order of its photos."""
+    """The log but for times and what hangs on them, in the order of its photos."""
     lines = [json.loads(line) for line in (out / "restore.jsonl").read_text().splitlines()]
-    return sorted(({**line, "made": ""} for line in lines), key=lambda line: (line["target"], line["face"] or 0))
+    return sorted(
+        ({**line, "made": "", "traits": []} for line in lines), key=lambda line: (line["target"], line["face"] or 0)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +76,7 @@ def test_two_processes_make_what_one_makes_and_nothing_twice(
     same(out, alone)
     first = json.loads(said)
     assert (first["photos"], first["restored"], first["faces"], first["no_face"]) == (10, 8, 9, 1)
+    assert first["spent"]["model"] > 0 and first["spent"]["detect"] > 0, "of all workers together"
     assert first["engine"] == "onnxruntime" and first["failed"][0]["source"].endswith("broken.jpg")
     assert err.count("broken.jpg: failed (") == 1 and err.count("none.png: no face") == 1
     (out / "3.png").unlink()
@@ -85,21 +88,22 @@ def test_two_processes_make_what_one_makes_and_nothing_twice(
 
 
 def test_a_worker_that_is_killed_costs_nothing(photos: Path, alone: Path, tmp_path: Path, authface: Command) -> None:
-    out, killed = tmp_path / "out", list[int]()
+    out = tmp_path / "out"
+    with once((out / "restore.jsonl").exists, kill_a_worker):
+        assert authface(photos, "-o", out, "--device", "cpu:2", *SETTINGS)[0] == 3
+    same(out, alone)
 
-    def kill() -> None:
-        while not (out / "restore.jsonl").exists():
-            time.sleep(0.01)
-        (first, *_) = multiprocessing.active_children()
-        assert first.pid is not None
-        os.kill(first.pid, signal.SIGKILL)
-        killed.append(first.pid)
 
-    killer = threading.Thread(target=kill, daemon=True)
-    killer.start()
-    assert authface(photos, "-o", out, "--device", "cpu:2", *SETTINGS)[0] == 3
-    killer.join(10)
-    assert killed
+def test_a_job_that_is_taken_back_goes_on_where_it_was(
+    photos: Path, alone: Path, tmp_path: Path, authface: Command
+) -> None:
+    """SIGTERM, as a scheduler warns with, and SIGKILL, which is all that some give; no line is lost or there twice."""
+    out = tmp_path / "out"
+    words = ["restore", photos, "-o", out, "--device", "cpu:2", *SETTINGS]
+    code, said = take_back(words, grown(out / "restore.jsonl"), signal.SIGTERM)
+    assert code == 130 and said.splitlines()[-1].endswith("run the same command again to go on"), said
+    assert take_back(words, grown(out / "restore.jsonl"), signal.SIGKILL)[0] == -signal.SIGKILL
+    assert authface(*words[1:])[0] == 3
     same(out, alone)
 
 
