@@ -19,7 +19,7 @@ from authface.options import Run
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
-    from authface.restore.run import Workers
+    from authface.restore.run import RestoreWorkers
     from authface.restore.session import RestoreSummary, Session, Suspect
     from authface.store.restore_line import Line
 
@@ -83,7 +83,7 @@ def restore(
     _conclude(run, session, summary, jobs, out)
 
 
-def _workers(run: Run) -> tuple[str, Workers | None]:
+def _workers(run: Run) -> tuple[str, RestoreWorkers | None]:
     """The device of this process, and who restores where it is not this process alone."""
     devices, cluster = run.devices(), run.cluster(gpu=True)
     if devices is None and cluster is None:

@@ -20,7 +20,7 @@ _LEAST_PIXELS = 10_000
 
 
 @dataclass(frozen=True)
-class Sample:
+class PhotoSample:
     """A planned photo whose header was read."""
 
     place: int
@@ -37,7 +37,7 @@ class Amount:
     bytes: int = 0
     pixels: int = 0
     """Of photos that were opened."""
-    samples: list[Sample] = field(default_factory=list)
+    samples: list[PhotoSample] = field(default_factory=list)
     """Of planned photos, in their order."""
 
     def add(self, bytes: int, pixels: int = 0) -> None:
@@ -132,7 +132,7 @@ def _times_more(planned: Workload, done: Workload, by_pixels: float, failed: int
 def _pixels_left(planned: Workload, done: Workload, place: int) -> float:
     """Of the photos from that place on: from their bytes, by those of them that were looked at."""
     made = done.photos.values()
-    usual = Sample(0, max(sum(one.bytes for one in made), 1), sum(one.pixels for one in made))
+    usual = PhotoSample(0, max(sum(one.bytes for one in made), 1), sum(one.pixels for one in made))
     total = 0.0
     for ending, every in planned.photos.items():
         left = max(every.bytes - done.photos.get(ending, Amount()).bytes, 0)

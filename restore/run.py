@@ -83,7 +83,7 @@ def jobs_of(
 
 
 def restore_jobs(
-    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, workers: Workers | None = None
+    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, workers: RestoreWorkers | None = None
 ) -> RestoreSummary:
     """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
@@ -109,7 +109,7 @@ def restore_jobs(
     return session.summary
 
 
-class Workers(Protocol):
+class RestoreWorkers(Protocol):
     """Several that restore."""
 
     def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:

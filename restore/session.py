@@ -23,7 +23,7 @@ from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
-from authface.restore.eta import Amount, Work
+from authface.restore.eta import Amount, Workload
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
@@ -112,7 +112,7 @@ class RestoreSummary:
     """Jobs with a restored photo or video, now or before."""
     video_lines: dict[Path, Line] = field(default_factory=dict)
     """The line of each finished video, by its result."""
-    work: Work = field(default_factory=Work)
+    work: Workload = field(default_factory=Workload)
     """What is done, as far as it tells what the rest takes."""
     last: str = ""
     """Name of the input that was done last."""

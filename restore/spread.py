@@ -98,7 +98,7 @@ class OfDevices:
     devices: Devices
 
     def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
-        """As `Workers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
+        """As `RestoreWorkers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
         run = _Run(session, overwrite)
         work = run.work(self.devices.kind)
         with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
@@ -125,7 +125,7 @@ class OfCluster:
     device: str
 
     def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
-        """As `Workers.photos`."""
+        """As `RestoreWorkers.photos`."""
         run = _Run(session, overwrite)
         with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
             chunks = run.chunks(jobs, self.cluster.workers or os.cpu_count() or 1, tick)

@@ -15,7 +15,7 @@ from typing import Any
 
 from authface.errors import AuthfaceError, one_line, was_interrupted
 from authface.imaging.decode import header_size
-from authface.restore.eta import Amount, Clock, Sample, Workload, seconds_left
+from authface.restore.eta import Amount, Clock, PhotoSample, Workload, seconds_left
 from authface.restore.inputs import RestoreJob
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.video.run import fingerprint as video_fingerprint
@@ -113,12 +113,12 @@ class _Watch:
             amount.samples = list(self._samples(own[:: -(-len(own) // most)]))
         return work
 
-    def _samples(self, places: Iterable[int]) -> Iterator[Sample]:
+    def _samples(self, places: Iterable[int]) -> Iterator[PhotoSample]:
         """Some photos by their headers."""
         for place in places:
             job = self._jobs[place]
             if not self._over.is_set() and (size := header_size(job.source)) and (bytes := job.bytes):
-                yield Sample(place, bytes, size[0] * size[1])
+                yield PhotoSample(place, bytes, size[0] * size[1])
 
     def _look(self) -> None:
         summary, now = self._session.summary, time.monotonic()

@@ -108,7 +108,7 @@ class Own:
 class Hired:
     """The workers of a crew."""
 
-    def __init__(self, crew: Crew[Question, Reply], session: Session) -> None:
+    def __init__(self, crew: Crew[Question, HandsReply], session: Session) -> None:
         self._crew, self._session = crew, session
         self._said: set[str] = set()
 
@@ -132,7 +132,7 @@ class Hired:
     def _ask(self, question: Question) -> Answer[object]:
         return partial(self._answer, self._crew.ask(question))
 
-    def _answer(self, answer: Answer[list[Reply]]) -> object:
+    def _answer(self, answer: Answer[list[HandsReply]]) -> object:
         (reply,) = answer()
         add_seconds(reply.spent)
         for note in reply.notes:
@@ -149,7 +149,7 @@ Question = NDArray[np.uint8] | Sequence[FaceResult] | None
 
 
 @dataclass(frozen=True)
-class Reply:
+class HandsReply:
     """What a worker made of a question, or why it could not; the seconds that it took; what the worker said."""
 
     made: object
@@ -160,12 +160,12 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class FrameWork(Work[Question, Reply]):
+class FrameWork(Work[Question, HandsReply]):
     """What a worker needs to work on a video's frames as this process would. It reads no file of the video."""
 
     request: Request
 
-    def start(self) -> Begun[Question, Reply]:
+    def start(self) -> Begun[Question, HandsReply]:
         """The model and the face finder, loaded."""
         notes = Notes()
         session = Session(self.request, notes)
@@ -173,13 +173,13 @@ class FrameWork(Work[Question, Reply]):
             _ = session.restorer, session.finder, session.guard
         return partial(_reply_all, session, notes, spent)
 
-    def failed(self, row: Question, reason: str, detail: str) -> list[Reply]:
+    def failed(self, row: Question, reason: str, detail: str) -> list[HandsReply]:
         """A failure without what the worker knew."""
-        return [Reply(None, {}, reason=reason, detail=detail)]
+        return [HandsReply(None, {}, reason=reason, detail=detail)]
 
 
 def _reply_all(
-    session: Session, notes: Notes, loading: Seconds, questions: Sequence[Question], keep: Keep[Reply]
+    session: Session, notes: Notes, loading: Seconds, questions: Sequence[Question], keep: Keep[HandsReply]
 ) -> None:
     for place, question in enumerate(questions):
         reason, detail, made = "", "", None
@@ -191,7 +191,7 @@ def _reply_all(
                     made = _made(session, question)
             except ImageError as error:
                 reason, detail = error.reason, one_line(error)
-        keep(place, [Reply(made, spent, notes.take(), reason, detail)])
+        keep(place, [HandsReply(made, spent, notes.take(), reason, detail)])
 
 
 def _made(session: Session, question: Question) -> object:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from authface.restore.eta import Amount, Clock, Sample, Workload, pixel_share, seconds_left
+from authface.restore.eta import Amount, Clock, PhotoSample, Workload, pixel_share, seconds_left
 
 SECONDS_A_FACE, SECONDS_A_MEGAPIXEL, SECONDS_A_LOOK = 0.8, 0.2, 0.002
 
@@ -48,7 +48,7 @@ def left_after(photos: Sequence[Made], done: int) -> tuple[float | None, float]:
             planned.photos.setdefault(photo.ending, Amount()).add(photo.bytes)
     for ending, amount in planned.photos.items():
         own = [place for place, photo in enumerate(photos) if photo.ending == ending and not photo.known]
-        amount.samples = [Sample(at, photos[at].bytes, int(photos[at].megapixels * 1e6)) for at in own[::17]]
+        amount.samples = [PhotoSample(at, photos[at].bytes, int(photos[at].megapixels * 1e6)) for at in own[::17]]
     clock.tick(20, 0, 0, 0, in_videos=False)
     for photo in photos[:done]:
         if photo.known:
@@ -119,7 +119,7 @@ def test_failures_are_done_too_and_videos_go_by_their_bytes() -> None:
 
 def test_what_is_left_goes_by_the_photos_that_are_left() -> None:
     """Pixels for a byte change within the folder: sharp ones first, smooth ones of many pixels behind them."""
-    samples = [Sample(place, 1000, 1000 if place < 50 else 9000) for place in range(0, 100, 10)]
+    samples = [PhotoSample(place, 1000, 1000 if place < 50 else 9000) for place in range(0, 100, 10)]
     planned = Workload({".jpg": Amount(100, 100_000, samples=samples)})
     work, clock = Workload({".jpg": Amount(50, 50_000, 50_000)}), Clock(made=40, first=10)
     left = seconds_left(planned, work, clock, {"read": 40})
