@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +102,13 @@ def test_a_model_that_no_worker_can_load_ends_the_run_in_a_line(clip: Path, tmp_
     assert not list((tmp_path / "out").glob("*.mp4")) and not multiprocessing.active_children()
 
 
-def children(pid: int) -> list[int]:
-    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid: int) -> set[int]:
+    """Processes that any thread of a process started."""
+    found = set[int]()
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that ended
+            found |= {int(one) for one in listed.read_text().split()}
+    return found
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc")
