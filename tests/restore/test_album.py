@@ -136,7 +136,7 @@ def test_a_film_among_photos_has_its_frames_on_a_page(album: Path, tmp_path: Pat
     assert shown(out, "all") == names
     page = out / f"{PAGE}.files" / "all-0003.html"
     frames = [path for path in links(page) if "-frame" in path.name]
-    assert len(frames) == 6 and {album / names[-1], out / names[-1]} <= set(links(page))
+    assert len(set(frames)) == 8 and {album / names[-1], out / names[-1]} <= set(links(page))
     picture = np.asarray(Image.open(frames[0])).astype(int)
     assert picture.shape == (160, 384, 3) and (picture[:, 192:] - picture[:, :192]).max() > 40
     assert restore(album, out).done_before == 6 and shown(out, "all") == names
@@ -160,4 +160,4 @@ def test_films_to_look_at_and_those_of_other_folders_are_linked(tmp_path: Path) 
     index = links(write_page(session, summary, home))
     assert [path.name for path in index] == ["look-0001.html", "all-0001.html", "all-0002.html"]
     assert last in links(index[0]) and ">3<" in (home / PAGE).read_text()
-    assert sum("-frame" in path.name for page in index[1:] for path in links(page)) == 4 * 4
+    assert sum("-frame" in path.name for page in index[1:] for path in set(links(page))) == 4 * 4
