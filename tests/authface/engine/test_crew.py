@@ -123,4 +123,4 @@ def test_actors_of_ray_answer_and_die_likewise(doubled: type, tmp_path: Path, mo
         actors_asked(doubled(tmp_path / "diary", broken=True), cluster=cluster) as crew,
         pytest.raises(UsageError, match="weights are missing"),
     ):
-        crew.ask(1)
+        crew.ask(1)()
