@@ -39,7 +39,6 @@ RUN_COMMANDS = {
     "evaluate prior", "evaluate challenge",
     "models list", "models pack", "models export", "models pull", "models verify", "models push", "doctor",
 }  # fmt: skip
-LATER = {"evaluate prior": ["--engine", "ray"]}
 
 
 def commands() -> dict[str, Any]:
@@ -82,14 +81,6 @@ def test_common_flags_are_frozen() -> None:
             assert flags >= COMMON_FLAGS, name
         else:
             assert not flags & (COMMON_FLAGS - {"--debug"}) or flags >= COMMON_FLAGS, f"{name}: all of them or none"
-
-
-@pytest.mark.parametrize("name", sorted(LATER))
-def test_what_is_not_built_says_so(name: str, tmp_path: Path) -> None:
-    done = authface(*name.split(), *LATER[name], cwd=tmp_path)
-    assert done.returncode == 2 and done.stdout == ""
-    assert done.stderr.count("\n") == 1 and f"authface {name}" in done.stderr and "CHANGELOG.md" in done.stderr
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_is_one_line(tmp_path: Path) -> None:
