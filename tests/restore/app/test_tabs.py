@@ -168,7 +168,9 @@ def test_all_that_a_tab_waits_for_ends_with_it(
         upload = workspace.open(scan, "a")
         free.clear()
         with queue.enter() as place:
-            place.submit(lambda _: free.wait(PATIENCE))
+            begun = threading.Event()
+            place.submit(lambda _: (begun.set(), free.wait(PATIENCE)))
+            assert begun.wait(PATIENCE)
     told = threading.Event()
     work = {
         "open": lambda: workspace.open(scan, "a", lambda _: told.set()),
