@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from authface.models.layout import INDEX
-from authface.store.lineage import dataset_key
+from authface.store.journal import dataset_key
 from authface.store.restore_log import LOG
 from authface.store.results import Results
 
