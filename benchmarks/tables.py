@@ -32,7 +32,7 @@ from authface.curate.filter.judge import ANGLES, LIMITS
 from authface.curate.settings import FilterSettings
 from authface.curate.sheet import sample
 from authface.records import Face
-from authface.report.charts import BINS
+from authface.report.pages import BINS
 from authface.store.parquet import arrow_schema, row_reader
 from authface.store.photoset import PartMeta, PhotoSet, Provenance, Table
 

@@ -21,7 +21,7 @@ from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.results import check_target, lines_done
 from authface.restore.session import Session
 from authface.store.restore_line import Line
-from authface.store.unchanged import is_as_read
+from authface.store.results import is_as_read
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from authface.restore.mark import INSIDE, IPTC
 from authface.restore.video.finish import video_properties
 from authface.store.restore_line import Line
 from authface.store.restore_log import LOG, Log, digest_key
-from authface.store.results import Results, digest_of
-from authface.store.unchanged import is_as_made
+from authface.store.results import Results, digest_of, is_as_made
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that this command did not make."""

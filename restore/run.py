@@ -46,7 +46,7 @@ from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line
-from authface.store.unchanged import traits_of
+from authface.store.results import traits_of
 
 GROUP_PIXELS = 50_000_000
 """Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
@@ -60,7 +60,7 @@ class OpenedPhoto:
     picture: Picture
     faces: Sequence[FaceResult]
     traits: tuple[int, ...]
-    """Of its file, before it was read (`authface.store.unchanged`)."""
+    """Of its file, before it was read (`authface.store.results`)."""
 
 
 def jobs_of(

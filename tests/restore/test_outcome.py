@@ -14,7 +14,7 @@ from PIL import Image
 
 from authface.imaging import decode
 from authface.restore import results
-from authface.store import unchanged
+from authface.store import results as logged
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -24,7 +24,7 @@ def test_a_rerun_reads_no_photo_that_nobody_wrote_to(
     tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor its result. One that was edited is made again, though its size and time are those of before."""
-    monkeypatch.setattr(unchanged, "SETTLED", -60.0)  # they were written just now
+    monkeypatch.setattr(logged, "SETTLED", -60.0)  # they were written just now
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for number in range(3):
