@@ -29,17 +29,19 @@ from authface.restore.outcome import (
     IsDone,
     Keep,
     Outcome,
+    check_target,
     failed,
     input_errors,
     is_done_before,
     keep_outcome,
     known_content,
+    lines_done,
     read_photo,
+    without_results,
 )
 from authface.restore.photo import no_face_text
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
-from authface.restore.results import check_target, lines_done, without_results
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
