@@ -20,7 +20,6 @@ from authface.extras import need
 from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
-from authface.restore.album import album_pictures
 from authface.restore.background import check_size
 from authface.restore.change import change_map
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
@@ -39,6 +38,7 @@ from authface.restore.outcome import (
     read_photo,
     without_results,
 )
+from authface.restore.page import album_pictures
 from authface.restore.photo import no_face_text
 from authface.restore.picture import Picture
 from authface.restore.pipeline import counted, part, prefetch, write_behind
