@@ -37,8 +37,8 @@ from authface.restore.model.restorer import (
     load_restorer,
 )
 from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.picture import Finish
 from authface.restore.pipeline import Amount, Seconds, Workload, part
-from authface.restore.result import Finish
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_line import Line, Status
