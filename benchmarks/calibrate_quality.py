@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.judge import LIMITS
+from authface.curate.filter.measure import LIMITS
 from authface.curate.filter.measures import artefacts, quality
 from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from authface.curate import sheet
 from authface.curate.filter import sweep
-from authface.curate.filter.judge import ANGLES, LIMITS
+from authface.curate.filter.measure import ANGLES, LIMITS
 from authface.curate.settings import FilterSettings
 from authface.curate.sheet import sample
 from authface.records import Face

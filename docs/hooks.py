@@ -310,8 +310,8 @@ def networks() -> str:
 
 
 def reasons() -> str:
-    """Why a face is rejected, and by which limit, in the order of curate/filter/judge.py."""
-    from authface.curate.filter.judge import LIMITS
+    """Why a face is rejected, and by which limit, in the order of curate/filter/measure.py."""
+    from authface.curate.filter.measure import LIMITS
     from authface.curate.settings import FilterSettings
 
     fields = FilterSettings.model_fields
