@@ -285,7 +285,7 @@ def forget(
     from authface.curate.forget.run import find_photos
     from authface.curate.forget.run import forget as run_forget
     from authface.curate.sheet import contact_sheet
-    from authface.store.tombstones import tombstones
+    from authface.store.journal import tombstones
 
     photoset = open_set(set)
     if run.dry_run:

@@ -23,7 +23,6 @@ from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
-from authface.restore.eta import Amount, Workload
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
@@ -38,8 +37,8 @@ from authface.restore.model.restorer import (
     load_restorer,
 )
 from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
-from authface.restore.pipeline import Seconds, part
-from authface.restore.result import Finish
+from authface.restore.picture import Finish
+from authface.restore.pipeline import Amount, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_line import Line, Status

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from authface.console import Console
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.store.lineage import record_training
+from authface.store.journal import record_training
 from authface.train import distributed as parallel
 from authface.train.data import Batch, Stream, prefetch
 from authface.train.objective import Noise, Objective

@@ -21,7 +21,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file
 from authface.imaging.decode import encode_png
 from authface.recipe import Settings
-from authface.store.lineage import SOURCES
+from authface.store.journal import SOURCES
 from authface.store.lock import write_lock
 from authface.train.distributed import run_together
 from authface.train.objective import ValidationPicture

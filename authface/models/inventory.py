@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from authface.console import render_table
 from authface.errors import AuthfaceError, one_line
 from authface.models import families as models
 from authface.models import hub_cache
@@ -23,7 +24,6 @@ from authface.models.layout import (
     read_manifest,
 )
 from authface.models.networks import NETWORKS, Network
-from authface.report.text import render_table
 
 Presence = Literal["built in", "hub cache", "downloaded", "partly here", "not here"]
 _WHOLE = frozenset({"built in", "hub cache", "downloaded"})

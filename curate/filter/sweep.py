@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from authface.curate.filter.judge import ANGLES, LIMITS
-from authface.curate.filter.metrics import in_order
+from authface.curate.filter.measure import ANGLES, LIMITS, in_order
 from authface.curate.filter.run import learned_reviewer
 from authface.curate.learn.fit import LIMITS as KEEP_LIMITS
 from authface.curate.learn.fit import HeldOutTable, Passing
