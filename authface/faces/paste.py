@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, first_line, one_line
+from authface.faces.detector import facexlib_file
 from authface.faces.geometry import Aligned, Frame, blurred_share, crop_to_photo, quad_side, scale_quad, warp
-from authface.faces.weights import facexlib_file
 from authface.files import sha256_of_weights
 from authface.imaging.bitdepth import Pixels
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.errors import AuthfaceError
-from authface.faces import weights as face_weights
+from authface.faces import detector as face_weights
 from authface.faces.paste import CLASSES, FaceParser, parser_sha256
 from authface.files import sha256_of
 
