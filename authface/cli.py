@@ -82,7 +82,7 @@ def doctor(
 
     Exit code 1 if something is broken that `authface restore` needs here. Nothing is asked of the network by default.
     """
-    from authface.evaluate.weights import FILES
+    from authface.evaluate.catalogue import FILES
     from authface.inspect.doctor import as_json, examine, to_text
 
     findings = examine(FILES, online=online)

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from authface import Restorer, backends
 from authface.console import Console, render_table
 from authface.errors import UsageError, one_line
+from authface.evaluate.catalogue import sha256s
 from authface.evaluate.protocol import device_name, versions
 from authface.evaluate.settings import RuntimeSettings
-from authface.evaluate.weights import sha256s
 from authface.files import write_json
 from authface.models.families import fetch, pick_device, resolve
 from authface.models.layout import PARTS, part_files

@@ -15,9 +15,8 @@ from typing import Any
 from authface import __version__, backends
 from authface.console import Console
 from authface.errors import UsageError
-from authface.faces import parsing
 from authface.faces.identity import weights_sha256
-from authface.faces.parsing import FaceParser
+from authface.faces.paste import FaceParser, parser_sha256
 from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
@@ -286,7 +285,7 @@ class Session:
             "weights": self.weights.digest if self.weights else _version_of(self.settings.model),
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
             "upscaler": file_sha256(settings.upscaler),
-            "parsing": parsing.weights_sha256() if settings.mask == "parsing" else "",
+            "parsing": parser_sha256() if settings.mask == "parsing" else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,
         }

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.faces.weights import AUTHFACE_AGAIN, whole
+from authface.faces.detector import AUTHFACE_AGAIN, whole
 from authface.models.layout import BUILTIN, EXPORT, ONNX, PARTS, FileFacts, part_files
 from authface.models.sampling import Preset, Sampling, sampling_of
 from authface.recipe import Settings
