@@ -238,15 +238,15 @@ def credits_(
     ] = False,
 ) -> None:
     """Write SET/reports/credits: every photographer and photo, by licence, with their links."""
-    from authface.curate.credits import Format, counts, write_credits
+    from authface.curate.credits import Format, write_credits
     from authface.store.statements import count_disputed, disputed
 
     chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
     if chosen is None:
         raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
     photoset = open_set(set)
-    path, table = write_credits(photoset, chosen, every=every)
-    found, said = counts(table), count_disputed(disputed(photoset))
+    path, found = write_credits(photoset, chosen, every=every)
+    said = count_disputed(disputed(photoset))
     if found["of unknown licence"]:
         run.console.log(f"credits: nobody stated a licence of {found['of unknown licence']:,} photos: they come first")
     if said["disputed"]:
