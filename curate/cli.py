@@ -1,4 +1,4 @@
-"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` have a `cli` each."""
+"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` are in `review.cli`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from typer.core import TyperCommand
 
-from authface.curate.learn import cli as learn
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
-app.add_typer(learn.app)
 
 _WITHOUT_PATH = {"unsplash", "samples"}
 

@@ -21,7 +21,6 @@ from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.background import check_size
-from authface.restore.change import change_map
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.outcome import (
@@ -40,7 +39,7 @@ from authface.restore.outcome import (
 )
 from authface.restore.page import album_pictures
 from authface.restore.photo import no_face_text
-from authface.restore.picture import Picture
+from authface.restore.picture import Picture, change_map
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings

@@ -16,10 +16,9 @@ from authface.curate.fetch.sources import make_source
 from authface.curate.filter import measure
 from authface.curate.filter.measure import LIMITS, RegionMetric, in_order
 from authface.curate.filter.run import filter_photos
-from authface.curate.settings import FetchSettings, FilterSettings
+from authface.curate.settings import FetchSettings, FilterSettings, lower_better
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
-from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 from tests.conftest import Install
 
