@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from authface.console import Console
 from authface.faces.degrade import Mixture, degrade, mixture
@@ -25,6 +26,13 @@ from authface.train.settings import CleanerSettings
 
 KNEE = 1e-3
 """Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
+GRID_FREQUENCIES = (
+    (0, 1 / 2), (1 / 2, 0), (1 / 2, 1 / 2), (0, 1 / 4), (1 / 4, 0), (1 / 4, 1 / 4), (1 / 4, -1 / 4), (1 / 4, 1 / 2),
+    (1 / 2, 1 / 4),
+)  # fmt: skip
+"""Cycles a pixel, down and across, of what a network weaves that folds pixels two by two and doubles its features."""
+WINDOW = 16
+"""Side of the windows in which they are looked for, pixels."""
 PICTURED_DAMAGE = ("mild", "medium", "heavy", "scan")
 """Damage of the faces in a validation picture, in turn."""
 
@@ -49,7 +57,7 @@ class Patch:
 
 @dataclass
 class CleanerObjective:
-    """Charbonnier distance of pixels + `spectrum` x the mean distance of Fourier coefficients.
+    """Charbonnier distance of pixels + `spectrum` x that of Fourier coefficients + `grid` x that of a grid's.
 
     Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
     With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside.
@@ -86,7 +94,10 @@ class CleanerObjective:
         )
 
     def loss(self, model: torch.nn.Module, batch: CleanerBatch, random: Noise, step: int) -> Loss:
-        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)|, over pixels in -1..1, and perception's."""
+        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)| + grid x `grid_distance`, and perception's.
+
+        Over pixels in -1..1.
+        """
         if self.pixels is None:
             return self._distance(model(batch.degraded), batch)
         perception = torch.where(random.uniform() < self.settings.perceived, 1 - random.uniform(), 0.0)
@@ -101,7 +112,12 @@ class CleanerObjective:
         error = made - batch.clean
         pixels = ((error.square() + KNEE**2).sqrt() * batch.weights).mean()
         spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
-        return Loss(pixels + self.settings.spectrum * spectrum, None, {"pixels": pixels, "spectrum": spectrum})
+        parts = {"pixels": pixels, "spectrum": spectrum}
+        total = pixels + self.settings.spectrum * spectrum
+        if self.settings.grid:
+            parts["grid"] = grid_distance(error)
+            total = total + self.settings.grid * parts["grid"]
+        return Loss(total, None, parts)
 
     def picture(self) -> ValidationPicture:
         """Rows of degraded | cleaned, with a perception of 1 too where that is trained | clean.
@@ -158,6 +174,22 @@ class CleanerObjective:
         top, left = random.integers(0, side - s.patch + 1, 2)
         cut = (slice(top, top + s.patch), slice(left, left + s.patch))
         return Patch(rgb[cut], degraded[cut], weights[cut])
+
+
+def grid_distance(error: torch.Tensor) -> torch.Tensor:
+    """Mean size of (n, c, h, w)'s Fourier coefficients at the periods of a grid, in windows that overlap by half.
+
+    Folding and doubling can leave patterns of 2 and 4 pixels behind, so regular that over a window they add up, which
+    texture and noise do not. Sides are `WINDOW` and more.
+    """
+    rows, columns = (torch.arange(length, device=error.device) for length in error.shape[2:])
+    sizes = []
+    for y, x in GRID_FREQUENCIES:
+        angle = 2 * torch.pi * (y * rows[:, None] + x * columns)
+        waves = (error * wave for wave in (angle.cos(), angle.sin()))
+        real, imaginary = (functional.avg_pool2d(wave, WINDOW, WINDOW // 2) for wave in waves)
+        sizes.append((real.square() + imaginary.square() + 1e-10).sqrt().mean())
+    return torch.stack(sizes).mean()
 
 
 def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArray[np.float32]:
