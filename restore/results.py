@@ -161,7 +161,7 @@ def _look_up(found: ResultHistory, digest: str) -> None:
         except AuthfaceError:
             continue
         place, key = path.relative_to(home).as_posix(), digest_key(digest)
-        alike = (log.made_by(path, trace) for path, trace in log.traces() if trace.digest == key)
+        alike = (log.made_by(path, trace.place) for path, trace in log.traces() if trace.digest == key)
         by_bytes = next((made.path for made in alike if made is not None and made.digest == digest), "")
         if lines := log.lines(by_bytes) or log.lines(place):
             found.log, found.lines, found.same = log.path, lines, lines[0].result == digest
