@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from authface.errors import AuthfaceError, ImageError, one_line, was_interrupted
+from authface.faces.geometry import Side
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.restore.inputs import RestoreJob
@@ -33,6 +34,8 @@ class Outcome:
     """sha256 of the photo's bytes; empty where it could not be read."""
     engine: str = ""
     """Engine of the model's networks."""
+    side: Side | None = None
+    """How large its crops are; None: it is loaded here."""
     lines: tuple[Line, ...] = ()
     files: tuple[tuple[Path, bytes], ...] = ()
     """In the order they are written: pictures for the album first, for a photo with a result is not made again."""
@@ -97,6 +100,7 @@ def _write(outcome: Outcome, session: Session, overwrite: bool) -> None:
     for path, content in outcome.files:
         write_file(path, content)
     with session.lock:
+        session.summary.work.side = session.side
         session.summary.count_photo(job, outcome.lines)
 
 

@@ -23,6 +23,7 @@ from authface.imaging.encode import check_sides
 from authface.restore.album import album_pictures
 from authface.restore.background import check_size
 from authface.restore.change import change_map
+from authface.restore.eta import Workload
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.outcome import (
@@ -83,42 +84,61 @@ def jobs_of(
 
 
 def restore_jobs(
-    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, workers: RestoreWorkers | None = None
+    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, hire: Hire | None = None
 ) -> RestoreSummary:
     """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
-    `workers` are several (`authface.restore.spread`), in the place of this process. A failed input is a line of the log
-    and of the console. Raises AuthfaceError if the disk or the model fails.
+    `hire` gives several workers (`authface.restore.spread`), in the place of this process. A failed input is a line of
+    the log and of the console. Raises AuthfaceError if the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
     jobs = [job for job in jobs if not job.is_video]
-    session.summary = RestoreSummary(photos=len(jobs), videos=len(videos))
+    work = Workload(least_face=session.settings.min_face)
+    session.summary = RestoreSummary(photos=len(jobs), videos=len(videos), work=work)
     if videos and not jobs:
         need("a video", "video")
     for folder in {folder for job in (*jobs, *videos) for folder in (os.path.dirname(job.target), str(job.home))}:  # noqa: PTH120
         sweep(Path(folder))
-    with counted() as session.summary.seconds_by_part:
+    alone = nullcontext(_Alone(session, overwrite))
+    with (
+        counted() as session.summary.seconds_by_part,
+        hire(session, overwrite) if hire else alone as workers,
+    ):
         if jobs:
-            (workers.photos if workers else restore_photos)(jobs, session, overwrite)
-        if videos:
-            with workers.hands(session) if workers else nullcontext(Own(session)) as hands:
-                for job in videos:
-                    _restore_video(job, session, hands, overwrite)
+            workers.photos(jobs)
+        for job in videos:
+            _restore_video(job, session, workers.hands, overwrite)
     session.summary.seconds = time.monotonic() - start
     return session.summary
 
 
 class RestoreWorkers(Protocol):
-    """Several that restore."""
+    """Who restores: this process, or several others."""
 
-    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+    def photos(self, jobs: Sequence[RestoreJob]) -> None:
         """Restore those of some photos that are not done; the outcomes go through `keep_outcome`."""
         ...
 
-    def hands(self, session: Session) -> AbstractContextManager[Hands]:
-        """For the videos; they end with the block."""
+    @property
+    def hands(self) -> Hands:
+        """For the videos, after the photos."""
         ...
+
+
+Hire = Callable[[Session, bool], AbstractContextManager[RestoreWorkers]]
+"""Several workers for one run, which end with the block; whether files of other programs are replaced."""
+
+
+class _Alone:
+    """This process."""
+
+    def __init__(self, session: Session, overwrite: bool) -> None:
+        self._session, self._overwrite = session, overwrite
+        self.hands: Hands = Own(session)
+
+    def photos(self, jobs: Sequence[RestoreJob]) -> None:
+        restore_photos(jobs, self._session, self._overwrite)
 
 
 def restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
@@ -257,7 +277,7 @@ def _outcome(opened: OpenedPhoto, result: PhotoResult, session: Session) -> Outc
     lines = tuple(replace(line, **facts) for line in _lines(opened, result, session))
     notes = (*(f"{one_line(job.source)}: {loss}" for loss in made.losses), *_notes(opened, result, session.settings))
     pictures = album_pictures(session, job, picture, result.rgb, lines)
-    return Outcome(job, picture.content, session.engine, lines, (*pictures, *files), notes)
+    return Outcome(job, picture.content, session.engine, session.side, lines, (*pictures, *files), notes)
 
 
 def _notes(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> Iterator[str]:
