@@ -11,14 +11,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import UsageError, one_line
-from authface.faces.scan import REFERENCE, Range, Scan, jpeg, scanned
+from authface.faces.scan import REFERENCE, DrawnScan, Range, Scan, draw_scan, jpeg, scanned
+
+if TYPE_CHECKING:
+    import torch
 
 _MOST_PARTS = 6
 """A kernel of more row times column filters is slower by parts than whole."""
@@ -109,6 +112,32 @@ def mixture(spec: str | Mapping[str, float]) -> Mixture:
     return Mixture(parts)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawnDegradation:
+    """All that `Degradation` leaves to chance, drawn for one image of `side` pixels."""
+
+    side: int
+    kernel: NDArray[np.float32]
+    """(n, n), n odd, of unit sum: the blur."""
+    low: int
+    """Width of the degraded image; `side` where nothing is resampled."""
+    sigma: float
+    """Of the noise, 0..1."""
+    noise: NDArray[np.float32]
+    """(low, low, 3), standard normal."""
+    quality: int
+    """Of the JPEG."""
+    shift: NDArray[np.float32] | None
+    """(3,): what is added to the channels; None adds nothing."""
+    grey: bool
+    jitter: tuple[tuple[int, float], ...]
+    """Changes of colour in their order: the place in `_JITTERS`, and how much."""
+
+
+Drawn = DrawnDegradation | DrawnScan
+"""What a seed draws for one image: damage in numbers, without a pixel of the image."""
+
+
 def degrade(
     rgb: NDArray[np.uint8], seed: int | Sequence[int], damage: Degradation | Scan | Mixture
 ) -> NDArray[np.uint8]:
@@ -121,26 +150,59 @@ def degrade(
         raise UsageError(
             f"an array of shape {rgb.shape} cannot be degraded: a square RGB face of 8 px or more is needed"
         )
+    return apply(rgb, draw(seed, rgb.shape[0], damage))
+
+
+def draw(seed: int | Sequence[int], side: int, damage: Degradation | Scan | Mixture) -> Drawn:
+    """What `seed` draws for a face of `side` pixels."""
     one = damage.draw(seed) if isinstance(damage, Mixture) else damage
     random = np.random.default_rng(np.random.SeedSequence(seed))
-    return scanned(rgb, random, one) if isinstance(one, Scan) else _published(rgb, random, one)
+    return draw_scan(random, side, one) if isinstance(one, Scan) else _draw_degradation(random, side, one)
 
 
-def _published(rgb: NDArray[np.uint8], random: np.random.Generator, degradation: Degradation) -> NDArray[np.uint8]:
-    """`rgb` blurred, made small, with noise, as JPEG, at its size again and in other colours, in this order."""
-    side = rgb.shape[0]
-    image: NDArray[Any] = rgb.astype(np.float32) / 255
-    image = _filter(image, _kernel(random, degradation, side / REFERENCE))
-    low = side
+def apply(rgb: NDArray[np.uint8], drawn: Drawn) -> NDArray[np.uint8]:
+    """A copy of `rgb` (side, side, 3), of the side that `drawn` is for, damaged as it says."""
+    return scanned(rgb, drawn) if isinstance(drawn, DrawnScan) else _degraded(rgb, drawn)
+
+
+def _draw_degradation(random: np.random.Generator, side: int, degradation: Degradation) -> DrawnDegradation:
+    kernel, low = _kernel(random, degradation, side / REFERENCE), side
     if degradation.downsample is not None:
         low = max(1, int(REFERENCE // random.uniform(*degradation.downsample)))
-        image = cv2.resize(image, (low, low), interpolation=cv2.INTER_LINEAR)
     sigma = random.uniform(*degradation.noise) / 255
-    image = np.clip(image + random.standard_normal(image.shape, np.float32) * np.float32(sigma), 0, 1)
-    image = jpeg(image, int(random.uniform(*degradation.jpeg)))
-    if low != side:
-        image = cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
-    image = _colour(image, random, degradation)
+    noise = random.standard_normal((low, low, 3), np.float32)
+    quality = int(random.uniform(*degradation.jpeg))
+    shift = None
+    if random.random() < degradation.shift:
+        by = degradation.shift_by / 255
+        shift = random.uniform(-by, by, 3).astype(np.float32)
+    grey = random.random() < degradation.grey
+    jitter: tuple[tuple[int, float], ...] = ()
+    if random.random() < degradation.jitter:
+        places = random.permutation(len(_JITTERS)).tolist()
+        jitter = tuple((place, float(random.uniform(*_JITTERS[place][1]))) for place in places)
+    return DrawnDegradation(
+        side=side, kernel=kernel, low=low, sigma=sigma, noise=noise, quality=quality, shift=shift, grey=grey,
+        jitter=jitter,
+    )  # fmt: skip
+
+
+def _degraded(rgb: NDArray[np.uint8], drawn: DrawnDegradation) -> NDArray[np.uint8]:
+    """`rgb` blurred, made small, with noise, as JPEG, at its size again and in other colours, in this order."""
+    image: NDArray[Any] = rgb.astype(np.float32) / 255
+    image = _filter(image, drawn.kernel)
+    if drawn.low != drawn.side:
+        image = cv2.resize(image, (drawn.low, drawn.low), interpolation=cv2.INTER_LINEAR)
+    image = np.clip(image + drawn.noise * np.float32(drawn.sigma), 0, 1)
+    image = jpeg(image, drawn.quality)
+    if drawn.low != drawn.side:
+        image = cv2.resize(image, (drawn.side, drawn.side), interpolation=cv2.INTER_LINEAR)
+    if drawn.shift is not None:
+        image = np.clip(image + drawn.shift, 0, 1)
+    if drawn.grey:
+        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    if drawn.jitter:
+        image = _jittered(image, drawn.jitter)
     return np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
 
 
@@ -180,30 +242,27 @@ def _filter(image: NDArray[Any], kernel: NDArray[np.float32]) -> NDArray[Any]:
     return summed
 
 
-def _colour(image: NDArray[np.float32], random: np.random.Generator, degradation: Degradation) -> NDArray[np.float32]:
-    if random.random() < degradation.shift:
-        by = degradation.shift_by / 255
-        image = np.clip(image + random.uniform(-by, by, 3).astype(np.float32), 0, 1)
-    if random.random() < degradation.grey:
-        image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-    if random.random() < degradation.jitter:
-        image = _jitter(image, random)
-    return image
+_JITTERS = (
+    ("adjust_brightness", (0.5, 1.5)),
+    ("adjust_contrast", (0.5, 1.5)),
+    ("adjust_saturation", (0.0, 1.5)),
+    ("adjust_hue", (-0.1, 0.1)),
+)
+"""Changes of colour: functions of torchvision, and the range of each."""
 
 
-def _jitter(image: NDArray[np.float32], random: np.random.Generator) -> NDArray[np.float32]:
+def _jittered(image: NDArray[np.float32], changes: Sequence[tuple[int, float]]) -> NDArray[np.float32]:
     import torch
+
+    pixels = jitter(torch.from_numpy(image.transpose(2, 0, 1).copy()), changes)
+    jittered: NDArray[np.float32] = pixels.numpy().transpose(1, 2, 0)
+    return jittered
+
+
+def jitter(pixels: torch.Tensor, changes: Sequence[tuple[int, float]]) -> torch.Tensor:
+    """`pixels` (3, height, width) in 0..1, on any device, changed in colour as `DrawnDegradation.jitter` says."""
     from torchvision.transforms import functional
 
-    pixels = torch.from_numpy(image.transpose(2, 0, 1).copy())
-    changes = (
-        (functional.adjust_brightness, (0.5, 1.5)),
-        (functional.adjust_contrast, (0.5, 1.5)),
-        (functional.adjust_saturation, (0.0, 1.5)),
-        (functional.adjust_hue, (-0.1, 0.1)),
-    )
-    for place in random.permutation(len(changes)):
-        change, (low, high) = changes[place]
-        pixels = change(pixels, float(random.uniform(low, high)))
-    jittered: NDArray[np.float32] = pixels.clamp(0, 1).numpy().transpose(1, 2, 0)
-    return jittered
+    for place, strength in changes:
+        pixels = getattr(functional, _JITTERS[place][0])(pixels, strength)
+    return pixels.clamp(0, 1)

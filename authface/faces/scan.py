@@ -22,7 +22,7 @@ _SEPIA = (1.06, 0.95, 0.76)
 """Red, green and blue of a sepia tone over its grey."""
 _GRAIN_TINT = 0.2
 """Most by which a channel's grain differs from the luminance's, as a share."""
-_LIGHT, _DARK = 0.93, 0.1
+LIGHT_AND_DARK = (0.93, 0.1)
 """Luminance of what lies bare where the emulsion is scratched off or a hair kept light away, and of dust."""
 
 
@@ -72,43 +72,164 @@ class Scan:
     """Quality of either JPEG."""
 
 
-def scanned(rgb: NDArray[np.uint8], random: np.random.Generator, scan: Scan) -> NDArray[np.uint8]:
-    """A damaged copy of `rgb` (side, side, 3), of the same shape: what `degrade.degrade` does for a `Scan`."""
-    side = rgb.shape[0]
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grain:
+    """Film grain of one image."""
+
+    noise: NDArray[np.float32]
+    """(side, side), standard normal."""
+    sigma: float
+    """Deviation in mid tones, 0..1."""
+    size: float
+    """Sigma of the Gaussian that correlates neighbouring grains, pixels."""
+    gains: NDArray[np.float32]
+    """(3,): each channel's share of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Screen:
+    """A printing screen of round dots, and the blur that is to hide them."""
+
+    period: float
+    """Distance of the dots, pixels."""
+    angle: float
+    """Turn of their rows, radians."""
+    descreen: float
+    """Sigma of the blur, pixels."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Fading:
+    """What black and white of one image have become, 0..1, and where."""
+
+    black: float
+    white: float
+    gains: NDArray[np.float32]
+    """(3,): what each channel is times."""
+    grey: bool
+    """Whether the image has no colour, or that of `gains` alone."""
+    strength: NDArray[np.float64]
+    """(3, 3), 0..1: how much of the fading there is, between these places evenly changing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DrawnScan:
+    """All that `Scan` leaves to chance, drawn for one image of `side` pixels; lengths are pixels of that image."""
+
+    side: int
+    down: tuple[int, int]
+    """Interpolations, OpenCV's, that make the print, and then the scan, smaller."""
+    up: tuple[int, int]
+    """Those that make them `side` pixels wide again."""
+    blur: tuple[float, float]
+    """Sigmas of the Gaussians of print and scanner."""
+    lows: tuple[int, int]
+    """Widths in between, at most `side`."""
+    grain: Grain
+    screen: Screen | None
+    fading: Fading
+    covers: NDArray[np.uint8]
+    """(2, side, side): how opaque the light marks are, and the dark ones: dust, hairs and scratches."""
+    qualities: tuple[int, int]
+    """Of both JPEGs."""
+    corner: tuple[int, int]
+    """Rows and columns, 0..7, by which the second JPEG's blocks are moved."""
+
+
+def draw_scan(random: np.random.Generator, side: int, scan: Scan) -> DrawnScan:
+    """The numbers that damage an image of `side` pixels: what `degrade.draw` does for a `Scan`."""
     scale = side / REFERENCE
     down = random.permutation([cv2.INTER_AREA, cv2.INTER_LINEAR]).tolist()
     up = random.permutation([cv2.INTER_LINEAR, cv2.INTER_CUBIC]).tolist()
+    print_blur, print_low = random.uniform(*scan.blur) * scale, _low(random, side, scan)
+    grain = _draw_grain(random, side, scan)
+    screen = _draw_screen(random, scale, scan) if random.random() < scan.halftone else None
+    fading = _draw_fading(random, scan)
+    covers = _draw_covers(random, side, scan)
+    scan_blur, scan_low = random.uniform(*scan.blur) * scale, _low(random, side, scan)
+    first, second = (int(random.uniform(*scan.jpeg)) for _ in range(2))
+    top, left = (int(value) for value in random.integers(0, 8, 2))
+    return DrawnScan(
+        side=side, down=(down[0], down[1]), up=(up[0], up[1]), blur=(print_blur, scan_blur),
+        lows=(print_low, scan_low), grain=grain, screen=screen, fading=fading, covers=covers,
+        qualities=(first, second), corner=(top, left),
+    )  # fmt: skip
+
+
+def _low(random: np.random.Generator, side: int, scan: Scan) -> int:
+    return min(side, max(1, int(REFERENCE // random.uniform(*scan.shrink))))
+
+
+def _draw_grain(random: np.random.Generator, side: int, scan: Scan) -> Grain:
+    sigma, size = random.uniform(*scan.grain) / 255, random.uniform(*scan.grain_size) * (side / REFERENCE)
+    noise = random.standard_normal((side, side), np.float32)
+    gains = random.uniform(1 - _GRAIN_TINT, 1 + _GRAIN_TINT, 3).astype(np.float32)
+    return Grain(noise=noise, sigma=sigma, size=size, gains=gains)
+
+
+def _draw_screen(random: np.random.Generator, scale: float, scan: Scan) -> Screen:
+    period = random.uniform(*scan.dots) * scale
+    angle = random.uniform(0, math.pi / 2)
+    return Screen(period=period, angle=angle, descreen=random.uniform(*scan.descreen) * period)
+
+
+def _draw_fading(random: np.random.Generator, scan: Scan) -> Fading:
+    black, white = random.uniform(*scan.black), random.uniform(*scan.white)
+    yellow, cast = random.uniform(*scan.yellow), random.uniform(*scan.cast)
+    gains = np.array([1, 1 - yellow / 3, 1 - yellow]) * random.uniform(1 - cast, 1 + cast, 3)
+    strength = random.uniform(1 - random.uniform(*scan.uneven), 1, (3, 3))
+    tone = random.random()
+    grey = tone < scan.grey + scan.sepia
+    if grey:
+        gains = np.ones(3) if tone < scan.grey else np.array(_SEPIA)
+    return Fading(black=black, white=white, gains=gains.astype(np.float32), grey=grey, strength=strength)
+
+
+def _draw_covers(random: np.random.Generator, side: int, scan: Scan) -> NDArray[np.uint8]:
+    """(2, side, side): dust, hairs and scratches, drawn at `REFERENCE` pixels."""
+    covers = np.zeros((2, REFERENCE, REFERENCE), np.uint8)
+    for count, mark in ((scan.specks, _speck), (scan.hairs, _hair), (scan.scratches, _scratch)):
+        for _ in range(round(random.uniform(*count))):
+            mark(covers[random.integers(2)], random)
+    sized = [cv2.resize(cover, (side, side), interpolation=cv2.INTER_AREA) for cover in covers]
+    return np.asarray(np.stack(sized), np.uint8)
+
+
+def scanned(rgb: NDArray[np.uint8], drawn: DrawnScan) -> NDArray[np.uint8]:
+    """A copy of `rgb` (side, side, 3) damaged as `drawn` says: what `degrade.apply` does for a `DrawnScan`."""
+    size = (drawn.side, drawn.side)
     image: NDArray[Any] = rgb.astype(np.float32) / 255
-    image = _shrunk(_blurred(image, random.uniform(*scan.blur) * scale), random.uniform(*scan.shrink), down[0])
-    image = cv2.resize(image, (side, side), interpolation=up[0])
-    image = grained(image, random.uniform(*scan.grain) / 255, random.uniform(*scan.grain_size) * scale, random)
-    if random.random() < scan.halftone:
-        period = random.uniform(*scan.dots) * scale
-        image = screened(image, period, random.uniform(0, math.pi / 2))
-        image = _blurred(image, random.uniform(*scan.descreen) * period)
-    image = _marked(_faded(image, random, scan), random, scan)
-    image = _shrunk(_blurred(image, random.uniform(*scan.blur) * scale), random.uniform(*scan.shrink), down[1])
-    image = _saved_twice(np.clip(image, 0, 1), random, scan)
-    image = cv2.resize(image, (side, side), interpolation=up[1])
+    image = _shrunk(_blurred(image, drawn.blur[0]), drawn.lows[0], drawn.down[0])
+    image = cv2.resize(image, size, interpolation=drawn.up[0])
+    image = grained(image, drawn.grain)
+    if drawn.screen is not None:
+        image = _blurred(screened(image, drawn.screen.period, drawn.screen.angle), drawn.screen.descreen)
+    image = _marked(_faded(image, drawn.fading), drawn.covers)
+    image = _shrunk(_blurred(image, drawn.blur[1]), drawn.lows[1], drawn.down[1])
+    image = _saved_twice(np.clip(image, 0, 1), drawn)
+    image = cv2.resize(image, size, interpolation=drawn.up[1])
     damaged: NDArray[np.uint8] = np.clip(np.rint(image * 255), 0, 255).astype(np.uint8)
     return damaged
 
 
-def grained(image: NDArray[Any], sigma: float, size: float, random: np.random.Generator) -> NDArray[Any]:
-    """`image` (height, width, 3) in 0..1 with film grain of deviation `sigma` in mid tones.
+def grained(image: NDArray[Any], grain: Grain) -> NDArray[Any]:
+    """`image` (side, side, 3) in 0..1 with film grain.
 
-    The grain is white noise filtered by a Gaussian of sigma `size` pixels, and times 4 l (1 - l) of luminance l. It is
-    alike in all channels but for a share of `_GRAIN_TINT`.
+    The grain is white noise filtered by a Gaussian, and times 4 l (1 - l) of luminance l. It is alike in all channels
+    but for `gains`.
     """
-    noise = random.standard_normal(image.shape[:2], np.float32)
-    if size >= 0.1:  # a narrower filter is none
-        row = cv2.getGaussianKernel(2 * math.ceil(3 * size) + 1, size)
+    noise: NDArray[Any] = grain.noise
+    if (row := grain_filter(grain.size)) is not None:
         noise = cv2.sepFilter2D(noise, -1, row, row) / np.float32(np.square(row).sum())
     light = np.clip(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), 0, 1)
-    noise = noise * (light * (1 - light) * np.float32(4 * sigma))
-    gains = random.uniform(1 - _GRAIN_TINT, 1 + _GRAIN_TINT, 3).astype(np.float32)
-    grainy: NDArray[Any] = image + noise[..., None] * gains
+    noise = noise * (light * (1 - light) * np.float32(4 * grain.sigma))
+    grainy: NDArray[Any] = image + noise[..., None] * grain.gains
     return grainy
+
+
+def grain_filter(size: float) -> NDArray[Any] | None:
+    """(n, 1): the Gaussian of sigma `size` pixels that rows and columns are filtered by; None for one too narrow."""
+    return cv2.getGaussianKernel(2 * math.ceil(3 * size) + 1, size) if size >= 0.1 else None
 
 
 def screened(image: NDArray[Any], period: float, angle: float) -> NDArray[Any]:
@@ -128,32 +249,21 @@ def screened(image: NDArray[Any], period: float, angle: float) -> NDArray[Any]:
     return printed
 
 
-def _faded(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
+def _faded(image: NDArray[Any], fading: Fading) -> NDArray[Any]:
     side = image.shape[0]
-    black, white = random.uniform(*scan.black), random.uniform(*scan.white)
-    yellow, cast = random.uniform(*scan.yellow), random.uniform(*scan.cast)
-    gains = np.array([1, 1 - yellow / 3, 1 - yellow]) * random.uniform(1 - cast, 1 + cast, 3)
-    weakest = 1 - random.uniform(*scan.uneven)
-    strength = cv2.resize(random.uniform(weakest, 1, (3, 3)), (side, side), interpolation=cv2.INTER_LINEAR)
-    tone = random.random()
-    if tone < scan.grey + scan.sepia:
+    strength = cv2.resize(fading.strength, (side, side), interpolation=cv2.INTER_LINEAR)
+    if fading.grey:
         image = np.repeat(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
-        gains = np.ones(3) if tone < scan.grey else np.array(_SEPIA)
-    most = (image * np.float32(white - black) + np.float32(black)) * gains.astype(np.float32)
+    most = (image * np.float32(fading.white - fading.black) + np.float32(fading.black)) * fading.gains
     faded: NDArray[Any] = image + (most - image) * strength.astype(np.float32)[..., None]
     return faded
 
 
-def _marked(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
-    """`image` with dust, hairs and scratches, drawn at `REFERENCE` pixels."""
-    side = image.shape[0]
-    covers = np.zeros((2, REFERENCE, REFERENCE), np.uint8)
-    for count, draw in ((scan.specks, _speck), (scan.hairs, _hair), (scan.scratches, _scratch)):
-        for _ in range(round(random.uniform(*count))):
-            draw(covers[random.integers(2)], random)
-    for luminance, cover in zip((_LIGHT, _DARK), covers, strict=True):
+def _marked(image: NDArray[Any], covers: NDArray[np.uint8]) -> NDArray[Any]:
+    """`image` with dust, hairs and scratches."""
+    for luminance, cover in zip(LIGHT_AND_DARK, covers, strict=True):
         if cover.any():
-            share = cv2.resize(cover, (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)[..., None] / 255
+            share = cover.astype(np.float32)[..., None] / 255
             image = image + (np.float32(luminance) - image) * share
     return image
 
@@ -199,18 +309,16 @@ def _blurred(image: NDArray[Any], sigma: float) -> NDArray[Any]:
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma >= 0.1 else image
 
 
-def _shrunk(image: NDArray[Any], by: float, interpolation: int) -> NDArray[Any]:
-    """`image` made `REFERENCE` / `by` pixels wide, or left where it is not wider."""
-    low = max(1, int(REFERENCE // by))
+def _shrunk(image: NDArray[Any], low: int, interpolation: int) -> NDArray[Any]:
+    """`image` made `low` pixels wide, or left where it is so already."""
     return cv2.resize(image, (low, low), interpolation=interpolation) if low < image.shape[0] else image
 
 
-def _saved_twice(image: NDArray[Any], random: np.random.Generator, scan: Scan) -> NDArray[Any]:
+def _saved_twice(image: NDArray[Any], drawn: DrawnScan) -> NDArray[Any]:
     """`image` through JPEG, and once more with its blocks' corners moved by up to 7 pixels each way."""
-    first, second = (int(random.uniform(*scan.jpeg)) for _ in range(2))
-    top, left = (int(value) for value in random.integers(0, 8, 2))
-    moved = cv2.copyMakeBorder(jpeg(image, first), top, 0, left, 0, cv2.BORDER_REPLICATE)
-    return jpeg(np.asarray(moved, np.float32), second)[top:, left:]
+    top, left = drawn.corner
+    moved = cv2.copyMakeBorder(jpeg(image, drawn.qualities[0]), top, 0, left, 0, cv2.BORDER_REPLICATE)
+    return jpeg(np.asarray(moved, np.float32), drawn.qualities[1])[top:, left:]
 
 
 def jpeg(image: NDArray[np.float32], quality: int) -> NDArray[np.float32]:

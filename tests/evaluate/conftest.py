@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from authface import cli
-from authface.evaluate.weights import FILES
+from authface.evaluate.catalogue import FILES
 from authface.imaging import decode as images
 from authface.metrics.quality import loading
 

@@ -14,7 +14,7 @@ import pytest
 from authface.faces.detector import MIN_FACE
 from authface.faces.geometry import Side
 from authface.faces.search import pixels_looked_at
-from authface.restore.eta import Clock, OpenedSize, PhotoSample, Shares, Videos, Workload, seconds_left, shares
+from authface.restore.pipeline import Clock, OpenedSize, PhotoSample, Shares, Videos, Workload, seconds_left, shares
 from authface.restore.watch import SAMPLE
 
 PARTS = ("read", "detect", "align", "model", "guard", "paste", "encode")

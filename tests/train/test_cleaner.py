@@ -1,5 +1,6 @@
 """Training of the cleaner on real faces: it learns, stops, goes on, and takes its place in a family."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from authface.models.families import load, resolve
 from authface.models.layout import BASE, part_files, write_family
 from authface.models.tiny import VAE
 from authface.train.cache import TensorStore, cache_latents, cache_texts
-from authface.train.cleaner import KNEE, CleanerObjective, part_weights, train_cleaner
+from authface.train.cleaner import KNEE, CleanerObjective, grid_distance, part_weights, train_cleaner
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.data import Draw, FaceDataset
 from authface.train.losses.pixels import PixelLosses, PixelTerms
@@ -163,6 +164,26 @@ def test_the_loss_is_as_it_is_written(objective: CleanerObjective) -> None:
     assert float(loss.total.detach()) == pytest.approx(pixels + objective.settings.spectrum * spectrum, rel=1e-4)
 
 
+def test_a_weave_is_told_from_texture() -> None:
+    """Of one deviation dots every second or fourth pixel count more than noise does, wherever they begin."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    dots = [x % 2, (x + y) % 2, x % 4 // 2, (x + 1) % 4 // 2, (x - y) % 4 // 2]
+    for weave in dots:
+        assert float(grid_distance(2.0 * weave[None, None] - 1)) > 1.3 * float(grid_distance(noise))
+    assert float(grid_distance(torch.ones(1, 3, 64, 64))) < 1e-4, "tones are none"
+
+
+def test_the_grid_is_part_of_the_loss(objective: CleanerObjective) -> None:
+    batch = objective.batch([Draw(0, 0, False), Draw(1, 1, True)])
+    plain = objective.loss(objective.trained, batch, Noise(0, range(2)), 0)
+    chosen = objective.settings.model_copy(update={"grid": 12.0})
+    held = replace(objective, settings=chosen).loss(objective.trained, batch, Noise(0, range(2)), 0)
+    assert "grid" not in plain.parts and float(held.parts["grid"].detach()) > 0
+    more = float((held.total - plain.total).detach())
+    assert more == pytest.approx(12 * float(held.parts["grid"].detach()), rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
@@ -264,10 +285,15 @@ def test_some_faces_are_cleaned_for_their_looks(tiny: Path, dataset: Path, tmp_p
     judged: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     class Listening(Cleaner):
-        def forward(self, images: torch.Tensor, perception: torch.Tensor | float = 0.0) -> torch.Tensor:
-            assert isinstance(perception, torch.Tensor)
+        def forward(
+            self,
+            images: torch.Tensor,
+            perception: torch.Tensor | float = 0.0,
+            noise: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            assert isinstance(perception, torch.Tensor) and noise is not None and noise.shape == images[:, :1].shape
             told.append(perception)
-            return super().forward(images, perception)
+            return super().forward(images, perception, noise)
 
     class Judge(PixelTerms):
         def losses(self, made: torch.Tensor, real: torch.Tensor, weights: torch.Tensor | None = None) -> PixelLosses:
@@ -286,7 +312,7 @@ def test_some_faces_are_cleaned_for_their_looks(tiny: Path, dataset: Path, tmp_p
     torch.testing.assert_close(weights, perception[perception > 0])
     torch.testing.assert_close(real, batch.clean[perception > 0])
     assert {"pixels", "perceptual", "texture"} <= set(loss.parts) and loss.critic is not None
-    distances = terms.perceptual(net(batch.degraded, perception), batch.clean)[perception > 0] * weights
+    distances = terms.perceptual(net(batch.degraded, perception, batch.weights), batch.clean)[perception > 0] * weights
     assert float(loss.parts["perceptual"]) == pytest.approx(float(distances.mean()), rel=1e-4)
 
 
@@ -302,3 +328,5 @@ def test_a_run_with_a_discriminator_goes_on_as_it_was(tiny: Path, dataset: Path,
     assert same(weights(whole.out, "cleaner"), weights(broken.out, "cleaner")) and metrics(whole.out) == metrics(
         broken.out
     )
+    heard = weights(whole.out, "cleaner")["conv_in.weight"][:, 12:]  # the folded plane of noise
+    assert heard.shape[1] == 4 and heard.abs().max() > 0, "a discriminator asks for texture, which is made of noise"

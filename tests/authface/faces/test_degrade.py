@@ -1,6 +1,7 @@
 """Degradation: the published ranges, the same result for the same seed, and what each part does to real faces."""
 
 import math
+import pickle
 from dataclasses import replace
 
 import cv2
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.errors import UsageError
-from authface.faces.degrade import PRESETS, Degradation, degrade, gaussian_kernel, mixture, preset
+from authface.faces.degrade import PRESETS, Degradation, apply, degrade, draw, gaussian_kernel, mixture, preset
 
 NOTHING = Degradation(blur=(1e-3, 1e-3), downsample=(1, 1), noise=(0, 0), jpeg=(100, 100))
 
@@ -56,6 +57,16 @@ def test_same_seed_same_face(name: str, side: int, seed: int | tuple[int, ...]) 
     assert once.shape == clean.shape and once.dtype == np.uint8
     assert np.array_equal(once, again)
     assert np.array_equal(clean, before)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_drawing_and_applying_are_degrading(name: str) -> None:
+    """What is drawn knows no pixel, is the same each time, and does the same to a face however often it is applied."""
+    clean, drawn = face(64), draw((7, 1), 64, PRESETS[name])
+    expected = degrade(clean, (7, 1), PRESETS[name])
+    assert pickle.dumps(draw((7, 1), 64, PRESETS[name])) == pickle.dumps(drawn)
+    apply(face(64)[::-1], drawn)
+    assert np.array_equal(apply(clean, drawn), expected) and np.array_equal(apply(clean, drawn), expected)
 
 
 def test_each_sample_and_epoch_has_its_own() -> None:

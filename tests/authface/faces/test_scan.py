@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.faces.degrade import PRESETS, degrade
-from authface.faces.scan import Scan, grained, screened
+from authface.faces.scan import Grain, Scan, draw_scan, grained, screened
 
 NOTHING = Scan(
     blur=(0, 0), shrink=(1, 1), grain=(0, 0), grain_size=(0, 0), halftone=0, descreen=(0, 0), specks=(0, 0),
@@ -122,12 +122,19 @@ def test_grain_is_correlated_as_its_size_says() -> None:
         assert (beside, below) == pytest.approx((expected, expected), abs=0.05)
 
 
+def grain(sigma: float, size: float, side: int, seed: int) -> Grain:
+    """Drawn for an image of `side` pixels: grains of `size` pixels and a deviation of `sigma` levels."""
+    at_512 = size * 512 / side
+    scan = replace(NOTHING, grain=(sigma, sigma), grain_size=(at_512, at_512))
+    return draw_scan(np.random.default_rng(seed), side, scan).grain
+
+
 def test_grain_is_of_mid_tones_and_of_luminance() -> None:
     """Near black and white there is hardly any, and the channels have it together."""
     scan = replace(NOTHING, grain=(12, 12), grain_size=(0.8, 0.8))
     spread = {level: float(luminance(degrade(flat(level), 0, scan)).std()) for level in (8, 128, 247)}
     assert spread[8] < spread[128] / 5 and spread[247] < spread[128] / 5
-    made = grained(np.full((128, 128, 3), 0.5, np.float32), 12 / 255, 0.8, np.random.default_rng(0)) - 0.5
+    made = grained(np.full((128, 128, 3), 0.5, np.float32), grain(12, 0.8, 128, 0)) - 0.5
     assert np.corrcoef(made.reshape(-1, 3).T).min() > 0.99
 
 
@@ -135,7 +142,7 @@ def test_grain_is_of_mid_tones_and_of_luminance() -> None:
 @settings(max_examples=20, deadline=None)
 def test_grain_has_the_asked_deviation(size: float, sigma: float) -> None:
     """At every size of the grains, in the middle tone, with the channels' gains taken out."""
-    noise = grained(np.full((256, 256, 3), 0.5, np.float32), sigma / 255, size, np.random.default_rng(1))[..., 1] - 0.5
+    noise = grained(np.full((256, 256, 3), 0.5, np.float32), grain(sigma, size, 256, 1))[..., 1] - 0.5
     assert 0.75 * sigma < noise.std() * 255 < 1.25 * sigma
 
 
