@@ -6,7 +6,7 @@ target are its last lines; runs that work in one folder at a time see each other
 
 It lies in parts: ``restore.jsonl``, and behind every `PART_BYTES` the next of ``restore.00001.jsonl``,
 ``restore.00002.jsonl``. Only the last one grows, and none is renamed or rewritten. In memory is where a target's lines
-lie, not what they say: about 0.25 kB a target.
+lie, not what they say: about 0.2 kB a target.
 """
 
 from __future__ import annotations
