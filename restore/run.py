@@ -208,7 +208,7 @@ def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: b
 
 
 def _groups(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> Iterator[list[OpenedPhoto]]:
-    """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`."""
+    """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`; one without a face waits for none."""
     group: list[OpenedPhoto] = []
     for job in jobs:
         opened = _open(job, session, is_done, keep)
@@ -216,7 +216,7 @@ def _groups(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone, keep:
             continue
         group.append(opened)
         faces = sum(not face.reason for opened in group for face in opened.faces)
-        if faces >= session.settings.batch or _is_large(group):
+        if not faces or faces >= session.settings.batch or _is_large(group):
             yield group
             group = []
     if group:
