@@ -6,7 +6,7 @@ target are its last lines; runs that work in one folder at a time see each other
 
 It lies in parts: ``restore.jsonl``, and behind every `PART_BYTES` the next of ``restore.00001.jsonl``,
 ``restore.00002.jsonl``. Only the last one grows, and none is renamed or rewritten. In memory is where a target's lines
-lie, not what they say: about 0.4 kB a target.
+lie, not what they say: about 0.2 kB a target.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
+from struct import Struct
 from typing import Any, BinaryIO
 
 from authface.errors import AuthfaceError, one_line
@@ -31,9 +32,15 @@ LOG = "restore.jsonl"
 """Its name in the folder of the results; that of its first part."""
 PART_BYTES = 32_000_000
 """Size from which on a part is not continued: some 30,000 lines."""
-NO_DIGEST = -1
+NO_DIGEST = 2**64 - 1
 _PART_BITS = 44
 """A line's place is its offset in its part, and above these bits the part's number."""
+_PHOTO = Struct("<II")
+"""Of what was made last of a target: number of the fingerprint, checksum of the time; places of the lines follow."""
+_PLACE = Struct("<Q")
+_TRACE = Struct("<QQ?Q")
+"""A `Trace`."""
+_MOST = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is kept in memory of a file that was made: enough to rule out nearly all that it is not."""
+    """What is kept in memory, packed, of a file that was made: enough to rule out nearly all that it is not."""
 
     digest: int
     """`digest_key` of its sha256."""
@@ -76,11 +83,12 @@ class Log:
         """Raises AuthfaceError where the file cannot be read, or is no such log."""
         self.path = path
         self._part_bytes = part_bytes
-        self._photos: dict[str, tuple[int, ...]] = {}
-        """By target, of what was made last: number of the fingerprint, checksum of the time, places of the lines."""
+        self._photos: dict[str, bytes] = {}
+        """By target a `_PHOTO` and places: packed, it takes a third of the memory of a tuple."""
         self._failed: dict[str, int] = {}
         """By target the place of its last failure, if nothing was made since; failures make nothing."""
-        self._made: dict[str, Trace | tuple[Trace, ...]] = {}
+        self._made: dict[str, bytes] = {}
+        """By path one `_TRACE` or several."""
         self._fingerprints: dict[str, int] = {}
         self._read_to: dict[int, int] = {}
         """By number of the part."""
@@ -147,7 +155,7 @@ class Log:
     def lines(self, target: str) -> list[Line]:
         """All lines of what was last made there; none where nothing was, or somebody changed the file meanwhile."""
         with self._lock:
-            places = self._photos.get(target, ())[2:]
+            places = [place for (place,) in _PLACE.iter_unpack(self._photos.get(target, b"")[_PHOTO.size :])]
             found = [line for line in self._at(places) if line.target == target]
         return found if len(found) == len(places) else []
 
@@ -159,24 +167,23 @@ class Log:
     def has(self, target: str, fingerprint: str) -> bool:
         """Whether what was last made there is of these settings."""
         known = self._photos.get(target)
-        return known is not None and known[0] == self._fingerprints.get(fingerprint)
+        return known is not None and _PHOTO.unpack_from(known)[0] == self._fingerprints.get(fingerprint)
 
     def made_at(self, path: str) -> list[Made]:
         """What this command ever put there, or was about to; `path` is below the log's folder."""
         with self._lock:
-            known = self._made.get(path, ())
-            places = [trace.place for trace in (known if isinstance(known, tuple) else (known,))]
+            places = [trace.place for trace in _unpacked(self._made.get(path, b""))]
             return [_made_of(line, path) for line in self._at(places)]
 
     def traces(self) -> Iterator[tuple[str, Trace]]:
         """Path and trace of all that this command ever made, or was about to."""
         for path, known in self._made.items():
-            for trace in known if isinstance(known, tuple) else (known,):
+            for trace in _unpacked(known):
                 yield path, trace
 
-    def made_by(self, path: str, trace: Trace) -> Made | None:
-        """What a trace is of."""
-        return next((_made_of(line, path) for line in self._at([trace.place])), None)
+    def made_by(self, path: str, place: int) -> Made | None:
+        """What the trace of that place is of."""
+        return next((_made_of(line, path) for line in self._at([place])), None)
 
     def failures(self) -> Iterator[Line]:
         """The last failure of each target of which nothing was made since."""
@@ -241,24 +248,24 @@ class Log:
         self._failed.pop(target, None)
         fingerprint = self._fingerprints.setdefault(values["fingerprint"], len(self._fingerprints))
         made = zlib.crc32(values["made"].encode("utf-8", "surrogatepass"))
-        known = self._photos.get(target)
-        same = known is not None and known[1] == made
-        self._photos[target] = (*known, place) if same and known is not None else (fingerprint, made, place)
+        known, head = self._photos.get(target, b""), _PHOTO.pack(fingerprint, made)
+        self._photos[target] = (known if known[4 : _PHOTO.size] == head[4:] else head) + _PLACE.pack(place)
         for path, digest, size in (
             (target, values.get("result", ""), values.get("result_bytes", 0)),
             (values.get("change_map", ""), values.get("map", ""), values.get("map_bytes", 0)),
         ):
             if path:
+                size = min(max(size, 0), _MOST)  # of a line that somebody wrote
                 self._trace(path, Trace(digest_key(digest), size, digest == values["content"], place))
 
     def _trace(self, path: str, trace: Trace) -> None:
-        known = self._made.get(path)
-        if known is None:
-            self._made[path] = trace
-            return
-        every = known if isinstance(known, tuple) else (known,)
-        if all(one.digest != trace.digest for one in every):
-            self._made[path] = (*every, trace)
+        known = self._made.get(path, b"")
+        if all(one.digest != trace.digest for one in _unpacked(known)):
+            self._made[path] = known + _TRACE.pack(trace.digest, trace.size, trace.is_copy, trace.place)
+
+
+def _unpacked(traces: bytes) -> Iterator[Trace]:
+    return (Trace(*values) for values in _TRACE.iter_unpack(traces))
 
 
 def part_path(path: Path, number: int) -> Path:
@@ -286,7 +293,7 @@ def log_bytes(path: Path) -> int:
 def digest_key(digest: str) -> int:
     """64 bits of a sha256 in hex; `NO_DIGEST` of an empty one."""
     try:
-        return int(digest[:16], 16) if digest else NO_DIGEST
+        return int(digest[:16], 16) & NO_DIGEST if digest else NO_DIGEST
     except ValueError:  # of a line that somebody wrote
         return zlib.crc32(digest.encode("utf-8", "surrogatepass"))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from authface.errors import AuthfaceError
 from authface.files import sha256_of
 from authface.store.restore_line import Line
-from authface.store.restore_log import LOG, NO_DIGEST, Log, Made, Trace, digest_key
+from authface.store.restore_log import LOG, NO_DIGEST, Log, Made, digest_key
 
 
 class Results:
@@ -32,12 +32,14 @@ class Results:
                     self._logs[home] = Log(home / LOG)
                 except AuthfaceError:
                     continue  # somebody else's file of that name, or not to be read
-        self._by_digest: dict[int, tuple[Log, str, Trace]] = {}
+        self._by_digest: dict[int, tuple[Log, str, int]] = {}
+        """The last that has a digest, and the place of its line."""
+        self._sizes: set[int] = set()
         for log in self._logs.values():
             for path, trace in log.traces():
                 if trace.digest != NO_DIGEST and not trace.is_copy:
-                    self._by_digest[trace.digest] = log, path, trace
-        self._sizes = {trace.size for _, _, trace in self._by_digest.values()}
+                    self._by_digest[trace.digest] = log, path, trace.place
+                    self._sizes.add(trace.size)
         self._digests: dict[Path, str] = {}
 
     def digest(self, path: Path) -> str:
@@ -63,8 +65,8 @@ class Results:
         """The record of a result with these bytes, wherever it was put; no copy of a source is one."""
         if not digest or (known := self._by_digest.get(digest_key(digest))) is None:
             return None
-        log, path, trace = known
-        made = log.made_by(path, trace)
+        log, path, place = known
+        made = log.made_by(path, place)
         return made if made is not None and made.digest == digest else None
 
     def has_source(self, made: Made, paths: Sequence[Path]) -> bool:
