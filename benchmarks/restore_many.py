@@ -31,9 +31,8 @@ import numpy as np
 
 from authface.files import sha256_of
 from authface.restore.inputs import PAGE
-from authface.store.restore_line import as_text, parse
+from authface.store.restore_line import as_text, parse, read_states
 from authface.store.restore_log import LOG, PART_BYTES, Log, log_bytes, part_numbers, part_path
-from authface.store.restore_state import read_states
 from authface.store.results import SETTLED, traits_of
 
 SIDE = 48

@@ -8,10 +8,10 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.licences import UNKNOWN, strictest, strictness
 from authface.records import Photo, Statement
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import (
+    UNKNOWN,
     Said,
     count_disputed,
     disputed,
@@ -20,6 +20,8 @@ from authface.store.statements import (
     rewrite,
     same_list,
     standing,
+    strictest,
+    strictness,
     told,
 )
 
