@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self, TypeVar
 
 import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from authface.console import Console
-from authface.faces.degrade import Mixture, degrade, mixture
+from authface.faces.degrade import Drawn, Mixture, apply, degrade, mixture
+from authface.faces.degrade import draw as draw_damage
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, make_cleaner, with_noise
 from authface.models.families import fetch, load, pick_device, resolve
 from authface.models.layout import FURTHER, PARTS, write_family
-from authface.train.data import Batch, Draw, FaceDataset, validation_faces
+from authface.train.damage import DegradedBatch, damages_on, together
+from authface.train.data import Draw, FaceDataset, validation_faces
 from authface.train.loop import TrainingResult, fit
 from authface.train.losses.pixels import PixelTerms
 from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid, psnr
@@ -25,31 +29,58 @@ from authface.train.settings import CleanerSettings
 
 KNEE = 1e-3
 """Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
+GRID_FREQUENCIES = (
+    (0, 1 / 2), (1 / 2, 0), (1 / 2, 1 / 2), (0, 1 / 4), (1 / 4, 0), (1 / 4, 1 / 4), (1 / 4, -1 / 4), (1 / 4, 1 / 2),
+    (1 / 2, 1 / 4),
+)  # fmt: skip
+"""Cycles a pixel, down and across, of what a network weaves that folds pixels two by two and doubles its features."""
+WINDOW = 16
+"""Side of the windows in which they are looked for, pixels."""
+P = TypeVar("P", np.uint8, np.float32)
 PICTURED_DAMAGE = ("mild", "medium", "heavy", "scan")
 """Damage of the faces in a validation picture, in turn."""
 
 
-@dataclass(frozen=True)
-class CleanerBatch(Batch):
-    """`clean` and `degraded` (n, 3, patch, patch) in -1..1; `weights` (n, 1, patch, patch), of each pixel's error."""
+@dataclass(frozen=True, kw_only=True)
+class CleanerBatch(DegradedBatch):
+    """`clean` and `degraded` (n, 3, patch, patch) in -1..1; `weights` (n, 1, patch, patch), of each pixel's error.
+
+    `corners` (row, column) are where the patches begin in whole faces, which the device may still have to damage.
+    """
 
     clean: torch.Tensor
-    degraded: torch.Tensor
     weights: torch.Tensor
+    corners: tuple[tuple[int, int], ...]
+
+    def to(self, device: torch.device) -> Self:
+        """The same batch with its tensors on `device`, damaged."""
+        moved = super().to(device)
+        if not self.drawn:
+            return moved
+        patch = self.clean.shape[-1]
+        cut = [
+            face[:, top : top + patch, left : left + patch]
+            for face, (top, left) in zip(moved.degraded, self.corners, strict=True)
+        ]
+        return replace(moved, degraded=torch.stack(cut).mul(2).sub(1))
 
 
 @dataclass(frozen=True)
-class Patch:
-    """A face at some zoom, before and after damage, (patch, patch, 3), and what its pixels weigh, (patch, patch)."""
+class Zoomed:
+    """A face at some zoom (side, side, 3), what is drawn to damage it, and what its pixels weigh (side, side).
+
+    The patch to train on begins at `corner` (row, column).
+    """
 
     clean: NDArray[np.uint8]
-    degraded: NDArray[np.uint8]
+    drawn: Drawn
     weights: NDArray[np.float32]
+    corner: tuple[int, int]
 
 
 @dataclass
 class CleanerObjective:
-    """Charbonnier distance of pixels + `spectrum` x the mean distance of Fourier coefficients.
+    """Charbonnier distance of pixels + `spectrum` x that of Fourier coefficients + `grid` x that of a grid's.
 
     Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
     With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside.
@@ -66,6 +97,8 @@ class CleanerObjective:
     seed: int
     pixels: PixelTerms | None = None
     """The losses of perception; None trains without."""
+    damages_later: bool = False
+    """Whether a batch brings whole faces and their damage, for the device that it moves to: see `damages_on`."""
 
     @property
     def auxiliaries(self) -> tuple[PixelTerms, ...]:
@@ -77,16 +110,25 @@ class CleanerObjective:
 
         Zoomed from the resolution that the face has in its photo, up to `size`: an enlarged face is no sharp one.
         """
-        patches = [self._patch(draw) for draw in draws]
+        zoomed = [self._zoomed(draw) for draw in draws]
+        if self.damages_later:
+            degraded, drawn = together([one.clean for one in zoomed]), tuple(one.drawn for one in zoomed)
+        else:
+            degraded, drawn = sdxl.to_signed(self._patches(zoomed, [apply(one.clean, one.drawn) for one in zoomed])), ()
         return CleanerBatch(
             tuple(self.faces.id(draw.index) for draw in draws),
-            sdxl.to_signed(np.stack([patch.clean for patch in patches])),
-            sdxl.to_signed(np.stack([patch.degraded for patch in patches])),
-            torch.from_numpy(np.stack([patch.weights for patch in patches])[:, None]),
+            clean=sdxl.to_signed(self._patches(zoomed, [one.clean for one in zoomed])),
+            degraded=degraded,
+            drawn=drawn,
+            weights=torch.from_numpy(self._patches(zoomed, [one.weights for one in zoomed])[:, None]),
+            corners=tuple(one.corner for one in zoomed),
         )
 
     def loss(self, model: torch.nn.Module, batch: CleanerBatch, random: Noise, step: int) -> Loss:
-        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)|, over pixels in -1..1, and perception's."""
+        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)| + grid x `grid_distance`, and perception's.
+
+        Over pixels in -1..1.
+        """
         if self.pixels is None:
             return self._distance(model(batch.degraded), batch)
         perception = torch.where(random.uniform() < self.settings.perceived, 1 - random.uniform(), 0.0)
@@ -101,7 +143,12 @@ class CleanerObjective:
         error = made - batch.clean
         pixels = ((error.square() + KNEE**2).sqrt() * batch.weights).mean()
         spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
-        return Loss(pixels + self.settings.spectrum * spectrum, None, {"pixels": pixels, "spectrum": spectrum})
+        parts = {"pixels": pixels, "spectrum": spectrum}
+        total = pixels + self.settings.spectrum * spectrum
+        if self.settings.grid:
+            parts["grid"] = grid_distance(error)
+            total = total + self.settings.grid * parts["grid"]
+        return Loss(total, None, parts)
 
     def picture(self) -> ValidationPicture:
         """Rows of degraded | cleaned, with a perception of 1 too where that is trained | clean.
@@ -139,7 +186,7 @@ class CleanerObjective:
         """Save the cleaner; the rest of the family is the base's."""
         write_family(out, self.base, {"cleaner": self.trained.net}, FURTHER, presets=self.base)
 
-    def _patch(self, draw: Draw) -> Patch:
+    def _zoomed(self, draw: Draw) -> Zoomed:
         s = self.settings
         words = (self.seed, draw.epoch, draw.index, int(draw.flip))
         random = np.random.default_rng(np.random.SeedSequence((*words, 3)))
@@ -150,14 +197,36 @@ class CleanerObjective:
             rgb = np.asarray(cv2.resize(rgb, (side, side), interpolation=how), np.uint8)
         if random.random() < s.grey:
             rgb = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2).astype(np.uint8)
-        degraded = degrade(rgb, words, self.damage)
         weights = np.ones((side, side), np.float32)
         if s.face_parts > 1:
             boxes = self.faces.boxes(draw.index, draw.flip) * (side / self.faces.size)
             weights = part_weights(boxes, side, s.face_parts)
-        top, left = random.integers(0, side - s.patch + 1, 2)
-        cut = (slice(top, top + s.patch), slice(left, left + s.patch))
-        return Patch(rgb[cut], degraded[cut], weights[cut])
+        top, left = random.integers(0, side - s.patch + 1, 2).tolist()
+        return Zoomed(rgb, draw_damage(words, side, self.damage), weights, (top, left))
+
+    def _patches(self, zoomed: Sequence[Zoomed], planes: Sequence[NDArray[P]]) -> NDArray[P]:
+        """(n, patch, patch, ...): the patch of each plane (side, side, ...)."""
+        size = self.settings.patch
+        corners = [one.corner for one in zoomed]
+        return np.stack(
+            [plane[top : top + size, left : left + size] for plane, (top, left) in zip(planes, corners, strict=True)]
+        )
+
+
+def grid_distance(error: torch.Tensor) -> torch.Tensor:
+    """Mean size of (n, c, h, w)'s Fourier coefficients at the periods of a grid, in windows that overlap by half.
+
+    Folding and doubling can leave patterns of 2 and 4 pixels behind, so regular that over a window they add up, which
+    texture and noise do not. Sides are `WINDOW` and more.
+    """
+    rows, columns = (torch.arange(length, device=error.device) for length in error.shape[2:])
+    sizes = []
+    for y, x in GRID_FREQUENCIES:
+        angle = 2 * torch.pi * (y * rows[:, None] + x * columns)
+        waves = (error * wave for wave in (angle.cos(), angle.sin()))
+        real, imaginary = (functional.avg_pool2d(wave, WINDOW, WINDOW // 2) for wave in waves)
+        sizes.append((real.square() + imaginary.square() + 1e-10).sqrt().mean())
+    return torch.stack(sizes).mean()
 
 
 def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArray[np.float32]:
@@ -188,5 +257,7 @@ def train_cleaner(
     if settings.pixels.adversarial:
         net = with_noise(net)
     pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
-    objective = CleanerObjective(faces, base, Cleaner(net.to(where)), damage, settings, where, seed, pixels)
+    objective = CleanerObjective(
+        faces, base, Cleaner(net.to(where)), damage, settings, where, seed, pixels, damages_on(where)
+    )
     return fit(objective, settings, console, where, seed, "cleaner")

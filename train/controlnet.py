@@ -13,14 +13,16 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.errors import UsageError, one_line
-from authface.faces.degrade import Degradation, Mixture, degrade, mixture
+from authface.faces.degrade import Degradation, Drawn, Mixture, degrade, mixture
+from authface.faces.degrade import draw as draw_damage
 from authface.faces.scan import Scan
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner
 from authface.models.families import Parts, check, fetch, load, pick_device, resolve
 from authface.models.layout import part_files, write_family
 from authface.train.cache import Latents, TensorStore, cache_latents, cache_texts
-from authface.train.data import Batch, Draw, FaceDataset, no_autocast, seeded, validation_faces
+from authface.train.damage import DegradedBatch, damages_on, together
+from authface.train.data import Draw, FaceDataset, no_autocast, seeded, validation_faces
 from authface.train.loop import TrainingResult, fit
 from authface.train.losses.critic import FacialCritic, normalised_time, peak_weight, time_weight
 from authface.train.losses.pixels import PixelTerms, random_squares, restored
@@ -28,14 +30,13 @@ from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, g
 from authface.train.settings import ControlNetSettings
 
 
-@dataclass(frozen=True)
-class ControlBatch(Batch):
+@dataclass(frozen=True, kw_only=True)
+class ControlBatch(DegradedBatch):
     """`latents` (n, c, h, w) of the clean faces in the U-Net's scale, `degraded` (n, 3, size, size) in 0..1; `boxes`
     (n, 3, 3) of eyes and mouth in latents for the facial loss, `clean` (n, 3, size, size) in -1..1 for losses on
     pixels; each None without its loss."""
 
     latents: torch.Tensor
-    degraded: torch.Tensor
     boxes: torch.Tensor | None = None
     clean: torch.Tensor | None = None
 
@@ -59,6 +60,8 @@ class ControlNetObjective:
     """The discriminators of the facial loss; None trains without."""
     pixels: PixelTerms | None = None
     """The losses on pixels; None trains without."""
+    damages_later: bool = False
+    """Whether a batch brings whole faces and their damage, for the device that it moves to: see `damages_on`."""
 
     @property
     def auxiliaries(self) -> tuple[FacialCritic | PixelTerms, ...]:
@@ -74,7 +77,7 @@ class ControlNetObjective:
     def batch(self, draws: Sequence[Draw]) -> ControlBatch:
         """Cached latents of the clean faces, and a new degradation of each for each pass over the dataset."""
         images = [self.faces.rgb(draw.index, draw.flip) for draw in draws]
-        degraded = np.stack([self._degraded(rgb, draw) for rgb, draw in zip(images, draws, strict=True)])
+        degraded, drawn = self._degraded(images, draws)
         latents = torch.stack([self.latents.read(draw.index, draw.flip) for draw in draws])
         boxes = None
         if self.critic is not None:
@@ -82,7 +85,7 @@ class ControlNetObjective:
             boxes = torch.from_numpy(pixels * (latents.shape[-1] / self.faces.size))
         clean = None if self.pixels is None else sdxl.to_signed(np.stack(images))
         names = tuple(self.faces.id(draw.index) for draw in draws)
-        return ControlBatch(names, latents, sdxl.to_unit(degraded), boxes, clean)
+        return ControlBatch(names, latents=latents, degraded=degraded, drawn=drawn, boxes=boxes, clean=clean)
 
     def loss(self, model: torch.nn.Module, batch: ControlBatch, random: Noise, step: int) -> Loss:
         """Mean square of predicted less true noise (or velocity, by the scheduler's config), and the facial loss.
@@ -209,8 +212,15 @@ class ControlNetObjective:
         begun = fetch(resolve(name), ["controlnet"]) if (name := self.settings.begin_from) else None
         write_family(out, self.parts.folder, {"controlnet": self.parts.controlnet}, presets=begun)
 
-    def _degraded(self, rgb: NDArray[np.uint8], draw: Draw) -> NDArray[np.uint8]:
-        return degrade(rgb, (self.seed, draw.epoch, draw.index, int(draw.flip)), self.degradation)
+    def _degraded(
+        self, images: Sequence[NDArray[np.uint8]], draws: Sequence[Draw]
+    ) -> tuple[torch.Tensor, tuple[Drawn, ...]]:
+        """`degraded` and `drawn` of a batch."""
+        seeds = [(self.seed, draw.epoch, draw.index, int(draw.flip)) for draw in draws]
+        if self.damages_later:
+            return together(images), tuple(draw_damage(seed, self.faces.size, self.degradation) for seed in seeds)
+        made = [degrade(rgb, seed, self.degradation) for rgb, seed in zip(images, seeds, strict=True)]
+        return sdxl.to_unit(np.stack(made)), ()
 
 
 def train_controlnet(
@@ -257,7 +267,9 @@ def train_controlnet(
     if settings.channels_last is not False:
         parts.unet.to(memory_format=torch.channels_last)
     null = sdxl.TextEmbedding(null.states.to(where), null.pooled.to(where))
-    objective = ControlNetObjective(faces, parts, latents, null, degradation, settings, seed, critic, pixels)
+    objective = ControlNetObjective(
+        faces, parts, latents, null, degradation, settings, seed, critic, pixels, damages_on(where)
+    )
     return fit(objective, settings, console, where, seed, "controlnet")
 
 

@@ -167,6 +167,9 @@ class CleanerSettings(PatchSettings):
     betas: tuple[float, float] = (0.9, 0.99)
     spectrum: float = Field(default=0.5, ge=0)
     """Weight of the distance of Fourier coefficients beside that of pixels."""
+    grid: float = Field(default=0, ge=0)
+    """Weight of the distance of Fourier coefficients at the periods of the network's own grid, in small windows:
+    against the weave of dots in which a discriminator's texture can end. 12 pulls about as the distance of pixels."""
     face_parts: float = Field(default=3.0, ge=1)
     """How many times eyes and mouth count."""
     pixels: PixelSettings = PixelSettings()

@@ -55,8 +55,9 @@ class Preset(Settings):
     """Restorations of a face, each from its own noise, whose mean is taken: nearer to the truth, and less sharp."""
     detail: float = Field(default=1, ge=0, le=4)
     """Of a family with a cleaner: how many times the prior's detail a fidelity of 0 adds to the cleaned face."""
-    perception: float = Field(default=0, ge=0, le=1)
-    """Of a family whose cleaner knows perception (`train.cleaner.pixels`): its perception at a fidelity of 0."""
+    perception: float = Field(default=0, ge=0, le=4)
+    """Of a family whose cleaner knows perception (`train.cleaner.pixels`): (1 - fidelity) x this is its perception, at
+    most 1; so 1.2 is 0.6 at a fidelity of 0.5, and all from 0.17 down."""
     mirrored: bool = False
     """Of a family with a cleaner: a face is cleaned as it is and mirrored, and the mean taken: nearer to the truth, in
     twice the time (the self-ensemble of EDSR, Lim et al. 2017, 3.3, of its flip alone: faces stand upright)."""

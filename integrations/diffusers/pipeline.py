@@ -205,7 +205,7 @@ class AuthFacePipeline(DiffusionPipeline):
     def _cleaned(
         self, crops: list[Pixels], seeds: list[int], preset: Preset, trust: float, batch_size: int, callback: Any
     ) -> list[Pixels]:
-        told = trust * preset.perception
+        told = min(1.0, trust * preset.perception)
         cleaned = [self._clean(*one, told) for one in zip(crops, seeds, strict=True)]
         if preset.mirrored:
             flipped = ((crop[:, ::-1], seed) for crop, seed in zip(crops, seeds, strict=True))

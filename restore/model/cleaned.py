@@ -44,8 +44,8 @@ class CleanedRestorer:
     """A cleaner removes the damage of a face at its own resolution; the prior then adds as much detail as requested.
 
     cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
-    has a perception of (1 - fidelity) x perception; the preset names both factors, and whether cleaned is the mean of
-    the face's and its mirror image's. If nothing is added, no step is run.
+    has a perception of (1 - fidelity) x perception, at most 1; the preset names both factors, and whether cleaned is
+    the mean of the face's and its mirror image's. If nothing is added, no step is run.
     """
 
     colour: ColourFix = "none"
@@ -68,8 +68,8 @@ class CleanedRestorer:
         Raises AuthfaceError if memory or precision is insufficient.
         """
         trust = 1 - (self.fidelity if fidelity is None else fidelity)
-        pairs = zip(crops, seeds, strict=True)
-        cleaned = [self._cleaned(crop, trust * self.preset.perception, seed) for crop, seed in pairs]
+        told, pairs = min(1.0, trust * self.preset.perception), zip(crops, seeds, strict=True)
+        cleaned = [self._cleaned(crop, told, seed) for crop, seed in pairs]
         if gain := trust * self.preset.detail:
             small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)

@@ -1,5 +1,6 @@
 """Training of the cleaner on real faces: it learns, stops, goes on, and takes its place in a family."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from authface.models.families import load, resolve
 from authface.models.layout import BASE, part_files, write_family
 from authface.models.tiny import VAE
 from authface.train.cache import TensorStore, cache_latents, cache_texts
-from authface.train.cleaner import KNEE, CleanerObjective, part_weights, train_cleaner
+from authface.train.cleaner import KNEE, CleanerObjective, grid_distance, part_weights, train_cleaner
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.data import Draw, FaceDataset
 from authface.train.losses.pixels import PixelLosses, PixelTerms
@@ -161,6 +162,26 @@ def test_the_loss_is_as_it_is_written(objective: CleanerObjective) -> None:
     pixels = (np.sqrt(error**2 + KNEE**2) * batch.weights.numpy()).mean()
     spectrum = np.abs(np.fft.rfft2(error, norm="ortho")).mean()
     assert float(loss.total.detach()) == pytest.approx(pixels + objective.settings.spectrum * spectrum, rel=1e-4)
+
+
+def test_a_weave_is_told_from_texture() -> None:
+    """Of one deviation dots every second or fourth pixel count more than noise does, wherever they begin."""
+    y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
+    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    dots = [x % 2, (x + y) % 2, x % 4 // 2, (x + 1) % 4 // 2, (x - y) % 4 // 2]
+    for weave in dots:
+        assert float(grid_distance(2.0 * weave[None, None] - 1)) > 1.3 * float(grid_distance(noise))
+    assert float(grid_distance(torch.ones(1, 3, 64, 64))) < 1e-4, "tones are none"
+
+
+def test_the_grid_is_part_of_the_loss(objective: CleanerObjective) -> None:
+    batch = objective.batch([Draw(0, 0, False), Draw(1, 1, True)])
+    plain = objective.loss(objective.trained, batch, Noise(0, range(2)), 0)
+    chosen = objective.settings.model_copy(update={"grid": 12.0})
+    held = replace(objective, settings=chosen).loss(objective.trained, batch, Noise(0, range(2)), 0)
+    assert "grid" not in plain.parts and float(held.parts["grid"].detach()) > 0
+    more = float((held.total - plain.total).detach())
+    assert more == pytest.approx(12 * float(held.parts["grid"].detach()), rel=1e-3)
 
 
 @pytest.mark.parametrize(

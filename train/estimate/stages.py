@@ -213,7 +213,7 @@ def meta_controlnet(settings: ControlNetSettings, architecture: Architecture, ha
         n, size = settings.batch, settings.size
         with META:
             latents, boxes = _latents(settings, parts), torch.empty(n, len(REGIONS), 3)
-            batch = ControlBatch((), latents, torch.empty(n, 3, size, size), boxes)
+            batch = ControlBatch((), latents=latents, degraded=torch.empty(n, 3, size, size), boxes=boxes)
         return _totals(objective.loss(trained, batch, Noise(0, range(n)), settings.facial.start))
 
     def counted() -> PassCost:

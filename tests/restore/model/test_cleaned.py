@@ -80,11 +80,11 @@ def test_at_a_fidelity_of_1_faces_are_cleaned_and_nothing_is_denoised(
 
 
 def test_the_less_fidelity_the_more_perception(with_cleaner: Path, crops: list[np.ndarray], tmp_path: Path) -> None:
-    """(1 - fidelity) x the preset's perception is what the cleaner is told, at each of its sizes."""
+    """(1 - fidelity) x the preset's perception is what the cleaner is told, at most 1, at each of its sizes."""
     folder = Path(shutil.copytree(with_cleaner, tmp_path / "perceiving"))
-    (folder / "presets.toml").write_text("[quality]\nsteps = 1\ndetail = 0\nperception = 0.8\n", "utf-8")
+    (folder / "presets.toml").write_text("[quality]\nsteps = 1\ndetail = 0\nperception = 1.25\n", "utf-8")
     model, cleaner = load(folder), Cleaner(changing()).eval()
-    for fidelity, perception in ((1.0, 0.0), (0.25, 0.6), (0.0, 0.8)):
+    for fidelity, perception in ((1.0, 0.0), (0.36, 0.8), (0.0, 1.0)):
         for crop, face in zip(crops, model.restore(crops, SEEDS, fidelity=fidelity), strict=True):
             expected = np.clip(np.rint(clean(cleaner, crop, CPU, perception)), 0, 255)
             assert np.abs(face - expected).max() <= 1

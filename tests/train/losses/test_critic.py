@@ -50,7 +50,7 @@ def batch(stage: ControlNetObjective) -> ControlBatch:
     with torch.no_grad():
         latents = sdxl.encode(stage.parts.vae, sdxl.to_signed(clean))
     boxes = torch.tensor([[[6.0, 7 - i, 1.5], [11.0, 7 - i, 1.5], [8.5, 11 - i, 2]] for i in range(FACES)])
-    return ControlBatch(tuple("abcd"), latents, sdxl.to_unit(degraded), boxes)
+    return ControlBatch(tuple("abcd"), latents=latents, degraded=sdxl.to_unit(degraded), boxes=boxes)
 
 
 def shares(objective: ControlNetObjective, batch: ControlBatch, steps: range) -> torch.Tensor:

@@ -74,7 +74,7 @@ def batch(stage: ControlNetObjective, portraits: torch.Tensor) -> ControlBatch:
     degraded = np.stack([degrade(rgb, (0, i), preset("medium")) for i, rgb in enumerate(sdxl.to_rgb(portraits))])
     with torch.no_grad():
         latents = sdxl.encode(stage.parts.vae, portraits)
-    return ControlBatch(("a", "b"), latents, sdxl.to_unit(degraded), None, portraits)
+    return ControlBatch(("a", "b"), latents=latents, degraded=sdxl.to_unit(degraded), clean=portraits)
 
 
 def test_features_tell_a_face_from_its_blurred_self(weights: str, portraits: torch.Tensor) -> None:
