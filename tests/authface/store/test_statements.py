@@ -8,6 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from authface.inspect.why import told
 from authface.records import Photo, Statement
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import (
@@ -22,7 +23,6 @@ from authface.store.statements import (
     standing,
     strictest,
     strictness,
-    told,
 )
 
 TEXTS = st.sampled_from(
