@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import types
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
@@ -52,7 +53,7 @@ class Line:
     """sha256 of the result's bytes, hex; empty where nothing was made, and in logs of before."""
     result_bytes: int = 0
     traits: tuple[int, ...] = ()
-    """Of the source before it was read (`authface.store.results`); empty: whether it changed, its bytes say."""
+    """Of the source before it was read (`authface.store.restore_log`); empty: whether it changed, its bytes say."""
     reason: str = ""
     """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""
@@ -329,3 +330,54 @@ def _lives(pid: int) -> bool:
     except (OSError, OverflowError):
         return True
     return True
+
+
+NO_DIGEST = -1
+
+
+@dataclass(frozen=True)
+class Made:
+    """A file that this command made: by `path` where, below the log's folder, and by `digest` what it was.
+
+    `digest` is empty, and `size` 0, in logs of before.
+    """
+
+    path: str
+    digest: str
+    size: int
+    content: str
+    """sha256 of its source's bytes."""
+    source: str
+    """The path that its source had."""
+
+    @property
+    def is_copy(self) -> bool:
+        """Its source, byte for byte: no pixel had to change."""
+        return self.digest == self.content
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What is kept in memory of a file that was made: enough to rule out nearly all that it is not."""
+
+    digest: int
+    """`digest_key` of its sha256."""
+    size: int
+    is_copy: bool
+    place: int
+    """Of its line."""
+
+
+def digest_key(digest: str) -> int:
+    """64 bits of a sha256 in hex; `NO_DIGEST` of an empty one."""
+    try:
+        return int(digest[:16], 16) if digest else NO_DIGEST
+    except ValueError:  # of a line that somebody wrote
+        return zlib.crc32(digest.encode("utf-8", "surrogatepass"))
+
+
+def made_of(line: Line, path: str) -> Made:
+    """The file at `path` as its line says: a result, or the map of its change."""
+    if line.target == path:
+        return Made(path, line.result, line.result_bytes, line.content, line.source)
+    return Made(path, line.map, line.map_bytes, line.content, line.source)

@@ -14,7 +14,6 @@ from PIL import Image
 
 from authface.imaging import decode
 from authface.restore import outcome
-from authface.store import results
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -24,7 +23,7 @@ def test_a_rerun_reads_no_photo_that_nobody_wrote_to(
     tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor its result. One that was edited is made again, though its size and time are those of before."""
-    monkeypatch.setattr(results, "SETTLED", -60.0)  # they were written just now
+    monkeypatch.setattr(outcome, "SETTLED", -60.0)  # they were written just now
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for number in range(3):
