@@ -9,8 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from authface.annotate.tagging import crop_cell, crop_files
-from authface.annotate.vocabulary.resolve import MEASURED, can_say, contradictions
+from authface.annotate.tagging import MEASURED, can_say, contradictions, crop_cell, crop_files
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY
 from authface.errors import UsageError, one_line
 from authface.metrics.stats import Kappa, cohen_kappa

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from authface.annotate.measured.tagger import Tagger
     from authface.restore.api import Restorer
-    from authface.restore.result import Restored
+    from authface.restore.picture import Restored
 
 __version__ = "0.1.0"
 __all__ = ["Restored", "Restorer", "Tagger", "__version__"]
@@ -22,7 +22,7 @@ def __getattr__(name: str) -> Any:
 
         return Restorer
     if name == "Restored":
-        from authface.restore.result import Restored
+        from authface.restore.picture import Restored
 
         return Restored
     if name == "Tagger":

@@ -82,7 +82,7 @@ def doctor(
 
     Exit code 1 if something is broken that `authface restore` needs here. Nothing is asked of the network by default.
     """
-    from authface.evaluate.weights import FILES
+    from authface.evaluate.catalogue import FILES
     from authface.inspect.doctor import as_json, examine, to_text
 
     findings = examine(FILES, online=online)
@@ -122,10 +122,10 @@ def why(
     from authface.inspect.why import forgotten_at, photo_history, to_text
 
     if set.is_file() and not id:
-        from authface.restore import results
+        from authface.restore import outcome
 
-        made = results.provenance_of(set)
-        return run.console.result(results.to_text(made), **made.as_json())
+        made = outcome.provenance_of(set)
+        return run.console.result(outcome.to_text(made), **made.as_json())
     if not id:
         raise UsageError(f"{one_line(set)} is no file: name a restored photo, or a set and an ID")
     photoset = open_set(set)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 from types import TracebackType
@@ -162,3 +162,20 @@ def _line(
         more = left() if left else (time.monotonic() - start) / count * (total - count)
         line += f", {duration(more)} left" if more is not None else ""
     return f"{line}, {note}" if note else line
+
+
+def render_table(header: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Lines of a table whose columns are aligned by spaces, two between them; rows as long as `header`.
+
+    The columns numbered in `right` are aligned on the right, all others on the left.
+    """
+    table = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    padded = (
+        [
+            cell.rjust(width) if at in right else cell.ljust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        for row in table
+    )
+    return "\n".join("  ".join(cells).rstrip() for cells in padded)

@@ -5,9 +5,11 @@ A place is a local path or an address such as ``s3://bucket/folder`` (`place`), 
 
 from __future__ import annotations
 
+import csv
 import errno
 import functools
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -15,7 +17,7 @@ import stat
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
@@ -236,3 +238,18 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write rows, the header first; None is an empty cell. Raises AuthfaceError where the disk refuses."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        csv.writer(file).writerows(rows)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON. Raises AuthfaceError where the disk refuses, ValueError for NaN and infinity."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
+    write_file(path, (text + "\n").encode("utf-8", "backslashreplace"))

@@ -35,7 +35,7 @@ import numpy as np
 import torch
 from builtin_figures import CLEAN, FILTERS, INPUT, NOTE, OF_EVALUATE, Figures, Method, as_json, bars, markdown, means
 
-from authface.console import Console
+from authface.console import Console, render_table
 from authface.errors import AuthfaceError
 from authface.evaluate import images
 from authface.evaluate.images import open_sources, parquet_files
@@ -45,7 +45,6 @@ from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.synth import clean_face
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging.decode import encode_png, read
-from authface.report.text import render_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,8 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.judge import LIMITS
-from authface.curate.filter.measures import artefacts, quality
+from authface.curate.filter.measure import LIMITS
+from authface.curate.filter.measures import quality
 from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError
@@ -143,12 +143,12 @@ TRIALS = (
 MEASURES: dict[str, Callable[[quality.FaceRegion], float]] = {
     "sharpness": quality.sharpness,
     "noise": quality.noise,
-    "pepper": artefacts.pepper,
-    "smoothing": artefacts.smoothing,
-    "blockiness": artefacts.blockiness,
-    "exposure": lambda region: artefacts.exposure(region)[0],
-    "clipped": lambda region: artefacts.exposure(region)[1],
-    "resolution": artefacts.resolution,
+    "pepper": quality.pepper,
+    "smoothing": quality.smoothing,
+    "blockiness": quality.blockiness,
+    "exposure": lambda region: quality.exposure(region)[0],
+    "clipped": lambda region: quality.exposure(region)[1],
+    "resolution": quality.resolution,
     "piqe": lambda region: piqe(region.luma),
 }
 

@@ -30,8 +30,7 @@ from calibrate_quality import Sample, beauty, rounded
 from numpy.typing import NDArray
 from PIL import Image
 
-from authface.curate.filter.judge import LIMITS, broken, judge_alone
-from authface.curate.filter.measure import measure_faces
+from authface.curate.filter.measure import LIMITS, broken, judge_alone, measure_faces
 from authface.curate.filter.measures import processing, quality
 from authface.curate.settings import FilterSettings
 from authface.errors import ImageError

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.judge import judge_alone
+from authface.curate.filter.measure import judge_alone
 from authface.curate.learn import fit
 from authface.curate.learn.fit import HeldOutTable, Lesson, identities, make_lesson
 from authface.curate.learn.model import filled

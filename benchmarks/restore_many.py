@@ -34,7 +34,7 @@ from authface.restore.inputs import PAGE
 from authface.store.restore_line import as_text, parse
 from authface.store.restore_log import LOG, PART_BYTES, Log, log_bytes, part_numbers, part_path
 from authface.store.restore_state import read_states
-from authface.store.unchanged import SETTLED, traits_of
+from authface.store.results import SETTLED, traits_of
 
 SIDE = 48
 IN_A_FOLDER = 1000

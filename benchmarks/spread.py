@@ -17,6 +17,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,11 +55,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process started and that are there."""
-    try:
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
+    """Processes that any thread of a process started and that are there: a film's workers begin in one of their own."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # a thread that ended
+            found += map(int, listed.read_text().split())
+    return found
 
 
 def run(photos: Path, out: Path, device: str, options: list[str]) -> Measured:
@@ -92,7 +94,7 @@ def digest(out: Path) -> str:
     """Of all results, by name."""
     found = hashlib.sha256()
     for path in sorted(out.iterdir()):
-        if path.suffix not in {".jsonl", ".html"}:
+        if path.is_file() and path.suffix not in {".jsonl", ".html"}:
             found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()
 

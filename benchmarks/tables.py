@@ -28,11 +28,11 @@ import pyarrow as pa
 
 from authface.curate import sheet
 from authface.curate.filter import sweep
-from authface.curate.filter.judge import ANGLES, LIMITS
+from authface.curate.filter.measure import ANGLES, LIMITS
 from authface.curate.settings import FilterSettings
 from authface.curate.sheet import sample
 from authface.records import Face
-from authface.report.charts import BINS
+from authface.report.pages import BINS
 from authface.store.parquet import arrow_schema, row_reader
 from authface.store.photoset import PartMeta, PhotoSet, Provenance, Table
 

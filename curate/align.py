@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.judge import rejected
+from authface.curate.filter.measure import rejected
 from authface.curate.settings import AlignSettings
 from authface.engine.workers import Step
 from authface.errors import ImageError

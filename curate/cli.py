@@ -1,4 +1,4 @@
-"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` have a `cli` each."""
+"""`authface curate`: sources in, aligned and licensed faces out; `curate review` and `learn` are in `review.cli`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, get_args
 import typer
 from typer.core import TyperCommand
 
-from authface.curate.learn import cli as learn
 from authface.curate.review import cli as review
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Sources in, aligned and licensed faces out.", no_args_is_help=True)
 app.add_typer(review.app)
-app.add_typer(learn.app)
 
 _WITHOUT_PATH = {"unsplash", "samples"}
 
@@ -240,15 +238,15 @@ def credits_(
     ] = False,
 ) -> None:
     """Write SET/reports/credits: every photographer and photo, by licence, with their links."""
-    from authface.curate.credits import Format, counts, write_credits
+    from authface.curate.credits import Format, write_credits
     from authface.store.statements import count_disputed, disputed
 
     chosen: Format | None = next((known for known in get_args(Format) if known == format), None)
     if chosen is None:
         raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
     photoset = open_set(set)
-    path, table = write_credits(photoset, chosen, every=every)
-    found, said = counts(table), count_disputed(disputed(photoset))
+    path, found = write_credits(photoset, chosen, every=every)
+    said = count_disputed(disputed(photoset))
     if found["of unknown licence"]:
         run.console.log(f"credits: nobody stated a licence of {found['of unknown licence']:,} photos: they come first")
     if said["disputed"]:
@@ -285,7 +283,7 @@ def forget(
     from authface.curate.forget.run import find_photos
     from authface.curate.forget.run import forget as run_forget
     from authface.curate.sheet import contact_sheet
-    from authface.store.tombstones import tombstones
+    from authface.store.journal import tombstones
 
     photoset = open_set(set)
     if run.dry_run:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from types import TracebackType
+from typing import Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from authface.files import replacing
 from authface.licences import conditions, recognise
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
+from authface.store.sorting import SortedRows
 from authface.store.statements import Said, disputed, told
 
 Format = Literal["html", "md", "csv", "txt"]
@@ -67,16 +70,20 @@ class Credit:
         return self.source.startswith("unsplash")
 
 
+_FIELDS = tuple(one.name for one in fields(Credit))
+_LAST = (1 << 63) - 1
+"""Of SQLite's numbers of rows."""
+
+
 @dataclass(frozen=True)
 class Maker:
     """A photographer's photos under one licence."""
 
-    credits: list[Credit]
-
-    @property
-    def first(self) -> Credit:
-        """The credit that name and profile are taken from."""
-        return next((credit for credit in self.credits if credit.profile), self.credits[0])
+    first: Credit
+    """The credit that name and profile are taken from."""
+    photos: int
+    credits: Iterator[Credit]
+    """By their names in the source, read once."""
 
 
 @dataclass(frozen=True)
@@ -96,112 +103,125 @@ class LicenceGroup:
         return "" if recognise(self.licence) else "this is no licence that is known here: ask before you use them"
 
 
-def credits(photoset: PhotoSet, *, every: bool = False) -> pa.Table:
+class Credits:
     """The photos that any kept crop shows, or every kept photo; sorted by licence (unknown first) and photographer.
 
-    Held as columns, about 300 bytes a photo. A column that an older set lacks is empty. `stated` is what was said of a
-    licence where that was corrected or sources disagree, `conditions` those of any licence that is still stated.
+    They lie in a temporary file of SQLite, so that memory does not grow with them. What an older set lacks is empty.
+    Of each `stated` tells what was said of its licence where that was corrected or sources disagree, `conditions` those
+    of any licence that is still stated. Raises AuthfaceError where there is no room for the file.
     """
-    names = (*_COLUMNS, "signals", "stated", "conditions")
-    schema, said = pa.schema([(name, pa.string()) for name in names]), disputed(photoset)
-    parts = [_credits(photoset, part, said, schema, every=every) for part in photoset.photos.parts()]
-    table = pa.concat_tables(parts) if parts else schema.empty_table()
-    order = [(name, "ascending") for name in ("known", "licence", "photographer", "source", "source_id")]
-    known = pc.not_equal(table.column("licence"), UNKNOWN)
-    return table.append_column("known", known).sort_by(order).drop_columns(["known"])
+
+    def __init__(self, photoset: PhotoSet, *, every: bool = False) -> None:
+        said, parts = disputed(photoset), photoset.photos.parts()
+        if not every:
+            parts = sorted({*parts} & {*photoset.crops.parts()})
+        rows = (row for part in parts for row in _stored(_kept(photoset, part, every=every), said))
+        order = f"licence != '{UNKNOWN}', licence, photographer, source, source_id"
+        self._rows = SortedRows((*_FIELDS, "conditions"), rows, order)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.__exit__(kind, error, trace)
+
+    def __iter__(self) -> Iterator[Credit]:
+        return self._between(1, _LAST)
+
+    def counts(self) -> dict[str, int]:
+        """Photos, photographers, licences, photos of unknown licence and of those with a condition."""
+        asked = {
+            "photos": "count(*)",
+            "photographers": "count(distinct nullif(photographer, ''))",
+            "licences": "count(distinct licence)",
+            "of unknown licence": f"count(nullif(licence = '{UNKNOWN}', 0))",
+            **{f"under {one} licences": f"count(nullif(instr(conditions, '{one}'), 0))" for one in CONDITIONS},
+        }
+        found = next(self._rows.select(f"{', '.join(asked.values())} from sorted"))
+        return dict(zip(asked, found, strict=True))
+
+    def groups(self) -> Iterator[LicenceGroup]:
+        """The credits, licence by licence; the makers of a group are read once, in order."""
+        found = self._rows.select(
+            "licence, count(*), count(distinct photographer), min(rowid), max(rowid) from sorted "
+            "group by licence order by min(rowid)"
+        )
+        for licence, photos, photographers, first, last in found:
+            yield LicenceGroup(licence, photos, photographers, self._makers(first, last))
+
+    def _makers(self, first: int, last: int) -> Iterator[Maker]:
+        """The makers of the credits of these numbers, each found in a first reading of its credits."""
+        for _, made in groupby(self._between(first, last), key=lambda credit: (credit.photographer, credit.source)):
+            shown, photos = _counted(made)
+            yield Maker(shown, photos, self._between(first, first + photos - 1))
+            first += photos
+
+    def _between(self, first: int, last: int) -> Iterator[Credit]:
+        """The credits of these numbers, in order."""
+        asked = f"{', '.join(_FIELDS)} from sorted where rowid between ? and ? order by rowid"
+        yield from (Credit(*row) for row in self._rows.select(asked, (first, last)))
 
 
-def _credits(
-    photoset: PhotoSet, part: int, said: Mapping[str, Sequence[Said]], schema: pa.Schema, *, every: bool
-) -> pa.Table:
-    """Those of one part, in its order."""
+def _counted(made: Iterator[Credit]) -> tuple[Credit, int]:
+    """The first of a maker's credits that has a profile, or the first of all; and how many there are."""
+    shown = next(made)
+    photos = 1
+    for credit in made:
+        photos += 1
+        shown = shown if shown.profile or not credit.profile else credit
+    return shown, photos
+
+
+def _kept(photoset: PhotoSet, part: int, *, every: bool) -> pa.Table:
+    """The photos of one part that a kept crop of it shows, or every kept photo; in its order."""
     rows = photoset.photos.arrow(part, [*_COLUMNS, "signals", "status"])
     rows = rows.filter(pc.equal(rows.column("status"), "kept"))
-    if not every:
-        rows = rows.filter(pc.is_in(rows.column("id"), _shown(photoset, part)))
-    columns = {name: pc.fill_null(rows.column(name), "") for name in _COLUMNS}
-    licences = columns["licence"]
-    columns["licence"] = pc.if_else(pc.equal(licences, ""), UNKNOWN, licences)
-    columns["signals"] = [_told(signals) for signals in rows.column("signals").to_pylist()]
-    ids = columns["id"].to_pylist()
-    columns["stated"] = [told(said.get(name, ())) for name in ids]
-    columns["conditions"] = list(map(_conditions, columns["licence"].to_pylist(), map(said.get, ids)))
-    return pa.table(columns, schema=schema)
+    if every:
+        return rows
+    crops = photoset.crops.arrow(part, ["photo_id", "status"])
+    shown = crops.column("photo_id").filter(pc.equal(crops.column("status"), "kept"))
+    return rows.filter(pc.is_in(rows.column("id"), shown.combine_chunks()))
 
 
-def _conditions(licence: str, said: Sequence[Said] | None) -> str:
-    return " ".join(conditions([licence, *(one.statement.licence for one in said or () if one.stands)]))
+def _stored(rows: pa.Table, said: Mapping[str, Sequence[Said]]) -> Iterator[tuple[str, ...]]:
+    """What is stored of photos: the fields of their credits, then their conditions."""
+    columns = [pc.fill_null(rows.column(name), "").to_pylist() for name in _COLUMNS]
+    for *values, signals in zip(*columns, rows.column("signals").to_pylist(), strict=True):
+        row = dict(zip(_COLUMNS, values, strict=True))
+        lines = said.get(row["id"], ())
+        link = referred if row["source"].startswith("unsplash") else web_link
+        row |= {
+            "profile": link(row["photographer_url"]),
+            "page": link(row["page_url"]),
+            "licence": row["licence"] or UNKNOWN,
+            "stated": told(lines),
+            "signals": _told(signals),
+        }
+        yield *(row[name] for name in _FIELDS), _conditions(row["licence"], lines)
 
 
-def write_credits(photoset: PhotoSet, format: Format, *, every: bool = False) -> tuple[Path, pa.Table]:
-    """Write ``reports/credits.<format>`` and give its path and the credits. Raises AuthfaceError (disk)."""
-    table = credits(photoset, every=every)
+def _conditions(licence: str, said: Sequence[Said]) -> str:
+    return " ".join(conditions([licence, *(one.statement.licence for one in said if one.stands)]))
+
+
+def write_credits(photoset: PhotoSet, format: Format, *, every: bool = False) -> tuple[Path, dict[str, int]]:
+    """Write ``reports/credits.<format>``; its path and the counts of `Credits`. Raises AuthfaceError (disk)."""
     path = photoset.root / "reports" / f"credits.{format}"
-    if format == "html":
-        facts = [(name, f"{count:,}") for name, count in counts(table).items()]
-        title = f"Credits of {one_line(photoset.root.resolve().name)}"
-        report.write_page(path, "credits.html.jinja", title=title, summary=facts, groups=groups(table), home=UNSPLASH)
-        return path, table
-    lines = {"md": _markdown, "csv": _csv, "txt": _text}[format]
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(lines(table))
-    return path, table
-
-
-def counts(table: pa.Table) -> dict[str, int]:
-    """Photos, photographers, licences, photos of unknown licence and of those with a condition."""
-    return {
-        "photos": table.num_rows,
-        "photographers": len(set(table.column("photographer").unique().to_pylist()) - {""}),
-        "licences": len(table.column("licence").unique()),
-        "of unknown licence": pc.sum(pc.equal(table.column("licence"), UNKNOWN)).as_py() or 0,
-        **{f"under {one} licences": _holding(table, one) for one in CONDITIONS},
-    }
-
-
-def _holding(table: pa.Table, condition: str) -> int:
-    return pc.sum(pc.match_substring(table.column("conditions"), condition)).as_py() or 0
-
-
-def groups(table: pa.Table) -> Iterator[LicenceGroup]:
-    """The sorted credits, licence by licence; the makers of a group are read once, in order."""
-    start = 0
-    for count in table.column("licence").value_counts().to_pylist():
-        rows = table.slice(start, count["counts"])
-        makers = len(rows.column("photographer").unique())
-        yield LicenceGroup(count["values"], rows.num_rows, makers, _makers(rows))
-        start += rows.num_rows
-
-
-def _makers(rows: pa.Table) -> Iterator[Maker]:
-    held: list[Credit] = []
-    for batch in rows.to_batches(max_chunksize=1000):
-        for row in batch.to_pylist():
-            credit = _credit(row)
-            if held and (held[0].photographer, held[0].source) != (credit.photographer, credit.source):
-                yield Maker(held)
-                held = []
-            held.append(credit)
-    if held:
-        yield Maker(held)
-
-
-def _credit(row: dict[str, Any]) -> Credit:
-    tag = referred if row["source"].startswith("unsplash") else web_link
-    return Credit(
-        id=row["id"],
-        source=row["source"],
-        source_id=row["source_id"],
-        photographer=row["photographer"],
-        profile=tag(row["photographer_url"]),
-        page=tag(row["page_url"]),
-        licence=row["licence"],
-        terms=row["terms"],
-        as_of=row["as_of"],
-        stated=row["stated"],
-        signals=row["signals"],
-        asked_at=row["asked_at"],
-    )
+    with Credits(photoset, every=every) as found:
+        counts = found.counts()
+        if format == "html":
+            facts = [(name, f"{count:,}") for name, count in counts.items()]
+            title = f"Credits of {one_line(photoset.root.resolve().name)}"
+            report.write_page(
+                path, "credits.html.jinja", title=title, summary=facts, groups=found.groups(), home=UNSPLASH
+            )
+        else:
+            lines = {"md": _markdown, "csv": _csv, "txt": _text}[format]
+            with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+                file.writelines(lines(found))
+    return path, counts
 
 
 def _told(signals: list[dict[str, str]] | None) -> str:
@@ -231,17 +251,9 @@ def referred(url: str) -> str:
     return urlunsplit(parts._replace(query=urlencode([*query, ("utm_source", "authface"), ("utm_medium", "referral")])))
 
 
-def _shown(photoset: PhotoSet, part: int) -> pa.Array:
-    """Ids of the photos of which a crop of this part is kept."""
-    if part not in photoset.crops.parts():
-        return pa.array([], pa.string())
-    rows = photoset.crops.arrow(part, ["photo_id", "status"])
-    return rows.column("photo_id").filter(pc.equal(rows.column("status"), "kept")).combine_chunks()
-
-
-def _markdown(table: pa.Table) -> Iterator[str]:
+def _markdown(found: Credits) -> Iterator[str]:
     yield "# Credits\n"
-    for group in groups(table):
+    for group in found.groups():
         yield f"\n## {_md(group.licence)} ({group.photos:,} photos, {group.photographers:,} photographers)\n\n"
         if group.warning:
             yield f"**{group.warning[:1].upper()}{group.warning[1:]}.**\n\n"
@@ -249,12 +261,13 @@ def _markdown(table: pa.Table) -> Iterator[str]:
             first = maker.first
             by = f"[{_md(first.name)}]({_md_url(first.profile)})" if first.profile else _md(first.name)
             on = f" on [Unsplash]({_md_url(UNSPLASH)})" if first.of_unsplash else ""
-            photos = ", ".join(
-                (f"[{_md(credit.source_id)}]({_md_url(credit.page)})" if credit.page else _md(credit.source_id))
-                + (f" (stated: {_md(credit.stated)})" if credit.stated else "")
-                for credit in maker.credits
-            )
-            yield f"- Photo{'s' * (len(maker.credits) > 1)} by {by}{on}: {photos}\n"
+            before = f"- Photo{'s' * (maker.photos > 1)} by {by}{on}: "
+            for credit in maker.credits:
+                name = _md(credit.source_id)
+                stated = f" (stated: {_md(credit.stated)})" if credit.stated else ""
+                yield before + (f"[{name}]({_md_url(credit.page)})" if credit.page else name) + stated
+                before = ", "
+            yield "\n"
 
 
 def _md(text: str) -> str:
@@ -268,9 +281,9 @@ def _md_url(url: str) -> str:
     return url.replace("(", "%28").replace(")", "%29").replace("<", "%3C").replace(">", "%3E")
 
 
-def _csv(table: pa.Table) -> Iterator[str]:
+def _csv(found: Credits) -> Iterator[str]:
     yield _csv_line(_HEADER)
-    for group in groups(table):
+    for group in found.groups():
         for maker in group.makers:
             for c in maker.credits:
                 row = (c.licence, c.name, c.profile, c.source_id, c.page, c.source, c.terms, c.as_of, c.id, c.stated)
@@ -289,8 +302,8 @@ def _cell(value: str) -> str:
     return "'" + text if text[:1] in {"=", "+", "-", "@"} else text
 
 
-def _text(table: pa.Table) -> Iterator[str]:
-    for group in groups(table):
+def _text(found: Credits) -> Iterator[str]:
+    for group in found.groups():
         warning = f": {group.warning}" if group.warning else ""
         yield f"{one_line(group.licence)} ({group.photos:,} photos{warning})\n"
         for maker in group.makers:

@@ -21,7 +21,7 @@ from authface.errors import ImageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.report import pages as report
-from authface.report.charts import Histogram, HistogramCounter, round_span
+from authface.report.pages import Histogram, HistogramCounter, round_span
 from authface.store.parquet import row_reader
 from authface.store.photoset import PhotoSet, R, Table
 

@@ -245,7 +245,7 @@ def python() -> str:
     lines: list[str] = []
     classes = (
         ("restore/api.py", "Restorer"), ("restore/api.py", "FoundFace"),
-        ("restore/result.py", "Restored"), ("restore/types.py", "FaceResult"),
+        ("restore/picture.py", "Restored"), ("restore/types.py", "FaceResult"),
     )  # fmt: skip
     for module, name in classes:
         node = next((n for n in _tree(module).body if isinstance(n, ast.ClassDef) and n.name == name), None)
@@ -310,8 +310,8 @@ def networks() -> str:
 
 
 def reasons() -> str:
-    """Why a face is rejected, and by which limit, in the order of curate/filter/judge.py."""
-    from authface.curate.filter.judge import LIMITS
+    """Why a face is rejected, and by which limit, in the order of curate/filter/measure.py."""
+    from authface.curate.filter.measure import LIMITS
     from authface.curate.settings import FilterSettings
 
     fields = FilterSettings.model_fields

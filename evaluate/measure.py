@@ -17,9 +17,8 @@ from authface.engine.pool import processes, seats
 from authface.engine.ray import Cluster, by_chunk
 from authface.engine.workers import inline
 from authface.errors import AuthfaceError, ImageError, first_line, one_line
-from authface.evaluate.catalogue import BY_NAME, RestorationMetric
+from authface.evaluate.catalogue import BY_NAME, MetricWeights, RestorationMetric, sha256s
 from authface.evaluate.images import Pair
-from authface.evaluate.weights import MetricWeights, sha256s
 from authface.evaluate.works import DLIB, LearnedWork, OutputJob, PlainWork, Recogniser, Result, plain_version
 from authface.files import sha256_of
 from authface.imaging.decode import read

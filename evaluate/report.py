@@ -17,11 +17,10 @@ from authface.evaluate.catalogue import BY_NAME, WORST_BY, RestorationMetric
 from authface.evaluate.measure import OutputRecord
 from authface.evaluate.restoration import Evaluation
 from authface.evaluate.settings import RestorationSettings
-from authface.files import replacing
+from authface.files import replacing, write_csv, write_json
 from authface.imaging.decode import read
 from authface.metrics.stats import Mean
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
-from authface.report.text import write_csv, write_json
 
 NAME = "restoration"
 

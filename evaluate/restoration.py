@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.evaluate.catalogue import DEAR, RestorationMetric, choose
+from authface.evaluate.catalogue import DEAR, MetricWeights, RestorationMetric, choose
 from authface.evaluate.images import Method, images_by_name, pair
 from authface.evaluate.measure import (
     Measured,
@@ -25,7 +25,6 @@ from authface.evaluate.measure import (
 )
 from authface.evaluate.protocol import device_name, protocol
 from authface.evaluate.settings import RestorationSettings
-from authface.evaluate.weights import MetricWeights
 from authface.metrics.stats import Difference, Mean, mean_of, paired_difference
 from authface.models.families import pick_device
 

@@ -20,16 +20,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface import Restorer, backends
-from authface.console import Console
+from authface.console import Console, render_table
 from authface.errors import UsageError, one_line
+from authface.evaluate.catalogue import sha256s
 from authface.evaluate.protocol import device_name, versions
 from authface.evaluate.settings import RuntimeSettings
-from authface.evaluate.weights import sha256s
+from authface.files import write_json
 from authface.models.families import fetch, pick_device, resolve
 from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load
-from authface.report.text import render_table, write_json
 
 if TYPE_CHECKING:
     import torch

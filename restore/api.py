@@ -38,8 +38,7 @@ from authface.restore.model.restorer import (
     weights_key,
 )
 from authface.restore.photo import FaceFinder, whole_photo
-from authface.restore.picture import Image, Picture, open_picture
-from authface.restore.result import Restored
+from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.types import FaceResult, Finder

@@ -12,10 +12,9 @@ from authface.errors import UsageError
 from authface.faces.geometry import Side, align
 from authface.models.sampling import PAPER_SIZE
 from authface.records import Box
-from authface.restore.change import change_map
 from authface.restore.guard import FaceDrift, IdentityGuard
 from authface.restore.photo import FaceFinder
-from authface.restore.picture import Image, open_picture
+from authface.restore.picture import Image, change_map, open_picture
 from authface.restore.settings import RestoreSettings
 
 
@@ -36,7 +35,7 @@ class PhotoComparison:
     faces: tuple[ComparedFace, ...]
     """Faces found in the first version, the largest first."""
     change_map: NDArray[np.uint8]
-    """(h, w, 3) as `authface.restore.change.change_map` draws it."""
+    """(h, w, 3) as `authface.restore.picture.change_map` draws it."""
 
     @property
     def identity(self) -> float | None:

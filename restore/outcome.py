@@ -1,27 +1,216 @@
-"""What became of a photo: kept apart from what is written of it, so that other processes can make it.
+"""What became of a photo, and what became of it before: its outcome, the results that are there, the history of one.
 
-One process writes: the log's lines first, then the files.
+An outcome is kept apart from what is written of it, so that other processes can make it. One process writes: the log's
+lines first, then the files. Which files are results the logs around them and their bytes tell, names never; the history
+of one its own metadata and the log of its run.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import io
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from authface.errors import AuthfaceError, ImageError, one_line, was_interrupted
-from authface.files import write_file
+from PIL import Image
+
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line, was_interrupted
+from authface.files import sha256_of, write_file
 from authface.imaging import decode as images
-from authface.restore.inputs import RestoreJob
+from authface.imaging.xmp import properties_of
+from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of
+from authface.restore.mark import INSIDE, IPTC
 from authface.restore.pipeline import Seconds, add_seconds
-from authface.restore.results import check_target, lines_done
 from authface.restore.session import Session
+from authface.restore.video.finish import video_properties
 from authface.store.restore_line import Line
-from authface.store.unchanged import is_as_read
+from authface.store.restore_log import LOG, Log, digest_key
+from authface.store.results import Results, digest_of, is_as_made, is_as_read
+
+NOT_OURS = "target_exists"
+"""The reason of a failure: where the result should go there is a file that this command did not make."""
+
+
+def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list[Input]:
+    """The inputs but for results of earlier runs: those found in a folder, and those named beside their source.
+
+    A file that lies where a result was put, and is another by now, is somebody's work on it: it is left out too, and
+    `say` is told. Raises AuthfaceError where nothing else is left.
+    """
+    known = Results(homes_of(inputs))
+    results = {entry.path_text: made for entry in inputs if (made := known.find(entry.path)) is not None}
+    if not results:
+        return list(inputs)
+    left = [entry for entry in inputs if entry.path_text not in results]
+    sources = [entry.path for entry in left] if any(entry.named for entry in inputs) else []
+    left = []
+    for entry in inputs:
+        made = results.get(entry.path_text)
+        if made is None or (entry.named and not known.has_source(made, sources)):
+            left.append(entry)
+        elif made.digest and known.digest(entry.path) != made.digest:
+            say(f"{one_line(entry.path)} was changed since it was made here: left out; name it alone to restore it")
+    if inputs and not left:
+        raise AuthfaceError(
+            f"{one_line(inputs[0].path)}{' and all others' if inputs[1:] else ''}: made by earlier runs; name the "
+            "files themselves to restore them again"
+        )
+    return left
+
+
+def lines_done(job: RestoreJob, log: Log, content: str, fingerprint: str, say: Callable[[str], None]) -> list[Line]:
+    """The lines of a photo whose result is there, made from this content with these settings; none: it is to be made.
+
+    A result that somebody changed since is left as it is, and `say` is told.
+    """
+    log.refresh()
+    lines = log.lines_of(job.name, content, fingerprint)
+    if not lines:
+        return []
+    first = lines[0]
+    files = [(job.target, job.name, first.result, first.result_bytes)]
+    if first.change_map:
+        files.append((job.change_map or job.target, job.map_name, first.map, first.map_bytes))
+    changed = []
+    for path, name, digest, size in files:
+        if not path.is_file():
+            return []
+        if digest and not is_as_made(path, first.made, size) and (found := digest_of(path)) != digest:
+            if any(made.digest == found for made in log.made_at(name)):
+                return []  # of other settings: a kill came before the new one took its place
+            changed.append(path)
+    for path in changed:
+        say(f"{one_line(path)} was changed since it was made: kept as it is; delete it to have it made again")
+    return lines
+
+
+def check_target(job: RestoreJob, log: Log) -> None:
+    """Raise ImageError where a file that is not from this command lies where a result goes."""
+    log.refresh()
+    places = {job.target: job.name} | ({} if job.change_map is None else {job.change_map: job.map_name})
+    for path, name in places.items():
+        made = log.made_at(name)
+        if not os.path.lexists(path) or any(not one.digest for one in made):
+            continue
+        if not made:
+            raise ImageError(NOT_OURS, f"{one_line(path)} is there and not from this command: move it, or choose -o")
+        if digest_of(path) not in {one.digest for one in made}:
+            raise ImageError(NOT_OURS, f"{one_line(path)} was changed since it was made: move it, or choose -o")
+
+
+_ABOVE = 4
+"""Parent folders that are searched for a log: `restore` lays out results like their photos."""
+
+
+@dataclass
+class ResultHistory:
+    """Origin of a result."""
+
+    path: Path
+    source_type: str = ""
+    """XMP's `DigitalSourceType`."""
+    system: str = ""
+    """The generating system and its version, by the file."""
+    inside: dict[str, Any] = field(default_factory=dict)
+    """The settings embedded in the file."""
+    log: Path | None = None
+    lines: list[Line] = field(default_factory=list)
+    """The photo's lines in that log."""
+    same: bool = False
+    """The file still has the bytes that the run wrote."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        said = {"digital_source_type": self.source_type, "ai_system": self.system, "settings": self.inside}
+        log = {
+            "log": str(self.log) if self.log else None,
+            "unchanged": self.same,
+            "lines": list(map(asdict, self.lines)),
+        }
+        return {"result": str(self.path), **said, **log}
+
+
+def provenance_of(path: Path) -> ResultHistory:
+    """Read a result's metadata and its log. Raises UsageError if neither exists."""
+    try:
+        digest, said = sha256_of(path), _said(path)
+    except OSError as error:
+        raise UsageError(f"{one_line(path)}: {error.strerror or one_line(error)}") from error
+    found = ResultHistory(path)
+    found.source_type = said.get(f"{IPTC} DigitalSourceType", "")
+    found.system = ", ".join(
+        filter(None, (said.get(f"{IPTC} {name}") for name in ("AISystemUsed", "AISystemVersionUsed")))
+    )
+    try:
+        inside = json.loads(said.get(INSIDE) or "{}")
+        found.inside = inside if isinstance(inside, dict) else {}
+    except ValueError:
+        found.inside = {}
+    _look_up(found, digest)
+    if not (found.source_type or found.inside or found.lines):
+        raise UsageError(f"{one_line(path)} does not say where it is from, and no {LOG} beside or above it knows it")
+    return found
+
+
+def _look_up(found: ResultHistory, digest: str) -> None:
+    path = found.path.absolute()
+    for home in path.parents[:_ABOVE]:
+        if not (home / LOG).is_file():
+            continue
+        try:
+            log = Log(home / LOG)
+        except AuthfaceError:
+            continue
+        place, key = path.relative_to(home).as_posix(), digest_key(digest)
+        alike = (log.made_by(path, trace) for path, trace in log.traces() if trace.digest == key)
+        by_bytes = next((made.path for made in alike if made is not None and made.digest == digest), "")
+        if lines := log.lines(by_bytes) or log.lines(place):
+            found.log, found.lines, found.same = log.path, lines, lines[0].result == digest
+            return
+
+
+def _said(path: Path) -> dict[str, str]:
+    if path.suffix.lower() in VIDEOS:
+        return video_properties(path)
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as image:
+            packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    except Exception:  # noqa: BLE001  on hostile bytes Pillow's readers raise nearly anything; the log may know more
+        return {}
+    return properties_of(packet.encode() if isinstance(packet, str) else bytes(packet))
+
+
+def to_text(found: ResultHistory) -> str:
+    """The same as text."""
+    told = []
+    if found.source_type:
+        told.append(f"says: {one_line(found.source_type.rpartition('/')[2], 80)}, by {one_line(found.system, 160)}")
+    for name, value in found.inside.items():
+        if name != "faces":
+            told.append(f"inside: {one_line(name, 40)} {one_line(value, 120)}")
+    faces = found.inside.get("faces")
+    for number, one in enumerate(faces if isinstance(faces, list) else []):
+        told.append(f"inside: {_face(number, one if isinstance(one, dict) else {})}")
+    if found.lines:
+        first = found.lines[0]
+        told.append(f"log: {one_line(found.log)}, {'the same bytes' if found.same else 'other bytes: changed since'}")
+        told.append(f"from: {one_line(first.source)} (sha256 {first.content[:12]}), made {first.made}")
+        told.append(f"by: {one_line(first.model)} {first.engine}, {one_line(first.encoding, 80)}".rstrip(", "))
+        told += [f"log: {_face(line.face, asdict(line))}" for line in found.lines if line.face is not None]
+    return "\n".join(told)
+
+
+def _face(number: int, values: dict[str, Any]) -> str:
+    """One line about a face; values from a file may be forged."""
+    shown = ("status", "reason", "box", "identity", "suspect")
+    words = [f"{name} {one_line(values[name], 60)}" for name in shown if values.get(name)]
+    return f"face {number}: {', '.join(words)}"
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,7 @@ from authface.ranks import cores, share_cores
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
-from authface.restore.picture import open_picture
-from authface.restore.result import Restored
+from authface.restore.picture import Restored, open_picture
 from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")

@@ -20,33 +20,34 @@ from authface.extras import need
 from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
-from authface.restore.album import album_pictures
 from authface.restore.background import check_size
-from authface.restore.change import change_map
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.outcome import (
     IsDone,
     Keep,
     Outcome,
+    check_target,
     failed,
     input_errors,
     is_done_before,
     keep_outcome,
     known_content,
+    lines_done,
     read_photo,
+    without_results,
 )
+from authface.restore.page import album_pictures
 from authface.restore.photo import no_face_text
-from authface.restore.picture import Picture
+from authface.restore.picture import Picture, change_map
 from authface.restore.pipeline import counted, part, prefetch, write_behind
-from authface.restore.results import check_target, lines_done, without_results
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line
-from authface.store.unchanged import traits_of
+from authface.store.results import traits_of
 
 GROUP_PIXELS = 50_000_000
 """Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
@@ -60,7 +61,7 @@ class OpenedPhoto:
     picture: Picture
     faces: Sequence[FaceResult]
     traits: tuple[int, ...]
-    """Of its file, before it was read (`authface.store.unchanged`)."""
+    """Of its file, before it was read (`authface.store.results`)."""
 
 
 def jobs_of(

@@ -15,15 +15,13 @@ from typing import Any
 from authface import __version__, backends
 from authface.console import Console
 from authface.errors import UsageError
-from authface.faces import parsing
 from authface.faces.identity import weights_sha256
-from authface.faces.parsing import FaceParser
+from authface.faces.paste import FaceParser, parser_sha256
 from authface.imaging.bitdepth import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import Upscaler, file_sha256, make_upscaler
-from authface.restore.eta import Amount, Workload
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
@@ -38,8 +36,8 @@ from authface.restore.model.restorer import (
     load_restorer,
 )
 from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
-from authface.restore.pipeline import Seconds, part
-from authface.restore.result import Finish
+from authface.restore.picture import Finish
+from authface.restore.pipeline import Amount, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_line import Line, Status
@@ -287,7 +285,7 @@ class Session:
             "weights": self.weights.digest if self.weights else _version_of(self.settings.model),
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
             "upscaler": file_sha256(settings.upscaler),
-            "parsing": parsing.weights_sha256() if settings.mask == "parsing" else "",
+            "parsing": parser_sha256() if settings.mask == "parsing" else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,
         }

@@ -15,8 +15,8 @@ from typing import Any
 
 from authface.errors import AuthfaceError, one_line, was_interrupted
 from authface.imaging.decode import header_size
-from authface.restore.eta import Amount, Clock, PhotoSample, Workload, seconds_left
 from authface.restore.inputs import RestoreJob
+from authface.restore.pipeline import Amount, Clock, PhotoSample, Workload, seconds_left
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.video.run import fingerprint as video_fingerprint
 from authface.store.restore_log import LOG

@@ -138,3 +138,37 @@ def grown(path: Path) -> Callable[[], bool]:
     """Whether a file is larger than it was when this was called, or is there at last."""
     before = path.stat().st_size if path.exists() else 0
     return lambda: path.exists() and path.stat().st_size > before
+
+
+@contextmanager
+def two_nodes(folder: Path | None = None) -> Iterator[Any]:
+    """A Ray of two nodes of one core each, at RAY_ADDRESS; their processes can import what lies in `folder`.
+
+    Skips without Ray, which CI must have.
+    """
+    if "CI" not in os.environ:
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    size = {"num_cpus": 1, "object_store_memory": 100_000_000}
+    with pytest.MonkeyPatch.context() as patch:
+        if folder is not None:
+            patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        nodes = Cluster(initialize_head=True, head_node_args={**size, "include_dashboard": False})
+        try:
+            nodes.add_node(**size)
+            nodes.wait_for_nodes()
+            patch.setenv("RAY_ADDRESS", nodes.address)
+            yield nodes
+        finally:
+            ray.shutdown()  # a test of this process that was connected would keep its node
+            nodes.shutdown()
+
+
+def lose_a_node(nodes: Any) -> None:
+    """End the node that is not the head, with all its processes, as a machine does that is gone."""
+    (second,) = nodes.worker_nodes
+    nodes.remove_node(second, allow_graceful=False)

@@ -341,6 +341,6 @@ def test_a_name_is_in_the_file_that_a_page_says(page: Path) -> None:
 def test_a_name_that_is_gone_is_found() -> None:
     text = "`NoSuchThing`, `authface.faces.gone`, `curate/gone.py`, `Face`, `authface.records`, `curate/align.py`"
     assert missing_names(text) == ["NoSuchThing", "authface.faces.gone", "curate/gone.py"]
-    assert strayed("`LIMITS` in `curate/align.py`, `LIMITS` in `curate/filter/judge.py`") == [
+    assert strayed("`LIMITS` in `curate/align.py`, `LIMITS` in `curate/filter/measure.py`") == [
         "LIMITS in curate/align.py"
     ]

@@ -16,7 +16,7 @@ from authface.console import Console
 from authface.faces.degrade import Drawn, Mixture, apply, degrade, mixture
 from authface.faces.degrade import draw as draw_damage
 from authface.models import sdxl
-from authface.models.cleaner import Cleaner, make_cleaner
+from authface.models.cleaner import Cleaner, make_cleaner, with_noise
 from authface.models.families import fetch, load, pick_device, resolve
 from authface.models.layout import FURTHER, PARTS, write_family
 from authface.train.damage import DegradedBatch, damages_on, together
@@ -76,6 +76,8 @@ class CleanerObjective:
 
     Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
     With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside.
+    Where a discriminator judges them, the network is given p x a plane of noise to make texture of: what is fine in
+    skin and hair is lost in a damaged face, and a network without noise can only weave a pattern of its own.
     """
 
     faces: FaceDataset
@@ -120,7 +122,8 @@ class CleanerObjective:
             return self._distance(model(batch.degraded), batch)
         perception = torch.where(random.uniform() < self.settings.perceived, 1 - random.uniform(), 0.0)
         perception = perception.to(batch.degraded.device)
-        made = model(batch.degraded, perception)
+        noise = random.normal(1, *batch.degraded.shape[2:]).to(batch.degraded.device)
+        made = model(batch.degraded, perception, noise)
         near = self._distance(made, batch)
         seen = perception > 0
         return near + self.pixels.loss(near.total, made, made[seen], batch.clean[seen], step, perception[seen])
@@ -155,8 +158,13 @@ class CleanerObjective:
 
     def _cleaned(self, faces: NDArray[np.uint8], perception: float) -> NDArray[np.uint8]:
         """(n, size, size, 3) faces, one after the other."""
-        signed = (sdxl.to_signed(one[None]).to(self.device) for one in faces)
-        return np.concatenate([sdxl.to_rgb(self.trained(one, perception)) for one in signed])
+        drawn = torch.Generator().manual_seed(self.seed)
+        done = []
+        for face in faces:
+            signed = sdxl.to_signed(face[None]).to(self.device)
+            noise = torch.randn(1, 1, *face.shape[:2], generator=drawn).to(self.device)
+            done.append(sdxl.to_rgb(self.trained(signed, perception, noise)))
+        return np.concatenate(done)
 
     def write(self, out: Path) -> None:
         """Save the cleaner; the rest of the family is the base's."""
@@ -214,6 +222,8 @@ def train_cleaner(
         net = load(resolve(settings.begin_from), ["cleaner"], where, torch.float32).cleaner
     else:
         net = make_cleaner(seed, settings.channels)
+    if settings.pixels.adversarial:
+        net = with_noise(net)
     pixels = PixelTerms(settings.pixels, where, seed) if settings.pixels.on else None
     objective = CleanerObjective(
         faces, base, Cleaner(net.to(where)), damage, settings, where, seed, pixels, damages_on(where)

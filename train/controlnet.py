@@ -24,8 +24,7 @@ from authface.train.cache import Latents, TensorStore, cache_latents, cache_text
 from authface.train.damage import DegradedBatch, damages_on, together
 from authface.train.data import Draw, FaceDataset, no_autocast, seeded, validation_faces
 from authface.train.loop import TrainingResult, fit
-from authface.train.losses import facial
-from authface.train.losses.critic import FacialCritic
+from authface.train.losses.critic import FacialCritic, normalised_time, peak_weight, time_weight
 from authface.train.losses.pixels import PixelTerms, random_squares, restored
 from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid, sample
 from authface.train.settings import ControlNetSettings
@@ -168,8 +167,8 @@ class ControlNetObjective:
         """Equation 2, weighted by equation 3 and averaged over the whole batch."""
         assert self.critic is not None and batch.boxes is not None  # checked by loss
         s, balance = self.settings.facial, self.critic.balance
-        weight = facial.time_weight(facial.normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
-        near = weight > s.cut * facial.peak_weight(s)  # where no face is, each term is 0, and so is its gradient
+        weight = time_weight(normalised_time(timesteps, len(self.parts.scheduler.betas)), s).float()
+        near = weight > s.cut * peak_weight(s)  # where no face is, each term is 0, and so is its gradient
         losses = self.critic.losses(batch.latents[near], estimate[near], batch.boxes[near])
         weight = weight[near] / len(timesteps)
         adversarial, style, critic = (

@@ -18,14 +18,13 @@ from safetensors import SafetensorError
 
 from authface.console import Console
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.store.lineage import record_training
+from authface.store.journal import record_training
 from authface.train import distributed as parallel
 from authface.train.data import Batch, Stream, prefetch
 from authface.train.objective import Noise, Objective
-from authface.train.optimizer import MovingAverage, learning_rate, make_optimizer
 from authface.train.publish import write_card
 from authface.train.settings import TrainSettings
-from authface.train.state import Logbook, RunFolder, StopSignal
+from authface.train.state import Logbook, MovingAverage, RunFolder, StopSignal, learning_rate, make_optimizer
 
 B = TypeVar("B", bound=Batch)
 

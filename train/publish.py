@@ -23,9 +23,8 @@ from authface.imaging.decode import encode_png
 from authface.models.families import FAMILIES, NEW_LICENCE
 from authface.models.layout import PARTS, part_files
 from authface.models.publish import CARD, front_matter
-from authface.report.charts import round_span
-from authface.report.text import markdown_cell, render_markdown
-from authface.store.lineage import training_sources
+from authface.report.pages import markdown_cell, render_markdown, round_span
+from authface.store.journal import training_sources
 from authface.store.parquet import row_count
 from authface.train.data import FaceDataset
 from authface.train.settings import TrainSettings

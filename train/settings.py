@@ -222,7 +222,7 @@ class PriorSettings(DiffusionSettings):
 
 
 class FacialSettings(Settings):
-    """The time-aware latent facial feature loss (equations 2 and 3): see authface.train.losses.facial.
+    """The time-aware latent facial feature loss (equations 2 and 3): see authface.train.losses.critic.
 
     The paper prints neither lambda nor the discriminators; defaults marked * are chosen here.
     """

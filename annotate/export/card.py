@@ -20,7 +20,7 @@ from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
 from authface.files import sha256_of
 from authface.licences import conditions
-from authface.report.text import markdown_cell, render_markdown
+from authface.report.pages import markdown_cell, render_markdown
 from authface.store.photoset import Table
 
 SPLIT_NAMES: Final = ("train", "validation", "test")

@@ -17,7 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from authface.annotate.settings import ExportSettings
-from authface.annotate.vocabulary.resolve import ChosenTags, choose
+from authface.annotate.tagging import ChosenTags, choose
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, count_tokens, fitting_tags, prompt
 from authface.engine.runner import PartInput
 from authface.errors import AuthfaceError, ImageError, one_line

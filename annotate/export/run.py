@@ -32,7 +32,7 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
-from authface.store.lineage import PHOTO_IDS, dataset_use, record_use
+from authface.store.journal import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet
 
 VERSION = 2

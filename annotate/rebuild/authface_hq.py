@@ -28,8 +28,8 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.faces import detector, landmarks
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
+from authface.store.journal import REASON, Forgotten, blank
 from authface.store.photoset import PhotoSet, Provenance
-from authface.store.tombstones import REASON, Forgotten, blank
 
 SOURCE = "authface-hq"
 LICENCE = "AuthFace-HQ: non-commercial; photos from Unsplash under the Unsplash License"

@@ -29,9 +29,9 @@ from authface.errors import UsageError, one_line
 from authface.faces.geometry import align, crop_to_photo, photo_points
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags, now
+from authface.store.journal import Forgotten
 from authface.store.photoset import PhotoSet, Provenance, Table
 from authface.store.statements import name_of_list, restated
-from authface.store.tombstones import Forgotten
 
 STEP = "rebuild"
 VERSION = 1

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError, UsageError, one_line
+from authface.faces.detector import DLIB_AGAIN, DLIB_SHA256, RECOGNITION, dlib_file, whole
 from authface.faces.geometry import warp
-from authface.faces.weights import DLIB_AGAIN, DLIB_SHA256, RECOGNITION, dlib_file, whole
 from authface.files import sha256_of_weights
 from authface.onnx import session
 

@@ -17,8 +17,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.errors import AuthfaceError, one_line
-from authface.faces.detector import Detection, quarter_turns, turned_back, turned_detection
-from authface.faces.weights import DLIB_AGAIN, DLIB_SHA256, LANDMARKS, dlib_file, whole
+from authface.faces.detector import (
+    DLIB_AGAIN,
+    DLIB_SHA256,
+    LANDMARKS,
+    Detection,
+    dlib_file,
+    quarter_turns,
+    turned_back,
+    turned_detection,
+    whole,
+)
 from authface.files import sha256_of_weights
 
 Floats = NDArray[np.float32]

@@ -21,13 +21,14 @@ import httpx
 from authface import __version__, ranks
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.extras import EXTRAS, installed
-from authface.faces.detector import MOBILENET, MOBILENET_SHA256
-from authface.faces.weights import (
+from authface.faces.detector import (
     AUTHFACE_AGAIN,
     DLIB_AGAIN,
     DLIB_FILES,
     DLIB_SHA256,
     LANDMARKS,
+    MOBILENET,
+    MOBILENET_SHA256,
     RECOGNITION,
     dlib_file,
     facexlib_folder,
@@ -35,10 +36,10 @@ from authface.faces.weights import (
 from authface.files import sha256_of
 from authface.inspect import machine
 from authface.models import families as models
-from authface.models import hub_cache, inventory, networks
+from authface.models import hub_cache, networks
 from authface.models.layout import in_bytes, read_manifest
 from authface.models.networks import NETWORKS
-from authface.models.verify import VerifyReport, check_manifest
+from authface.models.verify import VerifyReport, check_manifest, in_count, inventory
 
 State = Literal["ok", "missing", "broken"]
 
@@ -269,13 +270,13 @@ def builtin_weights() -> Finding:
         return Finding(
             "weights", BUILTIN_MODEL, "broken", f"{one_line(bad[0][0])} {bad[0][1]}", AUTHFACE_AGAIN, needed=True
         )
-    said = f"{licence}, {inventory.in_count(manifest.parameters)}, {in_bytes(manifest.bytes)}, sha256 as shipped"
+    said = f"{licence}, {in_count(manifest.parameters)}, {in_bytes(manifest.bytes)}, sha256 as shipped"
     return Finding("weights", BUILTIN_MODEL, "ok", said)
 
 
 def family_weights() -> Iterator[Finding]:
     """The families in the hub's cache; those known by name that are not there."""
-    for row in inventory.inventory():
+    for row in inventory():
         if row.name == "tiny" or row.name in NETWORKS:
             continue
         name = f"model {one_line(row.name, 60)}"
@@ -291,7 +292,7 @@ def family_weights() -> Iterator[Finding]:
 
 def network_weights() -> Iterator[Finding]:
     """Restorers of one file that are here, by their sizes, and where they lie."""
-    rows = [row for row in inventory.inventory() if row.name in NETWORKS and row.state != "not here"]
+    rows = [row for row in inventory() if row.name in NETWORKS and row.state != "not here"]
     for row in rows:
         name, said = f"restorer {row.name}", f"{row.licence}, {in_bytes(row.bytes)}"
         if row.state == "partly here":

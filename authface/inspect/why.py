@@ -17,11 +17,10 @@ import pyarrow.compute as pc
 
 from authface.errors import UsageError, one_line
 from authface.records import Photo, Statement
-from authface.store.lineage import Use, holders
+from authface.store.journal import Use, holders, tombstones
 from authface.store.parquet import row_reader
 from authface.store.photoset import PhotoSet, Table
 from authface.store.statements import Said, told
-from authface.store.tombstones import tombstones
 
 Mask = Callable[[pa.Table], pa.ChunkedArray]
 

@@ -56,19 +56,50 @@ class Cleaner(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, images: torch.Tensor, perception: torch.Tensor | float = 0.0) -> torch.Tensor:
+    def forward(
+        self, images: torch.Tensor, perception: torch.Tensor | float = 0.0, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
         """(n, 3, h, w) in -1..1, cleaned: the same shape, float32, about -1..1. Sides of any length.
 
         `perception` 0..1, one or (n,): 0 is nearest to the truth on average, 1 looks most like a photo; only a network
-        trained so knows more than 0.
+        trained so knows more than 0. `noise` (n, 1, h, w), standard normal, is what a network that takes it makes
+        texture of, times the perception; without it, texture is left out.
         """
         height, width = images.shape[2:]
         multiple = FOLD * 2 ** (len(self.net.config.block_out_channels) - 1)
-        padded = functional.pad(images, (0, -width % multiple, 0, -height % multiple), mode="replicate")
-        folded = functional.pixel_unshuffle(padded, FOLD)
+        planes = images
+        if takes_noise(self.net):
+            plane = torch.zeros_like(images[:, :1]) if noise is None else noise * _each(perception)
+            planes = torch.cat([images, plane], 1)
+        given = functional.pad(planes, (0, -width % multiple, 0, -height % multiple), mode="replicate")
+        folded = functional.pixel_unshuffle(given, FOLD)
         moved = self.net(folded.to(self.net.dtype), perception * PERCEPTION_STEPS).sample
         residual = functional.pixel_shuffle(moved.float(), FOLD)[..., :height, :width]
         return images.float() + residual
+
+
+def takes_noise(net: Any) -> bool:
+    """Whether the network is given a plane of noise beside the face."""
+    return int(net.config.in_channels) > 3 * FOLD**2
+
+
+def with_noise(net: Any) -> Any:
+    """The network that takes a plane of noise beside the face, and so far ignores it; itself if it does."""
+    from diffusers import UNet2DModel
+
+    if takes_noise(net):
+        return net
+    wider = UNet2DModel.from_config({**net.config, "in_channels": 4 * FOLD**2})
+    weights = net.state_dict()
+    first = weights["conv_in.weight"]
+    weights["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), FOLD**2, *first.shape[2:])], 1)
+    wider.load_state_dict(weights)
+    return wider
+
+
+def _each(perception: torch.Tensor | float) -> torch.Tensor | float:
+    """To be multiplied with (n, c, h, w)."""
+    return perception.view(-1, 1, 1, 1) if isinstance(perception, torch.Tensor) else perception
 
 
 def high_pass(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
@@ -83,16 +114,19 @@ def high_pass(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
 
 
 def clean(
-    cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device, perception: float = 0.0
+    cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device, perception: float = 0.0, seed: int = 0
 ) -> NDArray[np.float32]:
     """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded.
 
-    `perception` 0..1 is the cleaner's.
+    `perception` 0..1 is the cleaner's; `seed` that of the noise that texture is made of.
     """
 
     def network(planes: Planes) -> Planes:
         with torch.inference_mode():
-            done: Planes = cleaner(torch.from_numpy(planes).to(device), perception).cpu().numpy()
+            given = torch.from_numpy(planes).to(device)
+            noise = given[:, 3:] if textured else None
+            done: Planes = cleaner(given[:, :3], perception, noise).cpu().numpy()
         return done
 
-    return cleaning.clean(network, rgb)
+    textured = perception > 0 and takes_noise(cleaner.net)
+    return cleaning.clean(network, rgb, seed if textured else None)

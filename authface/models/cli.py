@@ -118,7 +118,7 @@ def models_list(run: Run) -> None:
 
     Nothing is downloaded. Those from `gfpgan` on restore faces only; AUTHFACE_NETWORKS is the folder of their files.
     """
-    from authface.models.inventory import inventory, table
+    from authface.models.verify import inventory, table
 
     rows = inventory()
     run.console.result(
@@ -264,8 +264,7 @@ def models_verify(
     sha256 are compared with weights.json, with what the hub called the files, or with what is known of a network;
     nothing is downloaded.
     """
-    from authface.models.inventory import inventory
-    from authface.models.verify import verify
+    from authface.models.verify import inventory, verify
 
     names = [name] if name else [row.name for row in inventory() if row.folder is not None]
     if not names:

@@ -27,7 +27,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
 from authface.models import sdxl
-from authface.models.cleaner import FOLD, PERCEPTION_STEPS
+from authface.models.cleaner import FOLD, PERCEPTION_STEPS, takes_noise
 from authface.models.families import ModelSource, Parts, fetch, load
 from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, Solver, weights_digest
 from authface.models.layout import (
@@ -61,9 +61,10 @@ class CleanerGraph(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, image: torch.Tensor, perception: torch.Tensor) -> torch.Tensor:
-        """(1, 3, h, w) of -1..1 and () of 0..1 -> cleaned."""
-        folded = functional.pixel_unshuffle(image, FOLD)
+    def forward(self, image: torch.Tensor, perception: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        """(1, 3, h, w) of -1..1, () of 0..1 and, where the network takes it, (1, 1, h, w) of noise -> cleaned."""
+        planes = image if noise is None else torch.cat([image, noise * perception], 1)
+        folded = functional.pixel_unshuffle(planes, FOLD)
         moved = self.net(folded, perception * PERCEPTION_STEPS, return_dict=False)[0]
         return image + functional.pixel_shuffle(moved, FOLD)
 
@@ -197,6 +198,7 @@ def export(source: ModelSource, out: Path, preset: PresetName, tick: Tick) -> Ex
         side=side,
         latents=shape,
         multiple=FOLD * 2 ** (len(parts.cleaner.config.block_out_channels) - 1) if cleaner else 0,
+        noise=bool(cleaner) and takes_noise(parts.cleaner),
         preset=chosen,
         control_scale=sampling.control_scale,
         solver=solver_of(sampling, parts.scheduler.config),
@@ -227,9 +229,10 @@ def _graphs(
         height, width = (torch.export.Dim(name, min=2, max=4096 // told.multiple) for name in ("rows", "columns"))
         face = torch.rand(1, 3, 6 * told.multiple, 4 * told.multiple, generator=draw) * 2 - 1
         sides = {2: told.multiple * height, 3: told.multiple * width}
-        yield CLEANER, CleanerGraph(parts.cleaner), {"image": face, "perception": torch.tensor(0.5)}, {
-            "image": sides, "perception": {}
-        }  # fmt: skip
+        given, shapes = {"image": face, "perception": torch.tensor(0.5)}, {"image": sides, "perception": {}}
+        if told.noise:
+            given["noise"], shapes["noise"] = torch.randn(1, 1, *face.shape[2:], generator=draw), sides
+        yield CLEANER, CleanerGraph(parts.cleaner), given, shapes
         if not told.preset.detail:
             return
     encoder = EncoderGraph(parts)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.faces.weights import AUTHFACE_AGAIN, whole
+from authface.faces.detector import AUTHFACE_AGAIN, whole
 from authface.models.layout import BUILTIN, EXPORT, ONNX, PARTS, FileFacts, part_files
 from authface.models.sampling import Preset, Sampling, sampling_of
 from authface.recipe import Settings
 
 CLEANER = "cleaner.onnx"
-"""image (1, 3, h, w) of -1..1, perception () 0..1 -> cleaned, as large; h and w are multiples of `Export.multiple`."""
+"""image (1, 3, h, w) of -1..1, perception () 0..1 -> cleaned, as large; h and w are multiples of `Export.multiple`.
+With `Export.noise` also noise (1, 1, h, w), standard normal."""
 ENCODER = "encoder.onnx"
 """image (1, 3, side, side) of 0..1 -> latents and the ControlNet's embedding of the image."""
 DENOISER = "denoiser.onnx"
@@ -69,6 +70,8 @@ class Export(Settings):
     """Channels, height and width."""
     multiple: int
     """Of the sides that the cleaner takes; 0: the family has none."""
+    noise: bool = False
+    """Whether the cleaner takes a plane of noise."""
     preset: Preset
     """Its steps, prompts and where they begin are in the graphs."""
     control_scale: float

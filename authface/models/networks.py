@@ -26,8 +26,8 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.extras import lack, need
 from authface.files import TEMPORARY, sha256_of_weights, write_file
-from authface.models.download import Offer, download
 from authface.models.layout import Commercial, in_bytes
+from authface.web.http import Offer, download
 
 STATE_DICTS = (".safetensors", ".pth", ".pt", ".ckpt")
 """Endings of files that hold a state dict."""

@@ -1,7 +1,7 @@
 """Static HTML pages: contact sheets, before/after pages and the demo's story. No server, no outside asset.
 
 A page is one file that can be mailed: pictures lie inside it as JPEG thumbnails. All text is data and is
-escaped; it may hold newlines, markup and bytes that are no UTF-8.
+escaped; it may hold newlines, markup and bytes that are no UTF-8. Markdown cards for the hub are made likewise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,107 @@ from authface import __version__
 from authface.errors import one_line
 from authface.files import replacing, write_file
 from authface.imaging.decode import encode_jpeg
-from authface.report.charts import Histogram
+
+BINS = 48
+"""Bars of a histogram: one is about 10 px wide on a page."""
+NOTHING = 1e-300
+"""A span below this is none: parts of it would leave the range of floats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of one measure over equal bins, kept and rejected apart.
+
+    The first and the last bin also hold what lies below and above them (`beyond` says how many), so that a few
+    outliers do not press all others into one bar.
+    """
+
+    name: str
+    note: str
+    """What the measure says and its unit, in a few words."""
+    edges: Sequence[float]
+    """n + 1 ascending edges of the n bins."""
+    kept: Sequence[int]
+    rejected: Sequence[int]
+    limits: Sequence[tuple[str, float]] = ()
+    """Name and place of each threshold, such as ``("min_sharpness", 0.15)``."""
+    beyond: tuple[int, int] = (0, 0)
+    """Values below the first and above the last edge."""
+
+    @property
+    def total(self) -> int:
+        """Values of both kinds."""
+        return sum(self.kept) + sum(self.rejected)
+
+    @property
+    def highest(self) -> int:
+        """Count of the fullest bin, both kinds together."""
+        return max((a + b for a, b in zip(self.kept, self.rejected, strict=True)), default=0)
+
+    @property
+    def summary(self) -> str:
+        """The chart in words, for those who do not see it."""
+        limits = "; ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in self.limits)
+        beyond = sum(self.beyond)
+        said = [f"{sum(self.kept):,} kept, {sum(self.rejected):,} rejected", limits]
+        said += [f"{beyond:,} beyond the axis, in its last bars" if beyond else ""]
+        return "; ".join(part for part in said if part)
+
+    def place(self, value: float) -> float:
+        """Where `value` lies between the first edge (0) and the last (1), cut to these."""
+        low, high = self.edges[0], self.edges[-1]
+        return min(1.0, max(0.0, (value - low) / (high - low)))
+
+    def bars(self) -> list[tuple[float, float, float, float]]:
+        """Left end, width, height of the kept and of the rejected part of every bar that is not empty, as shares.
+
+        A bar that holds anything is at least 0.008 high: one face in a million is still seen.
+        """
+        width, top = 1 / len(self.kept), max(1, self.highest)
+        return [
+            (index * width, width, max(kept / top, 0.008) if kept else 0.0, max(cut / top, 0.008) if cut else 0.0)
+            for index, (kept, cut) in enumerate(zip(self.kept, self.rejected, strict=True))
+            if kept or cut
+        ]
+
+
+def round_span(low: float, high: float, bins: int = BINS) -> tuple[float, float]:
+    """Smallest range covering `low`..`high` whose ends are multiples of 1, 2 or 5 of a power of ten."""
+    if not (math.isfinite(low) and math.isfinite(high)) or high - low < NOTHING:
+        middle = low if math.isfinite(low) else 0.0
+        reach = max(abs(middle) * 0.1, 0.5)
+        return middle - reach, middle + reach
+    power = 10.0 ** math.floor(math.log10((high - low) / bins))
+    step = next(power * factor for factor in (1, 2, 5, 10, 20, 50) if power * factor * bins >= (high - low))
+    # What is next to nothing beside a step may be rounded away from its side.
+    return min(low, math.floor(low / step) * step), max(high, math.ceil(high / step) * step)
+
+
+class HistogramCounter:
+    """Counts values into `bins` equal bins between `low` and `high`, batch by batch."""
+
+    def __init__(self, low: float, high: float, bins: int = BINS) -> None:
+        self.edges: NDArray[np.float64] = np.linspace(low, high, bins + 1)
+        self.counts: NDArray[np.int64] = np.zeros((2, bins), np.int64)
+        self.beyond = [0, 0]
+
+    def add(self, values: NDArray[np.float64], kept: NDArray[np.bool_]) -> None:
+        """Count `values`; those that are no numbers are left out."""
+        low, high = self.edges[0], self.edges[-1]
+        real = np.isfinite(values)
+        values, kept = values[real], kept[real]
+        self.beyond[0] += int((values < low).sum())
+        self.beyond[1] += int((values > high).sum())
+        bins = self.counts.shape[1]
+        place = np.clip(((values - low) * (bins / (high - low))).astype(np.int64), 0, bins - 1)
+        for row, chosen in enumerate((kept, ~kept)):
+            self.counts[row] += np.bincount(place[chosen], minlength=bins)
+
+    def histogram(self, name: str, note: str, limits: Sequence[tuple[str, float]] = ()) -> Histogram:
+        """What was counted."""
+        kept, rejected = self.counts.tolist()
+        return Histogram(name, note, self.edges.tolist(), kept, rejected, limits, (self.beyond[0], self.beyond[1]))
+
 
 Facts = Sequence[tuple[str, str]]
 """Name and value, already formatted."""
@@ -271,3 +371,25 @@ def _jpeg(image: NDArray[np.uint8], side: int) -> bytes:
         width, height = (max(1, round(length * scale)) for length in _shape(image))
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return encode_jpeg(image, quality=92 if side > 512 else 85)
+
+
+def render_markdown(template: str, /, **values: Any) -> str:
+    """The Markdown of a template of `authface.report.templates`; its filter `cell` is for text from outside."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("authface.report", "templates"),
+        autoescape=False,  # Markdown, not HTML: `cell` escapes what comes from outside
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["cell"] = markdown_cell
+    return environment.get_template(template).render(**values)
+
+
+def markdown_cell(value: object) -> str:
+    """Text from outside as it may stand in a Markdown table: one line, no markup that could act."""
+    text = one_line(value, 200)
+    for sign in "\\|`*_[]<>#":
+        text = text.replace(sign, "\\" + sign)
+    return text

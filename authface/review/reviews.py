@@ -20,7 +20,7 @@ from authface.engine.workers import L, M, Step
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.recipe import Settings
 from authface.records import Choice, Crop
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet, Provenance, R, Table, digest
 
 Verdict = Literal["keep", "reject", "retouch"]

@@ -22,6 +22,9 @@ from authface.files import is_local
 ROWS = 1000
 """Read at a time."""
 
+_TAIL_BYTES = 32_768
+"""Bytes fetched from the end of an object for its metadata, which takes 5 to 10 kB."""
+
 
 @contextmanager
 def reading(path: Path, advice: str = "make it or fetch it again") -> Iterator[None]:
@@ -173,3 +176,12 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
         # A column that a table of an earlier version lacks takes the field's default.
         return lambda value: hint(**{name: read(value[name]) for name, read in readers.items() if name in value})
     return lambda value: value
+
+
+def footer_of(path: Any) -> Any:
+    """The source from which pyarrow reads a part's metadata; of an object only the end is fetched."""
+    if is_local(path):
+        return path
+    tail = path.fs.cat_file(path.path, start=-_TAIL_BYTES)
+    length = int.from_bytes(tail[-8:-4], "little") + 8  # Parquet ends with its footer's length and four letters
+    return io.BytesIO(tail) if length <= len(tail) else source_of(path)

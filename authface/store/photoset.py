@@ -1,23 +1,29 @@
-"""The folder a dataset grows in: tables of parts, photos and crops named by content. The only writer.
+"""The folder a dataset grows in: tables of parts, photos and crops named by content. One writer at a time.
 
 A table is a folder of Parquet parts. A part is written beside its place and renamed, so a part that is
-there is whole; its metadata holds how it was made (`PartMeta`), so a reader knows whether it is current.
+there is whole; its metadata holds how it was made (`PartMeta`), so a reader knows whether it is current. Who writes
+holds a lock: a file on a local disk, a lease that is renewed on an object store.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
+import os
+import secrets
+import socket
+import threading
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
@@ -27,8 +33,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
-from authface.store.lock import write_lock
-from authface.store.parquet import arrow_schema, plain, reading, row_reader, source_of, with_defaults
+from authface.store.parquet import arrow_schema, footer_of, plain, reading, row_reader, source_of, with_defaults
 
 R = TypeVar("R", bound=Row)
 
@@ -36,8 +41,6 @@ _META_KEY = b"authface"
 _NO_CONTENT = frozenset({"tried_at", "asked_at", "statements"})
 _STORE_REQUESTS = 32
 """Requests to an object store under way at once."""
-_TAIL_BYTES = 32_768
-"""Bytes fetched from the end of an object for its metadata, which takes 5 to 10 kB."""
 
 _ADVICE = "move it away, run again"
 """What to do about a part that is none."""
@@ -115,7 +118,7 @@ class Table(Generic[R]):
     def meta(self, part: int) -> PartMeta | None:
         """The part's metadata; None if there is no such part or authface did not write it."""
         try:
-            values = json.loads(pq.read_schema(self._footer(part)).metadata[_META_KEY])
+            values = json.loads(pq.read_schema(footer_of(self._path(part))).metadata[_META_KEY])
             return PartMeta(Provenance(**values.pop("provenance")), **values)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
             return None
@@ -172,15 +175,6 @@ class Table(Generic[R]):
 
     def _path(self, part: int) -> Path:
         return self.folder / f"{part:05d}.parquet"
-
-    def _footer(self, part: int) -> Any:
-        """The source from which pyarrow reads a part's metadata; of an object only the end is fetched."""
-        path: Any = self._path(part)
-        if is_local(path):
-            return path
-        tail = path.fs.cat_file(path.path, start=-_TAIL_BYTES)
-        length = int.from_bytes(tail[-8:-4], "little") + 8  # Parquet ends with its footer's length and four letters
-        return io.BytesIO(tail) if length <= len(tail) else source_of(path)
 
     def _reading(self, part: int) -> AbstractContextManager[None]:
         return reading(self._path(part), _ADVICE)
@@ -314,3 +308,86 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
     return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+LEASE_SECONDS = 120.0
+"""A lease on an object store that has not been renewed for this long is treated as abandoned."""
+_RENEW_SECONDS = 30.0
+_SETTLE_SECONDS = 1.0
+"""Wait before checking again whether another run that began at the same time overwrote the lease."""
+
+
+@contextmanager
+def write_lock(folder: Path) -> Iterator[None]:
+    """Lock `folder` for writing while the block runs. Raises AuthfaceError if another run has locked it."""
+    hold = _locked if is_local(folder) else _leased
+    with hold(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise AuthfaceError(f"{one_line(folder)} is in use by another authface: wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _leased(folder: Path) -> Iterator[None]:
+    file = folder / ".lock"
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    _refuse_other(file, owner)
+    with write_errors(file):
+        _renew(file, owner)
+    time.sleep(_SETTLE_SECONDS)
+    _refuse_other(file, owner)
+    ended = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(file, owner, ended), daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        with write_errors(file):
+            file.unlink(missing_ok=True)
+
+
+def _refuse_other(file: Path, owner: str) -> None:
+    try:
+        found = json.loads(_lease(file))
+        other, age = str(found["owner"]), time.time() - float(found["at"])
+    except (ValueError, KeyError, TypeError):
+        return  # nobody's, or nothing of ours
+    if other != owner and age < LEASE_SECONDS:
+        raise AuthfaceError(
+            f"{one_line(file.parent)} is in use by {one_line(other)}, last heard of {max(age, 0):.0f} s ago: wait for "
+            f"it to end; after {LEASE_SECONDS:.0f} s of silence it counts as dead"
+        )
+
+
+def _lease(file: Path) -> str:
+    """What the lease says; an empty one where there is none."""
+    with write_errors(file), suppress(FileNotFoundError):
+        return file.read_text("utf-8")
+    return "{}"
+
+
+def _renew(file: Path, owner: str) -> None:
+    file.write_bytes(json.dumps({"owner": owner, "at": time.time()}).encode())
+
+
+def _keep(file: Path, owner: str, ended: threading.Event) -> None:
+    while not ended.wait(_RENEW_SECONDS):
+        try:
+            _renew(file, owner)
+        except (OSError, AuthfaceError):
+            continue  # the next one may get through; the run itself meets the same store and says what is wrong

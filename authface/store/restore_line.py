@@ -36,7 +36,7 @@ class Line:
     """sha256 of the result's bytes, hex; empty where nothing was made, and in logs of before."""
     result_bytes: int = 0
     traits: tuple[int, ...] = ()
-    """Of the source before it was read (`authface.store.unchanged`); empty: whether it changed, its bytes say."""
+    """Of the source before it was read (`authface.store.results`); empty: whether it changed, its bytes say."""
     reason: str = ""
     """Why a face was skipped, or a whole video, in a word; `detail` has value, limit and setting."""
     detail: str = ""

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authface.curate.balance.margins import MARGINS, MarginWords
+from authface.console import render_table
+from authface.curate.balance.margins import MARGINS, UNIFORM, Gap, MarginWords, gaps_of, marginal, wanted_shares
 from authface.curate.balance.proposals import SETTING, Fill, Proposal, Rate, Yields, propose, read_yields, words_for
-from authface.curate.balance.shares import UNIFORM, Gap, gaps_of, marginal, wanted_shares
 from authface.curate.fetch.sources.unsplash import unlisted
 from authface.curate.settings import BalanceSettings
 from authface.errors import UsageError, one_line
-from authface.report.text import render_table
 from authface.store.photoset import PhotoSet
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 
-from authface.curate.balance.margins import MARGINS, MarginWords
-from authface.curate.balance.shares import FEWEST, UNIFORM, Gap
+from authface.curate.balance.margins import FEWEST, MARGINS, UNIFORM, Gap, MarginWords
 from authface.errors import UsageError, one_line
 from authface.metrics.stats import wilson
 from authface.store.photoset import PhotoSet

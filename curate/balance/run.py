@@ -20,8 +20,15 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.balance.collecting import HEADER, Collecting, check, collecting
-from authface.curate.balance.margins import MARGINS, NOTES, MarginWords, read_margin_words
-from authface.curate.balance.shares import MarginShare, marginal, suppressed_cells
+from authface.curate.balance.margins import (
+    MARGINS,
+    NOTES,
+    MarginShare,
+    MarginWords,
+    marginal,
+    read_margin_words,
+    suppressed_cells,
+)
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
 from authface.errors import UsageError, one_line

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level, freed
 from authface.records import Photo, now
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet
 
 _MERGE = 1 << 14

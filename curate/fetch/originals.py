@@ -13,8 +13,8 @@ from authface.curate.fetch.optouts.statements import embedded_signals
 from authface.curate.settings import FetchSettings
 from authface.imaging import decode as images
 from authface.records import Camera, Photo, now
+from authface.store.journal import REASON, Forgotten
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import REASON, Forgotten
 
 MEGA = 1_000_000
 

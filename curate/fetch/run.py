@@ -35,9 +35,9 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.detector import RetinaFace
 from authface.imaging import decode as images
 from authface.records import Photo, Status, now
+from authface.store.journal import REASON, Forgotten, blank, bury, tombstone
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import repeated_row
-from authface.store.tombstones import REASON, Forgotten, blank, bury, tombstone
 
 PREVIEW_BYTES = 20 * MEGA
 PRESCREEN_SCORE = 0.9

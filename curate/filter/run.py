@@ -21,26 +21,29 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.filter.duplicates import find_duplicates
-from authface.curate.filter.judge import Neighbours, judge, judge_alone, judge_score, rejected
-from authface.curate.filter.measure import Measure
-from authface.curate.filter.measures.quality import face_region
-from authface.curate.filter.metrics import (
+from authface.curate.filter.measure import (
     DIGITS,
     FaceMetric,
+    Measure,
+    Neighbours,
     in_order,
+    judge,
+    judge_alone,
+    judge_score,
     make_metric,
+    rejected,
     versions,
 )
+from authface.curate.filter.measures.quality import face_region
 from authface.curate.learn.model import Opinion, ReviewerModel, read_model
 from authface.curate.learn.run import LEARNED, SCORE
 from authface.curate.learn.table import check_measured, columns, face_part, take_features
-from authface.curate.settings import FilterSettings
+from authface.curate.settings import FilterSettings, lower_better
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.engine.workers import Step
 from authface.errors import one_line
 from authface.imaging import decode as images
-from authface.metrics.names import lower_better
 from authface.records import Face, Photo, Points5, Score
 from authface.review.reviews import ReviewSettings, reviewed
 from authface.store.photoset import PhotoSet, Provenance

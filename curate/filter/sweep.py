@@ -11,15 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from authface.curate.filter.judge import ANGLES, LIMITS
-from authface.curate.filter.metrics import in_order
+from authface.curate.filter.measure import ANGLES, LIMITS, in_order
 from authface.curate.filter.run import learned_reviewer
 from authface.curate.learn.fit import LIMITS as KEEP_LIMITS
 from authface.curate.learn.fit import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
-from authface.curate.settings import FilterSettings
+from authface.curate.settings import FilterSettings, lower_better
 from authface.errors import UsageError, one_line
-from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 
 Column = NDArray[np.float64]

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface.records import Photo
+from authface.store.journal import REASON, blank, item_hash
 from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
-from authface.store.tombstones import REASON, blank, item_hash
 
 Rows = list[dict[str, Any]]
 
@@ -36,7 +36,7 @@ class Removal:
 
     photos: frozenset[str]
     items: frozenset[str] = frozenset()
-    """As `authface.store.tombstones.item_hash` gives them."""
+    """As `authface.store.journal.item_hash` gives them."""
     renamed: Mapping[str, str] = field(default_factory=dict)
     """New names of groups that were called by a face that goes."""
 

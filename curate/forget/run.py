@@ -15,18 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tomli_w
 
-from authface.curate.forget import removal as erase_rows
-from authface.curate.forget import removal as erase_texts
+from authface.curate.forget import removal
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import write_file
 from authface.inspect.why import find_photo, forgotten_at, photos_of
 from authface.records import Photo, now
 from authface.review import reviews
-from authface.store import lineage as uses
-from authface.store import tombstones as forgotten
-from authface.store.lineage import Use
+from authface.store import journal
+from authface.store.journal import Tombstone, Use
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import Tombstone
 
 
 @dataclass
@@ -115,44 +112,44 @@ def forget(
 
     `photographer` is a name or page to keep out from now on. Raises AuthfaceError if the disk refuses.
     """
-    stones = [forgotten.tombstone(photo, reason) for photo in photos]
+    stones = [journal.tombstone(photo, reason) for photo in photos]
     sources = sorted({photo.source for photo in photos})
     stones += [
-        Tombstone(photo="", photographer=forgotten.photographer_hash(source, name), at=now(), reason=reason)
+        Tombstone(photo="", photographer=journal.photographer_hash(source, name), at=now(), reason=reason)
         for source in sources
         for name in _known_as(photos, photographer)
     ]
-    begun = [stone.photo for stone in forgotten.tombstones(photoset) if not stone.done]
-    gone = erase_rows.removal_of(list(photos))
-    gone = erase_rows.Removal(gone.photos | (set(begun) - {""}), gone.items)
+    begun = [stone.photo for stone in journal.tombstones(photoset) if not stone.done]
+    gone = removal.removal_of(list(photos))
+    gone = removal.Removal(gone.photos | (set(begun) - {""}), gone.items)
     result = ForgetResult(sorted({photo.id or photo.source_id for photo in photos} | (set(begun) - {""})))
-    result.used_by = list(uses.holders(photoset, set(gone.photos)))
+    result.used_by = list(journal.holders(photoset, set(gone.photos)))
     result.near = _near(photoset, gone)
     if not dry_run:
-        forgotten.bury(photoset, stones)
+        journal.bury(photoset, stones)
     orphans = _orphans(photoset, photos, gone)
-    _texts(photoset, erase_texts.names_of(list(photos), orphans), gone, result, dry_run)
+    _texts(photoset, removal.names_of(list(photos), orphans), gone, result, dry_run)
     _files(photoset, gone, result, dry_run)
-    planned = erase_rows.changes(photoset, gone)
+    planned = removal.changes(photoset, gone)
     result.rows = sum(change.rows for change in planned)
     if not dry_run:
         _forget_settings(photoset, orphans)
-        erase_rows.apply(photoset, gone, planned)
-        forgotten.close(photoset)
+        removal.apply(photoset, gone, planned)
+        journal.close(photoset)
     return result
 
 
-def _files(photoset: PhotoSet, gone: erase_rows.Removal, result: ForgetResult, dry_run: bool) -> None:
+def _files(photoset: PhotoSet, gone: removal.Removal, result: ForgetResult, dry_run: bool) -> None:
     """Originals, crops, thumbnails by their names; pages, which show pictures; exports that hold them."""
     named = {relative for photo_id in gone.photos for relative in files_of(photoset, photo_id)}
-    named.update(path for path in erase_texts.text_files(photoset) if any(photo_id in path for photo_id in gone.photos))
+    named.update(path for path in removal.text_files(photoset) if any(photo_id in path for photo_id in gone.photos))
     doomed = sorted(named)
     result.files = len(doomed)
     doomed += _all_below(photoset, "reports")
     doomed += [name for top in photoset.root.glob(".tmp-*") for name in _all_below(photoset, top.name)]
     for top in ("dataset", *_exports(photoset)):
         files, state = _all_below(photoset, top), f"{top}/authface.json"
-        if files and (state not in files or gone.photos & uses.dataset_ids(photoset.root / top)):
+        if files and (state not in files or gone.photos & journal.dataset_ids(photoset.root / top)):
             result.dataset |= top == "dataset"
             doomed += [state, *files]  # its state first: a dataset without one is none
     if not dry_run:
@@ -186,22 +183,22 @@ def _all_below(photoset: PhotoSet, name: str) -> list[str]:
 
 
 def _texts(
-    photoset: PhotoSet, names: erase_texts.ForgottenNames, gone: erase_rows.Removal, result: ForgetResult, dry_run: bool
+    photoset: PhotoSet, names: removal.ForgottenNames, gone: removal.Removal, result: ForgetResult, dry_run: bool
 ) -> None:
     """Decisions, journals, cached listings."""
     if not dry_run:
         result.entries += reviews.forget(photoset, set(_faces(photoset, gone)))
-    names = erase_texts.ForgottenNames(gone.photos, names.words)
-    for relative in list(erase_texts.text_files(photoset)):
+    names = removal.ForgottenNames(gone.photos, names.words)
+    for relative in list(removal.text_files(photoset)):
         if any(photo_id in relative for photo_id in gone.photos):
             continue  # a file of its own, which goes as a whole
-        count = erase_texts.clean(photoset, relative, names, write=not dry_run)
+        count = removal.clean(photoset, relative, names, write=not dry_run)
         if count is None:
             result.unread.append(relative)
         result.entries += count or 0
 
 
-def _faces(photoset: PhotoSet, gone: erase_rows.Removal) -> Iterator[str]:
+def _faces(photoset: PhotoSet, gone: removal.Removal) -> Iterator[str]:
     """Ids of the faces of what goes, from any table that has them."""
     ids = pa.array(sorted(gone.photos), pa.string())
     for table in (photoset.faces, photoset.crops):
@@ -210,7 +207,7 @@ def _faces(photoset: PhotoSet, gone: erase_rows.Removal) -> Iterator[str]:
             yield from rows.filter(pc.is_in(rows.column("photo_id"), ids)).column("id").to_pylist()
 
 
-def _near(photoset: PhotoSet, gone: erase_rows.Removal) -> list[str]:
+def _near(photoset: PhotoSet, gone: removal.Removal) -> list[str]:
     """Faces of photos that stay, which nearly repeat a face that goes or are repeated by it."""
     found: set[str] = set()
     for part in photoset.faces.parts():
@@ -229,7 +226,7 @@ def _known_as(photos: Sequence[Photo], photographer: str) -> set[str]:
     return {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name} | {photographer}
 
 
-def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: erase_rows.Removal) -> frozenset[str]:
+def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: removal.Removal) -> frozenset[str]:
     """Names and pages of photographers of whom no photo stays."""
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
     for part in photoset.photos.parts():

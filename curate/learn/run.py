@@ -21,7 +21,7 @@ from authface.errors import ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Crop, now
 from authface.report import pages as report
-from authface.report.charts import HistogramCounter
+from authface.report.pages import HistogramCounter
 from authface.review.reviews import Decision, Reviewed
 from authface.store.photoset import PhotoSet
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.filter.judge import ANGLES, LIMITS
+from authface.curate.filter.measure import ANGLES, LIMITS
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn.features import NAMES, PLACES, PatchNetwork, face_statistics, patches, weights_of
 from authface.engine.runner import parts_of, run

@@ -18,7 +18,7 @@ from authface.errors import ImageError
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo, now
 from authface.review.reviews import Decision, Reviewed, Verdict, effective_decisions
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet
 
 ASKED = "asked"

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.fetch.sources.folder import name_below, photo_files
-from authface.curate.filter.duplicates import NearIndex, face_hash, hash_codes
+from authface.curate.filter.duplicates import NearIndex, hash_codes
+from authface.curate.filter.measure import face_hash
 from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
 from authface.curate.split.groups import SplitFaces, embedder_provenance

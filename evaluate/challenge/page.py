@@ -8,6 +8,7 @@ from pathlib import Path
 
 import typer
 
+from authface.console import render_table
 from authface.errors import one_line
 from authface.evaluate.catalogue import BY_NAME
 from authface.evaluate.challenge.rules import IDENTITY, TERMS, Gate, rules
@@ -16,9 +17,9 @@ from authface.evaluate.images import methods_of
 from authface.evaluate.measure import workers_of
 from authface.evaluate.report import SIDE, label, number, picture_of, row_of
 from authface.evaluate.settings import ChallengeSettings
+from authface.files import write_csv, write_json
 from authface.options import Run
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
-from authface.report.text import render_table, write_csv, write_json
 
 NAME = "challenge"
 SHOWN = 20

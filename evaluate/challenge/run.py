@@ -14,7 +14,7 @@ from typing import Any
 
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
-from authface.evaluate.catalogue import BY_NAME, RestorationMetric
+from authface.evaluate.catalogue import BY_NAME, MetricWeights, RestorationMetric
 from authface.evaluate.challenge.rules import (
     IDENTITY,
     TERMS,
@@ -40,7 +40,6 @@ from authface.evaluate.measure import (
 )
 from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.settings import ChallengeSettings
-from authface.evaluate.weights import MetricWeights
 from authface.evaluate.works import Recogniser
 from authface.faces.identity import weights_sha256
 from authface.models.families import pick_device

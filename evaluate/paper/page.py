@@ -14,15 +14,16 @@ from typing import Any
 
 import typer
 
+from authface.console import render_table
 from authface.errors import UsageError, one_line
 from authface.evaluate.images import file_names, images_in
 from authface.evaluate.paper import grid
 from authface.evaluate.paper.grid import GridStep, words_of
 from authface.evaluate.paper.paper import Column, FilledTable, OurReport, TableRow, fill, paper_table, parse_reports
+from authface.files import write_csv, write_json
 from authface.options import SECTIONS, Run
 from authface.recipe import load
 from authface.report.pages import ReportTable, quantity, write_page
-from authface.report.text import render_table, write_csv, write_json
 
 PAIRS = (("clean", "degraded"), ("hq", "lq"))
 """Names of the folders of a test set that has its truth: those of `evaluate synth`, and of CelebA-Test."""

@@ -17,21 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface import Tagger
-from authface.console import Console
+from authface.console import Console, render_table
 from authface.errors import AuthfaceError, ImageError, UsageError
+from authface.evaluate.catalogue import MetricWeights
 from authface.evaluate.images import SourceFaces, open_sources
 from authface.evaluate.measure import HERE, ValueCache, Workers
-from authface.evaluate.prior.figures import Bench, fid_to_faces, fid_to_ffhq, preferences, sample_rgb
-from authface.evaluate.prior.samples import Sampler, SampleRequest, noise_seed, sample_requests
+from authface.evaluate.prior.samples import (
+    Bench,
+    Sampler,
+    SampleRequest,
+    fid_to_faces,
+    fid_to_ffhq,
+    noise_seed,
+    preferences,
+    sample_requests,
+    sample_rgb,
+)
 from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.report import number
 from authface.evaluate.settings import PriorEvaluationSettings
-from authface.evaluate.weights import MetricWeights
-from authface.files import write_file
+from authface.files import write_csv, write_file, write_json
 from authface.imaging.decode import encode_png
 from authface.metrics.stats import Mean, mean_of, wilson
 from authface.report.pages import Cell, ReportTable, Section, quantity, story
-from authface.report.text import render_table, write_csv, write_json
 
 
 @dataclass(frozen=True)

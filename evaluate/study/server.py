@@ -21,7 +21,7 @@ from authface.evaluate.study import report as study_report
 from authface.evaluate.study import study
 from authface.evaluate.study.study import Study, StudyDesk, StudyPictures, open_study, person_key, pictures_of
 from authface.options import Run
-from authface.store.lock import write_lock
+from authface.store.photoset import write_lock
 from authface.web import local
 from authface.web.local import PRIVATE_HOUR, local_app, static_files
 

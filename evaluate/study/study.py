@@ -22,7 +22,7 @@ from authface.evaluate.protocol import set_sha256
 from authface.files import write_file
 from authface.imaging.decode import decode, encode_png, read, read_bytes
 from authface.records import now
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 
 FILE, ANSWERS = "study.json", "answers.jsonl"
 MADE_BY = "authface evaluate ab"

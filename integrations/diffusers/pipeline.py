@@ -41,7 +41,7 @@ FINE = 4.0
 LEVELS = 5
 """Dilated blurs that tell coarse tones from fine detail."""
 WHOLE, TILE, OVERLAP, GRID = 1024, 768, 64, 64
-FOLD, PERCEPTION_STEPS = 2, 1000
+FOLD, PERCEPTION_STEPS, TEXTURE = 2, 1000, 1
 PRESETS_FILE = "presets.toml"
 
 Pixels = Any
@@ -205,9 +205,11 @@ class AuthFacePipeline(DiffusionPipeline):
     def _cleaned(
         self, crops: list[Pixels], seeds: list[int], preset: Preset, trust: float, batch_size: int, callback: Any
     ) -> list[Pixels]:
-        cleaned = [self._clean(crop, trust * preset.perception) for crop in crops]
+        told = trust * preset.perception
+        cleaned = [self._clean(*one, told) for one in zip(crops, seeds, strict=True)]
         if preset.mirrored:
-            others = [self._clean(crop[:, ::-1], trust * preset.perception)[:, ::-1] for crop in crops]
+            flipped = ((crop[:, ::-1], seed) for crop, seed in zip(crops, seeds, strict=True))
+            others = [self._clean(*one, told)[:, ::-1] for one in flipped]
             cleaned = [(face + other) / 2 for face, other in zip(cleaned, others, strict=True)]
         if gain := trust * preset.detail:
             small = [_to_uint8(_resized(face, self.size)) for face in cleaned]
@@ -217,15 +219,19 @@ class AuthFacePipeline(DiffusionPipeline):
             cleaned = [face + gain * _resized(one, len(face)) for face, one in zip(cleaned, details, strict=True)]
         return [_to_uint8(face) for face in cleaned]
 
-    def _clean(self, rgb: Pixels, perception: float) -> Pixels:
+    def _clean(self, rgb: Pixels, seed: int, perception: float) -> Pixels:
         """One (n, n, 3) uint8 face, cleaned at its own size: levels, not rounded."""
         signed = np.ascontiguousarray(rgb[None].transpose(0, 3, 1, 2), np.float32) / np.float32(255)
         signed = signed * np.float32(2) - np.float32(1)
+        if self.cleaner.config.in_channels > 3 * FOLD**2:  # it takes a plane of noise
+            bits = np.random.PCG64(np.random.SeedSequence(seed, spawn_key=(TEXTURE,)))
+            noise = _normal(bits, signed[:, :1].shape) * np.float32(perception)
+            signed = np.concatenate([signed, noise], 1)
         done = self._through(signed, perception) if len(rgb) <= WHOLE else self._in_tiles(signed, perception)
         return (done[0].transpose(1, 2, 0) + np.float32(1)) * np.float32(127.5)
 
     def _through(self, signed: Pixels, perception: float) -> Pixels:
-        """The cleaner on one (1, 3, h, w) face or tile: what it takes off is added to it."""
+        """The cleaner on one face or tile, (1, 3 or 4, h, w): what it takes off is added to it."""
         images = torch.from_numpy(signed).to(self._execution_device)
         height, width = images.shape[2:]
         multiple = FOLD * 2 ** (len(self.cleaner.config.block_out_channels) - 1)
@@ -234,10 +240,10 @@ class AuthFacePipeline(DiffusionPipeline):
         folded = functional.pixel_unshuffle(padded, FOLD).to(self.cleaner.dtype)
         moved = self.cleaner(folded, perception * PERCEPTION_STEPS).sample
         residual = functional.pixel_shuffle(moved.float(), FOLD)[..., :height, :width]
-        return (images + residual).cpu().numpy()
+        return (images[:, :3] + residual).cpu().numpy()
 
     def _in_tiles(self, signed: Pixels, perception: float) -> Pixels:
-        total, weights = np.zeros_like(signed), np.zeros_like(signed[:1, :1])
+        total, weights = np.zeros_like(signed[:, :3]), np.zeros_like(signed[:1, :1])
         for top in _starts(signed.shape[2]):
             for left in _starts(signed.shape[3]):
                 tile = np.s_[..., top : top + TILE, left : left + TILE]

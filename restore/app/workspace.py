@@ -27,9 +27,8 @@ from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app.cards import face_cards
 from authface.restore.model.restorer import IDENTITY
 from authface.restore.photo import no_face_text
-from authface.restore.picture import open_picture
+from authface.restore.picture import Restored, open_picture
 from authface.restore.queue import Place, RestoreQueue, Waits
-from authface.restore.result import Restored
 from authface.restore.settings import RestoreSettings
 
 PREVIEW_SIDE = 1600

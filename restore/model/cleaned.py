@@ -1,11 +1,7 @@
-"""A cleaner in pixels, then the prior's detail: the code around both, whichever library runs their networks.
-
-So is the initial noise of a face's latents: the same for a seed on every machine, with torch and without.
-"""
+"""A cleaner in pixels, then the prior's detail: the code around both, whichever library runs their networks."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,29 +14,8 @@ from authface.models.sampling import NAMED, Preset
 from authface.restore.model.colour import ColourFix, to_uint8
 from authface.restore.settings import RestoreSettings
 
-
-class FaceNoise:
-    """Standard normal numbers of one seed, drawn one array after the other.
-
-    From the bits of PCG64, which NumPy guarantees to keep stable, by Box and Muller's transform (1958): NumPy's own
-    normal numbers may change from release to release.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self._bits = np.random.PCG64(seed)
-
-    def normal(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        """The next numbers, in that shape."""
-        pairs = -(-math.prod(shape) // 2)
-        # 53 bits each, never 0 and never 1.
-        uniform = ((self._bits.random_raw(2 * pairs) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
-        length, angle = np.sqrt(-2 * np.log(uniform[:pairs])), 2 * np.pi * uniform[pairs:]
-        both = np.concatenate([length * np.cos(angle), length * np.sin(angle)])
-        return both[: math.prod(shape)].reshape(shape).astype(np.float32)
-
-
-Clean = Callable[[NDArray[np.uint8], float], NDArray[np.float32]]
-"""Cleans a (h, w, 3) uint8 face with a perception of 0..1: levels, about 0..255, not rounded."""
+Clean = Callable[[NDArray[np.uint8], float, int], NDArray[np.float32]]
+"""Cleans a (h, w, 3) uint8 face with a perception of 0..1 and its seed: levels, about 0..255, not rounded."""
 
 
 class DetailPrior(Protocol):
@@ -93,16 +68,17 @@ class CleanedRestorer:
         Raises AuthfaceError if memory or precision is insufficient.
         """
         trust = 1 - (self.fidelity if fidelity is None else fidelity)
-        cleaned = [self._cleaned(crop, trust * self.preset.perception) for crop in crops]
+        pairs = zip(crops, seeds, strict=True)
+        cleaned = [self._cleaned(crop, trust * self.preset.perception, seed) for crop, seed in pairs]
         if gain := trust * self.preset.detail:
             small = [to_uint8(resize_square(face, self.diffusion.size)) for face in cleaned]
             details = self.diffusion.detail(small, seeds)
-            pairs = zip(cleaned, details, strict=True)
-            cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in pairs]
+            both = zip(cleaned, details, strict=True)
+            cleaned = [face + gain * resize_square(detail, len(face)) for face, detail in both]
         return [to_uint8(face) for face in cleaned]
 
-    def _cleaned(self, crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
-        once = self.clean(crop, perception)
+    def _cleaned(self, crop: NDArray[np.uint8], perception: float, seed: int) -> NDArray[np.float32]:
+        once = self.clean(crop, perception, seed)
         if not self.preset.mirrored:
             return once
-        return (once + self.clean(crop[:, ::-1], perception)[:, ::-1]) / np.float32(2)
+        return (once + self.clean(crop[:, ::-1], perception, seed)[:, ::-1]) / np.float32(2)

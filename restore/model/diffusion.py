@@ -21,12 +21,12 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.geometry import Side
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, clean
-from authface.models.cleaning import high_pass
+from authface.models.cleaning import FaceNoise, high_pass
 from authface.models.families import Parts
 from authface.models.sampling import Sampling, begin, make_scheduler
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import unet_steps
-from authface.restore.model.cleaned import Clean, FaceNoise
+from authface.restore.model.cleaned import Clean
 from authface.restore.model.colour import ColourFix, mixed
 from authface.restore.model.placement import Placement
 from authface.restore.model.unet_steps import Eager, Features, StepInputs, StepRunner, decode, encode
@@ -281,9 +281,9 @@ class DiffusionRestorer:
 def cleaning_with(cleaner: Cleaner, device: torch.device, size: int) -> Clean:
     """A function that cleans faces on `device`; `size` is suggested if memory is insufficient."""
 
-    def cleaned(crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
+    def cleaned(crop: NDArray[np.uint8], perception: float, seed: int) -> NDArray[np.float32]:
         try:
-            return clean(cleaner, crop, device, perception)
+            return clean(cleaner, crop, device, perception, seed)
         except torch.OutOfMemoryError as error:
             raise AuthfaceError(
                 f"a face of {len(crop)} px does not fit into memory: -O restore.size={size} shrinks it"

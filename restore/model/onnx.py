@@ -21,11 +21,11 @@ from authface import onnx
 from authface.errors import AuthfaceError, UsageError
 from authface.extras import need
 from authface.faces.geometry import Side
-from authface.models.cleaning import Planes, clean, high_pass, to_unit
+from authface.models.cleaning import FaceNoise, Planes, clean, high_pass, to_unit
 from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, graph_file, read_export
 from authface.models.layout import ONNX
 from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
-from authface.restore.model.cleaned import CleanedRestorer, FaceNoise
+from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.colour import ColourFix, mixed, to_uint8
 from authface.restore.settings import RestoreSettings
 
@@ -137,17 +137,22 @@ class LoadedGraphs:
         side = Side(self.export.side, own=settings.size is None)
         return CleanedRestorer(self.clean, diffusion, side, settings.fidelity, preset, diffusion.engine)
 
-    def clean(self, crop: NDArray[np.uint8], perception: float) -> NDArray[np.float32]:
+    def clean(self, crop: NDArray[np.uint8], perception: float, seed: int) -> NDArray[np.float32]:
         """One (h, w, 3) face of any size, cleaned: levels, about 0..255, not rounded."""
+        noisy = self.export.noise
 
         def network(planes: Planes) -> Planes:
             height, width = planes.shape[2:]
             more = -height % self.export.multiple, -width % self.export.multiple
             padded = np.pad(planes, ((0, 0), (0, 0), (0, more[0]), (0, more[1])), mode="edge")
-            (done,) = self._cleaner(image=padded, perception=np.array(perception, np.float32))
+            given = {"image": padded[:, :3], "perception": np.array(perception, np.float32)}
+            if noisy:
+                given["noise"] = padded[:, 3:] if textured else np.zeros_like(padded[:, :1])
+            (done,) = self._cleaner(**given)
             return done[..., :height, :width]
 
-        return clean(network, crop)
+        textured = noisy and perception > 0
+        return clean(network, crop, seed if textured else None)
 
     def encode(self, crop: NDArray[np.uint8]) -> tuple[Planes, Planes]:
         """A (side, side, 3) crop's latents, and the ControlNet's embedding of it."""

@@ -17,9 +17,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.restore.inputs import ENDINGS, NEW_ENDING
-from authface.restore.picture import Encoded
+from authface.restore.picture import Encoded, Restored
 from authface.restore.queue import QueueFull, QueueStopped
-from authface.restore.result import Restored
 from authface.restore.settings import RestoreSettings
 from authface.web.http import whole_number
 

@@ -11,7 +11,7 @@ from authface.files import replacing
 from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
 from authface.imaging.xmp import properties_of, truthful
 from authface.restore.mark import TAGS, Asset, Boxes, append_xmp, read_boxes
-from authface.restore.result import Finish
+from authface.restore.picture import Finish
 from authface.restore.video.files import CONTAINERS, address
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from authface.annotate.agreement import AgreementCounter, kappa
 from authface.annotate.measured import tagger as measured
-from authface.annotate.vocabulary.resolve import EXCLUDED, EXCLUSIVE, MEASURABLE, Policy, choose, contradictions
+from authface.annotate.tagging import EXCLUDED, EXCLUSIVE, MEASURABLE, Policy, choose, contradictions
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, make_tag
 from authface.records import Tag
 from authface.store.photoset import PhotoSet

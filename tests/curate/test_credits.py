@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.curate.credits import Format, credits, groups, referred, web_link, write_credits
+from authface.curate.credits import Credits, Format, referred, web_link, write_credits
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
 
@@ -44,11 +45,13 @@ def shown(photoset: PhotoSet) -> set[str]:
 
 def test_kept_crops_or_all_photos_are_credited_once(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
-    assert set(credits(photoset).column("source_id").to_pylist()) == shown(photoset) != set()
-    every = credits(photoset, every=True).column("source_id").to_pylist()
+    with Credits(photoset) as found:
+        assert {credit.source_id for credit in found} == shown(photoset) != set()
+    with Credits(photoset, every=True) as found:
+        every = [credit.source_id for credit in found]
+        groups = [(group.licence, group.photos) for group in found.groups()]
     assert sorted(every) == [p.source_id for p in photoset.photos if p.status == "kept"] and len(every) == 5
-    found = [(group.licence, group.photos) for group in groups(credits(photoset, every=True))]
-    assert found == [("unknown", 2), ("CC0", 1), ("Unsplash License", 2)], "unknown ones first"
+    assert groups == [("unknown", 2), ("CC0", 1), ("Unsplash License", 2)], "unknown ones first"
 
 
 def test_the_page_names_links_and_warns(furnished: Furnished, tmp_path: Path) -> None:
@@ -79,8 +82,6 @@ def test_every_format_names_everybody(furnished: Furnished, tmp_path: Path, form
 
 
 def test_no_cell_is_a_formula(furnished: Furnished, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     photoset = furnished(tmp_path / "set")
     meta = photoset.photos.meta(0)
     assert meta is not None
@@ -92,13 +93,33 @@ def test_no_cell_is_a_formula(furnished: Furnished, tmp_path: Path) -> None:
     assert len(table) == 5 and not any(value[:1] in set("=+-@") for row in table for value in row.values() if value)
 
 
+def test_a_maker_is_read_a_credit_at_a_time(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    names = sorted(photo.source_id for photo in photoset.photos if photo.status == "kept")
+    for part in photoset.photos.parts():
+        meta = photoset.photos.meta(part)
+        assert meta is not None
+        rows = [replace(row, photographer="M", source="urls", licence="CC0") for row in photoset.photos.rows(part)]
+        links = ["https://e.org/m" if row.source_id == names[3] else "" for row in rows]
+        rows = [replace(row, photographer_url=link) for row, link in zip(rows, links, strict=True)]
+        photoset.photos.write(part, rows, meta.provenance, "")
+    with Credits(photoset, every=True) as found:
+        group = next(found.groups())
+        maker = next(group.makers)
+        assert (group.photos, group.photographers, maker.photos) == (5, 1, 5)
+        assert maker.first.profile == "https://e.org/m", "of a photo that is not the first"
+        assert [credit.source_id for credit in maker.credits] == names
+    md = write_credits(photoset, "md", every=True)[0].read_text("utf-8")
+    assert md.count("\n- Photos by [M](https://e.org/m): ") == 1 and md.count(", ") - md.count("5 photos, ") == 4
+
+
 def test_a_set_of_before_the_profile_pages_has_credits(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     for part in photoset.photos.parts():
         meta = photoset.photos.meta(part)
         assert meta is not None
         photoset.photos.put(part, photoset.photos.arrow(part).drop_columns(["photographer_url"]), meta)
-    assert write_credits(photoset, "txt")[1].num_rows == len(shown(photoset))
+    assert write_credits(photoset, "txt")[1]["photos"] == len(shown(photoset))
 
 
 @given(st.text(max_size=40) | st.tuples(st.sampled_from(["javascript:", "http://", "//", "https://u@", "data:"]),

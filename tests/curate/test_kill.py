@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from authface.curate.fetch.ledger import FinishedPhoto
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet, Table
 from tests.curate.conftest import Handler, Server
 

@@ -115,7 +115,7 @@ def test_an_empty_set_has_a_sheet(tmp_path: Path) -> None:
 @example([49.0, -5e-324])
 @example([0.0, 5e-324])
 def test_any_values_find_a_bar(values: list[float]) -> None:
-    from authface.report.charts import HistogramCounter, round_span
+    from authface.report.pages import HistogramCounter, round_span
 
     low, high = round_span(min(values), max(values))
     assert low <= min(values) and max(values) <= high and low < high

@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 from skimage import data
 
 from authface import cli
-from authface.evaluate.weights import FILES
+from authface.evaluate.catalogue import FILES
 from authface.imaging import decode as images
 from authface.metrics.quality import loading
 
@@ -113,16 +113,17 @@ def random_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def hub(random_weights: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return _home(random_weights, monkeypatch)
+    return point_to(random_weights, monkeypatch)
 
 
 @pytest.fixture
 def empty_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "hub").mkdir()
-    return _home(tmp_path / "hub", monkeypatch)
+    return point_to(tmp_path / "hub", monkeypatch)
 
 
-def _home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def point_to(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let torch and pyiqa look for weights in a folder, which is returned, and fetch none."""
     import pyiqa.utils.download_util
     import torch
 

@@ -12,9 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError
-from authface.evaluate.catalogue import BY_NAME
+from authface.evaluate.catalogue import BY_NAME, FILES, MetricWeights
 from authface.evaluate.images import Pair
-from authface.evaluate.weights import FILES, MetricWeights
 from authface.evaluate.works import LearnedWork, LoadedOutput, OutputJob
 from authface.metrics.fid import Inception, Moments, basicsr_input, clean_input, reference_statistics
 from authface.metrics.quality import to_batch

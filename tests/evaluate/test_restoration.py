@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -55,31 +54,6 @@ def restoration(authface: Command, tmp_path: Path) -> Callable[..., tuple[int, d
         return code, json.loads(said) if said else {}, log
 
     return restoration
-
-
-@pytest.mark.parametrize("how", [["--device", "cpu:2"], ["--device", "cpu", "--engine", "ray", "--workers", "2"]])
-def test_two_workers_measure_what_one_does(
-    authface: Command,
-    faces: Path,
-    mild: Path,
-    heavy: Path,
-    tmp_path: Path,
-    how: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Pixels on the CPU, and one of pyiqa's metrics on each device."""
-    if "ray" in how:
-        if "CI" not in os.environ:
-            pytest.importorskip("ray", reason="the extra ray is not installed")
-        monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    words = ["restoration", "--outputs", mild, "--outputs", heavy, "--truth", faces, "--metrics", "psnr,piqe", "--json"]
-    means = []
-    for name, chosen in (("one", ["--device", "cpu"]), ("two", how)):
-        code, said, err = authface(*words, "-o", tmp_path / name, *chosen)
-        assert code == 0, err
-        assert json.loads(said)["read_again"] == 0
-        means.append((json.loads(said)["means"], (tmp_path / name / "restoration.csv").read_bytes()))
-    assert set(means[0][0]["mild"]) == {"psnr", "piqe"} and means[0] == means[1]
 
 
 def test_the_figures_of_the_files(

@@ -14,7 +14,7 @@ from PIL import Image
 from skimage import data
 
 from authface.console import Console
-from authface.restore import album as pages
+from authface.restore import page as pages
 from authface.restore.inputs import PAGE
 from authface.restore.page import write_page
 from authface.restore.run import jobs_of, restore_jobs

@@ -16,8 +16,8 @@ from PIL import Image
 from skimage import data
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from authface.restore.change import DIM, LEGEND, change_map, delta_e
 from authface.restore.inputs import RestoreJob, with_maps
+from authface.restore.picture import DIM, LEGEND, change_map, delta_e
 
 PHOTO: NDArray[np.uint8] = np.ascontiguousarray(data.astronaut()[:300, 60:400])
 Command = Callable[..., tuple[int, str, str]]

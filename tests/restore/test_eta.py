@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from authface.restore.eta import Amount, Clock, PhotoSample, Workload, pixel_share, seconds_left
+from authface.restore.pipeline import Amount, Clock, PhotoSample, Workload, pixel_share, seconds_left
 
 SECONDS_A_FACE, SECONDS_A_MEGAPIXEL, SECONDS_A_LOOK = 0.8, 0.2, 0.002
 

@@ -19,7 +19,7 @@ from skimage import data
 from authface import Restorer, __version__
 from authface.imaging.xmp import Property, properties_of, with_properties
 from authface.restore.mark import COMPOSITE, INSIDE, IPTC, Mark
-from authface.restore.result import _packet
+from authface.restore.picture import _packet
 
 Command = Callable[..., tuple[int, str, str]]
 CAPTURE = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture"

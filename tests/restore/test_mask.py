@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from authface.console import Console
-from authface.faces import weights as face_weights
+from authface.faces import detector as face_weights
 from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
 from authface.restore.model.colour import ColourFix

@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from authface.imaging import decode
-from authface.restore import results
-from authface.store import unchanged
+from authface.restore import outcome
+from authface.store import results
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -24,7 +24,7 @@ def test_a_rerun_reads_no_photo_that_nobody_wrote_to(
     tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor its result. One that was edited is made again, though its size and time are those of before."""
-    monkeypatch.setattr(unchanged, "SETTLED", -60.0)  # they were written just now
+    monkeypatch.setattr(results, "SETTLED", -60.0)  # they were written just now
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for number in range(3):
@@ -45,11 +45,11 @@ def test_a_rerun_reads_no_photo_that_nobody_wrote_to(
     )
     assert authface(*words)[0] == 0
     read: list[str] = []
-    read_bytes, digest_of = decode.read_bytes, results.digest_of
+    read_bytes, digest_of = decode.read_bytes, outcome.digest_of
     monkeypatch.setattr(
         decode, "read_bytes", lambda path, **limit: (read.append(path.name), read_bytes(path, **limit))[1]
     )
-    monkeypatch.setattr(results, "digest_of", lambda path: (read.append(path.name), digest_of(path))[1])
+    monkeypatch.setattr(outcome, "digest_of", lambda path: (read.append(path.name), digest_of(path))[1])
     code, said, err = authface(*words)
     assert code == 0 and json.loads(said)["done_before"] == 3 and read == []
     edited, facts = folder / "1.bmp", (folder / "1.bmp").stat()

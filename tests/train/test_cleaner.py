@@ -264,10 +264,15 @@ def test_some_faces_are_cleaned_for_their_looks(tiny: Path, dataset: Path, tmp_p
     judged: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     class Listening(Cleaner):
-        def forward(self, images: torch.Tensor, perception: torch.Tensor | float = 0.0) -> torch.Tensor:
-            assert isinstance(perception, torch.Tensor)
+        def forward(
+            self,
+            images: torch.Tensor,
+            perception: torch.Tensor | float = 0.0,
+            noise: torch.Tensor | None = None,
+        ) -> torch.Tensor:
+            assert isinstance(perception, torch.Tensor) and noise is not None and noise.shape == images[:, :1].shape
             told.append(perception)
-            return super().forward(images, perception)
+            return super().forward(images, perception, noise)
 
     class Judge(PixelTerms):
         def losses(self, made: torch.Tensor, real: torch.Tensor, weights: torch.Tensor | None = None) -> PixelLosses:
@@ -286,7 +291,7 @@ def test_some_faces_are_cleaned_for_their_looks(tiny: Path, dataset: Path, tmp_p
     torch.testing.assert_close(weights, perception[perception > 0])
     torch.testing.assert_close(real, batch.clean[perception > 0])
     assert {"pixels", "perceptual", "texture"} <= set(loss.parts) and loss.critic is not None
-    distances = terms.perceptual(net(batch.degraded, perception), batch.clean)[perception > 0] * weights
+    distances = terms.perceptual(net(batch.degraded, perception, batch.weights), batch.clean)[perception > 0] * weights
     assert float(loss.parts["perceptual"]) == pytest.approx(float(distances.mean()), rel=1e-4)
 
 
@@ -302,3 +307,5 @@ def test_a_run_with_a_discriminator_goes_on_as_it_was(tiny: Path, dataset: Path,
     assert same(weights(whole.out, "cleaner"), weights(broken.out, "cleaner")) and metrics(whole.out) == metrics(
         broken.out
     )
+    heard = weights(whole.out, "cleaner")["conv_in.weight"][:, 12:]  # the folded plane of noise
+    assert heard.shape[1] == 4 and heard.abs().max() > 0, "a discriminator asks for texture, which is made of noise"

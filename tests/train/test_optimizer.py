@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from authface.errors import UsageError
-from authface.train.optimizer import MovingAverage, learning_rate, make_optimizer
 from authface.train.settings import (
     TrainSettings,
 )
+from authface.train.state import MovingAverage, learning_rate, make_optimizer
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from authface.report.text import render_table
+from authface.console import render_table
 from authface.train.estimate.estimate import MOMENTS, Sharding, TrainingCost, Verdict
 from authface.train.settings import DiffusionSettings
 

@@ -69,7 +69,7 @@ class PhotoSource:
         self.ignored: Counter[str] = Counter()
         """What the listing skipped without a row, by kind."""
         self.made_here: Counter[str] = Counter()
-        """What authface made itself, skipped likewise, by kind (`authface.inspect.outputs`)."""
+        """What authface made itself, skipped likewise, by kind (`authface.curate.fetch.sources.folder`)."""
 
     @classmethod
     def make(cls, request: SourceRequest) -> Self:

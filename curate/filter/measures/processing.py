@@ -4,7 +4,7 @@ Both are judged of the face's `traces`: logistic regressions, whose coefficients
 to portraits of known truth. 0.5 lies beyond what the unharmed portraits of 98 in 100 persons have, so that little
 of a clean set is refused: it is no probability for a set of which half is harmed. ``benchmarks/enlargements.py`` counts
 on other portraits what the limits find. A lack of detail, whatever its cause, is
-`authface.curate.filter.measures.artefacts.resolution`.
+`authface.curate.filter.measures.quality.resolution`.
 
 All traces are read from the middle of `FaceRegion.native`, luma, at most `PATCH` pixels a side, and none depends on how
 large the face is. Four kinds, each of which sees what another misses:
@@ -28,8 +28,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.curate.filter.measures.artefacts import JPEG_BLOCK
-from authface.curate.filter.measures.quality import EYE_DISTANCE, FaceRegion, noise_sigma
+from authface.curate.filter.measures.quality import EYE_DISTANCE, JPEG_BLOCK, FaceRegion, noise_sigma
 
 Plane = NDArray[np.float32]
 Values = NDArray[np.float64]

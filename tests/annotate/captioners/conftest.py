@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,17 @@ def llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def photoset(tmp_path: Path) -> PhotoSet:
     """A set of two parts with two and four crops."""
-    photoset = PhotoSet(tmp_path / "set")
+    return crops_of(tmp_path / "set", SIZES[:2], SIZES[2:])
+
+
+def crops_of(root: Path, *parts: Sequence[tuple[int, int]]) -> PhotoSet:
+    """A set whose parts have crops of these heights and widths, all noise."""
+    photoset = PhotoSet(root)
     rng = np.random.default_rng(0)
-    for part, sizes in enumerate((SIZES[:2], SIZES[2:])):
+    for part, sizes in enumerate(parts):
         photos, faces, crops = [], [], []
         for place, size in enumerate(sizes):
-            photo_id = f"{part}{place}".ljust(64, "a")
+            photo_id = f"{part:x}{place}".ljust(64, "a")
             file = photoset.crop_file(f"{photo_id}-0")
             photoset.save(file, images.encode_png(rng.integers(0, 255, (*size, 3), dtype=np.uint8)))
             photos.append(Photo(id=photo_id, source="folder", source_id=f"{part}/{place}.png", file=file))

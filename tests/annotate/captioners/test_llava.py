@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Crop
 from authface.store.photoset import PhotoSet
+from tests.annotate.captioners.conftest import SIZES, crops_of
 from tests.conftest import authface
+from tests.faults import kill_a_worker, once, take_back
 
 
 def opened(folder: Path, **settings: Any) -> Llava:
@@ -79,6 +82,29 @@ def test_two_workers_write_the_rows_of_one(
         assert CliRunner().invoke(app, [*words, *chosen]).exit_code in {0, 3}
         tables.append((list(photoset.tags("llava")), photoset.tags("llava").metas()))
     assert len(tables[0][0]) == 6 and tables[0] == tables[1]
+
+
+def test_a_job_that_is_taken_back_and_a_worker_that_is_killed_leave_the_rows_of_a_calm_run(
+    llava: Path, tmp_path: Path
+) -> None:
+    """SIGTERM amid the work of two; the same command goes on, and loses one of them to SIGKILL."""
+    words = ["--with", "llava", "--model", llava, "-O", "annotate.tags.llava.max_new_tokens=40"]
+    calm, disturbed = (crops_of(tmp_path / name, *([size] for size in 2 * SIZES)) for name in ("calm", "disturbed"))
+    table = disturbed.tags("llava")
+
+    def tagged(photoset: PhotoSet, device: str) -> int:
+        done = CliRunner().invoke(app, ["annotate", "tags", *map(str, [photoset.root, *words, "--device", device])])
+        return done.exit_code
+
+    assert tagged(calm, "cpu") in {0, 3}
+    typed = ["annotate", "tags", disturbed.root, *words, "--device", "cpu:2"]
+    code, said = take_back(typed, lambda: bool(table.parts()), signal.SIGTERM)
+    assert code == 130 and said.splitlines()[-1].endswith("run the same command again to go on"), said
+    done = len(table.parts())
+    with once(lambda: len(table.parts()) > done, kill_a_worker):
+        assert tagged(disturbed, "cpu:2") in {0, 3}
+    assert len(table.parts()) == 2 * len(SIZES)
+    assert list(table) == list(calm.tags("llava")) and table.metas() == calm.tags("llava").metas()
 
 
 def test_several_devices_are_refused_where_no_model_is_on_any(photoset: PhotoSet) -> None:

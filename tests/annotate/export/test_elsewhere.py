@@ -22,7 +22,7 @@ from authface.console import Console
 from authface.curate.forget.run import forget
 from authface.errors import AuthfaceError
 from authface.imaging import xmp
-from authface.store.lineage import dataset_ids
+from authface.store.journal import dataset_ids
 from authface.store.photoset import PhotoSet
 from tests.annotate.conftest import photo_bytes
 

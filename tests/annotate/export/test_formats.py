@@ -32,7 +32,7 @@ from authface.errors import AuthfaceError, UsageError
 from authface.files import place
 from authface.records import Choice, Crop, Person
 from authface.review.reviews import choice_table
-from authface.store.lineage import dataset_ids, uses
+from authface.store.journal import dataset_ids, uses
 from authface.store.photoset import PhotoSet, Provenance
 
 MakeSet = Callable[..., PhotoSet]

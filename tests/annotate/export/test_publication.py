@@ -17,7 +17,7 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.records import now
 from authface.review.reviews import Decision, decision_log
-from authface.store.lineage import dataset_ids
+from authface.store.journal import dataset_ids
 from authface.store.photoset import PhotoSet
 from authface.store.statements import restated, rewrite
 from tests.conftest import authface as typed

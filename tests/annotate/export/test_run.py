@@ -14,7 +14,7 @@ from authface.annotate.export.rows import region_boxes
 from authface.annotate.export.run import export
 from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import ExportSettings, MeasuredSettings
-from authface.annotate.vocabulary.resolve import choose
+from authface.annotate.tagging import choose
 from authface.annotate.vocabulary.vocabulary import make_tag
 from authface.console import Console
 from authface.engine.runner import parts_of, run

@@ -27,8 +27,8 @@ from authface.curate.fetch.sources import make_source
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError
 from authface.imaging import decode as images
+from authface.store.journal import bury, tombstone
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import bury, tombstone
 from tests import conftest
 from tests.conftest import Done
 

@@ -10,8 +10,8 @@ import pytest
 
 from authface.curate.fetch.sources.folder import Samples
 from authface.errors import AuthfaceError, ImageError, UsageError
+from authface.faces import detector as face_weights
 from authface.faces import identity
-from authface.faces import weights as face_weights
 from authface.faces.detector import RetinaFace
 from authface.faces.geometry import align, crop_points, ffhq_quad
 from authface.faces.identity import ArcFace, DlibEmbedder, SeenFace, five_points, make_embedder

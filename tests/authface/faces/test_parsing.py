@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.errors import AuthfaceError
-from authface.faces import parsing
-from authface.faces import weights as face_weights
-from authface.faces.parsing import CLASSES, FaceParser
+from authface.faces import detector as face_weights
+from authface.faces.paste import CLASSES, FaceParser, parser_sha256
 from authface.files import sha256_of
 
 CROP = np.ascontiguousarray(data.astronaut()[20:220, 130:330])
@@ -48,7 +47,7 @@ def test_classes_are_those_facexlib_gives(placed: Path) -> None:
         theirs = network((seen[None] - 0.5) / 0.5)[0].argmax(dim=1)[0].numpy()
     ours = FaceParser(side=64).classes(CROP[:64, :64])
     assert (ours == theirs).mean() > 0.99 and len(np.unique(ours)) > 1
-    assert parsing.weights_sha256() == sha256_of(placed)
+    assert parser_sha256() == sha256_of(placed)
 
 
 class Told(FaceParser):

@@ -7,10 +7,9 @@ import pytest
 
 from authface.errors import AuthfaceError
 from authface.faces import detector, identity, landmarks
-from authface.faces.detector import MOBILENET, RetinaFace
+from authface.faces.detector import LANDMARKS, MOBILENET, RECOGNITION, RetinaFace, dlib_file
 from authface.faces.identity import DlibEmbedder
 from authface.faces.landmarks import Dlib68
-from authface.faces.weights import LANDMARKS, RECOGNITION, dlib_file
 
 
 def _cut(file: Path, content: bytes) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from authface import ranks
 from authface.extras import EXTRAS
-from authface.faces import weights as face_weights
+from authface.faces import detector as face_weights
 from authface.files import sha256_of
 from authface.inspect import doctor, machine
 from authface.inspect.doctor import Finding

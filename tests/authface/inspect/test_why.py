@@ -13,7 +13,7 @@ from authface.errors import UsageError
 from authface.inspect.status import read_status
 from authface.inspect.why import photo_history, to_text
 from authface.records import Person
-from authface.store.lineage import Use, record_training, record_use, training_sources, uses
+from authface.store.journal import Use, record_training, record_use, training_sources, uses
 from authface.store.photoset import PhotoSet, Provenance, Table
 from tests.conftest import authface
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 from authface.models import cleaning as module
-from authface.models.cleaner import Cleaner, clean, make_cleaner
+from authface.models.cleaner import Cleaner, clean, make_cleaner, takes_noise, with_noise
 from authface.models.cleaning import GRID, OVERLAP, TILE, _fade, _starts
 
 CPU = torch.device("cpu")
@@ -74,6 +74,39 @@ def test_half_precision_works_on_the_change_alone() -> None:
     assert made.dtype == torch.float32 and torch.equal(made, images)
 
 
+def hearing() -> Cleaner:
+    """`busy`, given a plane of noise that it hears."""
+    net = with_noise(busy().net)
+    torch.nn.init.normal_(net.conv_in.weight[:, 12:], std=0.1, generator=torch.Generator().manual_seed(1))
+    return Cleaner(net).eval()
+
+
+def test_a_network_that_is_given_noise_ignores_it_at_first() -> None:
+    net = busy().net
+    wider = with_noise(net)
+    assert takes_noise(wider) and not takes_noise(net) and with_noise(wider) is wider
+    face = portrait(61, 48)
+    before, after = clean(Cleaner(net), face, CPU, 0.7), clean(Cleaner(wider), face, CPU, 0.7, seed=3)
+    np.testing.assert_allclose(before, after, atol=1e-3)
+
+
+def test_texture_is_made_of_a_seed_s_noise_and_grows_with_perception() -> None:
+    """Without perception there is none: the cleaned face is the mean of what it may have been."""
+    cleaner, face = hearing(), portrait(61, 48)
+    assert np.array_equal(clean(cleaner, face, CPU, 0, seed=1), clean(cleaner, face, CPU, 0, seed=2))
+    apart = [
+        np.abs(clean(cleaner, face, CPU, perception, seed=1) - clean(cleaner, face, CPU, perception, seed=2)).mean()
+        for perception in (0.3, 0.9)
+    ]
+    assert 0 < apart[0] < apart[1]
+    assert np.array_equal(clean(cleaner, face, CPU, 0.5, seed=1), clean(cleaner, face, CPU, 0.5, seed=1))
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    noise, each = torch.randn(2, 1, 32, 32), torch.tensor([0.0, 0.8])
+    both = cleaner(images, each, noise)
+    alone = [cleaner(images[i : i + 1], float(each[i]), noise[i : i + 1])[0] for i in range(2)]
+    assert torch.allclose(both, torch.stack(alone), atol=1e-5)
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.integers(1, 20_000))
 def test_tiles_cover_every_pixel_and_share_an_overlap(length: int) -> None:
@@ -97,9 +130,11 @@ def test_tiles_of_a_cleaner_that_sees_little_are_the_whole(monkeypatch: pytest.M
     class Sharper(torch.nn.Module):
         """Sees 3 x 3 pixels, so that no seam is further than that from what it needs."""
 
-        def forward(self, images: torch.Tensor, perception: float) -> torch.Tensor:
+        def forward(self, images: torch.Tensor, perception: float, noise: None) -> torch.Tensor:
             mean = torch.nn.functional.avg_pool2d(images, 3, 1, 1, count_include_pad=False)
             return images + 0.5 * (images - mean)
+
+    Sharper.net = make_cleaner(0, CHANNELS)
 
     for name, value in {"WHOLE": 100, "TILE": 96, "OVERLAP": 32, "GRID": 16}.items():
         monkeypatch.setattr(module, name, value)
@@ -121,9 +156,11 @@ def test_large_faces_in_tiles_are_about_the_whole(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(module, name, value)
     grain = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 300, (330, 325, 3)), (0, 0), 2)
     face = np.clip(128 + grain, 0, 255).astype(np.uint8)
-    tiled = clean(BUSY, face, CPU)
-    monkeypatch.setattr(module, "WHOLE", 400)
-    whole = clean(BUSY, face, CPU)
-    assert tiled.shape == face.shape
-    changed, apart = np.abs(whole - face).mean(), np.abs(tiled - whole).mean()
-    assert changed > 1 and 0 < apart < 0.08 * changed
+    for cleaner, perception in ((BUSY, 0.0), (hearing(), 0.5)):  # the noise is drawn for the face, not for the tile
+        monkeypatch.setattr(module, "WHOLE", 200)
+        tiled = clean(cleaner, face, CPU, perception, seed=4)
+        monkeypatch.setattr(module, "WHOLE", 400)
+        whole = clean(cleaner, face, CPU, perception, seed=4)
+        assert tiled.shape == face.shape
+        changed, apart = np.abs(whole - face).mean(), np.abs(tiled - whole).mean()
+        assert changed > 1 and 0 < apart < 0.08 * changed

@@ -16,9 +16,10 @@ from huggingface_hub import constants
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError
 from authface.inspect import doctor
-from authface.models import download, hub, networks
+from authface.models import hub, networks
 from authface.models.families import FAMILIES
 from authface.models.networks import NETWORKS, Network, Window
+from authface.web import http
 from tests.curate.conftest import Handler, Server
 
 BODY = bytes(range(256)) * 4000
@@ -44,7 +45,7 @@ def small(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ne
     network = Network("small", "small.onnx", len(BODY), "MIT", "yes", (server.url("/small.onnx"),), sha256(BODY), "us")
     monkeypatch.setenv(networks.FOLDER, str(tmp_path / "networks"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(download, "BACKOFF", 0.01)
+    monkeypatch.setattr(http, "BACKOFF", 0.01)
     monkeypatch.setitem(NETWORKS, "small", network)
     return network
 
@@ -131,7 +132,7 @@ def test_a_run_that_gives_up_keeps_what_came(
     """As one that was killed does: the next run asks for the rest alone."""
     server.routes["/small.onnx"] = cutting(lambda _: BODY, lambda _: '"one"', whole_from=2)
     with monkeypatch.context() as patch:
-        patch.setattr(download, "ATTEMPTS", 0)
+        patch.setattr(http, "ATTEMPTS", 0)
         with pytest.raises(AuthfaceError, match=r"cannot get small.onnx \(.*341,333 of 1,024,000 bytes came, then"):
             fetch(small)
     assert left(small) == [".tmp-small.onnx", ".tmp-small.onnx.json"]

@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from authface.errors import AuthfaceError, UsageError
 from authface.files import sha256_of
 from authface.models import families as models
-from authface.models import hub_cache, inventory, publish
+from authface.models import hub_cache, publish
 from authface.models.networks import NETWORKS
-from authface.models.verify import VerifyReport, verify
+from authface.models.verify import VerifyReport, inventory, verify
 
 Run = Callable[..., Any]
 Spoil = Callable[[Path], None]
@@ -216,7 +216,7 @@ def test_pull_says_licence_and_size_and_downloads_what_is_read(filled: Any, on_h
     folder = Path(done.stdout.strip())
     assert (folder / UNET).read_bytes() == (packed / UNET).read_bytes()
     assert not any(path.read_bytes() == b"stays" for path in folder.rglob("*") if path.is_file())
-    (row,) = (r for r in inventory.inventory() if r.name == REPOSITORY)
+    (row,) = (r for r in inventory() if r.name == REPOSITORY)
     assert row.state == "hub cache" and row.parameters.endswith(" M") and row.missing == ()
     again = on_hub("models", "pull", REPOSITORY, offline=True)
     assert again.returncode == 0 and "what the cache holds of it is whole" in again.stderr
@@ -333,4 +333,4 @@ def test_names_that_are_no_family_are_left_out_of_the_list(tmp_path: Path, monke
     monkeypatch.setattr(hub_cache, "cache_folder", lambda: tmp_path)
     for name in ("models--a--text/snapshots/c/unet", "datasets--a--b/snapshots/c", "models--broken"):
         (tmp_path / name).mkdir(parents=True)
-    assert [row.name for row in inventory.inventory()] == ["tiny", "sdxl", "authface", *NETWORKS]
+    assert [row.name for row in inventory()] == ["tiny", "sdxl", "authface", *NETWORKS]

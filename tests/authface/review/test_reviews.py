@@ -30,7 +30,7 @@ from authface.review.reviews import (
     reviewed_crops,
     reviewers,
 )
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet, Provenance
 
 IDS = [f"{digit}{'0' * 63}-0" for digit in "abcde"]

@@ -17,7 +17,7 @@ from authface.annotate.rebuild.manifest import NEEDED, DatasetManifest
 from authface.errors import AuthfaceError
 from authface.inspect.why import find_photo
 from authface.records import Camera, Crop, Face, Person, Photo, Score, Tags
-from authface.store.lineage import dataset_ids
+from authface.store.journal import dataset_ids
 from authface.store.parquet import (
     arrow_schema,
     column_names,

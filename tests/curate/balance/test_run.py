@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.balance.margins import skin_band, typology_angle, words_of
+from authface.curate.balance.margins import FEWEST, marginal, skin_band, suppressed_cells, typology_angle, words_of
 from authface.curate.balance.run import (
     BalanceReport,
     Goal,
@@ -27,7 +27,6 @@ from authface.curate.balance.run import (
     pick,
     round_counts,
 )
-from authface.curate.balance.shares import FEWEST, marginal, suppressed_cells
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError

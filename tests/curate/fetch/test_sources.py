@@ -27,7 +27,7 @@ from authface.curate.fetch.sources.folder import Folder
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError
 from authface.records import Camera, Photo
-from authface.store.jsonl import Journal
+from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet
 from tests.curate.conftest import Server
 

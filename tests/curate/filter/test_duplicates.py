@@ -18,12 +18,12 @@ from authface.curate.filter.duplicates import (
     BITS,
     RADIUS,
     NearIndex,
-    face_hash,
     find_duplicates,
     hash_codes,
     mirrored,
     near_pairs,
 )
+from authface.curate.filter.measure import face_hash
 from authface.curate.filter.measures.quality import face_region
 from authface.errors import AuthfaceError, UsageError
 from authface.faces.detector import RetinaFace

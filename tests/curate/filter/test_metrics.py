@@ -13,14 +13,12 @@ import pytest
 from authface.console import Console
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
-from authface.curate.filter import metrics
-from authface.curate.filter.judge import LIMITS
-from authface.curate.filter.metrics import RegionMetric, in_order
+from authface.curate.filter import measure
+from authface.curate.filter.measure import LIMITS, RegionMetric, in_order
 from authface.curate.filter.run import filter_photos
-from authface.curate.settings import FetchSettings, FilterSettings
+from authface.curate.settings import FetchSettings, FilterSettings, lower_better
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
-from authface.metrics.names import lower_better
 from authface.store.photoset import PhotoSet
 from tests.conftest import Install
 
@@ -141,7 +139,7 @@ def test_a_release_of_pyiqa_is_part_of_the_provenance(
     asked = settings(metrics={"mean-red": 0.0})
     filter_photos(photoset, asked, Console())
     assert filter_photos(photoset, asked, Console()).made == 0
-    monkeypatch.setattr("authface.curate.filter.metrics.pyiqa_version", lambda: "other")
+    monkeypatch.setattr("authface.curate.filter.measure.pyiqa_version", lambda: "other")
     filter_photos(photoset, asked, Console())
     assert sum(calls) == 4, "scores of another release were taken for this one's"
 
@@ -152,7 +150,7 @@ def test_a_spoilt_photo_is_a_failed_row(photoset: PhotoSet, calls: list[int]) ->
     photoset.save(spoilt.photo_file, images.encode_png(np.zeros((8, 8, 3), np.uint8))[:40])
     summary = filter_photos(photoset, settings(metrics={"mean-red": 0.0}), Console())
     assert summary.counts["kept"] == 1 and summary.failed == 1
-    assert metrics.in_order(["mean-red"]) == ["mean-red"]
+    assert measure.in_order(["mean-red"]) == ["mean-red"]
 
 
 def test_the_verdicts_of_before_stay_where_a_metric_fails(

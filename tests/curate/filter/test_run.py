@@ -17,8 +17,7 @@ from authface.console import Console
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
 from authface.curate.filter import duplicates
-from authface.curate.filter.judge import LIMITS, Neighbours, judge
-from authface.curate.filter.measure import LEAST_SCORE, measure_faces
+from authface.curate.filter.measure import LEAST_SCORE, LIMITS, Neighbours, judge, measure_faces
 from authface.curate.filter.run import filter_photos
 from authface.curate.filter.sweep import sweep, to_text
 from authface.curate.settings import FetchSettings, FilterSettings

@@ -19,9 +19,8 @@ from authface.curate.forget.run import forget
 from authface.errors import UsageError
 from authface.inspect.why import find_photo, photos_of
 from authface.records import Photo
-from authface.store.lineage import dataset_use, record_training, record_use
+from authface.store.journal import Forgotten, dataset_use, record_training, record_use, tombstones
 from authface.store.photoset import PhotoSet
-from authface.store.tombstones import Forgotten, tombstones
 from tests.conftest import Done, authface
 
 Furnished = Callable[[Path], PhotoSet]
@@ -181,7 +180,7 @@ def test_stopped_at_any_write_the_same_command_finishes(
             for owner, name in ((PhotoSet, "save"), (PhotoSet, "delete")):
                 patched.setattr(owner, name, count(getattr(owner, name)))
             patched.setattr("authface.store.photoset.Table.put", count(type(photoset.photos).put))
-            patched.setattr("authface.store.jsonl.write_file", count(forgetting.write_file))
+            patched.setattr("authface.store.journal.write_file", count(forgetting.write_file))
             try:
                 forget(photoset, [gone], reason="")
             except Stop:

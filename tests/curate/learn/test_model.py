@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load, save
 
-from authface.curate.filter.judge import LIMITS
+from authface.curate.filter.measure import LIMITS
 from authface.curate.filter.measure import VERSION as MEASURED_VERSION
 from authface.curate.learn import fit
 from authface.curate.learn.fit import HeldOutTable, Lesson, grouped, make_lesson, weigh

@@ -18,12 +18,12 @@ from skimage import data
 from authface.console import Console
 from authface.engine.devices import Devices
 from authface.errors import AuthfaceError, UsageError
+from authface.evaluate.catalogue import FILES
 from authface.evaluate.measure import Workers
 from authface.evaluate.prior import run as prior
 from authface.evaluate.prior.run import first_tag, sheet, steering_of
 from authface.evaluate.prior.samples import Sampler, SampleRequest, sample_requests
 from authface.evaluate.settings import PriorEvaluationSettings
-from authface.evaluate.weights import FILES
 from authface.imaging import decode as images
 
 Command = Callable[..., tuple[int, str, str]]
@@ -237,7 +237,7 @@ def test_preference_is_open_clips_cosine(
     import torch
     from PIL import Image
 
-    from authface.evaluate.prior.figures import HPSv2
+    from authface.evaluate.prior.samples import HPSv2
 
     config = {
         "embed_dim": 16,

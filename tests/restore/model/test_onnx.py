@@ -20,14 +20,15 @@ from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
 from authface.models import cleaning
-from authface.models.cleaner import high_pass, make_cleaner
+from authface.models.cleaner import high_pass, make_cleaner, with_noise
+from authface.models.cleaning import FaceNoise
 from authface.models.export import export
 from authface.models.families import resolve
 from authface.models.graphs import Export, read_export
 from authface.models.layout import ONNX, FileFacts, WeightsManifest, read_manifest
 from authface.models.verify import verify
 from authface.restore.model import onnx
-from authface.restore.model.cleaned import CleanedRestorer, FaceNoise
+from authface.restore.model.cleaned import CleanedRestorer
 from authface.restore.model.onnx import LoadedGraphs, OnnxDiffusion, choose
 from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
 from authface.restore.settings import RestoreSettings
@@ -52,7 +53,8 @@ mirrored = true
 def exported(family: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small family with a cleaner that changes every pixel, presets of its own, and their graphs."""
     folder = Path(shutil.copytree(family, tmp_path_factory.mktemp("exported") / "family"))
-    net = make_cleaner(3, (16, 16))
+    net = with_noise(make_cleaner(3, (16, 16)))
+    torch.nn.init.normal_(net.conv_in.weight[:, 12:], std=0.1, generator=torch.Generator().manual_seed(4))
     torch.nn.init.normal_(net.conv_out.weight, std=0.02, generator=torch.Generator().manual_seed(3))
     net.save_pretrained(folder / "cleaner")
     (folder / "presets.toml").write_text(PRESETS)

@@ -13,7 +13,7 @@ from skimage import data
 from authface import Restorer
 from authface.imaging.xmp import Property, properties_of, with_properties
 from authface.restore.mark import COMPOSITE, IPTC, Boxes, append_xmp, read_boxes
-from authface.restore.results import provenance_of
+from authface.restore.outcome import provenance_of
 
 av = pytest.importorskip("av")
 

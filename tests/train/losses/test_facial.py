@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.models import sdxl
-from authface.train.losses import facial
+from authface.train.losses import critic as facial
 from authface.train.losses.critic import ComponentDiscriminator, EqualConv, FacialCritic, frozen
 from authface.train.settings import FacialSettings
 from tests.train.conftest import CPU, OneProcess

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from authface.curate.fetch.sources import make_source
-from authface.curate.filter.judge import judge_alone
-from authface.curate.filter.measure import measure_faces
+from authface.curate.filter.measure import judge_alone, measure_faces
 from authface.curate.filter.measures import processing
 from authface.curate.filter.measures.quality import FaceRegion, face_region
 from authface.curate.settings import FetchSettings, FilterSettings

@@ -1,6 +1,6 @@
 """Tables for a terminal."""
 
-from authface.report.text import render_table
+from authface.console import render_table
 
 
 def test_columns_are_as_wide_as_their_widest_cell() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from authface.inspect.outputs import RESULTS, Outputs
+from authface.curate.fetch.sources.folder import RESULTS, Outputs
 from authface.store.photoset import PhotoSet
 from authface.store.restore_line import Line
 from authface.store.restore_log import LOG, Log
