@@ -275,8 +275,8 @@ def read_faces(
             by[some] = [whose.get(photo, -1) for photo in known.column("photo_id").to_pylist()]
         ids += known.column("id").to_pylist()
     n = len(ids)
-    known = np.zeros((n, 0), np.float32) if vectors is None else vectors
-    return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], known, failed)
+    held = np.zeros((n, 0), np.float32) if vectors is None else vectors
+    return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], held, failed)
 
 
 def _embedded(photoset: PhotoSet, part: int, failed: dict[str, Embedding]) -> pa.Table:
