@@ -1,12 +1,11 @@
 """What `authface restore` of a folder costs as the folder grows: seconds, peak memory, log and pages.
 
-    python benchmarks/restore_many.py [1000 10000 ...] [--resumed N ...] [--eta N] [--model NAME] [--keep FOLDER]
+    python benchmarks/restore_many.py [1000 10000 ...] [--resumed N ...] [--model NAME] [--keep FOLDER]
 
 For each count it makes so many small PNG (48 x 48 px, no photo of anybody) and runs the real command on them, with
 `--aligned` and the model `identity`, which leaves a face as it is: what is measured is all but the model. A second run
 finds nothing to do. `--resumed` writes the log and the results of a run over N photos but one, as the command would
-have, and runs the command on all: the cost of a large folder without the days that make it. `--eta` makes photos of
-many sizes and tells what `authface status` says is left after 2, 10 and 50 %, beside the truth.
+have, and runs the command on all: the cost of a large folder without the days that make it.
 
 Told are seconds by the clock and of CPU, the most memory that the process had, seconds before the first photo was done,
 and, where a Chromium is found, the seconds in which it draws the index and a page, less those of an empty one.
@@ -32,7 +31,7 @@ import numpy as np
 from authface.files import sha256_of
 from authface.restore.inputs import PAGE
 from authface.restore.outcome import SETTLED, traits_of
-from authface.store.restore_line import as_text, parse, read_states
+from authface.store.restore_line import as_text, parse
 from authface.store.restore_log import LOG, PART_BYTES, Log, log_bytes, part_numbers, part_path
 
 SIDE = 48
@@ -62,18 +61,6 @@ def make(folder: Path, count: int) -> None:
         path = folder / f"{i // IN_A_FOLDER:04d}" / f"{i:07d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(cv2.imencode(".png", photo, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())
-
-
-def make_sizes(folder: Path, count: int) -> None:
-    """Photos from 0.03 to 3 megapixels, JPEG and PNG, mixed."""
-    rng = np.random.default_rng(2)
-    cloth = cv2.GaussianBlur(rng.integers(0, 255, (2100, 2100, 3), dtype=np.uint8), (0, 0), 2)
-    folder.mkdir(parents=True)
-    for i, size in enumerate(rng.permutation(count)):
-        side = int(170 * 10 ** (size / count))
-        y, x = rng.integers(0, 2100 - side, 2)
-        ending = ".png" if rng.random() < 0.2 else ".jpg"
-        cv2.imwrite(str(folder / f"{i:06d}{ending}"), cloth[y : y + side, x : x + side])
 
 
 def command(photos: Path, out: Path, model: str, *more: str) -> list[str]:
@@ -188,31 +175,11 @@ def measure(home: Path, count: int, model: str, *, resumed: bool) -> None:
     tell("status", count, run(status)[0])
 
 
-def tell_eta(home: Path, count: int, model: str) -> None:
-    """What is said to be left after some shares of the photos, and the truth."""
-    photos, out = home / "in-sizes", home / "out-sizes"
-    make_sizes(photos, count)
-    process = subprocess.Popen(command(photos, out, model), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    shares, told = [0.02, 0.1, 0.5], []
-    while process.poll() is None:
-        time.sleep(0.3)
-        state = next(iter(read_states(out)), None)
-        if shares and state is not None and state.left is not None and state.done >= shares[0] * count:
-            by_count = state.seconds / state.done * (count - state.done)
-            told.append((shares.pop(0), state.done, state.updated, state.left, by_count))
-    end = time.time()
-    print("\n| share | photos | said | truth | said / truth | by number alone |\n|---|---|---|---|---|---|")
-    for share, done, at, left, by_count in told:
-        truth = end - at
-        print(f"| {share:.0%} | {done} | {left:.0f} s | {truth:.0f} s | {left / truth:.2f} | {by_count / truth:.2f} |")
-
-
 def main() -> None:
     """Measure as asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("counts", type=int, nargs="*", help="photos of a whole run")
     parser.add_argument("--resumed", type=int, nargs="*", default=[], help="photos of a run of which one is left")
-    parser.add_argument("--eta", type=int, default=0, help="photos of many sizes")
     parser.add_argument("--model", default="identity")
     parser.add_argument("--keep", default="", help="a folder for photos and results, which then stay")
     given = parser.parse_args()
@@ -223,8 +190,6 @@ def main() -> None:
             measure(home, count, given.model, resumed=False)
         for count in given.resumed:
             measure(home, count, given.model, resumed=True)
-        if given.eta:
-            tell_eta(home, given.eta, given.model)
 
 
 if __name__ == "__main__":

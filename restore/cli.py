@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +20,7 @@ from authface.options import Run
 
 if TYPE_CHECKING:
     from authface.restore.inputs import RestoreJob
-    from authface.restore.run import RestoreWorkers
+    from authface.restore.run import Hire
     from authface.restore.session import RestoreSummary, Session, Suspect
     from authface.store.restore_line import Line
 
@@ -72,31 +73,31 @@ def restore(
     given = {"preset": preset, "faces": faces, "upscale": upscale, "grain": grain, "change_map": change_map or None}
     settings = run.settings("restore", RestoreSettings, model=model, fidelity=fidelity, **limits, **given)
     jobs = jobs_of(images, out, settings.format, run.limit, maps=settings.change_map, say=run.console.log)
-    device, workers = _workers(run)
+    device, hire = _workers(run)
     session = Session(Request(settings, aligned, device, run.seed), run.console)
     if run.dry_run:
         check_restorer(session.settings.model)
         return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
     with watched(session, jobs):
-        summary = restore_jobs(jobs, session, overwrite=overwrite or named, workers=workers)
+        summary = restore_jobs(jobs, session, overwrite=overwrite or named, hire=hire)
     _conclude(run, session, summary, jobs, out)
 
 
-def _workers(run: Run) -> tuple[str, RestoreWorkers | None]:
+def _workers(run: Run) -> tuple[str, Hire | None]:
     """The device of this process, and who restores where it is not this process alone."""
     devices, cluster = run.devices(), run.cluster(gpu=True)
     if devices is None and cluster is None:
         return run.device, None
-    from authface.restore.spread import OfCluster, OfDevices
+    from authface.restore.spread import of_cluster, of_devices
 
     if cluster is not None:
         device = "cuda" if cluster.gpu else run.device
-        return device, OfCluster(cluster, device)
+        return device, partial(of_cluster, cluster, device)
     assert devices is not None
     if len(devices.numbers) == 1:
         return devices.first, None
-    return devices.first, OfDevices(devices)
+    return devices.first, partial(of_devices, devices)
 
 
 def _show(run: Run, jobs: list[RestoreJob]) -> None:

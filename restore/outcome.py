@@ -29,6 +29,7 @@ from typing import Any
 from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line, was_interrupted
+from authface.faces.geometry import Side
 from authface.files import sha256_of, write_file
 from authface.imaging import decode as images
 from authface.imaging.xmp import properties_of
@@ -175,7 +176,7 @@ def _look_up(found: ResultHistory, digest: str) -> None:
         except AuthfaceError:
             continue
         place, key = path.relative_to(home).as_posix(), digest_key(digest)
-        alike = (log.made_by(path, trace) for path, trace in log.traces() if trace.digest == key)
+        alike = (log.made_by(path, trace.place) for path, trace in log.traces() if trace.digest == key)
         by_bytes = next((made.path for made in alike if made is not None and made.digest == digest), "")
         if lines := log.lines(by_bytes) or log.lines(place):
             found.log, found.lines, found.same = log.path, lines, lines[0].result == digest
@@ -229,6 +230,8 @@ class Outcome:
     """sha256 of the photo's bytes; empty where it could not be read."""
     engine: str = ""
     """Engine of the model's networks."""
+    side: Side | None = None
+    """How large its crops are; None: it is loaded here."""
     lines: tuple[Line, ...] = ()
     files: tuple[tuple[Path, bytes], ...] = ()
     """In the order they are written: pictures for the album first, for a photo with a result is not made again."""
@@ -293,6 +296,7 @@ def _write(outcome: Outcome, session: Session, overwrite: bool) -> None:
     for path, content in outcome.files:
         write_file(path, content)
     with session.lock:
+        session.summary.work.side = session.side
         session.summary.count_photo(job, outcome.lines)
 
 

@@ -153,6 +153,8 @@ def _replace_photo(rgb: Pixels, aligned: Aligned, restored: NDArray[np.uint8]) -
 
 DOUBTFUL_SCORE = 0.5
 """Detections between this score and `restore.min_score` are reported as faces that were left alone."""
+LOW_SCORE = "low_score"
+"""Why they were."""
 
 
 class FaceFinder:
@@ -213,7 +215,7 @@ class FaceFinder:
         large = [one for one in detections if _long_side(one) >= self.settings.min_face]
         limit = f"the limit is {self.settings.min_score:g} (restore.min_score)"
         return [
-            FaceResult(first + i, one.box, one.score, "low_score", f"score {one.score:.2f}, {limit}")
+            FaceResult(first + i, one.box, one.score, LOW_SCORE, f"score {one.score:.2f}, {limit}")
             for i, one in enumerate(large)
         ]
 

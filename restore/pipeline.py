@@ -1,22 +1,30 @@
 """A run as a pipeline: its threads, what each part costs, and how long what is left of many photos still takes.
 
-The next item is prepared and the last one written in other threads. A photo costs seconds for its faces, which nobody
-knows before it is opened, and seconds for its pixels, which its bytes tell, by the headers of some photos of its kind
-from what is left of the folder. The parts say how the time divides between the two. A photo that is done already costs
-next to nothing, and a resumed run begins with all of those.
+The next item is prepared and the last one written in other threads.
+
+A photo costs seconds for its pixels, for the looks of the detector, which are more where it finds no face, and for the
+model, by the pixels of its crops: so much the headers of some photos tell, of those that still lie ahead. And it costs
+seconds for its faces, which nobody knows before it is opened: they are taken to be as many, and as large in it, as in
+those that are done. The parts of the pipeline say how the time divides among the four. A photo that is done already
+costs next to nothing, and a resumed run begins with all of those.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Literal, TypeVar
+
+from authface.faces.detector import MIN_FACE
+from authface.faces.geometry import Side
+from authface.faces.search import pixels_looked_at
 
 T = TypeVar("T")
 Part = Literal["load", "read", "detect", "align", "model", "guard", "mask", "paste", "encode"]
@@ -118,8 +126,8 @@ def part(name: Part) -> Iterator[None]:
 
 LEAST = 3
 """Photos by which a time is told."""
-_OF_PIXELS = frozenset({"read", "detect", "encode"})
-"""Parts whose time grows with the photo's pixels; that of the others with its faces."""
+_OF_PIXELS = frozenset({"read", "encode"})
+"""Parts whose time grows with the photo's pixels; that of `detect` with its looks, of `model` with the crops."""
 _LEAST_PIXELS = 10_000
 """What any photo takes in those parts, however small, is the time of so many pixels."""
 
@@ -130,40 +138,89 @@ class PhotoSample:
 
     place: int
     """Among all inputs of the run, in the order in which they come."""
-    bytes: int
-    pixels: int
+    width: int
+    height: int
 
 
 @dataclass
-class Amount:
-    """Some photos of one file ending, or videos."""
+class Videos:
+    """Some videos."""
 
     files: int = 0
     bytes: int = 0
-    pixels: int = 0
-    """Of photos that were opened."""
-    samples: list[PhotoSample] = field(default_factory=list)
-    """Of planned photos, in their order."""
 
-    def add(self, bytes: int, pixels: int = 0) -> None:
-        """Count a file."""
+    def add(self, bytes: int) -> None:
+        """Count one."""
         self.files += 1
         self.bytes += bytes
-        self.pixels += pixels
 
 
 @dataclass
 class Workload:
-    """Files by their ending, and those that need nothing but a look: results of before that are still right."""
+    """Photos, videos, and those that need nothing but a look: results of before that are still right."""
 
-    photos: dict[str, Amount] = field(default_factory=dict)
+    photos: int = 0
+    """That are or were to be made."""
+    samples: list[PhotoSample] = field(default_factory=list)
+    """Of planned photos, evenly spaced among them, in their order."""
     known: int = 0
-    videos: Amount = field(default_factory=Amount)
+    videos: Videos = field(default_factory=Videos)
+    least_face: float = MIN_FACE
+    """Pixels of the smallest faces that are looked for."""
+    side: Side | None = None
+    """How large crops are; None: it is not known yet."""
+    pixels: float = 0
+    """Of photos that were opened, as the next ones."""
+    looked_at: float = 0
+    """Pixels that the detector saw."""
+    with_face: int = 0
+    """In so many a face was found, restored or not."""
+    faces: int = 0
+    """Crops of the model."""
+    cropped: float = 0
+    """Pixels of their photos that they cover."""
+    around: float = 0
+    """Pixels of their photos, of each crop anew."""
+    modelled: float = 0
+    """What the crops took of the model, in pixels."""
 
-    @property
-    def files(self) -> int:
-        """Photos that are or were to be made."""
-        return sum(one.files for one in self.photos.values())
+    def add_opened(self, photo: OpenedSize) -> None:
+        """Count a photo that was opened."""
+        self.photos += 1
+        pixels = photo.width * photo.height
+        self.pixels += pixels
+        self.looked_at += pixels_looked_at(photo.width, photo.height, self.least_face, found=photo.found)
+        self.with_face += photo.found
+        self.faces += len(photo.crops)
+        self.around += pixels * len(photo.crops)
+        self.cropped += sum(side**2 for side in photo.crops)
+        self.modelled += sum(self._crop(side) for side in photo.crops)
+
+    def looks(self, photo: PhotoSample) -> float:
+        """Pixels that the detector sees of a photo, as far as what is done tells."""
+        found, size = self.with_face / max(self.photos, 1), (photo.width, photo.height, self.least_face)
+        return found * pixels_looked_at(*size, found=True) + (1 - found) * pixels_looked_at(*size, found=False)
+
+    def crops(self, photo: PhotoSample) -> float:
+        """What its crops take of the model, likewise."""
+        share = self.cropped / max(self.around, 1)
+        return self.faces / max(self.photos, 1) * self._crop(math.sqrt(share * photo.width * photo.height))
+
+    def _crop(self, side: float) -> float:
+        """What a crop takes, in pixels: its own and, as measured, as many again as the smallest has."""
+        return float(self.side.of(side) ** 2 + self.side.least**2) if self.side else 1.0
+
+
+@dataclass(frozen=True)
+class OpenedSize:
+    """What is known of a photo that was opened."""
+
+    width: int
+    height: int
+    found: bool = False
+    """Whether it has a face, restored or not."""
+    crops: Sequence[float] = ()
+    """Sides of those that the model was given, pixels of the photo."""
 
 
 @dataclass
@@ -208,13 +265,13 @@ def seconds_left(
     `done` is what was made, with its pixels, and looked at; `failed` photos are made too. `parts` are the pipeline's.
     """
     left_known = max(planned.known - done.known, 0)
-    left = max(planned.files - done.files - failed, 0)
+    left = max(planned.photos - done.photos - failed, 0)
     total = 0.0
     if left:
-        every = done.files + failed
+        every = done.photos + failed
         if (made := every - clock.first) < LEAST:
             return None
-        total += clock.made * _times_more(planned, done, pixel_share(parts, clock.made), failed) * every / made
+        total += clock.made * _times_more(planned, done, shares(parts, clock.made), failed) * every / made
     if left_known:
         if not done.known:
             return None
@@ -226,29 +283,42 @@ def seconds_left(
     return total
 
 
-def _times_more(planned: Workload, done: Workload, by_pixels: float, failed: int) -> float:
+def _times_more(planned: Workload, done: Workload, shares: Shares, failed: int) -> float:
     """What is left, in times what was made."""
-    made, left = done.files + failed, max(planned.files - done.files - failed, 0)
-    pixels = sum(one.pixels for one in done.photos.values()) + made * _LEAST_PIXELS
-    more = _pixels_left(planned, done, made + done.known) + left * _LEAST_PIXELS
-    return by_pixels * more / pixels + (1 - by_pixels) * left / made
+    made, left = done.photos + failed, max(planned.photos - done.photos - failed, 0)
+    ahead = [one for one in planned.samples if one.place >= made + done.known] or planned.samples
+
+    def more(of: Callable[[PhotoSample], float], so_far: float, floor: float = 0) -> float:
+        if not (ahead and so_far):
+            return left / made
+        return left * (sum(map(of, ahead)) / len(ahead) + floor) / (so_far + made * floor)
+
+    return (
+        shares.pixels * more(lambda photo: photo.width * photo.height, done.pixels, _LEAST_PIXELS)
+        + shares.looks * more(done.looks, done.looked_at, _LEAST_PIXELS)
+        + shares.crops * more(done.crops, done.modelled)
+        + shares.photos * left / made
+    )
 
 
-def _pixels_left(planned: Workload, done: Workload, place: int) -> float:
-    """Of the photos from that place on: from their bytes, by those of them that were looked at."""
-    made = done.photos.values()
-    usual = PhotoSample(0, max(sum(one.bytes for one in made), 1), sum(one.pixels for one in made))
-    total = 0.0
-    for ending, every in planned.photos.items():
-        left = max(every.bytes - done.photos.get(ending, Amount()).bytes, 0)
-        some = [one for one in every.samples if one.place >= place] or every.samples or [usual]
-        total += left * sum(one.pixels for one in some) / sum(one.bytes for one in some)
-    return total
+@dataclass(frozen=True)
+class Shares:
+    """How the time of a run divides among what it grows with, 0..1; together 1."""
+
+    pixels: float = 0
+    looks: float = 0
+    crops: float = 0
+
+    @property
+    def photos(self) -> float:
+        """What goes by the number of photos: their faces, and what no part of the pipeline has."""
+        return 1 - self.pixels - self.looks - self.crops
 
 
-def pixel_share(parts: Mapping[str, float], seconds: float) -> float:
-    """The share of the time that grows with pixels, 0..1; what no part of the pipeline has goes by photos."""
+def shares(parts: Mapping[str, float], seconds: float) -> Shares:
+    """The shares by the seconds of each part; threads and workers work at a time, so that these may be more in all."""
     tracked = sum(spent for name, spent in parts.items() if name != "load")
-    of_pixels = sum(spent for name, spent in parts.items() if name in _OF_PIXELS)
-    whole = max(tracked, seconds)  # threads and workers work at a time, so that their parts may take longer together
-    return of_pixels / whole if whole else 0.0
+    if not (whole := max(tracked, seconds)):
+        return Shares()
+    of_pixels = sum(parts.get(name, 0.0) for name in _OF_PIXELS)
+    return Shares(of_pixels / whole, parts.get("detect", 0.0) / whole, parts.get("model", 0.0) / whole)

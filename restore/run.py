@@ -41,7 +41,7 @@ from authface.restore.outcome import (
 from authface.restore.page import album_pictures
 from authface.restore.photo import no_face_text
 from authface.restore.picture import Picture, change_map
-from authface.restore.pipeline import counted, part, prefetch, write_behind
+from authface.restore.pipeline import Workload, counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
@@ -84,42 +84,61 @@ def jobs_of(
 
 
 def restore_jobs(
-    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, workers: RestoreWorkers | None = None
+    jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, hire: Hire | None = None
 ) -> RestoreSummary:
     """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
 
-    `workers` are several (`authface.restore.spread`), in the place of this process. A failed input is a line of the log
-    and of the console. Raises AuthfaceError if the disk or the model fails.
+    `hire` gives several workers (`authface.restore.spread`), in the place of this process. A failed input is a line of
+    the log and of the console. Raises AuthfaceError if the disk or the model fails.
     """
     start = time.monotonic()
     videos = [job for job in jobs if job.is_video]
     jobs = [job for job in jobs if not job.is_video]
-    session.summary = RestoreSummary(photos=len(jobs), videos=len(videos))
+    work = Workload(least_face=session.settings.min_face)
+    session.summary = RestoreSummary(photos=len(jobs), videos=len(videos), work=work)
     if videos and not jobs:
         need("a video", "video")
     for folder in {folder for job in (*jobs, *videos) for folder in (os.path.dirname(job.target), str(job.home))}:  # noqa: PTH120
         sweep(Path(folder))
-    with counted() as session.summary.seconds_by_part:
+    alone = nullcontext(_Alone(session, overwrite))
+    with (
+        counted() as session.summary.seconds_by_part,
+        hire(session, overwrite) if hire else alone as workers,
+    ):
         if jobs:
-            (workers.photos if workers else restore_photos)(jobs, session, overwrite)
-        if videos:
-            with workers.hands(session) if workers else nullcontext(Own(session)) as hands:
-                for job in videos:
-                    _restore_video(job, session, hands, overwrite)
+            workers.photos(jobs)
+        for job in videos:
+            _restore_video(job, session, workers.hands, overwrite)
     session.summary.seconds = time.monotonic() - start
     return session.summary
 
 
 class RestoreWorkers(Protocol):
-    """Several that restore."""
+    """Who restores: this process, or several others."""
 
-    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
+    def photos(self, jobs: Sequence[RestoreJob]) -> None:
         """Restore those of some photos that are not done; the outcomes go through `keep_outcome`."""
         ...
 
-    def hands(self, session: Session) -> AbstractContextManager[Hands]:
-        """For the videos; they end with the block."""
+    @property
+    def hands(self) -> Hands:
+        """For the videos, after the photos."""
         ...
+
+
+Hire = Callable[[Session, bool], AbstractContextManager[RestoreWorkers]]
+"""Several workers for one run, which end with the block; whether files of other programs are replaced."""
+
+
+class _Alone:
+    """This process."""
+
+    def __init__(self, session: Session, overwrite: bool) -> None:
+        self._session, self._overwrite = session, overwrite
+        self.hands: Hands = Own(session)
+
+    def photos(self, jobs: Sequence[RestoreJob]) -> None:
+        restore_photos(jobs, self._session, self._overwrite)
 
 
 def restore_photos(jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
@@ -189,7 +208,7 @@ def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: b
 
 
 def _groups(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone, keep: Keep) -> Iterator[list[OpenedPhoto]]:
-    """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`."""
+    """Photos that are restored together: a batch of faces, or `GROUP_PIXELS`; one without a face waits for none."""
     group: list[OpenedPhoto] = []
     for job in jobs:
         opened = _open(job, session, is_done, keep)
@@ -197,7 +216,7 @@ def _groups(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone, keep:
             continue
         group.append(opened)
         faces = sum(not face.reason for opened in group for face in opened.faces)
-        if faces >= session.settings.batch or _is_large(group):
+        if not faces or faces >= session.settings.batch or _is_large(group):
             yield group
             group = []
     if group:
@@ -258,7 +277,7 @@ def _outcome(opened: OpenedPhoto, result: PhotoResult, session: Session) -> Outc
     lines = tuple(replace(line, **facts) for line in _lines(opened, result, session))
     notes = (*(f"{one_line(job.source)}: {loss}" for loss in made.losses), *_notes(opened, result, session.settings))
     pictures = album_pictures(session, job, picture, result.rgb, lines)
-    return Outcome(job, picture.content, session.engine, lines, (*pictures, *files), notes)
+    return Outcome(job, picture.content, session.engine, session.side, lines, (*pictures, *files), notes)
 
 
 def _notes(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> Iterator[str]:

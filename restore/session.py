@@ -12,9 +12,12 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from authface import __version__, backends
 from authface.console import Console
 from authface.errors import UsageError
+from authface.faces.geometry import Side, quad_side
 from authface.faces.identity import weights_sha256
 from authface.faces.paste import FaceParser, parser_sha256
 from authface.imaging.bitdepth import Pixels
@@ -35,9 +38,9 @@ from authface.restore.model.restorer import (
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import LOW_SCORE, FaceFinder, paste_faces, restore_faces, whole_photo
 from authface.restore.picture import Finish
-from authface.restore.pipeline import Amount, Seconds, Workload, part
+from authface.restore.pipeline import OpenedSize, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_line import Line, Status
@@ -128,7 +131,9 @@ class RestoreSummary:
 
     def count_photo(self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False) -> None:
         """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
-        self._count(job, lines[0], before)
+        self._count(job, before)
+        if not before:
+            self.work.add_opened(_opened(lines))
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
@@ -150,18 +155,25 @@ class RestoreSummary:
 
     def count_video(self, job: RestoreJob, line: Line, *, before: bool = False) -> None:
         """Add a video that is done, with its line in the log; `before`: by an earlier run."""
-        self._count(job, line, before)
+        self._count(job, before)
+        if not before:
+            self.work.videos.add(job.bytes)
         self.video_lines[job.target] = line
         if line.status == "restored":
             self.jobs.append(job)
 
-    def _count(self, job: RestoreJob, line: Line, before: bool) -> None:
+    def _count(self, job: RestoreJob, before: bool) -> None:
         self.last = job.source.name
         self.done_before += before
         self.work.known += before
-        if not before:
-            amount = self.work.videos if job.is_video else self.work.photos.setdefault(job.ending, Amount())
-            amount.add(job.bytes, line.width * line.height)
+
+
+def _opened(lines: Sequence[Line]) -> OpenedSize:
+    """What the lines of a photo say of what it took."""
+    first = lines[0]
+    found = any(line.face is not None and line.reason != LOW_SCORE for line in lines)
+    crops = [quad_side(np.reshape(line.quad, (4, 2))) for line in lines if line.quad is not None]
+    return OpenedSize(first.width, first.height, found, crops)
 
 
 class Session:
@@ -174,6 +186,8 @@ class Session:
         self.summary = RestoreSummary()
         self.engine_of_workers = ""
         """Engine of the networks where other processes have them."""
+        self.side_of_workers: Side | None = None
+        """How large crops are, likewise."""
         if request.settings.upscaler and request.settings.upscale == 1:
             raise UsageError("restore.upscaler does nothing without --upscale 2 or 4")
         self._signer = credentials(request.settings.sign)
@@ -227,6 +241,11 @@ class Session:
     def engine(self) -> str:
         """The engine of the model's networks, `onnxruntime` or `torch`; empty if it is not loaded or has none."""
         return str(getattr(self.__dict__.get("restorer"), "engine", "")) or self.engine_of_workers
+
+    @property
+    def side(self) -> Side | None:
+        """How large the model's crops are; None where it is not loaded yet."""
+        return self.restorer.side if "restorer" in self.__dict__ else self.side_of_workers
 
     @cached_property
     def finish(self) -> Finish:

@@ -1,25 +1,25 @@
-"""Photos restored by several workers, one a device or one an actor of a Ray cluster: the files and lines of one alone.
+"""Photos and videos restored by several workers, one a device or one an actor of Ray: the files and lines of one alone.
 
 A worker opens, restores and encodes photos; this process decides what is to be made, and alone writes the log and the
-results. A face's noise hangs on the photo's bytes, not on who restores it. Of a video they are given frames and faces
-(`authface.restore.video.hands`).
+results. A face's noise hangs on the photo's bytes, not on who restores it. Of a video the same workers are given frames
+and faces (`authface.restore.video.hands`).
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
+from typing import cast
 
 from authface.console import Notes, Tick
 from authface.engine.actors import actors_asked
-from authface.engine.crew import processes_asked
+from authface.engine.crew import Crew, processes_asked
 from authface.engine.devices import Devices
-from authface.engine.pool import spread
-from authface.engine.ray import Cluster, by_chunk
+from authface.engine.ray import Cluster
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
 from authface.restore.inputs import RestoreJob
@@ -33,9 +33,9 @@ from authface.restore.outcome import (
     read_photo,
 )
 from authface.restore.pipeline import Seconds, add_seconds, counted
-from authface.restore.run import make_outcomes
+from authface.restore.run import RestoreWorkers, make_outcomes
 from authface.restore.session import Request, RestoreSummary, Session
-from authface.restore.video.hands import FrameWork, Hands, Hired
+from authface.restore.video.hands import Hands, HandsReply, Hired, Question, reply_all
 
 BATCHES = 4
 """Batches of faces, of photos with one face each, that a worker is given at most: it opens one while it restores."""
@@ -45,9 +45,14 @@ STORE_BYTES = 1_000_000_000
 """Of the object store of a Ray started here: results pass through it."""
 
 
+Row = RestoreJob | Question
+"""A photo, or what is asked of a video's frames."""
+Made = Outcome | HandsReply
+
+
 @dataclass(frozen=True)
-class RestoreWork(Work[RestoreJob, Outcome]):
-    """What a worker needs to restore photos as this process would."""
+class RestoreWork(Work[Row, Made]):
+    """What a worker needs to restore photos, and frames of videos, as this process would. It reads no video."""
 
     request: Request
     fingerprint: str
@@ -55,7 +60,7 @@ class RestoreWork(Work[RestoreJob, Outcome]):
     inputs: int
     """Photos and videos of the whole run, which decide whether it has an album."""
 
-    def start(self) -> Begun[RestoreJob, Outcome]:
+    def start(self) -> Begun[Row, Made]:
         """The model and the face finder, loaded."""
         notes = Notes()
         session = Session(self.request, notes)
@@ -63,11 +68,21 @@ class RestoreWork(Work[RestoreJob, Outcome]):
         session.summary = RestoreSummary(photos=self.inputs)
         with counted() as spent:
             _ = session.restorer, session.finder, session.guard
-        return partial(_restore, session, notes, spent)
+        return partial(_work, session, notes, spent)
 
-    def failed(self, job: RestoreJob, reason: str, detail: str) -> list[Outcome]:
+    def failed(self, row: Row, reason: str, detail: str) -> list[Made]:
         """A failure without what the worker knew."""
-        return [Outcome(job, "", reason=reason, detail=detail)]
+        if isinstance(row, RestoreJob):
+            return [Outcome(row, "", reason=reason, detail=detail)]
+        return [HandsReply(None, {}, reason=reason, detail=detail)]
+
+
+def _work(session: Session, notes: Notes, loading: Seconds, rows: Sequence[Row], keep: Keep[Made]) -> None:
+    jobs = [row for row in rows if isinstance(row, RestoreJob)]
+    if jobs:  # a chunk of photos, or one question
+        _restore(session, notes, loading, jobs, cast("Keep[Outcome]", keep))
+    else:
+        reply_all(session, notes, loading, cast("Sequence[Question]", rows), cast("Keep[HandsReply]", keep))
 
 
 def _restore(session: Session, notes: Notes, loading: Seconds, jobs: Sequence[RestoreJob], keep: Keep[Outcome]) -> None:
@@ -91,87 +106,68 @@ def _restore(session: Session, notes: Notes, loading: Seconds, jobs: Sequence[Re
         make_outcomes(jobs, session, lambda job, content: False, kept)
 
 
-@dataclass(frozen=True)
-class OfDevices:
+def of_devices(devices: Devices, session: Session, overwrite: bool) -> AbstractContextManager[RestoreWorkers]:
     """A process a device."""
-
-    devices: Devices
-
-    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
-        """As `RestoreWorkers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
-        run = _Run(session, overwrite)
-        work = run.work(self.devices.kind)
-        with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
-            chunks = run.chunks(jobs, len(self.devices.numbers), tick)
-            with closing(spread(work, chunks, self.devices.seats)) as made:
-                for _, _, outcomes in made:
-                    run.keep(outcomes)
-                    tick(note=outcomes[0].job.source.name)
-        run.put_in_order(jobs)
-
-    @contextmanager
-    def hands(self, session: Session) -> Iterator[Hands]:
-        """For the videos."""
-        work = FrameWork(replace(session.request, device=self.devices.kind))
-        with processes_asked(work, self.devices.seats) as crew:
-            yield Hired(crew, session)
+    return _hired(partial(processes_asked, seats=devices.seats), devices.kind, session, overwrite)
 
 
-@dataclass(frozen=True)
-class OfCluster:
+def of_cluster(
+    cluster: Cluster, device: str, session: Session, overwrite: bool
+) -> AbstractContextManager[RestoreWorkers]:
     """The actors of a Ray cluster, each with that device; its nodes read the photos at the paths of this process."""
-
-    cluster: Cluster
-    device: str
-
-    def photos(self, jobs: Sequence[RestoreJob], session: Session, overwrite: bool) -> None:
-        """As `RestoreWorkers.photos`."""
-        run = _Run(session, overwrite)
-        with session.console.progress("restore", len(jobs), "photos", session.left) as tick:
-            chunks = run.chunks(jobs, self.cluster.workers or os.cpu_count() or 1, tick)
-            with closing(by_chunk(run.work(self.device), chunks, cluster=self._roomy)) as made:
-                for count, outcomes in made:
-                    run.keep(outcomes)
-                    tick(count)
-        run.put_in_order(jobs)
-
-    @contextmanager
-    def hands(self, session: Session) -> Iterator[Hands]:
-        """For the videos."""
-        work = FrameWork(replace(session.request, device=self.device))
-        with actors_asked(work, cluster=self._roomy) as crew:
-            yield Hired(crew, session)
-
-    @property
-    def _roomy(self) -> Cluster:
-        return replace(self.cluster, store_bytes=STORE_BYTES)
+    roomy = replace(cluster, store_bytes=STORE_BYTES)
+    return _hired(partial(actors_asked, cluster=roomy), device, session, overwrite)
 
 
-class _Run:
-    """What this process does itself."""
+@contextmanager
+def _hired(
+    crew_of: Callable[[RestoreWork], AbstractContextManager[Crew[Row, Made]]],
+    device: str,
+    session: Session,
+    overwrite: bool,
+) -> Iterator[RestoreWorkers]:
+    """Workers that load the model once, for the photos and the videos of a run."""
+    work = RestoreWork(replace(session.request, device=device), session.fingerprint, session.summary.inputs)
+    with crew_of(work) as crew:
+        yield _Workers(crew, session, overwrite)
 
-    def __init__(self, session: Session, overwrite: bool) -> None:
-        self._session, self._overwrite = session, overwrite
+
+class _Workers:
+    """The workers, and what this process does itself."""
+
+    def __init__(self, crew: Crew[Row, Made], session: Session, overwrite: bool) -> None:
+        self._crew, self._session, self._overwrite = crew, session, overwrite
         self._said: set[str] = set()
 
-    def work(self, device: str) -> RestoreWork:
-        """For workers that each have that device."""
-        session = self._session
-        return RestoreWork(replace(session.request, device=device), session.fingerprint, session.summary.inputs)
+    def photos(self, jobs: Sequence[RestoreJob]) -> None:
+        """As `RestoreWorkers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
+        with self._session.console.progress("restore", len(jobs), "photos", self._session.left) as tick:
+            for made in self._crew.spread(self._chunks(jobs, tick)):
+                for outcome in cast("list[Outcome]", made):
+                    self._keep(outcome)
+                    tick(note=outcome.job.source.name)
+        places = {job.target_path: place for place, job in enumerate(jobs)}
+        # As they were named, whoever came to its end first: so the pages are those of one process.
+        self._session.summary.jobs.sort(key=lambda job: places[job.target_path])
 
-    def chunks(self, jobs: Sequence[RestoreJob], workers: int, tick: Tick) -> Iterator[list[RestoreJob]]:
+    @cached_property
+    def hands(self) -> Hands:
+        """For the videos."""
+        return Hired(cast("Crew[Question, HandsReply]", self._crew), self._session)
+
+    def _chunks(self, jobs: Sequence[RestoreJob], tick: Tick) -> Iterator[list[Row]]:
         """The photos that are to be restored, as they are asked for; smaller chunks towards the end."""
-        most, chunk = BATCHES * self._session.settings.batch, list[RestoreJob]()
+        most, chunk = BATCHES * self._session.settings.batch, list[Row]()
         for at, job in enumerate(jobs):
-            if self.is_to_do(job, tick):
+            if self._is_to_do(job, tick):
                 chunk.append(job)
-            if len(chunk) >= min(most, (len(jobs) - at) // (ROUNDS * workers)) and chunk:
+            if chunk and len(chunk) >= min(most, (len(jobs) - at) // (ROUNDS * self._crew.size)):
                 yield chunk
                 chunk = []
         if chunk:
             yield chunk
 
-    def is_to_do(self, job: RestoreJob, tick: Tick) -> bool:
+    def _is_to_do(self, job: RestoreJob, tick: Tick) -> bool:
         """Whether a photo is to be restored; what the log or a file in the way decides is counted here."""
         content = ""
         log = self._session.log(job.home)
@@ -189,16 +185,10 @@ class _Run:
         tick(note=job.source.name)
         return False
 
-    def keep(self, outcomes: Sequence[Outcome]) -> None:
+    def _keep(self, outcome: Outcome) -> None:
         """Write what a worker made; what several workers say alike is said once."""
-        for outcome in outcomes:
-            new = tuple(note for note in outcome.notes if note not in self._said)
-            self._said.update(new)
-            if outcome.engine:
-                self._session.engine_of_workers = outcome.engine
-            keep_outcome(replace(outcome, notes=new), self._session, self._overwrite)
-
-    def put_in_order(self, jobs: Sequence[RestoreJob]) -> None:
-        """List what was restored as it was named, whoever came to its end first: so the pages are those of one."""
-        places = {job.target_path: place for place, job in enumerate(jobs)}
-        self._session.summary.jobs.sort(key=lambda job: places[job.target_path])
+        new = tuple(note for note in outcome.notes if note not in self._said)
+        self._said.update(new)
+        if outcome.engine:
+            self._session.engine_of_workers, self._session.side_of_workers = outcome.engine, outcome.side
+        keep_outcome(replace(outcome, notes=new), self._session, self._overwrite)

@@ -16,15 +16,15 @@ from typing import Any
 from authface.errors import AuthfaceError, one_line, was_interrupted
 from authface.imaging.decode import header_size
 from authface.restore.inputs import RestoreJob
-from authface.restore.pipeline import Amount, Clock, PhotoSample, Workload, seconds_left
+from authface.restore.pipeline import Clock, PhotoSample, Workload, seconds_left
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.video.run import fingerprint as video_fingerprint
 from authface.store.restore_line import forget_ended, new_state, write_state
 from authface.store.restore_log import LOG
 
 LOOK_SECONDS = 1.0
-SAMPLE = 300
-"""Photos of which the header is read, to tell pixels from bytes; of each ending at least a tenth of it."""
+SAMPLE = 1000
+"""Photos of which the header is read."""
 WRITE_SECONDS = 3.0
 
 
@@ -93,9 +93,8 @@ class _Watch:
             self._planned = self._plan()
 
     def _plan(self) -> Workload | None:
-        """What there is to do: files are not opened; which are done already, the log says."""
-        work = Workload()
-        places: dict[str, array[int]] = {}
+        """What there is to do: which photos are done already, the log says; of some of the others the header."""
+        work, places = Workload(), array("L")
         for place, job in enumerate(self._jobs):
             if self._over.is_set():
                 return None
@@ -105,26 +104,22 @@ class _Watch:
             elif job.is_video:
                 work.videos.add(job.bytes)
             else:
-                work.photos.setdefault(job.ending, Amount()).add(job.bytes)
-                places.setdefault(job.ending, array("L")).append(place)
-        for ending, amount in work.photos.items():
-            own = places[ending]
-            most = max(SAMPLE * amount.files // work.files, SAMPLE // 10)
-            amount.samples = list(self._samples(own[:: -(-len(own) // most)]))
+                places.append(place)
+        work.photos = len(places)
+        work.samples = list(self._samples(places[:: -(-len(places) // SAMPLE) or 1]))
         return work
 
     def _samples(self, places: Iterable[int]) -> Iterator[PhotoSample]:
         """Some photos by their headers."""
         for place in places:
-            job = self._jobs[place]
-            if not self._over.is_set() and (size := header_size(job.source)) and (bytes := job.bytes):
-                yield PhotoSample(place, bytes, size[0] * size[1])
+            if not self._over.is_set() and (size := header_size(self._jobs[place].source)):
+                yield PhotoSample(place, *size)
 
     def _look(self) -> None:
         summary, now = self._session.summary, time.monotonic()
         with self._session.lock:
             failed, work = len(summary.failed), summary.work
-            made = work.files + failed
+            made = work.photos + failed
             known, videos = work.known, work.videos.files
             left = None
             new = tuple(one - other for one, other in zip((made, known, videos), self._seen, strict=True))

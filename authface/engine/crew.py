@@ -1,6 +1,6 @@
-"""Workers that are asked row by row, from any thread, by a program that goes on meanwhile: `Crew.ask`, then the answer.
+"""Workers that keep their models: given chunks of rows (`Crew.spread`), then asked row by row from any thread (`ask`).
 
-Processes of this machine, or actors of a Ray cluster (`authface.engine.actors`). They begin with the first question.
+Processes of this machine, or actors of a Ray cluster (`authface.engine.actors`). They begin with their first rows.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from multiprocessing import Pipe
 from queue import Empty, SimpleQueue
 from typing import Generic
 
-from authface.engine.pool import Environment, spread
+from authface.engine.pool import Environment, Pool
 from authface.engine.workers import I, R, Work
 from authface.errors import AuthfaceError
 
@@ -31,8 +31,16 @@ class Crew(ABC, Generic[I, R]):
         """How many there are at most."""
 
     @abstractmethod
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
+        """The rows made of each row of some chunks, in any order; before anything is asked.
+
+        A chunk is taken once a worker is nearly free for it. A row over which workers die is `Work.failed`, as in the
+        pool. Raises AuthfaceError where the work cannot go on.
+        """
+
+    @abstractmethod
     def ask(self, row: I) -> Answer[R]:
-        """Hand a row to the next free worker. A row over which workers die is `Work.failed`, as in the pool."""
+        """Hand a row to the next free worker; else as `spread`."""
 
     @abstractmethod
     def close(self) -> None:
@@ -53,7 +61,7 @@ class _Processes(Crew[I, R], Generic[I, R]):
     """Feeds the pool from a thread of its own, which the pool needs to hear of dead processes."""
 
     def __init__(self, work: Work[I, R], seats: Sequence[Environment]) -> None:
-        self._work, self._seats = work, seats
+        self._size, self._pool = len(seats), Pool(work, seats)
         self._given: SimpleQueue[tuple[I, Future[list[R]]]] = SimpleQueue()
         self._open: dict[int, Future[list[R]]] = {}
         """What is not answered yet, by the number of its chunk."""
@@ -64,7 +72,11 @@ class _Processes(Crew[I, R], Generic[I, R]):
 
     @property
     def size(self) -> int:
-        return len(self._seats)
+        return self._size
+
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
+        for _, _, rows in self._pool.spread(chunks):
+            yield rows
 
     def ask(self, row: I) -> Answer[R]:
         future: Future[list[R]] = Future()
@@ -86,12 +98,13 @@ class _Processes(Crew[I, R], Generic[I, R]):
                 self._error = AuthfaceError("the workers have ended")
         if self._thread is not None:
             self._thread.join()
+        self._pool.close()
         self._heard.close()
 
     def _feed(self) -> None:
         error = AuthfaceError("the workers have ended")
         try:
-            for number, _, rows in spread(self._work, self._chunks(), self._seats, bell=self._heard):
+            for number, _, rows in self._pool.spread(self._chunks(), bell=self._heard):
                 self._open.pop(number).set_result(rows)
         except AuthfaceError as raised:
             error = raised

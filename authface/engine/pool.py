@@ -1,6 +1,6 @@
 """Processes of this machine: each loads the models once, takes chunks of rows from one queue, sends back what it made.
 
-What is made comes back in any order (`spread`), or chunk by chunk in order (`processes`), or to who asked for it
+What is made comes back in any order (`Pool.spread`), or chunk by chunk in order (`processes`), or to who asked for it
 (`authface.engine.crew`); this process alone writes it down. A row over which a process dies is begun again, alone in
 another, `TRIES` times; then it is ``failed: crashed``. A worker ends with this process, however that ends; Ctrl-C is
 this process's business alone.
@@ -16,7 +16,7 @@ import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
@@ -37,32 +37,10 @@ Environment = Mapping[str, str]
 """Variables that one process is started with, such as the GPU that it sees."""
 
 
-def spread(
-    work: Work[I, R],
-    chunks: Iterator[list[I]],
-    seats: Sequence[Environment],
-    *,
-    window: int = sys.maxsize,
-    bell: Connection | None = None,
-) -> Generator[tuple[int, int, list[R]], None, None]:
-    """Chunks over a process for each of `seats`: number of the chunk, place of the row in it, the rows made of it.
-
-    A chunk is taken once a process is free for it, and while it is fewer than `window` behind the oldest unfinished
-    one. Close the iterator to end the processes. With a `bell` an empty chunk says that there is none for now: they
-    are asked for again when it rings, or a process is free; closing its other end closes this. Raises AuthfaceError
-    where the work cannot go on.
-    """
-    pool = _Pool(work, chunks, seats, window, bell)
-    try:
-        yield from pool.made()
-    finally:
-        pool.close()
-
-
 def processes(
     work: Work[I, R], chunks: Iterator[list[I]], *, seats: Sequence[Environment]
 ) -> Iterator[tuple[int, list[R]]]:
-    """As `spread`, but chunk by chunk in order: of each its number of rows and the new rows."""
+    """As `Pool.spread`, but chunk by chunk in order: of each its number of rows and the new rows."""
     sizes: deque[int] = deque()
     made: dict[int, dict[int, list[R]]] = {}
     oldest = 0
@@ -79,10 +57,11 @@ def processes(
             yield sizes.popleft(), [row for _, some in rows for row in some]
             oldest += 1
 
-    for number, place, rows in spread(work, measured(), seats, window=AHEAD * len(seats)):
-        made.setdefault(number, {})[place] = rows
+    with closing(Pool(work, seats)) as pool:
+        for number, place, rows in pool.spread(measured(), window=AHEAD * len(seats)):
+            made.setdefault(number, {})[place] = rows
+            yield from complete()
         yield from complete()
-    yield from complete()
 
 
 def seats(workers: int) -> list[Environment]:
@@ -148,19 +127,31 @@ class _Member(Generic[I, R]):
         return code
 
 
-class _Pool(Generic[I, R]):
-    def __init__(
-        self,
-        work: Work[I, R],
-        chunks: Iterator[list[I]],
-        seats: Sequence[Environment],
-        window: int,
-        bell: Connection | None,
-    ) -> None:
+class Pool(Generic[I, R]):
+    """A process for each of `seats`: it begins with its first rows and stays, its models loaded, until `close`."""
+
+    def __init__(self, work: Work[I, R], seats: Sequence[Environment]) -> None:
         self._work = work
+        threads = thread_limit(max(1, (os.cpu_count() or 1) // len(seats)))
+        self._members = [_Member(work, threads | dict(seat)) for seat in seats]
+
+    def close(self) -> None:
+        """End the processes, whatever they are at."""
+        for member in self._members:
+            member.end()
+
+    def spread(
+        self, chunks: Iterator[list[I]], *, window: int = sys.maxsize, bell: Connection | None = None
+    ) -> Generator[tuple[int, int, list[R]], None, None]:
+        """Rows made of chunks: number of the chunk, place of the row in it, the rows made of it. One call at a time.
+
+        A chunk is taken once a process is free for it, and while it is fewer than `window` behind the oldest
+        unfinished one. With a `bell` an empty chunk says that there is none for now: they are asked for again when it
+        rings, or a process is free; closing its other end ends the call. Raises AuthfaceError where the work cannot go
+        on. A pool whose call was not read to its end has to be closed.
+        """
         self._chunks = enumerate(chunks)
-        self._window = window
-        self._bell = bell
+        self._window, self._bell = window, bell
         self._open: dict[int, int] = {}
         """Rows left of each chunk that is begun."""
         self._taken = 0
@@ -168,14 +159,6 @@ class _Pool(Generic[I, R]):
         """Given to a process that died, which had not begun them."""
         self._suspects: deque[_Task[I]] = deque()
         """Rows over which a process died."""
-        threads = thread_limit(max(1, (os.cpu_count() or 1) // len(seats)))
-        self._members = [_Member(work, threads | dict(seat)) for seat in seats]
-
-    def close(self) -> None:
-        for member in self._members:
-            member.end()
-
-    def made(self) -> Iterator[tuple[int, int, list[R]]]:
         while True:
             for depth in range(AHEAD):  # none gets a second chunk while another has no first
                 for member in self._members:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from authface.faces.detector import Detection, RetinaFace, roll, turned_back, turned_detection
 from authface.faces.identity import five_points
 from authface.faces.landmarks import Dlib68
-from authface.faces.looks import scale_to
+from authface.faces.looks import FINE_SIDE, scale_to, scales_of
 from authface.records import Box
 
 # 120 portraits, surveyed upright and turned: upright each scored 0.994 and more. Upside down 59 % had points as of an
@@ -55,6 +55,18 @@ def survey_turned(
         sure = _better(sure, [turned_detection(face, -turns, *sides) for face in found], turns)
     sure = sorted(sure, key=lambda face: -_area(face.box))
     return sure, [face for face in unsure if not any(_same_place(face, other) for other in sure)]
+
+
+def pixels_looked_at(width: int, height: int, least_face: float, *, found: bool) -> float:
+    """Pixels that the network sees in `survey_turned` of a photo in which a face is `found`, upright and not small.
+
+    Without one it looks again at an enlarged copy of a small photo, and at three turned ones.
+    """
+    areas = sum(scale**2 for scale in scales_of(width, height, least_face))
+    if not found:
+        areas += 3 * scale_to(LOOK_SIDE, width, height) ** 2
+        areas += 4 if 2 * max(width, height) <= FINE_SIDE else 0
+    return areas * width * height
 
 
 def _stand(faces: Sequence[Detection]) -> bool:

@@ -332,7 +332,7 @@ def _lives(pid: int) -> bool:
     return True
 
 
-NO_DIGEST = -1
+NO_DIGEST = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -358,7 +358,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What is kept in memory of a file that was made: enough to rule out nearly all that it is not."""
+    """What is kept in memory, packed, of a file that was made: enough to rule out nearly all that it is not."""
 
     digest: int
     """`digest_key` of its sha256."""
@@ -371,7 +371,7 @@ class Trace:
 def digest_key(digest: str) -> int:
     """64 bits of a sha256 in hex; `NO_DIGEST` of an empty one."""
     try:
-        return int(digest[:16], 16) if digest else NO_DIGEST
+        return int(digest[:16], 16) & NO_DIGEST if digest else NO_DIGEST
     except ValueError:  # of a line that somebody wrote
         return zlib.crc32(digest.encode("utf-8", "surrogatepass"))
 

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from authface.console import Notes
 from authface.engine.crew import Crew
-from authface.engine.workers import Begun, Keep, Work
+from authface.engine.workers import Keep
 from authface.errors import ImageError, one_line
 from authface.faces.geometry import Side
 from authface.restore.outcome import input_errors
 from authface.restore.photo import FaceFinder
 from authface.restore.pipeline import Seconds, add_seconds, counted
-from authface.restore.session import Request, Session
+from authface.restore.session import Session
 from authface.restore.types import FaceResult
 from authface.restore.video.tracks import Found, look
 
@@ -159,28 +159,10 @@ class HandsReply:
     detail: str = ""
 
 
-@dataclass(frozen=True)
-class FrameWork(Work[Question, HandsReply]):
-    """What a worker needs to work on a video's frames as this process would. It reads no file of the video."""
-
-    request: Request
-
-    def start(self) -> Begun[Question, HandsReply]:
-        """The model and the face finder, loaded."""
-        notes = Notes()
-        session = Session(self.request, notes)
-        with counted() as spent:
-            _ = session.restorer, session.finder, session.guard
-        return partial(_reply_all, session, notes, spent)
-
-    def failed(self, row: Question, reason: str, detail: str) -> list[HandsReply]:
-        """A failure without what the worker knew."""
-        return [HandsReply(None, {}, reason=reason, detail=detail)]
-
-
-def _reply_all(
+def reply_all(
     session: Session, notes: Notes, loading: Seconds, questions: Sequence[Question], keep: Keep[HandsReply]
 ) -> None:
+    """Answer questions in a worker; `loading` is what its models took, until it was told."""
     for place, question in enumerate(questions):
         reason, detail, made = "", "", None
         with counted() as spent:

@@ -20,7 +20,7 @@ from authface.faces.geometry import Side, ffhq_quad
 from authface.imaging.bitdepth import is_grey
 from authface.records import Box
 from authface.restore.model.restorer import face_seed
-from authface.restore.photo import DOUBTFUL_SCORE, FaceFinder, cut_out, whole_photo
+from authface.restore.photo import DOUBTFUL_SCORE, LOW_SCORE, FaceFinder, cut_out, whole_photo
 from authface.restore.pipeline import part
 from authface.restore.types import FaceResult
 
@@ -217,7 +217,7 @@ class FaceFollower:
                 self._tracks.append(track)
                 live.append(track)
             else:
-                self._skipped["low_score"] = f"score {face.score:.2f}, the limit is {self.finder.settings.min_score:g}"
+                self._skipped[LOW_SCORE] = f"score {face.score:.2f}, the limit is {self.finder.settings.min_score:g}"
                 continue
             track.box, track.found_at = face.box, time
             self._sight(rgb, track, face, sum(other.chosen for other in live))

@@ -1,19 +1,24 @@
-"""What a second run reads: nothing that was not written to since the first."""
+"""When outcomes are there; and what a second run reads: nothing that was not written to since the first."""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from authface.console import Console
 from authface.imaging import decode
 from authface.restore import outcome
+from authface.restore.inputs import RestoreJob
+from authface.restore.run import jobs_of, make_outcomes
+from authface.restore.session import Request, Session
+from authface.restore.settings import RestoreSettings
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -58,3 +63,20 @@ def test_a_rerun_reads_no_photo_that_nobody_wrote_to(
     assert code == 0, err
     assert json.loads(said)["done_before"] == 2 and set(read) == {"1.bmp", "1.png"}
     assert np.array_equal(np.asarray(Image.open(out / "1.png")), np.asarray(Image.open(edited)))
+
+
+def test_photos_without_a_face_wait_for_no_batch(tmp_path: Path) -> None:
+    """Of a folder of them the time left could not be told before so many megapixels of them were read."""
+    for number in range(6):
+        Image.new("RGB", (64, 64), (number, 99, 180)).save(tmp_path / f"{number}.png")
+    session = Session(Request(RestoreSettings(model="identity", guard=False, batch=16)), Console())
+    done: list[str] = []
+    before: list[int] = []
+
+    def as_asked() -> Iterator[RestoreJob]:
+        for job in jobs_of([tmp_path], tmp_path / "out", "same"):
+            before.append(len(done))
+            yield job
+
+    make_outcomes(as_asked(), session, lambda job, content: False, lambda outcome: done.append(outcome.job.name))
+    assert before[-1] > 0 and done == [f"{number}.png" for number in range(6)]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
-from tests.faults import grown, kill_a_worker, once, take_back
+from tests.conftest import Install
+from tests.faults import grown, kill_a_worker, lose_a_node, once, take_back, two_nodes
+from tests.restore.video.films import film, scene
 
 Command = Callable[..., tuple[int, str, str]]
 SETTINGS = ("--fidelity", "0", "--seed", "5", "-O", "restore.batch=2", "-O", "restore.report=false")
@@ -141,12 +144,43 @@ def test_a_model_that_no_worker_can_load_ends_the_run_in_a_line(
     assert not (tmp_path / "out" / "0.png").exists()
 
 
-def test_actors_of_ray_make_what_one_process_makes(
-    photos: Path, alone: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
+COUNTED = """
+import os
+from pathlib import Path
+from authface.restore.model.restorer import Identity
+
+class Counted(Identity):
+    @classmethod
+    def make(cls, settings, device):
+        with (Path(__file__).parent / "loads").open("a") as file:
+            file.write(f"{os.getpid()}\\n")
+        return super().make(settings, device)
+"""
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:2"])
+def test_photos_and_a_film_in_one_command_load_the_model_once(
+    photos: Path, tmp_path: Path, authface: Command, install: Install, device: str
 ) -> None:
-    if "CI" not in os.environ:
-        pytest.importorskip("ray", reason="the extra ray is not installed")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    install("counted", "[authface.restorers]\ncounted = counted:Counted\n", COUNTED)
+    clip = film(tmp_path / "clip.mp4", [scene(i) for i in range(6)])
+    words = [photos / "two.jpg", photos / "0.png", photos / "1.png", clip, "--model", "counted", "--device", device]
+    code, said, err = authface(*words, "-o", tmp_path / "out", *SETTINGS[2:], "--json")
+    assert code == 0, err
+    assert json.loads(said)["restored"] == 3 and json.loads(said)["videos"][0]["faces"] >= 5
+    loads = (tmp_path / "packages" / "loads").read_text().split()
+    assert len(loads) == len(set(loads)) == int(device.partition(":")[2] or 1)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    with two_nodes() as nodes:
+        yield nodes
+
+
+def test_actors_of_ray_make_what_one_process_makes(
+    nodes: Any, photos: Path, alone: Path, tmp_path: Path, authface: Command
+) -> None:
     out = tmp_path / "out"
     words = [photos, "-o", out, "--device", "cpu", "--engine", "ray", "--workers", 2, *SETTINGS, "--json"]
     code, said, err = authface(*words)
@@ -155,6 +189,16 @@ def test_actors_of_ray_make_what_one_process_makes(
     assert json.loads(said)["faces"] == 9
     code, said, _ = authface(*words)
     assert code == 3 and json.loads(said)["done_before"] == 9
+
+
+def test_a_lost_node_costs_nothing_but_time(
+    nodes: Any, photos: Path, alone: Path, tmp_path: Path, authface: Command
+) -> None:
+    out = tmp_path / "out"
+    with once((out / "restore.jsonl").exists, partial(lose_a_node, nodes)):
+        code, _, err = authface(photos, "-o", out, "--device", "cpu", "--engine", "ray", *SETTINGS)
+    assert code == 3 and "raylet" not in err, err
+    same(out, alone)
 
 
 def test_the_pages_of_a_large_run_are_those_of_one_process(tmp_path: Path, authface: Command) -> None:

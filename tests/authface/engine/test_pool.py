@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from authface.engine.pool import STARTS, TRIES, processes, seats, spread
+from authface.engine.pool import STARTS, TRIES, Pool, processes, seats
 from authface.errors import AuthfaceError, UsageError
 from tests.conftest import heed_ctrl_c
 
@@ -63,11 +64,11 @@ class Work(Step):
 """
 HELD = """
 import sys
-from authface.engine.pool import seats, spread
+from authface.engine.pool import Pool, seats
 from work_for_workers import Work
 
 if __name__ == "__main__":
-    for _, _, rows in spread(Work(seconds=0.05), iter([[n] for n in range(100000)]), seats(2)):
+    for _, _, rows in Pool(Work(seconds=0.05), seats(2)).spread(iter([[n] for n in range(100000)])):
         print(rows[0].source, flush=True)
 """
 
@@ -91,7 +92,8 @@ def test_processes_share_the_rows_and_keep_their_order(work_type: type) -> None:
 def test_rows_come_as_they_are_made_and_each_process_has_its_seat(work_type: type, tmp_path: Path) -> None:
     """The first row kills its process and is last; the others do not wait for it, though they were with it."""
     work = work_type(deadly=0, times=1, diary=str(tmp_path / "diary"))
-    made = list(spread(work, iter([[0, 1], [2], [3], [4]]), [{"SEAT": "a"}, {"SEAT": "b"}]))
+    with closing(Pool(work, [{"SEAT": "a"}, {"SEAT": "b"}])) as pool:
+        made = list(pool.spread(iter([[0, 1], [2], [3], [4]])))
     assert sorted((chunk, place, int(rows[0].id)) for chunk, place, rows in made) == [
         (0, 0, 0), (0, 1, 1), (1, 0, 2), (2, 0, 3), (3, 0, 4),
     ]  # fmt: skip
@@ -116,9 +118,16 @@ def test_missing_weights_reach_the_caller(work_type: type) -> None:
 
 def test_processes_that_die_over_their_models_end_the_run(work_type: type, tmp_path: Path) -> None:
     work = work_type(broken="dies", diary=str(tmp_path / "diary"))
-    with pytest.raises(AuthfaceError, match="out of memory"):
-        list(spread(work, iter([[1]]), seats(1)))
+    with closing(Pool(work, seats(1))) as pool, pytest.raises(AuthfaceError, match="out of memory"):
+        list(pool.spread(iter([[1]])))
     assert (tmp_path / "diary").read_text() == "open\n" * (1 + STARTS)
+
+
+def test_processes_stay_for_the_next_rows(work_type: type) -> None:
+    with closing(Pool(work_type(), seats(2))) as pool:
+        first, second = ([rows for _, _, rows in pool.spread(iter([[n] for n in range(6)]))] for _ in range(2))
+    assert {rows[0].source for rows in first} == {rows[0].source for rows in second}
+    assert sorted(rows[0].id for rows in second) == list("012345")
 
 
 def is_there(pid: int) -> bool:

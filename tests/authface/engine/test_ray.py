@@ -21,6 +21,7 @@ from authface.engine.ray import Cluster, Gathered, Piece, Result, by_part, cut, 
 from authface.errors import AuthfaceError, UsageError
 from authface.store.photoset import PhotoSet
 from tests import conftest
+from tests.faults import lose_a_node, two_nodes
 
 if "CI" in os.environ:
     import ray  # noqa: F401  an error where it is missing: the tests must not skip
@@ -76,24 +77,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def nodes(folder: Path) -> Iterator[Any]:
-    """Two nodes of one core each; their processes can import what lies in `folder`."""
-    import ray
-    from ray.cluster_utils import Cluster as Nodes
-
-    size = {"num_cpus": 1, "object_store_memory": 100_000_000}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        nodes = Nodes(initialize_head=True, head_node_args={**size, "include_dashboard": False})
-        try:
-            nodes.add_node(**size)
-            nodes.wait_for_nodes()
-            patch.setenv("RAY_ADDRESS", nodes.address)
-            yield nodes
-        finally:
-            ray.shutdown()  # a test of this process that was connected would keep its node
-            nodes.shutdown()
+    """Their processes can import what lies in `folder`."""
+    with two_nodes(folder) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")
@@ -193,8 +179,7 @@ def test_a_lost_node_costs_nothing_but_time(nodes: Any, fetched: Path, calm: Pat
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
         while run.poll() is None and not PhotoSet(root).faces.parts():
             time.sleep(0.02)
-        second = list(nodes.worker_nodes)[0]
-        nodes.remove_node(second, allow_graceful=False)
+        lose_a_node(nodes)
         assert run.poll() is None, "the node was lost too late"
         out, err = run.communicate(timeout=300)
     assert run.returncode == 0, err

@@ -12,14 +12,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from authface.restore.video.hands import in_order
+from authface.restore.video.hands import Hired, in_order
 from tests.conftest import PATIENCE, heed_ctrl_c
+from tests.faults import lose_a_node, once, two_nodes
 from tests.restore.video.films import film, scene
 
 Command = Callable[..., tuple[int, str, str]]
@@ -153,12 +155,15 @@ def _command(pid: int) -> str:
         return ""
 
 
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    with two_nodes() as nodes:
+        yield nodes
+
+
 def test_actors_of_ray_make_what_one_process_makes(
-    clip: Path, alone: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
+    nodes: Any, clip: Path, alone: Path, tmp_path: Path, authface: Command
 ) -> None:
-    if "CI" not in os.environ:
-        pytest.importorskip("ray", reason="the extra ray is not installed")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     out = tmp_path / "out"
     words = [clip, "-o", out, "--device", "cpu", "--engine", "ray", "--workers", 2, *SETTINGS, "--json"]
     code, _, err = authface(*words)
@@ -166,6 +171,18 @@ def test_actors_of_ray_make_what_one_process_makes(
     same(out, alone)
     code, said, _ = authface(*words)
     assert code == 0 and json.loads(said)["done_before"] == 1
+
+
+def test_a_lost_node_costs_nothing_but_time(
+    nodes: Any, clip: Path, alone: Path, tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No other node takes the place of the lost actor's: the one that is left does its work."""
+    out, asked, ask = tmp_path / "out", list[None](), Hired.restore
+    monkeypatch.setattr(Hired, "restore", lambda own, faces: (asked.append(None), ask(own, faces))[1])
+    with once(lambda: len(asked) > 1, partial(lose_a_node, nodes)):
+        code, _, err = authface(clip, "-o", out, "--device", "cpu", "--engine", "ray", *SETTINGS)
+    assert code == 0 and "raylet" not in err, err
+    same(out, alone)
 
 
 def test_answers_keep_the_order_and_few_questions_are_open() -> None:
