@@ -28,7 +28,7 @@ from authface.restore import pipeline, watch
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.store.restore_state import RunState
+from authface.store.restore_line import RunState
 
 PARTS = ("read", "detect", "align", "model", "guard", "paste", "encode")
 SHARES = (0.02, 0.1, 0.5, 0.8)
