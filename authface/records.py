@@ -99,7 +99,7 @@ class Photo:
     download_location: str = ""
     """The address that Unsplash asks to be told of each download at, its ``ixid`` kept."""
     licence: str = ""
-    """What holds: the strictest that is said of a photo with these bytes (`authface.licences.strictest`)."""
+    """What holds: the strictest that is said of a photo with these bytes (`authface.store.statements.strictest`)."""
     statements: tuple[Statement, ...] = ()
     """All that was said under this name, oldest first; none in sets of earlier versions that nobody corrected."""
     terms: str = ""

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from authface.metrics.fid import Moments, frechet_distance
+from authface.metrics.quality import Moments, frechet_distance
 from authface.train.losses.pixels import Perceptual, distance
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ import numpy as np
 
 from authface.files import sha256_of
 from authface.restore.inputs import PAGE
+from authface.restore.outcome import SETTLED, traits_of
 from authface.store.restore_line import as_text, parse
 from authface.store.restore_log import LOG, PART_BYTES, Log, log_bytes, part_numbers, part_path
-from authface.store.results import SETTLED, traits_of
 
 SIDE = 48
 IN_A_FOLDER = 1000

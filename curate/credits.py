@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from authface.errors import one_line
 from authface.files import replacing
-from authface.licences import conditions, recognise
+from authface.inspect.why import told
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
 from authface.store.sorting import SortedRows
-from authface.store.statements import Said, disputed, told
+from authface.store.statements import Said, conditions, disputed, recognise
 
 Format = Literal["html", "md", "csv", "txt"]
 UNKNOWN = "unknown"

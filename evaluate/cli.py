@@ -102,7 +102,7 @@ def restoration(
 def _report_evaluation(run: Run, evaluation: Evaluation, settings: RestorationSettings, out: Path) -> None:
     """Write the report and print the means; exit code 3 where some outputs failed."""
     from authface.console import render_table
-    from authface.evaluate.report import differences_table, means_table, write_report, write_tables
+    from authface.evaluate.restoration import differences_table, means_table, write_report, write_tables
 
     write_tables(evaluation, out)
     page = write_report(evaluation, settings, out)

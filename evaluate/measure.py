@@ -22,7 +22,7 @@ from authface.evaluate.images import Pair
 from authface.evaluate.works import DLIB, LearnedWork, OutputJob, PlainWork, Recogniser, Result, plain_version
 from authface.files import sha256_of
 from authface.imaging.decode import read
-from authface.metrics import fid
+from authface.metrics import quality
 from authface.metrics.quality import pyiqa_version
 from authface.options import Run
 
@@ -350,15 +350,15 @@ class SetGauge:
 
     def __init__(self, metric: str, reference: Path, device: Callable[[], torch.device]) -> None:
         self._metric, self._reference, self._device = metric, reference, device
-        self._made: tuple[fid.Inception, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
+        self._made: tuple[quality.Inception, tuple[NDArray[np.float64], NDArray[np.float64]]] | None = None
 
     def __call__(self, images: Iterator[NDArray[np.uint8]]) -> tuple[float, int]:
         """Value and count."""
         if self._made is None:
-            reference = fid.reference_statistics(self._metric, self._reference)
-            self._made = fid.Inception(self._metric, self._device()), reference
+            reference = quality.reference_statistics(self._metric, self._reference)
+            self._made = quality.Inception(self._metric, self._device()), reference
         inception, reference = self._made
-        return fid.fid(inception, images, reference)
+        return quality.fid(inception, images, reference)
 
 
 def _measure(

@@ -3,6 +3,12 @@
 An outcome is kept apart from what is written of it, so that other processes can make it. One process writes: the log's
 lines first, then the files. Which files are results the logs around them and their bytes tell, names never; the history
 of one its own metadata and the log of its run.
+
+A photo need not be read again where what the system keeps of it says that nobody wrote to it: its inode, size and both
+times, taken before it was read. Who edits a photo can keep its size and set its time of change (mtime), but not the
+time of that (ctime), which the system sets itself. A file that was written less than `SETTLED` seconds before it was
+read could be written again within one step of a coarse clock, so nothing is kept of it. Copies, files that were moved
+to another disk, and whatever Windows has, which keeps no ctime, are read.
 """
 
 from __future__ import annotations
@@ -12,9 +18,11 @@ import hashlib
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +38,8 @@ from authface.restore.mark import INSIDE, IPTC
 from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.session import Session
 from authface.restore.video.finish import video_properties
-from authface.store.restore_line import Line
-from authface.store.restore_log import LOG, Log, digest_key
-from authface.store.results import Results, digest_of, is_as_made, is_as_read
+from authface.store.restore_line import Line, digest_key
+from authface.store.restore_log import LOG, Log, Results, digest_of
 
 NOT_OURS = "target_exists"
 """The reason of a failure: where the result should go there is a file that this command did not make."""
@@ -330,3 +337,35 @@ def input_errors() -> Iterator[None]:
         if was_interrupted(error):
             raise KeyboardInterrupt from error
         raise ImageError("error", one_line(f"unexpected {type(error).__name__}: {error}")) from error
+
+
+SETTLED = 2.0
+"""Seconds: the coarsest step of a file system's clock (FAT)."""
+WRITTEN_WITHIN = 60.0
+"""Seconds after its line in which a result is written; one that was written to later is read."""
+_KEEPS_CTIME = os.name == "posix"
+
+
+def traits_of(path: Path) -> tuple[int, ...]:
+    """Inode, size, mtime and ctime (ns) of a file that is about to be read; none where they will not tell."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return ()
+    traits = (facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    settled = facts.st_ctime_ns < (time.time() - SETTLED) * 1e9
+    return traits if _KEEPS_CTIME and settled and min(traits) >= 0 else ()
+
+
+def is_as_read(path: Path, line: Line) -> bool:
+    """Whether a photo is the one that a line is of, at the same place and not written to since."""
+    return bool(line.traits) and line.source == str(path.absolute()) and traits_of(path) == line.traits
+
+
+def is_as_made(path: Path, made: str, size: int) -> bool:
+    """Whether a result of that size, logged at the time `made` (ISO 8601), was not written to since it was made."""
+    try:
+        facts, at = path.stat(), datetime.fromisoformat(made).timestamp()
+    except (OSError, ValueError):
+        return False
+    return _KEEPS_CTIME and facts.st_size == size and 0 <= facts.st_ctime_ns / 1e9 - at <= WRITTEN_WITHIN

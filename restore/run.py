@@ -35,6 +35,7 @@ from authface.restore.outcome import (
     known_content,
     lines_done,
     read_photo,
+    traits_of,
     without_results,
 )
 from authface.restore.page import album_pictures
@@ -47,7 +48,6 @@ from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line
-from authface.store.results import traits_of
 
 GROUP_PIXELS = 50_000_000
 """Pixels up to which photos are gathered for a full batch of faces: 0.3 GB with their results."""
@@ -61,7 +61,7 @@ class OpenedPhoto:
     picture: Picture
     faces: Sequence[FaceResult]
     traits: tuple[int, ...]
-    """Of its file, before it was read (`authface.store.results`)."""
+    """Of its file, before it was read (`authface.store.restore_log`)."""
 
 
 def jobs_of(

@@ -19,8 +19,8 @@ from authface.restore.inputs import RestoreJob
 from authface.restore.pipeline import Clock, PhotoSample, Workload, seconds_left
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.video.run import fingerprint as video_fingerprint
+from authface.store.restore_line import forget_ended, new_state, write_state
 from authface.store.restore_log import LOG
-from authface.store.restore_state import forget_ended, new_state, write_state
 
 LOOK_SECONDS = 1.0
 SAMPLE = 1000

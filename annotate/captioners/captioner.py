@@ -17,8 +17,8 @@ from typing import Any, Self
 
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary import wording
-from authface.annotate.vocabulary.cleaning import clean
 from authface.annotate.vocabulary.pieces import CUT
+from authface.annotate.vocabulary.spelling import clean
 from authface.annotate.vocabulary.vocabulary import count_tokens, prompt, tokenizer
 from authface.engine.workers import Step
 from authface.errors import UsageError, one_line

@@ -19,9 +19,9 @@ from authface.annotate.export.rows import Feature, Inputs
 from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
 from authface.files import sha256_of
-from authface.licences import conditions
 from authface.report.pages import markdown_cell, render_markdown
 from authface.store.photoset import Table
+from authface.store.statements import conditions
 
 SPLIT_NAMES: Final = ("train", "validation", "test")
 FOLDERS = {"dataset": "data", "croissant": "data", "manifest": "manifest"}

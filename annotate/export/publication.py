@@ -1,7 +1,8 @@
 """What `annotate push` sends: the dataset as it is, or one without the pixels that may not be passed on.
 
 Whether they may is read from where a photo comes from and what its licence says: only a licence that
-`authface.licences` recognises as allowing it lets a photo through. That is no legal advice: the publisher answers.
+`authface.store.statements` recognises as allowing it lets a photo through. That is no legal advice: the publisher
+answers.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
-from authface.licences import is_stated, recognise
 from authface.review.reviews import ReviewSettings
 from authface.store.journal import PHOTO_IDS, dataset_use, record_use
 from authface.store.parquet import read_rows, read_text, reading
 from authface.store.photoset import PhotoSet
+from authface.store.statements import is_stated, recognise
 
 VERSION = 2
 SENT = ("README.md", STATE, "data/*", "manifest/*")

@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from authface.annotate.vocabulary.cleaning import clean
-from authface.annotate.vocabulary.spelling import DENIALS, THINGS, names_in, whole_match, words_of
+from authface.annotate.vocabulary.spelling import DENIALS, THINGS, clean, names_in, whole_match, words_of
 
 _PREFIXES: Final = ("without", "non", "not", "no")
 _JOINED = re.compile(r"(?<![\w-])(no|not|non|without|sans|zero)-(?=[a-z])")

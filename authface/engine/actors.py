@@ -40,7 +40,7 @@ class _Actors(Crew[I, R], Generic[I, R]):
 
     def __init__(self, work: Work[I, R], cluster: Cluster, connection: ExitStack) -> None:
         self._work, self._cluster, self._connection = work, cluster, connection
-        self._given: SimpleQueue[_Task[I, R] | None] = SimpleQueue()
+        self._given: SimpleQueue[_Call[I, R] | None] = SimpleQueue()
         """None ends a thread."""
         self._actors: dict[int, Any] = {}
         """By their thread's place."""
@@ -58,7 +58,7 @@ class _Actors(Crew[I, R], Generic[I, R]):
         told: SimpleQueue[_Told[R]] = SimpleQueue()
         left = 0
         for chunk in chunks:
-            self._put(_Task(chunk, told.put))
+            self._put(_Call(chunk, told.put))
             left += len(chunk)
             while self._given.qsize() >= self.size:
                 made = _made(told.get())
@@ -71,10 +71,10 @@ class _Actors(Crew[I, R], Generic[I, R]):
 
     def ask(self, row: I) -> Answer[R]:
         told: Future[_Told[R]] = Future()
-        self._put(_Task([row], told.set_result))
+        self._put(_Call([row], told.set_result))
         return lambda: _made(told.result())[0]
 
-    def _put(self, task: _Task[I, R]) -> None:
+    def _put(self, task: _Call[I, R]) -> None:
         with self._turn:
             if self._error is not None:
                 raise self._error
@@ -148,14 +148,14 @@ class _Actors(Crew[I, R], Generic[I, R]):
                 task.told(error if isinstance(error, AuthfaceError) else _gave_up(error))
                 raise
 
-    def _again(self, task: _Task[I, R]) -> None:
+    def _again(self, task: _Call[I, R]) -> None:
         """Hand the rows over which an actor died to the next, each alone."""
         with self._turn:
             if self._error is not None:
                 task.told(self._error)
             elif task.deaths < TRIES:
                 for row in task.rows:
-                    self._given.put(_Task([row], task.told, task.deaths + 1))
+                    self._given.put(_Call([row], task.told, task.deaths + 1))
             else:
                 why = "every process that worked on it died, possibly out of memory"
                 task.told([self._work.failed(row, "crashed", why) for row in task.rows])
@@ -177,7 +177,7 @@ _Told = list[list[R]] | AuthfaceError
 
 
 @dataclass(frozen=True)
-class _Task(Generic[I, R]):
+class _Call(Generic[I, R]):
     rows: list[I]
     told: Callable[[_Told[R]], None]
     """Is called once, or once for each row."""

@@ -73,7 +73,7 @@ class Scan:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Grain:
+class DrawnGrain:
     """Film grain of one image."""
 
     noise: NDArray[np.float32]
@@ -125,7 +125,7 @@ class DrawnScan:
     """Sigmas of the Gaussians of print and scanner."""
     lows: tuple[int, int]
     """Widths in between, at most `side`."""
-    grain: Grain
+    grain: DrawnGrain
     screen: Screen | None
     fading: Fading
     covers: NDArray[np.uint8]
@@ -160,11 +160,11 @@ def _low(random: np.random.Generator, side: int, scan: Scan) -> int:
     return min(side, max(1, int(REFERENCE // random.uniform(*scan.shrink))))
 
 
-def _draw_grain(random: np.random.Generator, side: int, scan: Scan) -> Grain:
+def _draw_grain(random: np.random.Generator, side: int, scan: Scan) -> DrawnGrain:
     sigma, size = random.uniform(*scan.grain) / 255, random.uniform(*scan.grain_size) * (side / REFERENCE)
     noise = random.standard_normal((side, side), np.float32)
     gains = random.uniform(1 - _GRAIN_TINT, 1 + _GRAIN_TINT, 3).astype(np.float32)
-    return Grain(noise=noise, sigma=sigma, size=size, gains=gains)
+    return DrawnGrain(noise=noise, sigma=sigma, size=size, gains=gains)
 
 
 def _draw_screen(random: np.random.Generator, scale: float, scan: Scan) -> Screen:
@@ -212,7 +212,7 @@ def scanned(rgb: NDArray[np.uint8], drawn: DrawnScan) -> NDArray[np.uint8]:
     return damaged
 
 
-def grained(image: NDArray[Any], grain: Grain) -> NDArray[Any]:
+def grained(image: NDArray[Any], grain: DrawnGrain) -> NDArray[Any]:
     """`image` (side, side, 3) in 0..1 with film grain.
 
     The grain is white noise filtered by a Gaussian, and times 4 l (1 - l) of luminance l. It is alike in all channels

@@ -23,9 +23,8 @@ from authface.report.pages import quantity
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
 from authface.store.journal import dataset_key, tombstones, uses
 from authface.store.photoset import PhotoSet, Table
-from authface.store.restore_line import values_of
+from authface.store.restore_line import STATES, RunState, read_states, values_of
 from authface.store.restore_log import LOG, part_numbers, part_path
-from authface.store.restore_state import STATES, RunState, read_states
 from authface.store.statements import count_disputed, disputed
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -20,7 +21,7 @@ from authface.records import Photo, Statement
 from authface.store.journal import Use, holders, tombstones
 from authface.store.parquet import row_reader
 from authface.store.photoset import PhotoSet, Table
-from authface.store.statements import Said, told
+from authface.store.statements import UNKNOWN, Said
 
 Mask = Callable[[pa.Table], pa.ChunkedArray]
 
@@ -266,3 +267,20 @@ def _values(row: Values, left_out: set[str]) -> str:
             value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner not in (None, ""))
         said.append(f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {one_line(value, 200)}")
     return ", ".join(said)
+
+
+def told(lines: Iterable[Said]) -> str:
+    """What was said, by whom and when, as text: of lists their name only, for credits are published."""
+    return "; ".join(_told(line.statement) for line in lines)
+
+
+def _told(one: Statement) -> str:
+    by, licence = one_line(Path(one.by).name, 60), one_line(one.licence.strip() or UNKNOWN, 100)
+    times = [one.at and f"since {_time(one.at)}", one.until and f"until {_time(one.until)}"]
+    about = ", ".join(filter(None, [by, " ".join(filter(None, times))]))
+    return f"{licence} ({about})" if about else licence
+
+
+def _time(text: str) -> str:
+    """A time to the minute."""
+    return f"{one_line(text[:16].replace('T', ' '))} UTC"

@@ -22,7 +22,6 @@ from safetensors import SafetensorError, safe_open
 from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import TEMPORARY, refusal, take_place, write_errors
-from authface.licences import recognise
 from authface.models.families import resolve
 from authface.models.graphs import read_export
 from authface.models.layout import (
@@ -45,6 +44,7 @@ from authface.models.layout import (
 )
 from authface.models.networks import NETWORKS
 from authface.models.verify import verify
+from authface.store.statements import recognise
 
 if TYPE_CHECKING:
     import torch

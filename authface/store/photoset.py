@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -124,12 +124,17 @@ class Table(Generic[R]):
             return None
 
     def metas(self) -> dict[int, PartMeta | None]:
-        """The metadata of every part, by number."""
-        parts = self.parts()
-        if is_local(self.folder):
-            return {part: self.meta(part) for part in parts}
+        """The metadata of every part, by number. Parts that were made alike hold one provenance, of some 10 kB."""
+        parts, found = self.parts(), dict[int, PartMeta | None]()
+        shared: Provenance | None = None
         with ThreadPoolExecutor(_STORE_REQUESTS) as pool:
-            return dict(zip(parts, pool.map(self.meta, parts), strict=True))
+            metas = map(self.meta, parts) if is_local(self.folder) else pool.map(self.meta, parts)
+            for part, meta in zip(parts, metas, strict=True):
+                if meta is not None and meta.provenance == shared:
+                    meta = replace(meta, provenance=shared)
+                found[part] = meta
+                shared = meta.provenance if meta is not None else shared
+        return found
 
     def counts(self) -> Counter[str]:
         """Rows of all parts by outcome."""

@@ -7,6 +7,8 @@ target are its last lines; runs that work in one folder at a time see each other
 It lies in parts: ``restore.jsonl``, and behind every `PART_BYTES` the next of ``restore.00001.jsonl``,
 ``restore.00002.jsonl``. Only the last one grows, and none is renamed or rewritten. In memory is where a target's lines
 lie, not what they say: about 0.2 kB a target.
+
+By the logs in some folders and by their bytes, not by their names, files are known to be results (`Results`).
 """
 
 from __future__ import annotations
@@ -16,23 +18,33 @@ import re
 import tempfile
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 from struct import Struct
 from typing import Any, BinaryIO
 
 from authface.errors import AuthfaceError, one_line
-from authface.files import hold, write_errors
-from authface.store.restore_line import Line, as_text, is_torn, parse_line, values_of
+from authface.files import hold, sha256_of, write_errors
+from authface.store.restore_line import (
+    NO_DIGEST,
+    Line,
+    Made,
+    Trace,
+    as_text,
+    digest_key,
+    is_torn,
+    made_of,
+    parse_line,
+    values_of,
+)
 
 LOG = "restore.jsonl"
 """Its name in the folder of the results; that of its first part."""
 PART_BYTES = 32_000_000
 """Size from which on a part is not continued: some 30,000 lines."""
-NO_DIGEST = 2**64 - 1
 _PART_BITS = 44
 """A line's place is its offset in its part, and above these bits the part's number."""
 _PHOTO = Struct("<II")
@@ -41,39 +53,6 @@ _PLACE = Struct("<Q")
 _TRACE = Struct("<QQ?Q")
 """A `Trace`."""
 _MOST = 2**63 - 1
-
-
-@dataclass(frozen=True)
-class Made:
-    """A file that this command made: by `path` where, below the log's folder, and by `digest` what it was.
-
-    `digest` is empty, and `size` 0, in logs of before.
-    """
-
-    path: str
-    digest: str
-    size: int
-    content: str
-    """sha256 of its source's bytes."""
-    source: str
-    """The path that its source had."""
-
-    @property
-    def is_copy(self) -> bool:
-        """Its source, byte for byte: no pixel had to change."""
-        return self.digest == self.content
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What is kept in memory, packed, of a file that was made: enough to rule out nearly all that it is not."""
-
-    digest: int
-    """`digest_key` of its sha256."""
-    size: int
-    is_copy: bool
-    place: int
-    """Of its line."""
 
 
 class Log:
@@ -173,7 +152,7 @@ class Log:
         """What this command ever put there, or was about to; `path` is below the log's folder."""
         with self._lock:
             places = [trace.place for trace in _unpacked(self._made.get(path, b""))]
-            return [_made_of(line, path) for line in self._at(places)]
+            return [made_of(line, path) for line in self._at(places)]
 
     def traces(self) -> Iterator[tuple[str, Trace]]:
         """Path and trace of all that this command ever made, or was about to."""
@@ -183,7 +162,7 @@ class Log:
 
     def made_by(self, path: str, place: int) -> Made | None:
         """What the trace of that place is of."""
-        return next((_made_of(line, path) for line in self._at([place])), None)
+        return next((made_of(line, path) for line in self._at([place])), None)
 
     def failures(self) -> Iterator[Line]:
         """The last failure of each target of which nothing was made since."""
@@ -290,20 +269,6 @@ def log_bytes(path: Path) -> int:
     return sum(part_path(path, number).stat().st_size for number in part_numbers(path))
 
 
-def digest_key(digest: str) -> int:
-    """64 bits of a sha256 in hex; `NO_DIGEST` of an empty one."""
-    try:
-        return int(digest[:16], 16) & NO_DIGEST if digest else NO_DIGEST
-    except ValueError:  # of a line that somebody wrote
-        return zlib.crc32(digest.encode("utf-8", "surrogatepass"))
-
-
-def _made_of(line: Line, path: str) -> Made:
-    if line.target == path:
-        return Made(path, line.result, line.result_bytes, line.content, line.source)
-    return Made(path, line.map, line.map_bytes, line.content, line.source)
-
-
 def _is_begun(known: Sequence[Line], lines: Sequence[Line]) -> bool:
     """Whether the log has these lines, or the first of them; when and how fast they were made is no matter."""
     old, new = ([replace(line, made="", seconds=0, engine="", traits=()) for line in some] for some in (known, lines))
@@ -340,3 +305,72 @@ def prove_writable(folder: Path) -> None:
     there = next((one for one in (folder, *folder.absolute().parents) if one.exists()), folder)
     with write_errors(folder), tempfile.TemporaryFile(dir=there):
         pass
+
+
+class Results:
+    """Results recorded in the logs of some folders: files in and below these, and copies with the same bytes."""
+
+    def __init__(self, homes: Iterable[Path]) -> None:
+        self._logs: dict[Path, Log] = {}
+        for home in map(Path.absolute, homes):
+            if (home / LOG).is_file():
+                try:
+                    self._logs[home] = Log(home / LOG)
+                except AuthfaceError:
+                    continue  # somebody else's file of that name, or not to be read
+        self._by_digest: dict[int, tuple[Log, str, int]] = {}
+        """The last that has a digest, and the place of its line."""
+        self._sizes: set[int] = set()
+        for log in self._logs.values():
+            for path, trace in log.traces():
+                if trace.digest != NO_DIGEST and not trace.is_copy:
+                    self._by_digest[trace.digest] = log, path, trace.place
+                    self._sizes.add(trace.size)
+        self._digests: dict[Path, str] = {}
+
+    def digest(self, path: Path) -> str:
+        """sha256 of a file; empty if it cannot be read: the caller that opens it reports why."""
+        if path not in self._digests:
+            self._digests[path] = digest_of(path)
+        return self._digests[path]
+
+    def find(self, path: Path) -> Made | None:
+        """The log's record of the file; None if it is no result. An exact copy of its source counts in place only."""
+        if not self._logs:
+            return None
+        path = path.absolute()
+        homes = [home for home in path.parents if home in self._logs]
+        here = [made for home in homes for made in self._logs[home].made_at(path.relative_to(home).as_posix())]
+        if same := [made for made in here if made.digest == self.digest(path)]:
+            return same[0]
+        if _size(path) in self._sizes and (found := self._by_bytes(self.digest(path))) is not None:
+            return found
+        return here[-1] if here else None
+
+    def _by_bytes(self, digest: str) -> Made | None:
+        """The record of a result with these bytes, wherever it was put; no copy of a source is one."""
+        if not digest or (known := self._by_digest.get(digest_key(digest))) is None:
+            return None
+        log, path, place = known
+        made = log.made_by(path, place)
+        return made if made is not None and made.digest == digest else None
+
+    def has_source(self, made: Made, paths: Sequence[Path]) -> bool:
+        """Whether one of the files is the source of a result; the likeliest is read first."""
+        name = Path(made.source).name
+        return any(self.digest(path) == made.content for path in sorted(paths, key=lambda path: path.name != name))
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file in hex; empty if it is missing or cannot be read."""
+    try:
+        return sha256_of(path)
+    except OSError:
+        return ""
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

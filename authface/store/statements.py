@@ -1,4 +1,8 @@
-"""What lists said of the licences of a set's photos: which statements stand, and what holds because of them.
+"""Licences: what one allows, what lists said of those of a set's photos, and which of several holds.
+
+What licences allow is a list of those that are recognised; a text that is not in it allows nothing. A text is
+recognised as a whole, whatever its case, spaces and punctuation; nothing is searched for inside it, so that "CC BY 4.0,
+ask first" is no CC BY. That is no legal advice: the publisher answers for what goes out.
 
 A row holds what was said under its own name (`Photo.statements`), nothing of it erased. A list that is read again
 corrects itself; where different lists, or names of the same bytes, disagree, the strictest holds.
@@ -9,20 +13,199 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from authface.errors import one_line
-from authface.licences import UNKNOWN, disagree, is_stated, strictest
 from authface.records import Photo, Statement
 from authface.store.parquet import arrow_schema, plain, row_reader
 from authface.store.photoset import PhotoSet, Table
+
+
+@dataclass(frozen=True)
+class Licence:
+    """A recognised licence."""
+
+    name: str
+    redistribution: bool = True
+    """Whether copies may be passed on at all."""
+    derivatives: bool = True
+    """Whether changed copies may be; a crop is one."""
+    commercial: bool = True
+    share_alike: bool = False
+    """Whether what is made of it must go under the same licence."""
+
+
+MOST_TEXT = 300
+"""Characters; a longer text is no licence's name or address."""
+UNKNOWN: Final = "unknown"
+"""What stands where nobody stated a licence."""
+UNSPLASH: Final = Licence("Unsplash License", redistribution=False)
+"""Use is free; Unsplash's terms forbid passing its photos on in a dataset."""
+PUBLIC_DOMAIN: Final = Licence("public domain")
+NO_COPYRIGHT_NC: Final = Licence("NoC-NC", commercial=False)
+
+_SEPARATORS = re.compile(r"[\s\-_.,/:()+]+")
+_PERMISSIVE = (
+    "0BSD", "AFL-3.0", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "CDLA-Permissive-1.0", "CDLA-Permissive-2.0",
+    "DL-DE-BY-2.0", "DL-DE-ZERO-2.0", "etalab-2.0", "ISC", "MIT", "MIT-0", "OGL-UK-1.0", "OGL-UK-2.0", "OGL-UK-3.0",
+    "OGL-Canada-2.0", "ODC-By-1.0", "Unlicense", "WTFPL", "Zlib", "Pixabay CC0",
+)  # fmt: skip
+_SHARE_ALIKE = (
+    "CDLA-Sharing-1.0", "FAL-1.3", "Free Art License 1.3", "GFDL-1.1", "GFDL-1.2", "GFDL-1.3", "GFDL-1.1-or-later",
+    "GFDL-1.2-or-later", "GFDL-1.3-or-later", "GFDL-1.2-only", "GFDL-1.3-only", "GPL-2.0-only", "GPL-2.0-or-later",
+    "GPL-3.0-only", "GPL-3.0-or-later", "LAL-1.2", "LAL-1.3", "ODbL-1.0", "OpenRAIL", "OpenRAIL++",
+    "BigScience OpenRAIL-M", "CreativeML OpenRAIL-M", "CreativeML Open RAIL-M", "CreativeML Open RAIL++-M",
+)  # fmt: skip
+_PUBLIC_DOMAIN = (
+    "Public Domain", "Public Domain Mark", "Public Domain Mark 1.0", "PDM", "PDM 1.0", "CC PDM", "CC PDM 1.0",
+    "CC-PDDC", "PDDL-1.0", "Creative Commons Public Domain Mark 1.0", "Public Domain Dedication",
+    "CC Public Domain Mark 1.0", "CC0", "CC0-1.0", "CC Zero", "CC Zero 1.0", "CC0 1.0 Universal",
+    "Creative Commons Zero", "Creative Commons CC0", "Creative Commons Zero 1.0",
+    "CC0 1.0 Universal (CC0 1.0) Public Domain Dedication", "CC0 1.0 Public Domain Dedication",
+    "Creative Commons Zero v1.0 Universal", "CC0 Public Domain", "Creative Commons CC0 1.0 Universal", "NoC",
+    "NoC-US", "No Copyright - United States", "No known copyright restrictions", "PD", "PD-old", "PD-old-70",
+    "PD-old-80", "PD-old-100", "PD-old-auto", "PD-old-auto-expired", "PD-old-70-expired", "PD-old-100-expired",
+    "PD-anon-70", "PD-anon-expired", "PD-Art", "PD-author", "PD-expired", "PD-Mark", "PD-release", "PD-scan",
+    "PD-self", "PD-user", "PD-1923", "PD-1996", "PD-US", "PD-US-expired", "PD-US-no notice", "PD-US-not renewed",
+    "PD-US-1978-89", "PD-NASA", "PD-USGov", "PD-USGov-Congress", "PD-USGov-DOJ", "PD-USGov-FBI", "PD-USGov-Military",
+    "PD-USGov-Military-Air Force", "PD-USGov-Military-Army", "PD-USGov-Military-Marines", "PD-USGov-Military-Navy",
+    "PD-USGov-NASA", "PD-USGov-NOAA", "PD-USGov-POTUS", "PD-USGov-State", "PD-USGov-WH",
+    "United States Government Work", "US Government Work", "U.S. Government Works", "United States Government Works",
+    "Work of the US Government", "Work of the United States Government",
+)  # fmt: skip
+_CC = re.compile(
+    r"(?P<cc>cc|creativecommons)?(?P<by>by|attribution)(?P<kinds>(?:nc|noncommercial|nd|noderivs|noderivatives|"
+    r"noderivativeworks|sa|sharealike){0,2})(?:v|version)?(?P<version>10|20|21|25|30|40|[1-4])?"
+    r"(?P<scope>international|intl|generic|unported|igo|ar|at|au|be|bg|br|ca|ch|cl|cn|co|cr|cz|de|dk|ec|ee|eg|es|fi|fr|gr|gt|"
+    r"hk|hr|hu|ie|il|in|it|jp|kr|lu|mk|mt|mx|my|nl|no|nz|pe|ph|pl|pr|pt|ro|rs|scotland|se|sg|si|th|tw|ug|uk|us|ve|vn|za)?"
+    r"(?P<end>publiclicen[cs]e|licen[cs]e|deed)?"
+)
+_CC_KIND = re.compile(r"(?P<nc>nc|noncommercial)|(?P<nd>nd|noderiv\w*?(?:s|works))|(?P<sa>sa|sharealike)")
+_SCHEME = re.compile(r"^(https?://)?(www\.)?")
+_CC_ADDRESS = re.compile(
+    r"creativecommons\.org/licenses/(by(?:-(?:nc|nd|sa|nc-nd|nc-sa))?)/(\d\.\d)(?:/[a-z]{2,8})?"
+    r"(?:/(?:deed|legalcode)(?:\.[a-z]{2}(?:[-_][a-z]{2,4})?)?)?"
+)
+_CC_ZERO = re.compile(
+    r"creativecommons\.org/publicdomain/(?:zero|mark)/1\.0(?:/(?:deed|legalcode)(?:\.[a-z]{2}(?:[-_][a-z]{2,4})?)?)?"
+)
+_SPDX_ADDRESS = re.compile(r"spdx\.org/licenses/([a-z0-9.+-]+?)(?:\.html|\.json)?")
+_STATEMENTS = {
+    "rightsstatements.org/vocab/noc-us/1.0": PUBLIC_DOMAIN, "rightsstatements.org/page/noc-us/1.0": PUBLIC_DOMAIN,
+    "rightsstatements.org/vocab/noc-nc/1.0": NO_COPYRIGHT_NC, "rightsstatements.org/page/noc-nc/1.0": NO_COPYRIGHT_NC,
+    "unsplash.com/license": UNSPLASH, "usa.gov/government-works": PUBLIC_DOMAIN,
+    "flickr.com/commons/usage": PUBLIC_DOMAIN,
+}  # fmt: skip
+
+
+def _squashed(text: str) -> str:
+    """A text without case, spaces and the punctuation of names; other signs ("?", "!") stay, and are in no name."""
+    return _SEPARATORS.sub("", unicodedata.normalize("NFKC", text).casefold())
+
+
+_NAMES: Final[dict[str, Licence]] = {
+    **{_squashed(name): Licence(name) for name in _PERMISSIVE},
+    **{_squashed(name): Licence(name, share_alike=True) for name in _SHARE_ALIKE},
+    **{_squashed(name): PUBLIC_DOMAIN for name in _PUBLIC_DOMAIN},
+    **{
+        _squashed(name): UNSPLASH
+        for name in ("Unsplash", "Unsplash License", "Unsplash Licence", "The Unsplash License")
+    },
+    **{_squashed(name): NO_COPYRIGHT_NC for name in ("NoC-NC", "No Copyright - Non-Commercial Use Only")},
+}
+NAMES: Final = (*_PERMISSIVE, *_SHARE_ALIKE, *_PUBLIC_DOMAIN, "Unsplash License", "NoC-NC")
+"""As they are usually written; Creative Commons' six with attribution are recognised by their parts beside these."""
+
+
+def recognise(text: str) -> Licence | None:
+    """The licence that a text names, by identifier, name or address; None where nobody here knows it."""
+    text = text.strip()
+    if not text or len(text) > MOST_TEXT:
+        return None
+    found = _squashed(text)
+    return _at(_SCHEME.sub("", text.casefold()).rstrip("/")) or _NAMES.get(found) or _creative_commons(found)
+
+
+def is_stated(text: str) -> bool:
+    """Whether a text states a licence at all, known here or not."""
+    return text.strip().casefold() not in {"", UNKNOWN}
+
+
+@lru_cache(10_000)
+def strictness(text: str) -> tuple[bool, ...]:
+    """How little a stated licence allows; the larger of two allows less.
+
+    In order of weight: it is none that is recognised, forbids to pass copies on, changed copies, commercial use, other
+    licences for what is made of it, is no public domain. So of several none forbids to pass a crop on where the largest
+    does not; what they say of commercial use and of sharing alike `conditions` adds up.
+    """
+    known = recognise(text)
+    if known is None:
+        return (True,)
+    forbidden = (not known.redistribution, not known.derivatives, not known.commercial, known.share_alike)
+    return False, *forbidden, known != PUBLIC_DOMAIN
+
+
+def strictest(texts: Iterable[str], held: str = "") -> str:
+    """Which of several stated licences of one photo holds, whatever their order: what none of them forbids is left.
+
+    Of equals, such as two versions, it is the one that `held` before, else the first of the alphabet. Texts that state
+    nothing do not count; `UNKNOWN` where none does.
+    """
+    stated = sorted(text for text in texts if is_stated(text))
+    return max(stated, key=lambda text: (strictness(text), text == held), default=UNKNOWN)
+
+
+def disagree(texts: Iterable[str]) -> bool:
+    """Whether stated licences allow different things, not only in their spelling or version."""
+    stated = {text for text in texts if is_stated(text)}
+    return len({recognise(text) or text for text in stated}) > 1
+
+
+def conditions(texts: Iterable[str]) -> tuple[str, ...]:
+    """Of NC, SA and ND those that any of the licences has."""
+    known = [licence for text in texts if (licence := recognise(text))]
+    found = {
+        "NC": any(not licence.commercial for licence in known),
+        "SA": any(licence.share_alike for licence in known),
+        "ND": any(not licence.derivatives for licence in known),
+    }
+    return tuple(name for name, holds in found.items() if holds)
+
+
+def _at(address: str) -> Licence | None:
+    if found := _CC_ADDRESS.fullmatch(address):
+        return _creative_commons(_squashed(f"cc {found[1]} {found[2]}"))
+    if _CC_ZERO.fullmatch(address):
+        return PUBLIC_DOMAIN
+    if found := _SPDX_ADDRESS.fullmatch(address):
+        return recognise(found[1])
+    return _STATEMENTS.get(address)
+
+
+def _creative_commons(squashed: str) -> Licence | None:
+    found = _CC.fullmatch(squashed)
+    if not found or (found["scope"] and not found["version"]):
+        return None
+    if not found["cc"] and not (found["by"] == "attribution" and (found["version"] or found["end"] or found["kinds"])):
+        return None
+    kinds = [str(kind.lastgroup) for kind in _CC_KIND.finditer(found["kinds"])]
+    if len(set(kinds)) != len(kinds) or {"nd", "sa"} <= set(kinds):
+        return None
+    name = "-".join(("CC-BY", *(kind.upper() for kind in sorted(kinds))))
+    return Licence(
+        name, derivatives="nd" not in kinds, commercial="nc" not in kinds, share_alike="sa" in kinds,
+    )  # fmt: skip
+
 
 ATTRIBUTION = ("photographer", "photographer_url", "page_url", "terms")
 """Fields of a photo that a corrected list replaces, where it fills them."""
@@ -169,23 +352,6 @@ def disputed(photoset: PhotoSet) -> dict[str, list[Said]]:
 
 def _is_disputed(lines: Sequence[Said]) -> bool:
     return _stand_apart(lines) or _corrected(lines)
-
-
-def told(lines: Iterable[Said]) -> str:
-    """What was said, by whom and when, as text: of lists their name only, for credits are published."""
-    return "; ".join(_told(line.statement) for line in lines)
-
-
-def _told(one: Statement) -> str:
-    by, licence = one_line(Path(one.by).name, 60), one_line(one.licence.strip() or UNKNOWN, 100)
-    times = [one.at and f"since {_time(one.at)}", one.until and f"until {_time(one.until)}"]
-    about = ", ".join(filter(None, [by, " ".join(filter(None, times))]))
-    return f"{licence} ({about})" if about else licence
-
-
-def _time(text: str) -> str:
-    """A time to the minute."""
-    return f"{one_line(text[:16].replace('T', ' '))} UTC"
 
 
 def count_disputed(found: dict[str, list[Said]]) -> dict[str, int]:

@@ -19,12 +19,10 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.fetch.hosts import Deferred, Interrupted, Paused, Wait, WebError
-from authface.curate.fetch.lanes import Lanes
-from authface.curate.fetch.ledger import KeySet, NumberSet, Retries, UnwrittenRows, photo_key
+from authface.curate.fetch.ledger import KeySet, Lanes, NumberSet, Retries, UnwrittenRows, photo_key
 from authface.curate.fetch.optouts.judge import OptedOut, rejudge
 from authface.curate.fetch.optouts.sites import OptOuts, PhotoWatch
-from authface.curate.fetch.originals import MEGA, describe, reject_small, store
-from authface.curate.fetch.sources import PhotoItem, PhotoSource
+from authface.curate.fetch.sources import MEGA, PhotoItem, PhotoSource, describe, reject_small, store
 from authface.curate.fetch.stated import Stated, told_again
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings

@@ -14,11 +14,11 @@ from typing import Any, Final, Self
 from authface.curate.fetch.ledger import Key, KeySet, photo_key, source_key
 from authface.curate.fetch.sources import PhotoItem
 from authface.errors import one_line
-from authface.licences import UNKNOWN, strictest
 from authface.records import Photo, Statement, now
 from authface.store.photoset import PhotoSet
 from authface.store.statements import (
     ATTRIBUTION,
+    UNKNOWN,
     all_said,
     count_disputed,
     disputed,
@@ -29,6 +29,7 @@ from authface.store.statements import (
     rewrite,
     same_list,
     standing,
+    strictest,
 )
 
 _KEY: Final = ("source", "source_id", "as_of")

@@ -14,16 +14,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations, islice
-from typing import Any
+from itertools import combinations
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Face
+from authface.store.sorting import SortedRows
 
 _PIECES = range(4, 25)
 _LONGEST = 24
@@ -214,6 +216,7 @@ _BLOCK = 512
 """Rows searched at a time; among themselves they are compared pair by pair."""
 _ODD_ACROSS = np.packbits(np.arange(BITS) % FREQUENCIES % 2)
 """The bits of frequencies that are odd across the face."""
+_PLACE = "photo, left, top, right, bottom"
 _SAME_PLACE = 0.1
 """Shared area over joint area from which two boxes of one photo may hold the same face."""
 
@@ -229,32 +232,42 @@ def find_duplicates(faces: Iterable[Face], radius: int = RADIUS) -> dict[str, tu
     """
     if not 0 <= radius <= BITS:
         raise UsageError(f"a radius of {radius} bits: the hash of a face has {BITS}")
-    ranked = _ranked(faces)
-    codes = ranked.codes
+    with _Ranked(faces) as ranked:
+        return {
+            ranked.id(row): (ranked.id(better), bits)
+            for row, (bits, better) in sorted(_nearest(ranked.codes, radius, ranked.may_repeat).items())
+        }
+
+
+def _nearest(
+    codes: NDArray[np.uint8], radius: int, may_repeat: Callable[[int, int], bool]
+) -> dict[int, tuple[int, int]]:
+    """Row of each of (n, 18) hashes, the best first, that repeats a kept one -> bits apart and that one's row."""
     nearest: dict[int, tuple[int, int]] = {}
-    """Bits apart and row of the kept face that a row repeats."""
+    free = np.ones(len(codes), np.bool_)
 
     def repeats(row: int, better: int, bits: int) -> None:
-        if ranked.may_repeat(row, better):
+        if may_repeat(row, better):
             nearest[row] = min(nearest.get(row, (bits, better)), (bits, better))
+            free[row] = False
 
     waiting, renew, index = np.arange(0), 0, NearIndex(codes[:0], radius)
     for start in range(0, len(codes), _BLOCK):
         if start >= renew:  # half of those in the index had their turn
             del index  # before the next one takes as much memory
-            waiting = np.array([row for row in range(start, len(codes)) if row not in nearest], np.int64)
+            waiting = start + np.flatnonzero(free[start:])
             index, renew = NearIndex(codes[waiting], radius), start + (len(codes) - start) // 2
-        block = [row for row in range(start, min(start + _BLOCK, len(codes))) if row not in nearest]
+        block = (start + np.flatnonzero(free[start : start + _BLOCK])).tolist()
         apart = bits_apart(codes[block], codes[block])
         for first, second in np.argwhere(np.triu(apart <= radius, 1)).tolist():
-            if block[first] not in nearest:
+            if free[block[first]]:
                 repeats(block[second], block[first], int(apart[first, second]))
-        kept = [row for row in block if row not in nearest]
+        kept = [row for row in block if free[row]]
         rows, numbers, bits = index.search(codes[kept])
         behind = waiting[numbers] >= start + _BLOCK
         for row, number, distance in zip(*(column[behind].tolist() for column in (rows, numbers, bits)), strict=True):
             repeats(int(waiting[number]), kept[row], distance)
-    return {ranked.id(row): (ranked.id(better), bits) for row, (bits, better) in sorted(nearest.items())}
+    return nearest
 
 
 def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
@@ -322,49 +335,50 @@ def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, BITS // 8)
 
 
-@dataclass(frozen=True)
 class _Ranked:
-    """What tells of n faces with a hash whether they repeat one another, the best first: 0.2 kB a face."""
+    """The n faces that have a hash, by size, then sharpness, then id, in a temporary file: 18 bytes of memory each."""
 
-    ids: NDArray[np.bytes_]
-    photos: NDArray[np.bytes_]
-    boxes: NDArray[np.float64]
-    """(n, 4), not a number where there is none."""
-    codes: NDArray[np.uint8]
-    """(n, 18)"""
+    def __init__(self, faces: Iterable[Face]) -> None:
+        names = ("id", "photo", "left", "top", "right", "bottom", "code", "size", "sharpness")
+        self._rows = SortedRows(
+            names, map(_row, (face for face in faces if face.hash)), "size desc, sharpness desc, id"
+        )
+        codes = bytearray()
+        for (code,) in self._rows.select("code from sorted order by rowid"):
+            codes += code
+        self.codes: NDArray[np.uint8] = np.frombuffer(codes, np.uint8).reshape(-1, BITS // 8)
+        """(n, 18)"""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.__exit__(kind, error, trace)
 
     def id(self, row: int) -> str:
         """The face's id."""
-        return str(self.ids[row].decode())
+        return str(self._of(row, "id")[0])
 
     def may_repeat(self, row: int, other: int) -> bool:
         """Whether two faces may be the same picture: of two photos, or at one place of one photo."""
-        if self.photos[row] != self.photos[other]:
+        (photo, *box), (other_photo, *other_box) = (self._of(at, _PLACE) for at in (row, other))
+        if photo != other_photo:
             return True
-        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = self.boxes[row].tolist(), self.boxes[other].tolist()
+        if None in {*box, *other_box}:
+            return False
+        (ax0, ay0, ax1, ay1), (bx0, by0, bx1, by1) = box, other_box
         shared = max(0.0, min(ax1, bx1) - max(ax0, bx0)) * max(0.0, min(ay1, by1) - max(ay0, by0))
         joint = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
         return bool(shared > _SAME_PLACE * joint)
 
-
-def _ranked(faces: Iterable[Face]) -> _Ranked:
-    """The faces that have a hash, by size, then sharpness, then id. Raises AuthfaceError as `hash_codes`."""
-    hashed = (face for face in faces if face.hash)
-    blocks = [_columns([])]
-    while block := list(islice(hashed, _BLOCK)):
-        blocks.append(_columns(block))
-    ids, photos, boxes, codes, size, sharpness = (np.concatenate(column) for column in zip(*blocks, strict=True))
-    order = np.lexsort((ids, -sharpness, -size))
-    return _Ranked(ids[order], photos[order], boxes[order], codes[order])
+    def _of(self, row: int, names: str) -> tuple[Any, ...]:
+        """Columns of one face."""
+        return next(self._rows.select(f"{names} from sorted where rowid = ?", (row + 1,)))
 
 
-def _columns(faces: Sequence[Face]) -> tuple[NDArray[Any], ...]:
-    """Ids, photos, (n, 4) boxes, (n, 18) hashes, sizes and sharpness."""
-    return (
-        np.array([face.id.encode() for face in faces], np.bytes_),
-        np.array([face.photo_id.encode() for face in faces], np.bytes_),
-        np.array([face.box or (math.nan,) * 4 for face in faces], np.float64).reshape(-1, 4),
-        hash_codes([face.hash for face in faces]),
-        np.array([face.size or 0.0 for face in faces], np.float64),
-        np.array([face.sharpness or 0.0 for face in faces], np.float64),
-    )
+def _row(face: Face) -> tuple[Any, ...]:
+    """A face in a file of `_Ranked`. Raises AuthfaceError as `hash_codes`."""
+    code = hash_codes([face.hash]).tobytes()
+    return face.id, face.photo_id, *(face.box or (None,) * 4), code, face.size or 0.0, face.sharpness or 0.0

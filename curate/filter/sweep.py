@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import tempfile
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +22,7 @@ from authface.curate.learn.fit import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings, lower_better
 from authface.errors import UsageError, one_line
+from authface.files import write_errors
 from authface.store.photoset import PhotoSet
 
 Column = NDArray[np.float64]
@@ -129,13 +134,18 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
     The metrics of pyiqa follow, over the faces of the table `faces` that have their score.
     """
     names = list(dict.fromkeys(limit.measure for limit in LIMITS))
-    columns, policy = _columns(photoset, settings, names)
     limits = [float(getattr(settings, limit.setting)) for limit in LIMITS]
-    passes = [_passes(columns[x.measure], bound, x.least) for x, bound in zip(LIMITS, limits, strict=True)]
-    found = []
-    for at, limit in enumerate(LIMITS):
-        others = np.logical_and.reduce([policy, *passes[:at], *passes[at + 1 :]])
-        found.append(_sweep(limit.setting, columns[limit.measure], limits[at], limit.least, others))
+    with tempfile.TemporaryFile(prefix="authface-") as file:
+        measures = _Measures(file, names)
+        policy = np.concatenate([np.empty(0, np.bool_), *_measured(photoset, settings, measures)])
+        refused = np.zeros(len(policy), np.uint8)
+        for limit, bound in zip(LIMITS, limits, strict=True):
+            refused += ~_passes(measures.column(limit.measure), bound, limit.least)
+        found = []
+        for limit, bound in zip(LIMITS, limits, strict=True):
+            column = measures.column(limit.measure)
+            others = policy & (refused == ~_passes(column, bound, limit.least))
+            found.append(_sweep(limit.setting, column, bound, limit.least, others))
     return found + _metrics(photoset, settings)
 
 
@@ -175,10 +185,10 @@ def _sweep(setting: str, column: Column, bound: float, least: bool, others: Mask
 
 
 def _values(column: Column, bound: float) -> list[float]:
-    """The limit, quantiles of the measure and round values about the limit, to three digits."""
+    """The limit, quantiles of the measure and round values about the limit, to three digits; reorders the column."""
     if not len(column):
         return [bound]
-    quantiles = [float(f"{value:.3g}") for value in np.quantile(column, QUANTILES)]
+    quantiles = [float(f"{value:.3g}") for value in np.quantile(column, QUANTILES, overwrite_input=True)]
     span = max(abs(bound), float(np.ptp(column)) / 10, 1e-6)
     step = 10.0 ** np.floor(np.log10(span / ROUND))
     step *= 1 if span / ROUND < 2 * step else 2 if span / ROUND < 5 * step else 5
@@ -193,27 +203,47 @@ def _passes(column: Column, bound: float, least: bool) -> Mask:
     return np.asarray(~(column < bound) if least else ~(column > bound))
 
 
-def _columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> tuple[dict[str, Column], Mask]:
-    """The measures of every measured face, and which of them the policy on several faces leaves."""
-    parts: list[Column] = []
-    policy: list[Mask] = []
+class _Measures:
+    """Measures of n faces in an empty file, from which one at a time comes to memory, 8 bytes a face."""
+
+    def __init__(self, file: BinaryIO, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._file = file
+        self._faces: list[int] = []
+
+    def add(self, columns: Column) -> None:
+        """Append a (names, k) block of k faces. Raises AuthfaceError where the disk refuses."""
+        with write_errors(Path(tempfile.gettempdir())):
+            self._file.seek(0, os.SEEK_END)
+            self._file.write(np.ascontiguousarray(columns).tobytes())
+            self._file.flush()
+        self._faces.append(columns.shape[1])
+
+    def column(self, name: str) -> Column:
+        """(n,) one measure of all faces, of an angle its size."""
+        column, filled, begin = np.empty(sum(self._faces)), 0, 0
+        for faces in self._faces:
+            self._file.seek(begin + self.names.index(name) * faces * column.itemsize)
+            column[filled : filled + faces] = np.frombuffer(self._file.read(faces * column.itemsize))
+            filled, begin = filled + faces, begin + len(self.names) * faces * column.itemsize
+        return np.abs(column, out=column) if name in ANGLES else column
+
+
+def _measured(photoset: PhotoSet, settings: FilterSettings, measures: _Measures) -> Iterator[Mask]:
+    """Add the measures of every measured face, part by part; which of them the policy on several faces leaves."""
     for part in photoset.measured.parts():
-        rows = photoset.measured.arrow(part, ["photo_id", "index", "status", *names])
+        rows = photoset.measured.arrow(part, ["photo_id", "index", "status", *measures.names])
         photo = rows.column("photo_id").combine_chunks().dictionary_encode().indices.to_numpy()
         measured = pc.equal(rows.column("status"), "kept").to_numpy()
         first = rows.column("index").to_numpy() == 0
         allowed = {"all": measured, "largest": first, "one": np.bincount(photo)[photo] == 1}[settings.faces]
-        taken = [rows.column(name).cast(pa.float64()).to_numpy() for name in names]
-        parts.append(np.stack(taken, axis=1)[measured])
-        policy.append(allowed[measured])
-    table = np.concatenate([np.empty((0, len(names))), *parts])
-    columns = {name: np.abs(table[:, at]) if name in ANGLES else table[:, at] for at, name in enumerate(names)}
-    return columns, np.concatenate([np.empty(0, np.bool_), *policy])
+        measures.add(np.stack([rows.column(name).cast(pa.float64()).to_numpy()[measured] for name in measures.names]))
+        yield allowed[measured]
 
 
 def _metrics(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
-    found: dict[str, list[float]] = {name: [] for name in in_order(settings.metrics)}
-    kept: dict[str, list[bool]] = {name: [] for name in found}
+    found = {name: array("d") for name in in_order(settings.metrics)}
+    kept = {name: bytearray() for name in found}
     if not found:
         return []
     for part in photoset.faces.parts():
@@ -223,6 +253,6 @@ def _metrics(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
                     found[name].append(score["value"])
                     kept[name].append(not reason or reason.endswith(f"_{name}"))
     return [
-        _sweep(name, np.array(values), settings.metrics[name], not lower_better(name), np.array(kept[name], np.bool_))
+        _sweep(name, np.array(values), settings.metrics[name], not lower_better(name), np.array(kept[name]) != 0)
         for name, values in found.items()
     ]

@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from authface.curate.filter.duplicates import BITS, hash_codes, near_codes
 from authface.curate.settings import SplitSettings
 from authface.curate.split.likeness import Likeness, Nearest
+from authface.curate.split.vectors import VectorFile, Vectors
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError
@@ -118,9 +119,7 @@ class DisjointSets:
         return [self.find(member) for member in range(len(self._above))]
 
 
-def similar_pairs(
-    vectors: NDArray[np.float32], likeness: Likeness, least: float
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def similar_pairs(vectors: Vectors, likeness: Likeness, least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """(m, 2) numbers of unit vectors whose likeness is `least` or more, and (m,) that likeness; the highest first.
 
     Each vector has its `NEIGHBOURS` likest; a pair is listed once, its smaller number first.
@@ -137,40 +136,28 @@ def similar_pairs(
     return np.stack(np.divmod(code[order], max(count, 1)), axis=1), value[order]
 
 
-def identities(vectors: NDArray[np.float32], photos: ArrayLike, likeness: Likeness, least: float) -> list[int]:
+def identities(vectors: Vectors, photos: ArrayLike, likeness: Likeness, least: float) -> list[int]:
     """The group of each of n faces, named by the number of one of its faces: one person a group, as far as they tell.
 
     `vectors` is (n, length), of unit length, and of each the photo it shows. Two groups become one where the mean
     likeness between their faces is `least` or more and no photo shows a face of both: two faces of one photo are two
-    people. Memory: two more vectors for each group of two and more.
+    people.
     """
     pairs, _ = similar_pairs(vectors, likeness, least)
-    sets = DisjointSets(len(vectors))
-    _, photo, faces = np.unique(photos, return_inverse=True, return_counts=True)
-    groups: dict[int, _Group] = {}
-
-    def group(name: int) -> _Group:
-        """The group of several faces that is called so, or the face alone."""
-        if name in groups:
-            return groups[name]
-        shown = frozenset([int(photo[name])] if faces[photo[name]] > 1 else [])
-        spread = likeness.spread[name]
-        return _Group(vectors[name], vectors[name] / spread, float(likeness.mean[name] / spread), 1, shown)
-
+    sets, groups = DisjointSets(len(vectors)), _Groups(vectors, photos, likeness)
     for start in range(0, len(pairs), _PAIRS):
         for first, second in pairs[start : start + _PAIRS].tolist():
             a, b = sets.find(first), sets.find(second)
             if a == b:
                 continue
-            one, other = group(a), group(b)
+            one, other = groups[a], groups[b]
             if one.likeness(other) < 2 * least:
                 continue
             if one.size < other.size:
                 a, b, one, other = b, a, other, one
             if one.shown.isdisjoint(other.shown):
                 sets.join(a, b)
-                groups[a] = one.joined(other)
-                groups.pop(b, None)
+                groups.join(a, one, b, other)
     return sets.labels()
 
 
@@ -196,10 +183,31 @@ class _Group:
         products = float(self.scaled @ other.sum + self.sum @ other.scaled) / (self.size * other.size)
         return products - self.offset / self.size - other.offset / other.size
 
-    def joined(self, other: _Group) -> _Group:
-        """Both as one."""
-        sums = self.sum + other.sum, self.scaled + other.scaled
-        return _Group(*sums, self.offset + other.offset, self.size + other.size, self.shown | other.shown)
+
+class _Groups:
+    """The groups of n faces by name; the sums of those of two faces and more lie in files."""
+
+    def __init__(self, vectors: Vectors, photos: ArrayLike, likeness: Likeness) -> None:
+        self._vectors, self._likeness = vectors, likeness
+        self._sums, self._scaled = (VectorFile(vectors.shape[1], len(vectors)) for _ in range(2))
+        self._facts = dict[int, tuple[float, int, frozenset[int]]]()
+        """Offset, size and photos of the groups of several."""
+        _, self._photo, self._faces = np.unique(photos, return_inverse=True, return_counts=True)
+
+    def __getitem__(self, name: int) -> _Group:
+        """The group of several faces that is called so, or the face alone."""
+        if name in self._facts:
+            return _Group(self._sums[name], self._scaled[name], *self._facts[name])
+        photo, vector, spread = self._photo[name], self._vectors[name], self._likeness.spread[name]
+        shown = frozenset([int(photo)] if self._faces[photo] > 1 else [])
+        return _Group(vector, vector / spread, float(self._likeness.mean[name] / spread), 1, shown)
+
+    def join(self, name: int, one: _Group, gone: int, other: _Group) -> None:
+        """Put two groups in the place of the one that is called `name`."""
+        self._sums[name] = one.sum + other.sum
+        self._scaled[name] = one.scaled + other.scaled
+        self._facts[name] = one.offset + other.offset, one.size + other.size, one.shown | other.shown
+        self._facts.pop(gone, None)
 
 
 def connected_groups(count: int, keys: Iterable[NDArray[np.int32]], pairs: Iterable[tuple[int, int]] = ()) -> list[int]:
@@ -230,7 +238,7 @@ class SplitFaces:
     """(n,) whether there is one."""
     photographers: NDArray[np.int32]
     """(n,) number of the photographer within their source; -1 where nobody is named, or nobody asked."""
-    vectors: NDArray[np.float32]
+    vectors: Vectors
     """(n, length), unit length; (n, 0) where nobody asked for identities."""
     failed: Mapping[str, Embedding] = field(default_factory=dict)
     """Rows of faces that could not be embedded, by id; they are in no split."""
@@ -245,7 +253,8 @@ def read_faces(
     """
     count = sum(part.count for part in parts)
     ids: list[str] = []
-    photos, vectors = np.zeros(count, np.int32), np.zeros((count, 0), np.float32)
+    photos = np.zeros(count, np.int32)
+    vectors: VectorFile | None = None
     hashes, hashed = np.zeros((count, BITS // 8), np.uint8), np.zeros(count, np.bool_)
     by = np.full(count, -1, np.int32)
     whose = _photographers(photoset) if photographers else {}
@@ -255,9 +264,9 @@ def read_faces(
         some = slice(len(ids), len(ids) + len(known))
         if embedded and len(known):
             numbers = known.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(known), -1)
-            if not vectors.shape[1]:
-                vectors = np.zeros((count, numbers.shape[1]), np.float32)
-            vectors[some] = numbers
+            if vectors is None:
+                vectors = VectorFile(numbers.shape[1])
+            vectors.append(numbers)
         of = known.column("photo_id").combine_chunks().dictionary_encode()
         photos[some] = of.indices.to_numpy() + photos[: len(ids)].max(initial=-1) + 1
         codes, there = _hashes(photoset, part.number, known.column("id"))
@@ -266,7 +275,8 @@ def read_faces(
             by[some] = [whose.get(photo, -1) for photo in known.column("photo_id").to_pylist()]
         ids += known.column("id").to_pylist()
     n = len(ids)
-    return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], vectors[:n], failed)
+    held = np.zeros((n, 0), np.float32) if vectors is None else vectors
+    return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], held, failed)
 
 
 def _embedded(photoset: PhotoSet, part: int, failed: dict[str, Embedding]) -> pa.Table:

@@ -26,6 +26,7 @@ from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
 from authface.curate.split.groups import SplitFaces, embedder_provenance
 from authface.curate.split.likeness import Likeness, Nearest
+from authface.curate.split.vectors import Vectors
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError, UsageError, one_line
@@ -55,7 +56,7 @@ PICTURE = 160
 _MARGIN = 0.35
 """Room around a face's box on the page, of its size."""
 _BATCH = 4096
-Compare = Callable[["NDArray[np.float32]"], Likeness]
+Compare = Callable[[Vectors], Likeness]
 """How alike each of (n, length) unit vectors is to others: `authface.curate.split.likeness.likeness_of` a cohort."""
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.curate.split.vectors import Vectors, gathered
+
 COHORT = 2000
 """Faces of the set that every face is compared with, to see how alike it is to people who are not itself."""
 COHORT_LEAST = 500
@@ -68,15 +70,13 @@ class Likeness:
         return np.asarray(np.minimum(*ends) - _ROUNDING, dtype=np.float32)
 
 
-def cohort_of(vectors: NDArray[np.float32]) -> NDArray[np.float32] | None:
+def cohort_of(vectors: Vectors) -> NDArray[np.float32] | None:
     """Up to `COHORT` of the (n, length) vectors, evenly taken; None where they are too few to compare with."""
     count = len(vectors)
     return vectors[np.linspace(0, count - 1, min(count, COHORT)).astype(int)] if count >= COHORT_LEAST else None
 
 
-def likeness_of(
-    vectors: NDArray[np.float32], cohort: NDArray[np.float32] | None, usual: tuple[float, float]
-) -> Likeness:
+def likeness_of(vectors: Vectors, cohort: NDArray[np.float32] | None, usual: tuple[float, float]) -> Likeness:
     """How alike each of (n, length) unit vectors is to a cohort; without one all get the `usual` mean and spread."""
     means, spreads = (np.full(len(vectors), value, np.float32) for value in usual)
     if cohort is not None:
@@ -100,10 +100,10 @@ class Nearest:
     """Those of (n, length) unit vectors that are likest to others: exact for few, an inverted file for many.
 
     The file (Sivic and Zisserman 2003) has about 4 sqrt(n) cells, `PROBES` of which are looked into; what it finds is
-    measured by benchmarks/neighbours.py. Memory: 16 bytes a vector, which stays where it is.
+    measured by benchmarks/neighbours.py. Memory: 16 bytes a vector; the vectors lie in a file, cell by cell.
     """
 
-    def __init__(self, vectors: NDArray[np.float32], likeness: Likeness) -> None:
+    def __init__(self, vectors: Vectors, likeness: Likeness) -> None:
         count = len(vectors)
         self._centres = np.zeros((1, vectors.shape[1]), np.float32)
         if count > FLAT_ROWS:
@@ -111,10 +111,10 @@ class Nearest:
         cell = _nearest_cells(vectors, self._centres, 1)[:, 0]
         self._order = np.argsort(cell, kind="stable")
         self._ends = np.cumsum(np.bincount(cell, minlength=len(self._centres)))
-        self._vectors, self._likeness = vectors, likeness
+        self._vectors, self._likeness = gathered(vectors, self._order), likeness
 
     def search(
-        self, vectors: NDArray[np.float32], likeness: Likeness, least: float, most: int
+        self, vectors: Vectors, likeness: Likeness, least: float, most: int
     ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]]:
         """Numbers of the vectors asked for, of those that are like them by `least` or more, and that likeness.
 
@@ -126,7 +126,7 @@ class Nearest:
             order = np.argsort(probed.ravel(), kind="stable")
             asked = np.split(order // probed.shape[1], np.cumsum(np.bincount(probed.ravel()))[:-1])
             found = [
-                self._cell(cell, start + rows[at : at + step], vectors, likeness, least, most)
+                self._cell(cell, block[rows[at : at + step]], start + rows[at : at + step], likeness, least, most)
                 for cell, rows in enumerate(asked)
                 for step in (max(_AT_ONCE // max(self._size(cell), 1), 1),)
                 for at in range(0, len(rows), step)
@@ -140,18 +140,19 @@ class Nearest:
     def _cell(
         self,
         cell: int,
-        rows: NDArray[np.int64],
         vectors: NDArray[np.float32],
+        rows: NDArray[np.int64],
         likeness: Likeness,
         least: float,
         most: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """The same for the rows numbered so, within one cell."""
+        """The same for some of the vectors, numbered `rows`, within one cell."""
         end = int(self._ends[cell])
-        others = self._order[end - self._size(cell) : end]
+        own = slice(end - self._size(cell), end)
+        others = self._order[own]
         if not len(rows) or not len(others):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
-        products = vectors[rows] @ self._vectors[others].T
+        products = vectors @ self._vectors[own].T
         near = np.flatnonzero(products >= likeness.floor(self._likeness, rows, others, least)[:, None])
         row, column = np.divmod(near, len(others))  # np.nonzero of two dimensions is ten times as slow
         value = likeness.of(products[row, column], rows[row], self._likeness, others[column])
@@ -169,9 +170,9 @@ def _likest(
     return first[few], second[few], value[few]
 
 
-def _fit(vectors: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
+def _fit(vectors: Vectors, cells: int) -> NDArray[np.float32]:
     """(cells, length) centres by k-means (Lloyd 1982) over an even sample of the vectors."""
-    sample = vectors[np.linspace(0, len(vectors) - 1, min(len(vectors), cells * _TRAINING)).astype(int)]
+    sample = gathered(vectors, np.linspace(0, len(vectors) - 1, min(len(vectors), cells * _TRAINING)).astype(int))
     centres: NDArray[np.float32] = sample[np.linspace(0, len(sample) - 1, cells).astype(int)]
     for _ in range(_ROUNDS):
         cell = _nearest_cells(sample, centres, 1)[:, 0]
@@ -185,7 +186,7 @@ def _fit(vectors: NDArray[np.float32], cells: int) -> NDArray[np.float32]:
     return centres
 
 
-def _nearest_cells(vectors: NDArray[np.float32], centres: NDArray[np.float32], count: int) -> NDArray[np.int32]:
+def _nearest_cells(vectors: Vectors, centres: NDArray[np.float32], count: int) -> NDArray[np.int32]:
     """(n, count) the nearest centres of each of (n, length) vectors, in any order; all if there are fewer."""
     count = min(count, len(centres))
     cells = np.zeros((len(vectors), count), np.int32)

@@ -15,7 +15,7 @@ from authface.evaluate.challenge.rules import IDENTITY, TERMS, Gate, rules
 from authface.evaluate.challenge.run import Challenge, ChallengeTask, MethodResult, run_challenge
 from authface.evaluate.images import methods_of
 from authface.evaluate.measure import workers_of
-from authface.evaluate.report import SIDE, label, number, picture_of, row_of
+from authface.evaluate.restoration import SIDE, label, number, picture_of, row_of
 from authface.evaluate.settings import ChallengeSettings
 from authface.files import write_csv, write_json
 from authface.options import Run

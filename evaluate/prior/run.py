@@ -34,7 +34,7 @@ from authface.evaluate.prior.samples import (
     sample_rgb,
 )
 from authface.evaluate.protocol import device_name, set_sha256, versions
-from authface.evaluate.report import number
+from authface.evaluate.restoration import number
 from authface.evaluate.settings import PriorEvaluationSettings
 from authface.files import write_csv, write_file, write_json
 from authface.imaging.decode import encode_png

@@ -28,7 +28,7 @@ from authface.evaluate.settings import PriorEvaluationSettings
 from authface.extras import need
 from authface.files import sha256_of, write_errors, write_file
 from authface.imaging.decode import decode, encode_png, read
-from authface.metrics import fid
+from authface.metrics import quality
 from authface.metrics.quality import loading, pyiqa_version, to_batch
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, pick_device, resolve
@@ -293,9 +293,9 @@ def fid_to_faces(bench: Bench, metric: str, reference: SourceFaces) -> float:
     files = bench.files(metric)
     faces = [hashlib.sha256(source.data()).hexdigest() for source in reference.read()]
 
-    def gaussian(network: fid.Inception) -> fid.Gaussian:
+    def gaussian(network: quality.Inception) -> quality.Gaussian:
         with bench.console.progress(f"{metric}: real faces", len(faces), "faces") as tick:
-            found = fid.feature_moments(network, _real_images(reference, tick))
+            found = quality.feature_moments(network, _real_images(reference, tick))
         return found.mean, found.covariance
 
     return _fid(bench, metric, bench.key(metric, files, *sorted(bench.digests), "to", *sorted(faces)), gaussian)
@@ -306,18 +306,18 @@ def fid_to_ffhq(bench: Bench, metric: str, own: Path | None) -> float:
     files = bench.files(metric, own)
     statistics = list(files.values())[-1]
     key = bench.key(metric, files, *sorted(bench.digests))
-    return _fid(bench, metric, key, lambda _: fid.reference_statistics(metric, statistics))
+    return _fid(bench, metric, key, lambda _: quality.reference_statistics(metric, statistics))
 
 
-def _fid(bench: Bench, metric: str, key: str, reference: Callable[[fid.Inception], fid.Gaussian]) -> float:
+def _fid(bench: Bench, metric: str, key: str, reference: Callable[[quality.Inception], quality.Gaussian]) -> float:
     known = bench.values.get(key)
     if known is not None:
         return known
-    network = fid.Inception(metric, bench.device)
+    network = quality.Inception(metric, bench.device)
     to = reference(network)
     with bench.console.progress(metric, len(bench.samples), "samples") as tick:
-        found = fid.feature_moments(network, _sample_images(bench.samples, tick))
-    value = fid.frechet_distance((found.mean, found.covariance), to)
+        found = quality.feature_moments(network, _sample_images(bench.samples, tick))
+    value = quality.frechet_distance((found.mean, found.covariance), to)
     bench.values.put([(key, value)])
     return value
 

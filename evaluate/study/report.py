@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from authface import __version__
 from authface.console import render_table
 from authface.errors import one_line
-from authface.evaluate.report import p_value, picture_of
+from authface.evaluate.restoration import p_value, picture_of
 from authface.evaluate.study.study import ANSWERS, CHOICES, INPUT, Choice, Study, StudyAnswer, StudyPair, StudyPictures
 from authface.files import replacing, write_csv, write_json
 from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson

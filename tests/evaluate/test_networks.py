@@ -15,8 +15,7 @@ from authface.errors import AuthfaceError
 from authface.evaluate.catalogue import BY_NAME, FILES, MetricWeights
 from authface.evaluate.images import Pair
 from authface.evaluate.works import LearnedWork, LoadedOutput, OutputJob
-from authface.metrics.fid import Inception, Moments, basicsr_input, clean_input, reference_statistics
-from authface.metrics.quality import to_batch
+from authface.metrics.quality import Inception, Moments, basicsr_input, clean_input, reference_statistics, to_batch
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -16,8 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.io import savemat
 
+from authface.evaluate.catalogue import FILES
 from authface.evaluate.measure import FILE
-from authface.evaluate.weights import FILES
 from tests.evaluate.challenge.test_run import DLIB
 from tests.evaluate.conftest import point_to, save
 from tests.faults import kill_a_worker, once, take_back, two_nodes

@@ -19,7 +19,6 @@ from authface.restore.inputs import RestoreJob
 from authface.restore.run import jobs_of, make_outcomes
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.store import results
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -29,7 +28,7 @@ def test_a_rerun_reads_no_photo_that_nobody_wrote_to(
     tmp_path: Path, authface: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor its result. One that was edited is made again, though its size and time are those of before."""
-    monkeypatch.setattr(results, "SETTLED", -60.0)  # they were written just now
+    monkeypatch.setattr(outcome, "SETTLED", -60.0)  # they were written just now
     folder, out = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for number in range(3):

@@ -95,7 +95,7 @@ def seen(folder: Path) -> tuple[dict[str, bytes], list[dict[str, Any]]]:
 @pytest.fixture(autouse=True)
 def files_count_as_settled(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that what a run can pass over without reading it, it does."""
-    monkeypatch.setattr("authface.store.results.SETTLED", -60.0)
+    monkeypatch.setattr("authface.restore.outcome.SETTLED", -60.0)
 
 
 @pytest.fixture

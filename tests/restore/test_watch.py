@@ -21,8 +21,8 @@ from authface.restore import watch
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
+from authface.store.restore_line import STATES, RunState, new_state, read_states, write_state
 from authface.store.restore_log import LOG
-from authface.store.restore_state import STATES, RunState, new_state, read_states, write_state
 from tests.restore.conftest import Brighter
 
 Command = Callable[..., tuple[int, str, str]]

@@ -245,6 +245,19 @@ def test_faces_are_degraded_by_the_mixtures_shares(stage_two: ControlNetObjectiv
     assert all(len(names) == 1 for names in drawn)
 
 
+def test_a_gpu_is_to_damage_the_same_faces(stage_two: ControlNetObjective) -> None:
+    """Whole faces with their damage come out as those that loaders degrade, but for a level here and there."""
+    from dataclasses import replace
+
+    mixed = replace(stage_two, degradation=mixture({"gfpgan_colour": 1, "scan": 1, "noise_jpeg": 1}))
+    draws = [Draw(epoch % 4, epoch, bool(epoch % 2)) for epoch in range(9)]
+    now, later = mixed.batch(draws), replace(mixed, damages_later=True).batch(draws)
+    assert later.degraded.dtype == torch.uint8 and len(later.drawn) == 9
+    moved = later.to(CPU)
+    assert torch.equal(now.latents, moved.latents) and now.degraded.shape == moved.degraded.shape
+    assert float(((moved.degraded - now.degraded).abs() * 255 < 1.01).float().mean()) > 0.99
+
+
 def test_stage_two_goes_on_with_its_discriminators(tiny: Path, dataset: Path, tmp_path: Path) -> None:
     """With the facial loss on: figures of it are logged, a stopped run goes on exactly, ablations differ."""
     facial: dict[str, Any] = {"weight": "time", "cut": 0.0, "start": 1}

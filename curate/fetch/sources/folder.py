@@ -23,8 +23,7 @@ from authface.extras import need
 from authface.models.layout import INDEX
 from authface.records import Photo
 from authface.store.journal import dataset_key
-from authface.store.restore_log import LOG
-from authface.store.results import Results
+from authface.store.restore_log import LOG, Results
 
 _JPEG = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"}
 PHOTO_ENDINGS = _JPEG | {".png", ".webp", ".tif", ".tiff", ".bmp", ".gif", ".heic", ".heif", ".avif"}

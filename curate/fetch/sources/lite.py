@@ -19,8 +19,15 @@ from pathlib import Path
 from typing import IO, Self
 
 from authface.curate.fetch.ledger import KeySet
-from authface.curate.fetch.originals import parse_positive, reject_small
-from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
+from authface.curate.fetch.sources import (
+    PhotoItem,
+    PhotoSource,
+    SourceRequest,
+    http_url,
+    parse_positive,
+    reject_premium,
+    reject_small,
+)
 from authface.curate.fetch.sources.tables import (
     BadRow,
     Row,

@@ -17,8 +17,14 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from authface.curate.fetch.hosts import Paused, WebError
-from authface.curate.fetch.originals import parse_positive
-from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
+from authface.curate.fetch.sources import (
+    PhotoItem,
+    PhotoSource,
+    SourceRequest,
+    http_url,
+    parse_positive,
+    reject_premium,
+)
 from authface.curate.fetch.sources.tables import clean
 from authface.curate.fetch.web import Web, WebResponse
 from authface.curate.settings import FetchSettings

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.faces.degrade import PRESETS, degrade
-from authface.faces.scan import Grain, Scan, draw_scan, grained, screened
+from authface.faces.scan import DrawnGrain, Scan, draw_scan, grained, screened
 
 NOTHING = Scan(
     blur=(0, 0), shrink=(1, 1), grain=(0, 0), grain_size=(0, 0), halftone=0, descreen=(0, 0), specks=(0, 0),
@@ -122,7 +122,7 @@ def test_grain_is_correlated_as_its_size_says() -> None:
         assert (beside, below) == pytest.approx((expected, expected), abs=0.05)
 
 
-def grain(sigma: float, size: float, side: int, seed: int) -> Grain:
+def grain(sigma: float, size: float, side: int, seed: int) -> DrawnGrain:
     """Drawn for an image of `side` pixels: grains of `size` pixels and a deviation of `sigma` levels."""
     at_512 = size * 512 / side
     scan = replace(NOTHING, grain=(sigma, sigma), grain_size=(at_512, at_512))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from authface.metrics.fid import Moments, frechet_distance
+from authface.metrics.quality import Moments, frechet_distance
 
 
 def test_moments_are_numpys_however_they_come() -> None:

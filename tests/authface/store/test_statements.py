@@ -8,10 +8,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.licences import UNKNOWN, strictest, strictness
+from authface.inspect.why import told
 from authface.records import Photo, Statement
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import (
+    UNKNOWN,
     Said,
     count_disputed,
     disputed,
@@ -20,7 +21,8 @@ from authface.store.statements import (
     rewrite,
     same_list,
     standing,
-    told,
+    strictest,
+    strictness,
 )
 
 TEXTS = st.sampled_from(

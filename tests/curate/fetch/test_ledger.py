@@ -11,7 +11,7 @@ import pytest
 
 from authface.curate.fetch import ledger
 from authface.curate.fetch.hosts import Wait
-from authface.curate.fetch.lanes import Lanes
+from authface.curate.fetch.ledger import Lanes
 from authface.curate.fetch.sources import PhotoItem
 from authface.records import Photo
 from authface.store.photoset import PhotoSet

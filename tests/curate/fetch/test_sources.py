@@ -20,9 +20,8 @@ from hypothesis import strategies as st
 
 from authface.console import Console
 from authface.curate.fetch.ledger import FinishedPhoto, KeySet
-from authface.curate.fetch.originals import camera, parse_positive
 from authface.curate.fetch.run import fetch
-from authface.curate.fetch.sources import PhotoItem, PhotoSource, make_source
+from authface.curate.fetch.sources import PhotoItem, PhotoSource, camera, make_source, parse_positive
 from authface.curate.fetch.sources.folder import Folder
 from authface.curate.settings import FetchSettings
 from authface.errors import UsageError

@@ -19,9 +19,9 @@ from authface.curate.fetch import run as fetching
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import PhotoItem, PhotoSource
 from authface.curate.settings import FetchSettings
-from authface.licences import is_stated, strictest, strictness
 from authface.records import Photo
 from authface.store.photoset import PhotoSet, Table
+from authface.store.statements import is_stated, strictest, strictness
 from tests.conftest import Done, authface
 from tests.curate.conftest import Server
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.licences import NAMES, conditions, disagree, recognise, strictest, strictness
+from authface.store.statements import NAMES, conditions, disagree, recognise, strictest, strictness
 
 CC = ("CC BY 4.0", "CC-BY-SA-3.0", "cc_by_nc_4.0", "CC BY-NC-SA 2.0", "CC BY-ND 4.0", "CC-BY-NC-ND-2.5")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from authface.store import results
+from authface.restore import outcome
+from authface.restore.outcome import is_as_made, is_as_read, traits_of
 from authface.store.restore_line import Line
-from authface.store.results import is_as_made, is_as_read, traits_of
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is told from times there")
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="nothing is told
 @pytest.fixture
 def photo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file; those of this test count as old."""
-    monkeypatch.setattr(results, "SETTLED", -60.0)
+    monkeypatch.setattr(outcome, "SETTLED", -60.0)
     path = tmp_path / "photo.png"
     path.write_bytes(b"pixels")
     return path
@@ -72,8 +72,8 @@ def test_nothing_is_kept_of_a_file_that_was_written_just_now_or_in_the_future(
 ) -> None:
     monkeypatch.undo()
     assert traits_of(photo) == ()
-    monkeypatch.setattr(results, "_KEEPS_CTIME", False)
-    monkeypatch.setattr(results, "SETTLED", -60.0)
+    monkeypatch.setattr(outcome, "_KEEPS_CTIME", False)
+    monkeypatch.setattr(outcome, "SETTLED", -60.0)
     assert traits_of(photo) == () == traits_of(photo.with_name("none"))
 
 
