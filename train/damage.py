@@ -33,7 +33,7 @@ from authface.train.data import Batch, no_autocast
 from authface.train.jpeg import jpeg, steps
 
 AT_ONCE = 8
-"""Faces that are damaged together: at 512 px they take some 0.5 GB for a moment, before anything of a step is kept."""
+"""Faces that are damaged together: at 512 px they take up to 0.8 GB for a moment, before anything of a step is kept."""
 
 _NO_SCREEN = Screen(period=1, angle=0, descreen=0)
 """Stands in a batch for that of a face without one."""
