@@ -7,7 +7,6 @@ Makes a set of random rows where FOLDER holds none; prints CPU seconds, wall-clo
 the answers agree. CPU seconds and peak MB on two busy cores, 1,000,000 rows in parts of 1,000, pyarrow 26, DuckDB 2.0:
 
     sample: 2.9 s, 191 MB; DuckDB 1.6 s, 259 MB        histograms: 3.4 s, 174 MB; DuckDB 1.8 s, 410 MB
-    sweep: 4.6 s, 435 MB; DuckDB 1.9 s, 408 MB
 """
 
 from __future__ import annotations
@@ -27,9 +26,7 @@ import numpy as np
 import pyarrow as pa
 
 from authface.curate import sheet
-from authface.curate.filter import sweep
-from authface.curate.filter.measure import ANGLES, LIMITS
-from authface.curate.settings import FilterSettings
+from authface.curate.filter.measure import LIMITS
 from authface.curate.sheet import sample
 from authface.records import Face
 from authface.report.pages import BINS
@@ -89,13 +86,6 @@ def duck_sample(photoset: PhotoSet) -> Any:
     return {name: count for name, count, _ in found}, records
 
 
-def duck_columns(photoset: PhotoSet, settings: FilterSettings, names: list[str]) -> Any:
-    chosen = ", ".join(f"abs({name}) AS {name}" if name in ANGLES else name for name in names)
-    found = duck(f"SELECT {chosen} FROM PARTS WHERE status = 'kept'", photoset.measured).fetchnumpy()
-    columns = {name: np.ma.filled(found[name], np.nan) for name in names}
-    return columns, np.ones(len(columns[names[0]]), np.bool_)  # `settings.faces` is "all"
-
-
 def duck_histograms(photoset: PhotoSet) -> Any:
     table, bars = photoset.faces, []
     settings = sheet._settings(photoset, "faces", table)
@@ -112,9 +102,6 @@ def duck_histograms(photoset: PhotoSet) -> Any:
 
 
 def ask(photoset: PhotoSet, question: str, engine: str) -> Any:
-    if question == "sweep":  # the same counting over columns that either reads
-        sweep._columns = duck_columns if engine == "DuckDB" else sweep._columns
-        return sweep.sweep(photoset, FilterSettings())
     if engine == "DuckDB":
         return duck_sample(photoset) if question == "sample" else duck_histograms(photoset)
     if question == "sample":
@@ -139,7 +126,7 @@ def main() -> None:
         return print(json.dumps([cpu, wall, peak, hashlib.sha256(text.encode()).hexdigest()]))
     if not photoset.faces.parts():
         make(photoset, options.rows)
-    for question in ("sample", "sweep", "histograms"):
+    for question in ("sample", "histograms"):
         for engine in ("ours", "DuckDB"):
             command = [sys.executable, __file__, "--set", str(options.set), "--ask", question, engine]
             cpu, wall, peak, answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
