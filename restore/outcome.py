@@ -308,7 +308,7 @@ def failed(job: RestoreJob, content: str, error: ImageError, session: Session) -
 def _fail(outcome: Outcome, session: Session) -> None:
     job = outcome.job
     with session.lock:
-        session.summary.failed.append((job.source, f"{outcome.reason}: {outcome.detail}"))
+        session.summary.count_failed(job, f"{outcome.reason}: {outcome.detail}")
     session.console.log(f"{one_line(job.source)}: failed ({outcome.reason}): {outcome.detail}")
     if outcome.content or os.path.lexists(job.source):  # what is not there has no line
         facts = {"reason": outcome.reason, "detail": outcome.detail, "lines": 1, "engine": outcome.engine}

@@ -161,10 +161,14 @@ class Workload:
 
     photos: int = 0
     """That are or were to be made."""
+    failed: int = 0
+    """Photos that were tried and cannot be made."""
     samples: list[PhotoSample] = field(default_factory=list)
     """Of planned photos, evenly spaced among them, in their order."""
     known: int = 0
     videos: Videos = field(default_factory=Videos)
+    failed_videos: Videos = field(default_factory=Videos)
+    """They tell nothing of what the others take: a broken one is over at once."""
     least_face: float = MIN_FACE
     """Pixels of the smallest faces that are looked for."""
     side: Side | None = None
@@ -183,6 +187,11 @@ class Workload:
     """Pixels of their photos, of each crop anew."""
     modelled: float = 0
     """What the crops took of the model, in pixels."""
+
+    @property
+    def tried(self) -> int:
+        """Photos that are over."""
+        return self.photos + self.failed
 
     def add_opened(self, photo: OpenedSize) -> None:
         """Count a photo that was opened."""
@@ -257,35 +266,33 @@ class Clock:
         return self.made + self.known + self.videos + self._waiting + self._before
 
 
-def seconds_left(
-    planned: Workload, done: Workload, clock: Clock, parts: Mapping[str, float], failed: int = 0
-) -> float | None:
+def seconds_left(planned: Workload, done: Workload, clock: Clock, parts: Mapping[str, float]) -> float | None:
     """The seconds that the rest of `planned` takes; None where too little is done to tell.
 
-    `done` is what was made, with its pixels, and looked at; `failed` photos are made too. `parts` are the pipeline's.
+    `done` is what was made, with its pixels, looked at, or failed. `parts` are the pipeline's.
     """
     left_known = max(planned.known - done.known, 0)
-    left = max(planned.photos - done.photos - failed, 0)
+    left = max(planned.photos - done.tried, 0)
     total = 0.0
     if left:
-        every = done.photos + failed
+        every = done.tried
         if (made := every - clock.first) < LEAST:
             return None
-        total += clock.made * _times_more(planned, done, shares(parts, clock.made), failed) * every / made
+        total += clock.made * _times_more(planned, done, shares(parts, clock.made)) * every / made
     if left_known:
         if not done.known:
             return None
         total += clock.known / done.known * left_known
-    if more_bytes := max(planned.videos.bytes - done.videos.bytes, 0):
+    if more_bytes := max(planned.videos.bytes - done.videos.bytes - done.failed_videos.bytes, 0):
         if not done.videos.bytes:
             return None
         total += clock.videos / done.videos.bytes * more_bytes
     return total
 
 
-def _times_more(planned: Workload, done: Workload, shares: Shares, failed: int) -> float:
+def _times_more(planned: Workload, done: Workload, shares: Shares) -> float:
     """What is left, in times what was made."""
-    made, left = done.photos + failed, max(planned.photos - done.photos - failed, 0)
+    made, left = done.tried, max(planned.photos - done.tried, 0)
     ahead = [one for one in planned.samples if one.place >= made + done.known] or planned.samples
 
     def more(of: Callable[[PhotoSample], float], so_far: float, floor: float = 0) -> float:

@@ -162,6 +162,14 @@ class RestoreSummary:
         if line.status == "restored":
             self.jobs.append(job)
 
+    def count_failed(self, job: RestoreJob, why: str) -> None:
+        """Add a photo or video that cannot be made."""
+        self.failed.append((job.source, why))
+        if job.is_video:
+            self.work.failed_videos.add(job.bytes)
+        else:
+            self.work.failed += 1
+
     def _count(self, job: RestoreJob, before: bool) -> None:
         self.last = job.source.name
         self.done_before += before

@@ -118,16 +118,15 @@ class _Watch:
     def _look(self) -> None:
         summary, now = self._session.summary, time.monotonic()
         with self._session.lock:
-            failed, work = len(summary.failed), summary.work
-            made = work.photos + failed
-            known, videos = work.known, work.videos.files
+            work = summary.work
+            made, known, videos = work.tried, work.known, work.videos.files + work.failed_videos.files
             left = None
             new = tuple(one - other for one, other in zip((made, known, videos), self._seen, strict=True))
             photos_done = made + known >= self._state.photos
             self._clock.tick(now - self._last, *new, in_videos=photos_done)
             self._seen, self._last = (made, known, videos), now
             if self._planned is not None:
-                left = seconds_left(self._planned, work, self._clock, _parts(summary), failed)
+                left = seconds_left(self._planned, work, self._clock, _parts(summary))
             self._state = replace(self._state, **_counts(summary), left=left, engine=self._session.engine)
         counted = made - self._clock.first
         rate = counted / self._clock.made if counted > 0 and self._clock.made else 0.0

@@ -253,8 +253,11 @@ def part_path(path: Path, number: int) -> Path:
 
 
 def part_numbers(path: Path) -> list[int]:
-    """The numbers of the parts that are there, in order; one in between may have been deleted by somebody."""
-    named = re.compile(rf"{re.escape(path.stem)}\.(\d{{5,}}){re.escape(path.suffix)}")
+    """The numbers of the parts that are there, in order; one in between may have been deleted by somebody.
+
+    They have five digits: with more, such as a date, a file is somebody's copy.
+    """
+    named = re.compile(rf"{re.escape(path.stem)}\.([0-9]{{5}}){re.escape(path.suffix)}")
     try:
         with os.scandir(path.parent) as entries:
             found = [match for entry in entries if (match := named.fullmatch(entry.name))]

@@ -126,17 +126,20 @@ def test_a_run_at_its_end_has_nothing_left_and_one_that_began_says_nothing() -> 
 
 
 def test_failures_are_done_too_and_videos_go_by_their_bytes() -> None:
-    planned, work = Workload(10, videos=Videos(4, 400)), Workload(4)
+    planned, work = Workload(10, videos=Videos(4, 400)), Workload(4, failed=1)
     clock = Clock(made=10)
-    assert seconds_left(planned, work, clock, {}, failed=1) is None, "no video was made yet"
+    assert seconds_left(planned, work, clock, {}) is None, "no video was made yet"
     work.videos.add(100)
     clock.videos = 50
-    left = seconds_left(planned, work, clock, {}, failed=1)
+    left = seconds_left(planned, work, clock, {})
     assert left == pytest.approx(10 / 5 * 5 + 50 / 100 * 300)
+    work.failed_videos.add(200)
+    assert seconds_left(planned, work, clock, {}) == pytest.approx(10 / 5 * 5 + 50 / 100 * 100)
 
 
 def test_what_is_left_goes_by_the_photos_that_are_left() -> None:
-    planned = Workload(100, [PhotoSample(place, 100, 10 if place < 50 else 90) for place in range(0, 100, 10)])
+    sample = [PhotoSample(place, 100, 10 if place < 50 else 90) for place in range(0, 100, 10)]
+    planned = Workload(100, samples=sample)
     work, clock = Workload(), Clock(made=40, first=10)
     for _ in range(50):
         work.add_opened(OpenedSize(100, 10))

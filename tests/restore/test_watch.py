@@ -18,6 +18,7 @@ from skimage import data
 
 from authface.console import Console
 from authface.restore import watch
+from authface.restore.pipeline import Videos
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
@@ -80,6 +81,14 @@ def test_a_run_says_how_far_it_is(album: Path, tmp_path: Path, monkeypatch: pyte
     run_watched(album, out, Brighter())
     (again,) = read_states(out)
     assert again.done_before == 5 and again.started > after.started, "of runs that are over the last one's is kept"
+
+
+def test_a_video_that_failed_takes_its_bytes_from_what_is_left(album: Path, tmp_path: Path) -> None:
+    (album / "broken.mp4").write_bytes(b"none")
+    work = run_watched(album, tmp_path / "out", Brighter()).summary.work
+    assert (work.photos, work.failed, work.videos, work.failed_videos) == (5, 1, Videos(), Videos(1, 4))
+    (state,) = read_states(tmp_path / "out")
+    assert (state.done, state.failed) == (7, 2)
 
 
 def test_a_run_that_an_error_ends_says_it(album: Path, tmp_path: Path) -> None:

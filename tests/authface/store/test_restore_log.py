@@ -270,6 +270,17 @@ def test_a_part_that_somebody_deleted_takes_its_own_lines_alone(tmp_path: Path) 
     assert "new.jpg" in Log(log.path).targets and not part_path(log.path, 1).exists()
 
 
+def test_a_copy_of_a_log_by_the_name_of_a_day_is_no_part_of_it(tmp_path: Path) -> None:
+    log = written(tmp_path / LOG, LINE)
+    copies = [tmp_path / f"restore.{digits}.jsonl" for digits in ("20261129", "202611", "٠٠٠٠١")]
+    for copy in copies:
+        copy.write_bytes(log.path.read_bytes())
+    again = Log(log.path)
+    again.add([replace(LINE, target="new.jpg")])
+    assert part_numbers(log.path) == [0] and Log(log.path).targets == [LINE.target, "new.jpg"]
+    assert all(copy.read_bytes().count(b"\n") == 1 for copy in copies), "nothing is added to it"
+
+
 def test_what_lies_in_memory_of_a_photo_is_where_its_lines_are(tmp_path: Path) -> None:
     log, lines = in_parts(tmp_path / LOG, 3)
     assert log.has("1.jpg", LINE.fingerprint) and not log.has("1.jpg", "other") and not log.has("none", "")
