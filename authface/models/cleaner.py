@@ -89,7 +89,8 @@ def with_noise(net: Any) -> Any:
 
     if takes_noise(net):
         return net
-    wider = UNet2DModel.from_config({**net.config, "in_channels": 4 * FOLD**2})
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced: the caller's numbers stay as they are
+        wider = UNet2DModel.from_config({**net.config, "in_channels": 4 * FOLD**2})
     weights = net.state_dict()
     first = weights["conv_in.weight"]
     weights["conv_in.weight"] = torch.cat([first, first.new_zeros(len(first), FOLD**2, *first.shape[2:])], 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,13 +20,14 @@ class SortedRows:
     """
 
     def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], order: str) -> None:
-        with _room():
-            self._base = sqlite3.connect("")
-        with _room(), self._base:
+        with _room(), ExitStack() as stack:
+            self._base = stack.enter_context(closing(sqlite3.connect("")))
             self._base.execute(f"create table found ({', '.join(names)})")
             self._base.executemany(f"insert into found values ({', '.join('?' * len(names))})", rows)
             self._base.execute(f"create table sorted as select * from found order by {order}, rowid")
             self._base.execute("drop table found")
+            self._base.commit()
+            stack.pop_all()  # it stays open
 
     def __enter__(self) -> Self:
         return self

@@ -51,8 +51,14 @@ class VectorFile:
         self.shape = len(self) + len(vectors), self.shape[1]
 
     def _read(self, start: int, rows: int) -> NDArray[np.float32]:
+        data = bytearray(rows * self._bytes)
         self._file.seek(start * self._bytes)
-        return np.frombuffer(self._file.read(rows * self._bytes), np.float32).reshape(rows, self.shape[1])
+        left = memoryview(data)
+        while left:  # one read gives 2 GB at most
+            if not (read := self._file.readinto(left)):
+                raise IndexError(f"vectors {start} to {start + rows - 1} of {len(self)}")
+            left = left[read:]
+        return np.frombuffer(data, np.float32).reshape(rows, self.shape[1])
 
     def _write(self, start: int, vectors: NDArray[np.float32]) -> None:
         with write_errors(Path(tempfile.gettempdir())):

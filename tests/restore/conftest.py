@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from authface.restore.model.colour import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
+from tests.faults import two_nodes
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -136,3 +138,10 @@ def deep_astronaut(channels: int) -> NDArray[np.uint16]:
         photo = photo[..., 1:2]
     alpha = np.linspace(0, 65535, photo[..., 0].size).astype(np.uint16).reshape(photo.shape[:2])
     return np.dstack([photo, alpha]) if channels in {2, 4} else photo.squeeze()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """Two nodes of Ray on this machine, for the tests of one file."""
+    with two_nodes() as nodes:
+        yield nodes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from PIL import Image
 from skimage import data
 
 from tests.conftest import Install
-from tests.faults import grown, kill_a_worker, lose_a_node, once, take_back, two_nodes
+from tests.faults import grown, kill_a_worker, lose_a_node, once, take_back
 from tests.restore.video.films import film, scene
 
 Command = Callable[..., tuple[int, str, str]]
@@ -170,12 +170,6 @@ def test_photos_and_a_film_in_one_command_load_the_model_once(
     assert json.loads(said)["restored"] == 3 and json.loads(said)["videos"][0]["faces"] >= 5
     loads = (tmp_path / "packages" / "loads").read_text().split()
     assert len(loads) == len(set(loads)) == int(device.partition(":")[2] or 1)
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
-    with two_nodes() as nodes:
-        yield nodes
 
 
 def test_actors_of_ray_make_what_one_process_makes(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import resource
+from typing import Any
 
 import numpy as np
 import pytest
@@ -64,3 +66,19 @@ def test_a_full_disk_is_one_line() -> None:
             VectorFile(1024, 100)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_what_is_read_in_parts_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Linux reads more than 2 GB at a time; what lies beyond the end is an error, no endless wait."""
+
+    class Slow(io.BytesIO):
+        def readinto(self, buffer: Any) -> int:
+            return super().readinto(memoryview(buffer)[:7])
+
+    rows = np.arange(12, dtype=np.float32).reshape(4, 3)
+    vectors = VectorFile(3)
+    vectors.append(rows)
+    monkeypatch.setattr(vectors, "_file", Slow(rows.tobytes()))
+    np.testing.assert_array_equal(vectors[1:4], rows[1:4])
+    with pytest.raises(IndexError, match="vectors 9 to 9 of 4"):
+        vectors[9]

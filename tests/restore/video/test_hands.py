@@ -21,7 +21,7 @@ import pytest
 
 from authface.restore.video.hands import Hired, in_order
 from tests.conftest import PATIENCE, heed_ctrl_c
-from tests.faults import lose_a_node, once, two_nodes
+from tests.faults import lose_a_node, once
 from tests.restore.video.films import film, scene
 
 Command = Callable[..., tuple[int, str, str]]
@@ -153,12 +153,6 @@ def _command(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
-
-
-@pytest.fixture(scope="module")
-def nodes() -> Iterator[Any]:
-    with two_nodes() as nodes:
-        yield nodes
 
 
 def test_actors_of_ray_make_what_one_process_makes(
