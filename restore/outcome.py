@@ -297,7 +297,7 @@ def _write(outcome: Outcome, session: Session, overwrite: bool) -> None:
         write_file(path, content)
     with session.lock:
         session.summary.work.side = session.side
-        session.summary.count_photo(job, outcome.lines)
+        session.summary.count_photo(job, outcome.lines, opened_here=not outcome.spent)
 
 
 def failed(job: RestoreJob, content: str, error: ImageError, session: Session) -> Outcome:

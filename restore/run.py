@@ -39,7 +39,7 @@ from authface.restore.outcome import (
     without_results,
 )
 from authface.restore.page import album_pictures
-from authface.restore.photo import no_face_text
+from authface.restore.photo import LOW_SCORE, no_face_text
 from authface.restore.picture import Picture, change_map
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
@@ -47,7 +47,7 @@ from authface.restore.settings import RestoreSettings
 from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
-from authface.restore.workload import Workload
+from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000
@@ -247,6 +247,9 @@ def _open(job: RestoreJob, session: Session, is_done: IsDone, keep: Keep) -> Ope
             check_size(width, height, session.settings.upscale)
             check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
             faces = finder(photo.rgb, side, content, session.request.seed)
+        with session.lock:
+            found = any(face.reason != LOW_SCORE for face in faces)
+            session.summary.work.add_opened(PhotoFaces(width, height, found))
     except ImageError as error:
         keep(failed(job, content, error, session))
         return None

@@ -130,11 +130,19 @@ class RestoreSummary:
         videos = {str(path) for path, line in self.video_lines.items() if line.suspects}
         return videos | {suspect.job.target_path for suspect in self.suspects}
 
-    def count_photo(self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False) -> None:
-        """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
+    def count_photo(
+        self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False, opened_here: bool = False
+    ) -> None:
+        """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run.
+
+        One that this process opened was counted as opened then.
+        """
         self._count(job, before)
         if not before:
-            self.work.add_opened(_opened(lines))
+            photo = _faces_of(lines)
+            if not opened_here:
+                self.work.add_opened(photo)
+            self.work.add_done(photo)
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
@@ -177,7 +185,7 @@ class RestoreSummary:
         self.work.known += before
 
 
-def _opened(lines: Sequence[Line]) -> PhotoFaces:
+def _faces_of(lines: Sequence[Line]) -> PhotoFaces:
     """What the lines of a photo say of what it took."""
     first = lines[0]
     found = any(line.face is not None and line.reason != LOW_SCORE for line in lines)
