@@ -12,8 +12,8 @@ import numpy as np
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.extras import need
 from authface.files import sha256_of_weights
-from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.decode import MAX_PIXELS
+from authface.imaging.png import Pixels, is_grey
 from authface.models.networks import load_network
 from authface.restore.model.colour import LUMA
 

@@ -16,8 +16,8 @@ from authface.faces.landmarks import Dlib68, disagreement
 from authface.faces.looks import least_found
 from authface.faces.paste import paste_all, replaced_shares
 from authface.faces.search import marked_face, survey_turned
-from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.grain import add_grain
+from authface.imaging.png import Pixels, is_grey
 from authface.restore.background import Upscaler, enlarge, lanczos
 from authface.restore.guard import DriftLimits, IdentityGuard, in_crop, suspect_below, told
 from authface.restore.model.colour import FIXES, to_grey

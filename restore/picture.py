@@ -24,9 +24,9 @@ from PIL import Image as Pillow
 from authface.errors import UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
-from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode, has_room
 from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
+from authface.imaging.png import Pixels, to_8_bits
 from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.inputs import ENDINGS
 from authface.restore.mark import Asset, Credentials, Mark

@@ -20,7 +20,7 @@ from authface.errors import UsageError
 from authface.faces.geometry import Side, quad_side
 from authface.faces.identity import weights_sha256
 from authface.faces.paste import FaceParser, parser_sha256
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now

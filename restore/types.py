@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from authface.faces.detector import Detection
 from authface.faces.geometry import Aligned, Side
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 from authface.records import Box
 from authface.restore.guard import NAMES, FaceDrift, FaceParts
 

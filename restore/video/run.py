@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
-from authface.imaging.bitdepth import Pixels, to_8_bits
+from authface.imaging.png import Pixels, to_8_bits
 from authface.restore.background import check_size
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob

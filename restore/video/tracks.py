@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from authface.errors import ImageError
 from authface.faces.detector import Detection
 from authface.faces.geometry import Side, ffhq_quad
-from authface.imaging.bitdepth import is_grey
+from authface.imaging.png import is_grey
 from authface.records import Box
 from authface.restore.model.restorer import face_seed
 from authface.restore.photo import DOUBTFUL_SCORE, LOW_SCORE, FaceFinder, cut_out, whole_photo

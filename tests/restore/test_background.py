@@ -22,7 +22,7 @@ from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces.geometry import Side
 from authface.imaging import decode as images
 from authface.imaging import png
-from authface.imaging.bitdepth import is_grey
+from authface.imaging.png import is_grey
 from authface.restore import background
 from authface.restore.background import ModelUpscaler, check_size, enlarge, lanczos, tiles
 from authface.restore.model.colour import ColourFix

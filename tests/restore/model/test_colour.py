@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from skimage import data
 
-from authface.imaging.bitdepth import is_grey
+from authface.imaging.png import is_grey
 from authface.restore.model import colour
 
 
