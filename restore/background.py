@@ -15,7 +15,7 @@ from authface.files import sha256_of_weights
 from authface.imaging.decode import MAX_PIXELS
 from authface.imaging.png import Pixels, is_grey
 from authface.models.networks import load_network
-from authface.restore.model.colour import LUMA
+from authface.restore.model.crops import LUMA
 
 TILE = 256
 """Side of the tiles that a model processes at a time; halved if memory is short."""

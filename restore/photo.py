@@ -20,7 +20,7 @@ from authface.imaging.grain import add_grain
 from authface.imaging.png import Pixels, is_grey
 from authface.restore.background import Upscaler, enlarge, lanczos
 from authface.restore.guard import DriftLimits, IdentityGuard, in_crop, suspect_below, told
-from authface.restore.model.colour import FIXES, to_grey
+from authface.restore.model.crops import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer, face_seed
 from authface.restore.pipeline import part
 from authface.restore.settings import RestoreSettings, face_rule, has_middle

@@ -28,7 +28,7 @@ from authface.restore.background import Upscaler, file_sha256, make_upscaler
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.crops import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
     IDENTITY,

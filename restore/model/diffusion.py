@@ -26,8 +26,7 @@ from authface.models.families import Parts
 from authface.models.sampling import Sampling, begin, make_scheduler
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import unet_steps
-from authface.restore.model.cleaned import Clean
-from authface.restore.model.colour import ColourFix, mixed
+from authface.restore.model.crops import Clean, ColourFix, mixed
 from authface.restore.model.placement import Placement
 from authface.restore.model.unet_steps import Eager, Features, StepInputs, StepRunner, decode, encode
 

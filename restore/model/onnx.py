@@ -25,8 +25,7 @@ from authface.models.cleaning import FaceNoise, Planes, clean, high_pass, to_uni
 from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, graph_file, read_export
 from authface.models.layout import ONNX
 from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
-from authface.restore.model.cleaned import CleanedRestorer
-from authface.restore.model.colour import ColourFix, mixed, to_uint8
+from authface.restore.model.crops import CleanedRestorer, ColourFix, mixed, to_uint8
 from authface.restore.settings import RestoreSettings
 
 INSTALL = "pip install 'authface[restore]'"

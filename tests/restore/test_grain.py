@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.faces.geometry import Side, align
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import Identity
 from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
 from authface.restore.settings import RestoreSettings

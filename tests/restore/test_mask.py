@@ -19,7 +19,7 @@ from authface.console import Console
 from authface.faces import detector as face_weights
 from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import Identity
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings

@@ -17,7 +17,7 @@ from PIL import Image
 from skimage import data
 
 from authface.faces.geometry import Side, ffhq_quad
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import CropRestorer, Identity, find_weights, load_restorer
 from authface.restore.photo import FaceFinder, paste_faces, restore_faces, spread_points, whole_photo
 from authface.restore.settings import RestoreSettings, face_rule

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from authface.restore.model.colour import ciede2000, lab_of_srgb
+from authface.restore.model.crops import ciede2000, lab_of_srgb
 
 PAIRS = (
     ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),

@@ -23,7 +23,7 @@ from authface.models.cleaning import FaceNoise
 from authface.models.layout import BASE
 from authface.restore.model import diffusion as sampler
 from authface.restore.model import restorer
-from authface.restore.model.colour import wavelet_fix
+from authface.restore.model.crops import wavelet_fix
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 2**62 + 5, 7]

@@ -28,7 +28,7 @@ from authface.models.graphs import Export, read_export
 from authface.models.layout import ONNX, FileFacts, WeightsManifest, read_manifest
 from authface.models.verify import verify
 from authface.restore.model import onnx
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.crops import CleanedRestorer
 from authface.restore.model.onnx import LoadedGraphs, OnnxDiffusion, choose
 from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
 from authface.restore.settings import RestoreSettings
