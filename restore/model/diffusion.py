@@ -21,8 +21,8 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.geometry import Side
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, clean
-from authface.models.cleaning import FaceNoise, high_pass
 from authface.models.families import Parts
+from authface.models.graphs import FaceNoise, high_pass
 from authface.models.sampling import Sampling, begin, make_scheduler
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import unet_steps

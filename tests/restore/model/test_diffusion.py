@@ -19,7 +19,7 @@ from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
 from authface.models import sampling
-from authface.models.cleaning import FaceNoise
+from authface.models.graphs import FaceNoise
 from authface.models.layout import BASE
 from authface.restore.model import diffusion as sampler
 from authface.restore.model import restorer
