@@ -37,11 +37,10 @@ from authface.restore.model.restorer import (
     runs_graphs,
     weights_key,
 )
-from authface.restore.photo import FaceFinder, whole_photo
+from authface.restore.photo import FaceFinder, FaceResult, Finder, whole_photo
 from authface.restore.picture import Image, Picture, Restored, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
-from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
 from authface.restore.video.hands import Own
 from authface.store.restore_line import Line

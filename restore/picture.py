@@ -31,7 +31,7 @@ from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.inputs import ENDINGS
 from authface.restore.mark import Asset, Credentials, Mark
 from authface.restore.model.crops import ciede2000, lab_of_srgb
-from authface.restore.types import FaceResult, PhotoResult
+from authface.restore.photo import FaceResult, PhotoResult
 from authface.store.restore_log import LOG
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Picture"

@@ -39,12 +39,11 @@ from authface.restore.outcome import (
     without_results,
 )
 from authface.restore.page import album_pictures
-from authface.restore.photo import no_face_text
+from authface.restore.photo import FaceResult, PhotoResult, no_face_text
 from authface.restore.picture import Picture, change_map
 from authface.restore.pipeline import Workload, counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line

@@ -38,11 +38,19 @@ from authface.restore.model.restorer import (
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import LOW_SCORE, FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import (
+    LOW_SCORE,
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    whole_photo,
+)
 from authface.restore.picture import Finish
 from authface.restore.pipeline import OpenedSize, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_line import Line, Status
 from authface.store.restore_log import LOG, Log, prove_writable
 

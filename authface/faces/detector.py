@@ -146,6 +146,16 @@ class Detection:
     score: float
     points5: Points5
 
+    @property
+    def long_side(self) -> float:
+        """Longer side of the box, pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def eye_distance(self) -> float:
+        """Distance between the eyes, pixels; small for a profile of any size."""
+        return float(np.hypot(self.points5[2] - self.points5[0], self.points5[3] - self.points5[1]))
+
 
 class Detector(Protocol):
     """Finds faces; made with the least score, 0..1, of a face that counts."""

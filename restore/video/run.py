@@ -25,10 +25,9 @@ from authface.imaging.png import Pixels, to_8_bits
 from authface.restore.background import check_size
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob
-from authface.restore.photo import FaceFinder, no_face_text
+from authface.restore.photo import FaceFinder, FaceResult, PhotoResult, no_face_text
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
-from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
 from authface.restore.video.finish import finish_video
 from authface.restore.video.hands import Answer, Hands, in_order, stopped_by_ctrl_c

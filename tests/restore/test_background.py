@@ -27,9 +27,8 @@ from authface.restore import background
 from authface.restore.background import ModelUpscaler, check_size, enlarge, lanczos, tiles
 from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import CropRestorer, Identity
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import FaceFinder, Finder, PhotoResult, paste_faces, restore_faces, whole_photo
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import Finder, PhotoResult
 
 spandrel = pytest.importorskip("spandrel")
 PHOTO: NDArray[np.uint8] = np.ascontiguousarray(data.astronaut()[:300, 60:400])

@@ -21,9 +21,9 @@ from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
 from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import Identity
+from authface.restore.photo import PhotoResult
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import PhotoResult
 
 Command = Callable[..., tuple[int, str, str]]
 
