@@ -28,7 +28,6 @@ from authface.models.families import pick_device
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore import inputs
-from authface.restore.background import check_size
 from authface.restore.model.restorer import (
     CropRestorer,
     Loaded,
@@ -38,7 +37,7 @@ from authface.restore.model.restorer import (
     weights_key,
 )
 from authface.restore.photo import FaceFinder, FaceResult, Finder, whole_photo
-from authface.restore.picture import Image, Picture, Restored, open_picture
+from authface.restore.picture import Image, Picture, Restored, check_size, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
 from authface.restore.video import run as video

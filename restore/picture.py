@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from authface.errors import UsageError, one_line
+from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode, has_room
@@ -100,6 +100,18 @@ class Picture:
         if photo.alpha is not None and format == "JPEG":
             lost.append("JPEG has no alpha: what is transparent becomes white")
         return lost + photo.extras.losses(format)
+
+
+def check_size(width: int, height: int, scale: int) -> None:
+    """Raise ImageError (`too_large`) if the enlarged photo would be larger than authface reads and writes."""
+    pixels = width * height * scale * scale
+    if scale > 1 and pixels > images.MAX_PIXELS:
+        fits = next((smaller for smaller in (2, 1) if width * height * smaller**2 <= images.MAX_PIXELS), 1)
+        raise ImageError(
+            "too_large",
+            f"{width} x {height} at --upscale {scale} is {pixels / 1e6:.0f} megapixels, the limit is "
+            f"{images.MAX_PIXELS / 1e6:.0f}: --upscale {fits}, or a smaller photo",
+        )
 
 
 def open_picture(image: Image, max_pixels: int = images.MAX_PIXELS) -> Picture:

@@ -24,7 +24,7 @@ from authface.imaging.png import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
-from authface.restore.background import Upscaler, file_sha256, make_upscaler
+from authface.restore.background import ModelUpscaler, Upscaler, file_sha256, lanczos
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
@@ -308,7 +308,7 @@ class Session:
     def upscaler(self) -> Upscaler:
         """The upscaler of the photo around the faces."""
         file = self.settings.upscaler
-        return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
+        return ModelUpscaler(Path(file), str(pick_device(self.request.device))) if file else lanczos
 
     @cached_property
     def fingerprint(self) -> str:
@@ -319,7 +319,7 @@ class Session:
             "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS | OF_VIDEOS),
             "weights": self.weights.digest if self.weights else _version_of(self.settings.model),
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
-            "upscaler": file_sha256(settings.upscaler),
+            "upscaler": file_sha256(settings.upscaler) if settings.upscaler else "",
             "parsing": parser_sha256() if settings.mask == "parsing" else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,

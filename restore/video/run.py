@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from authface.errors import ImageError, one_line
 from authface.files import replacing, sha256_of
 from authface.imaging.png import Pixels, to_8_bits
-from authface.restore.background import check_size
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob
 from authface.restore.photo import FaceFinder, FaceResult, PhotoResult, no_face_text
+from authface.restore.picture import check_size
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
 from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter

@@ -24,10 +24,11 @@ from authface.imaging import decode as images
 from authface.imaging import png
 from authface.imaging.png import is_grey
 from authface.restore import background
-from authface.restore.background import ModelUpscaler, check_size, enlarge, lanczos, tiles
+from authface.restore.background import ModelUpscaler, enlarge, lanczos, tiles
 from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import CropRestorer, Identity
 from authface.restore.photo import FaceFinder, Finder, PhotoResult, paste_faces, restore_faces, whole_photo
+from authface.restore.picture import check_size
 from authface.restore.settings import RestoreSettings
 
 spandrel = pytest.importorskip("spandrel")
