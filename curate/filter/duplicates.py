@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -352,10 +351,8 @@ class _Ranked:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._rows.__exit__(*error)
 
     def id(self, row: int) -> str:
         """The face's id."""
