@@ -18,7 +18,7 @@ SIDE = 256
 """Side every crop is brought to, pixels: the smallest crop that is made, so 256, 512 and 1024 measure alike."""
 LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
 """iBUG points of the eye on the picture's left and right."""
-_BROWS, _NOSE, _LIPS = slice(17, 27), slice(27, 36), slice(48, 60)
+_LIPS = slice(48, 60)
 RIGID = (36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35)
 """iBUG points that no expression moves much: corners of the eyes, ridge and base of the nose."""
 SHAPE = (
