@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from authface import __version__, backends
+from authface import __version__
+from authface.backends import backend_names, backend_version, load_backend
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces.geometry import Side, quad_side
@@ -234,14 +235,14 @@ class Session:
     def weights(self) -> RestorerFiles | None:
         """The model's files; None for a restorer without any, such as the identity."""
         name = self.settings.model
-        return None if name in backends.names("restorers") else find_weights(name, self.console)
+        return None if name in backend_names("restorers") else find_weights(name, self.console)
 
     @cached_property
     def restorer(self) -> CropRestorer:
         """The model, loaded."""
         if self.weights is None:
             with part("load"):
-                kind = backends.load("restorers", self.settings.model)
+                kind = load_backend("restorers", self.settings.model)
                 restorer: CropRestorer = kind.make(self.settings, self.request.device)
             return restorer
         with part("load"):
@@ -394,4 +395,4 @@ class Session:
 
 def _version_of(model: str) -> str:
     """The version of a registered restorer; that of the identity is empty."""
-    return IDENTITY if model == IDENTITY else f"{model} of {backends.version('restorers', model)}"
+    return IDENTITY if model == IDENTITY else f"{model} of {backend_version('restorers', model)}"

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from authface import backends
+from authface.backends import load_backend
 from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.extras import lack
 from authface.faces.looks import (
@@ -172,13 +172,13 @@ class Detector(Protocol):
 
 def make_detector(name: str, min_score: float) -> Detector:
     """The detector called `name`. Raises UsageError for another name, AuthfaceError where its weights are missing."""
-    detector: Detector = backends.load("detectors", name)(min_score)
+    detector: Detector = load_backend("detectors", name)(min_score)
     return detector
 
 
 def weights_sha256(name: str = "retinaface") -> str:
     """Hex sha256 of a detector's weights, for fingerprints; raises as `make_detector`."""
-    kind: type[Detector] = backends.load("detectors", name)
+    kind: type[Detector] = load_backend("detectors", name)
     return kind.weights_sha256()
 
 
