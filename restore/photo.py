@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError
-from authface.faces.detector import Detection, RetinaFace
+from authface.faces.detector import Detection, RetinaFace, upright
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square, spread_points, square_of
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.faces.looks import least_found
@@ -291,7 +291,9 @@ class FaceFinder:
         faces: list[FaceResult] = []
         grey = is_grey(rgb)
         with part("detect"):
-            sure, doubtful = survey_turned(self.detector, rgb, DOUBTFUL_SCORE)
+            sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
+            if not upright(sure):
+                sure, doubtful = survey_turned(self.detector, rgb, sure, doubtful)
             marked = list(self._marked(rgb, sure))
         places = [*((face, None) for face in sure), *marked]
         for index, (detection, points) in enumerate(places):

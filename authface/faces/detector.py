@@ -341,6 +341,21 @@ def roll(points5: Sequence[float]) -> float:
     return math.degrees(math.atan2(points5[3] - points5[1], points5[2] - points5[0]))
 
 
+# 120 portraits, surveyed upright and turned: upright each scored 0.994 and more. Upside down 59 % had points as of an
+# upright face, 3 % with 0.99 and more; on their side 8 % and 1 %, and most of the others leaned as they did.
+UPRIGHT_SCORE = 0.99
+"""A face of this score that leans by less than `LEANING` needs no second look."""
+LEANING = 50
+"""Degrees beyond which a face is better seen in a turned photo."""
+
+
+def upright(faces: Sequence[Detection]) -> bool:
+    """Whether a face surely stands upright, and none leans."""
+    if any(abs(roll(face.points5)) > LEANING for face in faces):
+        return False
+    return any(face.score >= UPRIGHT_SCORE for face in faces)
+
+
 def quarter_turns(points5: Sequence[float]) -> int:
     """Turns against the clock, 0..3 as `numpy.rot90` has them, after which a face leans by at most 45 degrees."""
     return round(roll(points5) / 90) % 4
