@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -20,7 +19,7 @@ from authface.files import replacing
 from authface.inspect.why import told
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
-from authface.store.sorting import SortedRows
+from authface.store.rows import SortedRows
 from authface.store.statements import Said, conditions, disputed, recognise
 
 Format = Literal["html", "md", "csv", "txt"]
@@ -122,10 +121,8 @@ class Credits:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._rows.__exit__(*error)
 
     def __iter__(self) -> Iterator[Credit]:
         return self._between(1, _LAST)

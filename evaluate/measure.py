@@ -32,7 +32,6 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable
 from contextlib import contextmanager
-from types import TracebackType
 from typing import Self
 
 from authface.files import write_errors
@@ -59,9 +58,7 @@ class ValueCache:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._base.close()
 
     def get(self, key: str) -> float | None:

@@ -17,7 +17,6 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Face
-from authface.store.sorting import SortedRows
+from authface.store.rows import SortedRows
 
 _PIECES = range(4, 25)
 _LONGEST = 24
@@ -352,10 +351,8 @@ class _Ranked:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
+    def __exit__(self, *error: object) -> None:
+        self._rows.__exit__(*error)
 
     def id(self, row: int) -> str:
         """The face's id."""
