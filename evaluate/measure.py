@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console, Tick
-from authface.engine.devices import Devices
 from authface.engine.pool import processes, seats
 from authface.engine.ray import Cluster, by_chunk
 from authface.engine.workers import inline
@@ -26,6 +25,7 @@ from authface.imaging.decode import read
 from authface.metrics import quality
 from authface.metrics.quality import pyiqa_version
 from authface.options import Run
+from authface.processes import Devices
 from authface.store.sorting import SqliteFile
 
 if TYPE_CHECKING:

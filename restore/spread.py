@@ -18,10 +18,10 @@ from typing import cast
 from authface.console import Notes, Tick
 from authface.engine.actors import actors_asked
 from authface.engine.crew import Crew, processes_asked
-from authface.engine.devices import Devices
 from authface.engine.ray import Cluster
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
+from authface.processes import Devices
 from authface.restore.inputs import RestoreJob
 from authface.restore.outcome import (
     Outcome,

@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from authface import ranks as processes
+from authface import processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file

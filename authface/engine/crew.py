@@ -14,9 +14,10 @@ from multiprocessing import Pipe
 from queue import Empty, SimpleQueue
 from typing import Generic
 
-from authface.engine.pool import Environment, Pool
+from authface.engine.pool import Pool
 from authface.engine.workers import I, R, Work
 from authface.errors import AuthfaceError
+from authface.processes import Environment
 
 Answer = Callable[[], list[R]]
 """Waits for the rows made of a row. Raises AuthfaceError where the work cannot go on."""

@@ -16,11 +16,12 @@ from itertools import islice
 from typing import Any, Generic
 
 from authface.console import Console, Tick
-from authface.engine.pool import Environment, processes
+from authface.engine.pool import processes
 from authface.engine.pool import seats as plain_seats
 from authface.engine.ray import Cluster, by_part
 from authface.engine.workers import I, L, M, Step, inline
 from authface.errors import AuthfaceError, one_line
+from authface.processes import Environment
 from authface.store.photoset import Provenance, R, Table, digest
 
 CHUNK_ROWS = 32

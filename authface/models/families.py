@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from authface import backends
-from authface import ranks as processes
+from authface import backends, processes
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models.hub_cache import hub_errors
 from authface.models.layout import BASE as BASE

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from authface.engine import devices
-from authface.engine.devices import Devices, several
+from authface import processes
 from authface.errors import UsageError
 from authface.models.families import pick_device
+from authface.processes import Devices, several
 
 
 @pytest.fixture(autouse=True)
 def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(devices, "_gpus", lambda: 3)
+    monkeypatch.setattr(processes, "_gpus", lambda: 3)
 
 
 @pytest.mark.parametrize("text", ["auto", "cpu", "cuda", "cuda:1", "mps"])
@@ -46,7 +46,7 @@ def test_what_is_not_there_is_one_line(text: str) -> None:
 
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_gpus", lambda: 0)
+    monkeypatch.setattr(processes, "_gpus", lambda: 0)
     with pytest.raises(UsageError, match="finds 0 cuda devices"):
         several("cuda:all")
 
