@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console, Tick
+from authface.engine.actors import by_chunk
 from authface.engine.pool import processes, seats
-from authface.engine.ray import Cluster, by_chunk
+from authface.engine.ray import Cluster
 from authface.engine.workers import inline
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.evaluate.catalogue import BY_NAME, MetricWeights, RestorationMetric, sha256s
@@ -66,6 +67,7 @@ _CHUNK = 8
 _INLINE = 24
 """Below this many outputs a worker process costs more to start than it saves."""
 Engine = Callable[[Any, Iterator[list[Any]]], Iterator[tuple[int, list[Any]]]]
+"""The second of what it yields are the results of a chunk, in any order."""
 
 
 @dataclass(frozen=True)
@@ -257,13 +259,13 @@ def _run(
         return
     chunks = iter([list(jobs[at : at + _CHUNK]) for at in range(0, len(jobs), _CHUNK)])
     with console.progress(title, len(jobs), "outputs") as tick:
-        for done, results in engine(work, chunks):
+        for _, results in engine(work, chunks):
             kept: list[tuple[str, float]] = []
             for result in results:
                 outcome = measured.outcomes[result.method, result.name]
                 kept += _take(outcome, result, measured.versions)
             values.put(kept)
-            tick(done)
+            tick(len(results))
 
 
 def _take(outcome: OutputRecord, result: Result, versions: Mapping[str, str]) -> list[tuple[str, float]]:

@@ -32,8 +32,8 @@ class Crew(ABC, Generic[I, R]):
         """How many there are at most."""
 
     @abstractmethod
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
-        """The rows made of each row of some chunks, in any order; before anything is asked.
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+        """Number of the chunk, place of a row in it and the rows made of it, in any order; before anything is asked.
 
         A chunk is taken once a worker is nearly free for it. A row over which workers die is `Work.failed`, as in the
         pool. Raises AuthfaceError where the work cannot go on.
@@ -75,9 +75,8 @@ class _Processes(Crew[I, R], Generic[I, R]):
     def size(self) -> int:
         return self._size
 
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
-        for _, _, rows in self._pool.spread(chunks):
-            yield rows
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+        return self._pool.spread(chunks)
 
     def ask(self, row: I) -> Answer[R]:
         future: Future[list[R]] = Future()
