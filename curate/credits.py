@@ -19,7 +19,7 @@ from authface.files import replacing
 from authface.inspect.why import told
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
-from authface.store.sorting import SortedRows
+from authface.store.rows import SortedRows
 from authface.store.statements import Said, conditions, disputed, recognise
 
 Format = Literal["html", "md", "csv", "txt"]

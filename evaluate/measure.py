@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console, Tick
-from authface.engine.actors import by_chunk
+from authface.engine.crew import by_chunk
 from authface.engine.pool import processes, seats
 from authface.engine.ray import Cluster
 from authface.engine.workers import inline
@@ -27,7 +27,7 @@ from authface.metrics import quality
 from authface.metrics.quality import pyiqa_version
 from authface.options import Run
 from authface.processes import Devices
-from authface.store.sorting import SqliteFile
+from authface.store.rows import SqliteFile
 
 if TYPE_CHECKING:
     import torch

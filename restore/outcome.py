@@ -34,10 +34,9 @@ from authface.files import sha256_of, write_file
 from authface.imaging import decode as images
 from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of
-from authface.restore.mark import INSIDE, IPTC
+from authface.restore.mark import INSIDE, IPTC, video_properties
 from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.session import Session
-from authface.restore.video.finish import video_properties
 from authface.store.restore_line import Line, digest_key
 from authface.store.restore_log import LOG, Log, Results, digest_of
 

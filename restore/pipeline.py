@@ -24,7 +24,7 @@ from typing import Literal, TypeVar
 
 from authface.faces.detector import MIN_FACE
 from authface.faces.geometry import Side
-from authface.faces.search import pixels_looked_at
+from authface.faces.looks import pixels_looked_at
 
 T = TypeVar("T")
 Part = Literal["load", "read", "detect", "align", "model", "guard", "mask", "paste", "encode"]

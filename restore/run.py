@@ -20,7 +20,6 @@ from authface.extras import need
 from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
-from authface.restore.background import check_size
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.outcome import (
@@ -39,12 +38,11 @@ from authface.restore.outcome import (
     without_results,
 )
 from authface.restore.page import album_pictures
-from authface.restore.photo import no_face_text
-from authface.restore.picture import Picture, change_map
+from authface.restore.photo import FaceResult, PhotoResult, no_face_text
+from authface.restore.picture import Picture, change_map, check_size
 from authface.restore.pipeline import Workload, counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.store.restore_line import Line
@@ -135,7 +133,10 @@ class _Alone:
 
     def __init__(self, session: Session, overwrite: bool) -> None:
         self._session, self._overwrite = session, overwrite
-        self.hands: Hands = Own(session)
+
+    @property
+    def hands(self) -> Hands:
+        return Own(self._session)
 
     def photos(self, jobs: Sequence[RestoreJob]) -> None:
         restore_photos(jobs, self._session, self._overwrite)

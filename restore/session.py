@@ -14,21 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from authface import __version__, backends
+from authface import __version__
+from authface.backends import backend_names, backend_version, load_backend
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces.geometry import Side, quad_side
 from authface.faces.identity import weights_sha256
 from authface.faces.paste import FaceParser, parser_sha256
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
-from authface.restore.background import Upscaler, file_sha256, make_upscaler
+from authface.restore.background import ModelUpscaler, Upscaler, file_sha256, lanczos
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.crops import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
     IDENTITY,
@@ -38,11 +39,19 @@ from authface.restore.model.restorer import (
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import LOW_SCORE, FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import (
+    LOW_SCORE,
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    whole_photo,
+)
 from authface.restore.picture import Finish
 from authface.restore.pipeline import OpenedSize, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.store.restore_line import Line, Status
 from authface.store.restore_log import LOG, Log, prove_writable
 
@@ -226,14 +235,14 @@ class Session:
     def weights(self) -> RestorerFiles | None:
         """The model's files; None for a restorer without any, such as the identity."""
         name = self.settings.model
-        return None if name in backends.names("restorers") else find_weights(name, self.console)
+        return None if name in backend_names("restorers") else find_weights(name, self.console)
 
     @cached_property
     def restorer(self) -> CropRestorer:
         """The model, loaded."""
         if self.weights is None:
             with part("load"):
-                kind = backends.load("restorers", self.settings.model)
+                kind = load_backend("restorers", self.settings.model)
                 restorer: CropRestorer = kind.make(self.settings, self.request.device)
             return restorer
         with part("load"):
@@ -300,7 +309,7 @@ class Session:
     def upscaler(self) -> Upscaler:
         """The upscaler of the photo around the faces."""
         file = self.settings.upscaler
-        return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
+        return ModelUpscaler(Path(file), str(pick_device(self.request.device))) if file else lanczos
 
     @cached_property
     def fingerprint(self) -> str:
@@ -311,7 +320,7 @@ class Session:
             "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS | OF_VIDEOS),
             "weights": self.weights.digest if self.weights else _version_of(self.settings.model),
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
-            "upscaler": file_sha256(settings.upscaler),
+            "upscaler": file_sha256(settings.upscaler) if settings.upscaler else "",
             "parsing": parser_sha256() if settings.mask == "parsing" else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,
@@ -386,4 +395,4 @@ class Session:
 
 def _version_of(model: str) -> str:
     """The version of a registered restorer; that of the identity is empty."""
-    return IDENTITY if model == IDENTITY else f"{model} of {backends.version('restorers', model)}"
+    return IDENTITY if model == IDENTITY else f"{model} of {backend_version('restorers', model)}"

@@ -16,8 +16,7 @@ from threading import Lock
 from typing import cast
 
 from authface.console import Notes, Tick
-from authface.engine.actors import actors_asked
-from authface.engine.crew import Crew, processes_asked
+from authface.engine.crew import Crew, actors_asked, processes_asked
 from authface.engine.ray import Cluster
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError

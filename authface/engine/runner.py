@@ -16,7 +16,7 @@ from itertools import chain, islice
 from typing import Any, Generic
 
 from authface.console import Console, Tick
-from authface.engine.actors import by_chunk
+from authface.engine.crew import by_chunk
 from authface.engine.pool import processes
 from authface.engine.pool import seats as plain_seats
 from authface.engine.ray import Cluster

@@ -147,6 +147,8 @@ SINGLE_SIDE = 640
 COARSE_SIDE = 512
 """Longer photos are first seen shrunk to this, for the large faces.
 Photos longer than 2 : 1 are shrunk to as many pixels as one of 2 : 1: a strip keeps its faces."""
+LOOK_SIDE = 1024
+"""Turned copies are first looked at with so many pixels at most: a face has to have 3 % of the photo's longer side."""
 FINE_SIDE = 2048
 """Whatever faces are wanted, photos are at last seen with so many pixels a side, or as they are."""
 HINTED_FACE = 24
@@ -179,6 +181,18 @@ def scales_of(width: int, height: int, least_face: float) -> list[float]:
     finest = max(scale_to(FINE_SIDE, width, height), wanted)
     steps = max(1, math.ceil(math.log(finest / coarse) / math.log(STEP) - 1e-9))
     return [coarse * (finest / coarse) ** (i / steps) for i in range(steps)] + [finest]
+
+
+def pixels_looked_at(width: int, height: int, least_face: float, *, found: bool) -> float:
+    """Pixels that the network sees of a photo in which a face is `found`, upright and not small.
+
+    Without one it looks again at an enlarged copy of a small photo, and at three turned ones.
+    """
+    areas = sum(scale**2 for scale in scales_of(width, height, least_face))
+    if not found:
+        areas += 3 * scale_to(LOOK_SIDE, width, height) ** 2
+        areas += 4 if 2 * max(width, height) <= FINE_SIDE else 0
+    return areas * width * height
 
 
 def least_found(width: int, height: int, least_face: float) -> float:

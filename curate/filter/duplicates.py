@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Face
-from authface.store.sorting import SortedRows
+from authface.store.rows import SortedRows
 
 _PIECES = range(4, 25)
 _LONGEST = 24

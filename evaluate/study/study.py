@@ -136,6 +136,11 @@ def person_key(name: str) -> str:
     return key
 
 
+def person_id(name: str, seed: int) -> str:
+    """What addresses call a person: no name in them, and the same after a restart."""
+    return hashlib.sha256(f"person {seed} {name}".encode()).hexdigest()[:24]
+
+
 def write_study(study: Study, folder: Path) -> None:
     """Write ``study.json``, or make sure that it is of the same study. Raises UsageError where it is of another."""
     path = folder / FILE

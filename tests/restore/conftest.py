@@ -17,7 +17,7 @@ from skimage import data
 
 from authface.console import Console
 from authface.faces.geometry import Side
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings

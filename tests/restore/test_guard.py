@@ -21,11 +21,18 @@ from authface.faces.geometry import Side
 from authface.faces.identity import SeenFace, five_points
 from authface.faces.landmarks import Dlib68
 from authface.restore.guard import UNCHANGED, IdentityGuard, colour_shift, fit_points, in_crop
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import CropRestorer
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, retry_fidelities
+from authface.restore.photo import (
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    retry_fidelities,
+)
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, Finder, PhotoResult
 from tests.portraits import PORTRAITS
 
 SIZE = 256

@@ -30,10 +30,9 @@ from authface.restore.guard import (
     parts_text,
     told,
 )
-from authface.restore.model.colour import ColourFix
-from authface.restore.photo import FaceFinder, restore_faces
+from authface.restore.model.crops import ColourFix
+from authface.restore.photo import FaceFinder, FaceResult, restore_faces
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult
 from tests.portraits import PORTRAITS
 
 SIZE = 256

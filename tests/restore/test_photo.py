@@ -15,11 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface.faces.geometry import Side, ffhq_quad
+from authface.faces.geometry import Side, ffhq_quad, spread_points
 from authface.restore.model.restorer import CropRestorer, Identity, find_weights, load_restorer
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, spread_points, whole_photo
+from authface.restore.photo import (
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    whole_photo,
+)
 from authface.restore.settings import RestoreSettings, face_rule
-from authface.restore.types import FaceResult, Finder, PhotoResult
 from tests.restore.conftest import Painter
 
 SETTINGS = RestoreSettings(min_face=8)

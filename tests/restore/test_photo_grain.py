@@ -12,11 +12,10 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.faces.geometry import Side, align
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import Identity
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import FaceFinder, FaceResult, PhotoResult, paste_faces, restore_faces, whole_photo
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, PhotoResult
 
 CLEAN = cv2.resize(cv2.GaussianBlur(data.astronaut(), (0, 0), 2), None, fx=1.5, fy=1.5) * 0.8 + 25
 SETTINGS = RestoreSettings(colour="none", guard=False)

@@ -19,9 +19,9 @@ from authface.faces import detector as face_weights
 from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
 from authface.restore.model.restorer import Identity
+from authface.restore.photo import PhotoResult
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import PhotoResult
 from tests.restore.conftest import Painter
 
 Command = Callable[..., tuple[int, str, str]]

@@ -18,7 +18,7 @@ import pytest
 
 from authface.faces.detector import MIN_FACE
 from authface.faces.geometry import Side
-from authface.faces.search import pixels_looked_at
+from authface.faces.looks import pixels_looked_at
 from authface.restore.pipeline import (
     Clock,
     OpenedSize,

@@ -27,7 +27,7 @@ from authface.faces.geometry import Aligned, Side, align, pad_fraction
 from authface.faces.paste import FEATHER_OUTER, paste_all
 from authface.imaging import decode as images
 from authface.restore.background import lanczos
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings

@@ -21,10 +21,10 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.curate.forget.run import forget
 from authface.errors import AuthfaceError
-from authface.imaging import xmp
 from authface.store.journal import dataset_ids
 from authface.store.photoset import PhotoSet
 from tests.annotate.conftest import photo_bytes
+from tests.packets import keywords_of
 
 MakeSet = Callable[..., PhotoSet]
 SPLIT = [{}, {"split": "val"}, {}, {"split": "test", "licence": "unknown"}, {}, {}]
@@ -115,7 +115,7 @@ def test_metrics_are_fields_that_fiftyone_can_name() -> None:
 def keywords(path: Path) -> list[str]:
     with Image.open(path) as image:
         packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    return xmp.keywords_of(packet if isinstance(packet, bytes) else packet.encode())
+    return keywords_of(packet if isinstance(packet, bytes) else packet.encode())
 
 
 def test_copies_hold_the_words_and_originals_stay(make_set: MakeSet, tmp_path: Path) -> None:
@@ -171,4 +171,4 @@ def test_faces_of_a_photo_share_its_words_and_no_name_leaves_the_folder(tmp_path
     assert keywords(out / names[3]) == ["smiling", "low key", "long hair"]
     assert b"smiling, low key; smiling, long hair" in (out / names[3]).read_bytes()
     assert (out / names[1]).read_bytes() == buffer.getvalue()
-    assert xmp.keywords_of((out / names[2]).read_bytes()) == ["low key"]
+    assert keywords_of((out / names[2]).read_bytes()) == ["low key"]

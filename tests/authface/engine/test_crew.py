@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from authface.engine.actors import actors_asked
-from authface.engine.crew import processes_asked
+from authface.engine.crew import actors_asked, processes_asked
 from authface.engine.pool import TRIES, seats
 from authface.engine.ray import Cluster
 from authface.errors import AuthfaceError, UsageError

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from authface.engine.actors import by_chunk
+from authface.engine.crew import by_chunk
 from authface.engine.ray import Cluster
 from authface.errors import AuthfaceError, UsageError
 from authface.store.photoset import PhotoSet

@@ -26,8 +26,7 @@ from PIL import Image
 from authface.errors import UsageError
 from authface.evaluate.images import Method
 from authface.evaluate.study import study
-from authface.evaluate.study.report import findings
-from authface.evaluate.study.server import make_app
+from authface.evaluate.study.run import findings, make_app
 from authface.evaluate.study.study import Study, StudyAnswer, StudyDesk, StudyPictures, open_study
 from authface.imaging import decode as images
 from tests.conftest import PATIENCE, heed_ctrl_c

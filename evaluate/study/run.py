@@ -1,27 +1,182 @@
-"""What a study found: the paper's table 5 with intervals, a test and agreement; as text, JSON, CSV, Parquet, HTML."""
+"""What `authface evaluate ab` does: serve a study's page until it is stopped, then say what people said.
+
+Nothing that the page sends says which method is which. What it found: the paper's table 5 with intervals, a test and
+agreement; as text, JSON, CSV, Parquet, HTML.
+"""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fastapi import APIRouter, FastAPI, HTTPException, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from authface import __version__
 from authface.console import render_table
-from authface.errors import one_line
+from authface.errors import ImageError, UsageError, one_line
+from authface.evaluate.images import methods_of
 from authface.evaluate.restoration import p_value, picture_of
-from authface.evaluate.study.study import ANSWERS, CHOICES, INPUT, Choice, Study, StudyAnswer, StudyPair, StudyPictures
+from authface.evaluate.settings import AbSettings
+from authface.evaluate.study import study as studies
+from authface.evaluate.study.study import Study, StudyAnswer, StudyDesk, StudyPair, StudyPictures
 from authface.files import replacing, write_csv, write_json
 from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
+from authface.options import Run
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
+from authface.store.photoset import write_lock
+from authface.web import local
+from authface.web.local import PRIVATE_HOUR, local_app, static_files
+
+PAGE = "ab.html"
+_FILES = {PAGE: "text/html", "ab.css": "text/css", "ab.js": "text/javascript", "ab_view.js": "text/javascript"}
+
+
+class JoinRequest(BaseModel):
+    """Who wants to answer."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: str = Field(max_length=200)
+
+
+class AnswerRequest(BaseModel):
+    """An answer as the page sends it; `number` counts from 0 in the person's own order."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    person: str = Field(max_length=64)
+    number: int = Field(ge=0)
+    place: Literal["left", "same", "right"]
+    seconds: float = Field(ge=0, le=1e6, strict=False)
+
+
+def make_app(
+    desk: StudyDesk, pictures: StudyPictures, token: str, host: str, answered: Callable[[], None] = lambda: None
+) -> FastAPI:
+    """The page and its routes; `answered` is called after each answer that is on the disk."""
+    files = static_files("authface.evaluate.study", _FILES, PAGE)
+    return local_app(token, host, (files, _routes(desk, pictures, answered)))
+
+
+def _routes(desk: StudyDesk, pictures: StudyPictures, answered: Callable[[], None]) -> APIRouter:
+    router = APIRouter()
+    joined: dict[str, str] = {}
+    total = len(desk.study.items)
+
+    def known(person: str) -> str:
+        if person not in joined:
+            raise HTTPException(404, "join again: the study was started anew")
+        return joined[person]
+
+    def within(number: int) -> int:
+        if number >= total:
+            raise HTTPException(404, f"there are {total} pairs")
+        return number
+
+    @router.post("/api/join")
+    def join(request: JoinRequest) -> dict[str, Any]:
+        key = studies.person_key(request.name)
+        person = studies.person_id(key, desk.study.seed)
+        joined[person] = key
+        made = desk.study
+        return {"person": person, "question": made.question, "inputs": made.inputs, "said": desk.places(key)}
+
+    @router.post("/api/answer")
+    def answer(request: AnswerRequest) -> dict[str, Any]:
+        key = known(request.person)
+        desk.answer(key, within(request.number), request.place, request.seconds)
+        left = desk.places(key).count(None)
+        answered()
+        return {"left": left}
+
+    @router.get("/picture/{person}/{number}/{place}")
+    def picture(person: str, number: int, place: Literal["left", "right", "input"]) -> Response:
+        shown = desk.order(known(person))[within(max(number, 0))]
+        if place == "input" and not desk.study.inputs:
+            raise HTTPException(404, "this study shows no inputs")
+        try:
+            data = pictures.of(desk.study, shown, place)
+        except ImageError as error:
+            raise HTTPException(404, one_line(f"{error.reason}: the picture cannot be read any more")) from error
+        return Response(data, media_type="image/png", headers=PRIVATE_HOUR)
+
+    return router
+
+
+_INSTEAD = "-O evaluate.ab.port=0 (any free one) or --host 127.0.0.1"
+
+
+def serve_study(
+    run: Run, outputs: Sequence[str], ours: str | None, inputs: Path | None, settings: AbSettings, folder: Path
+) -> None:
+    """Check the pictures, serve the page until Ctrl-C or until enough people have finished, report.
+
+    Raises UsageError where the study cannot be made of these folders, AuthfaceError where another run serves it.
+    """
+    if run.seed < 0:
+        raise UsageError(f"--seed {run.seed}: seeds are 0 and more")
+    made, pictures = studies.open_study(methods_of(outputs), ours, inputs, run.seed, run.limit, settings.question)
+    said = f"{len(made.items)} pairs: {one_line(made.ours)} beside {', '.join(map(one_line, made.others))}"
+    if run.dry_run:
+        return run.console.result(f"{said} -> {one_line(folder)}", pairs=len(made.items), ours=made.ours)
+    with write_lock(folder):
+        studies.write_study(made, folder)
+        desk = StudyDesk(made, studies.answers_of(folder))
+        _serve(run, desk, pictures, settings, said)
+        if any(studies.latest_answers(made, desk.journal.read()[0]).values()):
+            conclude(run, made, pictures, settings, folder)
+        else:
+            run.console.result(f"nobody answered; the study is in {one_line(folder)}", answers=0, out=str(folder))
+
+
+def _serve(run: Run, desk: StudyDesk, pictures: StudyPictures, settings: AbSettings, said: str) -> None:
+    token = local.new_token()
+
+    def answered() -> None:
+        if settings.people and desk.finished >= settings.people:
+            server.should_exit = True
+
+    server = local.make_server(make_app(desk, pictures, token, settings.host, answered))
+    with local.listen(settings.host, settings.port, _INSTEAD) as waiting:
+        url = local.address(settings.host, waiting.getsockname()[1], token)
+        with suppress(KeyboardInterrupt):
+            run.console.log(f"ab: {said}; {desk.finished} people have finished; open {url} and end with Ctrl-C")
+            server.run(sockets=[waiting])
+
+
+def report_study(run: Run, settings: AbSettings, folder: Path) -> None:
+    """What people have said so far; the page may be up meanwhile. Raises UsageError where there is no study."""
+    made = studies.read_study(folder)
+    conclude(run, made, studies.pictures_of(made), settings, folder)
+
+
+def conclude(run: Run, made: Study, pictures: StudyPictures, settings: AbSettings, folder: Path) -> None:
+    """Write the files and say the table. Raises AuthfaceError where there are no answers."""
+    lines, torn = studies.answers_of(folder).read()
+    held = studies.latest_answers(made, lines)
+    if not held:
+        raise studies.no_answers(folder)
+    if torn:
+        run.console.log(f"ab: {torn} lines of {studies.ANSWERS} are not whole and count for nothing")
+    found = findings(made, held, run.seed, settings.resamples)
+    page = write_files(found, held, pictures, folder)
+    run.console.result(
+        f"{as_text(found)}\n\nreport: {one_line(page)}",
+        **found.as_json(),
+        report=str(page),
+        out=str(folder),
+    )
+
 
 NAME = "ab"
 _LOST = 12
@@ -56,7 +211,7 @@ class MethodComparison:
     people: int
     faces: int
     answers: int
-    shares: dict[Choice, ChoiceShare]
+    shares: dict[studies.Choice, ChoiceShare]
     faces_won: int
     """Faces on which more people prefer ours than the other."""
     faces_lost: int
@@ -81,14 +236,14 @@ def comparisons(study: Study, held: AnswersByPerson, seed: int, resamples: int) 
 def _comparison(
     other: str, rows: Mapping[str, Sequence[StudyAnswer | None]], seed: int, resamples: int
 ) -> MethodComparison:
-    answers = np.array([[CHOICES.index(a.choice) if a else -1 for a in row] for row in rows.values()], np.int64)
+    answers = np.array([[studies.CHOICES.index(a.choice) if a else -1 for a in row] for row in rows.values()], np.int64)
     answers = answers[:, (answers >= 0).any(axis=0)]
-    counts = [[int((column == choice).sum()) for choice in range(len(CHOICES))] for column in answers.T]
+    counts = [[int((column == choice).sum()) for choice in range(len(studies.CHOICES))] for column in answers.T]
     total = int((answers >= 0).sum())
-    drawn = share_intervals(answers, len(CHOICES), seed, resamples)
+    drawn = share_intervals(answers, len(studies.CHOICES), seed, resamples)
     shares = {
         choice: ChoiceShare(n := sum(row[at] for row in counts), n / total, wilson(n, total), drawn[at])
-        for at, choice in enumerate(CHOICES)
+        for at, choice in enumerate(studies.CHOICES)
     }
     won, lost = sum(row[2] > row[0] for row in counts), sum(row[2] < row[0] for row in counts)
     return MethodComparison(
@@ -150,7 +305,7 @@ def table(found: StudyFindings) -> tuple[list[str], list[list[str]]]:
     ours = one_line(found.study.ours, 40)
     rows = []
     for tally in found.comparisons:
-        cells = [one_line(tally.other, 40), *(_share(tally.shares[choice]) for choice in CHOICES)]
+        cells = [one_line(tally.other, 40), *(_share(tally.shares[choice]) for choice in studies.CHOICES)]
         people = f"{tally.people} people, {tally.faces} faces"
         cells += [f"{tally.faces_won} : {tally.faces_lost}", p_value(tally.p)]
         rows.append([*cells, _agreement(tally.alpha), _agreement(tally.kappa), people])
@@ -179,7 +334,7 @@ def as_text(found: StudyFindings) -> str:
 def write_files(found: StudyFindings, held: AnswersByPerson, pictures: StudyPictures, folder: Path) -> Path:
     """answers.parquet, ab.json, ab.csv and ab.html, whose path is returned. Raises AuthfaceError."""
     rows = [asdict(answer) for person in sorted(held) for answer in held[person].values()]
-    with replacing(folder / ANSWERS.replace(".jsonl", ".parquet")) as temporary:
+    with replacing(folder / studies.ANSWERS.replace(".jsonl", ".parquet")) as temporary:
         pq.write_table(pa.Table.from_pylist(rows), temporary)
     write_json(folder / f"{NAME}.json", found.as_json())
     write_csv(folder / f"{NAME}.csv", _csv_rows(found))
@@ -226,7 +381,7 @@ def _wilson_table(found: StudyFindings) -> tuple[list[str], list[list[str]]]:
 
 def _lost(study: Study, other: str, held: AnswersByPerson, pictures: StudyPictures) -> Iterator[PictureRow]:
     """The clearest first, one at a time, so that a sheet costs no memory of pixels."""
-    votes: dict[str, Counter[Choice]] = {name: Counter() for name in study.names}
+    votes: dict[str, Counter[studies.Choice]] = {name: Counter() for name in study.names}
     for answers in held.values():
         for item, answer in answers.items():
             if item.other == other:
@@ -234,10 +389,10 @@ def _lost(study: Study, other: str, held: AnswersByPerson, pictures: StudyPictur
     margins = {name: said["other"] - said["ours"] for name, said in votes.items()}
     worst = sorted((name for name in margins if margins[name] > 0), key=lambda name: (-margins[name], name))
     for name in worst[:_LOST]:
-        shown = ((INPUT, "input"), (study.ours, study.ours), (other, other))
+        shown = ((studies.INPUT, "input"), (study.ours, study.ours), (other, other))
         cells = [
             Cell(picture_of(pictures.files[method, name]), label)
             for method, label in shown
             if (method, name) in pictures.files
         ]
-        yield PictureRow(name, cells, [(choice, str(votes[name][choice])) for choice in CHOICES])
+        yield PictureRow(name, cells, [(choice, str(votes[name][choice])) for choice in studies.CHOICES])

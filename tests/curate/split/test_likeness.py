@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from authface.curate.split import likeness as likenesses
 from authface.curate.split.groups import identities
-from authface.curate.split.likeness import cohort_of, likeness_of
-from authface.curate.split.vectors import VectorFile, gathered
+from authface.curate.split.likeness import VectorFile, cohort_of, gathered, likeness_of
 from authface.errors import AuthfaceError
 
 

@@ -1,7 +1,8 @@
-"""A Parquet file that is damaged, cut off or somebody else's is one line, whoever reads it."""
+"""Rows on disk: Parquet's columns and back, values that do not fit, and rows sorted in a temporary file."""
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,9 @@ from authface.errors import AuthfaceError
 from authface.inspect.why import find_photo
 from authface.records import Camera, Crop, Face, Person, Photo, Score, Tags
 from authface.store.journal import dataset_ids
-from authface.store.parquet import (
+from authface.store.photoset import PhotoSet, Provenance, Table
+from authface.store.rows import (
+    SortedRows,
     arrow_schema,
     column_names,
     plain,
@@ -28,7 +31,6 @@ from authface.store.parquet import (
     row_count,
     with_defaults,
 )
-from authface.store.photoset import PhotoSet, Provenance, Table
 
 NOT_TEXT = pa.array([b"\xff\xfe"] * 3).cast(pa.binary()).view(pa.string())
 
@@ -188,3 +190,24 @@ def test_a_part_without_any_of_the_columns_asked_for_has_its_rows(tmp_path: Path
     table.put(0, table.arrow(0).drop_columns(["hatching"]), meta)
     assert table.columns(0, ["hatching"]) == [(None,), (None,)]
     assert "hatching" not in table.arrow(0).column_names, "all columns are those on the disk"
+
+
+@given(st.lists(st.tuples(st.text(), st.floats(allow_nan=False), st.binary())))
+def test_text_sorts_by_its_bytes_and_equal_rows_stay_in_order(rows: list[tuple[str, float, bytes]]) -> None:
+    numbered = [(at, *row) for at, row in enumerate(rows)]
+    with SortedRows(["at", "text", "number", "code"], numbered, "number desc, text") as made:
+        found = list(made.select("* from sorted order by rowid"))
+        assert found == sorted(numbered, key=lambda row: (-row[2], row[1].encode()))
+        assert [row[0] for row in made.select("rowid from sorted order by rowid")] == list(range(1, len(rows) + 1))
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def small(path: str, timeout: float) -> sqlite3.Connection:
+        base = connect(path)
+        base.execute("pragma max_page_count = 2")
+        return base
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with pytest.raises(AuthfaceError, match=r"database or disk is full; free space .* SQLITE_TMPDIR"):
+        SortedRows(["text"], (["x" * 1000] for _ in range(100)), "text")

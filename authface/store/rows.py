@@ -1,17 +1,21 @@
-"""Parquet files: records as columns and back; a damaged or foreign one is a line and no traceback."""
+"""Rows on disk: as columns of a Parquet file and back, in a file of SQLite, and sorted in a temporary one.
+
+A damaged or foreign Parquet file is a line and no traceback. What a command sorts of a set does not grow in memory.
+"""
 
 from __future__ import annotations
 
 import io
 import operator
+import sqlite3
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -185,3 +189,55 @@ def footer_of(path: Any) -> Any:
     tail = path.fs.cat_file(path.path, start=-_TAIL_BYTES)
     length = int.from_bytes(tail[-8:-4], "little") + 8  # Parquet ends with its footer's length and four letters
     return io.BytesIO(tail) if length <= len(tail) else source_of(path)
+
+
+class SqliteFile:
+    """A file of SQLite, open until the end of a ``with``; what SQLite says is an AuthfaceError of one line.
+
+    `name` and `advice` stand in that line. An empty path is a temporary file.
+    """
+
+    def __init__(self, path: Path | str, name: str, advice: str) -> None:
+        self._name, self._advice = name, advice
+        with self._told():
+            self._base = sqlite3.connect(path, timeout=60)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._base.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise what SQLite says while the block runs as an AuthfaceError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise AuthfaceError(f"{self._name} cannot be used: {first_line(error, 100)}; {self._advice}") from error
+
+
+class SortedRows(SqliteFile):
+    """Rows of text, bytes and numbers in a temporary file of SQLite, in order; to be used with ``with``.
+
+    `order` is what SQL sorts by; of rows that are equal in it the first comes first. Text sorts by its UTF-8, what is
+    not a number before all numbers. Queries call the table ``sorted``; its ``rowid`` counts the rows from 1, in order.
+    Raises AuthfaceError where there is no room for the file.
+    """
+
+    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], order: str) -> None:
+        advice = "free space on the disk of temporary files, or name another in SQLITE_TMPDIR, and run again"
+        super().__init__("", "the temporary file to sort rows in", advice)
+        with ExitStack() as stack, self._told():
+            stack.push(self)
+            self._base.execute(f"create table found ({', '.join(names)})")
+            self._base.executemany(f"insert into found values ({', '.join('?' * len(names))})", rows)
+            self._base.execute(f"create table sorted as select * from found order by {order}, rowid")
+            self._base.execute("drop table found")
+            self._base.commit()
+            stack.pop_all()  # it stays open
+
+    def select(self, asked: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """What ``select ASKED`` finds, row by row; `values` stand where it says ``?``."""
+        with self._told():
+            yield from self._base.execute(f"select {asked}", values)

@@ -12,7 +12,7 @@ from playwright.sync_api import expect
 
 from authface.evaluate.images import Method
 from authface.evaluate.study import study
-from authface.evaluate.study.server import make_app
+from authface.evaluate.study.run import make_app
 from authface.evaluate.study.study import StudyDesk, open_study
 from authface.web import local
 from tests.pages import served, windows

@@ -17,8 +17,7 @@ from skimage import data
 from authface.faces.geometry import Side
 from authface.models.cleaner import Cleaner, clean, make_cleaner
 from authface.models.layout import OWN_PRESETS
-from authface.restore.model.cleaned import CleanedRestorer
-from authface.restore.model.colour import wavelet_fix
+from authface.restore.model.crops import CleanedRestorer, wavelet_fix
 from authface.restore.model.diffusion import DiffusionRestorer
 from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
 from authface.restore.photo import FaceFinder, restore_faces, whole_photo

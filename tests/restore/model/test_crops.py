@@ -14,9 +14,9 @@ from hypothesis.extra import numpy as arrays
 from skimage import data
 from skimage.color import deltaE_ciede2000, rgb2lab
 
-from authface.imaging.bitdepth import is_grey
-from authface.restore.model import colour
-from authface.restore.model.colour import ciede2000, lab_of_srgb
+from authface.imaging.png import is_grey
+from authface.restore.model import crops
+from authface.restore.model.crops import ciede2000, lab_of_srgb
 
 
 @pytest.fixture(scope="module")
@@ -47,13 +47,13 @@ def test_the_wavelet_fix_is_the_details_of_one_on_the_approximation_of_the_other
     details, _ = decompose(as_tensor(restored))
     _, approximation = decompose(as_tensor(portrait))
     expected = (details + approximation)[0].permute(1, 2, 0).clamp(0, 255).numpy()
-    assert np.abs(colour.wavelet_fix(restored, portrait) - expected).max() <= 0.5 + 1e-3
+    assert np.abs(crops.wavelet_fix(restored, portrait) - expected).max() <= 0.5 + 1e-3
 
 
 def test_the_low_pass_has_the_published_reach_and_width() -> None:
     impulse = np.zeros((129, 129, 3), np.float32)
     impulse[64, 64] = 1
-    response = colour.low_pass(impulse)[..., 0]
+    response = crops.low_pass(impulse)[..., 0]
     axis = np.arange(129) - 64
     reached = np.flatnonzero(response.sum(axis=0) > 1e-9) - 64
     assert (reached.min(), reached.max()) == (-31, 31)
@@ -63,7 +63,7 @@ def test_the_low_pass_has_the_published_reach_and_width() -> None:
 @settings(max_examples=30, deadline=None)
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(2, 70), st.integers(2, 70), st.just(3))))
 def test_an_unchanged_crop_stays_as_it_is(crop: np.ndarray) -> None:
-    for fix in colour.FIXES.values():
+    for fix in crops.FIXES.values():
         np.testing.assert_array_equal(fix(crop, crop), crop)
 
 
@@ -72,7 +72,7 @@ def test_an_unchanged_crop_stays_as_it_is(crop: np.ndarray) -> None:
 def test_grey_stays_grey(seed: int) -> None:
     levels = np.random.default_rng(seed).integers(0, 256, (2, 40, 56, 1), dtype=np.uint8)
     restored, source = np.repeat(levels, 3, axis=3)
-    for fix in colour.FIXES.values():
+    for fix in crops.FIXES.values():
         assert is_grey(fix(restored, source))
 
 
@@ -80,7 +80,7 @@ def test_a_cast_is_taken_back(portrait: np.ndarray) -> None:
     cast = np.clip(portrait.astype(int) + (25, -15, 10), 0, 255).astype(np.uint8)
     inner = np.s_[32:-32, 32:-32]
     before = np.abs(cast[inner].mean((0, 1)) - portrait[inner].mean((0, 1))).max()
-    for fix in (colour.wavelet_fix, colour.adain_fix):
+    for fix in (crops.wavelet_fix, crops.adain_fix):
         after = np.abs(fix(cast, portrait)[inner].mean((0, 1)) - portrait[inner].mean((0, 1))).max()
         assert after < before / 10
 
@@ -88,7 +88,7 @@ def test_a_cast_is_taken_back(portrait: np.ndarray) -> None:
 def test_adain_takes_mean_and_deviation_of_the_source(portrait: np.ndarray) -> None:
     restored = (portrait[::-1] * 0.4 + 70).astype(np.uint8)
     source = (portrait * 0.5 + 50).astype(np.uint8)
-    fixed = colour.adain_fix(restored, source).astype(float)
+    fixed = crops.adain_fix(restored, source).astype(float)
     np.testing.assert_allclose(fixed.mean((0, 1)), source.mean((0, 1)), atol=0.25)
     np.testing.assert_allclose(fixed.std((0, 1)), source.std((0, 1)), atol=0.25)
 
@@ -96,7 +96,7 @@ def test_adain_takes_mean_and_deviation_of_the_source(portrait: np.ndarray) -> N
 def test_grey_is_the_luma_that_pillow_uses(portrait: np.ndarray) -> None:
     from PIL import Image
 
-    grey = colour.to_grey(portrait)
+    grey = crops.to_grey(portrait)
     assert is_grey(grey) and not is_grey(portrait)
     assert np.abs(grey[..., 0].astype(int) - np.asarray(Image.fromarray(portrait).convert("L"))).max() <= 1
 
