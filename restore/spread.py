@@ -141,7 +141,7 @@ class _Workers:
     def photos(self, jobs: Sequence[RestoreJob]) -> None:
         """As `RestoreWorkers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
         with self._session.console.progress("restore", len(jobs), "photos", self._session.left) as tick:
-            for made in self._crew.spread(self._chunks(jobs, tick)):
+            for _, _, made in self._crew.spread(self._chunks(jobs, tick)):
                 for outcome in cast("list[Outcome]", made):
                     self._keep(outcome)
                     tick(note=outcome.job.source.name)

@@ -82,11 +82,6 @@ class Regions:
     """What is neither head nor body, above the height of the mouth; empty where the head fills the crop."""
     pose: Pose
 
-    @property
-    def eye_distance(self) -> float:
-        """Distance of the eyes' centres, pixels of the 256 px crop."""
-        return float(np.hypot(*(self.points[RIGHT_EYE].mean(0) - self.points[LEFT_EYE].mean(0))))
-
 
 def find_pose(points: NDArray[np.float64]) -> Pose:
     """Pose of (68, 2) landmarks by scaled orthography (POS of DeMenthon and Davis 1995)."""

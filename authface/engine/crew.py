@@ -1,6 +1,8 @@
 """Workers that keep their models: given chunks of rows (`Crew.spread`), then asked row by row from any thread (`ask`).
 
-Processes of this machine, or actors of a Ray cluster. They begin with their first rows.
+Processes of this machine, or actors of a Ray cluster (`--engine ray`), which make the same rows. They begin with their
+first rows. Actors read photos and crops themselves: these lie on a file system that all nodes share, or on an object
+store. A row over which a worker dies is begun again, as in `authface.engine.pool`.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ import os
 import pickle
 import threading
 from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -37,8 +41,8 @@ class Crew(ABC, Generic[I, R]):
         """How many there are at most."""
 
     @abstractmethod
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
-        """The rows made of each row of some chunks, in any order; before anything is asked.
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+        """Number of the chunk, place of a row in it and the rows made of it, in any order; before anything is asked.
 
         A chunk is taken once a worker is nearly free for it. A row over which workers die is `Work.failed`, as in the
         pool. Raises AuthfaceError where the work cannot go on.
@@ -80,9 +84,8 @@ class _Processes(Crew[I, R], Generic[I, R]):
     def size(self) -> int:
         return self._size
 
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
-        for _, _, rows in self._pool.spread(chunks):
-            yield rows
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+        return self._pool.spread(chunks)
 
     def ask(self, row: I) -> Answer[R]:
         future: Future[list[R]] = Future()
@@ -144,6 +147,27 @@ def actors_asked(work: Work[I, R], *, cluster: Cluster) -> Iterator[Crew[I, R]]:
             crew.close()
 
 
+def by_chunk(work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster) -> Iterator[tuple[int, list[R]]]:
+    """Number and new rows of each chunk that has any row, as soon as it is done, in any order.
+
+    Raises UsageError where Ray is missing, AuthfaceError where there is no cluster or the work cannot go on.
+    """
+    sizes: dict[int, int] = {}
+    made: defaultdict[int, dict[int, list[R]]] = defaultdict(dict)
+
+    def measured() -> Iterator[list[I]]:
+        for number, chunk in enumerate(chunks):
+            sizes[number] = len(chunk)
+            yield chunk
+
+    with actors_asked(work, cluster=cluster) as crew:
+        for number, place, rows in crew.spread(measured()):
+            made[number][place] = rows
+            if len(made[number]) == sizes[number]:
+                del sizes[number]
+                yield number, [row for _, some in sorted(made.pop(number).items()) for row in some]
+
+
 class _Actors(Crew[I, R], Generic[I, R]):
     """A thread for each actor hands it one task after the other.
 
@@ -167,24 +191,32 @@ class _Actors(Crew[I, R], Generic[I, R]):
             self._begin()
         return len(self._threads)
 
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[list[R]]:
-        told: SimpleQueue[_Told[R]] = SimpleQueue()
+    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+        told: SimpleQueue[tuple[int, _Told[R]]] = SimpleQueue()
         left = 0
-        for chunk in chunks:
-            self._put(_Call(chunk, told.put))
-            left += len(chunk)
+
+        def tell(number: int, said: _Told[R]) -> None:
+            told.put((number, said))
+
+        def made() -> Iterator[tuple[int, int, list[R]]]:
+            nonlocal left
+            number, said = told.get()
+            rows = _made(said)
+            left -= len(rows)
+            yield from ((number, place, some) for place, some in rows.items())
+
+        for number, chunk in enumerate(chunks):
+            if chunk:
+                left += len(chunk)
+                self._put(_Call(dict(enumerate(chunk)), partial(tell, number)))
             while self._given.qsize() >= self.size:
-                made = _made(told.get())
-                left -= len(made)
-                yield from made
+                yield from made()
         while left:
-            made = _made(told.get())
-            left -= len(made)
-            yield from made
+            yield from made()
 
     def ask(self, row: I) -> Answer[R]:
         told: Future[_Told[R]] = Future()
-        self._put(_Call([row], told.set_result))
+        self._put(_Call({0: row}, told.set_result))
         return lambda: _made(told.result())[0]
 
     def _put(self, task: _Call[I, R]) -> None:
@@ -252,8 +284,9 @@ class _Actors(Crew[I, R], Generic[I, R]):
 
         while task := self._given.get():
             try:
-                sent = pickle.dumps(task.rows)  # Ray's own arrays are read-only
-                task.told(_told(ray.get(actor.answer.remote(sent))))
+                sent = pickle.dumps(list(task.rows.values()))  # Ray's own arrays are read-only
+                made = _told(ray.get(actor.answer.remote(sent)))
+                task.told(dict(zip(task.rows, made, strict=True)))
             except ray.exceptions.RayActorError:
                 self._again(task)
                 raise
@@ -267,11 +300,11 @@ class _Actors(Crew[I, R], Generic[I, R]):
             if self._error is not None:
                 task.told(self._error)
             elif task.deaths < TRIES:
-                for row in task.rows:
-                    self._given.put(_Call([row], task.told, task.deaths + 1))
+                for place, row in task.rows.items():
+                    self._given.put(_Call({place: row}, task.told, task.deaths + 1))
             else:
                 why = "every process that worked on it died, possibly out of memory"
-                task.told([self._work.failed(row, "crashed", why) for row in task.rows])
+                task.told({place: self._work.failed(row, "crashed", why) for place, row in task.rows.items()})
 
     def _end(self, error: AuthfaceError) -> None:
         """Tell all who wait, and the threads."""
@@ -285,20 +318,21 @@ class _Actors(Crew[I, R], Generic[I, R]):
             self._given.put(None)
 
 
-_Told = list[list[R]] | AuthfaceError
-"""The rows made of each row of a task, or why the work cannot go on."""
+_Told = dict[int, list[R]] | AuthfaceError
+"""The rows made of each row of a task, by its place, or why the work cannot go on."""
 
 
 @dataclass(frozen=True)
 class _Call(Generic[I, R]):
-    rows: list[I]
+    rows: dict[int, I]
+    """By their places in the chunk."""
     told: Callable[[_Told[R]], None]
     """Is called once, or once for each row."""
     deaths: int = 0
     """Actors that died over it; then it is one row."""
 
 
-def _made(told: _Told[R]) -> list[list[R]]:
+def _made(told: _Told[R]) -> dict[int, list[R]]:
     if isinstance(told, AuthfaceError):
         raise told
     return told

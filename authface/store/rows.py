@@ -1,4 +1,4 @@
-"""Rows on disk: as columns of a Parquet file and back, and sorted in a temporary file.
+"""Rows on disk: as columns of a Parquet file and back, in a file of SQLite, and sorted in a temporary one.
 
 A damaged or foreign Parquet file is a line and no traceback. What a command sorts of a set does not grow in memory.
 """
@@ -11,7 +11,7 @@ import sqlite3
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -191,23 +191,16 @@ def footer_of(path: Any) -> Any:
     return io.BytesIO(tail) if length <= len(tail) else source_of(path)
 
 
-class SortedRows:
-    """Rows of text, bytes and numbers in a temporary file of SQLite, in order; to be closed, or used with ``with``.
+class SqliteFile:
+    """A file of SQLite, open until the end of a ``with``; what SQLite says is an AuthfaceError of one line.
 
-    `order` is what SQL sorts by; of rows that are equal in it the first comes first. Text sorts by its UTF-8, what is
-    not a number before all numbers. Queries call the table ``sorted``; its ``rowid`` counts the rows from 1, in order.
-    Raises AuthfaceError where there is no room for the file.
+    `name` and `advice` stand in that line. An empty path is a temporary file.
     """
 
-    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], order: str) -> None:
-        with _room(), ExitStack() as stack:
-            self._base = stack.enter_context(closing(sqlite3.connect("")))
-            self._base.execute(f"create table found ({', '.join(names)})")
-            self._base.executemany(f"insert into found values ({', '.join('?' * len(names))})", rows)
-            self._base.execute(f"create table sorted as select * from found order by {order}, rowid")
-            self._base.execute("drop table found")
-            self._base.commit()
-            stack.pop_all()  # it stays open
+    def __init__(self, path: Path | str, name: str, advice: str) -> None:
+        self._name, self._advice = name, advice
+        with self._told():
+            self._base = sqlite3.connect(path, timeout=60)
 
     def __enter__(self) -> Self:
         return self
@@ -215,19 +208,36 @@ class SortedRows:
     def __exit__(self, *_: object) -> None:
         self._base.close()
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Raise what SQLite says while the block runs as an AuthfaceError."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise AuthfaceError(f"{self._name} cannot be used: {first_line(error, 100)}; {self._advice}") from error
+
+
+class SortedRows(SqliteFile):
+    """Rows of text, bytes and numbers in a temporary file of SQLite, in order; to be used with ``with``.
+
+    `order` is what SQL sorts by; of rows that are equal in it the first comes first. Text sorts by its UTF-8, what is
+    not a number before all numbers. Queries call the table ``sorted``; its ``rowid`` counts the rows from 1, in order.
+    Raises AuthfaceError where there is no room for the file.
+    """
+
+    def __init__(self, names: Sequence[str], rows: Iterable[Sequence[Any]], order: str) -> None:
+        advice = "free space on the disk of temporary files, or name another in SQLITE_TMPDIR, and run again"
+        super().__init__("", "the temporary file to sort rows in", advice)
+        with ExitStack() as stack, self._told():
+            stack.push(self)
+            self._base.execute(f"create table found ({', '.join(names)})")
+            self._base.executemany(f"insert into found values ({', '.join('?' * len(names))})", rows)
+            self._base.execute(f"create table sorted as select * from found order by {order}, rowid")
+            self._base.execute("drop table found")
+            self._base.commit()
+            stack.pop_all()  # it stays open
+
     def select(self, asked: str, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """What ``select ASKED`` finds, row by row; `values` stand where it says ``?``."""
-        with _room():
+        with self._told():
             yield from self._base.execute(f"select {asked}", values)
-
-
-@contextmanager
-def _room() -> Iterator[None]:
-    """Raise what SQLite says while the block runs as an AuthfaceError."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        raise AuthfaceError(
-            f"the temporary file to sort rows in cannot be used: {first_line(error, 100)}; free space on the disk of "
-            "temporary files, or name another in SQLITE_TMPDIR, and run again"
-        ) from error

@@ -194,13 +194,11 @@ class StudyDesk:
 
     study: Study
     journal: Journal[StudyAnswer]
-    torn: int = 0
-    """Lines that a kill tore."""
     _held: dict[str, dict[StudyPair, StudyAnswer]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        lines, self.torn = self.journal.read()
+        lines, _ = self.journal.read()
         self._held = latest_answers(self.study, lines)
         self.order = cache(self.study.order)
 

@@ -43,6 +43,19 @@ class Brighter:
         return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
 
 
+@dataclass(frozen=True)
+class Painter:
+    """Paints every face in one colour: a restoration that is seen wherever it goes."""
+
+    side: Side = Side(64)
+    colour: ColourFix = "none"
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        return [np.full_like(crop, (0, 255, 0)) for crop in crops]
+
+
 @pytest.fixture
 def typed(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """``authface ...`` as typed: exit code, standard output, standard error."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from skimage import data
 
 from authface.errors import UsageError
 from authface.faces.degrade import degrade, preset
@@ -35,6 +33,7 @@ from authface.restore.guard import (
 from authface.restore.model.crops import ColourFix
 from authface.restore.photo import FaceFinder, FaceResult, restore_faces
 from authface.restore.settings import RestoreSettings
+from tests.portraits import PORTRAITS
 
 SIZE = 256
 Crop = NDArray[np.uint8]
@@ -58,16 +57,10 @@ class Face:
         return float(np.hypot(*(self.five[1] - self.five[0])))
 
 
-def photos() -> dict[str, Crop]:
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        hopper = np.asarray(Image.open(file).convert("RGB"))
-    return {"astronaut": np.asarray(data.astronaut()), "hopper": hopper}
-
-
 @pytest.fixture(scope="module")
 def faces() -> dict[str, Face]:
     finder, landmarker, seen = FaceFinder(RestoreSettings()), Dlib68(), {}
-    for name, photo in photos().items():
+    for name, photo in PORTRAITS.items():
         found = finder(photo, Side(SIZE), "ab", 0)[0]
         assert found.aligned is not None and found.in_crop is not None
         seen[name] = Face(found.aligned.rgb, landmarker.landmarks(found.aligned.rgb, found.in_crop), found)
@@ -235,7 +228,7 @@ def test_line_page_and_console_name_what_is_to_be_looked_at(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Image.fromarray(photos()["astronaut"][:300, 60:400]).save(tmp_path / "a.png")
+    Image.fromarray(PORTRAITS["astronaut"][:300, 60:400]).save(tmp_path / "a.png")
     face = faces["astronaut"]
     monkeypatch.setattr("authface.restore.session.load_restorer", lambda *_: breaks(face, None))
     run = [tmp_path / "a.png", "--device", "cpu", "-O", "restore.colour=none", "-o", tmp_path / "out"]
@@ -263,6 +256,6 @@ def test_from_python_the_limit_is_a_setting(faces: dict[str, Face]) -> None:
     with pytest.raises(UsageError, match="min_parts"):
         Restorer("identity", min_parts=1.5)
     with Restorer("identity", min_parts=1.0) as restorer:
-        (face,) = restorer.restore(photos()["astronaut"], only=[0]).faces[:1]
+        (face,) = restorer.restore(PORTRAITS["astronaut"], only=[0]).faces[:1]
     assert face.suspect == () and face.parts == UNCHANGED.parts
     assert replace(face, drift=None).parts is None

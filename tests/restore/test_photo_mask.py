@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,11 @@ from authface.console import Console
 from authface.faces import detector as face_weights
 from authface.faces.geometry import Side, crop_points
 from authface.restore.background import lanczos
-from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import Identity
 from authface.restore.photo import PhotoResult
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
+from tests.restore.conftest import Painter
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -34,17 +33,6 @@ class Oval:
     def mask(self, crop: NDArray[np.uint8]) -> NDArray[np.float32]:
         v, u = (np.mgrid[: len(crop), : len(crop)] + 0.5) / len(crop) - 0.5
         return np.clip((0.4 - np.hypot(u, v)) * 10, 0, 1).astype(np.float32)
-
-
-@dataclass(frozen=True)
-class Painter:
-    side: Side = Side(64)
-    colour: ColourFix = "none"
-
-    def restore(
-        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
-    ) -> Sequence[NDArray[np.uint8]]:
-        return [np.full_like(crop, (0, 255, 0)) for crop in crops]
 
 
 def turned(degrees: float) -> NDArray[np.uint8]:

@@ -18,7 +18,6 @@ import skimage.data
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import detector as detectors
@@ -43,6 +42,7 @@ from authface.faces.detector import (
 from authface.faces.identity import DlibEmbedder
 from authface.faces.landmarks import Dlib68
 from authface.faces.looks import FINE_SIDE, Candidates, merge
+from tests.portraits import ASTRONAUT, HOPPER, PORTRAITS
 
 Pixels = NDArray[np.uint8]
 
@@ -52,29 +52,14 @@ def detector() -> RetinaFace:
     return RetinaFace()
 
 
-@pytest.fixture(scope="module")
-def astronaut() -> Pixels:
-    return np.asarray(skimage.data.astronaut())
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Pixels:
-    from matplotlib import cbook
-
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=True)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def resized(rgb: Pixels, factor: float) -> Pixels:
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=way), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["astronaut", "hopper"])
-def test_numbers_are_the_packages_up_to_its_truncation(
-    name: str, detector: RetinaFace, request: pytest.FixtureRequest
-) -> None:
-    rgb = request.getfixturevalue(name)
+@pytest.mark.parametrize("name", PORTRAITS)
+def test_numbers_are_the_packages_up_to_its_truncation(name: str, detector: RetinaFace) -> None:
+    rgb = PORTRAITS[name]
     theirs = max(retinaface.detect_faces(rgb), key=lambda face: face.width * face.height)
     ours = merge([detector.look(rgb, 1.0)])
     x0, y0, x1, y1 = ours.boxes[0]
@@ -85,28 +70,26 @@ def test_numbers_are_the_packages_up_to_its_truncation(
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.7, 4.0, 10.0])
-def test_one_face_at_every_size_in_the_same_place(factor: float, detector: RetinaFace, astronaut: Pixels) -> None:
-    (native,) = detector.detect(astronaut)
-    (found,) = detector.detect(resized(astronaut, factor))
+def test_one_face_at_every_size_in_the_same_place(factor: float, detector: RetinaFace) -> None:
+    (native,) = detector.detect(ASTRONAUT)
+    (found,) = detector.detect(resized(ASTRONAUT, factor))
     eyes = np.hypot(native.points5[2] - native.points5[0], native.points5[3] - native.points5[1])
     points = (np.array(found.points5) + 0.5) / factor - 0.5
     assert np.abs(points - native.points5).mean() < 0.1 * eyes
 
 
-def test_a_face_that_fills_a_large_photo_is_found_once(detector: RetinaFace, astronaut: Pixels) -> None:
-    (native,) = detector.detect(astronaut)
+def test_a_face_that_fills_a_large_photo_is_found_once(detector: RetinaFace) -> None:
+    (native,) = detector.detect(ASTRONAUT)
     x0, y0, x1, y1 = (round(v) for v in native.box)
-    close = resized(np.ascontiguousarray(astronaut[y0:y1, x0:x1]), 16)
+    close = resized(np.ascontiguousarray(ASTRONAUT[y0:y1, x0:x1]), 16)
     assert max(close.shape) > 1500
     found = detector.detect(close)
     assert len(found) == 1
     assert found[0].box[3] - found[0].box[1] > 0.8 * close.shape[0]
 
 
-def test_small_faces_of_a_wide_group_photo_are_all_found(
-    detector: RetinaFace, astronaut: Pixels, hopper: Pixels
-) -> None:
-    faces = [resized(astronaut[0:200, 120:320], 0.7), resized(hopper[0:400, 60:460], 0.35)]
+def test_small_faces_of_a_wide_group_photo_are_all_found(detector: RetinaFace) -> None:
+    faces = [resized(ASTRONAUT[0:200, 120:320], 0.7), resized(HOPPER[0:400, 60:460], 0.35)]
     group = np.full((900, 2600, 3), 90, dtype=np.uint8)
     for i in range(12):
         group[100 + 300 * (i % 2) : 240 + 300 * (i % 2), 60 + 205 * i : 200 + 205 * i] = faces[i % 2][:140, :140]
@@ -114,20 +97,18 @@ def test_small_faces_of_a_wide_group_photo_are_all_found(
     assert FINE_SIDE < 2600
 
 
-def test_tiny_faces_of_a_small_photo_are_seen_at_twice_the_size(detector: RetinaFace, astronaut: Pixels) -> None:
-    tiny = resized(astronaut, 0.18)
+def test_tiny_faces_of_a_small_photo_are_seen_at_twice_the_size(detector: RetinaFace) -> None:
+    tiny = resized(ASTRONAUT, 0.18)
     assert len(merge([detector.look(tiny, 1.0)]).scores) == 0
     assert len(detector.detect(tiny)) == 1
 
 
-def test_the_largest_comes_first_and_a_cut_face_is_found(
-    detector: RetinaFace, astronaut: Pixels, hopper: Pixels
-) -> None:
+def test_the_largest_comes_first_and_a_cut_face_is_found(detector: RetinaFace) -> None:
     canvas = np.full((600, 900, 3), 120, dtype=np.uint8)
-    canvas[0:200, 650:850] = astronaut[0:200, 120:320]
-    (face,) = detector.detect(hopper)
+    canvas[0:200, 650:850] = ASTRONAUT[0:200, 120:320]
+    (face,) = detector.detect(HOPPER)
     left = round(face.box[0] + 0.25 * (face.box[2] - face.box[0]))
-    canvas[:, : min(500, hopper.shape[1] - left)] = hopper[:600, left : left + 500]
+    canvas[:, : min(500, HOPPER.shape[1] - left)] = HOPPER[:600, left : left + 500]
     found = detector.detect(canvas)
     assert len(found) == 2
     assert found[0].box[0] < 300 and found[1].box[0] > 600

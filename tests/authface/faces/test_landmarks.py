@@ -12,27 +12,16 @@ import cv2
 import dlib
 import numpy as np
 import pytest
-import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from authface.errors import AuthfaceError
 from authface.faces.detector import Detection, RetinaFace
 from authface.faces.landmarks import SIZE, Dlib68, ShapePredictor, disagreement, dlib_box, weights_file, weights_sha256
+from tests.portraits import ASTRONAUT, PORTRAITS
 
 Pixels = NDArray[np.uint8]
-
-
-def hopper() -> Pixels:
-    from matplotlib import cbook
-
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=True)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-PHOTOS = {"astronaut": np.asarray(skimage.data.astronaut()), "hopper": hopper()}
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +38,9 @@ def eyes_apart(points: NDArray[np.float64]) -> float:
     return float(np.hypot(*(points[42:48].mean(axis=0) - points[36:42].mean(axis=0))))
 
 
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", PORTRAITS)
 def test_points_are_those_dlib_finds_on_its_own_box(name: str, detector: RetinaFace, predictor: Dlib68) -> None:
-    rgb = PHOTOS[name]
+    rgb = PORTRAITS[name]
     hog: Any = dlib.get_frontal_face_detector()
     box = hog(rgb, 1)[0]
     theirs = np.array([(p.x, p.y) for p in dlib.shape_predictor(str(weights_file()))(rgb, box).parts()], float)
@@ -63,7 +52,7 @@ def test_points_are_those_dlib_finds_on_its_own_box(name: str, detector: RetinaF
 
 @pytest.mark.parametrize("factor", [0.6, 3.0, 8.0])
 def test_points_follow_the_photos_size(factor: float, detector: RetinaFace, predictor: Dlib68) -> None:
-    rgb = PHOTOS["astronaut"]
+    rgb = ASTRONAUT
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     scaled = np.asarray(cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=way))
     found = detector.detect(rgb)[0]
@@ -78,8 +67,8 @@ def test_points_follow_the_photos_size(factor: float, detector: RetinaFace, pred
 
 
 def test_a_face_at_the_corner_gets_points_near_its_box(detector: RetinaFace, predictor: Dlib68) -> None:
-    x0, y0, x1, y1 = (round(v) for v in detector.detect(PHOTOS["astronaut"])[0].box)
-    close = np.ascontiguousarray(PHOTOS["astronaut"][y0:y1, x0:x1])
+    x0, y0, x1, y1 = (round(v) for v in detector.detect(ASTRONAUT)[0].box)
+    close = np.ascontiguousarray(ASTRONAUT[y0:y1, x0:x1])
     found = detector.detect(close)[0]
     points = predictor.landmarks(close, found)
     assert disagreement(points, found.points5) < 0.15
@@ -87,7 +76,7 @@ def test_a_face_at_the_corner_gets_points_near_its_box(detector: RetinaFace, pre
 
 
 def test_the_two_agree_on_portraits_and_not_on_a_wrong_place(detector: RetinaFace, predictor: Dlib68) -> None:
-    for rgb in PHOTOS.values():
+    for rgb in PORTRAITS.values():
         found = detector.detect(rgb)[0]
         points = predictor.landmarks(rgb, found)
         assert disagreement(points, found.points5) < 0.1
@@ -120,7 +109,7 @@ def test_the_weights_have_a_name_of_their_own() -> None:
     assert weights_file().suffix == ".dat" and len(weights_sha256()) == 64
 
 
-FACE = cv2.resize(cv2.cvtColor(np.asarray(skimage.data.astronaut()), cv2.COLOR_RGB2GRAY)[:256, 96:352], (300, 300))
+FACE = cv2.resize(cv2.cvtColor(ASTRONAUT, cv2.COLOR_RGB2GRAY)[:256, 96:352], (300, 300))
 
 
 @pytest.fixture(scope="module")

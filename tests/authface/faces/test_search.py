@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from skimage import data
 
 from authface.faces.detector import Detection, RetinaFace, quarter_turns, turned_back, upright
@@ -17,16 +15,9 @@ from authface.faces.search import marked_face, survey_turned
 from authface.records import Box
 from authface.restore.photo import FaceFinder
 from authface.restore.settings import RestoreSettings
+from tests.portraits import HOPPER, PORTRAITS
 
 Pixels = NDArray[np.uint8]
-
-
-def hopper() -> Pixels:
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(Image.open(file).convert("RGB"))
-
-
-PHOTOS = {"astronaut": np.asarray(data.astronaut()), "hopper": hopper()}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +41,9 @@ def eyes(points5: tuple[float, ...]) -> float:
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", PORTRAITS)
 def test_a_turned_face_is_the_upright_one(name: str, turns: int, detector: RetinaFace, landmarker: Dlib68) -> None:
-    photo = PHOTOS[name]
+    photo = PORTRAITS[name]
     height, width = photo.shape[:2]
     (upright,) = detector.detect(photo)
     copy = np.ascontiguousarray(np.rot90(photo, turns))
@@ -70,16 +61,16 @@ def test_upright_photos_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> No
     look = RetinaFace.look
     monkeypatch.setattr(RetinaFace, "look", lambda *given: looks.append(1) or look(*given))
     finder = FaceFinder(RestoreSettings())
-    finder.detector.survey(PHOTOS["hopper"], 0.5)
+    finder.detector.survey(HOPPER, 0.5)
     once = len(looks)
-    assert len(finder(PHOTOS["hopper"], Side(64), "ab", 0)) == 1 and len(looks) == 2 * once
-    turned = np.ascontiguousarray(np.rot90(PHOTOS["hopper"]))
+    assert len(finder(HOPPER, Side(64), "ab", 0)) == 1 and len(looks) == 2 * once
+    turned = np.ascontiguousarray(np.rot90(HOPPER))
     assert len(finder(turned, Side(64), "ab", 0)) == 1 and len(looks) > 3 * once
 
 
 def test_a_face_that_lies_beside_an_upright_one_is_found_too(detector: RetinaFace) -> None:
     photo = np.full((400, 800, 3), 128, np.uint8)
-    small = cv2.resize(PHOTOS["hopper"][20:420, 60:460], (360, 360), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(HOPPER[20:420, 60:460], (360, 360), interpolation=cv2.INTER_AREA)
     photo[20:380, 20:380], photo[20:380, 420:780] = small, np.rot90(small)
     sure, doubtful = surveyed(detector, photo)
     assert sorted(quarter_turns(face.points5) for face in sure) == [0, 3] and doubtful == []
@@ -94,7 +85,7 @@ def test_turned_copies_of_what_shows_nobody_show_nobody(name: str, detector: Ret
 
 @pytest.mark.parametrize("turns", [0, 1])
 def test_the_faces_of_a_long_strip_are_found(turns: int, detector: RetinaFace) -> None:
-    tile = cv2.resize(PHOTOS["hopper"][20:420, 60:460], (150, 150), interpolation=cv2.INTER_AREA)
+    tile = cv2.resize(HOPPER[20:420, 60:460], (150, 150), interpolation=cv2.INTER_AREA)
     strip = np.concatenate([tile] * 60)
     strip = np.ascontiguousarray(np.rot90(strip, turns))
     sure, _ = surveyed(detector, strip)
@@ -103,7 +94,7 @@ def test_the_faces_of_a_long_strip_are_found(turns: int, detector: RetinaFace) -
 
 def covered() -> tuple[Pixels, Detection]:
     """A portrait so blurred and noisy that the detector misses the face, and where it is."""
-    photo = PHOTOS["hopper"]
+    photo = HOPPER
     (face,) = RetinaFace().detect(photo)
     noise = np.random.default_rng(0).normal(0, 70, photo.shape)
     return np.clip(cv2.GaussianBlur(photo, (0, 0), 9) + noise, 0, 255).astype(np.uint8), face

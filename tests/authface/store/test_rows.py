@@ -202,7 +202,7 @@ def test_text_sorts_by_its_bytes_and_equal_rows_stay_in_order(rows: list[tuple[s
 
 
 def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def small(path: str) -> sqlite3.Connection:
+    def small(path: str, timeout: float) -> sqlite3.Connection:
         base = connect(path)
         base.execute("pragma max_page_count = 2")
         return base

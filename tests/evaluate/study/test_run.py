@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +15,7 @@ from authface.evaluate.study import study
 from authface.evaluate.study.run import make_app
 from authface.evaluate.study.study import StudyDesk, open_study
 from authface.web import local
+from tests.pages import served, windows
 
 TOKEN = "secret-of-this-test"
 MIDDLE = """pane => {
@@ -37,36 +37,25 @@ def serving(folders: tuple[Path, Path, Path], folder: Path, *, inputs: bool = Tr
     methods = [Method("theirs", theirs), Method("ours", ours)]
     made, pictures = open_study(methods, None, before if inputs else None, 3, 0, "Which is <b>better</b>?")
     app = make_app(StudyDesk(made, study.answers_of(folder)), pictures, TOKEN, "127.0.0.1")
-    with local.listen("127.0.0.1", 0, "another") as waiting:
-        running = local.make_server(app)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
-        thread.start()
-        yield local.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
-        running.should_exit = True
-        thread.join(10)
+    with local.listen("127.0.0.1", 0, "another") as waiting, served(app, waiting, TOKEN) as url:
+        yield url
 
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[..., Any]]:
     """Opens an address in a window of its own; an error on the page fails the test."""
-    contexts, errors = [], list[str]()
+    with windows(browser, 1200, 760) as (opened, _):
 
-    def visit(url: str, name: str = "", **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": 1200, "height": 760}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        if name:
-            page.get_by_label("Your name").fill(name)
-            page.get_by_role("button", name="Begin").click()
-            seen(page)
-        return page
+        def visit(url: str, name: str = "", **options: Any) -> Any:
+            page = opened(**options)
+            page.goto(url)
+            if name:
+                page.get_by_label("Your name").fill(name)
+                page.get_by_role("button", name="Begin").click()
+                seen(page)
+            return page
 
-    yield visit
-    for context in contexts:
-        context.close()
-    assert errors == []
+        yield visit
 
 
 def seen(page: Any, place: str = "pair 1 of 6") -> None:

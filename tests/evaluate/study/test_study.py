@@ -102,7 +102,7 @@ def test_what_a_person_said_survives_and_the_last_answer_counts(tmp_path: Path) 
     with (tmp_path / study.ANSWERS).open("a") as file:
         file.write('{"person": "anna", "na')
     again = StudyDesk(made, study.answers_of(tmp_path))
-    assert again.places("anna") == ["right", None, None, None] and again.places("ben")[3] == "same" and again.torn == 1
+    assert again.places("anna") == ["right", None, None, None] and again.places("ben")[3] == "same"
     again.answer("anna", 1, "left", 1)
     lines, torn = study.answers_of(tmp_path).read()
     assert (len(lines), torn, again.finished) == (4, 1, 0)
