@@ -33,6 +33,9 @@ TEMPORARY = ".tmp-"
 _BEGUN = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{12}}")
 """The names that `replacing` gives."""
 
+LARGE_TEMPORARY = Path("/var/tmp")
+"""On a disk also where ``/tmp`` is memory (Filesystem Hierarchy Standard 3.0, 5.15); SQLite uses it, too."""
+
 _ADVICE = {
     errno.ENOSPC: "the disk is full: free space and run the same command again",
     errno.EDQUOT: "the disk quota is used up: free space and run the same command again",
@@ -63,6 +66,13 @@ def sha256_of_weights(path: Path) -> str:
 @functools.lru_cache(maxsize=128)
 def _sha256_of_same(path: Path, _size: int, _time: int) -> str:
     return sha256_of(path)
+
+
+def room_for_large() -> Path:
+    """Folder of temporary files that grow with a set: `LARGE_TEMPORARY`, unless TMPDIR (or TEMP, TMP) names one."""
+    named = any(os.environ.get(name) for name in ("TMPDIR", "TEMP", "TMP"))
+    there = LARGE_TEMPORARY.is_dir() and os.access(LARGE_TEMPORARY, os.W_OK | os.X_OK)
+    return LARGE_TEMPORARY if there and not named else Path(tempfile.gettempdir())
 
 
 def place(text: str | Path) -> Path:

@@ -5,8 +5,8 @@
 
 `costs` restores each photo alone and writes a row of it: its width, height, the sides of its faces' crops in its
 pixels, and CPU seconds by part of the pipeline. `tests/restore/costs.csv` has those of 150 photos of 0.03
-to 3 megapixels; `tests/restore/test_pipeline.py` makes folders of any size and order of them. `run` runs the real
-command on a folder and tells what it says is left after 2, 10, 50 and 80 % of its CPU seconds, beside the truth.
+to 3 megapixels; `tests/restore/test_workload.py` makes folders of any size and order of them. `run` runs the real command on
+a folder and tells what it says is left after 2, 5, 10, 25, 50 and 80 % of its CPU seconds, beside the truth.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from authface.restore.settings import RestoreSettings
 from authface.store.restore_line import RunState
 
 PARTS = ("read", "detect", "align", "model", "guard", "paste", "encode")
-SHARES = (0.02, 0.1, 0.5, 0.8)
+SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 0.8)
 
 
 class _Clock:

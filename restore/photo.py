@@ -277,12 +277,30 @@ LOW_SCORE = "low_score"
 """Why they were."""
 
 
-class FaceFinder:
-    """Detector and landmarks; create one for many photos."""
+class FaceChoice:
+    """Which of a photo's faces are restored."""
 
     def __init__(self, settings: RestoreSettings) -> None:
         self.settings = settings
         self.rule = face_rule(settings.faces)
+
+    def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
+        """Why a face is left alone, given `taken` larger ones that are not, as a word and in numbers; else empty."""
+        side, eyes = detection.long_side, detection.eye_distance
+        if side < self.settings.min_face:
+            return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
+        if eyes < self.settings.min_eyes:
+            return "too_small", f"eyes {eyes:.1f} px apart, the limit is {self.settings.min_eyes:g} (restore.min_eyes)"
+        if not self.rule.wants(detection.box, taken):
+            return "not_chosen", f"--faces {self.settings.faces}"
+        return "", ""
+
+
+class FaceFinder(FaceChoice):
+    """Detector and landmarks; create one for many photos."""
+
+    def __init__(self, settings: RestoreSettings) -> None:
+        super().__init__(settings)
         self.detector = RetinaFace(settings.min_score, threads=0, least_face=settings.min_face)
         self.landmarker = Dlib68()
 
@@ -320,17 +338,6 @@ class FaceFinder:
             inside = region[0] < width and region[1] < height and region[2] > 0 and region[3] > 0
             if inside and not any(has_middle(region, face.box) for face in sure):
                 yield marked_face(self.detector, self.landmarker, rgb, region)
-
-    def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
-        """Why a face is left alone, as a word and in numbers; empty if it is restored."""
-        side, eyes = detection.long_side, detection.eye_distance
-        if side < self.settings.min_face:
-            return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
-        if eyes < self.settings.min_eyes:
-            return "too_small", f"eyes {eyes:.1f} px apart, the limit is {self.settings.min_eyes:g} (restore.min_eyes)"
-        if not self.rule.wants(detection.box, taken):
-            return "not_chosen", f"--faces {self.settings.faces}"
-        return "", ""
 
     def _doubtful(self, detections: Iterable[Detection], first: int) -> list[FaceResult]:
         """The uncertain detections that would be large enough."""

@@ -50,8 +50,9 @@ from authface.restore.photo import (
     whole_photo,
 )
 from authface.restore.picture import Finish
-from authface.restore.pipeline import OpenedSize, Seconds, Workload, part
+from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
+from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line, Status
 from authface.store.restore_log import LOG, Log, prove_writable
 
@@ -185,12 +186,12 @@ class RestoreSummary:
         self.work.known += before
 
 
-def _opened(lines: Sequence[Line]) -> OpenedSize:
+def _opened(lines: Sequence[Line]) -> PhotoFaces:
     """What the lines of a photo say of what it took."""
     first = lines[0]
     found = any(line.face is not None and line.reason != LOW_SCORE for line in lines)
     crops = [quad_side(np.reshape(line.quad, (4, 2))) for line in lines if line.quad is not None]
-    return OpenedSize(first.width, first.height, found, crops)
+    return PhotoFaces(first.width, first.height, found, crops)
 
 
 class Session:

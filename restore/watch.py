@@ -5,6 +5,7 @@ A thread looks at the summary every second; the run's loop knows nothing of it.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from array import array
@@ -15,10 +16,11 @@ from typing import Any
 
 from authface.errors import AuthfaceError, one_line, was_interrupted
 from authface.imaging.decode import header_size
+from authface.restore.glance import Glancer
 from authface.restore.inputs import RestoreJob
-from authface.restore.pipeline import Clock, PhotoSample, Workload, seconds_left
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.video.run import fingerprint as video_fingerprint
+from authface.restore.workload import Clock, PhotoSample, Workload, seconds_left
 from authface.store.restore_line import forget_ended, new_state, write_state
 from authface.store.restore_log import LOG
 
@@ -26,6 +28,13 @@ LOOK_SECONDS = 1.0
 SAMPLE = 1000
 """Photos of which the header is read."""
 WRITE_SECONDS = 3.0
+GLANCES = 48
+"""Photos that are glanced at as the run begins, but no more than one in `GLANCED_AT_MOST`."""
+GLANCED_AT_MOST = 8
+GLANCING = 0.01
+"""Share of the run's seconds for further glances."""
+_EVEN = (math.sqrt(5) - 1) / 2
+"""Multiples of it, without their whole part, lie about evenly in 0..1, however many there are (Weyl 1916)."""
 
 
 @contextmanager
@@ -53,7 +62,6 @@ class _Watch:
             videos=sum(job.is_video for job in jobs),
             model=session.settings.model,
         )
-        self._seen = (0, 0, 0)
         self._written = 0.0
         self._last = time.monotonic()
         self._over = threading.Event()
@@ -88,6 +96,8 @@ class _Watch:
                 return
         with suppress(AuthfaceError):  # the run meets the same log, and says what is wrong
             self._planned = self._plan()
+            if self._planned is not None and not self._session.request.aligned:
+                self._glance(self._planned)
 
     def _plan(self) -> Workload | None:
         """What there is to do: which photos are done already, the log says; of some of the others the header."""
@@ -112,22 +122,39 @@ class _Watch:
             if not self._over.is_set() and (size := header_size(self._jobs[place].source)):
                 yield PhotoSample(place, *size)
 
+    def _glance(self, planned: Workload) -> None:
+        """Glance at photos that lie ahead: at some as the run begins, at more as it goes on."""
+        glancer, spent = Glancer(self._session.settings), 0.0
+        first = min(GLANCES, planned.photos // GLANCED_AT_MOST)
+        spread = sorted(enumerate(planned.samples), key=lambda one: one[0] * _EVEN % 1)
+        for _, sample in spread:
+            while len(planned.glances) >= first and spent > GLANCING * self._clock.all:
+                if self._over.wait(LOOK_SECONDS):
+                    return
+            if self._over.is_set():
+                return
+            done = self._session.summary.work
+            if sample.place >= done.tried + done.known:
+                start = time.monotonic()
+                if faces := glancer(self._jobs[sample.place].source, sample):
+                    planned.glances.append((sample.place, faces))
+                spent += time.monotonic() - start
+
     def _look(self) -> None:
         summary, now = self._session.summary, time.monotonic()
         with self._session.lock:
-            work = summary.work
-            made, known, videos = work.tried, work.known, work.videos.files + work.failed_videos.files
-            left = None
-            new = tuple(one - other for one, other in zip((made, known, videos), self._seen, strict=True))
-            photos_done = made + known >= self._state.photos
-            self._clock.tick(now - self._last, *new, in_videos=photos_done)
-            self._seen, self._last = (made, known, videos), now
+            work, parts, left = summary.work, _parts(summary), None
+            if self._session.engine_of_workers:
+                parts.pop("load", None)  # theirs, of any time
+            photos_done = work.tried + work.known >= self._state.photos
+            new = self._clock.tick(now - self._last, work, parts, in_videos=photos_done)
+            self._last = now
             if self._planned is not None:
-                left = seconds_left(self._planned, work, self._clock, _parts(summary))
+                left = seconds_left(self._planned, work, self._clock)
             self._state = replace(self._state, **_counts(summary), left=left, engine=self._session.engine)
-        counted = made - self._clock.first
+            counted = work.tried - self._clock.first.tried
         rate = counted / self._clock.made if counted > 0 and self._clock.made else 0.0
-        last_at = time.time() if any(new) else self._state.last_at
+        last_at = time.time() if new else self._state.last_at
         self._state = replace(self._state, seconds=round(self._clock.all, 1), rate=round(rate, 4), last_at=last_at)
 
     def _write(self) -> None:

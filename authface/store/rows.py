@@ -90,8 +90,13 @@ def source_of(path: Path) -> Any:
 T = TypeVar("T")
 
 
-def arrow_schema(row_type: type[Any]) -> pa.Schema:
+def arrow_schema(row_type: Any) -> pa.Schema:
     """The Parquet columns of a record type."""
+    return _schema_of(row_type)
+
+
+@cache
+def _schema_of(row_type: Any) -> pa.Schema:
     hints = typing.get_type_hints(row_type)
     return pa.schema([pa.field(f.name, _arrow_type(hints[f.name])) for f in fields(row_type)])
 
@@ -164,22 +169,37 @@ def _writer(hint: Any) -> Callable[[Any], Any] | None:
 
 def row_reader(row_type: type[T]) -> Callable[[dict[str, Any]], T]:
     """A function from a row of plain values, as Parquet gives it, to a record."""
-    return _reader(row_type)
+    kind: Any = row_type
+    return _record_reader(kind)
 
 
-def _reader(hint: Any) -> Callable[[Any], Any]:
+@cache
+def _record_reader(row_type: Any) -> Callable[[dict[str, Any]], Any]:
+    """A column that a table of an earlier version lacks takes the field's default; one that is no field is left out."""
+    hints = typing.get_type_hints(row_type)
+    names = {f.name for f in fields(row_type)}
+    converted = {name: read for name in names if (read := _reader(hints[name]))}
+
+    def read_row(values: dict[str, Any]) -> Any:
+        every = values.keys() == names
+        made = dict(values) if every else {name: values[name] for name in names & values.keys()}
+        for name, read in converted.items():
+            if name in made:
+                made[name] = read(made[name])
+        return row_type(**made)
+
+    return read_row
+
+
+def _reader(hint: Any) -> Callable[[Any], Any] | None:
+    """The converter of plain values to those of that type; None if they are that already."""
     if get_origin(hint) in {types.UnionType, typing.Union}:
         inner = _reader(next(arm for arm in get_args(hint) if arm is not type(None)))
-        return lambda value: None if value is None else inner(value)
+        return inner and (lambda value: None if value is None else inner(value))
     if get_origin(hint) is tuple:
         item = _reader(get_args(hint)[0])
-        return lambda value: tuple(item(entry) for entry in value)
-    if is_dataclass(hint) and isinstance(hint, type):
-        hints = typing.get_type_hints(hint)
-        readers = {f.name: _reader(hints[f.name]) for f in fields(hint)}
-        # A column that a table of an earlier version lacks takes the field's default.
-        return lambda value: hint(**{name: read(value[name]) for name, read in readers.items() if name in value})
-    return lambda value: value
+        return (lambda value: tuple(map(item, value))) if item else tuple
+    return _record_reader(hint) if is_dataclass(hint) else None
 
 
 def footer_of(path: Any) -> Any:

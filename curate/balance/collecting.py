@@ -125,9 +125,9 @@ def collecting(photoset: PhotoSet, settings: BalanceSettings, parts: Sequence[in
         gaps=gaps,
         proposals=proposals,
         unmeasured=[name for name, count in known.items() if not count],
-        partly=[(name, count) for name, count in known.items() if 0 < count < len(found.ids)],
+        partly=[(name, count) for name, count in known.items() if 0 < count < len(found)],
         wordless=wordless,
-        faces=len(found.ids),
+        faces=len(found),
     )
 
 

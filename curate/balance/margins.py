@@ -9,36 +9,26 @@ but shares that may be shown (`marginal`), so that nothing derived from it tells
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Tick
+from authface.curate.balance.skin import SKIN_BANDS, skin_band, typology_angle
 from authface.engine.runner import PartInput
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces.geometry import crop_points
 from authface.imaging import decode as images
 from authface.metrics.stats import wilson
-from authface.records import Crop, Face, Photo, Tag
-from authface.store.photoset import PhotoSet
+from authface.records import Crop, Tag
+from authface.store.photoset import PhotoSet, Table
 
-SIDE = 128
-"""Side a crop is brought to, pixels: skin's colour needs no more, and its noise averages out."""
-SKIN_BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
-"""Names and least angles, degrees (Del Bino and Bernerd 2013); below the last is `dark`."""
-LEAST_YELLOW = 3.0
-"""Least b* of skin that has a tone to speak of: grey and blue pictures have less, and their angle means nothing."""
-LEAST_PIXELS = 40
-_CHEEKS = ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14))
-"""iBUG points around each cheek: lower lid, nostril, corner of the mouth, jaw."""
-_SHRINK = 0.6
-"""Size of the patch within that outline: away from hair, nose, lips and the shade of the jaw."""
 MARGINS: dict[str, tuple[str, ...]] = {
     "pose": ("far-left", "left", "frontal", "right", "far-right", "unknown"),
     "light": ("from-left", "from-right", "backlit", "from-neither", "unknown"),
@@ -75,59 +65,53 @@ _BEARD = {"beard": "beard", "goatee": "beard"} | dict.fromkeys(("moustache", "st
 _POSE = {"facing the camera": "frontal", "head turned to the left": "left", "head turned to the right": "right"}
 
 
-def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float | None:
-    """ITA = atan2(L* - 50, b*) in degrees, of the medians of CIE L* and b* (D65) of both cheeks; 90 is palest.
-
-    `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None if too little skin is
-    visible (burnt and black pixels do not count) or it has no colour.
-    """
-    size = rgb.shape[0]
-    small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA) if size != SIDE else rgb
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    for cheek in _CHEEKS:
-        outline = (np.asarray(points, np.float64)[list(cheek)] + 0.5) * (SIDE / size) - 0.5
-        middle = outline.mean(axis=0)
-        cv2.fillPoly(mask, [np.rint(middle + _SHRINK * (outline - middle)).astype(np.int32)], 1)
-    skin = small[mask.astype(bool)]
-    skin = skin[(skin.max(axis=1) < 254) & (skin.max(axis=1) > 16)]
-    if len(skin) < LEAST_PIXELS:
-        return None
-    lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    lightness, yellow = float(np.median(lab[:, 0])), float(np.median(lab[:, 2]))
-    return math.degrees(math.atan2(lightness - 50, yellow)) if yellow >= LEAST_YELLOW else None
-
-
-def skin_band(angle: float | None) -> str:
-    """The name of an angle's band; `unknown` for None."""
-    if angle is None:
-        return "unknown"
-    return next((name for name, least in SKIN_BANDS if angle > least), "dark")
-
-
-@dataclass
 class MarginWords:
-    """The word of every face in every margin."""
+    """The word of every face in every margin; some 110 bytes a face."""
 
-    ids: list[str] = field(default_factory=list)
-    words: dict[str, list[str]] = field(default_factory=lambda: {name: list(words) for name, words in MARGINS.items()})
-    """The words of each margin, in order."""
-    codes: list[list[int]] = field(default_factory=list)
-    """For each face the number of its word, in the order of `words`."""
+    def __init__(self) -> None:
+        self.words = {name: list(words) for name, words in MARGINS.items()}
+        """The words of each margin, in order."""
+        self._ids, self._codes = bytearray(), array("I")
+        self._first: dict[int, tuple[int, int]] = {}
+        """Where the faces of a part begin among all, and their ids among all bytes."""
+
+    def __len__(self) -> int:
+        return len(self._codes) // len(self.words)
+
+    def begin(self, part: int) -> None:
+        """Take what is added from here on as of this part."""
+        self._first[part] = len(self), len(self._ids)
 
     def add(self, face_id: str, said: Mapping[str, str]) -> None:
         """Add a face with its word of every margin."""
-        row = []
         for margin, words in self.words.items():
             if said[margin] not in words:
                 words.append(said[margin])
-            row.append(words.index(said[margin]))
-        self.ids.append(face_id)
-        self.codes.append(row)
+            self._codes.append(words.index(said[margin]))
+        self._ids += f"{face_id}\n".encode()
+
+    @property
+    def ids(self) -> list[str]:
+        """Of all faces."""
+        return self._ids.decode().split("\n")[:-1]
+
+    @property
+    def codes(self) -> NDArray[np.uint32]:
+        """(faces, margins) the number of each face's word, in the order of `words`."""
+        return np.array(self._codes, np.uint32).reshape(-1, len(self.words))
+
+    def of_part(self, part: int) -> Iterator[tuple[str, Sequence[int]]]:
+        """Id and codes of each face of a part; none of one that was not begun."""
+        first, at = self._first.get(part, (len(self), len(self._ids)))
+        later = [begun for begun in self._first.values() if begun > (first, at)]
+        end, stop = min(later, default=(len(self), len(self._ids)))
+        margins = len(self.words)
+        for row, name in zip(range(first, end), self._ids[at:stop].decode().split("\n"), strict=False):
+            yield name, self._codes[row * margins : (row + 1) * margins]
 
     def of(self, margin: str) -> NDArray[np.int64]:
         """(faces,) the number of each face's word in one margin."""
-        column = list(self.words).index(margin)
-        return np.array([row[column] for row in self.codes], np.int64)
+        return self.codes[:, list(self.words).index(margin)].astype(np.int64)
 
     def counts(self, margin: str) -> list[int]:
         """How many faces each word of a margin has."""
@@ -143,22 +127,47 @@ class MarginWords:
 def read_margin_words(photoset: PhotoSet, parts: Sequence[PartInput[Crop]], tick: Tick, workers: int) -> MarginWords:
     """The words of every kept crop in `parts`; skin is measured in `workers` threads, since it is not stored."""
     found = MarginWords()
-    annotators = sorted(photoset.annotators(), key=lambda name: (name != "measured", name))
+    tables = [
+        photoset.tags(name) for name in sorted(photoset.annotators(), key=lambda name: (name != "measured", name))
+    ]
+    tagged = [(table, set(table.parts())) for table in tables]
     with ThreadPoolExecutor(max(1, workers)) as pool:
         for part in parts:
             crops = [crop for crop in part.rows() if crop.status == "kept"]
-            faces = {face.id: face for face in photoset.faces.rows(part.number) if face.status == "kept"}
-            photos = {photo.id: photo for photo in photoset.photos.rows(part.number) if photo.status == "kept"}
-            tags = [_tags(photoset, name, part.number) for name in annotators]
+            faces = _kept(photoset.faces, part.number, ("yaw", "size"))
+            photos = _kept(photoset.photos, part.number, ("source", "licence"))
+            tags = [_kept(table, part.number, ("tags",)) for table, there in tagged if part.number in there]
             angles = pool.map(partial(_angle, photoset), crops)
+            found.begin(part.number)
             for crop, angle in zip(crops, angles, strict=True):
-                said = [table[crop.id] for table in tags if crop.id in table]
-                found.add(crop.id, words_of(photos[crop.photo_id], faces[crop.id], said, angle))
+                said = [[Tag(**tag) for tag in table[crop.id][0]] for table in tags if crop.id in table]
+                (source, licence), (yaw, size) = photos[crop.photo_id], faces[crop.id]
+                found.add(crop.id, words_of(MeasuredFace(source, licence, yaw, size, angle), said))
                 tick(1)
     return found
 
 
-def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: float | None) -> dict[str, str]:
+def _kept(table: Table[Any], part: int, names: Sequence[str]) -> dict[str, tuple[Any, ...]]:
+    """Some columns of the kept rows of a part, by id."""
+    rows = table.columns(part, ("id", "status", *names))
+    return {name: tuple(values) for name, status, *values in rows if status == "kept"}
+
+
+@dataclass(frozen=True)
+class MeasuredFace:
+    """What is known of a face without its tags."""
+
+    source: str
+    licence: str
+    yaw: float | None
+    """Degrees."""
+    size: float | None
+    """Pixels."""
+    angle: float | None
+    """Of its skin, degrees."""
+
+
+def words_of(face: MeasuredFace, said: Sequence[Sequence[Tag]]) -> dict[str, str]:
     """The word of one face in every margin; `said` are the tags by each annotator, most trusted first.
 
     Silence is a word only of an annotator that would have spoken: measured tags of light, a captioner's of glasses.
@@ -184,10 +193,10 @@ def words_of(photo: Photo, face: Face, said: Sequence[Sequence[Tag]], angle: flo
         "age": of("age", lambda names: min(names).replace(" ", "-") if names else "unknown"),
         "glasses": seen("accessories", _GLASSES),
         "beard": seen("hair", _BEARD),
-        "skin": skin_band(angle),
+        "skin": skin_band(face.angle),
         "size": next((name for least, name in _SIZES if size >= least), "under-128"),
-        "source": photo.source,
-        "licence": photo.licence or "unknown",
+        "source": face.source,
+        "licence": face.licence or "unknown",
     }
 
 
@@ -206,11 +215,6 @@ def _expression(names: set[str]) -> str:
     if "mouth open" in names:
         return "mouth-open"
     return "calm" if names & {"mouth closed", "neutral expression"} else "other"
-
-
-def _tags(photoset: PhotoSet, annotator: str, part: int) -> dict[str, tuple[Tag, ...]]:
-    table = photoset.tags(annotator)
-    return {row.id: row.tags for row in table.rows(part) if row.status == "kept"} if part in table.parts() else {}
 
 
 def _angle(photoset: PhotoSet, crop: Crop) -> float | None:

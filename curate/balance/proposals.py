@@ -86,9 +86,9 @@ def read_yields(photoset: PhotoSet, parts: Sequence[int], found: MarginWords) ->
 
     A photo that was stored and not looked at yet is left out.
     """
-    values = _values_by_photo(found)
     yields = Yields()
     for part in parts:
+        values = _values_by_photo(found, part)
         seen = {photo_id for (photo_id,) in photoset.faces.columns(part, ["photo_id"])}
         names = ["id", "source", "status", "queries", "extra"]
         for photo_id, source, status, queries, extra in photoset.photos.columns(part, names):
@@ -114,11 +114,11 @@ def _queries(source: str, queries: Sequence[str] | None, extra: str | None) -> t
     return (query,) if isinstance(query, str) and query else ()
 
 
-def _values_by_photo(found: MarginWords) -> dict[str, set[str]]:
-    """The values that the kept faces of each photo have, as ``pose=left``."""
+def _values_by_photo(found: MarginWords, part: int) -> dict[str, set[str]]:
+    """The values that the kept faces of each photo of a part have, as ``pose=left``."""
     at = [(column, name, found.words[name]) for column, name in enumerate(found.words) if name in UNIFORM]
     values: dict[str, set[str]] = defaultdict(set)
-    for face_id, codes in zip(found.ids, found.codes, strict=True):
+    for face_id, codes in found.of_part(part):
         values[face_id.rpartition("-")[0]].update(f"{name}={words[codes[column]]}" for column, name, words in at)
     return dict(values)
 

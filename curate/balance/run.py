@@ -281,7 +281,7 @@ def balance(
     page = photoset.root / "reports" / "balance.html"
     lacks = collecting(photoset, settings, [part.number for part in parts], found)
     kept = len(chosen) if chosen is not None else None
-    done = BalanceReport(page, len(found.ids), kept, off, margins, crosses, lacks)
+    done = BalanceReport(page, len(found), kept, off, margins, crosses, lacks)
     facts = [("faces", f"{done.faces:,}"), *([("chosen", f"{done.kept:,}")] if done.kept is not None else [])]
     title = f"Balance of {one_line(photoset.root.resolve().name)}"
     report.write_page(page, "balance.html.jinja", title=title, summary=facts, balance=done, header=HEADER)
@@ -305,8 +305,9 @@ def choose(found: MarginWords, goals: Sequence[Goal], settings: BalanceSettings,
     """
     columns = np.stack([found.of(goal.margin) for goal in goals], axis=1)
     cells, member, available = np.unique(columns, axis=0, return_inverse=True, return_counts=True)
-    if settings.keep is not None and settings.keep > len(found.ids):
-        raise UsageError(f"keep {settings.keep}: there are {len(found.ids)} faces")
+    ids = found.ids
+    if settings.keep is not None and settings.keep > len(ids):
+        raise UsageError(f"keep {settings.keep}: there are {len(ids)} faces")
     if settings.keep is None:
         _, fitted = largest_subset(cells, available, goals, settings.tolerance)
     else:
@@ -314,7 +315,7 @@ def choose(found: MarginWords, goals: Sequence[Goal], settings: BalanceSettings,
     counts = round_counts(fitted.take, available)
     chosen: set[str] = set()
     for cell, count in enumerate(counts):
-        chosen |= pick([found.ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
+        chosen |= pick([ids[face] for face in np.flatnonzero(member.ravel() == cell)], int(count), seed)
     total = max(1, len(chosen))
     shares = [np.bincount(cells[:, m], counts, len(goal.shares)) / total for m, goal in enumerate(goals)]
     off = max(float(np.abs(got - goal.shares).max()) for got, goal in zip(shares, goals, strict=True))
@@ -340,7 +341,8 @@ def _write_choice(
     """The table `balance`: every kept crop with its verdict and the share of its kind before and after."""
     provenance = Provenance("balance", VERSION, {**settings.model_dump(mode="json"), "seed": seed}, {})
     columns = [list(found.words).index(goal.margin) for goal in goals]
-    kind_of = {face: tuple(row[column] for column in columns) for face, row in zip(found.ids, found.codes, strict=True)}
+    kinds = map(tuple, found.codes[:, columns].tolist())
+    kind_of = dict(zip(found.ids, kinds, strict=True))
     before, after = _kind_shares(kind_of, kind_of.keys()), _kind_shares(kind_of, chosen)
     table = choice_table(photoset)
 

@@ -7,7 +7,6 @@ import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -22,7 +21,7 @@ from authface.curate.learn.fit import HeldOutTable, Passing
 from authface.curate.learn.run import judged_parts
 from authface.curate.settings import FilterSettings, lower_better
 from authface.errors import UsageError, one_line
-from authface.files import write_errors
+from authface.files import room_for_large, write_errors
 from authface.store.photoset import PhotoSet
 
 Column = NDArray[np.float64]
@@ -135,7 +134,7 @@ def sweep(photoset: PhotoSet, settings: FilterSettings) -> list[Sweep]:
     """
     names = list(dict.fromkeys(limit.measure for limit in LIMITS))
     limits = [float(getattr(settings, limit.setting)) for limit in LIMITS]
-    with tempfile.TemporaryFile(prefix="authface-") as file:
+    with tempfile.TemporaryFile(prefix="authface-", dir=room_for_large()) as file:
         measures = _Measures(file, names)
         policy = np.concatenate([np.empty(0, np.bool_), *_measured(photoset, settings, measures)])
         refused = np.zeros(len(policy), np.uint8)
@@ -213,7 +212,7 @@ class _Measures:
 
     def add(self, columns: Column) -> None:
         """Append a (names, k) block of k faces. Raises AuthfaceError where the disk refuses."""
-        with write_errors(Path(tempfile.gettempdir())):
+        with write_errors(room_for_large()):
             self._file.seek(0, os.SEEK_END)
             self._file.write(np.ascontiguousarray(columns).tobytes())
             self._file.flush()

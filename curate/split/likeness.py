@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.files import write_errors
+from authface.files import room_for_large, write_errors
 
 
 class VectorFile:
@@ -28,8 +28,9 @@ class VectorFile:
         """`rows` vectors of zeros."""
         self.shape = rows, length
         self._bytes = length * np.dtype(np.float32).itemsize
-        with write_errors(Path(tempfile.gettempdir())), ExitStack() as stack:
-            self._file = stack.enter_context(tempfile.TemporaryFile(prefix="authface-", buffering=0))
+        self._room = room_for_large()
+        with write_errors(self._room), ExitStack() as stack:
+            self._file = stack.enter_context(tempfile.TemporaryFile(prefix="authface-", buffering=0, dir=self._room))
             self._file.truncate(rows * self._bytes)
             weakref.finalize(self, stack.pop_all().close)
 
@@ -66,7 +67,7 @@ class VectorFile:
         return np.frombuffer(data, np.float32).reshape(rows, self.shape[1])
 
     def _write(self, start: int, vectors: NDArray[np.float32]) -> None:
-        with write_errors(Path(tempfile.gettempdir())):
+        with write_errors(self._room):
             self._file.seek(start * self._bytes)
             left = memoryview(np.ascontiguousarray(vectors, np.float32).tobytes())
             while left:  # what the last free blocks of a disk take may be a part

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -76,3 +77,20 @@ def test_a_durable_file_is_flushed_by_a_descriptor_that_may_write(
     with replacing(tmp_path / "a.bin", durable=True) as temporary:
         temporary.write_bytes(b"1")
     assert flags["file"] & os.O_RDWR and not flags["folder"] & os.O_RDWR
+
+
+def test_large_temporary_files_go_to_a_disk_unless_another_folder_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where /tmp is memory, what was kept out of memory would be in it after all."""
+    for name in ("TMPDIR", "TEMP", "TMP"):
+        monkeypatch.delenv(name, raising=False)
+    disk, memory = tmp_path / "disk", tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr(files, "LARGE_TEMPORARY", disk)
+    monkeypatch.setattr(tempfile, "tempdir", str(memory))
+    assert files.room_for_large() == memory, "there is no such folder"
+    disk.mkdir()
+    assert files.room_for_large() == disk
+    monkeypatch.setenv("TMPDIR", str(memory))
+    assert files.room_for_large() == memory

@@ -12,16 +12,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
 from authface.console import Console
 from authface.restore import watch
-from authface.restore.pipeline import Videos
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
+from authface.restore.workload import Videos
 from authface.store.restore_line import STATES, RunState, new_state, read_states, write_state
 from authface.store.restore_log import LOG
 from tests.restore.conftest import Brighter
@@ -163,3 +164,26 @@ def test_status_counts_a_photo_as_its_last_lines_do(tmp_path: Path, typed: Comma
     _, out, _ = typed("status", tmp_path, "--json")
     (folder,) = json.loads(out)["folders"]
     assert (folder["restored"], folder["no_face"], folder["log_parts"]) == (2, 2, 2) and "failed" not in folder
+
+
+def test_photos_that_lie_ahead_are_glanced_at_evenly_and_within_their_share_of_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "GLANCES", 4)
+    (tmp_path / "album").mkdir()
+    for number in range(40):
+        Image.fromarray(data.astronaut()[40:120, 150 - number :][:, :80]).save(tmp_path / "album" / f"{number:02}.png")
+    session = Session(Request(RestoreSettings(model="identity", guard=False)), Console())
+    _ = session.fingerprint
+    seen = watch._Watch(session, jobs_of([tmp_path / "album"], tmp_path / "out", "same"))
+    session.summary.work.failed = 10
+    planned = seen._plan()
+    assert planned is not None and planned.photos == 40
+    monkeypatch.setattr(seen._over, "wait", lambda _: True)  # the run ends as the glances wait
+    seen._glance(planned)
+    places = sorted(place for place, _ in planned.glances)
+    assert len(places) == 4, "no second has passed for more"
+    assert places[0] >= 10 and max(np.diff([10, *places, 40])) <= 15
+    seen._clock.made = 1e6
+    seen._glance(planned)
+    assert len(planned.glances) == 4 + 30

@@ -38,6 +38,7 @@ from authface.curate.fetch.sources.tables import (
 from authface.curate.fetch.web import Web
 from authface.curate.settings import FetchSettings
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
+from authface.files import room_for_large
 from authface.records import Photo
 
 _UNREADABLE = (OSError, EOFError, zlib.error, pa.ArrowException)
@@ -323,7 +324,7 @@ def _values(batch: pa.RecordBatch, at: int) -> Record | BadRow:
 @contextmanager
 def _unpacked(path: Path) -> Iterator[IO[bytes]]:
     """A Parquet file is read from its end, so what is packed is unpacked first, on the disk."""
-    with gzip.open(path, "rb") as packed, tempfile.TemporaryFile() as file:
+    with gzip.open(path, "rb") as packed, tempfile.TemporaryFile(dir=room_for_large()) as file:
         while piece := packed.read(1 << 20):
             file.write(piece)
         file.seek(0)

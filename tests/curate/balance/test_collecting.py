@@ -176,9 +176,11 @@ def photographed(root: Path) -> PhotoSet:
 def test_yields_are_counted_by_photo_and_sets_of_before_remember_their_query(tmp_path: Path) -> None:
     photoset = photographed(tmp_path)
     words = MarginWords()
-    for face in photoset.faces:
-        pose = "far-left" if face.yaw else "frontal"
-        words.add(face.id, dict.fromkeys(MARGINS, "unknown") | {"pose": pose})
+    for part in (0, 1):
+        words.begin(part)
+        for face in photoset.faces.rows(part):
+            pose = "far-left" if face.yaw else "frontal"
+            words.add(face.id, dict.fromkeys(MARGINS, "unknown") | {"pose": pose})
     yields = read_yields(photoset, [0, 1], words)
     profile, plain = (yields.queries["unsplash", query] for query in ("side profile portrait", "portrait"))
     assert (profile.fetched, plain.fetched, yields.together.fetched) == (100, 200, 300)

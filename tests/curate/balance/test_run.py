@@ -15,7 +15,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.curate.balance.margins import FEWEST, marginal, skin_band, suppressed_cells, typology_angle, words_of
+from authface.curate.balance.margins import (
+    FEWEST,
+    MeasuredFace,
+    marginal,
+    suppressed_cells,
+    words_of,
+)
 from authface.curate.balance.run import (
     BalanceReport,
     Goal,
@@ -27,10 +33,11 @@ from authface.curate.balance.run import (
     pick,
     round_counts,
 )
+from authface.curate.balance.skin import skin_band, typology_angle
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
-from authface.records import Face, Photo, Tag
+from authface.records import Tag
 from authface.review.reviews import ReviewSettings, balanced, choice_table
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
@@ -167,11 +174,10 @@ def test_a_pick_is_the_same_and_stays_when_faces_are_added() -> None:
 
 
 def test_words_come_from_measures_and_tags() -> None:
-    photo = Photo(id="p", source="folder", source_id="a", file="")
-    face = Face(id="f", photo_id="p", photo_file="", index=0, yaw=-12.0, size=300.0)
+    face = MeasuredFace(source="folder", licence="", yaw=-12.0, size=300.0, angle=30.0)
     tags = [Tag(name=name, group=group, confidence=1.0) for name, group in (
         ("light from the left", "lighting"), ("soft light", "lighting"), ("smiling", "expression"))]  # fmt: skip
-    said = words_of(photo, face, [tags], 30.0)
+    said = words_of(face, [tags])
     assert said == {
         "pose": "left", "light": "from-left", "hardness": "soft", "expression": "smiling", "age": "unknown",
         "skin": "intermediate", "size": "256-511", "source": "folder", "licence": "unknown", "glasses": "unknown",
@@ -180,13 +186,13 @@ def test_words_come_from_measures_and_tags() -> None:
     worn = [
         Tag(name=name, group=group, confidence=1.0) for name, group in (("glasses", "accessories"), ("goatee", "hair"))
     ]
-    seen = words_of(photo, face, [tags, worn], 30.0)
+    seen = words_of(face, [tags, worn])
     assert (seen["glasses"], seen["beard"]) == ("glasses", "beard"), "said by the second annotator"
-    silent = words_of(photo, face, [tags, [Tag(name="elderly", group="age", confidence=1.0)]], 30.0)
+    silent = words_of(face, [tags, [Tag(name="elderly", group="age", confidence=1.0)]])
     assert (silent["glasses"], silent["beard"], silent["age"]) == ("none", "none", "elderly")
-    assert words_of(photo, face, [], None)["light"] == "unknown", "nobody looked"
-    assert words_of(photo, face, [worn], None)["light"] == "unknown", "a captioner's silence says nothing of light"
-    assert words_of(photo, face, [tags[2:]], None)["light"] == "from-neither", "measured, and on neither side"
+    assert words_of(face, [])["light"] == "unknown", "nobody looked"
+    assert words_of(face, [worn])["light"] == "unknown", "a captioner's silence says nothing of light"
+    assert words_of(face, [tags[2:]])["light"] == "from-neither", "measured, and on neither side"
 
 
 def run(photoset: PhotoSet, **settings: object) -> BalanceReport:
