@@ -199,7 +199,8 @@ def _reader(hint: Any) -> Callable[[Any], Any] | None:
     if get_origin(hint) is tuple:
         item = _reader(get_args(hint)[0])
         return (lambda value: tuple(map(item, value))) if item else tuple
-    return _record_reader(hint) if is_dataclass(hint) else None
+    record: Any = hint
+    return _record_reader(record) if is_dataclass(hint) else None
 
 
 def footer_of(path: Any) -> Any:
