@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
-from authface import backends
 from authface.annotate.captioners.captioner import PROSE, Captioner, CaptionerRequest, CaptionStep, reread_parts
 from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary.vocabulary import MOST_TOKENS, OTHER, VOCABULARY, in_order, prompt
 from authface.annotate.vocabulary.wording import parse_tags
+from authface.backends import load_backend
 from authface.engine.runner import CHUNK_ROWS, Summary
 from authface.engine.runner import run as run_parts
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
@@ -218,7 +218,7 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     """Tag the crops that are new or changed, all with `redo`; the caller holds the set's lock. Raises AuthfaceError."""
     kind: type[Captioner] | None = None
     if settings.annotator != MEASURED:
-        kind = backends.load("captioners", settings.annotator)
+        kind = load_backend("captioners", settings.annotator)
     inputs = reviewed_crops(photoset, review, run.limit)
     if not any(part.count for part in inputs):
         where = one_line(photoset.root)

@@ -32,12 +32,12 @@ def _registered(kind: Kind) -> dict[str, list[EntryPoint]]:
     return found
 
 
-def names(kind: Kind) -> tuple[str, ...]:
+def backend_names(kind: Kind) -> tuple[str, ...]:
     """All names of a kind, sorted."""
     return tuple(_registered(kind))
 
 
-def load(kind: Kind, name: str) -> Any:
+def load_backend(kind: Kind, name: str) -> Any:
     """What `name` stands for: a class or a function, as docs/backends.md says for each kind.
 
     Raises UsageError for a name that no package registers, AuthfaceError where its package cannot be imported or two
@@ -58,7 +58,7 @@ def load(kind: Kind, name: str) -> Any:
         ) from error
 
 
-def version(kind: Kind, name: str) -> str:
+def backend_version(kind: Kind, name: str) -> str:
     """The package that registers `name` and its version, as ``shoebox 1.0``; it decides whether results are made again.
 
     Raises UsageError for a name that no package registers.
@@ -95,7 +95,7 @@ def _entries(kind: Kind, name: str, others: tuple[str, ...] = ()) -> list[EntryP
             f"no {kind[:-1]} {one_line(name)}: authface's own are not registered, it was installed before it had them: "
             "install it again, a checkout by pip install -e ."
         )
-    known = ", ".join(sorted({*others, *names(kind)})) or "none"
+    known = ", ".join(sorted({*others, *backend_names(kind)})) or "none"
     raise UsageError(
         f"no {kind[:-1]} {one_line(name)}: there are {known}; for one of another package, install that package"
     )

@@ -15,7 +15,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from authface.errors import one_line
-from authface.ranks import rank
+from authface.processes import rank
 
 PLAIN_SECONDS = 10.0
 """Without a terminal a line of progress is printed this often."""

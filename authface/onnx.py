@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
-from authface.ranks import cores
+from authface.processes import cores
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,10 +14,10 @@ import typer
 from typer.models import ArgumentInfo, OptionInfo
 
 from authface.errors import UsageError, one_line
+from authface.processes import Devices, several
 
 if TYPE_CHECKING:
     from authface.console import Console
-    from authface.engine.devices import Devices
     from authface.engine.ray import Cluster
     from authface.recipe import S, Settings
     from authface.store.photoset import PhotoSet
@@ -103,8 +103,6 @@ class Run:
 
         Raises UsageError as `several` does.
         """
-        from authface.engine.devices import several
-
         return None if self.engine == "ray" else several(self.device)
 
     def settings(self, path: str, model: type[S], /, **given: Any) -> S:

@@ -32,8 +32,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from authface.store.parquet import arrow_schema
 from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
+from authface.store.rows import arrow_schema
 
 ID = re.compile(r"[0-9a-f]{64}")
 FILE = re.compile(r"(photos|crops)/[0-9a-f]{2}/([0-9a-f]{64})")

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.annotate.measured.regions import LEFT_EYE, RIGHT_EYE, Regions
+from authface.annotate.measured.quantities import LEFT_EYE, RIGHT_EYE, Regions
 
 Image = NDArray[np.uint8]
 Grey = NDArray[np.float32]

@@ -38,7 +38,7 @@ from made_faces import (
 )
 from moved_faces import Face, Move, leaning, moved, turned_head, wider
 
-from authface.annotate.measured.regions import Regions, find_regions
+from authface.annotate.measured.quantities import Regions, find_regions
 from authface.annotate.measured.tagger import measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.faces.geometry import crop_points

@@ -11,7 +11,7 @@ import numpy as np
 from made_faces import Change, Image, relief
 from numpy.typing import NDArray
 
-from authface.annotate.measured.regions import Regions
+from authface.annotate.measured.quantities import Regions
 from authface.faces.detector import RetinaFace
 from authface.faces.geometry import align, crop_points, ffhq_quad
 from authface.faces.landmarks import Dlib68

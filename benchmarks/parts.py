@@ -28,7 +28,7 @@ from authface.faces.degrade import degrade, preset
 from authface.faces.geometry import Side
 from authface.faces.landmarks import Dlib68
 from authface.imaging import decode as images
-from authface.imaging.bitdepth import is_grey
+from authface.imaging.png import is_grey
 from authface.restore.guard import SUSPECT, IdentityGuard, compare_parts
 from authface.restore.photo import FaceFinder
 from authface.restore.settings import RestoreSettings

@@ -32,7 +32,13 @@ from authface.files import sha256_of
 from authface.restore.inputs import PAGE
 from authface.restore.outcome import SETTLED, traits_of
 from authface.store.restore_line import as_text, parse
-from authface.store.restore_log import LOG, PART_BYTES, Log, log_bytes, part_numbers, part_path
+from authface.store.restore_log import LOG, PART_BYTES, Log, part_numbers, part_path
+
+
+def log_bytes(path: Path) -> int:
+    """Size of all parts of a log."""
+    return sum(part_path(path, number).stat().st_size for number in part_numbers(path))
+
 
 SIDE = 48
 IN_A_FOLDER = 1000

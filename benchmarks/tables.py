@@ -30,8 +30,8 @@ from authface.curate.filter.measure import LIMITS
 from authface.curate.sheet import sample
 from authface.records import Face
 from authface.report.pages import BINS
-from authface.store.parquet import arrow_schema, row_reader
 from authface.store.photoset import PartMeta, PhotoSet, Provenance, Table
+from authface.store.rows import arrow_schema, row_reader
 
 PART_ROWS, SAMPLE = 1000, 36
 MEASURES = list(dict.fromkeys(limit.measure for limit in LIMITS))

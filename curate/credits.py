@@ -8,8 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import groupby
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import pyarrow as pa
@@ -20,7 +19,7 @@ from authface.files import replacing
 from authface.inspect.why import told
 from authface.report import pages as report
 from authface.store.photoset import PhotoSet
-from authface.store.sorting import SortedRows
+from authface.store.rows import SortedRows
 from authface.store.statements import Said, conditions, disputed, recognise
 
 Format = Literal["html", "md", "csv", "txt"]
@@ -103,7 +102,7 @@ class LicenceGroup:
         return "" if recognise(self.licence) else "this is no licence that is known here: ask before you use them"
 
 
-class Credits:
+class Credits(SortedRows):
     """The photos that any kept crop shows, or every kept photo; sorted by licence (unknown first) and photographer.
 
     They lie in a temporary file of SQLite, so that memory does not grow with them. What an older set lacks is empty.
@@ -117,15 +116,7 @@ class Credits:
             parts = sorted({*parts} & {*photoset.crops.parts()})
         rows = (row for part in parts for row in _stored(_kept(photoset, part, every=every), said))
         order = f"licence != '{UNKNOWN}', licence, photographer, source, source_id"
-        self._rows = SortedRows((*_FIELDS, "conditions"), rows, order)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
+        super().__init__((*_FIELDS, "conditions"), rows, order)
 
     def __iter__(self) -> Iterator[Credit]:
         return self._between(1, _LAST)
@@ -139,12 +130,12 @@ class Credits:
             "of unknown licence": f"count(nullif(licence = '{UNKNOWN}', 0))",
             **{f"under {one} licences": f"count(nullif(instr(conditions, '{one}'), 0))" for one in CONDITIONS},
         }
-        found = next(self._rows.select(f"{', '.join(asked.values())} from sorted"))
+        found = next(self.select(f"{', '.join(asked.values())} from sorted"))
         return dict(zip(asked, found, strict=True))
 
     def groups(self) -> Iterator[LicenceGroup]:
         """The credits, licence by licence; the makers of a group are read once, in order."""
-        found = self._rows.select(
+        found = self.select(
             "licence, count(*), count(distinct photographer), min(rowid), max(rowid) from sorted "
             "group by licence order by min(rowid)"
         )
@@ -161,7 +152,7 @@ class Credits:
     def _between(self, first: int, last: int) -> Iterator[Credit]:
         """The credits of these numbers, in order."""
         asked = f"{', '.join(_FIELDS)} from sorted where rowid between ? and ? order by rowid"
-        yield from (Credit(*row) for row in self._rows.select(asked, (first, last)))
+        yield from (Credit(*row) for row in self.select(asked, (first, last)))
 
 
 def _counted(made: Iterator[Credit]) -> tuple[Credit, int]:

@@ -15,8 +15,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from authface import backends
-from authface.backends import registered
+from authface.backends import backend_names, load_backend, registered
 from authface.errors import UsageError, one_line
 from authface.extras import installed, need
 from authface.recipe import Settings
@@ -297,8 +296,8 @@ def lower_better(name: str) -> bool:
     Raises UsageError for a metric that is none, or compares with a reference, AuthfaceError for a package whose
     registered metric cannot be loaded.
     """
-    if name in backends.names("metrics"):
-        return bool(backends.load("metrics", name).lower_better)
+    if name in backend_names("metrics"):
+        return bool(load_backend("metrics", name).lower_better)
     return bool(_pyiqa(name).get("lower_better", False))
 
 
@@ -308,7 +307,7 @@ def check_names(names: Iterable[str]) -> None:
     Where pyiqa is not installed nobody knows its names: the command that measures asks for it.
     """
     for name in names:
-        if name not in backends.names("metrics") and installed("pyiqa"):
+        if name not in backend_names("metrics") and installed("pyiqa"):
             _pyiqa(name)
 
 
@@ -317,7 +316,7 @@ def _pyiqa(name: str) -> Mapping[str, Any]:
     said = _pyiqa_table()
     config = said.get(name)
     if config is None or config.get("metric_mode") != "NR":
-        alone = [*backends.names("metrics"), *(known for known in said if said[known].get("metric_mode") == "NR")]
+        alone = [*backend_names("metrics"), *(known for known in said if said[known].get("metric_mode") == "NR")]
         near = difflib.get_close_matches(name, alone, n=3) or ["musiq", "topiq_nr-face", "clipiqa+"]
         why = "compares with a reference" if config else "is neither in pyiqa nor registered by a package here"
         raise UsageError(f"metric {one_line(name)} {why}; there are {', '.join(near)}, ...")

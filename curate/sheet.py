@@ -22,8 +22,8 @@ from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.report import pages as report
 from authface.report.pages import Histogram, HistogramCounter, round_span
-from authface.store.parquet import row_reader
 from authface.store.photoset import PhotoSet, R, Table
+from authface.store.rows import row_reader
 
 Values = dict[str, tuple[NDArray[np.float64], NDArray[np.bool_]]]
 """Values of each measure in one part, and which of them belong to kept rows."""

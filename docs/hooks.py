@@ -245,7 +245,7 @@ def python() -> str:
     lines: list[str] = []
     classes = (
         ("restore/api.py", "Restorer"), ("restore/api.py", "FoundFace"),
-        ("restore/picture.py", "Restored"), ("restore/types.py", "FaceResult"),
+        ("restore/picture.py", "Restored"), ("restore/photo.py", "FaceResult"),
     )  # fmt: skip
     for module, name in classes:
         node = next((n for n in _tree(module).body if isinstance(n, ast.ClassDef) and n.name == name), None)

@@ -276,7 +276,7 @@ def ab(
 ) -> None:
     """A blind A/B study as a local page: left, same or right, of pairs in an order and on sides that are drawn."""
     from authface.evaluate.settings import AbSettings
-    from authface.evaluate.study.server import report_study, serve_study
+    from authface.evaluate.study.run import report_study, serve_study
 
     settings = run.settings("evaluate.ab", AbSettings, host=host, people=people)
     if report:

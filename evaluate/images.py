@@ -18,7 +18,7 @@ from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.files import TEMPORARY
 from authface.imaging.decode import EXTENSIONS, read_bytes
 from authface.records import Points5
-from authface.store.parquet import column_names, read_rows, read_text, row_count
+from authface.store.rows import column_names, read_rows, read_text, row_count
 
 ENDINGS = frozenset(f".{ending}" for ending in EXTENSIONS.values()) | {".jpeg", ".jpe", ".jfif", ".tiff", ".heif"}
 """File endings that are taken for images, in small letters."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -12,30 +13,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console, Tick
-from authface.engine.devices import Devices
+from authface.engine.crew import by_chunk
 from authface.engine.pool import processes, seats
-from authface.engine.ray import Cluster, by_chunk
+from authface.engine.ray import Cluster
 from authface.engine.workers import inline
-from authface.errors import AuthfaceError, ImageError, first_line, one_line
+from authface.errors import AuthfaceError, ImageError, one_line
 from authface.evaluate.catalogue import BY_NAME, MetricWeights, RestorationMetric, sha256s
 from authface.evaluate.images import Pair
 from authface.evaluate.works import DLIB, LearnedWork, OutputJob, PlainWork, Recogniser, Result, plain_version
-from authface.files import sha256_of
+from authface.files import sha256_of, write_errors
 from authface.imaging.decode import read
 from authface.metrics import quality
 from authface.metrics.quality import pyiqa_version
 from authface.options import Run
+from authface.processes import Devices
+from authface.store.rows import SqliteFile
 
 if TYPE_CHECKING:
     import torch
-import hashlib
-import sqlite3
-from collections.abc import Iterable
-from contextlib import contextmanager
-from types import TracebackType
-from typing import Self
-
-from authface.files import write_errors
 
 FILE = "values.sqlite"
 
@@ -45,50 +40,34 @@ def value_key(metric: str, version: str, *contents: str) -> str:
     return hashlib.sha256("\n".join((metric, version, *contents)).encode()).hexdigest()
 
 
-class ValueCache:
+class ValueCache(SqliteFile):
     """Values by `key`; each `put` is on the disk when it returns, whole or not at all."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
-        with write_errors(self.path):
+        path = folder / FILE
+        with write_errors(path):
             folder.mkdir(parents=True, exist_ok=True)
-        with self._errors():
-            self._base = sqlite3.connect(self.path, timeout=60)
+        super().__init__(path, one_line(path), "delete it: values are measured again")
+        with self._told():
             self._base.execute("create table if not exists held (key text primary key, value real not null)")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._base.close()
 
     def get(self, key: str) -> float | None:
         """The value, or None where it was not measured yet."""
-        with self._errors():
+        with self._told():
             found = self._base.execute("select value from held where key = ?", (key,)).fetchone()
         return None if found is None else float(found[0])
 
     def put(self, values: Iterable[tuple[str, float]]) -> None:
         """Keep values, in place of what was there."""
-        with self._errors(), self._base:
+        with self._told(), self._base:
             self._base.executemany("insert or replace into held values (?, ?)", values)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise AuthfaceError(
-                f"{one_line(self.path)} cannot be used ({first_line(error, 100)}): delete it, values are measured again"
-            ) from error
 
 
 _CHUNK = 8
 _INLINE = 24
 """Below this many outputs a worker process costs more to start than it saves."""
 Engine = Callable[[Any, Iterator[list[Any]]], Iterator[tuple[int, list[Any]]]]
+"""The second of what it yields are the results of a chunk, in any order."""
 
 
 @dataclass(frozen=True)
@@ -280,13 +259,13 @@ def _run(
         return
     chunks = iter([list(jobs[at : at + _CHUNK]) for at in range(0, len(jobs), _CHUNK)])
     with console.progress(title, len(jobs), "outputs") as tick:
-        for done, results in engine(work, chunks):
+        for _, results in engine(work, chunks):
             kept: list[tuple[str, float]] = []
             for result in results:
                 outcome = measured.outcomes[result.method, result.name]
                 kept += _take(outcome, result, measured.versions)
             values.put(kept)
-            tick(done)
+            tick(len(results))
 
 
 def _take(outcome: OutputRecord, result: Result, versions: Mapping[str, str]) -> list[tuple[str, float]]:

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import Restorer, backends
+from authface import Restorer
+from authface.backends import backend_names, backend_version
 from authface.console import Console, render_table
 from authface.errors import UsageError, one_line
 from authface.evaluate.catalogue import sha256s
@@ -293,8 +294,8 @@ def _protocol(name: str, model: Mapping[str, Any], settings: RuntimeSettings, de
 
 def weights_of(model: str, parts: Sequence[str] = PARTS) -> dict[str, str]:
     """sha256 of the files of weights of a family's parts by name; of a restorer that is no family, whose it is."""
-    if model in backends.names("restorers"):
-        return {model: backends.version("restorers", model)}
+    if model in backend_names("restorers"):
+        return {model: backend_version("restorers", model)}
     folder = fetch(resolve(model), parts)
     files = [file for part in parts for file in part_files(folder, part) if file.suffix == ".safetensors"]
     return sha256s({f"{file.parent.name}/{file.name}": file for file in files})

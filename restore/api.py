@@ -1,6 +1,7 @@
 """Restoring from Python: `from authface import Restorer`.
 
 The same steps, and for the same file the same pixels, as ``authface restore``; nothing is written unless asked for.
+`Comparer` measures two versions of a photo, whatever restorer made them.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface import onnx
 from authface.console import Console
 from authface.errors import UsageError, one_line
+from authface.faces.geometry import Side, align
 from authface.models.families import pick_device
+from authface.models.sampling import PAPER_SIZE
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore import inputs
-from authface.restore.background import check_size
+from authface.restore.guard import FaceDrift, IdentityGuard
 from authface.restore.model.restorer import (
     CropRestorer,
     Loaded,
@@ -37,11 +40,10 @@ from authface.restore.model.restorer import (
     runs_graphs,
     weights_key,
 )
-from authface.restore.photo import FaceFinder, whole_photo
-from authface.restore.picture import Image, Picture, Restored, open_picture
+from authface.restore.photo import FaceFinder, FaceResult, Finder, whole_photo
+from authface.restore.picture import Image, Picture, Restored, change_map, check_size, open_picture
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings, region_text
-from authface.restore.types import FaceResult, Finder
 from authface.restore.video import run as video
 from authface.restore.video.hands import Own
 from authface.store.restore_line import Line
@@ -241,9 +243,7 @@ class Restorer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _find_all(self, marked: Sequence[Box]) -> Finder:
@@ -305,3 +305,63 @@ def _reported(model: CropRestorer, faces: int, progress: Progress | None) -> Ite
         yield
     finally:
         diffusion.on_step = None
+
+
+@dataclass(frozen=True)
+class ComparedFace:
+    """A face of the first version, and its distance from that of the second."""
+
+    index: int
+    """0 is the photo's largest."""
+    box: Box
+    drift: FaceDrift
+
+
+@dataclass(frozen=True)
+class PhotoComparison:
+    """The comparison of two versions of a photo."""
+
+    faces: tuple[ComparedFace, ...]
+    """Faces found in the first version, the largest first."""
+    change_map: NDArray[np.uint8]
+    """(h, w, 3) as `authface.restore.picture.change_map` draws it."""
+
+    @property
+    def identity(self) -> float | None:
+        """The lowest likeness of a face, -1..1; None if none could be measured."""
+        return min((face.drift.identity for face in self.faces if face.drift.identity is not None), default=None)
+
+
+class Comparer:
+    """Finds the faces of one version and measures those at the same places of another; create one for many photos.
+
+    `identity` and `weights` are those of `IdentityGuard`, and raise as it does.
+    """
+
+    def __init__(self, identity: str = "dlib", weights: str = "") -> None:
+        self._finder = FaceFinder(RestoreSettings.model_validate({"guard": False}))
+        self._guard = IdentityGuard(identity, weights)
+
+    def compare(self, before: Image, after: Image) -> PhotoComparison:
+        """Compare two images of `authface.restore.picture.Image`; the second may be larger by a whole number.
+
+        Raises ImageError for what is no photo, UsageError for sides that do not fit.
+        """
+        one, other = open_picture(before), open_picture(after)
+        old, new = one.photo.rgb, _as_large(other.photo.rgb, one.photo.rgb.shape)
+        faces = []
+        for face in self._finder(old, Side(PAPER_SIZE), one.content, 0):
+            if face.aligned is not None:
+                crop = align(new, face.aligned.quad, len(face.aligned.rgb)).rgb
+                drift = self._guard.measure(face.aligned.rgb, crop, face.in_crop)
+                faces.append(ComparedFace(face.index, face.box, drift))
+        return PhotoComparison(tuple(faces), change_map(old, new))
+
+
+def _as_large(rgb: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The picture at another's size, which it has already or exceeds by a whole factor."""
+    (height, width), (high, wide) = shape[:2], rgb.shape[:2]
+    times = wide // width
+    if (high, wide) != (height * times, width * times) or not times:
+        raise UsageError(f"{width} x {height} and {wide} x {high} px are not versions of one photo: give equal sizes")
+    return rgb if times == 1 else np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

@@ -9,13 +9,12 @@ from typing import Any, Protocol, cast
 import cv2
 import numpy as np
 
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import sha256_of_weights
-from authface.imaging.bitdepth import Pixels, is_grey
-from authface.imaging.decode import MAX_PIXELS
+from authface.imaging.png import Pixels, is_grey
 from authface.models.networks import load_network
-from authface.restore.model.colour import LUMA
+from authface.restore.model.crops import LUMA
 
 TILE = 256
 """Side of the tiles that a model processes at a time; halved if memory is short."""
@@ -37,18 +36,6 @@ class Upscaler(Protocol):
     def __call__(self, photo: Pixels, scale: int) -> Pixels:
         """The (h, w, 3) photo `scale` times as large, of its depth; a grey one stays grey."""
         ...
-
-
-def check_size(width: int, height: int, scale: int) -> None:
-    """Raise ImageError (`too_large`) if the enlarged photo would be larger than authface reads and writes."""
-    pixels = width * height * scale * scale
-    if scale > 1 and pixels > MAX_PIXELS:
-        fits = next((smaller for smaller in (2, 1) if width * height * smaller**2 <= MAX_PIXELS), 1)
-        raise ImageError(
-            "too_large",
-            f"{width} x {height} at --upscale {scale} is {pixels / 1e6:.0f} megapixels, the limit is "
-            f"{MAX_PIXELS / 1e6:.0f}: --upscale {fits}, or a smaller photo",
-        )
 
 
 def lanczos(photo: Pixels, scale: int) -> Pixels:
@@ -154,11 +141,6 @@ class ModelUpscaler:
         out[y0 * scale : y1 * scale, x0 * scale : x1 * scale] = np.rint(np.clip(own, 0, 1) * most).astype(photo.dtype)
 
 
-def make_upscaler(file: str, device: str) -> Upscaler:
-    """The network in a file, or Lanczos if none is given. Raises as `ModelUpscaler` does."""
-    return ModelUpscaler(Path(file), device) if file else lanczos
-
-
 def tiles(width: int, height: int, side: int) -> Iterator[PixelBox]:
     """Boxes of at most `side` pixels that cover a photo, each pixel once."""
     for y in range(0, height, side):
@@ -167,9 +149,7 @@ def tiles(width: int, height: int, side: int) -> Iterator[PixelBox]:
 
 
 def file_sha256(file: str) -> str:
-    """Hex sha256 of an upscaler's file, for fingerprints; empty without a file. Raises UsageError if it is missing."""
-    if not file:
-        return ""
+    """Hex sha256 of an upscaler's file, for fingerprints. Raises UsageError if it is missing."""
     try:
         return sha256_of_weights(Path(file))
     except OSError as error:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -67,7 +67,6 @@ def restore(
     from authface.restore.run import jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
-    from authface.restore.watch import watched
 
     limits = {"min_identity": min_identity, "min_parts": min_parts}
     given = {"preset": preset, "faces": faces, "upscale": upscale, "grain": grain, "change_map": change_map or None}
@@ -79,9 +78,18 @@ def restore(
         check_restorer(session.settings.model)
         return _show(run, jobs)
     named = out is not None and len(jobs) == 1 and jobs[0].target == out
-    with watched(session, jobs):
+    with _watched(session, jobs):
         summary = restore_jobs(jobs, session, overwrite=overwrite or named, hire=hire)
     _conclude(run, session, summary, jobs, out)
+
+
+def _watched(session: Session, jobs: Sequence[RestoreJob]) -> AbstractContextManager[None]:
+    """Keeps the state of the run beside its log; of one photo alone there is none."""
+    if len(jobs) < 2 and not any(job.is_video for job in jobs):
+        return nullcontext()
+    from authface.restore.watch import watched
+
+    return watched(session, jobs)
 
 
 def _workers(run: Run) -> tuple[str, Hire | None]:

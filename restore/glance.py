@@ -7,10 +7,10 @@ from pathlib import Path
 
 from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace
-from authface.faces.geometry import ffhq_quad, quad_side
+from authface.faces.geometry import ffhq_quad, quad_side, spread_points
 from authface.faces.looks import SINGLE_SIDE, merge
 from authface.imaging.decode import preview
-from authface.restore.photo import FaceChoice, spread_points
+from authface.restore.photo import FaceChoice
 from authface.restore.settings import RestoreSettings
 from authface.restore.workload import PhotoFaces, PhotoSample
 

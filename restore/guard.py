@@ -26,7 +26,7 @@ from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import crop_points, quad_side, warp
 from authface.faces.identity import Embedder, SeenFace, five_points, make_embedder
 from authface.faces.landmarks import Dlib68, disagreement
-from authface.restore.model.colour import LUMA, ciede2000, lab_of_srgb, low_pass
+from authface.restore.model.crops import LUMA, ciede2000, lab_of_srgb, low_pass
 
 SUSPECT = 0.9
 """A part less like its photo's than this is to be looked at. Of honest restorations (`benchmarks/parts.py`) at most

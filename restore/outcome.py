@@ -34,10 +34,9 @@ from authface.files import sha256_of, write_file
 from authface.imaging import decode as images
 from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of
-from authface.restore.mark import INSIDE, IPTC
+from authface.restore.mark import INSIDE, IPTC, video_properties
 from authface.restore.pipeline import Seconds, add_seconds
-from authface.restore.session import Session
-from authface.restore.video.finish import video_properties
+from authface.restore.session import Session, faces_of
 from authface.store.restore_line import Line, digest_key
 from authface.store.restore_log import LOG, Log, Results, digest_of
 
@@ -297,7 +296,9 @@ def _write(outcome: Outcome, session: Session, overwrite: bool) -> None:
         write_file(path, content)
     with session.lock:
         session.summary.work.side = session.side
-        session.summary.count_photo(job, outcome.lines, opened_here=not outcome.spent)
+        if outcome.spent:  # another process opened it
+            session.summary.work.add_opened(faces_of(outcome.lines))
+        session.summary.count_photo(job, outcome.lines)
 
 
 def failed(job: RestoreJob, content: str, error: ImageError, session: Session) -> Outcome:

@@ -25,7 +25,7 @@ from authface.faces.geometry import align, scale_quad
 from authface.faces.identity import usual_products
 from authface.files import write_file
 from authface.imaging import decode as images
-from authface.imaging.bitdepth import Pixels, to_8_bits
+from authface.imaging.png import Pixels, to_8_bits
 from authface.report.album import AlbumEntry, AlbumPage, AlbumPicture, write_index, write_pages, write_tables
 from authface.report.pages import Comparison, Facts, before_after, quantity
 from authface.restore.guard import parts_text

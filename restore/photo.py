@@ -3,28 +3,160 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError
-from authface.faces.detector import Detection, RetinaFace
-from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square
+from authface.faces.detector import Detection, RetinaFace, upright
+from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square, spread_points, square_of
 from authface.faces.landmarks import Dlib68, disagreement
-from authface.faces.looks import least_found
 from authface.faces.paste import paste_all, replaced_shares
 from authface.faces.search import marked_face, survey_turned
-from authface.imaging.bitdepth import Pixels, is_grey
 from authface.imaging.grain import add_grain
+from authface.imaging.png import Pixels, is_grey
+from authface.records import Box
 from authface.restore.background import Upscaler, enlarge, lanczos
-from authface.restore.guard import DriftLimits, IdentityGuard, in_crop, suspect_below, told
-from authface.restore.model.colour import FIXES, to_grey
+from authface.restore.guard import NAMES, DriftLimits, FaceDrift, FaceParts, IdentityGuard, in_crop, suspect_below, told
+from authface.restore.model.crops import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer, face_seed
 from authface.restore.pipeline import part
 from authface.restore.settings import RestoreSettings, face_rule, has_middle
-from authface.restore.types import FaceResult, PhotoResult, PlacedBy
+
+PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
+
+
+@dataclass(frozen=True)
+class FaceResult:
+    """One face: found, then cropped, then restored; `index` 0 is the photo's largest."""
+
+    index: int
+    box: Box
+    score: float
+    reason: str = ""
+    """Why it stays as it is: `too_small`, `low_score`, `not_chosen`, `identity`, `parts` or what is wrong with it;
+    empty: it is restored."""
+    detail: str = ""
+    """The reason in numbers: value, limit and setting."""
+    seed: int = 0
+    placed_by: PlacedBy = "dlib68"
+    """Origin of the points that placed the crop; `marked`: a person marked a missed face; `whole`: the photo is the
+    crop."""
+    aligned: Aligned | None = None
+    """The crop as the model sees it, and its position in the photo; None if there is none."""
+    in_crop: Detection | None = None
+    """The detection in the crop's coordinates; None: the photo was taken for a crop."""
+    grey: bool = False
+    """The photo is grey, and so is the result."""
+    after: NDArray[np.uint8] | None = None
+    """The (size, size, 3) crop restored, with its colours fixed."""
+    drift: FaceDrift | None = None
+    """Distance of `after` from `before`; None if it was not measured."""
+    fidelity: float | None = None
+    """The fidelity of a retry; None: that of the settings."""
+    suspect: tuple[str, ...] = ()
+    """Which of `right_eye`, `left_eye`, `mouth` are too little like those of `before`, the worst first: to be looked
+    at."""
+    tries: int = 1
+    mask: NDArray[np.float32] | None = None
+    """(size, size) 0..1 mask of the face in `after`; None: all of it."""
+
+    @property
+    def status(self) -> Literal["restored", "skipped"]:
+        """Whether it is restored, or stays as it is for a `reason`."""
+        return "skipped" if self.reason else "restored"
+
+    @property
+    def quad(self) -> NDArray[np.float64] | None:
+        """(4, 2) top-left, bottom-left, bottom-right, top-right corner of the crop in the photo."""
+        return None if self.aligned is None else self.aligned.quad
+
+    @property
+    def upscaled(self) -> bool:
+        """The face has fewer pixels in the photo than the model works on."""
+        return self.aligned is not None and self.aligned.upscaled
+
+    @property
+    def before(self) -> NDArray[np.uint8] | None:
+        """The (size, size, 3) crop as the model saw it; None without one."""
+        return None if self.aligned is None or self.after is None else self.aligned.rgb
+
+    @property
+    def identity(self) -> float | None:
+        """Likeness of `after` to `before`, -1..1; None: not measured."""
+        return None if self.drift is None else self.drift.identity
+
+    @property
+    def landmark_shift(self) -> float | None:
+        """Mean shift of its 68 points, percent of the eyes' distance; None: not measured."""
+        return None if self.drift is None else self.drift.landmark_shift
+
+    @property
+    def colour_shift(self) -> float | None:
+        """Mean CIEDE2000 of the coarse tones; None: not measured."""
+        return None if self.drift is None else self.drift.colour_shift
+
+    @property
+    def parts(self) -> FaceParts | None:
+        """Likeness of each eye and of the mouth to those of `before`, 0..1; None: not measured."""
+        return None if self.drift is None else self.drift.parts
+
+    def facts(self) -> dict[str, Any]:
+        """All fields but pixels, rounded, by the field names of the log's lines."""
+        return {
+            "face": self.index,
+            "status": self.status,
+            "reason": self.reason,
+            "detail": self.detail,
+            "box": tuple(round(value, 2) for value in self.box),
+            "score": round(self.score, 4),
+            "seed": self.seed,
+            "placed_by": self.placed_by if self.quad is not None else "",
+            "upscaled": self.upscaled,
+            "quad": None if self.quad is None else tuple(round(float(value), 3) for value in self.quad.ravel()),
+            "identity": _rounded(self.identity, 4),
+            **{name: _rounded(None if self.parts is None else getattr(self.parts, name), 3) for name in NAMES},
+            "suspect": self.suspect,
+            "landmark_shift": _rounded(self.landmark_shift, 2),
+            "colour_shift": _rounded(self.colour_shift, 2),
+            "fidelity": self.fidelity,
+            "tries": self.tries,
+        }
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+@dataclass(frozen=True)
+class PhotoResult:
+    """The photo, enlarged by the scale, with its restored faces, and all faces that were found."""
+
+    rgb: Pixels
+    faces: tuple[FaceResult, ...]
+    background: Pixels
+    """The photo at the same size with the original faces."""
+
+    @cached_property
+    def changed(self) -> bool:
+        """Whether any pixel of a restored face changed."""
+        return self.restored > 0 and not np.array_equal(self.rgb, self.background)
+
+    @property
+    def restored(self) -> int:
+        """How many faces were restored."""
+        return sum(face.status == "restored" for face in self.faces)
+
+
+class Finder(Protocol):
+    """Finds the faces of a photo and crops those that are to be restored; `FaceFinder` or `whole_photo`."""
+
+    def __call__(self, rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:
+        """The faces of an upright (h, w, 3) uint8 photo, their crops as large as `side` says; see `face_seed`."""
+        ...
 
 
 def restore_faces(
@@ -40,18 +172,15 @@ def restore_faces(
     pending = [i for i, face in enumerate(faces) if not face.reason]
     tries: dict[int, list[FaceResult]] = {i: [] for i in pending}
     for fidelity in (None, *retry_fidelities(settings.fidelity)):
-        for i, tried in zip(
-            pending, _restored(restorer, [faces[i] for i in pending], settings, guard, fidelity), strict=True
-        ):
+        made = _restored(restorer, [faces[i] for i in pending], settings, guard, fidelity)
+        for i, tried in zip(pending, made, strict=True):
             tries[i].append(tried)
             results[i] = replace(max(tries[i], key=lambda face: limits.room(face.drift)), tries=len(tries[i]))
         pending = [i for i in pending if limits.broken(results[i].drift)]
         if not pending:
             break
     below = suspect_below(settings.min_parts)
-    results = [
-        face if face.parts is None else replace(face, suspect=tuple(face.parts.below(below))) for face in results
-    ]
+    results = [one if one.parts is None else replace(one, suspect=tuple(one.parts.below(below))) for one in results]
     for i in pending:
         broken = limits.broken(results[i].drift)
         fidelities = [settings.fidelity if face.fidelity is None else face.fidelity for face in tries[i]]
@@ -130,16 +259,6 @@ def paste_faces(
     return PhotoResult(out, tuple(faces), background)
 
 
-def square_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The smallest square around an (h, w, 3) photo, centred and padded by reflection."""
-    height, width = rgb.shape[:2]
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    border = cv2.BORDER_REFLECT if min(height, width) == 1 else cv2.BORDER_REFLECT_101
-    square = cv2.copyMakeBorder(rgb, top, side - height - top, left, side - width - left, border)
-    return np.asarray(square, np.uint8)
-
-
 def _replace_photo(rgb: Pixels, aligned: Aligned, restored: NDArray[np.uint8]) -> Pixels:
     """The restored crop at the photo's own size, shape and depth; an unchanged crop leaves the photo as it is."""
     if np.array_equal(restored, aligned.rgb):
@@ -161,12 +280,11 @@ class FaceChoice:
     """Which of a photo's faces are restored."""
 
     def __init__(self, settings: RestoreSettings) -> None:
-        self.settings = settings
-        self.rule = face_rule(settings.faces)
+        self.settings, self.rule = settings, face_rule(settings.faces)
 
     def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
         """Why a face is left alone, given `taken` larger ones that are not, as a word and in numbers; else empty."""
-        side, eyes = _long_side(detection), eye_distance(detection.points5)
+        side, eyes = detection.long_side, detection.eye_distance
         if side < self.settings.min_face:
             return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
         if eyes < self.settings.min_eyes:
@@ -189,7 +307,9 @@ class FaceFinder(FaceChoice):
         faces: list[FaceResult] = []
         grey = is_grey(rgb)
         with part("detect"):
-            sure, doubtful = survey_turned(self.detector, rgb, DOUBTFUL_SCORE)
+            sure, doubtful = self.detector.survey(rgb, DOUBTFUL_SCORE)
+            if not upright(sure):
+                sure, doubtful = survey_turned(self.detector, rgb, sure, doubtful)
             marked = list(self._marked(rgb, sure))
         places = [*((face, None) for face in sure), *marked]
         for index, (detection, points) in enumerate(places):
@@ -219,7 +339,7 @@ class FaceFinder(FaceChoice):
 
     def _doubtful(self, detections: Iterable[Detection], first: int) -> list[FaceResult]:
         """The uncertain detections that would be large enough."""
-        large = [one for one in detections if _long_side(one) >= self.settings.min_face]
+        large = [one for one in detections if one.long_side >= self.settings.min_face]
         limit = f"the limit is {self.settings.min_score:g} (restore.min_score)"
         return [
             FaceResult(first + i, one.box, one.score, LOW_SCORE, f"score {one.score:.2f}, {limit}")
@@ -232,11 +352,6 @@ class FaceFinder(FaceChoice):
         if disagreement(points, detection.points5) <= self.settings.max_disagreement:
             return points, "dlib68"
         return spread_points(detection.points5), "retinaface5"
-
-
-def no_face_text(width: int, height: int, settings: RestoreSettings) -> str:
-    """The message for a photo of that size in which no face was detected."""
-    return f"no face found of {least_found(width, height, settings.min_face):.0f} px or more"
 
 
 def cut_out(
@@ -262,29 +377,6 @@ def cut_out(
         in_crop=in_crop(detection, aligned.quad, size),
         grey=grey,
     )
-
-
-def _long_side(detection: Detection) -> float:
-    x0, y0, x1, y1 = detection.box
-    return max(x1 - x0, y1 - y0)
-
-
-def eye_distance(points5: Sequence[float]) -> float:
-    """Distance between the eyes of five points, pixels; small for a profile of any size."""
-    return float(np.hypot(points5[2] - points5[0], points5[3] - points5[1]))
-
-
-def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
-    """68 points with the same FFHQ quad as the five given: each eye's at its centre, the corners of the mouth.
-
-    The outline and the brows, which no quad reads, lie at the nose.
-    """
-    left, right, nose, mouth_left, mouth_right = np.asarray(points5, np.float64).reshape(5, 2)
-    points = np.tile(nose, (68, 1))
-    points[36:42], points[42:48] = left, right
-    points[48:68] = (mouth_left + mouth_right) / 2
-    points[[48, 60]], points[[54, 64]] = mouth_left, mouth_right
-    return points
 
 
 def whole_photo(rgb: NDArray[np.uint8], side: Side, content: str, seed: int) -> list[FaceResult]:

@@ -21,17 +21,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pillow
 
-from authface.errors import UsageError, one_line
+from authface.errors import ImageError, UsageError, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
-from authface.imaging.bitdepth import Pixels, to_8_bits
 from authface.imaging.encode import FORMATS_OF_16_BITS, describe, encode, has_room
 from authface.imaging.metadata import CREDENTIALS, MANIFEST_MEDIA
+from authface.imaging.png import Pixels, to_8_bits
 from authface.imaging.xmp import is_readable, without_padding
 from authface.restore.inputs import ENDINGS
 from authface.restore.mark import Asset, Credentials, Mark
-from authface.restore.model.colour import ciede2000, lab_of_srgb
-from authface.restore.types import FaceResult, PhotoResult
+from authface.restore.model.crops import ciede2000, lab_of_srgb
+from authface.restore.photo import FaceResult, PhotoResult
 from authface.store.restore_log import LOG
 
 Image: TypeAlias = "str | os.PathLike[str] | bytes | Pillow.Image | Pixels | Picture"
@@ -100,6 +100,18 @@ class Picture:
         if photo.alpha is not None and format == "JPEG":
             lost.append("JPEG has no alpha: what is transparent becomes white")
         return lost + photo.extras.losses(format)
+
+
+def check_size(width: int, height: int, scale: int) -> None:
+    """Raise ImageError (`too_large`) if the enlarged photo would be larger than authface reads and writes."""
+    pixels = width * height * scale * scale
+    if scale > 1 and pixels > images.MAX_PIXELS:
+        fits = next((smaller for smaller in (2, 1) if width * height * smaller**2 <= images.MAX_PIXELS), 1)
+        raise ImageError(
+            "too_large",
+            f"{width} x {height} at --upscale {scale} is {pixels / 1e6:.0f} megapixels, the limit is "
+            f"{images.MAX_PIXELS / 1e6:.0f}: --upscale {fits}, or a smaller photo",
+        )
 
 
 def open_picture(image: Image, max_pixels: int = images.MAX_PIXELS) -> Picture:

@@ -15,13 +15,12 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import cv2
 
 from authface.errors import AuthfaceError
-from authface.ranks import cores, share_cores
+from authface.processes import cores, share_cores
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
@@ -169,9 +168,7 @@ class RestoreQueue:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
         with self._lock:
             left = list(self._places)
@@ -257,9 +254,7 @@ class Place:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._future is None:
             self.queue.leave(self)
         else:

@@ -17,10 +17,10 @@ from typing import Any, Protocol
 
 from authface.errors import ImageError, one_line
 from authface.extras import need
+from authface.faces.looks import no_face_text
 from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
-from authface.restore.background import check_size
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
 from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
 from authface.restore.outcome import (
@@ -39,12 +39,11 @@ from authface.restore.outcome import (
     without_results,
 )
 from authface.restore.page import album_pictures
-from authface.restore.photo import LOW_SCORE, no_face_text
-from authface.restore.picture import Picture, change_map
+from authface.restore.photo import LOW_SCORE, FaceResult, PhotoResult
+from authface.restore.picture import Picture, change_map, check_size
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, PhotoResult
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
 from authface.restore.workload import PhotoFaces, Workload
@@ -136,7 +135,10 @@ class _Alone:
 
     def __init__(self, session: Session, overwrite: bool) -> None:
         self._session, self._overwrite = session, overwrite
-        self.hands: Hands = Own(session)
+
+    @property
+    def hands(self) -> Hands:
+        return Own(self._session)
 
     def photos(self, jobs: Sequence[RestoreJob]) -> None:
         restore_photos(jobs, self._session, self._overwrite)
@@ -309,7 +311,7 @@ def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings
     texts = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
     texts |= dict.fromkeys(DRIFTED, "each restored face drifted")  # a line a face has the numbers already
     return ", ".join(dict.fromkeys(texts.get(reason, reason) for reason in sorted(reasons))) or no_face_text(
-        width, height, settings
+        width, height, settings.min_face
     )
 
 

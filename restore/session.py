@@ -14,21 +14,22 @@ from typing import Any
 
 import numpy as np
 
-from authface import __version__, backends
+from authface import __version__
+from authface.backends import backend_names, backend_version, load_backend
 from authface.console import Console
 from authface.errors import UsageError
 from authface.faces.geometry import Side, quad_side
 from authface.faces.identity import weights_sha256
 from authface.faces.paste import FaceParser, parser_sha256
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
-from authface.restore.background import Upscaler, file_sha256, make_upscaler
+from authface.restore.background import ModelUpscaler, Upscaler, file_sha256, lanczos
 from authface.restore.guard import DRIFTED, IdentityGuard
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import Mark, credentials
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.crops import CleanedRestorer
 from authface.restore.model.network import refuse_unused
 from authface.restore.model.restorer import (
     IDENTITY,
@@ -38,11 +39,19 @@ from authface.restore.model.restorer import (
     find_weights,
     load_restorer,
 )
-from authface.restore.photo import LOW_SCORE, FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import (
+    LOW_SCORE,
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    whole_photo,
+)
 from authface.restore.picture import Finish
 from authface.restore.pipeline import Seconds, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, Finder, PhotoResult
 from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line, Status
 from authface.store.restore_log import LOG, Log, prove_writable
@@ -130,19 +139,11 @@ class RestoreSummary:
         videos = {str(path) for path, line in self.video_lines.items() if line.suspects}
         return videos | {suspect.job.target_path for suspect in self.suspects}
 
-    def count_photo(
-        self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False, opened_here: bool = False
-    ) -> None:
-        """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run.
-
-        One that this process opened was counted as opened then.
-        """
+    def count_photo(self, job: RestoreJob, lines: Sequence[Line], *, before: bool = False) -> None:
+        """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
         self._count(job, before)
         if not before:
-            photo = _faces_of(lines)
-            if not opened_here:
-                self.work.add_opened(photo)
-            self.work.add_done(photo)
+            self.work.add_done(faces_of(lines))
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
@@ -185,7 +186,7 @@ class RestoreSummary:
         self.work.known += before
 
 
-def _faces_of(lines: Sequence[Line]) -> PhotoFaces:
+def faces_of(lines: Sequence[Line]) -> PhotoFaces:
     """What the lines of a photo say of what it took."""
     first = lines[0]
     found = any(line.face is not None and line.reason != LOW_SCORE for line in lines)
@@ -235,14 +236,14 @@ class Session:
     def weights(self) -> RestorerFiles | None:
         """The model's files; None for a restorer without any, such as the identity."""
         name = self.settings.model
-        return None if name in backends.names("restorers") else find_weights(name, self.console)
+        return None if name in backend_names("restorers") else find_weights(name, self.console)
 
     @cached_property
     def restorer(self) -> CropRestorer:
         """The model, loaded."""
         if self.weights is None:
             with part("load"):
-                kind = backends.load("restorers", self.settings.model)
+                kind = load_backend("restorers", self.settings.model)
                 restorer: CropRestorer = kind.make(self.settings, self.request.device)
             return restorer
         with part("load"):
@@ -309,7 +310,7 @@ class Session:
     def upscaler(self) -> Upscaler:
         """The upscaler of the photo around the faces."""
         file = self.settings.upscaler
-        return make_upscaler(file, str(pick_device(self.request.device)) if file else "cpu")
+        return ModelUpscaler(Path(file), str(pick_device(self.request.device))) if file else lanczos
 
     @cached_property
     def fingerprint(self) -> str:
@@ -320,7 +321,7 @@ class Session:
             "settings": settings.model_dump(mode="json", exclude=NOT_IN_PIXELS | OF_VIDEOS),
             "weights": self.weights.digest if self.weights else _version_of(self.settings.model),
             "identity": weights_sha256(settings.identity, settings.identity_weights) if settings.guard else "",
-            "upscaler": file_sha256(settings.upscaler),
+            "upscaler": file_sha256(settings.upscaler) if settings.upscaler else "",
             "parsing": parser_sha256() if settings.mask == "parsing" else "",
             "aligned": self.request.aligned,
             "seed": self.request.seed,
@@ -395,4 +396,4 @@ class Session:
 
 def _version_of(model: str) -> str:
     """The version of a registered restorer; that of the identity is empty."""
-    return IDENTITY if model == IDENTITY else f"{model} of {backends.version('restorers', model)}"
+    return IDENTITY if model == IDENTITY else f"{model} of {backend_version('restorers', model)}"

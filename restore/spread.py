@@ -16,12 +16,11 @@ from threading import Lock
 from typing import cast
 
 from authface.console import Notes, Tick
-from authface.engine.actors import actors_asked
-from authface.engine.crew import Crew, processes_asked
-from authface.engine.devices import Devices
+from authface.engine.crew import Crew, actors_asked, processes_asked
 from authface.engine.ray import Cluster
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
+from authface.processes import Devices
 from authface.restore.inputs import RestoreJob
 from authface.restore.outcome import (
     Outcome,
@@ -142,7 +141,7 @@ class _Workers:
     def photos(self, jobs: Sequence[RestoreJob]) -> None:
         """As `RestoreWorkers.photos`. Raises AuthfaceError as a worker does that cannot load its model."""
         with self._session.console.progress("restore", len(jobs), "photos", self._session.left) as tick:
-            for made in self._crew.spread(self._chunks(jobs, tick)):
+            for _, _, made in self._crew.spread(self._chunks(jobs, tick)):
                 for outcome in cast("list[Outcome]", made):
                     self._keep(outcome)
                     tick(note=outcome.job.source.name)

@@ -39,10 +39,7 @@ _EVEN = (math.sqrt(5) - 1) / 2
 
 @contextmanager
 def watched(session: Session, jobs: Sequence[RestoreJob]) -> Iterator[None]:
-    """Keep the state of the run in the block, from its first result on; of one photo alone there is none."""
-    if len(jobs) < 2 and not any(job.is_video for job in jobs):
-        yield
-        return
+    """Keep the state of the run in the block, from its first result on."""
     watch = _Watch(session, jobs)
     watch.start()
     ended = "finished"

@@ -15,7 +15,7 @@ from dataclasses import astuple, dataclass, field, replace
 
 from authface.faces.detector import MIN_FACE
 from authface.faces.geometry import Side
-from authface.faces.search import pixels_looked_at
+from authface.faces.looks import pixels_looked_at
 
 LEAST = 3
 """Photos by which a time is told."""

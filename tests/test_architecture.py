@@ -14,7 +14,7 @@ STAGES = ("curate", "annotate", "train", "restore", "evaluate")
 KNOW_THE_STAGES = {"authface/cli.py", "authface/demo.py", "authface/__init__.py"}
 """Shared modules that may import stages: the command line, the demo, which runs all of them, and the Python API."""
 LEVELS: tuple[set[str], ...] = (
-    {"errors", "extras", "records", "ranks", "recipes"},
+    {"errors", "extras", "records", "processes", "recipes"},
     {"files", "object_store", "console", "recipe", "backends", "onnx", "web"},
     {"imaging"},
     {"store", "faces", "report", "metrics"},
@@ -160,3 +160,25 @@ def test_modules_and_functions_stay_small(path: Path) -> None:
     functions = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)]
     long = {f.name: f.end_lineno - f.lineno + 1 for f in functions if f.end_lineno and f.end_lineno - f.lineno >= 60}
     assert long == {} and text.count("\n") <= 400
+
+
+def stray(tests: Path) -> list[str]:
+    """Test files below a stage's or a package's folder that are named after no module of the mirrored place.
+
+    `test_detector.py` is of `detector`, and so is `test_detector_turns.py`; files at the top are about the whole.
+    """
+    found = []
+    for path in sorted(tests.glob("*/**/test_*.py")):
+        place = ROOT / path.parent.relative_to(tests)
+        names = [other.stem for other in place.glob("*") if other.suffix in {".py", ""}]
+        if not any(f"{path.stem}_".startswith(f"test_{name}_") for name in names):
+            found.append(path.relative_to(tests).as_posix())
+    return found
+
+
+def test_tests_are_named_after_the_modules_they_are_of(tmp_path: Path) -> None:
+    assert stray(ROOT / "tests") == []
+    (tmp_path / "authface" / "faces").mkdir(parents=True)
+    for name in ("detector", "detector_turns", "detectors"):
+        (tmp_path / "authface" / "faces" / f"test_{name}.py").touch()
+    assert stray(tmp_path) == ["authface/faces/test_detectors.py"]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from authface import ranks as processes
+from authface import processes
 from authface.console import Console
 from authface.errors import UsageError
 from authface.models import sdxl

@@ -27,8 +27,10 @@ from authface.train.losses.pixels import PixelTerms
 from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid, psnr
 from authface.train.settings import CleanerSettings
 
-KNEE = 1e-3
-"""Of the Charbonnier distance, in pixels of -1..1: below it, the error counts by its square."""
+KNEE = 4e-3
+"""Added to the root mean square error of a face, in pixels of -1..1: half a level, which no eye sees."""
+SEEN = 0.04
+"""Root mean square of the damage, in pixels of -1..1, at which half of a face's texture counts as lost: 34 dB."""
 GRID_FREQUENCIES = (
     (0, 1 / 2), (1 / 2, 0), (1 / 2, 1 / 2), (0, 1 / 4), (1 / 4, 0), (1 / 4, 1 / 4), (1 / 4, -1 / 4), (1 / 4, 1 / 2),
     (1 / 2, 1 / 4),
@@ -80,10 +82,12 @@ class Zoomed:
 
 @dataclass
 class CleanerObjective:
-    """Charbonnier distance of pixels + `spectrum` x that of Fourier coefficients + `grid` x that of a grid's.
+    """The logarithm of each face's distance: its root mean square error + `grid` x that of a grid's frequencies.
 
-    Eyes and mouth count `face_parts` times. The Fourier transform is unitary, so that both terms have one scale.
-    With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside.
+    That is PSNR, but for what eyes and mouth count more: `face_parts` times. By its logarithm a face that is hardly
+    damaged counts as one that is much, where else the latter's large errors would be nearly all there is to learn from.
+    With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside,
+    of each face by its own distance, too, and by how much of it was `lost`.
     Where a discriminator judges them, the network is given p x a plane of noise to make texture of: what is fine in
     skin and hair is lost in a damaged face, and a network without noise can only weave a pattern of its own.
     """
@@ -125,30 +129,31 @@ class CleanerObjective:
         )
 
     def loss(self, model: torch.nn.Module, batch: CleanerBatch, random: Noise, step: int) -> Loss:
-        """mean w sqrt((x - y)^2 + `KNEE`^2) + spectrum x mean |F(x - y)| + grid x `grid_distance`, and perception's.
+        """The mean over faces of log(sqrt(mean w (x - y)^2 + `KNEE`^2) + grid x `grid_distance`), and perception's.
 
         Over pixels in -1..1.
         """
         if self.pixels is None:
-            return self._distance(model(batch.degraded), batch)
+            return self._distance(model(batch.degraded), batch)[0]
         perception = torch.where(random.uniform() < self.settings.perceived, 1 - random.uniform(), 0.0)
         perception = perception.to(batch.degraded.device)
         noise = random.normal(1, *batch.degraded.shape[2:]).to(batch.degraded.device)
         made = model(batch.degraded, perception, noise)
-        near = self._distance(made, batch)
+        near, each = self._distance(made, batch)
         seen = perception > 0
-        return near + self.pixels.loss(near.total, made, made[seen], batch.clean[seen], step, perception[seen])
+        weights = (perception * lost(batch.degraded - batch.clean) / each)[seen]
+        return near + self.pixels.loss(near.total, made, made[seen], batch.clean[seen], step, weights)
 
-    def _distance(self, made: torch.Tensor, batch: CleanerBatch) -> Loss:
+    def _distance(self, made: torch.Tensor, batch: CleanerBatch) -> tuple[Loss, torch.Tensor]:
+        """The loss of distance, and each face's (n,) distance itself, without a gradient."""
         error = made - batch.clean
-        pixels = ((error.square() + KNEE**2).sqrt() * batch.weights).mean()
-        spectrum = torch.fft.rfft2(error, norm="ortho").abs().mean()
-        parts = {"pixels": pixels, "spectrum": spectrum}
-        total = pixels + self.settings.spectrum * spectrum
+        each = ((error.square() * batch.weights).mean((1, 2, 3)) + KNEE**2).sqrt()
+        parts = {"pixels": each.mean()}
         if self.settings.grid:
-            parts["grid"] = grid_distance(error)
-            total = total + self.settings.grid * parts["grid"]
-        return Loss(total, None, parts)
+            woven = grid_distance(error)
+            parts["grid"] = woven.mean()
+            each = each + self.settings.grid * woven
+        return Loss(each.log().mean(), None, parts), each.detach()
 
     def picture(self) -> ValidationPicture:
         """Rows of degraded | cleaned, with a perception of 1 too where that is trained | clean.
@@ -214,7 +219,7 @@ class CleanerObjective:
 
 
 def grid_distance(error: torch.Tensor) -> torch.Tensor:
-    """Mean size of (n, c, h, w)'s Fourier coefficients at the periods of a grid, in windows that overlap by half.
+    """(n,) mean sizes of (n, c, h, w)'s Fourier coefficients at a grid's periods, in windows that overlap by half.
 
     Folding and doubling can leave patterns of 2 and 4 pixels behind, so regular that over a window they add up, which
     texture and noise do not. Sides are `WINDOW` and more.
@@ -225,8 +230,17 @@ def grid_distance(error: torch.Tensor) -> torch.Tensor:
         angle = 2 * torch.pi * (y * rows[:, None] + x * columns)
         waves = (error * wave for wave in (angle.cos(), angle.sin()))
         real, imaginary = (functional.avg_pool2d(wave, WINDOW, WINDOW // 2) for wave in waves)
-        sizes.append((real.square() + imaginary.square() + 1e-10).sqrt().mean())
-    return torch.stack(sizes).mean()
+        sizes.append((real.square() + imaginary.square() + 1e-10).sqrt().mean((1, 2, 3)))
+    return torch.stack(sizes).mean(0)
+
+
+def lost(damage: torch.Tensor) -> torch.Tensor:
+    """(n,) in 0..1: how much of each face (n, c, h, w) in -1..1 was lost to the damage that was added to it.
+
+    What is little damaged is seen, not guessed: there a texture that looks right costs truth and wins little.
+    """
+    power = damage.square().mean((1, 2, 3))
+    return power / (power + SEEN**2)
 
 
 def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArray[np.float32]:

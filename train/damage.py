@@ -1,7 +1,7 @@
 """Damage of a batch of faces on the device that trains: by torch, what `authface.faces.degrade.apply` does to one face.
 
 A loader's process draws the damage (`degrade.draw`: parameters, noise, and what dust covers), the device applies it.
-All steps are those of OpenCV and libjpeg-turbo in the same order (`canvas`, `jpeg`), so that only float32's last bits
+All steps are those of OpenCV and libjpeg-turbo in the same order (`opencv`), so that only float32's last bits
 differ, and what JPEG rounds the other way for it.
 """
 
@@ -19,18 +19,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from authface.faces.degrade import Drawn, DrawnDegradation, jitter
 from authface.faces.scan import LIGHT_AND_DARK, DrawnScan, Screen, grain_filter
-from authface.train.canvas import (
+from authface.train.data import Batch, no_autocast
+from authface.train.opencv import (
     area_weights,
     cubic_weights,
     filtered,
+    jpeg,
     linear_weights,
     luminance,
     repeated,
     resized,
+    steps,
     taken,
 )
-from authface.train.data import Batch, no_autocast
-from authface.train.jpeg import jpeg, steps
 
 AT_ONCE = 8
 """Faces that are damaged together: at 512 px they take up to 0.8 GB for a moment, before anything of a step is kept."""

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
-from authface import ranks as processes
+from authface import processes
 from authface.errors import AuthfaceError, UsageError
 from authface.extras import need
 from authface.train.settings import TrainSettings

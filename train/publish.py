@@ -25,7 +25,7 @@ from authface.models.layout import PARTS, part_files
 from authface.models.publish import CARD, front_matter
 from authface.report.pages import markdown_cell, render_markdown, round_span
 from authface.store.journal import training_sources
-from authface.store.parquet import row_count
+from authface.store.rows import row_count
 from authface.train.data import FaceDataset
 from authface.train.settings import TrainSettings
 

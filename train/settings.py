@@ -165,8 +165,6 @@ class CleanerSettings(PatchSettings):
     lr: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.99)
-    spectrum: float = Field(default=0.5, ge=0)
-    """Weight of the distance of Fourier coefficients beside that of pixels."""
     grid: float = Field(default=0, ge=0)
     """Weight of the distance of Fourier coefficients at the periods of the network's own grid, in small windows:
     against the weave of dots in which a discriminator's texture can end. 12 pulls about as the distance of pixels."""

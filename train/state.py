@@ -16,14 +16,14 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, Literal, Self
 
 import torch
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from authface import ranks as processes
+from authface import processes
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file
@@ -351,9 +351,7 @@ class StopSignal:
             self._before = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._restore()
 
     def _receive(self, number: int, frame: FrameType | None) -> None:

@@ -29,8 +29,8 @@ from authface.errors import UsageError, one_line
 from authface.files import TEMPORARY, is_local, write_errors, write_file
 from authface.review.reviews import ReviewSettings
 from authface.store.journal import PHOTO_IDS, dataset_use, record_use
-from authface.store.parquet import read_rows, read_text, reading
 from authface.store.photoset import PhotoSet
+from authface.store.rows import read_rows, read_text, reading
 from authface.store.statements import is_stated, recognise
 
 VERSION = 2

@@ -24,8 +24,8 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
-from authface.store.parquet import plain
 from authface.store.photoset import PhotoSet, Table
+from authface.store.rows import plain
 
 Feature = dict[str, Any]
 IMAGE: Feature = {"_type": "Image"}

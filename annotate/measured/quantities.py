@@ -1,24 +1,224 @@
-"""What is measured of an aligned crop: light, colour and detail, how far eyes and mouth are open, gaze, smile."""
+"""The parts of an aligned crop, at one size, the head's pose, and what is measured of them: light, colour, eyes.
+
+Left and right are those of the picture as it is seen; x runs to the right, y down.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.annotate.measured.regions import HEAD_RADII, LEFT_EYE, RIGHT_EYE, Regions, drawn, quantile
+SIDE = 256
+"""Side every crop is brought to, pixels: the smallest crop that is made, so 256, 512 and 1024 measure alike."""
+LEFT_EYE, RIGHT_EYE = slice(36, 42), slice(42, 48)
+"""iBUG points of the eye on the picture's left and right."""
+_LIPS = slice(48, 60)
+RIGID = (36, 39, 42, 45, 27, 28, 29, 30, 31, 33, 35)
+"""iBUG points that no expression moves much: corners of the eyes, ridge and base of the nose."""
+SHAPE = (
+    (-0.500, -0.013, -0.042),
+    (-0.221, 0.013, 0.042),
+    (0.221, 0.013, 0.042),
+    (0.500, -0.013, -0.042),
+    (0.000, -0.035, 0.209),
+    (0.000, 0.112, 0.284),
+    (0.000, 0.256, 0.366),
+    (0.000, 0.404, 0.441),
+    (-0.165, 0.508, 0.187),
+    (0.000, 0.556, 0.254),
+    (0.165, 0.508, 0.187),
+)
+"""A mean face in units of the outer corners' distance: x to the picture's right, y down, z to the camera.
+
+Rank-3 factorisation (Tomasi and Kanade 1992) of the landmarks of 1,400 portraits and their mirror images."""
+HEAD_CENTRE = (0.30, -0.55)
+HEAD_RADII = (0.85, 1.15)
+"""The head as an ellipsoid in the same units: its middle below (y) and behind (z) the eyes, its half breadth and
+half height; a bizygomatic breadth of 14 cm, outer corners 8.8 cm apart."""
+
+
+@dataclass(frozen=True)
+class Pose:
+    """A head under a camera without perspective.
+
+    Angles in degrees: `yaw` > 0 turned to the picture's right, `pitch` > 0 chin up, `roll` > 0 tilted
+    clockwise. `scale` is pixels a unit of the shape, `centre` where the head's middle falls, pixels.
+    """
+
+    yaw: float
+    pitch: float
+    roll: float
+    scale: float
+    centre: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Regions:
+    """A crop at `SIDE` and its parts; masks are (256, 256) bool.
+
+    `rgb` is (256, 256, 3) uint8; `linear` its linear light, float32, 0..1; `lab` the same as CIE L*a*b* (D65),
+    float32, L* 0..100; `stops` the base-2 logarithm of the linear luminance, 0 for white and about -9 for black;
+    `points` (68, 2) float64.
+    """
+
+    rgb: NDArray[np.uint8]
+    linear: NDArray[np.float32]
+    lab: NDArray[np.float32]
+    stops: NDArray[np.float32]
+    points: NDArray[np.float64]
+    skin: NDArray[np.bool_]
+    """Brows to jaw, without brows, eyes, nostrils and mouth, a little inside the outline."""
+    cheeks: NDArray[np.bool_]
+    """The part of the skin below the eyes and above the mouth, beside the nose."""
+    features: NDArray[np.bool_]
+    """Eyes, brows and mouth: where a sharp face has its sharpest edges."""
+    background: NDArray[np.bool_]
+    """What is neither head nor body, above the height of the mouth; empty where the head fills the crop."""
+    pose: Pose
+
+
+def find_pose(points: NDArray[np.float64]) -> Pose:
+    """Pose of (68, 2) landmarks by scaled orthography (POS of DeMenthon and Davis 1995)."""
+    shape = np.array(SHAPE)
+    middle = shape.mean(0)
+    seen = points[list(RIGID)]
+    rows = np.linalg.lstsq(shape - middle, seen - seen.mean(0), rcond=None)[0].T
+    u, sizes, v = np.linalg.svd(rows, full_matrices=False)
+    turn, scale = u @ v, max(float(sizes.mean()), 1e-6)
+    forward = np.cross(turn[0], turn[1])
+    nose = np.array([turn[0, 2], turn[1, 2], forward[2]])  # where the face's z axis points, in the picture
+    eyes, down = points[[36, 39, 42, 45]].mean(0), turn[:, 1] / max(float(np.hypot(*turn[:, 1])), 1e-6)
+    # Yaw moves the head's middle aside; pitch would move it too, but what it measures is half anatomy.
+    centre = eyes + scale * (HEAD_CENTRE[0] * down + HEAD_CENTRE[1] * np.array([turn[0, 2], 0.0]))
+    return Pose(
+        yaw=float(np.degrees(np.arctan2(nose[0], nose[2]))),
+        pitch=float(np.degrees(np.arctan2(-nose[1], np.hypot(nose[0], nose[2])))),
+        roll=float(np.degrees(np.arctan2(turn[1, 0], turn[0, 0]))),
+        scale=scale,
+        centre=(float(centre[0]), float(centre[1])),
+    )
+
+
+def find_regions(rgb: NDArray[np.uint8], landmarks: NDArray[np.float64]) -> Regions:
+    """The parts of a (s, s, 3) FFHQ-aligned crop with (68, 2) landmarks in its pixels.
+
+    Raises ValueError where the shapes are others.
+    """
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.shape[0] != rgb.shape[1] or landmarks.shape != (68, 2):
+        raise ValueError(f"a crop is (s, s, 3) with (68, 2) landmarks, not {rgb.shape} with {landmarks.shape}")
+    size = rgb.shape[0]
+    points = (np.asarray(landmarks, np.float64) + 0.5) * (SIDE / size) - 0.5
+    small = rgb
+    if size != SIDE:
+        small = cv2.resize(rgb, (SIDE, SIDE), interpolation=cv2.INTER_AREA if size > SIDE else cv2.INTER_CUBIC)
+    linear = cv2.LUT(small, _linear_light())
+    luminance = cv2.transform(linear, np.array([[0.2126, 0.7152, 0.0722]], np.float32))  # Rec. 709
+    skin, features = _face_masks(points)
+    pose = find_pose(points)
+    return Regions(
+        rgb=small,
+        linear=linear,
+        lab=cv2.cvtColor(linear, cv2.COLOR_LRGB2LAB),
+        stops=np.log2(luminance + np.float32(1 / 512)),  # the floor keeps 8-bit black from ruling a fit
+        points=points,
+        skin=skin,
+        cheeks=skin & _cheeks(points),
+        features=features,
+        background=_background(small, points, pose),
+        pose=pose,
+    )
+
+
+def _face_masks(points: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Skin, and the features that are cut out of it."""
+    eye = float(abs(points[RIGHT_EYE].mean(0) - points[LEFT_EYE].mean(0)).max())
+    features = np.zeros((SIDE, SIDE), np.uint8)
+    for eyelids in (LEFT_EYE, RIGHT_EYE):
+        _draw(features, points[eyelids], 0.14 * eye, inside=True)
+    for brow in (slice(17, 22), slice(22, 27)):
+        _draw(features, points[brow], 0.13 * eye)
+    _draw(features, points[_LIPS], 0.10 * eye, inside=True)
+    hull = cv2.convexHull(points[:27].astype(np.float32))[:, 0]
+    skin = drawn(hull, inside=True) & ~drawn(np.concatenate([hull, hull[:1]]), 0.10 * eye)
+    nostrils = drawn(points[31:36], 0.10 * eye)
+    return skin & ~features.astype(bool) & ~nostrils, features.astype(bool)
+
+
+def _cheeks(points: NDArray[np.float64]) -> NDArray[np.bool_]:
+    nose = points[[31, 35], 0]
+    place = np.arange(SIDE)
+    beside = (place < nose.min() - 3) | (place > nose.max() + 3)
+    between = (place > points[36:48, 1].max() + 4) & (place < points[_LIPS, 1].min() + 2)
+    return np.asarray(beside[None] & between[:, None])
+
+
+def _background(rgb: NDArray[np.uint8], points: NDArray[np.float64], pose: Pose) -> NDArray[np.bool_]:
+    """What is neither head nor body, by GrabCut (Rother et al. 2004) at 36 px: hair and hats go with the head.
+
+    The head's ellipsoid is certain foreground, the border of the upper crop beside it certain background. Below
+    the mouth nothing is looked at: clothes look like anything.
+    """
+    side = 36
+    scale = side / SIDE
+    y, x = np.mgrid[:side, :side]
+    across = (x - pose.centre[0] * scale) / (HEAD_RADII[0] * pose.scale * scale)
+    down = (y - pose.centre[1] * scale) / (HEAD_RADII[1] * pose.scale * scale)
+    radius = np.hypot(across, down)
+    marks = np.full((side, side), cv2.GC_PR_BGD, np.uint8)
+    marks[(radius < 1.3) | (y > points[8, 1] * scale)] = cv2.GC_PR_FGD
+    marks[radius < 1.02] = cv2.GC_FGD
+    border = ((y < 2) & (np.abs(across) > 0.9)) | ((y < 0.35 * side) & ((x < 2) | (x >= side - 2)))
+    marks[border & (radius >= 1.02)] = cv2.GC_BGD
+    if not (marks == cv2.GC_BGD).any() or not (marks == cv2.GC_FGD).any():
+        return np.zeros((SIDE, SIDE), bool)
+    small = cv2.resize(rgb, (side, side), interpolation=cv2.INTER_AREA)
+    cv2.setRNGSeed(0)  # its k-means draws at random: the same crop has the same background
+    cv2.grabCut(small, marks, None, np.zeros((1, 65)), np.zeros((1, 65)), 1, cv2.GC_INIT_WITH_MASK)
+    behind = ((marks == cv2.GC_BGD) | (marks == cv2.GC_PR_BGD)) & (y < points[_LIPS, 1].mean() * scale)
+    behind = cv2.erode(behind.astype(np.uint8), np.ones((3, 3), np.uint8))
+    full = cv2.resize(behind, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)
+    # 5 px more: where hair shows at the rim of a blurred background, the background seems sharp.
+    return np.asarray(cv2.erode(full, np.ones((11, 11), np.uint8)), bool)
+
+
+def drawn(chain: NDArray[np.floating], pixels: float = 0.0, *, inside: bool = False) -> NDArray[np.bool_]:
+    """What lies within `pixels` of a chain of (n, 2) points, and what it encloses where `inside`: (256, 256)."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    _draw(mask, chain, pixels, inside=inside)
+    return mask.astype(bool)
+
+
+def _draw(mask: NDArray[np.uint8], chain: NDArray[np.floating], pixels: float, *, inside: bool = False) -> None:
+    corners = [np.rint(chain).clip(-4 * SIDE, 4 * SIDE).astype(np.int32)]
+    if inside:
+        cv2.fillPoly(mask, corners, 1)
+    if pixels > 0:
+        cv2.polylines(mask, corners, inside, 1, 2 * round(min(pixels, SIDE)) + 1)
+
+
+def quantile(values: NDArray[np.floating], share: float) -> float:
+    """The value that a share (0..1) of some (n,) values do not exceed, 0 where there are none."""
+    if values.size == 0:
+        return 0.0
+    place = min(int(share * values.size), values.size - 1)
+    return float(np.partition(values, place)[place])
+
+
+@lru_cache(maxsize=1)
+def _linear_light() -> NDArray[np.float32]:
+    """Linear light of the 256 sRGB values (IEC 61966-2-1)."""
+    value = np.arange(256) / 255
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
 
 _DAYLIGHT_SKIN, _DAYLIGHT_WHITE = 1.22, 0.96
 """Medians of log2(red / blue) over 1,500 portraits; the whites of small eyes hold some skin."""
-_SIGMAS = (0.6, 1.2, 2.4, 6.0)
-"""Limits of the bands of detail, which are differences of Gaussians: pixels of the 256 px crop."""
-
-TYPICAL, MOST, EDGES = 0.75, 0.85, 0.98
-"""Quantiles: of even texture, of all but what reaches in from outside, and of edges that cover little."""
 
 
 def light_direction(regions: Regions) -> float:
@@ -93,32 +293,6 @@ def warmth(regions: Regions) -> float:
 
 def _red_over_blue(linear: Sequence[float] | NDArray[np.float32]) -> float:
     return math.log2((float(linear[0]) + 1e-3) / (float(linear[2]) + 1e-3))
-
-
-@dataclass(frozen=True)
-class DetailBands:
-    """Magnitude of the detail of L* between 0.6 and 1.2 px, and 2.4 px, each (256, 256), and 6 px, (128, 128)."""
-
-    fine: NDArray[np.float32]
-    middle: NDArray[np.float32]
-    coarse: NDArray[np.float32]
-
-
-def detail_bands(regions: Regions) -> DetailBands:
-    """The three bands of a crop's L*."""
-    low, middle, high, coarse = _SIGMAS
-    lightness = cv2.extractChannel(regions.lab, 0)
-    first, second, third = (cv2.GaussianBlur(lightness, (0, 0), sigma) for sigma in (low, middle, high))
-    # What is left after 2.4 px needs every second pixel only; a blur after a blur adds the squares.
-    half = cv2.resize(third, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    fourth = cv2.GaussianBlur(half, (0, 0), (coarse**2 - high**2) ** 0.5 / 2)
-    return DetailBands(cv2.absdiff(first, second), cv2.absdiff(second, third), cv2.absdiff(half, fourth))
-
-
-def detail_amount(band: NDArray[np.float32], part: NDArray[np.bool_], share: float) -> float:
-    """Detail of one part (256, 256) in L*: a quantile of the band's magnitude, 0 where the part is empty."""
-    step = len(part) // len(band)
-    return quantile(band[part[::step, ::step]], share)
 
 
 _WIDTH, _HEIGHT, _MIDDLE_X, _MIDDLE_Y, _HALF = 73, 49, 36, 24, 20
@@ -211,22 +385,3 @@ def _iris(patch: NDArray[np.float32], row: int) -> tuple[float, float]:
         return 0.0, 0.0
     weights = ((lightest - spots) / contrast) ** 8
     return contrast, float(weights @ np.arange(-_REACH_X, _REACH_X + 1) / weights.sum() / _HALF)
-
-
-def mouth_open(points: NDArray[np.float64]) -> float:
-    """Mean gap of the inner lips over the distance of the eyes' outer corners, 0 for a closed mouth."""
-    gaps = np.hypot(*(points[[67, 66, 65]] - points[[61, 62, 63]]).T)
-    return float(gaps.mean() / max(np.hypot(*(points[45] - points[36])), 1e-6))
-
-
-def smile(points: NDArray[np.float64]) -> float:
-    """Breadth of the inner lips over the eyes' outer distance, and how far the lower one hangs below the corners.
-
-    The second over the mouth's width. About 0.5 for a mouth at rest and 0.75 for a smile: of fifteen such measures and
-    their pairs, the pair that told 157 portraits of which a person was sure apart best (area under the curve 0.99).
-    """
-    across = points[54] - points[48]
-    width = max(float(np.hypot(*across)), 1e-6)
-    down = np.array([-across[1], across[0]]) / width
-    hang = float((points[66] - points[[48, 54]].mean(0)) @ down) / width
-    return float(np.hypot(*(points[64] - points[60])) / max(np.hypot(*(points[45] - points[36])), 1e-6)) + hang

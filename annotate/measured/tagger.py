@@ -19,8 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.annotate.measured import quantities
-from authface.annotate.measured.quantities import EDGES, MOST, TYPICAL, Eye, detail_amount, detail_bands
-from authface.annotate.measured.regions import SIDE, Regions, find_regions, quantile
+from authface.annotate.measured.quantities import (
+    SIDE,
+    Eye,
+    Regions,
+    find_regions,
+    quantile,
+)
 from authface.annotate.settings import MeasuredSettings
 from authface.annotate.vocabulary import vocabulary
 from authface.engine.workers import Step
@@ -31,6 +36,13 @@ from authface.faces.landmarks import Dlib68
 from authface.imaging import decode as images
 from authface.records import Crop, Tag, Tags
 from authface.store.photoset import Provenance
+
+_SIGMAS = (0.6, 1.2, 2.4, 6.0)
+"""Limits of the bands of detail, which are differences of Gaussians: pixels of the 256 px crop."""
+
+
+TYPICAL, MOST, EDGES = 0.75, 0.85, 0.98
+"""Quantiles: of even texture, of all but what reaches in from outside, and of edges that cover little."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,8 +124,8 @@ def measure(
         tilt=regions.pose.roll + tilt,
         left_eye=left_eye,
         right_eye=right_eye,
-        mouth_open=quantities.mouth_open(points),
-        smile=quantities.smile(points),
+        mouth_open=mouth_open(points),
+        smile=smile(points),
         face_height=float(np.ptp(points[:27, 1])) / SIDE,
         skin_texture=detail_amount(bands.fine, regions.cheeks, TYPICAL) / fine,
         sharpness=middle / coarse,
@@ -125,6 +137,51 @@ def measure(
         background_edges=edges,
         background_sharpness=behind / max(edges, 1e-3) / (fine / coarse),
     )
+
+
+@dataclass(frozen=True)
+class DetailBands:
+    """Magnitude of the detail of L* between 0.6 and 1.2 px, and 2.4 px, each (256, 256), and 6 px, (128, 128)."""
+
+    fine: NDArray[np.float32]
+    middle: NDArray[np.float32]
+    coarse: NDArray[np.float32]
+
+
+def detail_bands(regions: Regions) -> DetailBands:
+    """The three bands of a crop's L*."""
+    low, middle, high, coarse = _SIGMAS
+    lightness = cv2.extractChannel(regions.lab, 0)
+    first, second, third = (cv2.GaussianBlur(lightness, (0, 0), sigma) for sigma in (low, middle, high))
+    # What is left after 2.4 px needs every second pixel only; a blur after a blur adds the squares.
+    half = cv2.resize(third, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    fourth = cv2.GaussianBlur(half, (0, 0), (coarse**2 - high**2) ** 0.5 / 2)
+    return DetailBands(cv2.absdiff(first, second), cv2.absdiff(second, third), cv2.absdiff(half, fourth))
+
+
+def detail_amount(band: NDArray[np.float32], part: NDArray[np.bool_], share: float) -> float:
+    """Detail of one part (256, 256) in L*: a quantile of the band's magnitude, 0 where the part is empty."""
+    step = len(part) // len(band)
+    return quantile(band[part[::step, ::step]], share)
+
+
+def mouth_open(points: NDArray[np.float64]) -> float:
+    """Mean gap of the inner lips over the distance of the eyes' outer corners, 0 for a closed mouth."""
+    gaps = np.hypot(*(points[[67, 66, 65]] - points[[61, 62, 63]]).T)
+    return float(gaps.mean() / max(np.hypot(*(points[45] - points[36])), 1e-6))
+
+
+def smile(points: NDArray[np.float64]) -> float:
+    """Breadth of the inner lips over the eyes' outer distance, and how far the lower one hangs below the corners.
+
+    The second over the mouth's width. About 0.5 for a mouth at rest and 0.75 for a smile: of fifteen such measures and
+    their pairs, the pair that told 157 portraits of which a person was sure apart best (area under the curve 0.99).
+    """
+    across = points[54] - points[48]
+    width = max(float(np.hypot(*across)), 1e-6)
+    down = np.array([-across[1], across[0]]) / width
+    hang = float((points[66] - points[[48, 54]].mean(0)) @ down) / width
+    return float(np.hypot(*(points[64] - points[60])) / max(np.hypot(*(points[45] - points[36])), 1e-6)) + hang
 
 
 def _background(regions: Regions) -> tuple[tuple[float, float, float], float]:

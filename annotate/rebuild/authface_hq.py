@@ -229,9 +229,8 @@ class ReleaseFaces(Step[Photo, NDArray[np.uint8], Any, Face]):
         """The row."""
         if found is None:
             return [replace(_face_row(photo, -1), status="rejected", reason="no_face", limit=MIN_SCORE)]
-        box = found.box
-        size = max(box[2] - box[0], box[3] - box[1])
-        return [replace(_face_row(photo, 0), box=box, score=found.score, points5=found.points5, size=size)]
+        row = _face_row(photo, 0)
+        return [replace(row, box=found.box, score=found.score, points5=found.points5, size=found.long_side)]
 
     def failed(self, photo: Photo, reason: str, detail: str) -> list[Face]:
         """The row of a photo that cannot be read."""

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError,
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub import download_dataset
-from authface.store.parquet import column_names, read_batches, read_rows, reading
+from authface.store.rows import column_names, read_batches, read_rows, reading
 
 PATTERN = "manifest/*.parquet"
 NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256")

@@ -14,8 +14,7 @@ import unicodedata
 from itertools import pairwise
 from typing import Final
 
-from authface.annotate.vocabulary.synonyms import SYNONYMS
-from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY
+from authface.annotate.vocabulary.vocabulary import GROUP_OF, SYNONYMS, VOCABULARY
 
 _SPELLING = {
     "gray": "grey", "graying": "greying", "color": "colour", "colors": "colour", "colored": "coloured",

@@ -36,8 +36,7 @@ from authface.annotate.vocabulary.spelling import (
     whole_match,
     words_of,
 )
-from authface.annotate.vocabulary.synonyms import SYNONYMS
-from authface.annotate.vocabulary.vocabulary import GROUP_OF, OTHER, VOCABULARY, in_order
+from authface.annotate.vocabulary.vocabulary import GROUP_OF, OTHER, SYNONYMS, VOCABULARY, in_order
 from authface.records import Tag
 
 _OR = re.compile(r"\b(?:or|nor)\b")

@@ -15,7 +15,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from typing import Any, Generic
 
 from authface.engine.workers import I, R, Work
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.processes import Environment
 
 TRIES = 2
 """Times that a row is begun again, alone, after a process died over it."""
@@ -32,9 +33,6 @@ STARTS = 2
 """Times that a process is started again that died before its models were loaded."""
 AHEAD = 2
 """Chunks that a process has: the one it works on, and the next."""
-
-Environment = Mapping[str, str]
-"""Variables that one process is started with, such as the GPU that it sees."""
 
 
 def processes(

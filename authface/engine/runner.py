@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import sys
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Generic
 
 from authface.console import Console, Tick
-from authface.engine.pool import Environment, processes
+from authface.engine.crew import by_chunk
+from authface.engine.pool import processes
 from authface.engine.pool import seats as plain_seats
-from authface.engine.ray import Cluster, by_part
+from authface.engine.ray import Cluster
 from authface.engine.workers import I, L, M, Step, inline
 from authface.errors import AuthfaceError, one_line
+from authface.processes import Environment
 from authface.store.photoset import Provenance, R, Table, digest
 
 CHUNK_ROWS = 32
@@ -121,13 +123,11 @@ def run(
     if todo:
         if not seats and summary.rows >= INLINE_ROWS:
             seats = plain_seats(workers)
-        engine = partial(processes, seats=seats) if len(seats) > 1 else inline
         with console.progress(step, summary.rows, "images") as tick:
-            if cluster is None:
-                made = _by_part(partial(engine, work), _opened(work, todo, target), tick, chunk_rows)
-            else:
-                made = _on_cluster(work, todo, target, tick, cluster, chunk_rows, ordered=finish is not list)
-            for part, rows in made:
+            empty = ((part, list[R]()) for part, _ in _opened(work, [p for p in todo if not p.count], target))
+            opened = _opened(work, [part for part in todo if part.count], target)
+            made = chain(empty, _by_part(_spread(work, seats, cluster), opened, tick, chunk_rows))
+            for part, rows in made if finish is list else _in_order(made, todo):
                 target.write(part.number, finish(rows), work.provenance, part.digest)
                 summary.made += 1
     summary.counts = target.counts()
@@ -219,53 +219,55 @@ def _opened(
         yield part, part.rows()
 
 
-def _on_cluster(
-    work: Step[I, L, M, R],
-    todo: Sequence[PartInput[I]],
-    target: Table[R],
-    tick: Tick,
-    cluster: Cluster,
-    chunk_rows: int,
-    *,
-    ordered: bool,
-) -> Iterator[tuple[PartInput[I], list[R]]]:
-    """Results of complete parts as they are finished, or in order: then a lost node delays all later parts."""
-    for part in todo if work.overwrites_files else ():  # as in `_opened`
-        target.remove(part.number)
-    counts, readers = [part.count for part in todo], [part.rows for part in todo]
-    waiting: dict[int, list[R]] = {}
-    following = 0
-    for place, rows in by_part(work, counts, readers, tick, cluster=cluster, chunk_rows=chunk_rows):
-        if not ordered:
-            yield todo[place], rows
-            continue
-        waiting[place] = rows
-        while following in waiting:
-            yield todo[following], waiting.pop(following)
-            following += 1
-
-
 Engine = Callable[[Iterator[list[I]]], Iterator[tuple[int, list[Any]]]]
 """Takes chunks of input rows; yields for each, in order, its number of rows and the new rows."""
+Spread = Callable[[Iterator[list[I]]], Iterator[tuple[int, list[Any]]]]
+"""Likewise chunks with rows; yields for each its number and the new rows, in any order."""
+
+
+def _spread(work: Step[I, L, M, R], seats: Sequence[Environment], cluster: Cluster | None) -> Spread[I]:
+    if cluster is not None:
+        return partial(by_chunk, work, cluster=cluster)
+    engine = partial(processes, work, seats=seats) if len(seats) > 1 else partial(inline, work)
+    return lambda chunks: enumerate(rows for _, rows in engine(chunks))
 
 
 def _by_part(
-    engine: Engine[I], parts: Iterator[tuple[PartInput[I], list[I]]], tick: Tick, chunk_rows: int
+    spread: Spread[I], parts: Iterator[tuple[PartInput[I], list[I]]], tick: Tick, chunk_rows: int
 ) -> Iterator[tuple[PartInput[I], list[Any]]]:
-    """Results of complete parts, in order, while chunks of later parts are already being processed."""
-    chunks_ahead: deque[tuple[PartInput[I], int]] = deque()
+    """Results of parts as they are finished, while chunks of others are already being processed."""
+    begun: dict[int, tuple[PartInput[I], dict[int, int]]] = {}
+    """By number of a chunk, its part and the sizes of all that part's chunks by their numbers."""
+    made: dict[int, list[Any]] = {}
 
     def chunks() -> Iterator[list[I]]:
+        first = 0
         for part, rows in parts:
-            pieces = [rows[at : at + chunk_rows] for at in range(0, len(rows), chunk_rows)] or [[]]
-            chunks_ahead.extend((part, len(pieces) - 1 - index) for index in range(len(pieces)))
+            pieces = [rows[at : at + chunk_rows] for at in range(0, len(rows), chunk_rows)]
+            sizes = {number: len(piece) for number, piece in enumerate(pieces, first)}
+            begun.update(dict.fromkeys(sizes, (part, sizes)))
+            first += len(pieces)
             yield from pieces
 
-    done: list[Any] = []
-    for count, rows in engine(chunks()):
-        part, left = chunks_ahead.popleft()
-        done.extend(rows)
-        tick(count)
-        if left == 0:
-            yield part, done
-            done = []
+    for number, rows in spread(chunks()):
+        part, sizes = begun[number]
+        made[number] = rows
+        tick(sizes[number])
+        if made.keys() >= sizes.keys():
+            yield part, [row for one in sizes for row in made.pop(one)]
+            for one in sizes:
+                del begun[one]
+
+
+def _in_order(
+    made: Iterable[tuple[PartInput[I], list[R]]], parts: Sequence[PartInput[I]]
+) -> Iterator[tuple[PartInput[I], list[R]]]:
+    """The results of `parts` in their order; on a cluster a lost node delays all later ones."""
+    waiting: dict[int, list[R]] = {}
+    left = iter(parts)
+    following: PartInput[I] | None = next(left)
+    for part, rows in made:
+        waiting[part.number] = rows
+        while following is not None and following.number in waiting:
+            yield following, waiting.pop(following.number)
+            following = next(left, None)

@@ -2,7 +2,7 @@
 
 A `Step` says how one row is loaded, stepped and saved; it knows nothing of parts, resume or processes. Threads load
 ahead of the step and save behind it, both bounded. `inline` has one worker in this process, `authface.engine.pool` one
-in each of several, `authface.engine.ray` one in each actor of a cluster.
+in each of several, `authface.engine.crew` one in each actor of a cluster.
 """
 
 from __future__ import annotations

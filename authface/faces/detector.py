@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from authface import backends
+from authface.backends import load_backend
 from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.extras import lack
 from authface.faces.looks import (
@@ -146,6 +146,16 @@ class Detection:
     score: float
     points5: Points5
 
+    @property
+    def long_side(self) -> float:
+        """Longer side of the box, pixels."""
+        return max(self.box[2] - self.box[0], self.box[3] - self.box[1])
+
+    @property
+    def eye_distance(self) -> float:
+        """Distance between the eyes, pixels; small for a profile of any size."""
+        return float(np.hypot(self.points5[2] - self.points5[0], self.points5[3] - self.points5[1]))
+
 
 class Detector(Protocol):
     """Finds faces; made with the least score, 0..1, of a face that counts."""
@@ -162,13 +172,13 @@ class Detector(Protocol):
 
 def make_detector(name: str, min_score: float) -> Detector:
     """The detector called `name`. Raises UsageError for another name, AuthfaceError where its weights are missing."""
-    detector: Detector = backends.load("detectors", name)(min_score)
+    detector: Detector = load_backend("detectors", name)(min_score)
     return detector
 
 
 def weights_sha256(name: str = "retinaface") -> str:
     """Hex sha256 of a detector's weights, for fingerprints; raises as `make_detector`."""
-    kind: type[Detector] = backends.load("detectors", name)
+    kind: type[Detector] = load_backend("detectors", name)
     return kind.weights_sha256()
 
 
@@ -329,6 +339,21 @@ def _detections(found: Candidates) -> list[Detection]:
 def roll(points5: Sequence[float]) -> float:
     """How far a face leans by its eyes, degrees: 0 upright, 90 its crown to the picture's right, -180..180."""
     return math.degrees(math.atan2(points5[3] - points5[1], points5[2] - points5[0]))
+
+
+# 120 portraits, surveyed upright and turned: upright each scored 0.994 and more. Upside down 59 % had points as of an
+# upright face, 3 % with 0.99 and more; on their side 8 % and 1 %, and most of the others leaned as they did.
+UPRIGHT_SCORE = 0.99
+"""A face of this score that leans by less than `LEANING` needs no second look."""
+LEANING = 50
+"""Degrees beyond which a face is better seen in a turned photo."""
+
+
+def upright(faces: Sequence[Detection]) -> bool:
+    """Whether a face surely stands upright, and none leans."""
+    if any(abs(roll(face.points5)) > LEANING for face in faces):
+        return False
+    return any(face.score >= UPRIGHT_SCORE for face in faces)
 
 
 def quarter_turns(points5: Sequence[float]) -> int:

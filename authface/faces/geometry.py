@@ -5,6 +5,7 @@ Beyond its border the photo is padded as `ffhq-dataset` pads it: a reflection, b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -246,6 +247,19 @@ def ffhq_quad(points68: ArrayLike) -> NDArray[np.float64]:
     return np.stack([centre - x - y, centre - x + y, centre + x + y, centre + x - y])
 
 
+def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
+    """68 points with the same FFHQ quad as the five given: each eye's at its centre, the corners of the mouth.
+
+    The outline and the brows, which no quad reads, lie at the nose.
+    """
+    left, right, nose, mouth_left, mouth_right = np.asarray(points5, np.float64).reshape(5, 2)
+    points = np.tile(nose, (68, 1))
+    points[36:42], points[42:48] = left, right
+    points[48:68] = (mouth_left + mouth_right) / 2
+    points[[48, 60]], points[[54, 64]] = mouth_left, mouth_right
+    return points
+
+
 def quad_side(quad: NDArray[np.float64]) -> float:
     """Length of the quad's upper edge, photo pixels."""
     return float(np.hypot(*(quad[3] - quad[0])))
@@ -327,3 +341,13 @@ def resize_square(square: S, side: int) -> S:
     method = cv2.INTER_AREA if side < len(square) else cv2.INTER_CUBIC
     resized: S = cv2.resize(square, (side, side), interpolation=method)
     return resized
+
+
+def square_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The smallest square around an (h, w, 3) photo, centred and padded by reflection."""
+    height, width = rgb.shape[:2]
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    border = cv2.BORDER_REFLECT if min(height, width) == 1 else cv2.BORDER_REFLECT_101
+    square = cv2.copyMakeBorder(rgb, top, side - height - top, left, side - width - left, border)
+    return np.asarray(square, np.uint8)

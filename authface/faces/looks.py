@@ -147,6 +147,8 @@ SINGLE_SIDE = 640
 COARSE_SIDE = 512
 """Longer photos are first seen shrunk to this, for the large faces.
 Photos longer than 2 : 1 are shrunk to as many pixels as one of 2 : 1: a strip keeps its faces."""
+LOOK_SIDE = 1024
+"""Turned copies are first looked at with so many pixels at most: a face has to have 3 % of the photo's longer side."""
 FINE_SIDE = 2048
 """Whatever faces are wanted, photos are at last seen with so many pixels a side, or as they are."""
 HINTED_FACE = 24
@@ -181,10 +183,27 @@ def scales_of(width: int, height: int, least_face: float) -> list[float]:
     return [coarse * (finest / coarse) ** (i / steps) for i in range(steps)] + [finest]
 
 
+def pixels_looked_at(width: int, height: int, least_face: float, *, found: bool) -> float:
+    """Pixels that the network sees of a photo in which a face is `found`, upright and not small.
+
+    Without one it looks again at an enlarged copy of a small photo, and at three turned ones.
+    """
+    areas = sum(scale**2 for scale in scales_of(width, height, least_face))
+    if not found:
+        areas += 3 * scale_to(LOOK_SIDE, width, height) ** 2
+        areas += 4 if 2 * max(width, height) <= FINE_SIDE else 0
+    return areas * width * height
+
+
 def least_found(width: int, height: int, least_face: float) -> float:
     """Pixels of the smallest faces that are surely looked for in a photo in which there is no larger one."""
     finest = 2.0 if 2 * max(width, height) <= FINE_SIDE else scales_of(width, height, least_face)[-1]
     return max(least_face, HINTED_FACE / finest)
+
+
+def no_face_text(width: int, height: int, least_face: float) -> str:
+    """What is said of a photo of that size in which no face was found."""
+    return f"no face found of {least_found(width, height, least_face):.0f} px or more"
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from authface.errors import AuthfaceError, first_line, one_line
 from authface.faces.detector import facexlib_file
 from authface.faces.geometry import Aligned, Frame, blurred_share, crop_to_photo, quad_side, scale_quad, warp
 from authface.files import sha256_of_weights
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 
 FEATHER_INNER = 0.70
 FEATHER_OUTER = 0.94

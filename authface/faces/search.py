@@ -8,20 +8,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.faces.detector import Detection, RetinaFace, roll, turned_back, turned_detection
+from authface.faces.detector import LEANING, Detection, RetinaFace, roll, turned_back, turned_detection
 from authface.faces.identity import five_points
 from authface.faces.landmarks import Dlib68
-from authface.faces.looks import FINE_SIDE, scale_to, scales_of
+from authface.faces.looks import LOOK_SIDE, scale_to
 from authface.records import Box
 
-# 120 portraits, surveyed upright and turned: upright each scored 0.994 and more. Upside down 59 % had points as of an
-# upright face, 3 % with 0.99 and more; on their side 8 % and 1 %, and most of the others leaned as they did.
-UPRIGHT_SCORE = 0.99
-"""A face of this score that leans by less than `LEANING` needs no second look."""
-LEANING = 50
-"""Degrees beyond which a face is better seen in a turned photo."""
-LOOK_SIDE = 1024
-"""Turned copies are first looked at with so many pixels at most: a face has to have 3 % of the photo's longer side."""
 LOOK_SCORE = 0.5
 """What the look needs to see before a turned copy is searched as the photo was."""
 MARKED_SCORE = 0.1
@@ -35,16 +27,13 @@ MARKED_SHARE = 0.3
 
 
 def survey_turned(
-    detector: RetinaFace, rgb: NDArray[np.uint8], doubtful: float
+    detector: RetinaFace, rgb: NDArray[np.uint8], sure: list[Detection], unsure: list[Detection]
 ) -> tuple[list[Detection], list[Detection]]:
-    """The detector's `survey` of an upright (h, w, 3) photo, with faces at any quarter turn.
+    """The detector's `survey` of an upright (h, w, 3) photo, `sure` and `unsure`, with faces at any quarter turn.
 
-    Copies turned by 90, 180 and 270 degrees are looked at where no face is surely upright or one leans; of a face that
-    is seen at several turns the one of the highest score stays.
+    Copies turned by 90, 180 and 270 degrees are looked at; of a face that is seen at several turns the one of the
+    highest score stays. For photos in which the faces are not `upright`.
     """
-    sure, unsure = detector.survey(rgb, doubtful)
-    if _stand(sure):
-        return sure, unsure
     height, width = rgb.shape[:2]
     for turns in (1, 2, 3):
         copy = np.ascontiguousarray(np.rot90(rgb, turns))
@@ -55,25 +44,6 @@ def survey_turned(
         sure = _better(sure, [turned_detection(face, -turns, *sides) for face in found], turns)
     sure = sorted(sure, key=lambda face: -_area(face.box))
     return sure, [face for face in unsure if not any(_same_place(face, other) for other in sure)]
-
-
-def pixels_looked_at(width: int, height: int, least_face: float, *, found: bool) -> float:
-    """Pixels that the network sees in `survey_turned` of a photo in which a face is `found`, upright and not small.
-
-    Without one it looks again at an enlarged copy of a small photo, and at three turned ones.
-    """
-    areas = sum(scale**2 for scale in scales_of(width, height, least_face))
-    if not found:
-        areas += 3 * scale_to(LOOK_SIDE, width, height) ** 2
-        areas += 4 if 2 * max(width, height) <= FINE_SIDE else 0
-    return areas * width * height
-
-
-def _stand(faces: Sequence[Detection]) -> bool:
-    """Whether a face surely stands upright, and none leans."""
-    if any(abs(roll(face.points5)) > LEANING for face in faces):
-        return False
-    return any(face.score >= UPRIGHT_SCORE for face in faces)
 
 
 def _better(faces: list[Detection], more: Sequence[Detection], turns: int) -> list[Detection]:

@@ -20,7 +20,6 @@ from authface.errors import ImageError, one_line
 from authface.extras import lack
 from authface.files import is_local
 from authface.imaging import png
-from authface.imaging.bitdepth import Pixels, is_deep_png, read_16_bits, to_8_bits
 from authface.imaging.metadata import (
     Extras,
     JpegStyle,
@@ -35,7 +34,7 @@ from authface.imaging.metadata import (
     riff_chunks,
     upright,
 )
-from authface.imaging.png import kept_chunks
+from authface.imaging.png import Pixels, is_deep_png, kept_chunks, read_16_bits, to_8_bits
 from authface.imaging.tiff import open_tiff
 from authface.imaging.tiff_directory import SIGNATURES
 from authface.imaging.xmp import truthful

@@ -11,9 +11,9 @@ from PIL import Image
 
 from authface.errors import ImageError
 from authface.imaging import png, tiff
-from authface.imaging.bitdepth import Pixels, is_grey, to_8_bits
 from authface.imaging.decode import Decoded
 from authface.imaging.metadata import JpegStyle, with_segments
+from authface.imaging.png import Pixels, is_grey, to_8_bits
 
 QUALITY = 95
 """Quality of JPEG and WebP if the input's is not kept."""

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from authface.imaging.bitdepth import Pixels, is_grey
+from authface.imaging.png import Pixels, is_grey
 
 PATCHES = (32, 16)
 """Sides of the patches in which noise is measured, pixels; the smaller if too few of the larger fit."""

@@ -14,8 +14,8 @@ from PIL import Image
 
 from authface.errors import ImageError
 from authface.imaging import tiff_directory as tags
-from authface.imaging.bitdepth import Pixels, to_8_bits, turned
 from authface.imaging.metadata import CREDENTIALS, Extras, TiffPage, kept_resources
+from authface.imaging.png import Pixels, to_8_bits, turned
 from authface.imaging.tiff_directory import (
     STRIP_SIZES,
     STRIPS,

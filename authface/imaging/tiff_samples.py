@@ -17,7 +17,7 @@ from PIL import TiffImagePlugin
 
 from authface.errors import ImageError
 from authface.imaging import tiff_directory as tags
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 from authface.imaging.tiff_directory import Directory, DirectoryEntry, Order, longs, shorts
 
 Space = Literal["grey", "rgb", "cmyk"]

@@ -160,11 +160,6 @@ def without_padding(packet: bytes) -> bytes:
     return _PADDING.sub(b"\n", packet)
 
 
-def keywords_of(packet: bytes) -> list[str]:
-    """The keywords of a packet; none where it cannot be read."""
-    return _keywords(_elements(_as_utf8(packet)) or [])
-
-
 def properties_of(packet: bytes) -> dict[str, str]:
     """The text properties of a packet, by namespace and name; none if it cannot be read."""
     found: dict[str, str] = {}

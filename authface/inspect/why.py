@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 from authface.errors import UsageError, one_line
 from authface.records import Photo, Statement
 from authface.store.journal import Use, holders, tombstones
-from authface.store.parquet import row_reader
 from authface.store.photoset import PhotoSet, Table
+from authface.store.rows import row_reader
 from authface.store.statements import UNKNOWN, Said
 
 Mask = Callable[[pa.Table], pa.ChunkedArray]

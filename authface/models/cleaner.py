@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from authface.models import cleaning
-from authface.models.cleaning import FINE, Planes
+from authface.models import graphs
+from authface.models.graphs import FINE, Planes
 from authface.models.tiny import CLEANER_CHANNELS
 
 FOLD = 2
@@ -130,4 +130,4 @@ def clean(
         return done
 
     textured = perception > 0 and takes_noise(cleaner.net)
-    return cleaning.clean(network, rgb, seed if textured else None)
+    return graphs.clean(network, rgb, seed if textured else None)

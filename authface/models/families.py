@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from authface import backends
-from authface import ranks as processes
+from authface import processes
+from authface.backends import backend_names
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models.hub_cache import hub_errors
 from authface.models.layout import BASE as BASE
@@ -152,13 +152,13 @@ def resolve(name: str, *, others: Collection[str] = ()) -> ModelSource:
 
 def check_restorer(name: str) -> None:
     """Refuse a name that is no restorer and stands for no family; nothing is downloaded. Raises as `resolve` does."""
-    if name not in backends.names("restorers") and not is_network(name):
+    if name not in backend_names("restorers") and not is_network(name):
         resolve(name, others=other_restorers())
 
 
 def other_restorers() -> tuple[str, ...]:
     """What restores faces beside families, for messages: registered ones, networks by name, files."""
-    return (*backends.names("restorers"), *NETWORKS, f"a file {', '.join(ENDINGS)}")
+    return (*backend_names("restorers"), *NETWORKS, f"a file {', '.join(ENDINGS)}")
 
 
 _DEVICES = (

@@ -20,8 +20,8 @@ from pydantic import TypeAdapter, ValidationError
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import is_local, place, replacing, write_errors, write_file
 from authface.records import Photo, now
-from authface.store.parquet import read_text
 from authface.store.photoset import PhotoSet
+from authface.store.rows import read_text
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
-from authface.store.parquet import arrow_schema, footer_of, plain, reading, row_reader, source_of, with_defaults
+from authface.store.rows import arrow_schema, footer_of, plain, reading, row_reader, source_of, with_defaults
 
 R = TypeVar("R", bound=Row)
 

@@ -267,11 +267,6 @@ def part_numbers(path: Path) -> list[int]:
     return [0, *numbers] if path.exists() else numbers
 
 
-def log_bytes(path: Path) -> int:
-    """Size of all parts."""
-    return sum(part_path(path, number).stat().st_size for number in part_numbers(path))
-
-
 def _is_begun(known: Sequence[Line], lines: Sequence[Line]) -> bool:
     """Whether the log has these lines, or the first of them; when and how fast they were made is no matter."""
     old, new = ([replace(line, made="", seconds=0, engine="", traits=()) for line in some] for some in (known, lines))

@@ -26,8 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface.records import Photo, Statement
-from authface.store.parquet import arrow_schema, plain, row_reader
 from authface.store.photoset import PhotoSet, Table
+from authface.store.rows import arrow_schema, plain, row_reader
 
 
 @dataclass(frozen=True)

@@ -48,23 +48,16 @@ class Rate:
 
 @dataclass
 class QueryYield:
-    """The photos that one query found, from fetched to kept."""
+    """The photos that one query found, and what they gave."""
 
     fetched: int = 0
     """Photos with a row, also those refused and failed; a photo that an earlier query found is not among them."""
-    stored: int = 0
-    with_face: int = 0
-    kept: int = 0
-    """Photos with a face that is in the set now."""
     giving: Counter[str] = field(default_factory=Counter)
     """Photos with a kept face of a value, by ``pose=left``."""
 
-    def add(self, *, stored: bool, with_face: bool, values: Iterable[str], kept: bool) -> None:
+    def add(self, values: Iterable[str]) -> None:
         """Count one photo."""
         self.fetched += 1
-        self.stored += stored
-        self.with_face += with_face
-        self.kept += kept
         self.giving.update(values)
 
 
@@ -96,9 +89,7 @@ def read_yields(photoset: PhotoSet, parts: Sequence[int], found: MarginWords) ->
     yields = Yields()
     for part in parts:
         values = _values_by_photo(found, part)
-        seen: dict[str, bool] = {}
-        for photo_id, index in photoset.faces.columns(part, ["photo_id", "index"]):
-            seen[photo_id] = seen.get(photo_id, False) or index >= 0
+        seen = {photo_id for (photo_id,) in photoset.faces.columns(part, ["photo_id"])}
         names = ["id", "source", "status", "queries", "extra"]
         for photo_id, source, status, queries, extra in photoset.photos.columns(part, names):
             stored = status == "kept"
@@ -107,12 +98,7 @@ def read_yields(photoset: PhotoSet, parts: Sequence[int], found: MarginWords) ->
             asked = _queries(source, queries, extra)
             counted = [yields.all, *([yields.together] if asked else []), *(yields.queries[source, q] for q in asked)]
             for one in counted:
-                one.add(
-                    stored=stored,
-                    with_face=stored and seen[photo_id],
-                    kept=stored and photo_id in values,
-                    values=values.get(photo_id, ()) if stored else (),
-                )
+                one.add(values.get(photo_id, ()) if stored else ())
     return yields
 
 

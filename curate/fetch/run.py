@@ -160,7 +160,7 @@ class _PreviewDetector:
         with self._lock:
             self._detector = self._detector or RetinaFace(PRESCREEN_SCORE, least_face=PREVIEW_FACE)
         faces = self._detector.detect(rgb)
-        return max((max(f.box[2] - f.box[0], f.box[3] - f.box[1]) for f in faces), default=0.0)
+        return max((face.long_side for face in faces), default=0.0)
 
 
 @dataclass(frozen=True)

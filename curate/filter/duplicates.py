@@ -17,15 +17,14 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Face
-from authface.store.sorting import SortedRows
+from authface.store.rows import SortedRows
 
 _PIECES = range(4, 25)
 _LONGEST = 24
@@ -335,27 +334,17 @@ def hash_codes(hashes: Sequence[str]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(hashes)), np.uint8).reshape(-1, BITS // 8)
 
 
-class _Ranked:
+class _Ranked(SortedRows):
     """The n faces that have a hash, by size, then sharpness, then id, in a temporary file: 18 bytes of memory each."""
 
     def __init__(self, faces: Iterable[Face]) -> None:
         names = ("id", "photo", "left", "top", "right", "bottom", "code", "size", "sharpness")
-        self._rows = SortedRows(
-            names, map(_row, (face for face in faces if face.hash)), "size desc, sharpness desc, id"
-        )
+        super().__init__(names, (_row(face) for face in faces if face.hash), "size desc, sharpness desc, id")
         codes = bytearray()
-        for (code,) in self._rows.select("code from sorted order by rowid"):
+        for (code,) in self.select("code from sorted order by rowid"):
             codes += code
         self.codes: NDArray[np.uint8] = np.frombuffer(codes, np.uint8).reshape(-1, BITS // 8)
         """(n, 18)"""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._rows.__exit__(kind, error, trace)
 
     def id(self, row: int) -> str:
         """The face's id."""
@@ -375,7 +364,7 @@ class _Ranked:
 
     def _of(self, row: int, names: str) -> tuple[Any, ...]:
         """Columns of one face."""
-        return next(self._rows.select(f"{names} from sorted where rowid = ?", (row + 1,)))
+        return next(self.select(f"{names} from sorted where rowid = ?", (row + 1,)))
 
 
 def _row(face: Face) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import backends
+from authface.backends import backend_names, backend_version, load_backend
 from authface.curate.filter.duplicates import FREQUENCIES
 from authface.curate.filter.measures import processing, quality
 from authface.curate.filter.measures.quality import piqe
@@ -299,21 +299,20 @@ class FaceMetric(Protocol):
 
 def make_metric(name: str, device: str) -> FaceMetric:
     """The metric called `name`, loaded. Raises UsageError for an unknown one, AuthfaceError without its weights."""
-    if name not in backends.names("metrics"):
+    if name not in backend_names("metrics"):
         return RegionMetric(name, device)
-    metric: FaceMetric = backends.load("metrics", name)(device)
+    metric: FaceMetric = load_backend("metrics", name)(device)
     return metric
 
 
 def versions(names: Collection[str]) -> dict[str, str]:
     """What the scores of metrics depend on: pyiqa's release, and the package of each that is not pyiqa's."""
-    registered = backends.names("metrics")
+    registered = backend_names("metrics")
     for name in names:
         if name not in registered:
             _need_pyiqa(name)
     return dict(
-        (name, backends.version("metrics", name)) if name in registered else ("pyiqa", pyiqa_version())
-        for name in names
+        (name, backend_version("metrics", name)) if name in registered else ("pyiqa", pyiqa_version()) for name in names
     )
 
 

@@ -26,8 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from authface.curate.filter.duplicates import BITS, hash_codes, near_codes
 from authface.curate.settings import SplitSettings
-from authface.curate.split.likeness import Likeness, Nearest
-from authface.curate.split.vectors import VectorFile, Vectors
+from authface.curate.split.likeness import Likeness, Nearest, VectorFile, Vectors
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError

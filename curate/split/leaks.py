@@ -25,8 +25,7 @@ from authface.curate.filter.measure import face_hash
 from authface.curate.filter.measures.quality import face_region
 from authface.curate.settings import SplitSettings
 from authface.curate.split.groups import SplitFaces, embedder_provenance
-from authface.curate.split.likeness import Likeness, Nearest
-from authface.curate.split.vectors import Vectors
+from authface.curate.split.likeness import Likeness, Nearest, Vectors
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError, UsageError, one_line

@@ -35,7 +35,7 @@ from authface.models.families import ModelSource, Parts, load, pick_device, reso
 from authface.models.layout import BASE
 from authface.models.sampling import make_scheduler
 from authface.models.sdxl import spatial_factor
-from authface.store.parquet import read_text
+from authface.store.rows import read_text
 
 if TYPE_CHECKING:
     import torch

@@ -136,6 +136,11 @@ def person_key(name: str) -> str:
     return key
 
 
+def person_id(name: str, seed: int) -> str:
+    """What addresses call a person: no name in them, and the same after a restart."""
+    return hashlib.sha256(f"person {seed} {name}".encode()).hexdigest()[:24]
+
+
 def write_study(study: Study, folder: Path) -> None:
     """Write ``study.json``, or make sure that it is of the same study. Raises UsageError where it is of another."""
     path = folder / FILE
@@ -189,13 +194,11 @@ class StudyDesk:
 
     study: Study
     journal: Journal[StudyAnswer]
-    torn: int = 0
-    """Lines that a kill tore."""
     _held: dict[str, dict[StudyPair, StudyAnswer]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
-        lines, self.torn = self.journal.read()
+        lines, _ = self.journal.read()
         self._held = latest_answers(self.study, lines)
         self.order = cache(self.study.order)
 

@@ -20,10 +20,9 @@ from authface import Restorer
 from authface.errors import AuthfaceError
 from authface.faces.geometry import Side
 from authface.models.families import check_restorer
-from authface.restore.compare import Comparer
-from authface.restore.photo import FaceFinder
+from authface.restore.api import Comparer
+from authface.restore.photo import FaceFinder, FaceResult
 from authface.restore.settings import RestoreSettings, face_rule
-from authface.restore.types import FaceResult
 
 CATEGORY = "image/authface"
 CROP = 512

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from authface.faces.identity import usual_products
 from authface.imaging.decode import encode_jpeg
 from authface.restore.guard import NAMES, parts_text
-from authface.restore.types import FaceResult
+from authface.restore.photo import FaceResult
 
 QUALITY = 90
 """Quality of the embedded JPEGs."""

@@ -21,13 +21,12 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.geometry import Side
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, clean
-from authface.models.cleaning import FaceNoise, high_pass
 from authface.models.families import Parts
+from authface.models.graphs import FaceNoise, high_pass
 from authface.models.sampling import Sampling, begin, make_scheduler
 from authface.models.sdxl import TextEmbedding, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import unet_steps
-from authface.restore.model.cleaned import Clean
-from authface.restore.model.colour import ColourFix, mixed
+from authface.restore.model.crops import Clean, ColourFix, mixed
 from authface.restore.model.placement import Placement
 from authface.restore.model.unet_steps import Eager, Features, StepInputs, StepRunner, decode, encode
 

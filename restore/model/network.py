@@ -18,7 +18,7 @@ from authface.faces.geometry import Side
 from authface.models.families import pick_device
 from authface.models.networks import NetworkFile, Window, load_network
 from authface.onnx import session
-from authface.restore.model.colour import ColourFix, to_uint8
+from authface.restore.model.crops import ColourFix, to_uint8
 from authface.restore.settings import RestoreSettings
 
 Image = NDArray[np.float32]

@@ -21,12 +21,23 @@ from authface import onnx
 from authface.errors import AuthfaceError, UsageError
 from authface.extras import need
 from authface.faces.geometry import Side
-from authface.models.cleaning import FaceNoise, Planes, clean, high_pass, to_unit
-from authface.models.graphs import CLEANER, DECODER, DENOISER, ENCODER, Export, graph_file, read_export
+from authface.models.graphs import (
+    CLEANER,
+    DECODER,
+    DENOISER,
+    ENCODER,
+    Export,
+    FaceNoise,
+    Planes,
+    clean,
+    graph_file,
+    high_pass,
+    read_export,
+    to_unit,
+)
 from authface.models.layout import ONNX
 from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
-from authface.restore.model.cleaned import CleanedRestorer
-from authface.restore.model.colour import ColourFix, mixed, to_uint8
+from authface.restore.model.crops import CleanedRestorer, ColourFix, mixed, to_uint8
 from authface.restore.settings import RestoreSettings
 
 INSTALL = "pip install 'authface[restore]'"

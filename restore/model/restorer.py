@@ -23,8 +23,7 @@ from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files, par
 from authface.models.networks import NetworkFile
 from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
 from authface.models.sdxl import TextEmbedding, encode_prompts
-from authface.restore.model.cleaned import CleanedRestorer, DetailPrior, NoPrior
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import CleanedRestorer, ColourFix, DetailPrior, NoPrior
 from authface.restore.model.network import VERSION as NETWORK_VERSION
 from authface.restore.model.network import LoadedNetwork
 from authface.restore.model.onnx import LoadedGraphs, choose

@@ -18,7 +18,7 @@ import numpy as np
 
 from authface.errors import ImageError, one_line
 from authface.extras import lack
-from authface.imaging.bitdepth import Pixels
+from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
 
 if TYPE_CHECKING:

@@ -22,10 +22,9 @@ from authface.engine.workers import Keep
 from authface.errors import ImageError, one_line
 from authface.faces.geometry import Side
 from authface.restore.outcome import input_errors
-from authface.restore.photo import FaceFinder
+from authface.restore.photo import FaceFinder, FaceResult
 from authface.restore.pipeline import Seconds, add_seconds, counted
 from authface.restore.session import Session
-from authface.restore.types import FaceResult
 from authface.restore.video.tracks import Found, look
 
 T = TypeVar("T")

@@ -17,12 +17,11 @@ from numpy.typing import NDArray
 from authface.errors import ImageError
 from authface.faces.detector import Detection
 from authface.faces.geometry import Side, ffhq_quad
-from authface.imaging.bitdepth import is_grey
+from authface.imaging.png import is_grey
 from authface.records import Box
 from authface.restore.model.restorer import face_seed
-from authface.restore.photo import DOUBTFUL_SCORE, LOW_SCORE, FaceFinder, cut_out, whole_photo
+from authface.restore.photo import DOUBTFUL_SCORE, LOW_SCORE, FaceFinder, FaceResult, cut_out, whole_photo
 from authface.restore.pipeline import part
-from authface.restore.types import FaceResult
 
 LOST = 0.5
 """Seconds after which a face that reappears counts as another one, with its own noise."""

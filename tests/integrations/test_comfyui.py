@@ -20,7 +20,7 @@ from packaging.version import Version
 from skimage import data
 
 from authface import Restorer, __version__
-from authface.restore.compare import Comparer
+from authface.restore.api import Comparer
 
 PACK = Path(__file__).parents[2] / "integrations" / "comfyui"
 ASTRONAUT = data.astronaut()

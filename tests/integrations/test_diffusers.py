@@ -17,7 +17,7 @@ from PIL import Image
 from skimage import data
 
 from authface import Restorer
-from authface.models import cleaning
+from authface.models import graphs
 from authface.models.cleaner import make_cleaner, with_noise
 from authface.models.families import BUILTIN
 from authface.models.layout import write_index
@@ -87,9 +87,9 @@ def test_the_built_in_family(load: Load, fidelity: float) -> None:
 def test_a_face_that_is_cleaned_in_tiles(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules[type(load(BUILTIN)).__module__]
     for name, value in (("WHOLE", 256), ("TILE", 192), ("OVERLAP", 32)):  # a fifth of what they are: quicker
-        assert getattr(module, name) == getattr(cleaning, name)
+        assert getattr(module, name) == getattr(graphs, name)
         monkeypatch.setattr(module, name, value)
-        monkeypatch.setattr(cleaning, name, value)
+        monkeypatch.setattr(graphs, name, value)
     same(load, BUILTIN, sized(400))
 
 

@@ -17,7 +17,7 @@ from skimage import data
 
 from authface.console import Console
 from authface.faces.geometry import Side
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
@@ -41,6 +41,19 @@ class Brighter:
     ) -> Sequence[NDArray[np.uint8]]:
         self.calls.append(list(seeds))
         return [np.minimum(crop.astype(int) + 60, 255).astype(np.uint8) for crop in crops]
+
+
+@dataclass(frozen=True)
+class Painter:
+    """Paints every face in one colour: a restoration that is seen wherever it goes."""
+
+    side: Side = Side(64)
+    colour: ColourFix = "none"
+
+    def restore(
+        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
+    ) -> Sequence[NDArray[np.uint8]]:
+        return [np.full_like(crop, (0, 255, 0)) for crop in crops]
 
 
 @pytest.fixture

@@ -22,14 +22,14 @@ from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces.geometry import Side
 from authface.imaging import decode as images
 from authface.imaging import png
-from authface.imaging.bitdepth import is_grey
+from authface.imaging.png import is_grey
 from authface.restore import background
-from authface.restore.background import ModelUpscaler, check_size, enlarge, lanczos, tiles
-from authface.restore.model.colour import ColourFix
+from authface.restore.background import ModelUpscaler, enlarge, lanczos, tiles
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import CropRestorer, Identity
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, whole_photo
+from authface.restore.photo import FaceFinder, Finder, PhotoResult, paste_faces, restore_faces, whole_photo
+from authface.restore.picture import check_size
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import Finder, PhotoResult
 
 spandrel = pytest.importorskip("spandrel")
 PHOTO: NDArray[np.uint8] = np.ascontiguousarray(data.astronaut()[:300, 60:400])

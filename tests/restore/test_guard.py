@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
-from skimage import data
 
 from authface.errors import ImageError, UsageError
 from authface.faces.detector import Detection
@@ -23,11 +21,19 @@ from authface.faces.geometry import Side
 from authface.faces.identity import SeenFace, five_points
 from authface.faces.landmarks import Dlib68
 from authface.restore.guard import UNCHANGED, IdentityGuard, colour_shift, fit_points, in_crop
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.restorer import CropRestorer
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, retry_fidelities
+from authface.restore.photo import (
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    retry_fidelities,
+)
 from authface.restore.settings import RestoreSettings
-from authface.restore.types import FaceResult, Finder, PhotoResult
+from tests.portraits import PORTRAITS
 
 SIZE = 256
 Crop = NDArray[np.uint8]
@@ -45,16 +51,10 @@ def restore_photo(
     return paste_faces(rgb, faces, chosen.upscale)
 
 
-def photos() -> dict[str, Crop]:
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        hopper = np.asarray(Image.open(file).convert("RGB"))
-    return {"astronaut": np.asarray(data.astronaut()), "hopper": hopper}
-
-
 @pytest.fixture(scope="module")
 def faces() -> dict[str, FaceResult]:
     finder = FaceFinder(RestoreSettings())
-    return {name: finder(photo, Side(SIZE), "ab", 0)[0] for name, photo in photos().items()}
+    return {name: finder(photo, Side(SIZE), "ab", 0)[0] for name, photo in PORTRAITS.items()}
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +210,7 @@ def test_only_the_faces_that_drift_are_tried_again(guard: IdentityGuard, faces: 
 
 def test_a_face_that_never_comes_near_stays_as_it_was(guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     restorer = Drifts(faces["hopper"].aligned.rgb, None)
-    photo = photos()["astronaut"]
+    photo = PORTRAITS["astronaut"]
     result = restore_photo(photo, FaceFinder(CHOSEN), restorer, CHOSEN, "ab", guard=guard)
     np.testing.assert_array_equal(result.rgb, photo)
     (face,) = result.faces
@@ -223,7 +223,7 @@ def test_a_face_that_never_comes_near_stays_as_it_was(guard: IdentityGuard, face
 
 def test_where_dlib_is_lost_faces_are_guarded_too(lost_guard: IdentityGuard, faces: dict[str, FaceResult]) -> None:
     strict = CHOSEN.model_copy(update={"max_disagreement": 1e-6})
-    photo = photos()["astronaut"]
+    photo = PORTRAITS["astronaut"]
     result = restore_photo(
         photo, FaceFinder(strict), Drifts(faces["hopper"].aligned.rgb, 0.9), strict, "ab", guard=lost_guard
     )
@@ -243,7 +243,7 @@ def test_line_page_and_console_say_what_was_measured(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    Image.fromarray(photos()["astronaut"][:300, 60:400]).save(tmp_path / "a.png")
+    Image.fromarray(PORTRAITS["astronaut"][:300, 60:400]).save(tmp_path / "a.png")
     model = ["--model", family, "-O", "restore.steps=1", "--device", "cpu"]
     with monkeypatch.context() as patched:
         other = Drifts(faces["hopper"].aligned.rgb, None)
@@ -266,7 +266,7 @@ def test_line_page_and_console_say_what_was_measured(
 
 
 def test_wrong_wishes_are_one_line(authface: Command, tmp_path: Path) -> None:
-    Image.fromarray(photos()["astronaut"]).save(tmp_path / "a.png")
+    Image.fromarray(PORTRAITS["astronaut"]).save(tmp_path / "a.png")
     for wrong, said in (
         (["--min-identity", "0.9", "-O", "restore.guard=false"], "needs the measure"),
         (["--min-identity", "1.2"], "--min-identity 1.2: "),

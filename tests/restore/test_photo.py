@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,27 +15,21 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from authface.faces.geometry import Side, ffhq_quad
-from authface.restore.model.colour import ColourFix
+from authface.faces.geometry import Side, ffhq_quad, spread_points
 from authface.restore.model.restorer import CropRestorer, Identity, find_weights, load_restorer
-from authface.restore.photo import FaceFinder, paste_faces, restore_faces, spread_points, whole_photo
+from authface.restore.photo import (
+    FaceFinder,
+    FaceResult,
+    Finder,
+    PhotoResult,
+    paste_faces,
+    restore_faces,
+    whole_photo,
+)
 from authface.restore.settings import RestoreSettings, face_rule
-from authface.restore.types import FaceResult, Finder, PhotoResult
+from tests.restore.conftest import Painter
 
 SETTINGS = RestoreSettings(min_face=8)
-
-
-@dataclass(frozen=True)
-class Painter:
-    """Paints every face in one colour: a restoration that is seen wherever it goes."""
-
-    side: Side = Side(64)
-    colour: ColourFix = "none"
-
-    def restore(
-        self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
-    ) -> Sequence[NDArray[np.uint8]]:
-        return [np.full_like(crop, (0, 255, 0)) for crop in crops]
 
 
 def restore_photo(

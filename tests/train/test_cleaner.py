@@ -22,7 +22,7 @@ from authface.models.families import load, resolve
 from authface.models.layout import BASE, part_files, write_family
 from authface.models.tiny import VAE
 from authface.train.cache import TensorStore, cache_latents, cache_texts
-from authface.train.cleaner import KNEE, CleanerObjective, grid_distance, part_weights, train_cleaner
+from authface.train.cleaner import KNEE, SEEN, CleanerObjective, grid_distance, lost, part_weights, train_cleaner
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.data import Draw, FaceDataset
 from authface.train.losses.pixels import PixelLosses, PixelTerms
@@ -155,13 +155,31 @@ def test_some_faces_have_no_colour(objective: CleanerObjective) -> None:
 
 
 def test_the_loss_is_as_it_is_written(objective: CleanerObjective) -> None:
-    """By numpy's own transform; eyes and mouth count three times."""
+    """By numpy; eyes and mouth count three times."""
     batch = objective.batch([Draw(0, 0, False), Draw(1, 0, True)])
     loss = objective.loss(objective.trained, batch, Noise(0, range(2)), 0)
     error = (batch.degraded - batch.clean).numpy().astype(float)  # a new cleaner changes nothing
-    pixels = (np.sqrt(error**2 + KNEE**2) * batch.weights.numpy()).mean()
-    spectrum = np.abs(np.fft.rfft2(error, norm="ortho")).mean()
-    assert float(loss.total.detach()) == pytest.approx(pixels + objective.settings.spectrum * spectrum, rel=1e-4)
+    each = np.sqrt((error**2 * batch.weights.numpy()).mean((1, 2, 3)) + KNEE**2)
+    assert float(loss.total.detach()) == pytest.approx(np.log(each).mean(), rel=1e-4)
+
+
+def test_a_mild_damage_counts_as_a_heavy_one(objective: CleanerObjective) -> None:
+    """A step that takes a hundredth of either's error is worth the same."""
+    batch = objective.batch([Draw(0, 0, False)])
+    error = torch.randn(batch.clean.shape, generator=torch.Generator().manual_seed(0))
+
+    def loss(size: float) -> float:
+        damaged = replace(batch, degraded=batch.clean + size * error)
+        return float(objective.loss(objective.trained, damaged, Noise(0, range(1)), 0).total.detach())
+
+    assert loss(0.5) - loss(0.495) == pytest.approx(np.log(1 / 0.99), rel=1e-2)
+    assert loss(0.05) - loss(0.0495) == pytest.approx(np.log(1 / 0.99), rel=2e-2)
+    assert abs(loss(1e-5) - loss(0)) < 1e-3, "what no eye sees counts nothing"
+
+
+def test_half_of_a_texture_is_lost_at_the_damage_that_is_written() -> None:
+    damage = torch.tensor([0.0, SEEN, 2.0]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+    assert lost(damage).tolist() == pytest.approx([0, 0.5, 1], abs=1e-3)
 
 
 def test_a_weave_is_told_from_texture() -> None:
@@ -176,12 +194,12 @@ def test_a_weave_is_told_from_texture() -> None:
 
 def test_the_grid_is_part_of_the_loss(objective: CleanerObjective) -> None:
     batch = objective.batch([Draw(0, 0, False), Draw(1, 1, True)])
-    plain = objective.loss(objective.trained, batch, Noise(0, range(2)), 0)
-    chosen = objective.settings.model_copy(update={"grid": 12.0})
+    chosen = objective.settings.model_copy(update={"grid": 12.0, "face_parts": 1})
     held = replace(objective, settings=chosen).loss(objective.trained, batch, Noise(0, range(2)), 0)
-    assert "grid" not in plain.parts and float(held.parts["grid"].detach()) > 0
-    more = float((held.total - plain.total).detach())
-    assert more == pytest.approx(12 * float(held.parts["grid"].detach()), rel=1e-3)
+    error = batch.degraded - batch.clean
+    each = ((error.square() * batch.weights).mean((1, 2, 3)) + KNEE**2).sqrt() + 12 * grid_distance(error)
+    assert float(held.parts["grid"].detach()) == pytest.approx(float(grid_distance(error).mean())) and each.min() > 0
+    assert float(held.total.detach()) == pytest.approx(float(each.log().mean()), rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from authface.store.parquet import row_count
+from authface.store.rows import row_count
 from authface.train.data import FaceDataset
 from authface.train.distributed import WRAPPED_BLOCKS
 from authface.train.estimate import stages

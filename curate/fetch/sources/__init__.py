@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from PIL import Image
 
-from authface import backends
+from authface.backends import load_backend
 from authface.curate.fetch.hosts import Paused
 from authface.curate.fetch.optouts.judge import judged
 from authface.curate.fetch.optouts.statements import embedded_signals
@@ -159,7 +159,7 @@ def make_source(
     settings: FetchSettings, photoset: PhotoSet, *, wait: bool = True, say: Callable[[str], None] = lambda text: None
 ) -> PhotoSource:
     """The source that the settings name; `wait` for quotas, and `say` so. Raises UsageError, AuthfaceError."""
-    kind: type[PhotoSource] = backends.load("sources", settings.source)
+    kind: type[PhotoSource] = load_backend("sources", settings.source)
     return kind.make(SourceRequest(settings, photoset, wait, say))
 
 

@@ -14,10 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.annotate.measured import quantities
 from authface.annotate.measured import tagger as measured
-from authface.annotate.measured.quantities import Eye, measure_eyes
-from authface.annotate.measured.regions import RIGID, SHAPE, Regions, find_pose, find_regions
+from authface.annotate.measured.quantities import RIGID, SHAPE, Eye, Regions, find_pose, find_regions, measure_eyes
 from authface.annotate.measured.tagger import Measures, measure, tags
 from authface.annotate.settings import MeasuredSettings
 from authface.annotate.vocabulary.vocabulary import GROUP_OF
@@ -86,9 +84,9 @@ def test_a_mouth_smiles_more_as_it_widens_and_its_corners_rise(
         other[corner] += [side * widen, -rise]
     fallen = face.copy()
     fallen[[65, 66, 67], 1] += rise
-    assert quantities.smile(other @ matrix.T) == pytest.approx(quantities.smile(other), abs=1e-9)
-    assert quantities.smile(other) - quantities.smile(face) >= widen / 96 - 1e-9
-    assert quantities.mouth_open(fallen @ matrix.T) == pytest.approx(quantities.mouth_open(face) + rise / 96, abs=1e-9)
+    assert measured.smile(other @ matrix.T) == pytest.approx(measured.smile(other), abs=1e-9)
+    assert measured.smile(other) - measured.smile(face) >= widen / 96 - 1e-9
+    assert measured.mouth_open(fallen @ matrix.T) == pytest.approx(measured.mouth_open(face) + rise / 96, abs=1e-9)
 
 
 def test_every_tag_that_can_be_said_has_a_trial(benchmark_module: ModuleType) -> None:

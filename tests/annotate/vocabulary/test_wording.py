@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from authface.annotate.captioners.captioner import Caption, flaw, stored_answer
 from authface.annotate.captioners.openai import Reply, parse_reply
 from authface.annotate.vocabulary.spelling import clean, names_in, normalise
-from authface.annotate.vocabulary.synonyms import SYNONYMS
-from authface.annotate.vocabulary.vocabulary import GROUP_OF, VOCABULARY, prompt
+from authface.annotate.vocabulary.vocabulary import GROUP_OF, SYNONYMS, VOCABULARY, prompt
 from authface.annotate.vocabulary.wording import MOST_WORDS, may_be_tag, parse_tags
 
 NAMES = sorted(GROUP_OF)

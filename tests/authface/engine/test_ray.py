@@ -9,15 +9,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from authface.engine.ray import Cluster, Gathered, Piece, Result, by_part, cut, run_finer
+from authface.engine.crew import by_chunk
+from authface.engine.ray import Cluster
 from authface.errors import AuthfaceError, UsageError
 from authface.store.photoset import PhotoSet
 from tests import conftest
@@ -132,35 +131,34 @@ def work_type(folder: Path, monkeypatch: pytest.MonkeyPatch) -> type:
     return __import__("work_for_actors").Work
 
 
-def rows_of(work: Any, parts: list[list[int]], chunk_rows: int) -> dict[int, list[Any]]:
-    readers = [parts[place].copy for place in range(len(parts))]
-    counts = [len(part) for part in parts]
-    return dict(by_part(work, counts, readers, lambda done=1, note="": None, cluster=Cluster(), chunk_rows=chunk_rows))
+def rows_of(work: Any, chunks: list[list[int]]) -> dict[int, list[Any]]:
+    return dict(by_chunk(work, iter(chunks), cluster=Cluster()))
 
 
 def test_an_input_that_kills_every_process_fails_alone(nodes: Any, work_type: type) -> None:
-    parts = [[1, 2, 3], [], [10, 11, 12, 13, 14], [20]]
-    made = rows_of(work_type(), parts, chunk_rows=4)
-    assert {place: [int(row.id) for row in rows] for place, rows in made.items()} == dict(enumerate(parts))
+    chunks = [[1, 2, 3], [], [10, 11, 12, 13, 14], [20]]
+    made = rows_of(work_type(), chunks)
+    expected = {number: rows for number, rows in enumerate(chunks) if rows}
+    assert {number: [int(row.id) for row in rows] for number, rows in made.items()} == expected
     assert [(row.id, row.reason) for row in made[2] if row.status == "failed"] == [("13", "crashed")]
     assert len({row.source for rows in made.values() for row in rows}) > 2, "two nodes, and whom the 13 killed"
 
 
 def test_missing_weights_reach_the_caller(nodes: Any, work_type: type) -> None:
     with pytest.raises(UsageError, match="weights are missing"):
-        rows_of(work_type(broken=True), [[1], [2]], chunk_rows=1)
+        rows_of(work_type(broken=True), [[1], [2]])
 
 
 def test_no_cluster_is_one_line(monkeypatch: pytest.MonkeyPatch, work_type: type) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(UsageError, match="RAY_ADDRESS=auto"):
-        rows_of(work_type(), [[1]], chunk_rows=1)
+        rows_of(work_type(), [[1]])
     monkeypatch.setenv("RAY_ADDRESS", "nowhere")
     with pytest.raises(AuthfaceError, match="no Ray at nowhere"):
-        rows_of(work_type(), [[1]], chunk_rows=1)
+        rows_of(work_type(), [[1]])
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'authface\[ray\]'"):
-        rows_of(work_type(), [[1]], chunk_rows=1)
+        rows_of(work_type(), [[1]])
 
 
 def test_two_nodes_make_the_tables_of_a_local_run(nodes: Any, fetched: Path, calm: Path) -> None:
@@ -185,44 +183,3 @@ def test_a_lost_node_costs_nothing_but_time(nodes: Any, fetched: Path, calm: Pat
     assert run.returncode == 0, err
     assert_same(calm, root, "faces")
     assert "raylet" not in out + err
-
-
-COUNTS = st.lists(st.integers(0, 40), max_size=6)
-
-
-@given(COUNTS, st.integers(1, 50))
-def test_pieces_cover_every_row_once(counts: list[int], rows: int) -> None:
-    pieces = cut(counts, rows)
-    assert all(0 < piece.rows <= rows for piece in pieces)
-    covered = [(piece.part, row) for piece in pieces for row in range(piece.begin, piece.end)]
-    assert covered == [(part, row) for part, count in enumerate(counts) for row in range(count)]
-
-
-@example([3], 2, 0, {(0, 1)})
-@given(COUNTS, st.integers(1, 50), st.integers(), st.sets(st.tuples(st.integers(0, 5), st.integers(0, 39))))
-def test_whole_parts_come_back_in_order_of_their_rows(
-    counts: list[int], size: int, seed: int, deadly: set[tuple[int, int]]
-) -> None:
-    """`deadly` rows kill every process that works on their piece."""
-
-    def run_pass(pieces: Sequence[Piece]) -> Iterator[Result]:
-        for piece in random.Random(seed).sample(pieces, len(pieces)):
-            rows = [(piece.part, row) for row in range(piece.begin, piece.end)]
-            yield piece, None if deadly & set(rows) else [row for row in rows for _ in range(row[1] % 3)]
-
-    gathered = Gathered[tuple[int, int]](counts)  # type: ignore[type-var]  # any rows will do
-    parts = {}
-    for piece, rows in run_finer(run_pass, cut(counts, size)):
-        if rows is None:
-            assert piece.rows == 1 and (piece.part, piece.begin) in deadly
-            rows = [(piece.part, -1 - piece.begin)]
-        if (whole := gathered.add(piece, rows)) is not None:
-            parts[piece.part] = whole
-    assert gathered.open == 0
-    for part, count in enumerate(counts):
-        if count:
-            assert parts[part] == [
-                (part, -1 - row) if (part, row) in deadly else (part, row)
-                for row in range(count)
-                for _ in range(1 if (part, row) in deadly else row % 3)
-            ]

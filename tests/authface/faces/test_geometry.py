@@ -10,11 +10,9 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import skimage.data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
 
 from authface.errors import ImageError
 from authface.faces.geometry import (
@@ -28,6 +26,7 @@ from authface.faces.geometry import (
     resize_square,
     scale_quad,
 )
+from tests.portraits import ASTRONAUT, HOPPER
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float64]
@@ -63,19 +62,6 @@ def ffhq() -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-@pytest.fixture(scope="module")
-def astronaut() -> Pixels:
-    return np.asarray(skimage.data.astronaut())
-
-
-@pytest.fixture(scope="module")
-def hopper() -> Pixels:
-    from matplotlib import cbook
-
-    with Image.open(cbook.get_sample_data("grace_hopper.jpg", asfileobj=True)) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def test_the_quad_of_an_upright_face_by_hand() -> None:
@@ -137,21 +123,21 @@ PLACES = {"inside": (224, 118, 205, 8), "turned": (224, 118, 190, 72), "at the b
 
 @pytest.mark.parametrize("size", [256, 512, 1024])
 @pytest.mark.parametrize("place", PLACES)
-def test_pixels_are_the_references_when_enlarged(place: str, size: int, ffhq: ModuleType, astronaut: Pixels) -> None:
+def test_pixels_are_the_references_when_enlarged(place: str, size: int, ffhq: ModuleType) -> None:
     quad = square(*PLACES[place])
-    assert ffhq.psnr(align(astronaut, quad, size).rgb, ffhq.reference(astronaut, quad, size)) > 47
+    assert ffhq.psnr(align(ASTRONAUT, quad, size).rgb, ffhq.reference(ASTRONAUT, quad, size)) > 47
 
 
 @pytest.mark.parametrize(("side", "size"), [(420, 256), (420, 512), (900, 256), (1100, 512), (1100, 1024)])
-def test_pixels_are_the_references_when_reduced(side: int, size: int, ffhq: ModuleType, hopper: Pixels) -> None:
+def test_pixels_are_the_references_when_reduced(side: int, size: int, ffhq: ModuleType) -> None:
     factor = 3
-    wide = np.asarray(cv2.resize(hopper, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
+    wide = np.asarray(cv2.resize(HOPPER, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC))
     quad = square(260 * factor, 260 * factor, side, 11)
     assert ffhq.psnr(align(wide, quad, size).rgb, ffhq.reference(wide, quad, size)) > 47
 
 
-def test_pixels_are_the_references_when_it_shrinks_the_photo_first(ffhq: ModuleType, hopper: Pixels) -> None:
-    wide = np.asarray(cv2.resize(hopper, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC))
+def test_pixels_are_the_references_when_it_shrinks_the_photo_first(ffhq: ModuleType) -> None:
+    wide = np.asarray(cv2.resize(HOPPER, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC))
     quad = square(1040, 1040, 1400, 5)
     assert ffhq.psnr(align(wide, quad, 256).rgb, ffhq.reference(wide, quad, 256, half_pixel=True)) > 47
 
@@ -178,9 +164,9 @@ def test_what_align_says_of_a_crop(quad: Array, size: int) -> None:
     "quad",
     [np.full((4, 2), np.nan), np.zeros((4, 2)), square(10, 10, 0.5), square(5000, 10, 100), square(-5000, 10, 100)],
 )
-def test_a_quad_that_holds_no_photo_is_refused(quad: Array, astronaut: Pixels) -> None:
+def test_a_quad_that_holds_no_photo_is_refused(quad: Array) -> None:
     with pytest.raises(ImageError) as error:
-        align(astronaut, quad, 64)
+        align(ASTRONAUT, quad, 64)
     assert error.value.reason == "quad"
 
 

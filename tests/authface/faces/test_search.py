@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import cv2
-import matplotlib.cbook
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
 from skimage import data
 
-from authface.faces.detector import Detection, RetinaFace, quarter_turns, turned_back
+from authface.faces.detector import Detection, RetinaFace, quarter_turns, turned_back, upright
+from authface.faces.geometry import Side
 from authface.faces.landmarks import Dlib68, disagreement
 from authface.faces.search import marked_face, survey_turned
 from authface.records import Box
+from authface.restore.photo import FaceFinder
+from authface.restore.settings import RestoreSettings
+from tests.portraits import HOPPER, PORTRAITS
 
 Pixels = NDArray[np.uint8]
-
-
-def hopper() -> Pixels:
-    with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(Image.open(file).convert("RGB"))
-
-
-PHOTOS = {"astronaut": np.asarray(data.astronaut()), "hopper": hopper()}
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +30,24 @@ def landmarker() -> Dlib68:
     return Dlib68()
 
 
+def surveyed(detector: RetinaFace, photo: Pixels) -> tuple[list[Detection], list[Detection]]:
+    """At any turn, as a photo to restore is."""
+    sure, unsure = detector.survey(photo, 0.5)
+    return (sure, unsure) if upright(sure) else survey_turned(detector, photo, sure, unsure)
+
+
 def eyes(points5: tuple[float, ...]) -> float:
     return float(np.hypot(points5[2] - points5[0], points5[3] - points5[1]))
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("name", PORTRAITS)
 def test_a_turned_face_is_the_upright_one(name: str, turns: int, detector: RetinaFace, landmarker: Dlib68) -> None:
-    photo = PHOTOS[name]
+    photo = PORTRAITS[name]
     height, width = photo.shape[:2]
     (upright,) = detector.detect(photo)
     copy = np.ascontiguousarray(np.rot90(photo, turns))
-    ((face,), _) = survey_turned(detector, copy, 0.5)
+    ((face,), _) = surveyed(detector, copy)
     assert quarter_turns(face.points5) == (4 - turns) % 4
     back = turned_back(face.points5, turns, width, height).ravel()
     np.testing.assert_allclose(back, upright.points5, atol=0.02 * eyes(upright.points5))
@@ -56,20 +56,23 @@ def test_a_turned_face_is_the_upright_one(name: str, turns: int, detector: Retin
     np.testing.assert_allclose(points, expected, atol=0.02 * eyes(upright.points5))
 
 
-def test_upright_photos_are_searched_once(detector: RetinaFace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_upright_photos_are_searched_once(monkeypatch: pytest.MonkeyPatch) -> None:
     looks: list[int] = []
     look = RetinaFace.look
     monkeypatch.setattr(RetinaFace, "look", lambda *given: looks.append(1) or look(*given))
-    expected = detector.survey(PHOTOS["hopper"], 0.5)
+    finder = FaceFinder(RestoreSettings())
+    finder.detector.survey(HOPPER, 0.5)
     once = len(looks)
-    assert survey_turned(detector, PHOTOS["hopper"], 0.5) == expected and len(looks) == 2 * once
+    assert len(finder(HOPPER, Side(64), "ab", 0)) == 1 and len(looks) == 2 * once
+    turned = np.ascontiguousarray(np.rot90(HOPPER))
+    assert len(finder(turned, Side(64), "ab", 0)) == 1 and len(looks) > 3 * once
 
 
 def test_a_face_that_lies_beside_an_upright_one_is_found_too(detector: RetinaFace) -> None:
     photo = np.full((400, 800, 3), 128, np.uint8)
-    small = cv2.resize(PHOTOS["hopper"][20:420, 60:460], (360, 360), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(HOPPER[20:420, 60:460], (360, 360), interpolation=cv2.INTER_AREA)
     photo[20:380, 20:380], photo[20:380, 420:780] = small, np.rot90(small)
-    sure, doubtful = survey_turned(detector, photo, 0.5)
+    sure, doubtful = surveyed(detector, photo)
     assert sorted(quarter_turns(face.points5) for face in sure) == [0, 3] and doubtful == []
 
 
@@ -77,21 +80,21 @@ def test_a_face_that_lies_beside_an_upright_one_is_found_too(detector: RetinaFac
 def test_turned_copies_of_what_shows_nobody_show_nobody(name: str, detector: RetinaFace) -> None:
     photo = np.asarray(getattr(data, name)())
     photo = np.repeat(photo[..., None], 3, axis=2) if photo.ndim == 2 else photo
-    assert survey_turned(detector, np.ascontiguousarray(photo), 0.5)[0] == []
+    assert surveyed(detector, np.ascontiguousarray(photo))[0] == []
 
 
 @pytest.mark.parametrize("turns", [0, 1])
 def test_the_faces_of_a_long_strip_are_found(turns: int, detector: RetinaFace) -> None:
-    tile = cv2.resize(PHOTOS["hopper"][20:420, 60:460], (150, 150), interpolation=cv2.INTER_AREA)
+    tile = cv2.resize(HOPPER[20:420, 60:460], (150, 150), interpolation=cv2.INTER_AREA)
     strip = np.concatenate([tile] * 60)
     strip = np.ascontiguousarray(np.rot90(strip, turns))
-    sure, _ = survey_turned(detector, strip, 0.5)
+    sure, _ = surveyed(detector, strip)
     assert len(sure) == 60 and {quarter_turns(face.points5) for face in sure} == {(4 - turns) % 4}
 
 
 def covered() -> tuple[Pixels, Detection]:
     """A portrait so blurred and noisy that the detector misses the face, and where it is."""
-    photo = PHOTOS["hopper"]
+    photo = HOPPER
     (face,) = RetinaFace().detect(photo)
     noise = np.random.default_rng(0).normal(0, 70, photo.shape)
     return np.clip(cv2.GaussianBlur(photo, (0, 0), 9) + noise, 0, 255).astype(np.uint8), face
@@ -100,7 +103,7 @@ def covered() -> tuple[Pixels, Detection]:
 @pytest.mark.parametrize("grown", [0.0, 0.15])
 def test_a_face_that_was_missed_can_be_marked(grown: float, detector: RetinaFace, landmarker: Dlib68) -> None:
     photo, truth = covered()
-    assert survey_turned(detector, photo, 0.5)[0] == []
+    assert surveyed(detector, photo)[0] == []
     x0, y0, x1, y1 = truth.box
     edge = grown * (x1 - x0)
     region: Box = (x0 - edge, y0 - edge, x1 + edge, y1 + edge)

@@ -20,9 +20,9 @@ from PIL import Image, ImageCms
 
 from authface.imaging import decode as images
 from authface.imaging import png, tiff
-from authface.imaging.bitdepth import to_8_bits, turned
 from authface.imaging.encode import describe, encode, quality_of
 from authface.imaging.metadata import JpegStyle
+from authface.imaging.png import to_8_bits, turned
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><dc:creator>Anna</dc:creator></x:xmpmeta>'
 WIDE = np.random.default_rng(5).integers(0, 65536, (40, 60, 4), dtype=np.uint16)

@@ -18,6 +18,7 @@ from PIL import Image, IptcImagePlugin
 
 from authface.imaging import png, xmp
 from authface.imaging.keywords import embedded, sidecar
+from tests.packets import keywords_of
 
 WORDS = ["soft side light", "smiling", "café & <b>"]
 CAPTION = "smiling, soft side light; größer"
@@ -118,7 +119,7 @@ def test_files_whose_bytes_must_not_move_and_others_are_left_to_a_sidecar() -> N
     for data in (signed, buffer.getvalue(), file_of("TIFF"), file_of("JPEG")[:15], b"\xff\xd8\xff", b""):
         assert embedded(data, WORDS, CAPTION) is None
     assert embedded(file_of("JPEG"), ["x" * 60 + str(number) for number in range(1200)], "") is None, "no room"
-    assert xmp.keywords_of(sidecar(WORDS, CAPTION)) == WORDS
+    assert keywords_of(sidecar(WORDS, CAPTION)) == WORDS
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_files_whose_bytes_must_not_move_and_others_are_left_to_a_sidecar() -> N
 )
 def test_a_packet_of_any_kind_takes_words(old: bytes, words: list[str]) -> None:
     made = xmp.with_keywords(old, WORDS, CAPTION)
-    assert xmp.keywords_of(made) == [*words, *(word for word in WORDS if word not in words)]
+    assert keywords_of(made) == [*words, *(word for word in WORDS if word not in words)]
     assert xmp.with_keywords(made, WORDS, CAPTION) == made
     if old in (OLD,):
         for piece in (old[: old.index(b"</r:Bag>")], b"</r:Bag></dc:subject></r:Description>", b" " * 200):

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.imaging.xmp import Property, keywords_of, properties_of, with_keywords, with_properties
+from authface.imaging.xmp import Property, properties_of, with_keywords, with_properties
+from tests.packets import keywords_of
 
 EXT = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"

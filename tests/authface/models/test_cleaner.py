@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage import data
 
-from authface.models import cleaning as module
+from authface.models import graphs as module
 from authface.models.cleaner import Cleaner, clean, make_cleaner, takes_noise, with_noise
-from authface.models.cleaning import GRID, OVERLAP, TILE, _fade, _starts
+from authface.models.graphs import GRID, OVERLAP, TILE, _fade, _starts
 
 CPU = torch.device("cpu")
 CHANNELS = (16, 16)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Crop, Face, Photo, Tag, Tags
-from authface.store.parquet import arrow_schema
 from authface.store.photoset import PhotoSet, Provenance, Table, digest
+from authface.store.rows import arrow_schema
 
 MADE = Provenance("test", 1, {"limit": 3, "nested": [1, 2]}, {"net": "abc"})
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

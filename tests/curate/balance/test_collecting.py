@@ -77,7 +77,7 @@ def yields_of(given_: dict[str, tuple[int, int]], source: str = "unsplash") -> Y
     yields = Yields()
     for query, (fetched, hits) in given_.items():
         giving = Counter({f"{name}={value}": hits for name, values in UNIFORM.items() for value in values})
-        yields.queries[source, query] = QueryYield(fetched, fetched, fetched, fetched, giving)
+        yields.queries[source, query] = QueryYield(fetched, giving)
         yields.together.fetched += fetched
         yields.together.giving += giving
     yields.all = yields.together
@@ -184,7 +184,6 @@ def test_yields_are_counted_by_photo_and_sets_of_before_remember_their_query(tmp
     yields = read_yields(photoset, [0, 1], words)
     profile, plain = (yields.queries["unsplash", query] for query in ("side profile portrait", "portrait"))
     assert (profile.fetched, plain.fetched, yields.together.fetched) == (100, 200, 300)
-    assert (profile.stored, profile.kept, plain.with_face) == (80, 80, 160), "one photo has two faces"
     assert profile.giving["pose=far-left"] == 50 and plain.giving["pose=far-left"] == 0
     assert read_yields(photoset, [1], words).together.fetched == 150, "the other part was not aligned yet"
     fresh = replace(photoset.photos.rows(1)[-1], id="f" * 64, source_id="fresh", status="kept")

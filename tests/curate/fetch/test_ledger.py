@@ -17,7 +17,7 @@ from authface.records import Photo
 from authface.store.photoset import PhotoSet
 from tests.conftest import Done, authface
 from tests.curate.conftest import Handler, Server
-from tests.curate.fetch.test_unsplash import Api, fetch
+from tests.curate.fetch.sources.test_unsplash import Api, fetch
 
 BRIEF = ("allow_private_hosts=true", "host_rate=500", "backoff_seconds=0.02", "attempts=2")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from authface.records import Crop, Face, Photo
 from authface.review.reviews import ReviewSettings, decision_log, reviewed
 from authface.store.photoset import PhotoSet, Provenance
 from authface.web import local
+from tests.pages import served, windows
 
 HOSTILE = """<img src=x onerror="document.title='owned'">'"&amp;\u202e.jpg"""
 SIZE = 64
@@ -133,30 +133,19 @@ def serve() -> Callable[..., AbstractContextManager[str]]:
 @contextmanager
 def serving(photoset: PhotoSet, reviewer: str = "anna", asking: Asking | None = None) -> Iterator[str]:
     app = server.make_app(page_of(photoset, reviewer, asking), TOKEN, "127.0.0.1")
-    with local.listen("127.0.0.1", 0, server.INSTEAD) as waiting:
-        running = local.make_server(app)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
-        thread.start()
-        yield local.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
-        running.should_exit = True
-        thread.join(10)
+    with local.listen("127.0.0.1", 0, server.INSTEAD) as waiting, served(app, waiting, TOKEN) as url:
+        yield url
 
 
 @pytest.fixture
 def open_page(browser: Any) -> Iterator[Callable[[str], Any]]:
     """Opens an address in a window of its own and waits for the first picture; an error on the page fails the test."""
-    contexts, errors = [], list[str]()
+    with windows(browser, 1000, 700) as (opened, _):
 
-    def visit(url: str, **options: Any) -> Any:
-        context = browser.new_context(viewport={"width": 1000, "height": 700}, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.goto(url)
-        page.wait_for_selector(".cell.seen")
-        return page
+        def visit(url: str, **options: Any) -> Any:
+            page = opened(**options)
+            page.goto(url)
+            page.wait_for_selector(".cell.seen")
+            return page
 
-    yield visit
-    for context in contexts:
-        context.close()
-    assert errors == []
+        yield visit

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -21,6 +20,7 @@ from authface.restore.app.workspace import Workspace
 from authface.restore.queue import Limits, RestoreQueue
 from authface.web import local
 from tests.conftest import PATIENCE
+from tests.pages import served, windows
 
 TOKEN = "secret-of-this-test"
 ASTRONAUT = np.ascontiguousarray(data.astronaut()[:300, 60:400])
@@ -58,39 +58,26 @@ def serving(restorer: Restorer, megabytes: float = 20, megapixels: float = 40) -
         local.listen("127.0.0.1", 0, app_server.INSTEAD) as waiting,
         RestoreQueue([restorer], Limits(megabytes, megapixels)) as queue,
         app_server.page(queue, TOKEN, "127.0.0.1") as app,
+        served(app, waiting, TOKEN) as url,
     ):
-        running = local.make_server(app)
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
-        thread.start()
-        try:
-            yield local.address("127.0.0.1", waiting.getsockname()[1], TOKEN)
-        finally:
-            running.should_exit = True
-            thread.join(10)
-        assert not thread.is_alive()
+        yield url
 
 
 @pytest.fixture
 def visit(browser: Any) -> Iterator[Callable[[str], Any]]:
     """Opens the page in a window of its own; an error on it or a request to elsewhere fails the test."""
-    contexts, wrong = [], list[str]()
+    with windows(browser, 1280, 900) as (opened, wrong):
 
-    def visit(url: str) -> Any:
-        context = browser.new_context(viewport={"width": 1280, "height": 900})
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(1000 * PATIENCE)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        own = (url.removesuffix(f"{TOKEN}/"), "data:", "blob:")
-        page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(own) else None)
-        page.goto(url)
-        page.wait_for_selector("#go")
-        return page
+        def visit(url: str) -> Any:
+            page = opened()
+            page.set_default_timeout(1000 * PATIENCE)
+            own = (url.removesuffix(f"{TOKEN}/"), "data:", "blob:")
+            page.on("request", lambda asked: wrong.append(asked.url) if not asked.url.startswith(own) else None)
+            page.goto(url)
+            page.wait_for_selector("#go")
+            return page
 
-    yield visit
-    for context in contexts:
-        context.close()
-    assert wrong == []
+        yield visit
 
 
 def drop(page: Any, file: Path) -> None:

@@ -19,11 +19,11 @@ from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
 from authface.models import sampling
-from authface.models.cleaning import FaceNoise
+from authface.models.graphs import FaceNoise
 from authface.models.layout import BASE
 from authface.restore.model import diffusion as sampler
 from authface.restore.model import restorer
-from authface.restore.model.colour import wavelet_fix
+from authface.restore.model.crops import wavelet_fix
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [11, 2**62 + 5, 7]

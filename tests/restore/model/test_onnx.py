@@ -19,16 +19,15 @@ from PIL import Image
 from skimage import data
 
 from authface.errors import AuthfaceError, UsageError
-from authface.models import cleaning
+from authface.models import graphs
 from authface.models.cleaner import high_pass, make_cleaner, with_noise
-from authface.models.cleaning import FaceNoise
 from authface.models.export import export
 from authface.models.families import resolve
-from authface.models.graphs import Export, read_export
+from authface.models.graphs import Export, FaceNoise, read_export
 from authface.models.layout import ONNX, FileFacts, WeightsManifest, read_manifest
 from authface.models.verify import verify
 from authface.restore.model import onnx
-from authface.restore.model.cleaned import CleanedRestorer
+from authface.restore.model.crops import CleanedRestorer
 from authface.restore.model.onnx import LoadedGraphs, OnnxDiffusion, choose
 from authface.restore.model.restorer import CropRestorer, find_weights, load_restorer
 from authface.restore.settings import RestoreSettings
@@ -97,13 +96,13 @@ def test_a_family_without_a_cleaner_too(exported: Path, tmp_path: Path) -> None:
     plain = Path(shutil.copytree(exported, tmp_path / "plain", ignore=shutil.ignore_patterns("cleaner", ONNX)))
     told = read_export(exported)
     assert told is not None
-    graphs = LoadedGraphs(exported, told.model_copy(update={"multiple": 0}), "cpu").restorer(settings(exported))
-    assert isinstance(graphs, OnnxDiffusion)
+    by_graphs = LoadedGraphs(exported, told.model_copy(update={"multiple": 0}), "cpu").restorer(settings(exported))
+    assert isinstance(by_graphs, OnnxDiffusion)
     by_torch, crops = load(plain), [face(64), face(64)[::-1].copy()]
     for fidelity in (0.5, 0.8):
-        made, expected = (one.restore(crops, SEEDS, fidelity) for one in (graphs, by_torch))
+        made, expected = (one.restore(crops, SEEDS, fidelity) for one in (by_graphs, by_torch))
         assert apart(made, expected) <= 1 and apart(made, crops) > 3
-    asked = onnx.unsupported(graphs._graphs.export, settings(exported, fidelity=0.3), exported)
+    asked = onnx.unsupported(by_graphs._graphs.export, settings(exported, fidelity=0.3), exported)
     assert asked == "restore.fidelity=0.3 needs another first step than onnx/ was exported for"
 
 
@@ -124,7 +123,7 @@ def test_a_fidelity_of_1_opens_the_cleaner_alone(exported: Path, tmp_path: Path)
 def test_high_passes_are_one() -> None:
     image = np.random.default_rng(0).normal(0, 1, (40, 33, 3)).astype(np.float32)
     by_torch = high_pass(torch.from_numpy(image.transpose(2, 0, 1)[None].copy()))[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(cleaning.high_pass(image), by_torch, atol=1e-5)
+    np.testing.assert_allclose(graphs.high_pass(image), by_torch, atol=1e-5)
 
 
 def test_noise_is_standard_normal_and_its_seeds_own() -> None:

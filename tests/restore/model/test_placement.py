@@ -139,7 +139,7 @@ def test_tiles_of_the_vae() -> None:
     """The built-in VAE on a face: its norms see a tile in place of the picture, so tiles are near, not equal."""
     from authface.models.families import load, resolve
     from authface.models.sdxl import decode, encode, to_rgb, to_signed
-    from authface.restore.model.colour import wavelet_fix
+    from authface.restore.model.crops import wavelet_fix
 
     vae = load(resolve("tiny"), ["vae"], "cpu", torch.float32).vae
     photo = data.astronaut()[0:256, 100:356]

@@ -18,7 +18,7 @@ from skimage import data
 from authface.console import Console
 from authface.faces.geometry import Side
 from authface.files import TEMPORARY
-from authface.restore.model.colour import ColourFix
+from authface.restore.model.crops import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
@@ -165,7 +165,7 @@ from authface.faces.geometry import Side
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.video import finish
+from authface.restore import mark
 from authface.restore.video.files import VideoWriter
 from authface.store.restore_log import Log
 
@@ -177,7 +177,7 @@ class Brighter:
 
 PLACES = {
     "first": (VideoWriter, "write", 1), "middle": (VideoWriter, "write", 7), "closing": (VideoWriter, "__exit__", 1),
-    "marking": (finish, "append_xmp", 1), "logging": (Log, "add", 1), "renaming": (files, "take_place", 1),
+    "marking": (mark, "append_xmp", 1), "logging": (Log, "add", 1), "renaming": (files, "take_place", 1),
     "ending": (RestoreSummary, "count_video", 1),
 }
 for name, (where, what, left) in PLACES.items():
