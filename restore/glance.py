@@ -10,8 +10,7 @@ from authface.faces.detector import Detection, RetinaFace
 from authface.faces.geometry import ffhq_quad, quad_side, spread_points
 from authface.faces.looks import SINGLE_SIDE, merge
 from authface.imaging.decode import preview
-from authface.restore.photo import FaceChoice
-from authface.restore.settings import RestoreSettings
+from authface.restore.settings import FaceChoice, RestoreSettings
 from authface.restore.workload import PhotoFaces, PhotoSample
 
 

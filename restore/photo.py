@@ -24,7 +24,7 @@ from authface.restore.guard import NAMES, DriftLimits, FaceDrift, FaceParts, Ide
 from authface.restore.model.crops import FIXES, to_grey
 from authface.restore.model.restorer import CropRestorer, face_seed
 from authface.restore.pipeline import part
-from authface.restore.settings import RestoreSettings, face_rule, has_middle
+from authface.restore.settings import FaceChoice, RestoreSettings, has_middle
 
 PlacedBy = Literal["dlib68", "retinaface5", "marked", "whole"]
 
@@ -274,24 +274,6 @@ DOUBTFUL_SCORE = 0.5
 """Detections between this score and `restore.min_score` are reported as faces that were left alone."""
 LOW_SCORE = "low_score"
 """Why they were."""
-
-
-class FaceChoice:
-    """Which of a photo's faces are restored."""
-
-    def __init__(self, settings: RestoreSettings) -> None:
-        self.settings, self.rule = settings, face_rule(settings.faces)
-
-    def reason_to_skip(self, detection: Detection, taken: int) -> tuple[str, str]:
-        """Why a face is left alone, given `taken` larger ones that are not, as a word and in numbers; else empty."""
-        side, eyes = detection.long_side, detection.eye_distance
-        if side < self.settings.min_face:
-            return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
-        if eyes < self.settings.min_eyes:
-            return "too_small", f"eyes {eyes:.1f} px apart, the limit is {self.settings.min_eyes:g} (restore.min_eyes)"
-        if not self.rule.wants(detection.box, taken):
-            return "not_chosen", f"--faces {self.settings.faces}"
-        return "", ""
 
 
 class FaceFinder(FaceChoice):

@@ -2,13 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
 from authface.models.sampling import PresetName, Scheduler
 from authface.recipe import Settings
 from authface.records import Box
+
+if TYPE_CHECKING:
+    from authface.faces.detector import Detection
 
 Offload = Literal["none", "model", "sequential"]
 
@@ -63,6 +66,25 @@ def _region(text: str) -> Box:
             "faces are all, largest, a number from 1, or a region X,Y,WIDTH,HEIGHT in pixels; several joined by +"
         )
     return x, y, x + width, y + height
+
+
+class FaceChoice:
+    """Which of a photo's faces are restored."""
+
+    def __init__(self, settings: "RestoreSettings") -> None:
+        self.settings = settings
+        self.rule = face_rule(settings.faces)
+
+    def reason_to_skip(self, detection: "Detection", taken: int) -> tuple[str, str]:
+        """Why a face is left alone, given `taken` larger ones that are not, as a word and in numbers; else empty."""
+        side, eyes = detection.long_side, detection.eye_distance
+        if side < self.settings.min_face:
+            return "too_small", f"{side:.1f} px, the limit is {self.settings.min_face:g} (restore.min_face)"
+        if eyes < self.settings.min_eyes:
+            return "too_small", f"eyes {eyes:.1f} px apart, the limit is {self.settings.min_eyes:g} (restore.min_eyes)"
+        if not self.rule.wants(detection.box, taken):
+            return "not_chosen", f"--faces {self.settings.faces}"
+        return "", ""
 
 
 class RestoreSettings(Settings):
