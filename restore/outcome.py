@@ -36,7 +36,7 @@ from authface.imaging.xmp import properties_of
 from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of
 from authface.restore.mark import INSIDE, IPTC, video_properties
 from authface.restore.pipeline import Seconds, add_seconds
-from authface.restore.session import Session
+from authface.restore.session import Session, faces_of
 from authface.store.restore_line import Line, digest_key
 from authface.store.restore_log import LOG, Log, Results, digest_of
 
@@ -296,6 +296,8 @@ def _write(outcome: Outcome, session: Session, overwrite: bool) -> None:
         write_file(path, content)
     with session.lock:
         session.summary.work.side = session.side
+        if outcome.spent:  # another process opened it
+            session.summary.work.add_opened(faces_of(outcome.lines))
         session.summary.count_photo(job, outcome.lines)
 
 

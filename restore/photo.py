@@ -14,7 +14,6 @@ from authface.errors import ImageError
 from authface.faces.detector import Detection, RetinaFace, upright
 from authface.faces.geometry import Aligned, Side, align, ffhq_quad, quad_side, resize_square, spread_points, square_of
 from authface.faces.landmarks import Dlib68, disagreement
-from authface.faces.looks import least_found
 from authface.faces.paste import paste_all, replaced_shares
 from authface.faces.search import marked_face, survey_turned
 from authface.imaging.grain import add_grain
@@ -335,11 +334,6 @@ class FaceFinder(FaceChoice):
         if disagreement(points, detection.points5) <= self.settings.max_disagreement:
             return points, "dlib68"
         return spread_points(detection.points5), "retinaface5"
-
-
-def no_face_text(width: int, height: int, settings: RestoreSettings) -> str:
-    """The message for a photo of that size in which no face was detected."""
-    return f"no face found of {least_found(width, height, settings.min_face):.0f} px or more"
 
 
 def cut_out(

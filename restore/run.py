@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from authface.errors import ImageError, one_line
 from authface.extras import need
+from authface.faces.looks import no_face_text
 from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
@@ -38,14 +39,14 @@ from authface.restore.outcome import (
     without_results,
 )
 from authface.restore.page import album_pictures
-from authface.restore.photo import FaceResult, PhotoResult, no_face_text
+from authface.restore.photo import LOW_SCORE, FaceResult, PhotoResult
 from authface.restore.picture import Picture, change_map, check_size
 from authface.restore.pipeline import counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
-from authface.restore.workload import Workload
+from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000
@@ -248,6 +249,9 @@ def _open(job: RestoreJob, session: Session, is_done: IsDone, keep: Keep) -> Ope
             check_size(width, height, session.settings.upscale)
             check_sides(job.format, width * session.settings.upscale, height * session.settings.upscale)
             faces = finder(photo.rgb, side, content, session.request.seed)
+        with session.lock:
+            found = any(face.reason != LOW_SCORE for face in faces)
+            session.summary.work.add_opened(PhotoFaces(width, height, found))
     except ImageError as error:
         keep(failed(job, content, error, session))
         return None
@@ -307,7 +311,7 @@ def _why_not(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings
     texts = {reason: f"{reason} ({face.detail})" for reason, face in reasons.items() if face.detail}
     texts |= dict.fromkeys(DRIFTED, "each restored face drifted")  # a line a face has the numbers already
     return ", ".join(dict.fromkeys(texts.get(reason, reason) for reason in sorted(reasons))) or no_face_text(
-        width, height, settings
+        width, height, settings.min_face
     )
 
 

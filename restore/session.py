@@ -143,7 +143,7 @@ class RestoreSummary:
         """Add a photo that is done, with the lines that the log has of it; `before`: by an earlier run."""
         self._count(job, before)
         if not before:
-            self.work.add_opened(_opened(lines))
+            self.work.add_done(faces_of(lines))
         faces = sum(line.status == "restored" for line in lines)
         self.faces += faces
         self.restored += bool(faces)
@@ -186,7 +186,7 @@ class RestoreSummary:
         self.work.known += before
 
 
-def _opened(lines: Sequence[Line]) -> PhotoFaces:
+def faces_of(lines: Sequence[Line]) -> PhotoFaces:
     """What the lines of a photo say of what it took."""
     first = lines[0]
     found = any(line.face is not None and line.reason != LOW_SCORE for line in lines)

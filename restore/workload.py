@@ -129,7 +129,7 @@ class Workload:
     side: Side | None = None
     """How large crops are; None: it is not known yet."""
     pixels: float = 0
-    """Of photos that were opened, as the next ones."""
+    """Of photos that were opened, as the next one."""
     looked_at: float = 0
     """Pixels that the detector saw."""
     faces: FaceCounts = field(default_factory=FaceCounts)
@@ -142,11 +142,14 @@ class Workload:
         return self.photos + self.failed
 
     def add_opened(self, photo: PhotoFaces) -> None:
-        """Count a photo that was opened."""
-        self.photos += 1
-        self.faces.add(photo)
+        """Count a photo in which faces were looked for: some are opened before the ones that came first are done."""
         self.pixels += photo.width * photo.height
         self.looked_at += pixels_looked_at(photo.width, photo.height, self.least_face, found=photo.found)
+
+    def add_done(self, photo: PhotoFaces) -> None:
+        """Count a photo that was opened and is done."""
+        self.photos += 1
+        self.faces.add(photo)
         self.modelled += sum(self._crop(side) for side in photo.crops)
 
     def copy(self) -> Workload:

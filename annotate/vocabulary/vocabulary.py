@@ -77,6 +77,7 @@ _SEVERAL: Final = dict.fromkeys(
 _KNOWN: Final = frozenset(piece for name in GROUP_OF for piece in _PIECE.findall(name)) | {","}
 
 
+@functools.lru_cache(256)
 def count_tokens(text: str) -> int:
     """CLIP's tokens of a prompt, without those that begin and end it.
 

@@ -201,6 +201,11 @@ def least_found(width: int, height: int, least_face: float) -> float:
     return max(least_face, HINTED_FACE / finest)
 
 
+def no_face_text(width: int, height: int, least_face: float) -> str:
+    """What is said of a photo of that size in which no face was found."""
+    return f"no face found of {least_found(width, height, least_face):.0f} px or more"
+
+
 @dataclass(frozen=True)
 class Span:
     """A part of one axis, `start` to `stop`, and within it that whose faces it answers for."""

@@ -39,7 +39,7 @@ def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float
     if len(skin) < LEAST_PIXELS:
         return None
     lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
-    lightness, yellow = float(np.median(lab[:, 0])), float(np.median(lab[:, 2]))
+    lightness, yellow = np.median(lab[:, ::2], axis=0).tolist()
     return math.degrees(math.atan2(lightness - 50, yellow)) if yellow >= LEAST_YELLOW else None
 
 

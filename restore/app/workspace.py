@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from authface.errors import AuthfaceError, UsageError, one_line
+from authface.faces.looks import no_face_text
 from authface.records import Box
 from authface.restore.api import FoundFace, Progress, Restorer
 from authface.restore.app.cards import face_cards
 from authface.restore.model.restorer import IDENTITY
-from authface.restore.photo import no_face_text
 from authface.restore.picture import Restored, open_picture
 from authface.restore.queue import Place, RestoreQueue, Waits
 from authface.restore.settings import RestoreSettings
@@ -282,7 +282,7 @@ def faces_text(upload: UploadedPhoto, settings: RestoreSettings) -> str:
     """Size and number of faces of a photo, in a sentence."""
     size = f"{upload.width} x {upload.height} px"
     if not upload.faces:
-        none = no_face_text(upload.width, upload.height, settings)
+        none = no_face_text(upload.width, upload.height, settings.min_face)
         return f"{size}: {none}. A larger scan may help; faces turned far away or covered are not seen."
     fit, other = len(upload.fit), len(upload.faces) - len(upload.fit)
     left = f", {other} more too small or unsure" if other else ""

@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
+from authface.faces.looks import no_face_text
 from authface.files import replacing, sha256_of
 from authface.imaging.png import Pixels, to_8_bits
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob
 from authface.restore.mark import finish_video
-from authface.restore.photo import FaceFinder, FaceResult, PhotoResult, no_face_text
+from authface.restore.photo import FaceFinder, FaceResult, PhotoResult
 from authface.restore.picture import check_size
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
@@ -161,7 +162,7 @@ def restore_video(
         session.console.log(f"{one_line(job.source)}: {text}")
     if not totals.faces:
         drifted = "each restored face drifted" if totals.drifted else ""
-        why = drifted or follower.skipped or no_face_text(*totals.size, session.settings)
+        why = drifted or follower.skipped or no_face_text(*totals.size, session.settings.min_face)
         session.console.log(f"{one_line(job.source)}: no face restored: {why}")
     return line
 

@@ -67,6 +67,11 @@ def faces_of(photo: Cost) -> PhotoFaces:
     return PhotoFaces(photo.width, photo.height, bool(photo.crops), photo.crops)
 
 
+def count(work: Workload, photo: PhotoFaces) -> None:
+    work.add_opened(photo)
+    work.add_done(photo)
+
+
 def plain() -> list[Cost]:
     """Those in whose texture the detector followed no hints: nothing foretells what takes ten times its looks."""
 
@@ -98,7 +103,7 @@ def left_after(
         if photo.known:
             work.known += 1
         else:
-            work.add_opened(faces_of(photo))
+            count(work, faces_of(photo))
             for name, seconds in zip(PARTS, photo.parts, strict=True):
                 parts[name] = parts.get(name, 0) + seconds
         clock.tick(seconds_of(photo), work, parts)
@@ -196,12 +201,12 @@ def test_what_is_left_goes_by_the_photos_that_are_left() -> None:
     planned = Workload(100, samples=sample)
     work, clock = Workload(), Clock()
     for number in range(50):
-        work.add_opened(PhotoFaces(100, 10))
+        count(work, PhotoFaces(100, 10))
         clock.tick(1, work, {"read": float(number)})
     clock.made, clock.parts = 40, {"read": 40}
     clock.first = Workload()
     for _ in range(10):
-        clock.first.add_opened(PhotoFaces(100, 10))
+        count(clock.first, PhotoFaces(100, 10))
     left = seconds_left(planned, work, clock)
     floor = 10_000
     assert left == pytest.approx(50 * (9000 + floor) / (1000 + floor))
@@ -227,7 +232,7 @@ def test_larger_photos_have_larger_faces_as_far_as_the_model_sees() -> None:
     """Faces of a quarter of the photo: crops of 256 px at least, or as large as they are."""
     work = Workload(side=Side(256, own=True))
     for _ in range(4):
-        work.add_opened(PhotoFaces(400, 400, True, (200.0,)))
+        count(work, PhotoFaces(400, 400, True, (200.0,)))
     small, large = PhotoSample(0, 200, 200), PhotoSample(0, 2000, 2000)
     assert work.crops(small, work.faces) == work.modelled / 4 == 2 * 256**2
     assert work.crops(large, work.faces) == 1000**2 + 256**2
@@ -235,10 +240,24 @@ def test_larger_photos_have_larger_faces_as_far_as_the_model_sees() -> None:
     assert work.crops(small, work.faces) == work.crops(large, work.faces) == 2 * 512**2
 
 
+def test_photos_that_are_opened_ahead_make_those_that_are_done_no_dearer() -> None:
+    """Of a batch that the model has not seen yet the detector's seconds were spent."""
+    planned, work, clock = Workload(100), Workload(), Clock()
+    planned.samples = [PhotoSample(place, 500, 500) for place in range(100)]
+    count(work, PhotoFaces(500, 500, found=True))
+    clock.tick(1, work, {"detect": 1})
+    for _ in range(9):
+        work.add_opened(PhotoFaces(500, 500, found=True))
+    for _ in range(3):
+        work.add_done(PhotoFaces(500, 500, found=True))
+    clock.tick(9, work, {"detect": 10})
+    assert seconds_left(planned, work, clock) == pytest.approx(96, rel=0.05)
+
+
 def test_what_comes_before_the_first_photo_is_no_pace() -> None:
     clock, planned, work = Clock(), Workload(100), Workload()
     clock.tick(500, work, {})
     for _ in range(10):
-        work.add_opened(PhotoFaces(1, 1))
+        count(work, PhotoFaces(1, 1))
         clock.tick(2, work, {"load": 400})
     assert seconds_left(planned, work, clock) == pytest.approx(180) and clock.all == 520
