@@ -209,7 +209,7 @@ class _Actors(Crew[I, R], Generic[I, R]):
             if chunk:
                 left += len(chunk)
                 self._put(_Call(dict(enumerate(chunk)), partial(tell, number)))
-            while self._given.qsize() >= self.size:
+            while left and self._given.qsize() >= self.size:
                 yield from made()
         while left:
             yield from made()
@@ -269,7 +269,7 @@ class _Actors(Crew[I, R], Generic[I, R]):
                     _told(ray.get(actor.begin.remote()))
                     starts = 0
                     return self._hand_over(actor)
-                except ray.exceptions.RayActorError:
+                except _losses():
                     starts += 1
                     if starts > STARTS:
                         raise
@@ -279,7 +279,7 @@ class _Actors(Crew[I, R], Generic[I, R]):
             self._end(_gave_up(error))
 
     def _hand_over(self, actor: Any) -> None:
-        """Give an actor tasks until there are no more. Raises RayActorError where it died, AuthfaceError as it does."""
+        """Give an actor tasks until there are no more. Raises `_losses` where it died, AuthfaceError as it does."""
         import ray
 
         while task := self._given.get():
@@ -287,7 +287,7 @@ class _Actors(Crew[I, R], Generic[I, R]):
                 sent = pickle.dumps(list(task.rows.values()))  # Ray's own arrays are read-only
                 made = _told(ray.get(actor.answer.remote(sent)))
                 task.told(dict(zip(task.rows, made, strict=True)))
-            except ray.exceptions.RayActorError:
+            except _losses():
                 self._again(task)
                 raise
             except (AuthfaceError, ray.exceptions.RayError) as error:
@@ -336,6 +336,13 @@ def _made(told: _Told[R]) -> dict[int, list[R]]:
     if isinstance(told, AuthfaceError):
         raise told
     return told
+
+
+def _losses() -> tuple[type[Exception], ...]:
+    """What Ray raises where an actor, its node or its answer is lost: Ray ends actors itself where memory is short."""
+    from ray.exceptions import NodeDiedError, ObjectLostError, OutOfMemoryError, RayActorError
+
+    return RayActorError, OutOfMemoryError, NodeDiedError, ObjectLostError
 
 
 def _gave_up(error: Exception) -> AuthfaceError:

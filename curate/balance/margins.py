@@ -72,15 +72,18 @@ class MarginWords:
         self.words = {name: list(words) for name, words in MARGINS.items()}
         """The words of each margin, in order."""
         self._ids, self._codes = bytearray(), array("I")
-        self._first: dict[int, tuple[int, int]] = {}
-        """Where the faces of a part begin among all, and their ids among all bytes."""
+        self._numbers: dict[int, int] = {}
+        """Of each part, how many were begun before it."""
+        self._begins: list[tuple[int, int]] = []
+        """Where the faces of each part that was begun start among all, and their ids among all bytes."""
 
     def __len__(self) -> int:
         return len(self._codes) // len(self.words)
 
     def begin(self, part: int) -> None:
         """Take what is added from here on as of this part."""
-        self._first[part] = len(self), len(self._ids)
+        self._numbers[part] = len(self._begins)
+        self._begins.append((len(self), len(self._ids)))
 
     def add(self, face_id: str, said: Mapping[str, str]) -> None:
         """Add a face with its word of every margin."""
@@ -102,9 +105,10 @@ class MarginWords:
 
     def of_part(self, part: int) -> Iterator[tuple[str, Sequence[int]]]:
         """Id and codes of each face of a part; none of one that was not begun."""
-        first, at = self._first.get(part, (len(self), len(self._ids)))
-        later = [begun for begun in self._first.values() if begun > (first, at)]
-        end, stop = min(later, default=(len(self), len(self._ids)))
+        if part not in self._numbers:
+            return
+        ends = *self._begins, (len(self), len(self._ids))
+        (first, at), (end, stop) = ends[self._numbers[part] : self._numbers[part] + 2]
         margins = len(self.words)
         for row, name in zip(range(first, end), self._ids[at:stop].decode().split("\n"), strict=False):
             yield name, self._codes[row * margins : (row + 1) * margins]

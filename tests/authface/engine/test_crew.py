@@ -135,3 +135,38 @@ def test_actors_of_ray_answer_and_die_likewise(doubled: type, tmp_path: Path, mo
         pytest.raises(UsageError, match="weights are missing"),
     ):
         crew.ask(1)()
+
+
+def test_an_actor_that_ray_ends_for_memory_and_a_lost_answer_are_begun_again(
+    doubled: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "CI" not in os.environ:
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    import ray
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    get, losses = ray.get, [ray.exceptions.OutOfMemoryError("95 %"), ray.exceptions.ObjectLostError("0", None, "")]
+
+    def get_or_lose(answer: Any) -> Any:
+        told = get(answer)
+        if losses:
+            raise losses.pop()
+        return told
+
+    monkeypatch.setattr(ray, "get", get_or_lose)
+    with actors_asked(doubled(tmp_path / "diary"), cluster=Cluster(workers=2)) as crew:
+        made = list(crew.spread(iter([[0, 1], [2], [3]])))
+        assert [rows for _, _, rows in sorted(made)] == [[0], [2], [4], [6]] and not losses
+
+
+def test_chunks_end_without_a_wait_where_actors_have_ended_and_nothing_is_left(
+    doubled: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "CI" not in os.environ:
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with actors_asked(doubled(tmp_path / "diary", broken=True), cluster=Cluster(workers=1)) as crew:
+        with pytest.raises(UsageError, match="weights are missing"):
+            crew.ask(1)()
+        crew.close()
+        assert list(crew.spread(iter([[]]))) == []

@@ -245,3 +245,13 @@ def test_what_a_query_has_beyond_its_listed_pages(tmp_path: Path) -> None:
     photoset.save("sources/unsplash/terms.json", b"{}")
     photoset.save("sources/unsplash/broken.json", b"{")
     assert unlisted(photoset) == {"portrait": 11, "face": 0}
+
+
+def test_faces_are_told_by_their_part_and_a_part_without_any_has_none() -> None:
+    words = MarginWords()
+    for part, names in {4: ["a-0"], 2: [], 7: ["b-0", "b-1"], 1: []}.items():
+        words.begin(part)
+        for name in names:
+            words.add(name, dict.fromkeys(MARGINS, "unknown"))
+    told = {part: [name for name, _ in words.of_part(part)] for part in (4, 2, 7, 1, 3)}
+    assert told == {4: ["a-0"], 2: [], 7: ["b-0", "b-1"], 1: [], 3: []}
