@@ -14,6 +14,12 @@ from authface.restore.settings import FaceChoice, RestoreSettings
 from authface.restore.workload import PhotoFaces, PhotoSample
 
 
+LARGEST_WHOLE = 12_000_000
+"""Pixels of the largest photo that is decoded whole for a glance: the run beside it needs the memory. A JPEG is decoded
+small."""
+JPEG_ENDINGS = (".jpg", ".jpeg")
+
+
 class Glancer:
     """Create one for many photos. It has one thread, for the run needs the others."""
 
@@ -22,10 +28,12 @@ class Glancer:
         self._detector = RetinaFace(settings.min_score)
 
     def __call__(self, path: Path, size: PhotoSample) -> PhotoFaces | None:
-        """About the faces that would be restored; None where the photo cannot be read.
+        """About the faces that would be restored; None where the photo cannot be read, or is too large for a glance.
 
         Those that stand upright and, in a photo longer than `SINGLE_SIDE`, have a twentieth of its longer side.
         """
+        if size.width * size.height > LARGEST_WHOLE and path.suffix.lower() not in JPEG_ENDINGS:
+            return None
         try:
             small = preview(path, SINGLE_SIDE)
         except ImageError:

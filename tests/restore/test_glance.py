@@ -44,3 +44,10 @@ def test_a_photo_without_a_face_and_one_that_cannot_be_read(tmp_path: Path) -> N
     assert glance(tmp_path / "a.png") == PhotoFaces(600, 400)
     (tmp_path / "b.png").write_bytes(b"none")
     assert glance(tmp_path / "b.png") is None and glance(tmp_path / "gone.png") is None
+
+
+def test_a_large_photo_is_glanced_at_where_it_is_decoded_small(tmp_path: Path) -> None:
+    photo = Image.new("RGB", (4000, 3001))
+    photo.save(tmp_path / "a.jpg")
+    photo.save(tmp_path / "a.png")
+    assert glance(tmp_path / "a.jpg") == PhotoFaces(4000, 3001) and glance(tmp_path / "a.png") is None
