@@ -13,7 +13,6 @@ from authface.imaging.decode import preview
 from authface.restore.settings import FaceChoice, RestoreSettings
 from authface.restore.workload import PhotoFaces, PhotoSample
 
-
 LARGEST_WHOLE = 12_000_000
 """Pixels of the largest photo that is decoded whole for a glance: the run beside it needs the memory. A JPEG is decoded
 small."""
