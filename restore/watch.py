@@ -124,8 +124,10 @@ class _Watch:
 
     def _glance(self, planned: Workload) -> None:
         """Glance at photos that lie ahead: at some as the run begins, at more as it goes on."""
-        glancer, spent = Glancer(self._session.settings), 0.0
         first = min(GLANCES, planned.photos // GLANCED_AT_MOST)
+        if not first:
+            return
+        glancer, spent = Glancer(self._session.settings), 0.0
         spread = sorted(enumerate(planned.samples), key=lambda one: one[0] * _EVEN % 1)
         for _, sample in spread:
             while len(planned.glances) >= first and spent > GLANCING * self._clock.all:

@@ -85,7 +85,7 @@ class CleanerObjective:
     """The logarithm of each face's distance: its root mean square error + `grid` x that of a grid's frequencies.
 
     That is PSNR, but for what eyes and mouth count more: `face_parts` times. By its logarithm a face that is hardly
-    damaged counts as one that is much, where else the latter's large errors would be nearly all there is to learn from.
+    damaged counts as one that is much, whose errors are some four times as large.
     With `pixels` some faces have a perception p above 0, told to the network, and p x the losses on pixels beside,
     of each face by its own distance, too, and by how much of it was `lost`.
     Where a discriminator judges them, the network is given p x a plane of noise to make texture of: what is fine in
