@@ -1,16 +1,18 @@
 """Training on a machine that is lent for minutes: faces and weights go there in small parts, and a family comes back.
 
-    python benchmarks/away.py pack DATASET FAMILY parts/ [--network FILE] [--megabytes 60]
+    python benchmarks/away.py pack DATASET FAMILY parts/ [--network FILE] [--megabytes 60] [--channels 16]
     # carry parts/, one file at a time if need be, and this checkout; there:
     python benchmarks/away.py train parts/ back/ --minutes 25 [--stage cleaner=2 --stage controlnet=3] [-O NAME=VALUE]
+    python benchmarks/away.py train parts/ back/ --stage autoencoder=2 --stage prior=3 --stage controlnet=2  # wider VAE
     # carry back/family home; killed or cut off, the same command goes on
 
 `pack` writes the dataset's faces as JPEG in Parquet files of at most so many megabytes, each a whole file of the
 dataset, beside `family.tar` and, for losses on pixels, the network's weights: 5,012 faces of 256 px are five files.
+`--channels` gives the family's latents more channels (see widen.py), for its VAE, U-Net and ControlNet to learn.
 
 `train` shares the minutes among the stages. Each first runs `--probe` steps to see how fast the machine is, then as
 many as fit into its share, so that a learning rate which falls to zero does so in time. It begins from the family's own
-weights, the second stage from what the first made, and `back/family` is the last one's, whole, in float16.
+weights, the second stage over what the first made, and `back/family` is the last one's, whole, in float16.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,15 +33,23 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from widen import widen
 
 QUALITY = 95
 """Of the JPEG files: their error, of 45 dB and more, is far below what a restorer is asked to mend."""
+STAGES = {
+    "autoencoder": (),
+    "prior": (),
+    "cleaner": ("begin_from", "pixels.weights"),
+    "controlnet": ("begin_from", "pixels.weights"),
+}
+"""Stages, and which of the settings that name packed files they have."""
 SPLITS = ("train", "validation", "test")
 SPARE = 20.0
 """Seconds of a stage's share that its start and its last write take."""
 
 
-def pack(dataset: Path, family: Path, out: Path, megabytes: int, network: Path | None) -> None:
+def pack(dataset: Path, family: Path, out: Path, megabytes: int, network: Path | None, channels: int) -> None:
     """Write the parts. Ends the program where one is larger than it may be."""
     limit = megabytes * 1_000_000
     (out / "dataset" / "data").mkdir(parents=True, exist_ok=True)
@@ -50,7 +61,11 @@ def pack(dataset: Path, family: Path, out: Path, megabytes: int, network: Path |
         for number, table in enumerate(parts(_tables(paths), limit)):
             name = f"{paths[0].stem.rpartition('-')[0]}-{number:05d}.parquet"  # as the dataset's card has it
             pq.write_table(table, out / "dataset" / "data" / name, row_group_size=100)
-    with tarfile.open(out / "family.tar", "w") as tar:
+    with tempfile.TemporaryDirectory() as folder, tarfile.open(out / "family.tar", "w") as tar:
+        if channels:
+            widen(str(family), Path(folder) / "wide", channels)
+            family = Path(folder) / "packed"
+            authface("models", "pack", Path(folder) / "wide", "-o", family, "--dtype", "float16")
         tar.add(family, "family", filter=lambda entry: None if "/training" in entry.name else entry)
     if network is not None:
         shutil.copy(network, out / "network.safetensors")
@@ -103,12 +118,11 @@ def train(given: argparse.Namespace) -> None:
         with tarfile.open(given.parts / "family.tar") as tar:
             tar.extractall(work, filter="data")
     family = work / "family"
-    network = given.parts / "network.safetensors"
+    files = {"begin_from": family, "pixels.weights": (given.parts / "network.safetensors").resolve()}
     total = sum(share for _, share in given.stage)
     for stage, share in given.stage:
-        options = [f"train.{stage}.model={family}", f"train.{stage}.begin_from={family}", *given.option]
-        if network.is_file():
-            options.append(f"train.{stage}.pixels.weights={network.resolve()}")
+        packed = [f"train.{stage}.{name}={files[name]}" for name in STAGES[stage] if files[name].exists()]
+        options = [f"train.{stage}.model={family}", *packed, *given.option]
         family = run_stage(stage, work, options, 60 * given.minutes * share / total, given.probe)
     shutil.rmtree(given.out / "family", ignore_errors=True)
     authface("models", "pack", family, "-o", given.out / "family", "--dtype", "float16")
@@ -147,8 +161,8 @@ def authface(*words: object) -> None:
 def share_of(text: str) -> tuple[str, float]:
     """``cleaner=2``: a stage and its share."""
     stage, _, share = text.partition("=")
-    if stage not in {"cleaner", "controlnet"} or not (value := float(share or 1)) > 0:
-        raise argparse.ArgumentTypeError(f"{text}: cleaner or controlnet, and a share above 0")
+    if stage not in STAGES or not (value := float(share or 1)) > 0:
+        raise argparse.ArgumentTypeError(f"{text}: {', '.join(STAGES)}, and a share above 0")
     return stage, value
 
 
@@ -161,6 +175,7 @@ def main() -> None:
     packing.add_argument("out", type=Path)
     packing.add_argument("--network", type=Path)
     packing.add_argument("--megabytes", type=int, default=60)
+    packing.add_argument("--channels", type=int, default=0, help="of the family's latents, more than it has")
     training = commands.add_parser("train")
     training.add_argument("parts", type=Path)
     training.add_argument("out", type=Path)
@@ -170,7 +185,7 @@ def main() -> None:
     training.add_argument("-O", dest="option", action="append", default=[])
     given = parser.parse_args()
     if given.command == "pack":
-        pack(given.dataset, given.family, given.out, given.megabytes, given.network)
+        pack(given.dataset, given.family, given.out, given.megabytes, given.network, given.channels)
     else:
         given.stage = given.stage or [("cleaner", 2.0), ("controlnet", 3.0)]
         train(given)

@@ -73,6 +73,8 @@ def fit(
         begun = trainer.resume()
         if 0 < begun < settings.steps:
             console.log(f"{title}: goes on from step {begun} of {settings.steps}")
+        if settings.precision == "bf16" and not trainer.bf16:
+            console.log(f"{title}: in float32, since this CPU has no instructions for bfloat16")
         with console.progress(title, settings.steps - begun, "steps") as tick:
             for loss in trainer.steps():
                 tick(1, f"loss {loss:.4f}")

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from authface import Restorer
+from authface.console import Console
 from authface.errors import AuthfaceError
 from authface.models.families import load, make_tiny, resolve
 from authface.models.tiny import VAES
@@ -112,8 +113,27 @@ def test_a_checkpoint_of_another_family_is_told_of(tiny: Path, dataset: Path, tm
     assert "\n" not in str(caught.value)
 
 
-def test_weights_move_at_the_papers_rate(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("capable", [True, False])
+def test_bf16_on_a_cpu_is_for_cpus_that_have_it(
+    capable: bool, tiny: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """Emulated it takes eight times as long: then float32, bit for bit, and a line that says so."""
+    monkeypatch.setattr("authface.train.settings.cpu_has_bf16", lambda: capable)
+    made = {}
+    for precision in ("bf16", "fp32"):
+        settings = PriorSettings(**quick(tiny, dataset, tmp_path / precision, steps=1, precision=precision))
+        assert train_prior(settings, Console(), "cpu").finished
+        made[precision] = weights(settings.out, "unet")
+    assert same(made["bf16"], made["fp32"]) is not capable
+    assert ("has no instructions for bfloat16" in capsys.readouterr().err) is not capable
+
+
+def test_weights_move_at_the_papers_rate(
+    tiny: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """5e-7 under bfloat16 arithmetic: float32 weights move by it, where most of bfloat16 ones would stay."""
+    monkeypatch.setattr("authface.train.settings.cpu_has_bf16", lambda: True)
     rate = 5e-7
     settings = PriorSettings(
         **quick(tiny, dataset, tmp_path / "out", steps=1, lr=rate, warmup=0, schedule="constant", ema=0, clip=1e9)
