@@ -22,14 +22,13 @@ from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
-from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
+from authface.restore.inputs import Format, RestoreJob, expand, input_errors, is_single_file, plan, with_maps
 from authface.restore.outcome import (
     IsDone,
     Keep,
     Outcome,
     check_target,
     failed,
-    input_errors,
     is_done_before,
     keep_outcome,
     known_content,

@@ -21,11 +21,10 @@ from authface.engine.ray import Cluster
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
 from authface.processes import Devices
-from authface.restore.inputs import RestoreJob
+from authface.restore.inputs import RestoreJob, input_errors
 from authface.restore.outcome import (
     Outcome,
     failed,
-    input_errors,
     is_done_before,
     keep_outcome,
     known_content,
