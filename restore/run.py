@@ -40,12 +40,11 @@ from authface.restore.outcome import (
 from authface.restore.page import album_pictures
 from authface.restore.photo import LOW_SCORE, FaceResult, PhotoResult
 from authface.restore.picture import Picture, change_map, check_size
-from authface.restore.pipeline import counted, part, prefetch, write_behind
+from authface.restore.pipeline import PhotoFaces, Workload, counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
-from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000

@@ -50,9 +50,8 @@ from authface.restore.photo import (
     whole_photo,
 )
 from authface.restore.picture import Finish
-from authface.restore.pipeline import Seconds, part
+from authface.restore.pipeline import PhotoFaces, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line, Status
 from authface.store.restore_log import LOG, Log, prove_writable
 
