@@ -17,12 +17,12 @@ import numpy as np
 from authface import __version__
 from authface.backends import backend_names, backend_version, load_backend
 from authface.console import Console
+from authface.devices import pick_device
 from authface.errors import UsageError
 from authface.faces.geometry import Side, quad_side
 from authface.faces.identity import weights_sha256
 from authface.faces.paste import FaceParser, parser_sha256
 from authface.imaging.png import Pixels
-from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import ModelUpscaler, Upscaler, file_sha256, lanczos
