@@ -14,8 +14,8 @@ from typing import Any, Protocol, Self
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from authface.devices import rank
 from authface.errors import one_line
-from authface.processes import rank
 
 PLAIN_SECONDS = 10.0
 """Without a terminal a line of progress is printed this often."""

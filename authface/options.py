@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 from typer.models import ArgumentInfo, OptionInfo
 
+from authface.devices import Devices, several
 from authface.errors import UsageError, one_line
-from authface.processes import Devices, several
 
 if TYPE_CHECKING:
     from authface.console import Console

@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile
 from authface.console import Console
-from authface.processes import rank
+from authface.devices import rank
 from authface.train import loop
 from authface.train.prior import train_prior
 from authface.train.settings import PriorSettings

@@ -5,7 +5,7 @@
 
 `costs` restores each photo alone and writes a row of it: its width, height, the sides of its faces' crops in its
 pixels, and CPU seconds by part of the pipeline. `tests/restore/costs.csv` has those of 150 photos of 0.03
-to 3 megapixels; `tests/restore/test_workload.py` makes folders of any size and order of them. `run` runs the real
+to 3 megapixels; `tests/restore/test_watch_left.py` makes folders of any size and order of them. `run` runs the real
 command on a folder and tells what it says is left after 2, 5, 10, 25, 50 and 80 % of its CPU seconds, beside the truth.
 """
 

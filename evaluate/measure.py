@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console, Tick
+from authface.devices import Devices
 from authface.engine.crew import by_chunk
 from authface.engine.pool import processes, seats
 from authface.engine.ray import Cluster
@@ -26,7 +27,6 @@ from authface.imaging.decode import read
 from authface.metrics import quality
 from authface.metrics.quality import pyiqa_version
 from authface.options import Run
-from authface.processes import Devices
 from authface.store.rows import SqliteFile
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.devices import pick_device
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.catalogue import BY_NAME, DEAR, WORST_BY, MetricWeights, RestorationMetric, choose
 from authface.evaluate.images import Method, images_by_name, pair
@@ -38,7 +39,6 @@ from authface.evaluate.settings import RestorationSettings
 from authface.files import replacing, write_csv, write_json
 from authface.imaging.decode import read
 from authface.metrics.stats import Difference, Mean, mean_of, paired_difference
-from authface.models.families import pick_device
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
 
 if TYPE_CHECKING:

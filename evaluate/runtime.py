@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 from authface import Restorer
 from authface.backends import backend_names, backend_version
 from authface.console import Console, render_table
+from authface.devices import pick_device
 from authface.errors import UsageError, one_line
 from authface.evaluate.catalogue import sha256s
 from authface.evaluate.protocol import device_name, versions
 from authface.evaluate.settings import RuntimeSettings
 from authface.files import write_json
-from authface.models.families import fetch, pick_device, resolve
+from authface.models.families import fetch, resolve
 from authface.models.layout import PARTS, part_files
 from authface.options import SECTIONS
 from authface.recipe import load

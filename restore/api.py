@@ -22,11 +22,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import onnx
 from authface.console import Console
+from authface.devices import device_of, pick_device
 from authface.errors import UsageError, one_line
 from authface.faces.geometry import Side, align
-from authface.models.families import pick_device
 from authface.models.sampling import PAPER_SIZE
 from authface.recipe import Recipe
 from authface.records import Box
@@ -158,7 +157,7 @@ class Restorer:
         """The device it runs on, such as ``cuda``."""
         weights = self._session.weights
         if weights is not None and runs_graphs(weights, self.settings, self.device):
-            return onnx.device_of(self.device)
+            return device_of(self.device)
         return str(pick_device(self.device))
 
     def find(self, image: Image, *, marked: Sequence[Box] = ()) -> tuple[FoundFace, ...]:

@@ -290,14 +290,6 @@ class IdentityGuard:
             return FaceDrift(None, None, colour, parts)  # the points lie on one spot
         return FaceDrift(identity, shift, colour, parts)
 
-    def five_points(self, crop: Crop) -> Points | None:
-        """(5, 2) eyes, nose tip and mouth corners by which parts are compared; None where no face is seen."""
-        face = self._find(crop)
-        if face is None:
-            return None
-        points = self._points(crop, face)
-        return np.reshape(face.points5, (5, 2)) if points is None else five_points(points)
-
     def _points(self, crop: Crop, face: Detection) -> Points | None:
         """dlib's points; None where dlib is lost."""
         points = self._landmarker.landmarks(crop, face)

@@ -1,19 +1,23 @@
-"""From the command line to jobs: which photos and videos, and the path of each result. No file is opened here."""
+"""From the command line to jobs: which photos and videos, and the path of each result. No file is opened here.
+
+And which errors concern one of them alone.
+"""
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line, was_interrupted
 from authface.files import TEMPORARY
 
 Format = Literal["same", "jpeg", "png", "webp", "tiff"]
@@ -319,3 +323,27 @@ def homes_of(inputs: Sequence[Input]) -> set[Path]:
     """The folders that may hold the log of a run that made one of the inputs: all its parents."""
     folders = {Path(folder).absolute() for folder in {os.path.dirname(entry.path_text) for entry in inputs}}  # noqa: PTH120
     return {home for folder in folders for home in (folder, *folder.parents)}
+
+
+_ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
+"""Errors of a disk that concern one name; all others end the run."""
+
+
+@contextmanager
+def input_errors() -> Iterator[None]:
+    """Raise errors that concern one input only as ImageError: an invalid name, a reader's exception.
+
+    Errors that end the run are unchanged: our others, such as a full disk or an unavailable model.
+    """
+    try:
+        yield
+    except ImageError:
+        raise
+    except AuthfaceError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _ALONE:
+            raise ImageError("name", one_line(error)) from error
+        raise
+    except Exception as error:
+        if was_interrupted(error):
+            raise KeyboardInterrupt from error
+        raise ImageError("error", one_line(f"unexpected {type(error).__name__}: {error}")) from error

@@ -13,14 +13,12 @@ to another disk, and whatever Windows has, which keeps no ctime, are read.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -28,12 +26,12 @@ from typing import Any
 
 from PIL import Image
 
-from authface.errors import AuthfaceError, ImageError, UsageError, one_line, was_interrupted
+from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.faces.geometry import Side
 from authface.files import sha256_of, write_file
 from authface.imaging import decode as images
 from authface.imaging.xmp import properties_of
-from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of
+from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of, input_errors
 from authface.restore.mark import INSIDE, IPTC, video_properties
 from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.session import Session, faces_of
@@ -314,30 +312,6 @@ def _fail(outcome: Outcome, session: Session) -> None:
     if outcome.content or os.path.lexists(job.source):  # what is not there has no line
         facts = {"reason": outcome.reason, "detail": outcome.detail, "lines": 1, "engine": outcome.engine}
         session.log(job.home).add([session.line(job, outcome.content, "failed", **facts)])
-
-
-_ALONE = frozenset({errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ELOOP})
-"""Errors of a disk that concern one name; all others end the run."""
-
-
-@contextmanager
-def input_errors() -> Iterator[None]:
-    """Raise errors that concern one input only as ImageError: an invalid name, a reader's exception.
-
-    Errors that end the run are unchanged: our others, such as a full disk or an unavailable model.
-    """
-    try:
-        yield
-    except ImageError:
-        raise
-    except AuthfaceError as error:
-        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _ALONE:
-            raise ImageError("name", one_line(error)) from error
-        raise
-    except Exception as error:
-        if was_interrupted(error):
-            raise KeyboardInterrupt from error
-        raise ImageError("error", one_line(f"unexpected {type(error).__name__}: {error}")) from error
 
 
 SETTLED = 2.0

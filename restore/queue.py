@@ -19,8 +19,8 @@ from typing import Any, Self, TypeVar
 
 import cv2
 
+from authface.devices import cores, share_cores
 from authface.errors import AuthfaceError
-from authface.processes import cores, share_cores
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer

@@ -22,14 +22,13 @@ from authface.files import sweep
 from authface.imaging import decode as images
 from authface.imaging.encode import check_sides
 from authface.restore.guard import DRIFTED, parts_text, suspect_below
-from authface.restore.inputs import Format, RestoreJob, expand, is_single_file, plan, with_maps
+from authface.restore.inputs import Format, RestoreJob, expand, input_errors, is_single_file, plan, with_maps
 from authface.restore.outcome import (
     IsDone,
     Keep,
     Outcome,
     check_target,
     failed,
-    input_errors,
     is_done_before,
     keep_outcome,
     known_content,
@@ -41,12 +40,11 @@ from authface.restore.outcome import (
 from authface.restore.page import album_pictures
 from authface.restore.photo import LOW_SCORE, FaceResult, PhotoResult
 from authface.restore.picture import Picture, change_map, check_size
-from authface.restore.pipeline import counted, part, prefetch, write_behind
+from authface.restore.pipeline import PhotoFaces, Workload, counted, part, prefetch, write_behind
 from authface.restore.session import RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore.video import run as video
 from authface.restore.video.hands import Hands, Own
-from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line
 
 GROUP_PIXELS = 50_000_000

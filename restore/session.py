@@ -17,12 +17,12 @@ import numpy as np
 from authface import __version__
 from authface.backends import backend_names, backend_version, load_backend
 from authface.console import Console
+from authface.devices import pick_device
 from authface.errors import UsageError
 from authface.faces.geometry import Side, quad_side
 from authface.faces.identity import weights_sha256
 from authface.faces.paste import FaceParser, parser_sha256
 from authface.imaging.png import Pixels
-from authface.models.families import pick_device
 from authface.models.networks import is_network
 from authface.records import now
 from authface.restore.background import ModelUpscaler, Upscaler, file_sha256, lanczos
@@ -50,9 +50,8 @@ from authface.restore.photo import (
     whole_photo,
 )
 from authface.restore.picture import Finish
-from authface.restore.pipeline import Seconds, part
+from authface.restore.pipeline import PhotoFaces, Seconds, Workload, part
 from authface.restore.settings import RestoreSettings
-from authface.restore.workload import PhotoFaces, Workload
 from authface.store.restore_line import Line, Status
 from authface.store.restore_log import LOG, Log, prove_writable
 

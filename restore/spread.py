@@ -16,16 +16,15 @@ from threading import Lock
 from typing import cast
 
 from authface.console import Notes, Tick
+from authface.devices import Devices
 from authface.engine.crew import Crew, actors_asked, processes_asked
 from authface.engine.ray import Cluster
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import ImageError
-from authface.processes import Devices
-from authface.restore.inputs import RestoreJob
+from authface.restore.inputs import RestoreJob, input_errors
 from authface.restore.outcome import (
     Outcome,
     failed,
-    input_errors,
     is_done_before,
     keep_outcome,
     known_content,

@@ -14,8 +14,8 @@ STAGES = ("curate", "annotate", "train", "restore", "evaluate")
 KNOW_THE_STAGES = {"authface/cli.py", "authface/demo.py", "authface/__init__.py"}
 """Shared modules that may import stages: the command line, the demo, which runs all of them, and the Python API."""
 LEVELS: tuple[set[str], ...] = (
-    {"errors", "extras", "records", "processes", "recipes"},
-    {"files", "object_store", "console", "recipe", "backends", "onnx", "web"},
+    {"errors", "extras", "records", "devices", "recipes"},
+    {"files", "object_store", "console", "recipe", "backends", "web"},
     {"imaging"},
     {"store", "faces", "report", "metrics"},
     {"engine"},

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from authface import processes
 from authface.console import Console
+from authface.devices import pick_device, rank
 from authface.errors import UsageError
 from authface.models import sdxl
-from authface.models.families import ModelSource, load, make_tiny, pick_device, resolve
+from authface.models.families import ModelSource, load, make_tiny, resolve
 from authface.models.layout import write_family
 from authface.models.tiny import VAES
 from authface.train.data import Batch, Draw, FaceDataset, validation_faces
@@ -143,7 +143,7 @@ def train_autoencoder(
     faces.prepare(where)
     if settings.model == "new":
         begin = settings.out / "training" / "new"
-        if processes.rank() == 0 and not (begin / "model_index.json").is_file():
+        if rank() == 0 and not (begin / "model_index.json").is_file():
             make_tiny(begin, seed, settings.size, settings.prediction, vae=VAES[settings.vae])
         barrier(where)
         source = ModelSource("new", str(begin), True)

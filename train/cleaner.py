@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from authface.console import Console
+from authface.devices import pick_device
 from authface.faces.degrade import Drawn, Mixture, apply, degrade, mixture
 from authface.faces.degrade import draw as draw_damage
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner, make_cleaner, with_noise
-from authface.models.families import fetch, load, pick_device, resolve
+from authface.models.families import fetch, load, resolve
 from authface.models.layout import FURTHER, PARTS, write_family
 from authface.train.damage import DegradedBatch, damages_on, together
 from authface.train.data import Draw, FaceDataset, validation_faces

@@ -12,13 +12,14 @@ import torch
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.devices import pick_device
 from authface.errors import UsageError, one_line
 from authface.faces.degrade import Degradation, Drawn, Mixture, degrade, mixture
 from authface.faces.degrade import draw as draw_damage
 from authface.faces.scan import Scan
 from authface.models import sdxl
 from authface.models.cleaner import Cleaner
-from authface.models.families import Parts, check, fetch, load, pick_device, resolve
+from authface.models.families import Parts, check, fetch, load, resolve
 from authface.models.layout import part_files, write_family
 from authface.train.cache import Latents, TensorStore, cache_latents, cache_texts
 from authface.train.damage import DegradedBatch, damages_on, together

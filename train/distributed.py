@@ -16,7 +16,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp.wrap import transformer_auto_wrap_policy
 
-from authface import processes
+from authface import devices
 from authface.errors import AuthfaceError, UsageError
 from authface.extras import need
 from authface.train.settings import TrainSettings
@@ -32,7 +32,7 @@ WRAPPED_BLOCKS = ("BasicTransformerBlock", "ResnetBlock2D")
 
 def barrier(device: torch.device) -> None:
     """Wait for all processes of the launch, whose group begins here. Does nothing in a single process."""
-    if processes.count() > 1:
+    if devices.world_size() > 1:
         if not torch.distributed.is_initialized():
             atexit.register(_leave)  # not at the end of a training: another may follow in these processes
         PartialState(cpu=device.type == "cpu", timeout=TIMEOUT).wait_for_everyone()
@@ -48,7 +48,7 @@ def shard(items: Sequence[T]) -> list[T]:
 
     The same on every call, and together all of it.
     """
-    rank, count = processes.rank(), processes.count()
+    rank, count = devices.rank(), devices.world_size()
     return list(items[len(items) * rank // count : len(items) * (rank + 1) // count])
 
 

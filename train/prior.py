@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from authface.console import Console
+from authface.devices import pick_device
 from authface.extras import need
 from authface.models import sdxl
-from authface.models.families import ModelSource, Parts, load, pick_device, resolve
+from authface.models.families import ModelSource, Parts, load, resolve
 from authface.models.layout import ADAPTER, write_family
 from authface.train.cache import Latents, TensorStore, Texts, cache_latents, cache_texts
 from authface.train.data import Batch, Draw, FaceDataset, mirrored, seeded

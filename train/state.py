@@ -23,7 +23,7 @@ import torch
 from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
-from authface import processes
+from authface.devices import rank
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file
@@ -115,7 +115,7 @@ class MovingAverage:
 
     def save(self, folder: Path) -> None:
         """Write the state into a checkpoint: one file, or one a process where each holds a part."""
-        if self._sharded or processes.rank() == 0:
+        if self._sharded or rank() == 0:
             torch.save(self.state_dict(), self._path(folder))
 
     def load(self, folder: Path) -> None:
@@ -123,7 +123,7 @@ class MovingAverage:
         self.load_state_dict(torch.load(self._path(folder), map_location="cpu", weights_only=True))
 
     def _path(self, folder: Path) -> Path:
-        return folder / (f"average-{processes.rank()}.pt" if self._sharded else "average.pt")
+        return folder / (f"average-{rank()}.pt" if self._sharded else "average.pt")
 
     def _weights(self) -> list[torch.Tensor]:
         return [_local(parameter) for parameter in self._parameters]

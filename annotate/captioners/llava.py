@@ -17,10 +17,11 @@ from PIL import Image
 
 from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest, CaptionPrompt, load_prompt
 from authface.annotate.settings import LlavaSettings
+from authface.devices import pick_device
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import sha256_of
-from authface.models.families import pick_device, snapshot
+from authface.models.families import snapshot
 
 if TYPE_CHECKING:
     import torch

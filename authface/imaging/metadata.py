@@ -23,7 +23,7 @@ _EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 """Marker that ends the entropy-coded data of a JPEG (ITU-T T.81, B.1.1.5)."""
 _NCLX = re.compile(rb"colrnclx")
-_SOS, _EOI, _COM, _APP2, _APP11, _APP13 = 0xDA, 0xD9, 0xFE, 0xE2, 0xEB, 0xED
+_SOS, _EOI, _COM, _APP11, _APP13 = 0xDA, 0xD9, 0xFE, 0xEB, 0xED
 _GAIN_MAPS = (b"hdr-gain-map/1.0/", b"urn:iso:std:iso:ts:21496", b"HDRGainMap", b"hdrgainmap", b"tmap")
 _DEPTH_MAPS = (b"auxiliary:depth", b"auxid:2", b"photos/1.0/depthmap", b"photos/dd/1.0", b"disparity")
 MANIFEST_MEDIA = {

@@ -17,7 +17,6 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
-from authface.imaging.metadata import Extras
 
 Pixels: TypeAlias = "NDArray[np.uint8] | NDArray[np.uint16]"
 """A picture of 8 or of 16 bits a channel."""
@@ -141,9 +140,10 @@ def metadata_chunks(
     exif: bytes = b"",
     xmp: bytes = b"",
     dpi: tuple[float, float] | None = None,
-    extras: Extras | None = None,
+    comments: Sequence[bytes] = (),
+    photoshop: bytes = b"",
 ) -> list[Chunk]:
-    """The chunks that hold an ICC profile, an EXIF block, XMP, the dots per inch, Photoshop's resources, comments.
+    """The chunks that hold an ICC profile, an EXIF block, XMP, the dots per inch, comments, Photoshop's resources.
 
     Photoshop's resources stand in hex under ImageMagick's name for them, which ExifTool reads, too.
     """
@@ -156,12 +156,11 @@ def metadata_chunks(
         chunks.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     if xmp:
         chunks.append((b"iTXt", XMP + b"\0\0\0\0\0" + xmp))
-    if extras is not None:
-        chunks += [(b"tEXt", b"Comment\0" + comment.replace(b"\0", b" ")) for comment in extras.comments]
-        if body := extras.photoshop:
-            rows = [body[at : at + 36].hex() for at in range(0, len(body), 36)]
-            text = "\n".join(["", "iptc", f"{len(body):8d}", *rows, ""]).encode()
-            chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + isal_zlib.compress(text, 3)))
+    chunks += [(b"tEXt", b"Comment\0" + comment.replace(b"\0", b" ")) for comment in comments]
+    if photoshop:
+        rows = [photoshop[at : at + 36].hex() for at in range(0, len(photoshop), 36)]
+        text = "\n".join(["", "iptc", f"{len(photoshop):8d}", *rows, ""]).encode()
+        chunks.append((b"zTXt", b"Raw profile type iptc\0\0" + isal_zlib.compress(text, 3)))
     return chunks
 
 

@@ -165,9 +165,9 @@ def write_directory(directory: Directory, at: int, following: int = 0) -> bytes:
     return table + struct.pack(order + "L", following) + values
 
 
-def classic_header(order: Order, at: int = 8) -> bytes:
-    """The first 8 bytes of a classic TIFF, whose first directory is at `at`."""
-    return (b"II" if order == "<" else b"MM") + struct.pack(order + "HL", 42, at)
+def classic_header(order: Order) -> bytes:
+    """The first 8 bytes of a classic TIFF, whose first directory follows them."""
+    return (b"II" if order == "<" else b"MM") + struct.pack(order + "HL", 42, 8)
 
 
 def _narrow(entry: DirectoryEntry, order: Order) -> DirectoryEntry | None:

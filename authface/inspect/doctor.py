@@ -18,7 +18,8 @@ from typing import Any, Literal
 
 import httpx
 
-from authface import __version__, processes
+from authface import __version__
+from authface.devices import cores
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.extras import EXTRAS, installed
 from authface.faces.detector import (
@@ -169,7 +170,7 @@ def devices(driver: machine.Nvidia | None, build: machine.TorchBuild | None) -> 
     section = "devices"
     ram = machine.memory()
     small = "; too little for the families sdxl and authface in float32 (14 and 19 GB)" if ram < 20e9 else ""
-    yield Finding(section, "cpu", "ok", f"{platform.processor() or platform.machine()}, {processes.cores()} cores")
+    yield Finding(section, "cpu", "ok", f"{platform.processor() or platform.machine()}, {cores()} cores")
     yield Finding(section, "memory", "ok", f"{in_bytes(ram)}{small}")
     if chip := machine.apple():
         yield Finding(section, "mps", "ok", f"{chip}, memory shared with the CPU")

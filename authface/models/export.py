@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from authface import __version__
 from authface.console import Tick
+from authface.devices import session
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
@@ -42,7 +43,6 @@ from authface.models.layout import (
     read_manifest,
 )
 from authface.models.sampling import PresetName, Sampling, begin, make_scheduler, model_side, preset_of, sampling_of
-from authface.onnx import session
 
 OPSET = 20
 TOLERANCE = 2e-4

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError
 
-from authface import processes
 from authface.backends import backend_names
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.models.hub_cache import hub_errors
@@ -159,37 +158,6 @@ def check_restorer(name: str) -> None:
 def other_restorers() -> tuple[str, ...]:
     """What restores faces beside families, for messages: registered ones, networks by name, files."""
     return (*backend_names("restorers"), *NETWORKS, f"a file {', '.join(ENDINGS)}")
-
-
-_DEVICES = (
-    "there are auto, cpu, cuda, cuda:1, mps; several at a time, such as cuda:all and cpu:2, in restore, annotate tags "
-    "and evaluate restoration"
-)
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device of ``--device``; `auto` takes CUDA, then MPS, then the CPU. Raises UsageError.
-
-    Of several processes that a launcher started on a machine each takes a GPU of its own.
-    """
-    import torch
-
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"--device {one_line(name)}: {_DEVICES}") from error
-    if device.type == "cpu" and device.index:
-        raise UsageError(f"--device {one_line(name)}: {_DEVICES}")
-    if name == "cuda":  # with a number, which torch.cuda.set_device asks for
-        device = torch.device("cuda", processes.local_rank() or 0)
-    found = torch.cuda.device_count() if device.type == "cuda" else int(torch.backends.mps.is_available())
-    if device.type in {"cuda", "mps"} and (device.index or 0) >= found:
-        raise UsageError(
-            f"--device {one_line(device)}: torch finds {found} {device.type} devices here; use --device cpu"
-        )
-    return device
 
 
 def fetch(source: ModelSource, parts: Collection[str]) -> Path:

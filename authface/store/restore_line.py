@@ -128,11 +128,6 @@ def as_text(line: Line) -> str:
     return json.dumps(asdict(line)) + "\n"
 
 
-def parse(data: bytes) -> Iterator[Line]:
-    """The lines of a log; what is no line is skipped."""
-    return filter(None, map(parse_line, data.split(b"\n")))
-
-
 def parse_line(data: bytes) -> Line | None:
     """The line, if it is one whose values have the types and lengths of ours."""
     values = values_of(data)

@@ -126,11 +126,6 @@ class Log:
             return not start or is_torn(start)
         return True
 
-    @property
-    def targets(self) -> Sequence[str]:
-        """All that was made, failures aside, in the order in which each was made first."""
-        return list(self._photos)
-
     def lines(self, target: str) -> list[Line]:
         """All lines of what was last made there; none where nothing was, or somebody changed the file meanwhile."""
         with self._lock:

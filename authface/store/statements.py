@@ -122,8 +122,6 @@ _NAMES: Final[dict[str, Licence]] = {
     },
     **{_squashed(name): NO_COPYRIGHT_NC for name in ("NoC-NC", "No Copyright - Non-Commercial Use Only")},
 }
-NAMES: Final = (*_PERMISSIVE, *_SHARE_ALIKE, *_PUBLIC_DOMAIN, "Unsplash License", "NoC-NC")
-"""As they are usually written; Creative Commons' six with attribution are recognised by their parts beside these."""
 
 
 def recognise(text: str) -> Licence | None:

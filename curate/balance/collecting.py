@@ -7,8 +7,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from authface.console import render_table
-from authface.curate.balance.margins import MARGINS, UNIFORM, Gap, MarginWords, gaps_of, marginal, wanted_shares
-from authface.curate.balance.proposals import SETTING, Fill, Proposal, Rate, Yields, propose, read_yields, words_for
+from authface.curate.balance.margins import MARGINS, MarginWords, marginal
+from authface.curate.balance.proposals import (
+    SETTING,
+    UNIFORM,
+    Fill,
+    Gap,
+    Proposal,
+    Rate,
+    Yields,
+    gaps_of,
+    propose,
+    read_yields,
+    wanted_shares,
+    words_for,
+)
 from authface.curate.fetch.sources.unsplash import unlisted
 from authface.curate.settings import BalanceSettings
 from authface.errors import UsageError, one_line

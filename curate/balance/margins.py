@@ -2,8 +2,7 @@
 
 Skin tone is a measure of a picture, not of a person: light, exposure and white balance move it by tens of degrees.
 Shares over many photos say something; a single value does not, and nothing of it is stored. No count that is shown
-points at people. A gap says how many faces of a value would be enough if faces are only added; it is read from nothing
-but shares that may be shown (`marginal`), so that nothing derived from it tells more.
+points at people.
 """
 
 from __future__ import annotations
@@ -16,19 +15,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Tick
-from authface.curate.balance.skin import SKIN_BANDS, skin_band, typology_angle
 from authface.engine.runner import PartInput
-from authface.errors import ImageError, UsageError, one_line
+from authface.errors import ImageError
 from authface.faces.geometry import crop_points
 from authface.imaging import decode as images
 from authface.metrics.stats import wilson
 from authface.records import Crop, Tag
 from authface.store.photoset import PhotoSet, Table
 
+SKIN_BANDS = (("very-light", 55.0), ("light", 41.0), ("intermediate", 28.0), ("tan", 10.0), ("brown", -30.0))
+"""Names and least angles, degrees (Del Bino and Bernerd 2013); below the last is `dark`."""
 MARGINS: dict[str, tuple[str, ...]] = {
     "pose": ("far-left", "left", "frontal", "right", "far-right", "unknown"),
     "light": ("from-left", "from-right", "backlit", "from-neither", "unknown"),
@@ -231,6 +232,46 @@ def _angle(photoset: PhotoSet, crop: Crop) -> float | None:
     return typology_angle(rgb, crop_points(*points, crop.size))
 
 
+SKIN_SIDE = 128
+"""Side a crop is brought to, pixels: skin's colour needs no more, and its noise averages out."""
+LEAST_YELLOW = 3.0
+"""Least b* of skin that has a tone to speak of: grey and blue pictures have less, and their angle means nothing."""
+LEAST_PIXELS = 40
+_CHEEKS = ((41, 40, 31, 48, 4, 2), (46, 47, 35, 54, 12, 14))
+"""iBUG points around each cheek: lower lid, nostril, corner of the mouth, jaw."""
+_SHRINK = 0.6
+"""Size of the patch within that outline: away from hair, nose, lips and the shade of the jaw."""
+
+
+def typology_angle(rgb: NDArray[np.uint8], points: NDArray[np.float64]) -> float | None:
+    """ITA = atan2(L* - 50, b*) in degrees, of the medians of CIE L* and b* (D65) of both cheeks; 90 is palest.
+
+    `rgb` is a (s, s, 3) sRGB crop, `points` its (68, 2) landmarks in crop pixels. None if too little skin is
+    visible (burnt and black pixels do not count) or it has no colour.
+    """
+    size = rgb.shape[0]
+    small = cv2.resize(rgb, (SKIN_SIDE, SKIN_SIDE), interpolation=cv2.INTER_AREA) if size != SKIN_SIDE else rgb
+    mask = np.zeros((SKIN_SIDE, SKIN_SIDE), np.uint8)
+    for cheek in _CHEEKS:
+        outline = (np.asarray(points, np.float64)[list(cheek)] + 0.5) * (SKIN_SIDE / size) - 0.5
+        middle = outline.mean(axis=0)
+        cv2.fillPoly(mask, [np.rint(middle + _SHRINK * (outline - middle)).astype(np.int32)], 1)
+    skin = small[mask.astype(bool)]
+    skin = skin[(skin.max(axis=1) < 254) & (skin.max(axis=1) > 16)]
+    if len(skin) < LEAST_PIXELS:
+        return None
+    lab = cv2.cvtColor(skin[None].astype(np.float32) / 255, cv2.COLOR_RGB2LAB)[0]
+    lightness, yellow = np.median(lab[:, ::2], axis=0).tolist()
+    return math.degrees(math.atan2(lightness - 50, yellow)) if yellow >= LEAST_YELLOW else None
+
+
+def skin_band(angle: float | None) -> str:
+    """The name of an angle's band; `unknown` for None."""
+    if angle is None:
+        return "unknown"
+    return next((name for name, least in SKIN_BANDS if angle > least), "dark")
+
+
 FEWEST = 5
 """Counts under this are merged with others or left out."""
 
@@ -293,97 +334,3 @@ def suppressed_cells(counts: NDArray[np.int64]) -> NDArray[np.bool_]:
                     out[open_cells[line[open_cells].argmin()]] = True
         if mask.sum() == before:
             return np.asarray(mask)
-
-
-UNIFORM: dict[str, tuple[str, ...]] = {
-    "skin": ("very-light", "light", "intermediate", "tan", "brown", "dark"),
-    "age": ("young-adult", "middle-aged", "elderly"),
-    "pose": ("far-left", "left", "frontal", "right", "far-right"),
-    "light": ("from-left", "from-right", "backlit", "from-neither"),
-    "glasses": ("glasses", "none"),
-    "beard": ("beard", "moustache-or-stubble", "none"),
-}
-"""Margins that can be collected for, and the values of which equal shares are wanted unless other shares are set.
-
-Not among them: children and teenagers, who cannot consent for themselves, and sunglasses, which hide the eyes.
-"""
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A value of which a set has fewer faces than wanted, beyond what chance explains."""
-
-    attribute: str
-    value: str
-    count: float
-    """Faces of it now; of values that are shown together an equal part."""
-    known: float
-    """Faces of which the attribute is known and has one of the wanted values."""
-    alone: bool
-    """Whether its count may be shown by itself."""
-    wanted: float
-    """Share of `known`, 0..1."""
-    needed: int
-    """Faces of it to add until every value of the attribute has its share; at least 1."""
-
-    @property
-    def name(self) -> str:
-        """As in ``pose=far-left``."""
-        return f"{self.attribute}={self.value}"
-
-    @property
-    def share(self) -> float:
-        """Now, 0..1."""
-        return self.count / self.known
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % of the share now, 0..1."""
-        return wilson(self.count, self.known)
-
-
-def wanted_shares(
-    attribute: str, given: Mapping[str, float], counts: Mapping[str, float], words: Sequence[str]
-) -> dict[str, float]:
-    """The share wanted of each value, adding up to 1: equal ones, or `given`; what those leave goes to the values that
-    are not named, in their present proportion. Raises UsageError for a value that is none, or shares above 1.
-    """
-    if unknown := given.keys() - set(words) | given.keys() & {"unknown"}:
-        there = ", ".join(word for word in words if word != "unknown")
-        raise UsageError(f"curate.balance.wanted.{attribute}: no value {one_line(min(unknown), 40)}; there are {there}")
-    if (total := sum(given.values())) > 1 + 1e-6:
-        raise UsageError(f"curate.balance.wanted.{attribute}: the shares add up to {total:.3g}, at most 1")
-    others = [value for value in UNIFORM[attribute] if value not in given]
-    if not others and total < 1 - 1e-6:
-        raise UsageError(f"curate.balance.wanted.{attribute}: the shares name every value: make {total:.3g} to 1")
-    there_now = sum(counts.get(value, 0.0) for value in others)
-    even = not given or not there_now
-    rest = {
-        value: max(0.0, 1 - total) * (1 / len(others) if even else counts.get(value, 0.0) / there_now)
-        for value in others
-    }
-    return {**rest, **given}
-
-
-def gaps_of(
-    attribute: str, shares: Sequence[MarginShare], given: Mapping[str, float], words: Sequence[str]
-) -> tuple[list[Gap], int]:
-    """The gaps of one margin, and of how many faces it is known; none where it is known of no face.
-
-    With faces only added, all values have their shares once the set is as large as the most frequent one asks for:
-    T = max(count / wanted); a value then lacks wanted x T - count.
-    """
-    counts = {word: share.count / len(share.words) for share in shares for word in share.words}
-    wanted = wanted_shares(attribute, given, counts, words)
-    known = sum(counts.get(value, 0.0) for value in wanted)
-    if not known:
-        return [], 0
-    alone = {word: len(share.words) == 1 for share in shares for word in share.words}
-    size = max(counts.get(value, 0.0) / share for value, share in wanted.items() if share > 0)
-    found = []
-    for value, share in wanted.items():
-        count = counts.get(value, 0.0)
-        needed = math.ceil(share * size - count - 1e-6)
-        if needed > 0 and wilson(count, known)[1] < share:
-            found.append(Gap(attribute, value, count, known, alone.get(value, True), share, needed))
-    return found, round(known)

@@ -23,6 +23,7 @@ from authface.curate.filter.duplicates import FREQUENCIES
 from authface.curate.filter.measures import processing, quality
 from authface.curate.filter.measures.quality import piqe
 from authface.curate.settings import FilterSettings, lower_better
+from authface.devices import pick_device
 from authface.engine.workers import Step
 from authface.errors import ImageError, one_line
 from authface.extras import need
@@ -31,7 +32,6 @@ from authface.faces.geometry import warp
 from authface.faces.landmarks import Dlib68
 from authface.imaging import decode as images
 from authface.metrics.quality import QualityMetric, loading, pyiqa_version
-from authface.models.families import pick_device
 from authface.records import Crop, Face, Photo, Points5
 from authface.store.photoset import PhotoSet, Provenance
 

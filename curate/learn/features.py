@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.curate.filter.measures.quality import native_luma, noise_sigma
+from authface.devices import pick_device
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import sha256_of_weights
-from authface.models.families import pick_device
 from authface.records import Points5
 
 Plane = NDArray[np.float32]

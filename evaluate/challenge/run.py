@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.console import Console
+from authface.devices import pick_device
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.evaluate.catalogue import BY_NAME, MetricWeights, RestorationMetric
 from authface.evaluate.challenge.rules import (
@@ -42,7 +43,6 @@ from authface.evaluate.protocol import device_name, set_sha256, versions
 from authface.evaluate.settings import ChallengeSettings
 from authface.evaluate.works import Recogniser
 from authface.faces.identity import weights_sha256
-from authface.models.families import pick_device
 from authface.records import Points5
 
 _COLUMNS = tuple(

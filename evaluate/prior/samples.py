@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
+from authface.devices import pick_device
 from authface.engine.workers import Begun, Keep, Work
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.evaluate.catalogue import MetricWeights, sha256s
@@ -31,7 +32,7 @@ from authface.imaging.decode import decode, encode_png, read
 from authface.metrics import quality
 from authface.metrics.quality import loading, pyiqa_version, to_batch
 from authface.models import sdxl
-from authface.models.families import ModelSource, Parts, load, pick_device, resolve
+from authface.models.families import ModelSource, Parts, load, resolve
 from authface.models.layout import BASE
 from authface.models.sampling import make_scheduler
 from authface.models.sdxl import spatial_factor

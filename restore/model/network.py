@@ -13,11 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from authface.devices import pick_device, session
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.faces.geometry import Side
-from authface.models.families import pick_device
 from authface.models.networks import NetworkFile, Window, load_network
-from authface.onnx import session
 from authface.restore.model.crops import ColourFix, to_uint8
 from authface.restore.settings import RestoreSettings
 

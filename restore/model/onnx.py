@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from authface import onnx
+from authface.devices import has_nvidia, run_session, session
 from authface.errors import AuthfaceError, UsageError
 from authface.extras import need
 from authface.faces.geometry import Side
@@ -120,7 +120,7 @@ def _may_have_gpu() -> bool:
     """Whether a driver of NVIDIA's finds a GPU, or AMD's is there: torch, which takes seconds to import, may use it."""
     if Path("/dev/kfd").exists():
         return True
-    return onnx.has_nvidia() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
+    return has_nvidia() and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in {"", "-1"}
 
 
 class LoadedGraphs:
@@ -197,12 +197,12 @@ class _Graph:
     def _opened(self) -> Any:
         with self._lock:
             if self._session is None:
-                self._session = onnx.session(graph_file(self._folder, self._export, self._name), self._device)
+                self._session = session(graph_file(self._folder, self._export, self._name), self._device)
         return self._session
 
     def __call__(self, **given: Any) -> list[Planes]:
         """Its outputs. Raises AuthfaceError if it fails, for example if memory is insufficient."""
-        return onnx.run(self._opened(), self._name, given)
+        return run_session(self._opened(), self._name, given)
 
 
 def _open(graphs: Sequence[_Graph]) -> None:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from authface.devices import pick_device
 from authface.errors import UsageError
-from authface.models.families import Parts, pick_device
+from authface.models.families import Parts
 from authface.models.sdxl import spatial_factor
 from authface.restore.settings import Offload, RestoreSettings
 

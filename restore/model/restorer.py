@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,25 +17,17 @@ from authface.extras import lack, need
 from authface.faces.geometry import Side
 from authface.files import sha256_of
 from authface.models import hub_cache, networks
-from authface.models.families import BUILTIN, ModelSource, Parts, fetch, load, other_restorers, resolve
-from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files, part_files
+from authface.models.families import BUILTIN, ModelSource, fetch, other_restorers, resolve
+from authface.models.layout import MANIFEST, OWN_PRESETS, PARTS, onnx_files
 from authface.models.networks import NetworkFile
-from authface.models.sampling import PAPER_SIZE, model_side, sampling_of, settings_preset
-from authface.models.sdxl import TextEmbedding, encode_prompts
-from authface.restore.model.crops import CleanedRestorer, ColourFix, DetailPrior, NoPrior
+from authface.models.sampling import PAPER_SIZE
+from authface.restore.model.crops import ColourFix
 from authface.restore.model.network import VERSION as NETWORK_VERSION
 from authface.restore.model.network import LoadedNetwork
 from authface.restore.model.onnx import LoadedGraphs, choose
-from authface.restore.model.placement import Placement, placement_of
+from authface.restore.model.placement import placement_of
 from authface.restore.settings import RestoreSettings
 
-if TYPE_CHECKING:
-    import torch
-
-    from authface.models.cleaner import Cleaner
-    from authface.restore.model.diffusion import DiffusionRestorer
-
-TEXT_PARTS = ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
 IDENTITY = "identity"
 
 
@@ -176,77 +167,10 @@ def load_weights(files: RestorerFiles, settings: RestoreSettings, device_name: s
     graphs = choose(folder, settings, device_name)
     if graphs is not None:
         return LoadedGraphs(folder, graphs, device_name)
-    return LoadedModel(files.source, placement_of(settings, device_name))
+    placement = placement_of(settings, device_name)
+    from authface.restore.model.diffusion import LoadedModel
 
-
-class LoadedModel:
-    """A model's weights in memory, for restorers of any settings but `model` and those of the placement.
-
-    The text encoders embed a preset's prompts once, on the CPU, and are freed: two thirds of a billion parameters.
-    """
-
-    def __init__(self, source: ModelSource, placement: Placement) -> None:
-        self.source, self.placement = source, placement
-        self._texts: dict[tuple[str, str], TextEmbedding] = {}
-
-    @cached_property
-    def parts(self) -> Parts:
-        """The modules for denoising."""
-        place = self.placement
-        precision = pick_dtype(place.dtype, place.device)
-        parts = load(self.source, ("unet", "controlnet", "vae", "scheduler"), place.home, precision)
-        place.apply(parts)
-        return parts
-
-    @cached_property
-    def cleaner(self) -> Cleaner | None:
-        """The network that cleans faces before the diffusion model adds detail; None if the family has none."""
-        import torch
-
-        from authface.models.cleaner import Cleaner
-
-        if not part_files(fetch(self.source, PARTS), "cleaner"):
-            return None
-        net = load(self.source, ["cleaner"], self.placement.device, torch.float32).cleaner
-        return Cleaner(net.to(memory_format=torch.channels_last))
-
-    def text(self, prompt: str, negative: str) -> TextEmbedding:
-        """The embeddings of the two prompts."""
-        import torch
-
-        if (prompt, negative) not in self._texts:
-            encoders = load(self.source, TEXT_PARTS, "cpu", torch.float32)
-            self._texts[prompt, negative] = encode_prompts(encoders, [prompt, negative])
-        return self._texts[prompt, negative]
-
-    def restorer(self, settings: RestoreSettings) -> CropRestorer:
-        """A restorer with these settings. Raises AuthfaceError if the model is broken or does not fit."""
-        from authface.restore.model.diffusion import DiffusionRestorer, cleaning_with
-
-        folder, place = fetch(self.source, PARTS), self.placement
-        preset = settings_preset(settings, folder)
-        size = settings.size or model_side(folder)
-        cleaner = None if settings.preset == "official" else self.cleaner
-        diffusion: DetailPrior | DiffusionRestorer = NoPrior(size)
-        if cleaner is None or preset.detail:
-            text = self.text(preset.prompt, preset.negative_prompt)  # first: its encoders are gone when the parts come
-            sampling = sampling_of(preset, settings.batch)
-            diffusion = whole = DiffusionRestorer(self.parts, text, sampling, size, settings.fidelity, place)
-            if cleaner is None:
-                return whole
-        side = Side(size, own=settings.size is None)
-        clean = cleaning_with(cleaner, place.device, size)
-        return CleanedRestorer(clean, diffusion, side, settings.fidelity, preset, "torch")
-
-
-def pick_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The torch dtype of `restore.dtype`: auto is float16, the release's, on CUDA and float32 elsewhere."""
-    import torch
-
-    if name == "auto":
-        name = "float16" if device.type == "cuda" else "float32"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
+    return LoadedModel(files.source, placement)
 
 
 def face_seed(content: str, index: int, seed: int) -> int:

@@ -21,7 +21,7 @@ from authface.engine.crew import Crew
 from authface.engine.workers import Keep
 from authface.errors import ImageError, one_line
 from authface.faces.geometry import Side
-from authface.restore.outcome import input_errors
+from authface.restore.inputs import input_errors
 from authface.restore.photo import FaceFinder, FaceResult
 from authface.restore.pipeline import Seconds, add_seconds, counted
 from authface.restore.session import Session

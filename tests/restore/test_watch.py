@@ -19,10 +19,10 @@ from skimage import data
 
 from authface.console import Console
 from authface.restore import watch
+from authface.restore.pipeline import Videos
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.workload import Videos
 from authface.store.restore_line import STATES, RunState, new_state, read_states, write_state
 from authface.store.restore_log import LOG
 from tests.restore.conftest import Brighter

@@ -84,7 +84,7 @@ TWICE = """
 import json, shutil, sys
 from pathlib import Path
 from authface.console import Console
-from authface.processes import rank
+from authface.devices import rank
 from authface.train.controlnet import train_controlnet
 from authface.train.distributed import barrier
 from authface.train.settings import ControlNetSettings

@@ -134,9 +134,6 @@ def test_where_the_face_was_clearly_changed_the_photos_noise_goes_too() -> None:
     restored = np.full_like(face.rgb, 140)
     core = (slice(250, 350), slice(250, 350))
     assert paste(photo, face, restored)[core].std() < 1
-    half = paste(photo, face, restored, strength=0.5)[core]
-    assert 5 < half.std() < 9 and abs(half.mean() - 130) < 1.5
-    assert np.array_equal(paste(photo, face, restored, strength=0.0), photo)
 
 
 def test_a_slight_change_keeps_the_photos_own_detail() -> None:
@@ -197,8 +194,6 @@ def test_wrong_input_is_refused_in_one_line() -> None:
         paste(ASTRONAUT, face, np.zeros((32, 32, 3), np.uint8))
     with pytest.raises(AuthfaceError, match="a mask"):
         paste(ASTRONAUT, face, face.rgb, mask=np.ones((32, 32), np.float32))
-    with pytest.raises(AuthfaceError, match="0 to 1"):
-        paste(ASTRONAUT, face, face.rgb, strength=1.5)
 
 
 CROP = np.ascontiguousarray(data.astronaut()[20:220, 130:330])

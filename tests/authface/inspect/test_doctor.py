@@ -14,7 +14,7 @@ import httpx
 import psutil
 import pytest
 
-from authface import processes
+from authface import devices
 from authface.extras import EXTRAS
 from authface.faces import detector as face_weights
 from authface.files import sha256_of
@@ -150,7 +150,7 @@ def test_memory_and_cores_are_the_systems(monkeypatch: pytest.MonkeyPatch) -> No
     assert machine.memory() == psutil.virtual_memory().total
     monkeypatch.setattr(machine, "_number", lambda path: 10**9)
     assert machine.memory() == 10**9
-    assert processes.cores() == len(psutil.Process().cpu_affinity())
+    assert devices.cores() == len(psutil.Process().cpu_affinity())
 
 
 def distribution(folder: Path, name: str, version: str, requires: tuple[str, ...] = (), extras: str = "") -> Path:

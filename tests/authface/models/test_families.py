@@ -291,17 +291,6 @@ def test_presets_go_along_where_the_controlnet_does(
     assert "steps = 4" in (tmp_path / "further" / OWN_PRESETS).read_text()
 
 
-def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    """auto finds one, CUDA has a number, a wrong name and an absent one are said in one line."""
-    assert models.pick_device("auto").type in {"cpu", "cuda", "mps"}
-    assert models.pick_device("cpu") == torch.device("cpu")
-    for name in ["gpu", "cuda:99"]:
-        with pytest.raises(UsageError, match="--device"):
-            models.pick_device(name)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    assert models.pick_device("cuda") == torch.device("cuda", 0)
-
-
 def test_casting_is_quiet(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """A U-Net of half precision is none of diffusers' warnings, whose list of what it warns of is empty."""
     models.make_tiny(tmp_path, seed=0, image_size=64)

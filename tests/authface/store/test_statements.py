@@ -18,7 +18,9 @@ from authface.inspect.why import told
 from authface.records import Photo, Statement
 from authface.store.photoset import PhotoSet, Provenance
 from authface.store.statements import (
-    NAMES,
+    _PERMISSIVE,
+    _PUBLIC_DOMAIN,
+    _SHARE_ALIKE,
     UNKNOWN,
     Said,
     conditions,
@@ -35,6 +37,8 @@ from authface.store.statements import (
     strictness,
 )
 
+NAMES = (*_PERMISSIVE, *_SHARE_ALIKE, *_PUBLIC_DOMAIN, "Unsplash License", "NoC-NC")
+"""As they are usually written; Creative Commons' six with attribution are recognised by their parts beside these."""
 TEXTS = st.sampled_from(
     ["", "unknown", "CC0", "CC BY 4.0", "cc-by-2.0", "CC BY-SA 4.0", "CC BY-NC 4.0", "CC BY-ND 4.0", "CC BY-NC-SA 4.0",
      "CC BY-NC-ND 4.0", "Unsplash License", "Rights managed", "ask me", "PDM", "NoC-NC"]

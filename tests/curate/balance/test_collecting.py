@@ -13,8 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authface.curate.balance.margins import FEWEST, MARGINS, UNIFORM, Gap, MarginWords, gaps_of, marginal, wanted_shares
-from authface.curate.balance.proposals import TRIAL, QueryYield, Yields, propose, read_yields, words_for
+from authface.curate.balance.margins import FEWEST, MARGINS, MarginWords, marginal
+from authface.curate.balance.proposals import (
+    TRIAL,
+    UNIFORM,
+    Gap,
+    QueryYield,
+    Yields,
+    gaps_of,
+    propose,
+    read_yields,
+    wanted_shares,
+    words_for,
+)
 from authface.curate.fetch.sources.unsplash import unlisted
 from authface.errors import UsageError
 from authface.records import Crop, Face, Photo, Tag, Tags

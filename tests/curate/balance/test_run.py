@@ -19,7 +19,9 @@ from authface.curate.balance.margins import (
     FEWEST,
     MeasuredFace,
     marginal,
+    skin_band,
     suppressed_cells,
+    typology_angle,
     words_of,
 )
 from authface.curate.balance.run import (
@@ -33,7 +35,6 @@ from authface.curate.balance.run import (
     pick,
     round_counts,
 )
-from authface.curate.balance.skin import skin_band, typology_angle
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from skimage import data
 
 from authface.console import Console
+from authface.devices import Devices
 from authface.errors import AuthfaceError, UsageError
 from authface.evaluate.catalogue import FILES
 from authface.evaluate.measure import Workers
@@ -24,7 +25,6 @@ from authface.evaluate.prior.run import first_tag, sheet, steering_of
 from authface.evaluate.prior.samples import Sampler, SampleRequest, sample_requests
 from authface.evaluate.settings import PriorEvaluationSettings
 from authface.imaging import decode as images
-from authface.processes import Devices
 
 Command = Callable[..., tuple[int, str, str]]
 

@@ -16,9 +16,8 @@ from skimage import data
 from authface.errors import AuthfaceError, UsageError
 from authface.models.families import resolve
 from authface.restore.model import placement
-from authface.restore.model.diffusion import DiffusionRestorer
+from authface.restore.model.diffusion import DiffusionRestorer, LoadedModel
 from authface.restore.model.placement import Placement, placement_of, tile
-from authface.restore.model.restorer import LoadedModel
 from authface.restore.settings import RestoreSettings
 
 SEEDS = [3, 4]

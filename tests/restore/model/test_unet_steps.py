@@ -17,9 +17,8 @@ from torch.utils._pytree import tree_leaves
 
 from authface.models.families import resolve
 from authface.restore.model import unet_steps as graphs
-from authface.restore.model.diffusion import DiffusionRestorer
+from authface.restore.model.diffusion import DiffusionRestorer, LoadedModel
 from authface.restore.model.placement import Placement, placement_of
-from authface.restore.model.restorer import LoadedModel
 from authface.restore.model.unet_steps import MAX_SHAPES, MIN_STEPS, CudaRecorder, Eager, Graphs, Recorded, StepInputs
 from authface.restore.settings import RestoreSettings
 

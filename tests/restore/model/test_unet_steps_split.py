@@ -16,9 +16,8 @@ from authface.models.families import resolve
 from authface.models.sampling import PRESETS
 from authface.models.sdxl import to_unit
 from authface.restore.model import diffusion as sampler
-from authface.restore.model.diffusion import DiffusionRestorer
+from authface.restore.model.diffusion import DiffusionRestorer, LoadedModel
 from authface.restore.model.placement import Placement
-from authface.restore.model.restorer import LoadedModel
 from authface.restore.model.unet_steps import Features, StepInputs, decode, encode
 from authface.restore.settings import RestoreSettings
 

@@ -24,7 +24,7 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from authface import Restorer, processes
+from authface import Restorer, devices
 from authface.errors import UsageError
 from authface.restore.cli import TOKEN, read_token
 from authface.restore.queue import Limits, RestoreQueue, make_restorers
@@ -392,7 +392,7 @@ def test_a_signal_lets_what_runs_finish(how: signal.Signals, tmp_path: Path) -> 
 def test_several_workers_need_no_torch_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an installation of the core: ONNX Runtime restores, with as many threads as a worker's share."""
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
-    monkeypatch.setattr(processes, "_sharers", 1)
-    whole = processes.cores()
+    monkeypatch.setattr(devices, "_sharers", 1)
+    whole = devices.cores()
     made = make_restorers(RestoreSettings(engine="onnxruntime", guard=False), "cpu", 0, 2)
-    assert len(made) == 2 and processes.cores() == max(1, whole // 2)
+    assert len(made) == 2 and devices.cores() == max(1, whole // 2)

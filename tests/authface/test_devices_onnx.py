@@ -8,10 +8,10 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from authface import onnx
+from authface import devices
+from authface.devices import CPU, PROVIDERS, providers, session
 from authface.errors import AuthfaceError, UsageError
 from authface.faces.detector import MOBILENET
-from authface.onnx import CPU, PROVIDERS, providers, session
 
 
 def with_packages(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
@@ -35,15 +35,15 @@ def test_another_device_is_an_error(device: str) -> None:
 
 def test_a_device_without_its_package_is_an_error_that_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     with_packages(monkeypatch)
-    monkeypatch.setattr(onnx, "has_nvidia", lambda: True)
+    monkeypatch.setattr(devices, "has_nvidia", lambda: True)
     with pytest.raises(UsageError, match="pip install onnxruntime-gpu"):
         session(MOBILENET, "cuda")
 
 
 def test_a_device_that_no_package_brings_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
     with_packages(monkeypatch)
-    monkeypatch.setattr(onnx, "has_nvidia", lambda: False)
-    monkeypatch.setattr(onnx.sys, "platform", "linux")
+    monkeypatch.setattr(devices, "has_nvidia", lambda: False)
+    monkeypatch.setattr(devices.sys, "platform", "linux")
     for device, said in (("cuda:1", "no NVIDIA driver"), ("directml", "needs Windows"), ("mps", "needs a Mac")):
         with pytest.raises(UsageError, match=f"--device {device}: .*{said}.*: --device cpu") as caught:
             session(MOBILENET, device)
@@ -80,4 +80,4 @@ def test_a_package_whose_device_is_not_there_falls_back_for_auto_alone(
 def test_threads_are_those_of_the_process() -> None:
     made = session(MOBILENET, "cpu", 1).get_session_options()
     assert made.intra_op_num_threads == 1 and made.inter_op_num_threads == 1
-    assert session(MOBILENET, "cpu").get_session_options().intra_op_num_threads == onnx.cores()
+    assert session(MOBILENET, "cpu").get_session_options().intra_op_num_threads == devices.cores()

@@ -14,8 +14,8 @@ import pytest
 from authface.faces.detector import MIN_FACE
 from authface.faces.geometry import Side
 from authface.faces.looks import pixels_looked_at
-from authface.restore.watch import SAMPLE
-from authface.restore.workload import Clock, PhotoFaces, PhotoSample, Shares, Videos, Workload, seconds_left, shares
+from authface.restore.pipeline import PhotoFaces, PhotoSample, Videos, Workload
+from authface.restore.watch import SAMPLE, Clock, Shares, seconds_left, shares
 
 PARTS = ("read", "detect", "align", "model", "guard", "paste", "encode")
 BUILT_IN = Side(256, own=True)

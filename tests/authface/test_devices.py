@@ -1,19 +1,19 @@
-"""`--device` for several workers: what is read as several, and which GPU each of them sees."""
+"""`--device`: one of torch's, what is read as several, and which GPU each of these workers sees."""
 
 from __future__ import annotations
 
 import pytest
+import torch
 
-from authface import processes
+from authface import devices
+from authface.devices import Devices, pick_device, several
 from authface.errors import UsageError
-from authface.models.families import pick_device
-from authface.processes import Devices, several
 
 
 @pytest.fixture(autouse=True)
 def three_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(processes, "_gpus", lambda: 3)
+    monkeypatch.setattr(devices, "_gpus", lambda: 3)
 
 
 @pytest.mark.parametrize("text", ["auto", "cpu", "cuda", "cuda:1", "mps"])
@@ -46,7 +46,7 @@ def test_what_is_not_there_is_one_line(text: str) -> None:
 
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_gpus", lambda: 0)
+    monkeypatch.setattr(devices, "_gpus", lambda: 0)
     with pytest.raises(UsageError, match="finds 0 cuda devices"):
         several("cuda:all")
 
@@ -55,3 +55,14 @@ def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_command_of_one_device_says_which_take_several(text: str) -> None:
     with pytest.raises(UsageError, match="restore, annotate tags and evaluate restoration"):
         pick_device(text)
+
+
+def test_a_device_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """auto finds one, CUDA has a number, a wrong name and an absent one are said in one line."""
+    assert pick_device("auto").type in {"cpu", "cuda", "mps"}
+    assert pick_device("cpu") == torch.device("cpu")
+    for name in ["gpu", "cuda:99"]:
+        with pytest.raises(UsageError, match="--device"):
+            pick_device(name)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert pick_device("cuda") == torch.device("cuda", 0)

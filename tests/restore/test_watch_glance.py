@@ -11,10 +11,10 @@ from skimage import data
 
 from authface.faces.geometry import Side, quad_side
 from authface.imaging.decode import header_size
-from authface.restore.glance import Glancer
 from authface.restore.photo import FaceFinder
+from authface.restore.pipeline import PhotoFaces, PhotoSample
 from authface.restore.settings import RestoreSettings
-from authface.restore.workload import PhotoFaces, PhotoSample
+from authface.restore.watch import Glancer
 
 
 def glance(path: Path, settings: RestoreSettings | None = None) -> PhotoFaces | None:
