@@ -136,9 +136,11 @@ def test_aligned_faces_of_any_size_and_company(restorer: Restorer) -> None:
     crops = [np.ascontiguousarray(ASTRONAUT[40:240, 100:300]), np.ascontiguousarray(ASTRONAUT[60:160, 120:220])]
     results = restorer.restore_aligned(crops)
     assert [made.image.shape for made in results] == [(200, 200, 3), (100, 100, 3)]
-    np.testing.assert_array_equal(restorer.restore_aligned(crops[1:])[0].image, results[1].image)
+    (alone,) = restorer.restore_aligned(crops[1:])
+    # With AVX2 oneDNN takes another kernel for two faces than for one, which rounds a level elsewhere here and there.
+    np.testing.assert_allclose(alone.image.astype(int), results[1].image, atol=1)
     (stacked,) = restorer.restore_aligned(np.stack(crops[1:]))
-    np.testing.assert_array_equal(stacked.image, results[1].image)
+    np.testing.assert_array_equal(stacked.image, alone.image)
     assert results[0].faces[0].placed_by == "whole" and restorer.restore_aligned([]) == []
 
 
