@@ -84,8 +84,8 @@ class PhotoSetStatus:
 
 def read_status(photoset: PhotoSet) -> PhotoSetStatus:
     """The state of a set, from the parts' metadata and the sizes of its files; of rows only what was stated is read."""
-    tables = {name: table.state() for name, table in photoset.tables().items()}
-    found = PhotoSetStatus([_table(name, tables[name], _source(name, tables)) for name in sorted(tables, key=_place)])
+    states = _states(photoset)
+    found = PhotoSetStatus(_tables(states))
     found.disk = _sizes(photoset)
     stones = tombstones(photoset)
     found.forgotten = sum(bool(stone.photo or stone.item) for stone in stones)
@@ -93,8 +93,16 @@ def read_status(photoset: PhotoSet) -> PhotoSetStatus:
     found.dataset = dataset_key(photoset.root / "dataset")
     found.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
     found.licences = count_disputed(disputed(photoset))
-    found.next = _next(photoset, tables, found)
+    found.next = _next(photoset, states, found)
     return found
+
+
+def next_step(photoset: PhotoSet) -> str:
+    """The command that comes next, as `read_status` says it, without a look at the set's files and licences."""
+    states = _states(photoset)
+    found = PhotoSetStatus(_tables(states), dataset=dataset_key(photoset.root / "dataset"))
+    found.unfinished = sum(not stone.done for stone in tombstones(photoset))
+    return _next(photoset, states, found)
 
 
 def to_text(found: PhotoSetStatus) -> str:
@@ -109,6 +117,14 @@ _PLACES = ("photos", "measured", "features", "faces", "crops", "tags/", "embeddi
 def _place(name: str) -> tuple[int, str]:
     places = (index for index, start in enumerate(_PLACES) if name.startswith(start))
     return next(places, len(_PLACES)), name
+
+
+def _states(photoset: PhotoSet) -> dict[str, TableState]:
+    return {name: table.state() for name, table in photoset.tables().items()}
+
+
+def _tables(states: Mapping[str, TableState]) -> list[TableStatus]:
+    return [_table(name, states[name], _source(name, states)) for name in sorted(states, key=_place)]
 
 
 def _source(name: str, tables: Mapping[str, TableState]) -> TableState | None:
