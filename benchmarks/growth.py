@@ -51,11 +51,13 @@ class Copy:
     """New ids by those of the seed, in the same order: of two equal photos the one whose id comes first is kept."""
     middle: NDArray[np.float64]
     """Mean of the seed's embeddings: what all faces have in common stays."""
+    listed: str
+    """The list that names its photos."""
 
     @classmethod
-    def of(cls, number: int, seed: Sequence[str], middle: NDArray[np.float64]) -> Copy:
+    def of(cls, number: int, seed: Sequence[str], middle: NDArray[np.float64], listed: Path) -> Copy:
         new = sorted(sha256(f"{number}:{name}") for name in seed)
-        return cls(number, dict(zip(sorted(seed), new, strict=True)), middle)
+        return cls(number, dict(zip(sorted(seed), new, strict=True)), middle, str(listed.absolute()))
 
     def text(self, pieces: Sequence[str | None]) -> str:
         """A text, as `PLACE` cuts it, with the copy's ids and files named after them."""
@@ -78,6 +80,7 @@ class Copy:
                 row["embedding"] = (own / np.linalg.norm(own)).tolist()
             if "source_id" in row:
                 row |= {"source": "urls", "source_id": address(row["id"]), "file_url": address(row["id"])}
+                row["statements"] = [said | {"by": self.listed} for said in row["statements"]]
         return made
 
 
@@ -99,7 +102,8 @@ def grow(seed: PhotoSet, target: PhotoSet, photos: int) -> None:
     names = [name for part in seed.photos.parts() for (name,) in seed.photos.columns(part, ["id"])]
     middle = np.mean([row.embedding for row in seed.embeddings if row.embedding is not None], axis=0)
     for number in range(round(photos / len(names))):
-        copy, digests = Copy.of(number, sorted(set(names)), middle), dict[str, str]()
+        copy = Copy.of(number, sorted(set(names)), middle, list_of(target))
+        digests = dict[str, str]()
         for name in sorted(texts, key=order):
             to = Table(target.root / "tables" / name, tables[name].row_type)
             for place, (pieces, meta) in enumerate(texts[name]):
@@ -144,6 +148,11 @@ def link(source: Path, target: Path) -> None:
     os.link(source, target)
 
 
+def list_of(photoset: PhotoSet) -> Path:
+    """Where the list of all photos of a grown set lies."""
+    return photoset.root.with_suffix(".csv")
+
+
 def listed(photoset: PhotoSet, path: Path) -> None:
     """A list of all photos of the set, as `curate fetch --from urls` reads it."""
     with path.open("w", newline="") as file:
@@ -160,7 +169,7 @@ def commands(root: Path, photo: str) -> dict[str, list[str]]:
     return {
         "status": ["status", str(root)],
         "why PHOTO": ["why", str(root), photo],
-        "curate fetch (all there)": ["curate", "fetch", str(root), "--from", "urls", str(root.with_suffix(".csv"))],
+        "curate fetch (all there)": ["curate", "fetch", str(root), "--from", "urls", str(list_of(PhotoSet(root)))],
         "curate filter (done)": ["curate", "filter", str(root), "--workers", "1"],
         "curate filter --sweep": ["curate", "filter", str(root), "--sweep"],
         "curate align (done)": ["curate", "align", str(root), "--workers", "1", *size],
@@ -211,7 +220,7 @@ def main() -> None:
         if not target.photos.parts():
             target.root.mkdir(parents=True, exist_ok=True)
             grow(seed, target, rows)
-        if not (path := target.root.with_suffix(".csv")).exists():
+        if not (path := list_of(target)).exists():
             listed(target, path)
         photo = target.photos.columns(0, ["id"])[0][0]
         for name, arguments in commands(target.root, photo).items():
