@@ -243,7 +243,7 @@ def tags(
     from authface.annotate.captioners.captioner import load_prompt
     from authface.annotate.settings import TagsSettings
     from authface.annotate.tagging import WITH_MODEL, tag, with_model, write_report
-    from authface.inspect.status import read_status
+    from authface.inspect.status import next_step
     from authface.review.reviews import ReviewSettings
 
     review = run.settings("curate.review", ReviewSettings)
@@ -267,7 +267,7 @@ def tags(
     run.console.result(
         f"{summary.made} parts made{rate}, {summary.skipped} were done before\n{counts}\n"
         + (f"{len(unknown):,} words not in the vocabulary: {words}\n" if unknown else "")
-        + f"report: {one_line(page)}\nnext: {read_status(photoset).next}",
+        + f"report: {one_line(page)}\nnext: {next_step(photoset)}",
         made=summary.made,
         skipped=summary.skipped,
         reread=done.reread,

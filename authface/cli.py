@@ -143,8 +143,10 @@ def main() -> None:
     debug = "--debug" in sys.argv
     _heed_sigterm()
     # Threads that spin while they wait stop each other where cores are shared: on two cores beside one other busy
-    # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep. Read when torch loads.
+    # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep, 256 products of NumPy (2.8 GFLOP)
+    # 1.5 and 0.1 s. Read when torch and NumPy load; 4 is the shortest wait that OpenBLAS knows.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     try:
         app()
     except AuthfaceError as error:

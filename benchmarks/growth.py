@@ -32,11 +32,12 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
+from authface.store.photoset import PartMeta, PhotoSet, Table
 from authface.store.rows import arrow_schema
 
-ID = re.compile(r"[0-9a-f]{64}")
-FILE = re.compile(r"(photos|crops)/[0-9a-f]{2}/([0-9a-f]{64})")
+PLACE = re.compile(r"([0-9a-f]{2}/)?([0-9a-f]{64})")
+"""An id, or the folder and the name of a file that is called after it."""
+DIGEST = re.compile(r"[0-9a-f]{64}")
 HASH_BITS = 144
 LICENCE = "CC BY 4.0"
 
@@ -50,21 +51,22 @@ class Copy:
     """New ids by those of the seed, in the same order: of two equal photos the one whose id comes first is kept."""
     middle: NDArray[np.float64]
     """Mean of the seed's embeddings: what all faces have in common stays."""
+    listed: str
+    """The list that names its photos."""
 
     @classmethod
-    def of(cls, number: int, seed: Sequence[str], middle: NDArray[np.float64]) -> Copy:
-        new = sorted(hashlib.sha256(f"{number}:{name}".encode()).hexdigest() for name in seed)
-        return cls(number, dict(zip(sorted(seed), new, strict=True)), middle)
+    def of(cls, number: int, seed: Sequence[str], middle: NDArray[np.float64], listed: Path) -> Copy:
+        new = sorted(sha256(f"{number}:{name}") for name in seed)
+        return cls(number, dict(zip(sorted(seed), new, strict=True)), middle, str(listed.absolute()))
 
-    def id(self, seed: str) -> str:
-        return self.ids[seed]
+    def text(self, pieces: Sequence[str | None]) -> str:
+        """A text, as `PLACE` cuts it, with the copy's ids and files named after them."""
+        made = list(pieces)
+        made[2::3] = [self.ids[name] for name in pieces[2::3] if name]
+        made[1::3] = [new and folder and f"{new[:2]}/" for folder, new in zip(pieces[1::3], made[2::3], strict=True)]
+        return "".join(piece or "" for piece in made)
 
-    def text(self, rows: str) -> str:
-        """The rows as JSON, with ids of the copy and files named after them."""
-        rows = ID.sub(lambda match: self.id(match[0]), rows)
-        return FILE.sub(lambda match: f"{match[1]}/{match[2][:2]}/{match[2]}", rows)
-
-    def rows(self, rows: str) -> list[dict[str, Any]]:
+    def rows(self, rows: Sequence[str | None]) -> list[dict[str, Any]]:
         """The copy's rows: two copies' hashes differ at random, their embeddings by which way each differs from all."""
         rng = np.random.default_rng(self.number)
         mask = int.from_bytes(rng.bytes(HASH_BITS // 8))
@@ -78,7 +80,12 @@ class Copy:
                 row["embedding"] = (own / np.linalg.norm(own)).tolist()
             if "source_id" in row:
                 row |= {"source": "urls", "source_id": address(row["id"]), "file_url": address(row["id"])}
+                row["statements"] = [said | {"by": self.listed} for said in row["statements"]]
         return made
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def address(photo_id: str) -> str:
@@ -89,24 +96,25 @@ def grow(seed: PhotoSet, target: PhotoSet, photos: int) -> None:
     """Write `target`: copies of `seed` until it has about that many photos."""
     shutil.copy(seed.root / "recipe.toml", target.root / "recipe.toml")
     tables = {name: table for name, table in seed.tables().items() if name != "people"}
-    texts = {name: [(json.dumps(table.arrow(part).to_pylist()), table.meta(part)) for part in table.parts()]
+    texts = {name: [(PLACE.split(json.dumps(table.arrow(at).to_pylist())), table.meta(at)) for at in table.parts()]
              for name, table in tables.items()}  # fmt: skip
-    files = [file for name in ("photos", "crops") for file in named(tables[name])]
+    files = [(seed.root / file, PLACE.split(file)) for name in ("photos", "crops") for file in named(tables[name])]
     names = [name for part in seed.photos.parts() for (name,) in seed.photos.columns(part, ["id"])]
     middle = np.mean([row.embedding for row in seed.embeddings if row.embedding is not None], axis=0)
     for number in range(round(photos / len(names))):
-        copy, digests = Copy.of(number, sorted(set(names)), middle), dict[str, str]()
+        copy = Copy.of(number, sorted(set(names)), middle, list_of(target))
+        digests = dict[str, str]()
         for name in sorted(texts, key=order):
             to = Table(target.root / "tables" / name, tables[name].row_type)
-            for place, (text, meta) in enumerate(texts[name]):
+            for place, (pieces, meta) in enumerate(texts[name]):
                 assert meta is not None, f"{name}: not a part"
-                rows = copy.rows(text)
+                rows = copy.rows(pieces)
                 inputs = moved(meta.inputs, digests) + (repeats(rows) if name == "faces" else "")
-                new = replace(meta, inputs=inputs, digest=digest_of(rows))
+                new = replace(meta, inputs=inputs, digest=sha256(f"{number}:{meta.digest}"))
                 digests[meta.digest] = new.digest
                 put(to, number * len(texts[name]) + place, rows, new)
-        for file in files:
-            link(seed.root / file, target.root / copy.text(file))
+        for file, pieces in files:
+            link(file, target.root / copy.text(pieces))
 
 
 def order(name: str) -> int:
@@ -117,7 +125,7 @@ def order(name: str) -> int:
 
 def moved(inputs: str, digests: dict[str, str]) -> str:
     """The digest of the copy in place of the seed's. That of `curate split` is left out: a grown set is split anew."""
-    return "".join(digests[name] for name in ID.findall(inputs)[:1])
+    return "".join(digests[name] for name in DIGEST.findall(inputs)[:1])
 
 
 def repeats(faces: list[dict[str, Any]]) -> str:
@@ -140,6 +148,11 @@ def link(source: Path, target: Path) -> None:
     os.link(source, target)
 
 
+def list_of(photoset: PhotoSet) -> Path:
+    """Where the list of all photos of a grown set lies."""
+    return photoset.root.with_suffix(".csv")
+
+
 def listed(photoset: PhotoSet, path: Path) -> None:
     """A list of all photos of the set, as `curate fetch --from urls` reads it."""
     with path.open("w", newline="") as file:
@@ -156,7 +169,7 @@ def commands(root: Path, photo: str) -> dict[str, list[str]]:
     return {
         "status": ["status", str(root)],
         "why PHOTO": ["why", str(root), photo],
-        "curate fetch (all there)": ["curate", "fetch", str(root), "--from", "urls", str(root.with_suffix(".csv"))],
+        "curate fetch (all there)": ["curate", "fetch", str(root), "--from", "urls", str(list_of(PhotoSet(root)))],
         "curate filter (done)": ["curate", "filter", str(root), "--workers", "1"],
         "curate filter --sweep": ["curate", "filter", str(root), "--sweep"],
         "curate align (done)": ["curate", "align", str(root), "--workers", "1", *size],
@@ -207,7 +220,7 @@ def main() -> None:
         if not target.photos.parts():
             target.root.mkdir(parents=True, exist_ok=True)
             grow(seed, target, rows)
-        if not (path := target.root.with_suffix(".csv")).exists():
+        if not (path := list_of(target)).exists():
             listed(target, path)
         photo = target.photos.columns(0, ["id"])[0][0]
         for name, arguments in commands(target.root, photo).items():

@@ -197,7 +197,7 @@ def split(
     if run.dry_run:
         return run.show("curate.split", settings)
     from authface.curate.split.run import split as run_split
-    from authface.inspect.status import read_status
+    from authface.inspect.status import next_step
 
     with photoset.lock():
         photoset.remember("curate.split", settings.model_dump(mode="json"))
@@ -210,7 +210,7 @@ def split(
             cluster=run.cluster(),
             limit=run.limit,
         )
-    onward = read_status(photoset).next
+    onward = next_step(photoset)
     run.console.result(f"{result.as_text()}\nnext: {onward}", **result.as_json(), next=onward)
     if lost := sum(count for name, count in result.counts.items() if name.startswith("failed")):
         run.console.log(f"{lost} crops could not be embedded and are in no split")
@@ -337,7 +337,7 @@ def balance(
 def _conclude(run: Run, photoset: PhotoSet, summary: Summary) -> None:
     """Say what was counted and where the sheet is; exit code 3 where some inputs failed."""
     from authface.curate.sheet import contact_sheet
-    from authface.inspect.status import read_status
+    from authface.inspect.status import next_step
 
     page = photoset.root / "reports" / "curate.html"
     if summary.made or summary.restated or not page.exists():
@@ -346,7 +346,7 @@ def _conclude(run: Run, photoset: PhotoSet, summary: Summary) -> None:
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
     again = f"{summary.restated:,} photos stated anew" if summary.restated else "nothing to do"
     done = f"{summary.made} parts made in {summary.seconds:.1f} s{rate}" if summary.made else again
-    onward = f"next: {read_status(photoset).next}"
+    onward = f"next: {next_step(photoset)}"
     if not summary.counts["kept"]:
         onward = "nothing is kept: the sheet says why"
     run.console.result(

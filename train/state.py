@@ -30,7 +30,7 @@ from authface.files import TEMPORARY, refusal, take_place, write_errors, write_f
 from authface.imaging.decode import encode_png
 from authface.recipe import Settings
 from authface.store.journal import SOURCES
-from authface.store.photoset import write_lock
+from authface.store.lock import write_lock
 from authface.train.distributed import run_together
 from authface.train.objective import ValidationPicture
 from authface.train.settings import TrainSettings

@@ -20,7 +20,7 @@ from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
 from authface.files import sha256_of
 from authface.report.pages import markdown_cell, render_markdown
-from authface.store.photoset import Table
+from authface.store.photoset import TableState
 from authface.store.statements import conditions
 
 SPLIT_NAMES: Final = ("train", "validation", "test")
@@ -125,23 +125,21 @@ def card(
             ),
         ],
         process=[
-            _process("photos fetched", photoset.photos),
-            _process("faces filtered", photoset.faces),
-            _process("faces aligned", photoset.crops),
-            *([_process("people split", photoset.people)] if inputs.split else []),
-            *(_process(f"crops tagged, {name}", photoset.tags(name)) for name in inputs.annotators),
+            _process("photos fetched", inputs.tables["photos"]),
+            _process("faces filtered", inputs.tables["faces"]),
+            _process("faces aligned", inputs.tables["crops"]),
+            *([_process("people split", inputs.tables["people"])] if inputs.split else []),
+            *(_process(f"crops tagged, {name}", inputs.tables[f"tags/{name}"]) for name in inputs.annotators),
         ],
     )
 
 
-def _process(step: str, table: Table[Any]) -> tuple[str, str, list[tuple[str, Any]]]:
+def _process(step: str, table: TableState) -> tuple[str, str, list[tuple[str, Any]]]:
     """A step's name, its outcomes in words, its settings."""
-    counts: Counter[str] = table.counts()
-    metas = [meta for part in table.parts() if (meta := table.meta(part))]
-    settings = metas[0].provenance.settings if metas else {}
-    outcomes = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
+    outcomes = ", ".join(f"{count:,} {name}" for name, count in table.counts.most_common())
     # A folder of this machine is nobody else's business.
-    return step, outcomes, sorted((key, value) for key, value in settings.items() if key not in {"against", "path"})
+    told = sorted((key, value) for key, value in table.settings.items() if key not in {"against", "path"})
+    return step, outcomes, told
 
 
 def _size_category(rows: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from authface.errors import AuthfaceError, ImageError, one_line
 from authface.faces.geometry import crop_points
 from authface.records import Crop, Face, Person, Photo, Tag
 from authface.review.reviews import is_retouched
-from authface.store.photoset import PhotoSet, Table
+from authface.store.photoset import PhotoSet, TableState
 from authface.store.rows import plain
 
 Feature = dict[str, Any]
@@ -87,8 +87,13 @@ class Inputs:
     crops: Sequence[PartInput[Crop]]
     """The same after `curate balance`."""
     annotators: Sequence[str]
-    split: bool
-    """Whether `curate split` was run."""
+    tables: Mapping[str, TableState]
+    """What the tables say of themselves, by name."""
+
+    @property
+    def split(self) -> bool:
+        """Whether `curate split` was run."""
+        return "people" in self.tables
 
 
 def features() -> Feature:
@@ -169,29 +174,24 @@ def _left_out(crop: Crop, person: Person | None, tagged: Sequence[tuple[str, str
 
 def check_current(inputs: Inputs) -> None:
     """Raise AuthfaceError where a table was made from rows that have changed since, with the command to run."""
-    photoset = inputs.photoset
-    judged = {part.number: part.digest for part in inputs.reviewed}
-    crops = _digests(photoset.crops)
-    chain: list[tuple[dict[int, str], Table[Any], str]] = [
-        (_digests(photoset.photos), photoset.measured, "curate filter"),
-        (_digests(photoset.measured), photoset.faces, "curate filter"),
-        (_digests(photoset.faces), photoset.crops, "curate align"),
-        *([(crops, photoset.people, "curate split")] if inputs.split else []),
-        *((judged, photoset.tags(name), f"annotate tags --with {name}") for name in inputs.annotators),
+    tables = inputs.tables
+    above = {name: tables[name].digests for name in ("photos", "measured", "faces", "crops")}
+    chain = [
+        (above["photos"], "measured", "curate filter"),
+        (above["measured"], "faces", "curate filter"),
+        (above["faces"], "crops", "curate align"),
+        *([(above["crops"], "people", "curate split")] if inputs.split else []),
     ]
+    judged = {part.number: part.digest for part in inputs.reviewed}
+    chain += [(judged, f"tags/{name}", f"annotate tags --with {name}") for name in inputs.annotators]
     for source, made, command in chain:
         for part, before in source.items():
-            after = made.meta(part)
-            if after is None or not before or not after.inputs.startswith(before):  # a digest may say more at its end
+            after = tables[made].inputs.get(part, "")
+            if not before or not after.startswith(before):  # a digest may say more at its end
                 raise AuthfaceError(
-                    f"part {part} of {made.folder.name} is missing or older than the rows it is made from: "
-                    f"run authface {command} with {one_line(photoset.root)} first"
+                    f"part {part} of {made.rpartition('/')[2]} is missing or older than the rows it is made from: "
+                    f"run authface {command} with {one_line(inputs.photoset.root)} first"
                 )
-
-
-def _digests(table: Table[Any]) -> dict[int, str]:
-    """By part; empty, which no rows were made from, where a part is not one of ours."""
-    return {part: meta.digest if meta else "" for part, meta in table.metas().items()}
 
 
 def _prompt_columns(chosen: ChosenTags, settings: ExportSettings) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
 from authface.store.journal import PHOTO_IDS, dataset_use, record_use
-from authface.store.photoset import PhotoSet
+from authface.store.photoset import PhotoSet, Table
 
 VERSION = 2
 STATE = "authface.json"
@@ -153,13 +153,17 @@ def inputs_of(photoset: PhotoSet, settings: ExportSettings, review: ReviewSettin
     """The tables an export is made from. Raises UsageError where tags are missing."""
     annotators = annotators_of(photoset, settings)
     reviewed = reviewed_crops(photoset, review)
-    return Inputs(photoset, reviewed, balanced(photoset, reviewed), annotators, bool(photoset.people.parts()))
+    made: list[Table[Any]] = [photoset.photos, photoset.measured, photoset.faces, photoset.crops]
+    if photoset.people.parts():
+        made.append(photoset.people)
+    tables = {table.folder.name: table.state() for table in made}
+    tables |= {f"tags/{name}": photoset.tags(name).state() for name in annotators}
+    return Inputs(photoset, reviewed, balanced(photoset, reviewed), annotators, tables)
 
 
 def key_of(inputs: Inputs, settings: ExportSettings, limit: int) -> str:
     """Digest of all that an export is made from, in hex."""
-
-    made_from = made_from_tables(inputs.photoset, inputs.crops, inputs.annotators)
+    made_from = made_from_tables(inputs.tables, inputs.crops, inputs.annotators)
     options = settings.model_dump(mode="json", exclude={"to"})
     text = json.dumps([VERSION, list(inputs.annotators), options, limit, made_from])
     return hashlib.sha256(text.encode()).hexdigest()
@@ -200,7 +204,7 @@ def _state(
 ) -> dict[str, Any]:
     return {
         "made_from": key,
-        "tables": made_from_digest(inputs.photoset, inputs.crops, inputs.annotators),
+        "tables": made_from_digest(inputs.tables, inputs.crops, inputs.annotators),
         "rows": counts.rows,
         "splits": {name: counts.splits[name] for name in SPLIT_NAMES if counts.splits[name]},
         "left_out": dict(counts.left_out),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections import defaultdict
@@ -28,6 +29,9 @@ from authface.engine.ray import Cluster, connected
 from authface.engine.workers import Begun, I, R, Work
 from authface.errors import AuthfaceError, one_line
 
+AHEAD = 32
+"""Chunks an actor that are begun behind the oldest unfinished one: of 32 rows as much as it does while Ray finds out
+that a node is lost, whose rows all others wait for."""
 Answer = Callable[[], list[R]]
 """Waits for the rows made of a row. Raises AuthfaceError where the work cannot go on."""
 
@@ -41,11 +45,12 @@ class Crew(ABC, Generic[I, R]):
         """How many there are at most."""
 
     @abstractmethod
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+    def spread(self, chunks: Iterator[list[I]], *, window: int = sys.maxsize) -> Iterator[tuple[int, int, list[R]]]:
         """Number of the chunk, place of a row in it and the rows made of it, in any order; before anything is asked.
 
-        A chunk is taken once a worker is nearly free for it. A row over which workers die is `Work.failed`, as in the
-        pool. Raises AuthfaceError where the work cannot go on.
+        A chunk is taken once a worker is nearly free for it, and while it is fewer than `window` chunks a worker behind
+        the oldest unfinished one. A row over which workers die is `Work.failed`, as in the pool. Raises AuthfaceError
+        where the work cannot go on.
         """
 
     @abstractmethod
@@ -84,8 +89,8 @@ class _Processes(Crew[I, R], Generic[I, R]):
     def size(self) -> int:
         return self._size
 
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
-        return self._pool.spread(chunks)
+    def spread(self, chunks: Iterator[list[I]], *, window: int = sys.maxsize) -> Iterator[tuple[int, int, list[R]]]:
+        return self._pool.spread(chunks, window=window * self._size)
 
     def ask(self, row: I) -> Answer[R]:
         future: Future[list[R]] = Future()
@@ -161,7 +166,7 @@ def by_chunk(work: Work[I, R], chunks: Iterator[list[I]], *, cluster: Cluster) -
             yield chunk
 
     with actors_asked(work, cluster=cluster) as crew:
-        for number, place, rows in crew.spread(measured()):
+        for number, place, rows in crew.spread(measured(), window=AHEAD):
             made[number][place] = rows
             if len(made[number]) == sizes[number]:
                 del sizes[number]
@@ -191,25 +196,27 @@ class _Actors(Crew[I, R], Generic[I, R]):
             self._begin()
         return len(self._threads)
 
-    def spread(self, chunks: Iterator[list[I]]) -> Iterator[tuple[int, int, list[R]]]:
+    def spread(self, chunks: Iterator[list[I]], *, window: int = sys.maxsize) -> Iterator[tuple[int, int, list[R]]]:
         told: SimpleQueue[tuple[int, _Told[R]]] = SimpleQueue()
-        left = 0
+        left: dict[int, int] = {}
+        """Rows left of each chunk that is begun, the oldest first."""
 
         def tell(number: int, said: _Told[R]) -> None:
             told.put((number, said))
 
         def made() -> Iterator[tuple[int, int, list[R]]]:
-            nonlocal left
             number, said = told.get()
             rows = _made(said)
-            left -= len(rows)
+            left[number] -= len(rows)
+            if not left[number]:
+                del left[number]
             yield from ((number, place, some) for place, some in rows.items())
 
         for number, chunk in enumerate(chunks):
             if chunk:
-                left += len(chunk)
+                left[number] = len(chunk)
                 self._put(_Call(dict(enumerate(chunk)), partial(tell, number)))
-            while left and self._given.qsize() >= self.size:
+            while left and (self._given.qsize() >= self.size or number + 1 - next(iter(left)) >= window * self.size):
                 yield from made()
         while left:
             yield from made()

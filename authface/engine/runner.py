@@ -262,7 +262,7 @@ def _by_part(
 def _in_order(
     made: Iterable[tuple[PartInput[I], list[R]]], parts: Sequence[PartInput[I]]
 ) -> Iterator[tuple[PartInput[I], list[R]]]:
-    """The results of `parts` in their order; on a cluster a lost node delays all later ones."""
+    """The results of `parts` in their order; on a cluster a lost node delays later ones, as many as may be begun."""
     waiting: dict[int, list[R]] = {}
     left = iter(parts)
     following: PartInput[I] | None = next(left)

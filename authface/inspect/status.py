@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from authface.files import is_local
 from authface.report.pages import quantity
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
 from authface.store.journal import dataset_key, tombstones, uses
-from authface.store.photoset import PhotoSet, Table
+from authface.store.photoset import PhotoSet, TableState
 from authface.store.restore_line import STATES, RunState, read_states, values_of
 from authface.store.restore_log import LOG, part_numbers, part_path
 from authface.store.statements import count_disputed, disputed
@@ -84,8 +84,8 @@ class PhotoSetStatus:
 
 def read_status(photoset: PhotoSet) -> PhotoSetStatus:
     """The state of a set, from the parts' metadata and the sizes of its files; of rows only what was stated is read."""
-    tables = photoset.tables()
-    found = PhotoSetStatus([_table(name, tables[name], _source(name, tables)) for name in sorted(tables, key=_place)])
+    states = _states(photoset)
+    found = PhotoSetStatus(_tables(states))
     found.disk = _sizes(photoset)
     stones = tombstones(photoset)
     found.forgotten = sum(bool(stone.photo or stone.item) for stone in stones)
@@ -93,8 +93,16 @@ def read_status(photoset: PhotoSet) -> PhotoSetStatus:
     found.dataset = dataset_key(photoset.root / "dataset")
     found.trainings = sorted({use.path for use in uses(photoset) if use.kind == "training"})
     found.licences = count_disputed(disputed(photoset))
-    found.next = _next(photoset, found)
+    found.next = _next(photoset, states, found)
     return found
+
+
+def next_step(photoset: PhotoSet) -> str:
+    """The command that comes next, as `read_status` says it, without a look at the set's files and licences."""
+    states = _states(photoset)
+    found = PhotoSetStatus(_tables(states), dataset=dataset_key(photoset.root / "dataset"))
+    found.unfinished = sum(not stone.done for stone in tombstones(photoset))
+    return _next(photoset, states, found)
 
 
 def to_text(found: PhotoSetStatus) -> str:
@@ -111,7 +119,15 @@ def _place(name: str) -> tuple[int, str]:
     return next(places, len(_PLACES)), name
 
 
-def _source(name: str, tables: dict[str, Table[Any]]) -> Table[Any] | None:
+def _states(photoset: PhotoSet) -> dict[str, TableState]:
+    return {name: table.state() for name, table in photoset.tables().items()}
+
+
+def _tables(states: Mapping[str, TableState]) -> list[TableStatus]:
+    return [_table(name, states[name], _source(name, states)) for name in sorted(states, key=_place)]
+
+
+def _source(name: str, tables: Mapping[str, TableState]) -> TableState | None:
     """The table that another is made from, part by part; None where parts do not answer to each other."""
     above = {"measured": "photos", "features": "measured", "crops": "faces", "balance": "crops", "embeddings": "crops"}
     above["people"] = "crops"
@@ -121,18 +137,13 @@ def _source(name: str, tables: dict[str, Table[Any]]) -> Table[Any] | None:
     return tables.get(above[name]) if name in above else None
 
 
-def _table(name: str, table: Table[Any], source: Table[Any] | None) -> TableStatus:
-    metas = table.metas()
-    counts: Counter[str] = Counter()
-    for meta in metas.values():
-        counts.update(meta.counts if meta else {})
+def _table(name: str, table: TableState, source: TableState | None) -> TableStatus:
     missing = outdated = 0
     if source is not None:
-        for part, above in source.metas().items():
-            made = metas.get(part)
-            missing += made is None
-            outdated += made is not None and above is not None and _older(made.inputs, above.digest, name)
-    return TableStatus(name, len(metas), missing, outdated, dict(counts.most_common()))
+        for part, above in source.digests.items():
+            missing += not table.digests.get(part)
+            outdated += bool(table.digests.get(part) and above) and _older(table.inputs[part], above, name)
+    return TableStatus(name, len(table.digests), missing, outdated, dict(table.counts.most_common()))
 
 
 def _older(inputs: str, digest: str, name: str) -> bool:
@@ -156,7 +167,7 @@ def _lengths(folder: Path) -> Iterator[int]:
                 yield path.stat().st_size
 
 
-def _next(photoset: PhotoSet, found: PhotoSetStatus) -> str:
+def _next(photoset: PhotoSet, states: Mapping[str, TableState], found: PhotoSetStatus) -> str:
     here = one_line(photoset.root)
     if found.unfinished:
         return f"authface curate forget {here}"
@@ -174,12 +185,12 @@ def _next(photoset: PhotoSet, found: PhotoSetStatus) -> str:
     people = tables.get("people")
     if not found.dataset if people is None else people.missing or people.outdated:
         return f"authface curate split {here}"
-    if not (tags := [table for table in found.tables if table.name.startswith("tags/")]):
+    if not any(name.startswith("tags/") for name in states):
         return f"authface annotate tags {here} --with measured"
-    return _next_of_export(photoset, [table.name.removeprefix("tags/") for table in tags])
+    return _next_of_export(photoset, states)
 
 
-def _next_of_export(photoset: PhotoSet, annotators: list[str]) -> str:
+def _next_of_export(photoset: PhotoSet, states: Mapping[str, TableState]) -> str:
     """What comes after tags: tags or a balance again where people decided since, the export, training."""
     here, state = one_line(photoset.root), _export_state(photoset)
     try:
@@ -187,14 +198,15 @@ def _next_of_export(photoset: PhotoSet, annotators: list[str]) -> str:
         chosen = balanced(photoset, reviewed)
     except (AuthfaceError, ValueError):
         return f"authface curate balance {here}"
-    for name in annotators:
-        made = {number: meta.inputs if meta else "" for number, meta in photoset.tags(name).metas().items()}
-        if any(not made.get(part.number, "").startswith(part.digest) for part in reviewed):
-            return f"authface annotate tags {here} --with {one_line(name)}"
+    for name, made in states.items():
+        if not name.startswith("tags/"):
+            continue
+        if any(not made.inputs.get(part.number, "").startswith(part.digest) for part in reviewed):
+            return f"authface annotate tags {here} --with {one_line(name.removeprefix('tags/'))}"
     if not state:
         return f"authface annotate export {here}"
     named = state.get("settings", {}).get("annotators") or photoset.annotators()
-    if state.get("tables") != made_from_digest(photoset, chosen, named):
+    if state.get("tables") != made_from_digest(states, chosen, named):
         return f"authface annotate export {here}"
     return f"authface train prior {here}/dataset"
 

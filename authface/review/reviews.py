@@ -21,7 +21,7 @@ from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.recipe import Settings
 from authface.records import Choice, Crop
 from authface.store.journal import Journal
-from authface.store.photoset import PhotoSet, Provenance, R, Table, digest
+from authface.store.photoset import PhotoSet, Provenance, R, Table, TableState, digest
 
 Verdict = Literal["keep", "reject", "retouch"]
 """A person's verdict on a crop; `retouch`: good once flaws are removed by hand."""
@@ -336,19 +336,23 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
     return [_chosen(table, part) for part in parts]
 
 
-def made_from_tables(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> list[Any]:
+def made_from_tables(
+    tables: Mapping[str, TableState], crops: Sequence[PartInput[Crop]], annotators: Sequence[str]
+) -> list[Any]:
     """Digests of all rows that an export is made from; `crops` are those after review and `balanced`."""
 
-    def digests(table: Table[Any]) -> list[str]:
-        return [meta.digest + meta.origins for meta in table.metas().values() if meta]
+    def contents(name: str) -> list[str]:
+        return tables[name].contents if name in tables else []
 
-    above = [digests(photoset.photos), digests(photoset.faces), [part.digest for part in crops]]
-    return [*above, digests(photoset.people), *(digests(photoset.tags(name)) for name in annotators)]
+    above = [contents("photos"), contents("faces"), [part.digest for part in crops]]
+    return [*above, contents("people"), *(contents(f"tags/{name}") for name in annotators)]
 
 
-def made_from_digest(photoset: PhotoSet, crops: Sequence[PartInput[Crop]], annotators: Sequence[str]) -> str:
+def made_from_digest(
+    tables: Mapping[str, TableState], crops: Sequence[PartInput[Crop]], annotators: Sequence[str]
+) -> str:
     """`made_from_tables` as one digest in hex, which an export stores."""
-    text = json.dumps(made_from_tables(photoset, crops, annotators))
+    text = json.dumps(made_from_tables(tables, crops, annotators))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

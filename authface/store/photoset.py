@@ -2,28 +2,23 @@
 
 A table is a folder of Parquet parts. A part is written beside its place and renamed, so a part that is
 there is whole; its metadata holds how it was made (`PartMeta`), so a reader knows whether it is current. Who writes
-holds a lock: a file on a local disk, a lease that is renewed on an object store.
+holds a lock (`authface.store.lock`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
-import socket
-import threading
-import time
+import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import filelock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tomli_w
@@ -33,6 +28,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, replacing, write_errors, write_file
 from authface.imaging.decode import read_bytes
 from authface.records import Crop, Embedding, Face, FaceFeatures, Person, Photo, Row, Tags
+from authface.store.lock import write_lock
 from authface.store.rows import arrow_schema, footer_of, plain, reading, row_reader, source_of, with_defaults
 
 R = TypeVar("R", bound=Row)
@@ -86,6 +82,22 @@ class PartMeta:
     """Digest of who made its photos and under which licences, where that was corrected; `digest` stays what it was."""
 
 
+@dataclass(frozen=True)
+class TableState:
+    """What all parts of a table say of themselves, read once, in some 150 bytes a part."""
+
+    digests: dict[int, str]
+    """Of each part's rows, by number; empty where authface did not write it."""
+    inputs: dict[int, str]
+    """Digests of the rows that its parts were made from, by number."""
+    contents: list[str]
+    """Digests of its parts with whose photos they are and under which licences (`PartMeta.origins`)."""
+    counts: Counter[str]
+    """Rows by outcome."""
+    settings: dict[str, Any]
+    """With which the first part was made."""
+
+
 class Table(Generic[R]):
     """The rows of one kind, in parts numbered from 0."""
 
@@ -118,28 +130,45 @@ class Table(Generic[R]):
     def meta(self, part: int) -> PartMeta | None:
         """The part's metadata; None if there is no such part or authface did not write it."""
         try:
-            values = json.loads(pq.read_schema(footer_of(self._path(part))).metadata[_META_KEY])
+            values = json.loads(pq.read_metadata(footer_of(self._path(part))).metadata[_META_KEY])
             return PartMeta(Provenance(**values.pop("provenance")), **values)
         except (OSError, KeyError, TypeError, ValueError, pa.ArrowInvalid):
             return None
 
     def metas(self) -> dict[int, PartMeta | None]:
-        """The metadata of every part, by number. Parts that were made alike hold one provenance, of some 10 kB."""
-        parts, found = self.parts(), dict[int, PartMeta | None]()
+        """The metadata of every part, by number."""
+        return dict(self.each_meta())
+
+    def each_meta(self) -> Iterator[tuple[int, PartMeta | None]]:
+        """Number and metadata of every part. Parts that were made alike share one provenance, of some 10 kB."""
+        parts = self.parts()
         shared: Provenance | None = None
         with ThreadPoolExecutor(_STORE_REQUESTS) as pool:
             metas = map(self.meta, parts) if is_local(self.folder) else pool.map(self.meta, parts)
             for part, meta in zip(parts, metas, strict=True):
                 if meta is not None and meta.provenance == shared:
                     meta = replace(meta, provenance=shared)
-                found[part] = meta
+                yield part, meta
                 shared = meta.provenance if meta is not None else shared
+
+    def state(self) -> TableState:
+        """What all parts say of themselves."""
+        found = TableState({}, {}, [], Counter(), {})
+        for part, meta in self.each_meta():
+            found.digests[part] = found.inputs[part] = ""
+            if meta is not None:
+                if not found.contents:
+                    found.settings.update(meta.provenance.settings)
+                # What one part was made from is, as a rule, the digest of another: both are one text.
+                found.digests[part], found.inputs[part] = sys.intern(meta.digest), sys.intern(meta.inputs)
+                found.contents.append(found.digests[part] + meta.origins)
+                found.counts.update(meta.counts)
         return found
 
     def counts(self) -> Counter[str]:
         """Rows of all parts by outcome."""
         total: Counter[str] = Counter()
-        for meta in self.metas().values():
+        for _, meta in self.each_meta():
             if meta:
                 total.update(meta.counts)
         return total
@@ -313,86 +342,3 @@ def _without_none(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_none(inner) for key, inner in value.items() if inner is not None}
     return [_without_none(inner) for inner in value] if isinstance(value, list | tuple) else value
-
-
-LEASE_SECONDS = 120.0
-"""A lease on an object store that has not been renewed for this long is treated as abandoned."""
-_RENEW_SECONDS = 30.0
-_SETTLE_SECONDS = 1.0
-"""Wait before checking again whether another run that began at the same time overwrote the lease."""
-
-
-@contextmanager
-def write_lock(folder: Path) -> Iterator[None]:
-    """Lock `folder` for writing while the block runs. Raises AuthfaceError if another run has locked it."""
-    hold = _locked if is_local(folder) else _leased
-    with hold(folder):
-        yield
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    with write_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(folder / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except filelock.Timeout as error:
-            raise AuthfaceError(f"{one_line(folder)} is in use by another authface: wait for it to end") from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-@contextmanager
-def _leased(folder: Path) -> Iterator[None]:
-    file = folder / ".lock"
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    _refuse_other(file, owner)
-    with write_errors(file):
-        _renew(file, owner)
-    time.sleep(_SETTLE_SECONDS)
-    _refuse_other(file, owner)
-    ended = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(file, owner, ended), daemon=True)
-    keeper.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        keeper.join()
-        with write_errors(file):
-            file.unlink(missing_ok=True)
-
-
-def _refuse_other(file: Path, owner: str) -> None:
-    try:
-        found = json.loads(_lease(file))
-        other, age = str(found["owner"]), time.time() - float(found["at"])
-    except (ValueError, KeyError, TypeError):
-        return  # nobody's, or nothing of ours
-    if other != owner and age < LEASE_SECONDS:
-        raise AuthfaceError(
-            f"{one_line(file.parent)} is in use by {one_line(other)}, last heard of {max(age, 0):.0f} s ago: wait for "
-            f"it to end; after {LEASE_SECONDS:.0f} s of silence it counts as dead"
-        )
-
-
-def _lease(file: Path) -> str:
-    """What the lease says; an empty one where there is none."""
-    with write_errors(file), suppress(FileNotFoundError):
-        return file.read_text("utf-8")
-    return "{}"
-
-
-def _renew(file: Path, owner: str) -> None:
-    file.write_bytes(json.dumps({"owner": owner, "at": time.time()}).encode())
-
-
-def _keep(file: Path, owner: str, ended: threading.Event) -> None:
-    while not ended.wait(_RENEW_SECONDS):
-        try:
-            _renew(file, owner)
-        except (OSError, AuthfaceError):
-            continue  # the next one may get through; the run itself meets the same store and says what is wrong

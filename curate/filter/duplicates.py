@@ -32,7 +32,7 @@ _LONGEST = 24
 _UNEVEN = 0.42
 """How often two faces differ in a bit of their hashes; coins would in half of them."""
 _QUERIES = 1024
-_AT_ONCE = 1 << 21
+_AT_ONCE = 1 << 19
 """Codes compared at a time; a query with more is compared alone."""
 
 

@@ -118,7 +118,7 @@ def _serve(
     from authface.curate.learn.run import disagreements
     from authface.curate.review import server
     from authface.curate.review.gallery import FacePictures, ReviewerDecisions, load_gallery
-    from authface.inspect.status import read_status
+    from authface.inspect.status import next_step
     from authface.web import local
 
     faces = load_gallery(photoset, run.limit)
@@ -150,7 +150,7 @@ def _serve(
     sure = f"{asking.certainty.text}\n" if asking else ""
     run.console.result(
         f"{reviewer} decided on {sum(counts.values()) - faces.crops:,} of {faces.crops:,} crops: {said}\n{sure}"
-        f"next: {read_status(photoset).next}",
+        f"next: {next_step(photoset)}",
         reviewer=reviewer,
         log=str(log.path),
         **counts,
@@ -179,12 +179,12 @@ def _export(run: Run, photoset: PhotoSet, people: Reviewed, folder: Path) -> Non
 
 def _import(run: Run, photoset: PhotoSet, settings: ReviewSettings, folder: Path) -> None:
     from authface.curate.review.retouch import import_retouch
-    from authface.inspect.status import read_status
+    from authface.inspect.status import next_step
     from authface.review.reviews import reviewed
 
     with photoset.lock():
         outcomes = list(import_retouch(photoset, reviewed(photoset, settings), folder))
-    _report(run, outcomes, f"next: {read_status(photoset).next}")
+    _report(run, outcomes, f"next: {next_step(photoset)}")
 
 
 def _report(run: Run, outcomes: list[RetouchResult], following: str) -> None:

@@ -20,7 +20,7 @@ from authface.files import room_for_large, write_errors
 class VectorFile:
     """(n, length) float32 in a temporary file, read and written as an array is: by number, slice or numbers.
 
-    What is read is a copy. Raises AuthfaceError where the disk refuses what is written.
+    What is read is a copy, not to be written to. Raises AuthfaceError where the disk refuses what is written.
     """
 
     def __init__(self, length: int, rows: int = 0) -> None:
@@ -56,13 +56,13 @@ class VectorFile:
         self.shape = len(self) + len(vectors), self.shape[1]
 
     def _read(self, start: int, rows: int) -> NDArray[np.float32]:
-        data = bytearray(rows * self._bytes)
+        size = rows * self._bytes
         self._file.seek(start * self._bytes)
-        left = memoryview(data)
-        while left:  # one read gives 2 GB at most
-            if not (read := self._file.readinto(left)):
+        data = self._file.read(size)
+        while len(data) < size:  # one read gives 2 GB at most
+            if not (more := self._file.read(size - len(data))):
                 raise IndexError(f"vectors {start} to {start + rows - 1} of {len(self)}")
-            left = left[read:]
+            data += more
         return np.frombuffer(data, np.float32).reshape(rows, self.shape[1])
 
     def _write(self, start: int, vectors: NDArray[np.float32]) -> None:
@@ -100,7 +100,7 @@ PROBES = 32
 _TRAINING, _ROUNDS = 32, 4
 """Faces a cell that its centres are fitted to, and how often."""
 _ROUNDING = 1e-4
-_QUERIES = 1 << 15
+_QUERIES = 1 << 14
 _AT_ONCE = 1 << 20
 """Products looked at at a time."""
 
@@ -131,18 +131,15 @@ class Likeness:
     def floor(
         self, others: Likeness, first: NDArray[np.int64], second: NDArray[np.int64], least: float
     ) -> NDArray[np.float32]:
-        """(m,) dot products below which a face of `first` is less alike than `least` to every one of `second`.
+        """(m, k) dot products below which the m faces of `first` are less alike than `least` to the k of `second`.
 
-        The product at which a pair is just as alike grows with either mean, and with a spread or against it, so that
-        the least of it lies at an end of each.
+        The product is what `of` asks for solved for it, less what rounding may take.
         """
-        mean, spread = self.mean[first], self.spread[first]
-        lowest, spreads = others.mean[second].min(), others.spread[second]
-        ends = [
-            (2 * least * spread * end + mean * end + lowest * spread) / (spread + end)
-            for end in (spreads.min(), spreads.max())
-        ]
-        return np.asarray(np.minimum(*ends) - _ROUNDING, dtype=np.float32)
+        one, other = 1 / self.spread[first], 1 / others.spread[second]
+        products = np.add.outer(2 * least + self.mean[first] * one, others.mean[second] * other)
+        products /= np.add.outer(one, other)
+        products -= _ROUNDING
+        return np.asarray(products, dtype=np.float32)
 
 
 def cohort_of(vectors: Vectors) -> NDArray[np.float32] | None:
@@ -228,7 +225,7 @@ class Nearest:
         if not len(rows) or not len(others):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
         products = vectors @ self._vectors[own].T
-        near = np.flatnonzero(products >= likeness.floor(self._likeness, rows, others, least)[:, None])
+        near = np.flatnonzero(products >= likeness.floor(self._likeness, rows, others, least))
         row, column = np.divmod(near, len(others))  # np.nonzero of two dimensions is ten times as slow
         value = likeness.of(products[row, column], rows[row], self._likeness, others[column])
         enough = value >= least

@@ -20,7 +20,7 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.evaluate.paper.paper import OurReport
 from authface.files import write_errors, write_file
-from authface.store.photoset import write_lock
+from authface.store.lock import write_lock
 
 SOME_FAILED = 3
 """Exit code of a command that was done but for some inputs."""

@@ -33,7 +33,7 @@ from authface.files import replacing, write_csv, write_json
 from authface.metrics.stats import fleiss_kappa, krippendorff_alpha, share_intervals, sign_test, wilson
 from authface.options import Run
 from authface.report.pages import Cell, PictureRow, ReportTable, quantity, write_page
-from authface.store.photoset import write_lock
+from authface.store.lock import write_lock
 from authface.web import local
 from authface.web.local import PRIVATE_HOUR, local_app, static_files
 

@@ -12,7 +12,7 @@ import pytest
 from authface import object_store
 from authface.errors import AuthfaceError
 from authface.files import place
-from authface.store import photoset as sets
+from authface.store import lock
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
 from tests.faults import Store, store
@@ -23,7 +23,7 @@ SMALL = ["-O", "curate.filter.min_size=40", "-O", "curate.align.size=128"]
 @pytest.fixture
 def away(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store that can be away; a lease is taken at once."""
-    monkeypatch.setattr(sets, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
     with store() as found:
         yield found
 
@@ -92,7 +92,7 @@ def test_one_that_stays_away_ends_the_run_in_a_line_and_breaks_no_row(
     away.answer()
     assert not PhotoSet(root).faces.parts()
     monkeypatch.undo()
-    monkeypatch.setattr(sets, "LEASE_SECONDS", 0.0)  # the run could not give it back
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.0)  # the run could not give it back
     assert authface("curate", "filter", root, *SMALL).returncode == 0
     assert list(PhotoSet(root).faces) == list(calm.faces)
 
@@ -101,7 +101,7 @@ def test_a_lease_that_cannot_be_read_is_not_taken_for_none(away: Store, monkeypa
     root = place(f"{away.address}/set")
     monkeypatch.setattr(object_store, "PATIENCE", 0.1)
     away.refuse(after=0, seconds=1e6)
-    with pytest.raises(AuthfaceError, match="answers 503"), sets.write_lock(root):
+    with pytest.raises(AuthfaceError, match="answers 503"), lock.write_lock(root):
         pass
 
 

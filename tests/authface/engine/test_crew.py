@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from authface.engine.ray import Cluster
 from authface.errors import AuthfaceError, UsageError
 
 WORK = """
-import os, threading
+import os, threading, time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,9 +52,12 @@ def _double(work: Doubled, rows, keep) -> None:
             os._exit(9)
         if row == 1000:
             threading.Event().wait(600)
+        while row == 2000 and not work.diary.exists():
+            time.sleep(0.01)
         keep(place, [2 * row])
 """
-"""Twice the number; `deadly` ends the process, each time a letter in `diary`, at most `times`; 1000 takes long."""
+"""Twice the number; `deadly` ends the process, each time a letter in `diary`, at most `times`; 1000 takes long, 2000
+until there is a `diary`."""
 
 
 @pytest.fixture
@@ -145,18 +149,44 @@ def test_an_actor_that_ray_ends_for_memory_and_a_lost_answer_are_begun_again(
     import ray
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    get, losses = ray.get, [ray.exceptions.OutOfMemoryError("95 %"), ray.exceptions.ObjectLostError("0", None, "")]
+    errors = ray.exceptions
+    get, losses = ray.get, [errors.OutOfMemoryError("95 %"), None, errors.ObjectLostError("0", None, "")]
+    losses += [None, errors.NodeDiedError("its node is gone")]  # begun, lost; begun, lost with what it was given; begun
 
     def get_or_lose(answer: Any) -> Any:
         told = get(answer)
-        if losses:
-            raise losses.pop()
+        if losses and (lost := losses.pop(0)):
+            raise lost
         return told
 
     monkeypatch.setattr(ray, "get", get_or_lose)
-    with actors_asked(doubled(tmp_path / "diary"), cluster=Cluster(workers=2)) as crew:
+    with actors_asked(doubled(tmp_path / "diary"), cluster=Cluster(workers=1)) as crew:
         made = list(crew.spread(iter([[0, 1], [2], [3]])))
         assert [rows for _, _, rows in sorted(made)] == [[0], [2], [4], [6]] and not losses
+
+
+@pytest.mark.parametrize("on_ray", [False, True])
+def test_no_chunk_is_begun_far_behind_an_unfinished_one(
+    on_ray: bool, doubled: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if on_ray and "CI" not in os.environ:
+        pytest.importorskip("ray", reason="the extra ray is not installed")
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    work, open, behind = doubled(tmp_path / "diary"), set[int](), list[int]()
+
+    def chunks() -> Iterator[list[int]]:
+        for number in range(40):
+            open.add(number)
+            behind.append(number - min(open))
+            yield [number or 2000]
+
+    asked: Any = actors_asked(work, cluster=Cluster(workers=2)) if on_ray else processes_asked(work, seats(2))
+    with asked as crew:
+        for done, (number, _, _) in enumerate(crew.spread(chunks(), window=4), 1):
+            open.remove(number)
+            if done == 6:  # of the 7 that may be begun behind the first a process waits with one
+                work.diary.touch()
+    assert len(behind) == 40 and not open and max(behind) < 8
 
 
 def test_chunks_end_without_a_wait_where_actors_have_ended_and_nothing_is_left(

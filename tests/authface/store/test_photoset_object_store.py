@@ -15,7 +15,7 @@ import pytest
 from authface.errors import AuthfaceError, UsageError
 from authface.files import place, replacing
 from authface.records import Photo
-from authface.store import photoset as sets
+from authface.store import lock
 from authface.store.photoset import PhotoSet, Provenance, Table
 from tests import conftest
 
@@ -67,15 +67,15 @@ def test_the_commands_make_the_same_set_on_a_store_as_on_a_disk(bucket: str, tmp
 
 
 def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sets, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
     root = place(f"{bucket}/leased")
-    with sets.write_lock(root), pytest.raises(AuthfaceError, match="is in use by"), sets.write_lock(root):
+    with lock.write_lock(root), pytest.raises(AuthfaceError, match="is in use by"), lock.write_lock(root):
         pass
-    with sets.write_lock(root):
+    with lock.write_lock(root):
         pass
-    dead = {"owner": "elsewhere:1:x", "at": time.time() - sets.LEASE_SECONDS - 1}
+    dead = {"owner": "elsewhere:1:x", "at": time.time() - lock.LEASE_SECONDS - 1}
     (root / ".lock").write_bytes(json.dumps(dead).encode())
-    with sets.write_lock(root):
+    with lock.write_lock(root):
         assert json.loads((root / ".lock").read_text())["owner"] != dead["owner"]
 
 

@@ -225,7 +225,7 @@ def test_a_step_is_done_again_when_what_it_builds_on_changed(tmp_path: Path, mon
 
 
 def test_two_runs_do_not_share_a_grid(tmp_path: Path) -> None:
-    from authface.store.photoset import write_lock
+    from authface.store.lock import write_lock
 
     steps = grid.plan(2, grid.GridSetup(tmp_path, Path("faces"), None, "models/base", ()))
     with write_lock(tmp_path), pytest.raises(AuthfaceError, match="is in use by another authface"):

@@ -1,0 +1,100 @@
+"""Who writes into a folder locks it: by a file on a local disk, by a lease that is renewed on an object store."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import filelock
+
+from authface.errors import AuthfaceError, one_line
+from authface.files import is_local, write_errors
+
+LEASE_SECONDS = 120.0
+"""A lease on an object store that has not been renewed for this long is treated as abandoned."""
+_RENEW_SECONDS = 30.0
+_SETTLE_SECONDS = 1.0
+"""Wait before checking again whether another run that began at the same time overwrote the lease."""
+
+
+@contextmanager
+def write_lock(folder: Path) -> Iterator[None]:
+    """Lock `folder` for writing while the block runs. Raises AuthfaceError if another run has locked it."""
+    hold = _locked if is_local(folder) else _leased
+    with hold(folder):
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    with write_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise AuthfaceError(f"{one_line(folder)} is in use by another authface: wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _leased(folder: Path) -> Iterator[None]:
+    file = folder / ".lock"
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    _refuse_other(file, owner)
+    with write_errors(file):
+        _renew(file, owner)
+    time.sleep(_SETTLE_SECONDS)
+    _refuse_other(file, owner)
+    ended = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(file, owner, ended), daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        keeper.join()
+        with write_errors(file):
+            file.unlink(missing_ok=True)
+
+
+def _refuse_other(file: Path, owner: str) -> None:
+    try:
+        found = json.loads(_lease(file))
+        other, age = str(found["owner"]), time.time() - float(found["at"])
+    except (ValueError, KeyError, TypeError):
+        return  # nobody's, or nothing of ours
+    if other != owner and age < LEASE_SECONDS:
+        raise AuthfaceError(
+            f"{one_line(file.parent)} is in use by {one_line(other)}, last heard of {max(age, 0):.0f} s ago: wait for "
+            f"it to end; after {LEASE_SECONDS:.0f} s of silence it counts as dead"
+        )
+
+
+def _lease(file: Path) -> str:
+    """What the lease says; an empty one where there is none."""
+    with write_errors(file), suppress(FileNotFoundError):
+        return file.read_text("utf-8")
+    return "{}"
+
+
+def _renew(file: Path, owner: str) -> None:
+    file.write_bytes(json.dumps({"owner": owner, "at": time.time()}).encode())
+
+
+def _keep(file: Path, owner: str, ended: threading.Event) -> None:
+    while not ended.wait(_RENEW_SECONDS):
+        try:
+            _renew(file, owner)
+        except (OSError, AuthfaceError):
+            continue  # the next one may get through; the run itself meets the same store and says what is wrong
