@@ -29,6 +29,7 @@ from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.store.restore_log import LOG, Log
+from tests.authface.store.test_restore_log import targets
 from tests.restore.conftest import Brighter
 
 Command = Callable[..., tuple[int, str, str]]
@@ -168,7 +169,7 @@ def test_a_log_cut_at_any_byte_is_gone_on_with(album: Path, tmp_path: Path) -> N
         out = tmp_path / "cut"
         shutil.copytree(tmp_path / "whole", out)
         (out / LOG).write_bytes(text[:cut])
-        logged = Log(out / LOG).targets
+        logged = targets(Log(out / LOG))
         for name in ("a", "deep/b"):
             if not {f"{name}.jpg", f"{name}.png"} & set(logged):
                 for path in out.glob(f"{name}.*"):
@@ -280,7 +281,7 @@ def test_two_runs_in_one_folder_see_each_other(album: Path, tmp_path: Path) -> N
 
 def results_of(log: Log) -> dict[str, str]:
     """The digest of each result, by its target."""
-    return {name: log.lines(name)[0].result for name in log.targets}
+    return {name: log.lines(name)[0].result for name in targets(log)}
 
 
 def test_what_a_killed_run_began_goes_and_what_a_living_one_begins_stays(album: Path, tmp_path: Path) -> None:

@@ -46,6 +46,12 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return made
 
 
+def click(picture: Any, x: float, y: float) -> None:
+    """Click at this share of its width and height, once it no longer moves: a busy page is still laid out."""
+    box = picture.bounding_box()
+    picture.click(position={"x": x * box["width"], "y": y * box["height"]})
+
+
 def test_a_photo_goes_in_and_a_restored_one_comes_out(
     restorer: Restorer, scan: Path, visit: Callable[[str], Any], connections: list[Any], tmp_path: Path
 ) -> None:
@@ -56,8 +62,7 @@ def test_a_photo_goes_in_and_a_restored_one_comes_out(
         drop(page, scan)
         page.get_by_text("2 faces found").wait_for()
         page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 2")
-        box = page.locator("#photo img").bounding_box()
-        page.mouse.click(box["x"] + 0.29 * box["width"], box["y"] + 0.4 * box["height"])  # the left, larger face
+        click(page.locator("#photo img"), 0.29, 0.4)  # the left, larger face
         page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 1")
         page.get_by_label("Fast").check()
         page.locator("#go").click()
@@ -131,9 +136,8 @@ def test_a_missed_face_is_marked_by_two_clicks(restorer: Restorer, scan: Path, v
         drop(page, scan)
         page.get_by_text("2 faces found").wait_for()
         page.get_by_label("Mark a face that was missed").check()
-        box = page.locator("#photo img").bounding_box()
         for x, y in ((0.42, 0.55), (0.56, 0.95)):
-            page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
+            click(page.locator("#photo img"), x, y)
             page.wait_for_timeout(500)
         page.get_by_text("3 faces found").wait_for()
         page.wait_for_function("document.querySelectorAll('#chosen input:checked').length === 3")
