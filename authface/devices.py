@@ -152,6 +152,14 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def cpu_has_bf16() -> bool:
+    """Whether this CPU has instructions for bfloat16 (AVX-512 BF16, AMX); others emulate it, by AVX2 at an eighth of
+    float32's speed."""
+    import torch
+
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
 def providers(device: str = "auto") -> list[str]:
     """The execution providers for ``--device``: `auto`, `cpu`, `cuda`, `cuda:1`, `directml`, `mps` (Core ML).
 

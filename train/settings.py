@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from authface.devices import cpu_has_bf16
 from authface.models.tiny import CLEANER_CHANNELS
 from authface.recipe import Settings
 
 if TYPE_CHECKING:
     import torch
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU has instructions for bfloat16 (AVX-512 BF16, AMX); others emulate it, by AVX2 at an eighth of
-    float32's speed."""
-    import torch
-
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class TrainSettings(Settings):
