@@ -143,10 +143,11 @@ def main() -> None:
     debug = "--debug" in sys.argv
     _heed_sigterm()
     # Threads that spin while they wait stop each other where cores are shared: on two cores beside one other busy
-    # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep, 256 products of NumPy (2.8 GFLOP)
-    # 1.5 and 0.1 s. Read when torch and NumPy load; 4 is the shortest wait that OpenBLAS knows.
+    # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep. NumPy's products are small, and
+    # threads that share one wait for each other: the search of `curate split` took three times as long with two, by
+    # the clock too. Read when torch and NumPy load.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except AuthfaceError as error:

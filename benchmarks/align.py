@@ -48,7 +48,7 @@ def enlarged(rgb: NDArray[np.uint8], factor: int) -> NDArray[np.uint8]:
         return rgb
     wide = cv2.resize(rgb, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC).astype(np.float32)
     grain = cv2.GaussianBlur(np.random.default_rng(0).normal(size=wide.shape[:2]).astype(np.float32), (0, 0), 0.7)
-    return np.clip(wide + (grain * (6 / grain.std()))[..., None], 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(wide + (grain * (6 / grain.std()))[..., None], 0, 255), np.uint8)
 
 
 def main() -> None:

@@ -45,6 +45,7 @@ from authface.evaluate.settings import RestorationSettings
 from authface.evaluate.synth import clean_face
 from authface.faces.degrade import PRESETS, degrade
 from authface.imaging.decode import encode_png, read
+from authface.train.losses.pixels import distance
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -159,7 +160,7 @@ def measure(work: Path, methods: Sequence[Method], faces: Sequence[Face], worker
             truth = eyes.features(_tensor(folders[CLEAN], some))
             for method, folder in folders.items():
                 seen = eyes.features(_tensor(folder, some))
-                values[method]["perceptual"] |= zip(some, eyes.distance(seen, truth).tolist(), strict=True)
+                values[method]["perceptual"] |= zip(some, distance(seen, truth).tolist(), strict=True)
                 vectors[method] |= zip(some, eyes.pooled(seen).double().numpy(), strict=True)
     groups = {group: [face.name for face in faces if face.group == group] for group in {f.group for f in faces}}
     if len(groups) > 1:

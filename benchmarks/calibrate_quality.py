@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -41,7 +42,7 @@ class Sample:
 
 
 def rounded(values: NDArray[np.floating]) -> Rgb:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(values), 0, 255), np.uint8)
 
 
 def blur(face: Sample, sigma: float) -> Rgb:
@@ -64,8 +65,8 @@ def salt_and_pepper(face: Sample, share: float) -> Rgb:
 
 def jpeg(face: Sample, quality_level: float) -> Rgb:
     """The picture moved by some pixels, so that its own grid and the new one differ, then compressed."""
-    moved = cv2.warpAffine(face.rgb, np.float32([[1, 0, 3], [0, 1, 5]]), face.rgb.shape[1::-1], borderMode=2)
-    seen = cv2.imdecode(cv2.imencode(".jpg", moved, [cv2.IMWRITE_JPEG_QUALITY, int(quality_level)])[1], 1)
+    moved = cv2.warpAffine(face.rgb, np.array([[1, 0, 3], [0, 1, 5]], np.float32), face.rgb.shape[1::-1], borderMode=2)
+    seen: Any = cv2.imdecode(cv2.imencode(".jpg", moved, [cv2.IMWRITE_JPEG_QUALITY, int(quality_level)])[1], 1)
     return np.asarray(np.roll(seen, (-5, -3), axis=(0, 1)))
 
 

@@ -124,23 +124,23 @@ def floor(photos: list[Path], size: int) -> dict[str, float]:
     detector, landmarker = RetinaFace(), Dlib68()
     spent: dict[str, list[float]] = {}
 
-    def timed(name: str, call: Callable[[], Any]) -> Any:
+    def timed(name: str, call: Callable[..., Any], *given: Any) -> Any:
         start = time.perf_counter()
-        result = call()
+        result = call(*given)
         spent.setdefault(name, []).append(time.perf_counter() - start)
         return result
 
     for path in photos:
-        rgb = timed("decode", lambda path=path: images.decode(path.read_bytes()).rgb)
-        found = timed("detect", lambda rgb=rgb: detector.detect(rgb))
+        rgb = timed("decode", lambda path: images.decode(path.read_bytes()).rgb, path)
+        found = timed("detect", detector.detect, rgb)
         if not found:
             continue
-        points = timed("landmarks", lambda rgb=rgb, face=found[0]: landmarker.landmarks(rgb, face))
+        points = timed("landmarks", landmarker.landmarks, rgb, found[0])
         turn = crop_to_photo(ffhq_quad(points), size)
-        crop = timed("warp", lambda rgb=rgb, turn=turn: warp(rgb, turn, size, size))
+        crop = timed("warp", warp, rgb, turn, size, size)
         region = face_region(rgb, found[0].points5).rgb
-        timed("piqe", lambda region=region: piqe(region))
-        timed("png", lambda crop=crop: images.encode_png(crop))
+        timed("piqe", piqe, region)
+        timed("png", images.encode_png, crop)
     return {name: 1e3 * median(values) for name, values in spent.items()}
 
 

@@ -30,7 +30,7 @@ def overlap(found: Candidates, truth: Candidates) -> NDArray[np.float64]:
     low = np.maximum(found.boxes[:, :2], truth.boxes[0, :2])
     high = np.minimum(found.boxes[:, 2:], truth.boxes[0, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=1)
-    return shared / (found.areas + truth.areas[0] - shared)
+    return np.asarray(shared / (found.areas + truth.areas[0] - shared))
 
 
 def main() -> None:

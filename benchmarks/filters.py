@@ -89,7 +89,7 @@ def _planes(rgb: Rgb) -> Planes:
 def _rgb(planes: Planes) -> Rgb:
     """`_planes` undone."""
     back = cv2.cvtColor(planes.transpose(1, 2, 0) / 255 + np.float32(0.5), cv2.COLOR_YCrCb2RGB)
-    return np.clip(np.rint(back * 255), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(back * 255), 0, 255), np.uint8)
 
 
 def _patches(plane: Planes) -> Planes:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -150,7 +151,8 @@ def main() -> None:
         return fit(Table.load(asked.tables))
     portraits = islice(originals(asked.folder, HALVES["choose"]), asked.faces)
     columns = zip(*rows(portraits), strict=True)
-    np.savez(asked.out, **{field.name: np.array(column) for field, column in zip(fields(Table), columns, strict=True)})
+    table: dict[str, Any] = {field.name: np.array(column) for field, column in zip(fields(Table), columns, strict=True)}
+    np.savez(asked.out, **table)
 
 
 def _kind(name: str) -> tuple[str, float]:

@@ -225,7 +225,7 @@ class Bench:
 
         def counted(steps: int) -> float:
             restorer = self.restorer(alike, self.sampling(alike, batch=1, steps=steps), graphs=False)
-            return count_tflop(lambda: restorer.restore(pictures(1, self.size), [0]))
+            return count_tflop(lambda: restorer.restore(list(pictures(1, self.size)), [0]))
 
         if key not in self.flops:
             one, two = counted(cycle), counted(2 * cycle)
@@ -243,7 +243,7 @@ class Bench:
         tflop = self.told["offload_tflop"] if row.offloaded else self.tflop(row)
         self.clean()
         restorer = self.restorer(row, sampling)
-        crops, seeds = pictures(row.faces, self.size), list(range(row.faces))
+        crops, seeds = list(pictures(row.faces, self.size)), list(range(row.faces))
         seen: list[NDArray[np.uint8]] = []
 
         def call() -> None:

@@ -30,7 +30,7 @@ from authface.train.cache import TensorStore, cache_latents, cache_texts
 from authface.train.controlnet import ControlNetObjective, init_controlnet
 from authface.train.data import Draw, FaceDataset
 from authface.train.objective import Noise
-from authface.train.settings import ControlNetSettings
+from authface.train.settings import ControlNetSettings, FacialSettings
 
 CORES = 2
 GOAL = 3
@@ -70,7 +70,7 @@ def step_of(objective: ControlNetObjective, batch: int) -> Callable[[int], None]
 
     def step(number: int) -> None:
         loss = objective.loss(objective.trained, ready, Noise(0, range(batch * number, batch * (number + 1))), number)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
 
@@ -106,7 +106,7 @@ def main() -> int:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     settings = ControlNetSettings(
-        size=asked.size, batch=asked.batch, degradation=asked.degradation, facial={"weight": "off"}
+        size=asked.size, batch=asked.batch, degradation=asked.degradation, facial=FacialSettings(weight="off")
     )
     with tempfile.TemporaryDirectory() as folder:
         faces = FaceDataset(asked.dataset, asked.size, asked.faces)

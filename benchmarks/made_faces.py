@@ -30,7 +30,7 @@ def linear(rgb: Image) -> NDArray[np.float64]:
 def encoded(light: NDArray[np.float64]) -> Image:
     light = np.clip(light, 0, 1)
     value = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
-    return np.rint(value * 255).astype(np.uint8)
+    return np.asarray(np.rint(value * 255), np.uint8)
 
 
 def relief(regions: Regions) -> Grey:
@@ -51,7 +51,7 @@ def relief(regions: Regions) -> Grey:
     bumps += [(points[19], 0.04, 0.12), (points[24], 0.04, 0.12), (points[62], 0.05, 0.15), (points[8], 0.04, 0.15)]
     for (bx, by), tall, wide in bumps:
         height += tall * np.exp(-(((x - bx) ** 2 + (y - by) ** 2) / (wide * pose.scale) ** 2))
-    return cv2.GaussianBlur(height.astype(np.float32) * np.float32(pose.scale), (0, 0), 1.5)
+    return np.asarray(cv2.GaussianBlur(height.astype(np.float32) * np.float32(pose.scale), (0, 0), 1.5))
 
 
 def lit(azimuth: float, elevation: float, spread: float, fill: float) -> Change:
@@ -104,7 +104,7 @@ def tone(lightness: float | None = None, contrast: float = 1.0, chroma: float | 
         lab[..., 0] = (lab[..., 0] - middle) * contrast + (middle if lightness is None else lightness)
         if chroma is not None:
             lab[..., 1:] *= chroma / max(float(np.hypot(lab[..., 1], lab[..., 2]).mean()), 1)
-        return np.rint(np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1) * 255).astype(np.uint8)
+        return np.asarray(np.rint(np.clip(cv2.cvtColor(lab, cv2.COLOR_LAB2RGB), 0, 1) * 255), np.uint8)
 
     return change
 
@@ -173,7 +173,7 @@ def scene(blur: float) -> Callable[[np.random.Generator], Image]:
         side = int(rng.integers(256, min(photo.shape[:2])))
         y, x = (int(rng.integers(0, room - side + 1)) for room in photo.shape[:2])
         square = cv2.resize(photo[y : y + side, x : x + side], (256, 256), interpolation=cv2.INTER_AREA)
-        return cv2.GaussianBlur(square, (0, 0), blur) if blur else square
+        return np.asarray(cv2.GaussianBlur(square, (0, 0), blur) if blur else square)
 
     return backdrop
 
@@ -183,7 +183,7 @@ def plain(rgb: tuple[int, int, int]) -> Callable[[np.random.Generator], Image]:
 
     def backdrop(rng: np.random.Generator) -> Image:
         fall = np.linspace(1, 0.9, 256)[:, None, None]
-        return np.clip(np.array(rgb) * fall + rng.normal(0, 2, (256, 256, 1)), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.array(rgb) * fall + rng.normal(0, 2, (256, 256, 1)), 0, 255), np.uint8)
 
     return backdrop
 
@@ -197,9 +197,8 @@ def skin_of(grain: float) -> Change:
         noise = rng.normal(0, 1, (256, 256)).astype(np.float32)
         pores = cv2.GaussianBlur(noise, (0, 0), 0.7) - cv2.GaussianBlur(noise, (0, 0), 2)
         mask = cv2.GaussianBlur(regions.skin.astype(np.float32), (0, 0), 1.5)[..., None]
-        return np.clip(rgb + mask * (smooth - rgb + grain * 2.55 * pores[..., None] / pores.std()), 0, 255).astype(
-            np.uint8
-        )
+        made = rgb + mask * (smooth - rgb + grain * 2.55 * pores[..., None] / pores.std())
+        return np.asarray(np.clip(made, 0, 255), np.uint8)
 
     return change
 
@@ -215,6 +214,7 @@ def gazing(aside: float) -> Change:
             half, middle = np.hypot(*(lids[3] - lids[0])) / 2, lids.mean(0)
             across, down = (x - middle[0]) / half, (y - middle[1]) / (0.8 * half)
             move += aside * half * np.clip(2 - 2 * across**2, 0, 1) * np.clip(2 - 2 * down**2, 0, 1)
-        return cv2.remap(regions.rgb, x - move.astype(np.float32), y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+        moved = x - move.astype(np.float32)
+        return np.asarray(cv2.remap(regions.rgb, moved, y, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE))
 
     return change

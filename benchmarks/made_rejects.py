@@ -54,7 +54,7 @@ def _pixelated(rgb: Rgb, _: Box, rng: np.random.Generator) -> Rgb:
 
 def _unsharp(rgb: Rgb, amount: float, sigma: float) -> Rgb:
     soft = cv2.GaussianBlur(rgb, (0, 0), sigma).astype(np.float32)
-    return np.clip(rgb + amount * (rgb - soft), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(rgb + amount * (rgb - soft), 0, 255), np.uint8)
 
 
 def _oversharpened(rgb: Rgb, _: Box, rng: np.random.Generator) -> Rgb:
@@ -67,7 +67,7 @@ def _blurred(rgb: Rgb, _: Box, rng: np.random.Generator) -> Rgb:
 
 def _grainy(rgb: Rgb, _: Box, rng: np.random.Generator) -> Rgb:
     noise = rng.normal(0, rng.uniform(3.5, 7), rgb.shape)
-    return np.clip(rgb + cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.3, 0.8)) * 1.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(rgb + cv2.GaussianBlur(noise, (0, 0), rng.uniform(0.3, 0.8)) * 1.5, 0, 255), np.uint8)
 
 
 def _smoothed(rgb: Rgb, _: Box, rng: np.random.Generator) -> Rgb:

@@ -108,8 +108,8 @@ class Broken:
         return np.asarray(cv2.GaussianBlur(mask, (0, 0), softness * self.eyes)[..., None], np.float32)
 
 
-def blend(under: Crop, over: NDArray[np.generic], mask: NDArray[np.float32]) -> Crop:
-    return np.clip(np.rint(under * (1 - mask) + over * mask), 0, 255).astype(np.uint8)
+def blend(under: Crop, over: NDArray[np.uint8] | NDArray[np.floating], mask: NDArray[np.float32]) -> Crop:
+    return np.asarray(np.clip(np.rint(under * (1 - mask) + over * mask), 0, 255), np.uint8)
 
 
 def moved(face: Crop, turn: NDArray[np.float64]) -> Crop:
@@ -176,7 +176,7 @@ def smeared(at: Broken, points: Points) -> Crop:
     half = max(1, int(0.15 * at.eyes))
     kernel, along = np.zeros((2 * half + 1, 2 * half + 1), np.float32), at.upright[:, 0] * half
     ends = [tuple(np.rint(half + sign * along).astype(int).tolist()) for sign in (-1, 1)]
-    cv2.line(kernel, *ends, 1.0)
+    cv2.line(kernel, ends[0], ends[1], 1.0)
     drawn = cv2.GaussianBlur(cv2.filter2D(at.face, -1, kernel / kernel.sum()), (0, 0), 0.03 * at.eyes)
     return blend(at.face, drawn, at.mask(points, 0.03, 0.02))
 
@@ -279,13 +279,12 @@ def judge(faces: Sequence[Person], levels: Sequence[str]) -> Iterator[Judged]:
     guard = IdentityGuard()
     for (number, face), level in itertools.product(enumerate(faces), levels):
         before = face.damaged[level]
-        five = guard.five_points(before)
-        if five is None:
+        if (found := guard._find(before)) is None:
             continue
         for restorer, after in face.restored[level].items():
             made = [("", after), *(broken(faces, number, level, restorer) if restorer in BROKEN_OF else [])]
             for name, crop in made:
-                parts = compare_parts(before, crop, five)
+                parts = compare_parts(before, crop, found.points5)
                 if parts is not None:
                     yield Judged(number, level, restorer, name, parts.least)
 

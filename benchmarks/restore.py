@@ -24,7 +24,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 LIMIT = 0.58
 SIZE = 512
@@ -83,7 +83,7 @@ def picture() -> Any:
     return np.rint(127.5 + 127.5 * np.sin(np.stack([9 * x + y, 7 * y, 5 * (x - y)], -1))).astype(np.uint8)
 
 
-def ours(folder: Path, dtype: str, steps: int) -> Any:
+def ours(folder: Path, dtype: Literal["float32", "bfloat16"], steps: int) -> Any:
     """A function that restores a face and returns its latents."""
     from authface.restore.model import diffusion as sampler
     from authface.restore.model import restorer
@@ -96,7 +96,12 @@ def ours(folder: Path, dtype: str, steps: int) -> Any:
     assert isinstance(model, sampler.DiffusionRestorer)
     seen: list[Any] = []
     denoise = model._denoise
-    model._denoise = lambda *given: seen.append(denoise(*given)) or seen[-1]  # type: ignore[method-assign]
+
+    def noted(*given: Any) -> Any:
+        seen.append(denoise(*given))
+        return seen[-1]
+
+    model._denoise = noted  # type: ignore[method-assign, assignment]
 
     def restore() -> Any:
         model._shared.manual_seed(SEED)  # type: ignore[union-attr]

@@ -18,6 +18,7 @@ import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 
@@ -28,7 +29,7 @@ from authface.restore import pipeline, watch
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
-from authface.store.restore_line import RunState
+from authface.store.restore_line import RunState, write_state
 
 PARTS = ("read", "detect", "align", "model", "guard", "paste", "encode")
 SHARES = (0.02, 0.05, 0.1, 0.25, 0.5, 0.8)
@@ -41,9 +42,15 @@ class _Clock:
     time = staticmethod(time.time)
 
 
+def _measure_by(clock: type[_Clock], *modules: ModuleType) -> None:
+    """Let modules read this clock."""
+    for module in modules:
+        module.time = clock  # type: ignore[attr-defined]
+
+
 def costs(photos: Path, file: Path, model: str) -> None:
     """A row for each photo."""
-    pipeline.time = _Clock  # type: ignore[assignment]  # all that it uses of it
+    _measure_by(_Clock, pipeline)
     session = Session(Request(RestoreSettings(model=model, report=False), device="cpu"), Console())
     with tempfile.TemporaryDirectory() as out, file.open("w", newline="") as rows:
         write = csv.writer(rows, lineterminator="\n").writerow
@@ -62,15 +69,16 @@ def costs(photos: Path, file: Path, model: str) -> None:
 
 def run(photos: Path, out: Path, options: list[str]) -> None:
     """What is said to be left after some shares of the run, and the truth."""
-    pipeline.time = watch.time = _Clock  # type: ignore[assignment]
+    _measure_by(_Clock, pipeline, watch)
     told: list[tuple[float, RunState]] = []
-    write, start = watch.write_state, time.process_time()
+    start = time.process_time()
 
     def noted(home: Path, state: RunState) -> None:
         told.append((time.process_time(), state))
-        write(home, state)
+        write_state(home, state)
 
-    watch.write_state, watch.WRITE_SECONDS = noted, 0.0
+    watch.write_state = noted  # type: ignore[attr-defined]
+    watch.WRITE_SECONDS = 0.0
     sys.argv = ["authface", "restore", str(photos), "-o", str(out), *options]
     with suppress(SystemExit):
         cli.main()

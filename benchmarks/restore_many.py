@@ -31,7 +31,7 @@ import numpy as np
 from authface.files import sha256_of
 from authface.restore.inputs import PAGE
 from authface.restore.outcome import SETTLED, traits_of
-from authface.store.restore_line import as_text, parse
+from authface.store.restore_line import as_text, values_of
 from authface.store.restore_log import LOG, PART_BYTES, Log, part_numbers, part_path
 
 
@@ -91,8 +91,9 @@ def run(typed: Sequence[str]) -> tuple[Cost, float]:
 def first_made(out: Path, began: float) -> float | None:
     """Seconds from there to the log's first line of this run."""
     for number in part_numbers(out / LOG):
-        for line in parse(part_path(out / LOG, number).read_bytes()):
-            if (at := datetime.fromisoformat(line.made).timestamp()) >= began:
+        for line in part_path(out / LOG, number).read_bytes().splitlines():
+            values = values_of(line)
+            if values and (at := datetime.fromisoformat(values["made"]).timestamp()) >= began:
                 return at - began
     return None
 
@@ -101,7 +102,7 @@ def resume(photos: Path, out: Path, count: int, model: str) -> None:
     """Let all photos but the last be done: their lines as the command writes them, the photo itself as the result."""
     run(command(photos, out, model, "--aligned", "--limit", "1"))
     log = Log(out / LOG)
-    (pattern,) = log.lines(log.targets[0])
+    (pattern,) = log.lines(next(path for path, _ in log.traces()))
     paths = sorted(photos.rglob("*.png"))[1 : count - 1]
     for path in paths:
         target = out / path.relative_to(photos)

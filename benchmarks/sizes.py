@@ -10,6 +10,7 @@ import re
 import sys
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 
 from packaging.requirements import Requirement
 
@@ -20,7 +21,8 @@ from authface.extras import EXTRAS
 def megabytes(name: str) -> float:
     """Of all files of an installed package, 1e6 bytes each; with the compiled modules that are there."""
     files = metadata.files(name) or []
-    return sum(path.stat().st_size for file in files if (path := file.locate()).is_file()) / 1e6
+    paths = [Path(str(file.locate())) for file in files]
+    return sum(path.stat().st_size for path in paths if path.is_file()) / 1e6
 
 
 def closure(name: str, extra: str = "") -> set[str]:

@@ -61,7 +61,7 @@ def put(table: Table[Any], part: int, given: dict[str, Any]) -> None:
     """Write one part with these columns, the others empty."""
     schema, columns = arrow_schema(table.row_type), []
     for field in schema:
-        empty = "" if pa.types.is_string(field.type) else [] if pa.types.is_list(field.type) else None
+        empty: object = "" if pa.types.is_string(field.type) else [] if pa.types.is_list(field.type) else None
         columns.append(pa.array(given.get(field.name, [empty] * len(given["id"])), field.type))
     meta = PartMeta(Provenance("made", 1, {"min_sharpness": 0.2}, {}), "", "", {})
     table.put(part, pa.Table.from_arrays(columns, schema=schema), meta)

@@ -183,7 +183,7 @@ def floor(work: Path, size: int, batch: int, steps: int, precision: str) -> None
     from authface.train.controlnet import ControlNetObjective
     from authface.train.data import Draw, FaceDataset
     from authface.train.objective import Noise
-    from authface.train.settings import ControlNetSettings
+    from authface.train.settings import ControlNetSettings, FacialSettings
 
     half, cpu, source, console = precision == "bf16", torch.device("cpu"), resolve(str(work / "family")), Console()
     faces, store = FaceDataset(work / "dataset", size), TensorStore(work / "latents")
@@ -194,7 +194,7 @@ def floor(work: Path, size: int, batch: int, steps: int, precision: str) -> None
     parts.controlnet = ControlNetModel.from_unet(parts.unet).train()
     if half:
         parts.unet.to(torch.bfloat16)
-    settings = ControlNetSettings(size=size, batch=batch, facial={"weight": "off"})
+    settings = ControlNetSettings(size=size, batch=batch, facial=FacialSettings(weight="off"))
     objective = ControlNetObjective(faces, parts, latents, null, PRESETS["gfpgan"], settings, seed=0)
     for part in (parts.unet, parts.controlnet):
         part.to(memory_format=torch.channels_last)
@@ -203,7 +203,7 @@ def floor(work: Path, size: int, batch: int, steps: int, precision: str) -> None
     for step in range(steps):
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = objective.loss(objective.trained, ready, Noise(0, range(batch * step, batch * (step + 1))), step)
-        loss.total.backward()
+        loss.total.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         print(step, flush=True)

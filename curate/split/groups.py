@@ -18,6 +18,7 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -118,21 +119,31 @@ class DisjointSets:
         return [self.find(member) for member in range(len(self._above))]
 
 
-def similar_pairs(vectors: Vectors, likeness: Likeness, least: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def similar_pairs(vectors: Vectors, likeness: Likeness, least: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """(m, 2) numbers of unit vectors whose likeness is `least` or more, and (m,) that likeness; the highest first.
 
     Each vector has its `NEIGHBOURS` likest; a pair is listed once, its smaller number first.
     """
-    count = len(vectors)
     codes, found = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
     for first, second, value in Nearest(vectors, likeness).search(vectors, likeness, least, NEIGHBOURS + 1):
         real = first != second
-        codes.append((np.minimum(first, second) * count + np.maximum(first, second))[real])
+        codes.append((np.minimum(first, second) << 32 | np.maximum(first, second))[real])
         found.append(value[real])
-    code, at = np.unique(np.concatenate(codes), return_index=True)
-    value = np.concatenate(found)[at]
+    code, value = _joined(codes), _joined(found)
+    order = np.argsort(code, kind="stable")
+    code, value = code[order], value[order]
+    once = np.diff(code, prepend=-1) != 0
+    code, value = code[once], value[once]
     order = np.argsort(-value, kind="stable")
-    return np.stack(np.divmod(code[order], max(count, 1)), axis=1), value[order]
+    pairs = np.stack([code >> 32, code & 0xFFFFFFFF], axis=1, dtype=np.int32, casting="unsafe")
+    return pairs[order], value[order]
+
+
+def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    """One array of all, which are taken from the list: of a large set both would be half of all memory."""
+    made = np.concatenate(arrays)
+    arrays.clear()
+    return made
 
 
 def identities(vectors: Vectors, photos: ArrayLike, likeness: Likeness, least: float) -> list[int]:
