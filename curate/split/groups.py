@@ -195,11 +195,11 @@ class _Group:
 
 
 class _Groups:
-    """The groups of n faces by name; the sums of those of two faces and more lie in files."""
+    """The groups of n faces by name; the two sums of those of two faces and more lie in a file, side by side."""
 
     def __init__(self, vectors: Vectors, photos: ArrayLike, likeness: Likeness) -> None:
         self._vectors, self._likeness = vectors, likeness
-        self._sums, self._scaled = (VectorFile(vectors.shape[1], len(vectors)) for _ in range(2))
+        self._sums = VectorFile(2 * vectors.shape[1], len(vectors))
         self._facts = dict[int, tuple[float, int, frozenset[int]]]()
         """Offset, size and photos of the groups of several."""
         _, self._photo, self._faces = np.unique(photos, return_inverse=True, return_counts=True)
@@ -207,15 +207,15 @@ class _Groups:
     def __getitem__(self, name: int) -> _Group:
         """The group of several faces that is called so, or the face alone."""
         if name in self._facts:
-            return _Group(self._sums[name], self._scaled[name], *self._facts[name])
+            total, scaled = self._sums[name].reshape(2, -1)
+            return _Group(total, scaled, *self._facts[name])
         photo, vector, spread = self._photo[name], self._vectors[name], self._likeness.spread[name]
         shown = frozenset([int(photo)] if self._faces[photo] > 1 else [])
         return _Group(vector, vector / spread, float(self._likeness.mean[name] / spread), 1, shown)
 
     def join(self, name: int, one: _Group, gone: int, other: _Group) -> None:
         """Put two groups in the place of the one that is called `name`."""
-        self._sums[name] = one.sum + other.sum
-        self._scaled[name] = one.scaled + other.scaled
+        self._sums[name] = np.concatenate([one.sum + other.sum, one.scaled + other.scaled])
         self._facts[name] = one.offset + other.offset, one.size + other.size, one.shown | other.shown
         self._facts.pop(gone, None)
 
