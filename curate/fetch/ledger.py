@@ -7,8 +7,10 @@ leaves its thread to others.
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import heapq
+import math
 import threading
 import time
 from collections import Counter
@@ -16,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -269,10 +272,13 @@ class Lanes:
         self._work, self._threads = work, threads
         self._lanes: dict[str, _Lane] = {}
         self._flying: dict[Future[list[Photo]], tuple[int, str, PhotoItem]] = {}
-        self._done: list[tuple[int, list[Photo]]] = []
+        self._done: list[tuple[int, str, list[Photo]]] = []
 
     def __call__(self, chunks: Iterator[list[PhotoItem]]) -> Iterator[Done]:
-        """Chunks of items in; for each item 1 and its rows, in the listing's order but for what had to wait."""
+        """Chunks of items in; for each item 1 and its rows, in the listing's order.
+
+        But for what had to wait: items of other hosts go before it, and of its own if it waits in a lane of its own.
+        """
         pool = ThreadPoolExecutor(self._threads, "download")
         listing, listed = enumerate(item for chunk in chunks for item in chunk), False
         try:
@@ -329,7 +335,7 @@ class Lanes:
             number, name, item = self._flying.pop(future)
             self._lanes[name].flying -= 1
             try:
-                heapq.heappush(self._done, (number, future.result()))
+                bisect.insort(self._done, (number, name, future.result()))
             except Wait as pause_asked:
                 lane = self._put(pause_asked.lane, number, item)
                 lane.opens = max(lane.opens, time.monotonic() + pause_asked.seconds)
@@ -342,10 +348,23 @@ class Lanes:
         return lane
 
     def _settled(self) -> Iterator[Done]:
-        """What is done, as long as nothing that was listed before it is still under way."""
-        first = min((number for number, _, _ in self._flying.values()), default=None)
-        while self._done and (first is None or self._done[0][0] < first):
-            yield 1, heapq.heappop(self._done)[1]
+        """What is done, if nothing that was listed before it is still under way, or waits in its lane.
+
+        An earlier run may have done what is behind a waiting item; its rows come in the order of a run without a stop.
+        """
+        first = min((number for number, _, _ in self._flying.values()), default=math.inf)
+        cut = bisect.bisect(self._done, first, key=itemgetter(0))
+        before, self._done = self._done[:cut], self._done[cut:]
+        for number, name, rows in before:
+            if self._waits_before(number, name):
+                bisect.insort(self._done, (number, name, rows))
+            else:
+                yield 1, rows
+
+    def _waits_before(self, number: int, name: str) -> bool:
+        """Whether an item of this lane waits that was listed before that number."""
+        lane = self._lanes.get(name)
+        return lane is not None and bool(lane.queue) and lane.queue[0][0] < number
 
 
 def _host(url: str) -> str:
