@@ -143,9 +143,9 @@ def main() -> None:
     debug = "--debug" in sys.argv
     _heed_sigterm()
     # Threads that spin while they wait stop each other where cores are shared: on two cores beside one other busy
-    # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep. NumPy's products are small, and
-    # threads that share one wait for each other: the search of `curate split` took three times as long with two, by
-    # the clock too. Read when torch and NumPy load.
+    # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep. NumPy's products are
+    # small, and threads that share one wait for each other: the search of `curate split` took three times as long with
+    # two, by the clock too, eigenvalues for FID five times (1.5 s with one). Read when torch and NumPy load.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:

@@ -26,7 +26,8 @@ from authface.store.photoset import PhotoSet, Provenance
 from tests.hub import TOKEN, Handler, Hub
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line: see authface.cli.main
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line, and the next: see authface.cli.main
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 settings.register_profile("authface", deadline=None)
 settings.load_profile("authface")

@@ -273,11 +273,16 @@ class Lanes:
         self._lanes: dict[str, _Lane] = {}
         self._flying: dict[Future[list[Photo]], tuple[int, str, PhotoItem]] = {}
         self._done: list[tuple[int, str, list[Photo]]] = []
+        """By number: the photo's host, and its rows."""
+        self._put_back: dict[str, list[int]] = {}
+        """By a photo's host a heap of numbers that a host let wait; what is begun again is taken off later."""
+        self._waiting = set[int]()
+        """Those of them that still wait."""
 
     def __call__(self, chunks: Iterator[list[PhotoItem]]) -> Iterator[Done]:
         """Chunks of items in; for each item 1 and its rows, in the listing's order.
 
-        But for what had to wait: items of other hosts go before it, and of its own if it waits in a lane of its own.
+        But for what had to wait: photos of other hosts go before it, and of its own if it waits to be tried again.
         """
         pool = ThreadPoolExecutor(self._threads, "download")
         listing, listed = enumerate(item for chunk in chunks for item in chunk), False
@@ -302,6 +307,7 @@ class Lanes:
             lane = self._lanes[name]
             number, item = heapq.heappop(lane.queue)
             lane.flying += 1
+            self._waiting.discard(number)
             self._flying[pool.submit(self._work, item)] = number, name, item
 
     def _next(self, only_host: bool) -> str | None:
@@ -335,8 +341,11 @@ class Lanes:
             number, name, item = self._flying.pop(future)
             self._lanes[name].flying -= 1
             try:
-                bisect.insort(self._done, (number, name, future.result()))
+                bisect.insort(self._done, (number, _host(item.url), future.result()))
             except Wait as pause_asked:
+                if not _host(pause_asked.lane):  # else a lane of its own, called after its address
+                    self._waiting.add(number)
+                    heapq.heappush(self._put_back.setdefault(_host(item.url), []), number)
                 lane = self._put(pause_asked.lane, number, item)
                 lane.opens = max(lane.opens, time.monotonic() + pause_asked.seconds)
             if not self._lanes[name].queue and not self._lanes[name].flying:
@@ -348,23 +357,25 @@ class Lanes:
         return lane
 
     def _settled(self) -> Iterator[Done]:
-        """What is done, if nothing that was listed before it is still under way, or waits in its lane.
+        """What is done, if nothing that was listed before it is under way, or of its host was begun and waits.
 
-        An earlier run may have done what is behind a waiting item; its rows come in the order of a run without a stop.
+        What an earlier run had done is done at once: it would come before what is asked for.
         """
         first = min((number for number, _, _ in self._flying.values()), default=math.inf)
         cut = bisect.bisect(self._done, first, key=itemgetter(0))
         before, self._done = self._done[:cut], self._done[cut:]
-        for number, name, rows in before:
-            if self._waits_before(number, name):
-                bisect.insort(self._done, (number, name, rows))
+        for number, host, rows in before:
+            if self._first_waiting(host) < number:
+                bisect.insort(self._done, (number, host, rows))
             else:
                 yield 1, rows
 
-    def _waits_before(self, number: int, name: str) -> bool:
-        """Whether an item of this lane waits that was listed before that number."""
-        lane = self._lanes.get(name)
-        return lane is not None and bool(lane.queue) and lane.queue[0][0] < number
+    def _first_waiting(self, host: str) -> float:
+        """The first number that was put back of a photo's host."""
+        numbers = self._put_back.get(host, [])
+        while numbers and numbers[0] not in self._waiting:
+            heapq.heappop(numbers)
+        return numbers[0] if numbers else math.inf
 
 
 def _host(url: str) -> str:

@@ -140,7 +140,7 @@ def similar_pairs(vectors: Vectors, likeness: Likeness, least: float) -> tuple[N
 
 
 def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """One array of all, which are taken from the list: of a large set both would be half of all memory."""
+    """One array of all. The list is emptied: of a large set both would be half of all memory."""
     made = np.concatenate(arrays)
     arrays.clear()
     return made
