@@ -38,7 +38,7 @@ from authface.records import Crop, Embedding
 from authface.store.photoset import PhotoSet, Provenance
 
 VERSION = 1
-_PAIRS = 1 << 16
+_PAIRS = 1 << 12
 """Looked at at a time."""
 NEIGHBOURS = 32
 """Neighbours looked at for each face; a person of more faces is found through several of them."""
@@ -156,68 +156,73 @@ def identities(vectors: Vectors, photos: ArrayLike, likeness: Likeness, least: f
     pairs, _ = similar_pairs(vectors, likeness, least)
     sets, groups = DisjointSets(len(vectors)), _Groups(vectors, photos, likeness)
     for start in range(0, len(pairs), _PAIRS):
-        for first, second in pairs[start : start + _PAIRS].tolist():
-            a, b = sets.find(first), sets.find(second)
-            if a == b:
-                continue
-            one, other = groups[a], groups[b]
-            if one.likeness(other) < 2 * least:
-                continue
-            if one.size < other.size:
-                a, b, one, other = b, a, other, one
-            if one.shown.isdisjoint(other.shown):
+        faces = pairs[start : start + _PAIRS].ravel().tolist()
+        names = np.array([sets.find(face) for face in faces], np.int64).reshape(-1, 2)
+        alike: list[float] = groups.likeness(names).tolist()
+        grown = set[int]()
+        for at, (a, b) in enumerate(names.tolist()):
+            if a in grown or b in grown:  # in this turn: what was said of them holds no longer
+                a, b = sets.find(a), sets.find(b)
+                alike[at] = float(groups.likeness(np.array([[a, b]]))[0])
+            if a != b and alike[at] >= least and groups.may_join(a, b):
+                a, b = (a, b) if groups.size[a] >= groups.size[b] else (b, a)
                 sets.join(a, b)
-                groups.join(a, one, b, other)
+                groups.join(a, b)
+                grown |= {a, b}
     return sets.labels()
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Faces that count as one person, as far as it takes to say how alike they are to others on average.
+class _Groups:
+    """The groups of n faces by name, one of their faces: what it takes to say how alike two are on average.
 
-    The mean over pairs needs no pairs: over a of A and b of B, (a . b) / spread_a sums to (sum of a / spread_a) .
-    (sum of b).
+    The mean over all pairs of a face of A and one of B needs no pairs: (a . b) / spread_a sums to (sum of a / spread_a)
+    . (sum of b). These two sums of each group of two faces and more lie side by side in a file.
     """
 
-    sum: NDArray[np.float32]
-    scaled: NDArray[np.float32]
-    """Sum of the vectors, each over its spread."""
-    offset: float
-    """Sum of the means, each over its spread."""
-    size: int
-    shown: frozenset[int]
-    """Photos with several faces, one of which is in the group."""
-
-    def likeness(self, other: _Group) -> float:
-        """Twice the mean likeness over all pairs."""
-        products = float(self.scaled @ other.sum + self.sum @ other.scaled) / (self.size * other.size)
-        return products - self.offset / self.size - other.offset / other.size
-
-
-class _Groups:
-    """The groups of n faces by name; the two sums of those of two faces and more lie in a file, side by side."""
-
     def __init__(self, vectors: Vectors, photos: ArrayLike, likeness: Likeness) -> None:
-        self._vectors, self._likeness = vectors, likeness
+        self._vectors, self._spread = vectors, likeness.spread
         self._sums = VectorFile(2 * vectors.shape[1], len(vectors))
-        self._facts = dict[int, tuple[float, int, frozenset[int]]]()
-        """Offset, size and photos of the groups of several."""
-        _, self._photo, self._faces = np.unique(photos, return_inverse=True, return_counts=True)
+        self._offset = likeness.mean.astype(np.float64) / likeness.spread
+        """(n,) sums of the means, each over its spread."""
+        self.size = np.ones(len(vectors), np.int32)
+        """(n,) faces of each."""
+        _, photo, faces = np.unique(photos, return_inverse=True, return_counts=True)
+        several = np.flatnonzero(faces[photo] > 1)
+        self._shown = {face: {of} for face, of in zip(several.tolist(), photo[several].tolist(), strict=True)}
+        """The photos of several faces that show a face of a group."""
 
-    def __getitem__(self, name: int) -> _Group:
-        """The group of several faces that is called so, or the face alone."""
-        if name in self._facts:
-            total, scaled = self._sums[name].reshape(2, -1)
-            return _Group(total, scaled, *self._facts[name])
-        photo, vector, spread = self._photo[name], self._vectors[name], self._likeness.spread[name]
-        shown = frozenset([int(photo)] if self._faces[photo] > 1 else [])
-        return _Group(vector, vector / spread, float(self._likeness.mean[name] / spread), 1, shown)
+    def likeness(self, names: NDArray[np.int64]) -> NDArray[np.float64]:
+        """(m,) mean likeness of (m, 2) groups, over all pairs of a face of one and a face of the other."""
+        known, at = np.unique(names, return_inverse=True)
+        sums = self._both_sums(known)
+        one, other = np.moveaxis(sums[at.reshape(names.shape)], 1, 0)
+        a, b = names.T
+        products = np.vecdot(one[:, 1], other[:, 0]) + np.vecdot(one[:, 0], other[:, 1])
+        offsets = self._offset[a] / self.size[a] + self._offset[b] / self.size[b]
+        mean: NDArray[np.float64] = (products / (self.size[a] * self.size[b]) - offsets) / 2
+        return mean
 
-    def join(self, name: int, one: _Group, gone: int, other: _Group) -> None:
+    def may_join(self, name: int, other: int) -> bool:
+        """Whether no photo shows a face of both."""
+        return self._shown.get(name, set()).isdisjoint(self._shown.get(other, ()))
+
+    def join(self, name: int, gone: int) -> None:
         """Put two groups in the place of the one that is called `name`."""
-        self._sums[name] = np.concatenate([one.sum + other.sum, one.scaled + other.scaled])
-        self._facts[name] = one.offset + other.offset, one.size + other.size, one.shown | other.shown
-        self._facts.pop(gone, None)
+        self._sums[name] = self._both_sums(np.array([name, gone])).sum(axis=0).reshape(-1)
+        for of in (self._offset, self.size):
+            of[name] += of[gone]
+        if gone in self._shown:
+            self._shown[name] = self._shown.get(name, set()) | self._shown.pop(gone)
+
+    def _both_sums(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(k, 2, length) sums of the vectors, and of each over its spread."""
+        made = np.empty((len(names), 2, self._vectors.shape[1]), np.float32)
+        alone = self.size[names] == 1
+        made[~alone] = self._sums[names[~alone]].reshape(-1, *made.shape[1:])
+        faces = names[alone]
+        vectors = self._vectors[faces]
+        made[alone] = np.stack([vectors, vectors / self._spread[faces, None]], axis=1)
+        return made
 
 
 def connected_groups(count: int, keys: Iterable[NDArray[np.int32]], pairs: Iterable[tuple[int, int]] = ()) -> list[int]:

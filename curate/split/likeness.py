@@ -39,13 +39,10 @@ class VectorFile:
     def __getitem__(self, which: int | slice | NDArray[np.int64]) -> NDArray[np.float32]:
         if isinstance(which, slice):
             start, stop, _ = which.indices(len(self))
-            return self._read(start, max(stop - start, 0))
+            return self._read([start], max(stop - start, 0))
         if isinstance(which, np.ndarray):
-            made = np.empty((len(which), self.shape[1]), np.float32)
-            for at, number in enumerate(which.tolist()):
-                made[at] = self._read(number, 1)
-            return made
-        return self._read(which, 1).reshape(-1)
+            return self._read(which.tolist(), 1)
+        return self._read([which], 1).reshape(-1)
 
     def __setitem__(self, number: int, vector: NDArray[np.float32]) -> None:
         self._write(number, vector)
@@ -55,15 +52,18 @@ class VectorFile:
         self._write(len(self), vectors)
         self.shape = len(self) + len(vectors), self.shape[1]
 
-    def _read(self, start: int, rows: int) -> NDArray[np.float32]:
-        size = rows * self._bytes
-        self._file.seek(start * self._bytes)
-        data = self._file.read(size)
-        while len(data) < size:  # one read gives 2 GB at most
-            if not (more := self._file.read(size - len(data))):
-                raise IndexError(f"vectors {start} to {start + rows - 1} of {len(self)}")
-            data += more
-        return np.frombuffer(data, np.float32).reshape(rows, self.shape[1])
+    def _read(self, starts: list[int], rows: int) -> NDArray[np.float32]:
+        """So many vectors from each of these on."""
+        made = np.empty((len(starts) * rows, self.shape[1]), np.float32)
+        room, size = made.reshape(-1).view(np.uint8).data, rows * self._bytes
+        for at, start in enumerate(starts):
+            self._file.seek(start * self._bytes)
+            left = room[at * size : (at + 1) * size]
+            while left:  # one read gives 2 GB at most
+                if not (read := self._file.readinto(left)):
+                    raise IndexError(f"vectors {start} to {start + rows - 1} of {len(self)}")
+                left = left[read:]
+        return made
 
     def _write(self, start: int, vectors: NDArray[np.float32]) -> None:
         with write_errors(self._room):

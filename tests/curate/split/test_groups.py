@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from authface.curate.split import groups as groups_module
 from authface.curate.split import likeness as likenesses
 from authface.curate.split.groups import connected_groups, identities, similar_pairs
 from authface.curate.split.likeness import Likeness, cohort_of, likeness_of
@@ -60,6 +61,37 @@ def test_the_mean_likeness_of_groups_is_that_over_all_pairs() -> None:
         members = np.flatnonzero(groups == label)
         if len(members) == 2:
             assert value[members[0], members[1]] >= 1.0
+
+
+def linked(vectors: np.ndarray, photos: list[int], scale: Likeness, least: float) -> list[int]:
+    """`identities` by its definition: the likeliest pairs first, all pairs of two groups looked at."""
+    n = len(vectors)
+    every = np.indices((n, n)).reshape(2, -1)
+    value = scale.of((vectors @ vectors.T).ravel(), every[0], scale, every[1]).reshape(n, n)
+    groups = [{face} for face in range(n)]
+    for first, second in similar_pairs(vectors, scale, least)[0].tolist():
+        one, other = groups[first], groups[second]
+        shared = {photos[face] for face in one} & {photos[face] for face in other}
+        if one is not other and not shared and value[np.ix_(list(one), list(other))].mean() >= least:
+            joined = one | other
+            for face in joined:
+                groups[face] = joined
+    return [min(group) for group in groups]
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10_000), st.integers(2, 60), st.integers(1, 70))
+def test_groups_are_those_of_the_definition_however_many_pairs_are_looked_at_at_a_time(
+    seed: int, count: int, at_once: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    vectors = unit(rng.standard_normal((6, 12))[rng.integers(0, 6, count)] + 0.8 * rng.standard_normal((count, 12)))
+    photos = rng.integers(0, count, count).tolist()
+    spread = rng.uniform(0.1, 0.3, count).astype(np.float32)
+    scale = Likeness(rng.uniform(-0.1, 0.3, count).astype(np.float32), spread)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(groups_module, "_PAIRS", at_once)
+        assert same_groups(identities(vectors, photos, scale, 1.2), linked(vectors, photos, scale, 1.2))
 
 
 def test_two_faces_of_one_photo_are_two_people() -> None:
