@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from authface.train.loop import TrainingResult, fit
 from authface.train.losses.critic import PixelCritic
 from authface.train.objective import Loss, Noise, ValidationPicture, fidelity, grid
 from authface.train.settings import AutoencoderSettings
+from authface.train.state import RunFolder
 
 TONE_SIDE = 16
 """Side of the squares whose means are tones, pixels."""
@@ -143,7 +145,8 @@ def train_autoencoder(
     faces.prepare(where)
     if settings.model == "new":
         begin = settings.out / "training" / "new"
-        if rank() == 0 and not (begin / "model_index.json").is_file():
+        if rank() == 0 and RunFolder(settings.out).newest_checkpoint() is None:
+            shutil.rmtree(begin, ignore_errors=True)  # of a run that had other settings, and saved nothing
             make_tiny(begin, seed, settings.size, settings.prediction, vae=VAES[settings.vae])
         barrier(where)
         source = ModelSource("new", str(begin), True)
@@ -160,4 +163,5 @@ def train_autoencoder(
             parts.vae.quant_conv.requires_grad_(False)
     critic = PixelCritic(settings.critic_lr, where, seed) if settings.adversarial else None
     objective = AutoencoderObjective(faces, parts.folder, RoundTrip(parts.vae), settings, where, seed, critic)
-    return fit(objective, settings, console, where, seed, "autoencoder")
+    built_on = {} if settings.model == "new" else {"vae": parts.folder}
+    return fit(objective, settings, console, where, seed, "autoencoder", built_on)

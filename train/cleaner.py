@@ -265,8 +265,10 @@ def train_cleaner(
     where = pick_device(device)
     faces.prepare(where)
     base = fetch(source, PARTS)
+    built_on: dict[str, Path] = {}
     if settings.begin_from:
-        net = load(resolve(settings.begin_from), ["cleaner"], where, torch.float32).cleaner
+        begun = load(resolve(settings.begin_from), ["cleaner"], where, torch.float32)
+        net, built_on["cleaner"] = begun.cleaner, begun.folder
     else:
         net = make_cleaner(seed, settings.channels)
     if settings.pixels.adversarial:
@@ -275,4 +277,4 @@ def train_cleaner(
     objective = CleanerObjective(
         faces, base, Cleaner(net.to(where)), damage, settings, where, seed, pixels, damages_on(where)
     )
-    return fit(objective, settings, console, where, seed, "cleaner")
+    return fit(objective, settings, console, where, seed, "cleaner", built_on)

@@ -271,7 +271,10 @@ def train_controlnet(
     objective = ControlNetObjective(
         faces, parts, latents, null, degradation, settings, seed, critic, pixels, damages_on(where)
     )
-    return fit(objective, settings, console, where, seed, "controlnet")
+    built_on = dict.fromkeys(("vae", "unet", *cleaner), parts.folder)
+    if settings.begin_from:
+        built_on["controlnet"] = fetch(resolve(settings.begin_from), ["controlnet"])
+    return fit(objective, settings, console, where, seed, "controlnet", built_on)
 
 
 def init_controlnet(unet: Any, settings: ControlNetSettings, seed: int, factor: int, trained: Any = None) -> Any:

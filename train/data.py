@@ -6,8 +6,9 @@ import functools
 import hashlib
 import json
 import re
+import signal
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, replace
@@ -261,7 +262,7 @@ class Stream(Generic[B]):
         return [draw(self.seed, self.count, position, self.flip) for position in self.positions(k)]
 
 
-def prefetch(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
+def prefetch(make: Callable[[int], B], order: Iterable[int]) -> Generator[B]:
     """make(k) for each k of `order`; a thread makes the next one while the caller works with this one."""
     with ThreadPoolExecutor(1, "batches") as thread:
         waiting: Future[B] | None = None
@@ -271,6 +272,44 @@ def prefetch(make: Callable[[int], B], order: Iterable[int]) -> Iterator[B]:
                 yield made.result()
         if waiting is not None:
             yield waiting.result()
+
+
+@dataclass(frozen=True)
+class _Made(Generic[B]):
+    """A torch map-style dataset of what `make` makes; an error with a line for people comes as a value.
+
+    Raised in another process it would come as torch's text of the whole trace.
+    """
+
+    make: Callable[[int], B]
+
+    def __getitem__(self, k: int) -> B | AuthfaceError:
+        try:
+            return self.make(k)
+        except AuthfaceError as error:
+            return error
+
+
+def _leave_signals_to_parent(worker: int) -> None:
+    """In a new process that loads: what stops a whole job, as Slurm and systemd do, ends it when the run was saved."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def loaded(make: Callable[[int], B], order: Sequence[int], workers: int) -> Generator[B]:
+    """`prefetch` by so many processes. Close it: else an error leaves them, and they let nobody end them but itself."""
+    loader: torch.utils.data.DataLoader[B | AuthfaceError] = torch.utils.data.DataLoader(
+        _Made(make),  # type: ignore[arg-type]  # by its method
+        batch_size=None, sampler=order, num_workers=workers, worker_init_fn=_leave_signals_to_parent,
+    )  # fmt: skip
+    made = iter(loader)
+    try:
+        for one in made:
+            if isinstance(one, AuthfaceError):
+                raise one
+            yield one
+    finally:
+        made._shutdown_workers()  # type: ignore[attr-defined]  # its __del__ does, but a trace keeps it alive
 
 
 def validation_faces(folder: Path, size: int, count: int) -> FaceDataset:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,23 +19,25 @@ from authface.console import Console
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.store.journal import record_training
 from authface.train import distributed as parallel
-from authface.train.data import Batch, Stream, prefetch
+from authface.train.data import Batch, Stream, loaded, prefetch
 from authface.train.objective import Noise, Objective
 from authface.train.publish import write_card
 from authface.train.settings import TrainSettings
-from authface.train.state import Logbook, MovingAverage, RunFolder, StopSignal, learning_rate, make_optimizer
+from authface.train.state import (
+    Logbook,
+    MovingAverage,
+    RunFolder,
+    StopSignal,
+    digests_of,
+    learning_rate,
+    make_optimizer,
+)
 
 B = TypeVar("B", bound=Batch)
 
 
 COMPILER = "inductor"
 """Backend of torch.compile."""
-
-
-def _leave_signals_to_parent(worker: int) -> None:
-    """In a new process that loads: what stops a whole job, as Slurm and systemd do, ends it when the run was saved."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,19 @@ class TrainingResult:
 
 
 def fit(
-    objective: Objective[B], settings: TrainSettings, console: Console, device: torch.device, seed: int, title: str
+    objective: Objective[B],
+    settings: TrainSettings,
+    console: Console,
+    device: torch.device,
+    seed: int,
+    title: str,
+    built_on: Mapping[str, Path],
 ) -> TrainingResult:
     """Train until `settings.steps`, beginning or going on; write the family to `settings.out`.
 
-    SIGINT and SIGTERM save and end early. Raises AuthfaceError where the loss stops being finite and UsageError
-    where `out` holds a run of other settings.
+    `built_on` are the parts that were loaded and the folders of their families: a run goes on over the same weights
+    only. SIGINT and SIGTERM save and end early. Raises AuthfaceError where the loss stops being finite and UsageError
+    where `out` holds a run of other settings, on other faces or over other weights.
     """
     folder = RunFolder(settings.out)
     accelerator = parallel.make_accelerator(device, settings, folder.training)
@@ -64,7 +72,10 @@ def fit(
         stop = held.enter_context(StopSignal())
         together = {"processes": accelerator.num_processes, "sharing": parallel.sharing_mode(accelerator)}
         faces = objective.faces
-        parallel.run_together(accelerator, lambda: folder.claim(settings, seed, together, len(faces), faces.content))
+        parallel.run_together(
+            accelerator,
+            lambda: folder.claim(settings, seed, together, len(faces), faces.content, digests_of(built_on, folder.out)),
+        )
         parallel.run_together(
             accelerator,
             lambda: record_training(folder.training, faces.folder, faces.photo_ids()),
@@ -139,24 +150,24 @@ class Trainer(Generic[B]):
     def steps(self) -> Iterator[float]:
         """Do the steps that are left, yielding the loss of each: the mean over all processes."""
         per_step = self.settings.accumulate
-        batches = self._batches(self.step * per_step)
-        for step in range(self.step, self.settings.steps):
-            rate = learning_rate(step, self.settings)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
-            means = self._gradient(batches, range(step * per_step, (step + 1) * per_step))
-            norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            for auxiliary in self.objective.auxiliaries:
-                auxiliary.step(self.accelerator)
-            if self.ema is not None:
-                self.ema.step()
-            self.step = step + 1
-            self.losses = [*self.losses[-99:], means["loss"]]
-            norm = math.nan if norm is None else float(norm)
-            self.logbook.write(self.step, {**means, "lr": rate, "gradient_norm": norm})
-            yield means["loss"]
+        with closing(self._batches(self.step * per_step)) as batches:
+            for step in range(self.step, self.settings.steps):
+                rate = learning_rate(step, self.settings)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = rate
+                means = self._gradient(batches, range(step * per_step, (step + 1) * per_step))
+                norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+                for auxiliary in self.objective.auxiliaries:
+                    auxiliary.step(self.accelerator)
+                if self.ema is not None:
+                    self.ema.step()
+                self.step = step + 1
+                self.losses = [*self.losses[-99:], means["loss"]]
+                norm = math.nan if norm is None else float(norm)
+                self.logbook.write(self.step, {**means, "lr": rate, "gradient_norm": norm})
+                yield means["loss"]
 
     def should_stop(self, stop: StopSignal) -> bool:
         """Whether any process was asked to stop: all of them must save after the same step."""
@@ -219,7 +230,7 @@ class Trainer(Generic[B]):
         """Whether this process draws pictures: the main one, or all where each holds a part of the weights."""
         return bool(self.accelerator.is_main_process) or parallel.sharing_mode(self.accelerator) == "fsdp"
 
-    def _batches(self, first: int) -> Iterator[B]:
+    def _batches(self, first: int) -> Generator[B]:
         """The batches of this process from number `first` on, each read while the one before is trained on."""
         order = range(first, self.settings.steps * self.settings.accumulate)
         workers = self.settings.loader_workers
@@ -228,11 +239,7 @@ class Trainer(Generic[B]):
             workers = 0 if self.accelerator.device.type == "cpu" else max(1, cores // 2)
         if not workers:
             return prefetch(self.stream.__getitem__, order)
-        loader: torch.utils.data.DataLoader[B] = torch.utils.data.DataLoader(
-            self.stream,  # type: ignore[arg-type]  # a map-style dataset by its method
-            batch_size=None, sampler=order, num_workers=workers, worker_init_fn=_leave_signals_to_parent,
-        )  # fmt: skip
-        return iter(loader)
+        return loaded(self.stream.__getitem__, order, workers)
 
     def _gradient(self, batches: Iterator[B], numbers: range) -> dict[str, float]:
         """Sum the gradients of a step's batches, counted by `numbers` over the run; means over all processes."""

@@ -166,7 +166,8 @@ def train_prior(
     if settings.gradient_checkpointing:
         parts.unet.enable_gradient_checkpointing()
     objective = PriorObjective(faces, parts, source, latents, texts, prompts, settings)
-    return fit(objective, settings, console, where, seed, "prior")
+    built_on = dict.fromkeys(("vae", "unet", *(ENCODERS if texts is None else ())), parts.folder)
+    return fit(objective, settings, console, where, seed, "prior", built_on)
 
 
 def _unless(dropped: torch.Tensor, given: torch.Tensor | None, null: torch.Tensor | None) -> torch.Tensor | None:

@@ -13,7 +13,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,6 +28,7 @@ from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file
 from authface.imaging.decode import encode_png
+from authface.models.layout import digest
 from authface.recipe import Settings
 from authface.store.journal import SOURCES
 from authface.store.lock import write_lock
@@ -141,13 +142,19 @@ def _local(parameter: torch.Tensor) -> torch.Tensor:
 
 CHANGEABLE = {
     "steps", "save_every", "keep", "validate_every", "validate_count", "validate_steps", "tracker", "loader_workers",
-    "cache", "dataset",
+    "cache", "dataset", "out",
 }  # fmt: skip
-"""Settings that may differ when a run goes on. The dataset may have moved; what is in it is compared."""
+"""Settings that may differ when a run goes on. Its own folder and the dataset may have moved; faces are compared."""
 
 
 ONE_PROCESS: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
 """What run.json means where it does not name these."""
+
+
+def digests_of(parts: Mapping[str, Path], out: Path) -> dict[str, str]:
+    """The digest of each part in its family's folder, but of those that the run itself writes, to `out`."""
+    there = out.resolve()
+    return {part: digest(folder, (part,)) for part, folder in parts.items() if folder.resolve() != there}
 
 
 class RunFolder:
@@ -163,14 +170,22 @@ class RunFolder:
         return write_lock(self.training)
 
     def claim(
-        self, settings: TrainSettings, seed: int, together: dict[str, int | str], faces: int = 0, content: str = ""
+        self,
+        settings: TrainSettings,
+        seed: int,
+        together: dict[str, int | str],
+        faces: int = 0,
+        content: str = "",
+        built_on: Mapping[str, str] | None = None,
     ) -> None:
         """Write run.json; `together` says how the processes share the run, `content` is the digest of its `faces`.
 
-        Raises UsageError where the folder holds a run of other settings or on other faces.
+        `built_on` are digests of the weights it was begun over, by part. Raises UsageError where the folder holds a
+        run of other settings, on other faces or over other weights.
         """
         path = self.training / "run.json"
-        on = {"faces": faces, "content": content}
+        weights = dict(built_on or {})
+        on = {"faces": faces, "content": content, "built_on": weights}
         new: dict[str, Any] = {"seed": seed, **together, **on, "settings": json.loads(settings.model_dump_json())}
         if path.is_file() and self.newest_checkpoint() is not None:
             old = {**ONE_PROCESS, **json.loads(path.read_text("utf-8"))}
@@ -187,6 +202,12 @@ class RunFolder:
                     f"{one_line(self.out)} was begun on {old['faces']:,} faces, and {one_line(settings.dataset)} has "
                     f"{faces:,} others now: set another out (with model={one_line(self.out)} to go on from its weights)"
                     f", or delete {one_line(self.training)} to begin anew"
+                )
+            began: dict[str, str] = {**weights, **old.get("built_on", {})}  # runs of older versions do not say
+            if other := next((part for part in weights if began[part] != weights[part]), None):
+                raise UsageError(
+                    f"{one_line(self.out)} was begun over another {other} than that of {one_line(settings.model)} now:"
+                    f" set another out, or delete {one_line(self.training)} to begin anew"
                 )
         write_file(path, json.dumps(new, indent=2).encode())
 

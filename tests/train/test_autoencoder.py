@@ -80,6 +80,17 @@ def test_a_patch_that_the_vae_cannot_halve_is_refused(dataset: Path, tmp_path: P
         train_autoencoder(settings, Quiet(), "cpu")
 
 
+def test_a_family_is_made_anew_until_something_was_saved(dataset: Path, tmp_path: Path) -> None:
+    """What a refused run made is not what the next one asks for."""
+    asked = AutoencoderSettings(**quick(Path("new"), dataset, tmp_path / "out", steps=1, patch=34))
+    with pytest.raises(UsageError, match="multiples of 4 px"):
+        train_autoencoder(asked, Quiet(), "cpu")
+    other = {"patch": 0, "vae": "f8c16", "prediction": "v_prediction"}
+    assert train_autoencoder(asked.model_copy(update=other), Quiet(), "cpu").finished
+    made = load(resolve(str(tmp_path / "out")), ["vae", "scheduler"], "cpu", torch.float32)
+    assert made.vae.config.latent_channels == 16 and made.scheduler.config.prediction_type == "v_prediction"
+
+
 def test_tones_count_by_their_weight(tiny: Path, dataset: Path, tmp_path: Path) -> None:
     """A difference of 0.1 everywhere costs 10 x 0.01 more; one that squares of 16 px average away costs nothing."""
     parts = load(resolve(str(tiny)), ["vae"], CPU, torch.float32)

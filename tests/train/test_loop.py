@@ -1,5 +1,6 @@
 """The loop on real faces with the tiny family: stages follow each other, runs stop and go on."""
 
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,7 @@ from authface.models.families import load, make_tiny, resolve
 from authface.models.tiny import VAES
 from authface.train.autoencoder import train_autoencoder
 from authface.train.controlnet import train_controlnet
-from authface.train.data import FaceDataset
+from authface.train.data import FaceDataset, Stream
 from authface.train.prior import train_prior
 from authface.train.settings import (
     AutoencoderSettings,
@@ -71,6 +72,47 @@ def test_a_loss_that_is_not_finite_stops_with_the_faces(tiny: Path, dataset: Pat
     assert "last good checkpoint" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("fault", ["loss", "picture"])
+def test_an_error_leaves_no_loader(
+    fault: str, tiny: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is one line, wherever it was raised; a loader that stays would keep the command from ending for ever."""
+
+    def broken(faces: FaceDataset, index: int, flip: bool = False) -> None:
+        raise AuthfaceError(f"{faces.id(index)} cannot be read")
+
+    rate = 1e30 if fault == "loss" else 1e-4
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / fault, steps=50, lr=rate, warmup=0, loader_workers=1))
+    if fault == "picture":
+        cached = settings.model_copy(update={"steps": 1})
+        train_prior(cached, Quiet(), "cpu")
+        monkeypatch.setattr(Stream, "__getitem__", lambda stream, k: broken(FaceDataset(dataset, SIZE), k % 2))
+    before = {child.pid for child in psutil.Process().children(recursive=True)}
+    with pytest.raises(AuthfaceError) as caught:
+        train_prior(settings, Quiet(), "cpu")
+    assert "\n" not in str(caught.value) and str(caught.value).startswith("the loss is" if fault == "loss" else "face-")
+    left = {child.pid: child.name() for child in psutil.Process().children(recursive=True) if child.pid not in before}
+    assert not any("python" in name for name in left.values()), left
+
+
+def test_a_run_goes_on_over_the_weights_it_was_begun_over(
+    tiny: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A prior that was trained on has other latents to control: one line. Another spelling of `out` is the same."""
+    prior = PriorSettings(**quick(tiny, dataset, tmp_path / "prior", steps=1))
+    train_prior(prior, Quiet(), "cpu")
+    stage = ControlNetSettings(**quick(prior.out, dataset, tmp_path / "stage", steps=1))
+    assert train_controlnet(stage, Quiet(), "cpu").finished
+    monkeypatch.chdir(tmp_path)
+    more = stage.model_copy(update={"steps": 2, "out": Path("stage")})
+    assert train_controlnet(more, Quiet(), "cpu").finished
+    train_prior(prior.model_copy(update={"steps": 2}), Quiet(), "cpu")
+    with pytest.raises(AuthfaceError, match="stage was begun over another unet than that of .*prior now: set another"):
+        train_controlnet(more, Quiet(), "cpu")
+    shutil.rmtree(tmp_path / "stage" / "training")
+    assert train_controlnet(more, Quiet(), "cpu").finished
+
+
 @pytest.mark.parametrize("name", VAES)
 def test_every_vae_goes_through_all_stages(name: str, dataset: Path, tmp_path: Path) -> None:
     """Two steps each of whole images, then one face restored; latents are cached in the VAE's own shape."""
@@ -102,8 +144,15 @@ def test_a_checkpoint_of_another_family_is_told_of(tiny: Path, dataset: Path, tm
     shutil.rmtree(base)
     make_tiny(base, seed=0, image_size=SIZE, channels=(32, 64, 96))
     more = settings.model_copy(update={"steps": 3})
+    with pytest.raises(AuthfaceError, match="out was begun over another (vae|unet) than that of .*base now"):
+        train_prior(more, Quiet(), "cpu")
+    run = tmp_path / "out" / "training" / "run.json"
+    told = json.loads(run.read_text("utf-8"))
+    del told["built_on"]  # as versions before wrote it
+    run.write_text(json.dumps(told), "utf-8")
     with pytest.raises(AuthfaceError, match=r"step-00000002 cannot be gone on from .* of another"):
         train_prior(more, Quiet(), "cpu")
+    run.write_text(json.dumps(told), "utf-8")
     shutil.rmtree(base)
     shutil.copytree(tiny, base)
     weights_file = tmp_path / "out" / "training" / "checkpoints" / "step-00000002" / "model.safetensors"
