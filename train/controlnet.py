@@ -186,7 +186,7 @@ class ControlNetObjective:
     def _pixel_loss(
         self, error: torch.Tensor, guess: torch.Tensor, planes: tuple[torch.Tensor, ...], step: int
     ) -> Loss:
-        """Losses on the pixels of the faces that began from the degraded ones, averaged over them.
+        """Losses on the pixels of the faces that began from the degraded ones, averaged over the whole batch.
 
         `planes`: their estimated latents, those of the degraded (cleaned) face, the clean and the cleaned face.
         """

@@ -90,6 +90,11 @@ class PixelLosses:
     adversarial: torch.Tensor
     critic: torch.Tensor | None
 
+    def times(self, factor: float) -> PixelLosses:
+        """All of them, so many times."""
+        critic = None if self.critic is None else self.critic * factor
+        return PixelLosses(self.perceptual * factor, self.adversarial * factor, critic)
+
 
 def restored(
     vae: Any, estimate: torch.Tensor, cleaned: torch.Tensor | None = None, own: torch.Tensor | None = None
@@ -160,8 +165,13 @@ class PixelTerms:
         step: int,
         weights: torch.Tensor | None = None,
     ) -> Loss:
-        """The losses of `made`, weighted by their shares of the gradient that the scalar `main` has at `predicted`."""
-        losses = self.losses(made, real, weights)
+        """The losses of `made`, weighted by their shares of the gradient that the scalar `main` has at `predicted`.
+
+        `made` are those of the faces in `predicted` that are judged: each counts as one of all of them, so that a
+        batch in pieces, on several processes or after each other, is the batch as a whole.
+        """
+        judged = len(made) / len(predicted)
+        losses = self.losses(made, real, weights).times(judged)
         lambdas = self.balance.weights()
         if step < self.settings.start:
             lambdas = lambdas * torch.tensor([1.0, 0.0], device=lambdas.device)

@@ -205,3 +205,20 @@ def test_a_run_meets_batches_without_such_faces(
     lines = [json.loads(line) for line in (tmp_path / "out/training/metrics.jsonl").read_text().splitlines()]
     judged = [line["perceptual"] + line["texture"] > 0 for line in lines]
     assert len(lines) == 6 and any(judged) and not all(judged)
+
+
+def test_a_batch_in_pieces_is_the_batch_as_a_whole(stage: ControlNetObjective) -> None:
+    """However many of each piece are judged: of four faces one here and two there."""
+    terms = PixelTerms(stage.settings.pixels, CPU, 0)
+    images = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+    def told(faces: list[int], judged: list[int]) -> list[float]:
+        made = (images.flip(3)[faces] * 0.9).requires_grad_()
+        some = [faces.index(face) for face in judged]
+        whole = terms.loss(made.square().mean(), made, made[some], images[judged], step=9)
+        assert whole.critic is not None
+        return [float(whole.parts[name]) for name in ("perceptual", "texture", "pixel_critic")] + [float(whole.critic)]
+
+    whole = told([0, 1, 2, 3], [0, 2, 3])
+    pieces = [told([0, 1], [0]), told([2, 3], [2, 3])]
+    assert whole == pytest.approx([sum(values) / 2 for values in zip(*pieces, strict=True)], rel=1e-4)
