@@ -130,7 +130,10 @@ class Trainer(Generic[B]):
             accelerator.init_trackers("tracker")
 
     def resume(self) -> int:
-        """Load the newest checkpoint, if there is one; the number of steps that are done."""
+        """Load the newest checkpoint, if there is one; the number of steps that are done.
+
+        Where a kill came between it and the picture that belongs to it, that is drawn now.
+        """
         found = self.folder.newest_checkpoint()
         if found is not None:
             self.step, path = found
@@ -144,7 +147,10 @@ class Trainer(Generic[B]):
                 ) from error
             if self.ema is not None:
                 self.ema.load(path)
-        parallel.run_together(self.accelerator, partial(self.logbook.cut, self.step))
+        undrawn = self._draws_after(self.step) and not self.logbook.holds(self.step)
+        parallel.run_together(self.accelerator, partial(self.logbook.cut, self.step, self.step - undrawn))
+        if undrawn:
+            self._validate()
         return self.step
 
     def steps(self) -> Iterator[float]:
@@ -182,11 +188,18 @@ class Trainer(Generic[B]):
         last = step == self.settings.steps
         if last or stopping or step % self.settings.save_every == 0:
             self.folder.save(step, self.accelerator, self.settings.keep, self.ema)
+        if self._draws_after(step):
+            self._validate()
+
+    def _draws_after(self, step: int) -> bool:
+        """Whether a validation picture belongs to the state after so many steps."""
         every = self.settings.validate_every
-        if every and (last or step % every == 0):
-            with self.averaged():
-                drawn = self.objective.picture() if self._draws() else None
-            parallel.run_together(self.accelerator, partial(self.logbook.show, step, drawn))
+        return step > 0 and every > 0 and (step == self.settings.steps or step % every == 0)
+
+    def _validate(self) -> None:
+        with self.averaged():
+            drawn = self.objective.picture() if self._draws() else None
+        parallel.run_together(self.accelerator, partial(self.logbook.show, self.step, drawn))
 
     def finish(self) -> TrainingResult:
         """Write the family if all steps are done, and close the trackers."""

@@ -334,10 +334,14 @@ class Logbook:
         self._steps = Metrics(folder / "metrics.jsonl")
         self._scores = Metrics(folder / "validation.jsonl")
 
-    def cut(self, step: int) -> None:
-        """Drop what was written after `step`, by a run that was killed."""
+    def cut(self, step: int, drawn: int) -> None:
+        """Drop what was written after `step`, and of pictures after that of `drawn`, by a run that was killed."""
         self._steps.cut(step)
-        self._scores.cut(step)
+        self._scores.cut(drawn)
+
+    def holds(self, step: int) -> bool:
+        """Whether the picture after `step` was written; its figures are written before."""
+        return self._picture(step).is_file()
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """The figures of one step; the main process writes the line."""
@@ -349,15 +353,18 @@ class Logbook:
         """A validation picture and its figures."""
         if drawn is None:
             return
-        write_file(self._folder / "validation" / f"step-{step:08}.png", encode_png(drawn.image))
         if drawn.scores:
             self._scores.write(step=step, **drawn.scores)
             self._accelerator.log({f"validation/{name}": value for name, value in drawn.scores.items()}, step=step)
+        write_file(self._picture(step), encode_png(drawn.image))
         for tracker in self._accelerator.trackers:
             if tracker.name == "tensorboard":
                 tracker.log_images({"validation": drawn.image[None]}, step=step, dataformats="NHWC")
             elif hasattr(tracker, "log_images"):
                 tracker.log_images({"validation": [drawn.image]}, step=step)
+
+    def _picture(self, step: int) -> Path:
+        return self._folder / "validation" / f"step-{step:08}.png"
 
 
 class StopSignal:

@@ -28,6 +28,7 @@ from authface.train.settings import (
     ControlNetSettings,
     PriorSettings,
 )
+from authface.train.state import Logbook
 from tests.train.conftest import CPU, SIZE, Quiet, metrics, quick, same, weights
 
 
@@ -47,6 +48,30 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_stopped(tiny: Path, dataset: Pat
     assert metrics(whole.out) == metrics(broken.out)
     again = Quiet()
     assert train_prior(broken, again, "cpu", seed=3).finished and again.steps == 0
+
+
+def test_a_kill_before_the_last_picture_leaves_it_to_the_next_run(
+    tiny: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is saved first; its picture and figures come once, whenever the kill came."""
+    names = ("whole", "before", "between")
+    runs = {
+        name: AutoencoderSettings(**quick(tiny, dataset, tmp_path / name, steps=2, validate_every=2)) for name in names
+    }
+    assert train_autoencoder(runs["whole"], Quiet(), "cpu", seed=3).finished
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name, place in (("before", "show"), ("between", "_picture")):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Logbook, place, killed)
+            train_autoencoder(runs[name], Quiet(), "cpu", seed=3)
+        again = Quiet()
+        assert train_autoencoder(runs[name], again, "cpu", seed=3).finished and again.steps == 0
+    for file in ("validation.jsonl", "validation/step-00000002.png"):
+        whole, before, between = ((tmp_path / name / "training" / file).read_bytes() for name in names)
+        assert whole == before == between, file
 
 
 def test_a_signal_to_the_whole_job_leaves_the_loaders_alone(tiny: Path, dataset: Path, tmp_path: Path) -> None:
