@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from authface.annotate.export.formats import pixels_sha256
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
@@ -26,7 +26,7 @@ from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.engine.workers import Step
 from authface.errors import UsageError, one_line
-from authface.faces.geometry import align, crop_to_photo, photo_points
+from authface.faces.geometry import align, crop_to_photo, photo_points, whole_quad
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags, now
 from authface.store.journal import Forgotten
@@ -34,7 +34,7 @@ from authface.store.photoset import PhotoSet, Provenance, Table
 from authface.store.statements import name_of_list, restated
 
 STEP = "rebuild"
-VERSION = 1
+VERSION = 2
 PIXELS_DIFFER = "its pixels are not those of the manifest"
 
 
@@ -71,7 +71,7 @@ class CutStep(Step[ManifestFace, NDArray[np.uint8], NDArray[np.uint8], Crop]):
     def load(self, face: ManifestFace) -> NDArray[np.uint8]:
         """The crop's pixels. Raises ImageError where the photo cannot be read or the quad lies outside of it."""
         photo = images.decode(PhotoSet(self.root).read(face.photo_file)).rgb
-        return align(photo, face.entry.quad, face.entry.size).rgb
+        return cut(photo, face.entry.quad, face.entry.size)
 
     def save(self, face: ManifestFace, rgb: NDArray[np.uint8]) -> list[Crop]:
         """Write the crop; the row's `detail` says where its pixels differ from the manifest's."""
@@ -84,6 +84,14 @@ class CutStep(Step[ManifestFace, NDArray[np.uint8], NDArray[np.uint8], Crop]):
     def failed(self, face: ManifestFace, reason: str, detail: str) -> list[Crop]:
         """The row of a crop that could not be cut."""
         return [replace(crop_row(face.entry, ""), status="failed", reason=reason, detail=detail)]
+
+
+def cut(photo: NDArray[np.uint8], quad: ArrayLike, size: int) -> NDArray[np.uint8]:
+    """The (size, size, 3) crop of a quad. A picture that was taken in as it is, as AuthFace-HQ's are, comes back so:
+    FFHQ's padding would blur its borders. Raises ImageError (`quad`)."""
+    if photo.shape[:2] == (size, size) and np.array_equal(np.reshape(quad, (4, 2)), whole_quad(size)):
+        return photo
+    return align(photo, quad, size).rgb
 
 
 def photo_row(photo: Photo, entry: Entry, by: str) -> Photo:

@@ -260,6 +260,12 @@ def spread_points(points5: Sequence[float]) -> NDArray[np.float64]:
     return points
 
 
+def whole_quad(side: int) -> NDArray[np.float64]:
+    """(4, 2) the quad of all of a square photo of `side` pixels, from its first pixel's border to its last one's."""
+    end = side - 0.5
+    return np.array([[-0.5, -0.5], [-0.5, end], [end, end], [end, -0.5]])
+
+
 def quad_side(quad: NDArray[np.float64]) -> float:
     """Length of the quad's upper edge, photo pixels."""
     return float(np.hypot(*(quad[3] - quad[0])))

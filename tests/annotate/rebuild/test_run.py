@@ -159,6 +159,21 @@ def test_photos_from_a_folder_serve_as_well_and_none_is_lost_on_the_way(make_set
     assert {person.id: person.split for person in new.people} == {p.id: p.split for p in photoset.people}
 
 
+def test_pictures_that_were_imported_aligned_come_back_as_they_were(aligned: dict[str, Any], tmp_path: Path) -> None:
+    release = tmp_path / "release"
+    release.mkdir()
+    for name, (rgb, _) in aligned.items():
+        (release / f"{name}.png").write_bytes(images.encode_png(rgb))
+        (release / f"{name}_qwen.json").write_text(json.dumps("smiling"))
+    photoset = PhotoSet(tmp_path / "set")
+    authface("annotate", "import", "authface-hq", release, photoset.root)
+    manifest = export(photoset, ExportSettings(format="manifest"), Console()).folder
+    new = PhotoSet(tmp_path / "new")
+    fetch(new.root, "folder", release)
+    assert rebuilt(manifest, new.root) == {"rows": 2, "crops": 2, "to_fetch": 0, "drift": {}}
+    assert sorted(new.read(crop.file) for crop in new.crops) == sorted(photoset.read(c.file) for c in photoset.crops)
+
+
 def altered(manifest: Path, out: Path, change: Callable[[list[dict[str, Any]]], None]) -> Path:
     """A manifest with other rows."""
     tables = [pq.read_table(path) for path in sorted(manifest.glob("manifest/*.parquet"))]
