@@ -290,7 +290,7 @@ def import_set(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it is unpacked.")],
     set: SetArgument = DEFAULT_SET,
 ) -> None:
-    """Bring a released dataset in: photos, crops as they are, captions as tags. Run again, it brings what is new."""
+    """Bring a released dataset in: photos, crops as they are, captions as tags. Run again, it brings what is new, captions too."""
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import import_faces, release_pictures
     from authface.annotate.settings import TagsSettings
@@ -313,11 +313,13 @@ def import_set(
         f"  {name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in summary.counts.most_common())
         for name, summary in steps.items()
     ]
+    anew = f", {done.recaptioned:,} captions read anew" if done.recaptioned else ""
     run.console.result(
-        f"{done.photos.rows:,} pictures imported, {done.before:,} were there before\n" + "\n".join(lines) + "\n"
+        f"{done.photos.rows:,} pictures imported, {done.before:,} were there before{anew}\n" + "\n".join(lines) + "\n"
         f"report: {one_line(page)}\nnext: authface annotate export {where}",
         imported=done.photos.rows,
         before=done.before,
+        recaptioned=done.recaptioned,
         counts={name: dict(summary.counts) for name, summary in steps.items()},
         report=str(page),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -26,6 +26,7 @@ from authface.engine.runner import PartInput, Summary, append, parts_of, run
 from authface.engine.workers import Step, inline
 from authface.errors import ImageError, UsageError, one_line
 from authface.faces import detector, landmarks
+from authface.faces.geometry import whole_quad
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
 from authface.store.journal import REASON, Forgotten, blank
@@ -62,6 +63,8 @@ class Imported:
     crops: Summary
     before: int
     """Pictures that the set held already."""
+    recaptioned: int
+    """Of these, the ones whose caption was read anew: it came, or was mended, since."""
 
 
 def release_pictures(folder: Path) -> Iterator[ReleasePicture]:
@@ -83,7 +86,8 @@ def release_pictures(folder: Path) -> Iterator[ReleasePicture]:
 
 
 def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: int = 0) -> Imported:
-    """Bring the pictures in that the set does not hold, as photos, faces and crops; the caller holds the set's lock.
+    """Bring the pictures in that the set does not hold, as photos, faces and crops, and the captions that have changed of
+    those that it holds; the caller holds the set's lock.
 
     Raises UsageError where there are none, AuthfaceError where the disk refuses.
     """
@@ -105,12 +109,14 @@ def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: i
         total=min(len(new), limit or len(new)),
         finish=_Duplicates(photoset).reject,
     )
+    names = {name for name, _ in known}
+    recaptioned = _read_captions_anew(photoset, {one.name: one for one in found if one.name in names})
     ours = {n for n, meta in photoset.photos.metas().items() if meta and meta.provenance.step == PHOTOS.step}
     root = photoset.root
     faces = run(ReleaseFaces(root), _of(ours, parts_of(photoset.photos)), photoset.measured, console, prune=False)
     _keep_all(photoset, ours)
     crops = run(ReleaseCrops(root), _of(ours, parts_of(photoset.faces)), photoset.crops, console, prune=False)
-    return Imported(photos, faces, crops, len(found) - len(new))
+    return Imported(photos, faces, crops, len(found) - len(new), recaptioned)
 
 
 def _of(numbers: set[int], parts: list[PartInput[Any]]) -> list[PartInput[Any]]:
@@ -196,6 +202,36 @@ def _caption(picture: ReleasePicture) -> dict[str, str]:
         return {CAPTION: caption_of(images.read_bytes(Path(picture.caption), max_bytes=MOST_CAPTION_BYTES))}
     except (ImageError, ValueError) as error:
         return {PROBLEM: one_line(f"{Path(picture.caption).name}: {error}")}
+
+
+def _read_captions_anew(photoset: PhotoSet, pictures: Mapping[str, ReleasePicture]) -> int:
+    """Write the captions of pictures that the set holds, by name, into their rows where they differ; how many did.
+
+    A file that is gone, or broken since, takes no caption away. Of a picture with other bytes than before only the photo
+    that came last is the caption's.
+    """
+    table = photoset.photos
+    latest = {photo.source_id: photo.id for photo in table if photo.source == SOURCE and photo.id}
+
+    def mended(row: Photo) -> Photo:
+        picture = pictures.get(row.source_id)
+        if picture is None or (row.source, row.status, row.id) != (SOURCE, "kept", latest.get(row.source_id)):
+            return row
+        caption, held = _caption(picture), json.loads(row.extra or "{}")
+        if caption == held or (CAPTION in held and CAPTION not in caption):
+            return row
+        return replace(row, extra=json.dumps(caption, ensure_ascii=False))
+
+    count = 0
+    for number, meta in table.metas().items() if pictures else ():
+        if meta is None or meta.provenance.step != PHOTOS.step:
+            continue
+        before = table.rows(number)
+        after = [mended(row) for row in before]
+        if after != before:
+            count += sum(old != new for old, new in zip(before, after, strict=True))
+            table.write(number, after, meta.provenance, meta.inputs)
+    return count
 
 
 @dataclass
@@ -297,10 +333,9 @@ class ReleaseCrops(Step[Face, tuple[Face, NDArray[np.uint8]], tuple[Crop, NDArra
             return replace(row, status="rejected", reason="not_square", value=width / height, limit=1.0)
         assert face.box is not None and face.score is not None and face.points5 is not None  # of every kept face
         points = self._landmarker.landmarks(rgb, detector.Detection(face.box, face.score, face.points5))
-        end = width - 0.5
         return replace(
             row,
-            quad=(-0.5, -0.5, -0.5, end, end, end, end, -0.5),
+            quad=tuple(whole_quad(width).ravel().tolist()),
             to_photo=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
             to_crop=(1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
             landmarks=tuple(points.ravel().tolist()),

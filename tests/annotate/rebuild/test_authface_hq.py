@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,27 @@ def test_an_import_goes_on_follows_reviews_and_exports(release: Path, tmp_path: 
     assert tagged["made"] == 1 and tagged["counts"]["rejected: rejected_in_review"] == 1
     exported = authface("annotate", "export", root)
     assert exported["rows"] == 1 and f"curate split {root}" in exported["warnings"][0]
+
+
+def test_a_caption_that_comes_later_is_read_at_the_next_import(release: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    command = ("annotate", "import", SOURCE, release, root)
+    assert authface(*command)["recaptioned"] == 0
+    crops = {crop.id: PhotoSet(root).read(crop.file) for crop in PhotoSet(root).crops if crop.status == "kept"}
+    (release / "man" / "man_2_qwen.json").write_text(json.dumps("beard"))
+    (release / "man" / "man_3_qwen.json").write_text(json.dumps("glasses"))
+    (release / "man" / "man_1_qwen.json").unlink()
+    os.utime(release / "man" / "man_3.png", (1e9, 1e9))
+    again = authface(*command)
+    assert (again["imported"], again["before"], again["recaptioned"]) == (1, 7, 2)  # the touched one is a duplicate
+    photoset = PhotoSet(root)
+    named = {photo.id: photo.source_id for photo in photoset.photos if photo.status == "kept"}
+    said = {named[row.id.partition("-")[0]]: prompt(row.tags) for row in photoset.tags("qwen") if row.status == "kept"}
+    assert {name: said[f"man/{name}.png"] for name in ("man_1", "man_2", "man_3")} == {
+        "man_1": "elderly, glasses, hat", "man_2": "beard", "man_3": "glasses",
+    }  # fmt: skip
+    assert crops == {crop.id: photoset.read(crop.file) for crop in photoset.crops if crop.status == "kept"}
+    assert authface(*command)["recaptioned"] == 0
 
 
 def test_nothing_to_import_is_one_line(tmp_path: Path) -> None:
