@@ -290,7 +290,7 @@ def import_set(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where it is unpacked.")],
     set: SetArgument = DEFAULT_SET,
 ) -> None:
-    """Bring a released dataset in: photos, crops as they are, captions as tags. Run again, it brings what is new, captions too."""
+    """Bring a released dataset in: photos, crops as they are, captions as tags. Run again, it takes what is new."""
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import import_faces, release_pictures
     from authface.annotate.settings import TagsSettings

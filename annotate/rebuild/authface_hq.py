@@ -86,8 +86,8 @@ def release_pictures(folder: Path) -> Iterator[ReleasePicture]:
 
 
 def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: int = 0) -> Imported:
-    """Bring the pictures in that the set does not hold, as photos, faces and crops, and the captions that have changed of
-    those that it holds; the caller holds the set's lock.
+    """Bring the pictures in that the set does not hold, as photos, faces and crops, and of those that it holds the
+    captions that have changed; the caller holds the set's lock.
 
     Raises UsageError where there are none, AuthfaceError where the disk refuses.
     """
@@ -207,8 +207,8 @@ def _caption(picture: ReleasePicture) -> dict[str, str]:
 def _read_captions_anew(photoset: PhotoSet, pictures: Mapping[str, ReleasePicture]) -> int:
     """Write the captions of pictures that the set holds, by name, into their rows where they differ; how many did.
 
-    A file that is gone, or broken since, takes no caption away. Of a picture with other bytes than before only the photo
-    that came last is the caption's.
+    A file that is gone, or broken since, takes no caption away. Of a picture with other bytes than before only the
+    photo that came last is the caption's.
     """
     table = photoset.photos
     latest = {photo.source_id: photo.id for photo in table if photo.source == SOURCE and photo.id}
