@@ -24,8 +24,8 @@ from authface.files import replacing
 
 STATE = "authface.json"
 """What an export says of itself."""
-TRAINED = ("dataset", "imagefolder", "webdataset")
-"""Formats of exports that the trainings read."""
+TRAINED = ("dataset", "imagefolder")
+"""Formats of exports that the trainings read; `datasets` takes the types of a webdataset from its first rows alone."""
 IMAGE = "image.bytes"
 """Path of the encoded images in a Parquet file."""
 ENTRY = np.dtype([("offset", "<i8"), ("length", "<i8"), ("sha256", "u1", 32)])

@@ -1,5 +1,6 @@
 """The dataset and the order it is read in."""
 
+import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -140,9 +141,10 @@ def test_a_folder_is_an_export_or_is_refused_with_the_one_that_was_meant(dataset
         with pytest.raises(UsageError, match=rf"did you mean {photoset}/dataset"):
             FaceDataset(folder, 64)
     assert len(FaceDataset(photoset / "dataset", 64)) == 3
-    (photoset / "dataset" / "authface.json").write_text('{"settings": {"format": "kohya"}}')
-    with pytest.raises(UsageError, match="export for kohya"):
-        FaceDataset(photoset / "dataset", 64)
+    for form in ("kohya", "webdataset"):
+        (photoset / "dataset" / "authface.json").write_text(json.dumps({"settings": {"format": form}}))
+        with pytest.raises(UsageError, match=f"export for {form}"):
+            FaceDataset(photoset / "dataset", 64)
 
 
 def test_content_is_that_of_the_rows_wherever_they_lie(dataset: Path, tmp_path: Path) -> None:
