@@ -113,19 +113,28 @@ def is_local(path: Path) -> bool:
 
 
 def refusal(error: BaseException) -> str:
-    """What to do about a disk that refused, in a few words; libraries keep the system's number in their text only."""
-    said = re.search(r"os error (\d+)|Errno (\d+)", str(error))
-    number = error.errno if isinstance(error, OSError) else int(said[1] or said[2]) if said else None
+    """What to do about a disk that refused, in a few words."""
+    number = error.errno if isinstance(error, OSError) else _number_in(str(error))
     strange = (error.strerror if isinstance(error, OSError) else None) or f"{type(error).__name__}: {one_line(error)}"
     return _ADVICE.get(number or 0, strange)
 
 
+def _number_in(text: str) -> int | None:
+    """The system's number of an error, of which libraries keep the text alone: Rust's ones (safetensors), torch."""
+    said = re.search(r"os error (\d+)|Errno (\d+)", text)
+    return int(said[1] or said[2]) if said else None
+
+
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Raise what the system says about writing `path` as an AuthfaceError of one line."""
+    """Raise what the system says about writing `path`, itself or by a library, as an AuthfaceError of one line."""
     try:
         yield
-    except OSError as error:
+    except AuthfaceError:
+        raise
+    except Exception as error:
+        if not isinstance(error, OSError) and _number_in(str(error)) is None:
+            raise
         raise AuthfaceError(f"cannot write {one_line(path)}: {refusal(error)}; what was finished is kept") from error
 
 

@@ -1,6 +1,7 @@
 """Latents and text embeddings on disk: written once, read as they were, never stale."""
 
 import hashlib
+import resource
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -47,6 +48,25 @@ def test_the_cache_is_filled_once(tiny: Path, dataset: Path, tmp_path: Path) -> 
     vae = load(resolve(str(other)), ["vae"], CPU, torch.float32).vae
     cache_latents(faces, resolve(str(other)), vae, store, 2, Quiet())
     assert len(packs(store)) == 4
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_no_pack(tmp_path: Path) -> None:
+    """safetensors raises no OSError: what it says of the system's is told as the system's own is."""
+    store = TensorStore(tmp_path)
+    keys = [hashlib.sha256(b"a").digest()]
+
+    def make(numbers: Sequence[int]) -> Iterator[tuple[int, dict[str, torch.Tensor]]]:
+        yield from ((number, {"x": torch.zeros(40_000)}) for number in numbers)
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_960, hard))
+    try:
+        with pytest.raises(AuthfaceError, match=r"^cannot write .*File too large.*what was finished is kept$") as said:
+            store.fill(keys, make, CPU)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "\n" not in str(said.value) and not list(tmp_path.iterdir())
+    assert not len(store.fill(keys, make, CPU).missing)
 
 
 def test_cached_and_encoded_anew_give_the_same_loss(tiny: Path, dataset: Path, tmp_path: Path) -> None:
