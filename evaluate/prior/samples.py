@@ -290,7 +290,11 @@ class Bench:
 
 
 def fid_to_faces(bench: Bench, metric: str, reference: SourceFaces) -> float:
-    """`fid_basicsr` or `fid_clean` to real faces. Raises AuthfaceError."""
+    """`fid_basicsr` or `fid_clean` to all faces of `reference`, however few were drawn. Raises AuthfaceError.
+
+    What is aimed at is the distribution of real faces, and moments of fewer of them only add to FID's bias, which grows
+    with 1 / n of each set (Chong and Forsyth 2020).
+    """
     files = bench.files(metric)
     faces = [hashlib.sha256(source.data()).hexdigest() for source in reference.read()]
 

@@ -192,6 +192,7 @@ def test_fid_to_the_samples_themselves_is_none(hub: Path, dataset: Path, family:
     to_itself = settings.model_copy(update={"reference": tmp_path / "one" / "samples"})
     again = prior.evaluate_prior(to_itself, tmp_path / "one", "cpu", 0, 3, Console())
     assert again.drawn == 0 and report.values["fid_clean"].value > 1
+    assert (report.protocol["samples"], report.protocol["real_faces"]) == (3, 6), "of the prompts alone there are fewer"
     assert again.values["fid_clean"].value == pytest.approx(0, abs=1e-4)
 
 
