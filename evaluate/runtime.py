@@ -45,6 +45,7 @@ TIMED = {
     "ControlNetConditioningEmbedding": "ControlNet",
     "ControlNetModel": "ControlNet",
     "UNet2DConditionModel": "U-Net",
+    "UNet2DModel": "cleaner",
     "Decoder": "VAE decoder",
     "DecoderTiny": "VAE decoder",
 }
@@ -160,6 +161,7 @@ def _ever() -> float | None:
 
 NAME = "runtime"
 REST = "rest"
+UNSEEN = "parts are seen where torch runs them: of a family that ONNX Runtime restores, -O restore.engine=torch shows its own"
 Restore = Callable[[], object]
 """Restores the faces of one run."""
 
@@ -335,7 +337,8 @@ def as_text(found: Runtime, how: Mapping[str, Any]) -> str:
         ]
         for name, part in found.parts.items()
     ]
-    return "\n".join(lines) + render_table(["part", "s a face", "share", "calls", "parameters", ""], rows)
+    unseen = f"\n{UNSEEN}" if set(found.parts) == {REST} else ""
+    return "\n".join(lines) + render_table(["part", "s a face", "share", "calls", "parameters", ""], rows) + unseen
 
 
 def write(found: Runtime, how: Mapping[str, Any], folder: Path) -> Path:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from authface.console import Console
-from authface.evaluate.runtime import REST, measure, peak_memory, seconds_of, watching
+from authface.evaluate.runtime import REST, UNSEEN, measure, peak_memory, seconds_of, watching
 from authface.evaluate.settings import RuntimeSettings
 from tests.conftest import Install
 
@@ -104,6 +104,18 @@ def test_the_command_measures_a_family(authface: Command, family: Path, tmp_path
     assert json.loads((tmp_path / "runtime.json").read_text()) == {k: v for k, v in told.items() if k != "report"}
     code, text, _ = authface(*words, *few, "--preset", "fast")
     assert code == 0 and "preset fast, 64 px, 3 steps with guidance, on" in text and "s a face, quartiles" in text
+
+
+def test_a_cleaner_is_a_part_and_what_onnx_runtime_runs_is_said_to_be_unseen(authface: Command, tmp_path: Path) -> None:
+    """The built-in family at its own side, by its graphs and by torch."""
+    words = ("runtime", "--model", "tiny", "--preset", "fast", "--size", 256, "--count", 1, "-o", tmp_path)
+    short = (*words, "--device", "cpu", "-O", "evaluate.runtime.warmup=0")
+    code, text, log = authface(*short)
+    assert code == 0 and UNSEEN in text and "cleaner" not in text, log
+    code, text, log = authface(*short, "-O", "restore.engine=torch")
+    assert code == 0 and UNSEEN not in text, log
+    (line,) = [line for line in text.splitlines() if line.startswith("cleaner")]
+    assert "4.2 M" in line and "cpu" in line
 
 
 def test_what_cannot_be_measured_is_said(authface: Command, family: Path, tmp_path: Path) -> None:
