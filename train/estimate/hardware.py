@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -46,6 +47,10 @@ GPUS = (
 )
 
 
+_OTHERS = {"RTX 3090": {"ti"}, "RTX 4090": {"d", "laptop"}, "H100": {"nvl", "pcie"}, "H200": {"nvl"}}
+"""Words that make of a GPU's name that of another, with another speed."""
+
+
 def gpus_named(names: Sequence[str]) -> tuple[GpuSpec, ...]:
     """The GPUs of these names, all without any. Raises UsageError for one that is not known."""
     known = {gpu.name.lower(): gpu for gpu in GPUS}
@@ -58,13 +63,27 @@ def gpus_named(names: Sequence[str]) -> tuple[GpuSpec, ...]:
 
 
 def local_gpu() -> GpuSpec | None:
-    """This machine's first GPU, None without CUDA: its speed is that of the known GPU its name holds, else 0."""
+    """This machine's first GPU, None without CUDA: its speed is that of the known GPU of its name, else 0."""
     import torch
 
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    squeezed = found.name.replace(" ", "").lower()
-    like = [gpu for gpu in GPUS if gpu.name.replace(" ", "").replace("-80", "").lower() in squeezed]
-    best = max(like, key=lambda gpu: len(gpu.name), default=GpuSpec("", 0, 0, 0))
-    return GpuSpec(f"this machine ({one_line(found.name)})", found.total_memory // 2**20, best.bf16, best.fp32)
+    like = known_as(found.name)
+    bf16, fp32 = (like.bf16, like.fp32) if like else (0, 0)
+    return GpuSpec(f"this machine ({one_line(found.name)})", found.total_memory // 2**20, bf16, fp32)
+
+
+def known_as(driver: str) -> GpuSpec | None:
+    """The GPU that a driver's name, such as ``NVIDIA A100-SXM4-40GB``, says in whole words; None for one that is not
+    known, as an L40 or an H100 NVL."""
+    words = _words(driver)
+    for gpu in GPUS:
+        own = _words(gpu.name.removesuffix("-80"))  # an A100 of 40 GB is as fast
+        if f" {' '.join(own)} " in f" {' '.join(words)} " and not _OTHERS.get(gpu.name, set()) & set(words):
+            return gpu
+    return None
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[a-z0-9]+", name.lower())

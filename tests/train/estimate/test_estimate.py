@@ -22,7 +22,7 @@ from authface.recipe import builtin_recipes, load
 from authface.train import cli as train_cli
 from authface.train.estimate import hardware, meta_pass
 from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost, count_faces, judge, shards_of
-from authface.train.estimate.hardware import RESERVE, GpuSpec
+from authface.train.estimate.hardware import RESERVE, GpuSpec, known_as
 from authface.train.estimate.meta_pass import META, count_pass
 from authface.train.estimate.stages import SDXL_UNET, Architecture, find_architecture
 from authface.train.losses.critic import ComponentDiscriminator
@@ -53,6 +53,23 @@ def controlnet(**given: Any) -> ControlNetSettings:
 
 def weights(module: torch.nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("driver", "known"),
+    [
+        ("NVIDIA GeForce RTX 3090", "RTX 3090"), ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA GeForce RTX 4090", "RTX 4090"), ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 4090 D", None), ("NVIDIA L4", "L4"), ("NVIDIA L40", None), ("NVIDIA L40S", "L40S"),
+        ("NVIDIA A10", None), ("NVIDIA A10G", None), ("NVIDIA A100-SXM4-80GB", "A100-80"),
+        ("NVIDIA A100-PCIE-40GB", "A100-80"), ("NVIDIA A100 80GB PCIe", "A100-80"), ("NVIDIA A1000", None),
+        ("NVIDIA H100 80GB HBM3", "H100"), ("NVIDIA H100 NVL", None), ("NVIDIA H100 PCIe", None),
+        ("NVIDIA H200", "H200"), ("NVIDIA H200 NVL", None), ("NVIDIA GH200 480GB", None),
+    ],
+)  # fmt: skip
+def test_a_gpu_is_known_by_whole_words_of_its_drivers_name(driver: str, known: str | None) -> None:
+    found = known_as(driver)
+    assert (found.name if found else None) == known
 
 
 def test_sdxl_has_its_published_numbers_of_weights() -> None:
