@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -109,7 +109,10 @@ def find_faces(
         known = rules().set_of(name or on).name if name or on else ""
         outputs = {method.name: images_by_name(method.folder / name, "outputs") for method in methods}
         beside = None if inputs is None else images_by_name(inputs / name, "inputs")
-        for one in pair(outputs, None, beside, limit):
+        if limit and not known:
+            some = _first_of_each_set(next(iter(outputs.values())), listed, limit)
+            outputs = {on: {one: path for one, path in there.items() if one in some} for on, there in outputs.items()}
+        for one in pair(outputs, None, beside, limit if known else 0):
             line = listed.get(one.name)
             its = known or (line.set if line is not None else "")
             if not its:
@@ -120,6 +123,14 @@ def find_faces(
             sets[f"{its}/{one.name}"] = its
             pairs.append(replace(one, name=f"{its}/{one.name}", points5=None if line is None else line.points5))
     return Faces(pairs, sets)
+
+
+def _first_of_each_set(names: Iterable[str], listed: Mapping[str, ListedFace], limit: int) -> set[str]:
+    """The first `limit` names of each set, in order; those that the list lacks are a set of their own."""
+    by_set: dict[str, list[str]] = {}
+    for name in sorted(names):
+        by_set.setdefault(listed[name].set if name in listed else "", []).append(name)
+    return {name for found in by_set.values() for name in found[:limit]}
 
 
 def _set_folders(folder: Path) -> list[str]:

@@ -19,6 +19,8 @@ from authface.curate.fetch.sources.folder import Samples
 from authface.evaluate import works
 from authface.evaluate.challenge import run as challenge_run
 from authface.evaluate.challenge.rules import TERMS
+from authface.evaluate.challenge.run import find_faces, read_list
+from authface.evaluate.images import Method
 from authface.imaging import decode as images
 from tests.authface.faces.test_identity import network
 from tests.evaluate.conftest import save
@@ -160,6 +162,11 @@ def test_the_challenges_list_and_a_network_of_ones_own(
     assert said["protocol"]["weights"]["adaface-recognition"] == digest
     code, _, log = challenge(*words, f"evaluate.challenge.identity_sha256={'0' * 64}")
     assert code == 2 and "get the file again" in log
+    method, listed = Method("restored", restored), read_list(tmp_path / "list.csv")
+    assert find_faces([method], faces, "", listed, 2).sets == {
+        "CelebA/face0": "CelebA", "WIDER-Test/face1": "WIDER-Test", "CelebA/face2": "CelebA",
+        "WIDER-Test/face3": "WIDER-Test",
+    }, "so many of each set"  # fmt: skip
 
 
 def test_what_is_missing_or_wrong_is_a_line(challenge: Callable[..., Any], empty_hub: Path, faces: Path) -> None:
