@@ -226,7 +226,8 @@ class StudyDesk:
     @property
     def finished(self) -> int:
         """People who answered every pair."""
-        return sum(len(held) == len(self.study.items) for held in self._held.values())
+        with self._lock:
+            return sum(len(held) == len(self.study.items) for held in self._held.values())
 
 
 def check_names(methods: Sequence[str], ours: str | None) -> tuple[str, tuple[str, ...]]:

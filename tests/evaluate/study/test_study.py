@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable
 from math import comb
@@ -109,6 +110,20 @@ def test_what_a_person_said_survives_and_the_last_answer_counts(tmp_path: Path) 
     first, second = lines[:2]
     assert {first.choice, second.choice} == {"ours", "other"} and first.seconds == 1.23
     assert (first.left == "ours") == (first.choice == "ours")
+
+
+def test_who_has_finished_is_not_counted_while_an_answer_arrives(tmp_path: Path) -> None:
+    """A new person grows the table that is counted: iterating it at that moment would fail."""
+    desk = StudyDesk(of(1), study.answers_of(tmp_path))
+    desk.answer("anna", 0, "left", 1)
+    counts: list[int] = []
+    counting = threading.Thread(target=lambda: counts.append(desk.finished))
+    with desk._lock:
+        counting.start()
+        counting.join(0.2)
+        assert not counts
+    counting.join()
+    assert counts == [1]
 
 
 def test_another_study_needs_another_folder(tmp_path: Path) -> None:
