@@ -161,7 +161,7 @@ def _ever() -> float | None:
 
 NAME = "runtime"
 REST = "rest"
-UNSEEN = "parts are seen where torch runs them: of a family that ONNX Runtime restores, -O restore.engine=torch shows its own"
+UNSEEN = "parts are seen where torch runs them: where ONNX Runtime does, -O restore.engine=torch shows those of torch"
 Restore = Callable[[], object]
 """Restores the faces of one run."""
 

@@ -68,7 +68,7 @@ class PriorEvaluationSettings(Settings):
     model: str = "tiny"
     """The family: a known name, a folder in diffusers' layout, or owner/repository on the hub."""
     dataset: Path = Path("photoset/dataset")
-    """A dataset of authface annotate export: its prompts are drawn, and all faces of `split` are what FID compares with."""
+    """A dataset of authface annotate export: its prompts are drawn, all faces of `split` are what FID compares with."""
     split: str = "test"
     """Which part of it."""
     prompts: Literal["none", "semantic", "all"] = "all"
