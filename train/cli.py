@@ -80,6 +80,8 @@ def _train(run: Run, stage: str, dataset: Path | None) -> None:
     settings = run.settings(path, model)
     if dataset is not None:
         settings = settings.model_copy(update={"dataset": dataset})
+    if run.seed < 0:
+        raise UsageError(f"--seed {run.seed}: seeds are 0 and more")
     from authface.models.families import resolve
 
     if run.dry_run:

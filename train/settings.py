@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -13,6 +13,10 @@ from authface.recipe import Settings
 
 if TYPE_CHECKING:
     import torch
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+"""Of a moving average: its share that stays at each step."""
 
 
 class TrainSettings(Settings):
@@ -38,7 +42,7 @@ class TrainSettings(Settings):
     """Steps in which the learning rate rises to `lr`."""
     schedule: Literal["constant", "cosine"] = "cosine"
     """After the warm-up: stay, or fall to zero at the last step."""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: float = Field(default=0.01, ge=0)
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """`adamw8bit` keeps both moments in 8 bits (bitsandbytes, CUDA): a quarter of AdamW's memory for them."""
@@ -107,7 +111,7 @@ class AutoencoderSettings(PatchSettings):
     batch: int = Field(default=8, ge=1)
     lr: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     moments: float = Field(default=0.01, ge=0)
     """Weight of the pull of each latent channel to mean 0 and standard deviation 1."""
     tones: float = Field(default=0, ge=0)
@@ -167,7 +171,7 @@ class CleanerSettings(PatchSettings):
     batch: int = Field(default=8, ge=1)
     lr: float = Field(default=5e-4, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     grid: float = Field(default=0, ge=0)
     """Weight of the distance of Fourier coefficients at the periods of the network's own grid, in small windows:
     against the weave of dots in which a discriminator's texture can end. 12 pulls about as the distance of pixels."""
