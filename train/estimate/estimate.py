@@ -2,7 +2,8 @@
 
 Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.meta_pass). What FSDP2
 shares and gathers is counted on its own groups of weights. Not counted: workspaces of convolutions,
-what torch.compile saves, loading of images, DeepSpeed.
+what torch.compile saves, loading of images, DeepSpeed, and of stage II what `from_degraded` and `pixels` add, which the
+report says (`report.Report.not_counted`).
 
 `fully_shard` cuts each weight along its first dimension (PyTorch documentation, `torch.distributed.fsdp`), so a weight
 of fewer rows than processes lies whole on some. A group of weights is gathered together: those of each block of

@@ -387,6 +387,22 @@ def test_stage_two_of_the_tiny_recipe_is_the_tiny_family(tmp_path: Path, monkeyp
     assert text.startswith("stage II") and "tiny's architecture" in text and "--faces N" in text
 
 
+def test_what_pixels_and_degraded_beginnings_add_is_said_not_to_be_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["controlnet", "--gpu", "L4"]
+    for name in ("model=new", "size=64", "facial.weight=off"):
+        words += ["-O", f"train.controlnet.{name}"]
+    degraded = [*words, "-O", "train.controlnet.from_degraded=0.5"]
+    pixels = [*degraded, "-O", "train.controlnet.pixels.perceptual=0.1"]
+    told = [json.loads(run(*given, "--json"))["not_counted"] for given in (words, degraded, pixels)]
+    assert [len(one) for one in told] == [0, 1, 2] and "VAE" in told[1][0] and "discriminator" in told[2][1]
+    text = run(*pixels)
+    assert text.count("not counted, so that memory and hours are more") == 2
+    assert all(len(line) < 170 for line in text.splitlines())
+
+
 @pytest.mark.parametrize("name", builtin_recipes())
 def test_every_recipe_is_valid(name: str) -> None:
     load(name, [], SECTIONS)
