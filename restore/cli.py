@@ -77,9 +77,8 @@ def restore(
     if run.dry_run:
         check_restorer(session.settings.model)
         return _show(run, jobs)
-    named = out is not None and len(jobs) == 1 and jobs[0].target == out
     with _watched(session, jobs):
-        summary = restore_jobs(jobs, session, overwrite=overwrite or named, hire=hire)
+        summary = restore_jobs(jobs, session, overwrite=overwrite, hire=hire)
     _conclude(run, session, summary, jobs, out)
 
 

@@ -21,25 +21,25 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.faces.geometry import Side
-from authface.files import sha256_of, write_file
+from authface.files import sha256_of, write_errors, write_file
 from authface.imaging import decode as images
 from authface.imaging.xmp import properties_of
-from authface.restore.inputs import VIDEOS, Input, RestoreJob, homes_of, input_errors
+from authface.restore.inputs import MAP, VIDEOS, Input, RestoreJob, homes_of, input_errors
 from authface.restore.mark import INSIDE, IPTC, video_properties
 from authface.restore.pipeline import Seconds, add_seconds
 from authface.restore.session import Session, faces_of
-from authface.store.restore_line import Line, digest_key
+from authface.store.restore_line import Line, Made, digest_key, made_of
 from authface.store.restore_log import LOG, Log, Results, digest_of
 
 NOT_OURS = "target_exists"
-"""The reason of a failure: where the result should go there is a file that this command did not make."""
+"""The reason of a failure: where the result should go there is a file that it must not replace unasked."""
 
 
 def without_results(inputs: Sequence[Input], say: Callable[[str], None]) -> list[Input]:
@@ -95,18 +95,47 @@ def lines_done(job: RestoreJob, log: Log, content: str, fingerprint: str, say: C
     return lines
 
 
-def check_target(job: RestoreJob, log: Log) -> None:
-    """Raise ImageError where a file that is not from this command lies where a result goes."""
+def check_target(job: RestoreJob, content: str, log: Log) -> None:
+    """Raise ImageError where a file lies in the way of a result: another program's, one changed since, or the result of
+    another source; `content` is the sha256 of the job's."""
     log.refresh()
     places = {job.target: job.name} | ({} if job.change_map is None else {job.change_map: job.map_name})
     for path, name in places.items():
         made = log.made_at(name)
         if not os.path.lexists(path) or any(not one.digest for one in made):
             continue
+        last = [made_of(line, name) for line in log.lines(job.name)[:1]]
+        found = digest_of(path)
+        same = [one for one in (*made, *last) if one.digest == found]
         if not made:
-            raise ImageError(NOT_OURS, f"{one_line(path)} is there and not from this command: move it, or choose -o")
-        if digest_of(path) not in {one.digest for one in made}:
-            raise ImageError(NOT_OURS, f"{one_line(path)} was changed since it was made: move it, or choose -o")
+            raise _in_the_way(path, "is there and not from this command")
+        if not same:
+            raise _in_the_way(path, "was changed since it was made")
+        if not any(_is_source(one, job, content) for one in same):
+            raise _in_the_way(path, f"is the result of {one_line(same[-1].source)}")
+
+
+def _in_the_way(path: Path, why: str) -> ImageError:
+    return ImageError(NOT_OURS, f"{one_line(path)} {why}: choose another -o, or --overwrite replaces it")
+
+
+def _is_source(made: Made, job: RestoreJob, content: str) -> bool:
+    """Whether a result was made from the job's input: from the file at its place, edited or not, or from its bytes."""
+    return made.content == content or os.path.realpath(made.source) == os.path.realpath(job.source_path)
+
+
+def _drop_stale_map(outcome: Outcome, log: Log) -> None:
+    """Delete the change map of the result that an outcome replaces, if that has none there and nobody changed it."""
+    old = next(iter(log.lines(outcome.job.name)), None)
+    if old is None or not old.map or old.change_map == outcome.lines[0].change_map:
+        return
+    name = PurePosixPath(old.change_map)
+    # A log that somebody wrote may name any file.
+    if name.parent == PurePosixPath(outcome.job.name).parent and name.name.endswith(MAP):
+        path = outcome.job.home / name
+        if digest_of(path) == old.map:
+            with write_errors(path):
+                path.unlink(missing_ok=True)
 
 
 _ABOVE = 4
@@ -267,7 +296,7 @@ def is_done_before(job: RestoreJob, content: str, session: Session, overwrite: b
         with session.lock:
             session.summary.count_photo(job, done, before=True)
     elif not overwrite:
-        check_target(job, log)
+        check_target(job, content, log)
     return bool(done)
 
 
@@ -288,7 +317,8 @@ def _write(outcome: Outcome, session: Session, overwrite: bool) -> None:
     for note in outcome.notes:
         session.console.log(note)
     if not overwrite:
-        check_target(job, log)
+        check_target(job, outcome.content, log)
+    _drop_stale_map(outcome, log)
     log.add(outcome.lines)
     for path, content in outcome.files:
         write_file(path, content)

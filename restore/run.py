@@ -84,7 +84,7 @@ def jobs_of(
 def restore_jobs(
     jobs: Sequence[RestoreJob], session: Session, *, overwrite: bool = False, hire: Hire | None = None
 ) -> RestoreSummary:
-    """Restore each unfinished photo, then each video; `overwrite` also replaces files of other programs.
+    """Restore each unfinished photo, then each video; `overwrite` also replaces what `check_target` refuses.
 
     `hire` gives several workers (`authface.restore.spread`), in the place of this process. A failed input is a line of
     the log and of the console. Raises AuthfaceError if the disk or the model fails.
@@ -190,7 +190,7 @@ def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: b
 
     def record(line: Line) -> None:
         if not overwrite:
-            check_target(job, log)
+            check_target(job, content, log)
         log.add([line])
 
     try:
@@ -198,7 +198,7 @@ def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: b
             content = video.sha256(job.source)
             done = lines_done(job, log, content, video.fingerprint(session), session.console.log)
             if not done and not overwrite:
-                check_target(job, log)
+                check_target(job, content, log)
         if not done:
             _ = hands.side(), session.finder  # what they lack is no fault of the video
         with input_errors():
