@@ -148,10 +148,12 @@ def synthesize(
 ) -> SynthSummary:
     """Make the faces that `out` lacks, and its manifest. What is there, of the same source and whole, is left alone.
 
-    Raises UsageError where `out` holds other files or another degradation, AuthfaceError where the disk refuses.
+    Raises UsageError where `out` lies in the folder of the sources, or holds other files or another degradation,
+    AuthfaceError where the disk refuses.
     """
     if seed < 0:
         raise UsageError(f"--seed {seed}: seeds are 0 and more")
+    _check_apart(out, sources)
     recipe = _recipe(settings, seed)
     rows = _known(out, recipe)
     summary = SynthSummary()
@@ -164,7 +166,7 @@ def synthesize(
         with console.progress("degrade", total, "faces") as tick:
             for done, made in engine(work, _chunks(todo)):
                 tick(done)
-                _take(made, rows, summary)
+                _take(out, made, rows, summary)
                 if summary.made % SAVE_EVERY < len(made):
                     _write_manifest(out, recipe, rows)
         if not limit:
@@ -175,6 +177,15 @@ def synthesize(
     return summary
 
 
+def _check_apart(out: Path, sources: SourceFaces) -> None:
+    """Raise UsageError where the next run would take the set's own images for faces."""
+    if sources.parquet:
+        return
+    folder = sources.files[0].parents[len(Path(sources.names[0][1]).parts) - 1].resolve()
+    if folder in (out.resolve(), *out.resolve().parents):
+        raise UsageError(f"-o {one_line(out)} lies in {one_line(folder)}, whose images are the faces: choose another")
+
+
 def _recipe(settings: SynthSettings, seed: int) -> dict[str, Any]:
     """What a set is made with: where this is the same, the files of a face are."""
     ranges = json.loads(json.dumps(asdict(preset(settings.degradation))))
@@ -183,7 +194,7 @@ def _recipe(settings: SynthSettings, seed: int) -> dict[str, Any]:
 
 
 def _known(out: Path, recipe: dict[str, Any]) -> dict[str, SynthFace]:
-    """The rows of an earlier run of the same recipe, by name."""
+    """The rows of an earlier run of the same recipe, by name; those of failures too."""
     path = out / MANIFEST
     if not path.exists():
         taken = [name for name in (CLEAN, DEGRADED) if (out / name).is_dir() and any((out / name).iterdir())]
@@ -203,7 +214,7 @@ def _known(out: Path, recipe: dict[str, Any]) -> dict[str, SynthFace]:
     ]
     if changed:
         raise UsageError(f"{one_line(out)} holds a set made otherwise ({changed[0]}): choose another -o")
-    return {name: row for name, row in rows.items() if not row.reason}
+    return rows
 
 
 def _todo(
@@ -234,11 +245,12 @@ def _chunks(sources: Iterator[SourceFace]) -> Iterator[list[SourceFace]]:
         yield chunk
 
 
-def _take(made: Sequence[SynthFace], rows: dict[str, SynthFace], summary: SynthSummary) -> None:
+def _take(out: Path, made: Sequence[SynthFace], rows: dict[str, SynthFace], summary: SynthSummary) -> None:
     for row in made:
         rows[row.name] = row
         if row.reason:
             summary.failed.append(row)
+            _unlink(out, row.name)
         else:
             summary.made += 1
 
@@ -246,11 +258,15 @@ def _take(made: Sequence[SynthFace], rows: dict[str, SynthFace], summary: SynthS
 def _forget(out: Path, names: set[str], rows: dict[str, SynthFace], summary: SynthSummary) -> None:
     """Remove the files of faces that the source no longer has: the manifest says that this command made them."""
     for name in sorted(set(rows) - names):
-        del rows[name]
-        summary.removed += 1
-        for folder in (CLEAN, DEGRADED):
-            with write_errors(out):
-                _file(out, folder, name).unlink(missing_ok=True)
+        summary.removed += not rows.pop(name).reason
+        _unlink(out, name)
+
+
+def _unlink(out: Path, name: str) -> None:
+    """Remove what an earlier run made of a face: it would be measured as truth."""
+    for folder in (CLEAN, DEGRADED):
+        with write_errors(out):
+            _file(out, folder, name).unlink(missing_ok=True)
 
 
 def _write_manifest(out: Path, recipe: dict[str, Any], rows: dict[str, SynthFace]) -> None:
@@ -287,5 +303,5 @@ def conclude(summary: SynthSummary, out: Path) -> str:
     done = f"{summary.made} faces degraded, {summary.kept} were there before"
     gone = f", {summary.removed} removed whose source is gone" if summary.removed else ""
     where = one_line(out)
-    onward = f"next: authface restore {where}/degraded -o {where}/restored"
+    onward = f"next: authface restore {where}/degraded --aligned -o {where}/restored"
     return f"{done}{gone}; {summary.count} in {where}\n{onward}"

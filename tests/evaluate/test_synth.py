@@ -149,6 +149,50 @@ def test_a_face_whose_source_is_gone_goes_too(authface: Command, faces: Path, tm
     assert "clean/face3.png" not in files(tmp_path / "set") and manifest(tmp_path / "set")["count"] == 5
 
 
+def test_a_face_whose_source_became_unusable_goes_too(authface: Command, faces: Path, tmp_path: Path) -> None:
+    """Else `evaluate restoration` would take what was made of the source before for truth."""
+    out = tmp_path / "set"
+    authface("synth", faces, "-o", out)
+    before = files(out)
+    left = {name for name in before if "face3" in name}
+    whole = (faces / "face3.png").read_bytes()
+    (faces / "face3.png").write_bytes(whole[:2000])
+    code, said, log = authface("synth", faces, "-o", out)
+    assert code == 3 and "face3.png: failed (truncated)" in log and "5 in " in said
+    assert set(files(out)) == set(before) - left and manifest(out)["failed"][0]["id"] == "face3.png"
+    (faces / "face3.png").write_bytes(whole)
+    assert authface("synth", faces, "-o", out)[0] == 0 and files(out) == before
+
+
+def test_files_that_a_failure_left_go_with_its_source(authface: Command, faces: Path, tmp_path: Path) -> None:
+    """Sets of before kept them."""
+    out = tmp_path / "set"
+    (faces / "face3.png").write_bytes(b"torn")
+    assert authface("synth", faces, "-o", out)[0] == 3
+    for folder in ("clean", "degraded"):
+        (out / folder / "face3.png").write_bytes(b"of before")
+    (faces / "face3.png").unlink()
+    code, said, _ = authface("synth", faces, "-o", out)
+    assert code == 0 and "removed" not in said and "clean/face3.png" not in files(out)
+    assert "degraded/face3.png" not in files(out) and manifest(out)["failed"] == []
+
+
+@pytest.mark.parametrize("inside", ["", "test/medium", "../faces"])
+def test_no_set_lies_among_its_faces(inside: str, authface: Command, faces: Path) -> None:
+    (faces / "deep").mkdir()
+    (faces / "face0.png").rename(faces / "deep" / "face0.png")
+    before = files(faces)
+    code, _, said = authface("synth", faces, "-o", faces / inside)
+    assert code == 2 and said.count("\n") == 1 and "whose images are the faces: choose another" in said
+    assert files(faces) == before
+    assert authface("synth", faces / "deep", "-o", faces / "set")[0] == 0
+
+
+def test_the_next_step_takes_the_faces_as_they_are(authface: Command, faces: Path, tmp_path: Path) -> None:
+    out = tmp_path / "set"
+    assert f"next: authface restore {out}/degraded --aligned -o" in authface("synth", faces, "-o", out)[1]
+
+
 def test_no_other_folder_is_written_into(authface: Command, faces: Path, tmp_path: Path) -> None:
     (tmp_path / "set/clean").mkdir(parents=True)
     (tmp_path / "set/clean/mine.png").write_bytes(b"mine")
