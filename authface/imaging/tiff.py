@@ -181,17 +181,19 @@ def _extras(data: bytes, page: Directory, others: list[Directory], channels: int
 
 
 def _page(data: memoryview, page: Directory) -> TiffPage | None:
-    """A page with its strips or tiles; None if they are damaged, or stored as in TIFF 6.0's own JPEG."""
+    """A page with its strips or tiles; None if they do not go together, or are stored as in TIFF 6.0's own JPEG.
+
+    Raises ImageError (`truncated`) where one lies beyond the file's end.
+    """
     tiled = tags.TILES in page.entries
     places = page.numbers(tags.TILES if tiled else tags.STRIPS)
     sizes = page.numbers(tags.TILE_SIZES if tiled else tags.STRIP_SIZES)
     chunks = tuple(data[at : at + size] for at, size in zip(places, sizes, strict=False))
-    whole = (
-        len(places)
-        == len(sizes)
-        == len([True for chunk, size in zip(chunks, sizes, strict=True) if len(chunk) == size])
-    )
-    return TiffPage(page, chunks) if whole and chunks and tags.JPEG_PLACE not in page.entries else None
+    for at, size, chunk in zip(places, sizes, chunks, strict=False):
+        if len(chunk) < size:
+            raise ImageError("truncated", f"a further page's pixels at byte {at}, of {len(data)}, are {size} bytes")
+    fits = len(places) == len(sizes) > 0
+    return TiffPage(page, chunks) if fits and tags.JPEG_PLACE not in page.entries else None
 
 
 def _info(page: Directory) -> dict[str, Any]:

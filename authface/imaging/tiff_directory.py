@@ -22,6 +22,8 @@ XMP, IPTC, PHOTOSHOP, EXIF, PROFILE, GPS, INTEROP = 700, 33723, 34377, 34665, 34
 LAYERS, JPEG_PLACE, C2PA = 37724, 513, 52545
 _NESTED = {0: frozenset({EXIF, GPS}), EXIF: frozenset({INTEROP})}
 """Tags whose value is the offset of another directory, in a page (0) and in the directory of such a tag."""
+_PIXELS = frozenset({BITS, STRIPS, STRIP_SIZES, PALETTE, TILES, TILE_SIZES, EXTRA, FORMAT, JPEG_TABLES})
+"""Tags without which a page's pixels are not read, or not as they were stored."""
 MAX_PAGES = 10_000
 
 _SIZE = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -100,6 +102,8 @@ class _TiffBytes:
             if length > (8 if self.big else 4):
                 (field_at,) = self.unpack(word, field_at)
             body = self.data[field_at : field_at + length]
+            if len(body) < length and not of and tag in _PIXELS:
+                raise ImageError("truncated", f"a TIFF's tag {tag} at byte {field_at} of {len(self.data)}")
             if not length or len(body) < length:
                 continue  # of a type that no one knows, or beyond the file's end: as if it were not there
             entries.setdefault(tag, DirectoryEntry(kind, values, body))
@@ -115,7 +119,7 @@ class _TiffBytes:
 def read_pages(data: bytes) -> list[Directory]:
     """The directories of a TIFF's pages; at most 10,000. Raises ImageError (`not_an_image`, `truncated`).
 
-    Damage after the first page ends the list.
+    A file cut short has pages, or the places of their pixels, beyond its end: the pages before are no whole photo.
     """
     if not data.startswith(SIGNATURES):
         raise ImageError("not_an_image", "no TIFF")
@@ -127,12 +131,7 @@ def read_pages(data: bytes) -> list[Directory]:
     seen: set[int] = set()
     while at and at not in seen and len(pages) < MAX_PAGES:
         seen.add(at)
-        try:
-            page, at = file.directory(at)
-        except ImageError:
-            if pages:
-                break
-            raise
+        page, at = file.directory(at)
         pages.append(page)
     if not pages:
         raise ImageError("truncated", "a TIFF without a picture")

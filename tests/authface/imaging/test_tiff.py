@@ -230,6 +230,25 @@ def test_a_tiff_cut_anywhere_is_refused(data: bytes) -> None:
             assert np.array_equal(whole.rgb, again.rgb), length  # what was cut off is padding
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_deflate"])
+@pytest.mark.parametrize("big", [False, True])
+def test_a_tiff_of_several_pages_cut_anywhere_is_refused(compression: str | None, big: bool) -> None:
+    """Its first pages alone would be taken for the whole photo, and the others be lost."""
+    first, *further = [Image.fromarray(np.roll(PHOTO[:12, :20], shift, axis=1)) for shift in range(4)]
+    buffer = io.BytesIO()
+    first.save(buffer, "TIFF", save_all=True, append_images=further, compression=compression, big_tiff=big)
+    data = buffer.getvalue()
+    whole = images.decode(data, to_srgb=False).extras
+    assert len(whole.pages) == 3 and not whole.lost
+    for length in range(8, len(data)):
+        try:
+            left = images.decode(data[:length], to_srgb=False).extras
+        except ImageError as error:
+            assert error.reason == "truncated", (length, error)
+        else:  # what was cut off is padding, or the resolution
+            assert [page.chunks for page in left.pages] == [page.chunks for page in whole.pages], length
+
+
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(SMALL), st.lists(st.tuples(st.integers(0, 1000), st.binary(min_size=1, max_size=8)), max_size=5))
 def test_damaged_directories_raise_image_errors_only(data: bytes, damage: list[tuple[int, bytes]]) -> None:
