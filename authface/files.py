@@ -43,12 +43,25 @@ _ADVICE = {
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
     errno.ENAMETOOLONG: "the name is too long: choose a shorter one",
+    errno.EEXIST: "a file, or a link to nothing, lies where a folder should be: choose another folder",
     errno.ENOTDIR: "a part of the path is a file: choose another folder",
 }
 
 _HELD_OPEN = (5, 32)
 """Windows' ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION: what a rename meets where somebody has the file open."""
 _HELD_OPEN_PAUSES = (0.05, 0.1, 0.2, 0.3, 0.4)
+
+
+def why_absent(path: Path) -> str:
+    """In a few words why there is no file at a path: a symbolic link may be there, and lead nowhere."""
+    if not path.is_symlink():
+        return "no such file"
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return "a symbolic link that leads back to itself"
+    return f"a symbolic link to {one_line(path.readlink())}, which is not there"
 
 
 def sha256_of(path: Path) -> str:

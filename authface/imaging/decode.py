@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import re
 import threading
 import warnings
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from PIL import Image, ImageCms, UnidentifiedImageError
 
 from authface.errors import ImageError, one_line
 from authface.extras import lack
-from authface.files import is_local
+from authface.files import is_local, why_absent
 from authface.imaging import png
 from authface.imaging.metadata import (
     Extras,
@@ -65,6 +66,20 @@ _plugins = threading.Lock()
 
 _HEIF = {b"ftyp" + brand for brand in (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")}
 """Signatures of HEIC files after the first four bytes (ISO/IEC 23008-12, annex B)."""
+
+_READ = "JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF"
+"""Formats that can be read, as they are told."""
+_UNREAD = (
+    (re.compile(rb"P[1-7]\s"), "PPM, PGM or PBM"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xffO\xffQ"), "JPEG 2000"),
+    (re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"), "JPEG XL"),
+    (re.compile(rb"8BPS"), "Photoshop"),
+    (re.compile(rb"%PDF"), "PDF"),
+    (re.compile(rb"v/1\x01"), "OpenEXR"),
+    (re.compile(rb"\0\0\x01\0"), "icon"),
+    (re.compile(rb"(?i)\s*<(!doctype html|html)"), "web page"),
+)
+"""First bytes of files that are taken for photos and are not read; a TGA has none that tell."""
 
 _ANIMATED = {"GIF", "PNG", "WEBP", "AVIF"}
 """Formats whose further frames are an animation; those of MPO and TIFF are depth maps, thumbnails, pages."""
@@ -149,7 +164,7 @@ def read_bytes(path: Path, *, max_bytes: int = 1 << 30) -> bytes:
     try:
         if is_local(path) and not path.is_file():
             reason = "not_a_file" if path.exists() else "unreadable"
-            raise ImageError(reason, "not a regular file" if path.exists() else "no such file")
+            raise ImageError(reason, "not a regular file" if path.exists() else why_absent(path))
         if (size := path.stat().st_size) > max_bytes:
             raise ImageError("too_large", f"{size} bytes, the limit is {max_bytes}")
         return path.read_bytes()
@@ -224,11 +239,13 @@ def _open(data: bytes, max_pixels: int) -> _Opened:
         frames = getattr(image, "n_frames", 1) if image.format in _ANIMATED else 1
     except UnidentifiedImageError as error:
         lacking = lack("a HEIC photo", "heic") if data[4:12] in _HEIF else ""
-        raise ImageError("not_an_image", lacking or "not a photo in a supported format") from error
+        raise ImageError("not_an_image", lacking or _unsupported(data)) from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too_large", f"{one_line(error)}; the limit is {max_pixels / 1e6:.0f} megapixels") from error
+        raise _too_large(_pixels_said(error), max_pixels) from error
     except Exception as error:  # on hostile bytes Pillow's readers raise nearly anything
-        raise ImageError("not_an_image", one_line(f"{type(error).__name__}: {error}")) from error
+        if "Truncated File Read" in str(error):
+            raise ImageError("truncated", f"it ends within its header, after {len(data):,} bytes") from error
+        raise ImageError("not_an_image", f"a damaged header: {one_line(error)}") from error
     _check_size(max_pixels, image.width, image.height)
     if image.format == "BMP" and not bmp_is_whole(data):
         raise ImageError("truncated", "a BMP whose pixels would begin within its headers or beyond its end")
@@ -248,10 +265,26 @@ def _depth(image: Image.Image, data: bytes) -> int:
     return 16 if is_deep_png(data) else 8
 
 
+def _unsupported(data: bytes) -> str:
+    """What the file is instead, if its first bytes tell, and the formats that are read."""
+    found = next((f" ({name})" for start, name in _UNREAD if start.match(data)), "")
+    return f"not a photo in a supported format{found}: save it as {_READ}"
+
+
 def _check_size(max_pixels: int, width: int, height: int) -> None:
-    if (pixels := width * height) > max_pixels:
-        size = f"{width} x {height} is {pixels / 1e6:.0f} megapixels"
-        raise ImageError("too_large", f"{size}, the limit is {max_pixels / 1e6:.0f}: make it smaller")
+    if width * height > max_pixels:
+        raise _too_large(width * height, max_pixels, f"{width} x {height} is ")
+
+
+def _too_large(pixels: int, max_pixels: int, size: str = "") -> ImageError:
+    limit = f"the limit is {max_pixels / 1e6:.0f}: make it smaller"
+    return ImageError("too_large", f"{size}{pixels / 1e6:.0f} megapixels, {limit}")
+
+
+def _pixels_said(error: Image.DecompressionBombError) -> int:
+    """The pixels that Pillow's words name; where they name none, those from which it refuses a photo."""
+    said = re.search(r"\((\d+) pixels\)", str(error))
+    return int(said[1]) if said else MAX_PIXELS
 
 
 def _formats() -> list[str]:

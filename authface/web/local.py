@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocketClose
@@ -112,7 +112,8 @@ class LocalGuard:
         elif scope["type"] == "websocket":
             await WebSocketClose()(scope, receive, send)
         else:
-            await PlainTextResponse("not from here", 403)(scope, receive, guarded)
+            said = "a request of another page, or for another host, is not answered: open the address that was printed"
+            await JSONResponse({"detail": said}, 403)(scope, receive, guarded)
 
 
 def allowed(headers: Mapping[str, str], host: str) -> bool:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from authface.errors import ImageError, one_line
 from authface.faces.looks import no_face_text
-from authface.files import replacing, sha256_of
+from authface.files import replacing, sha256_of, why_absent
 from authface.imaging.png import Pixels, to_8_bits
 from authface.restore.guard import DRIFTED
 from authface.restore.inputs import RestoreJob
@@ -96,8 +96,9 @@ class VideoTotals:
 def sha256(path: Path) -> str:
     """Hex sha256 of a video. Raises ImageError (`unreadable`, `not_a_file`)."""
     try:
-        if path.exists() and not path.is_file():
-            raise ImageError("not_a_file", "not a regular file")
+        if not path.is_file():
+            there = path.exists()
+            raise ImageError(*(("not_a_file", "not a regular file") if there else ("unreadable", why_absent(path))))
         return sha256_of(path)
     except OSError as error:
         raise ImageError("unreadable", error.strerror or type(error).__name__) from error

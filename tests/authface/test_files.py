@@ -10,7 +10,7 @@ import pytest
 
 from authface import files
 from authface.errors import AuthfaceError
-from authface.files import replacing, take_place
+from authface.files import replacing, take_place, write_errors
 
 
 def held_open(code: int) -> PermissionError:
@@ -52,6 +52,18 @@ def test_a_file_that_stays_open_is_one_line_and_both_are_kept(tmp_path: Path, mo
     with pytest.raises(AuthfaceError, match="a.txt: no permission"), replacing(target) as temporary:
         temporary.write_text("new")
     assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_file_or_a_link_in_the_place_of_a_folder_is_said(linked: bool, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    if linked:
+        folder.symlink_to("nowhere")
+    else:
+        folder.touch()
+    with pytest.raises(AuthfaceError, match="lies where a folder should be: choose another folder"):
+        with write_errors(folder):
+            folder.mkdir(exist_ok=True)
 
 
 def test_a_refusal_that_no_wait_mends_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import sys
 import zlib
@@ -195,6 +196,9 @@ def test_size_bombs_are_refused_unread() -> None:
     assert reason(png(13_000, 13_600, 8, 2, b"")) == "truncated", "within the limit it is read, and has no pixels"
     encoded = saved(Image.fromarray(photo()), "PNG")
     assert reason(encoded, max_pixels=96 * 64 - 1) == "too_large"
+    for limit, told in ((images.MAX_PIXELS, 178), (100_000_000, 100)):
+        with pytest.raises(ImageError, match=rf"^195 megapixels, the limit is {told}: make it smaller$"):
+            images.decode(png(15_000, 13_000, 8, 2, b""), max_pixels=limit)
     assert images.decode(encoded, max_pixels=96 * 64).rgb.shape == (64, 96, 3)
 
 
@@ -215,6 +219,23 @@ def test_a_photo_cut_anywhere_is_refused(kind: str) -> None:
     encoded = ENCODED[kind]
     for length in range(1, int(0.95 * len(encoded)), 37):
         assert reason(encoded[:length]) in {"truncated", "not_an_image"}, length
+
+
+@pytest.mark.parametrize("length", [100, 300])
+def test_a_jpeg_cut_within_its_header_is_truncated(length: int) -> None:
+    with pytest.raises(ImageError, match=rf"^it ends within its header, after {length} bytes$") as caught:
+        images.decode(ENCODED["JPEG"][:length])
+    assert caught.value.reason == "truncated"
+
+
+@pytest.mark.parametrize(
+    ("format", "said"), [("PPM", " (PPM"), ("JPEG2000", " (JPEG 2000)"), ("TGA", ": "), ("PDF", " (PDF)")]
+)
+def test_a_format_that_is_not_read_is_named_with_those_that_are(format: str, said: str) -> None:
+    with pytest.raises(ImageError, match=re.escape(f"not a photo in a supported format{said}")) as caught:
+        images.decode(saved(Image.fromarray(photo()), format))
+    assert str(caught.value).endswith(": save it as JPEG, PNG, WebP, TIFF, BMP, GIF, HEIC or AVIF")
+    assert caught.value.reason == "not_an_image"
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -239,6 +260,16 @@ def test_damage_raises_image_errors_only(kind: str, damage: list[tuple[float, by
 @given(st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"II*\0", b"BM", b"RIFF"]), st.binary())
 def test_random_bytes_raise_image_errors_only(start: bytes, rest: bytes) -> None:
     assert reason(start + rest) in {"empty", "not_an_image", "truncated", "too_large", "unsupported_mode"}
+
+
+def test_a_link_that_leads_nowhere_is_said(tmp_path: Path) -> None:
+    for name, target, said in (
+        ("a.jpg", "gone.jpg", "to gone.jpg, which is not there"),
+        ("b.jpg", "b.jpg", "that leads back to itself"),
+    ):
+        (tmp_path / name).symlink_to(target)
+        with pytest.raises(ImageError, match=f"^a symbolic link {said}$"):
+            images.read_bytes(tmp_path / name)
 
 
 def test_what_is_no_photo(tmp_path: Path) -> None:

@@ -48,6 +48,12 @@ def test_the_guards_headers_win_and_nothing_is_kept_unless_it_says_so(client: Te
         assert answer.headers["cache-control"] == "no-store" and "content-security-policy" in answer.headers
 
 
+def test_a_request_from_elsewhere_gets_one_line_too(client: TestClient) -> None:
+    for headers in ({"Host": "evil"}, {"Origin": "http://evil.example"}):
+        answer = client.get("picture", headers=headers)
+        assert answer.status_code == 403 and "open the address that was printed" in answer.json()["detail"]
+
+
 def test_a_web_socket_of_another_page_is_refused(client: TestClient) -> None:
     evil = {"origin": "http://evil.example"}
     with client.websocket_connect("ws://127.0.0.1:8000/token/socket") as connection:

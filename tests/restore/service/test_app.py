@@ -218,7 +218,8 @@ def test_only_who_has_the_token_is_served(identity: Restorer, monkeypatch: pytes
 
 def test_another_page_in_the_browser_is_not_served(url: str) -> None:
     for headers in ({"Origin": "http://evil.test"}, {"Host": "evil.test"}):
-        assert httpx.post(f"{url}/restore", content=PHOTO, headers=headers).status_code == 403
+        answer = httpx.post(f"{url}/restore", content=PHOTO, headers=headers)
+        assert answer.status_code == 403 and list(answer.json()) == ["detail"]
 
 
 @pytest.mark.parametrize(

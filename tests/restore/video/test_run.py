@@ -321,6 +321,13 @@ def test_without_pyav_one_line_says_what_to_install(
     assert code == 3 and "failed (no_pyav): a video needs PyAV: pip install 'authface[video]'" in err
 
 
+def test_a_link_to_no_video_is_said(tmp_path: Path, authface: Command) -> None:
+    for name, target, said in (("a.mp4", "gone.mp4", "to gone.mp4, which is not there"), ("b.mp4", "b.mp4", "back to")):
+        (tmp_path / name).symlink_to(target)
+        code, _, err = authface(tmp_path / name, "--model", "identity", "-o", tmp_path / "out")
+        assert code == 1 and "failed (unreadable): a symbolic link" in err and said in err
+
+
 def test_a_result_has_the_ending_of_a_video(clip: Path, tmp_path: Path, authface: Command) -> None:
     code, _, err = authface(clip, "-o", tmp_path / "out.png")
     assert code == 2 and "results are written as .mp4, .m4v, .mov, .mkv, .webm" in err
