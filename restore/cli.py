@@ -64,7 +64,7 @@ def restore(
 ) -> None:
     """Restore the faces in photos and videos: find, align, restore, paste back. Another run does what is missing."""
     from authface.models.families import check_restorer
-    from authface.restore.run import jobs_of, restore_jobs
+    from authface.restore.run import forecast, jobs_of, restore_jobs
     from authface.restore.session import Request, Session
     from authface.restore.settings import RestoreSettings
 
@@ -76,7 +76,7 @@ def restore(
     session = Session(Request(settings, aligned, device, run.seed), run.console)
     if run.dry_run:
         check_restorer(session.settings.model)
-        return _show(run, jobs)
+        return _show(run, jobs, [forecast(job, session, overwrite) for job in jobs])
     with _watched(session, jobs):
         summary = restore_jobs(jobs, session, overwrite=overwrite, hire=hire)
     _conclude(run, session, summary, jobs, out)
@@ -107,9 +107,17 @@ def _workers(run: Run) -> tuple[str, Hire | None]:
     return devices.first, partial(of_devices, devices)
 
 
-def _show(run: Run, jobs: list[RestoreJob]) -> None:
-    lines = "\n".join(f"{one_line(job.source)} -> {one_line(job.target)}" for job in jobs)
-    run.console.result(lines, jobs=[{"source": str(job.source), "target": str(job.target)} for job in jobs])
+def _show(run: Run, jobs: Sequence[RestoreJob], found: Sequence[str]) -> None:
+    """Print what would be made, with what `restore.run.forecast` found of each."""
+    lines = [
+        f"{one_line(job.source)} -> {one_line(job.target)}{f' ({what})' if what else ''}"
+        for job, what in zip(jobs, found, strict=True)
+    ]
+    values = [
+        {"source": job.source_path, "target": job.target_path, "found": what}
+        for job, what in zip(jobs, found, strict=True)
+    ]
+    run.console.result("\n".join(lines), jobs=values)
 
 
 def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[RestoreJob], out: Path | None) -> None:

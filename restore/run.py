@@ -184,6 +184,28 @@ def make_outcomes(jobs: Iterable[RestoreJob], session: Session, is_done: IsDone,
                 write(put)
 
 
+def forecast(job: RestoreJob, session: Session, overwrite: bool) -> str:
+    """What a run would find in the place of a result: ``done before``, why it must not be written, or nothing.
+
+    An input is read only where a file lies there.
+    """
+    if not os.path.lexists(job.target):
+        return ""
+    log = session.log(job.home)
+    try:
+        with input_errors():
+            content = video.sha256(job.source) if job.is_video else known_content(job, session) or read_photo(job)[1]
+            if log.lines(job.name):
+                fingerprint = video.fingerprint(session) if job.is_video else session.fingerprint
+                if lines_done(job, log, content, fingerprint, session.console.log):
+                    return "done before"
+            if not overwrite:
+                check_target(job, content, log)
+    except ImageError as error:
+        return f"{error.reason}: {one_line(error)}"
+    return ""
+
+
 def _restore_video(job: RestoreJob, session: Session, hands: Hands, overwrite: bool) -> None:
     """Restore a video that is not done yet."""
     log, content = session.log(job.home), ""

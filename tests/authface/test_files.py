@@ -61,9 +61,9 @@ def test_a_file_or_a_link_in_the_place_of_a_folder_is_said(linked: bool, tmp_pat
         folder.symlink_to("nowhere")
     else:
         folder.touch()
-    with pytest.raises(AuthfaceError, match="lies where a folder should be: choose another folder"):
-        with write_errors(folder):
-            folder.mkdir(exist_ok=True)
+    said = "lies where a folder should be: choose another folder"
+    with pytest.raises(AuthfaceError, match=said), write_errors(folder):
+        folder.mkdir(exist_ok=True)
 
 
 def test_a_refusal_that_no_wait_mends_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

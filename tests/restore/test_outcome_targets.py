@@ -134,6 +134,25 @@ def test_a_source_that_was_edited_or_moved_is_the_same(run: Command, tmp_path: P
     np.testing.assert_array_equal(np.asarray(Image.open(out / "a.png")), np.asarray(Image.open(moved)))
 
 
+def test_a_dry_run_says_what_is_done_and_what_is_refused(run: Command, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for place, name in enumerate(("done.png", "mine.png", "new.png")):
+        photo(folder / name, 20 * place)
+    clip = film(folder / "clip.mp4", [scene(0), scene(1)])
+    assert run(folder / "done.png", clip, "-o", out)[0] == 0
+    mine = photo(out / "mine.png", 60)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    _, said, _ = run(folder, "-o", out, "--dry-run")
+    refused = (
+        f" (target_exists: {mine} is there and not from this command: choose another -o, or --overwrite replaces it)"
+    )
+    told = {"clip.mp4": " (done before)", "done.png": " (done before)", "mine.png": refused, "new.png": ""}
+    assert said.splitlines() == [f"{folder / name} -> {out / name}{what}" for name, what in told.items()]
+    _, said, _ = run(folder, "-o", out, "--dry-run", "--json", "--overwrite", *LARGER)
+    assert [job["found"] for job in json.loads(said)["jobs"]] == [""] * 4
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
 @pytest.fixture
 def mapped(authface: Command, family: Path, tmp_path: Path) -> Command:
     """``authface restore a.png ...`` by a model that changes faces, into ``out``."""
