@@ -19,6 +19,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -121,7 +122,9 @@ def _in_the_way(path: Path, why: str) -> ImageError:
 
 def _is_source(made: Made, job: RestoreJob, content: str) -> bool:
     """Whether a result was made from the job's input: from the file at its place, edited or not, or from its bytes."""
-    return made.content == content or os.path.realpath(made.source) == os.path.realpath(job.source_path)
+    with suppress(OSError, ValueError):  # of a path that somebody wrote into the log
+        return made.content == content or os.path.realpath(made.source) == os.path.realpath(job.source_path)
+    return False
 
 
 def _drop_stale_map(outcome: Outcome, log: Log) -> None:

@@ -358,7 +358,7 @@ def digest_of(path: Path) -> str:
     """sha256 of a file in hex; empty if it is missing or cannot be read."""
     try:
         return sha256_of(path)
-    except OSError:
+    except (OSError, ValueError):  # of a name that somebody wrote into the log
         return ""
 
 

@@ -169,6 +169,16 @@ def test_the_map_of_a_result_goes_with_it(mapped: Command, tmp_path: Path) -> No
     assert mapped("--seed", 1)[0] == 0 and shown.read_bytes() == b"mine", "somebody changed it"
 
 
+def test_a_log_with_paths_that_are_none_is_read(run: Command, tmp_path: Path) -> None:
+    source, out = photo(tmp_path / "a.png"), tmp_path / "out"
+    assert run(source, "-o", out)[0] == 0
+    line = json.loads((out / LOG).read_text()) | {"source": "\0", "content": "ab", "map": "ab"}
+    (out / LOG).write_text(json.dumps(line | {"change_map": "\0.change.png"}) + "\n")
+    code, _, err = run(source, "-o", out, *LARGER)
+    assert code == 1 and "target_exists" in err
+    assert run(source, "-o", out, *LARGER, "--overwrite")[0] == 0
+
+
 def test_a_log_that_somebody_wrote_has_no_other_file_deleted(mapped: Command, tmp_path: Path) -> None:
     assert mapped("--change-map")[0] == 0
     out, mine = tmp_path / "out", tmp_path / "mine.change.png"

@@ -384,6 +384,7 @@ def foreign(draw: st.DrawFn, text: bytes) -> bytes:
 def test_whatever_the_log_holds_a_run_ends_well(draws: st.DataObject, album: Path, tmp_path: Path) -> None:
     """By the readers that a run has: nothing of a user's is lost, all is restored, the page is written."""
     out = tmp_path / "out"
+    shutil.rmtree(out, ignore_errors=True)  # of the example before, which may have been given up midway
     first(out, album)
     own = out / "own.jpg"
     own.write_bytes(b"mine")
@@ -397,4 +398,3 @@ def test_whatever_the_log_holds_a_run_ends_well(draws: st.DataObject, album: Pat
     except AuthfaceError as error:
         assert "is no log of authface restore" in str(error)
     assert own.read_bytes() == b"mine" and not list(out.glob(f"{TEMPORARY}*"))
-    shutil.rmtree(out)
