@@ -201,11 +201,11 @@ def is_single_file(named: Sequence[Path], out: Path) -> bool:
     if out.is_dir() or str(out).endswith(("/", os.sep)):
         return False
     single = len(named) == 1 and not named[0].is_dir() and (named[0].exists() or not glob.has_magic(str(named[0])))
-    if out.is_file() and not single:
-        raise UsageError(f"-o {one_line(out)} is a file: several results need a folder")
+    if not single and (out.is_file() or out.suffix.lower() in _KNOWN):
+        raise UsageError(f"-o {one_line(out)} is a file, by its name at least: several results need a folder")
     written = VIDEOS if single and is_video(named[0]) else tuple(ENDINGS)
     if out.suffix.lower() in written:
-        return single
+        return True
     if out.is_file() or out.suffix.lower() in _KNOWN:
         raise UsageError(f"-o {one_line(out)}: results are written as {', '.join(written)}")
     return False

@@ -96,6 +96,11 @@ def test_out_is_a_file_or_a_folder(touch: Callable[..., list[Path]], tmp_path: P
     assert [job.target for job in planned([a], tmp_path)] == [tmp_path / "a.restored.jpg"]
     with pytest.raises(UsageError, match="several results need a folder"):
         planned([a, b], text)
+    for named in ([a, b], [tmp_path]):
+        with pytest.raises(UsageError, match="new.jpg is a file, by its name at least: several results need a folder"):
+            planned(named, tmp_path / "new.jpg")
+    (tmp_path / "made.jpg").mkdir()
+    assert {job.target.parent for job in planned([a, b], tmp_path / "made.jpg")} == {tmp_path / "made.jpg"}
     with pytest.raises(UsageError, match="results are written as"):
         planned([a], text)
     with pytest.raises(UsageError, match="results are written as"):
