@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from authface.errors import UsageError, one_line
 from authface.records import Photo, Statement
-from authface.store.journal import Use, holders, tombstones
+from authface.store.journal import Use, holders, item_hash, tombstones
 from authface.store.photoset import PhotoSet, Table
 from authface.store.rows import row_reader
 from authface.store.statements import UNKNOWN, Said
@@ -31,21 +31,26 @@ _ID = re.compile(rf"([0-9a-f]{{{MIN_DIGITS},64}})(--?[0-9]+)?")
 _COLUMNS = ["id", "source", "source_id", "file", "page_url", "file_url", "photographer", "photographer_url"]
 
 
+NO_PART = -1
+
+
 @dataclass(frozen=True)
 class PhotoMatch:
     """A row of the table `photos`, and the number of its part."""
 
     part: int
+    """`NO_PART` for a row that is in no part yet."""
     photo: Photo
 
 
-def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
+def find_photo(photoset: PhotoSet, text: str, more: Sequence[Photo] = ()) -> list[PhotoMatch]:
     """The rows of the one photo that `text` names: photo id, face id, a prefix of these of six digits or more, the
     name in its source, the last part of that name, or its page.
 
-    Several rows if the same bytes were fetched more than once. Raises UsageError where nothing or more than one fits.
+    Several rows, under all their names, if the same bytes were fetched more than once. `more` are rows that are in no
+    part yet. Raises UsageError where nothing or more than one fits.
     """
-    matches = list(_matching(photoset, lambda rows: _named(rows, text)))
+    matches = list(_matching(photoset, lambda rows: _named(rows, text), more))
     exact = [match for match in matches if text in {match.photo.id, match.photo.source_id, match.photo.page_url}]
     matches = exact or matches
     here = one_line(photoset.root)
@@ -58,28 +63,77 @@ def find_photo(photoset: PhotoSet, text: str) -> list[PhotoMatch]:
     if len(ids) > 1:
         names = ", ".join(one_line(name, 80) for name in sorted(ids)[:4])
         raise UsageError(f"{one_line(text, 100)} fits {len(ids)} photos of {here} ({names} ...): give more of the id")
-    return matches
+    return rows_of(photoset, ids, more=more) if matches[0].photo.id else matches
 
 
-def photos_of(photoset: PhotoSet, photographer: str) -> list[PhotoMatch]:
-    """Every photo of a photographer, by name (any case) or by their page (with or without its query)."""
-    name = photographer.casefold()
-    page = name.partition("?")[0].rstrip("/")
+def photos_of(photoset: PhotoSet, photographer: str, more: Sequence[Photo] = ()) -> list[PhotoMatch]:
+    """Every photo of a photographer, by name (any case) or by their page (with or without its query).
+
+    `more` are rows that are in no part yet.
+    """
 
     def mask(rows: pa.Table) -> pa.ChunkedArray:
-        by_name = pc.equal(pc.utf8_lower(rows.column("photographer")), name)
-        url = pc.replace_substring_regex(pc.utf8_lower(rows.column("photographer_url")), r"/*(\?.*)?$", "")
-        return pc.or_(by_name, pc.and_(pc.equal(url, page), pc.not_equal(url, "")))
+        names, pages = rows.column("photographer"), rows.column("photographer_url")
+        by_name = [name for name in names.unique().to_pylist() if _is_name(name, photographer)]
+        by_page = [page for page in pages.unique().to_pylist() if _is_page(page, photographer)]
+        return pc.or_(_one_of(names, by_name), _one_of(pages, by_page))
 
-    return list(_matching(photoset, mask))
+    return list(_matching(photoset, mask, more))
 
 
-def _matching(photoset: PhotoSet, mask: Mask) -> Iterator[PhotoMatch]:
+def is_by(photo: Photo, photographer: str) -> bool:
+    """Whether `photos_of` finds the photo by this name or page."""
+    return _is_name(photo.photographer, photographer) or _is_page(photo.photographer_url, photographer)
+
+
+def rows_of(
+    photoset: PhotoSet, ids: Iterable[str], items: Iterable[str] = (), more: Sequence[Photo] = ()
+) -> list[PhotoMatch]:
+    """Every row of some photos: by their ids, and of photos without bytes by the `item_hash` of their names.
+
+    `more` are rows that are in no part yet.
+    """
+    known, hashes = set(ids) - {""}, set(items) - {""}
+
+    def mask(rows: pa.Table) -> pa.ChunkedArray:
+        found = _one_of(rows.column("id"), sorted(known))
+        if not hashes:
+            return found
+        names = zip(*(rows.column(name).to_pylist() for name in ("id", "source", "source_id")), strict=True)
+        bare = [not photo_id and item_hash(source, name) in hashes for photo_id, source, name in names]
+        return pc.or_(found, pa.chunked_array([pa.array(bare, pa.bool_())]))
+
+    return list(_matching(photoset, mask, more))
+
+
+def _is_name(name: str, text: str) -> bool:
+    """Whether both are one name, whatever their case: "Weiß", "WEISS" and "weiss" are."""
+    return bool(name) and name.casefold() == text.casefold()
+
+
+def _is_page(page: str, text: str) -> bool:
+    """Whether both are one page, whatever their case and query."""
+    return _page(page) == _page(text) != ""
+
+
+def _page(address: str) -> str:
+    return address.casefold().partition("?")[0].rstrip("/")
+
+
+def _one_of(column: pa.ChunkedArray, values: Sequence[str]) -> pa.ChunkedArray:
+    return pc.is_in(column, pa.array(values, pa.string()))
+
+
+def _matching(photoset: PhotoSet, mask: Mask, more: Sequence[Photo]) -> Iterator[PhotoMatch]:
     read = row_reader(Photo)
     for part in photoset.photos.parts():
         places = mask(photoset.photos.arrow(part, _COLUMNS)).to_numpy().nonzero()[0]
         if len(places):
             yield from (PhotoMatch(part, read(row)) for row in photoset.photos.arrow(part).take(places).to_pylist())
+    if more:
+        columns = {name: pa.array([getattr(photo, name) for photo in more], pa.string()) for name in _COLUMNS}
+        places = mask(pa.table(columns)).to_numpy().nonzero()[0]
+        yield from (PhotoMatch(NO_PART, more[at]) for at in places)
 
 
 def _named(rows: pa.Table, text: str) -> pa.ChunkedArray:

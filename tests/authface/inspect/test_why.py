@@ -11,7 +11,7 @@ import pytest
 
 from authface.errors import UsageError
 from authface.inspect.status import next_step, read_status
-from authface.inspect.why import photo_history, to_text
+from authface.inspect.why import photo_history, photos_of, to_text
 from authface.records import Person
 from authface.store.journal import Use, record_training, record_use, training_sources, uses
 from authface.store.photoset import PhotoSet, Provenance, Table
@@ -72,6 +72,23 @@ def test_a_hostile_name_is_one_line(furnished: Furnished, tmp_path: Path) -> Non
     rows = [replace(row, photographer="a\nb\x1b[31m") for row in photoset.photos.rows(0)]
     photoset.photos.write(0, rows, meta.provenance, "")
     assert "a\\nb\\x1b[31m" in to_text(photo_history(photoset, "photo-0"))
+
+
+def test_a_name_is_found_in_any_case(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    meta = photoset.photos.meta(0)
+    assert meta is not None
+    rows = [replace(row, photographer="Anna Weiß", photographer_url="") for row in photoset.photos.rows(0)]
+    photoset.photos.write(0, rows, meta.provenance, "")
+    for name in ("Anna Weiß", "ANNA WEISS", "anna weiss"):
+        assert [match.photo for match in photos_of(photoset, name)] == rows
+    assert photos_of(photoset, "Anna Weis") == photos_of(photoset, "") == []
+    assert [m.photo.source_id for m in photos_of(photoset, "HTTPS://example.org/@Maker4/?a=1")] == ["photo-4"]
+
+
+def test_the_same_bytes_are_told_under_every_name(furnished: Furnished, tmp_path: Path) -> None:
+    found = photo_history(furnished(tmp_path / "set"), "photo-5")
+    assert [row["source_id"] for row in found.photos] == ["photo-4", "photo-5"]
 
 
 def test_commands_answer_and_refuse(furnished: Furnished, tmp_path: Path) -> None:
