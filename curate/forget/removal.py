@@ -235,14 +235,19 @@ def clean(photoset: PhotoSet, relative: str, names: ForgottenNames, *, write: bo
 
 
 def _clean_lines(data: bytes, names: ForgottenNames) -> tuple[bytes, int]:
-    """The lines without what is forgotten; a line that a kill tore goes too if it may mention it."""
+    """The lines without what is forgotten; a line that a kill tore goes too if it may mention that."""
     kept, gone = [], 0
     for line in data.splitlines(keepends=True):
-        spoken = names.appear_in(json.loads(line)) if _is_json(line) else names.may_appear_in(line)
+        spoken = mentioned(line, names)
         gone += spoken
         if not spoken:
             kept.append(line)
     return b"".join(kept), gone
+
+
+def mentioned(line: bytes, names: ForgottenNames) -> bool:
+    """Whether a line mentions what is forgotten, or may where a kill tore it."""
+    return names.appear_in(json.loads(line)) if _is_json(line) else names.may_appear_in(line)
 
 
 def _clean_document(data: bytes, names: ForgottenNames) -> tuple[bytes, int]:

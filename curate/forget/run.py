@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ import pyarrow.compute as pc
 import tomli_w
 
 from authface.curate.forget import removal
+from authface.curate.forget.unwritten import FETCHED, clean_fetched, unwritten_photos
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.files import write_file
-from authface.inspect.why import find_photo, forgotten_at, photos_of
+from authface.inspect.why import find_photo, forgotten_at, is_by, photos_of, rows_of
 from authface.records import Photo, now
 from authface.review import reviews
 from authface.store import journal
@@ -89,16 +90,19 @@ class ForgetResult:
 
 
 def find_photos(photoset: PhotoSet, ids: Sequence[str], photographer: str | None) -> list[Photo]:
-    """The photos that `ids` name and those of a photographer; an id forgotten before names none. Raises UsageError."""
-    found = []
+    """The photos that `ids` name and those of a photographer; an id forgotten before names none. Raises UsageError.
+
+    Photos that a killed fetch completed are among them, though they have no row in a table.
+    """
+    found, more = [], unwritten_photos(photoset)
     for text in ids:
         try:
-            found += [each.photo for each in find_photo(photoset, text)]
+            found += [each.photo for each in find_photo(photoset, text, more)]
         except UsageError:
             if not forgotten_at(photoset, text):
                 raise
     if photographer is not None:
-        theirs = [each.photo for each in photos_of(photoset, photographer)]
+        theirs = [each.photo for each in photos_of(photoset, photographer, more)]
         if not theirs:
             raise UsageError(f"{one_line(photoset.root)} has no photo by {one_line(photographer, 100)}")
         found += theirs
@@ -110,33 +114,47 @@ def forget(
 ) -> ForgetResult:
     """Delete `photos`, whatever an earlier run left, and their traces; the caller holds the set's lock.
 
-    `photographer` is a name or page to keep out from now on. Raises AuthfaceError if the disk refuses.
+    The same bytes under other names go too. `photographer` is a name or page to keep out from now on. Raises
+    AuthfaceError if the disk refuses.
     """
-    stones = [journal.tombstone(photo, reason) for photo in photos]
-    sources = sorted({photo.source for photo in photos})
+    begun = [stone for stone in journal.tombstones(photoset) if not stone.done]
+    more = unwritten_photos(photoset)
+    rows = _all_rows(photoset, photos, begun, more)
+    stones = [journal.tombstone(photo, reason) for photo in rows]
     stones += [
         Tombstone(photo="", photographer=journal.photographer_hash(source, name), at=now(), reason=reason)
-        for source in sources
+        for source in sorted({photo.source for photo in photos})
         for name in _known_as(photos, photographer)
     ]
-    begun = [stone.photo for stone in journal.tombstones(photoset) if not stone.done]
-    gone = removal.removal_of(list(photos))
-    gone = removal.Removal(gone.photos | (set(begun) - {""}), gone.items)
-    result = ForgetResult(sorted({photo.id or photo.source_id for photo in photos} | (set(begun) - {""})))
+    open_ids = {stone.photo for stone in begun} - {""}
+    gone = removal.removal_of(rows)
+    gone = removal.Removal(gone.photos | open_ids, gone.items)
+    result = ForgetResult(sorted({photo.id or photo.source_id for photo in rows} | open_ids))
     result.used_by = list(journal.holders(photoset, set(gone.photos)))
     result.near = _near(photoset, gone)
     if not dry_run:
         journal.bury(photoset, stones)
-    orphans = _orphans(photoset, photos, gone)
-    _texts(photoset, removal.names_of(list(photos), orphans), gone, result, dry_run)
+    orphans = _orphans(photoset, rows, gone, more)
+    if not dry_run:
+        _forget_settings(photoset, orphans)
+    _texts(photoset, removal.names_of(rows, orphans), gone, result, dry_run)
     _files(photoset, gone, result, dry_run)
     planned = removal.changes(photoset, gone)
     result.rows = sum(change.rows for change in planned)
     if not dry_run:
-        _forget_settings(photoset, orphans)
         removal.apply(photoset, gone, planned)
         journal.close(photoset)
     return result
+
+
+def _all_rows(
+    photoset: PhotoSet, photos: Sequence[Photo], begun: Sequence[Tombstone], more: Sequence[Photo]
+) -> list[Photo]:
+    """`photos`, all rows of the same bytes, and the rows of what an earlier run had `begun` to forget."""
+    ids = {photo.id for photo in photos} | {stone.photo for stone in begun}
+    bare = {stone.item for stone in begun if not stone.photo}  # one with bytes may share its name with one that stays
+    found = [*photos, *(each.photo for each in rows_of(photoset, ids, bare, more))]
+    return list({(photo.source, photo.source_id, photo.as_of, photo.id): photo for photo in found}.values())
 
 
 def _files(photoset: PhotoSet, gone: removal.Removal, result: ForgetResult, dry_run: bool) -> None:
@@ -189,10 +207,14 @@ def _texts(
     if not dry_run:
         result.entries += reviews.forget(photoset, set(_faces(photoset, gone)))
     names = removal.ForgottenNames(gone.photos, names.words)
-    for relative in list(removal.text_files(photoset)):
+    # Its rows go last: until then a run that resumes reads the names of their photos there.
+    for relative in sorted(removal.text_files(photoset), key=lambda name: name == FETCHED):
         if any(photo_id in relative for photo_id in gone.photos):
             continue  # a file of its own, which goes as a whole
-        count = removal.clean(photoset, relative, names, write=not dry_run)
+        if relative == FETCHED:
+            count: int | None = clean_fetched(photoset, names, gone, write=not dry_run)
+        else:
+            count = removal.clean(photoset, relative, names, write=not dry_run)
         if count is None:
             result.unread.append(relative)
         result.entries += count or 0
@@ -223,12 +245,18 @@ def _known_as(photos: Sequence[Photo], photographer: str) -> set[str]:
     """All names of a photographer to keep out: what was typed, and the names and pages of their photos."""
     if not photographer:
         return set()
-    return {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name} | {photographer}
+    theirs = [photo for photo in photos if is_by(photo, photographer)]
+    return {name for photo in theirs for name in (photo.photographer, photo.photographer_url) if name} | {photographer}
 
 
-def _orphans(photoset: PhotoSet, photos: Sequence[Photo], gone: removal.Removal) -> frozenset[str]:
-    """Names and pages of photographers of whom no photo stays."""
+def _orphans(
+    photoset: PhotoSet, photos: Sequence[Photo], gone: removal.Removal, more: Sequence[Photo]
+) -> frozenset[str]:
+    """Names and pages of photographers of whom no photo stays, in a table or among `more`."""
     left = {name for photo in photos for name in (photo.photographer, photo.photographer_url) if name}
+    left -= {
+        name for photo in more if not gone.holds(asdict(photo)) for name in (photo.photographer, photo.photographer_url)
+    }
     for part in photoset.photos.parts():
         rows = photoset.photos.arrow(part, ["id", "source", "source_id", "photographer", "photographer_url"])
         for column in ("photographer", "photographer_url"):
