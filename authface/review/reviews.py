@@ -292,7 +292,8 @@ class ReviewedStep(Step[Crop, L, M, R], Generic[L, M, R]):
 def forget(photoset: PhotoSet, crop_ids: set[str]) -> int:
     """Erase all decisions on some crops, and their retouched files; the caller holds the set's lock.
 
-    Returns how many lines and files went. Raises AuthfaceError where the disk refuses.
+    People may go on deciding meanwhile: they wait for no lock of the set, and what they decide is kept. Returns how
+    many lines and files went. Raises AuthfaceError where the disk refuses.
     """
     gone = 0
     retouches = retouch_log(photoset)
@@ -301,12 +302,7 @@ def forget(photoset: PhotoSet, crop_ids: set[str]) -> int:
             photoset.delete(done.file)
             gone += 1
     logs: list[Journal[Any]] = [retouches, *(decision_log(photoset, who) for who in reviewers(photoset))]
-    for log in logs:
-        lines, _ = log.read()
-        left = [line for line in lines if line.id not in crop_ids]
-        if len(left) < len(lines):
-            log.rewrite(left)
-            gone += len(lines) - len(left)
+    gone += sum(log.drop(lambda line: line.id in crop_ids) for log in logs)
     return gone
 
 

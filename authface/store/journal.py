@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.files import is_local, place, replacing, write_errors, write_file
 from authface.records import Photo, now
+from authface.store.lock import file_lock
 from authface.store.photoset import PhotoSet
 from authface.store.rows import read_text
 
@@ -44,7 +45,14 @@ class Journal(Generic[T]):
         return records, torn
 
     def append(self, record: T) -> None:
-        """Append one record; it is on the disk when this returns. Raises AuthfaceError if the disk refuses."""
+        """Append one record; it is on the disk when this returns. Raises AuthfaceError if the disk refuses.
+
+        Others may append and `drop` meanwhile; on an object store the last of those who write at once wins.
+        """
+        with file_lock(self.path):
+            self._append(record)
+
+    def _append(self, record: T) -> None:
         line = self._adapter.dump_json(record) + b"\n"
         if not is_local(self.path):  # an object store cannot append
             with write_errors(self.path):
@@ -61,8 +69,22 @@ class Journal(Generic[T]):
             os.fsync(file.fileno())
 
     def rewrite(self, records: Sequence[T]) -> None:
-        """Replace the whole file: only to forget records, never because somebody changed their mind."""
+        """Replace the whole file: only to forget records, never because somebody changed their mind.
+
+        What others append since it was read is lost: where they may, `drop` is for it.
+        """
         write_file(self.path, b"".join(self._adapter.dump_json(record) + b"\n" for record in records))
+
+    def drop(self, unwanted: Callable[[T], bool]) -> int:
+        """Forget the `unwanted` records and return how many; what others append meanwhile waits, and is kept."""
+        if not self.path.is_file():
+            return 0
+        with file_lock(self.path):
+            records, _ = self.read()
+            left = [record for record in records if not unwanted(record)]
+            if len(left) < len(records):
+                self.rewrite(left)
+        return len(records) - len(left)
 
     def _bytes(self) -> bytes:
         return self.path.read_bytes() if self.path.is_file() else b""

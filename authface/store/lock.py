@@ -1,4 +1,7 @@
-"""Who writes into a folder locks it: by a file on a local disk, by a lease that is renewed on an object store."""
+"""Who writes into a folder locks it: by a file on a local disk, by a lease that is renewed on an object store.
+
+A file that several runs append to has a lock of its own, for which they wait: on a local disk only.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ LEASE_SECONDS = 120.0
 _RENEW_SECONDS = 30.0
 _SETTLE_SECONDS = 1.0
 """Wait before checking again whether another run that began at the same time overwrote the lease."""
+FILE_SECONDS = 60.0
+"""Longest wait for the lock of a file, which is held for one write."""
 
 
 @contextmanager
@@ -41,6 +46,32 @@ def _locked(folder: Path) -> Iterator[None]:
             lock.acquire()
         except filelock.Timeout as error:
             raise AuthfaceError(f"{one_line(folder)} is in use by another authface: wait for it to end") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Keep every other thread and run from `path` while the block runs, by a file ``.NAME.lock`` beside it.
+
+    Not reentrant. On an object store nothing is locked: a lease takes longer than a write may. Raises AuthfaceError
+    if another holds it for `FILE_SECONDS`.
+    """
+    if not is_local(path):
+        yield
+        return
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=FILE_SECONDS)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise AuthfaceError(
+                f"{one_line(path)} has been in use by another authface for {FILE_SECONDS:.0f} s: wait for it to end, "
+                f"run again"
+            ) from error
     try:
         yield
     finally:
