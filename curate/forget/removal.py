@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from authface.records import Photo
+from authface.review import reviews
 from authface.store.journal import REASON, blank, item_hash
+from authface.store.lock import file_lock
 from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
 
 Rows = list[dict[str, Any]]
@@ -169,6 +172,7 @@ def removal_of(photos: list[Photo]) -> Removal:
 TABLES = {"photos", "crops", "tables", "dataset", "exports", "reports"}
 """Folders that hold no such text, but for the journals among the tables."""
 OWN = {"forgotten.jsonl", "uses.jsonl", "recipe.toml", ".lock"}
+_JSON = {".json", ".jsonl"}
 
 
 @dataclass(frozen=True)
@@ -188,10 +192,13 @@ class ForgottenNames:
             return any(self.appear_in(key) or self.appear_in(inner) for key, inner in value.items())
         return isinstance(value, list) and any(self.appear_in(inner) for inner in value)
 
-    def may_appear_in(self, data: bytes) -> bool:
-        """Whether a file may mention what is forgotten: a quick test before it is parsed."""
-        text = data.decode("utf-8", "replace")
-        return any(word in text or json.dumps(word)[1:-1] in text for word in (*self.photos, *self.words))
+    def may_appear_in(self, text: str) -> bool:
+        """Whether a text that is not parsed yet may mention what is forgotten: an id anywhere, a word whole."""
+        return any(photo_id in text for photo_id in self.photos) or any(
+            form in text and re.search(rf"(?<!\w){re.escape(form)}(?!\w)", text)
+            for word in self.words
+            for form in {word, json.dumps(word)[1:-1]}
+        )
 
 
 def names_of(photos: list[Photo], photographers: frozenset[str]) -> ForgottenNames:
@@ -208,21 +215,43 @@ def names_of(photos: list[Photo], photographers: frozenset[str]) -> ForgottenNam
 def text_files(photoset: PhotoSet) -> Iterator[str]:
     """Logs, journals and cached listings of a set, relative to it: every file but photos, crops, tables and pages."""
     for top in sorted(photoset.root.iterdir()):
-        if top.name in OWN:
+        if top.name in OWN or top.suffix == ".lock":
             continue
         if not top.is_dir():
             yield top.name
         elif top.name not in TABLES:
-            yield from (_below(photoset, path) for path in sorted(top.rglob("*")) if path.is_file())
-    journals = (path for path in sorted((photoset.root / "tables").rglob("*")) if path.is_file())
+            yield from (_below(photoset, path) for path in sorted(top.rglob("*")) if _is_text(path))
+    journals = (path for path in sorted((photoset.root / "tables").rglob("*")) if _is_text(path))
     yield from (_below(photoset, path) for path in journals if path.suffix != ".parquet")
 
 
+def _is_text(path: Path) -> bool:
+    """Whether it is a file, and not the lock of one, which holds nothing and on Windows cannot be read meanwhile."""
+    return path.suffix != ".lock" and path.is_file()
+
+
 def clean(photoset: PhotoSet, relative: str, names: ForgottenNames, *, write: bool) -> int | None:
-    """Remove what `names` identify from one file. Returns how many entries went, None if it is not JSON."""
+    """Remove what `names` identify from one file. Returns how many entries went, None if it is not JSON.
+
+    What people wrote about photos is searched for ids only: a reviewer or a reason may be called like a photographer.
+    So are files that are no text, in which short words stand by chance.
+    """
+    path = photoset.root / relative
+    decided = relative.startswith(f"{reviews.FOLDER}/")
+    if decided:
+        names = replace(names, words=frozenset())
+    # Reviewers append to their logs without the set's lock.
+    with file_lock(path) if write and decided and path.suffix == ".jsonl" else nullcontext():
+        return _clean(photoset, relative, names, write=write)
+
+
+def _clean(photoset: PhotoSet, relative: str, names: ForgottenNames, *, write: bool) -> int | None:
     path = photoset.root / relative
     data = path.read_bytes()
-    if not names.may_appear_in(data):
+    text = data.decode("utf-8", "replace")
+    if b"\0" in data and path.suffix not in _JSON:
+        names = replace(names, words=frozenset())
+    if not names.may_appear_in(text):
         return 0
     lines = path.suffix == ".jsonl" or data.count(b"\n") > 0 and _is_json(data.split(b"\n", 1)[0])
     try:
@@ -247,7 +276,7 @@ def _clean_lines(data: bytes, names: ForgottenNames) -> tuple[bytes, int]:
 
 def mentioned(line: bytes, names: ForgottenNames) -> bool:
     """Whether a line mentions what is forgotten, or may where a kill tore it."""
-    return names.appear_in(json.loads(line)) if _is_json(line) else names.may_appear_in(line)
+    return names.appear_in(json.loads(line)) if _is_json(line) else names.may_appear_in(line.decode("utf-8", "replace"))
 
 
 def _clean_document(data: bytes, names: ForgottenNames) -> tuple[bytes, int]:
