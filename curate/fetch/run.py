@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.fetch.hosts import Deferred, Interrupted, Paused, Wait, WebError
 from authface.curate.fetch.ledger import KeySet, Lanes, NumberSet, Retries, UnwrittenRows, photo_key
-from authface.curate.fetch.optouts.judge import OptedOut, rejudge
+from authface.curate.fetch.optouts.judge import Level, OptedOut, judged, rejudge
 from authface.curate.fetch.optouts.sites import OptOuts, PhotoWatch
 from authface.curate.fetch.sources import MEGA, PhotoItem, PhotoSource, describe, reject_small, store
 from authface.curate.fetch.stated import Stated, told_again
@@ -81,7 +81,7 @@ class Download:
     def _finished(self, item: PhotoItem) -> Photo:
         before = self._unwritten.get(item.photo)
         if before:
-            photo, owed = told_again(before.photo, item), before.owed
+            photo, owed = judged(told_again(before.photo, item), self._settings.opt_outs), before.owed
         else:
             photo, owed = self._fetched(item), True
         if owed and photo.status == "kept" and photo.download_location:
@@ -244,7 +244,7 @@ def fetch(
             total = _expected(source, photoset, limit)
             summary = extend(lanes, _until_paused(chosen, source), total=total, chunk_rows=1)
         if source.web is None or not (limit or source.paused):
-            summary = _with_leftovers(summary, unwritten, extend)
+            summary = _with_leftovers(summary, unwritten, extend, settings.opt_outs)
         retries.settle()
     for when, count in sorted(retries.later.items()):
         console.log(
@@ -296,9 +296,9 @@ def _until_paused(items: Iterator[PhotoItem], source: PhotoSource) -> Iterator[P
         return
 
 
-def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any) -> Summary:
-    """Write what an earlier run left unwritten of photos that this run's source does not list."""
-    if not (rows := unwritten.rows()):
+def _with_leftovers(summary: Summary, unwritten: UnwrittenRows, extend: Any, level: Level) -> Summary:
+    """Write what an earlier run left unwritten of photos that this run's source does not list, judged at this level."""
+    if not (rows := [judged(row, level) for row in unwritten.rows()]):
         return summary
     more: Summary = extend(lambda chunks: ((1, chunk) for chunk in chunks), iter(rows), total=len(rows), chunk_rows=1)
     return replace(summary, made=summary.made + more.made, rows=summary.rows + more.rows, counts=more.counts)

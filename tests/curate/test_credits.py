@@ -113,6 +113,18 @@ def test_a_maker_is_read_a_credit_at_a_time(furnished: Furnished, tmp_path: Path
     assert md.count("\n- Photos by [M](https://e.org/m): ") == 1 and md.count(", ") - md.count("5 photos, ") == 4
 
 
+def test_photos_that_name_nobody_have_no_photographer(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    for part in photoset.photos.parts():
+        meta = photoset.photos.meta(part)
+        assert meta is not None
+        rows = [replace(row, photographer="", licence="") for row in photoset.photos.rows(part)]
+        photoset.photos.write(part, rows, meta.provenance, "")
+    with Credits(photoset, every=True) as found:
+        (group,) = found.groups()
+        assert (group.photos, group.photographers, found.counts()["photographers"]) == (5, 0, 0)
+
+
 def test_a_set_of_before_the_profile_pages_has_credits(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     for part in photoset.photos.parts():

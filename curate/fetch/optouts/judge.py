@@ -170,7 +170,12 @@ def _again(photoset: PhotoSet, row: Photo, level: Level, held: _Held) -> Photo:
     """The row at this level; one without a file in the set stays: what is freed is asked for again."""
     if row.reason in EVERY_REASON and row.file and photoset.exists(row.file):
         free = judged(replace(row, status="kept", reason="", detail=""), level)
-        return repeated_row(free) if free.status == "kept" and row.id in held.ids else free
+        if free.status != "kept":
+            return free
+        if row.id in held.ids:
+            return repeated_row(free)
+        held.ids.add(row.id)
+        return free
     return judged(row, level)
 
 
@@ -182,7 +187,7 @@ class _Held:
 
     @cached_property
     def ids(self) -> set[str]:
-        """What came under another name since."""
+        """What came under another name since; who takes a photo back adds it."""
         rows = (row for part in self._photos.parts() for row in self._photos.columns(part, ["id", "status"]))
         return {name for name, status in rows if status == "kept"}
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from authface.console import Console
 from authface.curate.credits import write_credits
+from authface.curate.fetch import run as fetching
 from authface.curate.fetch.optouts.judge import judge
 from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources import make_source
@@ -260,6 +261,32 @@ def test_a_refusal_is_not_asked_again_until_the_level_changes(server: Server, tm
     assert (tmp_path / "set" / row.file).is_file(), "nothing that was fetched is lost by a level"
     (row,) = bring(tmp_path / "set", path, "recorded")
     assert (row.status, server.asked["/img/a.jpg"]) == ("kept", 2), "it lies there: nothing is asked"
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed again", "no longer listed"])
+def test_a_photo_that_a_killed_run_left_is_judged_at_the_present_level(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: bool
+) -> None:
+    path = set_up(server, CASES["X-Robots-Tag noai"], tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(fetching._KnownPhotos, "settle", lambda *_: exec("raise SystemError"))
+        bring(tmp_path / "set", path, "recorded")
+    if not listed:
+        path.write_text(f"url,page_url\n{server.serve('/img/b.jpg', picture(1))},\n")
+    rows = {row.file_url: (row.status, row.reason) for row in bring(tmp_path / "set", path, "strict")}
+    assert rows[server.url("/img/a.jpg")] == ("rejected", "opt_out_robots_tag")
+    assert server.asked["/img/a.jpg"] == 1 and len(rows) == 2 - listed
+
+
+def test_bytes_that_came_under_two_names_are_taken_back_once(server: Server, tmp_path: Path) -> None:
+    """One of the names is refused at `stated`, the other at `strict` alone."""
+    clear = server.serve("/img/a.jpg", picture(), X_Robots_Tag="noai")
+    unclear = server.serve("/img/b.jpg", picture(), tdm_reservation="maybe")
+    path = tmp_path / "list.txt"
+    path.write_text(f"{clear}\n{unclear}\n")
+    for level in ("recorded", "stated", "strict", "recorded"):
+        rows = bring(tmp_path / "set", path, level)
+    assert sorted((row.status, row.reason) for row in rows) == [("kept", ""), ("rejected", "duplicate")]
 
 
 def test_a_redirect_leads_to_a_host_that_is_heeded_too(server: Server, tmp_path: Path) -> None:
