@@ -136,7 +136,7 @@ class Credits(SortedRows):
     def groups(self) -> Iterator[LicenceGroup]:
         """The credits, licence by licence; the makers of a group are read once, in order."""
         found = self.select(
-            "licence, count(*), count(distinct photographer), min(rowid), max(rowid) from sorted "
+            "licence, count(*), count(distinct nullif(photographer, '')), min(rowid), max(rowid) from sorted "
             "group by licence order by min(rowid)"
         )
         for licence, photos, photographers, first, last in found:
