@@ -7,6 +7,7 @@ checks with it that the file is valid, and that it gives the rows.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from authface.store.photoset import TableState
 from authface.store.statements import conditions
 
 SPLIT_NAMES: Final = ("train", "validation", "test")
+_AT_HOME: Final = frozenset({"against", "path", "reviewer"})
+"""Settings that name folders and files of this machine, or who looked at the photos."""
 FOLDERS = {"dataset": "data", "croissant": "data", "manifest": "manifest"}
 """Where the formats that `datasets` needs to be told of keep their files."""
 
@@ -137,9 +140,21 @@ def card(
 def _process(step: str, table: TableState) -> tuple[str, str, list[tuple[str, Any]]]:
     """A step's name, its outcomes in words, its settings."""
     outcomes = ", ".join(f"{count:,} {name}" for name, count in table.counts.most_common())
-    # A folder of this machine is nobody else's business.
-    told = sorted((key, value) for key, value in table.settings.items() if key not in {"against", "path"})
+    told = sorted((key, _public(value)) for key, value in table.settings.items() if key not in _AT_HOME)
     return step, outcomes, told
+
+
+def _public(value: Any) -> Any:
+    """A setting as the card says it: where a file or a folder lies here is nobody else's business."""
+    return "a file or folder of its maker" if isinstance(value, str) and _is_path(value) else value
+
+
+def _is_path(text: str) -> bool:
+    """Whether a text is a path: `owner/repository` is one only where such a folder is."""
+    if "/" not in text and "\\" not in text:
+        return False
+    begins = text.startswith(("/", ".", "~", "\\")) or text[1:3] in {":\\", ":/"}
+    return begins or text.count("/") > 1 or os.path.exists(text)  # noqa: PTH110  never raises
 
 
 def _size_category(rows: int) -> str:

@@ -33,7 +33,7 @@ from authface.store.photoset import PhotoSet
 from authface.store.rows import read_rows, read_text, reading
 from authface.store.statements import is_stated, recognise
 
-VERSION = 2
+VERSION = 3
 SENT = ("README.md", STATE, "data/*", "manifest/*")
 """Patterns of the only files that are sent."""
 BATCH_ROWS = 50
@@ -163,6 +163,7 @@ def prepare(photoset: PhotoSet, planned: PushPlan, publisher: Publisher, console
     made_from = json.dumps([VERSION, planned.state["made_from"], asdict(publisher), sorted(planned.withheld.items())])
     key = hashlib.sha256(made_from.encode()).hexdigest()
     if read_state(planned.folder).get("made_from") == key:
+        record_use(photoset, dataset_use(planned.folder, key, planned.rows))
         return planned.folder
     beside = planned.folder.with_name(f"{TEMPORARY}{planned.folder.name}")
     with write_errors(planned.folder):

@@ -35,7 +35,7 @@ from authface.review.reviews import ReviewSettings, balanced, made_from_digest, 
 from authface.store.journal import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet, Table
 
-VERSION = 2
+VERSION = 3
 STATE = "authface.json"
 """In an export's folder: what it was made from and how, and what it counts."""
 FORMATS: Final[dict[str, Callable[[ExportTarget], Format]]] = {
@@ -87,9 +87,10 @@ def export(
     key = key_of(inputs, settings, limit)
     before = read_state(folder)
     if before.get("made_from") == key:
-        if settings.format == "kohya":  # the folder may have moved since
-            with write_errors(folder):
+        with write_errors(folder):  # the folder may have moved since, or a run was killed before it named it
+            if settings.format == "kohya":
                 write_kohya_config(folder, folder, next(iter(photoset.crops)).size)
+            record_use(photoset, dataset_use(folder, key, int(before["rows"])))
         return _exported(folder, before, written=False)
     if settings.to and not before and folder.exists() and any(folder.iterdir()):
         raise UsageError(f"{one_line(folder)} holds something that is no export: name a new or an empty folder")

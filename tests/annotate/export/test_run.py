@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +19,16 @@ from authface.annotate.settings import ExportSettings, MeasuredSettings
 from authface.annotate.tagging import choose
 from authface.annotate.vocabulary.vocabulary import make_tag
 from authface.console import Console
+from authface.curate.forget.run import forget
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_points
 from authface.inspect.status import read_status
+from authface.store.journal import uses
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
+
+MakeSet = Callable[..., PhotoSet]
 
 
 def tag(photoset: PhotoSet, settings: MeasuredSettings | None = None):  # type: ignore[no-untyped-def]
@@ -148,6 +154,24 @@ def test_the_card_names_licences_and_says_no_private_path(photoset: PhotoSet) ->
     assert str(photoset.root.parent) not in text
 
 
+def test_no_step_on_the_card_names_a_file_of_its_maker_or_a_reviewer(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset, model = make_set(tmp_path / "set", [{}]), tmp_path / "llava"
+    told = {
+        "faces": {"reviewer": "../anna-mueller-wedding/review/anna.model.safetensors", "max_yaw": 40.5},
+        "tags/measured": {"model": str(model), "prompt": "photographic"},
+        "tags/llava": {"model": "llava-hf/llava-v1.6-mistral-7b-hf"},
+    }
+    for name, settings in told.items():
+        table = photoset.tables()[name]
+        meta = table.meta(0)
+        assert meta is not None
+        table.put(0, table.arrow(0), replace(meta, provenance=replace(meta.provenance, settings=settings)))
+    text = (export(photoset, ExportSettings(), Console()).folder / "README.md").read_text()
+    assert "anna" not in text and str(tmp_path) not in text
+    assert "`max_yaw`: 40.5" in text
+    assert "`model`: a file or folder of its maker" in text and "llava-v1.6-mistral-7b-hf" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -182,6 +206,21 @@ def test_status_proposes_what_the_stages_would_ask_for(photoset: PhotoSet) -> No
     crop = next(crop for crop in photoset.crops if crop.status == "kept")
     photoset.save("review/anna.jsonl", f'{{"id": "{crop.id}", "verdict": "reject"}}\n'.encode())
     assert "annotate tags" in read_status(photoset).next
+
+
+def test_a_dataset_that_moved_is_known_where_it_lies(photoset: PhotoSet, tmp_path: Path) -> None:
+    """`forget` looks for copies in the folders that the set's uses name."""
+    tag(photoset)
+    export(photoset, ExportSettings(to=str(tmp_path / "first")), Console())
+    shutil.move(tmp_path / "first", tmp_path / "second")
+    moved = ExportSettings(to=str(tmp_path / "second"))
+    for _ in range(2):
+        assert not export(photoset, moved, Console()).written
+    assert [Path(use.path).name for use in uses(photoset)] == ["first", "second"]
+    shown = {crop.photo_id for crop in photoset.crops if crop.status == "kept"}
+    gone = next(photo for photo in photoset.photos if photo.id in shown)
+    told = forget(photoset, [gone], reason="", dry_run=True).as_text(photoset, "would go")
+    assert str(tmp_path / "second") in told and str(tmp_path / "first") not in told
 
 
 def test_an_export_for_kohya_that_moved_names_its_new_place(photoset: PhotoSet, tmp_path: Path) -> None:
