@@ -53,13 +53,13 @@ class ExportCounts:
     """Tags by who said them."""
     left_out: Counter[str] = field(default_factory=Counter)
     """Kept crops that are no row, by why."""
+    stated: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """What `Inputs.conditions` has."""
+    under: Counter[str] = field(default_factory=Counter)
 
     def conditions(self) -> dict[str, int]:
-        """Rows under NC, SA and ND licences."""
-        found = Counter[str]()
-        for licence, rows in self.licences.items():
-            found.update(dict.fromkeys(conditions([licence]), rows))
-        return dict(found)
+        """Rows under NC, SA and ND licences: of a photo's all that are still stated."""
+        return dict(self.under)
 
     def add(self, row: dict[str, Any]) -> None:
         """Count one row."""
@@ -70,6 +70,7 @@ class ExportCounts:
         self.trimmed += len(row["prompt"].split(", ")) < len({tag["name"] for tag in row["tags"]})
         self.splits[row["split"] or "train"] += 1
         self.licences[row["licence"] or "unknown"] += 1
+        self.under.update({*conditions([row["licence"] or ""]), *self.stated.get(row["photo_id"], ())})
         self.photographers[row["photographer"] or "unknown"] += 1
         self.sources[row["source"]] += 1
         if row["terms"]:

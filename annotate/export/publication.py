@@ -180,7 +180,8 @@ def _write(
     settings = ExportSettings.model_validate(planned.state["settings"])
     target = ExportTarget(photoset, beside, planned.folder, key, settings.shard_megabytes * 1_000_000, 0)
     beside.mkdir(parents=True)
-    counts, with_pixels = ExportCounts(), ExportCounts()
+    inputs = inputs_of(photoset, settings, ReviewSettings(policy=planned.state["review"]))
+    counts, with_pixels = ExportCounts(stated=inputs.conditions), ExportCounts()
     counts.left_out.update(planned.state["left_out"])
     with ExitStack() as files:
         manifest = files.enter_context(ManifestFormat(target))
@@ -197,7 +198,6 @@ def _write(
             tick()
     configs = configs_of("dataset", key, with_pixels) if with_pixels.rows else []
     configs += configs_of("manifest", key, counts, "manifest")
-    inputs = inputs_of(photoset, settings, ReviewSettings(policy=planned.state["review"]))
     write_file(beside / "README.md", card(inputs, settings, counts, configs, planned.withheld).encode())
     state = planned.state | {"made_from": key, "with_pixels": with_pixels.rows}
     write_file(beside / STATE, json.dumps(state, indent=1).encode())

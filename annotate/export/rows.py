@@ -89,6 +89,8 @@ class Inputs:
     annotators: Sequence[str]
     tables: Mapping[str, TableState]
     """What the tables say of themselves, by name."""
+    conditions: Mapping[str, Sequence[str]]
+    """NC, SA and ND of all that is still stated of photos of which more than one licence is, by id."""
 
     @property
     def split(self) -> bool:

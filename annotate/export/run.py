@@ -34,6 +34,7 @@ from authface.files import TEMPORARY, is_local, take_place, write_errors, write_
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
 from authface.store.journal import PHOTO_IDS, dataset_use, record_use
 from authface.store.photoset import PhotoSet, Table
+from authface.store.statements import conditions, disputed
 
 VERSION = 3
 STATE = "authface.json"
@@ -103,7 +104,7 @@ def export(
     beside = folder.with_name(f"{TEMPORARY}{folder.name}")
     with write_errors(folder):
         shutil.rmtree(beside, ignore_errors=True)
-        counts, size = ExportCounts(), next(iter(photoset.crops)).size
+        counts, size = ExportCounts(stated=inputs.conditions), next(iter(photoset.crops)).size
         target = ExportTarget(photoset, beside, folder, key, settings.shard_megabytes * 1_000_000, size)
         with console.progress("export", min(total, limit or total), "images") as tick:
             for row in _write_rows(
@@ -159,14 +160,20 @@ def inputs_of(photoset: PhotoSet, settings: ExportSettings, review: ReviewSettin
         made.append(photoset.people)
     tables = {table.folder.name: table.state() for table in made}
     tables |= {f"tags/{name}": photoset.tags(name).state() for name in annotators}
-    return Inputs(photoset, reviewed, balanced(photoset, reviewed), annotators, tables)
+    stated = {
+        photo_id: found
+        for photo_id, said in disputed(photoset).items()
+        if (found := conditions(one.statement.licence for one in said if one.stands))
+    }
+    return Inputs(photoset, reviewed, balanced(photoset, reviewed), annotators, tables, stated)
 
 
 def key_of(inputs: Inputs, settings: ExportSettings, limit: int) -> str:
     """Digest of all that an export is made from, in hex."""
     made_from = made_from_tables(inputs.tables, inputs.crops, inputs.annotators)
     options = settings.model_dump(mode="json", exclude={"to"})
-    text = json.dumps([VERSION, list(inputs.annotators), options, limit, made_from])
+    stated = sorted(inputs.conditions.items())  # of which a licence that does not hold changes no table
+    text = json.dumps([VERSION, list(inputs.annotators), options, limit, made_from, stated])
     return hashlib.sha256(text.encode()).hexdigest()
 
 

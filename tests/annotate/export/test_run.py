@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from authface.annotate.export.rows import region_boxes
-from authface.annotate.export.run import export
+from authface.annotate.export.run import export, read_state
 from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import ExportSettings, MeasuredSettings
 from authface.annotate.tagging import choose
@@ -24,8 +24,10 @@ from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError
 from authface.faces.geometry import crop_points
 from authface.inspect.status import read_status
+from authface.records import Statement
 from authface.store.journal import uses
 from authface.store.photoset import PhotoSet
+from authface.store.statements import rewrite
 from tests.conftest import authface
 
 MakeSet = Callable[..., PhotoSet]
@@ -152,6 +154,22 @@ def test_the_card_names_licences_and_says_no_private_path(photoset: PhotoSet) ->
     assert text.startswith("---\nlicense: other")
     assert "public domain" in text and "biometric" in text
     assert str(photoset.root.parent) not in text
+
+
+def test_a_photo_is_under_the_conditions_of_all_that_is_stated_of_it(make_set: MakeSet, tmp_path: Path) -> None:
+    """One licence holds, and the dataset is bound by what the others ask for beside it, as the credits say."""
+    both = tuple(Statement(licence=name, by=name, at="2026") for name in ("CC BY-NC 4.0", "CC BY-SA 4.0"))
+    withdrawn = (both[0], replace(both[1], until="2027"))
+    given = [{"licence": "CC BY-NC 4.0", "more": {"statements": said}} for said in (both, withdrawn, ())]
+    photoset = make_set(tmp_path / "set", given)
+    done = export(photoset, ExportSettings(), Console())
+    assert done.conditions == {"NC": 3, "SA": 1} == read_state(done.folder)["conditions"]
+    text = (done.folder / "README.md").read_text()
+    assert "3 under NC" in text and "1 under SA" in text
+    photos = photoset.photos.rows(0)
+    rewrite(photoset.photos, 0, photos, [photos[0], replace(photos[1], statements=both), photos[2]])
+    again = export(photoset, ExportSettings(), Console())
+    assert again.written and again.conditions == {"NC": 3, "SA": 2}, "also where the licence that holds is the same"
 
 
 def test_no_step_on_the_card_names_a_file_of_its_maker_or_a_reviewer(make_set: MakeSet, tmp_path: Path) -> None:
