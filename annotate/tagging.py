@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -17,12 +17,12 @@ from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary.vocabulary import MOST_TOKENS, OTHER, VOCABULARY, in_order, prompt
 from authface.annotate.vocabulary.wording import parse_tags
 from authface.backends import load_backend
-from authface.engine.runner import CHUNK_ROWS, Summary
+from authface.engine.runner import CHUNK_ROWS, PartInput, Summary
 from authface.engine.runner import run as run_parts
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
 from authface.options import Run
-from authface.records import Tag, Tags
+from authface.records import Crop, Tag, Tags
 from authface.report import pages as report
 from authface.review.reviews import ReviewedStep, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet, Table
@@ -219,7 +219,7 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     kind: type[Captioner] | None = None
     if settings.annotator != MEASURED:
         kind = load_backend("captioners", settings.annotator)
-    inputs = reviewed_crops(photoset, review, run.limit)
+    inputs = _crops_to_tag(photoset, review, run.limit)
     if not any(part.count for part in inputs):
         where = one_line(photoset.root)
         raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
@@ -227,7 +227,16 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     if kind is None:
         measured = ReviewedStep(MeasuredTags(photoset.root, settings.measured))
         return Tagged(
-            run_parts(measured, inputs, target, run.console, workers=run.workers, cluster=run.cluster(), redo=redo)
+            run_parts(
+                measured,
+                inputs,
+                target,
+                run.console,
+                workers=run.workers,
+                cluster=run.cluster(),
+                prune=not run.limit,
+                redo=redo,
+            )  # fmt: skip
         )
     cluster, devices = run.cluster(gpu=kind.gpu), run.devices()
     if devices and not kind.gpu:
@@ -246,10 +255,20 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
         run.console,
         seats=devices.seats if devices else (),
         cluster=cluster,
+        prune=not run.limit,
         redo=redo,
         chunk_rows=max(CHUNK_ROWS, captioner.batch_size),
     )
     return Tagged(summary, reread)
+
+
+def _crops_to_tag(photoset: PhotoSet, review: ReviewSettings, limit: int) -> list[PartInput[Crop]]:
+    """The crops as people left them; where a limit cuts a part, it knows what all of that part would be."""
+    inputs = reviewed_crops(photoset, review, limit)
+    if not limit:
+        return inputs
+    whole = {part.number: part.digest for part in reviewed_crops(photoset, review)}
+    return [replace(part, whole=whole[part.number]) for part in inputs]
 
 
 SAMPLE = 24

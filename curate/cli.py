@@ -167,7 +167,9 @@ def align(run: Run, set: SetArgument = DEFAULT_SET) -> None:
         photoset.remember("curate.align", settings.model_dump(mode="json"))
         inputs = parts_of(photoset.faces, run.limit)
         step, cluster = Align(set, settings), run.cluster()
-        summary = run_parts(step, inputs, photoset.crops, run.console, workers=run.workers, cluster=cluster)
+        summary = run_parts(
+            step, inputs, photoset.crops, run.console, workers=run.workers, cluster=cluster, prune=not run.limit
+        )
         if not any(part.count for part in inputs):
             raise AuthfaceError("curate.align: no kept rows to work on; the report says why: authface curate report")
         _conclude(run, photoset, summary)

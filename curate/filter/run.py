@@ -164,7 +164,7 @@ def filter_photos(
     photos = parts_of(photoset.photos, limit)
     if settings.metrics and not _current(measuring, photos, photoset):
         judging.load_metrics()
-    first = run(measuring, photos, photoset.measured, console, workers=workers, cluster=cluster)
+    first = run(measuring, photos, photoset.measured, console, workers=workers, cluster=cluster, prune=not limit)
     if asked:
         make_ready(photoset, asked, console, workers=workers, device=device)
     second = run(judging, candidates(photoset, settings, asked), photoset.faces, console)
@@ -254,7 +254,7 @@ def _current(measuring: Measure, photos: Sequence[PartInput[Photo]], photoset: P
     metas = photoset.measured.metas()
     made = [metas.get(part.number) for part in photos]
     return all(
-        meta is not None and meta.inputs == part.digest and not meta.provenance.difference(measuring.provenance)
+        meta is not None and part.is_in(meta.inputs) and not meta.provenance.difference(measuring.provenance)
         for meta, part in zip(made, photos, strict=True)
     )
 

@@ -275,7 +275,7 @@ def read_faces(
     whose = _photographers(photoset) if photographers else {}
     failed: dict[str, Embedding] = {}
     for part in parts:
-        known = _embedded(photoset, part.number, failed) if embedded else _kept(part)
+        known = _embedded(photoset, part, failed) if embedded else _kept(part)
         some = slice(len(ids), len(ids) + len(known))
         if embedded and len(known):
             numbers = known.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(known), -1)
@@ -294,12 +294,16 @@ def read_faces(
     return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], held, failed)
 
 
-def _embedded(photoset: PhotoSet, part: int, failed: dict[str, Embedding]) -> pa.Table:
-    """The rows of a part of the table `embeddings` that have one; the others are put into `failed`."""
-    table = photoset.embeddings.arrow(part, ["id", "photo_id", "embedding"])
+def _embedded(photoset: PhotoSet, part: PartInput[Crop], failed: dict[str, Embedding]) -> pa.Table:
+    """The rows of the table `embeddings` of a part's crops that have one; the others are put into `failed`.
+
+    Its part may hold more, where a limit cuts the crops.
+    """
+    table = photoset.embeddings.arrow(part.number, ["id", "photo_id", "embedding"]).slice(0, part.count)
     known = table.filter(table.column("embedding").is_valid())
     if len(known) < len(table):
-        failed |= {row.id: row for row in photoset.embeddings.rows(part) if row.embedding is None}
+        rows = photoset.embeddings.rows(part.number)[: part.count]
+        failed |= {row.id: row for row in rows if row.embedding is None}
     return known
 
 

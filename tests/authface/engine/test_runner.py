@@ -185,3 +185,34 @@ def test_a_limit_cuts_the_last_part_and_its_digest(tmp_path: Path) -> None:
     assert [(p.number, len(p.rows())) for p in cut] == [(0, 3), (1, 1)]
     assert cut[0].digest == parts_of(table)[0].digest
     assert cut[1].digest != parts_of(table)[1].digest
+
+
+def test_a_limit_leaves_a_longer_part_that_is_current(tmp_path: Path) -> None:
+    above, target = Table(tmp_path / "above", Photo), Table(tmp_path / "made", Photo)
+    rows = [Photo(id=str(n), source="", source_id=str(n), file="") for n in range(6)]
+    for number in range(2):
+        above.write(number, rows[3 * number : 3 * number + 3], Provenance("above", 1, {}, {}), "")
+    work = Passed()
+    assert run(work, parts_of(above), target, Console()).made == 2
+    again = run(work, parts_of(above, limit=1), target, Console(), prune=False)
+    assert (again.made, [len(target.rows(number)) for number in target.parts()]) == (0, [3, 3])
+    above.write(0, rows[1:3], Provenance("above", 1, {}, {}), "")
+    assert run(work, parts_of(above, limit=1), target, Console(), prune=False).made == 1
+    assert [row.id for row in target.rows(0)] == ["1"], "what is outdated is made again, as far as the limit goes"
+    assert run(work, parts_of(above), target, Console()).made == 1, "and the rest follows"
+    assert [row.id for row in target] == ["1", "2", "3", "4", "5"]
+
+
+class Passed(Step[Photo, Photo, Photo, Photo]):
+    """Hands its rows on."""
+
+    provenance = Provenance("passed", 1, {}, {})
+
+    def load(self, row: Photo) -> Photo:
+        return row
+
+    def save(self, row: Photo, result: Photo) -> list[Photo]:
+        return [result]
+
+    def failed(self, row: Photo, reason: str, detail: str) -> list[Photo]:
+        return [row]
