@@ -144,10 +144,14 @@ def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None
     return former
 
 
-def state_of(photoset: PhotoSet, parts: Sequence[PartInput[Any]], rivals: Sequence[PartInput[Any]]) -> str:
-    """Digest of everything that the splits are computed from."""
+def state_of(
+    photoset: PhotoSet, parts: Sequence[PartInput[Any]], rivals: Sequence[PartInput[Any]], *, photographers: bool
+) -> str:
+    """Digest of everything that the splits are computed from; with `photographers` of whose photos they are, too."""
     tables = [[meta.digest if meta else "" for meta in table.metas().values()] for table in (photoset.faces,)]
     told = [tables, [part.digest for part in parts], [part.digest for part in rivals]]
+    if photographers:
+        told.append(photoset.photos.state().contents)
     return hashlib.sha256(json.dumps(told).encode()).hexdigest()
 
 
@@ -297,7 +301,9 @@ def split(
     if embedded:
         weights[settings.embedder] = weights_sha256(settings.embedder, settings.arcface)
     made = provenance(settings, seed, weights)
-    state = state_of(photoset, parts, [part for _, rivals in folders.values() for part in rivals])
+    photographers = "photographer" in settings.keep_together
+    others = [part for _, rivals in folders.values() for part in rivals]
+    state = state_of(photoset, parts, others, photographers=photographers)
     if not folders and is_current(photoset, made, parts, state):
         console.log("split: nothing to do")
         return _result(photoset.people, {})
@@ -305,7 +311,6 @@ def split(
         step = Embed(photoset.root, settings)
         run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
     theirs, paths = _rivals(photoset, settings, folders, console, workers)
-    photographers = "photographer" in settings.keep_together
     faces = read_faces(photoset, parts, embedded=embedded, photographers=photographers)
     cohort = cohort_of(faces.vectors) if settings.cohort == "set" else None
     compare = partial(likeness_of, cohort=cohort, usual=usual_products(settings.embedder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
+from authface.store.statements import rewrite
 from tests.conftest import Done, authface
 
 HALVES = SplitSettings(val=0.3, test=0.3)
@@ -307,3 +309,21 @@ def test_an_empty_or_one_sided_split_is_said_with_what_to_do() -> None:
     result = SplitResult(Counter(train=71), identities=53, groups=53, largest=18, moved=0)
     assert "no faces in val and test" in result.as_text() and "18 of 71 faces count as one group" in result.as_text()
     assert not SplitResult(Counter(train=60, val=5, test=5), 70, 70, 1, 0).warnings()
+
+
+def test_a_corrected_photographer_brings_faces_together(furnished: Callable[[Path], PhotoSet], tmp_path: Path) -> None:
+    """Only where photographers are kept together: else a correction of the photos deals nothing anew."""
+    photoset = furnished(tmp_path / "set")
+    for part in photoset.people.parts():
+        photoset.people.remove(part)
+
+    def dealt_now(*together: str) -> SplitResult:
+        settings = HALVES.model_copy(update={"keep_together": together})
+        return split(photoset, settings, Console(), seed=0)
+
+    assert (before := dealt_now("photographer").groups) > 1
+    for part in photoset.photos.parts():
+        rows = photoset.photos.rows(part)
+        rewrite(photoset.photos, part, rows, [replace(row, photographer="Anna", source="urls") for row in rows])
+    assert dealt_now("photographer").groups == 1 < before
+    assert len({person.split for person in photoset.people}) == 1
