@@ -135,6 +135,12 @@ class Urls(PhotoSource):
         )
 
     def _item(self, line: int, record: Record | BadRow) -> PhotoItem:
+        try:
+            return self._read(line, record)
+        except RecursionError:
+            return self._read(line, BadRow("a value that is nested too deep", " ".join(map(str, cast(Record, record)))))
+
+    def _read(self, line: int, record: Record | BadRow) -> PhotoItem:
         values: Record = {} if isinstance(record, BadRow) else record
         columns = columns_of(tuple(values), self._column)
         url = one_line(_plain(values.get(columns.address)).strip(), _LONGEST_ADDRESS + 1)

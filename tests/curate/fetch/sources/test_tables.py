@@ -256,6 +256,16 @@ def test_a_row_of_the_data_set_with_an_odd_quote_takes_no_others_along(tmp_path:
         list(source(tmp_path / "lite.zip", "unsplash-lite", lite={"keywords": []}).items())
 
 
+def test_a_value_that_is_nested_too_deep_is_a_bad_line(tmp_path: Path) -> None:
+    for depth in (500, 900):
+        deep = "[" * depth + "]" * depth
+        line = f'{{"url": "http://a/x.jpg", "author": {deep}}}'
+        good = [f'{{"url": "http://a/{n}.jpg", "author": ["Ana"]}}' for n in range(6)]
+        photos = listed(tmp_path / "list.jsonl", "\n".join([*good[:2], line, *good[2:]]))
+        assert told(photos) == [*GOOD[:2], "line 3", *GOOD[2:]]
+        assert photos[2].reason == "bad_line" and photos[0].photographer == "Ana"
+
+
 PIECES = st.sampled_from(
     ['"', '""', ",", "\t", ";", "\n", "\r\n", "\r", "x", "é", "\\", "http://a/9.jpg", "{", "}", "#", "\ufeff"]
 )
