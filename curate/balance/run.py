@@ -31,7 +31,7 @@ from authface.curate.balance.margins import (
 )
 from authface.curate.settings import BalanceSettings
 from authface.engine.runner import PartInput
-from authface.errors import UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.records import Choice, Crop
 from authface.report import pages as report
 from authface.review.reviews import ReviewSettings, choice_table, reviewed_crops
@@ -264,12 +264,16 @@ def balance(
 ) -> BalanceReport:
     """Measure, choose a subset if there is a target, write ``reports/balance.html``; the caller holds the set's lock.
 
-    Raises UsageError for a target that names no margin or word, AuthfaceError where the disk refuses.
+    Raises UsageError for a target that names no margin or word, AuthfaceError where no crop is left or the disk
+    refuses.
     """
     wanted = targets_of(settings)
     parts = reviewed_crops(photoset, review)
     with console.progress("balance", sum(part.count for part in parts), "faces") as tick:
         found = read_margin_words(photoset, parts, tick, workers)
+    if not len(found):
+        here = one_line(photoset.root)
+        raise AuthfaceError(f"{here} has no kept crops after review: authface curate review {here} shows them")
     goals = [goal(m, found.words[m], found.counts(m), words, settings.least) for m, words in wanted.items()]
     chosen, off = choose(found, goals, settings, seed) if goals else (None, 0.0)
     if chosen is not None:
@@ -291,6 +295,8 @@ def balance(
 def targets_of(settings: BalanceSettings) -> dict[str, dict[str, float] | None]:
     """What is wanted of each margin that the target names. Raises UsageError for settings that name what is not."""
     check(settings)
+    if settings.keep is not None and not settings.target:
+        raise UsageError(f"keep {settings.keep}: no target says which faces: add one, such as --target pose=uniform")
     wanted = parse(settings.target) if settings.target else {}
     if unknown := wanted.keys() - MARGINS.keys():
         raise UsageError(f"target: no margin {one_line(min(unknown), 40)}; there are {', '.join(MARGINS)}")

@@ -222,6 +222,19 @@ def test_a_choice_is_a_table_that_the_export_can_ask(furnished: Furnished, tmp_p
         balanced(photoset, parts_of(photoset.crops))
 
 
+def test_nothing_left_after_review_and_a_number_without_a_target_are_one_line(
+    furnished: Furnished, tmp_path: Path
+) -> None:
+    photoset = furnished(tmp_path / "set")
+    with pytest.raises(UsageError, match="keep 5: no target"):
+        run(photoset, keep=5)
+    lines = [json.dumps({"id": crop.id, "verdict": "reject", "at": "2026"}) for crop in photoset.crops]
+    photoset.save("review/anna.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    for target in ("pose=uniform", ""):
+        with pytest.raises(AuthfaceError, match="no kept crops after review"):
+            run(photoset, target=target)
+
+
 def test_what_is_written_holds_sums_only(furnished: Furnished, tmp_path: Path) -> None:
     photoset = furnished(tmp_path / "set")
     done = run(photoset)
