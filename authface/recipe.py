@@ -168,6 +168,10 @@ def _read(name: str) -> dict[str, Any]:
 
 def _override(tables: dict[str, Any], override: str) -> str:
     """Put the value into the tables; its path."""
+    try:
+        override.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"-O {one_line(override)}: it holds bytes that are no UTF-8, which no recipe can") from error
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):

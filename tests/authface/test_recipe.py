@@ -145,6 +145,14 @@ def test_an_override_that_is_none_says_how_to_write_it(override: str) -> None:
     assert "write it as path.to.setting=value" in refused(override)
 
 
+def test_bytes_that_are_no_text_are_refused_in_one_line() -> None:
+    """As a shell hands them over: `remember` could not write them, and pydantic cannot read them."""
+    for override in ("curate.fetch.photographer=\udcffA", "curate.f\udcffetch.path=x"):
+        with pytest.raises(UsageError, match="no UTF-8") as caught:
+            load("default", [override], SECTIONS)
+        assert str(caught.value).isprintable() and "\\udcff" in str(caught.value)
+
+
 def test_overrides_apply_in_order_and_over_the_file(tmp_path: Path) -> None:
     recipe = written(tmp_path, "[curate.filter]\nsize = 128\nlr = 0.5\n[restore]\nsteps = 7\n")
     made = filtered("curate.filter.size=256", "curate.filter.size=300", recipe=recipe)
