@@ -40,4 +40,4 @@ def windows(browser: Any, width: int, height: int) -> Iterator[tuple[Callable[..
     yield opened, wrong
     for context in contexts:
         context.close()
-    assert wrong == []
+    assert wrong == [], wrong

@@ -92,6 +92,8 @@ def test_work_ends_with_its_tab_and_others_see_who_is_before(
         assert endless.ended.wait(PATIENCE), "nobody waits for it any more"
         for page in (second, third):
             page.get_by_text("2 faces found").wait_for()
+            # What shows the result is loaded now: a page whose server ends before that was done tells of an error.
+            page.wait_for_function("[...document.querySelectorAll('link[rel=stylesheet]')].every(link => link.sheet)")
 
 
 def test_a_tab_that_waits_gives_up_its_place(
