@@ -145,7 +145,7 @@ def write_errors(path: Path) -> Iterator[None]:
         yield
     except AuthfaceError:
         raise
-    except Exception as error:
+    except Exception as error:  # what libraries of Rust and torch raise has no common class
         if not isinstance(error, OSError) and _number_in(str(error)) is None:
             raise
         raise AuthfaceError(f"cannot write {one_line(path)}: {refusal(error)}; what was finished is kept") from error

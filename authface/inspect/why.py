@@ -63,7 +63,11 @@ def find_photo(photoset: PhotoSet, text: str, more: Sequence[Photo] = ()) -> lis
     if len(ids) > 1:
         names = ", ".join(one_line(name, 80) for name in sorted(ids)[:4])
         raise UsageError(f"{one_line(text, 100)} fits {len(ids)} photos of {here} ({names} ...): give more of the id")
-    return rows_of(photoset, ids, more=more) if matches[0].photo.id else matches
+    found = matches[0].photo.id
+    shape = _ID.fullmatch(text)
+    if not found or (shape and found.startswith(shape[1])):
+        return matches  # by its id all of its rows were found
+    return rows_of(photoset, [found], more=more)
 
 
 def photos_of(photoset: PhotoSet, photographer: str, more: Sequence[Photo] = ()) -> list[PhotoMatch]:
@@ -103,7 +107,7 @@ def rows_of(
         bare = [not photo_id and item_hash(source, name) in hashes for photo_id, source, name in names]
         return pc.or_(found, pa.chunked_array([pa.array(bare, pa.bool_())]))
 
-    return list(_matching(photoset, mask, more))
+    return list(_matching(photoset, mask, more, ["id", "source", "source_id"] if hashes else ["id"]))
 
 
 def _is_name(name: str, text: str) -> bool:
@@ -124,14 +128,17 @@ def _one_of(column: pa.ChunkedArray, values: Sequence[str]) -> pa.ChunkedArray:
     return pc.is_in(column, pa.array(values, pa.string()))
 
 
-def _matching(photoset: PhotoSet, mask: Mask, more: Sequence[Photo]) -> Iterator[PhotoMatch]:
+def _matching(
+    photoset: PhotoSet, mask: Mask, more: Sequence[Photo], names: Sequence[str] = _COLUMNS
+) -> Iterator[PhotoMatch]:
+    """The rows for which `mask` of the columns `names` is true."""
     read = row_reader(Photo)
     for part in photoset.photos.parts():
-        places = mask(photoset.photos.arrow(part, _COLUMNS)).to_numpy().nonzero()[0]
+        places = mask(photoset.photos.arrow(part, names)).to_numpy().nonzero()[0]
         if len(places):
             yield from (PhotoMatch(part, read(row)) for row in photoset.photos.arrow(part).take(places).to_pylist())
     if more:
-        columns = {name: pa.array([getattr(photo, name) for photo in more], pa.string()) for name in _COLUMNS}
+        columns = {name: pa.array([getattr(photo, name) for photo in more], pa.string()) for name in names}
         places = mask(pa.table(columns)).to_numpy().nonzero()[0]
         yield from (PhotoMatch(NO_PART, more[at]) for at in places)
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
-from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
+from authface.files import TEMPORARY, sha256_of, sha256_of_weights, take_place, write_errors, write_file
 
 Commercial = Literal["yes", "no", "unclear"]
 """Whether weights may be used commercially, as their licences are read here."""
@@ -188,7 +188,7 @@ def digest(folder: Path, parts: tuple[str, ...]) -> str:
     total = hashlib.sha256()
     for part in parts:
         for path in part_files(folder, part):
-            total.update(f"{part}/{path.name}\n{sha256_of(path)}\n".encode())
+            total.update(f"{part}/{path.name}\n{sha256_of_weights(path)}\n".encode())
     return total.hexdigest()
 
 
