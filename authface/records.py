@@ -110,6 +110,7 @@ class Photo:
     height: int = 0
     """Of the upright photo, pixels."""
     bytes: int = 0
+    """Size of the file; of one that failed, where a folder lists it."""
     format: str = ""
     """The decoder that read it, such as ``JPEG``: sniffed from the bytes, not taken from the name."""
     camera: Camera | None = None

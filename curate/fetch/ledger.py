@@ -19,7 +19,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -36,14 +36,23 @@ _MERGE = 1 << 14
 """New numbers gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
 
 
-def photo_key(photo: Photo) -> tuple[str, str, str]:
+Key = tuple[str, str, str]
+KEY_COLUMNS: Final = ("source", "source_id", "as_of", "bytes")
+"""Columns of a photo that `source_key` takes."""
+
+
+def photo_key(photo: Photo) -> Key:
     """What identifies a photo among those of all sources."""
-    return source_key(photo.source, photo.source_id, photo.as_of)
+    return source_key(photo.source, photo.source_id, photo.as_of, photo.bytes)
 
 
-def source_key(source: str, source_id: str, as_of: str) -> tuple[str, str, str]:
-    """The key of a photo: a file that changed is another photo, a listed one stays the same whenever it was listed."""
-    return source, source_id, as_of if source == "folder" else ""
+def source_key(source: str, source_id: str, as_of: str, size: int) -> Key:
+    """The key of a photo; a listed one stays the same whenever it was listed.
+
+    A file is another photo where its time or its size in bytes is, which archives that were unpacked side by side may
+    have in common only in part: their times are often all the same, as are their names.
+    """
+    return source, source_id, f"{as_of} {size}" if source == "folder" else ""
 
 
 class NumberSet:
@@ -74,18 +83,18 @@ class NumberSet:
 class KeySet:
     """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
 
-    def __init__(self, known: Iterable[tuple[str, str, str]] = ()) -> None:
-        self._numbers = NumberSet(_hash(source_key(*names)) for names in known)
+    def __init__(self, known: Iterable[Key] = ()) -> None:
+        self._numbers = NumberSet(_hash(key) for key in known)
 
-    def __contains__(self, names: tuple[str, str, str]) -> bool:
-        return _hash(names) in self._numbers
+    def __contains__(self, key: Key) -> bool:
+        return _hash(key) in self._numbers
 
-    def add(self, names: tuple[str, str, str]) -> bool:
+    def add(self, key: Key) -> bool:
         """Add a key; whether it was new."""
-        return self._numbers.add(_hash(names))
+        return self._numbers.add(_hash(key))
 
 
-def _hash(names: tuple[str, str, str]) -> int:
+def _hash(names: Key) -> int:
     text = "\0".join(names).encode("utf-8", "backslashreplace")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
@@ -142,7 +151,6 @@ class UnwrittenRows:
             return [line.photo for line in self._rows.values() if not (line.owed and line.photo.download_location)]
 
 
-Key = tuple[str, str, str]
 Retry = Literal["transient", "failed", "none"]
 
 TRANSIENT = frozenset({"timeout", "unreachable", "http_error", "not_an_image", "truncated", "empty", "error", UNREAD})
@@ -153,7 +161,7 @@ MOST_TRIES = 6
 """Runs that ask for a photo: the one that failed first, and five more."""
 _PAUSES = (timedelta(0), timedelta(minutes=1), timedelta(minutes=10), timedelta(hours=1), timedelta(hours=6))
 """Least time between the first failure and the next try, the second and the next, and so on."""
-_COLUMNS = ("source", "source_id", "as_of", "status", "reason", "tries", "tried_at")
+_COLUMNS = (*KEY_COLUMNS, "status", "reason", "tries", "tried_at")
 
 
 class Retries:
@@ -170,6 +178,8 @@ class Retries:
         """Photos whose next try has to wait, by its time."""
         self._stale: set[Key] = set()
         """Photos with rows that later ones stand for: a run was killed before it took them away."""
+        self._sizeless: set[Key] = set()
+        """Failed files of which an earlier version did not note the size."""
 
     def known(self) -> Iterator[Key]:
         """Keys of the photos that the set has and this run does not ask for again."""
@@ -181,6 +191,8 @@ class Retries:
                 key = source_key(*names)
                 if key in failed or key in self.due:
                     self._stale.add(key)
+                if key[0] == "folder" and key == _sizeless(key):
+                    self._sizeless.add(key)
                 if at in free:
                     self.due[key] = tries
                 elif status == "failed":
@@ -209,12 +221,15 @@ class Retries:
         self.later[when.strftime("%d %B %Y, %H:%M UTC")] += 1
         return False
 
+    def as_noted(self, photo: Photo) -> Photo:
+        """A listed photo, without its size where the set has a failed row of it that does not tell it."""
+        return replace(photo, bytes=0) if _sizeless(photo_key(photo)) in self._sizeless else photo
+
     def counted(self, photo: Photo) -> Photo:
         """The new row of a photo with its number of tries, where it failed."""
-        key = source_key(photo.source, photo.source_id, photo.as_of)
         if photo.status != "failed":
             return photo
-        return replace(photo, tries=self.due.get(key, 0) + 1, tried_at=now())
+        return replace(photo, tries=self.due.get(photo_key(photo), 0) + 1, tried_at=now())
 
     def settle(self) -> None:
         """Take the failed rows away that later ones of the same photos stand for.
@@ -229,8 +244,7 @@ class Retries:
             for *names, status, reason, _, _ in self._photos.columns(part, _COLUMNS):
                 key = source_key(*names)
                 old = key in later and (status == "failed" or reason in EVERY_REASON | {EARLIER})
-                if key in again:
-                    later.add(key)
+                later |= again & {key, _sizeless(key)}
                 stays.append(not old)
             if not all(stays) and (meta := self._photos.meta(part)) is not None:
                 left = table.filter(pa.array(stays))
@@ -241,6 +255,12 @@ class Retries:
                     )
                 )
                 self._photos.put(part, left, replace(meta, counts=dict(counts)))
+
+
+def _sizeless(key: Key) -> Key:
+    """The key that a file's failed row of an earlier version has."""
+    source, source_id, file = key
+    return source, source_id, f"{file.rpartition(' ')[0]} 0" if file else ""
 
 
 MOST_WAITING = 10_000

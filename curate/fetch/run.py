@@ -259,7 +259,8 @@ def _new(
     items: Iterator[PhotoItem], retries: Retries, known: KeySet, stated: Stated, unwritten: UnwrittenRows
 ) -> Iterator[PhotoItem]:
     """The items that the set lacks, each with what is said of it; of the others what is said is heard."""
-    for item in items:
+    for listed in items:
+        item = replace(listed, photo=retries.as_noted(listed.photo))
         if not _may_pass(item, retries):
             continue
         if known.add(photo_key(item.photo)):

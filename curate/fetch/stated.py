@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Self
+from typing import Any, Self
 
-from authface.curate.fetch.ledger import Key, KeySet, photo_key, source_key
+from authface.curate.fetch.ledger import KEY_COLUMNS, Key, KeySet, photo_key, source_key
 from authface.curate.fetch.sources import PhotoItem
 from authface.errors import one_line
 from authface.records import Photo, Statement, now
@@ -32,7 +32,6 @@ from authface.store.statements import (
     strictest,
 )
 
-_KEY: Final = ("source", "source_id", "as_of")
 MOST_NAMED = 4
 """Kinds of change that a message names."""
 
@@ -73,18 +72,20 @@ class Stated:
         self._left = 0
         """Rows of which a list that was not read to its end has not said yet what it said before."""
         for part in self._photos.parts():
-            for row in self._photos.arrow(part, [*_KEY, "licence", "statements", *ATTRIBUTION]).to_pylist():
+            for row in self._photos.arrow(part, [*KEY_COLUMNS, "licence", "statements", *ATTRIBUTION]).to_pylist():
                 self._learn(row)
 
     def _learn(self, row: dict[str, Any]) -> None:
-        key = source_key(*(str(row[name] or "") for name in _KEY))
+        key = source_key(*(row[name] for name in KEY_COLUMNS))
         told = row["statements"] or [{"licence": row["licence"], "by": "", "until": ""}]
         assert isinstance(told, list)
         self._unnamed |= bool(self._by) and not row["statements"]
         if key in self._due:
-            said: dict[str, Any] = {name: row[name] or "" for name in (*_KEY, "licence", *ATTRIBUTION)}
+            said: dict[str, Any] = {name: row[name] or "" for name in ("licence", *ATTRIBUTION)}
             statements = tuple(Statement(**one) for one in row["statements"] or ())
-            self._replaced[key] = Photo(id="", file="", statements=statements, **said)
+            self._replaced[key] = Photo(
+                id="", source=row["source"], source_id=row["source_id"], file="", statements=statements, **said
+            )
         own = {one["licence"] for one in told if not one["until"] and self._is_this(one["by"])}
         if len(own) > 1:  # whether it still says all of them shows at its end
             self._open[key] = _Heard()
@@ -173,7 +174,7 @@ class Stated:
         self._asked = bool(heard or shared)
         held: dict[str, tuple[str, str]] = {}
         for part in self._photos.parts() if heard or self._unnamed else ():
-            keys = (source_key(*names) for names in self._photos.columns(part, _KEY))
+            keys = (source_key(*names) for names in self._photos.columns(part, KEY_COLUMNS))
             if any(key in heard or key in self._claimed for key in keys):
                 held |= self._settle_part(part, heard, shared)
         for photo_id, (old, new) in hold(self._photoset).items():

@@ -62,20 +62,22 @@ class Folder(PhotoSource):
             if not problem and (what := outputs.what(path)):
                 self.made_here[what] += 1
             else:
-                yield self._item(path, "" if problem else _changed(path), problem)
+                yield self._item(path, problem)
 
     def count(self) -> int:
         """How many photos there are: the total of the progress bar."""
         outputs = Outputs(self.root)
         return sum(bool(problem) or not outputs.what(path) for path, problem in photo_files(self.root, Counter()))
 
-    def _item(self, path: Path, as_of: str, problem: str) -> PhotoItem:
+    def _item(self, path: Path, problem: str) -> PhotoItem:
+        as_of, size = ("", 0) if problem else _state(path)
         photo = Photo(
             id="",
             source="folder",
             source_id=name_below(self.root, path),
             file="",
             as_of=as_of,
+            bytes=size,
             photographer=self._photographer,
             licence=self._licence,
             status="failed" if problem else "kept",
@@ -165,11 +167,16 @@ class Samples(PhotoSource):
                     yield PhotoItem(photo, path=str(path))
 
 
-def _changed(path: Path) -> str:
+def _state(path: Path) -> tuple[str, int]:
+    """When a file was changed, ISO 8601 or empty, and its size in bytes; 0 where it cannot be told."""
     try:
-        return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="microseconds")
-    except (OSError, OverflowError, ValueError):
-        return ""
+        found = path.stat()
+    except OSError:
+        return "", 0
+    try:
+        return datetime.fromtimestamp(found.st_mtime, UTC).isoformat(timespec="microseconds"), found.st_size
+    except (OverflowError, ValueError):
+        return "", found.st_size
 
 
 RESULTS = "results of authface restore"

@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.settings import FetchSettings
 from authface.engine.runner import Summary
 from authface.store.photoset import PhotoSet
+from authface.store.statements import rewrite
 from tests.conftest import authface
 
 
@@ -121,6 +123,42 @@ def test_the_bytes_are_the_source_s_and_a_second_run_adds_only_what_is_new(zoo: 
     before = list(PhotoSet(root).photos)
     assert bring(root, zoo).made == 1
     assert [row.source_id for row in list(PhotoSet(root).photos)[len(before) :]] == ["new.png"]
+
+
+def test_archives_unpacked_by_one_time_do_not_take_each_other_s_names(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+    for name, side in (("one", 40), ("two", 30)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels[:side, :side]).save(tmp_path / name / "00001.png")
+        os.utime(tmp_path / name / "00001.png", (0, 0))
+    root = tmp_path / "set"
+    for name, by in (("one", "A"), ("two", "B")):
+        settings = FetchSettings(source="folder", path=str(tmp_path / name))
+        fetch(PhotoSet(root), Folder(tmp_path / name, by, "CC0"), settings, Console(), workers=1, limit=0)
+    assert [(row.width, row.photographer) for row in PhotoSet(root).photos] == [(40, "A"), (30, "B")]
+    (tmp_path / "one").rename(tmp_path / "elsewhere")
+    assert bring(root, tmp_path / "elsewhere").made == bring(root, tmp_path / "two").made == 0
+
+
+def test_a_failed_file_of_a_set_that_knew_no_sizes_is_the_same_file(tmp_path: Path) -> None:
+    folder, root = tmp_path / "folder", tmp_path / "set"
+    folder.mkdir()
+    Image.new("RGB", (9, 9)).save(folder / "late.png")
+    whole = (folder / "late.png").read_bytes()
+    (folder / "late.png").write_bytes(bytes(len(whole)))
+    (folder / "text.jpg").write_bytes(b"this is a letter")
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    bring(root, folder)
+    photos = PhotoSet(root).photos
+    assert [row.bytes for row in photos] == [len(whole), 16]
+    rewrite(photos, 0, photos.rows(0), [replace(row, bytes=0) for row in photos])
+    assert bring(root, folder).made == 0
+    (folder / "late.png").write_bytes(whole)
+    os.utime(folder / "late.png", (0, 0))
+    assert bring(root, folder, retry="failed").made == 1
+    rows = sorted((row.source_id, row.status, row.bytes, row.tries) for row in PhotoSet(root).photos)
+    assert rows == [("late.png", "kept", len(whole), 0), ("text.jpg", "failed", 0, 2)]
 
 
 def test_small_photos_are_refused_with_value_and_limit(zoo: Path, tmp_path: Path) -> None:
