@@ -40,7 +40,7 @@ from authface.curate.split.leaks import (
 from authface.curate.split.likeness import cohort_of, likeness_of
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
-from authface.errors import AuthfaceError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.faces.identity import usual_products, weights_sha256
 from authface.records import Crop, Person, Rival
 from authface.store.photoset import PhotoSet, Provenance
@@ -290,11 +290,15 @@ def split(
 ) -> SplitResult:
     """Embed what is new, group, assign, write the table `people` and the page of leaks; the caller holds the lock.
 
-    Raises UsageError for a path in `against` that is no folder, AuthfaceError if there are no crops.
+    Raises UsageError for a path in `against` that is no folder and for a limit of fewer faces than were dealt before,
+    AuthfaceError if there are no crops.
     """
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):
         raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
+    dealt_before = photoset.people.counts().total()
+    if limit and dealt_before > limit:
+        raise UsageError(f"split: {dealt_before:,} faces have a split, --limit {limit} would take it from the others")
     folders = {name: (Path(name), rival_parts(Path(name))) for name in settings.against}
     embedded = bool("identity" in settings.keep_together or folders)
     weights: dict[str, str] = {}

@@ -176,6 +176,16 @@ def test_a_set_is_split_by_person_and_only_once(curated: Path, tmp_path: Path) -
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
 
 
+def test_a_limit_takes_no_split_away(curated: Path, tmp_path: Path) -> None:
+    photoset = copied(curated, tmp_path / "set")
+    assert split(photoset, SplitSettings(), Console(), seed=0, limit=1).counts.total() == 1
+    assert split(photoset, SplitSettings(), Console(), seed=0, limit=2).counts.total() == 2
+    before = list(photoset.people)
+    with pytest.raises(UsageError, match="2 faces have a split, --limit 1 would take it"):
+        split(photoset, SplitSettings(), Console(), seed=0, limit=1)
+    assert list(photoset.people) == before
+
+
 def test_leaks_are_found_shown_and_dropped(curated: Path, originals: Path, tmp_path: Path) -> None:
     photoset = copied(curated, tmp_path / "set")
     folder = tmp_path / "benchmark"
