@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from typing import Literal, get_args, get_type_hints
@@ -239,6 +239,10 @@ class FacePictures:
         assert entry.crop is not None
         return self._people.file(entry.crop)
 
+    def is_there(self, entry: GalleryFace) -> bool:
+        """Whether the set still has its picture: `curate forget` may have run since the page was opened."""
+        return self._photoset.exists(entry.face.photo_file if entry.crop is None else self.file(entry))
+
     def thumbnail(self, entry: GalleryFace) -> bytes:
         """A JPEG of at most 256 px."""
         return self._cached(*self._source(entry), THUMBNAIL)
@@ -323,9 +327,14 @@ class ReviewerDecisions:
             self._live.append(decision)
             self.decisions = {**self.decisions, crop_id: decision}
 
-    def undo(self) -> str | None:
-        """Take back the latest decision; returns the id of its crop, None if there is none left."""
+    def undo(self, is_there: Callable[[str], bool]) -> str | None:
+        """Take back the latest decision on a crop that is there; returns its id, None if there is none left.
+
+        Of a crop that is gone, maybe forgotten, no line is written any more.
+        """
         with self._lock:
+            while self._live and not is_there(self._live[-1].id):
+                self._live.pop()
             if not self._live:
                 return None
             crop_id = self._live[-1].id

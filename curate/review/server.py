@@ -81,6 +81,11 @@ class Review:
         """What views are filtered and sorted by now."""
         return Judgements(self.desk.decisions, self.others, self.asking.places if self.asking else {})
 
+    def is_there(self, face_id: str) -> bool:
+        """Whether the set still has a face's photo."""
+        entry = self.faces.by_id.get(face_id)
+        return entry is not None and self.pictures.is_there(entry)
+
     def counts(self) -> dict[str, int]:
         """Number of crops in all, and by the reviewer's decision."""
         found = dict.fromkeys(VERDICTS, 0) | {"crops": self.faces.crops}
@@ -178,6 +183,8 @@ def _routes(review: Review) -> APIRouter:
             raise HTTPException(404, "no such face")
         if not entry.judgeable:
             raise HTTPException(409, "the filter rejected this face: it can be looked at only")
+        if not review.is_there(asked.id):
+            raise HTTPException(410, "the set has this face no more: start the review again")
         if asked.reason and (asked.verdict != "reject" or asked.reason not in review.reasons):
             raise HTTPException(422, "no such reason to reject")
         review.desk.decide(asked.id, asked.verdict, asked.reason)
@@ -187,7 +194,7 @@ def _routes(review: Review) -> APIRouter:
 
     @router.post("/api/undo")
     def undo(asked: UndoRequest) -> dict[str, Any]:
-        crop_id = review.desk.undo()
+        crop_id = review.desk.undo(review.is_there)
         if crop_id is None:
             raise HTTPException(409, "nothing to undo")
         found = review.faces.view(asked.view) or []

@@ -65,6 +65,17 @@ def test_an_undo_is_a_line_and_brings_back_what_held(client: TestClient, photose
     assert [verdict for _, verdict, _ in lines(photoset)] == ["keep", "retouch", "reject", "undo", "undo", "undo"]
 
 
+def test_of_a_forgotten_photo_no_line_is_written(client: TestClient, photoset: PhotoSet, ids: Ids) -> None:
+    for crop in (0, 1):
+        client.post("api/decide", json={"id": ids(crop), "verdict": "keep"})
+    (photoset.root / photoset.crop_file(ids(1))).unlink()
+    before = lines(photoset)
+    assert client.post("api/decide", json={"id": ids(1), "verdict": "reject"}).status_code == 410
+    assert lines(photoset) == before
+    undone = client.post("api/undo", json={"view": client.get("api/view").json()["view"]}).json()
+    assert undone["id"] == ids(0) and lines(photoset) == [*before, (ids(0), "undo", "")]
+
+
 def test_views_filter_sort_and_stay_as_they_were_opened(client: TestClient, ids: Ids) -> None:
     noise = [row["measures"]["noise"] for row in rows(client, measure="noise", descending=True)]
     assert noise == sorted(noise, reverse=True) and len(noise) == 6
