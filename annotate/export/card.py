@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from authface import __version__
-from authface.annotate.export.formats import SHARD_KEY, DatasetFormat, ExportTarget
-from authface.annotate.export.rows import Feature, Inputs
+from authface.annotate.export.formats import SHARD_KEY, DatasetFormat, ExportTarget, WebDatasetFormat
+from authface.annotate.export.rows import Feature, Inputs, in_card
 from authface.annotate.settings import ExportSettings
 from authface.errors import one_line
 from authface.files import sha256_of
@@ -115,6 +115,7 @@ def card(
         counts=counts,
         splits=[(split, counts.splits[split]) for split in SPLIT_NAMES if counts.splits[split]],
         configs=configs,
+        columns=json.dumps(in_card(WebDatasetFormat.features())) if settings.format == "webdataset" else "",
         held=dict(withheld or {}),
         settings=settings,
         split=inputs.split,

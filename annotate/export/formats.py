@@ -246,7 +246,10 @@ class ImageFolderFormat(Format):
 
 
 class WebDatasetFormat(Format):
-    """``<split>-00000.tar`` and on: of each row a .png, its prompt as .txt and all else as .json, side by side."""
+    """``<split>-00000.tar`` and on: of each row a .png, its prompt as .txt and all else as .json, side by side.
+
+    What `datasets` guesses by the first rows, such as that a column without a value has none, the card tells.
+    """
 
     def __init__(self, target: ExportTarget) -> None:
         self._folder, self._limit = target.folder, target.shard_bytes
@@ -266,6 +269,13 @@ class WebDatasetFormat(Format):
             member = tarfile.TarInfo(f"{row['id']}.{ending}")
             member.size, member.mode = len(data), 0o644
             shard.addfile(member, io.BytesIO(data))
+
+    @staticmethod
+    def features() -> Feature:
+        """The columns that `datasets` makes of the files of a row."""
+        whole = dataset.features()
+        names = {name: value("string") for name in ("__key__", "__url__")}
+        return {"png": whole["image"], "txt": whole["prompt"], "json": without_pixels(whole), **names}
 
     def _shard(self, split: str, size: int) -> tarfile.TarFile:
         number, shard = self._open.get(split, (-1, None))

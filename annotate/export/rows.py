@@ -47,6 +47,24 @@ def schema_of(features: Feature) -> pa.Schema:
     return pa.schema([(name, _arrow(feature)) for name, feature in features.items()], metadata=told)
 
 
+def in_card(features: Feature) -> list[Feature]:
+    """The same columns as a dataset card's `dataset_info` describes them, for files that cannot tell types."""
+    return [{"name": name, **_in_card(feature)} for name, feature in features.items()]
+
+
+def _in_card(feature: Feature) -> Feature:
+    kind = feature.get("_type")
+    if kind == "Image":
+        return {"dtype": "image"}
+    if kind == "Value":
+        return {"dtype": feature["dtype"]}
+    if kind != "List":
+        return {"struct": in_card(feature)}
+    inner, length = _in_card(feature["feature"]), {"length": feature["length"]} if "length" in feature else {}
+    of = inner["struct"] if "struct" in inner else inner["dtype"] if list(inner) == ["dtype"] else inner
+    return {"list": of, **length}
+
+
 def _arrow(feature: Feature) -> pa.DataType:
     kind = feature.get("_type")
     if kind == "Image":

@@ -177,7 +177,11 @@ def imagefolder(folder: Path, tmp_path: Path) -> Rows:
 
 
 def webdataset(folder: Path, tmp_path: Path) -> Rows:
-    assert len(loaded(folder, tmp_path)["train"]) == 4
+    sets = loaded(folder, tmp_path)
+    assert len(sets["train"]) == 4
+    told, known = sets["train"].features, datasets.Features.from_dict(features())
+    assert told["json"] == {name: kind for name, kind in known.items() if name != "image"}, "not as the first rows look"
+    assert told["png"] == known["image"] and sets["test"][0]["json"]["quality"]["noise"] is None
     found: Rows = {}
     for shard in folder.glob("*.tar"):
         with tarfile.open(shard) as tar:
