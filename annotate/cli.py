@@ -163,13 +163,16 @@ def push(
     photoset = open_set(set)
     check_name(repo_id)
     publisher = Publisher(rights=rights, pixels=pixels, names=names)
-    planned = plan(photoset, folder_of(photoset, settings), publisher)
-    about = _push_text(planned)
+    dataset = folder_of(photoset, settings)
     if run.dry_run:
-        return run.console.result(f"would send to {repo_id}\n{about}\nnothing was sent", **_push_json(planned))
-    there = repository(repo_id, public=public)
-    there.check()
-    with photoset.lock():
+        planned = plan(photoset, dataset, publisher)
+        text = f"would send to {repo_id}\n{_push_text(planned)}\nnothing was sent"
+        return run.console.result(text, **_push_json(planned))
+    with photoset.lock():  # what is judged is what is sent, whatever others correct, forget or export meanwhile
+        planned = plan(photoset, dataset, publisher)
+        about = _push_text(planned)
+        there = repository(repo_id, public=public)
+        there.check()
         folder = prepare(photoset, planned, publisher, run.console)
         files = files_of(folder)
         size = sum(path.stat().st_size for path in files)

@@ -33,7 +33,7 @@ from authface.store.photoset import PhotoSet
 from authface.store.rows import read_rows, read_text, reading
 from authface.store.statements import is_stated, recognise
 
-VERSION = 3
+VERSION = 4
 SENT = ("README.md", STATE, "data/*", "manifest/*")
 """Patterns of the only files that are sent."""
 BATCH_ROWS = 50
@@ -188,14 +188,16 @@ def _write(
         pixels = files.enter_context(DatasetFormat(target)) if planned.with_pixels else None
         ids = files.enter_context((beside / PHOTO_IDS).open("w", encoding="ascii"))
         tick = files.enter_context(console.progress("publication", planned.rows, "rows"))
-        for row in map(publisher.sent, _rows(planned.dataset)):
+        for told in _rows(planned.dataset):
+            row = publisher.sent(told)
             manifest.add(row)
             counts.add(row)
             ids.write(f"{row['photo_id']}\n")
-            if pixels is not None and not publisher.withholds(row):
+            if pixels is not None and not publisher.withholds(told):  # by what is said, not by what goes out of it
                 pixels.add(row)
                 with_pixels.add(row)
             tick()
+    assert with_pixels.rows == planned.with_pixels, "other rows than were judged"
     configs = configs_of("dataset", key, with_pixels) if with_pixels.rows else []
     configs += configs_of("manifest", key, counts, "manifest")
     write_file(beside / "README.md", card(inputs, settings, counts, configs, planned.withheld).encode())

@@ -29,7 +29,7 @@ from authface.faces import detector, landmarks
 from authface.faces.geometry import whole_quad
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Photo
-from authface.store.journal import REASON, Forgotten, blank
+from authface.store.journal import REASON, Forgotten, blank, bury, tombstone
 from authface.store.photoset import PhotoSet, Provenance
 
 SOURCE = "authface-hq"
@@ -131,14 +131,16 @@ def _changed(path: Path) -> str:
 
 
 class _Duplicates:
-    """The photos the set holds: of equal files the first is kept."""
+    """The photos the set holds: of equal files the first is kept; of one that was forgotten no name is left."""
 
     def __init__(self, photoset: PhotoSet) -> None:
+        self._photoset = photoset
         self._ids = {photo.id for photo in photoset.photos if photo.status == "kept"}
 
     def reject(self, rows: list[Photo]) -> list[Photo]:
         """The rows of a part."""
-        return [self._reject(row) for row in rows]
+        bury(self._photoset, [tombstone(row, "the same bytes", done=True) for row in rows if row.reason == REASON])
+        return [blank(row.source) if row.reason == REASON else self._reject(row) for row in rows]
 
     def _reject(self, row: Photo) -> Photo:
         if row.status != "kept":
@@ -165,7 +167,7 @@ class ReleasePhotos(Step[ReleasePicture, tuple[Photo, bytes], tuple[Photo, bytes
         decoded = images.decode(data)
         photo_id = hashlib.sha256(data).hexdigest()
         if self.forgotten.holds(photo_id=photo_id):
-            return blank(SOURCE), b""
+            return replace(self._row(picture), id=photo_id, status="rejected", reason=REASON), b""
         height, width = decoded.rgb.shape[:2]
         file = PhotoSet(self.root).photo_file(photo_id, images.EXTENSIONS[decoded.format])
         row = replace(

@@ -178,7 +178,7 @@ WORDS: Final[dict[DriftKind, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class DriftedRow:
-    """One line of ``rebuild/drift.jsonl``."""
+    """One line of ``rebuild/drift.jsonl``; there is none of a forgotten photo, which is counted only."""
 
     id: str
     photo_id: str
@@ -222,7 +222,8 @@ def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, 
     drift += _write_tables(photoset, manifest, console, held, workers)
     found.crops = photoset.crops.counts()["kept"]
     found.drift.update(line.kind for line in drift)
-    photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in drift))
+    told = (line for line in drift if line.kind != "forgotten")  # of those no id and no address comes back
+    photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in told))
     lacking = {line.photo_id for line in drift if line.kind == "to_fetch"}
     urls = list({origin.photo_id: origin for origin in origins if origin.photo_id in lacking}.values())
     photoset.save(URLS, b"".join(map(_url_line, urls)))

@@ -28,6 +28,8 @@ from authface.models.layout import (
     BESIDE,
     INDEX,
     MANIFEST,
+    ONNX,
+    PARTS,
     PICKLES,
     WEIGHTED,
     WeightsManifest,
@@ -302,8 +304,11 @@ class FamilyPush:
 
     @property
     def stale(self) -> list[str]:
-        """Patterns of what goes from the repository, where this family has no such file."""
-        return [f"{part}/*" for part in sorted({name.partition("/")[0] for name in self.files if "/" in name})]
+        """Patterns of what goes from the repository, where this family has no such file: all that is read of one.
+
+        A cleaner, presets or graphs of an earlier push would be taken for this family's.
+        """
+        return [*(f"{folder}/*" for folder in (*PARTS, ONNX)), *BESIDE, MANIFEST]
 
 
 def plan(name: str, *, rights: bool, tick: Tick) -> FamilyPush:

@@ -40,6 +40,7 @@ MIXED: list[dict[str, Any]] = [
     {"licence": "unknown"},
     {"licence": "CC BY-ND 4.0"},
     {},
+    {"page_url": "//unsplash.com/photos/abc"},
 ]
 
 
@@ -59,7 +60,7 @@ def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
     assert done.returncode == 0, done.stderr
     said, repo = json.loads(done.stdout), hub.repos["anna/faces"]
     assert repo.private and set(repo.files) == set(said["files"])
-    assert said["without_pixels"] == {UNSPLASH: 3, UNKNOWN: 1, NO_DERIVATIVES: 1} and said["with_pixels"] == 2
+    assert said["without_pixels"] == {UNSPLASH: 4, UNKNOWN: 1, NO_DERIVATIVES: 1} and said["with_pixels"] == 2
     shown = {name.split("-")[0]: crops_in(data) for name, data in repo.files.items() if name.startswith("data/")}
     assert shown == {"data/test": [f"{photos[0].id}-0"], "data/train": [f"{photos[6].id}-0"]}
     sent = b"".join(hub.received)
@@ -73,7 +74,7 @@ def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
     assert all("image" not in row and row["quad"] and row["tags"] for row in rows)
     assert str(tmp_path) not in "".join(data.decode("utf-8", "ignore") for data in repo.files.values())
     card = repo.files["README.md"].decode()
-    assert f"| {UNSPLASH} | 3 |" in card and "annotate rebuild" in card
+    assert f"| {UNSPLASH} | 4 |" in card and "annotate rebuild" in card
     assert all(row["source_id"] == row["photo_id"] for row in rows if row["source"] in {"folder", "urls"})
     local = tmp_path / "cloned"
     for name, data in repo.files.items():
@@ -84,11 +85,11 @@ def test_what_may_be_passed_on_goes_with_pixels_and_the_rest_without(
     opened = datasets.load_dataset(str(local), cache_dir=str(tmp_path / "cache"))
     assert {split: len(rows) for split, rows in opened.items()} == {"train": 1, "test": 1}
     whole = datasets.load_dataset(str(local), "manifest", cache_dir=str(tmp_path / "cache"))
-    assert {split: len(rows) for split, rows in whole.items()} == {"train": 6, "test": 1}
+    assert {split: len(rows) for split, rows in whole.items()} == {"train": 7, "test": 1}
     assert dataset_ids(photoset.root / "exports" / "hub") == {photo.id for photo in photos}
     again = authface("rebuild", "anna/faces", tmp_path / "new", "--json")
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["drift"] == {"no_address": 6, "to_fetch": 1}
+    assert json.loads(again.stdout)["drift"] == {"no_address": 7, "to_fetch": 1}
     unknown = authface("rebuild", "anna/nothing", tmp_path / "new")
     assert unknown.returncode == 1 and "no such repository" in unknown.stderr and unknown.stderr.count("\n") == 1
 
@@ -111,6 +112,16 @@ def test_all_of_it_may_go_and_replaces_what_was_there(
     }  # fmt: skip
 
 
+def test_nobody_changes_a_set_between_judging_and_sending(
+    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
+    photoset = make_set(tmp_path / "set", MIXED)
+    export(photoset, ExportSettings(), Console())
+    with photoset.lock():
+        done = authface("push", photoset.root, "anna/faces")
+    assert done.returncode == 1 and "in use" in done.stderr and not hub.received and not hub.repos
+
+
 def test_a_dry_run_says_what_would_go_and_asks_nobody(
     hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
 ) -> None:
@@ -119,7 +130,7 @@ def test_a_dry_run_says_what_would_go_and_asks_nobody(
     before = sorted(photoset.root.rglob("*"))
     done = authface("push", photoset.root, "anna/faces", "--dry-run")
     assert done.returncode == 0 and "nothing was sent" in done.stdout
-    assert f"3  without pixels: {UNSPLASH}" in done.stdout and "7 rows, 2 with pixels" in done.stdout
+    assert f"4  without pixels: {UNSPLASH}" in done.stdout and "8 rows, 2 with pixels" in done.stdout
     assert not hub.received and not hub.repos and sorted(photoset.root.rglob("*")) == before
 
 

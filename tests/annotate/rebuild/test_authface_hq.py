@@ -115,6 +115,20 @@ def test_an_import_goes_on_follows_reviews_and_exports(release: Path, tmp_path: 
     assert exported["rows"] == 1 and f"curate split {root}" in exported["warnings"][0]
 
 
+def test_a_forgotten_picture_under_another_name_is_passed_over_once_and_for_all(release: Path, tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    command = ("annotate", "import", SOURCE, release, root)
+    authface(*command)
+    photoset = PhotoSet(root)
+    gone = next(photo for photo in photoset.photos if photo.status == "kept")
+    authface("curate", "forget", root, gone.id)
+    (release / gone.source_id).rename(release / "man" / "jane.png")
+    authface(*command)
+    before = list(photoset.photos)
+    assert authface(*command)["imported"] == 0 and list(photoset.photos) == before
+    assert not any("jane" in photo.source_id or photo.id == gone.id for photo in before)
+
+
 def test_a_caption_that_comes_later_is_read_at_the_next_import(release: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     command = ("annotate", "import", SOURCE, release, root)

@@ -205,9 +205,10 @@ def test_other_pixels_bad_rows_and_forgotten_photos_are_named(make_set: MakeSet,
     assert "3 of 7 crops" in done.stdout and "drift.jsonl" in done.stderr
     assert new.annotators() == ["llava", "measured"]
     assert drift(new.root) == {
-        "forgotten": [ids[5]], "bad_row": [ids[3]], "repeated": [ids[4]],
-        "pixels": [ids[0]], "retouched": [ids[1]], "failed": [ids[2]],
+        "bad_row": [ids[3]], "repeated": [ids[4]], "pixels": [ids[0]], "retouched": [ids[1]], "failed": [ids[2]],
     }  # fmt: skip
+    assert "photo that this set was told to forget" in done.stdout
+    assert not any(ids[5][:64] in file.read_text("utf-8", "replace") for file in (new.root / "rebuild").iterdir())
 
 
 def test_a_set_of_its_own_and_what_is_no_manifest_are_refused(make_set: MakeSet, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard
 
 from authface.models.cleaner import make_cleaner
 from authface.models.families import make_tiny
-from authface.models.layout import OWN_PRESETS
+from authface.models.layout import MANIFEST, OWN_PRESETS
 from authface.models.publish import licence_of
 from authface.models.verify import verify
 
@@ -35,7 +35,8 @@ def family(tmp_path: Path) -> Path:
 
 def test_the_family_goes_and_nothing_else(hub: Any, on_hub: Run, family: Path) -> None:
     """Parts, index, card, curve; stale files of parts are replaced, others stay; public if asked."""
-    hub.add("anna/faces", True, {"unet/old.safetensors": b"old", "mine.txt": b"m"})
+    earlier = {"unet/old.safetensors": b"old", "onnx/fast.onnx": b"old", "onnx/export.json": b"{}", MANIFEST: b"{}"}
+    hub.add("anna/faces", True, {**earlier, "lora/pytorch_lora_weights.safetensors": b"old", "mine.txt": b"m"})
     done = on_hub("models", "push", family, "anna/faces", "--json")
     assert done.returncode == 0, done.stderr
     said, files = json.loads(done.stdout), hub.repos["anna/faces"].files
