@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from authface.annotate.captioners.captioner import PROSE, Captioner, CaptionerRequest, CaptionStep, reread_parts
+from authface.annotate.captioners.captioner import (
+    PROSE,
+    Captioner,
+    CaptionerRequest,
+    CaptionStep,
+    Unanswered,
+    reread_parts,
+    unanswered,
+)
 from authface.annotate.measured.tagger import MeasuredTags
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary.vocabulary import MOST_TOKENS, OTHER, VOCABULARY, in_order, prompt
@@ -248,17 +257,19 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
     if reread:
         run.console.log(f"{reread} parts were read again under other rules; no model was asked")
     # One process a device: a model fills it; a server is asked by threads.
-    summary = run_parts(
-        ReviewedStep(work),
-        inputs,
-        target,
-        run.console,
-        seats=devices.seats if devices else (),
-        cluster=cluster,
-        prune=not run.limit,
-        redo=redo,
-        chunk_rows=max(CHUNK_ROWS, captioner.batch_size),
-    )
+    ask = partial(
+        run_parts, ReviewedStep(work), target=target, console=run.console, seats=devices.seats if devices else (),
+        cluster=cluster, chunk_rows=max(CHUNK_ROWS, captioner.batch_size),
+    )  # fmt: skip
+    again = Unanswered() if redo else unanswered(inputs, target, work.provenance)
+    summary = ask(inputs, prune=not run.limit, redo=redo)
+    if again.inputs:
+        run.console.log(f"{len(again.part_of):,} crops got no answer before and are asked for again")
+        late = ask(again.inputs, prune=False, redo=True, finish=partial(again.merged, target))
+        summary = Summary(
+            summary.made + late.made, summary.skipped - late.made, summary.rows + late.rows,
+            summary.seconds + late.seconds, late.counts,
+        )  # fmt: skip
     return Tagged(summary, reread)
 
 

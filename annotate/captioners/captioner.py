@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from authface.annotate.settings import TagsSettings
 from authface.annotate.vocabulary import wording
 from authface.annotate.vocabulary.pieces import CUT
 from authface.annotate.vocabulary.spelling import clean
 from authface.annotate.vocabulary.vocabulary import count_tokens, prompt, tokenizer
+from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import UsageError, one_line
 from authface.imaging import decode as images
@@ -236,6 +238,47 @@ def reread_parts(target: Table[Tags], provenance: Provenance, settings: TagsSett
             target.write(number, rows, provenance, meta.inputs)
             count += 1
     return count
+
+
+UNANSWERED: Final = frozenset({"no_answer", "bad_request"})
+"""Failures of a captioner, not of a photo: the next run asks again."""
+
+
+@dataclass
+class Unanswered:
+    """Crops of parts that need no run, whose rows are among `UNANSWERED`: they are asked for again, alone."""
+
+    inputs: list[PartInput[Crop]] = field(default_factory=list)
+    part_of: dict[str, int] = field(default_factory=dict)
+    """By the crop's id."""
+
+    def merged(self, target: Table[Tags], rows: Sequence[Tags]) -> list[Tags]:
+        """The part of `target` that has these crops, with the new rows in the place of theirs."""
+        new = {row.id: row for row in rows}
+        return [new.get(row.id, row) for row in target.rows(self.part_of[rows[0].id])]
+
+
+def unanswered(inputs: Sequence[PartInput[Crop]], target: Table[Tags], made: Provenance) -> Unanswered:
+    """What a run has to ask again of parts that an earlier one finished."""
+    found, metas = Unanswered(), target.metas()
+    for part in inputs:
+        meta = metas.get(part.number)
+        if meta is None or meta.provenance.difference(made) or not part.is_in(meta.inputs):
+            continue
+        if not any(meta.counts.get(f"failed: {reason}") for reason in UNANSWERED):
+            continue
+        rows = target.columns(part.number, ("id", "status", "reason"))
+        failed = {crop_id for crop_id, status, reason in rows if status == "failed" and reason in UNANSWERED}
+        ids = {crop.id for crop in part.rows() if crop.id in failed}
+        if not ids:
+            continue
+        found.inputs.append(PartInput(part.number, len(ids), meta.inputs, partial(_of_ids, part, ids)))
+        found.part_of.update(dict.fromkeys(ids, part.number))
+    return found
+
+
+def _of_ids(part: PartInput[Crop], ids: Container[str]) -> list[Crop]:
+    return [crop for crop in part.rows() if crop.id in ids]
 
 
 def flaw(caption: Caption) -> str:

@@ -21,7 +21,14 @@ from typing import Any, Self
 import cv2
 import httpx
 
-from authface.annotate.captioners.captioner import Caption, Captioner, CaptionerRequest, CaptionPrompt, load_prompt
+from authface.annotate.captioners.captioner import (
+    UNANSWERED,
+    Caption,
+    Captioner,
+    CaptionerRequest,
+    CaptionPrompt,
+    load_prompt,
+)
 from authface.annotate.settings import OpenaiSettings
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging import decode as images
@@ -85,7 +92,7 @@ class Openai(Captioner):
     _lock: Any = field(default=None, repr=False)
     _ended: Any = field(default=None, repr=False)
     _unanswered: int = 0
-    """Photos in a row that got no answer."""
+    """Photos in a row that got no answer, or were refused as they were sent."""
 
     name = "openai"
     retries = (True,)
@@ -131,7 +138,7 @@ class Openai(Captioner):
         except ImageError as error:
             return Caption(one_line(error), failure=error.reason)
         with self._lock:
-            self._unanswered = self._unanswered + 1 if caption.failure == "no_answer" else 0
+            self._unanswered = self._unanswered + 1 if caption.failure in UNANSWERED else 0
             if self._unanswered >= self.settings.give_up_after:
                 raise AuthfaceError(
                     f"{self.settings.base_url}: {self._unanswered} photos in a row got no answer, the last: "

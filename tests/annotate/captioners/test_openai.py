@@ -202,6 +202,40 @@ def test_a_server_that_dies_ends_the_run_and_done_parts_stay(photoset: PhotoSet)
         assert (tagged(photoset, server).made, len(server.asked)) == (1, 4)
 
 
+def test_what_got_no_answer_is_asked_for_again_alone(photoset: PhotoSet) -> None:
+    lost = [(503, {}, b"{}"), (400, {}, b'{"error": "a wrong setting"}')]
+    mended = False
+
+    def answer(number: int, body: dict[str, Any]) -> tuple[int, dict[str, str], bytes]:
+        return completion("smiling") if mended or number > 1 else lost[number]
+
+    with serving(answer) as server:
+        url, model = f"annotate.tags.openai.base_url={server.url}", ["--model", "tiny-vlm"]
+        once = ["-O", "annotate.tags.openai.attempts=1", "-O", "annotate.tags.openai.concurrency=1"]
+        words = ["annotate", "tags", str(photoset.root), "--with", "openai", "-O", url, *model, *once, "--json"]
+        first = CliRunner().invoke(app, words)
+        assert first.exit_code == 3 and sorted(row.reason for row in rows(photoset)) == [
+            "", "", "", "", "bad_request", "no_answer",
+        ]  # fmt: skip
+        before, mended = [row.id for row in rows(photoset)], True
+        again = CliRunner().invoke(app, words)
+        assert again.exit_code == 0 and "2 crops got no answer before" in again.stderr
+        assert json.loads(again.stdout)["counts"] == {"kept": 6} and len(server.asked) == 8
+        assert [row.id for row in rows(photoset)] == before
+        assert json.loads(CliRunner().invoke(app, words).stdout)["made"] == 0 and len(server.asked) == 8
+
+
+def test_a_server_that_refuses_every_photo_ends_the_run(photoset: PhotoSet) -> None:
+    with (
+        serving(lambda number, body: (400, {}, b"{}")) as server,
+        pytest.raises(AuthfaceError, match="3 photos in a row"),
+    ):
+        tagged(photoset, server, concurrency=1, give_up_after=3)
+    assert [row.reason for row in rows(photoset)] == ["bad_request"] * 2, (
+        "of the first part, asked again in the next run"
+    )
+
+
 @pytest.mark.parametrize("status", [401, 404])
 def test_a_refused_key_or_model_ends_the_run_and_the_key_is_shown_nowhere(
     status: int, photoset: PhotoSet, monkeypatch: pytest.MonkeyPatch
