@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -164,6 +164,23 @@ def pairs_of(photoset: PhotoSet, names: Sequence[str]) -> list[tuple[str, str]]:
     return [(names[0], names[1])] if names else list(combinations(there, 2))
 
 
+def compare_pairs(
+    photoset: PhotoSet, pairs: Sequence[tuple[str, str]], least: float, say: Callable[[str], None]
+) -> list[TagAgreement]:
+    """The agreement of each pair that tagged the same crops; `say` is told of the others.
+
+    Raises UsageError where there is none.
+    """
+    counted = [compare(photoset, first, second, least) for first, second in pairs]
+    for pair in counted:
+        if not pair.crops:
+            say(f"no crop was tagged by both {pair.first} and {pair.second}")
+    if not any(pair.crops for pair in counted):
+        named = f"{pairs[0][0]} and {pairs[0][1]}" if len(pairs) == 1 else "two annotators"
+        raise UsageError(f"no crop of {one_line(photoset.root)} was tagged by both {named}")
+    return [pair for pair in counted if pair.crops]
+
+
 def compare(photoset: PhotoSet, first: str, second: str, least: float) -> TagAgreement:
     """Count over the crops that both tagged, part by part; tags less sure than `least` count for nothing."""
     counter = AgreementCounter(first, second, least)
@@ -173,10 +190,7 @@ def compare(photoset: PhotoSet, first: str, second: str, least: float) -> TagAgr
         for row in ours.rows(part):
             if row.status == "kept" and row.id in other:
                 counter.add(row.id, row.tags, other[row.id].tags)
-    found = counter.result()
-    if not found.crops:
-        raise UsageError(f"no crop of {one_line(photoset.root)} was tagged by both {first} and {second}")
-    return found
+    return counter.result()
 
 
 def to_text(found: TagAgreement) -> str:

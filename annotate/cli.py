@@ -49,7 +49,7 @@ def compare(
     if run.dry_run:
         lines = "\n".join(" and ".join(pair) for pair in pairs)
         return run.console.result(f"would compare\n{lines}", pairs=pairs)
-    found = [agreement.compare(photoset, one, other, settings.least_confidence) for one, other in pairs]
+    found = agreement.compare_pairs(photoset, pairs, settings.least_confidence, run.console.log)
     page = agreement.write_page(photoset, found)
     run.console.result(
         "\n\n".join(map(agreement.to_text, found)) + f"\nreport: {one_line(page)}\n"
@@ -387,14 +387,15 @@ def rebuild(
 
 
 def _rebuilt_text(done: Rebuilt, set: Path, manifest: str) -> str:
-    from authface.annotate.rebuild.run import URLS, WORDS
+    from authface.annotate.rebuild.run import WORDS
+    from authface.store.photoset import TO_FETCH
 
     here = one_line(set)
     lines = [f"{done.crops:,} of {done.rows:,} crops of the manifest are in {here}"]
     lines += [f"  {count:>9,}  {WORDS[kind]}" for kind, count in done.drift.most_common()]
     again = f"authface annotate rebuild {one_line(manifest)} {here}"
     if done.to_fetch:
-        lines.append(f"next: authface curate fetch {here} --from urls {here}/{URLS}, then {again}")
+        lines.append(f"next: authface curate fetch {here} --from urls {here}/{TO_FETCH}, then {again}")
     elif done.drift["no_address"]:
         lines.append(f"next: authface curate fetch {here} --from folder PHOTOS, then {again}")
     else:

@@ -9,7 +9,9 @@ import hashlib
 import io
 import json
 import tarfile
+import tomllib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -298,15 +300,54 @@ def write_kohya_config(folder: Path, final: Path, size: int) -> None:
     write_file(folder / "dataset.toml", tomli_w.dumps(config).encode())
 
 
+def renew_kohya_config(folder: Path, size: int) -> None:
+    """Correct where `folder`/dataset.toml says that its images are; all else in it is its user's by now."""
+    path, images = folder / "dataset.toml", str((folder / DEFAULT_SPLIT).resolve())
+    try:
+        config = tomllib.loads(path.read_text("utf-8"))
+        (subset,) = [one for entry in config["datasets"] for one in entry["subsets"]]
+        if subset["image_dir"] == images:
+            return
+        subset["image_dir"] = images
+    except (OSError, ValueError, KeyError, TypeError):
+        write_kohya_config(folder, folder, size)
+    else:
+        write_file(path, tomli_w.dumps(config).encode())
+
+
+CREDITS = "credits.jsonl"
+"""In an export whose files hold no columns: of each the photo's source, photographer and licence."""
+CREDITED = ("source", "source_id", "page_url", "photographer", "photographer_url", "licence", "terms")
+
+
+class _Credits:
+    """Writes `CREDITS`."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / CREDITS).open("w", encoding="utf-8", newline="\n")
+
+    def add(self, file: str, row: Mapping[str, Any]) -> None:
+        """Write the line of a file, named from the export's folder."""
+        told = {"file": file} | {name: row[name] for name in CREDITED if row.get(name)}
+        self._file.write(json.dumps(told, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
 class KohyaFormat(Format):
-    """``<split>/<id>.png`` with its prompt beside it in a .txt, and the dataset.toml that sd-scripts takes."""
+    """``<split>/<id>.png`` with its prompt beside it in a .txt, `CREDITS`, and the dataset.toml of sd-scripts."""
 
     def __init__(self, target: ExportTarget) -> None:
         self._target = target
         self._splits: set[str] = set()
+        self._credits = _Credits(target.folder)
 
     def close(self) -> None:
         """Close what is open."""
+        self._credits.close()
         write_kohya_config(self._target.folder, self._target.final, self._target.size)
 
     def add(self, row: dict[str, Any]) -> None:
@@ -318,6 +359,7 @@ class KohyaFormat(Format):
             self._splits.add(split)
         (folder / f"{row['id']}.png").write_bytes(row["image"]["bytes"])
         (folder / f"{row['id']}.txt").write_text(row["prompt"] + "\n", "utf-8")
+        self._credits.add(f"{split}/{row['id']}.png", row)
 
 
 NAME_LENGTH = 48
@@ -339,7 +381,7 @@ class _Photo:
 
 
 class FilesFormat(Format):
-    """``<split>/<name>-<id>.jpg``: tags of a photo's faces are its keywords, their prompts its caption.
+    """``<split>/<name>-<id>.jpg`` and `CREDITS`: tags of a photo's faces are its keywords, their prompts its caption.
 
     The photo's bytes are those of the original but for XMP and, in a JPEG, IPTC. A file of another format than JPEG,
     PNG and WebP, or one whose bytes must not move, is copied as it is, with ``<its name>.xmp`` beside it.
@@ -348,17 +390,25 @@ class FilesFormat(Format):
     def __init__(self, target: ExportTarget) -> None:
         self._target = target
         self._photo: _Photo | None = None
+        self._credits = _Credits(target.folder)
 
     def add(self, row: dict[str, Any]) -> None:
         """Note one more face; a photo is written when the next one begins, for its faces come one after the other."""
         if self._photo is None or self._photo.id != row["photo_id"]:
-            self.close()
+            self._write()
             self._photo = self._begun(row)
+            self._credits.add(self._photo.copy, row)
         self._photo.words += [tag["name"] for tag in row["tags"] if tag["name"] not in self._photo.words]
         self._photo.prompts.append(row["prompt"])
 
     def close(self) -> None:
         """Write the last photo."""
+        try:
+            self._write()
+        finally:
+            self._credits.close()
+
+    def _write(self) -> None:
         photo, self._photo = self._photo, None
         if photo is None:
             return

@@ -24,7 +24,7 @@ from authface.annotate.export.formats import (
     KohyaFormat,
     ManifestFormat,
     WebDatasetFormat,
-    write_kohya_config,
+    renew_kohya_config,
 )
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
@@ -32,11 +32,11 @@ from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.files import TEMPORARY, is_local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
-from authface.store.journal import PHOTO_IDS, dataset_use, record_use
+from authface.store.journal import PHOTO_IDS, dataset_use, record_use, uses
 from authface.store.photoset import PhotoSet, Table
 from authface.store.statements import conditions, disputed
 
-VERSION = 3
+VERSION = 4
 STATE = "authface.json"
 """In an export's folder: what it was made from and how, and what it counts."""
 FORMATS: Final[dict[str, Callable[[ExportTarget], Format]]] = {
@@ -90,11 +90,11 @@ def export(
     if before.get("made_from") == key:
         with write_errors(folder):  # the folder may have moved since, or a run was killed before it named it
             if settings.format == "kohya":
-                write_kohya_config(folder, folder, next(iter(photoset.crops)).size)
+                renew_kohya_config(folder, next(iter(photoset.crops)).size)
             record_use(photoset, dataset_use(folder, key, int(before["rows"])))
         return _exported(folder, before, written=False)
-    if settings.to and not before and folder.exists() and any(folder.iterdir()):
-        raise UsageError(f"{one_line(folder)} holds something that is no export: name a new or an empty folder")
+    with write_errors(folder):
+        _check_replaceable(photoset, folder, before, elsewhere=bool(settings.to))
     total = sum(part.count for part in inputs.crops)
     here = one_line(photoset.root)
     if not total:
@@ -123,10 +123,29 @@ def export(
         write_file(
             beside / "README.md", card(inputs, settings, counts, configs_of(settings.format, key, counts)).encode()
         )
+        state["files"] = sum(path.is_file() for path in beside.rglob("*")) + 1
         write_file(beside / STATE, json.dumps(state, indent=1).encode())
         swap(beside, folder)
         record_use(photoset, dataset_use(folder, key, counts.rows))
     return _exported(folder, state, written=True)
+
+
+def _check_replaceable(photoset: PhotoSet, folder: Path, before: dict[str, Any], *, elsewhere: bool) -> None:
+    """Raise UsageError where an export would take the place of what this set did not write."""
+    if not folder.exists():
+        return
+    if not before:
+        if elsewhere and any(folder.iterdir()):
+            raise UsageError(f"{one_line(folder)} holds something that is no export: name a new or an empty folder")
+        return
+    if elsewhere and all(use.key != before.get("made_from") for use in uses(photoset)):
+        raise UsageError(f"{one_line(folder)} holds an export of another set: name a new or an empty folder")
+    written = before.get("files")
+    more = sum(path.is_file() for path in folder.rglob("*")) - written if isinstance(written, int) else 0
+    if more > 0:
+        raise UsageError(
+            f"{one_line(folder)} holds {more:,} files that no export wrote and this one would delete: move them away"
+        )
 
 
 def folder_of(photoset: PhotoSet, settings: ExportSettings) -> Path:
@@ -143,7 +162,7 @@ def folder_of(photoset: PhotoSet, settings: ExportSettings) -> Path:
 
 def annotators_of(photoset: PhotoSet, settings: ExportSettings) -> list[str]:
     """Whose tags make the prompts. Raises UsageError where there are none of theirs."""
-    annotators = list(settings.annotators) or photoset.annotators()
+    annotators = list(dict.fromkeys(settings.annotators)) or photoset.annotators()
     here = one_line(photoset.root)
     for name in annotators or ["measured"]:
         if not photoset.tags(name).parts():

@@ -30,10 +30,9 @@ from authface.faces.geometry import align, crop_to_photo, photo_points, whole_qu
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags, now
 from authface.store.journal import Forgotten
-from authface.store.photoset import PhotoSet, Provenance, Table
+from authface.store.photoset import REBUILD, TO_FETCH, PhotoSet, Provenance, Table
 from authface.store.statements import name_of_list, restated
 
-STEP = "rebuild"
 VERSION = 2
 PIXELS_DIFFER = "its pixels are not those of the manifest"
 
@@ -50,7 +49,7 @@ class ManifestFace:
 
 def rebuilt_from(manifest: str) -> Provenance:
     """Provenance of tables made from the manifest of that digest."""
-    return Provenance(STEP, VERSION, {"manifest": manifest}, {})
+    return Provenance(REBUILD, VERSION, {"manifest": manifest}, {})
 
 
 @dataclass
@@ -154,8 +153,6 @@ def tags_row(entry: Entry, annotator: str) -> Tags:
     return Tags(id=entry.id, annotator=annotator, tags=tags)
 
 
-URLS = "rebuild/urls.jsonl"
-"""Photos that are still to be fetched, as ``curate fetch --from urls`` takes them."""
 DRIFT = "rebuild/drift.jsonl"
 """Rows of the manifest that the set lacks or holds otherwise."""
 
@@ -213,7 +210,7 @@ def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, 
     """
     here = one_line(photoset.root)
     for table in (photoset.measured, photoset.faces, photoset.crops):
-        if any(meta is None or meta.provenance.step != STEP for meta in table.metas().values()):
+        if any(meta is None or meta.provenance.step != REBUILD for meta in table.metas().values()):
             raise UsageError(f"{here} has {table.folder.name} of its own: rebuild into another set")
     origins = list(manifest.origins())
     found = Rebuilt(len(origins))
@@ -226,7 +223,7 @@ def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, 
     photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in told))
     lacking = {line.photo_id for line in drift if line.kind == "to_fetch"}
     urls = list({origin.photo_id: origin for origin in origins if origin.photo_id in lacking}.values())
-    photoset.save(URLS, b"".join(map(_url_line, urls)))
+    photoset.save(TO_FETCH, b"".join(map(_url_line, urls)))
     found.to_fetch = len(urls)
     return found
 
@@ -313,7 +310,7 @@ def _write_faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) 
     meta = photos.meta(part)
     assert meta is not None
     of_photo = {entry.photo_id: entry for entry in entries}
-    by = name_of_list(str(photoset.root / URLS))
+    by = name_of_list(str(photoset.root / TO_FETCH))
     before = photos.rows(part)
     after = [
         photo_row(photo, of_photo[photo.id], by) if photo.status == "kept" and photo.id in of_photo else photo

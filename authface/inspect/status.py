@@ -22,7 +22,7 @@ from authface.files import is_local
 from authface.report.pages import quantity
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, reviewed_crops
 from authface.store.journal import dataset_key, tombstones, uses
-from authface.store.photoset import PhotoSet, TableState
+from authface.store.photoset import TO_FETCH, PhotoSet, TableState
 from authface.store.restore_line import STATES, RunState, read_states, values_of
 from authface.store.restore_log import LOG, part_numbers, part_path
 from authface.store.statements import count_disputed, disputed
@@ -172,6 +172,8 @@ def _next(photoset: PhotoSet, states: Mapping[str, TableState], found: PhotoSetS
     if found.unfinished:
         return f"authface curate forget {here}"
     tables = {table.name: table for table in found.tables}
+    if "measured" not in tables and photoset.exists(TO_FETCH):  # filtered, its faces would be none of the manifest's
+        return f"authface annotate rebuild MANIFEST {here}"
     for name in ("measured", "faces", "crops"):
         table = tables.get(name)
         if name == "measured" and table is None:

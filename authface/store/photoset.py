@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +33,10 @@ from authface.store.rows import arrow_schema, footer_of, plain, reading, row_rea
 
 R = TypeVar("R", bound=Row)
 
+REBUILD: Final = "rebuild"
+"""Step of the tables that `annotate rebuild` writes: what another step made does not go with them."""
+TO_FETCH: Final = "rebuild/urls.jsonl"
+"""Photos that a rebuild still lacks, as ``curate fetch --from urls`` takes them."""
 _META_KEY = b"authface"
 _NO_CONTENT = frozenset({"tried_at", "asked_at", "statements"})
 _STORE_REQUESTS = 32

@@ -42,11 +42,11 @@ from authface.curate.settings import FilterSettings, lower_better
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, Summary, parts_of, run
 from authface.engine.workers import Step
-from authface.errors import one_line
+from authface.errors import UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Face, Photo, Points5, Score
 from authface.review.reviews import ReviewSettings, reviewed
-from authface.store.photoset import PhotoSet, Provenance
+from authface.store.photoset import REBUILD, PhotoSet, Provenance
 
 VERSION = 2
 
@@ -159,6 +159,11 @@ def filter_photos(
     `device` is where the metrics run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
     continue, before any photo is read if a metric cannot be loaded; finished parts stay.
     """
+    if any(meta and meta.provenance.step == REBUILD for meta in photoset.measured.metas().values()):
+        raise UsageError(
+            f"{one_line(photoset.root)} was rebuilt, its faces are a manifest's: authface annotate rebuild goes on; "
+            "filter in another set"
+        )
     asked = learned_reviewer(photoset, settings)
     measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device, asked)
     photos = parts_of(photoset.photos, limit)

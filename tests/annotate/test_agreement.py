@@ -16,7 +16,7 @@ from authface.annotate.agreement import AgreementCounter, kappa
 from authface.annotate.measured import tagger as measured
 from authface.annotate.tagging import EXCLUDED, EXCLUSIVE, MEASURABLE, Policy, choose, contradictions
 from authface.annotate.vocabulary.vocabulary import GROUP_OF, make_tag
-from authface.records import Tag
+from authface.records import Tag, Tags
 from authface.store.photoset import PhotoSet
 from tests.conftest import authface
 
@@ -175,5 +175,15 @@ def test_the_command_counts_and_shows_the_crops(make_set: Callable[..., PhotoSet
     assert "measured: black and white | llava: warm tones" in page and page.count("data:image/jpeg") >= 3
     told = authface("annotate", "compare", photoset.root, "measured", "llava")
     assert "light from the left | light from the right" in told.stdout, told.stderr
+    for part in photoset.tags("llava").parts():
+        meta = photoset.tags("llava").meta(part)
+        assert meta is not None
+        failed = [Tags(id=row.id, annotator="qwen", status="failed") for row in photoset.tags("llava").rows(part)]
+        photoset.tags("qwen").write(part, failed, meta.provenance, meta.inputs)
+    every = authface("annotate", "compare", photoset.root, "--json")
+    assert every.returncode == 0 and len(json.loads(every.stdout)["comparisons"]) == 1
+    assert "no crop was tagged by both measured and qwen" in every.stderr
+    none = authface("annotate", "compare", photoset.root, "qwen", "llava")
+    assert none.returncode == 2 and "tagged by both qwen and llava" in none.stderr
     alone = authface("annotate", "compare", photoset.root, "llava")
     assert alone.returncode == 2 and "two annotators" in alone.stderr and alone.stderr.count("\n") == 1

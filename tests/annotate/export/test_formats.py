@@ -214,6 +214,55 @@ def manifest(folder: Path, tmp_path: Path) -> Rows:
 READERS = {"imagefolder": imagefolder, "webdataset": webdataset, "kohya": kohya, "manifest": manifest}
 
 
+def test_what_others_put_into_an_export_is_not_deleted(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset, settings = make_set(tmp_path / "set", SPLIT), ExportSettings(annotators=("measured",))
+    folder = export(photoset, settings, Console()).folder
+    (folder / "NOTES.md").write_text("mine")
+    other = settings.model_copy(update={"least_confidence": 0.1})
+    with pytest.raises(UsageError, match="holds 1 files that no export wrote"):
+        export(photoset, other, Console())
+    assert (folder / "NOTES.md").read_text() == "mine"
+    (folder / "NOTES.md").unlink()
+    assert export(photoset, other, Console()).written
+    there = settings.model_copy(update={"to": str(tmp_path / "there")})
+    assert export(photoset, there, Console()).written
+    with pytest.raises(UsageError, match="an export of another set"):
+        export(make_set(tmp_path / "second", [{"licence": "CC0-1.0"}]), there, Console())
+    assert export(photoset, there.model_copy(update={"least_confidence": 0.1}), Console()).written
+
+
+def test_an_edited_configuration_stays_and_knows_its_folder(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset, settings = make_set(tmp_path / "set", SPLIT), ExportSettings(format="kohya", annotators=("measured",))
+    folder = export(photoset, settings, Console()).folder
+    mine = (folder / "dataset.toml").read_text().replace("num_repeats = 1", "num_repeats = 10 # mine")
+    (folder / "dataset.toml").write_text(mine)
+    assert not export(photoset, settings, Console()).written and (folder / "dataset.toml").read_text() == mine
+    photoset.root.rename(tmp_path / "moved")
+    moved = PhotoSet(tmp_path / "moved")
+    assert not export(moved, settings, Console()).written
+    (told,) = tomllib.loads((moved.root / "exports/kohya/dataset.toml").read_text())["datasets"][0]["subsets"]
+    assert told["num_repeats"] == 10 and told["image_dir"] == str(moved.root / "exports/kohya/train")
+
+
+@pytest.mark.parametrize("format", ["kohya", "files"])
+def test_files_without_columns_have_their_credits_beside_them(format: str, make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    folder = export(photoset, ExportSettings(format=format, annotators=("measured",)), Console()).folder
+    told = {line["file"]: line for line in map(json.loads, (folder / "credits.jsonl").read_text().splitlines())}
+    photos = {path.relative_to(folder).as_posix() for path in folder.glob("*/*") if path.suffix in {".png", ".jpg"}}
+    assert told.keys() == photos and len(told) == 6
+    assert {line["licence"] for line in told.values()} == {photo.licence for photo in photoset.photos}
+    assert {line["photographer"] for line in told.values()} == {photo.photographer for photo in photoset.photos}
+    assert "`credits.jsonl` names the source" in (folder / "README.md").read_text()
+
+
+def test_an_annotator_named_twice_says_everything_once(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    settings = [ExportSettings(annotators=("measured",) * n, to=str(tmp_path / str(n))) for n in (1, 2)]
+    once, twice = (loaded(export(photoset, one, Console()).folder, tmp_path) for one in settings)
+    assert once["train"]["prompt"] == twice["train"]["prompt"] and once["train"]["tags"] == twice["train"]["tags"]
+
+
 def test_another_folder_is_written_but_never_one_that_holds_something_else(make_set: MakeSet, tmp_path: Path) -> None:
     photoset = make_set(tmp_path / "set", SPLIT)
     mine = tmp_path / "mine"

@@ -163,7 +163,8 @@ def test_faces_of_a_photo_share_its_words_and_no_name_leaves_the_folder(tmp_path
         format.add(row_of(ids[0], "../../etc/pass wd.jpg", ["smiling", "long hair"]))
         format.add(row_of(ids[1], "C:\\photos\\Großmutter 祖母.jpg", ["low key"]))
         format.add(row_of(ids[2], "..", ["low key"], "TIFF"))
-    names = sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+    assert len((out / "credits.jsonl").read_text("utf-8").splitlines()) == 3
+    names = sorted(path.relative_to(out).as_posix() for path in out.glob("*/*"))
     assert names == [
         "train/Großmutter_祖母-bbbbbbbbbbbb.jpg", "train/cccccccccccc.tif", "train/cccccccccccc.tif.xmp",
         "train/pass_wd-aaaaaaaaaaaa.jpg",

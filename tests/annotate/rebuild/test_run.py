@@ -24,9 +24,11 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.curate.fetch.run import fetch as run_fetch
 from authface.curate.fetch.sources import make_source
-from authface.curate.settings import FetchSettings
+from authface.curate.filter.run import filter_photos
+from authface.curate.settings import FetchSettings, FilterSettings
 from authface.errors import UsageError
 from authface.imaging import decode as images
+from authface.inspect.status import next_step
 from authface.store.journal import bury, tombstone
 from authface.store.photoset import PhotoSet
 from tests import conftest
@@ -147,7 +149,10 @@ def test_photos_from_a_folder_serve_as_well_and_none_is_lost_on_the_way(make_set
     new = PhotoSet(tmp_path / "new")
     assert rebuilt(manifest, new.root)["drift"] == {"no_address": 4}
     fetch(new.root, "folder", mine)
+    assert next_step(new) == f"authface annotate rebuild MANIFEST {new.root}"
     assert rebuilt(manifest, new.root)["crops"] == 3
+    with pytest.raises(UsageError, match="was rebuilt"):
+        filter_photos(new, FilterSettings(), Console())
     (mine / "late.jpg").write_bytes(photoset.read(photos[3].file))
     fetch(new.root, "folder", mine)
     bury(new, [tombstone(photos[0], "asked", done=True)])
