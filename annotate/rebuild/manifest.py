@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.models.hub import download_dataset
-from authface.store.rows import column_names, read_batches, read_rows, reading
+from authface.store.rows import column_names, read_rows, reading
 
 PATTERN = "manifest/*.parquet"
 NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256")
@@ -23,6 +27,8 @@ NEEDED = ("id", "photo_id", "quad", "size", "landmarks", "tags", "pixels_sha256"
 MOST_URL = 8192
 ANNOTATOR = r"^[a-z0-9][a-z0-9-]{0,39}$"
 
+RowGroup = tuple[int, int]
+"""Numbers of a file, and of one of its row groups."""
 Text = Annotated[str, Field(max_length=2000)]
 Number = FiniteFloat | None
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -136,6 +142,14 @@ class DatasetManifest:
                 total.update(hashlib.file_digest(file, "sha256").digest())
         return total.hexdigest()
 
+    def __len__(self) -> int:
+        """How many rows there are."""
+        total = 0
+        for path in self._paths:
+            with reading(path):
+                total += pq.read_metadata(path).num_rows
+        return total
+
     def origins(self) -> Iterator[Origin]:
         """Where every row's photo comes from, as text on one line each."""
         names = list(Origin.__slots__)
@@ -148,14 +162,28 @@ class DatasetManifest:
         found = {str(tag.get("annotator")) for tags in lists for tag in tags if isinstance(tag, dict)}
         return sorted(name for name in found if re.fullmatch(ANNOTATOR, name))
 
-    def entries(self, photo_ids: Collection[str]) -> Iterator[Entry | BadManifestRow]:
-        """The rows of some photos, or why one is none."""
+    def groups(self, part_of: Mapping[str, int]) -> dict[int, list[RowGroup]]:
+        """By part: where the manifest speaks of its photos, whose parts `part_of` names; read once."""
+        found: dict[int, list[RowGroup]] = defaultdict(list)
+        for number, path in enumerate(self._paths):
+            with reading(path), pq.ParquetFile(path) as file:
+                for group in range(file.num_row_groups):
+                    ids = file.read_row_group(group, ["photo_id"]).column(0).cast(pa.string()).to_pylist()
+                    for part in {part_of[photo] for photo in ids if photo in part_of}:
+                        found[part].append((number, group))
+        return found
+
+    def entries(self, photo_ids: Collection[str], groups: Iterable[RowGroup]) -> Iterator[Entry | BadManifestRow]:
+        """The rows of some photos, which are in these `groups`, or why one is none."""
         wanted = pa.array(sorted(photo_ids), pa.string())
-        for path in self._paths:
-            for batch in read_batches(path):
-                with reading(path):
-                    rows = batch.filter(pc.is_in(batch["photo_id"].cast(pa.string()), wanted)).to_pylist()
-                yield from map(_entry, rows)
+        for number, some in groupby(groups, key=itemgetter(0)):
+            path = self._paths[number]
+            with reading(path), pq.ParquetFile(path) as file:
+                for _, group in some:
+                    table = file.read_row_group(group)
+                    table.validate(full=True)  # of text, that it is UTF-8
+                    rows = table.filter(pc.is_in(table["photo_id"].cast(pa.string()), wanted)).to_pylist()
+                    yield from map(_entry, rows)
 
     def _rows(self, names: list[str] | None) -> Iterator[dict[str, Any]]:
         for path in self._paths:

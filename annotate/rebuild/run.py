@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from authface.annotate.export.formats import pixels_sha256
 from authface.annotate.export.rows import MEASURES, ORIGIN, SPLITS
-from authface.annotate.rebuild.manifest import BadManifestRow, DatasetManifest, Entry, Origin
+from authface.annotate.rebuild.manifest import BadManifestRow, DatasetManifest, Entry, Origin, RowGroup
 from authface.console import Console
 from authface.engine.runner import PartInput, run
 from authface.engine.workers import Step
@@ -212,17 +212,18 @@ def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, 
     for table in (photoset.measured, photoset.faces, photoset.crops):
         if any(meta is None or meta.provenance.step != REBUILD for meta in table.metas().values()):
             raise UsageError(f"{here} has {table.folder.name} of its own: rebuild into another set")
-    origins = list(manifest.origins())
-    found = Rebuilt(len(origins))
+    found = Rebuilt(len(manifest))
     held = _photo_parts(photoset)
-    drift = list(_missing(photoset, origins, held))
+    drift = list(_missing(photoset, manifest.origins(), held))
     drift += _write_tables(photoset, manifest, console, held, workers)
     found.crops = photoset.crops.counts()["kept"]
     found.drift.update(line.kind for line in drift)
     told = (line for line in drift if line.kind != "forgotten")  # of those no id and no address comes back
     photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in told))
     lacking = {line.photo_id for line in drift if line.kind == "to_fetch"}
-    urls = list({origin.photo_id: origin for origin in origins if origin.photo_id in lacking}.values())
+    urls = list(
+        {one.photo_id: one for one in manifest.origins() if one.photo_id in lacking}.values() if lacking else ()
+    )
     photoset.save(TO_FETCH, b"".join(map(_url_line, urls)))
     found.to_fetch = len(urls)
     return found
@@ -270,26 +271,31 @@ def _write_tables(
     photos: dict[int, set[str]] = {part: set() for part in photoset.photos.parts()}
     for photo_id, part in held.items():
         photos[part].add(photo_id)
+    groups = manifest.groups(held)
+    usable = {part: partial(_usable, manifest, ids, groups.get(part, [])) for part, ids in photos.items()}
     drift: list[DriftedRow] = []
     inputs = []
-    for part, ids in photos.items():
-        entries, bad = _usable(manifest, ids)
+    for part in photos:
+        entries, bad = usable[part]()
         drift += bad
         files = _write_faces(photoset, part, entries, key)
         meta = photoset.faces.meta(part)
         assert meta is not None
-        inputs.append(PartInput(part, len(entries), meta.digest, partial(_manifest_faces, manifest, ids, files)))
+        inputs.append(PartInput(part, len(entries), meta.digest, partial(_manifest_faces, usable[part], files)))
     run(CutStep(photoset.root, key), inputs, photoset.crops, console, workers=workers)
-    for part, ids in photos.items():
-        drift += _write_people_and_tags(photoset, part, _usable(manifest, ids)[0], annotators, key)
+    for part in photos:
+        drift += _write_people_and_tags(photoset, part, usable[part]()[0], annotators, key)
     return drift
 
 
-def _usable(manifest: DatasetManifest, photo_ids: set[str]) -> tuple[list[Entry], list[DriftedRow]]:
+Usable = tuple[list[Entry], list[DriftedRow]]
+
+
+def _usable(manifest: DatasetManifest, photo_ids: set[str], groups: list[RowGroup]) -> Usable:
     """The rows of some photos, each face once, and those that are of no use."""
     entries: dict[str, Entry] = {}
     drift = []
-    for row in manifest.entries(photo_ids):
+    for row in manifest.entries(photo_ids, groups):
         if isinstance(row, BadManifestRow):
             drift.append(DriftedRow(row.id, row.photo_id, "bad_row", row.detail))
         elif row.id in entries:
@@ -299,8 +305,8 @@ def _usable(manifest: DatasetManifest, photo_ids: set[str]) -> tuple[list[Entry]
     return list(entries.values()), drift
 
 
-def _manifest_faces(manifest: DatasetManifest, photo_ids: set[str], files: Mapping[str, str]) -> list[ManifestFace]:
-    return [ManifestFace(entry, files[entry.photo_id]) for entry in _usable(manifest, photo_ids)[0]]
+def _manifest_faces(usable: Callable[[], Usable], files: Mapping[str, str]) -> list[ManifestFace]:
+    return [ManifestFace(entry, files[entry.photo_id]) for entry in usable()[0]]
 
 
 def _write_faces(photoset: PhotoSet, part: int, entries: list[Entry], key: str) -> dict[str, str]:

@@ -216,6 +216,24 @@ def test_other_pixels_bad_rows_and_forgotten_photos_are_named(make_set: MakeSet,
     assert not any(ids[5][:64] in file.read_text("utf-8", "replace") for file in (new.root / "rebuild").iterdir())
 
 
+def test_each_part_reads_its_own_row_groups(make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many whole reads of a manifest as there are parts would be hours for a million photos."""
+    photoset = make_set(tmp_path / "set", [{}] * 12)
+    made = export(photoset, ExportSettings(format="manifest"), Console()).folder
+    whole = pa.concat_tables(pq.read_table(path) for path in sorted((made / "manifest").glob("*.parquet")))
+    for number in range(2):
+        pq.write_table(whole.slice(6 * number, 6), tmp_path / f"{number}.parquet", row_group_size=2)
+    manifest = DatasetManifest([tmp_path / f"{number}.parquet" for number in range(2)])
+    ids = whole.column("photo_id").to_pylist()
+    part_of = {photo: at // 4 for at, photo in enumerate(ids)}
+    groups = manifest.groups(part_of)
+    assert groups == {0: [(0, 0), (0, 1)], 1: [(0, 2), (1, 0)], 2: [(1, 1), (1, 2)]}
+    for part, where in groups.items():
+        wanted = {photo for photo in ids if part_of[photo] == part}
+        assert [row.photo_id for row in manifest.entries(wanted, where)] == ids[4 * part : 4 * part + 4]
+    assert manifest.groups({"x": 0}) == {} and len(manifest) == 12
+
+
 def test_a_set_of_its_own_and_what_is_no_manifest_are_refused(make_set: MakeSet, tmp_path: Path) -> None:
     photoset = make_set(tmp_path / "set", [{}])
     manifest = export(photoset, ExportSettings(format="manifest"), Console()).folder
@@ -249,4 +267,4 @@ def test_any_row_is_an_entry_or_says_what_is_wrong(name: str, value: Any, make_s
         assert found.id.startswith(found.photo_id) and np.isfinite(found.quad).all()
     else:
         assert name in found.detail or "row" in found.detail
-    assert len(list(DatasetManifest([path]).entries({good.photo_id}))) == 1
+    assert len(list(DatasetManifest([path]).entries({good.photo_id}, [(0, 0)]))) == 1

@@ -96,12 +96,12 @@ def test_a_manifest_of_other_types_has_bad_rows_or_is_one_line(type: pa.DataType
     manifest = DatasetManifest([path])
     assert manifest.annotators() == [] and len(list(manifest.origins())) == 2
     if not pa.types.is_list(type):
-        assert len(list(manifest.entries({"7", "x"}))) == 2
+        assert len(list(manifest.entries({"7", "x"}, [(0, 0)]))) == 2
     else:
         with pytest.raises(AuthfaceError, match="cannot be read as Parquet"):
-            list(manifest.entries({"7"}))
+            list(manifest.entries({"7"}, [(0, 0)]))
     pq.write_table(pa.table(dict.fromkeys(NEEDED, NOT_TEXT)), path)
-    for read in (manifest.origins, lambda: manifest.entries({"x"}), lambda: iter(manifest.annotators())):
+    for read in (manifest.origins, lambda: manifest.entries({"x"}, [(0, 0)]), lambda: iter(manifest.annotators())):
         with pytest.raises(AuthfaceError, match="cannot be read as Parquet"):
             list(read())
 
