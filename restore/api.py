@@ -42,7 +42,7 @@ from authface.restore.model.restorer import (
 from authface.restore.photo import FaceFinder, FaceResult, Finder, whole_photo
 from authface.restore.picture import Image, Picture, Restored, change_map, check_size, open_picture
 from authface.restore.session import Request, Session
-from authface.restore.settings import RestoreSettings, region_text
+from authface.restore.settings import RestoreSettings, face_rule, region_text
 from authface.restore.video import run as video
 from authface.restore.video.hands import Own
 from authface.store.restore_line import Line
@@ -166,7 +166,7 @@ class Restorer:
         `marked` are boxes x0, y0, x1, y1 around missed faces: each adds one after the detected faces.
         """
         with self._shared.lock:
-            faces = self._find(self._open(image), self._find_all(marked))
+            faces = self._find(self._open(image), self._finder("all", marked))
         crops = [None if face.aligned is None else face.aligned.rgb for face in faces]
         return tuple(
             FoundFace(face.index, face.box, face.score, crop, face.reason, face.detail)
@@ -183,14 +183,17 @@ class Restorer:
     ) -> Restored:
         """A photo with its faces restored: a path, the bytes of a file, a PIL image or an (h, w, 3) uint8 array.
 
-        `only` names faces by their `index` in `find` with the same `marked`, in place of the setting `faces`. Depth,
+        `only` names faces by their `index` in `find` with the same `marked`, in place of the setting `faces`; without
+        it the faces of the setting are restored, and those in the boxes `marked`, as `find` takes them. Depth,
         profile, EXIF and alpha of a file or its bytes are kept; an array is taken for sRGB.
-        Raises ImageError if it is not a photo or too large, UsageError for a face that does not exist.
+        Raises ImageError if it is not a photo or too large, UsageError for a face that does not exist and for what is
+        no box.
         """
         with self._shared.lock:
             picture = self._open(image)
+            chosen = "all" if only is not None else self.settings.faces
             asked = only is not None or bool(marked)
-            faces = self._find(picture, self._find_all(marked) if asked else self._session.finder)
+            faces = self._find(picture, self._finder(chosen, marked) if asked else self._session.finder)
             if only is not None:
                 faces = choose(faces, only)
             return self._restore([(picture, faces)], progress)[0]
@@ -245,8 +248,12 @@ class Restorer:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _find_all(self, marked: Sequence[Box]) -> Finder:
-        rule = "+".join(["all", *map(region_text, marked)])
+    def _finder(self, chosen: str, marked: Sequence[Box]) -> Finder:
+        try:
+            rule = "+".join([chosen, *map(region_text, marked)])
+            face_rule(rule)
+        except (TypeError, ValueError) as error:
+            raise UsageError("marked: a box is x0, y0, x1, y1 in pixels, x0 < x1 and y0 < y1") from error
         return FaceFinder(self.settings.model_copy(update={"faces": rule}))
 
     def _open(self, image: Image) -> Picture:

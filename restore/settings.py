@@ -52,8 +52,9 @@ def face_rule(text: str) -> FaceRule:
 
 
 def region_text(box: Box) -> str:
-    """A box as `face_rule` reads it."""
-    return f"{box[0]!r},{box[1]!r},{box[2] - box[0]!r},{box[3] - box[1]!r}"
+    """A box, of any kind of numbers, as `face_rule` reads it. Raises TypeError and ValueError for no four numbers."""
+    x0, y0, x1, y1 = map(float, box)
+    return f"{x0!r},{y0!r},{x1 - x0!r},{y1 - y0!r}"
 
 
 def _region(text: str) -> Box:

@@ -130,6 +130,18 @@ def test_a_face_that_is_missed_is_marked(restorer: Restorer) -> None:
     assert [face.status for face in made.faces] == ["skipped", "restored"]
     assert made.faces[1].placed_by == "marked" and (made.image != photo)[200:240, 270:300].any()
     assert restorer.restore(photo, marked=[box]).restored == 2
+    assert restorer.restore(photo, marked=[np.array(box, np.float32)]).restored == 2  # type: ignore[list-item]
+    for wrong in ((box[2], box[1], box[0], box[3]), (0.0, 0.0, float("nan"), 9.0), (1.0, 2.0), None):
+        with pytest.raises(UsageError, match="a box is x0, y0, x1, y1"):
+            restorer.restore(photo, marked=[wrong])  # type: ignore[list-item]
+
+
+def test_a_mark_joins_the_faces_that_are_chosen(restorer: Restorer) -> None:
+    photo, largest = two_faces(), restorer.with_settings(faces="largest")
+    found = largest.find(photo, marked=[(260.0, 180.0, 330.0, 260.0)])
+    assert len(found) == 3
+    made = largest.restore(photo, marked=[(260.0, 180.0, 330.0, 260.0)])
+    assert made.restored == 2 and made.faces[2].placed_by == "marked" and made.faces[2].status == "restored"
 
 
 def test_aligned_faces_of_any_size_and_company(restorer: Restorer) -> None:
