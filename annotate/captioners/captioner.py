@@ -227,17 +227,33 @@ def tag_row(row: Tags, settings: TagsSettings) -> Tags:
 
 
 def reread_parts(target: Table[Tags], provenance: Provenance, settings: TagsSettings) -> int:
-    """Read the stored answers of parts again that differ in the rules alone; no model is asked. Returns how many."""
+    """Read the stored answers of parts again that differ in the rules alone; no model is asked. Returns how many.
+
+    Parts of the same model or prompt under another name, as where its folder was moved, get that name.
+    """
     count = 0
     for number, meta in target.metas().items():
         if meta is None or meta.provenance == provenance or "wording" not in meta.provenance.settings:
             continue
-        before = {**meta.provenance.settings, "wording": provenance.settings["wording"]}
-        if replace(meta.provenance, settings=before) == provenance:
-            rows = [tag_row(row, settings) if row.reason in {"", "no_tags"} else row for row in target.rows(number)]
-            target.write(number, rows, provenance, meta.inputs)
+        before, rules = _renamed(meta.provenance, provenance), provenance.settings["wording"]
+        if replace(before, settings={**before.settings, "wording": rules}) != provenance:
+            continue
+        rows = target.rows(number)
+        if before.settings["wording"] != rules:
+            rows = [tag_row(row, settings) if row.reason in {"", "no_tags"} else row for row in rows]
             count += 1
+        target.write(number, rows, provenance, meta.inputs)
     return count
+
+
+def _renamed(before: Provenance, new: Provenance) -> Provenance:
+    """`before` with the names that `new` has for a model of the same weights and a prompt of the same text."""
+    names, weights = dict[str, Any](), before.weights
+    if before.settings.get("prompt_sha256") == new.settings.get("prompt_sha256"):
+        names["prompt"] = new.settings.get("prompt")
+    if new.weights and [*before.weights.values()] == [*new.weights.values()]:
+        names["model"], weights = new.settings.get("model"), new.weights
+    return replace(before, settings={**before.settings, **names}, weights=weights)
 
 
 UNANSWERED: Final = frozenset({"no_answer", "bad_request"})

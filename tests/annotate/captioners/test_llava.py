@@ -61,6 +61,11 @@ def test_the_command_tags_goes_on_and_makes_again_what_was_asked_otherwise(
     assert meta and meta.provenance.settings["prompt_sha256"] == load_prompt("photographic").sha256
     assert list(meta.provenance.weights.values()) == [find_model(LlavaSettings(model=str(llava))).version]
     assert tagged()["made"] == 0
+    other = llava.parent / "elsewhere" / ".." / llava.name
+    other.parent.parent.mkdir()
+    renamed = tagged("--model", other)
+    assert (renamed["made"], renamed["reread"]) == (0, 0) and list(photoset.tags("llava")) == rows
+    assert tagged()["made"] == 0
     assert tagged("--redo")["made"] == 2 and list(photoset.tags("llava")) == rows
     photoset.tags("llava").remove(0)
     assert tagged("-O", "annotate.tags.llava.self_test=0")["made"] == 1 and list(photoset.tags("llava")) == rows
