@@ -202,6 +202,10 @@ def _push_text(planned: PushPlan) -> str:
     if planned.local_names:
         done = "go out as they are" if planned.names else "stay here, ids go instead (--names sends them)"
         lines.append(f"  {planned.local_names:>9,}  rows with names or paths of local files: they {done}")
+    if planned.queries:
+        lines.append(
+            f"  {planned.queries:>9,}  rows with an address that has a query (?...): see that none holds a key"
+        )
     lines += [f"  {name}" for name in _files_to_send(planned)]
     return "\n".join(lines)
 
@@ -222,6 +226,7 @@ def _push_json(planned: PushPlan) -> dict[str, object]:
         "without_pixels": dict(planned.withheld),
         "local_names": planned.local_names,
         "sends_local_names": planned.names,
+        "addresses_with_query": planned.queries,
         "unrecognised_licences": dict(planned.unrecognised),
         "files": _files_to_send(planned),
         "bytes": planned.bytes,

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -100,6 +101,8 @@ class PushPlan:
     """Rows with names or paths of local files."""
     names: bool
     """Whether these are sent."""
+    queries: int
+    """Rows with addresses that go on behind a ``?``: such may hold a key or a signature."""
     images: int
     """Bytes of the images in the dataset's files."""
     rest: int
@@ -133,11 +136,12 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     state = check_newest(photoset, folder)
     withheld: Counter[str] = Counter()
     unrecognised: Counter[str] = Counter()
-    rows = images = whole = local = 0
+    rows = images = whole = local = queries = 0
     for shard in _shards(folder):
         for row in read_text(shard, _TERMS):
             rows += 1
             local += without_local_names(row) != row
+            queries += _has_query(publisher.sent(row))
             if why := publisher.withholds(row):
                 withheld[why] += 1
                 if why == UNRECOGNISED:
@@ -151,7 +155,7 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     apart = photoset.root / "exports" / "hub" if is_local(photoset.root) else folder.with_name(f"{folder.name}-hub")
     return PushPlan(
         folder, folder if as_it_is else apart, rows, rows - withheld.total(), withheld, unrecognised, local,
-        publisher.names, images,
+        publisher.names, queries, images,
         whole - images, state,
     )  # fmt: skip
 
@@ -212,12 +216,30 @@ def without_local_names(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row, **addresses, "source_id": row["source_id"] if public else row["photo_id"]}
 
 
+_AT_HOME: Final = frozenset(
+    {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private"}
+)
+"""Ends of names that no public name server knows."""
+
+
 def _on_the_web(address: str | None) -> bool:
+    """Whether an address is one that others can ask, too: not of a machine at home, whose name is nobody's business."""
     try:
         parts = urlsplit(address or "")
-        return parts.scheme in {"http", "https"} and bool(parts.hostname)
+        host = parts.hostname or ""
     except ValueError:
         return False
+    if parts.scheme not in {"http", "https"}:
+        return False
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        name = host.rstrip(".")
+        return "." in name and name.rpartition(".")[2] not in _AT_HOME
+
+
+def _has_query(row: Mapping[str, Any]) -> bool:
+    return any("?" in (row[name] or "") for name in (*_ADDRESSES, "source_id"))
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:

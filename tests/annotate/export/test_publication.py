@@ -198,6 +198,31 @@ def test_names_of_local_files_stay_at_home(source: str, name: str, sent: str) ->
     assert Publisher(names=True).sent(row) == row
 
 
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("https://example.org/a.jpg", True), ("http://8.8.8.8/a.jpg", True), ("http://[2001:4860:4860::8888]/a", True),
+        ("http://192.168.1.7/jane.jpg", False), ("http://127.0.0.1:8000/a", False), ("http://[::1]/a", False),
+        ("http://nas/jane.jpg", False), ("http://printer.local/a", False), ("http://localhost./a", False),
+        ("file:///home/jane/a.jpg", False), ("//example.org/a", False), ("http://[", False), ("", False),
+    ],
+)  # fmt: skip
+def test_addresses_of_machines_at_home_stay_there(address: str, public: bool) -> None:
+    row = {"source": "urls", "source_id": address, "photo_id": "ab" * 32, "file_url": address, "page_url": "",
+           "photographer_url": ""}  # fmt: skip
+    sent = Publisher().sent(row)
+    assert (sent["source_id"], sent["file_url"]) == ((address, address) if public else ("ab" * 32, ""))
+
+
+def test_a_dry_run_says_how_many_addresses_have_a_query(
+    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
+) -> None:
+    queried = {"source": "urls", "file_url": "https://example.org/a?X-Amz-Signature=abc"}
+    export(photoset := make_set(tmp_path / "set", [{}, queried]), ExportSettings(), Console())
+    said = authface("push", photoset.root, "anna/faces", "--dry-run").stdout
+    assert "1  rows with an address that has a query" in said
+
+
 def test_a_dry_run_says_what_becomes_of_names(hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path) -> None:
     photoset = make_set(tmp_path / "set", [{}, {"licence": "Rights managed"}])
     export(photoset, ExportSettings(), Console())
