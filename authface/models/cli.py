@@ -266,7 +266,8 @@ def models_verify(
     """
     from authface.models.verify import inventory, verify
 
-    names = [name] if name else [row.name for row in inventory() if row.folder is not None]
+    named = name not in {"", "all"}
+    names = [name] if named else [row.name for row in inventory() if row.folder is not None]
     if not names:
         raise AuthfaceError("no model is on this machine: authface models pull sdxl, or name a folder")
     reports = []
