@@ -5,11 +5,13 @@ Sound and subtitles are copied packet by packet.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil
+from io import BytesIO
+from math import atan2, ceil, degrees
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -36,6 +38,15 @@ _APART = Fraction(1, 1000)
 
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by a video's extension."""
+READABLE = frozenset(
+    {"mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "dv", "m4v", "h264", "hevc"}
+)
+"""FFmpeg's names of the containers that are read; among its others are still pictures, playlists and texts."""
+_WITH_MATRIX = frozenset({"mov", "matroska"})
+"""Those whose header says how frames are turned and mirrored."""
+_MATRIX_AT = 44
+"""Where the matrix lies behind the name of MOV's box `tkhd`, bytes (ISO/IEC 14496-12, 8.3.2)."""
+_UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
 _BESIDE = ("title", "language", "handler_name")
 """Metadata of a stream that are kept; its length and the like are those of the result."""
 
@@ -109,6 +120,12 @@ class VideoReader:
         with _read_errors():
             options = {"protocol_whitelist": "file"}  # a playlist in disguise reaches no network
             self.container: InputContainer = av.open(address(path), options=options, metadata_errors="replace")
+        name = self.container.format.name
+        self.kinds = READABLE.intersection(name.split(","))
+        """FFmpeg's names of its container."""
+        if not self.kinds:
+            self.container.close()
+            raise ImageError("no_video", f"no video but what FFmpeg calls {name}: name a file in a video's container")
         cover = av.stream.Disposition.attached_pic
         pictures = [one for one in self.container.streams.video if not one.disposition & cover]
         if not pictures:
@@ -173,6 +190,27 @@ class VideoReader:
     def bit_rate(self) -> int:
         """Bit rate of the video stream, bits a second; of the whole file if its header has no other."""
         return self.video.bit_rate or self.container.bit_rate or 0
+
+    def matrix(self) -> tuple[int, ...]:
+        """How the header has frames turned and mirrored, as FFmpeg's nine numbers; empty: not at all, or not known.
+
+        PyAV tells of a frame the angle alone, and frees twice what its `side_data` shows. A MOV of the same stream has
+        the numbers in its own header.
+        """
+        import av
+
+        if not self.kinds & _WITH_MATRIX:
+            return ()
+        made = BytesIO()
+        try:
+            with av.open(made, "w", format="mov", options={"movflags": "empty_moov"}) as container:
+                container.add_stream_from_template(self.video)
+                container.start_encoding()
+                header = made.getvalue()
+        except (av.error.FFmpegError, ValueError):
+            return ()  # MOV holds no such stream
+        matrix = struct.unpack_from(">9i", header, header.index(b"tkhd") + _MATRIX_AT)
+        return () if matrix == _UPRIGHT else matrix
 
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
         """The frames in order of time, interleaved with the packets of sound and subtitles.
@@ -337,8 +375,11 @@ class VideoWriter:
         context = self._video.codec_context
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(first, name))
-        if (matrix := cast("Any", first.side_data).get("DISPLAYMATRIX")) is not None:
-            self._video.set_display_matrix(np.frombuffer(bytes(matrix), np.int32).tolist())
+        matrix = self.source.matrix()
+        if matrix and (degrees(-atan2(matrix[1], matrix[0])) - first.rotation + 1) % 360 <= 2:
+            self._video.set_display_matrix(matrix)
+        elif first.rotation:  # frames of MJPEG and H.264 may say it themselves
+            self._video.set_display_rotation(first.rotation)
         self._started = True
         for packet in self._waiting:
             self.copy(packet)
