@@ -42,8 +42,8 @@ READABLE = frozenset(
     {"mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "dv", "m4v", "h264", "hevc"}
 )
 """FFmpeg's names of the containers that are read; among its others are still pictures, playlists and texts."""
-_WITH_MATRIX = frozenset({"mov", "matroska"})
-"""Those whose header says how frames are turned and mirrored."""
+_WRITTEN = frozenset({"mov", "matroska"})
+"""Those of `CONTAINERS`: their header says how frames are turned and mirrored, and their clock begins with the file."""
 _MATRIX_AT = 44
 """Where the matrix lies behind the name of MOV's box `tkhd`, bytes (ISO/IEC 14496-12, 8.3.2)."""
 _UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
@@ -137,6 +137,9 @@ class VideoReader:
         self.others: list[Stream] = [*every.audio, *every.subtitles]
         self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
         """Kinds of streams that results do not keep."""
+        start = 0 if self.kinds & _WRITTEN else self.container.start_time or 0
+        self.begin = Fraction(max(0, start), 1_000_000)
+        """When its clock begins, seconds: a recorder's may have run for hours. It is taken off all times."""
         self.damaged = 0
         """Number of packets so far that could not be decoded."""
         self.hidden = 0
@@ -199,7 +202,7 @@ class VideoReader:
         """
         import av
 
-        if not self.kinds & _WITH_MATRIX:
+        if not self.kinds & _WRITTEN:
             return ()
         made = BytesIO()
         try:
@@ -213,7 +216,7 @@ class VideoReader:
         return () if matrix == _UPRIGHT else matrix
 
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
-        """The frames in order of time, interleaved with the packets of sound and subtitles.
+        """The frames in order of time from `begin`, interleaved with the packets of sound and subtitles.
 
         A frame without a time gets the next one; one whose time repeats or goes back comes a millisecond after the one
         before, so that later ones keep their time. Damaged packets are skipped and counted. Raises ImageError if the
@@ -227,6 +230,9 @@ class VideoReader:
             for packet in self.container.demux(self.video, *self.others):
                 if packet.stream is not self.video:
                     if packet.dts is not None:
+                        late = round(self.begin / packet.time_base)
+                        packet.dts -= late
+                        packet.pts = None if packet.pts is None else packet.pts - late
                         yield packet
                     continue
                 self.hidden += packet.is_discard
@@ -240,7 +246,7 @@ class VideoReader:
                     if frame.pts is None:
                         at = last + step if begun else 0
                     else:
-                        at = round(frame.pts * parts)
+                        at = round(frame.pts * parts - self.begin / tick)
                         at = last + apart if begun and at <= last else at
                     frame.pts, frame.time_base, frame.duration = at, tick, round(frame.duration * parts)
                     last, begun = at, True
@@ -250,7 +256,7 @@ class VideoReader:
         """The frame at a time, or the next one; None if there is none. `read` continues after it. Raises as `read`."""
         base = self.video.time_base or 1 / self.rate
         with _read_errors():
-            self.container.seek(round(seconds / base), stream=self.video)
+            self.container.seek(round((seconds + self.begin) / base), stream=self.video)
         frames = (item for item in self.read() if isinstance(item, DecodedFrame))
         return next((frame for frame in frames if frame.time > seconds - NEAR), None)
 
