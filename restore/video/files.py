@@ -5,13 +5,11 @@ Sound and subtitles are copied packet by packet.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
-from io import BytesIO
-from math import atan2, ceil, degrees
+from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
@@ -22,6 +20,7 @@ from authface.errors import ImageError, one_line
 from authface.extras import lack
 from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
+from authface.restore.video.turn import turn
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -43,10 +42,7 @@ READABLE = frozenset(
 )
 """FFmpeg's names of the containers that are read; among its others are still pictures, playlists and texts."""
 _WRITTEN = frozenset({"mov", "matroska"})
-"""Those of `CONTAINERS`: their header says how frames are turned and mirrored, and their clock begins with the file."""
-_MATRIX_AT = 44
-"""Where the matrix lies behind the name of MOV's box `tkhd`, bytes (ISO/IEC 14496-12, 8.3.2)."""
-_UPRIGHT = (1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+"""Those of `CONTAINERS`: their clock begins with the file."""
 _BESIDE = ("title", "language", "handler_name")
 """Metadata of a stream that are kept; its length and the like are those of the result."""
 
@@ -193,27 +189,6 @@ class VideoReader:
     def bit_rate(self) -> int:
         """Bit rate of the video stream, bits a second; of the whole file if its header has no other."""
         return self.video.bit_rate or self.container.bit_rate or 0
-
-    def matrix(self) -> tuple[int, ...]:
-        """How the header has frames turned and mirrored, as FFmpeg's nine numbers; empty: not at all, or not known.
-
-        PyAV tells of a frame the angle alone, and frees twice what its `side_data` shows. A MOV of the same stream has
-        the numbers in its own header.
-        """
-        import av
-
-        if not self.kinds & _WRITTEN:
-            return ()
-        made = BytesIO()
-        try:
-            with av.open(made, "w", format="mov", options={"movflags": "empty_moov"}) as container:
-                container.add_stream_from_template(self.video)
-                container.start_encoding()
-                header = made.getvalue()
-        except (av.error.FFmpegError, ValueError):
-            return ()  # MOV holds no such stream
-        matrix = struct.unpack_from(">9i", header, header.index(b"tkhd") + _MATRIX_AT)
-        return () if matrix == _UPRIGHT else matrix
 
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
         """The frames in order of time from `begin`, interleaved with the packets of sound and subtitles.
@@ -381,11 +356,7 @@ class VideoWriter:
         context = self._video.codec_context
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(first, name))
-        matrix = self.source.matrix()
-        if matrix and (degrees(-atan2(matrix[1], matrix[0])) - first.rotation + 1) % 360 <= 2:
-            self._video.set_display_matrix(matrix)
-        elif first.rotation:  # frames of MJPEG and H.264 may say it themselves
-            self._video.set_display_rotation(first.rotation)
+        turn(self._video, self.source.video, first.rotation)
         self._started = True
         for packet in self._waiting:
             self.copy(packet)
