@@ -183,6 +183,15 @@ def test_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
     assert done.stdout == "" or isinstance(json.loads(done.stdout), dict)
 
 
+@pytest.mark.parametrize("words", ["demo SET/demo", "curate report SET", "curate credits SET"])
+def test_a_dry_run_writes_nothing(words: str, furnished: Callable[[Path], PhotoSet], tmp_path: Path) -> None:
+    root = furnished(tmp_path / "set").root
+    before = sorted(root.rglob("*"))
+    done = authface_here(*words.replace("SET", str(root)).split(), "--dry-run")
+    assert done.returncode == 0 and ".html" in done.stdout, done.stderr
+    assert sorted(root.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
