@@ -66,11 +66,13 @@ def common(
 
 @app.command()
 @command_with_run
-def demo(run: Run, out: Annotated[str, typer.Argument(help="Folder for the demo's files.")] = "authface-demo") -> None:
+def demo(
+    run: Run, out: Annotated[Path, typer.Argument(help="Folder for the demo's files.")] = Path("authface-demo")
+) -> None:
     """The whole arrow on photos that ship with the dependencies: CPU, no network; ends in one HTML report."""
     from authface.demo import demo as run_demo
 
-    run_demo(Path(out), run)
+    run_demo(out, run)
 
 
 @app.command()

@@ -71,10 +71,14 @@ class Story:
 
 
 def demo(out: Path, run: Run) -> Path:
-    """Run every stage below `out` and write ``out/report.html``; returns its path."""
+    """Run every stage below `out` and write ``out/report.html``, or say so on a dry run; returns its path."""
     need("authface demo", "train,samples", *NEEDED, "skimage", "matplotlib")
     recipe = "demo" if run.recipe_name == "default" else run.recipe_name
     run = replace(run, recipe_name=recipe)
+    page = out / "report.html"
+    if run.dry_run:
+        _show(out, run)
+        return page
     photoset, story = PhotoSet(out / "photoset"), Story()
     with story.timed("curate"), photoset.lock():
         _curate(photoset, run)
@@ -88,7 +92,6 @@ def demo(out: Path, run: Run) -> Path:
     with story.timed("restore"):
         before, after = _restore(photoset, trained[-1], out, run)
     story.sections.append(_restored(before, after))
-    page = out / "report.html"
     times = [(name, f"{seconds:.0f} s") for name, seconds in story.seconds.items()]
     report.story(page, "authface: the whole arrow", story.sections, summary=times)
     run.console.result(
@@ -97,6 +100,18 @@ def demo(out: Path, run: Run) -> Path:
         seconds=story.seconds,
     )
     return page
+
+
+def _show(out: Path, run: Run) -> None:
+    source = run.settings("curate.fetch", FetchSettings).source
+    model = run.settings("train.autoencoder", AutoencoderSettings).model
+    lines = [
+        f"curate and annotate: {one_line(source)} -> {one_line(out / 'photoset')}",
+        f"train: {', '.join(STAGES)}, from {one_line(model)} -> {one_line(out / 'models')}",
+        f"restore: {one_line(out / 'degraded.png')} -> {one_line(out / 'restored.png')}",
+        f"report: {one_line(out / 'report.html')}",
+    ]
+    run.console.result("\n".join(lines), report=str(out / "report.html"))
 
 
 def _curate(photoset: PhotoSet, run: Run) -> None:

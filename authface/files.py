@@ -112,6 +112,13 @@ def place(text: str | Path) -> Path:
     return cast("Path", found)
 
 
+def local(text: str | Path) -> Path:
+    """A path of this machine. Raises UsageError for an address."""
+    if "://" in str(text):
+        raise UsageError(f"{one_line(text)}: only photo sets lie in object stores: name a path of this machine")
+    return Path(text)
+
+
 def _options_of(store: str) -> dict[str, Any]:
     if store != "s3":
         return {}

@@ -6,9 +6,10 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args
 
 import typer
 from typer.models import ArgumentInfo, OptionInfo
@@ -51,6 +52,12 @@ def _set(text: str) -> Path:
     from authface.files import place
 
     return place(text)
+
+
+def _local(text: str) -> Path:
+    from authface.files import local
+
+    return local(text)
 
 
 SetArgument = Annotated[
@@ -148,7 +155,7 @@ F = TypeVar("F", bound=Callable[..., None])
 def command_with_run(function: F) -> F:
     """Give a command's `run` parameter the common flags: the command itself declares only its own arguments."""
     signature = inspect.signature(function, eval_str=True)
-    own = [p for name, p in signature.parameters.items() if name != "run"]
+    own = [_of_this_machine(p) for name, p in signature.parameters.items() if name != "run"]
     flags = {p.name: _flag(p) for p in own}
     common = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
@@ -168,6 +175,16 @@ def command_with_run(function: F) -> F:
     wrapper.__signature__ = signature.replace(parameters=own + common)  # type: ignore[attr-defined]  # read by typer
     wrapper.__annotations__ = {p.name: p.annotation for p in own + common}
     return wrapper  # type: ignore[return-value]  # the same command with more flags
+
+
+def _of_this_machine(parameter: inspect.Parameter) -> inspect.Parameter:
+    """A command's parameter; one of paths refuses addresses, unless it has a parser of its own, as a set has."""
+    kind, *told = get_args(parameter.annotation)
+    declared = copy(next(one for one in told if isinstance(one, OptionInfo | ArgumentInfo)))
+    if declared.parser is not None or Path not in (kind, *get_args(kind)):
+        return parameter
+    declared.parser = _local
+    return parameter.replace(annotation=Annotated[kind, declared])
 
 
 def _flag(parameter: inspect.Parameter) -> str:

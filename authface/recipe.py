@@ -17,11 +17,12 @@ from datetime import date, time
 from importlib import import_module, resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from authface.errors import UsageError, one_line
+from authface.files import local
 
 
 class Settings(BaseModel):
@@ -39,6 +40,17 @@ class Settings(BaseModel):
     def _is_number(cls, value: object) -> object:
         if _is_nan(value):
             raise ValueError(_NO_NUMBER)
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_of_this_machine(cls, value: object, info: ValidationInfo) -> object:
+        kind = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, str) and Path in (kind, *get_args(kind)):
+            try:
+                return local(value)
+            except UsageError as error:
+                raise ValueError(str(error)) from error
         return value
 
     def fingerprint(self) -> str:

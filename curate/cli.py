@@ -225,7 +225,10 @@ def report(run: Run, set: SetArgument = DEFAULT_SET) -> None:
     """Write the contact sheet again: outcomes of all steps, histograms of what was measured, samples."""
     from authface.curate.sheet import contact_sheet
 
-    page = contact_sheet(open_set(set))
+    photoset = open_set(set)
+    if run.dry_run:
+        return run.console.result(f"would write {one_line(photoset.root)}/reports/curate.html")
+    page = contact_sheet(photoset)
     run.console.result(f"contact sheet: {one_line(page)}", report=str(page))
 
 
@@ -247,6 +250,8 @@ def credits_(
     if chosen is None:
         raise UsageError(f"--format {one_line(format, 40)}: there are {', '.join(get_args(Format))}")
     photoset = open_set(set)
+    if run.dry_run:
+        return run.console.result(f"would write {one_line(photoset.root)}/reports/credits.{chosen}")
     path, found = write_credits(photoset, chosen, every=every)
     said = count_disputed(disputed(photoset))
     if found["of unknown licence"]:

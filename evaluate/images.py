@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
-from authface.files import TEMPORARY
+from authface.files import TEMPORARY, local
 from authface.imaging.decode import EXTENSIONS, read_bytes
 from authface.records import Points5
 from authface.store.rows import column_names, read_rows, read_text, row_count
@@ -221,7 +221,7 @@ def methods_of(given: Sequence[str]) -> list[Method]:
     methods = []
     for text in given:
         name, equals, folder = text.partition("=")
-        path = Path(folder) if equals and not Path(text).is_dir() else Path(text)
+        path = local(folder if equals and not Path(text).is_dir() else text)
         methods.append(Method(name if path != Path(text) else path.resolve().name, path))
     if not methods:
         raise UsageError("no outputs: name their folder, --outputs DIR, or several, --outputs NAME=DIR")

@@ -75,6 +75,11 @@ class Picture:
         """(h, w) that goes with `pixels`."""
         return self.photo.alpha if self.photo.alpha16 is None else self.photo.alpha16
 
+    @property
+    def ending(self) -> str:
+        """The file extension of the photo's own format, ``.png`` if that cannot be written."""
+        return ENDING_OF.get(self.photo.format, ".png")
+
     def encoded(self, pixels: Pixels, format: str, quality: int = 0, xmp: bytes | None = None) -> Encoded:
         """The picture with other pixels as a file, and with another XMP packet, if `xmp` is one.
 
@@ -272,7 +277,7 @@ class Restored:
     @property
     def ending(self) -> str:
         """The file extension of the photo's own format, ``.png`` if that cannot be written."""
-        return ENDING_OF.get(self.source.photo.format, ".png")
+        return self.source.ending
 
     def change_map(self) -> NDArray[np.uint8]:
         """(h, w, 3) where and how strongly the photo was altered, at most 2,048 px a side, over a scale."""

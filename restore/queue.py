@@ -24,7 +24,7 @@ from authface.errors import AuthfaceError
 from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
-from authface.restore.picture import Restored, open_picture
+from authface.restore.picture import Picture, Restored, open_picture
 from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")
@@ -206,12 +206,14 @@ class Place:
         changed: Mapping[str, Any],
         then: Callable[[Restored], T],
         *,
+        before: Callable[[Picture], None] = lambda _: None,
         only: Collection[int] | None = None,
         marked: Sequence[Box] = (),
         progress: Progress | None = None,
     ) -> Future[T]:
         """Restore a photo with `changed` settings, and call `then` with the result in the worker.
 
+        `before` is called with the photo as read and may refuse it, before the work.
         Raises UsageError immediately for invalid settings; other errors are raised by the future.
         """
         own = self.queue.restorer.settings.model_dump()
@@ -224,6 +226,7 @@ class Place:
 
         def work(restorer: Restorer) -> T:
             picture = open_picture(image, self.queue.limits.pixels)
+            before(picture)
             made = restorer.with_settings(**changed).restore(picture, only=only, marked=marked, progress=step)
             self._check("at the end")  # nobody wants it: a photo that was deleted stays so
             return then(made)

@@ -95,6 +95,22 @@ def test_a_wrong_override_is_one_line_with_a_suggestion(tmp_path: Path) -> None:
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "did you mean curate.filter?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "restore s3://bucket/a.jpg",
+        "restore a.jpg -o s3://bucket/out/",
+        "evaluate restoration --outputs ours=s3://bucket/out",
+        "train prior -O train.prior.out=s3://bucket/out",
+        "demo s3://bucket/demo",
+    ],
+)
+def test_an_address_is_no_path_of_this_machine(words: str, tmp_path: Path) -> None:
+    done = authface(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and not list(tmp_path.iterdir())
+    assert "s3://bucket/" in done.stderr and "only photo sets lie in object stores" in done.stderr
+
+
 def test_an_unknown_engine_is_one_line(tmp_path: Path) -> None:
     done = authface("curate", "filter", "--engine", "spark", cwd=tmp_path)
     assert done.returncode == 2 and "there are local and ray" in done.stderr
@@ -165,6 +181,15 @@ def test_json_is_one_object_on_standard_output(tmp_path: Path) -> None:
     done = authface("curate", "fetch", "--from", "folder", "photos", "--json", cwd=tmp_path)
     assert done.returncode in {0, 1}
     assert done.stdout == "" or isinstance(json.loads(done.stdout), dict)
+
+
+@pytest.mark.parametrize("words", ["demo SET/demo", "curate report SET", "curate credits SET"])
+def test_a_dry_run_writes_nothing(words: str, furnished: Callable[[Path], PhotoSet], tmp_path: Path) -> None:
+    root = furnished(tmp_path / "set").root
+    before = sorted(root.rglob("*"))
+    done = authface_here(*words.replace("SET", str(root)).split(), "--dry-run")
+    assert done.returncode == 0 and ".html" in done.stdout, done.stderr
+    assert sorted(root.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ A file that several runs append to has a lock of its own, for which they wait: o
 
 from __future__ import annotations
 
+import _thread
 import json
 import os
 import secrets
@@ -87,45 +88,63 @@ def _leased(folder: Path) -> Iterator[None]:
         _renew(file, owner)
     time.sleep(_SETTLE_SECONDS)
     _refuse_other(file, owner)
-    ended = threading.Event()
-    keeper = threading.Thread(target=_keep, args=(file, owner, ended), daemon=True)
+    ended, lost = threading.Event(), threading.Event()
+    keeper = threading.Thread(target=_keep, args=(file, owner, ended, lost), daemon=True)
     keeper.start()
     try:
         yield
+    except BaseException as error:
+        if lost.is_set():
+            raise _taken(file) from error
+        raise
     finally:
         ended.set()
         keeper.join()
-        with write_errors(file):
-            file.unlink(missing_ok=True)
+        own = _held(file)[0] == owner
+        if own:
+            with write_errors(file):
+                file.unlink(missing_ok=True)
+    if not own:
+        raise _taken(file)
+
+
+def _taken(file: Path) -> AuthfaceError:
+    return AuthfaceError(
+        f"{one_line(file.parent)} is no longer this run's: its lease was not renewed for {LEASE_SECONDS:.0f} s, and "
+        f"{one_line(_held(file)[0]) or 'another'} took it over: run the same command again when that has ended"
+    )
 
 
 def _refuse_other(file: Path, owner: str) -> None:
-    try:
-        found = json.loads(_lease(file))
-        other, age = str(found["owner"]), time.time() - float(found["at"])
-    except (ValueError, KeyError, TypeError):
-        return  # nobody's, or nothing of ours
-    if other != owner and age < LEASE_SECONDS:
+    other, at = _held(file)
+    age = time.time() - at
+    if other not in ("", owner) and age < LEASE_SECONDS:
         raise AuthfaceError(
             f"{one_line(file.parent)} is in use by {one_line(other)}, last heard of {max(age, 0):.0f} s ago: wait for "
             f"it to end; after {LEASE_SECONDS:.0f} s of silence it counts as dead"
         )
 
 
-def _lease(file: Path) -> str:
-    """What the lease says; an empty one where there is none."""
-    with write_errors(file), suppress(FileNotFoundError):
-        return file.read_text("utf-8")
-    return "{}"
+def _held(file: Path) -> tuple[str, float]:
+    """Whose the lease is and when it was renewed; an empty name where it is nobody's, or nothing of ours."""
+    with write_errors(file), suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+        found = json.loads(file.read_text("utf-8"))
+        return str(found["owner"]), float(found["at"])
+    return "", 0.0
 
 
 def _renew(file: Path, owner: str) -> None:
     file.write_bytes(json.dumps({"owner": owner, "at": time.time()}).encode())
 
 
-def _keep(file: Path, owner: str, ended: threading.Event) -> None:
+def _keep(file: Path, owner: str, ended: threading.Event, lost: threading.Event) -> None:
+    """Renew the lease until the run has ended; end the run where the lease is no longer its own: it slept too long."""
     while not ended.wait(_RENEW_SECONDS):
         try:
+            if _held(file)[0] != owner:
+                lost.set()
+                _thread.interrupt_main()
+                return
             _renew(file, owner)
         except (OSError, AuthfaceError):
             continue  # the next one may get through; the run itself meets the same store and says what is wrong

@@ -20,7 +20,7 @@ from authface.evaluate.images import file_names, images_in
 from authface.evaluate.paper import grid
 from authface.evaluate.paper.grid import GridStep, words_of
 from authface.evaluate.paper.paper import Column, FilledTable, OurReport, TableRow, fill, paper_table, parse_reports
-from authface.files import write_csv, write_json
+from authface.files import local, write_csv, write_json
 from authface.options import SECTIONS, Run
 from authface.recipe import load
 from authface.report.pages import ReportTable, quantity, write_page
@@ -64,7 +64,7 @@ def sets_of(given: Sequence[str]) -> tuple[SetFolder, ...]:
     found = []
     for text in given:
         name, equals, folder = text.partition("=")
-        path = Path(folder if equals else text)
+        path = local(folder if equals else text)
         pair = next(((path / t, path / i) for t, i in PAIRS if (path / t).is_dir() and (path / i).is_dir()), None)
         truth, inputs = pair or (None, path)
         if not inputs.is_dir() or not images_in(inputs):
@@ -357,7 +357,7 @@ def _ground(run: Run, request: TableRequest, folder: Path) -> grid.GridSetup:
         raise UsageError("--grid needs captioned faces to train on: --dataset photoset/dataset")
     if len(request.test) > 1:
         raise UsageError(f"--test is there {len(request.test)} times: a grid has one")
-    test = Path(request.test[0]) if request.test else None
+    test = local(request.test[0]) if request.test else None
     if test is not None and not ((test / "clean").is_dir() and (test / "degraded").is_dir()):
         raise UsageError(f"--test {one_line(test)} holds no clean/ and degraded/: make it by evaluate synth")
     tables = load(run.recipe_name, list(run.overrides), SECTIONS).tables

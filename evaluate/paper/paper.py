@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from authface.errors import UsageError, first_line, one_line
+from authface.files import local
 
 Origin = Literal["paper", "ours", "others"]
 COMMANDS = {
@@ -146,7 +147,7 @@ def parse_reports(given: Sequence[str]) -> list[OurReport]:
         name, _, on = name.partition("@")
         if not equals or not name.strip() or not folder:
             raise UsageError(f"--ours {one_line(text)}: write it as NAME=REPORT_DIR or NAME@SET=REPORT_DIR")
-        found.append(OurReport(name.strip(), on.strip(), Path(folder)))
+        found.append(OurReport(name.strip(), on.strip(), local(folder)))
     twice = [one.name for one in found if [(o.name, o.set) for o in found].count((one.name, one.set)) > 1]
     if twice:
         raise UsageError(f"--ours: two are called {one_line(twice[0])!r} on one set: name them apart")

@@ -157,6 +157,8 @@ def _serve(run: Run, desk: StudyDesk, pictures: StudyPictures, settings: AbSetti
 def report_study(run: Run, settings: AbSettings, folder: Path) -> None:
     """What people have said so far; the page may be up meanwhile. Raises UsageError where there is no study."""
     made = studies.read_study(folder)
+    if run.dry_run:
+        return run.console.result(f"would report {one_line(folder)}: {len(made.items)} pairs", pairs=len(made.items))
     conclude(run, made, studies.pictures_of(made), settings, folder)
 
 

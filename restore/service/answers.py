@@ -16,8 +16,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
+from authface.imaging.encode import check_sides
 from authface.restore.inputs import ENDINGS, NEW_ENDING
-from authface.restore.picture import Encoded, Restored
+from authface.restore.picture import Encoded, Picture, Restored
 from authface.restore.queue import QueueFull, QueueStopped
 from authface.restore.settings import RestoreSettings
 from authface.web.http import whole_number
@@ -211,6 +212,12 @@ def _typed(text: str) -> object:
 def result_of(accept: str) -> str:
     """The kind of result by the header ``Accept``, for clients that name none."""
     return "json" if accept.partition(",")[0].partition(";")[0].strip().lower() == "application/json" else "photo"
+
+
+def check_result(picture: Picture, format: str, scale: int) -> None:
+    """Raise ImageError where a file of the format cannot hold the restored photo."""
+    height, width = picture.photo.rgb.shape[:2]
+    check_sides(ENDINGS[NEW_ENDING.get(format, picture.ending)], width * scale, height * scale)
 
 
 def answer_of(made: Restored, format: str, scale: int, model: str, keep: bool) -> Answer:

@@ -30,6 +30,7 @@ from authface.restore.service.answers import (
     PhotoFacts,
     Refused,
     answer_of,
+    check_result,
     openapi_request,
     options_of,
     read_upload,
@@ -199,15 +200,13 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
         asked, result = options_of([*request.query_params.multi_items(), *upload.fields])
         result = result or result_of(request.headers.get("accept", ""))
         settings = queue.restorer.settings
-        then = partial(
-            answer_of,
-            format=str(asked.get("format", settings.format)),
-            scale=int(asked.get("upscale", settings.upscale)),
-            model=Path(settings.model).name,
-            keep=result != "json",
-        )
+        format, scale = str(asked.get("format", settings.format)), int(asked.get("upscale", settings.upscale))
+        before = partial(check_result, format=format, scale=scale)
+        then = partial(answer_of, format=format, scale=scale, model=Path(settings.model).name, keep=result != "json")
         start = time.monotonic()
-        answer = await _finished(request, place.restore(upload.data, asked, then), place, queue.limits.seconds)
+        answer = await _finished(
+            request, place.restore(upload.data, asked, then, before=before), place, queue.limits.seconds
+        )
     facts, seconds = answer.facts, time.monotonic() - start
     size = f"{len(upload.data) / 1e6:.2f} MB, {facts.width} x {facts.height}"
     return response_of(answer, result), f"{size}, {facts.restored} of {len(facts.faces)} faces, {seconds:.1f} s"

@@ -20,6 +20,7 @@ from authface.errors import ImageError, one_line
 from authface.extras import lack
 from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
+from authface.restore.video.turn import turn
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -36,6 +37,12 @@ _APART = Fraction(1, 1000)
 
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by a video's extension."""
+READABLE = frozenset(
+    {"mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "dv", "m4v", "h264", "hevc"}
+)
+"""FFmpeg's names of the containers that are read; among its others are still pictures, playlists and texts."""
+_WRITTEN = frozenset({"mov", "matroska"})
+"""Those of `CONTAINERS`: their clock begins with the file."""
 _BESIDE = ("title", "language", "handler_name")
 """Metadata of a stream that are kept; its length and the like are those of the result."""
 
@@ -109,6 +116,12 @@ class VideoReader:
         with _read_errors():
             options = {"protocol_whitelist": "file"}  # a playlist in disguise reaches no network
             self.container: InputContainer = av.open(address(path), options=options, metadata_errors="replace")
+        name = self.container.format.name
+        self.kinds = READABLE.intersection(name.split(","))
+        """FFmpeg's names of its container."""
+        if not self.kinds:
+            self.container.close()
+            raise ImageError("no_video", f"no video but what FFmpeg calls {name}: name a file in a video's container")
         cover = av.stream.Disposition.attached_pic
         pictures = [one for one in self.container.streams.video if not one.disposition & cover]
         if not pictures:
@@ -120,6 +133,9 @@ class VideoReader:
         self.others: list[Stream] = [*every.audio, *every.subtitles]
         self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
         """Kinds of streams that results do not keep."""
+        start = 0 if self.kinds & _WRITTEN else self.container.start_time or 0
+        self.begin = Fraction(max(0, start), 1_000_000)
+        """When its clock begins, seconds: a recorder's may have run for hours. It is taken off all times."""
         self.damaged = 0
         """Number of packets so far that could not be decoded."""
         self.hidden = 0
@@ -175,7 +191,7 @@ class VideoReader:
         return self.video.bit_rate or self.container.bit_rate or 0
 
     def read(self) -> Iterator[DecodedFrame | AnyPacket]:
-        """The frames in order of time, interleaved with the packets of sound and subtitles.
+        """The frames in order of time from `begin`, interleaved with the packets of sound and subtitles.
 
         A frame without a time gets the next one; one whose time repeats or goes back comes a millisecond after the one
         before, so that later ones keep their time. Damaged packets are skipped and counted. Raises ImageError if the
@@ -189,6 +205,9 @@ class VideoReader:
             for packet in self.container.demux(self.video, *self.others):
                 if packet.stream is not self.video:
                     if packet.dts is not None:
+                        late = round(self.begin / packet.time_base)
+                        packet.dts -= late
+                        packet.pts = None if packet.pts is None else packet.pts - late
                         yield packet
                     continue
                 self.hidden += packet.is_discard
@@ -202,7 +221,7 @@ class VideoReader:
                     if frame.pts is None:
                         at = last + step if begun else 0
                     else:
-                        at = round(frame.pts * parts)
+                        at = round(frame.pts * parts - self.begin / tick)
                         at = last + apart if begun and at <= last else at
                     frame.pts, frame.time_base, frame.duration = at, tick, round(frame.duration * parts)
                     last, begun = at, True
@@ -212,7 +231,7 @@ class VideoReader:
         """The frame at a time, or the next one; None if there is none. `read` continues after it. Raises as `read`."""
         base = self.video.time_base or 1 / self.rate
         with _read_errors():
-            self.container.seek(round(seconds / base), stream=self.video)
+            self.container.seek(round((seconds + self.begin) / base), stream=self.video)
         frames = (item for item in self.read() if isinstance(item, DecodedFrame))
         return next((frame for frame in frames if frame.time > seconds - NEAR), None)
 
@@ -337,8 +356,7 @@ class VideoWriter:
         context = self._video.codec_context
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(first, name))
-        if (matrix := cast("Any", first.side_data).get("DISPLAYMATRIX")) is not None:
-            self._video.set_display_matrix(np.frombuffer(bytes(matrix), np.int32).tolist())
+        turn(self._video, self.source.video, first.rotation)
         self._started = True
         for packet in self._waiting:
             self.copy(packet)

@@ -35,7 +35,7 @@ from authface.restore.video.hands import Answer, Hands, in_order, stopped_by_ctr
 from authface.restore.video.tracks import FaceFollower, Follower, Found, WholeFollower
 from authface.store.restore_line import Line
 
-VERSION = 1
+VERSION = 2
 """Increased when the same settings and weights give another video."""
 MAX_WAITING = 24
 """Most decoded frames that wait for later ones: 0.3 GB in 8 bits and 4K."""

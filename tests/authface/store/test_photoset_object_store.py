@@ -79,6 +79,25 @@ def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert json.loads((root / ".lock").read_text())["owner"] != dead["owner"]
 
 
+@pytest.mark.parametrize("notices", ["while it runs", "at its end"])
+def test_a_run_that_slept_past_its_lease_leaves_anothers(
+    notices: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.05 if notices == "while it runs" else 60.0)
+    root = place(f"{bucket}/slept")
+    other = json.dumps({"owner": "elsewhere:1:x", "at": time.time()}).encode()
+    ran = False
+    with pytest.raises(AuthfaceError, match="elsewhere:1:x took it over: run the same command again"):  # noqa: SIM117
+        with lock.write_lock(root):
+            (root / ".lock").write_bytes(other)
+            for _ in range(200 if notices == "while it runs" else 1):
+                time.sleep(0.05)
+            ran = True
+    assert ran == (notices == "at its end") and (root / ".lock").read_bytes() == other
+    (root / ".lock").unlink()
+
+
 def test_a_file_is_whole_or_absent(bucket: str) -> None:
     path = place(f"{bucket}/whole/file")
     with pytest.raises(RuntimeError), replacing(path) as temporary:

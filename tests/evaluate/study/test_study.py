@@ -255,6 +255,8 @@ def test_the_command_serves_until_enough_have_finished_and_reports(
     assert (folder / "ab.csv").read_text().count("\n") == 4
     page = (folder / "ab.html").read_text()
     assert page.count("data:image/jpeg") == 3 * row["faces_lost"] > 0 and "http://" not in page
+    (folder / "ab.html").unlink()
+    assert authface("ab", "--report", "-o", folder, "--dry-run")[0] == 0 and not (folder / "ab.html").exists()
     code, text, _ = authface("ab", "--report", "-o", folder)
     assert code == 0 and "75.00 [" in text and "report:" in text
     shutil.rmtree(theirs)

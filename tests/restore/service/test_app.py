@@ -49,6 +49,13 @@ def jpeg(pixels: np.ndarray = ASTRONAUT) -> bytes:
 PHOTO = jpeg()
 
 
+def strip(height: int) -> bytes:
+    """A PNG that is wider than JPEG and WebP hold, once enlarged by 4."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (20_000, height)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 class Gate(Restorer):
     """Faces stay as they are, once somebody opens the gate."""
 
@@ -164,6 +171,9 @@ def bomb() -> bytes:
         (PHOTO, "model=/etc", 422, "unknown option model"),
         (PHOTO, "upscaler=/etc/passwd", 422, "unknown option upscaler"),
         (PHOTO, "fidelity=1&fidelity=0", 422, "named twice"),
+        (strip(2), "format=webp", 413, "20000 x 2, WEBP holds at most 16383 px a side"),
+        (strip(2), "format=webp&result=json", 413, "20000 x 2, WEBP holds at most 16383 px a side"),
+        (strip(1), "format=jpeg&upscale=4", 413, "80000 x 4, JPEG holds at most"),
         (PHOTO, "result=pdf", 422, "photo, json, both"),
         (PHOTO, "faces=none%0Aat%20all", 422, "a number from 1"),
     ],

@@ -22,6 +22,7 @@ from authface.restore.model.crops import ColourFix
 from authface.restore.run import jobs_of, restore_jobs
 from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
+from authface.restore.video.files import NEAR, VideoReader
 from authface.store.restore_log import LOG
 from tests.conftest import PATIENCE
 
@@ -86,6 +87,12 @@ def shown(path: Path) -> tuple[list[float], float, list[bytes]]:
         return times, file.duration / 1e6, sound
 
 
+def heard(path: Path) -> list[float]:
+    """When each packet of sound is heard, seconds."""
+    with av.open(str(path)) as file:
+        return [float(packet.pts * packet.time_base) for packet in file.demux(audio=0) if packet.pts is not None]
+
+
 def pictures(path: Path) -> NDArray[np.float32]:
     """Its frames (n, h, w, 3), RGB 0..255."""
     with av.open(str(path)) as file:
@@ -119,6 +126,21 @@ def test_each_frame_keeps_its_time_and_all_sound_is_kept(
         old, new = shown(source), shown(target)
         assert new[0] == pytest.approx(old[0], abs=1e-3), base
         assert new[1] == pytest.approx(old[1], abs=0.041) and new[2] == old[2], base
+
+
+@pytest.mark.parametrize("clock", [2, 40_000])
+def test_a_recorder_s_clock_begins_at_zero(clock: int, tmp_path: Path) -> None:
+    source = film(tmp_path / "a.ts", EVEN, F(1, 90000), sound=True, output_ts_offset=str(clock))
+    target, summary = restore(source, tmp_path / "out")
+    old, new = shown(source), shown(target)
+    assert old[0][0] >= clock and new[0][0] < 0.1 and new[1] == pytest.approx(old[1], abs=0.1)
+    assert [at - new[0][0] for at in new[0]] == pytest.approx([at - old[0][0] for at in old[0]], abs=1.1e-3)
+    assert heard(target)[0] - new[0][0] == pytest.approx(heard(source)[0] - old[0][0], abs=1.1e-3)
+    (line,) = summary.video_lines.values()
+    with VideoReader(target) as reader:  # as the page does
+        for seconds, *_ in line.moments:
+            frame = reader.at(seconds)
+            assert frame is not None and frame.time == pytest.approx(seconds, abs=NEAR)
 
 
 def test_a_sound_that_is_longer_than_the_frames_is_kept_whole(tmp_path: Path) -> None:
@@ -167,6 +189,7 @@ from authface.restore.session import Request, RestoreSummary, Session
 from authface.restore.settings import RestoreSettings
 from authface.restore import mark
 from authface.restore.video.files import VideoWriter
+from authface.restore.video.files import NEAR, VideoReader
 from authface.store.restore_log import Log
 
 class Brighter:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageCms
 from skimage import data
 
 from authface import Restorer
@@ -37,6 +38,13 @@ av = pytest.importorskip("av")
 
 Command = Callable[..., tuple[int, str, str]]
 Lines = Callable[[Path], list[dict[str, Any]]]
+SRGB = ImageCms.createProfile("sRGB")
+
+
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +278,56 @@ def test_a_broken_video_is_one_line_and_a_row(
     (line,) = lines(tmp_path / "out")
     assert (line["status"], line["reason"]) == ("failed", said)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {".restore", "restore.jsonl"}
+
+
+@pytest.mark.parametrize("ending", [".mp4", ".mkv", ".avi"])
+def test_a_still_picture_named_a_video_is_one_line(ending: str, tmp_path: Path, authface: Command) -> None:
+    picture = tmp_path / f"a{ending}"
+    Image.fromarray(scene(0)).save(picture, "PNG", icc_profile=ImageCms.ImageCmsProfile(SRGB).tobytes())
+    code, _, err = authface(picture, "--model", "identity", "-o", tmp_path / "out")
+    assert code == 1 and f"{picture}: failed (no_video): no video but what FFmpeg calls png_pipe: name a file" in err
+
+
+@pytest.mark.parametrize(
+    ("codec", "format", "beside"),
+    [
+        ("png", "rgb24", {"format": "PNG", "icc_profile": ImageCms.ImageCmsProfile(SRGB).tobytes()}),
+        ("mjpeg", "yuvj420p", {"format": "JPEG", "exif": _turned(), "quality": 95}),
+    ],
+)
+def test_pictures_with_a_profile_or_exif_are_frames_like_others(
+    codec: str, format: str, beside: dict[str, Any], tmp_path: Path
+) -> None:
+    source = tmp_path / "a.mov"
+    with av.open(str(source), "w") as out:
+        stream = out.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, format
+        for i in range(3):
+            Image.fromarray(scene(i)).save(coded := BytesIO(), **beside)
+            packet = av.Packet(coded.getvalue())
+            packet.stream, packet.pts, packet.dts, packet.time_base = stream, i, i, Fraction(1, 25)
+            packet.is_keyframe = True
+            out.mux(packet)
+    target, summary = restore(source, tmp_path / "out", min_face=32)
+    assert not summary.failed and summary.video_lines[target].frames == 3
+    assert {frame.rotation for frame in seen(target)} == {frame.rotation for frame in seen(source)}
+
+
+@pytest.mark.parametrize("turned", [0, 90, 180, -90])
+@pytest.mark.parametrize("mirrored", ["", "hflip", "vflip"])
+def test_a_mirrored_video_stays_mirrored(turned: int, mirrored: str, clip: Path, tmp_path: Path) -> None:
+    source = tmp_path / "a.mov"
+    with av.open(str(clip)) as old, av.open(str(source), "w") as new:
+        video = new.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        video.set_display_rotation(turned, **({mirrored: True} if mirrored else {}))
+        for frame in old.decode(video=0):
+            new.mux(video.encode(frame))
+        new.mux(video.encode())
+    target, _ = restore(source, tmp_path / "out", upscale=2)
+    headers = [path.read_bytes() for path in (source, target)]
+    matrices = [header[at + 44 : at + 80] for header in headers for at in [header.index(b"tkhd")]]
+    assert matrices[0] == matrices[1]
 
 
 def test_a_video_cut_short_is_restored_as_far_as_it_goes(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
