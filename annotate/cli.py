@@ -12,7 +12,6 @@ from authface.errors import UsageError, one_line
 from authface.options import DEFAULT_SET, Run, SetArgument, command_with_run, open_set
 
 if TYPE_CHECKING:
-    from authface.annotate.export.publication import PushPlan
     from authface.annotate.export.run import Exported
     from authface.annotate.rebuild.run import Rebuilt
     from authface.store.photoset import PhotoSet
@@ -166,11 +165,11 @@ def push(
     dataset = folder_of(photoset, settings)
     if run.dry_run:
         planned = plan(photoset, dataset, publisher)
-        text = f"would send to {repo_id}\n{_push_text(planned)}\nnothing was sent"
-        return run.console.result(text, **_push_json(planned))
+        text = f"would send to {repo_id}\n{planned.as_text()}\nnothing was sent"
+        return run.console.result(text, **planned.as_json())
     with photoset.lock():  # what is judged is what is sent, whatever others correct, forget or export meanwhile
         planned = plan(photoset, dataset, publisher)
-        about = _push_text(planned)
+        about = planned.as_text()
         there = repository(repo_id, public=public)
         there.check()
         folder = prepare(photoset, planned, publisher, run.console)
@@ -181,56 +180,9 @@ def push(
         commit = there.upload(folder, patterns=SENT, stale=stale, message="authface annotate push")
     run.console.result(
         f"{about}\nsent {len(files):,} files, {size / 1e6:,.1f} MB: {one_line(commit)}",
-        **(_push_json(planned) | {"files": [path.relative_to(folder).as_posix() for path in files], "bytes": size}),
+        **(planned.as_json() | {"files": [path.relative_to(folder).as_posix() for path in files], "bytes": size}),
         commit=commit,
     )
-
-
-def _push_text(planned: PushPlan) -> str:
-    about = "" if planned.unchanged else "about "
-    lines = [f"{planned.rows:,} rows, {planned.with_pixels:,} with pixels, {about}{planned.bytes / 1e6:,.1f} MB"]
-    lines += [f"  {count:>9,}  without pixels: {why}" for why, count in planned.withheld.most_common()]
-    unknown = planned.unrecognised.most_common(20)
-    lines += [f"  {count:>9,}  of licence {one_line(said, 80)!r}" for said, count in unknown]
-    if planned.unrecognised:
-        more = len(planned.unrecognised) - 20
-        lines += [f"             and {more:,} more licences (--json lists all)"] if more > 0 else []
-        lines.append(
-            "  state them by an SPDX identifier or Creative Commons' address (docs/licences.md lists what is "
-            "recognised), or add --i-hold-the-rights if the photos are yours"
-        )
-    if planned.local_names:
-        done = "go out as they are" if planned.names else "stay here, ids go instead (--names sends them)"
-        lines.append(f"  {planned.local_names:>9,}  rows with names or paths of local files: they {done}")
-    if planned.queries:
-        lines.append(
-            f"  {planned.queries:>9,}  rows with an address that has a query (?...): see that none holds a key"
-        )
-    lines += [f"  {name}" for name in _files_to_send(planned)]
-    return "\n".join(lines)
-
-
-def _files_to_send(planned: PushPlan) -> list[str]:
-    """What is sent, as far as it is there; where it is still to be made, its folders."""
-    from authface.annotate.export.publication import files_of
-
-    if planned.unchanged:
-        return [path.relative_to(planned.folder).as_posix() for path in files_of(planned.folder)]
-    return [*(["data/*.parquet"] if planned.with_pixels else []), "manifest/*.parquet", "README.md", "authface.json"]
-
-
-def _push_json(planned: PushPlan) -> dict[str, object]:
-    return {
-        "rows": planned.rows,
-        "with_pixels": planned.with_pixels,
-        "without_pixels": dict(planned.withheld),
-        "local_names": planned.local_names,
-        "sends_local_names": planned.names,
-        "addresses_with_query": planned.queries,
-        "unrecognised_licences": dict(planned.unrecognised),
-        "files": _files_to_send(planned),
-        "bytes": planned.bytes,
-    }
 
 
 @app.command()

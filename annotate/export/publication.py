@@ -122,6 +122,50 @@ class PushPlan:
         share = self.with_pixels / max(self.rows, 1)
         return int(self.images * share + self.rest * (1 + share))
 
+    @property
+    def files(self) -> list[str]:
+        """What is sent, as far as it is there; where it is still to be made, its folders."""
+        if self.unchanged:
+            return [path.relative_to(self.folder).as_posix() for path in files_of(self.folder)]
+        return [*(["data/*.parquet"] if self.with_pixels else []), "manifest/*.parquet", "README.md", STATE]
+
+    def as_text(self) -> str:
+        """For a person, before it is sent."""
+        about = "" if self.unchanged else "about "
+        lines = [f"{self.rows:,} rows, {self.with_pixels:,} with pixels, {about}{self.bytes / 1e6:,.1f} MB"]
+        lines += [f"  {count:>9,}  without pixels: {why}" for why, count in self.withheld.most_common()]
+        unknown = self.unrecognised.most_common(20)
+        lines += [f"  {count:>9,}  of licence {one_line(said, 80)!r}" for said, count in unknown]
+        if self.unrecognised:
+            more = len(self.unrecognised) - 20
+            lines += [f"             and {more:,} more licences (--json lists all)"] if more > 0 else []
+            lines.append(
+                "  state them by an SPDX identifier or Creative Commons' address (docs/licences.md lists what is "
+                "recognised), or add --i-hold-the-rights if the photos are yours"
+            )
+        if self.local_names:
+            done = "go out as they are" if self.names else "stay here, ids go instead (--names sends them)"
+            lines.append(f"  {self.local_names:>9,}  rows with names or paths of local files: they {done}")
+        if self.queries:
+            lines.append(
+                f"  {self.queries:>9,}  rows with an address that has a query (?...): see that none holds a key"
+            )
+        return "\n".join([*lines, *(f"  {name}" for name in self.files)])
+
+    def as_json(self) -> dict[str, Any]:
+        """For ``--json``."""
+        return {
+            "rows": self.rows,
+            "with_pixels": self.with_pixels,
+            "without_pixels": dict(self.withheld),
+            "local_names": self.local_names,
+            "sends_local_names": self.names,
+            "addresses_with_query": self.queries,
+            "unrecognised_licences": dict(self.unrecognised),
+            "files": self.files,
+            "bytes": self.bytes,
+        }
+
 
 def files_of(folder: Path) -> list[Path]:
     """The files of a folder that are sent, sorted."""

@@ -13,18 +13,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from authface.annotate.export import rows as dataset
+from authface.annotate.export.bare import FilesFormat, KohyaFormat, renew_kohya_config
 from authface.annotate.export.card import SPLIT_NAMES, CroissantFormat, ExportCounts, card, configs_of
 from authface.annotate.export.fiftyone import FiftyOneFormat
 from authface.annotate.export.formats import (
     DatasetFormat,
     ExportTarget,
-    FilesFormat,
     Format,
     ImageFolderFormat,
-    KohyaFormat,
     ManifestFormat,
     WebDatasetFormat,
-    renew_kohya_config,
 )
 from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings

@@ -8,95 +8,28 @@ leaves its thread to others.
 from __future__ import annotations
 
 import bisect
-import hashlib
 import heapq
 import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-import numpy as np
 import pyarrow as pa
 
 from authface.curate.fetch.hosts import Wait
+from authface.curate.fetch.keys import KEY_COLUMNS, Key, KeySet, photo_key, sizeless, source_key
 from authface.curate.fetch.optouts.judge import EARLIER, EVERY_REASON, UNREAD, Level, freed
 from authface.curate.fetch.sources import PhotoItem
 from authface.records import Photo, now
 from authface.store.journal import Journal
 from authface.store.photoset import PhotoSet
-
-_MERGE = 1 << 14
-"""New numbers gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
-
-
-Key = tuple[str, str, str]
-KEY_COLUMNS: Final = ("source", "source_id", "as_of", "bytes")
-"""Columns of a photo that `source_key` takes."""
-
-
-def photo_key(photo: Photo) -> Key:
-    """What identifies a photo among those of all sources."""
-    return source_key(photo.source, photo.source_id, photo.as_of, photo.bytes)
-
-
-def source_key(source: str, source_id: str, as_of: str, size: int) -> Key:
-    """The key of a photo; a listed one stays the same whenever it was listed.
-
-    A file is another photo where its time or its size in bytes is, which archives that were unpacked side by side may
-    have in common only in part: their times are often all the same, as are their names.
-    """
-    return source, source_id, f"{as_of} {size}" if source == "folder" else ""
-
-
-class NumberSet:
-    """A growing set of 64-bit numbers: 8 bytes each, in a sorted array."""
-
-    def __init__(self, known: Iterable[int] = ()) -> None:
-        self._sorted = np.sort(np.fromiter(known, dtype=np.uint64))
-        self._fresh: set[int] = set()
-
-    def __contains__(self, number: int) -> bool:
-        if number in self._fresh:
-            return True
-        at = int(self._sorted.searchsorted(np.uint64(number)))
-        return at < len(self._sorted) and int(self._sorted[at]) == number
-
-    def add(self, number: int) -> bool:
-        """Add a number; whether it was new."""
-        if number in self:
-            return False
-        self._fresh.add(number)
-        if len(self._fresh) >= _MERGE:
-            fresh = np.sort(np.fromiter(self._fresh, dtype=np.uint64))
-            self._sorted = np.sort(np.concatenate([self._sorted, fresh]), kind="stable")  # merges two sorted runs
-            self._fresh.clear()
-        return True
-
-
-class KeySet:
-    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
-
-    def __init__(self, known: Iterable[Key] = ()) -> None:
-        self._numbers = NumberSet(_hash(key) for key in known)
-
-    def __contains__(self, key: Key) -> bool:
-        return _hash(key) in self._numbers
-
-    def add(self, key: Key) -> bool:
-        """Add a key; whether it was new."""
-        return self._numbers.add(_hash(key))
-
-
-def _hash(names: Key) -> int:
-    text = "\0".join(names).encode("utf-8", "backslashreplace")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +124,7 @@ class Retries:
                 key = source_key(*names)
                 if key in failed or key in self.due:
                     self._stale.add(key)
-                if key[0] == "folder" and key == _sizeless(key):
+                if key[0] == "folder" and key == sizeless(key):
                     self._sizeless.add(key)
                 if at in free:
                     self.due[key] = tries
@@ -223,7 +156,7 @@ class Retries:
 
     def as_noted(self, photo: Photo) -> Photo:
         """A listed photo, without its size where the set has a failed row of it that does not tell it."""
-        return replace(photo, bytes=0) if _sizeless(photo_key(photo)) in self._sizeless else photo
+        return replace(photo, bytes=0) if sizeless(photo_key(photo)) in self._sizeless else photo
 
     def counted(self, photo: Photo) -> Photo:
         """The new row of a photo with its number of tries, where it failed."""
@@ -244,7 +177,7 @@ class Retries:
             for *names, status, reason, _, _ in self._photos.columns(part, _COLUMNS):
                 key = source_key(*names)
                 old = key in later and (status == "failed" or reason in EVERY_REASON | {EARLIER})
-                later |= again & {key, _sizeless(key)}
+                later |= again & {key, sizeless(key)}
                 stays.append(not old)
             if not all(stays) and (meta := self._photos.meta(part)) is not None:
                 left = table.filter(pa.array(stays))
@@ -255,12 +188,6 @@ class Retries:
                     )
                 )
                 self._photos.put(part, left, replace(meta, counts=dict(counts)))
-
-
-def _sizeless(key: Key) -> Key:
-    """The key that a file's failed row of an earlier version has."""
-    source, source_id, file = key
-    return source, source_id, f"{file.rpartition(' ')[0]} 0" if file else ""
 
 
 MOST_WAITING = 10_000

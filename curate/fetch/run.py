@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from authface.console import Console
 from authface.curate.fetch.hosts import Deferred, Interrupted, Paused, Wait, WebError
-from authface.curate.fetch.ledger import KeySet, Lanes, NumberSet, Retries, UnwrittenRows, photo_key
+from authface.curate.fetch.keys import KeySet, NumberSet, photo_key
+from authface.curate.fetch.ledger import Lanes, Retries, UnwrittenRows
 from authface.curate.fetch.optouts.judge import Level, OptedOut, judged, rejudge
 from authface.curate.fetch.optouts.sites import OptOuts, PhotoWatch
 from authface.curate.fetch.sources import MEGA, PhotoItem, PhotoSource, describe, reject_small, store

@@ -11,7 +11,7 @@ from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
-from authface.curate.fetch.ledger import KEY_COLUMNS, Key, KeySet, photo_key, source_key
+from authface.curate.fetch.keys import KEY_COLUMNS, Key, KeySet, photo_key, source_key
 from authface.curate.fetch.sources import PhotoItem
 from authface.errors import one_line
 from authface.records import Photo, Statement, now

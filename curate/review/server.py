@@ -178,13 +178,7 @@ def _routes(review: Review) -> APIRouter:
 
     @router.post("/api/decide")
     def decide(asked: DecisionRequest) -> dict[str, Any]:
-        entry = review.faces.by_id.get(asked.id)
-        if entry is None:
-            raise HTTPException(404, "no such face")
-        if not entry.judgeable:
-            raise HTTPException(409, "the filter rejected this face: it can be looked at only")
-        if not review.is_there(asked.id):
-            raise HTTPException(410, "the set has this face no more: start the review again")
+        _check_judgeable(review, asked.id)
         if asked.reason and (asked.verdict != "reject" or asked.reason not in review.reasons):
             raise HTTPException(422, "no such reason to reject")
         review.desk.decide(asked.id, asked.verdict, asked.reason)
@@ -202,6 +196,16 @@ def _routes(review: Review) -> APIRouter:
         return review.answer(crop_id) | {"index": index}
 
     return router
+
+
+def _check_judgeable(review: Review, face_id: str) -> None:
+    entry = review.faces.by_id.get(face_id)
+    if entry is None:
+        raise HTTPException(404, "no such face")
+    if not entry.judgeable:
+        raise HTTPException(409, "the filter rejected this face: it can be looked at only")
+    if not review.pictures.is_there(entry):
+        raise HTTPException(410, "the set has this face no more: start the review again")
 
 
 def _picture_routes(review: Review) -> APIRouter:

@@ -18,7 +18,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Self
 
-from authface.curate.fetch.ledger import KeySet
+from authface.curate.fetch.keys import KeySet
 from authface.curate.fetch.sources import (
     PhotoItem,
     PhotoSource,

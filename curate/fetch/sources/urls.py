@@ -16,7 +16,7 @@ from typing import IO, Any, Self, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from authface.curate.fetch.ledger import KeySet
+from authface.curate.fetch.keys import KeySet
 from authface.curate.fetch.sources import PhotoItem, PhotoSource, SourceRequest, http_url, reject_premium
 from authface.curate.fetch.sources.tables import (
     ADDRESS,

@@ -15,7 +15,8 @@ from PIL import Image
 
 from authface.annotate.export import fiftyone
 from authface.annotate.export import rows as dataset
-from authface.annotate.export.formats import ExportTarget, FilesFormat
+from authface.annotate.export.bare import FilesFormat
+from authface.annotate.export.formats import ExportTarget
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.console import Console

@@ -1,0 +1,83 @@
+"""What a photo of a source is known by, and sets of such keys in little memory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from authface.records import Photo
+
+_MERGE = 1 << 14
+"""New numbers gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
+
+
+Key = tuple[str, str, str]
+KEY_COLUMNS: Final = ("source", "source_id", "as_of", "bytes")
+"""Columns of a photo that `source_key` takes."""
+
+
+def photo_key(photo: Photo) -> Key:
+    """What identifies a photo among those of all sources."""
+    return source_key(photo.source, photo.source_id, photo.as_of, photo.bytes)
+
+
+def source_key(source: str, source_id: str, as_of: str, size: int) -> Key:
+    """The key of a photo; a listed one stays the same whenever it was listed.
+
+    A file is another photo where its time or its size in bytes is, which archives that were unpacked side by side may
+    have in common only in part: their times are often all the same, as are their names.
+    """
+    return source, source_id, f"{as_of} {size}" if source == "folder" else ""
+
+
+class NumberSet:
+    """A growing set of 64-bit numbers: 8 bytes each, in a sorted array."""
+
+    def __init__(self, known: Iterable[int] = ()) -> None:
+        self._sorted = np.sort(np.fromiter(known, dtype=np.uint64))
+        self._fresh: set[int] = set()
+
+    def __contains__(self, number: int) -> bool:
+        if number in self._fresh:
+            return True
+        at = int(self._sorted.searchsorted(np.uint64(number)))
+        return at < len(self._sorted) and int(self._sorted[at]) == number
+
+    def add(self, number: int) -> bool:
+        """Add a number; whether it was new."""
+        if number in self:
+            return False
+        self._fresh.add(number)
+        if len(self._fresh) >= _MERGE:
+            fresh = np.sort(np.fromiter(self._fresh, dtype=np.uint64))
+            self._sorted = np.sort(np.concatenate([self._sorted, fresh]), kind="stable")  # merges two sorted runs
+            self._fresh.clear()
+        return True
+
+
+class KeySet:
+    """A growing set of keys, as 64-bit hashes: of seven million, one new key in a trillion seems known."""
+
+    def __init__(self, known: Iterable[Key] = ()) -> None:
+        self._numbers = NumberSet(_hash(key) for key in known)
+
+    def __contains__(self, key: Key) -> bool:
+        return _hash(key) in self._numbers
+
+    def add(self, key: Key) -> bool:
+        """Add a key; whether it was new."""
+        return self._numbers.add(_hash(key))
+
+
+def _hash(names: Key) -> int:
+    text = "\0".join(names).encode("utf-8", "backslashreplace")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def sizeless(key: Key) -> Key:
+    """The key that a file's failed row of an earlier version has."""
+    source, source_id, file = key
+    return source, source_id, f"{file.rpartition(' ')[0]} 0" if file else ""
