@@ -64,6 +64,8 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
             theme,
         )
 
+            folder  # as it was when Gradio was imported, which an earlier page may have done
+        )
         made = Page(Workspace(queue, Path(folder)), privacy or LOCAL_PRIVACY)
         gradio.mount_gradio_app(
             app,
@@ -80,6 +82,8 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
             theme=theme(),
             css=resources.files("authface.restore.app").joinpath("app.css").read_text("utf-8"),
         )
+        # Only `launch` says so, and until then Gradio takes any file of this machine for one that was uploaded.
+        made.blocks.has_launched = True
         yield
 
 

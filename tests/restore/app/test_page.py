@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,6 +27,7 @@ from authface.restore.app.workspace import Workspace, face_choices, faces_text
 from authface.restore.queue import RestoreQueue
 from authface.web import local
 from tests.conftest import PATIENCE, authface
+from tests.pages import opened_by
 from tests.restore.app.conftest import TOKEN, drop, serving
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'aunt'.jpg"
@@ -124,8 +126,6 @@ def test_work_stops_at_the_next_step(restorer: Restorer, scan: Path, visit: Call
 
 
 def ask(url: str, path: str = "", **headers: str) -> tuple[int, dict[str, str]]:
-    import httpx
-
     answer = httpx.get(url + path, headers=headers)
     return answer.status_code, dict(answer.headers)
 
@@ -153,6 +153,17 @@ def test_only_its_own_page_is_answered(restorer: Restorer) -> None:
         assert ask(url, host="evil.test")[0] == 403
         assert ask(url, "config", origin="http://evil.test")[0] == 403
         assert ask(url, "gradio_api/file=/etc/passwd")[0] == 403
+
+
+def test_files_that_nobody_uploaded_are_not_opened(restorer: Restorer, scan: Path) -> None:
+    with serving(restorer) as url:
+        temporary = Path(os.environ["GRADIO_TEMP_DIR"])
+        for path in (scan, Path("/etc/passwd"), Path("/dev/zero")):
+            assert "it was not uploaded by a user" in opened_by(url, str(path))
+        assert [path for path in temporary.rglob("*") if path.is_file()] == []
+        files = {"files": (scan.name, scan.read_bytes())}
+        (sent,) = httpx.post(f"{url}gradio_api/upload", files=files, timeout=PATIENCE).json()
+        assert "2 faces found" in opened_by(url, sent)
 
 
 def test_a_photo_s_files_go_with_it(workspace: Workspace, scan: Path, tmp_path: Path) -> None:
@@ -215,8 +226,6 @@ def test_wrong_wishes_are_one_line(tmp_path: Path) -> None:
 
 
 def test_the_command_serves_and_cleans_up_when_it_is_ended(tmp_path: Path) -> None:
-    import httpx
-
     code = "from authface.cli import main; import sys; sys.argv[0] = 'authface'; main()"
     words = ["app", "--no-browser", "--port", "0", "--model", "identity", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
