@@ -56,7 +56,7 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
     os.environ.update(_QUIET)
     with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
         need("authface app", "app")
-        import gradio
+        import gradio.routes
 
         from authface.restore.app.page import (  # only now: it imports Gradio, which reads what is set
             LOCAL_PRIVACY,
@@ -64,6 +64,7 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
             theme,
         )
 
+        gradio.routes.DEFAULT_TEMP_DIR = (
             folder  # as it was when Gradio was imported, which an earlier page may have done
         )
         made = Page(Workspace(queue, Path(folder)), privacy or LOCAL_PRIVACY)

@@ -166,6 +166,14 @@ def test_files_that_nobody_uploaded_are_not_opened(restorer: Restorer, scan: Pat
         assert "2 faces found" in opened_by(url, sent)
 
 
+def test_a_second_page_leaves_nothing_either(workspace: Workspace, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for _ in range(2):
+        with app_server.page(workspace.queue, TOKEN, "127.0.0.1"):
+            assert list(tmp_path.glob("authface-app-*"))
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_photo_s_files_go_with_it(workspace: Workspace, scan: Path, tmp_path: Path) -> None:
     upload = workspace.open(scan)
     first, second = face_choices(upload)
