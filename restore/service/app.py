@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import uvicorn
@@ -121,10 +121,13 @@ class ServiceServer(uvicorn.Server):
             )
         )
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal or a stop request."""
-        super().handle_exit(sig, frame)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drop what waits, and end when what runs is done.
+
+        The server's loop comes here, not a signal's handler: the thread that this interrupts may hold the queue's lock.
+        """
         self._queue.close()
+        await super().shutdown(sockets)
 
 
 LINGER = 5.0

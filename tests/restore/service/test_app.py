@@ -390,6 +390,17 @@ def test_a_signal_lets_what_runs_finish(how: signal.Signals, tmp_path: Path) -> 
         process.kill()
 
 
+def test_a_signal_waits_for_nothing(identity: Restorer) -> None:
+    """What it interrupts may hold the queue's lock, and goes on only after it."""
+    with RestoreQueue([identity]) as queue:
+        server = ServiceServer(service.service_app(queue, "", "127.0.0.1", print), queue)
+        with queue._lock:
+            handler = threading.Thread(target=server.handle_exit, args=(signal.SIGTERM, None), daemon=True)
+            handler.start()
+            handler.join(10)
+            assert not handler.is_alive()
+
+
 def test_several_workers_need_no_torch_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in an installation of the core: ONNX Runtime restores, with as many threads as a worker's share."""
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it fails
