@@ -25,6 +25,7 @@ from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
 from authface.restore.picture import Restored, open_picture
+from authface.restore.pipeline import checked
 from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")
@@ -193,11 +194,12 @@ class Place:
     def submit(self, work: Callable[[Restorer], T]) -> Future[T]:
         """Queue the work; a place has one at a time."""
 
-        def checked(restorer: Restorer) -> T:
+        def run(restorer: Restorer) -> T:
             self._check("before it began")
-            return work(restorer)
+            with checked(lambda: self._check("midway")):
+                return work(restorer)
 
-        future = self._future = self.queue.submit(self, checked)
+        future = self._future = self.queue.submit(self, run)
         return future
 
     def restore(

@@ -18,6 +18,7 @@ from authface import Restorer
 from authface.errors import AuthfaceError, ImageError
 from authface.restore.api import Progress
 from authface.restore.app.workspace import Workspace, waiting_text
+from authface.restore.guard import IdentityGuard
 from authface.restore.queue import QueueStopped, RestoreQueue
 from tests.conftest import PATIENCE
 from tests.restore.app.conftest import drop, serving
@@ -215,6 +216,21 @@ def test_a_photo_that_cannot_be_used_leaves_nothing(workspace: Workspace, tmp_pa
     with pytest.raises(ImageError):
         workspace.open(tmp_path / "bad.jpg")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_work_stops_between_its_faces(workspace: Workspace, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model tells of its steps: this one tells nothing."""
+    upload, own, measured = workspace.open(scan), IdentityGuard.measure, list[Any]()
+
+    def measure(*given: Any) -> Any:
+        measured.append(given)
+        workspace.stop(upload)
+        return own(*given)
+
+    monkeypatch.setattr(IdentityGuard, "measure", measure)
+    with pytest.raises(QueueStopped, match="stopped midway: nothing was changed"):
+        workspace.restore(upload, [0, 1], preset="quality", fidelity=0.5, upscale=1, min_identity=0)
+    assert len(measured) == 1
 
 
 def test_a_deleted_photo_is_not_worked_on(workspace: Workspace, scan: Path, endless: Endless) -> None:
