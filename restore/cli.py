@@ -265,6 +265,7 @@ def web_app(
 
     from authface.restore.api import Restorer
     from authface.restore.app.server import INSTEAD, page
+    from authface.restore.app.workspace import KEPT_SECONDS
     from authface.restore.queue import Limits, RestoreQueue
     from authface.web import local
 
@@ -272,7 +273,7 @@ def web_app(
     token = local.new_token()
     with (
         local.listen(host, port, INSTEAD) as waiting,
-        RestoreQueue([restorer], Limits(max_megabytes, max_megapixels)) as queue,
+        RestoreQueue([restorer], Limits(max_megabytes, max_megapixels, seconds=KEPT_SECONDS)) as queue,
         page(queue, token, host) as app,
     ):
         url = local.address(host, waiting.getsockname()[1], token)

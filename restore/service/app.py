@@ -25,7 +25,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from authface import __version__
 from authface.errors import AuthfaceError, one_line
-from authface.restore.queue import Place, QueueStopped, RestoreQueue
+from authface.restore.queue import Place, QueueLate, RestoreQueue
 from authface.restore.service.answers import (
     PhotoFacts,
     Refused,
@@ -217,7 +217,7 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
 
 
 async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
-    """The worker's result. Raises its error, Refused if it takes too long, QueueStopped if it was dropped."""
+    """The worker's result. Raises its error, QueueLate even if a step goes on, QueueStopped if it was dropped."""
     work: asyncio.Future[T] = asyncio.wrap_future(future)
     gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     try:
@@ -227,14 +227,13 @@ async def _finished(request: Request, future: Future[T], place: Place, seconds: 
         gone.cancel()
     if work in done:
         if work.cancelled():
-            raise QueueStopped("this server is stopping: try again later")
+            raise place.why("this server is stopping: try again later")
         return work.result()
     place.stop()
     work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody asks any more
     if gone in done:
         raise Refused(400, "the client went away")
-    busy = f"not done in {seconds:g} s, which is the limit: a smaller photo, or later"
-    raise Refused(503, busy, retry_after=30)
+    raise QueueLate(seconds)
 
 
 async def _gone(request: Request) -> None:
