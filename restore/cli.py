@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -280,14 +279,9 @@ def web_app(
         run.console.log(f"app: open {url} and end with Ctrl-C")
         if not no_browser:
             _open(url)
-        signal.signal(signal.SIGTERM, _interrupt)  # so that the temporary files go then, too
         with suppress(KeyboardInterrupt):
             local.make_server(app).run(sockets=[waiting])
     run.console.result("the page is closed and its temporary files are deleted", url=url)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _open(url: str) -> None:
@@ -339,7 +333,6 @@ def serve(
             run.console.log(
                 f"serve: curl -F photo=@old.jpg {url} -o new.jpg; {first.model} on {first.device_name}; Ctrl-C ends it"
             )
-            signal.signal(signal.SIGTERM, _interrupt)
             with suppress(KeyboardInterrupt):
                 ServiceServer(service_app(photos, token, host, run.console.log), photos).run(sockets=[waiting])
     run.console.result("the service has ended; what was begun is finished", url=url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -26,7 +27,7 @@ from authface.restore.app.cards import face_cards
 from authface.restore.app.workspace import Workspace, face_choices, faces_text
 from authface.restore.queue import RestoreQueue
 from authface.web import local
-from tests.conftest import PATIENCE, authface
+from tests.conftest import PATIENCE, authface, heed_hangups
 from tests.pages import opened_by
 from tests.restore.app.conftest import TOKEN, drop, serving
 
@@ -233,18 +234,20 @@ def test_wrong_wishes_are_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
 
 
-def test_the_command_serves_and_cleans_up_when_it_is_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_the_command_serves_and_cleans_up_when_it_is_ended(how: signal.Signals, tmp_path: Path) -> None:
     code = "from authface.cli import main; import sys; sys.argv[0] = 'authface'; main()"
     words = ["app", "--no-browser", "--port", "0", "--model", "identity", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", code, *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
+        [sys.executable, "-c", code, *words], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_hangups,
+    ) as running:  # fmt: skip
         assert running.stderr is not None
         line = next(line for line in running.stderr if line.startswith("app: open http://127.0.0.1:"))
         assert httpx.get(line.split()[2], timeout=PATIENCE).status_code == 200
         assert list(tmp_path.glob("authface-app-*"))
-        running.terminate()
+        running.send_signal(how)
         out, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0 and json.loads(out)["url"] == line.split()[2]
     assert list(tmp_path.glob("authface-app-*")) == []
