@@ -334,7 +334,8 @@ def serve(
                 f"serve: curl -F photo=@old.jpg {url} -o new.jpg; {first.model} on {first.device_name}; Ctrl-C ends it"
             )
             with suppress(KeyboardInterrupt):
-                ServiceServer(service_app(photos, token, host, run.console.log), photos).run(sockets=[waiting])
+                served = service_app(photos, token, host, run.console.log, debug=run.console.debug)
+                ServiceServer(served, photos).run(sockets=[waiting])
     run.console.result("the service has ended; what was begun is finished", url=url)
 
 

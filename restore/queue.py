@@ -109,6 +109,11 @@ class RestoreQueue:
             busy = sum(place.running for place in self._places)
             return busy, len(self._places) - busy
 
+    def settings_of(self, changed: Mapping[str, Any]) -> RestoreSettings:
+        """The settings of a photo that changes some. Raises UsageError for invalid ones."""
+        own = self.restorer.settings.model_dump()
+        return Recipe("this photo").section("restore", RestoreSettings, {**own, **changed})
+
     def enter(self) -> Place:
         """Take a place, which `with` gives back. Raises QueueFull, and QueueStopped once the queue is closed."""
         with self._lock:
@@ -228,8 +233,7 @@ class Place:
 
         Raises UsageError immediately for invalid settings; other errors are raised by the future.
         """
-        own = self.queue.restorer.settings.model_dump()
-        Recipe("this photo").section("restore", RestoreSettings, {**own, **changed})
+        self.queue.settings_of(changed)
 
         def step(done: int, total: int) -> None:
             self._check(f"after {done} of {total} steps")

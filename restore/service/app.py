@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
@@ -141,6 +142,7 @@ _ERRORS = {
     415: "Not a photo in a supported format.",
     422: "An unknown or invalid option, or a damaged photo.",
     429: "The queue is full; Retry-After says when to try again.",
+    500: "A fault of the server, whose log says more.",
     503: "It took too long, or the server is stopping.",
 }
 
@@ -148,8 +150,11 @@ T = TypeVar("T")
 Log = Callable[[str], None]
 
 
-def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI:
-    """The service on `host`; every request except for `/health` must send `token`, unless it is empty."""
+def service_app(queue: RestoreQueue, token: str, host: str, log: Log, *, debug: bool = False) -> FastAPI:
+    """The service on `host`; every request except for `/health` must send `token`, unless it is empty.
+
+    With `debug` the trace of a bug is printed.
+    """
     app = FastAPI(
         title="authface",
         version=__version__,
@@ -170,6 +175,12 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
             response, line = await _restore(request, queue)
         except AuthfaceError as error:
             response, line = refusal(error), one_line(error)
+        except Exception as error:  # noqa: BLE001  a bug is one line, too: the trace is for --debug
+            name = type(error).__name__
+            response = JSONResponse({"detail": f"unexpected {name}: the server's log says more"}, 500)
+            line = f"unexpected {name}: {one_line(error)}; authface serve --debug shows the trace"
+            if debug:
+                traceback.print_exc()
         log(f"restore {response.status_code}: {line}")
         return response
 
@@ -196,16 +207,17 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
 
 async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str]:
     """The answer, and a line for the log."""
-    asked, _ = options_of(request.query_params.multi_items())  # before the photo is sent
+    asked, _ = options_of(request.query_params.multi_items())
+    queue.settings_of(asked)  # before the photo is sent
     with queue.enter() as place:
         upload = await read_upload(request, queue.limits.bytes)
         asked, result = options_of([*request.query_params.multi_items(), *upload.fields])
         result = result or result_of(request.headers.get("accept", ""))
-        settings = queue.restorer.settings
+        settings = queue.settings_of(asked)
         then = partial(
             answer_of,
-            format=str(asked.get("format", settings.format)),
-            scale=int(asked.get("upscale", settings.upscale)),
+            format=settings.format,
+            scale=settings.upscale,
             model=Path(settings.model).name,
             keep=result != "json",
         )
