@@ -173,6 +173,7 @@ def test_a_second_page_leaves_nothing_either(workspace: Workspace, tmp_path: Pat
         with app_server.page(workspace.queue, TOKEN, "127.0.0.1"):
             assert list(tmp_path.glob("authface-app-*"))
         assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr("gradio.routes.DEFAULT_TEMP_DIR", str(tmp_path / "first"))  # whose page imported Gradio
 
 
 def test_a_photo_s_files_go_with_it(workspace: Workspace, scan: Path, tmp_path: Path) -> None:
