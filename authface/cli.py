@@ -45,7 +45,7 @@ app.add_typer(estimate, name="estimate")
 
 
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells have it, and after SIGTERM."""
+"""Exit code after Ctrl-C, as shells have it, after SIGTERM and after SIGHUP."""
 STOPPED = "stopped; what was finished is kept, run the same command again to go on"
 
 
@@ -143,7 +143,7 @@ def why(
 def main() -> None:
     """Run the command line: an AuthfaceError is one red line; no trace without ``--debug``."""
     debug = "--debug" in sys.argv
-    _heed_sigterm()
+    _heed_signals()
     # Threads that spin while they wait stop each other where cores are shared: on two cores beside one other busy
     # process a training step of the tiny VAE took 7.5 s spinning and 0.25 s asleep. NumPy's products are
     # small, and threads that share one wait for each other: the search of `curate split` took three times as long with
@@ -173,10 +173,17 @@ def main() -> None:
         _fail(f"unexpected {type(error).__name__}: {one_line(error)}; run again with --debug for the trace", 1)
 
 
-def _heed_sigterm() -> None:
-    """Let SIGTERM, by which a scheduler takes a machine back, be as Ctrl-C: what is held, such as a lease, is freed."""
-    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+def _heed_signals() -> None:
+    """Let SIGTERM, by which a scheduler takes a machine back, be as Ctrl-C: what is held, such as a lease, is freed.
+
+    SIGHUP, of a terminal that is closed, is as SIGTERM, unless it is ignored, as by nohup.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
 
 
 def _fail(message: str, code: int) -> None:

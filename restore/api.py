@@ -31,6 +31,7 @@ from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore import inputs
 from authface.restore.guard import FaceDrift, IdentityGuard
+from authface.restore.model.crops import CleanedRestorer
 from authface.restore.model.restorer import (
     CropRestorer,
     Loaded,
@@ -48,7 +49,10 @@ from authface.restore.video.hands import Own
 from authface.store.restore_line import Line
 
 Progress = Callable[[int, int], None]
-"""Called with the number of finished denoising steps, faces or frames, and their total; an exception ends the work."""
+"""Called with the number of finished steps or frames, and their total; an exception ends the work.
+
+A step is one of denoising, a pass of a cleaner over a face or a tile of it, or a face of another network.
+"""
 
 
 @dataclass(frozen=True)
@@ -266,8 +270,8 @@ class Restorer:
         return finder(picture.photo.rgb, self._session.restorer.side, picture.content, self.seed)
 
     def _restore(self, photos: Sequence[tuple[Picture, list[FaceResult]]], progress: Progress | None) -> list[Restored]:
-        count = sum(not face.reason for _, faces in photos for face in faces)
-        with _reported(self._session.restorer, count, progress):
+        crops = [face.aligned.rgb for _, faces in photos for face in faces if face.aligned and not face.reason]
+        with _reported(self._session.restorer, [len(crop) for crop in crops], progress):
             results = list(
                 self._session.restore(
                     [(picture.pixels, faces) for picture, faces in photos], [picture.alpha for picture, _ in photos]
@@ -292,25 +296,33 @@ def choose(faces: Sequence[FaceResult], only: Collection[int]) -> list[FaceResul
 
 
 @contextmanager
-def _reported(model: CropRestorer, faces: int, progress: Progress | None) -> Iterator[None]:
-    """Call `progress` after each denoising step, or face of a network; faces that are tried again add to them."""
-    diffusion: Any = getattr(model, "diffusion", model)  # behind a cleaner the detail alone takes steps
-    if progress is None or not faces or not hasattr(diffusion, "on_step"):
+def _reported(model: CropRestorer, sides: Sequence[int], progress: Progress | None) -> Iterator[None]:
+    """Call `progress` after each step for faces of these sides; those that are tried again add to them."""
+    stepping: Any = model.diffusion if isinstance(model, CleanedRestorer) else model
+    if progress is None or not sides or not hasattr(stepping, "on_step"):
         yield
         return
-    sampling = getattr(diffusion, "sampling", None)
-    total, done = faces if sampling is None else sampling.steps * math.ceil(faces / sampling.batch), 0
+    total, done = _steps(model, sides), 0
 
     def count() -> None:
         nonlocal done
         done += 1
         progress(done, max(done, total))
 
-    diffusion.on_step = count
+    stepping.on_step = count
     try:
         yield
     finally:
-        diffusion.on_step = None
+        stepping.on_step = None
+
+
+def _steps(model: Any, sides: Sequence[int]) -> int:
+    """The steps for faces of these sides: passes of a cleaner, and of a prior, or a face each of a network."""
+    if isinstance(model, CleanedRestorer):
+        adds = model.preset.detail * (1 - model.fidelity)
+        return model.passes(sides) + (_steps(model.diffusion, sides) if adds else 0)
+    sampling = getattr(model, "sampling", None)
+    return len(sides) if sampling is None else sampling.steps * math.ceil(len(sides) / sampling.batch)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -265,6 +264,7 @@ def web_app(
 
     from authface.restore.api import Restorer
     from authface.restore.app.server import INSTEAD, page
+    from authface.restore.app.workspace import KEPT_SECONDS
     from authface.restore.queue import Limits, RestoreQueue
     from authface.web import local
 
@@ -272,21 +272,16 @@ def web_app(
     token = local.new_token()
     with (
         local.listen(host, port, INSTEAD) as waiting,
-        RestoreQueue([restorer], Limits(max_megabytes, max_megapixels)) as queue,
+        RestoreQueue([restorer], Limits(max_megabytes, max_megapixels, seconds=KEPT_SECONDS)) as queue,
         page(queue, token, host) as app,
     ):
         url = local.address(host, waiting.getsockname()[1], token)
         run.console.log(f"app: open {url} and end with Ctrl-C")
         if not no_browser:
             _open(url)
-        signal.signal(signal.SIGTERM, _interrupt)  # so that the temporary files go then, too
         with suppress(KeyboardInterrupt):
             local.make_server(app).run(sockets=[waiting])
     run.console.result("the page is closed and its temporary files are deleted", url=url)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 def _open(url: str) -> None:
@@ -338,9 +333,9 @@ def serve(
             run.console.log(
                 f"serve: curl -F photo=@old.jpg {url} -o new.jpg; {first.model} on {first.device_name}; Ctrl-C ends it"
             )
-            signal.signal(signal.SIGTERM, _interrupt)
             with suppress(KeyboardInterrupt):
-                ServiceServer(service_app(photos, token, host, run.console.log), photos).run(sockets=[waiting])
+                served = service_app(photos, token, host, run.console.log, debug=run.console.debug)
+                ServiceServer(served, photos).run(sockets=[waiting])
     run.console.result("the service has ended; what was begun is finished", url=url)
 
 

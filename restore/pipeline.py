@@ -25,6 +25,7 @@ T = TypeVar("T")
 Part = Literal["load", "read", "detect", "align", "model", "guard", "mask", "paste", "encode"]
 Seconds = dict[Part, float]
 
+_CHECK: ContextVar[Callable[[], None]] = ContextVar("check", default=lambda: None)
 _SECONDS: ContextVar[Seconds | None] = ContextVar("seconds", default=None)
 
 
@@ -108,8 +109,22 @@ def add_seconds(spent: Seconds) -> None:
 
 
 @contextmanager
+def checked(check: Callable[[], None]) -> Iterator[None]:
+    """Call `check` before each `part` within the block, in its thread or in copies of its context.
+
+    What it raises ends the work.
+    """
+    token = _CHECK.set(check)
+    try:
+        yield
+    finally:
+        _CHECK.reset(token)
+
+
+@contextmanager
 def part(name: Part) -> Iterator[None]:
     """Add the block's seconds to `counted`, if active. Parts do not nest."""
+    _CHECK.get()()
     start = time.perf_counter()
     try:
         yield

@@ -25,6 +25,7 @@ from authface.recipe import Recipe
 from authface.records import Box
 from authface.restore.api import Progress, Restorer
 from authface.restore.picture import Picture, Restored, open_picture
+from authface.restore.pipeline import checked
 from authface.restore.settings import RestoreSettings
 
 T = TypeVar("T")
@@ -65,6 +66,13 @@ class QueueStopped(AuthfaceError):
     """The work on a photo was cancelled."""
 
 
+class QueueLate(QueueStopped):
+    """A photo took longer than the limit."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"not done in {seconds:g} s, which is the limit: a smaller photo, or later")
+
+
 class RestoreQueue:
     """Photos in the order in which their uploads finished, for one worker per restorer."""
 
@@ -100,6 +108,11 @@ class RestoreQueue:
         with self._lock:
             busy = sum(place.running for place in self._places)
             return busy, len(self._places) - busy
+
+    def settings_of(self, changed: Mapping[str, Any]) -> RestoreSettings:
+        """The settings of a photo that changes some. Raises UsageError for invalid ones."""
+        own = self.restorer.settings.model_dump()
+        return Recipe("this photo").section("restore", RestoreSettings, {**own, **changed})
 
     def enter(self) -> Place:
         """Take a place, which `with` gives back. Raises QueueFull, and QueueStopped once the queue is closed."""
@@ -183,6 +196,7 @@ class Place:
     def __init__(self, queue: RestoreQueue) -> None:
         self.queue = queue
         self._stopped = threading.Event()
+        self._late = False
         self._future: Future[Any] | None = None
 
     @property
@@ -191,13 +205,18 @@ class Place:
         return self._future is not None and self._future.running()
 
     def submit(self, work: Callable[[Restorer], T]) -> Future[T]:
-        """Queue the work; a place has one at a time."""
+        """Queue the work; a place has one at a time, which is stopped when its seconds are over."""
 
-        def checked(restorer: Restorer) -> T:
+        def run(restorer: Restorer) -> T:
             self._check("before it began")
-            return work(restorer)
+            with checked(lambda: self._check("midway")):
+                return work(restorer)
 
-        future = self._future = self.queue.submit(self, checked)
+        future = self._future = self.queue.submit(self, run)
+        clock = threading.Timer(min(self.queue.limits.seconds, threading.TIMEOUT_MAX), self._be_late)
+        clock.daemon = True
+        clock.start()
+        future.add_done_callback(lambda _: clock.cancel())
         return future
 
     def restore(
@@ -216,8 +235,7 @@ class Place:
         `before` is called with the photo as read and may refuse it, before the work.
         Raises UsageError immediately for invalid settings; other errors are raised by the future.
         """
-        own = self.queue.restorer.settings.model_dump()
-        Recipe("this photo").section("restore", RestoreSettings, {**own, **changed})
+        self.queue.settings_of(changed)
 
         def step(done: int, total: int) -> None:
             self._check(f"after {done} of {total} steps")
@@ -236,13 +254,17 @@ class Place:
     def result(self, future: Future[T], waits: Waits | None = None) -> T:
         """The result of its work, once it is done; `waits` is called while others are ahead.
 
-        Raises the errors of the work, and QueueStopped if it was stopped before it began.
+        Raises the errors of the work, and QueueStopped, or its QueueLate, if it was stopped before it began.
         """
         self.queue.wait(self, future, waits or (lambda ahead: None))
         try:
             return future.result()
         except CancelledError as error:
-            raise QueueStopped("stopped before it began: nothing was changed") from error
+            raise self.why("stopped before it began: nothing was changed") from error
+
+    def why(self, stopped: str) -> QueueStopped:
+        """The error of its work that was stopped: `stopped` says so, unless it was late."""
+        return QueueLate(self.queue.limits.seconds) if self._late else QueueStopped(stopped)
 
     def stop(self) -> None:
         """Cancel the work: at once if it waits, else at the model's next step."""
@@ -250,9 +272,13 @@ class Place:
         if self._future is not None:
             self._future.cancel()
 
+    def _be_late(self) -> None:
+        self._late = True
+        self.stop()
+
     def _check(self, when: str) -> None:
         if self._stopped.is_set():
-            raise QueueStopped(f"stopped {when}: nothing was changed")
+            raise self.why(f"stopped {when}: nothing was changed")
 
     def __enter__(self) -> Self:
         return self

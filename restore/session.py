@@ -347,8 +347,7 @@ class Session:
         faces = restore_faces(self.restorer, faces, self.settings, self.guard)
         if self.parser is None:
             return faces
-        with part("mask"):
-            return [self._masked(face, self.parser) for face in faces]
+        return [self._masked(face, self.parser) for face in faces]
 
     def paste(
         self,
@@ -362,7 +361,10 @@ class Session:
         return self._pasted(photos, alphas or [None] * len(photos), restored, 0 if moving else self.settings.grain)
 
     def _masked(self, face: FaceResult, parser: FaceParser) -> FaceResult:
-        return face if face.reason or face.after is None else replace(face, mask=parser.mask(face.after))
+        if face.reason or face.after is None:
+            return face
+        with part("mask"):
+            return replace(face, mask=parser.mask(face.after))
 
     def _pasted(
         self,

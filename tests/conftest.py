@@ -187,6 +187,11 @@ def heed_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
+def heed_hangups() -> None:
+    """For `preexec_fn`: under nohup they are ignored, and what it starts inherits that."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @dataclass
 class Done:
     """What a command said."""

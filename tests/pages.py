@@ -6,7 +6,10 @@ from contextlib import contextmanager
 from socket import socket
 from typing import Any
 
+import httpx
+
 from authface.web import local
+from tests.conftest import PATIENCE
 
 
 @contextmanager
@@ -41,3 +44,16 @@ def windows(browser: Any, width: int, height: int) -> Iterator[tuple[Callable[..
     for context in contexts:
         context.close()
     assert wrong == [], wrong
+
+
+def opened_by(url: str, path: str) -> str:
+    """What a page of Gradio's says when a request, not its script, names `path` as the photo that was uploaded."""
+    api = f"{url}gradio_api/queue/"
+    with httpx.Client(timeout=PATIENCE) as client:
+        events = client.get(f"{url}config").json()["dependencies"]
+        upload = next(event["id"] for event in events if event["targets"][0][1] == "upload")
+        file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+        asked = {"fn_index": upload, "data": [file, None], "session_hash": "s"}
+        client.post(f"{api}join", json=asked).raise_for_status()
+        with client.stream("GET", f"{api}data", params={"session_hash": "s"}) as told:
+            return next(line for line in told.iter_lines() if "process_completed" in line)

@@ -9,7 +9,7 @@ the network's timestep says how far. It has convolutions and group norms only, s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -115,11 +115,17 @@ def high_pass(images: torch.Tensor, sigma: float = FINE) -> torch.Tensor:
 
 
 def clean(
-    cleaner: Cleaner, rgb: NDArray[np.uint8], device: torch.device, perception: float = 0.0, seed: int = 0
+    cleaner: Cleaner,
+    rgb: NDArray[np.uint8],
+    device: torch.device,
+    perception: float = 0.0,
+    seed: int = 0,
+    on_pass: Callable[[], None] | None = None,
 ) -> NDArray[np.float32]:
     """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded.
 
-    `perception` 0..1 is the cleaner's; `seed` that of the noise that texture is made of.
+    `perception` 0..1 is the cleaner's; `seed` that of the noise that texture is made of. `on_pass` is that of
+    `graphs.clean`.
     """
 
     def network(planes: Planes) -> Planes:
@@ -130,4 +136,4 @@ def clean(
         return done
 
     textured = perception > 0 and takes_noise(cleaner.net)
-    return graphs.clean(network, rgb, seed if textured else None)
+    return graphs.clean(network, rgb, seed if textured else None, on_pass)

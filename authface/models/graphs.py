@@ -180,17 +180,32 @@ class FaceNoise:
         return both[: math.prod(shape)].reshape(shape).astype(np.float32)
 
 
-def clean(network: Network, rgb: NDArray[np.uint8], seed: int | None = None) -> NDArray[np.float32]:
+def clean(
+    network: Network, rgb: NDArray[np.uint8], seed: int | None = None, on_pass: Callable[[], None] | None = None
+) -> NDArray[np.float32]:
     """One (h, w, 3) uint8 face, cleaned at its own resolution: levels, about 0..255, not rounded.
 
-    With a `seed` the network is given a fourth plane, of that seed's noise.
+    With a `seed` the network is given a fourth plane, of that seed's noise. `on_pass` is called after each pass, of
+    which there are `passes`; what it raises ends the work.
     """
+
+    def told(planes: Planes) -> Planes:
+        done = network(planes)
+        if on_pass is not None:
+            on_pass()
+        return done
+
     planes = to_signed(rgb)
     if seed is not None:
         planes = np.concatenate([planes, FaceNoise(seed, TEXTURE).normal((1, 1, *rgb.shape[:2]))], 1)
-    done = network(planes) if max(rgb.shape[:2]) <= WHOLE else _tiled(network, planes)
+    done = told(planes) if max(rgb.shape[:2]) <= WHOLE else _tiled(told, planes)
     levels: NDArray[np.float32] = (done[0].transpose(1, 2, 0) + np.float32(1)) * np.float32(127.5)
     return levels
+
+
+def passes(side: int) -> int:
+    """How often the network runs for a square face of so many pixels a side."""
+    return 1 if side <= WHOLE else len(list(_starts(side))) ** 2
 
 
 def to_unit(rgb: NDArray[np.uint8]) -> Planes:

@@ -17,7 +17,7 @@ from authface.restore.app.server import hosted_page
 from authface.restore.queue import Limits, RestoreQueue
 
 LIMITS = Limits(megabytes=20, megapixels=24, waiting=12, seconds=180)
-"""Two CPU cores are shared by all visitors."""
+"""Two CPU cores are shared by all visitors, so that none has them for longer than three minutes."""
 PRIVACY = (
     "Your photo is sent to this Space's computer, and deleted with this page, after an hour at the latest. A restored "
     "face is a likely one, not the one that was there: no evidence, and not for telling who somebody is."

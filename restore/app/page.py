@@ -14,6 +14,7 @@ import gradio as gr
 from authface.errors import AuthfaceError, ImageError, one_line
 from authface.models.networks import is_network
 from authface.restore.app.workspace import (
+    KEPT_SECONDS,
     PHOTO_DELETED,
     UploadedPhoto,
     Workspace,
@@ -26,8 +27,6 @@ from authface.restore.guard import SUSPECT
 from authface.restore.inputs import ENDINGS, READ_ONLY
 from authface.restore.queue import Waits
 
-KEPT_SECONDS = 3600
-"""Seconds after which uploads and pictures of open pages are deleted."""
 SANS = ("system-ui", "-apple-system", "Segoe UI", "Noto Sans", "sans-serif")
 """Installed fonts: none is downloaded."""
 PRESETS = [("Best quality", "quality"), ("Fast", "fast"), ("Most faithful", "fidelity"), ("As released", "official")]

@@ -9,12 +9,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import resources
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from fastapi import FastAPI
 
 from authface.extras import need
+from authface.restore.app.folder import temporary_folder
 from authface.restore.app.workspace import Workspace
 from authface.restore.queue import RestoreQueue
 from authface.web.local import local_app
@@ -54,9 +53,9 @@ def hosted_page(queue: RestoreQueue, privacy: str) -> Iterator[FastAPI]:
 def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") -> Iterator[None]:
     """The page in an application; its files are in a folder that is deleted with the block."""
     os.environ.update(_QUIET)
-    with TemporaryDirectory(prefix="authface-app-") as folder, _environment("GRADIO_TEMP_DIR", folder):
+    with temporary_folder() as folder, _environment("GRADIO_TEMP_DIR", str(folder)):
         need("authface app", "app")
-        import gradio
+        import gradio.routes
 
         from authface.restore.app.page import (  # only now: it imports Gradio, which reads what is set
             LOCAL_PRIVACY,
@@ -64,7 +63,9 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
             theme,
         )
 
-        made = Page(Workspace(queue, Path(folder)), privacy or LOCAL_PRIVACY)
+        # Gradio keeps what was set when it was imported, which an earlier page may have done.
+        gradio.routes.DEFAULT_TEMP_DIR = str(folder)
+        made = Page(Workspace(queue, folder), privacy or LOCAL_PRIVACY)
         gradio.mount_gradio_app(
             app,
             made.blocks,
@@ -80,6 +81,8 @@ def _mounted(queue: RestoreQueue, app: FastAPI, path: str, privacy: str = "") ->
             theme=theme(),
             css=resources.files("authface.restore.app").joinpath("app.css").read_text("utf-8"),
         )
+        # Only `launch` says so, and until then Gradio takes any file of this machine for one that was uploaded.
+        made.blocks.has_launched = True
         yield
 
 

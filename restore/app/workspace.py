@@ -37,7 +37,8 @@ JPEG_QUALITY = 90
 CHOSEN, OTHER, UNFIT = (38, 166, 122), (255, 255, 255), (150, 150, 150)
 """Colours of the boxes: to be restored, left out, too small or unsure."""
 
-
+KEPT_SECONDS = 3600
+"""Seconds after which uploads and pictures of open pages are deleted."""
 PHOTO_DELETED = "The photo is no longer here (photos are deleted after an hour): choose it again"
 SMALL = "small.npy"
 """The photo for the page, in its folder."""

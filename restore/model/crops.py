@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.faces.geometry import Side, resize_square
+from authface.models.graphs import passes
 from authface.models.sampling import NAMED, Preset
 from authface.restore.settings import RestoreSettings
 
@@ -155,8 +156,13 @@ def to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
     return rounded
 
 
-Clean = Callable[[NDArray[np.uint8], float, int], NDArray[np.float32]]
-"""Cleans a (h, w, 3) uint8 face with a perception of 0..1 and its seed: levels, about 0..255, not rounded."""
+OnStep = Callable[[], None]
+"""Called after each step of a restorer; what it raises ends the work."""
+Clean = Callable[[NDArray[np.uint8], float, int, OnStep | None], NDArray[np.float32]]
+"""Cleans a (h, w, 3) uint8 face with a perception of 0..1 and its seed: levels, about 0..255, not rounded.
+
+Its last argument is called after each pass of the network.
+"""
 
 
 class DetailPrior(Protocol):
@@ -164,6 +170,7 @@ class DetailPrior(Protocol):
 
     size: int
     """Side of the crops it takes, pixels."""
+    on_step: OnStep | None
 
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
         """The detail to add to (size, size, 3) uint8 RGB crops: (size, size, 3) levels, of any sign."""
@@ -175,6 +182,7 @@ class NoPrior:
     """Stands in for a prior that adds no detail, which is then not loaded."""
 
     size: int
+    on_step: OnStep | None = None
 
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
         """Zeros."""
@@ -186,7 +194,8 @@ class CleanedRestorer:
 
     cleaned + (1 - fidelity) x detail x high pass of (decoded - decoded latents of the cleaned face), where the cleaner
     has a perception of (1 - fidelity) x perception, at most 1; the preset names both factors, and whether cleaned is
-    the mean of the face's and its mirror image's. If nothing is added, no step is run.
+    the mean of the face's and its mirror image's. If nothing is added, no step of the prior is run; its `on_step` is
+    called after each pass of the cleaner, too.
     """
 
     colour: ColourFix = "none"
@@ -200,6 +209,10 @@ class CleanedRestorer:
     def idle(self, settings: RestoreSettings) -> list[str]:
         """Settings of the prior that have no effect, since none of its detail is added."""
         return [] if self.preset.detail else [name for name in NAMED if getattr(settings, name) is not None]
+
+    def passes(self, sides: Sequence[int]) -> int:
+        """How often the cleaner runs for square faces of so many pixels a side."""
+        return sum(map(passes, sides)) * (2 if self.preset.mirrored else 1)
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
@@ -219,7 +232,8 @@ class CleanedRestorer:
         return [to_uint8(face) for face in cleaned]
 
     def _cleaned(self, crop: NDArray[np.uint8], perception: float, seed: int) -> NDArray[np.float32]:
-        once = self.clean(crop, perception, seed)
+        on_pass = self.diffusion.on_step
+        once = self.clean(crop, perception, seed, on_pass)
         if not self.preset.mirrored:
             return once
-        return (once + self.clean(crop[:, ::-1], perception, seed)[:, ::-1]) / np.float32(2)
+        return (once + self.clean(crop[:, ::-1], perception, seed, on_pass)[:, ::-1]) / np.float32(2)

@@ -28,7 +28,7 @@ from authface.models.layout import PARTS, part_files
 from authface.models.sampling import Sampling, begin, make_scheduler, model_side, sampling_of, settings_preset
 from authface.models.sdxl import TextEmbedding, encode_prompts, spatial_factor, time_ids, to_rgb, to_unit
 from authface.restore.model import unet_steps
-from authface.restore.model.crops import Clean, CleanedRestorer, ColourFix, DetailPrior, NoPrior, mixed
+from authface.restore.model.crops import Clean, CleanedRestorer, ColourFix, DetailPrior, NoPrior, OnStep, mixed
 from authface.restore.model.placement import Placement
 from authface.restore.model.unet_steps import Eager, Features, StepInputs, StepRunner, decode, encode
 from authface.restore.settings import RestoreSettings
@@ -78,8 +78,7 @@ class DiffusionRestorer:
         self.placement = placement
         self.engine = "torch"
         self.colour: ColourFix = "wavelet"
-        self.on_step: Callable[[], None] | None = None
-        """Called after each denoising step; what it raises ends the work."""
+        self.on_step: OnStep | None = None
         self._given = torch.nn.Identity()  # one for all: compiled code knows it again
         self.unet, self.controlnet, self.vae = parts.unet, parts.controlnet, parts.vae
         self.schedule = parts.scheduler.config
@@ -284,9 +283,9 @@ class DiffusionRestorer:
 def cleaning_with(cleaner: Cleaner, device: torch.device, size: int) -> Clean:
     """A function that cleans faces on `device`; `size` is suggested if memory is insufficient."""
 
-    def cleaned(crop: NDArray[np.uint8], perception: float, seed: int) -> NDArray[np.float32]:
+    def cleaned(crop: NDArray[np.uint8], perception: float, seed: int, on_pass: OnStep | None) -> NDArray[np.float32]:
         try:
-            return clean(cleaner, crop, device, perception, seed)
+            return clean(cleaner, crop, device, perception, seed, on_pass)
         except torch.OutOfMemoryError as error:
             raise AuthfaceError(
                 f"a face of {len(crop)} px does not fit into memory: -O restore.size={size} shrinks it"

@@ -5,7 +5,7 @@ Each takes and gives RGB of -1..1, as GFPGAN, CodeFormer, RestoreFormer and GPEN
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ from authface.devices import pick_device, session
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.faces.geometry import Side
 from authface.models.networks import NetworkFile, Window, load_network
-from authface.restore.model.crops import ColourFix, to_uint8
+from authface.restore.model.crops import ColourFix, OnStep, to_uint8
 from authface.restore.settings import RestoreSettings
 
 Image = NDArray[np.float32]
@@ -98,7 +98,7 @@ class NetworkRestorer:
         self._file = file
         self.window = (file.network and file.network.window) or Window(network.side, 0, 0)
         self.side = Side(self.window.crop)
-        self.on_step: Callable[[], None] | None = None
+        self.on_step: OnStep | None = None
         """Called after each face."""
 
     def restore(

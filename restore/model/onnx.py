@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,7 +37,7 @@ from authface.models.graphs import (
 )
 from authface.models.layout import ONNX
 from authface.models.sampling import Preset, Sampling, sampling_of, settings_preset
-from authface.restore.model.crops import CleanedRestorer, ColourFix, mixed, to_uint8
+from authface.restore.model.crops import CleanedRestorer, ColourFix, OnStep, mixed, to_uint8
 from authface.restore.settings import RestoreSettings
 
 INSTALL = "pip install 'authface[restore]'"
@@ -137,7 +137,7 @@ class LoadedGraphs:
         if problem := unsupported(self.export, settings, self._folder):
             raise UsageError(problem)
         preset = settings_preset(settings, self._folder)
-        diffusion = OnnxDiffusion(self, sampling_of(preset, settings.batch), settings.fidelity)
+        diffusion = OnnxDiffusion(self, sampling_of(preset, 1), settings.fidelity)
         wanted = [self._cleaner] if self.export.multiple else []
         if not wanted or preset.detail * (1 - settings.fidelity):
             wanted += [self._encoder, self._denoiser, self._decoder]
@@ -148,7 +148,9 @@ class LoadedGraphs:
         side = Side(self.export.side, own=settings.size is None)
         return CleanedRestorer(self.clean, diffusion, side, settings.fidelity, preset, diffusion.engine)
 
-    def clean(self, crop: NDArray[np.uint8], perception: float, seed: int) -> NDArray[np.float32]:
+    def clean(
+        self, crop: NDArray[np.uint8], perception: float, seed: int, on_pass: OnStep | None = None
+    ) -> NDArray[np.float32]:
         """One (h, w, 3) face of any size, cleaned: levels, about 0..255, not rounded."""
         noisy = self.export.noise
 
@@ -163,7 +165,7 @@ class LoadedGraphs:
             return done[..., :height, :width]
 
         textured = noisy and perception > 0
-        return clean(network, crop, seed if textured else None)
+        return clean(network, crop, seed if textured else None, on_pass)
 
     def encode(self, crop: NDArray[np.uint8]) -> tuple[Planes, Planes]:
         """A (side, side, 3) crop's latents, and the ControlNet's embedding of it."""
@@ -220,42 +222,41 @@ class OnnxDiffusion:
         self._graphs, self.sampling, self.fidelity = graphs, sampling, fidelity
         self.size = graphs.export.side
         self.side = Side(self.size)
-        self.on_step: Callable[[], None] | None = None
-        """Called after each denoising step, of as many faces as `sampling.batch`; what it raises ends the work."""
+        self.on_step: OnStep | None = None
 
     def restore(
         self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int], fidelity: float | None = None
     ) -> Sequence[NDArray[np.uint8]]:
         """Restored (side, side, 3) uint8 RGB crops; `fidelity` 0..1 is the settings' unless given."""
         sampling = self.sampling.at(self.fidelity if fidelity is None else fidelity)
-        return [self._restored(i, crop, seed, sampling) for i, (crop, seed) in _numbered(crops, seeds)]
+        return [self._restored(crop, seed, sampling) for crop, seed in zip(crops, seeds, strict=True)]
 
     def detail(self, crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Sequence[NDArray[np.float32]]:
         """What the prior adds to (side, side, 3) uint8 RGB crops: (side, side, 3) levels, of any sign."""
-        return [self._added(i, crop, seed) for i, (crop, seed) in _numbered(crops, seeds)]
+        return [self._added(crop, seed) for crop, seed in zip(crops, seeds, strict=True)]
 
-    def _restored(self, index: int, crop: NDArray[np.uint8], seed: int, sampling: Sampling) -> NDArray[np.uint8]:
+    def _restored(self, crop: NDArray[np.uint8], seed: int, sampling: Sampling) -> NDArray[np.uint8]:
         noise, (photo, embedding) = FaceNoise(seed), self._graphs.encode(crop)
         found = [
-            to_uint8((np.clip(self._decoded(index, photo, embedding, noise), -1, 1) + 1) * 127.5)
+            to_uint8((np.clip(self._decoded(photo, embedding, noise), -1, 1) + 1) * 127.5)
             for _ in range(sampling.samples)
         ]
         restored = np.rint(np.mean(found, axis=0)).astype(np.uint8)
         return mixed(restored, crop, sampling.levels, sampling.share)
 
-    def _added(self, index: int, crop: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
+    def _added(self, crop: NDArray[np.uint8], seed: int) -> NDArray[np.float32]:
         photo, embedding = self._graphs.encode(crop)
-        made = self._decoded(index, photo, embedding, FaceNoise(seed))
+        made = self._decoded(photo, embedding, FaceNoise(seed))
         plain = in_rows(self._graphs.decode(photo))
         return high_pass((made - plain) * np.float32(127.5))
 
-    def _decoded(self, index: int, photo: Planes, embedding: Planes, noise: FaceNoise) -> NDArray[np.float32]:
+    def _decoded(self, photo: Planes, embedding: Planes, noise: FaceNoise) -> NDArray[np.float32]:
         """(side, side, 3), about -1..1, of the photo's latents denoised from the next noise."""
         solver = self._graphs.export.solver
         parts = [photo, noise.normal(self._graphs.export.latents)[None]]
         for timestep, weights in zip(solver.timesteps, solver.given, strict=True):
             parts.append(self._graphs.denoise(solver.sum(weights, parts), timestep, embedding))
-            if self.on_step is not None and index % self.sampling.batch == 0:
+            if self.on_step is not None:
                 self.on_step()
         return in_rows(self._graphs.decode(solver.sum(solver.result, parts)))
 
@@ -263,7 +264,3 @@ class OnnxDiffusion:
 def in_rows(image: Planes) -> NDArray[np.float32]:
     """(1, 3, h, w) as (h, w, 3)."""
     return np.ascontiguousarray(image[0].transpose(1, 2, 0))
-
-
-def _numbered(crops: Sequence[NDArray[np.uint8]], seeds: Sequence[int]) -> Any:
-    return enumerate(zip(crops, seeds, strict=True))

@@ -72,8 +72,8 @@ async def _read_form(request: Request, most: int) -> Upload:
     parser.spool_max_size = most + FORM_ROOM + 1  # never to the disk
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(422, f"not a form: {one_line(error.message)}") from error
+    except (MultiPartException, ValueError) as error:  # the latter of a charset that decodes nothing
+        raise Refused(422, f"not a form: {one_line(error)}") from error
     photo = form.get(PHOTO)
     if not isinstance(photo, UploadFile):
         await form.close()
@@ -204,7 +204,7 @@ def _typed(text: str) -> object:
     """The text as a number if it is one, else the text."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
     return value if isinstance(value, int | float) and not isinstance(value, bool) else text
 

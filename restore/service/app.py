@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import socket
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from types import FrameType
 from typing import Any, TypeVar
 
 import uvicorn
@@ -25,7 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from authface import __version__
 from authface.errors import AuthfaceError, one_line
-from authface.restore.queue import Place, QueueStopped, RestoreQueue
+from authface.restore.queue import Place, QueueLate, RestoreQueue
 from authface.restore.service.answers import (
     PhotoFacts,
     Refused,
@@ -122,10 +123,13 @@ class ServiceServer(uvicorn.Server):
             )
         )
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Handle a signal or a stop request."""
-        super().handle_exit(sig, frame)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Drop what waits, and end when what runs is done.
+
+        The server's loop comes here, not a signal's handler: the thread that this interrupts may hold the queue's lock.
+        """
         self._queue.close()
+        await super().shutdown(sockets)
 
 
 LINGER = 5.0
@@ -139,6 +143,7 @@ _ERRORS = {
     415: "Not a photo in a supported format.",
     422: "An unknown or invalid option, or a damaged photo.",
     429: "The queue is full; Retry-After says when to try again.",
+    500: "A fault of the server, whose log says more.",
     503: "It took too long, or the server is stopping.",
 }
 
@@ -146,8 +151,11 @@ T = TypeVar("T")
 Log = Callable[[str], None]
 
 
-def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI:
-    """The service on `host`; every request except for `/health` must send `token`, unless it is empty."""
+def service_app(queue: RestoreQueue, token: str, host: str, log: Log, *, debug: bool = False) -> FastAPI:
+    """The service on `host`; every request except for `/health` must send `token`, unless it is empty.
+
+    With `debug` the trace of a bug is printed.
+    """
     app = FastAPI(
         title="authface",
         version=__version__,
@@ -168,6 +176,12 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
             response, line = await _restore(request, queue)
         except AuthfaceError as error:
             response, line = refusal(error), one_line(error)
+        except Exception as error:  # noqa: BLE001  a bug is one line, too: the trace is for --debug
+            name = type(error).__name__
+            response = JSONResponse({"detail": f"unexpected {name}: the server's log says more"}, 500)
+            line = f"unexpected {name}: {one_line(error)}; authface serve --debug shows the trace"
+            if debug:
+                traceback.print_exc()
         log(f"restore {response.status_code}: {line}")
         return response
 
@@ -194,13 +208,14 @@ def service_app(queue: RestoreQueue, token: str, host: str, log: Log) -> FastAPI
 
 async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str]:
     """The answer, and a line for the log."""
-    asked, _ = options_of(request.query_params.multi_items())  # before the photo is sent
+    asked, _ = options_of(request.query_params.multi_items())
+    queue.settings_of(asked)  # before the photo is sent
     with queue.enter() as place:
         upload = await read_upload(request, queue.limits.bytes)
         asked, result = options_of([*request.query_params.multi_items(), *upload.fields])
         result = result or result_of(request.headers.get("accept", ""))
-        settings = queue.restorer.settings
-        format, scale = str(asked.get("format", settings.format)), int(asked.get("upscale", settings.upscale))
+        settings = queue.settings_of(asked)
+        format, scale = settings.format, settings.upscale
         before = partial(check_result, format=format, scale=scale)
         then = partial(answer_of, format=format, scale=scale, model=Path(settings.model).name, keep=result != "json")
         start = time.monotonic()
@@ -213,7 +228,7 @@ async def _restore(request: Request, queue: RestoreQueue) -> tuple[Response, str
 
 
 async def _finished(request: Request, future: Future[T], place: Place, seconds: float) -> T:
-    """The worker's result. Raises its error, Refused if it takes too long, QueueStopped if it was dropped."""
+    """The worker's result. Raises its error, QueueLate even if a step goes on, QueueStopped if it was dropped."""
     work: asyncio.Future[T] = asyncio.wrap_future(future)
     gone: asyncio.Future[None] = asyncio.ensure_future(_gone(request))
     try:
@@ -223,14 +238,13 @@ async def _finished(request: Request, future: Future[T], place: Place, seconds: 
         gone.cancel()
     if work in done:
         if work.cancelled():
-            raise QueueStopped("this server is stopping: try again later")
+            raise place.why("this server is stopping: try again later")
         return work.result()
     place.stop()
     work.add_done_callback(lambda late: late.cancelled() or late.exception())  # nobody asks any more
     if gone in done:
         raise Refused(400, "the client went away")
-    busy = f"not done in {seconds:g} s, which is the limit: a smaller photo, or later"
-    raise Refused(503, busy, retry_after=30)
+    raise QueueLate(seconds)
 
 
 async def _gone(request: Request) -> None:

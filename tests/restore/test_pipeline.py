@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from authface.restore.pipeline import counted, part, prefetch, write_behind
+from authface.restore.pipeline import checked, counted, part, prefetch, write_behind
 
 
 def test_the_next_item_is_made_while_one_is_used_and_no_more() -> None:
@@ -66,6 +66,16 @@ def test_what_is_left_behind_is_done_in_order_and_its_errors_are_not_lost() -> N
         hand(fail)
         hand(lambda: done.append(3))
     assert done == [1, 2]
+
+
+def test_a_check_comes_before_each_part() -> None:
+    def enough() -> None:
+        raise InterruptedError("enough")
+
+    with checked(enough), pytest.raises(InterruptedError), part("guard"):
+        pytest.fail("it was called too late")
+    with part("guard"):  # nobody checks
+        pass
 
 
 def test_seconds_are_counted_in_every_thread() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -25,7 +27,8 @@ from authface.restore.app.cards import face_cards
 from authface.restore.app.workspace import Workspace, face_choices, faces_text
 from authface.restore.queue import RestoreQueue
 from authface.web import local
-from tests.conftest import PATIENCE, authface
+from tests.conftest import PATIENCE, authface, heed_hangups
+from tests.pages import opened_by
 from tests.restore.app.conftest import TOKEN, drop, serving
 
 HOSTILE = "<img src=x onerror=alert(1)> & 'aunt'.jpg"
@@ -124,8 +127,6 @@ def test_work_stops_at_the_next_step(restorer: Restorer, scan: Path, visit: Call
 
 
 def ask(url: str, path: str = "", **headers: str) -> tuple[int, dict[str, str]]:
-    import httpx
-
     answer = httpx.get(url + path, headers=headers)
     return answer.status_code, dict(answer.headers)
 
@@ -153,6 +154,26 @@ def test_only_its_own_page_is_answered(restorer: Restorer) -> None:
         assert ask(url, host="evil.test")[0] == 403
         assert ask(url, "config", origin="http://evil.test")[0] == 403
         assert ask(url, "gradio_api/file=/etc/passwd")[0] == 403
+
+
+def test_files_that_nobody_uploaded_are_not_opened(restorer: Restorer, scan: Path) -> None:
+    with serving(restorer) as url:
+        temporary = Path(os.environ["GRADIO_TEMP_DIR"])
+        for path in (scan, Path("/etc/passwd"), Path("/dev/zero")):
+            assert "it was not uploaded by a user" in opened_by(url, str(path))
+        assert [path for path in temporary.rglob("*") if path.is_file()] == []
+        files = {"files": (scan.name, scan.read_bytes())}
+        (sent,) = httpx.post(f"{url}gradio_api/upload", files=files, timeout=PATIENCE).json()
+        assert "2 faces found" in opened_by(url, sent)
+
+
+def test_a_second_page_leaves_nothing_either(workspace: Workspace, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for _ in range(2):
+        with app_server.page(workspace.queue, TOKEN, "127.0.0.1"):
+            assert list(tmp_path.glob("authface-app-*"))
+        assert list(tmp_path.iterdir()) == []
+        monkeypatch.setattr("gradio.routes.DEFAULT_TEMP_DIR", str(tmp_path / "first"))  # whose page imported Gradio
 
 
 def test_a_photo_s_files_go_with_it(workspace: Workspace, scan: Path, tmp_path: Path) -> None:
@@ -214,20 +235,20 @@ def test_wrong_wishes_are_one_line(tmp_path: Path) -> None:
         assert done.returncode == 2 and said in done.stderr.splitlines()[-1], done.stderr
 
 
-def test_the_command_serves_and_cleans_up_when_it_is_ended(tmp_path: Path) -> None:
-    import httpx
-
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])
+def test_the_command_serves_and_cleans_up_when_it_is_ended(how: signal.Signals, tmp_path: Path) -> None:
     code = "from authface.cli import main; import sys; sys.argv[0] = 'authface'; main()"
     words = ["app", "--no-browser", "--port", "0", "--model", "identity", "--json"]
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     with subprocess.Popen(
-        [sys.executable, "-c", code, *words], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as running:
+        [sys.executable, "-c", code, *words], env=environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_hangups,
+    ) as running:  # fmt: skip
         assert running.stderr is not None
         line = next(line for line in running.stderr if line.startswith("app: open http://127.0.0.1:"))
         assert httpx.get(line.split()[2], timeout=PATIENCE).status_code == 200
         assert list(tmp_path.glob("authface-app-*"))
-        running.terminate()
+        running.send_signal(how)
         out, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0 and json.loads(out)["url"] == line.split()[2]
     assert list(tmp_path.glob("authface-app-*")) == []

@@ -18,7 +18,8 @@ from authface import Restorer
 from authface.errors import AuthfaceError, ImageError
 from authface.restore.api import Progress
 from authface.restore.app.workspace import Workspace, waiting_text
-from authface.restore.queue import QueueStopped, RestoreQueue
+from authface.restore.guard import IdentityGuard
+from authface.restore.queue import Limits, QueueLate, QueueStopped, RestoreQueue
 from tests.conftest import PATIENCE
 from tests.restore.app.conftest import drop, serving
 
@@ -217,6 +218,21 @@ def test_a_photo_that_cannot_be_used_leaves_nothing(workspace: Workspace, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_work_stops_between_its_faces(workspace: Workspace, scan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the model tells of its steps: this one tells nothing."""
+    upload, own, measured = workspace.open(scan), IdentityGuard.measure, list[Any]()
+
+    def measure(*given: Any) -> Any:
+        measured.append(given)
+        workspace.stop(upload)
+        return own(*given)
+
+    monkeypatch.setattr(IdentityGuard, "measure", measure)
+    with pytest.raises(QueueStopped, match="stopped midway: nothing was changed"):
+        workspace.restore(upload, [0, 1], preset="quality", fidelity=0.5, upscale=1, min_identity=0)
+    assert len(measured) == 1
+
+
 def test_a_deleted_photo_is_not_worked_on(workspace: Workspace, scan: Path, endless: Endless) -> None:
     upload = workspace.open(scan)
     asked = {"preset": "quality", "fidelity": 0.5, "upscale": 1, "min_identity": 0}
@@ -233,6 +249,18 @@ def size_of(thing: object) -> int:
     for face in getattr(thing, "faces", ()):
         held += vars(face).values()
     return sum(value.nbytes for value in held if isinstance(value, np.ndarray))
+
+
+def test_a_photo_that_runs_or_waits_for_too_long_is_stopped(
+    workspace: Workspace, scan: Path, tmp_path: Path, endless: Endless
+) -> None:
+    upload, wish = workspace.open(scan), {"preset": "quality", "fidelity": 0.5, "upscale": 1, "min_identity": 0}
+    with RestoreQueue([Restorer("identity")], Limits(seconds=0.5)) as queue:
+        hasty = Workspace(queue, tmp_path)
+        for thread, raised in [in_thread(lambda: hasty.restore(upload, [0, 1], **wish)) for _ in range(2)]:
+            thread.join(PATIENCE)
+            assert isinstance(raised[0], QueueLate) and "not done in 0.5 s, which is the limit" in str(raised[0])
+        assert endless.ended.is_set() and queue.counts() == (0, 0)
 
 
 def test_a_photo_is_not_kept_in_memory(workspace: Workspace, scan: Path) -> None:

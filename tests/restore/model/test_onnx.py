@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from skimage import data
 
+from authface import Restorer
 from authface.errors import AuthfaceError, UsageError
 from authface.models import graphs
 from authface.models.cleaner import high_pass, make_cleaner, with_noise
@@ -243,15 +244,42 @@ def test_the_command_restores_without_torch(
     assert "pip install" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_progress_counts_the_steps(exported: Path) -> None:
-    from authface.restore.api import Restorer
-
-    photo = np.ascontiguousarray(data.astronaut()[:300, 60:400])
-    with Restorer(str(exported), device="cpu", guard=False) as restorer:
-        told: list[tuple[int, int]] = []
-        restorer.restore(photo, progress=lambda done, total: told.append((done, total)))
+def steps_of(folder: Path, crops: list[np.ndarray], engine: str) -> list[tuple[int, int]]:
+    """What `progress` is told."""
+    told: list[tuple[int, int]] = []
+    with Restorer(str(folder), device="cpu", guard=False, engine=engine) as restorer:
+        restorer.restore_aligned(crops, progress=lambda done, total: told.append((done, total)))
         assert isinstance(restorer._session.restorer, CleanedRestorer) and restorer.device_name == "cpu"
-    assert told == [(1, 3), (2, 3), (3, 3)]
+    return told
+
+
+def test_progress_counts_the_steps(exported: Path) -> None:
+    """A face is cleaned twice, once mirrored, and denoised in three steps; another one likewise."""
+    crops = [face(150), face(64)]
+    assert steps_of(exported, crops, "onnxruntime") == [(i, 10) for i in range(1, 11)]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "torch"])
+def test_each_pass_of_a_cleaner_alone_may_end_the_work(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str
+) -> None:
+    """The larger face takes four tiles, which are cleaned twice, once mirrored."""
+    for name, value in {"WHOLE": 100, "TILE": 96, "OVERLAP": 32, "GRID": 16}.items():
+        monkeypatch.setattr(graphs, name, value)
+    folder = Path(shutil.copytree(exported, tmp_path / "lean"))
+    (folder / "presets.toml").write_text(PRESETS.replace("perception", "detail = 0\nperception"))
+    assert steps_of(folder, [face(150), face(64)], engine) == [(i, 10) for i in range(1, 11)]
+    told: list[int] = []
+
+    def enough(done: int, total: int) -> None:
+        told.append(done)
+        raise InterruptedError("enough")
+
+    with Restorer(str(folder), device="cpu", guard=False, engine=engine) as restorer:
+        with pytest.raises(InterruptedError):
+            restorer.restore_aligned([face(150)], progress=enough)
+        assert told == [1]
+        assert restorer.restore_aligned([face(64)])[0].restored == 1
 
 
 def test_where_no_detail_is_added_the_cleaner_is_all_that_is_exported(exported: Path, tmp_path: Path) -> None:

@@ -68,12 +68,17 @@ class Gate(Restorer):
 
 @contextlib.contextmanager
 def serving(
-    restorers: list[Restorer], limits: Limits | None = None, token: str = "", host: str = "127.0.0.1"
+    restorers: list[Restorer],
+    limits: Limits | None = None,
+    token: str = "",
+    host: str = "127.0.0.1",
+    *,
+    debug: bool = False,
 ) -> Iterator[tuple[str, list[str]]]:
     """The address, and the lines of the log."""
     log: list[str] = []
     with local.listen("127.0.0.1", 0, "") as waiting, RestoreQueue(restorers, limits) as queue:
-        running = ServiceServer(service.service_app(queue, token, host, log.append), queue)
+        running = ServiceServer(service.service_app(queue, token, host, log.append, debug=debug), queue)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [waiting]}, daemon=True)
         thread.start()
         try:
@@ -168,6 +173,13 @@ def bomb() -> bytes:
         (PHOTO, "fidelity=2", 422, "fidelity = 2: "),
         (PHOTO, "fidelity=nan", 422, "nan is no number"),
         (PHOTO, "upscale=3", 422, "upscale = 3: "),
+        (PHOTO, "upscale=1e400", 422, "upscale = Infinity: "),
+        (PHOTO, "upscale=NaN", 422, "upscale = NaN: "),
+        (PHOTO, "quality=1e400", 422, "quality = Infinity: "),
+        (PHOTO, "grain=NaN", 422, "grain = NaN: "),
+        (PHOTO, "format=1e400", 422, "format = Infinity: "),
+        (PHOTO, f"faces={'[' * 20_000}", 422, "a number from 1"),
+        (PHOTO, "faces=1e400", 422, "a number from 1"),
         (PHOTO, "model=/etc", 422, "unknown option model"),
         (PHOTO, "upscaler=/etc/passwd", 422, "unknown option upscaler"),
         (PHOTO, "fidelity=1&fidelity=0", 422, "named twice"),
@@ -192,6 +204,30 @@ def test_a_form_without_a_photo_and_other_bodies_are_refused(url: str) -> None:
     assert httpx.post(f"{url}/restore", json={"photo": "abc"}).status_code == 415
     broken = {"Content-Type": "multipart/form-data; boundary=x"}
     assert httpx.post(f"{url}/restore", content=b"--y\r\n", headers=broken).status_code == 422
+    form = b'--x\r\nContent-Disposition: form-data; name="fidelity"\r\n\r\n1\r\n--x--\r\n'
+    for charset, said in (("undefined", "not a form: "), ("idna", "no file"), ("zlib", "no file"), ("?", "no file")):
+        odd = {"Content-Type": f"multipart/form-data; boundary=x; charset={charset}"}
+        answer = httpx.post(f"{url}/restore", content=form, headers=odd)
+        assert answer.status_code == 422 and answer.json()["detail"].startswith(said)
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_is_one_line_too(
+    identity: Restorer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], debug: bool
+) -> None:
+    def broken(*given: object) -> None:
+        raise RuntimeError("first\nsecond, of /home/me")
+
+    monkeypatch.setattr(service, "options_of", broken)
+    with serving([identity], debug=debug) as (url, log):
+        answer = httpx.post(f"{url}/restore", content=PHOTO)
+    assert (answer.status_code, answer.json()) == (
+        500, {"detail": "unexpected RuntimeError: the server's log says more"}
+    )  # fmt: skip
+    assert log == [
+        "restore 500: unexpected RuntimeError: first\\nsecond, of /home/me; authface serve --debug shows the trace"
+    ]
+    assert ("Traceback" in capfd.readouterr().err) == debug
 
 
 def test_a_large_upload_is_refused_before_it_is_in_memory(url: str) -> None:
@@ -398,6 +434,17 @@ def test_a_signal_lets_what_runs_finish(how: signal.Signals, tmp_path: Path) -> 
         assert "Traceback" not in rest
     finally:
         process.kill()
+
+
+def test_a_signal_waits_for_nothing(identity: Restorer) -> None:
+    """What it interrupts may hold the queue's lock, and goes on only after it."""
+    with RestoreQueue([identity]) as queue:
+        server = ServiceServer(service.service_app(queue, "", "127.0.0.1", print), queue)
+        with queue._lock:
+            handler = threading.Thread(target=server.handle_exit, args=(signal.SIGTERM, None), daemon=True)
+            handler.start()
+            handler.join(10)
+            assert not handler.is_alive()
 
 
 def test_several_workers_need_no_torch_and_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
