@@ -32,6 +32,9 @@ KNEE = 4e-3
 """Added to the root mean square error of a face, in pixels of -1..1: half a level, which no eye sees."""
 SEEN = 0.04
 """Root mean square of the damage, in pixels of -1..1, at which half of a face's texture counts as lost: 34 dB."""
+LEGIBLE, TONES = 0.08, 16
+"""Root mean square of the damage finer than so many pixels, beyond which texture counts for less: too little is left to
+tell which there was. Faded tones hide none."""
 GRID_FREQUENCIES = (
     (0, 1 / 2), (1 / 2, 0), (1 / 2, 1 / 2), (0, 1 / 4), (1 / 4, 0), (1 / 4, 1 / 4), (1 / 4, -1 / 4), (1 / 4, 1 / 2),
     (1 / 2, 1 / 4),
@@ -241,7 +244,8 @@ def lost(damage: torch.Tensor) -> torch.Tensor:
     What is little damaged is seen, not guessed: there a texture that looks right costs truth and wins little.
     """
     power = damage.square().mean((1, 2, 3))
-    return power / (power + SEEN**2)
+    fine = power - functional.avg_pool2d(damage, TONES).square().mean((1, 2, 3))
+    return power / (power + SEEN**2) * (LEGIBLE**2 / fine.clamp_min(LEGIBLE**2))
 
 
 def part_weights(boxes: NDArray[np.float32], side: int, weight: float) -> NDArray[np.float32]:

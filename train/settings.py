@@ -139,6 +139,8 @@ class PixelSettings(Settings):
     """A file with its weights (.safetensors); without it timm downloads them."""
     adversarial: float = Field(default=0, ge=0)
     """Share that the verdict of a discriminator of fine detail has; 0 is without."""
+    energy: float = Field(default=0, ge=0)
+    """Share of the distance between energies of fine detail: how much texture there is where; 0 is without."""
     lr: float = Field(default=2e-4, gt=0)
     """Learning rate of that discriminator."""
     start: int = Field(default=200, ge=0)
@@ -147,7 +149,7 @@ class PixelSettings(Settings):
     @property
     def on(self) -> bool:
         """Whether there is a loss on pixels."""
-        return self.perceptual > 0 or self.adversarial > 0
+        return self.perceptual > 0 or self.adversarial > 0 or self.energy > 0
 
 
 class CleanerSettings(PatchSettings):

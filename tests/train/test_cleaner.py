@@ -22,7 +22,16 @@ from authface.models.families import load, resolve
 from authface.models.layout import BASE, part_files, write_family
 from authface.models.tiny import VAE
 from authface.train.cache import TensorStore, cache_latents, cache_texts
-from authface.train.cleaner import KNEE, SEEN, CleanerObjective, grid_distance, lost, part_weights, train_cleaner
+from authface.train.cleaner import (
+    KNEE,
+    LEGIBLE,
+    SEEN,
+    CleanerObjective,
+    grid_distance,
+    lost,
+    part_weights,
+    train_cleaner,
+)
 from authface.train.controlnet import ControlNetObjective, train_controlnet
 from authface.train.data import Draw, FaceDataset
 from authface.train.losses.pixels import PixelLosses, PixelTerms
@@ -178,8 +187,11 @@ def test_a_mild_damage_counts_as_a_heavy_one(objective: CleanerObjective) -> Non
 
 
 def test_half_of_a_texture_is_lost_at_the_damage_that_is_written() -> None:
-    damage = torch.tensor([0.0, SEEN, 2.0]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
-    assert lost(damage).tolist() == pytest.approx([0, 0.5, 1], abs=1e-3)
+    damage = torch.tensor([0.0, SEEN, 2.0]).view(3, 1, 1, 1).expand(3, 3, 32, 32)
+    assert lost(damage).tolist() == pytest.approx([0, 0.5, 1], abs=1e-3), "tones hide nothing"
+    signs = torch.tensor([1.0, -1.0]).repeat(16).expand(1, 3, 32, 32)
+    told = torch.cat([lost(size * signs) for size in (SEEN, LEGIBLE, 2 * LEGIBLE)])
+    assert told.tolist() == pytest.approx([0.5, 0.8, 16 / 17 / 4], abs=1e-3), "fine damage hides what there was"
 
 
 def test_a_weave_is_told_from_texture() -> None:

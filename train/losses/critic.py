@@ -155,11 +155,16 @@ class GradientBalance:
     def measure(self, guess: torch.Tensor, noise: torch.Tensor, *terms: torch.Tensor) -> torch.Tensor:
         """(k,): norms of the gradients of `terms` at `guess` (n, c, h, w) over that of `noise`.
 
-        All are scalars of one batch; their squares are gathered for `step`.
+        All are scalars of one batch; their squares are gathered for `step`. A term that nothing led to, as one that
+        is off, has no gradient.
         """
         with no_autocast(guess.device):
-            gradients = [torch.autograd.grad(term, guess, retain_graph=True)[0] for term in (noise, *terms)]
-        squares = torch.stack([gradient.float().square().sum() for gradient in gradients])
+            squares = torch.stack([
+                torch.autograd.grad(term, guess, retain_graph=True)[0].float().square().sum()
+                if term.requires_grad
+                else torch.zeros((), device=guess.device)
+                for term in (noise, *terms)
+            ])  # fmt: skip
         self.gathered = self.gathered + squares
         return (squares[1:] / squares[0]).sqrt()
 

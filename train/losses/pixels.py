@@ -1,4 +1,4 @@
-"""Losses of stage II on pixels: a distance of features as LPIPS has it, and a discriminator of fine detail."""
+"""Losses on pixels: a distance of features as LPIPS has it, a discriminator of fine detail, and how much there is."""
 
 from __future__ import annotations
 
@@ -82,18 +82,49 @@ def distance(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> to
     return torch.stack(apart).mean(0)
 
 
+ENERGY_WINDOW = 16
+"""Side of the windows whose energy of fine detail is compared, pixels."""
+ENERGY_FLOOR = 0.25 / 127.5**2
+"""Added to an energy, in -1..1 squared: half a level's, below which no eye sees detail."""
+
+
+def energy_distance(made: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """(n,): mean difference of the logarithms of fine detail's energy, over windows and two bands of (n, c, h, w).
+
+    Where detail itself is lost, how much of it there was can still be told from what is around it. Of a logarithm
+    the absolute difference asks for the median of what there may be.
+    """
+    apart = [
+        (ours - theirs).abs().mean((1, 2, 3))
+        for ours, theirs in zip(log_energies(made), log_energies(real), strict=True)
+    ]
+    return torch.stack(apart).mean(0)
+
+
+def log_energies(images: torch.Tensor) -> list[torch.Tensor]:
+    """Of grey (n, c, h, w) in -1..1: the logarithm of each window's mean square, (n, 1, h', w') a band."""
+    rest, found = images.mean(1, keepdim=True), []
+    for sigma in (1.0, 2.0):
+        blurred = rest - high_pass(rest, sigma)
+        energy = functional.avg_pool2d((rest - blurred).square(), ENERGY_WINDOW, ENERGY_WINDOW // 2)
+        found.append((energy + ENERGY_FLOOR).log())
+        rest = blurred
+    return found
+
+
 @dataclass(frozen=True)
 class PixelLosses:
-    """Losses of a batch, scalars: two train the network, `critic` the discriminator; None if it saw nothing."""
+    """Losses of a batch, scalars: three train the network, `critic` the discriminator; None if it saw nothing."""
 
     perceptual: torch.Tensor
     adversarial: torch.Tensor
+    energy: torch.Tensor
     critic: torch.Tensor | None
 
     def times(self, factor: float) -> PixelLosses:
         """All of them, so many times."""
         critic = None if self.critic is None else self.critic * factor
-        return PixelLosses(self.perceptual * factor, self.adversarial * factor, critic)
+        return PixelLosses(self.perceptual * factor, self.adversarial * factor, self.energy * factor, critic)
 
 
 def restored(
@@ -130,7 +161,7 @@ def random_squares(places: torch.Tensor, side: int, *planes: torch.Tensor) -> tu
 
 
 class PixelTerms:
-    """A network of features, a discriminator of fine detail, and how much each counts."""
+    """A network of features, a discriminator of fine detail, the energy of that, and how much each counts."""
 
     def __init__(self, settings: PixelSettings, device: torch.device, seed: int) -> None:
         self.settings = settings
@@ -139,22 +170,24 @@ class PixelTerms:
             self.perceptual = Perceptual(trained_network(settings.network, settings.weights)).to(device)
         self.critic = PixelCritic(settings.lr, device, seed) if settings.adversarial else None
         # Before a gradient was measured, about what their shares come to.
-        self.balance = GradientBalance((settings.perceptual, settings.adversarial), (0.1, 0.01), device)
+        self.balance = GradientBalance(
+            (settings.perceptual, settings.adversarial, settings.energy), (0.1, 0.01, 0.03), device
+        )
 
     def losses(self, made: torch.Tensor, real: torch.Tensor, weights: torch.Tensor | None = None) -> PixelLosses:
         """Images (n, 3, h, w) in -1..1, restored and true, in float32 whatever the autocast.
 
         `weights` (n,) say how much each counts, but for the discriminator; all alike without.
         """
-        zero = made.sum() * 0  # with a gradient, which is 0
+        zero = made.new_zeros(())
         if not len(made):
-            return PixelLosses(zero, zero, None)
+            return PixelLosses(zero, zero, zero, None)
         weights = torch.ones(len(made), device=made.device) if weights is None else weights
         with no_autocast(made.device):
             near = zero if self.perceptual is None else (self.perceptual(made, real) * weights).mean()
-            if self.critic is None:
-                return PixelLosses(near, zero, None)
-            return PixelLosses(near, *self.critic.losses(real, made, weights))
+            energy = (energy_distance(made, real) * weights).mean() if self.settings.energy else zero
+            judged, critic = (zero, None) if self.critic is None else self.critic.losses(real, made, weights)
+            return PixelLosses(near, judged, energy, critic)
 
     def loss(
         self,
@@ -174,14 +207,16 @@ class PixelTerms:
         losses = self.losses(made, real, weights).times(judged)
         lambdas = self.balance.weights()
         if step < self.settings.start:
-            lambdas = lambdas * torch.tensor([1.0, 0.0], device=lambdas.device)
-        shares = lambdas * self.balance.measure(predicted, main, losses.perceptual, losses.adversarial)
+            lambdas = lambdas * torch.tensor([1.0, 0.0, 1.0], device=lambdas.device)
+        shares = lambdas * self.balance.measure(predicted, main, losses.perceptual, losses.adversarial, losses.energy)
         parts = {
             "perceptual": losses.perceptual, "texture": losses.adversarial,
             "pixel_critic": torch.zeros_like(main) if losses.critic is None else losses.critic,
-            "perceptual_share": shares[0], "texture_share": shares[1],
+            "energy": losses.energy,
+            "perceptual_share": shares[0], "texture_share": shares[1], "energy_share": shares[2],
         }  # fmt: skip
-        return Loss(lambdas[0] * losses.perceptual + lambdas[1] * losses.adversarial, losses.critic, parts)
+        terms = torch.stack([losses.perceptual, losses.adversarial, losses.energy])
+        return Loss((lambdas * terms).sum(), losses.critic, parts)
 
     def step(self, accelerator: Any) -> None:
         """One step of the discriminator and of the balance."""
@@ -198,4 +233,6 @@ class PixelTerms:
         """Go on from `state`."""
         if self.critic is not None:
             self.critic.load_state_dict(state["critic"])
-        self.balance.average = state["balance"].to(self.balance.average.device)
+        average = state["balance"].to(self.balance.average.device)
+        missing = len(self.balance.average) - len(average)  # terms that an earlier version did not have
+        self.balance.average = functional.pad(average, (0, missing))

@@ -21,7 +21,14 @@ from authface.models import sdxl
 from authface.models.cleaner import high_pass, make_cleaner
 from authface.models.families import load, resolve
 from authface.train.controlnet import ControlBatch, ControlNetObjective, train_controlnet
-from authface.train.losses.pixels import Perceptual, PixelTerms, random_squares, restored, trained_network
+from authface.train.losses.pixels import (
+    Perceptual,
+    PixelTerms,
+    energy_distance,
+    random_squares,
+    restored,
+    trained_network,
+)
 from authface.train.objective import Noise
 from authface.train.prior import ENCODERS
 from authface.train.settings import ControlNetSettings, DecodedSettings, FacialSettings
@@ -183,27 +190,49 @@ def test_only_faces_from_the_degraded_ones_are_judged(stage: ControlNetObjective
 def test_it_goes_on_as_it_was(stage: ControlNetObjective, portraits: torch.Tensor) -> None:
     first, second = (PixelTerms(stage.settings.pixels, CPU, seed=seed) for seed in (0, 1))
     first.losses(portraits.flip(3), portraits).critic.backward()  # type: ignore[no-untyped-call]
-    first.balance.gathered = torch.tensor([3.0, 2, 1])
+    first.balance.gathered = torch.tensor([3.0, 2, 1, 4])
     first.step(OneProcess())
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.balance.weights(), second.balance.weights())
     seen = [terms.losses(portraits, portraits.flip(3)) for terms in (first, second)]
     assert torch.equal(seen[0].adversarial, seen[1].adversarial) and torch.equal(seen[0].critic, seen[1].critic)
+    state = first.state_dict()
+    second.load_state_dict(state | {"balance": state["balance"][:3]})  # of a version without the last term
+    assert torch.equal(second.balance.average[:3], first.balance.average[:3]) and second.balance.average[3] == 0
 
 
-@pytest.mark.parametrize(("perceptual", "adversarial"), [(0.5, 0.0), (0.0, 0.2), (0.5, 0.2)])
+def test_energy_tells_grain_and_where_it_lies(portraits: torch.Tensor) -> None:
+    """What is blurred has too little of it, what is noisy too much; other noise as strong is hardly told from it."""
+    drawn = torch.Generator().manual_seed(0)
+    one, other = (0.05 * torch.randn(portraits.shape, generator=drawn) for _ in range(2))
+    blurred, grain = portraits - high_pass(portraits, 1.0), torch.zeros_like(portraits)
+    grain[..., SIZE // 2 :] = one[..., SIZE // 2 :]
+    assert float(energy_distance(blurred + one, blurred + one).max()) == 0
+    alike = energy_distance(blurred + one, blurred + other)
+    assert alike.shape == (2,) and float(alike.max()) < 0.25
+    assert float(energy_distance(blurred, blurred + one).min()) > 5 * float(alike.max())
+    assert float(energy_distance(blurred + grain, blurred + grain.flip(3)).min()) > 5 * float(alike.max())
+    made = blurred.clone().requires_grad_()
+    energy_distance(made, blurred + one).sum().backward()  # type: ignore[no-untyped-call]
+    stronger = (made - 0.1 * made.grad / made.grad.abs().max()).detach()  # type: ignore[operator, union-attr]
+    assert float(energy_distance(stronger, blurred + one).max()) < float(energy_distance(blurred, blurred + one).min())
+
+
+@pytest.mark.parametrize("shares", [{"perceptual": 0.5}, {"adversarial": 0.2}, {"energy": 0.2}, {
+    "perceptual": 0.5, "adversarial": 0.2, "energy": 0.2
+}])  # fmt: skip
 def test_a_run_meets_batches_without_such_faces(
-    perceptual: float, adversarial: float, tiny: Path, dataset: Path, weights: str, tmp_path: Path
+    shares: dict[str, float], tiny: Path, dataset: Path, weights: str, tmp_path: Path
 ) -> None:
     """A face a step, half of which begin from the degraded one; no other discriminator learns beside."""
-    pixels = DecodedSettings(perceptual=perceptual, adversarial=adversarial, network=NETWORK, weights=weights, start=0)
+    pixels = DecodedSettings(network=NETWORK, weights=weights, start=0, **shares)  # type: ignore[arg-type]
     settings = ControlNetSettings(
         model=str(tiny), dataset=dataset, out=tmp_path / "out", size=64, batch=1, steps=6, from_degraded=0.5,
         facial=FacialSettings(weight="off"), pixels=pixels, validate_every=3, validate_steps=2, tracker="none",
     )  # fmt: skip
     assert train_controlnet(settings, Console(), "cpu").finished
     lines = [json.loads(line) for line in (tmp_path / "out/training/metrics.jsonl").read_text().splitlines()]
-    judged = [line["perceptual"] + line["texture"] > 0 for line in lines]
+    judged = [line["perceptual"] + line["texture"] + line["energy"] > 0 for line in lines]
     assert len(lines) == 6 and any(judged) and not all(judged)
 
 
