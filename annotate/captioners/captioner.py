@@ -249,20 +249,20 @@ def reread_parts(target: Table[Tags], provenance: Provenance, settings: TagsSett
 def _renamed(before: Provenance, new: Provenance) -> Provenance:
     """`before` with the names that `new` has for a model of the same weights and a prompt of the same text."""
     names, weights = dict[str, Any](), before.weights
-    if before.settings.get("prompt_sha256") == new.settings.get("prompt_sha256"):
-        names["prompt"] = new.settings.get("prompt")
-    if new.weights and [*before.weights.values()] == [*new.weights.values()]:
-        names["model"], weights = new.settings.get("model"), new.weights
+    if "prompt_sha256" in new.settings and before.settings.get("prompt_sha256") == new.settings["prompt_sha256"]:
+        names["prompt"] = new.settings["prompt"]
+    if "model" in new.settings and new.weights and [*before.weights.values()] == [*new.weights.values()]:
+        names["model"], weights = new.settings["model"], new.weights
     return replace(before, settings={**before.settings, **names}, weights=weights)
 
 
-UNANSWERED: Final = frozenset({"no_answer", "bad_request"})
-"""Failures of a captioner, not of a photo: the next run asks again."""
+UNANSWERED: Final = "no_answer"
+"""Reason of a captioner's failure, not a photo's: the next run asks again."""
 
 
 @dataclass
 class Unanswered:
-    """Crops of parts that need no run, whose rows are among `UNANSWERED`: they are asked for again, alone."""
+    """Crops of parts that need no run, whose rows are `UNANSWERED`: they are asked for again, alone."""
 
     inputs: list[PartInput[Crop]] = field(default_factory=list)
     part_of: dict[str, int] = field(default_factory=dict)
@@ -281,10 +281,10 @@ def unanswered(inputs: Sequence[PartInput[Crop]], target: Table[Tags], made: Pro
         meta = metas.get(part.number)
         if meta is None or meta.provenance.difference(made) or not part.is_in(meta.inputs):
             continue
-        if not any(meta.counts.get(f"failed: {reason}") for reason in UNANSWERED):
+        if not meta.counts.get(f"failed: {UNANSWERED}"):
             continue
         rows = target.columns(part.number, ("id", "status", "reason"))
-        failed = {crop_id for crop_id, status, reason in rows if status == "failed" and reason in UNANSWERED}
+        failed = {crop_id for crop_id, status, reason in rows if (status, reason) == ("failed", UNANSWERED)}
         ids = {crop.id for crop in part.rows() if crop.id in failed}
         if not ids:
             continue

@@ -92,7 +92,9 @@ class Openai(Captioner):
     _lock: Any = field(default=None, repr=False)
     _ended: Any = field(default=None, repr=False)
     _unanswered: int = 0
-    """Photos in a row that got no answer, or were refused as they were sent."""
+    """Photos in a row that got no answer, or were refused as they were sent before any was answered."""
+    _answered: bool = False
+    """Whether a photo was."""
 
     name = "openai"
     retries = (True,)
@@ -138,7 +140,10 @@ class Openai(Captioner):
         except ImageError as error:
             return Caption(one_line(error), failure=error.reason)
         with self._lock:
-            self._unanswered = self._unanswered + 1 if caption.failure in UNANSWERED else 0
+            # A photo may be refused for what it shows; a server that answers none refuses what it is sent.
+            lost = caption.failure == UNANSWERED or (caption.failure == "bad_request" and not self._answered)
+            self._unanswered = self._unanswered + 1 if lost else 0
+            self._answered |= not caption.failure
             if self._unanswered >= self.settings.give_up_after:
                 raise AuthfaceError(
                     f"{self.settings.base_url}: {self._unanswered} photos in a row got no answer, the last: "

@@ -29,18 +29,24 @@ def write_kohya_config(folder: Path, final: Path, size: int) -> None:
 
 
 def renew_kohya_config(folder: Path, size: int) -> None:
-    """Correct where `folder`/dataset.toml says that its images are; all else in it is its user's by now."""
-    path, images = folder / "dataset.toml", str((folder / DEFAULT_SPLIT).resolve())
+    """Correct where `folder`/dataset.toml says that its images are, if they are not there; the rest is its user's."""
+    path = folder / "dataset.toml"
+    if not path.is_file():
+        write_kohya_config(folder, folder, size)
+        return
     try:
         config = tomllib.loads(path.read_text("utf-8"))
-        (subset,) = [one for entry in config["datasets"] for one in entry["subsets"]]
-        if subset["image_dir"] == images:
-            return
-        subset["image_dir"] = images
-    except (OSError, ValueError, KeyError, TypeError):
-        write_kohya_config(folder, folder, size)
-    else:
+        subsets = [one for entry in config["datasets"] for one in entry["subsets"]]
+        lost = [one for one in subsets if _is_lost(Path(one["image_dir"]))]
+    except (ValueError, KeyError, TypeError):
+        return  # its user's own
+    if len(lost) == 1:
+        lost[0]["image_dir"] = str((folder / DEFAULT_SPLIT).resolve())
         write_file(path, tomli_w.dumps(config).encode())
+
+
+def _is_lost(images: Path) -> bool:
+    return images.name == DEFAULT_SPLIT and not images.is_dir()
 
 
 CREDITS = "credits.jsonl"

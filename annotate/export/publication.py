@@ -261,7 +261,7 @@ def without_local_names(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _AT_HOME: Final = frozenset(
-    {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private"}
+    {"local", "localhost", "localdomain", "internal", "intranet", "lan", "home", "corp", "private", "arpa", "box"}
 )
 """Ends of names that no public name server knows."""
 
@@ -273,13 +273,14 @@ def _on_the_web(address: str | None) -> bool:
         host = parts.hostname or ""
     except ValueError:
         return False
-    if parts.scheme not in {"http", "https"}:
+    if parts.scheme not in {"http", "https"} or "@" in parts.netloc:  # a password is nobody's business either
         return False
     try:
         return ip_address(host).is_global
     except ValueError:
         name = host.rstrip(".")
-        return "." in name and name.rpartition(".")[2] not in _AT_HOME
+        end = name.rpartition(".")[2]
+        return "." in name and end not in _AT_HOME and not end[:1].isdigit()
 
 
 def _has_query(row: Mapping[str, Any]) -> bool:

@@ -28,7 +28,7 @@ from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, is_local, take_place, write_errors, write_file
+from authface.files import TEMPORARY, is_local, local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
 from authface.store.journal import PHOTO_IDS, dataset_use, record_use, uses
 from authface.store.photoset import PhotoSet, Table
@@ -121,10 +121,10 @@ def export(
         write_file(
             beside / "README.md", card(inputs, settings, counts, configs_of(settings.format, key, counts)).encode()
         )
-        state["files"] = sum(path.is_file() for path in beside.rglob("*")) + 1
+        state["files"] = _files(beside) + 1
         write_file(beside / STATE, json.dumps(state, indent=1).encode())
+        record_use(photoset, dataset_use(folder, key, counts.rows))  # before it is there: no kill leaves it unnamed
         swap(beside, folder)
-        record_use(photoset, dataset_use(folder, key, counts.rows))
     return _exported(folder, state, written=True)
 
 
@@ -139,17 +139,22 @@ def _check_replaceable(photoset: PhotoSet, folder: Path, before: dict[str, Any],
     if elsewhere and all(use.key != before.get("made_from") for use in uses(photoset)):
         raise UsageError(f"{one_line(folder)} holds an export of another set: name a new or an empty folder")
     written = before.get("files")
-    more = sum(path.is_file() for path in folder.rglob("*")) - written if isinstance(written, int) else 0
+    more = _files(folder) - written if isinstance(written, int) else 0
     if more > 0:
         raise UsageError(
             f"{one_line(folder)} holds {more:,} files that no export wrote and this one would delete: move them away"
         )
 
 
+def _files(folder: Path) -> int:
+    """How many files there are, but for those that a file manager leaves."""
+    return sum(path.is_file() and path.name not in {".DS_Store", "Thumbs.db"} for path in folder.rglob("*"))
+
+
 def folder_of(photoset: PhotoSet, settings: ExportSettings) -> Path:
     """Where the export goes. Raises UsageError for a set on an object store, where no folder can be renamed."""
     if settings.to:
-        return Path(settings.to)
+        return local(settings.to)
     if not is_local(photoset.root):
         raise UsageError(
             f"{one_line(photoset.root)} is on an object store, an export needs a folder of this machine: "

@@ -19,7 +19,7 @@ from pathlib import Path
 import filelock
 
 from authface.errors import AuthfaceError, one_line
-from authface.files import is_local, write_errors
+from authface.files import is_local, place, write_errors
 
 LEASE_SECONDS = 120.0
 """A lease on an object store that has not been renewed for this long is treated as abandoned."""
@@ -88,24 +88,36 @@ def _leased(folder: Path) -> Iterator[None]:
         _renew(file, owner)
     time.sleep(_SETTLE_SECONDS)
     _refuse_other(file, owner)
-    ended, lost = threading.Event(), threading.Event()
-    keeper = threading.Thread(target=_keep, args=(file, owner, ended, lost), daemon=True)
+    ended = threading.Event()
+    keeper = threading.Thread(target=_keep, args=(file, owner, ended), daemon=True)
     keeper.start()
     try:
         yield
     except BaseException as error:
-        if lost.is_set():
+        if str(folder) in _LOST:
             raise _taken(file) from error
         raise
     finally:
         ended.set()
         keeper.join()
+        _LOST.discard(str(folder))
         own = _held(file)[0] == owner
         if own:
             with write_errors(file):
                 file.unlink(missing_ok=True)
     if not own:
         raise _taken(file)
+
+
+_LOST = set[str]()
+"""Sets whose lease this process held and lost: nothing is written into them any more."""
+
+
+def check_lease(file: Path) -> None:
+    """Raise AuthfaceError where a file lies in a set whose lease another run took from this one."""
+    for folder in list(_LOST):
+        if str(file).startswith(f"{folder}/"):
+            raise _taken(place(folder) / ".lock")
 
 
 def _taken(file: Path) -> AuthfaceError:
@@ -137,12 +149,12 @@ def _renew(file: Path, owner: str) -> None:
     file.write_bytes(json.dumps({"owner": owner, "at": time.time()}).encode())
 
 
-def _keep(file: Path, owner: str, ended: threading.Event, lost: threading.Event) -> None:
+def _keep(file: Path, owner: str, ended: threading.Event) -> None:
     """Renew the lease until the run has ended; end the run where the lease is no longer its own: it slept too long."""
     while not ended.wait(_RENEW_SECONDS):
         try:
             if _held(file)[0] != owner:
-                lost.set()
+                _LOST.add(str(file.parent))
                 _thread.interrupt_main()
                 return
             _renew(file, owner)

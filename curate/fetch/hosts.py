@@ -80,7 +80,8 @@ def _refusal(ip: IPAddress, allow_private: bool) -> str:
     ):
         if applies:
             return word
-    private = ip.is_private or (isinstance(ip, ipaddress.IPv4Address) and ip in _SHARED)
+    other = ip in _SHARED if isinstance(ip, ipaddress.IPv4Address) else ip.is_site_local
+    private = ip.is_private or other
     return "private" if private and not allow_private else ""
 
 

@@ -46,7 +46,7 @@ from authface.errors import UsageError, one_line
 from authface.imaging import decode as images
 from authface.records import Face, Photo, Points5, Score
 from authface.review.reviews import ReviewSettings, reviewed
-from authface.store.photoset import REBUILD, PhotoSet, Provenance
+from authface.store.photoset import REBUILD, TO_FETCH, PhotoSet, Provenance
 
 VERSION = 2
 
@@ -159,10 +159,13 @@ def filter_photos(
     `device` is where the metrics run. The caller holds the set's lock. Raises AuthfaceError if the run cannot
     continue, before any photo is read if a metric cannot be loaded; finished parts stay.
     """
-    if any(meta and meta.provenance.step == REBUILD for meta in photoset.measured.metas().values()):
+    metas = photoset.measured.metas()
+    if any(meta and meta.provenance.step == REBUILD for meta in metas.values()) or (
+        not metas and photoset.exists(TO_FETCH)
+    ):
         raise UsageError(
-            f"{one_line(photoset.root)} was rebuilt, its faces are a manifest's: authface annotate rebuild goes on; "
-            "filter in another set"
+            f"the faces of {one_line(photoset.root)} are a manifest's: authface annotate rebuild goes on; filter in "
+            "another set"
         )
     asked = learned_reviewer(photoset, settings)
     measuring, judging = Measure(photoset.root, settings), JudgeFaces(photoset.root, settings, device, asked)

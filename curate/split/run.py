@@ -296,9 +296,8 @@ def split(
     parts = parts_of(photoset.crops, limit)
     if not any(part.count for part in parts):
         raise AuthfaceError("split: no kept crops to work on; the report says why: authface curate report")
-    dealt_before = photoset.people.counts().total()
-    if limit and dealt_before > limit:
-        raise UsageError(f"split: {dealt_before:,} faces have a split, --limit {limit} would take it from the others")
+    if limit and (lost := _dealt_beyond(photoset, parts)):
+        raise UsageError(f"split: --limit {limit} would take their split from {lost:,} faces: leave it out")
     folders = {name: (Path(name), rival_parts(Path(name))) for name in settings.against}
     embedded = bool("identity" in settings.keep_together or folders)
     weights: dict[str, str] = {}
@@ -333,6 +332,15 @@ def split(
     if not settings.keep_embeddings:
         forget_embeddings(photoset)
     return replace(result, leaks=leaks, page=page)
+
+
+def _dealt_beyond(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> int:
+    """How many kept crops that are in none of these parts have a split."""
+    dealt = {id for part in photoset.people.parts() for (id,) in photoset.people.columns(part, ("id",))}
+    asked = {crop.id for part in parts for crop in part.rows()}
+    crops = photoset.crops
+    rows = (row for part in crops.parts() for row in crops.columns(part, ("id", "status")))
+    return sum(status == "kept" and id in dealt and id not in asked for id, status in rows)
 
 
 def _rivals(

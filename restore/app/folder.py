@@ -12,7 +12,7 @@ from pathlib import Path
 
 from authface.files import hold
 
-PREFIX = "authface-app-"
+PREFIX = "authface-page-"
 """How the folders' names begin."""
 
 

@@ -44,5 +44,7 @@ def test_a_limit_takes_nothing_of_a_finished_set_away(tmp_path: Path) -> None:
     assert held(photoset) == before, "where people decided on crops beyond the limit"
     command(photoset.root, "curate", "split")
     embedded = len(list(photoset.embeddings))
-    command(photoset.root, "curate", "split", "--limit", 1)
-    assert len(list(photoset.embeddings)) == embedded == 2 and len(list(photoset.people)) == 1
+    before = held(photoset)
+    done = CliRunner().invoke(app, ["curate", "split", str(photoset.root), "--limit", "1", *SMALL])
+    assert "would take their split from 1 faces" in str(done.exception) and held(photoset) == before
+    assert len(list(photoset.embeddings)) == embedded == 2

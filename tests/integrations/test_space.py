@@ -55,7 +55,7 @@ def space(tmp_path: Path) -> Iterator[str]:
     finally:
         running.send_signal(signal.SIGTERM)
         running.wait(30)
-    assert not list(temporary.glob("authface-app-*")), "photos of visitors were left"
+    assert not list(temporary.glob("authface-page-*")), "photos of visitors were left"
     logged = log.read_text()
     assert logged.count("Traceback") == logged.count("InvalidPathError: "), logged  # Gradio's, of what it refuses
 

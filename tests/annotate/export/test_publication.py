@@ -203,6 +203,8 @@ def test_names_of_local_files_stay_at_home(source: str, name: str, sent: str) ->
     [
         ("https://example.org/a.jpg", True), ("http://8.8.8.8/a.jpg", True), ("http://[2001:4860:4860::8888]/a", True),
         ("http://192.168.1.7/jane.jpg", False), ("http://127.0.0.1:8000/a", False), ("http://[::1]/a", False),
+        ("http://127.1/a", False), ("http://192.168.257/a", False), ("http://0x7f.0x1/a", False),
+        ("http://nas.home.arpa/a", False), ("http://fritz.box/a", False), ("https://me:secret@example.org/a", False),
         ("http://nas/jane.jpg", False), ("http://printer.local/a", False), ("http://localhost./a", False),
         ("file:///home/jane/a.jpg", False), ("//example.org/a", False), ("http://[", False), ("", False),
     ],

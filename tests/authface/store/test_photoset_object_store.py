@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -81,9 +82,11 @@ def test_one_writer_at_a_time(bucket: str, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("notices", ["while it runs", "at its end"])
 def test_a_run_that_slept_past_its_lease_leaves_anothers(
-    notices: str, bucket: str, monkeypatch: pytest.MonkeyPatch
+    notices: str, bucket: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.setattr(lock, "_SETTLE_SECONDS", 0.0)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # which workers of pytest ignore
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     monkeypatch.setattr(lock, "_RENEW_SECONDS", 0.05 if notices == "while it runs" else 60.0)
     root = place(f"{bucket}/slept")
     other = json.dumps({"owner": "elsewhere:1:x", "at": time.time()}).encode()
@@ -91,11 +94,20 @@ def test_a_run_that_slept_past_its_lease_leaves_anothers(
     with pytest.raises(AuthfaceError, match="elsewhere:1:x took it over: run the same command again"):  # noqa: SIM117
         with lock.write_lock(root):
             (root / ".lock").write_bytes(other)
-            for _ in range(200 if notices == "while it runs" else 1):
-                time.sleep(0.05)
-            ran = True
+            try:
+                for _ in range(200 if notices == "while it runs" else 1):
+                    time.sleep(0.05)
+                ran = True
+            except KeyboardInterrupt:  # what a step writes at Ctrl-C, it must not write now
+                with pytest.raises(AuthfaceError, match="took it over"):
+                    PhotoSet(root).save("photos/late.jpg", b"late")
+                with pytest.raises(AuthfaceError, match="took it over"):
+                    PhotoSet(root).photos.write(0, [], Provenance("fetch", 1, {}, {}), "")
+                raise
     assert ran == (notices == "at its end") and (root / ".lock").read_bytes() == other
     (root / ".lock").unlink()
+    PhotoSet(root).save("photos/later.jpg", b"a later run's")
+    assert not PhotoSet(root).exists("photos/late.jpg") and not PhotoSet(root).photos.parts()
 
 
 def test_a_file_is_whole_or_absent(bucket: str) -> None:

@@ -181,7 +181,7 @@ def test_a_limit_takes_no_split_away(curated: Path, tmp_path: Path) -> None:
     assert split(photoset, SplitSettings(), Console(), seed=0, limit=1).counts.total() == 1
     assert split(photoset, SplitSettings(), Console(), seed=0, limit=2).counts.total() == 2
     before = list(photoset.people)
-    with pytest.raises(UsageError, match="2 faces have a split, --limit 1 would take it"):
+    with pytest.raises(UsageError, match="--limit 1 would take their split from 1 faces"):
         split(photoset, SplitSettings(), Console(), seed=0, limit=1)
     assert list(photoset.people) == before
 

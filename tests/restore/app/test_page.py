@@ -171,7 +171,7 @@ def test_a_second_page_leaves_nothing_either(workspace: Workspace, tmp_path: Pat
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     for _ in range(2):
         with app_server.page(workspace.queue, TOKEN, "127.0.0.1"):
-            assert list(tmp_path.glob("authface-app-*"))
+            assert list(tmp_path.glob("authface-page-*"))
         assert list(tmp_path.iterdir()) == []
         monkeypatch.setattr("gradio.routes.DEFAULT_TEMP_DIR", str(tmp_path / "first"))  # whose page imported Gradio
 
@@ -247,8 +247,8 @@ def test_the_command_serves_and_cleans_up_when_it_is_ended(how: signal.Signals, 
         assert running.stderr is not None
         line = next(line for line in running.stderr if line.startswith("app: open http://127.0.0.1:"))
         assert httpx.get(line.split()[2], timeout=PATIENCE).status_code == 200
-        assert list(tmp_path.glob("authface-app-*"))
+        assert list(tmp_path.glob("authface-page-*"))
         running.send_signal(how)
         out, _ = running.communicate(timeout=PATIENCE)
     assert running.returncode == 0 and json.loads(out)["url"] == line.split()[2]
-    assert list(tmp_path.glob("authface-app-*")) == []
+    assert list(tmp_path.glob("authface-page-*")) == []
