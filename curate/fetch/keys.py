@@ -12,8 +12,6 @@ from authface.records import Photo
 
 _MERGE = 1 << 14
 """New numbers gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
-
-
 Key = tuple[str, str, str]
 KEY_COLUMNS: Final = ("source", "source_id", "as_of", "bytes")
 """Columns of a photo that `source_key` takes."""
@@ -27,8 +25,8 @@ def photo_key(photo: Photo) -> Key:
 def source_key(source: str, source_id: str, as_of: str, size: int) -> Key:
     """The key of a photo; a listed one stays the same whenever it was listed.
 
-    A file is another photo where its time or its size in bytes is, which archives that were unpacked side by side may
-    have in common only in part: their times are often all the same, as are their names.
+    A file is another photo where its time of change or its size in bytes is another: archives that are unpacked side
+    by side often share names and times.
     """
     return source, source_id, f"{as_of} {size}" if source == "folder" else ""
 
