@@ -244,7 +244,7 @@ def lost(damage: torch.Tensor) -> torch.Tensor:
     What is little damaged is seen, not guessed: there a texture that looks right costs truth and wins little.
     """
     power = damage.square().mean((1, 2, 3))
-    fine = power - functional.avg_pool2d(damage, TONES).square().mean((1, 2, 3))
+    fine = power - functional.avg_pool2d(damage, min(TONES, *damage.shape[2:])).square().mean((1, 2, 3))
     return power / (power + SEEN**2) * (LEGIBLE**2 / fine.clamp_min(LEGIBLE**2))
 
 

@@ -294,7 +294,7 @@ def models_push(
 ) -> None:
     """Publish a family on the hub: parts, graphs, index, presets and card; checkpoints and caches stay.
 
-    The token is HF_TOKEN or that of `hf auth login`. Files of these parts that were there before are replaced.
+    The token is HF_TOKEN or that of `hf auth login`. What an earlier family left there and this one lacks is deleted.
     """
     from authface.models.hub import check_name, repository
     from authface.models.publish import plan

@@ -192,6 +192,7 @@ def test_half_of_a_texture_is_lost_at_the_damage_that_is_written() -> None:
     signs = torch.tensor([1.0, -1.0]).repeat(16).expand(1, 3, 32, 32)
     told = torch.cat([lost(size * signs) for size in (SEEN, LEGIBLE, 2 * LEGIBLE)])
     assert told.tolist() == pytest.approx([0.5, 0.8, 16 / 17 / 4], abs=1e-3), "fine damage hides what there was"
+    assert lost(SEEN * signs[..., :8, :8]).tolist() == pytest.approx([0.5], abs=1e-3), "of a small patch, too"
 
 
 def test_a_weave_is_told_from_texture() -> None:

@@ -15,6 +15,7 @@ from authface.annotate.export.publication import NO_DERIVATIVES, UNKNOWN, UNRECO
 from authface.annotate.export.run import export
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
+from authface.errors import AuthfaceError
 from authface.records import now
 from authface.review.reviews import Decision, decision_log
 from authface.store.journal import dataset_ids
@@ -113,13 +114,28 @@ def test_all_of_it_may_go_and_replaces_what_was_there(
 
 
 def test_nobody_changes_a_set_between_judging_and_sending(
-    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path
+    hub: Any, authface: Run, make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photoset = make_set(tmp_path / "set", MIXED)
     export(photoset, ExportSettings(), Console())
+    get, others = hub.get, list[str]()
+
+    def asked(path: str) -> Any:
+        """The hub's answer; meanwhile somebody else would correct a licence."""
+        try:
+            with photoset.lock():
+                others.append("came between")
+        except AuthfaceError:
+            others.append("waits")
+        return get(path)
+
+    monkeypatch.setattr(hub, "get", asked)
+    done = authface("push", photoset.root, "anna/faces")
+    assert done.returncode == 0, done.stderr
+    assert set(others) == {"waits"}
     with photoset.lock():
         done = authface("push", photoset.root, "anna/faces")
-    assert done.returncode == 1 and "in use" in done.stderr and not hub.received and not hub.repos
+    assert done.returncode == 1 and "in use" in done.stderr
 
 
 def test_a_dry_run_says_what_would_go_and_asks_nobody(
