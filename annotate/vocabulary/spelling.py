@@ -197,8 +197,27 @@ def is_thing(piece: str, kinds: set[str]) -> bool:
 
 
 def is_denied(piece: str) -> bool:
-    """Whether a piece speaks of what is not there, or may not be."""
-    return bool((DENIALS | UNSURE) & words_of(piece)) or "n't" in piece
+    """Whether a piece speaks of what is not there, or may not be; ``false eyelashes`` are there."""
+    return bool((DENIALS | UNSURE) & words_of(_without_named_so(piece))) or "n't" in piece
+
+
+def has_denial(piece: str) -> bool:
+    """Whether a piece has a word of `DENIALS` that is no part of a name."""
+    return bool(DENIALS & words_of(_without_named_so(piece)))
+
+
+def _without_named_so(piece: str) -> str:
+    return _named_so().sub("", piece)
+
+
+@functools.cache
+def _named_so() -> re.Pattern[str]:
+    """The names with a word that elsewhere denies, in any of their spellings."""
+    spelled = [*GROUP_OF, *(synonym.strip() for text in SYNONYMS.values() for synonym in text.split(","))]
+    names = [
+        name for name in spelled if DENIALS & words_of(name) and names_by_spelling()[normalise(name)] != "no makeup"
+    ]
+    return re.compile(rf"\b(?:{'|'.join(re.escape(name.removesuffix('es').removesuffix('s')) for name in names)})")
 
 
 def is_sentence(piece: str) -> bool:

@@ -25,6 +25,7 @@ from authface.annotate.vocabulary.spelling import (
     THINGS,
     UNSURE,
     WORN,
+    has_denial,
     is_denied,
     is_sentence,
     is_thing,
@@ -173,7 +174,7 @@ def _ended_by_or(pieces: Sequence[Fragment], at: int) -> Iterable[int]:
     if not _OR.search(text):
         return ()
     begin = next(
-        (b for b in reversed(range(at)) if pieces[b].line == pieces[at].line and DENIALS & words_of(pieces[b].text)), at
+        (b for b in reversed(range(at)) if pieces[b].line == pieces[at].line and has_denial(pieces[b].text)), at
     )
     begins = begin + bool(names_in(pieces[begin].text)) if begin < at else at
     between = [pieces[b].text for b in range(begin + 1, at)]
@@ -187,7 +188,7 @@ CONFIDENCE: Final = 1.0
 """Of every tag of a captioner: it does not say how sure it is."""
 MOST_WORDS: Final = 4
 MOST_LETTERS: Final = 40
-VERSION: Final = 4
+VERSION: Final = 5
 
 _LEAD = re.compile(r"^(?:(?:but|also|just|plus|yes|and|with|wears|has)\s+)+|\s+yes$")
 """What may stand around a name that is there."""

@@ -30,6 +30,9 @@ def said(text: str, *, closed: bool = True, most: int = 100) -> set[str]:
     ("text", "names"),
     [
         ("Smiling, Gray hair, makeup-free", {"smiling", "grey hair", "no makeup"}),
+        ("false eyelashes, earrings", {"false eyelashes", "earrings"}),
+        ("no hat, false eyelashes, or beard", set()),
+        ("no false eyelashes", set()),
         ("long wavy dark brown hair", {"long hair", "wavy hair", "brown hair"}),
         ("1. Close-up\n2. **Freckles**\n- soft lighting.", {"close-up portrait", "freckles", "soft light"}),
         ('```json\n{"hair": ["long", "black"], "glasses": false}\n```', {"long hair", "black hair"}),
