@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 
 from authface.records import Photo
+from authface.store.rowfile import text_number
 
 _MERGE = 1 << 14
 """New numbers gathered in a set, 100 bytes each, before they join the sorted array, 8 bytes each."""
@@ -71,8 +71,7 @@ class KeySet:
 
 
 def _hash(names: Key) -> int:
-    text = "\0".join(names).encode("utf-8", "backslashreplace")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+    return text_number("\0".join(names))
 
 
 def sizeless(key: Key) -> Key:

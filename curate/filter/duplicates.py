@@ -65,14 +65,7 @@ class HammingIndex:
     def __init__(self, codes: NDArray[np.uint8], radius: int) -> None:
         self.radius = radius
         self._words = _words(codes)
-        bits = codes.shape[1] * 8
-        shares = _plan(len(codes), bits, radius) if len(codes) else []
-        # Neighbouring bits are alike among faces: each piece takes every so many-th.
-        self._pieces = [
-            _piece(codes, np.arange(number, bits, len(shares)), share)
-            for number, share in enumerate(shares)
-            if share >= 0
-        ]
+        self._pieces = list(_pieces(codes, radius))
 
     def search(self, codes: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """(m,) rows of the queries, (m,) numbers of codes and (m,) bits they differ in, by row, then by number."""
@@ -84,37 +77,31 @@ class HammingIndex:
 
     def _block(self, codes: NDArray[np.uint8], at: int) -> tuple[NDArray[np.int64], ...]:
         words, keys = _words(codes), [np.zeros(0, np.int64)]
-        for rows, numbers in self._candidates(codes):
-            keep = np.bitwise_count(words[0][rows] ^ self._words[0][numbers]) <= self.radius
-            rows, numbers = rows[keep], numbers[keep]
-            keep = _apart(words, rows, self._words, numbers) <= self.radius
-            keys.append(rows[keep].astype(np.int64) * len(self._words[0]) + numbers[keep])
+        for piece in self._pieces:
+            for rows, numbers in _candidates(piece, codes):
+                rows, numbers = _within(self.radius, words, rows, self._words, numbers)
+                keys.append(rows.astype(np.int64) * len(self._words[0]) + numbers)
         row, number = np.divmod(np.unique(np.concatenate(keys)), max(len(self._words[0]), 1))
         return row + at, number, _apart(words, row, self._words, number)
 
-    def _candidates(self, codes: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
-        """Rows of queries, and numbers of the codes to compare each with; some pairs more than once."""
-        if not self._pieces:
-            for number in range(len(codes) * bool(len(self._words[0]))):
-                others = np.arange(len(self._words[0]), dtype=np.int32)
-                yield np.full(len(others), number), others
-            return
-        for piece in self._pieces:
-            values = (_values(codes, piece.bits)[:, None] ^ piece.around).ravel()
-            looked = np.flatnonzero((piece.there[values >> 3] << (values & 7).astype(np.uint8)) & 0x80)
-            at = np.searchsorted(piece.values, values[looked])
-            begins, rows = piece.starts[at], looked // len(piece.around)
-            counts = piece.starts[at + 1] - begins
-            ends = np.cumsum(counts, dtype=np.int64)
-            cut = 0
-            while cut < len(ends):
-                before = int(ends[cut - 1]) if cut else 0
-                end = max(int(np.searchsorted(ends, before + _AT_ONCE, "right")), cut + 1)
-                some = slice(cut, end)
-                offset = begins[some] - (ends[some] - counts[some] - before)
-                places = np.repeat(offset, counts[some]) + np.arange(int(ends[end - 1]) - before)
-                yield np.repeat(rows[some], counts[some]), piece.order[places]
-                cut = end
+
+def _candidates(piece: _Piece, codes: NDArray[np.uint8]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int32]]]:
+    """Rows of (n, length) codes asked for, and numbers of the codes to compare each with for one piece's sake."""
+    values = (_values(codes, piece.bits)[:, None] ^ piece.around).ravel()
+    looked = np.flatnonzero((piece.there[values >> 3] << (values & 7).astype(np.uint8)) & 0x80)
+    at = np.searchsorted(piece.values, values[looked])
+    begins, rows = piece.starts[at], looked // len(piece.around)
+    counts = piece.starts[at + 1] - begins
+    ends = np.cumsum(counts, dtype=np.int64)
+    cut = 0
+    while cut < len(ends):
+        before = int(ends[cut - 1]) if cut else 0
+        end = max(int(np.searchsorted(ends, before + _AT_ONCE, "right")), cut + 1)
+        some = slice(cut, end)
+        offset = begins[some] - (ends[some] - counts[some] - before)
+        places = np.repeat(offset, counts[some]) + np.arange(int(ends[end - 1]) - before)
+        yield np.repeat(rows[some], counts[some]), piece.order[places]
+        cut = end
 
 
 def distances(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -123,6 +110,20 @@ def distances(codes: NDArray[np.uint8], others: NDArray[np.uint8]) -> NDArray[np
     for one, other in zip(_words(codes), _words(others), strict=True):
         total += np.bitwise_count(one[:, None] ^ other)
     return total
+
+
+def _within(
+    radius: int,
+    words: tuple[NDArray[np.uint64], ...],
+    rows: NDArray[np.int64],
+    others: tuple[NDArray[np.uint64], ...],
+    numbers: NDArray[np.int32],
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Those of the rows and numbers whose codes differ by no more than the radius; most do in the first word."""
+    keep = np.bitwise_count(words[0][rows] ^ others[0][numbers]) <= radius
+    rows, numbers = rows[keep], numbers[keep]
+    keep = _apart(words, rows, others, numbers) <= radius
+    return rows[keep], numbers[keep]
 
 
 def _apart(
@@ -152,6 +153,20 @@ def _values(codes: NDArray[np.uint8], bits: NDArray[np.intp]) -> NDArray[np.int3
         value <<= 1
         value |= (codes[:, bit // 8] >> (7 - bit % 8)) & 1
     return value
+
+
+def _pieces(codes: NDArray[np.uint8], radius: int) -> Iterator[_Piece]:
+    """Pieces of (n, length) codes, one of which has every code within the radius of a query where it looks.
+
+    A piece without bits has all codes there: where that is less work it is the only one.
+    """
+    bits = codes.shape[1] * 8
+    shares = _plan(len(codes), bits, radius) if len(codes) else []
+    if not shares:
+        yield _piece(codes, np.arange(0), 0)
+    for number, share in enumerate(shares):
+        if share >= 0:  # neighbouring bits are alike among faces: each piece takes every so many-th
+            yield _piece(codes, np.arange(number, bits, len(shares)), share)
 
 
 def _piece(codes: NDArray[np.uint8], bits: NDArray[np.intp], share: int) -> _Piece:
@@ -272,7 +287,7 @@ def _nearest(
 def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
     """Numbers of hashes at most `radius` bits apart (`bits_apart`), enough of them to join all near one another.
 
-    Equal hashes are paired with the first of them only. Raises AuthfaceError as `hash_codes` does.
+    Equal hashes are paired with the one before only. Raises AuthfaceError as `hash_codes` does.
     """
     yield from near_codes(hash_codes(hashes), radius)
 
@@ -280,17 +295,25 @@ def near_pairs(hashes: Sequence[str], radius: int = RADIUS) -> Iterator[tuple[in
 def near_codes(codes: NDArray[np.uint8], radius: int = RADIUS) -> Iterator[tuple[int, int]]:
     """`near_pairs` of (n, 18) uint8 hashes."""
     whole = np.ascontiguousarray(codes).view(f"S{codes.shape[1]}")[:, 0]
-    _, first, of = np.unique(whole, return_index=True, return_inverse=True)
-    for number in np.flatnonzero(first[of] != np.arange(len(codes))).tolist():
-        yield int(first[of[number]]), number
-    first.sort()
+    order = np.argsort(whole, kind="stable").astype(np.int32)
+    again = np.zeros(len(codes), np.bool_)
+    for start in range(0, len(codes), _AT_ONCE):
+        some = whole[order[start : start + _AT_ONCE + 1]]
+        again[start + 1 : start + len(some)] = some[1:] == some[:-1]
+    for at in np.flatnonzero(again).tolist():
+        yield int(order[at - 1]), int(order[at])
+    first = np.sort(order[~again])
+    del order, again, whole
     codes = codes[first]
-    index = NearIndex(codes, radius)
-    for start in range(0, len(codes), _BLOCK):
-        rows, others, _ = index.search(codes[start : start + _BLOCK])
-        rows += start
-        for row, other in zip(rows[others < rows].tolist(), others[others < rows].tolist(), strict=True):
-            yield int(first[row]), int(first[other])
+    words = _words(codes)
+    for piece in _pieces(codes, radius):  # one at a time: its table is half of what each code takes
+        for start in range(0, len(codes), _QUERIES):
+            block = codes[start : start + _QUERIES]
+            for asked in (block, mirrored(block)):
+                for rows, others in _candidates(piece, asked):
+                    before = others < rows + start
+                    rows, others = _within(radius, _words(asked), rows[before], words, others[before])
+                    yield from zip(first[rows + start].tolist(), first[others].tolist(), strict=True)
 
 
 def mirrored(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:

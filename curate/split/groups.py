@@ -1,16 +1,4 @@
-"""Which faces belong together: those of one person by their embeddings, near duplicates, those of one photo.
-
-People are found among the neighbours of each face in an index, then joined to groups that do not chain.
-
-Joining all that are alike one by one chains people together: A looks like B and B like C. Here two groups become one
-only if their faces are alike on average (average linkage, Sokal and Michener 1958), the likeliest pairs first.
-
-With dlib's network on 1,928 portraits, most of them of East Asians and few of one person: a limit of 0.93 for the dot
-product makes groups of up to 586 faces. A `Likeness` of 4.5 makes 143 groups of two to five, half of which look like
-one person: one face in 25 stands beside a stranger. Put among them, two people who pose eight times each and two with
-two photos each come together and with nobody else, but for two poses with eyes shut that stand apart. For splits it
-does no harm to keep two strangers together; to say who is who it would.
-"""
+"""The faces of a set, and which belong together: those of one person, near duplicates, those of one photo."""
 
 from __future__ import annotations
 
@@ -23,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from authface.curate.filter.duplicates import BITS, hash_codes, near_codes
 from authface.curate.settings import SplitSettings
-from authface.curate.split.likeness import Likeness, Nearest, VectorFile, Vectors
+from authface.curate.split.likeness import Vectors
 from authface.engine.runner import PartInput
 from authface.engine.workers import Step
 from authface.errors import ImageError
@@ -36,19 +24,11 @@ from authface.faces.identity import Embedder, SeenFace, make_embedder, weights_s
 from authface.imaging import decode as images
 from authface.records import Crop, Embedding
 from authface.store.photoset import PhotoSet, Provenance
+from authface.store.rowfile import IdFile, RowFile, text_number
 
 VERSION = 1
-_PAIRS = 1 << 12
-"""Looked at at a time."""
-NEIGHBOURS = 32
-"""Neighbours looked at for each face; a person of more faces is found through several of them."""
-SMALL_SET = 1.5
-"""What a set that is too small for a cohort adds to `same_person`: with dlib a product of 0.938, not 0.92.
-
-Of 20, 71 and 200 portraits of as many people (five draws each) 0.92 joins up to 10, 24 and 59 to one person, 0.938 up
-to 4, 8 and 20, 0.95 up to 2, 5 and 6. Two people of eight photos each, put among them, are 1 to 2 groups at 0.92 and
-0.938, 2 to 3 from 0.947 on: their photos would then be in different splits.
-"""
+_AT_ONCE = 1 << 12
+"""Ids compared at a time."""
 
 
 def embedder_provenance(step: str, version: int, settings: SplitSettings) -> Provenance:
@@ -114,127 +94,24 @@ class DisjointSets:
         """Unite two sets under the name of the first."""
         self._above[self.find(second)] = self.find(first)
 
-    def labels(self) -> list[int]:
-        """The name of the set of each member."""
-        return [self.find(member) for member in range(len(self._above))]
+    def labels(self) -> NDArray[np.int32]:
+        """(n,) the name of the set of each member."""
+        return np.fromiter(map(self.find, range(len(self._above))), np.int32, len(self._above))
 
 
-def similar_pairs(vectors: Vectors, likeness: Likeness, least: float) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """(m, 2) numbers of unit vectors whose likeness is `least` or more, and (m,) that likeness; the highest first.
-
-    Each vector has its `NEIGHBOURS` likest; a pair is listed once, its smaller number first.
-    """
-    codes, found = [np.zeros(0, np.int64)], [np.zeros(0, np.float32)]
-    for first, second, value in Nearest(vectors, likeness).search(vectors, likeness, least, NEIGHBOURS + 1):
-        real = first != second
-        codes.append((np.minimum(first, second) << 32 | np.maximum(first, second))[real])
-        found.append(value[real])
-    code, value = _joined(codes), _joined(found)
-    order = np.argsort(code, kind="stable")
-    code, value = code[order], value[order]
-    once = np.diff(code, prepend=-1) != 0
-    code, value = code[once], value[once]
-    order = np.argsort(-value, kind="stable")
-    pairs = np.stack([code >> 32, code & 0xFFFFFFFF], axis=1, dtype=np.int32, casting="unsafe")
-    return pairs[order], value[order]
-
-
-def _joined(arrays: list[NDArray[Any]]) -> NDArray[Any]:
-    """One array of all. The list is emptied: of a large set both would be half of all memory."""
-    made = np.concatenate(arrays)
-    arrays.clear()
-    return made
-
-
-def identities(vectors: Vectors, photos: ArrayLike, likeness: Likeness, least: float) -> list[int]:
-    """The group of each of n faces, named by the number of one of its faces: one person a group, as far as they tell.
-
-    `vectors` is (n, length), of unit length, and of each the photo it shows. Two groups become one where the mean
-    likeness between their faces is `least` or more and no photo shows a face of both: two faces of one photo are two
-    people.
-    """
-    pairs, _ = similar_pairs(vectors, likeness, least)
-    sets, groups = DisjointSets(len(vectors)), _Groups(vectors, photos, likeness)
-    for start in range(0, len(pairs), _PAIRS):
-        faces = pairs[start : start + _PAIRS].ravel().tolist()
-        names = np.array([sets.find(face) for face in faces], np.int64).reshape(-1, 2)
-        alike: list[float] = groups.likeness(names).tolist()
-        grown = set[int]()
-        for at, (a, b) in enumerate(names.tolist()):
-            if a in grown or b in grown:  # in this turn: what was said of them holds no longer
-                a, b = sets.find(a), sets.find(b)
-                alike[at] = float(groups.likeness(np.array([[a, b]]))[0])
-            if a != b and alike[at] >= least and groups.may_join(a, b):
-                a, b = (a, b) if groups.size[a] >= groups.size[b] else (b, a)
-                sets.join(a, b)
-                groups.join(a, b)
-                grown |= {a, b}
-    return sets.labels()
-
-
-class _Groups:
-    """The groups of n faces by name, one of their faces: what it takes to say how alike two are on average.
-
-    The mean over all pairs of a face of A and one of B needs no pairs: (a . b) / spread_a sums to (sum of a / spread_a)
-    . (sum of b). These two sums of each group of two faces and more lie side by side in a file.
-    """
-
-    def __init__(self, vectors: Vectors, photos: ArrayLike, likeness: Likeness) -> None:
-        self._vectors, self._spread = vectors, likeness.spread
-        self._sums = VectorFile(2 * vectors.shape[1], len(vectors))
-        self._offset = likeness.mean.astype(np.float64) / likeness.spread
-        """(n,) sums of the means, each over its spread."""
-        self.size = np.ones(len(vectors), np.int32)
-        """(n,) faces of each."""
-        _, photo, faces = np.unique(photos, return_inverse=True, return_counts=True)
-        several = np.flatnonzero(faces[photo] > 1)
-        self._shown = {face: {of} for face, of in zip(several.tolist(), photo[several].tolist(), strict=True)}
-        """The photos of several faces that show a face of a group."""
-
-    def likeness(self, names: NDArray[np.int64]) -> NDArray[np.float64]:
-        """(m,) mean likeness of (m, 2) groups, over all pairs of a face of one and a face of the other."""
-        known, at = np.unique(names, return_inverse=True)
-        sums = self._both_sums(known)
-        one, other = np.moveaxis(sums[at.reshape(names.shape)], 1, 0)
-        a, b = names.T
-        products = np.vecdot(one[:, 1], other[:, 0]) + np.vecdot(one[:, 0], other[:, 1])
-        offsets = self._offset[a] / self.size[a] + self._offset[b] / self.size[b]
-        mean: NDArray[np.float64] = (products / (self.size[a] * self.size[b]) - offsets) / 2
-        return mean
-
-    def may_join(self, name: int, other: int) -> bool:
-        """Whether no photo shows a face of both."""
-        return self._shown.get(name, set()).isdisjoint(self._shown.get(other, ()))
-
-    def join(self, name: int, gone: int) -> None:
-        """Put two groups in the place of the one that is called `name`."""
-        self._sums[name] = self._both_sums(np.array([name, gone])).sum(axis=0).reshape(-1)
-        for of in (self._offset, self.size):
-            of[name] += of[gone]
-        if gone in self._shown:
-            self._shown[name] = self._shown.get(name, set()) | self._shown.pop(gone)
-
-    def _both_sums(self, names: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(k, 2, length) sums of the vectors, and of each over its spread."""
-        made = np.empty((len(names), 2, self._vectors.shape[1]), np.float32)
-        alone = self.size[names] == 1
-        made[~alone] = self._sums[names[~alone]].reshape(-1, *made.shape[1:])
-        faces = names[alone]
-        vectors = self._vectors[faces]
-        made[alone] = np.stack([vectors, vectors / self._spread[faces, None]], axis=1)
-        return made
-
-
-def connected_groups(count: int, keys: Iterable[NDArray[np.int32]], pairs: Iterable[tuple[int, int]] = ()) -> list[int]:
-    """The group of each of 0..count-1, named by one of its members: all that share a key or are a pair are in one.
+def connected_groups(
+    count: int, keys: Iterable[NDArray[np.integer[Any]]], pairs: Iterable[tuple[int, int]] = ()
+) -> NDArray[np.int32]:
+    """(n,) group of each of 0..n-1, named by one of its members: all that share a key or are a pair are in one.
 
     Each of `keys` has one entry per member; -1 shares nothing.
     """
     sets = DisjointSets(count)
     for column in keys:
-        _, first, of = np.unique(column, return_index=True, return_inverse=True)
-        for member in np.flatnonzero((column >= 0) & (first[of] != np.arange(count))).tolist():
-            sets.join(int(first[of[member]]), member)
+        order = np.argsort(column, kind="stable")
+        alike = np.flatnonzero((np.diff(column[order]) == 0) & (column[order[1:]] != -1))
+        for at in alike.tolist():
+            sets.join(int(order[at]), int(order[at + 1]))
     for one, other in pairs:
         sets.join(one, other)
     return sets.labels()
@@ -244,15 +121,15 @@ def connected_groups(count: int, keys: Iterable[NDArray[np.int32]], pairs: Itera
 class SplitFaces:
     """The n faces of a set that have an embedding or need none, in the order of the table `crops`."""
 
-    ids: list[str]
+    ids: IdFile
     photos: NDArray[np.int32]
     """(n,) number of the photo."""
     hashes: NDArray[np.uint8]
     """(n, 18), as `hash_codes` has them."""
     hashed: NDArray[np.bool_]
     """(n,) whether there is one."""
-    photographers: NDArray[np.int32]
-    """(n,) number of the photographer within their source; -1 where nobody is named, or nobody asked."""
+    photographers: NDArray[np.int64]
+    """(n,) 63-bit hash of the photographer and their source; -1 where nobody is named, or nobody asked."""
     vectors: Vectors
     """(n, length), unit length; (n, 0) where nobody asked for identities."""
     failed: Mapping[str, Embedding] = field(default_factory=dict)
@@ -267,12 +144,11 @@ def read_faces(
     `embedded`: with their embeddings; `photographers`: with whose photo each is.
     """
     count = sum(part.count for part in parts)
-    ids: list[str] = []
+    ids, photos_before = IdFile(), 0
     photos = np.zeros(count, np.int32)
-    vectors: VectorFile | None = None
+    vectors: RowFile | None = None
     hashes, hashed = np.zeros((count, BITS // 8), np.uint8), np.zeros(count, np.bool_)
-    by = np.full(count, -1, np.int32)
-    whose = _photographers(photoset) if photographers else {}
+    by = np.full(count, -1, np.int64)
     failed: dict[str, Embedding] = {}
     for part in parts:
         known = _embedded(photoset, part, failed) if embedded else _kept(part)
@@ -280,15 +156,16 @@ def read_faces(
         if embedded and len(known):
             numbers = known.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(known), -1)
             if vectors is None:
-                vectors = VectorFile(numbers.shape[1])
+                vectors = RowFile(numbers.shape[1])
             vectors.append(numbers)
         of = known.column("photo_id").combine_chunks().dictionary_encode()
-        photos[some] = of.indices.to_numpy() + photos[: len(ids)].max(initial=-1) + 1
-        codes, there = _hashes(photoset, part.number, known.column("id"))
-        hashes[some], hashed[some] = codes, there
-        if whose:
+        photos[some] = of.indices.to_numpy() + photos_before
+        photos_before += len(of.dictionary)
+        hashes[some], hashed[some] = _hashes(photoset, part.number, known.column("id"))
+        if photographers:
+            whose = _photographers(photoset, part.number)
             by[some] = [whose.get(photo, -1) for photo in known.column("photo_id").to_pylist()]
-        ids += known.column("id").to_pylist()
+        ids.extend(known.column("id").to_pylist())
     n = len(ids)
     held = np.zeros((n, 0), np.float32) if vectors is None else vectors
     return SplitFaces(ids, photos[:n], hashes[:n], hashed[:n], by[:n], held, failed)
@@ -324,41 +201,38 @@ def _hashes(photoset: PhotoSet, part: int, ids: pa.ChunkedArray) -> tuple[NDArra
     return codes, there
 
 
-def _photographers(photoset: PhotoSet) -> dict[str, int]:
-    """The number of the photographer of each photo that names one."""
-    numbers, found = dict[tuple[str, str], int](), dict[str, int]()
-    for part in photoset.photos.parts():
-        for photo, source, name in photoset.photos.columns(part, ("id", "source", "photographer")):
-            if name:
-                found[photo] = numbers.setdefault((source, name), len(numbers))
-    return found
+def _photographers(photoset: PhotoSet, part: int) -> dict[str, int]:
+    """The number of the photographer of each photo of a part that names one."""
+    rows = photoset.photos.columns(part, ("id", "source", "photographer"))
+    return {photo: text_number(f"{source}\0{name}") >> 1 for photo, source, name in rows if name}
 
 
-def people_of(faces: SplitFaces, likeness: Likeness, same_person: float) -> list[str]:
-    """The identity of each face: the first id of the faces that show the same person; empty without embeddings."""
-    if not faces.vectors.shape[1]:
-        return [""] * len(faces.ids)
-    return first_names(faces.ids, identities(faces.vectors, faces.photos, likeness, same_person))
+def groups_of(faces: SplitFaces, people: NDArray[np.int32], settings: SplitSettings) -> NDArray[np.int32]:
+    """(n,) the group of each face, named by the face whose id comes first among those that must share a split.
 
-
-def groups_of(faces: SplitFaces, people: Sequence[str], settings: SplitSettings) -> list[str]:
-    """The group of each face, named by the first id among the faces that must share a split."""
-    keys = {"photo": faces.photos, "photographer": faces.photographers}
-    if "identity" in settings.keep_together:
-        named = pa.array([person or None for person in people], pa.string()).dictionary_encode()
-        keys["identity"] = named.indices.fill_null(-1).to_numpy()
+    `people` are (n,) numbers of the faces that name the person of each, -1 where nobody asked.
+    """
+    keys: dict[str, NDArray[np.integer[Any]]] = {
+        "photo": faces.photos, "photographer": faces.photographers, "identity": people,
+    }  # fmt: skip
     chosen = [keys[name] for name in settings.keep_together if name in keys]
     pairs: Iterable[tuple[int, int]] = ()
     if "duplicate" in settings.keep_together:
         hashed = np.flatnonzero(faces.hashed)
         near = near_codes(faces.hashes[hashed], settings.duplicate_radius)
         pairs = ((int(hashed[one]), int(hashed[other])) for one, other in near)
-    return first_names(faces.ids, connected_groups(len(faces.ids), chosen, pairs))
+    return first_members(faces.ids, connected_groups(len(faces.ids), chosen, pairs))
 
 
-def first_names(ids: Sequence[str], labels: Sequence[int]) -> list[str]:
-    """Each group named by its member whose id sorts first; labels are numbers of members."""
-    first = list(ids)
-    for id, label in zip(ids, labels, strict=True):
-        first[label] = min(id, first[label])
-    return [first[label] for label in labels]
+def first_members(ids: IdFile, labels: NDArray[np.int32]) -> NDArray[np.int32]:
+    """(n,) of each group the member whose id comes first; labels are numbers of members."""
+    first = labels.copy()
+    """Of each label."""
+    for start in range(0, len(ids), _AT_ONCE):
+        coded, of = ids.coded(slice(start, start + _AT_ONCE)), labels[start : start + _AT_ONCE]
+        order = np.lexsort((coded, of))
+        order = order[np.diff(of[order], prepend=-1) != 0]
+        of = of[order]
+        earlier = coded[order] < ids.coded(first[of])
+        first[of[earlier]] = start + order[earlier]
+    return first[labels]

@@ -210,7 +210,7 @@ def _duplicates(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], radius: i
         rows, numbers, bits = index.search(ours.hashes[batch])
         order = np.lexsort((numbers, bits, rows))
         for at in order[np.unique(rows[order], return_index=True)[1]].tolist():  # the nearest of each
-            yield _leak(ours.ids[batch[rows[at]]], "near_duplicate", int(bits[at]), radius, *rivals[numbers[at]])
+            yield _leak(ours.ids[int(batch[rows[at]])], "near_duplicate", int(bits[at]), radius, *rivals[numbers[at]])
 
 
 def _people(ours: SplitFaces, theirs: Sequence[tuple[str, Rival]], compare: Compare, least: float) -> Iterator[Leak]:

@@ -5,81 +5,22 @@ The embeddings of a large set lie in a temporary file: those that are looked at 
 
 from __future__ import annotations
 
-import tempfile
-import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from authface.files import room_for_large, write_errors
+from authface.store.rowfile import RowFile
 
-
-class VectorFile:
-    """(n, length) float32 in a temporary file, read and written as an array is: by number, slice or numbers.
-
-    What is read is a copy, not to be written to. Raises AuthfaceError where the disk refuses what is written.
-    """
-
-    def __init__(self, length: int, rows: int = 0) -> None:
-        """`rows` vectors of zeros."""
-        self.shape = rows, length
-        self._bytes = length * np.dtype(np.float32).itemsize
-        self._room = room_for_large()
-        with write_errors(self._room), ExitStack() as stack:
-            self._file = stack.enter_context(tempfile.TemporaryFile(prefix="authface-", buffering=0, dir=self._room))
-            self._file.truncate(rows * self._bytes)
-            weakref.finalize(self, stack.pop_all().close)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, which: int | slice | NDArray[np.int64]) -> NDArray[np.float32]:
-        if isinstance(which, slice):
-            start, stop, _ = which.indices(len(self))
-            return self._read([start], max(stop - start, 0))
-        if isinstance(which, np.ndarray):
-            return self._read(which.tolist(), 1)
-        return self._read([which], 1).reshape(-1)
-
-    def __setitem__(self, number: int, vector: NDArray[np.float32]) -> None:
-        self._write(number, vector)
-
-    def append(self, vectors: NDArray[np.float32]) -> None:
-        """Add (k, length) vectors at the end."""
-        self._write(len(self), vectors)
-        self.shape = len(self) + len(vectors), self.shape[1]
-
-    def _read(self, starts: list[int], rows: int) -> NDArray[np.float32]:
-        """So many vectors from each of these on."""
-        made = np.empty((len(starts) * rows, self.shape[1]), np.float32)
-        room, size = made.reshape(-1).view(np.uint8).data, rows * self._bytes
-        for at, start in enumerate(starts):
-            self._file.seek(start * self._bytes)
-            left = room[at * size : (at + 1) * size]
-            while left:  # one read gives 2 GB at most
-                if not (read := self._file.readinto(left)):
-                    raise IndexError(f"vectors {start} to {start + rows - 1} of {len(self)}")
-                left = left[read:]
-        return made
-
-    def _write(self, start: int, vectors: NDArray[np.float32]) -> None:
-        with write_errors(self._room):
-            self._file.seek(start * self._bytes)
-            left = memoryview(np.ascontiguousarray(vectors, np.float32).tobytes())
-            while left:  # what the last free blocks of a disk take may be a part
-                left = left[self._file.write(left) :]
-
-
-Vectors = NDArray[np.float32] | VectorFile
+Vectors = NDArray[np.float32] | RowFile
 """(n, length), in memory or in a file."""
 
 
-def gathered(vectors: Vectors, numbers: NDArray[np.int64], at_once: int = 1 << 12) -> VectorFile:
+def gathered(vectors: Vectors, numbers: NDArray[np.integer[Any]], at_once: int = 1 << 12) -> RowFile:
     """The vectors of these numbers, in a file of their own."""
-    made = VectorFile(vectors.shape[1])
+    made = RowFile(vectors.shape[1])
     for start in range(0, len(numbers), at_once):
         made.append(vectors[numbers[start : start + at_once]])
     return made
@@ -100,7 +41,7 @@ PROBES = 32
 _TRAINING, _ROUNDS = 32, 4
 """Faces a cell that its centres are fitted to, and how often."""
 _ROUNDING = 1e-4
-_QUERIES = 1 << 14
+_QUERIES = 1 << 12
 _AT_ONCE = 1 << 20
 """Products looked at at a time."""
 
@@ -128,18 +69,23 @@ class Likeness:
         both = one + (products - others.mean[second]) / others.spread[second]
         return np.asarray(both / 2, dtype=np.float32)
 
-    def floor(
-        self, others: Likeness, first: NDArray[np.int64], second: NDArray[np.int64], least: float
-    ) -> NDArray[np.float32]:
-        """(m, k) dot products below which the m faces of `first` are less alike than `least` to the k of `second`.
+    def near(
+        self,
+        products: NDArray[np.float32],
+        first: NDArray[np.int64],
+        others: Likeness,
+        second: NDArray[np.int64],
+        least: float,
+    ) -> NDArray[np.bool_]:
+        """(m, k) whether the m faces of `first` are as like the k of `second` as `least`, by (m, k) dot products.
 
-        The product is what `of` asks for solved for it, less what rounding may take.
+        It is what `of` asks for, solved for the product; what rounding may have taken counts as there.
         """
         one, other = 1 / self.spread[first], 1 / others.spread[second]
-        products = np.add.outer(2 * least + self.mean[first] * one, others.mean[second] * other)
-        products /= np.add.outer(one, other)
-        products -= _ROUNDING
-        return np.asarray(products, dtype=np.float32)
+        weighed = np.add.outer(one, other)
+        weighed *= products
+        means, others_means = self.mean[first] - _ROUNDING, others.mean[second] - _ROUNDING
+        return np.asarray(weighed >= np.add.outer(2 * least + means * one, others_means * other))
 
 
 def cohort_of(vectors: Vectors) -> NDArray[np.float32] | None:
@@ -172,7 +118,7 @@ class Nearest:
     """Those of (n, length) unit vectors that are likest to others: exact for few, an inverted file for many.
 
     The file (Sivic and Zisserman 2003) has about 4 sqrt(n) cells, `PROBES` of which are looked into; what it finds is
-    measured by benchmarks/neighbours.py. Memory: 16 bytes a vector; the vectors lie in a file, cell by cell.
+    measured by benchmarks/neighbours.py. Memory: 8 bytes a vector; the vectors lie in a file, cell by cell.
     """
 
     def __init__(self, vectors: Vectors, likeness: Likeness) -> None:
@@ -181,7 +127,7 @@ class Nearest:
         if count > FLAT_ROWS:
             self._centres = _fit(vectors, 2 ** round(np.log2(4 * np.sqrt(count))))
         cell = _nearest_cells(vectors, self._centres, 1)[:, 0]
-        self._order = np.argsort(cell, kind="stable")
+        self._order = np.argsort(cell, kind="stable").astype(np.int32)
         self._ends = np.cumsum(np.bincount(cell, minlength=len(self._centres)))
         self._vectors, self._likeness = gathered(vectors, self._order), likeness
 
@@ -221,11 +167,11 @@ class Nearest:
         """The same for some of the vectors, numbered `rows`, within one cell."""
         end = int(self._ends[cell])
         own = slice(end - self._size(cell), end)
-        others = self._order[own]
+        others = self._order[own].astype(np.int64)
         if not len(rows) or not len(others):
             return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32)
         products = vectors @ self._vectors[own].T
-        near = np.flatnonzero(products >= likeness.floor(self._likeness, rows, others, least))
+        near = np.flatnonzero(likeness.near(products, rows, self._likeness, others, least))
         row, column = np.divmod(near, len(others))  # np.nonzero of two dimensions is ten times as slow
         value = likeness.of(products[row, column], rows[row], self._likeness, others[column])
         enough = value >= least

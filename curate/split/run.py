@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from authface.console import Console
 from authface.curate.settings import SplitSettings
-from authface.curate.split.groups import (
-    SMALL_SET,
-    Embed,
-    SplitFaces,
-    groups_of,
-    people_of,
-    read_faces,
-)
+from authface.curate.split.dealing import NO_SPLIT, SPLITS, assign, former_splits
+from authface.curate.split.groups import Embed, SplitFaces, groups_of, read_faces
 from authface.curate.split.leaks import (
     LEAK_WORDS,
     FindRivals,
@@ -38,6 +36,7 @@ from authface.curate.split.leaks import (
     write_page,
 )
 from authface.curate.split.likeness import cohort_of, likeness_of
+from authface.curate.split.people import SMALL_SET, people_of
 from authface.engine.ray import Cluster
 from authface.engine.runner import PartInput, parts_of, run
 from authface.errors import AuthfaceError, UsageError, one_line
@@ -46,78 +45,10 @@ from authface.records import Crop, Person, Rival
 from authface.store.photoset import PhotoSet, Provenance
 
 VERSION = 1
-SPLITS = ("train", "val", "test")
-"""If faces of several splits come together, the earlier split in this list wins."""
+_AT_ONCE = 1 << 12
+"""Faces whose rows are made at a time."""
 _MOVES_NOTHING = {"against", "drop_leaks", "leak_likeness"}
 """Settings that affect neither groups nor where they go; if any other changes, former splits no longer count."""
-
-
-def members_of(ids: Sequence[str], groups: Sequence[str]) -> dict[str, list[str]]:
-    """Face ids by group."""
-    members: dict[str, list[str]] = {}
-    for id, group in zip(ids, groups, strict=True):
-        members.setdefault(group, []).append(id)
-    return members
-
-
-def assign(
-    groups: Mapping[str, Sequence[str]], former: Mapping[str, str], settings: SplitSettings, seed: int
-) -> dict[str, str]:
-    """The split of each group by name. `groups` maps names to face ids, `former` face ids to the split they had."""
-    split = {}
-    for name, members in groups.items():
-        had = {former[id] for id in members if id in former}
-        if had:
-            split[name] = next(known for known in SPLITS if known in had)
-    drawn = sorted((_draw(seed, name), name) for name in groups if name not in split)
-    counted = Counter(split[name] for name in split for _ in groups[name])
-    faces = sum(len(members) for members in groups.values())
-    for where, draw in drawn:
-        size = len(groups[draw])
-        split[draw] = _place(where, size, counted, settings, faces)
-        counted[split[draw]] += size
-    _fill_empty(split, [name for _, name in drawn], groups, counted, settings)
-    return split
-
-
-def _fill_empty(
-    split: dict[str, str],
-    drawn: Sequence[str],
-    groups: Mapping[str, Sequence[str]],
-    counted: Counter[str],
-    settings: SplitSettings,
-) -> None:
-    """Give a wanted split that no group was drawn for the smallest of the new groups of training; one stays there."""
-    for name, wanted in (("test", settings.test or settings.test_faces), ("val", settings.val or settings.val_faces)):
-        free = [group for group in drawn if split[group] == "train"]
-        if wanted and not counted[name] and len(free) > 1:
-            least = min(free, key=lambda group: len(groups[group]))
-            if 2 * len(groups[least]) <= counted["train"]:
-                split[least] = name
-                counted[name] += len(groups[least])
-                counted["train"] -= len(groups[least])
-
-
-def _place(where: float, size: int, counted: Counter[str], settings: SplitSettings, total: int) -> str:
-    """Where a new group of `size` faces of `total` goes; `where` is its draw, 0..1."""
-    edge = 0.0
-    for name, share, wanted in (
-        ("test", settings.test, settings.test_faces),
-        ("val", settings.val, settings.val_faces),
-    ):
-        if wanted:
-            if counted[name] + size <= wanted:
-                return name
-            continue
-        edge += share
-        if edge - share <= where < edge and size <= max(share * total, 1):
-            return name
-    return "train"
-
-
-def _draw(seed: int, name: str) -> float:
-    """A number of 0..1 that depends only on the seed and the group's name."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{name}".encode()).digest()[:8]) / 2**64
 
 
 def provenance(settings: SplitSettings, seed: int, weights: Mapping[str, str]) -> Provenance:
@@ -130,18 +61,13 @@ def _settled(made: Provenance) -> Provenance:
     return replace(made, settings={key: value for key, value in made.settings.items() if key not in _MOVES_NOTHING})
 
 
-def former_splits(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> dict[str, str]:
-    """The former splits of faces, by id; none if the shares or the seed were different."""
-    former, names = dict[str, str](), dict(zip(SPLITS, SPLITS, strict=True))
-    for part, meta in photoset.people.metas().items():
-        if meta is None:
-            continue
-        if change := _settled(meta.provenance).difference(_settled(new)):
+def is_dealt_anew(photoset: PhotoSet, new: Provenance, log: Callable[[str], None]) -> bool:
+    """Whether the shares or the seed were different, so that former splits do not count."""
+    for meta in photoset.people.metas().values():
+        if meta and (change := _settled(meta.provenance).difference(_settled(new))):
             log(f"split: all groups are dealt anew: {change}")
-            return {}
-        rows = photoset.people.columns(part, ("id", "split"))
-        former |= {id: names[split] for id, split in rows if split in names}
-    return former
+            return True
+    return False
 
 
 def state_of(
@@ -177,35 +103,54 @@ def write_people(
         yield from of_part
 
 
-def person_rows(
-    crops: Iterable[Crop],
-    faces: SplitFaces,
-    people: Sequence[str],
-    groups: Sequence[str],
-    split: Mapping[str, str],
-    leaks: Mapping[str, Leak],
-    drop: str,
-) -> Iterator[Person]:
+@dataclass(frozen=True)
+class Dealt:
+    """What was found of the n faces of a set: who they show, with whom they stay, where they go."""
+
+    faces: SplitFaces
+    people: NDArray[np.int32]
+    """(n,) number of the face that names the person; -1 where nobody asked."""
+    groups: NDArray[np.int32]
+    """(n,) number of the face that names the group."""
+    splits: NDArray[np.int8]
+    """(n,) place in `SPLITS`."""
+
+    def __iter__(self) -> Iterator[tuple[str, str, str, str]]:
+        """Each face's id, its person, its group and its split."""
+        ids = self.faces.ids
+        for start in range(0, len(ids), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            people = self.people[some]
+            named = (name if known else "" for name, known in zip(ids[np.maximum(people, 0)], people >= 0, strict=True))
+            splits = (SPLITS[place] for place in self.splits[some].tolist())
+            yield from zip(ids[some], named, ids[self.groups[some]], splits, strict=True)
+
+
+def person_rows(crops: Iterable[Crop], dealt: Dealt, leaks: Mapping[str, Leak], drop: str) -> Iterator[Person]:
     """The rows of all crops; training loses what `drop` names: repeated pictures, or all faces of a person."""
     dropped: dict[str, Leak] = {}
     if drop != "nothing":
         dropped = {face: leak for face, leak in leaks.items() if drop == "people" or leak.kind != "same_person"}
     gone_people: dict[str, Leak] = {}
     if drop == "people":
-        for face, person in zip(faces.ids, people, strict=True):
-            if face in dropped:
-                gone_people.setdefault(person or face, dropped[face])
-    known = zip(faces.ids, people, groups, strict=True)
+        for face, person in named_people(dealt, dropped).items():
+            gone_people.setdefault(person, dropped[face])
+    known = iter(dealt)
     for crop in crops:
-        if lost := faces.failed.get(crop.id):
+        if lost := dealt.faces.failed.get(crop.id):
             row = Person(id=crop.id, photo_id=crop.photo_id)
             yield replace(row, status=lost.status, reason=lost.reason, detail=lost.detail)
             continue
-        face, person, group = next(known)
+        face, person, group, split = next(known)
         assert face == crop.id, f"{face} is not {crop.id}"
         leak = dropped.get(face) or gone_people.get(person or face)
-        row = Person(id=face, photo_id=crop.photo_id, identity=person, group=group, split=split[group])
-        yield row if leak is None or split[group] != "train" else _leaked(row, leak)
+        row = Person(id=face, photo_id=crop.photo_id, identity=person, group=group, split=split)
+        yield row if leak is None or split != "train" else _leaked(row, leak)
+
+
+def named_people(dealt: Dealt, asked: Container[str]) -> dict[str, str]:
+    """The person of some faces, by their ids; the face itself where nobody asked."""
+    return {face: person or face for face, person, _, _ in dealt if face in asked}
 
 
 def _leaked(row: Person, leak: Leak) -> Person:
@@ -309,7 +254,7 @@ def split(
     state = state_of(photoset, parts, others, photographers=photographers)
     if not folders and is_current(photoset, made, parts, state):
         console.log("split: nothing to do")
-        return _result(photoset.people, {})
+        return _result(photoset.people, moved=0)
     if embedded:
         step = Embed(photoset.root, settings)
         run(step, parts, photoset.embeddings, console, workers=workers, cluster=cluster, prune=not limit)
@@ -323,12 +268,15 @@ def split(
     if folders:
         leaks = find_leaks(faces, theirs, compare, settings.duplicate_radius, settings.leak_likeness)
     groups = groups_of(faces, people, settings)
-    former = former_splits(photoset, made, console.log)
-    dealt = assign(members_of(faces.ids, groups), former, settings, seed)
+    former = np.full(len(faces.ids), NO_SPLIT, np.int8)
+    if not is_dealt_anew(photoset, made, console.log):
+        former = former_splits(photoset, faces.ids)
+    dealt = Dealt(faces, people, groups, assign(groups, former, faces.ids, settings, seed))
     crops = (crop for part in parts for crop in part.rows())
-    rows = person_rows(crops, faces, people, groups, dealt, leaks, settings.drop_leaks)
-    result = _result(write_people(photoset, parts, rows, made, state), former)
-    page = write_page(photoset, leaks, dict(zip(faces.ids, people, strict=True)), paths) if folders else None
+    rows = person_rows(crops, dealt, leaks, settings.drop_leaks)
+    moved = int(((former != NO_SPLIT) & (former != dealt.splits)).sum())
+    result = _result(write_people(photoset, parts, rows, made, state), moved)
+    page = write_page(photoset, leaks, named_people(dealt, leaks), paths) if folders else None
     if not settings.keep_embeddings:
         forget_embeddings(photoset)
     return replace(result, leaks=leaks, page=page)
@@ -369,14 +317,14 @@ def forget_embeddings(photoset: PhotoSet) -> None:
                 table.remove(part)
 
 
-def _result(rows: Iterable[Person], former: Mapping[str, str]) -> SplitResult:
-    counts, sizes, people, moved = Counter[str](), Counter[str](), set[str](), 0
+def _result(rows: Iterable[Person], moved: int) -> SplitResult:
+    counts, groups, people = Counter[str](), array("q"), array("q")
     for row in rows:
         counts[row.split if row.status == "kept" else f"{row.status}: {row.reason}"] += 1
         if row.group:
-            sizes[row.group] += 1
+            groups.append(hash(row.group))  # 8 bytes in place of 120
         if row.identity:
-            people.add(row.identity)
-        moved += former.get(row.id, row.split) != row.split
-    largest = max(sizes.values(), default=0)
-    return SplitResult(counts, identities=len(people), groups=len(sizes), largest=largest, moved=moved)
+            people.append(hash(row.identity))
+    sizes = np.unique(groups, return_counts=True)[1]
+    largest = int(sizes.max(initial=0))
+    return SplitResult(counts, len(np.unique(people)), groups=len(sizes), largest=largest, moved=moved)

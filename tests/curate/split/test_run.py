@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,60 +22,20 @@ from authface.curate.fetch.run import fetch
 from authface.curate.fetch.sources.folder import Folder, Samples
 from authface.curate.filter.run import filter_photos
 from authface.curate.settings import AlignSettings, FetchSettings, FilterSettings, SplitSettings
-from authface.curate.split.groups import SplitFaces, groups_of, people_of
+from authface.curate.split.dealing import NO_SPLIT, assign
+from authface.curate.split.groups import SplitFaces, groups_of
 from authface.curate.split.likeness import likeness_of
-from authface.curate.split.run import SplitResult, assign, members_of, split
+from authface.curate.split.people import people_of
+from authface.curate.split.run import SplitResult, split
 from authface.engine.runner import parts_of, run
 from authface.errors import AuthfaceError, UsageError
 from authface.imaging import decode as images
 from authface.store.photoset import PhotoSet
+from authface.store.rowfile import IdFile
 from authface.store.statements import rewrite
 from tests.conftest import Done, authface
 
 HALVES = SplitSettings(val=0.3, test=0.3)
-Groups = dict[str, list[str]]
-
-
-def dealt(sizes: list[int], first: int = 0) -> Groups:
-    return {f"g{first + n}": [f"g{first + n}-{face}" for face in range(size)] for n, size in enumerate(sizes)}
-
-
-@given(st.lists(st.integers(1, 5), max_size=40), st.integers(0, 9))
-def test_every_group_goes_to_one_split_whatever_the_order(sizes: list[int], seed: int) -> None:
-    groups = dealt(sizes)
-    found = assign(groups, {}, HALVES, seed)
-    assert found.keys() == groups.keys() and set(found.values()) <= {"train", "val", "test"}
-    shuffled = list(groups.items())
-    random.Random(seed).shuffle(shuffled)
-    assert assign(dict(shuffled), {}, HALVES, seed) == found
-
-
-@given(st.lists(st.integers(1, 3), max_size=30), st.lists(st.integers(1, 3), max_size=30), st.booleans())
-def test_new_groups_move_no_old_one(old: list[int], new: list[int], counted: bool) -> None:
-    settings = SplitSettings(val_faces=7, test_faces=5) if counted else HALVES
-    before = assign(dealt(old), {}, settings, 0)
-    former = {face: before[name] for name, faces in dealt(old).items() for face in faces}
-    more = dealt(old) | dealt(new, first=len(old))
-    more |= {name: [*faces, f"{name}-new"] for name, faces in list(more.items())[:3]}
-    after = assign(more, former, settings, 0)
-    assert {name: after[name] for name in before} == before
-
-
-def test_shares_and_counts_are_met() -> None:
-    singles = dealt([1] * 4000)
-    found = list(assign(singles, {}, SplitSettings(), 0).values())
-    assert found.count("val") == pytest.approx(200, abs=50) and found.count("test") == pytest.approx(200, abs=50)
-    pairs = dealt([2] * 300)
-    found = list(assign(pairs, {}, SplitSettings(val_faces=50, test_faces=31), 0).values())
-    assert (2 * found.count("val"), 2 * found.count("test")) == (50, 30)
-    assert assign(singles, {}, SplitSettings(), 1) != assign(singles, {}, SplitSettings(), 0)
-    assert set(assign(dealt([50, *[1] * 50]), {}, HALVES, 0).items()) >= {("g0", "train")}, "half of all is training"
-
-
-def test_groups_that_come_together_go_to_training_then_validation() -> None:
-    former = {"a": "test", "b": "val", "c": "train"}
-    assert assign({"a": ["a", "b", "c"]}, former, HALVES, 0) == {"a": "train"}
-    assert assign({"a": ["a", "b", "new"]}, former, HALVES, 0) == {"a": "val"}
 
 
 def made_faces(seed: int, count: int) -> SplitFaces:
@@ -87,11 +46,11 @@ def made_faces(seed: int, count: int) -> SplitFaces:
     codes = rng.integers(0, 256, (count, 18), dtype=np.uint8)
     codes[: count // 4] = codes[count // 4 : count // 4 + count // 4] ^ np.eye(18, dtype=np.uint8)[0]
     return SplitFaces(
-        [f"{row:03d}" for row in rng.permutation(count)],
+        IdFile([f"{row:03d}" for row in rng.permutation(count)]),
         photo.astype(np.int32),
         codes,
         np.ones(count, np.bool_),
-        (photo % 5 - 1).astype(np.int32),
+        photo % 5 - 1,
         (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32),
     )
 
@@ -105,8 +64,7 @@ def test_no_two_splits_share_a_person_a_duplicate_or_a_photo(seed: int, count: i
     faces = made_faces(seed, count)
     people = people_of(faces, likeness_of(faces.vectors, None, (0.0, 1.0)), 0.7)
     groups = groups_of(faces, people, settings)
-    found = assign(members_of(faces.ids, groups), {}, settings, seed)
-    where = [found[group] for group in groups]
+    where = assign(groups, np.full(count, NO_SPLIT, np.int8), faces.ids, settings, seed)
     codes = faces.hashes
     near = np.bitwise_count(codes[:, None] ^ codes[None]).sum(axis=2) <= settings.duplicate_radius
     for one in range(count):
@@ -115,7 +73,7 @@ def test_no_two_splits_share_a_person_a_duplicate_or_a_photo(seed: int, count: i
             if by_photographer and faces.photographers[one] >= 0:
                 shares = shares or faces.photographers[one] == faces.photographers[other]
             assert not shares or where[one] == where[other]
-    assert all(group == min(members_of(faces.ids, groups)[group]) for group in groups)
+    assert all(faces.ids[int(first)] <= id for first, id in zip(groups, faces.ids, strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -303,16 +261,6 @@ def test_the_command(curated: Path, originals: Path, tmp_path: Path) -> None:
     )
     assert said["next"] == "authface annotate tags set --with measured"
     assert split_here("nothing").returncode == 2
-
-
-@pytest.mark.parametrize("count", [20, 71, 200])
-def test_small_sets_leave_no_wanted_split_empty(count: int) -> None:
-    """Of 20 people a twentieth each is one, whatever the draw; two stay with what a person of two can give."""
-    for seed in range(20):
-        split = assign({str(n): [str(n)] for n in range(count)}, {}, SplitSettings(), seed)
-        assert set(split.values()) == {"train", "val", "test"}
-        assert Counter(split.values())["train"] > count * 0.7
-    assert set(assign({"a": ["a", "b"]}, {}, SplitSettings(), 0).values()) == {"train"}
 
 
 def test_an_empty_or_one_sided_split_is_said_with_what_to_do() -> None:
