@@ -261,7 +261,7 @@ def import_set(
     review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.tags", TagsSettings, annotator=ANNOTATOR)
     if run.dry_run:
-        found = sum(1 for _ in release_pictures(folder))
+        found = sum(1 for _ in release_pictures(folder, run.console.log))
         return run.console.result(f"{found:,} pictures in {one_line(folder)}", pictures=found)
     photoset, where = PhotoSet(set), one_line(set)
     with photoset.lock():
@@ -293,7 +293,8 @@ def _tell_failures(run: Run, photoset: PhotoSet, most: int = 10) -> None:
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import SOURCE
 
-    names = {photo.id: photo.source_id for photo in photoset.photos if photo.source == SOURCE and photo.id}
+    kept = (photo for photo in photoset.photos if (photo.source, photo.status) == (SOURCE, "kept"))
+    names = {photo.id: photo.source_id for photo in kept}
     failed = [f"{photo.source_id}: {photo.detail}" for photo in photoset.photos if photo.status == "failed"]
     failed += [
         f"{names.get(row.id.partition('-')[0], row.id)}: {row.detail}"
