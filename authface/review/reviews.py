@@ -158,7 +158,7 @@ def retouch_log(photoset: PhotoSet) -> Journal[Retouch]:
 def reviewers(photoset: PhotoSet) -> list[str]:
     """Names of the reviewers who have a log."""
     folder = photoset.root / FOLDER
-    names = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
+    names = [path.stem for path in folder.glob("*.jsonl") if path.is_file()] if folder.is_dir() else []
     return sorted(name for name in names if _REVIEWER.fullmatch(name))
 
 
