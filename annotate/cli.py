@@ -220,13 +220,13 @@ def tags(
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
         done = tag(photoset, settings, review, run, redo=redo)
         page, tallies = write_report(photoset)
-    summary, unknown = done.summary, tallies[settings.annotator].unknown
+    summary, said = done.summary, tallies[settings.annotator]
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
-    words = ", ".join(f"{one_line(name)} ({count:,})" for name, count in unknown.most_common(5))
+    words = ", ".join(f"{one_line(name)} ({count:,})" for name, count in list(said.unknown.items())[:5])
     run.console.result(
         f"{summary.made} parts made{rate}, {summary.skipped} were done before\n{counts}\n"
-        + (f"{len(unknown):,} words not in the vocabulary: {words}\n" if unknown else "")
+        + (f"{said.unknown_words:,} words not in the vocabulary: {words}\n" if words else "")
         + f"report: {one_line(page)}\nnext: {next_step(photoset)}",
         made=summary.made,
         skipped=summary.skipped,
@@ -234,7 +234,7 @@ def tags(
         seconds=round(summary.seconds, 3),
         images=summary.rows,
         counts=dict(summary.counts),
-        unknown=dict(unknown.most_common(100)),
+        unknown=said.unknown,
         report=str(page),
     )
     if summary.failed:
