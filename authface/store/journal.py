@@ -223,7 +223,7 @@ def _trained_ids(out: Path) -> set[str]:
 
 
 def _address(path: Path) -> str:
-    return str(path.resolve()) if is_local(path) else str(path)
+    return os.path.realpath(path) if is_local(path) else str(path)  # of a link to itself, too
 
 
 def dataset_use(folder: Path, key: str, rows: int) -> Use:

@@ -62,6 +62,17 @@ def test_an_export_to_the_folder_one_is_in(make_set: MakeSet, tmp_path: Path, mo
     assert export(photoset, ExportSettings(to="."), Console()).folder == tmp_path / "here"
 
 
+@pytest.mark.parametrize("leads", ["loop", "file"])
+def test_a_link_that_leads_to_no_folder_is_one_line(leads: str, make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to(leads)
+    with pytest.raises(AuthfaceError, match="cannot write"):
+        export(photoset, ExportSettings(to=str(tmp_path / "link")), Console())
+    assert (tmp_path / "file").read_text() == "mine" and (tmp_path / "link").is_symlink()
+
+
 @pytest.mark.parametrize("stopped", ["before", "between"])
 def test_what_a_kill_left_of_an_export_elsewhere_is_named(
     stopped: str, make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
