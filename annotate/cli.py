@@ -220,13 +220,13 @@ def tags(
         photoset.remember("annotate.tags", settings.model_dump(mode="json"))
         done = tag(photoset, settings, review, run, redo=redo)
         page, tallies = write_report(photoset)
-    summary, unknown = done.summary, tallies[settings.annotator].unknown
+    summary, said = done.summary, tallies[settings.annotator]
     rate = f" in {summary.seconds:.1f} s, {summary.rows / summary.seconds:.1f} images/s" if summary.made else ""
     counts = "\n".join(f"  {count:>9,}  {name}" for name, count in summary.counts.most_common())
-    words = ", ".join(f"{one_line(name)} ({count:,})" for name, count in unknown.most_common(5))
+    words = ", ".join(f"{one_line(name)} ({count:,})" for name, count in list(said.unknown.items())[:5])
     run.console.result(
         f"{summary.made} parts made{rate}, {summary.skipped} were done before\n{counts}\n"
-        + (f"{len(unknown):,} words not in the vocabulary: {words}\n" if unknown else "")
+        + (f"{said.unknown_words:,} words not in the vocabulary: {words}\n" if words else "")
         + f"report: {one_line(page)}\nnext: {next_step(photoset)}",
         made=summary.made,
         skipped=summary.skipped,
@@ -234,7 +234,7 @@ def tags(
         seconds=round(summary.seconds, 3),
         images=summary.rows,
         counts=dict(summary.counts),
-        unknown=dict(unknown.most_common(100)),
+        unknown=said.unknown,
         report=str(page),
     )
     if summary.failed:
@@ -261,7 +261,7 @@ def import_set(
     review = run.settings("curate.review", ReviewSettings)
     settings = run.settings("annotate.tags", TagsSettings, annotator=ANNOTATOR)
     if run.dry_run:
-        found = sum(1 for _ in release_pictures(folder))
+        found = sum(1 for _ in release_pictures(folder, run.console.log))
         return run.console.result(f"{found:,} pictures in {one_line(folder)}", pictures=found)
     photoset, where = PhotoSet(set), one_line(set)
     with photoset.lock():
@@ -293,7 +293,8 @@ def _tell_failures(run: Run, photoset: PhotoSet, most: int = 10) -> None:
     from authface.annotate.captioners.released import ANNOTATOR
     from authface.annotate.rebuild.authface_hq import SOURCE
 
-    names = {photo.id: photo.source_id for photo in photoset.photos if photo.source == SOURCE and photo.id}
+    kept = (photo for photo in photoset.photos if (photo.source, photo.status) == (SOURCE, "kept"))
+    names = {photo.id: photo.source_id for photo in kept}
     failed = [f"{photo.source_id}: {photo.detail}" for photo in photoset.photos if photo.status == "failed"]
     failed += [
         f"{names.get(row.id.partition('-')[0], row.id)}: {row.detail}"

@@ -35,6 +35,7 @@ from authface.records import Crop, Tag, Tags
 from authface.report import pages as report
 from authface.review.reviews import ReviewedStep, ReviewSettings, reviewed_crops
 from authface.store.photoset import PhotoSet, Table
+from authface.store.rows import SortedRows
 
 AnnotatedTags = Sequence[tuple[str, Sequence[Tag]]]
 """Annotators of one crop, the first one first, each with its tags."""
@@ -234,19 +235,11 @@ def tag(photoset: PhotoSet, settings: TagsSettings, review: ReviewSettings, run:
         raise AuthfaceError(f"{where} has no kept crops to tag: authface curate report {where} says why")
     target = photoset.tags(settings.annotator)
     if kind is None:
-        measured = ReviewedStep(MeasuredTags(photoset.root, settings.measured))
-        return Tagged(
-            run_parts(
-                measured,
-                inputs,
-                target,
-                run.console,
-                workers=run.workers,
-                cluster=run.cluster(),
-                prune=not run.limit,
-                redo=redo,
-            )  # fmt: skip
-        )
+        summary = run_parts(
+            ReviewedStep(MeasuredTags(photoset.root, settings.measured)), inputs, target, run.console,
+            workers=run.workers, cluster=run.cluster(), prune=not run.limit, redo=redo,
+        )  # fmt: skip
+        return Tagged(summary)
     cluster, devices = run.cluster(gpu=kind.gpu), run.devices()
     if devices and not kind.gpu:
         raise UsageError(f"--device {one_line(run.device)}: --with {settings.annotator} has no model on a device here")
@@ -284,8 +277,8 @@ def _crops_to_tag(photoset: PhotoSet, review: ReviewSettings, limit: int) -> lis
 
 SAMPLE = 24
 FAILED = 12
-MOST_UNKNOWN = 60
-"""Unknown words that the page lists, the most frequent."""
+MOST_UNKNOWN = 100
+"""Unknown words that are told, the most frequent."""
 THUMBNAIL = 256
 
 
@@ -297,8 +290,10 @@ class AnnotatorCounts:
     outcomes: Counter[str]
     tags: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By group and name."""
-    unknown: Counter[str] = field(default_factory=Counter)
-    """What its answers say that obeys the rules of tags and is not in the vocabulary."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """What its answers say that obeys the rules of tags and is no name there, and how often; `MOST_UNKNOWN` of all."""
+    unknown_words: int = 0
+    """How many such words there are."""
     dropped: int = 0
     """Pieces of its answers that are no tags."""
     long: int = 0
@@ -311,6 +306,15 @@ class AnnotatorCounts:
 def count_tags(annotator: str, table: Table[Tags]) -> AnnotatorCounts:
     """Count an annotator's rows, in constant memory."""
     found = AnnotatorCounts(annotator, table.counts())
+    with SortedRows(("word",), ((word,) for word in _counted(found, table)), "word") as words:
+        often = f"word, count(*) from sorted group by word order by 2 desc, 1 limit {MOST_UNKNOWN}"
+        found.unknown = dict(words.select(often))
+        found.unknown_words = next(words.select("count(distinct word) from sorted"))[0]
+    return found
+
+
+def _counted(found: AnnotatorCounts, table: Table[Tags]) -> Iterator[str]:
+    """The unknown words of an annotator's rows; all else of them is counted meanwhile."""
     steps = {
         "kept": max(1, found.outcomes["kept"] // SAMPLE),
         "failed": max(1, sum(n for name, n in found.outcomes.items() if name.startswith("failed")) // FAILED),
@@ -320,15 +324,14 @@ def count_tags(annotator: str, table: Table[Tags]) -> AnnotatorCounts:
         found.tags.update((tag.group, tag.name) for tag in row.tags)
         found.long += row.tokens > MOST_TOKENS
         if row.answer:
-            read = parse_tags(row.answer, closed=True, most=1, prose=annotator in PROSE)
-            found.unknown.update(read.unknown)
+            read = parse_tags(row.answer, closed=True, most=1, prose=found.annotator in PROSE)
             found.dropped += read.dropped
+            yield from read.unknown
         sample = {"kept": found.kept, "failed": found.failed}.get(row.status)
         if sample is not None:
             if seen[row.status] % steps[row.status] == 0 and len(sample) < SAMPLE:
                 sample.append(row)
             seen[row.status] += 1
-    return found
 
 
 def write_report(photoset: PhotoSet) -> tuple[Path, dict[str, AnnotatorCounts]]:
@@ -359,25 +362,22 @@ def _sections(photoset: PhotoSet, found: AnnotatorCounts, files: dict[str, str])
             yield report.Section(f"{who}: {group}", "", funnel=report.Funnel(rows[:MOST_UNKNOWN], total=whole))
     if found.unknown or found.dropped:
         text = (
-            f"{len(found.unknown):,} words that are not in the vocabulary, the most frequent first. "
+            f"{found.unknown_words:,} words that are not in the vocabulary, the most frequent first. "
             f"{found.dropped:,} more pieces are no tags: sentences, what is not there, numbers, markup."
         )
-        listed = [(name, f"{n:,}") for name, n in found.unknown.most_common(MOST_UNKNOWN)]
+        listed = [(name, f"{n:,}") for name, n in found.unknown.items()]
         yield report.Section(f"{who}: unknown words", text, table=report.ReportTable(("word", "crops"), listed))
     if found.failed:
-        cells = _cells(photoset, found.failed, files)
+        cells = [_cell(photoset, row, files) for row in found.failed]
         yield report.Section(f"{who}: failed", "A sample, with what the annotator said.", figures=cells)
     if found.kept:
-        yield report.Section(f"{who}: sample", "An even sample.", figures=_cells(photoset, found.kept, files))
+        cells = [_cell(photoset, row, files) for row in found.kept]
+        yield report.Section(f"{who}: sample", "An even sample.", figures=cells)
 
 
-def _cells(photoset: PhotoSet, rows: Iterable[Tags], files: dict[str, str]) -> list[report.Cell]:
-    return [_cell(photoset, row, files.get(row.id, "")) for row in rows]
-
-
-def _cell(photoset: PhotoSet, row: Tags, file: str) -> report.Cell:
+def _cell(photoset: PhotoSet, row: Tags, files: dict[str, str]) -> report.Cell:
     label = prompt(row.tags) or ": ".join(text for text in (row.reason, row.detail, row.answer) if text)
-    return crop_cell(photoset, row.id, file, THUMBNAIL, label)
+    return crop_cell(photoset, row.id, files.get(row.id, ""), THUMBNAIL, label)
 
 
 def crop_cell(photoset: PhotoSet, crop_id: str, file: str, side: int, label: str = "") -> report.Cell:

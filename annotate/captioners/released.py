@@ -82,14 +82,17 @@ def released_captions(photoset: PhotoSet) -> dict[str, dict[str, str]]:
 
 
 def caption_of(data: bytes) -> str:
-    """The caption in a JSON file: a string, a list of tags, or an object that holds one. Raises ValueError: why not."""
+    """The caption in a JSON file: a string, a list of tags, or an object that holds one. Raises ValueError: why not.
+
+    Halves of a character, which JSON can hold and UTF-8 cannot, are written as ``\\ud83d``.
+    """
     try:
         value = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise ValueError("the file is no JSON in UTF-8") from error
     if not (text := _text(value, depth=0)):
         raise ValueError(f"the JSON holds no text under {', '.join(_KEYS[:3])}")
-    return text
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _text(value: Any, depth: int, *, under: bool = False) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -23,13 +22,21 @@ import pyarrow.parquet as pq
 
 from authface.annotate.export.card import ExportCounts, card, configs_of
 from authface.annotate.export.formats import DatasetFormat, ExportTarget, ManifestFormat
-from authface.annotate.export.run import STATE, check_newest, inputs_of, read_state, swap
+from authface.annotate.export.run import (
+    STATE,
+    beyond_link,
+    check_newest,
+    inputs_of,
+    photo_id_list,
+    read_state,
+    replacing_folder,
+)
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import UsageError, one_line
-from authface.files import TEMPORARY, is_local, write_errors, write_file
+from authface.files import is_local, write_file
 from authface.review.reviews import ReviewSettings
-from authface.store.journal import PHOTO_IDS, dataset_use, record_use
+from authface.store.journal import dataset_use, record_use
 from authface.store.photoset import PhotoSet
 from authface.store.rows import read_rows, read_text, reading
 from authface.store.statements import is_stated, recognise
@@ -196,7 +203,8 @@ def plan(photoset: PhotoSet, folder: Path, publisher: Publisher) -> PushPlan:
     if not rows:
         raise UsageError(f"{one_line(folder)} has no rows to publish: run authface annotate export again")
     as_it_is = not withheld and (publisher.names or not local)
-    apart = photoset.root / "exports" / "hub" if is_local(photoset.root) else folder.with_name(f"{folder.name}-hub")
+    at_home = is_local(photoset.root)
+    apart = beyond_link(photoset.root / "exports" / "hub") if at_home else folder.with_name(f"{folder.name}-hub")
     return PushPlan(
         folder, folder if as_it_is else apart, rows, rows - withheld.total(), withheld, unrecognised, local,
         publisher.names, queries, images,
@@ -213,12 +221,9 @@ def prepare(photoset: PhotoSet, planned: PushPlan, publisher: Publisher, console
     if read_state(planned.folder).get("made_from") == key:
         record_use(photoset, dataset_use(planned.folder, key, planned.rows))
         return planned.folder
-    beside = planned.folder.with_name(f"{TEMPORARY}{planned.folder.name}")
-    with write_errors(planned.folder):
-        shutil.rmtree(beside, ignore_errors=True)
+    record_use(photoset, dataset_use(planned.folder, key, planned.rows))  # before a row is there: a kill leaves some
+    with replacing_folder(planned.folder) as beside:
         _write(photoset, planned, beside, key, publisher, console)
-        swap(beside, planned.folder)
-        record_use(photoset, dataset_use(planned.folder, key, planned.rows))
     return planned.folder
 
 
@@ -234,13 +239,13 @@ def _write(
     with ExitStack() as files:
         manifest = files.enter_context(ManifestFormat(target))
         pixels = files.enter_context(DatasetFormat(target)) if planned.with_pixels else None
-        ids = files.enter_context((beside / PHOTO_IDS).open("w", encoding="ascii"))
+        ids = files.enter_context(photo_id_list(beside))
         tick = files.enter_context(console.progress("publication", planned.rows, "rows"))
         for told in _rows(planned.dataset):
             row = publisher.sent(told)
+            ids.write(f"{row['photo_id']}\n")
             manifest.add(row)
             counts.add(row)
-            ids.write(f"{row['photo_id']}\n")
             if pixels is not None and not publisher.withholds(told):  # by what is said, not by what goes out of it
                 pixels.add(row)
                 with_pixels.add(row)

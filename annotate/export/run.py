@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from authface.annotate.export import rows as dataset
 from authface.annotate.export.bare import FilesFormat, KohyaFormat, renew_kohya_config
@@ -28,15 +30,17 @@ from authface.annotate.export.rows import Inputs
 from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.errors import AuthfaceError, UsageError, one_line
-from authface.files import TEMPORARY, is_local, local, take_place, write_errors, write_file
+from authface.files import is_local, local, take_place, write_errors, write_file
 from authface.review.reviews import ReviewSettings, balanced, made_from_digest, made_from_tables, reviewed_crops
-from authface.store.journal import PHOTO_IDS, dataset_use, record_use, uses
+from authface.store.journal import PHOTO_IDS, begun_exports, dataset_use, record_use, uses
 from authface.store.photoset import PhotoSet, Table
 from authface.store.statements import conditions, disputed
 
 VERSION = 4
 STATE = "authface.json"
 """In an export's folder: what it was made from and how, and what it counts."""
+FILES = "files.txt"
+"""In an export's folder: the names of all its files, one a line, by which one that its user put there is known."""
 FORMATS: Final[dict[str, Callable[[ExportTarget], Format]]] = {
     "dataset": DatasetFormat,
     "imagefolder": ImageFolderFormat,
@@ -99,9 +103,8 @@ def export(
         raise AuthfaceError(
             f"{here} has no kept crops: the contact sheet says why; loosen curate.filter and run it again"
         )
-    beside = folder.with_name(f"{TEMPORARY}{folder.name}")
-    with write_errors(folder):
-        shutil.rmtree(beside, ignore_errors=True)
+    record_use(photoset, dataset_use(folder, key, min(total, limit or total)))  # first of all: a kill leaves some rows
+    with replacing_folder(folder) as beside:
         counts, size = ExportCounts(stated=inputs.conditions), next(iter(photoset.crops)).size
         target = ExportTarget(photoset, beside, folder, key, settings.shard_megabytes * 1_000_000, size)
         with console.progress("export", min(total, limit or total), "images") as tick:
@@ -111,20 +114,18 @@ def export(
                 counts.add(row)
                 tick()
         if not counts.rows:
-            shutil.rmtree(beside)
             raise AuthfaceError(
                 f"{here}: no kept crop has kept tags and a split, nothing to export: {_reasons_text(counts.left_out)}; "
                 f"see authface annotate tags {here}"
             )
-
         state = _state(key, counts, settings, inputs, review, limit)
         write_file(
             beside / "README.md", card(inputs, settings, counts, configs_of(settings.format, key, counts)).encode()
         )
-        state["files"] = _files(beside) + 1
-        write_file(beside / STATE, json.dumps(state, indent=1).encode())
+        names = sorted({*_names(beside), FILES, STATE})
+        write_file(beside / FILES, "".join(f"{name}\n" for name in names).encode())
+        write_file(beside / STATE, json.dumps(state | {"files": len(names)}, indent=1).encode())
         record_use(photoset, dataset_use(folder, key, counts.rows))  # before it is there: no kill leaves it unnamed
-        swap(beside, folder)
     return _exported(folder, state, written=True)
 
 
@@ -138,29 +139,45 @@ def _check_replaceable(photoset: PhotoSet, folder: Path, before: dict[str, Any],
         return
     if elsewhere and all(use.key != before.get("made_from") for use in uses(photoset)):
         raise UsageError(f"{one_line(folder)} holds an export of another set: name a new or an empty folder")
-    written = before.get("files")
-    more = _files(folder) - written if isinstance(written, int) else 0
-    if more > 0:
+    if count := _foreign(folder, before):
         raise UsageError(
-            f"{one_line(folder)} holds {more:,} files that no export wrote and this one would delete: move them away"
+            f"{one_line(folder)} holds {count:,} files that no export wrote and this one would delete: move them away"
         )
 
 
-def _files(folder: Path) -> int:
-    """How many files there are, but for those that a file manager leaves."""
-    return sum(path.is_file() and path.name not in {".DS_Store", "Thumbs.db"} for path in folder.rglob("*"))
+def _foreign(folder: Path, state: dict[str, Any]) -> int:
+    """How many files of an export no export wrote. One of an earlier version knows only how many it wrote."""
+    found = _names(folder)
+    if (folder / FILES).is_file():
+        return len(found - set((folder / FILES).read_text("utf-8", "replace").split("\n")))
+    written = state.get("files")
+    return max(0, len(found) - written) if isinstance(written, int) else 0
+
+
+def _names(folder: Path) -> set[str]:
+    """Names below a folder of all but folders, and but for those that a file manager leaves."""
+    return {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if (path.is_symlink() or not path.is_dir()) and path.name not in {".DS_Store", "Thumbs.db"}
+    }
 
 
 def folder_of(photoset: PhotoSet, settings: ExportSettings) -> Path:
     """Where the export goes. Raises UsageError for a set on an object store, where no folder can be renamed."""
     if settings.to:
-        return local(settings.to)
+        return beyond_link(local(settings.to))
     if not is_local(photoset.root):
         raise UsageError(
             f"{one_line(photoset.root)} is on an object store, an export needs a folder of this machine: "
             "name one with --to FOLDER"
         )
-    return photoset.root / ("dataset" if settings.format == "dataset" else f"exports/{settings.format}")
+    return beyond_link(photoset.root / ("dataset" if settings.format == "dataset" else f"exports/{settings.format}"))
+
+
+def beyond_link(folder: Path) -> Path:
+    """The folder that a link leads to, and whose name may be changed: ``.`` and ``..`` have none of their own."""
+    return Path(os.path.realpath(folder)) if folder.is_symlink() or folder.name in {"", ".."} else folder
 
 
 def annotators_of(photoset: PhotoSet, settings: ExportSettings) -> list[str]:
@@ -251,21 +268,42 @@ def _write_rows(
 ) -> Iterator[dict[str, Any]]:
     """Write the rows in the format that is asked for, passing them on."""
     target.folder.mkdir(parents=True)
-    with FORMATS[settings.format](target) as out, (target.folder / PHOTO_IDS).open("w", encoding="ascii") as ids:
+    with FORMATS[settings.format](target) as out, photo_id_list(target.folder) as ids:
         for row in rows:
-            out.add(row)
             ids.write(f"{row['photo_id']}\n")
+            out.add(row)
             yield row
 
 
-def swap(new: Path, folder: Path) -> None:
-    """Put `new` in the place of `folder`; a kill between leaves one of them whole, and the next export mends it."""
-    old = folder.with_name(f"{TEMPORARY}{folder.name}-old")
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        take_place(folder, old)
-    take_place(new, folder)
-    shutil.rmtree(old, ignore_errors=True)
+def photo_id_list(folder: Path) -> TextIO:
+    """The export's `PHOTO_IDS`, of which each line is written at once: a killed run's tells whom its files show."""
+    return (folder / PHOTO_IDS).open("w", encoding="ascii", buffering=1)
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder` that takes its place when the block ends well, and is deleted otherwise.
+
+    What a killed run left of it the next one deletes. Raises AuthfaceError where the disk refuses.
+    """
+    beside, old = begun_exports(folder)
+    with write_errors(folder):
+        for left in (beside, old):
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            yield beside
+            if folder.exists():
+                take_place(folder, old)
+            try:
+                take_place(beside, folder)
+            except OSError:
+                if old.exists():
+                    take_place(old, folder)
+                raise
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _exported(folder: Path, state: dict[str, Any], *, written: bool) -> Exported:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -67,14 +67,20 @@ class Imported:
     """Of these, the ones whose caption was read anew: it came, or was mended, since."""
 
 
-def release_pictures(folder: Path) -> Iterator[ReleasePicture]:
-    """The pictures below a folder by their path; what is hidden is passed over. Raises UsageError for no folder."""
+def release_pictures(folder: Path, say: Callable[[str], None]) -> Iterator[ReleasePicture]:
+    """The pictures below a folder by their path; what is hidden is passed over.
+
+    Each folder that is a link, which might lead back, or cannot be listed is passed over, too, and named to `say`.
+    Raises UsageError for no folder.
+    """
     if not folder.is_dir():
         raise UsageError(
             f"{one_line(folder)} is no folder: give that of the unpacked release, with woman/ and man/ in it"
         )
-    for top, folders, names in os.walk(folder):
+    for top, folders, names in os.walk(folder, onerror=lambda error: say(f"passed over: {one_line(error)}")):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for link in (path for name in folders if (path := Path(top, name)).is_symlink()):
+            say(f"passed over: {one_line(link)} is a link to a folder: copy it, or import that folder by itself")
         for name in sorted(names):
             path = Path(top) / name
             if name.startswith(".") or path.suffix.lower() not in _ENDINGS:
@@ -94,7 +100,9 @@ def import_faces(photoset: PhotoSet, folder: Path, console: Console, *, limit: i
     known = {(photo.source_id, photo.as_of) for photo in photoset.photos if photo.source == SOURCE}
     forgotten = Forgotten.of(photoset)
     found = [
-        picture for picture in release_pictures(folder) if not forgotten.holds(source=SOURCE, source_id=picture.name)
+        picture
+        for picture in release_pictures(folder, console.log)
+        if not forgotten.holds(source=SOURCE, source_id=picture.name)
     ]
     if not found:
         raise UsageError(f"{one_line(folder)} holds no pictures ({', '.join(sorted(_ENDINGS))})")
@@ -199,7 +207,7 @@ class ReleasePhotos(Step[ReleasePicture, tuple[Photo, bytes], tuple[Photo, bytes
 
 def _caption(picture: ReleasePicture) -> dict[str, str]:
     if not picture.caption:
-        return {PROBLEM: f"no {Path(picture.picture).stem}_qwen.json beside the picture"}
+        return {PROBLEM: one_line(f"no {Path(picture.picture).stem}_qwen.json beside the picture")}
     try:
         return {CAPTION: caption_of(images.read_bytes(Path(picture.caption), max_bytes=MOST_CAPTION_BYTES))}
     except (ImageError, ValueError) as error:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import IO, Any, Final, Literal
 
 import cv2
 import numpy as np
@@ -27,9 +28,11 @@ from authface.engine.runner import PartInput, run
 from authface.engine.workers import Step
 from authface.errors import UsageError, one_line
 from authface.faces.geometry import align, crop_to_photo, photo_points, whole_quad
+from authface.files import is_local, replacing, sweep
 from authface.imaging import decode as images
 from authface.records import Crop, Face, Person, Photo, Score, Tag, Tags, now
 from authface.store.journal import Forgotten
+from authface.store.lock import check_lease
 from authface.store.photoset import REBUILD, TO_FETCH, PhotoSet, Provenance, Table
 from authface.store.statements import name_of_list, restated
 
@@ -196,6 +199,12 @@ class Rebuilt:
     """Photos with an address."""
     drift: Counter[DriftKind] = field(default_factory=Counter)
 
+    def told(self, line: DriftedRow, file: IO[bytes]) -> None:
+        """Count a row and write it down; of a forgotten photo no id and no address comes back."""
+        self.drift[line.kind] += 1
+        if line.kind != "forgotten":
+            file.write(json.dumps(asdict(line)).encode() + b"\n")
+
     @property
     def lost(self) -> int:
         """Rows that will not come back by fetching."""
@@ -212,21 +221,31 @@ def rebuild(photoset: PhotoSet, manifest: DatasetManifest, console: Console, *, 
     for table in (photoset.measured, photoset.faces, photoset.crops):
         if any(meta is None or meta.provenance.step != REBUILD for meta in table.metas().values()):
             raise UsageError(f"{here} has {table.folder.name} of its own: rebuild into another set")
-    found = Rebuilt(len(manifest))
+    found, asked = Rebuilt(len(manifest)), set[str]()
     held = _photo_parts(photoset)
-    drift = list(_missing(photoset, manifest.origins(), held))
-    drift += _write_tables(photoset, manifest, console, held, workers)
+    with _lines(photoset, DRIFT) as drift, _lines(photoset, TO_FETCH) as urls:
+        for origin, line in _missing(photoset, manifest.origins(), held):
+            found.told(line, drift)
+            if line.kind == "to_fetch" and origin.photo_id not in asked:
+                asked.add(origin.photo_id)
+                urls.write(_url_line(origin))
+        for line in _write_tables(photoset, manifest, console, held, workers):
+            found.told(line, drift)
     found.crops = photoset.crops.counts()["kept"]
-    found.drift.update(line.kind for line in drift)
-    told = (line for line in drift if line.kind != "forgotten")  # of those no id and no address comes back
-    photoset.save(DRIFT, b"".join(json.dumps(asdict(line)).encode() + b"\n" for line in told))
-    lacking = {line.photo_id for line in drift if line.kind == "to_fetch"}
-    urls = list(
-        {one.photo_id: one for one in manifest.origins() if one.photo_id in lacking}.values() if lacking else ()
-    )
-    photoset.save(TO_FETCH, b"".join(map(_url_line, urls)))
-    found.to_fetch = len(urls)
+    found.to_fetch = len(asked)
     return found
+
+
+@contextmanager
+def _lines(photoset: PhotoSet, name: str) -> Iterator[IO[bytes]]:
+    """A file of the set that is written line by line, and is there when the block ends well."""
+    path = photoset.root / name
+    if is_local(path):
+        sweep(path.parent)
+    with replacing(path) as temporary:
+        with temporary.open("wb") as file:
+            yield file
+        check_lease(path)
 
 
 def _photo_parts(photoset: PhotoSet) -> dict[str, int]:
@@ -236,7 +255,9 @@ def _photo_parts(photoset: PhotoSet) -> dict[str, int]:
     return {photo_id: part for part, photo_id, status in rows if status == "kept"}
 
 
-def _missing(photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, int]) -> Iterable[DriftedRow]:
+def _missing(
+    photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, int]
+) -> Iterator[tuple[Origin, DriftedRow]]:
     """Rows whose photo is not in the set, and why."""
     forgotten = Forgotten.of(photoset)
     at_address: dict[str, tuple[str, str, str]] = {}
@@ -247,7 +268,7 @@ def _missing(photoset: PhotoSet, origins: Iterable[Origin], held: Mapping[str, i
     for origin in origins:
         if origin.photo_id not in held:
             kind, detail = _why_missing(origin, forgotten, at_address.get(origin.file_url))
-            yield DriftedRow(origin.id, origin.photo_id, kind, detail, origin.file_url)
+            yield origin, DriftedRow(origin.id, origin.photo_id, kind, detail, origin.file_url)
 
 
 def _why_missing(origin: Origin, forgotten: Forgotten, there: tuple[str, str, str] | None) -> tuple[DriftKind, str]:
@@ -264,8 +285,8 @@ def _why_missing(origin: Origin, forgotten: Forgotten, there: tuple[str, str, st
 
 def _write_tables(
     photoset: PhotoSet, manifest: DatasetManifest, console: Console, held: Mapping[str, int], workers: int
-) -> list[DriftedRow]:
-    """Write the tables, part by part of the photos, and return the rows that are not as they were."""
+) -> Iterator[DriftedRow]:
+    """Write the tables, part by part of the photos, and tell the rows that are not as they were."""
     key = manifest.key
     annotators = manifest.annotators() or ["measured"]
     photos: dict[int, set[str]] = {part: set() for part in photoset.photos.parts()}
@@ -273,19 +294,17 @@ def _write_tables(
         photos[part].add(photo_id)
     groups = manifest.groups(held)
     usable = {part: partial(_usable, manifest, ids, groups.get(part, [])) for part, ids in photos.items()}
-    drift: list[DriftedRow] = []
     inputs = []
     for part in photos:
         entries, bad = usable[part]()
-        drift += bad
+        yield from bad
         files = _write_faces(photoset, part, entries, key)
         meta = photoset.faces.meta(part)
         assert meta is not None
         inputs.append(PartInput(part, len(entries), meta.digest, partial(_manifest_faces, usable[part], files)))
     run(CutStep(photoset.root, key), inputs, photoset.crops, console, workers=workers)
     for part in photos:
-        drift += _write_people_and_tags(photoset, part, usable[part]()[0], annotators, key)
-    return drift
+        yield from _write_people_and_tags(photoset, part, usable[part]()[0], annotators, key)
 
 
 Usable = tuple[list[Entry], list[DriftedRow]]

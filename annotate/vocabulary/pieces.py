@@ -140,6 +140,7 @@ def pieces(text: str) -> list[Fragment]:
     return found[: len(found) - cut]
 
 
+@functools.lru_cache(4096)
 def verdict(text: str) -> bool | None:
     """Whether a text, as a cell or value, says that a thing is there, or not; None where it says neither.
 

@@ -105,6 +105,11 @@ _KINDS: dict[str, set[str]] = {
 }
 
 
+_of_pieces = functools.lru_cache(4096)
+"""Answers to one prompt say the same pieces again and again."""
+
+
+@_of_pieces
 def normalise(piece: str) -> str:
     """One spelling of a piece, by which it is looked up: British, without plural, hyphens and articles."""
     flat = " ".join(_SPELLING.get(word, word) for word in piece.replace("-", " ").replace("’", "'").split())
@@ -150,6 +155,7 @@ def names_by_spelling() -> dict[str, str]:
     return other | {normalise(name): name for name in GROUP_OF}
 
 
+@_of_pieces
 def names_in(piece: str) -> tuple[str, ...]:
     """The names of the vocabulary that a piece stands for: one, or several as in ``long brown hair``."""
     if whole := whole_match(piece):
@@ -196,6 +202,7 @@ def is_thing(piece: str, kinds: set[str]) -> bool:
     return name in kinds and (" " not in bare or (bare == normalise(name) and name not in VOCABULARY["makeup"]))
 
 
+@_of_pieces
 def is_denied(piece: str) -> bool:
     """Whether a piece speaks of what is not there, or may not be; ``false eyelashes`` are there."""
     return bool((DENIALS | UNSURE) & words_of(_without_named_so(piece))) or "n't" in piece
@@ -220,6 +227,7 @@ def _named_so() -> re.Pattern[str]:
     return re.compile(rf"\b(?:{'|'.join(re.escape(name.removesuffix('es').removesuffix('s')) for name in names)})")
 
 
+@_of_pieces
 def is_sentence(piece: str) -> bool:
     """Whether a piece has a word that tags have not."""
     return bool(SENTENCE & set(re.split(r"[\s-]+", piece)))

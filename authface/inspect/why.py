@@ -7,6 +7,7 @@ the tables: a column that a later version adds is shown without a change here.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +51,7 @@ def find_photo(photoset: PhotoSet, text: str, more: Sequence[Photo] = ()) -> lis
     Several rows, under all their names, if the same bytes were fetched more than once. `more` are rows that are in no
     part yet. Raises UsageError where nothing or more than one fits.
     """
+    text = os.fsencode(text).decode("utf-8", "backslashreplace")  # as a folder's names are kept
     matches = list(_matching(photoset, lambda rows: _named(rows, text), more))
     exact = [match for match in matches if text in {match.photo.id, match.photo.source_id, match.photo.page_url}]
     matches = exact or matches

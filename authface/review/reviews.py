@@ -158,7 +158,7 @@ def retouch_log(photoset: PhotoSet) -> Journal[Retouch]:
 def reviewers(photoset: PhotoSet) -> list[str]:
     """Names of the reviewers who have a log."""
     folder = photoset.root / FOLDER
-    names = [path.stem for path in folder.glob("*.jsonl")] if folder.is_dir() else []
+    names = [path.stem for path in folder.glob("*.jsonl") if path.is_file()] if folder.is_dir() else []
     return sorted(name for name in names if _REVIEWER.fullmatch(name))
 
 
@@ -315,20 +315,20 @@ def balanced(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> list[PartI
     """The crops after balancing: the surplus of each kind has status `rejected`.
 
     `parts` are the reviewed crops (`reviewed_crops`) from which the choice was made. Without a
-    choice they are returned unchanged. Raises AuthfaceError where crops changed since the choice.
+    choice they are returned unchanged. Raises AuthfaceError where crops changed since the choice, or a kill left parts
+    of two choices.
     """
     table = choice_table(photoset)
-    numbers = table.parts()
-    if not numbers:
+    if not (metas := table.metas()):
         return list(parts)
-    for part in parts:
-        meta = table.meta(part.number)
-        if meta is None or meta.inputs != part.digest:
-            here = one_line(photoset.root)
-            raise AuthfaceError(
-                f"the balance of {here} is stale: its crops changed since it was chosen: "
-                f"run authface curate balance {here} again, or with --clear to take all"
-            )
+    made = [meta for part in parts if (meta := metas.get(part.number)) and meta.inputs == part.digest]
+    if len(made) < len(parts) or any(meta.provenance != made[0].provenance for meta in made):
+        why = "its crops changed since it was chosen" if len(made) < len(parts) else "a run that chose it was stopped"
+        here = one_line(photoset.root)
+        raise AuthfaceError(
+            f"the balance of {here} is stale: {why}: "
+            f"run authface curate balance {here} again, or with --clear to take all"
+        )
     return [_chosen(table, part) for part in parts]
 
 

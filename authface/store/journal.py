@@ -18,7 +18,7 @@ from typing import Any, Generic, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from authface.errors import AuthfaceError, first_line, one_line
-from authface.files import is_local, place, replacing, write_errors, write_file
+from authface.files import TEMPORARY, is_local, place, replacing, write_errors, write_file
 from authface.records import Photo, now
 from authface.store.lock import file_lock
 from authface.store.photoset import PhotoSet
@@ -176,12 +176,26 @@ def dataset_key(folder: Path) -> str:
     return str(state.get("made_from", "")) if isinstance(state, dict) else ""
 
 
+def begun_exports(folder: Path) -> tuple[Path, Path]:
+    """Where an export is written before it takes the place of `folder`, and where the former one lies meanwhile."""
+    beside = folder.with_name(f"{TEMPORARY}{folder.name}")
+    return beside, beside.with_name(f"{beside.name}-old")
+
+
 def holders(photoset: PhotoSet, photo_ids: set[str]) -> Iterator[tuple[Use, int]]:
-    """Every known dataset and training that contains some of the photos, and how many; deleted folders are left out."""
+    """Every known dataset and training that contains some of the photos, and how many; deleted folders are left out.
+
+    So are exports that a kill cut short within the set, for what is unfinished there goes with every `curate forget`.
+    """
     places = {use.path: use for use in uses(photoset)}
     own = photoset.root / "dataset"
     if own.is_dir() and _address(own) not in places:
         places[_address(own)] = Use(kind="dataset", path=_address(own), key=dataset_key(own), rows=0)
+    home = photoset.root.resolve() if is_local(photoset.root) else photoset.root
+    for use in [use for use in places.values() if use.kind == "dataset"]:
+        for left in begun_exports(place(use.path)):
+            if left.parent not in (home, home / "exports"):
+                places[str(left)] = replace(use, path=str(left))
     for use in places.values():
         held = photo_ids & (dataset_ids(place(use.path)) if use.kind == "dataset" else _trained_ids(place(use.path)))
         if held:
@@ -209,7 +223,7 @@ def _trained_ids(out: Path) -> set[str]:
 
 
 def _address(path: Path) -> str:
-    return str(path.resolve()) if is_local(path) else str(path)
+    return os.path.realpath(path) if is_local(path) else str(path)  # of a link to itself, too
 
 
 def dataset_use(folder: Path, key: str, rows: int) -> Use:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import httpcore
 import httpx
@@ -254,22 +254,25 @@ class Pace:
         """When the first request under the present quota went out; 0 before that."""
         self._said = 0.0
 
-    def take(self, *, hand_back: bool = False) -> None:
+    def take(self, *, hand_back: bool = False, begun: bool = False) -> None:
         """Wait until one request may go out, or raise Wait with `hand_back`.
 
-        Raises Deferred or Paused if the wait is longer than this run makes, Stopped at the end.
+        For its turn alone a photo of which a request went out, `begun`, is waited for here: from its beginning it would
+        take the turn of the request that it still lacks for one that it had, again and again.
+        Raises Deferred or Paused if the host asks for a longer wait than this run makes, Stopped at the end.
         """
         while True:
-            seconds, quota = self._reserve()
+            seconds, why = self._reserve()
             if seconds <= 0:
                 return
+            quota = why == "quota"
             if quota and not self._wait:
                 raise Paused(self._host, seconds)
-            if not quota and seconds > self.longest:
+            if why == "asked" and seconds > self.longest:
                 raise Deferred(self._host, seconds)
             if quota or seconds > _PATIENCE:
                 self._tell(seconds)
-            if hand_back:
+            if hand_back and not (begun and why == "turn"):
                 raise Wait(self._host, seconds)
             if self._ended.wait(min(seconds, _TELL_SECONDS)):
                 raise Stopped
@@ -303,25 +306,25 @@ class Pace:
                 self._window = now + reset - self._settings.window_seconds
             return 0.0 if used_up else after if waits else None
 
-    def _reserve(self) -> tuple[float, bool]:
-        """Seconds until a request may go out, 0 if this one may; and whether the quota is the reason."""
+    def _reserve(self) -> tuple[float, Literal["quota", "asked", "turn"]]:
+        """Seconds until a request may go out, 0 if this one may; and why: the quota, `Retry-After`, or its turn."""
         with self._lock:
             now = time.monotonic()
             if self._left is not None and self._left <= 0:
                 if (full := self._window + self._settings.window_seconds) > now:
-                    return full - now, True
+                    return full - now, "quota"
                 self._left, self._window = None, 0.0
             if self._not_before > now:
-                return self._not_before - now, False
+                return self._not_before - now, "asked"
             self._tokens = min(1.0 + self._rate / 4, self._tokens + (now - self._filled) * self._rate)
             self._filled = now
             if self._tokens < 1:
-                return (1 - self._tokens) / self._rate, False
+                return (1 - self._tokens) / self._rate, "turn"
             self._tokens -= 1
             self._window = self._window or now
             if self._left is not None:
                 self._left -= 1
-            return 0.0, False
+            return 0.0, "turn"
 
     def _tell(self, seconds: float) -> None:
         """Report how long is left, from one of the waiting threads only."""

@@ -139,8 +139,11 @@ class Web:
 
     @contextmanager
     def handing_back(self) -> Iterator[None]:
-        """Within the block this thread does not wait: `get` raises Wait, and goes on when it is called again."""
-        self._hand_back.on = True
+        """Within the block this thread does not wait: `get` raises Wait, and all of the block is to be begun again.
+
+        So for their turn alone the requests that follow its first are waited for.
+        """
+        self._hand_back.on, self._hand_back.begun = True, False
         try:
             yield
         finally:
@@ -228,11 +231,12 @@ class Web:
 
     def _take(self, pace: Pace, *, hand_back: bool) -> None:
         try:
-            pace.take(hand_back=hand_back)
+            pace.take(hand_back=hand_back, begun=getattr(self._hand_back, "begun", False))
         except Paused as pause:
             if not (isinstance(pause, Deferred) and self._handing_back):
                 self.paused = self.paused or pause
             raise
+        self._hand_back.begun = True
 
     def _pace(self, host: str, *, keyed: bool) -> Pace:
         """The pace of a host; what is asked for with a key has a quota of its own."""

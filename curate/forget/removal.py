@@ -13,16 +13,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from authface.engine.runner import parts_of
 from authface.records import Photo
 from authface.review import reviews
+from authface.review.reviews import ReviewSettings
 from authface.store.journal import REASON, blank, item_hash
 from authface.store.lock import file_lock
-from authface.store.photoset import PartMeta, PhotoSet, Table, digest_of
+from authface.store.photoset import PartMeta, PhotoSet, Table, digest, digest_of
 
 Rows = list[dict[str, Any]]
 
@@ -66,15 +68,37 @@ class PartChange:
     meta: PartMeta
 
 
-def changes(photoset: PhotoSet, removal: Removal) -> list[PartChange]:
-    """The parts to rewrite so that the photos are gone from all tables; sources come before what is made from them."""
+def judged_digests(photoset: PhotoSet, removal: Removal) -> dict[str, str]:
+    """Digests of crops as people judged them, of which tags and a balance are made, now and without the photos.
+
+    Without any judgement on those that stay it is that of the table now, which `changes` maps. It has to be asked
+    while the decisions are there.
+    """
+    found = dict[str, str]()
+    tables = {part.number: part for part in parts_of(photoset.crops)}
+    for policy in get_args(ReviewSettings.model_fields["policy"].annotation):
+        for part in reviews.reviewed_crops(photoset, ReviewSettings(policy=policy)):
+            table = tables[part.number]
+            if part.digest != table.digest:
+                judged, plain = (
+                    [row for row in of.rows() if row.photo_id not in removal.photos] for of in (part, table)
+                )
+                found[part.digest] = table.digest if judged == plain else digest(judged)
+    return found
+
+
+def changes(photoset: PhotoSet, removal: Removal, judged: Mapping[str, str]) -> list[PartChange]:
+    """The parts to rewrite so that the photos are gone from all tables; sources come before what is made from them.
+
+    `judged`: see `judged_digests`.
+    """
     tables = photoset.tables()
     removal = replace(removal, renamed=dict(n for table in tables.values() for n in _renamed(table, removal)))
     digests: dict[str, str] = {}
     found = []
     for name in sorted(tables, key=lambda name: (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)):
         for part in tables[name].parts():
-            if change := _change(tables[name], part, removal, digests):
+            if change := _change(tables[name], part, removal, digests, judged):
                 found.append(change)
     return found
 
@@ -88,13 +112,16 @@ def apply(photoset: PhotoSet, removal: Removal, planned: list[PartChange]) -> No
         change.table.put(change.part, rows, change.meta)
 
 
-def _change(table: Table[Any], part: int, removal: Removal, digests: dict[str, str]) -> PartChange | None:
+def _change(
+    table: Table[Any], part: int, removal: Removal, digests: dict[str, str], judged: Mapping[str, str]
+) -> PartChange | None:
     """The change of one part, None where it stays as it is; `digests` maps old digests of parts to new ones."""
     meta = table.meta(part)
     if meta is None:
         return None
     # A step may add to the digest of its source, such as what it knows of duplicates.
-    inputs = digests.get(meta.inputs[:64], meta.inputs[:64]) + meta.inputs[64:]
+    above = judged.get(meta.inputs[:64], meta.inputs[:64])
+    inputs = digests.get(above, above) + meta.inputs[64:]
     if not _touched(table.arrow(part, _text_columns(table, part)), removal):
         return PartChange(table, part, 0, replace(meta, inputs=inputs)) if inputs != meta.inputs else None
     before = table.arrow(part).to_pylist()

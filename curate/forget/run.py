@@ -137,9 +137,10 @@ def forget(
     orphans = _orphans(photoset, rows, gone, more)
     if not dry_run:
         _forget_settings(photoset, orphans)
+    judged = removal.judged_digests(photoset, gone)  # while the decisions are there
     _texts(photoset, removal.names_of(rows, orphans), gone, result, dry_run)
     _files(photoset, gone, result, dry_run)
-    planned = removal.changes(photoset, gone)
+    planned = removal.changes(photoset, gone, judged)
     result.rows = sum(change.rows for change in planned)
     if not dry_run:
         removal.apply(photoset, gone, planned)

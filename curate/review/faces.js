@@ -2,6 +2,7 @@
 
 const PAGE = 100;
 const KEPT_PAGES = 60;
+const PAUSE = 2000; // milliseconds until rows that did not come are asked for again
 
 /** The server's answer as an object; an Error with a line for a person where there is none. */
 export async function ask(path, body) {
@@ -79,8 +80,11 @@ export class View {
       for (const old of this.#pages.keys()) if (this.#pages.size > KEPT_PAGES) this.#pages.delete(old);
       this.arrived();
     } catch (error) {
-      this.#pages.delete(page);
-      this.arrived(error);
+      setTimeout(() => {
+        if (this.#pages.get(page) === null) this.#pages.delete(page);
+        this.arrived();
+      }, PAUSE);
+      this.arrived(error); // the page is on its way until then: what shows it would ask at once again, and for ever
     }
   }
 }

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from authface.errors import ImageError, UsageError, one_line
+from authface.errors import ImageError, UsageError, first_line, one_line
 from authface.files import write_file
 from authface.imaging import decode as images
 from authface.records import Crop, now
@@ -194,7 +194,4 @@ def _manifest(folder: Path) -> list[RetouchTask]:
             f"{one_line(path)}: {one_line(error)}; give the folder that --export-retouch wrote, with its {MANIFEST}"
         ) from error
     except ValidationError as error:
-        where = ".".join(str(part) for part in error.errors()[0]["loc"])
-        raise UsageError(
-            f"{one_line(path)} is no manifest: {one_line(where)}: {one_line(error.errors()[0]['msg'])}"
-        ) from error
+        raise UsageError(f"{one_line(path)} is no manifest: {first_line(error)}") from error

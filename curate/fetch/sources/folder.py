@@ -87,10 +87,14 @@ class Folder(PhotoSource):
         return PhotoItem(photo, path=str(path), silent=self._silent)
 
 
+LINKED = "links to folders (name such a folder by itself)"
+
+
 def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[tuple[Path, str]]:
     """Every file with a photo's ending below a folder, ordered by path, each with no problem; hidden ones are skipped.
 
-    A folder that cannot be listed, this one too, comes with why. `ignored` counts the endings of the other files.
+    A folder that cannot be listed, this one too, comes with why. `ignored` counts the endings of the other files, and
+    the `LINKED` folders, which are not looked into.
     """
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
@@ -103,6 +107,8 @@ def photo_files(folder: Path, ignored: Counter[str]) -> Iterator[tuple[Path, str
         path = folder / entry.name
         if entry.is_dir(follow_symlinks=False):
             yield from photo_files(path, ignored)
+        elif entry.is_dir():
+            ignored[LINKED] += 1  # it might lead back
         elif path.suffix.lower() in PHOTO_ENDINGS:
             yield path, ""
         else:

@@ -25,13 +25,13 @@ from authface.annotate.captioners.captioner import (
     tag_row,
 )
 from authface.annotate.settings import TagsSettings
-from authface.annotate.tagging import write_report
+from authface.annotate.tagging import MOST_UNKNOWN, count_tags, write_report
 from authface.annotate.vocabulary.vocabulary import SEMANTIC, VOCABULARY, prompt
 from authface.console import Console
 from authface.engine.runner import parts_of, run
 from authface.errors import UsageError
 from authface.records import Crop, Tags
-from authface.store.photoset import PhotoSet
+from authface.store.photoset import PhotoSet, Provenance
 
 
 @dataclass
@@ -157,6 +157,25 @@ def test_the_report_shows_tags_unknown_words_and_failures_escaped(photoset: Phot
     assert "zebra crossing" in text and "no_tags" in text and "&lt;script&gt;alert" in text
     assert "<script>alert" not in text and "<b>grin" not in text
     assert text.count("data:image/jpeg") == 6
+
+
+def test_the_most_frequent_unknown_words_are_told_and_all_are_counted(photoset: PhotoSet) -> None:
+    """However many there are, no more of them are in memory than are told."""
+    table, letters = photoset.tags("scripted"), "bcdfgjkmpq"
+    words = [f"zz {a}{b}{c}" for a in letters for b in letters for c in letters]
+    rows = [
+        Tags(id=f"{at}", annotator="scripted", answer=f"{word}, smiling, zz {'often' if at % 2 else 'ten'}")
+        for at, word in enumerate([*words, *words[:50], *words[:2]])
+    ]
+    table.write(0, rows, Provenance("test", 1, {}, {}), "")
+    found = count_tags("scripted", table)
+    assert list(found.unknown.items())[:5] == [
+        ("zz often", 526),
+        ("zz ten", 526),
+        *((w, 3) for w in words[:2]),
+        (words[2], 2),
+    ]
+    assert (len(found.unknown), found.unknown_words) == (MOST_UNKNOWN, 1002)
 
 
 def test_the_provenance_knows_the_prompt_and_the_rules(photoset: PhotoSet) -> None:

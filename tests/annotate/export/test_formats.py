@@ -222,7 +222,12 @@ def test_what_others_put_into_an_export_is_not_deleted(make_set: MakeSet, tmp_pa
     with pytest.raises(UsageError, match="holds 1 files that no export wrote"):
         export(photoset, other, Console())
     assert (folder / "NOTES.md").read_text() == "mine"
+    next(folder.glob("data/*.parquet")).unlink()
+    (folder / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError, match="holds 2 files"):
+        export(photoset, other, Console())
     (folder / "NOTES.md").unlink()
+    (folder / "link").unlink()
     assert export(photoset, other, Console()).written
     there = settings.model_copy(update={"to": str(tmp_path / "there")})
     assert export(photoset, there, Console()).written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
@@ -22,7 +23,8 @@ from authface.annotate.settings import ExportSettings
 from authface.console import Console
 from authface.curate.forget.run import forget
 from authface.errors import AuthfaceError
-from authface.store.journal import dataset_ids
+from authface.files import take_place
+from authface.store.journal import dataset_ids, holders
 from authface.store.photoset import PhotoSet
 from tests.annotate.conftest import photo_bytes
 from tests.packets import keywords_of
@@ -39,6 +41,88 @@ def made(photoset: PhotoSet, format: str) -> Path:
     assert done.written and not export(photoset, settings, Console()).written
     assert dataset_ids(done.folder) == {crop.photo_id for crop in photoset.crops}
     return done.folder
+
+
+def test_an_export_goes_where_a_link_leads(make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    far = tmp_path / "disk" / "faces"
+    (photoset.root / "dataset").symlink_to(far)
+    for least in (0.5, 0.1, 0.2):
+        done = export(photoset, ExportSettings(annotators=("measured",), least_confidence=least), Console())
+        assert done.written and (photoset.root / "dataset").is_symlink()
+    assert len(dataset_ids(far)) == 6 and [path.name for path in far.parent.iterdir()] == ["faces"]
+    photo = next(iter(photoset.photos))
+    assert [Path(use.path) for use, _ in holders(photoset, {photo.id})] == [far]
+
+
+def test_an_export_to_the_folder_one_is_in(make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export(photoset, ExportSettings(to="."), Console()).folder == tmp_path / "here"
+
+
+@pytest.mark.parametrize("leads", ["loop", "file"])
+def test_a_link_that_leads_to_no_folder_is_one_line(leads: str, make_set: MakeSet, tmp_path: Path) -> None:
+    photoset = make_set(tmp_path / "set", SPLIT)
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "link").symlink_to(leads)
+    with pytest.raises(AuthfaceError, match="cannot write"):
+        export(photoset, ExportSettings(to=str(tmp_path / "link")), Console())
+    assert (tmp_path / "file").read_text() == "mine" and (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.parametrize("stopped", ["before", "between"])
+def test_what_a_kill_left_of_an_export_elsewhere_is_named(
+    stopped: str, make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill deletes nothing: here it is an error while nothing is deleted."""
+    photoset, there = make_set(tmp_path / "set", SPLIT), tmp_path / "there"
+    export(photoset, ExportSettings(to=str(there), annotators=("llava",)), Console())
+    first, *_, last = photoset.photos
+    monkeypatch.setattr("shutil.rmtree", lambda *_, **__: None)
+    if stopped == "before":
+        (photoset.root / photoset.crop_file(f"{last.id}-0")).unlink()
+    else:
+        monkeypatch.setattr("authface.annotate.export.run.take_place", only_once(take_place))
+    with pytest.raises((AuthfaceError, RuntimeError)):
+        export(photoset, ExportSettings(to=str(there), annotators=("measured",)), Console())
+    held = {Path(use.path).name for use, _ in forget(photoset, [first], reason="asked").used_by}
+    assert held == ({"there", ".tmp-there"} if stopped == "before" else {".tmp-there", ".tmp-there-old"})
+
+
+def only_once(function: Callable[..., None]) -> Callable[..., None]:
+    calls: list[int] = []
+
+    def once(*given: Path) -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise RuntimeError("stopped")
+        function(*given)
+
+    return once
+
+
+def test_an_export_that_ends_in_an_error_leaves_nothing_beside_the_old_one(
+    make_set: MakeSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photoset, there = make_set(tmp_path / "set", SPLIT), tmp_path / "out" / "there"
+    export(photoset, ExportSettings(to=str(there), annotators=("llava",)), Console())
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    calls: list[Path] = []
+
+    def full(new: Path, path: Path) -> None:
+        calls.append(new)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "full")
+        take_place(new, path)
+
+    monkeypatch.setattr("authface.annotate.export.run.take_place", full)
+    with pytest.raises(AuthfaceError, match="the disk is full"):
+        export(photoset, ExportSettings(to=str(there), annotators=("measured",)), Console())
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+    assert [path.name for path in there.parent.iterdir()] == ["there"]
 
 
 def test_mlcroissant_finds_no_fault_and_reads_every_row(

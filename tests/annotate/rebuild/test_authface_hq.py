@@ -99,6 +99,23 @@ def test_a_release_comes_in_with_reasons_for_what_does_not(
         assert words in done["said"]
 
 
+def test_names_and_captions_that_are_no_utf8_and_links_to_folders(release: Path, tmp_path: Path) -> None:
+    picture = (release / "man" / "man_1.png").read_bytes()
+    (release / "man" / "man_1.png").unlink()
+    (release / os.fsdecode(b"m\xff.png")).write_bytes(picture)
+    (release / "woman" / "woman_1_qwen.json").write_text('{"caption": "smiling, \\ud83d"}')
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far" / "more.png").write_bytes(picture)
+    (release / "woman" / "far").symlink_to(tmp_path / "far")
+    (release / "woman" / "back").symlink_to("..")
+    done = authface("annotate", "import", SOURCE, release, tmp_path / "set")
+    assert done["imported"] == 8 and done["said"].count("is a link to a folder") == 2
+    extras = {photo.source_id: json.loads(photo.extra or "{}") for photo in PhotoSet(tmp_path / "set").photos}
+    assert extras["m\\xff.png"] == {"caption_problem": "no m\\udcff_qwen.json beside the picture"}
+    assert extras["woman/woman_1.png"] == {"caption": "smiling, \\ud83d"}
+    assert "m\\xff.png: no m" in done["said"]
+
+
 def test_an_import_goes_on_follows_reviews_and_exports(release: Path, tmp_path: Path) -> None:
     root = tmp_path / "set"
     command = ("annotate", "import", SOURCE, release, root)

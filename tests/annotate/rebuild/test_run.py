@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -270,3 +271,24 @@ def test_any_row_is_an_entry_or_says_what_is_wrong(name: str, value: Any, make_s
     else:
         assert name in found.detail or "row" in found.detail
     assert len(list(DatasetManifest([path]).entries({good.photo_id}, [(0, 0)]))) == 1
+
+
+def test_what_lacks_is_written_as_it_is_found(make_set: MakeSet, tmp_path: Path) -> None:
+    """Rows that lack are no more in memory than their photos' ids."""
+    photoset = make_set(tmp_path / "set", [{"file_url": "https://example.org/a.jpg"}])
+    (made,) = export(photoset, ExportSettings(format="manifest"), Console()).folder.glob("manifest/*.parquet")
+    one = pq.read_table(made)
+    (tmp_path / "many").mkdir()
+    peaks = []
+    for count in (1_000, 11_000):
+        ids = [f"{number:064x}" for number in range(count)]
+        rows = pa.concat_tables([one] * count).set_column(one.column_names.index("photo_id"), "photo_id", [ids])
+        pq.write_table(rows, tmp_path / "many" / "rows.parquet", row_group_size=500)
+        tracemalloc.start()
+        done = rebuilt(tmp_path / "many", tmp_path / f"new-{count}")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert done["drift"] == {"to_fetch": count} and done["to_fetch"] == count
+    assert (peaks[1] - peaks[0]) / 10_000 < 800, "bytes a row"
+    listed = (tmp_path / "new-11000" / "rebuild" / "urls.jsonl").read_text().splitlines()
+    assert [json.loads(line)["photo_id"] for line in listed] == ids

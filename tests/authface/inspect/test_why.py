@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from authface.errors import UsageError
 from authface.inspect.status import next_step, read_status
-from authface.inspect.why import photo_history, photos_of, to_text
+from authface.inspect.why import find_photo, photo_history, photos_of, to_text
 from authface.records import Person
 from authface.store.journal import Use, record_training, record_use, training_sources, uses
 from authface.store.photoset import PhotoSet, Provenance, Table
@@ -72,6 +73,17 @@ def test_a_hostile_name_is_one_line(furnished: Furnished, tmp_path: Path) -> Non
     rows = [replace(row, photographer="a\nb\x1b[31m") for row in photoset.photos.rows(0)]
     photoset.photos.write(0, rows, meta.provenance, "")
     assert "a\\nb\\x1b[31m" in to_text(photo_history(photoset, "photo-0"))
+
+
+def test_a_name_that_is_no_utf8_is_found_as_the_shell_gives_it(furnished: Furnished, tmp_path: Path) -> None:
+    photoset = furnished(tmp_path / "set")
+    (first, *rest), meta = photoset.photos.rows(0), photoset.photos.meta(0)
+    assert meta is not None
+    photoset.photos.write(0, [replace(first, source_id="b\\xff.jpg"), *rest], meta.provenance, meta.inputs)
+    for name in (os.fsdecode(b"b\xff.jpg"), "b\\xff.jpg"):
+        assert [match.photo.id for match in find_photo(photoset, name)] == [first.id]
+    with pytest.raises(UsageError, match="no photo"):
+        find_photo(photoset, os.fsdecode(b"\xfe"))
 
 
 def test_a_name_is_found_in_any_case(furnished: Furnished, tmp_path: Path) -> None:

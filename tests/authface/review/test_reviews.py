@@ -203,6 +203,8 @@ def test_files_that_are_no_logs_are_no_reviewers(photoset: PhotoSet) -> None:
     decide(photoset, "ben-2", 0, "keep")
     for name in ("Anna.jsonl", ".tmp-1.jsonl", "notes.txt"):
         (photoset.root / "review" / name).write_text("{}")
+    (photoset.root / "review" / "carl.jsonl").mkdir()
+    (photoset.root / "review" / "dan.jsonl").symlink_to("nowhere")
     assert reviewers(photoset) == ["ben-2"]
 
 

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,7 +41,7 @@ from authface.engine.runner import parts_of
 from authface.errors import AuthfaceError, UsageError
 from authface.records import Tag
 from authface.review.reviews import ReviewSettings, balanced, choice_table
-from authface.store.photoset import PhotoSet
+from authface.store.photoset import PhotoSet, Table
 from tests.conftest import authface
 
 Furnished = Callable[[Path], PhotoSet]
@@ -220,6 +221,27 @@ def test_a_choice_is_a_table_that_the_export_can_ask(furnished: Furnished, tmp_p
     photoset.crops.write(0, photoset.crops.rows(0)[:1], meta.provenance, meta.inputs)
     with pytest.raises(AuthfaceError, match="curate balance"):
         balanced(photoset, parts_of(photoset.crops))
+
+
+def test_parts_of_two_choices_are_none(furnished: Furnished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photoset = furnished(tmp_path / "set")
+    run(photoset, target="light=uniform", least=1, keep=2)
+    before = [(part.number, part.digest) for part in balanced(photoset, parts_of(photoset.crops))]
+    write, written = Table.write, list[int]()
+
+    def stopped(table: Table[Any], part: int, *more: Any) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(part)
+        write(table, part, *more)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Table, "write", stopped)
+        run(photoset, target="light=uniform", least=1, keep=1)
+    with pytest.raises(AuthfaceError, match="was stopped.*curate balance"):
+        balanced(photoset, parts_of(photoset.crops))
+    run(photoset, target="light=uniform", least=1, keep=2)
+    assert [(part.number, part.digest) for part in balanced(photoset, parts_of(photoset.crops))] == before
 
 
 def test_nothing_left_after_review_and_a_number_without_a_target_are_one_line(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface import __version__
-from authface.curate.fetch.hosts import Pace, Paused, WebError, check_url, refusal
+from authface.curate.fetch.hosts import Pace, Paused, Wait, WebError, check_url, refusal
 from authface.curate.fetch.web import Web
 from authface.curate.settings import WebSettings
 from tests.curate.conftest import Handler, Server
@@ -54,6 +54,35 @@ def test_500s_are_tried_again(server: Server, web: Web) -> None:
     server.routes["/b"] = lambda request: request.reply(500)
     assert reason(web, server.url("/b")) == "http_error"
     assert server.asked == {"/a": 4, "/b": 5}
+
+
+@pytest.mark.parametrize("hops", [1, 4])
+def test_a_redirect_within_a_host_comes_to_its_end_however_slow_the_pace(hops: int, server: Server) -> None:
+    """What is handed back is begun again: its second request waits for its turn, or it would begin for ever."""
+    web = make(host_rate=5)
+    for hop in range(hops):
+        server.routes[f"/{hop}"] = lambda request, to=f"/{hop + 1}": request.reply(301, Location=to)
+    server.serve(f"/{hops}", b"good")
+    handed_back = 0
+    for _ in range(3):
+        while True:
+            try:
+                with web.handing_back():
+                    assert web.get(server.url("/0"), max_bytes=99).body == b"good"
+                break
+            except Wait as wait:
+                handed_back += 1
+                assert handed_back < 20
+                time.sleep(wait.seconds)
+    assert server.asked == {f"/{hop}": 3 for hop in range(hops + 1)} and handed_back > 0
+    web.close()
+
+
+def test_a_turn_is_waited_for_though_no_wait_is_that_a_host_asks_for(server: Server) -> None:
+    web = make(longest_wait_seconds=0, host_rate=4)
+    server.serve("/a", b"good")
+    assert [web.get(server.url("/a"), max_bytes=99).body for _ in range(4)] == [b"good"] * 4
+    web.close()
 
 
 def test_a_dead_link_is_asked_for_once(server: Server, web: Web) -> None:

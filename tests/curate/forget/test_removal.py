@@ -6,13 +6,22 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from authface.curate.forget.removal import ForgottenNames, clean
 from authface.curate.forget.run import forget
 from authface.records import Photo
-from authface.review.reviews import Decision, Retouch, decision_log, retouch_log, retouched_file
+from authface.review.reviews import (
+    Decision,
+    Retouch,
+    ReviewSettings,
+    decision_log,
+    retouch_log,
+    retouched_file,
+    reviewed_crops,
+)
 from authface.store.photoset import PhotoSet
 from tests.curate.forget.test_run import mentions, photo
 
@@ -43,6 +52,25 @@ def test_what_people_decided_of_other_photos_stays(furnished: Furnished, tmp_pat
     assert [line.reason for line in log.read()[0]] == ["", "anna"]
     assert [line.id for line in retouches.read()[0]] == [stays]
     assert mentions(photoset.root / "review", [gone.id]) == []
+
+
+@pytest.mark.parametrize("verdicts", [{0: "reject"}, {1: "reject"}, {0: "reject", 1: "retouch"}, {0: "keep"}])
+@pytest.mark.parametrize("policy", ["any_reject", "majority", "all_keep"])
+def test_what_was_made_of_judged_crops_stays_current(
+    verdicts: dict[int, Any], policy: Any, furnished: Furnished, tmp_path: Path
+) -> None:
+    photoset, settings = furnished(tmp_path / "set"), ReviewSettings(policy=policy)
+    crops, tags = list(photoset.crops), photoset.tags("measured")
+    for number, verdict in verdicts.items():
+        decision_log(photoset, "ben").append(Decision(id=crops[number].id, verdict=verdict, at="2026"))
+    for judged in reviewed_crops(photoset, settings):
+        meta = tags.meta(judged.number)
+        assert meta is not None
+        tags.write(judged.number, tags.rows(judged.number), meta.provenance, judged.digest)
+    gone = next(one for one in photoset.photos if one.id == crops[0].photo_id)
+    forget(photoset, [gone], reason="")
+    after = {part.number: part.digest for part in reviewed_crops(photoset, settings)}
+    assert after == {number: meta.inputs for number, meta in tags.metas().items() if meta}
 
 
 def test_short_words_in_files_that_are_no_text_are_chance(furnished: Furnished, tmp_path: Path) -> None:

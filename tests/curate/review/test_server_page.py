@@ -186,6 +186,21 @@ def test_a_lost_server_is_said_and_nothing_is_believed(photoset: PhotoSet, serve
     assert said(photoset) == [("keep", ""), ("retouch", "")]
 
 
+def test_rows_that_do_not_come_are_asked_for_with_patience(photoset: PhotoSet, serve: Serve, open_page: Open) -> None:
+    """Of a view that the server gave up for later ones, as of a server that has ended."""
+    with serve(photoset) as url:
+        page = open_page(url)
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.route("**/api/rows*", lambda route: route.fulfill(status=404, json={"detail": "no longer open"}))
+        page.locator("[name=measure]").select_option(index=1)
+        expect(page.locator("#problem")).to_have_text("no longer open")
+        page.wait_for_timeout(1500)
+        assert 1 <= sum("api/rows" in one for one in asked) <= 3
+        page.unroute("**/api/rows*")
+        page.wait_for_selector(".cell.seen")
+
+
 def test_a_late_answer_does_not_take_the_place_of_a_later_one(
     photoset: PhotoSet, serve: Serve, open_page: Open
 ) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from authface.curate.fetch.sources.folder import RESULTS, Outputs
+from authface.curate.fetch.sources.folder import LINKED, RESULTS, Outputs, photo_files
 from authface.store.photoset import PhotoSet
 from authface.store.restore_line import Line
 from authface.store.restore_log import LOG, Log
@@ -33,6 +34,20 @@ def restored(home: Path, name: str, data: bytes, content: bytes = b"photo") -> N
         lines=1, result=digests[1], result_bytes=len(data), face=0,
     )  # fmt: skip
     Log(home / LOG).add([line])
+
+
+def test_links_to_folders_are_counted_and_not_looked_into(tmp_path: Path) -> None:
+    put(tmp_path / "photos" / "a.jpg")
+    put(tmp_path / "far" / "b.jpg")
+    for name, where in (
+        ("far", tmp_path / "far"),
+        ("back.jpg", tmp_path / "photos"),
+        ("c.jpg", tmp_path / "far/b.jpg"),
+    ):
+        (tmp_path / "photos" / name).symlink_to(where)
+    ignored = Counter[str]()
+    found = [(path.name, problem) for path, problem in photo_files(tmp_path / "photos", ignored)]
+    assert found == [("a.jpg", ""), ("c.jpg", "")] and ignored == {LINKED: 2}
 
 
 def test_a_set_owns_what_it_names_by_content(furnished: Callable[[Path], PhotoSet], tmp_path: Path) -> None:
