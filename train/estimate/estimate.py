@@ -248,16 +248,20 @@ class Estimator:
         free = {"optimizer", "ema", "ema_device", "steps", "accumulate"}
         key = (settings.accumulate > 1, settings.model_dump_json(exclude=free))
         if key not in self._passes:
-            if isinstance(settings, PriorSettings):
-                stage = stages.meta_prior(settings, self.architecture, self.half)
-            else:
-                assert isinstance(settings, ControlNetSettings)
-                stage = stages.meta_controlnet(settings, self.architecture, self.half)
-            passed = stage.count()
-            encode = vae_peak(stage.parts, settings.batch, settings.size, decoding=False)
-            decode = vae_peak(stage.parts, 1, settings.size, decoding=True)
-            self._passes[key] = stage, passed, encode, decode
+            with stages.fitting(self.architecture.origin):
+                self._passes[key] = self._rehearsed(settings)
         return self._passes[key]
+
+    def _rehearsed(self, settings: DiffusionSettings) -> tuple[MetaStage, PassCost, int, int]:
+        if isinstance(settings, PriorSettings):
+            stage = stages.meta_prior(settings, self.architecture, self.half)
+        else:
+            assert isinstance(settings, ControlNetSettings)
+            stage = stages.meta_controlnet(settings, self.architecture, self.half)
+        passed = stage.count()
+        encode = vae_peak(stage.parts, settings.batch, settings.size, decoding=False)
+        decode = vae_peak(stage.parts, 1, settings.size, decoding=True)
+        return stage, passed, encode, decode
 
 
 @dataclass(frozen=True)

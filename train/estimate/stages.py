@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from huggingface_hub.errors import HFValidationError
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.faces.degrade import mixture
 from authface.models import sdxl
-from authface.models.families import ModelSource, Parts, has_builtin, resolve
+from authface.models.families import REFUSALS, ModelSource, Parts, has_builtin, resolve, vae_class
 from authface.models.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
 from authface.train.controlnet import ControlBatch, ControlNetObjective, init_controlnet
 from authface.train.data import REGIONS
@@ -79,7 +80,7 @@ class Architecture:
         import diffusers
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-        vae = getattr(diffusers, str(self.vae.get("_class_name", "AutoencoderKL")))
+        vae = vae_class(str(self.vae.get("_class_name", "AutoencoderKL")), f"the VAE of {self.origin}")
         parts = Parts(Path(), scheduler=diffusers.DDPMScheduler())
         with torch.device("meta"):
             parts.unet = diffusers.UNet2DConditionModel.from_config(self.unet)
@@ -137,10 +138,21 @@ def _cached(repository: str) -> Callable[[str], dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise AuthfaceError(f"cannot read {one_line(path)} ({first_line(error, 80)}): get the files again") from error
     return config
+
+
+@contextmanager
+def fitting(origin: str) -> Iterator[None]:
+    """Raise what the networks of configs from `origin` say that fit nothing as an AuthfaceError of one line."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise AuthfaceError(
+            f"{one_line(origin)} make no networks that fit each other ({first_line(error, 120)}): get the files again"
+        ) from error
 
 
 TOKENS = 77

@@ -338,6 +338,31 @@ def test_a_wrong_model_is_one_line(name: str) -> None:
     assert str(caught.value).isprintable() and "sdxl" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "told", "said"),
+    [
+        ("vae", [1], "cannot read .*vae.config.json"),
+        ("vae", {"_class_name": "DiffusionPipeline"}, "is a DiffusionPipeline; only AutoencoderKL and"),
+        ("vae", {"block_out_channels": []}, "make no networks that fit each other"),
+        ("unet", {"attention_head_dim": 0}, "make no networks that fit each other"),
+        ("unet", {"in_channels": 8}, "make no networks that fit each other"),
+    ],
+)
+def test_configs_of_strangers_are_one_line(part: str, told: Any, said: str, tmp_path: Path, tiny: Architecture) -> None:
+    """Whatever diffusers and torch say of them; none names a class of its own."""
+    configs = {"unet": tiny.unet, "vae": tiny.vae, "text_encoder": tiny.text[0], "text_encoder_2": tiny.text[1]}
+    for name, config in configs.items():
+        (tmp_path / name).mkdir()
+        spoilt = (config | told if isinstance(told, dict) else told) if name == part else config
+        (tmp_path / name / "config.json").write_text(json.dumps(spoilt))
+    for name in ("tokenizer", "tokenizer_2", "scheduler"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "some.json").write_text("{}")
+    with pytest.raises(AuthfaceError, match=said) as caught:
+        Estimator(find_architecture(str(tmp_path), SIZE, {}), half=True).count(prior())
+    assert "\n" not in str(caught.value)
+
+
 def test_a_wrong_gpu_is_one_line_with_the_right_ones() -> None:
     with pytest.raises(UsageError, match="--gpu L40: did you mean L40S"):
         hardware.gpus_named(["L40"])
