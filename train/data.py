@@ -56,12 +56,12 @@ B = TypeVar("B", bound=Batch)
 REGIONS = ("left_eye", "right_eye", "mouth")
 """What the facial loss looks at, in the order of boxes: the picture's left and right."""
 
-_MIRRORED = {"left": "right", "right": "left"}
+_MIRRORED = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
 
 
 def mirrored(prompt: str) -> str:
-    """The prompt of the mirrored picture: left and right change places, as words of their own."""
-    return re.sub(r"\b(left|right)\b", lambda found: _MIRRORED[found.group()], prompt)
+    """The prompt of the mirrored picture: left and right change places, as words of their own, however they begin."""
+    return re.sub(rf"\b({'|'.join(_MIRRORED)})\b", lambda found: _MIRRORED[found.group()], prompt)
 
 
 class FaceDataset:

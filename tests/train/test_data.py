@@ -169,6 +169,7 @@ def test_mirroring_twice_is_the_prompt(prompt: str) -> None:
 def test_a_mirrored_face_has_a_mirrored_prompt() -> None:
     assert mirrored("light from the left, head turned to the right") == "light from the right, head turned to the left"
     assert mirrored("leftover, upright") == "leftover, upright"
+    assert mirrored("Left eye closed, RIGHT side dark") == "Right eye closed, LEFT side dark"
 
 
 def test_a_folder_is_an_export_or_is_refused_with_the_one_that_was_meant(dataset: Path, tmp_path: Path) -> None:
