@@ -64,6 +64,8 @@ def test_a_wider_family_does_what_it_did(widen: Any, family: Path, tmp_path: Pat
         narrow, wide = (sdxl.encode(parts.vae, faces * 2 - 1) for parts in (old, new))
         assert wide.shape[1] == MORE and torch.allclose(wide[:, :before], narrow, atol=1e-5)
         assert wide[:, before:].std() > 0.01
+        spread, own = (parts.vae.encode(faces * 2 - 1).latent_dist.std for parts in (new, old))
+        assert torch.allclose(spread[:, :before], own, atol=1e-5) and spread[:, before:].max() < 0.1
         assert torch.allclose(sdxl.decode(new.vae, wide), sdxl.decode(old.vae, narrow), atol=1e-4)
     predicted = said(new, wide, faces)
     assert torch.allclose(predicted[:, :before], said(old, narrow, faces), atol=1e-4)

@@ -189,7 +189,7 @@ class CleanerSettings(PatchSettings):
     @model_validator(mode="after")
     def _zoom_and_channels(self) -> CleanerSettings:
         if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
-            raise ValueError(f"zoom {self.zoom}: two finite scales above 0, the second not the smaller")
+            raise ValueError(f"zoom {self.zoom}: two scales above 0, the second finite and not the smaller")
         if not self.channels or any(width < 8 or width % 8 for width in self.channels):
             raise ValueError(f"channels {self.channels}: multiples of 8")
         return self

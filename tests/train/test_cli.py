@@ -28,7 +28,7 @@ def test_a_seed_below_0_and_betas_that_are_no_shares_are_one_line(stage: str, tm
         ("controlnet.degradation=awful", "no degradation 'awful'"),
         ("cleaner.degradation={mild = 0}", "share of degradation mild is 0.0"),
         ("cleaner.degradation={}", "degradation"),
-        ("cleaner.zoom=[0.5,inf]", "two finite scales above 0"),
+        ("cleaner.zoom=[0.5,inf]", "the second finite and not the smaller"),
     ],
 )
 def test_a_dry_run_refuses_what_the_training_would(setting: str, said: str, tmp_path: Path) -> None:
