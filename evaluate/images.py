@@ -44,8 +44,9 @@ class SourceFace:
 
 @dataclass(frozen=True)
 class SourceFaces:
-    """Faces of a folder, `count` of them; reading them again gives the same."""
+    """Faces of a folder; reading them again gives the same."""
 
+    folder: Path
     names: tuple[tuple[str, str], ...]
     """Name and id of every face, in order."""
     files: tuple[Path, ...]
@@ -79,6 +80,7 @@ def open_sources(folder: Path, split: str, section: str = "evaluate.synth") -> S
         raise UsageError(f"{one_line(folder)} holds no images and no Parquet files of a dataset")
     inside = [path.relative_to(folder) for path in images]
     return SourceFaces(
+        folder,
         tuple(zip(file_names([_without_ending(path) for path in inside], inside), map(str, inside), strict=True)),
         images,
         parquet=False,
@@ -156,7 +158,9 @@ def _dataset(folder: Path, split: str, section: str) -> SourceFaces:
             ids += [row["id"] for row in read_text(path, ["id"])]
         else:
             ids += [f"row-{len(ids) + n:06d}" for n in range(row_count(path))]
-    return SourceFaces(tuple(zip(file_names(ids, ids), ids, strict=True)), files, parquet=True)
+    if not ids:
+        raise UsageError(f"the split {one_line(split)} of {one_line(folder)} holds no faces: -O {section}.split=NAME")
+    return SourceFaces(folder, tuple(zip(file_names(ids, ids), ids, strict=True)), files, parquet=True)
 
 
 def _columns(path: Path) -> list[str]:

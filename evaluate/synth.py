@@ -178,12 +178,11 @@ def synthesize(
 
 
 def _check_apart(out: Path, sources: SourceFaces) -> None:
-    """Raise UsageError where the next run would take the set's own images for faces."""
-    if sources.parquet:
-        return
-    folder = sources.files[0].parents[len(Path(sources.names[0][1]).parts) - 1].resolve()
+    """Raise UsageError where the set would lie among its faces: the next run took its images for them, and an export
+    with files that it did not write is not replaced."""
+    folder = sources.folder.resolve()
     if folder in (out.resolve(), *out.resolve().parents):
-        raise UsageError(f"-o {one_line(out)} lies in {one_line(folder)}, whose images are the faces: choose another")
+        raise UsageError(f"-o {one_line(out)} lies in {one_line(folder)}, which holds the faces: choose another")
 
 
 def _recipe(settings: SynthSettings, seed: int) -> dict[str, Any]:

@@ -82,9 +82,17 @@ def _train(run: Run, stage: str, dataset: Path | None) -> None:
         settings = settings.model_copy(update={"dataset": dataset})
     if run.seed < 0:
         raise UsageError(f"--seed {run.seed}: seeds are 0 and more")
+    if run.engine != "local":
+        raise UsageError(
+            f"--engine {one_line(run.engine)}: trainings run in the processes of accelerate launch, see authface train"
+            " configs"
+        )
+    from authface.faces.degrade import mixture
     from authface.models.families import resolve
 
     if run.dry_run:
+        if (damage := getattr(settings, "degradation", None)) is not None:
+            mixture(damage)
         for family in filter(None, (settings.model, getattr(settings, "begin_from", ""))):
             if family != "new":
                 resolve(family)

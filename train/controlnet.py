@@ -100,9 +100,9 @@ class ControlNetObjective:
         noise = random.normal(*batch.latents.shape[1:]).to(device)
         timesteps = random.integers(scheduler.config.num_train_timesteps).to(device)
         source = own = batch.latents
-        chosen = torch.zeros_like(timesteps, dtype=torch.bool)
+        begun = self._begun(random) if self.settings.from_degraded else torch.zeros(len(source), dtype=torch.bool)
+        chosen = begun.to(device)
         if self.settings.from_degraded:
-            chosen = (random.uniform() < self.settings.from_degraded).to(device)
             own = self._encoded(condition)
             source = torch.where(chosen.view(-1, 1, 1, 1), own, source)
             timesteps = torch.where(chosen, (timesteps * self.settings.strength).long(), timesteps)
@@ -121,12 +121,16 @@ class ControlNetObjective:
             loss = loss + self._facial_loss(error, guess, batch, estimate, timesteps, step)
         if self.pixels is not None:
             assert batch.clean is not None  # made where pixels are judged
-            planes = tuple(plane[chosen] for plane in (estimate, own, batch.clean, condition * 2 - 1))
+            planes = tuple(plane[begun] for plane in (estimate, own, batch.clean, condition * 2 - 1))
             if patch := self.settings.pixels.patch:
-                places = torch.stack([random.uniform(), random.uniform()], 1)[chosen.cpu()]
+                places = torch.stack([random.uniform(), random.uniform()], 1)[begun]
                 planes = random_squares(places, patch // sdxl.spatial_factor(self.parts.vae), *planes)
             loss = loss + self._pixel_loss(error, guess, planes, step)
         return loss
+
+    def _begun(self, random: Noise) -> torch.Tensor:
+        """(n,) bool, on the CPU: which faces are noised from their degraded latents."""
+        return random.uniform() < self.settings.from_degraded
 
     def _cleaned(self, degraded: torch.Tensor) -> torch.Tensor:
         """What the ControlNet sees of degraded faces (n, 3, size, size) in 0..1: by the cleaner, if there is one."""

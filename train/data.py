@@ -10,7 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from authface.errors import AuthfaceError, ImageError, UsageError, one_line
 from authface.imaging.decode import decode
 from authface.train.distributed import barrier, shard
-from authface.train.rows import open_rows
+from authface.train.rows import NoRowsError, open_rows
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ B = TypeVar("B", bound=Batch)
 REGIONS = ("left_eye", "right_eye", "mouth")
 """What the facial loss looks at, in the order of boxes: the picture's left and right."""
 
-_MIRRORED = {"left": "right", "right": "left"}
+_MIRRORED = {"left": "right", "right": "left", "Left": "Right", "Right": "Left", "LEFT": "RIGHT", "RIGHT": "LEFT"}
 
 
 def mirrored(prompt: str) -> str:
-    """The prompt of the mirrored picture: left and right change places, as words of their own."""
-    return re.sub(r"\b(left|right)\b", lambda found: _MIRRORED[found.group()], prompt)
+    """The prompt of the mirrored picture: left and right change places, as words of their own, however they begin."""
+    return re.sub(rf"\b({'|'.join(_MIRRORED)})\b", lambda found: _MIRRORED[found.group()], prompt)
 
 
 class FaceDataset:
@@ -143,11 +143,11 @@ class FaceDataset:
                 " mouth are: export it with authface annotate export, or train without,"
                 " -O train.controlnet.facial.weight=off or -O train.cleaner.face_parts=1"
             )
-        rois, sizes = self._values("roi"), self._values("size")
-        boxes = np.array([[roi[name] for name in REGIONS] for roi in rois], np.float32).reshape(-1, 3, 3)
+        rois = [None if roi is None else [roi[name] for name in REGIONS] for roi in self._values("roi")]
+        boxes = np.stack([self._numbers(index, "roi", roi, (3, 3)) for index, roi in enumerate(rois)])
         boxes[..., :2] += 0.5
-        boxes *= (self.size / np.array(sizes, np.float32))[:, None, None]
-        return boxes
+        boxes *= np.array([self._scale(index, size) for index, size in enumerate(self._values("size"))])[:, None, None]
+        return boxes.astype(np.float32)
 
     @functools.cached_property
     def sides(self) -> NDArray[np.float32]:
@@ -157,17 +157,19 @@ class FaceDataset:
         """
         if "quad" not in self._rows.names:
             return np.full(self._count, self.size, np.float32)
-        quads = np.array(self._values("quad"), np.float32).reshape(-1, 4, 2)
+        whole = [[0, 0], [0, self.size], [self.size, self.size], [self.size, 0]]
+        quads = np.stack(
+            [self._numbers(index, "quad", quad or whole, (4, 2)) for index, quad in enumerate(self._values("quad"))]
+        )
         sides: NDArray[np.float32] = np.linalg.norm(quads[:, 3] - quads[:, 0], axis=1).astype(np.float32)
         return np.minimum(sides, np.float32(self.size))
 
     def landmarks(self, index: int) -> NDArray[np.float64] | None:
-        """(68, 2) points of a row in pixels of the square of `size`; None where the dataset has none."""
+        """(68, 2) points of a row in pixels of the square of `size`; None where the dataset has none of it."""
         if not {"landmarks", "size"} <= set(self._rows.names):
             return None
         found, size = (self._rows.column(name)[index].as_py() for name in ("landmarks", "size"))
-        points: NDArray[np.float64] = np.array(found, np.float64) * (self.size / size)
-        return points
+        return None if found is None else self._numbers(index, "landmarks", found, (68, 2)) * self._scale(index, size)
 
     def boxes(self, index: int, flip: bool) -> NDArray[np.float32]:
         """(3, 3): a row's `regions`; mirrored, the eyes change places."""
@@ -177,16 +179,35 @@ class FaceDataset:
             boxes = boxes[[1, 0, 2]]
         return boxes
 
+    def _scale(self, index: int, size: Any) -> float:
+        """Pixels of the square of `self.size` for one of a row's own, whose `size` its columns are told in."""
+        return self.size / float(self._numbers(index, "size", size, ()))
+
+    def _numbers(self, index: int, column: str, value: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The value of a row's column as an array of `shape`; of () it is above 0.
+
+        Raises UsageError for another: torchvision's ROI-align reads beyond its memory where a box is not finite.
+        """
+        try:
+            numbers = np.array(value, np.float64).reshape(shape)
+        except (TypeError, ValueError):
+            numbers = np.array(np.nan)
+        if not np.isfinite(numbers).all() or not (shape or numbers > 0):
+            wanted = f"{' x '.join(map(str, shape))} finite numbers" if shape else "a number above 0"
+            raise UsageError(
+                f"{one_line(self.folder)}: {column} of {one_line(self.id(index), 80)} is {one_line(value, 60)}, not"
+                f" {wanted}: export it anew with authface annotate export"
+            )
+        return numbers
+
     def data(self, index: int) -> bytes:
-        """The encoded image of a row."""
+        """The encoded image of a row. Raises OSError."""
         return self._rows.image(index)
 
     def rgb(self, index: int, flip: bool = False) -> NDArray[np.uint8]:
         """(size, size, 3) uint8: the middle square of a row's image, resized, mirrored if `flip`."""
-        try:
+        with self._image_errors(index):
             image = decode(self.data(index)).rgb
-        except (ImageError, OSError) as error:
-            raise AuthfaceError(f"image {one_line(self.id(index))} of the dataset: {one_line(error)}") from error
         side = min(image.shape[:2])
         if side < SMALLEST:
             raise AuthfaceError(
@@ -202,7 +223,15 @@ class FaceDataset:
 
     def key(self, index: int) -> str:
         """The size, and sha256 of the encoded image in hex: what latents of a row are cached under."""
-        return f"{self.size} {self._rows.digest(index).hex()}"
+        with self._image_errors(index):
+            return f"{self.size} {self._rows.digest(index).hex()}"
+
+    @contextmanager
+    def _image_errors(self, index: int) -> Iterator[None]:
+        try:
+            yield
+        except (ImageError, OSError) as error:
+            raise AuthfaceError(f"image {one_line(self.id(index))} of the dataset: {one_line(error)}") from error
 
     def _values(self, column: str) -> list[Any]:
         found: list[Any] = self._rows.column(column).slice(0, self._count).to_pylist()
@@ -313,9 +342,11 @@ def loaded(make: Callable[[int], B], order: Sequence[int], workers: int) -> Gene
 
 
 def validation_faces(folder: Path, size: int, count: int) -> FaceDataset:
-    """Up to `count` faces to draw pictures of: of the dataset's split `validation`, or of `train` without one."""
-    split = "validation" if "validation" in _splits(folder) else "train"
-    return FaceDataset(folder, size, count, split)
+    """Up to `count` faces to draw pictures of: of the dataset's split `validation`, of `train` where that has none."""
+    with suppress(NoRowsError):
+        if "validation" in _splits(folder):
+            return FaceDataset(folder, size, count, "validation")
+    return FaceDataset(folder, size, count)
 
 
 def _splits(folder: Path) -> list[str]:

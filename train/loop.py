@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
-from safetensors import SafetensorError
 
 from authface.console import Console
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.store.journal import record_training
 from authface.train import distributed as parallel
 from authface.train.data import Batch, Stream, loaded, prefetch
+from authface.train.logbook import Logbook
 from authface.train.objective import Noise, Objective
 from authface.train.publish import write_card
 from authface.train.settings import TrainSettings
 from authface.train.state import (
-    Logbook,
+    UNREADABLE,
     MovingAverage,
     RunFolder,
     StopSignal,
@@ -70,7 +70,11 @@ def fit(
     with ExitStack() as held:
         parallel.run_together(accelerator, lambda: held.enter_context(folder.lock()))
         stop = held.enter_context(StopSignal())
-        together = {"processes": accelerator.num_processes, "sharing": parallel.sharing_mode(accelerator)}
+        together = {
+            "stage": title,
+            "processes": accelerator.num_processes,
+            "sharing": parallel.sharing_mode(accelerator),
+        }
         faces = objective.faces
         parallel.run_together(
             accelerator,
@@ -137,21 +141,24 @@ class Trainer(Generic[B]):
         found = self.folder.newest_checkpoint()
         if found is not None:
             self.step, path = found
-
-            try:
-                self.accelerator.load_state(str(path))
-            except (RuntimeError, ValueError, KeyError, OSError, SafetensorError) as error:
-                raise AuthfaceError(
-                    f"{one_line(path)} cannot be gone on from ({first_line(error, 120)}): it is broken, or of another"
-                    f" family than {one_line(self.settings.model)}; delete it, or set another out"
-                ) from error
-            if self.ema is not None:
-                self.ema.load(path)
+            parallel.run_together(self.accelerator, partial(self._load, path), everywhere=True)
         undrawn = self._draws_after(self.step) and not self.logbook.holds(self.step)
         parallel.run_together(self.accelerator, partial(self.logbook.cut, self.step, self.step - undrawn))
         if undrawn:
             self._validate()
         return self.step
+
+    def _load(self, path: Path) -> None:
+        """The state of a checkpoint. Raises AuthfaceError for one that is broken or of other weights."""
+        try:
+            self.accelerator.load_state(str(path))
+            if self.ema is not None:
+                self.ema.load(path)
+        except UNREADABLE as error:
+            raise AuthfaceError(
+                f"{one_line(path)} cannot be gone on from ({first_line(error, 120)}): it is broken, or of another"
+                f" family than {one_line(self.settings.model)}; delete it, or set another out"
+            ) from error
 
     def steps(self) -> Iterator[float]:
         """Do the steps that are left, yielding the loss of each: the mean over all processes."""
@@ -162,7 +169,6 @@ class Trainer(Generic[B]):
                 for group in self.optimizer.param_groups:
                     group["lr"] = rate
                 means = self._gradient(batches, range(step * per_step, (step + 1) * per_step))
-                norm = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
                 for auxiliary in self.objective.auxiliaries:
@@ -171,8 +177,7 @@ class Trainer(Generic[B]):
                     self.ema.step()
                 self.step = step + 1
                 self.losses = [*self.losses[-99:], means["loss"]]
-                norm = math.nan if norm is None else float(norm)
-                self.logbook.write(self.step, {**means, "lr": rate, "gradient_norm": norm})
+                self.logbook.write(self.step, {**means, "lr": rate})
                 yield means["loss"]
 
     def should_stop(self, stop: StopSignal) -> bool:
@@ -255,7 +260,10 @@ class Trainer(Generic[B]):
         return loaded(self.stream.__getitem__, order, workers)
 
     def _gradient(self, batches: Iterator[B], numbers: range) -> dict[str, float]:
-        """Sum the gradients of a step's batches, counted by `numbers` over the run; means over all processes."""
+        """Sum the gradients of a step's batches, counted by `numbers` over the run, and clip them.
+
+        Means over all processes, and the norm before. Raises AuthfaceError where the loss or the norm is not finite.
+        """
         losses: list[torch.Tensor] = []
         sums: dict[str, torch.Tensor] = defaultdict(lambda: torch.zeros((), device=self.accelerator.device))
         for number in numbers:
@@ -272,14 +280,18 @@ class Trainer(Generic[B]):
                 if last:  # before the last backward: DeepSpeed changes the weights in it
                     table = self.accelerator.gather(torch.stack(losses)[None])
                     if not bool(torch.isfinite(table).all()):
-                        parallel.run_together(self.accelerator, partial(self._not_finite, table, numbers))
+                        parallel.run_together(self.accelerator, partial(self._not_finite, table, math.nan, numbers))
                 self.accelerator.backward(loss.total)
             if loss.critic is not None:
                 (loss.critic / len(numbers)).backward()  # type: ignore[no-untyped-call]
         parts = self.accelerator.gather(torch.stack(list(sums.values()))[None]).mean(0).tolist() if sums else []
-        return {"loss": float(table.mean()), **dict(zip(sums, parts, strict=True))}
+        found = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
+        norm = math.nan if found is None else float(found)
+        if found is not None and not math.isfinite(norm):
+            parallel.run_together(self.accelerator, partial(self._not_finite, table, norm, numbers))
+        return {"loss": float(table.mean()), **dict(zip(sums, parts, strict=True)), "gradient_norm": norm}
 
-    def _not_finite(self, table: torch.Tensor, numbers: range) -> None:
+    def _not_finite(self, table: torch.Tensor, norm: float, numbers: range) -> None:
         """Write down the faces of the step and raise the error; `table` holds losses (processes, batches)."""
         named: list[dict[str, Any]] = []
         for process, row in enumerate(table.tolist()):
@@ -287,4 +299,4 @@ class Trainer(Generic[B]):
                 draws = replace(self.stream, process=process).draws(number)
                 names = [self.objective.faces.id(draw.index) for draw in draws]
                 named.append({"loss": loss if math.isfinite(loss) else str(loss), "process": process, "ids": names})
-        raise self.folder.not_finite(self.step + 1, self.settings.lr, named)
+        raise self.folder.not_finite(self.step + 1, self.settings.lr, norm, named)

@@ -123,7 +123,8 @@ class Noise:
     def integers(self, high: int, power: float = 0) -> torch.Tensor:
         """(n,) int64 over 0 .. high - 1: uniform, or with a density that grows as their `power`."""
         if power:
-            return (self.uniform().double() ** (1 / (1 + power)) * high).long()
+            late = self.uniform().double() ** (1 / (1 + power))  # 1 where the power is beyond float64's digits
+            return (late * high).long().clamp(max=high - 1)
         return torch.cat([torch.randint(high, (1,), generator=one) for one in self._generators])
 
     def uniform(self) -> torch.Tensor:

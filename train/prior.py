@@ -12,6 +12,7 @@ import torch
 
 from authface.console import Console
 from authface.devices import pick_device
+from authface.errors import UsageError, one_line
 from authface.extras import need
 from authface.models import sdxl
 from authface.models.families import ModelSource, Parts, load, resolve
@@ -145,6 +146,11 @@ def train_prior(
 ) -> TrainingResult:
     """Stage I on `settings.dataset`, from the family `settings.model`; the family is written to `settings.out`."""
     source = resolve(settings.model)
+    if settings.lora_rank and source.local and Path(source.location).resolve() == settings.out.resolve():
+        raise UsageError(
+            f"train.prior.lora_rank={settings.lora_rank} into {one_line(settings.out)}, its own model: each run would"
+            " merge the adapters into the U-Net once more; set another train.prior.out"
+        )
     faces = FaceDataset(settings.dataset, settings.size, limit)
     where = pick_device(device)
     faces.prepare(where)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import re
@@ -27,6 +26,7 @@ from authface.report.pages import markdown_cell, render_markdown, round_span
 from authface.store.journal import training_sources
 from authface.store.rows import row_count
 from authface.train.data import FaceDataset
+from authface.train.logbook import read_metrics
 from authface.train.settings import TrainSettings
 
 CURVE = "training-curve.png"
@@ -97,17 +97,6 @@ def card(
         control=(out / "controlnet").is_dir(),
         versions=[("authface", __version__), ("python", platform.python_version()), *_versions()],
     )
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; a last one that was cut is left out."""
-    found = []
-    for line in path.read_text("utf-8").splitlines() if path.is_file() else []:
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return [line for line in found if isinstance(line, dict) and "step" in line]
 
 
 def _base(model: str) -> tuple[str, str]:

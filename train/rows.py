@@ -34,6 +34,10 @@ _PREFIX = 36
 """Bytes of an image, its length before them, that are looked for before all are compared."""
 
 
+class NoRowsError(UsageError):
+    """A split that is there and holds nothing."""
+
+
 class Rows(Protocol):
     """The rows of one split."""
 
@@ -59,7 +63,7 @@ class Rows(Protocol):
         ...
 
     def digest(self, index: int) -> bytes:
-        """sha256 of a row's encoded image."""
+        """sha256 of a row's encoded image. Raises OSError."""
         ...
 
     def unindexed(self) -> list[Shard]:
@@ -215,8 +219,10 @@ class CopiedRows:
 
     def image(self, index: int) -> bytes:
         """From the copy, or from the file that it names."""
-        image = self._images[index]["image"]
-        data: bytes | None = image["bytes"]
+        image = self._images[index]["image"] or {}
+        data: bytes | None = image.get("bytes")
+        if data is None and not image.get("path"):
+            raise OSError("the row has none")
         return data if data is not None else Path(image["path"]).read_bytes()
 
     def lengths(self, count: int) -> list[int | None]:
@@ -247,6 +253,8 @@ def open_rows(folder: Path, split: str) -> Rows:
     try:
         builder = datasets.load_dataset_builder(str(folder))
         files = (builder.config.data_files or {}).get(split) if builder.info.builder_name == "parquet" else None
+        if files and not any(pq.read_metadata(file).num_rows for file in files):  # which `datasets` cannot read
+            raise NoRowsError(_empty(folder, split))
         shards = [_shard(Path(file)) for file in files or []]
         found: Rows
         if shards and None not in shards:
@@ -259,8 +267,12 @@ def open_rows(folder: Path, split: str) -> Rows:
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise UsageError(f"{one_line(folder)} is no dataset with a split {split}: {first_line(error, 160)}") from error
     if not len(found):
-        raise UsageError(_unfit(folder, 0, found.names))
+        raise NoRowsError(_empty(folder, split))
     return found
+
+
+def _empty(folder: Path, split: str) -> str:
+    return f"{one_line(folder)}: its split {one_line(split, 60)} holds no faces: export it anew"
 
 
 def _unfit(folder: Path, rows: int, names: Sequence[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
@@ -187,8 +188,8 @@ class CleanerSettings(PatchSettings):
 
     @model_validator(mode="after")
     def _zoom_and_channels(self) -> CleanerSettings:
-        if not 0 < self.zoom[0] <= self.zoom[1]:
-            raise ValueError(f"zoom {self.zoom}: two scales above 0, the second not the smaller")
+        if not 0 < self.zoom[0] <= self.zoom[1] < math.inf:
+            raise ValueError(f"zoom {self.zoom}: two scales above 0, the second finite and not the smaller")
         if not self.channels or any(width < 8 or width % 8 for width in self.channels):
             raise ValueError(f"channels {self.channels}: multiples of 8")
         return self

@@ -1,6 +1,6 @@
-"""What a training leaves on disk while it runs, and what moves the weights in it.
+"""What a training goes on from, and what moves the weights in it.
 
-On disk are its settings, checkpoints and metrics; here is also how a signal stops it. What moves the weights are the
+On disk are its settings and checkpoints; here is also how a signal stops it. What moves the weights are the
 optimizers, their learning rate, and the moving average that becomes the model.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 import secrets
 import shutil
@@ -24,16 +25,14 @@ from safetensors import SafetensorError
 from torch.distributed.checkpoint.api import CheckpointException
 
 from authface.devices import rank
-from authface.errors import AuthfaceError, UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, first_line, one_line
 from authface.extras import need
 from authface.files import TEMPORARY, refusal, take_place, write_errors, write_file
-from authface.imaging.decode import encode_png
 from authface.models.layout import digest
 from authface.recipe import Settings
 from authface.store.journal import SOURCES
 from authface.store.lock import write_lock
 from authface.train.distributed import run_together
-from authface.train.objective import ValidationPicture
 from authface.train.settings import TrainSettings
 
 
@@ -151,6 +150,13 @@ ONE_PROCESS: dict[str, int | str] = {"processes": 1, "sharing": "copies"}
 """What run.json means where it does not name these."""
 
 
+UNREADABLE = (
+    OSError, RuntimeError, ValueError, TypeError, LookupError, AttributeError, EOFError, pickle.UnpicklingError,
+    SafetensorError, CheckpointException,
+)  # fmt: skip
+"""What torch, safetensors and accelerate raise of a checkpoint's file that is not what was saved."""
+
+
 def digests_of(parts: Mapping[str, Path], out: Path) -> dict[str, str]:
     """The digest of each part in its family's folder, but of those that the run itself writes, to `out`."""
     there = out.resolve()
@@ -178,7 +184,7 @@ class RunFolder:
         content: str = "",
         built_on: Mapping[str, str] | None = None,
     ) -> None:
-        """Write run.json; `together` says how the processes share the run, `content` is the digest of its `faces`.
+        """Write run.json; `together` is the stage and how processes share it, `content` the digest of its `faces`.
 
         `built_on` are digests of the weights it was begun over, by part. Raises UsageError where the folder holds a
         run of other settings, on other faces or over other weights.
@@ -188,8 +194,8 @@ class RunFolder:
         on = {"faces": faces, "content": content, "built_on": weights}
         new: dict[str, Any] = {"seed": seed, **together, **on, "settings": json.loads(settings.model_dump_json())}
         if path.is_file() and self.newest_checkpoint() is not None:
-            old = {**ONE_PROCESS, **json.loads(path.read_text("utf-8"))}
-            now = {"seed": seed, **together}
+            now = {**together, "seed": seed}
+            old = {**now, **ONE_PROCESS, **self._begun(path)}  # runs of older versions do not say all
             facts = [(name, old.get(name), value) for name, value in now.items()]
             for name, before, value in [*facts, *_leaves(settings, type(settings)(), old.get("settings"))]:
                 if name not in CHANGEABLE and before != value:
@@ -211,6 +217,16 @@ class RunFolder:
                 )
         write_file(path, json.dumps(new, indent=2).encode())
 
+    def _begun(self, path: Path) -> dict[str, Any]:
+        """What run.json says the run was begun with. Raises AuthfaceError where it is broken."""
+        try:
+            return dict(json.loads(path.read_text("utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise AuthfaceError(
+                f"{one_line(path)} is broken ({first_line(error, 80)}): delete it to go on with the settings given now,"
+                f" or delete {one_line(self.training)} to begin anew"
+            ) from error
+
     def newest_checkpoint(self) -> tuple[int, Path] | None:
         """Step and folder of the last whole checkpoint."""
         found = self._all()
@@ -221,17 +237,20 @@ class RunFolder:
         found = self.newest_checkpoint()
         return f"the last good checkpoint is of step {found[0]}" if found else "there is no checkpoint yet"
 
-    def not_finite(self, step: int, rate: float, batches: list[dict[str, Any]]) -> AuthfaceError:
-        """Write stopped.json for a step whose loss is not finite; the error to raise.
+    def not_finite(self, step: int, rate: float, norm: float, batches: list[dict[str, Any]]) -> AuthfaceError:
+        """Write stopped.json for a step whose loss or whose gradient's `norm` is not finite; the error to raise.
 
         `batches` hold loss, process and ids.
         """
-        bad = next((batch for batch in batches if isinstance(batch["loss"], str)), batches[0])
+        bad = next((batch for batch in batches if isinstance(batch["loss"], str)), None)
         path = self.training / "stopped.json"
-        write_file(path, json.dumps({"step": step, "lr": rate, "batches": batches}, indent=2).encode())
-        ids = ", ".join(one_line(name, 70) for name in bad["ids"][:4]) + (", ..." if len(bad["ids"]) > 4 else "")
+        told = {"step": step, "lr": rate, "gradient_norm": str(norm), "batches": batches}
+        write_file(path, json.dumps(told, indent=2).encode())
+        named = (bad or batches[0])["ids"]
+        ids = ", ".join(one_line(name, 70) for name in named[:4]) + (", ..." if len(named) > 4 else "")
+        what = f"gradient's norm is {norm}" if bad is None else f"loss is {bad['loss']}"
         return AuthfaceError(
-            f"the loss is {bad['loss']} at step {step} on {ids}: lower lr (now {rate:g}) or take precision fp32; "
+            f"the {what} at step {step} on {ids}: lower lr (now {rate:g}) or take precision fp32; "
             f"{self.describe_newest()}; all faces of the step: {one_line(path)}"
         )
 
@@ -304,67 +323,6 @@ def _leaves(new: Settings, defaults: Settings, old: object) -> Iterator[tuple[st
                 yield f"{name}.{leaf}", before, value
         else:
             yield name, known.get(name, usual[name]), values[name]
-
-
-class Metrics:
-    """A JSON line a step."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, **values: float) -> None:
-        """Append one line; infinite and missing numbers become null."""
-        line = json.dumps({k: v if v == v and abs(v) != float("inf") else None for k, v in values.items()})
-        with write_errors(self.path), self.path.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    def cut(self, step: int) -> None:
-        """Drop the lines after `step`, which a run that was killed wrote after its last checkpoint."""
-        if self.path.is_file():
-            lines = self.path.read_text("utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-            write_file(self.path, "".join(kept).encode())
-
-
-class Logbook:
-    """`folder`/metrics.jsonl, validation.jsonl, validation/*.png, and the accelerator's trackers."""
-
-    def __init__(self, folder: Path, accelerator: Any) -> None:
-        self._folder, self._accelerator = folder, accelerator
-        self._steps = Metrics(folder / "metrics.jsonl")
-        self._scores = Metrics(folder / "validation.jsonl")
-
-    def cut(self, step: int, drawn: int) -> None:
-        """Drop what was written after `step`, and of pictures after that of `drawn`, by a run that was killed."""
-        self._steps.cut(step)
-        self._scores.cut(drawn)
-
-    def holds(self, step: int) -> bool:
-        """Whether the picture after `step` was written; its figures are written before."""
-        return self._picture(step).is_file()
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """The figures of one step; the main process writes the line."""
-        if self._accelerator.is_main_process:
-            self._steps.write(step=step, **values)
-        self._accelerator.log(values, step=step)
-
-    def show(self, step: int, drawn: ValidationPicture | None) -> None:
-        """A validation picture and its figures."""
-        if drawn is None:
-            return
-        if drawn.scores:
-            self._scores.write(step=step, **drawn.scores)
-            self._accelerator.log({f"validation/{name}": value for name, value in drawn.scores.items()}, step=step)
-        write_file(self._picture(step), encode_png(drawn.image))
-        for tracker in self._accelerator.trackers:
-            if tracker.name == "tensorboard":
-                tracker.log_images({"validation": drawn.image[None]}, step=step, dataformats="NHWC")
-            elif hasattr(tracker, "log_images"):
-                tracker.log_images({"validation": [drawn.image]}, step=step)
-
-    def _picture(self, step: int) -> Path:
-        return self._folder / "validation" / f"step-{step:08}.png"
 
 
 class StopSignal:

@@ -7,6 +7,7 @@ Only stock classes, only safetensors: a pickle can run code when it is read, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,6 +51,12 @@ _CLASSES = {
     "scheduler": "diffusers:DDPMScheduler",
 }
 _VAE_CLASSES = ("AutoencoderKL", "AutoencoderTiny")
+_PREDICTIONS = ("epsilon", "v_prediction")
+REFUSALS = (
+    OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, AssertionError,
+    SafetensorError,
+)  # fmt: skip
+"""What diffusers and transformers raise of files and configs that are not what they take them for."""
 
 
 @dataclass(frozen=True)
@@ -193,8 +200,14 @@ def load(source: ModelSource, parts: Collection[str], device: torch.device | str
 
 
 def check(parts: Parts) -> None:
-    """Refuse parts that do not fit each other. Raises AuthfaceError."""
+    """Refuse parts that do not fit each other, or whose conventions are not those of `sdxl`. Raises AuthfaceError."""
     where = one_line(parts.folder)
+    if parts.scheduler is not None:
+        _check_schedule(parts.scheduler, where)
+    if parts.vae is not None:
+        scale = parts.vae.config.scaling_factor
+        if not isinstance(scale, int | float) or not 0 < scale < math.inf:
+            raise AuthfaceError(f"{where}/vae: scaling_factor {one_line(scale, 40)}, a number above 0 is needed")
     latents = {
         name: int(count)
         for name, part, key in (
@@ -231,6 +244,26 @@ def check(parts: Parts) -> None:
             )
 
 
+def _check_schedule(scheduler: DDPMScheduler, where: str) -> None:
+    predicts, kept = scheduler.config.prediction_type, scheduler.alphas_cumprod
+    if predicts not in _PREDICTIONS:
+        raise AuthfaceError(
+            f"{where}/scheduler: prediction_type {one_line(predicts, 40)}, only {' and '.join(_PREDICTIONS)} are run"
+        )
+    if not 0 < len(kept) == scheduler.config.num_train_timesteps or not ((kept >= 0) & (kept <= 1)).all():
+        raise AuthfaceError(
+            f"{where}/scheduler: the betas do not make {one_line(scheduler.config.num_train_timesteps, 40)} timesteps"
+            " that keep from all to nothing of an image: get its files again"
+        )
+
+
+def vae_class(name: str, where: str) -> Any:
+    """diffusers' class of a VAE. Raises AuthfaceError for one that is not run."""
+    if name not in _VAE_CLASSES:
+        raise AuthfaceError(f"{one_line(where)} is a {one_line(name, 60)}; only {' and '.join(_VAE_CLASSES)} are run")
+    return getattr(import_module("diffusers"), name)
+
+
 def skeleton(folder: Path) -> Parts:
     """All parts of the family in `folder` as its configurations describe them, without the weights' numbers.
 
@@ -261,7 +294,7 @@ def _loading(where: Path) -> Iterator[None]:
     """Raise what the libraries say about a part's files as an AuthfaceError of one line."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
+    except REFUSALS as error:
         raise AuthfaceError(f"cannot load {one_line(where)}: {first_line(error, 200)}; get its files again") from error
 
 
@@ -287,9 +320,6 @@ def _load_part(folder: Path, part: str, device: torch.device | str, dtype: torch
 
 def _class(where: Path, part: str) -> Any:
     if part == "vae":
-        named = class_name(where.parent, part)
-        if named not in _VAE_CLASSES:
-            raise AuthfaceError(f"{one_line(where)} is a {one_line(named)}; only {' and '.join(_VAE_CLASSES)} are run")
-        return getattr(import_module("diffusers"), named)
+        return vae_class(class_name(where.parent, part), str(where))
     module, _, name = _CLASSES[part].partition(":")
     return getattr(import_module(module), name)

@@ -183,7 +183,7 @@ def test_no_set_lies_among_its_faces(inside: str, authface: Command, faces: Path
     (faces / "face0.png").rename(faces / "deep" / "face0.png")
     before = files(faces)
     code, _, said = authface("synth", faces, "-o", faces / inside)
-    assert code == 2 and said.count("\n") == 1 and "whose images are the faces: choose another" in said
+    assert code == 2 and said.count("\n") == 1 and "which holds the faces: choose another" in said
     assert files(faces) == before
     assert authface("synth", faces / "deep", "-o", faces / "set")[0] == 0
 
@@ -224,6 +224,13 @@ def test_a_dataset_gives_its_split_under_safe_names(authface: Command, faces: Pa
     assert code == 0 and json.loads(said)["count"] == 1
     code, _, said = authface("synth", folder, "-o", tmp_path / "v", "-O", "evaluate.synth.split=validation")
     assert code == 2 and "there are test, train" in said
+    before = sorted(folder.rglob("*"))
+    code, _, said = authface("synth", folder, "-o", folder / "test")
+    assert code == 2 and "which holds the faces: choose another" in said and sorted(folder.rglob("*")) == before
+    file = folder / "data" / "test-00000-of-00001.parquet"
+    pq.write_table(pq.read_table(file).slice(0, 0), file)
+    code, _, said = authface("synth", folder, "-o", tmp_path / "none")
+    assert code == 2 and said.count("\n") == 1 and "the split test of" in said and "holds no faces" in said
 
 
 def test_faces_are_resized_where_it_is_asked(authface: Command, faces: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The dataset and the order it is read in."""
 
 import json
+import math
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authface.errors import AuthfaceError, UsageError
-from authface.train.data import Batch, Draw, FaceDataset, Stream, draw, mirrored
+from authface.train.data import REGIONS, Batch, Draw, FaceDataset, Stream, draw, mirrored
 
 
 def write_dataset(folder: Path, images: list[bytes], prompts: list[str | None]) -> Path:
@@ -84,6 +85,50 @@ def test_no_dataset_is_said_in_one_line(tmp_path: Path) -> None:
         FaceDataset(tmp_path / "other", 64)
 
 
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("roi", None, "roi of face-1 is None, not 3 x 3 finite numbers"),
+        ("roi", dict.fromkeys(REGIONS, [math.inf, 0.0, 1.0]), "roi of face-1 is .*inf.*, not 3 x 3 finite numbers"),
+        ("size", None, "size of face-1 is None, not a number above 0"),
+        ("size", 0, "size of face-1 is 0, not a number above 0"),
+        ("quad", [[math.nan, 0.0]] * 4, "quad of face-1 is .*nan.*, not 4 x 2 finite numbers"),
+        ("landmarks", [[0.0, math.inf]] * 68, "landmarks of face-1 is .*, not 68 x 2 finite numbers"),
+    ],
+)
+def test_a_column_that_is_no_number_is_told_of(column: str, value: object, said: str, tmp_path: Path) -> None:
+    """A box that is not finite would end the process in ROI-align; no quad and no landmarks are faces without them."""
+    whole = {
+        "id": "face-0", "image": {"bytes": png(skimage.data.astronaut()), "path": None}, "size": 512,
+        "roi": dict.fromkeys(REGIONS, [200.0, 200.0, 40.0]), "landmarks": [[1.0, 2.0]] * 68,
+        "quad": [[0.0, 0.0], [0.0, 32.0], [32.0, 32.0], [32.0, 0.0]],
+    }  # fmt: skip
+    bare = {**whole, "id": "face-2", "quad": None, "landmarks": None}
+    rows = datasets.Dataset.from_list([whole, {**whole, "id": "face-1", column: value}, bare])
+    (tmp_path / "data").mkdir()
+    rows.cast_column("image", datasets.Image()).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    faces = FaceDataset(tmp_path, 64)
+    with pytest.raises(UsageError, match=said):
+        _ = (faces.regions, faces.sides, faces.landmarks(1))
+    assert FaceDataset(tmp_path, 64, limit=1).regions[0, 0].tolist() == pytest.approx([25.0625, 25.0625, 5])
+    assert faces.landmarks(2) is None
+    if column != "quad":
+        assert faces.sides.tolist() == [32, 32, 64]
+
+
+def test_a_row_without_its_image_is_told_of(tmp_path: Path) -> None:
+    """Where it is read, and where the latents are looked for by its bytes."""
+    folder = write_dataset(tmp_path / "set", [png(skimage.data.astronaut())] * 2, ["a", "b"])
+    file = folder / "data" / "train-00000-of-00001.parquet"
+    rows = datasets.Dataset.from_parquet(str(file)).cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[1]["image"] = None
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(file)
+    faces = FaceDataset(folder, 64)
+    for read in (faces.rgb, faces.key):
+        with pytest.raises(AuthfaceError, match="image face-1 of the dataset: the row has none"):
+            read(1)
+
+
 @given(seed=st.integers(0, 2**32), count=st.integers(1, 40), passes=st.integers(1, 4))
 def test_each_pass_shows_every_face_once(seed: int, count: int, passes: int) -> None:
     """An order of its own for each pass; the draws depend on nothing but their place."""
@@ -124,6 +169,7 @@ def test_mirroring_twice_is_the_prompt(prompt: str) -> None:
 def test_a_mirrored_face_has_a_mirrored_prompt() -> None:
     assert mirrored("light from the left, head turned to the right") == "light from the right, head turned to the left"
     assert mirrored("leftover, upright") == "leftover, upright"
+    assert mirrored("Left eye closed, RIGHT side dark") == "Right eye closed, LEFT side dark"
 
 
 def test_a_folder_is_an_export_or_is_refused_with_the_one_that_was_meant(dataset: Path, tmp_path: Path) -> None:

@@ -17,18 +17,19 @@ from safetensors.torch import load_file
 from authface import Restorer
 from authface.console import Console
 from authface.errors import AuthfaceError
+from authface.models import sdxl
 from authface.models.families import load, make_tiny, resolve
 from authface.models.tiny import VAES
 from authface.train.autoencoder import train_autoencoder
 from authface.train.controlnet import train_controlnet
 from authface.train.data import FaceDataset, Stream
+from authface.train.logbook import Logbook
 from authface.train.prior import train_prior
 from authface.train.settings import (
     AutoencoderSettings,
     ControlNetSettings,
     PriorSettings,
 )
-from authface.train.state import Logbook
 from tests.train.conftest import CPU, SIZE, Quiet, metrics, quick, same, weights
 
 
@@ -95,6 +96,26 @@ def test_a_loss_that_is_not_finite_stops_with_the_faces(tiny: Path, dataset: Pat
     with pytest.raises(AuthfaceError, match=r"the loss is (nan|inf) at step \d+ on face-\d") as caught:
         train_prior(settings, Quiet(), "cpu")
     assert "last good checkpoint" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_gradient_that_is_not_finite_moves_no_weight(
+    tiny: Path, dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root of a square that is 0, at the last step: the loss is whole, and no family of NaN is written."""
+    measured = sdxl.square_error
+
+    def rooted(guess: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return measured(guess, target) + (guess - guess.detach()).square().flatten(1).sum(1).sqrt()
+
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out", save_every=2))
+    with monkeypatch.context() as patch:
+        last = Quiet(at=3, action=lambda: patch.setattr(sdxl, "square_error", rooted))
+        with pytest.raises(AuthfaceError, match=r"gradient's norm is nan at step 4 on face-\d, .* of step 2;"):
+            train_prior(settings, last, "cpu")
+    assert not (settings.out / "unet").exists()
+    assert len(json.loads((settings.out / "training" / "stopped.json").read_text())["batches"][0]["ids"]) == 2
+    assert train_prior(settings, Quiet(), "cpu").finished
+    assert all(tensor.isfinite().all() for tensor in weights(settings.out, "unet").values())
 
 
 @pytest.mark.parametrize("fault", ["loss", "picture"])
@@ -184,6 +205,30 @@ def test_a_checkpoint_of_another_family_is_told_of(tiny: Path, dataset: Path, tm
     with pytest.raises(AuthfaceError, match="it is broken") as caught:
         train_prior(more, Quiet(), "cpu")
     assert "\n" not in str(caught.value)
+
+
+def test_a_broken_file_of_a_run_is_one_line(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Whatever a library raises of it. Lines of metrics that a power cut spoilt are dropped."""
+    settings = PriorSettings(**quick(tiny, dataset, tmp_path / "out", save_every=2))
+    train_prior(settings, Quiet(), "cpu")
+    training, more = settings.out / "training", settings.model_copy(update={"steps": 5})
+    newest = training / "checkpoints" / "step-00000004"
+    for file in (newest / "average.pt", newest / "optimizer.bin", training / "run.json"):
+        whole = file.read_bytes()
+        for spoilt in (b"", whole[: len(whole) // 2], b"[1]\x80 junk\n" * 40):
+            file.write_bytes(spoilt)
+            with pytest.raises(AuthfaceError, match="cannot be gone on from|run.json is broken") as caught:
+                train_prior(more, Quiet(), "cpu")
+            assert "\n" not in str(caught.value)
+        file.write_bytes(whole)
+    (newest / "average.pt").unlink()
+    with pytest.raises(AuthfaceError, match="step-00000004 cannot be gone on from"):
+        train_prior(more, Quiet(), "cpu")
+    shutil.rmtree(newest)
+    lines = (training / "metrics.jsonl").read_bytes()
+    (training / "metrics.jsonl").write_bytes(b"\x80\n[1]\n" + lines + bytes(30) + b"\n")
+    assert train_prior(more, Quiet(), "cpu").finished
+    assert [line["step"] for line in metrics(settings.out)] == [1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("capable", [True, False])

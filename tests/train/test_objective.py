@@ -11,6 +11,7 @@ import pytest
 import skimage.data
 import torch
 
+from authface.errors import UsageError
 from authface.train.data import FaceDataset, validation_faces
 from authface.train.objective import Noise, fidelity
 from tests.train.conftest import SIZE
@@ -30,6 +31,7 @@ def test_a_face_keeps_its_noise_in_any_batch() -> None:
     late = Noise(0, range(4000)).integers(1000, 1).double()  # density 2 t: mean 2/3, a quarter below the middle
     assert float(late.mean()) == pytest.approx(667, abs=15) and late.min() >= 0 and late.max() < 1000
     assert float((late < 500).double().mean()) == pytest.approx(0.25, abs=0.03)
+    assert Noise(0, range(8)).integers(1000, float("inf")).tolist() == [999] * 8
 
 
 def test_pictures_show_faces_that_were_not_trained_on(dataset: Path, tmp_path: Path) -> None:
@@ -40,6 +42,10 @@ def test_pictures_show_faces_that_were_not_trained_on(dataset: Path, tmp_path: P
     rows.select([3]).to_parquet(both / "data" / "validation-00000-of-00001.parquet")
     assert [validation_faces(one, SIZE, 2).id(0) for one in (dataset, both)] == ["face-0", "face-3"]
     assert len(validation_faces(both, SIZE, 2)) == 1 and len(FaceDataset(both, SIZE)) == 4
+    rows.select([]).to_parquet(both / "data" / "validation-00000-of-00001.parquet")  # nobody was left over
+    assert validation_faces(both, SIZE, 2).id(0) == "face-0"
+    with pytest.raises(UsageError, match="split validation holds no faces"):
+        FaceDataset(both, SIZE, split="validation")
 
 
 def test_figures_of_pictures(tmp_path: Path) -> None:

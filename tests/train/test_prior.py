@@ -1,10 +1,13 @@
 """Stage I: prompts that are dropped or chosen, adapters, and text encoders that are trained too."""
 
 import re
+import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
+from authface.errors import UsageError
 from authface.models.families import load, resolve
 from authface.train.cache import TensorStore, cache_latents, cache_texts
 from authface.train.data import Draw, FaceDataset
@@ -62,6 +65,15 @@ def test_an_adapter_is_trained_kept_and_merged(tiny: Path, dataset: Path, tmp_pa
 
     merged, loaded, base = picture(settings.out, None), picture(tiny, settings.out / "lora"), picture(tiny, None)
     assert torch.allclose(merged, loaded, atol=1e-4) and not torch.allclose(merged, base, atol=1e-2)
+
+
+def test_adapters_are_not_merged_into_their_own_base(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """The same command again would merge them once more, and more steps train them over what they did."""
+    base = Path(shutil.copytree(tiny, tmp_path / "base"))
+    settings = PriorSettings(**quick(base, dataset, tmp_path / "." / "base", lora_rank=2))
+    with pytest.raises(UsageError, match="lora_rank=2 into .*base, its own model: .*; set another train.prior.out"):
+        train_prior(settings, Quiet(), "cpu")
+    assert not (base / "training").exists()
 
 
 def test_text_encoders_are_trained_with_the_prior(tiny: Path, dataset: Path, tmp_path: Path) -> None:

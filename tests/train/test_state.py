@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from authface.errors import AuthfaceError, UsageError
+from authface.train.controlnet import train_controlnet
 from authface.train.prior import train_prior
 from authface.train.settings import (
     ControlNetSettings,
@@ -73,6 +74,17 @@ def test_a_run_of_an_older_version_goes_on_and_what_differs_is_named_by_its_leaf
         with pytest.raises(UsageError, match=f"was begun with {re.escape(said)}"):
             claim(**changed)
         assert run.read_text() == older
+
+
+def test_one_stage_does_not_go_on_with_another(tiny: Path, dataset: Path, tmp_path: Path) -> None:
+    """Where all their settings are the same, too; a run of an older version does not say which it is."""
+    values = quick(tiny, dataset, tmp_path / "out", steps=1)
+    train_prior(PriorSettings(**values), Quiet(), "cpu")
+    with pytest.raises(UsageError, match="begun with stage prior, now controlnet: set another out"):
+        train_controlnet(ControlNetSettings(**values), Quiet(), "cpu")
+    run = tmp_path / "out" / "training" / "run.json"
+    run.write_text(json.dumps({name: value for name, value in json.loads(run.read_text()).items() if name != "stage"}))
+    assert train_prior(PriorSettings(**values), Quiet(), "cpu").finished
 
 
 def test_the_rate_rises_and_falls() -> None:

@@ -2,8 +2,7 @@
 
 Counted, not guessed: the stage's own objective runs once on torch's meta device (see estimate.meta_pass). What FSDP2
 shares and gathers is counted on its own groups of weights. Not counted: workspaces of convolutions,
-what torch.compile saves, loading of images, DeepSpeed, and of stage II what `from_degraded` and `pixels` add, which the
-report says (`report.Report.not_counted`).
+what torch.compile saves, loading of images, DeepSpeed.
 
 `fully_shard` cuts each weight along its first dimension (PyTorch documentation, `torch.distributed.fsdp`), so a weight
 of fewer rows than processes lies whole on some. A group of weights is gathered together: those of each block of
@@ -178,7 +177,6 @@ class Estimator:
             "buckets of DDP": 4 * trained if self.processes > 1 else 0,
             "CUDA and its libraries": RESERVE,
         }
-        vae = size_of(stage.parts.vae)
         return Memory(
             {
                 "encoding": {
@@ -190,7 +188,7 @@ class Estimator:
                     "activations": passed.peak - passed.copies - passed.gradients,
                 },
                 "step": {**always, "gradients": gradients},
-                "picture": {**always, "frozen weights": frozen + vae, "activations": decode},
+                "picture": {**always, "frozen weights": frozen + stage.fetched, "activations": decode},
             }
         )  # fmt: skip
 
@@ -201,7 +199,7 @@ class Estimator:
         and for a while what is gathered. While batches accumulate nothing is reduced, so gradients stay whole.
         """
         shards = shards_of(stage.trained, self.processes)
-        frozen, vae = size_of(*stage.frozen), size_of(stage.parts.vae)
+        frozen = size_of(*stage.frozen)
         discriminators = sum(p.numel() for net in stage.discriminators for p in net.parameters())
         apart = min(passed.gradients, 4 * discriminators)
         reduced = (passed.gradients - apart) // self.processes + shards.reducing + apart
@@ -228,8 +226,8 @@ class Estimator:
                 },
                 "step": {**always, "gradients": 4 * (shards.trained + discriminators)},
                 "picture": {
-                    **always, "frozen weights": frozen + shards.frozen + vae, "gathered weights": shards.gathered,
-                    "activations": decode,
+                    **always, "frozen weights": frozen + shards.frozen + stage.fetched,
+                    "gathered weights": shards.gathered, "activations": decode,
                 },
             }
         )  # fmt: skip
@@ -248,16 +246,20 @@ class Estimator:
         free = {"optimizer", "ema", "ema_device", "steps", "accumulate"}
         key = (settings.accumulate > 1, settings.model_dump_json(exclude=free))
         if key not in self._passes:
-            if isinstance(settings, PriorSettings):
-                stage = stages.meta_prior(settings, self.architecture, self.half)
-            else:
-                assert isinstance(settings, ControlNetSettings)
-                stage = stages.meta_controlnet(settings, self.architecture, self.half)
-            passed = stage.count()
-            encode = vae_peak(stage.parts, settings.batch, settings.size, decoding=False)
-            decode = vae_peak(stage.parts, 1, settings.size, decoding=True)
-            self._passes[key] = stage, passed, encode, decode
+            with stages.fitting(self.architecture.origin):
+                self._passes[key] = self._rehearsed(settings)
         return self._passes[key]
+
+    def _rehearsed(self, settings: DiffusionSettings) -> tuple[MetaStage, PassCost, int, int]:
+        if isinstance(settings, PriorSettings):
+            stage = stages.meta_prior(settings, self.architecture, self.half)
+        else:
+            assert isinstance(settings, ControlNetSettings)
+            stage = stages.meta_controlnet(settings, self.architecture, self.half)
+        passed = stage.count()
+        encode = vae_peak(stage.parts, settings.batch, settings.size, decoding=False)
+        decode = vae_peak(stage.parts, 1, settings.size, decoding=True)
+        return stage, passed, encode, decode
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch.nn import functional
@@ -187,6 +187,21 @@ def _is_new(value: Any, known: set[int]) -> bool:
     return not shared and value.numel() > 0 and storage.nbytes() == spanned * value.element_size()
 
 
+_EMULATED: list[EmulatedGpu] = []
+"""Those whose block is being run, the innermost last."""
+
+
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """Within the block, as within one where a GPU's autocast is off, the emulated one is."""
+    gpu = _EMULATED[-1]
+    before, gpu.bf16 = gpu.bf16, False
+    try:
+        yield
+    finally:
+        gpu.bf16 = before
+
+
 class EmulatedGpu(TorchFunctionMode):
     """What meta tensors lack of a GPU: attention that keeps no matrix, and, where `bf16`, CUDA's autocast.
 
@@ -197,6 +212,10 @@ class EmulatedGpu(TorchFunctionMode):
         super().__init__()
         self.alive, self.bf16 = alive, bf16
         self._copies: dict[int, torch.Tensor] = {}
+
+    def __enter__(self) -> Self:
+        _EMULATED.append(self)
+        return super().__enter__()  # type: ignore[no-any-return,no-untyped-call]
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -212,6 +231,7 @@ class EmulatedGpu(TorchFunctionMode):
 
     def __exit__(self, *error: Any) -> None:
         self._copies.clear()
+        _EMULATED.pop()
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def _lower(self, value: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from authface.console import render_table
 from authface.train.estimate.estimate import MOMENTS, Sharding, TrainingCost, Verdict
-from authface.train.settings import ControlNetSettings, DiffusionSettings
+from authface.train.settings import DiffusionSettings
 
 GIB = 2**30
 TITLES = {"prior": "stage I, prior", "controlnet": "stage II, controlnet"}
@@ -45,16 +45,6 @@ class Report:
         """On all GPUs together."""
         return self.counted.flops * self.settings.accumulate * self.processes
 
-    @property
-    def not_counted(self) -> list[str]:
-        """What these settings put on the GPU beside what is counted."""
-        s = self.settings
-        if not isinstance(s, ControlNetSettings) or not s.from_degraded:
-            return []
-        begun = ["the VAE, which encodes degraded faces at each step (from_degraded), and a family's cleaner"]
-        judged = ["what pixels judge: faces decoded with their gradient, the network of features, the discriminator"]
-        return begun + judged if s.pixels.on else begun
-
     def as_json(self) -> dict[str, Any]:
         """All figures; bytes, scalars, TFLOPs, hours."""
         s, c = self.settings, self.counted
@@ -65,7 +55,7 @@ class Report:
             "steps": s.steps, "micro_batches": s.steps * s.accumulate, "images_a_step": self.images_a_step,
             "faces": self.faces, "epochs": self.epochs, "tflops_a_step": self.flops_a_step / 1e12,
             "tflops_a_micro_batch": c.flops / 1e12,
-            "memory": c.memory.parts, "peak": c.memory.peak, "not_counted": self.not_counted,
+            "memory": c.memory.parts, "peak": c.memory.peak,
             "on": [
                 {
                     "gpu": v.gpu.name, "memory": v.gpu.bytes, "fits": v.over <= 0, "over": max(0, v.over),
@@ -102,7 +92,7 @@ class Report:
         rows.append(["together", *(_gib(memory.total(m)) for m in MOMENTS)])
         lines = _table(rows)
         lines.append(f"peak {memory.peak / GIB:.1f} GiB; {_MOMENTS_EXPLAINED}")
-        return lines + [f"not counted, so that memory and hours are more: {what}" for what in self.not_counted]
+        return lines
 
     def _work(self) -> list[str]:
         s = self.settings

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,12 +17,13 @@ from huggingface_hub.errors import HFValidationError
 from authface.errors import AuthfaceError, first_line, one_line
 from authface.faces.degrade import mixture
 from authface.models import sdxl
-from authface.models.families import ModelSource, Parts, has_builtin, resolve
+from authface.models.families import REFUSALS, ModelSource, Parts, has_builtin, resolve, vae_class
 from authface.models.tiny import TEXT_WIDTHS, VAE, VaeShape, text_config, unet_config, vae_config
 from authface.train.controlnet import ControlBatch, ControlNetObjective, init_controlnet
 from authface.train.data import REGIONS
-from authface.train.estimate.meta_pass import META, PassCost, count_pass
+from authface.train.estimate.meta_pass import META, PassCost, count_pass, in_float32
 from authface.train.losses.critic import FacialCritic
+from authface.train.losses.pixels import PixelTerms, restored
 from authface.train.objective import Loss, Noise
 from authface.train.prior import PriorBatch, PriorObjective, add_adapters
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
@@ -73,17 +75,24 @@ class Architecture:
     unet: dict[str, Any]
     vae: dict[str, Any]
     text: tuple[dict[str, Any], dict[str, Any]]
+    cleaner: dict[str, Any] | None = None
+    """None of a family without one."""
 
-    def parts(self, *, text: bool = False) -> Parts:
-        """U-Net, VAE and scheduler, with `text` the encoders too; all weights on the meta device, in float32."""
+    def parts(self, *, text: bool = False, cleaner: bool = False) -> Parts:
+        """U-Net, VAE and scheduler, with `text` the encoders and with `cleaner` the cleaner, if there is one, too.
+
+        All weights are on the meta device, in float32.
+        """
         import diffusers
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-        vae = getattr(diffusers, str(self.vae.get("_class_name", "AutoencoderKL")))
+        vae = vae_class(str(self.vae.get("_class_name", "AutoencoderKL")), f"the VAE of {self.origin}")
         parts = Parts(Path(), scheduler=diffusers.DDPMScheduler())
         with torch.device("meta"):
             parts.unet = diffusers.UNet2DConditionModel.from_config(self.unet)
             parts.vae = vae.from_config(self.vae)
+            if cleaner and self.cleaner is not None:
+                parts.cleaner = diffusers.UNet2DModel.from_config(self.cleaner)
             if text:
                 first, second = (CLIPTextConfig.from_dict(config) for config in self.text)
                 parts.text_encoder, parts.text_encoder_2 = CLIPTextModel(first), CLIPTextModelWithProjection(second)
@@ -112,7 +121,8 @@ def find_architecture(model: str, size: int, begins_from: Mapping[str, str], vae
     source = resolve(name)
     read = _local(Path(source.location)) if source.local else _cached(source.location)
     unet, own, first, second = (read(part) for part in _CONFIGS)
-    return Architecture(f"the configs of {one_line(name)}{via}", unet, own, (first, second))
+    cleaner = read("cleaner") if source.local and (Path(source.location) / "cleaner").is_dir() else None
+    return Architecture(f"the configs of {one_line(name)}{via}", unet, own, (first, second), cleaner)
 
 
 def _local(folder: Path) -> Callable[[str], dict[str, Any]]:
@@ -137,10 +147,21 @@ def _cached(repository: str) -> Callable[[str], dict[str, Any]]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        config: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+        config: dict[str, Any] = dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
         raise AuthfaceError(f"cannot read {one_line(path)} ({first_line(error, 80)}): get the files again") from error
     return config
+
+
+@contextmanager
+def fitting(origin: str) -> Iterator[None]:
+    """Raise what the networks of configs from `origin` say that fit nothing as an AuthfaceError of one line."""
+    try:
+        yield
+    except REFUSALS as error:
+        raise AuthfaceError(
+            f"{one_line(origin)} make no networks that fit each other ({first_line(error, 120)}): get the files again"
+        ) from error
 
 
 TOKENS = 77
@@ -160,6 +181,11 @@ class MetaStage:
     count: Callable[[], PassCost]
     discriminators: list[torch.nn.Module] = field(default_factory=list)
     """They have an optimizer of their own."""
+
+    @property
+    def fetched(self) -> int:
+        """Bytes of the VAE, where a picture has to fetch it from the CPU."""
+        return 0 if self.parts.vae in self.frozen else size_of(self.parts.vae)
 
 
 def meta_prior(settings: PriorSettings, architecture: Architecture, half: bool) -> MetaStage:
@@ -188,42 +214,70 @@ def meta_prior(settings: PriorSettings, architecture: Architecture, half: bool) 
 
 def meta_controlnet(settings: ControlNetSettings, architecture: Architecture, half: bool) -> MetaStage:
     """Stage II, as `train_controlnet` sets it up."""
-    parts = architecture.parts()
+    parts = architecture.parts(cleaner=True)
     encoding = size_of(*_loaded(parts))
-    for frozen in (parts.vae, parts.unet):
-        frozen.requires_grad_(False)
+    for part in _loaded(parts):
+        part.requires_grad_(False)
     factor = sdxl.spatial_factor(parts.vae)
     with META:
         parts.controlnet = init_controlnet(parts.unet, settings, 0, factor)
     critic = None
     if settings.facial.weight != "off":
         critic = FacialCritic(int(parts.vae.config["latent_channels"]), factor, settings.facial, META, 0)
+    with META:
+        pixels = PixelTerms(settings.pixels, META, 0) if settings.pixels.on else None
     if half:
         parts.unet.to(torch.bfloat16)
     config: Any = parts.unet.config
     with META:
         null = sdxl.TextEmbedding(torch.empty(1, TOKENS, config.cross_attention_dim), torch.empty(1, _pooled(config)))
     objective = AllFacesObjective(
-        _faces(settings), parts, cast(Any, None), null, mixture(settings.degradation), settings, 0, critic
+        _faces(settings), parts, cast(Any, None), null, mixture(settings.degradation), settings, 0, critic, pixels
     )  # fmt: skip
     trained = objective.trained.train()
-    discriminators: list[torch.nn.Module] = [critic.nets] if critic is not None else []
+    judges = [critic, None if pixels is None else pixels.critic]
+    discriminators: list[torch.nn.Module] = [judge.nets for judge in judges if judge is not None]
+    encoder = parts.vae if settings.from_degraded else None  # which else waits on the CPU
+    features = None if pixels is None else pixels.perceptual
+    still = [part for part in (parts.unet, parts.cleaner, encoder, features) if part is not None]
 
     def losses() -> list[torch.Tensor]:
         n, size = settings.batch, settings.size
         with META:
             latents, boxes = _latents(settings, parts), torch.empty(n, len(REGIONS), 3)
-            batch = ControlBatch((), latents=latents, degraded=torch.empty(n, 3, size, size), boxes=boxes)
-        return _totals(objective.loss(trained, batch, Noise(0, range(n)), settings.facial.start))
+            degraded, clean = torch.empty(n, 3, size, size), torch.empty(n, 3, size, size) if pixels else None
+            batch = ControlBatch((), latents=latents, degraded=degraded, boxes=boxes, clean=clean)
+        last = max(settings.facial.start, settings.pixels.start)
+        return _totals(objective.loss(trained, batch, Noise(0, range(n)), last))
 
     def counted() -> PassCost:
-        return _count(settings, [trained, parts.unet, *discriminators], losses, half, [trained, parts.unet])
+        return _count(settings, [trained, *still, *discriminators], losses, half, [trained, parts.unet])
 
-    return MetaStage(trained, [cast(torch.nn.Module, parts.unet)], parts, encoding, counted, discriminators)
+    return MetaStage(trained, still, parts, encoding, counted, discriminators)
 
 
 class AllFacesObjective(ControlNetObjective):
-    """Stage II with the facial loss on all faces of a batch: shapes cannot say which timesteps it leaves out."""
+    """Stage II with its losses on all faces of a batch, all of them begun from the degraded ones where any is.
+
+    Shapes cannot say which timesteps the facial loss leaves out, and a batch may be drawn so.
+    """
+
+    def _begun(self, random: Noise) -> torch.Tensor:
+        return torch.ones(self.settings.batch, dtype=torch.bool)
+
+    def _encoded(self, degraded: torch.Tensor) -> torch.Tensor:
+        with in_float32():
+            return super()._encoded(degraded)
+
+    def _pixel_loss(
+        self, error: torch.Tensor, guess: torch.Tensor, planes: tuple[torch.Tensor, ...], step: int
+    ) -> Loss:
+        assert self.pixels is not None  # asked by loss
+        estimate, own, clean, cleaned = planes
+        given = () if self.parts.cleaner is None else (cleaned, own)
+        made = restored(self.parts.vae, estimate, *given)
+        with in_float32():
+            return self.pixels.loss(error, guess, made, clean, step)
 
     def _facial_loss(
         self, error: torch.Tensor, guess: torch.Tensor, batch: ControlBatch, estimate: torch.Tensor,
@@ -231,7 +285,7 @@ class AllFacesObjective(ControlNetObjective):
     ) -> Loss:  # fmt: skip
         assert self.critic is not None and batch.boxes is not None  # asked by loss
         clean, fake, boxes = batch.latents.float(), estimate.float(), batch.boxes
-        with torch._C.DisableTorchFunction():  # in float32: no autocast
+        with in_float32():
             terms = [self.critic._region_losses(name, clean, fake, boxes[:, i]) for i, name in enumerate(REGIONS)]
         adversarial, style, critic = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         self.critic.balance.measure(guess, error, adversarial, style)
@@ -274,7 +328,7 @@ def _totals(loss: Loss) -> list[torch.Tensor]:
 
 
 def _loaded(parts: Parts) -> list[torch.nn.Module]:
-    modules = (parts.unet, parts.vae, parts.text_encoder, parts.text_encoder_2)
+    modules = (parts.unet, parts.vae, parts.cleaner, parts.text_encoder, parts.text_encoder_2)
     return [module for module in modules if module is not None]
 
 

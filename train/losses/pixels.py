@@ -21,6 +21,23 @@ from authface.train.objective import Loss
 from authface.train.settings import PixelSettings
 
 
+def feature_network(settings: PixelSettings, device: torch.device) -> nn.Module:
+    """The network whose features are compared, with its weights; on torch's meta device it has none to get."""
+    if device.type != "meta":
+        return trained_network(settings.network, settings.weights)
+    import timm
+
+    return named_network(timm, settings.network, pretrained=False)
+
+
+def named_network(timm: Any, name: str, pretrained: bool) -> nn.Module:
+    """timm's network of that name. Raises UsageError for one that timm has not."""
+    if not timm.is_model(name):
+        raise UsageError(f"timm has no network {one_line(name)}: see timm.list_models()")
+    network: nn.Module = timm.create_model(name, pretrained=pretrained)
+    return network
+
+
 def trained_network(name: str, weights: str = "") -> nn.Module:
     """timm's network `name` with the weights of a safetensors file; without it timm downloads what it knows.
 
@@ -28,10 +45,8 @@ def trained_network(name: str, weights: str = "") -> nn.Module:
     """
     import timm
 
-    if not timm.is_model(name):
-        raise UsageError(f"timm has no network {one_line(name)}: see timm.list_models()")
     try:
-        network: nn.Module = timm.create_model(name, pretrained=not weights)
+        network = named_network(timm, name, pretrained=not weights)
         if weights:
             network.load_state_dict(load_file(weights))
     except (OSError, RuntimeError, SafetensorError) as error:
@@ -167,7 +182,7 @@ class PixelTerms:
         self.settings = settings
         self.perceptual = None
         if settings.perceptual:
-            self.perceptual = Perceptual(trained_network(settings.network, settings.weights)).to(device)
+            self.perceptual = Perceptual(feature_network(settings, device)).to(device)
         self.critic = PixelCritic(settings.lr, device, seed) if settings.adversarial else None
         # Before a gradient was measured, about what their shares come to.
         self.balance = GradientBalance(

@@ -1,6 +1,7 @@
 """Model families: names, folders, what is refused, and that stock diffusers pipelines read what is written."""
 
 import importlib.util
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,31 @@ def test_a_controlnet_that_does_not_fit_is_refused(
     ControlNetModel.from_config(config | change).save_pretrained(str(copy / "controlnet"))
     with pytest.raises(AuthfaceError, match=said):
         models.load(models.resolve(str(copy)), ["vae", "unet", "controlnet"], "cpu", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "said"),
+    [
+        ("vae/config.json", {"norm_num_groups": 0}, "cannot load .*vae: "),
+        ("vae/config.json", {"block_out_channels": []}, "cannot load .*vae: "),
+        ("vae/config.json", {"scaling_factor": None}, "vae: scaling_factor None, a number above 0"),
+        ("vae/config.json", {"scaling_factor": 0}, "vae: scaling_factor 0, a number above 0"),
+        ("unet/config.json", {"attention_head_dim": 0}, "cannot load .*unet: "),
+        ("unet/config.json", {"cross_attention_dim": "x"}, "cannot load .*unet: "),
+        ("text_encoder/config.json", {"num_attention_heads": 0}, "cannot load .*text_encoder: "),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type sample, only epsilon and"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, "do not make 0 timesteps"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [0.1]}, "do not make 1000 timesteps"),
+        ("scheduler/scheduler_config.json", {"trained_betas": [3.0] * 1000}, "do not make 1000 timesteps"),
+    ],
+)
+def test_configs_of_strangers_are_one_line(copy: Path, file: str, change: dict[str, Any], said: str) -> None:
+    """A family of the hub may say anything: what no network is made of, and conventions that are not SDXL's."""
+    config = copy / file
+    config.write_text(json.dumps(json.loads(config.read_text()) | change))
+    with pytest.raises(AuthfaceError, match=said) as caught:
+        models.load(models.resolve(str(copy)), [file.partition("/")[0]], "cpu", torch.float32)
+    assert "\n" not in str(caught.value)
 
 
 def test_without_the_hub_one_line_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,31 +1,40 @@
 """Estimates: counted figures against counts by hand and against real passes on the CPU; what is said of them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from diffusers import ControlNetModel, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, DDPMScheduler, UNet2DConditionModel
 from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 from authface.cli import app
 from authface.errors import AuthfaceError, UsageError
+from authface.faces.degrade import mixture
 from authface.models import sdxl
+from authface.models.cleaner import make_cleaner
+from authface.models.families import Parts
 from authface.models.tiny import VAE, VAES, unet_config
 from authface.options import SECTIONS
 from authface.recipe import builtin_recipes, load
 from authface.train import cli as train_cli
+from authface.train.controlnet import ControlBatch, ControlNetObjective, init_controlnet
 from authface.train.estimate import hardware, meta_pass
 from authface.train.estimate.estimate import LORA_RANK, Estimator, TrainingCost, count_faces, judge, shards_of
 from authface.train.estimate.hardware import RESERVE, GpuSpec, known_as
-from authface.train.estimate.meta_pass import META, count_pass
-from authface.train.estimate.stages import SDXL_UNET, Architecture, find_architecture
+from authface.train.estimate.meta_pass import META, EmulatedGpu, MemoryTracker, count_pass, in_float32
+from authface.train.estimate.stages import SDXL_UNET, Architecture, find_architecture, meta_controlnet, size_of
 from authface.train.losses.critic import ComponentDiscriminator
+from authface.train.losses.pixels import PixelTerms
+from authface.train.objective import Noise
 from authface.train.settings import ControlNetSettings, DiffusionSettings, PriorSettings
 
 SIZE = 64
@@ -103,6 +112,16 @@ def test_one_layer_is_counted_as_by_hand() -> None:
     assert half.kept == 2 * (inputs + outputs) + 512, "the copies go with autocast: nothing asks the input's gradient"
 
 
+def test_what_autocast_leaves_alone_is_counted_in_float32() -> None:
+    with META:
+        layer, inputs = torch.nn.Linear(256, 512), torch.zeros(128, 256)
+    with EmulatedGpu(MemoryTracker(layer.parameters()), bf16=True):
+        before = layer(inputs).dtype
+        with in_float32():
+            within = layer(inputs).dtype
+        assert (before, within, layer(inputs).dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+
+
 def unet_pass(device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch.Tensor]]:
     with device:
         unet = UNet2DConditionModel(**unet_config(SIZE)).train()
@@ -120,11 +139,10 @@ def unet_pass(device: torch.device) -> tuple[torch.nn.Module, Callable[[], torch
     return unet, loss
 
 
-def test_a_whole_network_is_counted_as_a_real_pass_is() -> None:
-    unet, loss = unet_pass(META)
-    counted = count_pass([unet], lambda: [loss()], bf16=False, accumulating=False)
-    real, real_loss = unet_pass(torch.device("cpu"))
-    own = {p.untyped_storage().data_ptr() for p in real.parameters()}
+@contextmanager
+def kept_by(*networks: torch.nn.Module) -> Iterator[dict[int, int]]:
+    """Bytes of each storage that autograd keeps within the block, but for the networks' own."""
+    own = {p.untyped_storage().data_ptr() for network in networks for p in (*network.parameters(), *network.buffers())}
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -133,8 +151,16 @@ def test_a_whole_network_is_counted_as_a_real_pass_is() -> None:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        yield kept
+
+
+def test_a_whole_network_is_counted_as_a_real_pass_is() -> None:
+    unet, loss = unet_pass(META)
+    counted = count_pass([unet], lambda: [loss()], bf16=False, accumulating=False)
+    real, real_loss = unet_pass(torch.device("cpu"))
     with FlopCounterMode(display=False) as flops:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with kept_by(real) as kept:
             value = real_loss()
         value.backward()  # type: ignore[no-untyped-call]
     assert counted.flops == flops.get_total_flops()
@@ -338,6 +364,31 @@ def test_a_wrong_model_is_one_line(name: str) -> None:
     assert str(caught.value).isprintable() and "sdxl" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("part", "told", "said"),
+    [
+        ("vae", [1], "cannot read .*vae.config.json"),
+        ("vae", {"_class_name": "DiffusionPipeline"}, "is a DiffusionPipeline; only AutoencoderKL and"),
+        ("vae", {"block_out_channels": []}, "make no networks that fit each other"),
+        ("unet", {"attention_head_dim": 0}, "make no networks that fit each other"),
+        ("unet", {"in_channels": 8}, "make no networks that fit each other"),
+    ],
+)
+def test_configs_of_strangers_are_one_line(part: str, told: Any, said: str, tmp_path: Path, tiny: Architecture) -> None:
+    """Whatever diffusers and torch say of them; none names a class of its own."""
+    configs = {"unet": tiny.unet, "vae": tiny.vae, "text_encoder": tiny.text[0], "text_encoder_2": tiny.text[1]}
+    for name, config in configs.items():
+        (tmp_path / name).mkdir()
+        spoilt = (config | told if isinstance(told, dict) else told) if name == part else config
+        (tmp_path / name / "config.json").write_text(json.dumps(spoilt))
+    for name in ("tokenizer", "tokenizer_2", "scheduler"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "some.json").write_text("{}")
+    with pytest.raises(AuthfaceError, match=said) as caught:
+        Estimator(find_architecture(str(tmp_path), SIZE, {}), half=True).count(prior())
+    assert "\n" not in str(caught.value)
+
+
 def test_a_wrong_gpu_is_one_line_with_the_right_ones() -> None:
     with pytest.raises(UsageError, match="--gpu L40: did you mean L40S"):
         hardware.gpus_named(["L40"])
@@ -387,20 +438,59 @@ def test_stage_two_of_the_tiny_recipe_is_the_tiny_family(tmp_path: Path, monkeyp
     assert text.startswith("stage II") and "tiny's architecture" in text and "--faces N" in text
 
 
-def test_what_pixels_and_degraded_beginnings_add_is_said_not_to_be_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    words = ["controlnet", "--gpu", "L4"]
-    for name in ("model=new", "size=64", "facial.weight=off"):
-        words += ["-O", f"train.controlnet.{name}"]
-    degraded = [*words, "-O", "train.controlnet.from_degraded=0.5"]
-    pixels = [*degraded, "-O", "train.controlnet.pixels.perceptual=0.1"]
-    told = [json.loads(run(*given, "--json"))["not_counted"] for given in (words, degraded, pixels)]
-    assert [len(one) for one in told] == [0, 1, 2] and "VAE" in told[1][0] and "discriminator" in told[2][1]
-    text = run(*pixels)
-    assert text.count("not counted, so that memory and hours are more") == 2
-    assert all(len(line) < 170 for line in text.splitlines())
+def test_what_pixels_and_degraded_beginnings_add_is_counted_as_a_real_pass_does(tiny: Architecture) -> None:
+    """A cleaner, the VAE both ways, the discriminator of fine detail and what is measured of their gradients."""
+    settings = controlnet(
+        batch=2, facial={"weight": "off"}, from_degraded=1, pixels={"adversarial": 0.2, "energy": 0.1, "start": 0}
+    )
+    with_cleaner = replace(tiny, cleaner=dict(make_cleaner(0, (16, 16)).config))
+    stage = meta_controlnet(settings, with_cleaner, half=False)
+    counted = stage.count()
+    real = Parts(Path(), scheduler=DDPMScheduler(), cleaner=make_cleaner(0, (16, 16)))
+    real.unet, real.vae = UNet2DConditionModel.from_config(tiny.unet), AutoencoderKL.from_config(tiny.vae)
+    frozen = [real.unet, real.vae, real.cleaner]
+    for part in frozen:
+        part.requires_grad_(False)
+    real.controlnet = init_controlnet(real.unet, settings, 0, VAE.factor)
+    objective = ControlNetObjective(
+        cast(Any, SimpleNamespace(size=SIZE)), real, cast(Any, None),
+        sdxl.TextEmbedding(torch.zeros(1, 77, 128), torch.zeros(1, 64)), mixture("mild"), settings, 0, None,
+        judges := PixelTerms(settings.pixels, torch.device("cpu"), 0),
+    )  # fmt: skip
+    assert judges.critic is not None
+    faces = torch.rand(2, 3, SIZE, SIZE)
+    latents = torch.randn(2, VAE.latents, SIZE // VAE.factor, SIZE // VAE.factor)
+    batch = ControlBatch((), latents=latents, degraded=faces, clean=faces * 2 - 1)
+    with FlopCounterMode(display=False) as flops:
+        with kept_by(*frozen, real.controlnet, judges.critic.nets) as kept:
+            loss = objective.loss(objective.trained, batch, Noise(0, range(2)), 0)
+        loss.total.backward()  # type: ignore[no-untyped-call]
+        assert loss.critic is not None
+        loss.critic.backward()  # type: ignore[no-untyped-call]
+    assert counted.flops == flops.get_total_flops()
+    assert counted.kept == pytest.approx(sum(kept.values()), rel=0.01)
+    assert size_of(*stage.frozen) == size_of(*frozen) and stage.fetched == 0
+
+
+def test_what_pixels_and_degraded_beginnings_add_to_memory(estimator: Estimator) -> None:
+    """The VAE stays on the GPU; faces are decoded with their gradient, squares of them for less."""
+    terms = {"perceptual": 0.1, "adversarial": 0.2}
+    plain, begun, whole, squares = (
+        estimator.count(ControlNetSettings(size=128, batch=2, facial={"weight": "off"}, **given)).memory.parts
+        for given in (
+            {},
+            {"from_degraded": 0.5},
+            {"from_degraded": 0.5, "pixels": terms},
+            {"from_degraded": 0.5, "pixels": {**terms, "patch": 64}},
+        )
+    )
+    vae = size_of(estimator.architecture.parts().vae)
+    assert begun["backward"]["frozen weights"] - plain["backward"]["frozen weights"] == vae
+    assert begun["picture"]["frozen weights"] == plain["picture"]["frozen weights"]
+    features = whole["backward"]["frozen weights"] - begun["backward"]["frozen weights"]
+    assert features == whole["step"]["frozen weights"] - begun["step"]["frozen weights"] > 4e6
+    kept = [parts["backward"]["activations"] for parts in (begun, squares, whole)]
+    assert 2 * kept[0] < 1.5 * kept[1] < kept[2], "a square of half the side is a quarter of the face"
 
 
 @pytest.mark.parametrize("name", builtin_recipes())
