@@ -38,7 +38,8 @@ _APART = Fraction(1, 1000)
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by a video's extension."""
 READABLE = frozenset(
-    {"mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "dv", "m4v", "h264", "hevc"}
+    ("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "gxf", "dv", "wtv", "nut")
+    + ("ivf", "rm", "yuv4mpegpipe", "mjpeg", "m4v", "h261", "h263", "h264", "hevc", "obu", "dnxhd")
 )
 """FFmpeg's names of the containers that are read; among its others are still pictures, playlists and texts."""
 _WRITTEN = frozenset({"mov", "matroska"})
@@ -118,7 +119,7 @@ class VideoReader:
             self.container: InputContainer = av.open(address(path), options=options, metadata_errors="replace")
         name = self.container.format.name
         self.kinds = READABLE.intersection(name.split(","))
-        """FFmpeg's names of its container."""
+        """FFmpeg's name of its container, one of `READABLE`."""
         if not self.kinds:
             self.container.close()
             raise ImageError("no_video", f"no video but what FFmpeg calls {name}: name a file in a video's container")
@@ -146,6 +147,14 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
+
+    @property
+    def kind(self) -> str:
+        """FFmpeg's name of its container, as in `CONTAINERS`, whatever its extension says."""
+        (kind,) = self.kinds
+        if kind != "mov":
+            return kind
+        return "mov" if self.path.suffix.lower() == ".mov" else "mp4"
 
     @property
     def size(self) -> tuple[int, int]:

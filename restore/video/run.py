@@ -148,7 +148,9 @@ def restore_video(
             shutil.copyfile(job.source, temporary)
         losses = [*_losses(reader, writer, totals), *_drifted(totals)]
         if not same:
-            losses += finish_video(session.finish, job.source, temporary, writer.kind, drawn=totals.changed)
+            losses += finish_video(
+                session.finish, job.source, reader.kind, temporary, writer.kind, drawn=totals.changed
+            )
         line = replace(
             _line(job, content, session, totals),
             result=sha256_of(temporary),

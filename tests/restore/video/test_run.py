@@ -289,6 +289,23 @@ def test_a_still_picture_named_a_video_is_one_line(ending: str, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    ("ending", "codec"),
+    [("nut", "libx264"), ("ivf", "libvpx-vp9"), ("mjpeg", "mjpeg"), ("y4m", "wrapped_avframe"), ("rm", "rv10")]
+    + [("h264", "libx264"), ("hevc", "libx265"), ("obu", "libsvtav1")],
+)
+def test_other_containers_by_a_videos_name_are_read(ending: str, codec: str, tmp_path: Path) -> None:
+    source, padded = tmp_path / "a.mp4", np.zeros((3, 160, 208, 3), np.uint8)  # sides that RealVideo has
+    padded[:, :HEIGHT, :WIDTH] = [scene(i) for i in range(3)]
+    made = film(
+        tmp_path / f"a.{ending}", padded, codec=codec, sound="", format="yuvj420p" if codec == "mjpeg" else "yuv420p"
+    )
+    made.rename(source)
+    target, summary = restore(source, tmp_path / "out", min_face=32)
+    assert not summary.failed and summary.video_lines[target].frames == len(seen(target)) == 3
+    assert summary.video_lines[target].faces == 3
+
+
+@pytest.mark.parametrize(
     ("codec", "format", "beside"),
     [
         ("png", "rgb24", {"format": "PNG", "icc_profile": ImageCms.ImageCmsProfile(SRGB).tobytes()}),
