@@ -314,10 +314,13 @@ class FaceFinder(FaceChoice):
     ) -> Iterator[tuple[Detection, NDArray[np.float64]]]:
         """Faces and their points in the regions of `--faces` in which none was found."""
         height, width = rgb.shape[:2]
+        there = [face.box for face in sure]
         for region in self.rule.regions:
             inside = region[0] < width and region[1] < height and region[2] > 0 and region[3] > 0
-            if inside and not any(has_middle(region, face.box) for face in sure):
-                yield marked_face(self.detector, self.landmarker, rgb, region)
+            if inside and not any(has_middle(region, box) for box in there):
+                face, points = marked_face(self.detector, self.landmarker, rgb, region)
+                there.append(face.box)
+                yield face, points
 
     def _doubtful(self, detections: Iterable[Detection], first: int) -> list[FaceResult]:
         """The uncertain detections that would be large enough."""

@@ -169,7 +169,7 @@ def test_a_region_without_a_face_that_was_found_marks_one(finder: FaceFinder) ->
     assert [face.reason for face in found] == ["not_chosen"] * 6
     assert (marked.index, marked.reason, marked.placed_by) == (6, "", "marked") and marked.score < 0.9
     assert inside(group().shape, [marked], 0.5)[20:110, 520:590].any()
-    both = SETTINGS.model_copy(update={"faces": "all+520,20,70,90"})
+    both = SETTINGS.model_copy(update={"faces": "all+520,20,70,90+520,20,70,90+510,10,90,110"})  # one place, one face
     assert [face.reason for face in FaceFinder(both)(group(), Side(64), "ab", 0)] == [""] * 7
     outside = SETTINGS.model_copy(update={"faces": "all+700,20,70,90"})
     every = finder(group(), Side(64), "ab", 0)
