@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
-import numpy as np
-
 from authface.errors import ImageError, one_line
 from authface.extras import lack
 from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
-from authface.restore.video.turn import turn
+from authface.restore.video.frame import DecodedFrame
+from authface.restore.video.turn import Matrix, header_matrix, turn, upright
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
@@ -54,55 +53,6 @@ _OWN = frozenset({"major_brand", "minor_version", "compatible_brands", "encoder"
 def address(path: Path) -> str:
     """The path for FFmpeg, which would read a prefix before a colon as a protocol."""
     return f"file:{path}"
-
-
-@dataclass(frozen=True)
-class DecodedFrame:
-    """One decoded frame."""
-
-    frame: VideoFrame
-    time: float
-    """Seconds."""
-    over_8_bits: bool
-    """Whether it has more than 8 bits a channel."""
-
-    @property
-    def turns(self) -> int:
-        """Quarter turns anticlockwise after which the frame stands upright."""
-        return round(self.frame.rotation / 90) % 4
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the upright frame, pixels."""
-        stored = (self.frame.width, self.frame.height)
-        return stored[::-1] if self.turns % 2 else stored
-
-    def pixels(self) -> Pixels:
-        """(h, w, 3) RGB, upright, of 16 bits where the video has more than 8."""
-        rgb = self.frame.to_ndarray(format="rgb48le" if self.over_8_bits else "rgb24", interpolation=_exact())
-        return cast("Pixels", np.ascontiguousarray(np.rot90(rgb, self.turns)))
-
-    def with_pixels(self, pixels: Pixels | None, format: str) -> VideoFrame:
-        """The frame to encode in a pixel format, at its time: unchanged, or with upright (h, w, 3) RGB."""
-        from av import VideoFrame
-
-        frame = self.frame
-        if pixels is not None:
-            laid = cast("Pixels", np.ascontiguousarray(np.rot90(pixels, -self.turns)))
-            frame = VideoFrame.from_ndarray(laid, format="rgb24" if laid.dtype == np.uint8 else "rgb48le")
-        colours = {"dst_colorspace": self.frame.colorspace, "dst_color_range": self.frame.color_range}
-        made = frame.reformat(format=format, interpolation=_exact(), **(colours if pixels is not None else {}))
-        made.pts, made.time_base, made.duration = self.frame.pts, self.frame.time_base, self.frame.duration
-        made.pict_type = 0  # the encoder's to choose
-        return made
-
-
-def _exact() -> int:
-    """swscale's flags with which conversion to RGB and back is exact but for rounding: bicubic, full chroma."""
-    from av.video.reformatter import Interpolation
-
-    wanted = (Interpolation.BICUBIC, Interpolation.FULL_CHR_H_INT, Interpolation.FULL_CHR_H_INP)
-    return int(sum(wanted, Interpolation.ACCURATE_RND))
 
 
 class VideoReader:
@@ -147,6 +97,11 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
+
+    @cached_property
+    def matrix(self) -> Matrix:
+        """How the file's header has its frames turned and mirrored."""
+        return header_matrix(self.video)
 
     @property
     def kind(self) -> str:
@@ -234,7 +189,8 @@ class VideoReader:
                         at = last + apart if begun and at <= last else at
                     frame.pts, frame.time_base, frame.duration = at, tick, round(frame.duration * parts)
                     last, begun = at, True
-                    yield DecodedFrame(frame, float(at * tick), self.over_8_bits)
+                    turned = upright(self.matrix, frame.rotation)
+                    yield DecodedFrame(frame, float(at * tick), self.over_8_bits, *turned)
 
     def at(self, seconds: float) -> DecodedFrame | None:
         """The frame at a time, or the next one; None if there is none. `read` continues after it. Raises as `read`."""
@@ -365,7 +321,7 @@ class VideoWriter:
         context = self._video.codec_context
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(first, name))
-        turn(self._video, self.source.video, first.rotation)
+        turn(self._video, self.source.matrix, first.rotation)
         self._started = True
         for packet in self._waiting:
             self.copy(packet)

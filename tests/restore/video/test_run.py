@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -28,7 +29,8 @@ from authface.errors import UsageError
 from authface.restore.page import write_page
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.video.files import DecodedFrame, VideoReader
+from authface.restore.video.files import VideoReader
+from authface.restore.video.frame import DecodedFrame
 from authface.restore.video.run import MAX_MOMENTS, Spread
 from tests.conftest import PATIENCE, heed_ctrl_c
 from tests.restore.conftest import Brighter
@@ -330,21 +332,42 @@ def test_pictures_with_a_profile_or_exif_are_frames_like_others(
     assert {frame.rotation for frame in seen(target)} == {frame.rotation for frame in seen(source)}
 
 
+def _matrix(path: Path) -> tuple[int, ...]:
+    header = path.read_bytes()
+    return struct.unpack_from(">9i", header, header.index(b"tkhd") + 44)
+
+
+def _shown(stored: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
+    """What a player shows of a stored picture: (x, y) at (m0 x + m3 y, m1 x + m4 y)."""
+    laid = stored if matrix[0] else stored.swapaxes(0, 1)
+    return laid[:: 1 if matrix[1] + matrix[4] > 0 else -1, :: 1 if matrix[0] + matrix[3] > 0 else -1]
+
+
+def _turned_film(path: Path, stored: NDArray[np.uint8], turned: int, mirrored: str) -> Path:
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = stored.shape[1], stored.shape[0], "yuv420p"
+        video.set_display_rotation(turned, **({mirrored: True} if mirrored else {}))
+        file.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(stored))))
+        file.mux(video.encode())
+    return path
+
+
 @pytest.mark.parametrize("turned", [0, 90, 180, -90])
 @pytest.mark.parametrize("mirrored", ["", "hflip", "vflip"])
-def test_a_mirrored_video_stays_mirrored(turned: int, mirrored: str, clip: Path, tmp_path: Path) -> None:
-    source = tmp_path / "a.mov"
-    with av.open(str(clip)) as old, av.open(str(source), "w") as new:
-        video = new.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        video.set_display_rotation(turned, **({mirrored: True} if mirrored else {}))
-        for frame in old.decode(video=0):
-            new.mux(video.encode(frame))
-        new.mux(video.encode())
+def test_a_mirrored_video_stays_mirrored_and_is_seen_upright(turned: int, mirrored: str, tmp_path: Path) -> None:
+    picture = scene(0)
+    matrix = _matrix(_turned_film(tmp_path / "first.mov", picture, turned, mirrored))
+    ways = [np.rot90(flip, turns) for flip in (picture, picture[:, ::-1]) for turns in range(4)]
+    (stored,) = (way for way in ways if np.array_equal(_shown(way, matrix), picture))
+    source = _turned_film(tmp_path / "a.mov", stored, turned, mirrored)
+    with VideoReader(source) as reader:
+        (frame,) = reader.read()
+    assert np.abs(frame.pixels().astype(int) - picture).mean() < 6
     target, _ = restore(source, tmp_path / "out", upscale=2)
-    headers = [path.read_bytes() for path in (source, target)]
-    matrices = [header[at + 44 : at + 80] for header in headers for at in [header.index(b"tkhd")]]
-    assert matrices[0] == matrices[1]
+    (made,) = seen(target)
+    assert _matrix(target) == _matrix(source) == matrix
+    assert np.abs(_shown(made.to_ndarray(format="rgb24"), matrix)[::2, ::2].astype(int) - picture).mean() < 25
 
 
 def test_a_video_cut_short_is_restored_as_far_as_it_goes(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
