@@ -309,6 +309,8 @@ def _outcome(opened: OpenedPhoto, result: PhotoResult, session: Session) -> Outc
 def _notes(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> Iterator[str]:
     """What is said of a photo's faces: those to look at, those kept, and why there is none."""
     name = one_line(opened.job.source)
+    if (pages := len(opened.picture.photo.extras.pages)) and opened.job.format == "TIFF":
+        yield f"{name}: the first of its {1 + pages} pages alone is restored: save the others as files of their own"
     for face in result.faces:
         if face.reason in DRIFTED:
             yield f"{name}, face {face.index}: {face.detail}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from functools import cached_property
 from math import ceil
 from pathlib import Path
 from types import TracebackType
@@ -80,6 +79,8 @@ class VideoReader:
             raise ImageError("no_video", "the file holds no video stream: name another")
         self.video: VideoStream = pictures[0]
         self.video.thread_type = "AUTO"
+        self.matrix: Matrix = header_matrix(self.video)
+        """How the file's header has its frames turned and mirrored."""
         every = self.container.streams
         self.others: list[Stream] = [*every.audio, *every.subtitles]
         self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
@@ -97,11 +98,6 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
-
-    @cached_property
-    def matrix(self) -> Matrix:
-        """How the file's header has its frames turned and mirrored."""
-        return header_matrix(self.video)
 
     @property
     def kind(self) -> str:
