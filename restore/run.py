@@ -76,7 +76,7 @@ def jobs_of(
     Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results` and `plan` do.
     """
     single = out is not None and is_single_file(named, out)
-    inputs = without_results(expand(named, None if single else out), say)
+    inputs = without_results(expand(named, None if single else out, say), say)
     jobs = plan(inputs[:limit] if limit else inputs, out, single=single, format=format)
     return with_maps(jobs) if maps else jobs
 
