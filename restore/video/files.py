@@ -18,10 +18,12 @@ from authface.extras import lack
 from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
 from authface.restore.video.frame import DecodedFrame
+from authface.restore.video.sound import Flac
 from authface.restore.video.turn import Matrix, header_matrix, turn, upright
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
+    from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
@@ -82,7 +84,8 @@ class VideoReader:
         self.matrix: Matrix = header_matrix(self.video)
         """How the file's header has its frames turned and mirrored."""
         every = self.container.streams
-        self.others: list[Stream] = [*every.audio, *every.subtitles]
+        known = (one for one in (*every.audio, *every.subtitles) if one.codec_context is not None)
+        self.others: list[Stream] = list(known)
         self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
         """Kinds of streams that results do not keep."""
         start = 0 if self.kinds & _WRITTEN else self.container.start_time or 0
@@ -244,6 +247,7 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         """Durations of the frames in the encoder, by their time, ticks."""
         self._video = self._add_video(width, height, crf)
+        self._sounds: dict[int, Flac] = {}
         self._others = self._add_others()
         self._started = False
         words = source.container.metadata
@@ -277,16 +281,22 @@ class VideoWriter:
         return made
 
     def _add_others(self) -> dict[int, Stream]:
-        """The copied streams, by their index in the input."""
+        """The streams of sound and subtitles, by their index in the input: copied, or in `_sounds`."""
         taken: dict[int, Stream] = {}
         for one in self.source.others:
             codec = one.codec_context.name
-            if codec not in self.container.supported_codecs:
-                if one.type == "audio":
-                    raise ImageError("audio", f"{self.kind} holds no {codec} sound: take -o NAME.mkv")
+            if codec in self.container.supported_codecs:
+                made = self.container.add_stream_from_template(one)
+            elif one.type != "audio":
                 self.lost.append(f"{self.kind} holds no {codec} subtitles: they are not kept")
                 continue
-            made = taken[one.index] = self.container.add_stream_from_template(one)
+            elif self.kind != "matroska":
+                raise ImageError("audio", f"{self.kind} holds no {codec} sound: take -o NAME.mkv")
+            else:
+                self.lost.append(f"{self.kind} holds no {codec} sound: it becomes FLAC")
+                self._sounds[one.index] = Flac(self.container, cast("AudioStream", one))
+                made = self._sounds[one.index].stream
+            taken[one.index] = made
             made.metadata.update({name: one.metadata[name] for name in _BESIDE if name in one.metadata})
             made.disposition = one.disposition
         return taken
@@ -328,8 +338,10 @@ class VideoWriter:
         if not self._started:
             self._waiting.append(packet)
         elif (stream := self._others.get(packet.stream.index)) is not None:
-            packet.stream = stream
             with _write_errors():
+                if sound := self._sounds.get(packet.stream.index):
+                    return self.container.mux(sound.encoded(packet))
+                packet.stream = stream
                 self.container.mux(packet)
 
     def __enter__(self) -> Self:
@@ -342,6 +354,8 @@ class VideoWriter:
             with _write_errors():
                 if kind is None and self._started:
                     self._mux(self._video.encode())
+                    for sound in self._sounds.values():
+                        self.container.mux(sound.encoded(None))
                 self.container.close()
         except (ImageError, OSError):
             if kind is None:

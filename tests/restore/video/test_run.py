@@ -438,6 +438,39 @@ def test_sound_that_a_container_does_not_take_is_said(clip: Path, tmp_path: Path
     assert not out.exists()
 
 
+def _samples(path: Path) -> NDArray[np.int16]:
+    with av.open(str(path)) as file:
+        found = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
+    return found if found.dtype == np.int16 else np.rint(found * 32768).astype(np.int16)
+
+
+@pytest.mark.parametrize(("name", "sound"), [("a.wmv", "wmav2"), ("a.avi", "adpcm_ms"), ("a.avi", "pcm_mulaw")])
+def test_sound_that_matroska_does_not_hold_becomes_flac(
+    name: str, sound: str, pictures: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    source = film(tmp_path / name, pictures, sound=sound)
+    target, summary = restore(source, tmp_path / "out")
+    assert summary.video_lines[target].detail == f"matroska holds no {sound} sound: it becomes FLAC"
+    np.testing.assert_array_equal(_samples(target), _samples(source))
+    late = []
+    for path in (source, target):
+        with av.open(str(path)) as file:
+            late.append(next(file.decode(audio=0)).time - seen(path)[0].time)
+    assert late[1] == pytest.approx(late[0], abs=0.002)
+    _, summary = restore(source, tmp_path / "out.mp4")
+    assert [reason for _, reason in summary.failed] == [f"audio: mp4 holds no {sound} sound: take -o NAME.mkv"]
+
+
+def test_sound_of_an_unknown_kind_is_left_out_with_a_line(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    source = film(tmp_path / "a.avi", pictures, sound="pcm_mulaw")
+    data = bytearray(source.read_bytes())
+    at = data.index(b"strf", data.index(b"auds")) + 8
+    data[at : at + 2] = b"\x99\x99"
+    source.write_bytes(data)
+    target, summary = restore(source, tmp_path / "out")
+    assert summary.video_lines[target].detail == "streams of audio are not kept"
+
+
 def test_from_python(clip: Path, tmp_path: Path) -> None:
     restorer = Restorer("identity", guard=False)
     told: list[tuple[int, int]] = []
