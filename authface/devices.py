@@ -140,7 +140,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise UsageError(f"--device {one_line(name)}: {_DEVICES}") from error
-    if device.type == "cpu" and device.index:
+    if device.type not in {"cpu", "cuda", "mps"} or (device.type == "cpu" and device.index):
         raise UsageError(f"--device {one_line(name)}: {_DEVICES}")
     if name == "cuda":  # with a number, which torch.cuda.set_device asks for
         device = torch.device("cuda", local_rank() or 0)

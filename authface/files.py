@@ -13,6 +13,7 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 import sys
 import tempfile
@@ -31,7 +32,7 @@ if sys.platform != "win32":
 TEMPORARY = ".tmp-"
 """Files begun and not finished begin with this; whoever holds the folder's lock may delete them."""
 _BEGUN = re.compile(rf"{re.escape(TEMPORARY)}[0-9a-f]{{12}}")
-"""The names that `replacing` gives."""
+"""The names that `replacing` and `replacing_folder` give."""
 
 LARGE_TEMPORARY = Path("/var/tmp")
 """On a disk also where ``/tmp`` is memory (Filesystem Hierarchy Standard 3.0, 5.15); SQLite uses it, too."""
@@ -223,6 +224,51 @@ def _begun(temporary: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder` that takes its place when the block ends well, and is deleted otherwise.
+
+    What lies in that place until then comes back where the last step fails. The temporary folder is held as
+    `replacing` holds a file, and what killed runs left beside it goes first. Raises AuthfaceError where the disk
+    refuses.
+    """
+    parent = folder.absolute().parent
+    sweep(parent)
+    temporary, before = (parent / f"{TEMPORARY}{secrets.token_hex(6)}" for _ in range(2))
+    with write_errors(folder):
+        try:
+            with _begun_folder(temporary):
+                yield temporary
+                if folder.is_dir() or folder.is_symlink():
+                    take_place(folder, before)
+                take_place(temporary, folder)
+        finally:
+            if os.path.lexists(before) and not os.path.lexists(folder):
+                take_place(before, folder)
+            before.unlink() if before.is_symlink() else shutil.rmtree(before, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _begun_folder(temporary: Path) -> Iterator[None]:
+    """Make an empty folder and hold it while the block runs. Raises OSError."""
+    temporary.mkdir(parents=True)
+    if sys.platform == "win32":  # which opens no folders
+        yield
+        return
+    descriptor = os.open(temporary, os.O_RDONLY)
+    try:
+        hold(descriptor)
+        while not temporary.exists():  # swept before it was held
+            temporary.mkdir()
+            os.close(descriptor)
+            descriptor = os.open(temporary, os.O_RDONLY)
+            hold(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def hold(descriptor: int, *, wait: bool = True) -> bool:
     """Hold an open file until it is closed or this process dies; False where another has it or nobody can hold it.
 
@@ -238,7 +284,10 @@ def hold(descriptor: int, *, wait: bool = True) -> bool:
 
 
 def sweep(folder: Path) -> None:
-    """Delete what killed runs began in `folder` by `replacing`; what a living one writes stays, and all other files."""
+    """Delete what killed runs began in `folder` by `replacing` and `replacing_folder`.
+
+    What a living one writes stays, and all other files.
+    """
     try:
         with os.scandir(folder) as entries:
             begun = [entry.path for entry in entries if _BEGUN.fullmatch(entry.name)]
@@ -250,10 +299,12 @@ def sweep(folder: Path) -> None:
 
 
 def _delete_if_left(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    way = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    descriptor = os.open(path, way | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode) and hold(descriptor, wait=False):
-            path.unlink()
+        kind = os.fstat(descriptor).st_mode
+        if (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) and hold(descriptor, wait=False):
+            shutil.rmtree(path) if stat.S_ISDIR(kind) else path.unlink()
     finally:
         os.close(descriptor)
 

@@ -122,10 +122,10 @@ def _show(run: Run, jobs: Sequence[RestoreJob], found: Sequence[str]) -> None:
 def _conclude(run: Run, session: Session, summary: RestoreSummary, jobs: list[RestoreJob], out: Path | None) -> None:
     """Print the summary; exit code 1 if nothing was restored, 3 if some inputs failed."""
     from authface.restore.model.restorer import IDENTITY
-    from authface.restore.page import write_page
+    from authface.restore.page import is_shown, write_page
 
     page = None
-    if session.settings.report and summary.jobs and summary.done_before < summary.inputs:
+    if session.settings.report and summary.jobs and not is_shown(session, summary, summary.jobs[0].home):
         page = write_page(session, summary, summary.jobs[0].home)
     done = "found and left as they are" if session.settings.model == IDENTITY else "restored"
     lines = [*_counted(summary, done)]

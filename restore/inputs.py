@@ -10,7 +10,7 @@ import glob
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -37,8 +37,16 @@ READ_ONLY = frozenset({".bmp", ".gif", ".heic", ".heif", ".avif", ".mpo"})
 """Extensions that can only be read; their results are PNG."""
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm")
 """Extensions of videos that can be written."""
-READ_ONLY_VIDEOS = frozenset({".avi", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv", ".3gp", ".ogv"})
+READ_ONLY_VIDEOS = frozenset(
+    (".avi", ".divx", ".mpg", ".mpeg", ".m2v", ".vob", ".mod", ".tod", ".ts", ".mts", ".m2ts", ".dv", ".mxf", ".wmv")
+    + (".asf", ".flv", ".f4v", ".3gp", ".3g2", ".ogv", ".ogm", ".rm", ".rmvb", ".nut", ".ivf", ".mjpeg", ".y4m")
+)
 """Extensions of videos that can only be read; their results are Matroska, which holds any audio codec."""
+NOT_READ = frozenset(
+    (".arw", ".cr2", ".cr3", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw", ".eps", ".j2k", ".jp2")
+    + (".jpf", ".jpx", ".jxl", ".jxr", ".pbm", ".pcx", ".pdf", ".pgm", ".pnm", ".ppm", ".psb", ".psd", ".tga", ".xcf")
+)
+"""Extensions of photos and scans that cannot be read; of those in a folder the number is said."""
 MAX_NAME = 255
 """Longest file name of a result, bytes: the limit of common file systems."""
 MARK = ".restored"
@@ -143,27 +151,30 @@ class Input:
         return Path(*self.path.parts[-self.depth :])
 
 
-def expand(named: Sequence[Path], apart_from: Path | None = None) -> list[Input]:
+def expand(
+    named: Sequence[Path], apart_from: Path | None = None, say: Callable[[str], None] = lambda _: None
+) -> list[Input]:
     """The files that `named` files, folders and globs stand for, each once, in this order.
 
     A name that exists is never read as a glob. A folder gives the photos and videos in and below it, by ending, but not
-    hidden ones nor those under `apart_from`, where results go. A name that matches nothing stays in the list and is
-    reported when it is opened. Raises UsageError for a glob without match, AuthfaceError for a folder without photos.
+    hidden ones nor those under `apart_from`, where results go; `say` tells of those that are `NOT_READ`. A name that
+    matches nothing stays in the list and is reported when it is opened. Raises UsageError for a glob without match,
+    AuthfaceError for a folder without photos.
     """
     inputs: dict[str, Input] = {}
     real = RealPaths()
     for name in named:
-        for found in _expand(name, apart_from):
+        for found in _expand(name, apart_from, say):
             inputs.setdefault(real(found.path_text), found)
     return list(inputs.values())
 
 
-def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
+def _expand(name: Path, apart_from: Path | None, say: Callable[[str], None]) -> Iterator[Input]:
     if name.is_dir():
         results, own = Path(os.path.realpath(apart_from or name)), Path(os.path.realpath(name))
         # Where results go into the folder itself, the log tells them from photos.
         inside = results != own and results in own.parents
-        found = [] if inside else list(_images_below(str(name), "" if results == own else str(results)))
+        found = [] if inside else _read_below(str(name), "" if results == own else str(results), say)
         if not found:
             raise AuthfaceError(
                 f"no photos or videos in {one_line(name)}: name another folder, or the files themselves"
@@ -180,7 +191,22 @@ def _expand(name: Path, apart_from: Path | None) -> Iterator[Input]:
         yield Input(str(name))
 
 
-def _images_below(folder: str, apart_from: str) -> Iterator[str]:
+def _read_below(folder: str, apart_from: str, say: Callable[[str], None]) -> list[str]:
+    """The files in and below a folder that are read, by ending."""
+    found, others = [], Counter[str]()
+    for path in _files_below(folder, apart_from):
+        ending = os.path.splitext(path)[1].lower()  # noqa: PTH122  of each file, and a Path would take longer
+        if ending in _KNOWN:
+            found.append(path)
+        elif ending in NOT_READ:
+            others[ending] += 1
+    if others:
+        each = ", ".join(f"{number:,} {ending}" for ending, number in others.most_common())
+        say(f"{one_line(folder)}: of photos and scans that are not read it has {each}: save them as TIFF, PNG or JPEG")
+    return found
+
+
+def _files_below(folder: str, apart_from: str) -> Iterator[str]:
     for root, folders, files in os.walk(folder):
         folders[:] = sorted(
             name
@@ -189,7 +215,7 @@ def _images_below(folder: str, apart_from: str) -> Iterator[str]:
         )
         base = str(Path(root, "x"))[:-1]  # as a path would have it: nothing for "."
         for name in sorted(files):
-            if not name.startswith((".", TEMPORARY)) and Path(name).suffix.lower() in _KNOWN:
+            if not name.startswith((".", TEMPORARY)):
                 yield base + name
 
 

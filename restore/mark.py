@@ -116,7 +116,7 @@ class Boxes:
 
 def read_boxes(path: Path) -> Boxes:
     """Read the metadata of an MP4 or QuickTime file; empty for another file. Raises OSError."""
-    found, at = Boxes(), 0
+    found, at, end = Boxes(), 0, path.stat().st_size
     with path.open("rb") as file:
         while len(head := file.read(24)) >= 8:
             size, kind = struct.unpack(">I4s", head[:8])
@@ -129,7 +129,7 @@ def read_boxes(path: Path) -> Boxes:
             elif kind == b"uuid" and head[8:] == _C2PA_BOX:
                 found = replace(found, credentials=True)
             at += size
-            file.seek(at)
+            file.seek(min(at, end))  # of another file any bytes are taken for a size
     return found
 
 
@@ -302,14 +302,14 @@ BOXES = frozenset({"mp4", "mov"})
 """Containers that can hold XMP and credentials; the others hold tags."""
 
 
-def finish_video(finish: Finish, original: Path, result: Path, kind: str, *, drawn: bool) -> list[str]:
-    """Apply `finish` to the video at `result`, whose container is `kind`; returns what is impossible, a line each.
+def finish_video(finish: Finish, original: Path, before: str, result: Path, kind: str, *, drawn: bool) -> list[str]:
+    """Apply `finish` to the video at `result`; returns what is impossible, a line each.
 
-    If no face was `drawn` it is neither marked nor signed. The original's XMP is copied. `kind` is FFmpeg's
-    name, as in `CONTAINERS`. Raises OSError where the disk refuses, ImageError for a broken file.
+    If no face was `drawn` it is neither marked nor signed. The original's XMP is copied. `before` and `kind` are
+    FFmpeg's names of the two containers, as in `CONTAINERS`. Raises OSError where the disk refuses, ImageError for a
+    broken file.
     """
     mark = replace(finish.mark, settings=finish.settings_text())
-    before = CONTAINERS.get(original.suffix.lower(), "")
     said = read_boxes(original) if before in BOXES else Boxes()
     if kind in BOXES:
         xmp = truthful(said.xmp)

@@ -284,6 +284,11 @@ def write_page(session: Session, summary: RestoreSummary, home: Path) -> Path:
     return home / PAGE
 
 
+def is_shown(session: Session, summary: RestoreSummary, home: Path) -> bool:
+    """Whether the page in `home` is of this run: nothing was made now, nor since the page was written."""
+    return summary.done_before == summary.inputs and session.log(home).is_older_than(home / PAGE)
+
+
 def _summary_facts(session: Session, summary: RestoreSummary) -> list[tuple[str, str]]:
     facts = [("model", session.settings.model)]
     if summary.photos:

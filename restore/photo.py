@@ -22,7 +22,7 @@ from authface.records import Box
 from authface.restore.background import Upscaler, enlarge, lanczos
 from authface.restore.guard import NAMES, DriftLimits, FaceDrift, FaceParts, IdentityGuard, in_crop, suspect_below, told
 from authface.restore.model.crops import FIXES, to_grey
-from authface.restore.model.restorer import CropRestorer, face_seed
+from authface.restore.model.restorer import CropRestorer, checked, face_seed
 from authface.restore.pipeline import part
 from authface.restore.settings import FaceChoice, RestoreSettings, has_middle
 
@@ -211,7 +211,7 @@ def _restored(
     fix = FIXES[restorer.colour if settings.colour == "auto" else settings.colour]
     with part("model"):
         given = {} if fidelity is None else {"fidelity": fidelity}
-        restored = restorer.restore(crops, [face.seed for face in faces], **given)
+        restored = checked(restorer.restore(crops, [face.seed for face in faces], **given), crops, settings.model)
     results = []
     for face, before, after in zip(faces, crops, restored, strict=True):
         with part("paste"):
@@ -314,10 +314,13 @@ class FaceFinder(FaceChoice):
     ) -> Iterator[tuple[Detection, NDArray[np.float64]]]:
         """Faces and their points in the regions of `--faces` in which none was found."""
         height, width = rgb.shape[:2]
+        there = [face.box for face in sure]
         for region in self.rule.regions:
             inside = region[0] < width and region[1] < height and region[2] > 0 and region[3] > 0
-            if inside and not any(has_middle(region, face.box) for face in sure):
-                yield marked_face(self.detector, self.landmarker, rgb, region)
+            if inside and not any(has_middle(region, box) for box in there):
+                face, points = marked_face(self.detector, self.landmarker, rgb, region)
+                there.append(face.box)
+                yield face, points
 
     def _doubtful(self, detections: Iterable[Detection], first: int) -> list[FaceResult]:
         """The uncertain detections that would be large enough."""

@@ -76,7 +76,7 @@ def jobs_of(
     Raises UsageError and AuthfaceError as `expand`, `is_single_file`, `without_results` and `plan` do.
     """
     single = out is not None and is_single_file(named, out)
-    inputs = without_results(expand(named, None if single else out), say)
+    inputs = without_results(expand(named, None if single else out, say), say)
     jobs = plan(inputs[:limit] if limit else inputs, out, single=single, format=format)
     return with_maps(jobs) if maps else jobs
 
@@ -309,6 +309,8 @@ def _outcome(opened: OpenedPhoto, result: PhotoResult, session: Session) -> Outc
 def _notes(opened: OpenedPhoto, result: PhotoResult, settings: RestoreSettings) -> Iterator[str]:
     """What is said of a photo's faces: those to look at, those kept, and why there is none."""
     name = one_line(opened.job.source)
+    if (pages := len(opened.picture.photo.extras.pages)) and opened.job.format == "TIFF":
+        yield f"{name}: the first of its {1 + pages} pages alone is restored: save the others as files of their own"
     for face in result.faces:
         if face.reason in DRIFTED:
             yield f"{name}, face {face.index}: {face.detail}"

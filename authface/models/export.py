@@ -6,11 +6,8 @@ What is around them is `authface.restore.model.onnx`.
 
 from __future__ import annotations
 
-import secrets
-import shutil
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
 from typing import Any
@@ -26,7 +23,7 @@ from authface.console import Tick
 from authface.devices import session
 from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import need
-from authface.files import TEMPORARY, sha256_of, take_place, write_errors, write_file
+from authface.files import replacing_folder, sha256_of, write_file
 from authface.models import sdxl
 from authface.models.cleaner import FOLD, PERCEPTION_STEPS, takes_noise
 from authface.models.families import ModelSource, Parts, fetch, load
@@ -204,7 +201,7 @@ def export(source: ModelSource, out: Path, preset: PresetName, tick: Tick) -> Ex
         solver=solver_of(sampling, parts.scheduler.config),
         files={},
     )
-    with _replacing(out / ONNX) as temporary:
+    with replacing_folder(out / ONNX) as temporary:
         for name, module, given, shapes in _graphs(parts, text, sampling, told):
             _write(module, given, shapes, temporary / name)
             tick(1, name)
@@ -296,20 +293,6 @@ def _lean(model: Any) -> Any:
     del graph.node[:]
     graph.node.extend(nodes)
     return model
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """A temporary folder that takes the place of `folder` when the block ends well. Raises AuthfaceError."""
-    temporary = folder.parent / f"{TEMPORARY}{secrets.token_hex(6)}"
-    try:
-        with write_errors(folder):
-            temporary.mkdir(parents=True)
-            yield temporary
-            shutil.rmtree(folder, ignore_errors=True)
-            take_place(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _tell_manifest(folder: Path) -> None:

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import secrets
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,7 +16,7 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
-from authface.files import TEMPORARY, sha256_of, sha256_of_weights, take_place, write_errors, write_file
+from authface.files import replacing_folder, sha256_of, sha256_of_weights, write_file
 
 Commercial = Literal["yes", "no", "unclear"]
 """Whether weights may be used commercially, as their licences are read here."""
@@ -206,21 +205,14 @@ def write_family(
     """
     further = [part for part in kept if part_files(base, part)]
     for part in dict.fromkeys((*BASE, *further, *changed)):
-        temporary = out / f"{TEMPORARY}{secrets.token_hex(6)}"
-        with write_errors(out / part):
-            try:
-                temporary.mkdir(parents=True)
-                if part in changed:
-                    changed[part].save_pretrained(str(temporary), safe_serialization=True)
-                elif base.resolve() != out.resolve():
-                    for path in part_files(base, part):
-                        shutil.copyfile(path, temporary / path.name)
-                else:
-                    continue
-                shutil.rmtree(out / part, ignore_errors=True)
-                take_place(temporary, out / part)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        if part not in changed and base.resolve() == out.resolve():
+            continue
+        with replacing_folder(out / part) as temporary:
+            if part in changed:
+                changed[part].save_pretrained(str(temporary), safe_serialization=True)
+            else:
+                for path in part_files(base, part):
+                    shutil.copyfile(path, temporary / path.name)
     if presets is not None and (own := presets / OWN_PRESETS).is_file() and not (out / OWN_PRESETS).exists():
         write_file(out / OWN_PRESETS, own.read_bytes())
     write_index(out)

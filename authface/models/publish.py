@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from authface.console import Tick
 from authface.errors import AuthfaceError, UsageError, first_line, one_line
-from authface.files import TEMPORARY, refusal, take_place, write_errors
+from authface.files import refusal, replacing_folder, sweep, write_errors
 from authface.models.families import resolve
 from authface.models.graphs import read_export
 from authface.models.layout import (
@@ -124,6 +123,7 @@ def _copy(path: Path, target: Path) -> int:
 def _check_room(out: Path, needed: int) -> None:
     with write_errors(out):
         out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    sweep(out.absolute().parent)
     free = shutil.disk_usage(out.absolute().parent).free
     if needed > free:
         raise AuthfaceError(f"{one_line(out)} needs {in_bytes(needed)}, {in_bytes(free)} are free: free space")
@@ -134,8 +134,7 @@ def _written(
     write: Callable[[Path, Path], int],
 ) -> WeightsManifest:  # fmt: skip
     """Write each file with `write`, which counts its parameters, and the manifest; then take the place of `out`."""
-    temporary = out.absolute().parent / f"{TEMPORARY}{secrets.token_hex(6)}"
-    try:
+    with replacing_folder(out) as temporary:
         for path in files:
             name = path.relative_to(folder).as_posix()
             with write_errors(out / name):
@@ -143,11 +142,7 @@ def _written(
                 manifest.parameters += write(path, temporary / name)
                 manifest.add(name, temporary / name)
             tick(1, name)
-        with write_errors(out):
-            (temporary / MANIFEST).write_text(manifest.text(), "utf-8")
-            _take_place(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (temporary / MANIFEST).write_text(manifest.text(), "utf-8")
     return manifest
 
 
@@ -165,21 +160,6 @@ def _check_out(out: Path, folder: Path) -> None:
     )
     if strange:
         raise UsageError(f"-o {one_line(out)} holds {one_line(strange[0])}, which no pack wrote: move it away first")
-
-
-def _take_place(temporary: Path, out: Path) -> None:
-    """Put the new folder where the old one is, which comes back if that fails."""
-    if not out.exists():
-        take_place(temporary, out)
-        return
-    before = out.absolute().parent / f"{TEMPORARY}{secrets.token_hex(6)}"
-    take_place(out, before)
-    try:
-        take_place(temporary, out)
-    except OSError:
-        take_place(before, out)
-        raise
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def _write(path: Path, target: Path, dtype: str) -> int:

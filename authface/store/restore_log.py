@@ -119,6 +119,13 @@ class Log:
                 start += len(data)
         self._read_to[number] = start
 
+    def is_older_than(self, path: Path) -> bool:
+        """Whether a file is there and was written since the last line. Raises AuthfaceError as `refresh` does."""
+        with self._lock, write_errors(self.path), suppress(FileNotFoundError):
+            made = path.stat().st_mtime_ns
+            return all(os.stat(self._part(number)).st_mtime_ns <= made for number in self._sizes())  # noqa: PTH116
+        return False
+
     def _may_be_ours(self) -> bool:
         """Whether a file without any line of ours is empty, or a kill tore its first."""
         with write_errors(self.path), suppress(FileNotFoundError):

@@ -95,7 +95,7 @@ class AuthFaceRestore:
                 "seed": ("INT", {"default": 0, "min": 0, "max": 2**31 - 1}),
                 "device": (DEVICES, {"default": "auto"}),
             },
-            "optional": {"mask": ("MASK", {"tooltip": "Only faces whose middle it covers are restored."})},
+            "optional": {"mask": ("MASK", {"tooltip": "Of the faces whose middle it covers `faces` chooses."})},
         }
 
     @classmethod
@@ -139,8 +139,11 @@ class AuthFaceRestore:
         for number, image in enumerate(images[..., :3].cpu()):
             step = bar.of(number)
             photo = _photo(image)
-            only = None if mask is None else _covered(restorer, photo, _mask_of(mask, number, image))
-            result = restorer.restore(photo, only=only, progress=step)
+            if mask is None:
+                result = restorer.restore(photo, progress=step)
+            else:
+                only = _covered(restorer, photo, _mask_of(mask, number, image), faces)
+                result = restorer.restore(photo, only=only, marked=face_rule(faces).regions, progress=step)
             changed = (result.pixels != result.result.background).any(axis=2)
             restored = _tensor(result.pixels)
             if upscale == 1:
@@ -266,16 +269,16 @@ def _mask_of(mask: torch.Tensor, number: int, image: torch.Tensor) -> np.ndarray
     return fitted
 
 
-def _covered(restorer: Restorer, photo: np.ndarray, mask: np.ndarray) -> list[int]:
-    """The faces whose middle the mask covers."""
-    found = [face for face in restorer.find(photo) if face.crop is not None]
-    height, width = mask.shape
-
-    def covers(box: tuple[float, float, float, float]) -> bool:
-        x, y = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
-        return bool(0 <= x < width and 0 <= y < height and mask[int(y), int(x)] > 0.5)
-
-    return [face.index for face in found if covers(face.box)]
+def _covered(restorer: Restorer, photo: np.ndarray, mask: np.ndarray, faces: str) -> list[int]:
+    """Which of the faces whose middle the mask covers the rule `faces` chooses."""
+    rule, (height, width) = face_rule(faces), mask.shape
+    chosen: list[int] = []
+    for face in restorer.find(photo, marked=rule.regions):
+        x, y = (face.box[0] + face.box[2]) / 2, (face.box[1] + face.box[3]) / 2
+        covered = 0 <= x < width and 0 <= y < height and mask[int(y), int(x)] > 0.5
+        if face.crop is not None and covered and rule.wants(face.box, len(chosen)):
+            chosen.append(face.index)
+    return chosen
 
 
 def _found_facts(face: FaceResult) -> dict[str, Any]:

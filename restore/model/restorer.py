@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, Self
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from authface.console import Console
-from authface.errors import UsageError, one_line
+from authface.errors import AuthfaceError, UsageError, one_line
 from authface.extras import lack, need
 from authface.faces.geometry import Side
 from authface.files import sha256_of
@@ -52,6 +52,21 @@ class CropRestorer(Protocol):
         A result depends on its crop and its seed alone. `fidelity` 0..1 is that of the settings unless given.
         """
         ...
+
+
+def checked(
+    restored: Iterable[NDArray[np.uint8]] | None, crops: Sequence[NDArray[np.uint8]], name: str
+) -> list[NDArray[np.uint8]]:
+    """What a restorer, of any package, made of `crops`. Raises AuthfaceError where that is something else."""
+    made = [] if restored is None else list(restored)
+    kinds = [[f"{np.asarray(one).dtype} {np.shape(one)}" for one in every] for every in (made, crops)]
+    fault = "" if len(made) == len(crops) else f"{len(made)} faces for {len(crops)} crops"
+    for after, before in zip(*kinds, strict=False):
+        if after != before:
+            fault = fault or f"{after} for a crop of {before}"
+    if fault:
+        raise AuthfaceError(f"the restorer {one_line(name)} gives {fault}: it has to give each crop restored, as large")
+    return made
 
 
 @dataclass(frozen=True)

@@ -7,23 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, cast
 
-import numpy as np
-
 from authface.errors import ImageError, one_line
 from authface.extras import lack
 from authface.imaging.png import Pixels
 from authface.restore.inputs import VIDEOS
-from authface.restore.video.turn import turn
+from authface.restore.video.frame import DecodedFrame
+from authface.restore.video.sound import Flac
+from authface.restore.video.turn import Matrix, header_matrix, turn, upright
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame
+    from av.audio.stream import AudioStream
     from av.container import InputContainer, OutputContainer
     from av.stream import Stream
     from av.video.stream import VideoStream
@@ -38,7 +38,8 @@ _APART = Fraction(1, 1000)
 CONTAINERS = dict(zip(VIDEOS, ("mp4", "mp4", "mov", "matroska", "webm"), strict=True))
 """FFmpeg's name of the container by a video's extension."""
 READABLE = frozenset(
-    {"mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "dv", "m4v", "h264", "hevc"}
+    ("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "asf", "flv", "ogg", "mxf", "gxf", "dv", "wtv", "nut")
+    + ("ivf", "rm", "yuv4mpegpipe", "mjpeg", "m4v", "h261", "h263", "h264", "hevc", "obu", "dnxhd")
 )
 """FFmpeg's names of the containers that are read; among its others are still pictures, playlists and texts."""
 _WRITTEN = frozenset({"mov", "matroska"})
@@ -55,55 +56,6 @@ def address(path: Path) -> str:
     return f"file:{path}"
 
 
-@dataclass(frozen=True)
-class DecodedFrame:
-    """One decoded frame."""
-
-    frame: VideoFrame
-    time: float
-    """Seconds."""
-    over_8_bits: bool
-    """Whether it has more than 8 bits a channel."""
-
-    @property
-    def turns(self) -> int:
-        """Quarter turns anticlockwise after which the frame stands upright."""
-        return round(self.frame.rotation / 90) % 4
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Width and height of the upright frame, pixels."""
-        stored = (self.frame.width, self.frame.height)
-        return stored[::-1] if self.turns % 2 else stored
-
-    def pixels(self) -> Pixels:
-        """(h, w, 3) RGB, upright, of 16 bits where the video has more than 8."""
-        rgb = self.frame.to_ndarray(format="rgb48le" if self.over_8_bits else "rgb24", interpolation=_exact())
-        return cast("Pixels", np.ascontiguousarray(np.rot90(rgb, self.turns)))
-
-    def with_pixels(self, pixels: Pixels | None, format: str) -> VideoFrame:
-        """The frame to encode in a pixel format, at its time: unchanged, or with upright (h, w, 3) RGB."""
-        from av import VideoFrame
-
-        frame = self.frame
-        if pixels is not None:
-            laid = cast("Pixels", np.ascontiguousarray(np.rot90(pixels, -self.turns)))
-            frame = VideoFrame.from_ndarray(laid, format="rgb24" if laid.dtype == np.uint8 else "rgb48le")
-        colours = {"dst_colorspace": self.frame.colorspace, "dst_color_range": self.frame.color_range}
-        made = frame.reformat(format=format, interpolation=_exact(), **(colours if pixels is not None else {}))
-        made.pts, made.time_base, made.duration = self.frame.pts, self.frame.time_base, self.frame.duration
-        made.pict_type = 0  # the encoder's to choose
-        return made
-
-
-def _exact() -> int:
-    """swscale's flags with which conversion to RGB and back is exact but for rounding: bicubic, full chroma."""
-    from av.video.reformatter import Interpolation
-
-    wanted = (Interpolation.BICUBIC, Interpolation.FULL_CHR_H_INT, Interpolation.FULL_CHR_H_INP)
-    return int(sum(wanted, Interpolation.ACCURATE_RND))
-
-
 class VideoReader:
     """Reads a video; a context manager. Raises ImageError if it is not one, or if PyAV is missing."""
 
@@ -118,7 +70,7 @@ class VideoReader:
             self.container: InputContainer = av.open(address(path), options=options, metadata_errors="replace")
         name = self.container.format.name
         self.kinds = READABLE.intersection(name.split(","))
-        """FFmpeg's names of its container."""
+        """FFmpeg's name of its container, one of `READABLE`."""
         if not self.kinds:
             self.container.close()
             raise ImageError("no_video", f"no video but what FFmpeg calls {name}: name a file in a video's container")
@@ -129,8 +81,11 @@ class VideoReader:
             raise ImageError("no_video", "the file holds no video stream: name another")
         self.video: VideoStream = pictures[0]
         self.video.thread_type = "AUTO"
+        self.matrix: Matrix = header_matrix(self.video)
+        """How the file's header has its frames turned and mirrored."""
         every = self.container.streams
-        self.others: list[Stream] = [*every.audio, *every.subtitles]
+        known = (one for one in (*every.audio, *every.subtitles) if one.codec_context is not None)
+        self.others: list[Stream] = list(known)
         self.dropped = sorted({one.type for one in every if one is not self.video and one not in self.others})
         """Kinds of streams that results do not keep."""
         start = 0 if self.kinds & _WRITTEN else self.container.start_time or 0
@@ -146,6 +101,14 @@ class VideoReader:
 
     def __exit__(self, *_: object) -> None:
         self.container.close()
+
+    @property
+    def kind(self) -> str:
+        """FFmpeg's name of its container, as in `CONTAINERS`, whatever its extension says."""
+        (kind,) = self.kinds
+        if kind != "mov":
+            return kind
+        return "mov" if self.path.suffix.lower() == ".mov" else "mp4"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -225,7 +188,8 @@ class VideoReader:
                         at = last + apart if begun and at <= last else at
                     frame.pts, frame.time_base, frame.duration = at, tick, round(frame.duration * parts)
                     last, begun = at, True
-                    yield DecodedFrame(frame, float(at * tick), self.over_8_bits)
+                    turned = upright(self.matrix, frame.rotation)
+                    yield DecodedFrame(frame, float(at * tick), self.over_8_bits, *turned)
 
     def at(self, seconds: float) -> DecodedFrame | None:
         """The frame at a time, or the next one; None if there is none. `read` continues after it. Raises as `read`."""
@@ -283,6 +247,7 @@ class VideoWriter:
         self._durations: dict[int, int] = {}
         """Durations of the frames in the encoder, by their time, ticks."""
         self._video = self._add_video(width, height, crf)
+        self._sounds: dict[int, Flac] = {}
         self._others = self._add_others()
         self._started = False
         words = source.container.metadata
@@ -316,16 +281,22 @@ class VideoWriter:
         return made
 
     def _add_others(self) -> dict[int, Stream]:
-        """The copied streams, by their index in the input."""
+        """The streams of sound and subtitles, by their index in the input: copied, or in `_sounds`."""
         taken: dict[int, Stream] = {}
         for one in self.source.others:
             codec = one.codec_context.name
-            if codec not in self.container.supported_codecs:
-                if one.type == "audio":
-                    raise ImageError("audio", f"{self.kind} holds no {codec} sound: take -o NAME.mkv")
+            if codec in self.container.supported_codecs:
+                made = self.container.add_stream_from_template(one)
+            elif one.type != "audio":
                 self.lost.append(f"{self.kind} holds no {codec} subtitles: they are not kept")
                 continue
-            made = taken[one.index] = self.container.add_stream_from_template(one)
+            elif self.kind != "matroska":
+                raise ImageError("audio", f"{self.kind} holds no {codec} sound: take -o NAME.mkv")
+            else:
+                self.lost.append(f"{self.kind} holds no {codec} sound: it becomes FLAC")
+                self._sounds[one.index] = Flac(self.container, cast("AudioStream", one))
+                made = self._sounds[one.index].stream
+            taken[one.index] = made
             made.metadata.update({name: one.metadata[name] for name in _BESIDE if name in one.metadata})
             made.disposition = one.disposition
         return taken
@@ -356,7 +327,7 @@ class VideoWriter:
         context = self._video.codec_context
         for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
             setattr(context, name, getattr(first, name))
-        turn(self._video, self.source.video, first.rotation)
+        turn(self._video, self.source.matrix, first.rotation)
         self._started = True
         for packet in self._waiting:
             self.copy(packet)
@@ -367,8 +338,10 @@ class VideoWriter:
         if not self._started:
             self._waiting.append(packet)
         elif (stream := self._others.get(packet.stream.index)) is not None:
-            packet.stream = stream
             with _write_errors():
+                if sound := self._sounds.get(packet.stream.index):
+                    return self.container.mux(sound.encoded(packet))
+                packet.stream = stream
                 self.container.mux(packet)
 
     def __enter__(self) -> Self:
@@ -381,6 +354,8 @@ class VideoWriter:
             with _write_errors():
                 if kind is None and self._started:
                     self._mux(self._video.encode())
+                    for sound in self._sounds.values():
+                        self.container.mux(sound.encoded(None))
                 self.container.close()
         except (ImageError, OSError):
             if kind is None:

@@ -30,12 +30,13 @@ from authface.restore.photo import FaceFinder, FaceResult, PhotoResult
 from authface.restore.picture import check_size
 from authface.restore.pipeline import part, prefetch, write_behind
 from authface.restore.session import Session
-from authface.restore.video.files import AnyPacket, DecodedFrame, VideoReader, VideoWriter
+from authface.restore.video.files import AnyPacket, VideoReader, VideoWriter
+from authface.restore.video.frame import DecodedFrame
 from authface.restore.video.hands import Answer, Hands, in_order, stopped_by_ctrl_c
 from authface.restore.video.tracks import FaceFollower, Follower, Found, WholeFollower
 from authface.store.restore_line import Line
 
-VERSION = 2
+VERSION = 3
 """Increased when the same settings and weights give another video."""
 MAX_WAITING = 24
 """Most decoded frames that wait for later ones: 0.3 GB in 8 bits and 4K."""
@@ -148,7 +149,9 @@ def restore_video(
             shutil.copyfile(job.source, temporary)
         losses = [*_losses(reader, writer, totals), *_drifted(totals)]
         if not same:
-            losses += finish_video(session.finish, job.source, temporary, writer.kind, drawn=totals.changed)
+            losses += finish_video(
+                session.finish, job.source, reader.kind, temporary, writer.kind, drawn=totals.changed
+            )
         line = replace(
             _line(job, content, session, totals),
             result=sha256_of(temporary),

@@ -61,7 +61,7 @@ def test_a_device_of_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """auto finds one, CUDA has a number, a wrong name and an absent one are said in one line."""
     assert pick_device("auto").type in {"cpu", "cuda", "mps"}
     assert pick_device("cpu") == torch.device("cpu")
-    for name in ["gpu", "cuda:99"]:
+    for name in ["gpu", "cuda:99", "xpu", "meta"]:
         with pytest.raises(UsageError, match="--device"):
             pick_device(name)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from authface import files
 from authface.errors import AuthfaceError
-from authface.files import replacing, take_place, write_errors
+from authface.files import replacing, replacing_folder, sweep, take_place, write_errors
 
 
 def held_open(code: int) -> PermissionError:
@@ -106,3 +108,61 @@ def test_large_temporary_files_go_to_a_disk_unless_another_folder_is_named(
     assert files.room_for_large() == disk
     monkeypatch.setenv("TMPDIR", str(memory))
     assert files.room_for_large() == memory
+
+
+def begin(folder: Path) -> subprocess.Popen[bytes]:
+    """Another process that has begun a folder, and waits."""
+    code = (
+        "import sys; from pathlib import Path; from authface.files import replacing_folder\n"
+        "with replacing_folder(Path(sys.argv[1])) as begun:\n"
+        "    (begun / 'unet').mkdir(); (begun / 'unet' / 'half').touch(); print(flush=True); sys.stdin.read()"
+    )
+    pipe = subprocess.PIPE
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdin=pipe, stdout=pipe)
+    assert other.stdout is not None and other.stdout.readline()
+    return other
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no folder is held there")
+def test_a_folder_that_a_killed_run_began_goes_and_a_living_ones_stays(tmp_path: Path) -> None:
+    living, killed = begin(tmp_path / "a"), begin(tmp_path / "b")
+    killed.kill()
+    killed.wait()
+    with replacing_folder(tmp_path / "c") as begun:
+        (begun / "file").write_text("whole")
+    assert len(list(tmp_path.glob(".tmp-*"))) == 1
+    living.communicate()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "c"}
+    assert (tmp_path / "a" / "unet" / "half").exists() and (tmp_path / "c" / "file").read_text() == "whole"
+
+
+def test_a_folder_takes_the_place_of_one_or_of_a_link_and_comes_back_where_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "kept").touch()
+    (tmp_path / "link").symlink_to("old")
+    with replacing_folder(tmp_path / "link"):
+        pass
+    assert not (tmp_path / "link").is_symlink() and (tmp_path / "old" / "kept").exists()
+
+    rename = Path.replace
+    refused = iter([False, True, False])
+
+    def replace(self: Path, target: Path) -> Path:
+        if next(refused):
+            raise PermissionError(13, "Permission denied")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(AuthfaceError, match="old: no permission"), replacing_folder(tmp_path / "old"):
+        pass
+    assert (tmp_path / "old" / "kept").exists() and {path.name for path in tmp_path.iterdir()} == {"old", "link"}
+
+
+def test_only_names_that_we_give_are_swept(tmp_path: Path) -> None:
+    for name in (".tmp-mine", ".tmp-0123456789abc", "tmp-0123456789ab"):
+        (tmp_path / name).mkdir()
+    (tmp_path / ".tmp-0123456789ab").symlink_to(tmp_path / ".tmp-mine")
+    sweep(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 4

@@ -119,6 +119,29 @@ def test_a_mask_chooses_faces(pack: ModuleType) -> None:
     assert json.loads(told)["reason"] == "not_chosen"
 
 
+def test_of_the_faces_that_a_mask_covers_the_rule_chooses(pack: ModuleType) -> None:
+    face = BLURRED[:256, 100:356]
+    three = images(np.hstack([face, np.pad(face[::2, ::2], ((64, 64), (64, 64), (0, 0))), face]))
+    mask = torch.ones(1, 256, 768)
+    mask[..., :256] = 0  # the largest or as large as it
+
+    def restored(rule: str) -> list[float]:
+        _, _, report = run(pack, "AuthFaceRestore", images=three, faces=rule, mask=mask, **OFF)
+        lines = [json.loads(line) for line in report.splitlines()]
+        return sorted(line["box"][0] // 256 for line in lines if line["status"] == "restored")
+
+    assert (restored("all"), restored("largest")) == ([1, 2], [2])
+    assert (restored("256,0,256,256"), restored("0,0,256,256"), restored("1+256,0,256,256")) == ([1], [], [1, 2])
+
+
+def test_a_region_in_the_mask_marks_a_missed_face(pack: ModuleType) -> None:
+    noise = images(np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8))
+    rule, mask = "64,64,96,96", torch.ones(1, 256, 256)
+    _, _, marked = run(pack, "AuthFaceRestore", images=noise, faces=rule, mask=mask, **OFF)
+    _, _, outside = run(pack, "AuthFaceRestore", images=noise, faces=rule, mask=1 - mask, **OFF)
+    assert json.loads(marked)["status"] == "restored" and json.loads(outside)["reason"] == "not_chosen"
+
+
 def test_no_face_is_no_error(pack: ModuleType) -> None:
     empty = torch.full((2, 80, 120, 3), 0.5)
     crops, mask, _, count, report = run(pack, "AuthFaceFind", images=empty)

@@ -36,6 +36,24 @@ def test_a_folder_gives_its_images_and_nothing_else(touch: Callable[..., list[Pa
     assert found == ["a.jpg", "b.PNG", "sub/d.heic"]
 
 
+def test_photos_in_a_folder_that_are_not_read_are_counted(touch: Callable[..., list[Path]], tmp_path: Path) -> None:
+    touch("a.jpg", "b.NEF", "sub/c.nef", "sub/d.pdf", "notes.txt", ".e.nef", "out/f.nef")
+    said: list[str] = []
+    assert len(expand([tmp_path], tmp_path / "out", said.append)) == 1
+    (line,) = said
+    assert line.startswith(f"{tmp_path}: ") and "it has 2 .nef, 1 .pdf: save them as TIFF" in line
+    with pytest.raises(AuthfaceError, match="no photos or videos"):
+        expand([tmp_path / "sub"], None, said.append)
+    assert said[1].startswith(f"{tmp_path / 'sub'}: ") and len(said) == 2
+    assert len(expand([tmp_path / "a.jpg", tmp_path / "b.NEF"], None, said.append)) == 2 == len(said)
+
+
+def test_videos_of_camcorders_discs_and_the_web_become_matroska(touch: Callable[..., list[Path]]) -> None:
+    jobs = planned(touch("a.VOB", "b.dv", "c.mod", "d.rm", "e.3g2", "f.asf"))
+    assert [job.target.name for job in jobs] == [f"{name}.restored.mkv" for name in "abcdef"]
+    assert all(job.is_video for job in jobs)
+
+
 def test_a_quoted_glob_is_expanded_and_a_name_that_exists_is_not(
     touch: Callable[..., list[Path]], tmp_path: Path
 ) -> None:

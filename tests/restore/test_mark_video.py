@@ -115,3 +115,38 @@ def test_a_box_that_lies_about_its_size_is_passed_over(tmp_path: Path) -> None:
     assert read_boxes(film).xmp == b"x" * 40
     film.write_bytes((8).to_bytes(4, "big") + film.read_bytes()[4:])
     assert read_boxes(film).xmp == b""
+    film.write_bytes(b"\0\0\0\1moov" + b"\xff" * 40)
+    assert read_boxes(film) == Boxes()
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "codec", "said"),
+    [
+        ("a.mp4", "matroska", "libx264", "matroska"),
+        ("a.avi", "avi", "mpeg4", "avi"),
+        ("a.mp4", "h264", "libx264", "h264"),
+    ],
+)
+def test_a_video_is_signed_by_what_it_is_not_by_its_name(
+    name: str, format: str, codec: str, said: str, clip: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("c2pa")
+    with av.open(str(clip)) as old, av.open(str(tmp_path / name), "w", format=format) as new:
+        stream = new.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = 200, 200, "yuv420p"
+        for frame in old.decode(video=0):
+            new.mux(stream.encode(frame))
+        new.mux(stream.encode())
+    with Restorer(sign="test") as restorer:
+        line = restorer.restore_video(tmp_path / name, tmp_path / "out.mp4")
+    assert line.faces == 3 and line.detail == f"{said} holds no Content Credentials: not signed"
+    assert properties_of(read_boxes(tmp_path / "out.mp4").xmp)[f"{IPTC} DigitalSourceType"] == COMPOSITE
+
+
+def test_an_mp4_by_another_name_keeps_its_xmp(clip: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.mkv"
+    shutil.copyfile(clip, film)
+    append_xmp(film, with_properties(b"", [Property("urn:mine:", "mine", "kept", "as it was")]))
+    with Restorer() as restorer:
+        restorer.restore_video(film, tmp_path / "out.mp4")
+    assert properties_of(read_boxes(tmp_path / "out.mp4").xmp)["urn:mine: kept"] == "as it was"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib.cbook
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
+from authface.errors import AuthfaceError
 from authface.faces.geometry import Side, ffhq_quad, spread_points
 from authface.restore.model.restorer import CropRestorer, Identity, find_weights, load_restorer
 from authface.restore.photo import (
@@ -169,7 +172,7 @@ def test_a_region_without_a_face_that_was_found_marks_one(finder: FaceFinder) ->
     assert [face.reason for face in found] == ["not_chosen"] * 6
     assert (marked.index, marked.reason, marked.placed_by) == (6, "", "marked") and marked.score < 0.9
     assert inside(group().shape, [marked], 0.5)[20:110, 520:590].any()
-    both = SETTINGS.model_copy(update={"faces": "all+520,20,70,90"})
+    both = SETTINGS.model_copy(update={"faces": "all+520,20,70,90+520,20,70,90+510,10,90,110"})  # one place, one face
     assert [face.reason for face in FaceFinder(both)(group(), Side(64), "ab", 0)] == [""] * 7
     outside = SETTINGS.model_copy(update={"faces": "all+700,20,70,90"})
     every = finder(group(), Side(64), "ab", 0)
@@ -264,3 +267,25 @@ def test_an_aligned_image_is_not_stretched() -> None:
     assert crop.pad_fraction == pytest.approx(1 / 3)
     np.testing.assert_allclose(crop.quad, [[-50.5, -0.5], [-50.5, 299.5], [249.5, 299.5], [249.5, -0.5]])
     assert not crop.upscaled
+
+
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        (lambda crop: [], "0 faces for 1 crops"),
+        (lambda crop: None, "0 faces for 1 crops"),
+        (lambda crop: [crop[:50, :50]], r"uint8 (50, 50, 3) for a crop of uint8 (64, 64, 3)"),
+        (lambda crop: [crop / 255], r"float64 (64, 64, 3) for a crop of uint8 (64, 64, 3)"),
+        (lambda crop: [crop[..., 0]], r"uint8 (64, 64) for a crop of uint8 (64, 64, 3)"),
+    ],
+)
+def test_a_restorer_that_gives_no_restored_crops_is_said_in_one_line(
+    finder: FaceFinder, made: Callable[[NDArray[np.uint8]], Any], said: str
+) -> None:
+    class Wrong(Painter):
+        def restore(self, crops: Any, seeds: Any, fidelity: float | None = None) -> Any:
+            return made(crops[0])
+
+    named = SETTINGS.model_copy(update={"model": "shoebox"})
+    with pytest.raises(AuthfaceError, match=f"the restorer shoebox gives {re.escape(said)}: it has to"):
+        restore_photo(data.astronaut(), finder, Wrong(), named, "ab")

@@ -186,6 +186,10 @@ def test_what_a_format_cannot_keep_is_said(
     portrait.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
     brighten(tmp_path / "cmyk.jpg")
     assert "CMYK pixels, the result is sRGB" in capsys.readouterr().err
+    for first, name in ((portrait, "album.tif"), (Image.new("RGB", (80, 60)), "empty.tif")):
+        first.save(tmp_path / name, save_all=True, append_images=[portrait, portrait])
+        brighten(tmp_path / name)
+        assert f"{name}: the first of its 3 pages alone is restored: save the others" in capsys.readouterr().err
 
 
 def test_a_jpeg_is_written_as_it_came_and_the_log_says_how(

@@ -260,6 +260,19 @@ def test_the_page_is_written_whatever_crops_the_log_names(quad: list[float], alb
     assert (out / PAGE).is_file()
 
 
+def test_a_page_that_a_killed_run_did_not_write_is_written_by_the_next(
+    album: Path, tmp_path: Path, authface: Command
+) -> None:
+    out = tmp_path / "out"
+    again = (album, "--model", "identity", "-o", out)
+    assert "before and after" in authface(*again)[1] and "before and after" not in authface(*again)[1]
+    (out / PAGE).unlink()  # killed after the last photo
+    assert "before and after" in authface(*again)[1] and (out / PAGE).exists()
+    os.utime(out / PAGE, (1e9, 1e9))  # the page is of the run before that one
+    assert "before and after" in authface(*again)[1] and "before and after" not in authface(*again)[1]
+    assert "before and after" not in authface(*again, "-O", "restore.report=false")[1]
+
+
 def test_two_runs_in_one_folder_see_each_other(album: Path, tmp_path: Path) -> None:
     """The second begins while the first is under way, with other settings, and ends after it."""
     out = tmp_path / "out"

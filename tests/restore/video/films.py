@@ -67,6 +67,8 @@ def film(
         if turns:
             video.set_display_rotation({1: 90, 2: 180, 3: -90}[turns])
         audio = out.add_stream(sound, rate=48000, layout="mono") if sound else None
+        if audio is not None and sound == "wmav2":  # has no rate of its own
+            audio.bit_rate = 64_000
         if words is not None:
             with av.open(str(words)) as told:
                 stream = out.add_stream_from_template(told.streams[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -28,7 +29,8 @@ from authface.errors import UsageError
 from authface.restore.page import write_page
 from authface.restore.session import Request, Session
 from authface.restore.settings import RestoreSettings
-from authface.restore.video.files import DecodedFrame, VideoReader
+from authface.restore.video.files import VideoReader
+from authface.restore.video.frame import DecodedFrame
 from authface.restore.video.run import MAX_MOMENTS, Spread
 from tests.conftest import PATIENCE, heed_ctrl_c
 from tests.restore.conftest import Brighter
@@ -289,6 +291,23 @@ def test_a_still_picture_named_a_video_is_one_line(ending: str, tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
+    ("ending", "codec"),
+    [("nut", "libx264"), ("ivf", "libvpx-vp9"), ("mjpeg", "mjpeg"), ("y4m", "wrapped_avframe"), ("rm", "rv10")]
+    + [("h264", "libx264"), ("hevc", "libx265"), ("obu", "libsvtav1")],
+)
+def test_other_containers_by_a_videos_name_are_read(ending: str, codec: str, tmp_path: Path) -> None:
+    source, padded = tmp_path / "a.mp4", np.zeros((3, 160, 208, 3), np.uint8)  # sides that RealVideo has
+    padded[:, :HEIGHT, :WIDTH] = [scene(i) for i in range(3)]
+    made = film(
+        tmp_path / f"a.{ending}", padded, codec=codec, sound="", format="yuvj420p" if codec == "mjpeg" else "yuv420p"
+    )
+    made.rename(source)
+    target, summary = restore(source, tmp_path / "out", min_face=32)
+    assert not summary.failed and summary.video_lines[target].frames == len(seen(target)) == 3
+    assert summary.video_lines[target].faces == 3
+
+
+@pytest.mark.parametrize(
     ("codec", "format", "beside"),
     [
         ("png", "rgb24", {"format": "PNG", "icc_profile": ImageCms.ImageCmsProfile(SRGB).tobytes()}),
@@ -313,21 +332,42 @@ def test_pictures_with_a_profile_or_exif_are_frames_like_others(
     assert {frame.rotation for frame in seen(target)} == {frame.rotation for frame in seen(source)}
 
 
+def _matrix(path: Path) -> tuple[int, ...]:
+    header = path.read_bytes()
+    return struct.unpack_from(">9i", header, header.index(b"tkhd") + 44)
+
+
+def _shown(stored: NDArray[np.uint8], matrix: tuple[int, ...]) -> NDArray[np.uint8]:
+    """What a player shows of a stored picture: (x, y) at (m0 x + m3 y, m1 x + m4 y)."""
+    laid = stored if matrix[0] else stored.swapaxes(0, 1)
+    return laid[:: 1 if matrix[1] + matrix[4] > 0 else -1, :: 1 if matrix[0] + matrix[3] > 0 else -1]
+
+
+def _turned_film(path: Path, stored: NDArray[np.uint8], turned: int, mirrored: str) -> Path:
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = stored.shape[1], stored.shape[0], "yuv420p"
+        video.set_display_rotation(turned, **({mirrored: True} if mirrored else {}))
+        file.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(stored))))
+        file.mux(video.encode())
+    return path
+
+
 @pytest.mark.parametrize("turned", [0, 90, 180, -90])
 @pytest.mark.parametrize("mirrored", ["", "hflip", "vflip"])
-def test_a_mirrored_video_stays_mirrored(turned: int, mirrored: str, clip: Path, tmp_path: Path) -> None:
-    source = tmp_path / "a.mov"
-    with av.open(str(clip)) as old, av.open(str(source), "w") as new:
-        video = new.add_stream("libx264", rate=25)
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        video.set_display_rotation(turned, **({mirrored: True} if mirrored else {}))
-        for frame in old.decode(video=0):
-            new.mux(video.encode(frame))
-        new.mux(video.encode())
+def test_a_mirrored_video_stays_mirrored_and_is_seen_upright(turned: int, mirrored: str, tmp_path: Path) -> None:
+    picture = scene(0)
+    matrix = _matrix(_turned_film(tmp_path / "first.mov", picture, turned, mirrored))
+    ways = [np.rot90(flip, turns) for flip in (picture, picture[:, ::-1]) for turns in range(4)]
+    (stored,) = (way for way in ways if np.array_equal(_shown(way, matrix), picture))
+    source = _turned_film(tmp_path / "a.mov", stored, turned, mirrored)
+    with VideoReader(source) as reader:
+        (frame,) = reader.read()
+    assert np.abs(frame.pixels().astype(int) - picture).mean() < 6
     target, _ = restore(source, tmp_path / "out", upscale=2)
-    headers = [path.read_bytes() for path in (source, target)]
-    matrices = [header[at + 44 : at + 80] for header in headers for at in [header.index(b"tkhd")]]
-    assert matrices[0] == matrices[1]
+    (made,) = seen(target)
+    assert _matrix(target) == _matrix(source) == matrix
+    assert np.abs(_shown(made.to_ndarray(format="rgb24"), matrix)[::2, ::2].astype(int) - picture).mean() < 25
 
 
 def test_a_video_cut_short_is_restored_as_far_as_it_goes(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
@@ -396,6 +436,39 @@ def test_sound_that_a_container_does_not_take_is_said(clip: Path, tmp_path: Path
     _, summary = restore(clip, out)
     assert [reason for _, reason in summary.failed] == ["audio: webm holds no aac sound: take -o NAME.mkv"]
     assert not out.exists()
+
+
+def _samples(path: Path) -> NDArray[np.int16]:
+    with av.open(str(path)) as file:
+        found = np.concatenate([frame.to_ndarray().ravel() for frame in file.decode(audio=0)])
+    return found if found.dtype == np.int16 else np.rint(found * 32768).astype(np.int16)
+
+
+@pytest.mark.parametrize(("name", "sound"), [("a.wmv", "wmav2"), ("a.avi", "adpcm_ms"), ("a.avi", "pcm_mulaw")])
+def test_sound_that_matroska_does_not_hold_becomes_flac(
+    name: str, sound: str, pictures: list[NDArray[np.uint8]], tmp_path: Path
+) -> None:
+    source = film(tmp_path / name, pictures, sound=sound)
+    target, summary = restore(source, tmp_path / "out")
+    assert summary.video_lines[target].detail == f"matroska holds no {sound} sound: it becomes FLAC"
+    np.testing.assert_array_equal(_samples(target), _samples(source))
+    late = []
+    for path in (source, target):
+        with av.open(str(path)) as file:
+            late.append(next(file.decode(audio=0)).time - seen(path)[0].time)
+    assert late[1] == pytest.approx(late[0], abs=0.002)
+    _, summary = restore(source, tmp_path / "out.mp4")
+    assert [reason for _, reason in summary.failed] == [f"audio: mp4 holds no {sound} sound: take -o NAME.mkv"]
+
+
+def test_sound_of_an_unknown_kind_is_left_out_with_a_line(pictures: list[NDArray[np.uint8]], tmp_path: Path) -> None:
+    source = film(tmp_path / "a.avi", pictures, sound="pcm_mulaw")
+    data = bytearray(source.read_bytes())
+    at = data.index(b"strf", data.index(b"auds")) + 8
+    data[at : at + 2] = b"\x99\x99"
+    source.write_bytes(data)
+    target, summary = restore(source, tmp_path / "out")
+    assert summary.video_lines[target].detail == "streams of audio are not kept"
 
 
 def test_from_python(clip: Path, tmp_path: Path) -> None:
