@@ -18,8 +18,8 @@ import time
 import numpy as np
 
 from authface.curate.filter.duplicates import BITS, RADIUS, find_duplicates
-from authface.curate.split.groups import identities
 from authface.curate.split.likeness import FLAT_ROWS, Likeness, Nearest, cohort_of, likeness_of
+from authface.curate.split.people import identities
 from authface.records import Face
 
 LENGTH = 128
@@ -65,7 +65,7 @@ def people(rows: int, rng: np.random.Generator) -> None:
     start = time.perf_counter()
     likeness = likeness_of(vectors, cohort_of(vectors), (0, 1))
     names = identities(vectors, np.arange(rows), likeness, LEAST)
-    end(start, told(np.array(names), person))
+    end(start, told(names, person))
     if rows > FLAT_ROWS:
         asked = np.sort(rng.choice(rows, 1000, replace=False))
         of_asked = Likeness(likeness.mean[asked], likeness.spread[asked])
