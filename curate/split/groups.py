@@ -151,7 +151,7 @@ def read_faces(
     by = np.full(count, -1, np.int64)
     failed: dict[str, Embedding] = {}
     for part in parts:
-        known = _embedded(photoset, part, failed) if embedded else _kept(part)
+        known = _embedded(photoset, part, failed) if embedded else kept_crops(photoset, part)
         some = slice(len(ids), len(ids) + len(known))
         if embedded and len(known):
             numbers = known.column("embedding").combine_chunks().flatten().to_numpy().reshape(len(known), -1)
@@ -184,10 +184,10 @@ def _embedded(photoset: PhotoSet, part: PartInput[Crop], failed: dict[str, Embed
     return known
 
 
-def _kept(part: PartInput[Crop]) -> pa.Table:
-    rows = part.rows()
-    columns = [[crop.id for crop in rows], [crop.photo_id for crop in rows]]
-    return pa.table([pa.array(column, pa.string()) for column in columns], ["id", "photo_id"])
+def kept_crops(photoset: PhotoSet, part: PartInput[Crop]) -> pa.Table:
+    """Columns ``id`` and ``photo_id`` of the crops of a part."""
+    table = photoset.crops.arrow(part.number, ["id", "photo_id", "status"])
+    return table.filter(pc.equal(table.column("status"), "kept")).slice(0, part.count)
 
 
 def _hashes(photoset: PhotoSet, part: int, ids: pa.ChunkedArray) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from authface.console import Console
 from authface.curate.settings import SplitSettings
 from authface.curate.split.dealing import NO_SPLIT, SPLITS, assign, former_splits
-from authface.curate.split.groups import Embed, SplitFaces, groups_of, read_faces
+from authface.curate.split.groups import Embed, SplitFaces, groups_of, kept_crops, read_faces
 from authface.curate.split.leaks import (
     LEAK_WORDS,
     FindRivals,
@@ -126,8 +126,13 @@ class Dealt:
             yield from zip(ids[some], named, ids[self.groups[some]], splits, strict=True)
 
 
-def person_rows(crops: Iterable[Crop], dealt: Dealt, leaks: Mapping[str, Leak], drop: str) -> Iterator[Person]:
-    """The rows of all crops; training loses what `drop` names: repeated pictures, or all faces of a person."""
+def person_rows(
+    crops: Iterable[tuple[str, str]], dealt: Dealt, leaks: Mapping[str, Leak], drop: str
+) -> Iterator[Person]:
+    """The rows of all crops, which are told by their ids and their photos'.
+
+    Training loses what `drop` names: repeated pictures, or all faces of a person.
+    """
     dropped: dict[str, Leak] = {}
     if drop != "nothing":
         dropped = {face: leak for face, leak in leaks.items() if drop == "people" or leak.kind != "same_person"}
@@ -136,15 +141,15 @@ def person_rows(crops: Iterable[Crop], dealt: Dealt, leaks: Mapping[str, Leak], 
         for face, person in named_people(dealt, dropped).items():
             gone_people.setdefault(person, dropped[face])
     known = iter(dealt)
-    for crop in crops:
-        if lost := dealt.faces.failed.get(crop.id):
-            row = Person(id=crop.id, photo_id=crop.photo_id)
+    for crop, photo in crops:
+        if lost := dealt.faces.failed.get(crop):
+            row = Person(id=crop, photo_id=photo)
             yield replace(row, status=lost.status, reason=lost.reason, detail=lost.detail)
             continue
         face, person, group, split = next(known)
-        assert face == crop.id, f"{face} is not {crop.id}"
+        assert face == crop, f"{face} is not {crop}"
         leak = dropped.get(face) or gone_people.get(person or face)
-        row = Person(id=face, photo_id=crop.photo_id, identity=person, group=group, split=split)
+        row = Person(id=face, photo_id=photo, identity=person, group=group, split=split)
         yield row if leak is None or split != "train" else _leaked(row, leak)
 
 
@@ -272,7 +277,12 @@ def split(
     if not is_dealt_anew(photoset, made, console.log):
         former = former_splits(photoset, faces.ids)
     dealt = Dealt(faces, people, groups, assign(groups, former, faces.ids, settings, seed))
-    crops = (crop for part in parts for crop in part.rows())
+    tables = (kept_crops(photoset, part) for part in parts)
+    crops = (
+        names
+        for table in tables
+        for names in zip(*(table.column(name).to_pylist() for name in ("id", "photo_id")), strict=True)
+    )
     rows = person_rows(crops, dealt, leaks, settings.drop_leaks)
     moved = int(((former != NO_SPLIT) & (former != dealt.splits)).sum())
     result = _result(write_people(photoset, parts, rows, made, state), moved)
