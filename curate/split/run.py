@@ -277,19 +277,20 @@ def split(
     if not is_dealt_anew(photoset, made, console.log):
         former = former_splits(photoset, faces.ids)
     dealt = Dealt(faces, people, groups, assign(groups, former, faces.ids, settings, seed))
-    tables = (kept_crops(photoset, part) for part in parts)
-    crops = (
-        names
-        for table in tables
-        for names in zip(*(table.column(name).to_pylist() for name in ("id", "photo_id")), strict=True)
-    )
-    rows = person_rows(crops, dealt, leaks, settings.drop_leaks)
+    rows = person_rows(_crop_names(photoset, parts), dealt, leaks, settings.drop_leaks)
     moved = int(((former != NO_SPLIT) & (former != dealt.splits)).sum())
     result = _result(write_people(photoset, parts, rows, made, state), moved)
     page = write_page(photoset, leaks, named_people(dealt, leaks), paths) if folders else None
     if not settings.keep_embeddings:
         forget_embeddings(photoset)
     return replace(result, leaks=leaks, page=page)
+
+
+def _crop_names(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> Iterator[tuple[str, str]]:
+    """The ids of the crops and of their photos."""
+    for part in parts:
+        table = kept_crops(photoset, part)
+        yield from zip(table.column("id").to_pylist(), table.column("photo_id").to_pylist(), strict=True)
 
 
 def _dealt_beyond(photoset: PhotoSet, parts: Sequence[PartInput[Crop]]) -> int:
